@@ -1,0 +1,1 @@
+"""The agent: `observe` what the Engine has, `reconcile` it with the desired state, keep `generations`."""

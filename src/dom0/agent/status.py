@@ -1,0 +1,108 @@
+"""What the agent tells: the documents of its API on /run/dom0/dom0.sock. Light to import, used by the CLI too.
+
+    GET  /v1/status               -> Status
+    GET  /v1/watch                -> Status, one JSON a line, at every change
+    GET  /v1/history              -> [GenerationInfo], newest first
+    POST /v1/up        UpRequest  -> Progress, one JSON a line; the last one has an outcome
+    POST /v1/rollback  RollbackRequest -> Progress lines, as up
+    POST /v1/try       TryRequest -> 204; the next generation from that image goes back unless confirmed
+    POST /v1/confirm              -> Status
+An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 409 (busy) or 500.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from dom0.health import Problem
+
+
+class Phase(StrEnum):
+    """Of one container, for people."""
+
+    MISSING = "missing"
+    WAITING = "waiting"  # for what it depends on
+    CREATED = "created"
+    STARTING = "starting"  # runs, its health check has not passed yet
+    READY = "ready"  # runs, and healthy where it can say so
+    UNHEALTHY = "unhealthy"
+    COMPLETED = "completed"  # a job that ended with 0
+    FAILED = "failed"  # ended by itself, will be tried again
+    PARKED = "parked"  # failed too often: waits for `dom0 up`
+    STOPPED = "stopped"  # by a person
+    DATA = "data"  # created and never started, as meant: home-volume
+
+
+class Outcome(StrEnum):
+    """Of a generation."""
+
+    PENDING = "pending"
+    TRIAL = "trial"  # good, and goes back unless confirmed
+    GOOD = "good"
+    FAILED = "failed"
+    REPLACED = "replaced"  # another one came before it was good
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    service: str
+    number: int
+    container: str  # name, "" if there is none
+    container_id: str
+    image: str
+    image_id: str
+    phase: Phase
+    reason: str = ""  # why it is in this phase, or what it waits for
+    health: str = "none"
+    started: float = 0.0
+    restarts: int = 0
+
+
+class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    created: float
+    cause: str  # why it came: "first start", "image changed", "dom0 up", "rollback to 3", …
+    dom0_image: str  # ID of the root container's image it was made from
+    outcome: Outcome
+    reason: str = ""  # of a failure
+    current: bool = False
+    trial_until: float = 0.0
+    services: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    project: str
+    version: str  # of the agent
+    dom0_image: str
+    generation: GenerationInfo | None
+    last_good: int | None
+    converged: bool  # everything is as desired, or parked, stopped or completed on purpose
+    services: tuple[ServiceStatus, ...]
+    steps: tuple[str, ...]  # under way now
+    problems: tuple[Problem, ...]
+    inputs: str = ""  # label dom0.inputs of the dom0 image: digest of what `dom0 build` was given
+    now: float = 0.0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    text: str = ""  # one line for people
+    service: str = ""
+    outcome: Outcome | None = None  # only in the last line
+    generation: int = 0
+    problems: tuple[Problem, ...] = ()
+
+
+class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clears what persons stopped, parked and rejected, resolves images anew; a new generation if anything differs."""
+
+    force: bool = False  # recreate everything
+
+
+class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    generation: int | None = None  # None: the last good one before the current one
+
+
+class TryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    dom0_image: str
+    seconds: float

@@ -1,0 +1,1 @@
+"""The Docker Engine as dom0 sees it: `protocol` (calls), `values` (answers), `docker` (the adapter)."""

@@ -1,0 +1,118 @@
+"""The Engine calls that dom0 uses. `docker.DockerEngine` is the real one, `testing.fake_engine.FakeEngine` the fake;
+one conformance suite runs on both.
+
+Every call raises EngineUnreachable when nobody answers, NotFound (404), Conflict (409) or EngineError (any other
+refusal, with the Engine's own words). A reference is a full ID or an exact name, never a prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from dom0.engine.values import (
+    Body,
+    Container,
+    ContainerSummary,
+    EngineInfo,
+    Event,
+    ExecResult,
+    Image,
+    Network,
+    PullProgress,
+    Volume,
+)
+
+
+class Engine(Protocol):
+    async def info(self) -> EngineInfo: ...
+    async def ping(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def containers(self, *, labels: Sequence[str] = ()) -> tuple[ContainerSummary, ...]:
+        """All containers, stopped ones too, that carry every label in `labels` (`key` or `key=value`)."""
+        ...
+
+    async def container(self, ref: str) -> Container: ...
+    async def create_container(self, name: str, body: Body, *, platform: str = "") -> str:
+        """Create and return the ID. `body` is the API's create body with NetworkingConfig; Conflict: name taken."""
+        ...
+
+    async def start_container(self, ref: str) -> None:
+        """Already running is no error."""
+        ...
+
+    async def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        """`timeout` seconds of grace (None: the container's own). Already stopped is no error."""
+        ...
+
+    async def kill_container(self, ref: str, *, signal: str = "SIGKILL") -> None: ...
+    async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """`volumes` removes its anonymous volumes too. Already gone is no error."""
+        ...
+
+    async def rename_container(self, ref: str, name: str) -> None: ...
+    async def update_container(self, ref: str, body: Body) -> None: ...
+    async def wait_container(self, ref: str) -> int:
+        """Wait until it does not run, return its exit code."""
+        ...
+
+    async def logs(self, ref: str, *, tail: int = 100) -> str:
+        """The last `tail` lines, output and error in order, at most 256 KiB."""
+        ...
+
+    async def top(self, ref: str) -> tuple[str, ...]:
+        """The command line of every process in the running container."""
+        ...
+
+    async def put_archive(self, ref: str, path: str, tar: bytes) -> None: ...
+    async def get_archive(self, ref: str, path: str) -> bytes:
+        """The tar of `path`, at most 64 MiB."""
+        ...
+
+    async def exec(
+        self,
+        ref: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        env: Sequence[str] = (),
+        workdir: str = "",
+        timeout: float | None = None,
+    ) -> ExecResult:
+        """Run `argv` inside and wait. TimeoutError after `timeout` seconds (the process may live on)."""
+        ...
+
+    async def networks(self) -> tuple[Network, ...]: ...
+    async def create_network(self, name: str, body: Body) -> str:
+        """Conflict: the name is taken."""
+        ...
+
+    async def remove_network(self, ref: str) -> None:
+        """Already gone is no error; in use is Conflict."""
+        ...
+
+    async def connect_network(self, network: str, container: str, endpoint: Body) -> None: ...
+    async def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None: ...
+
+    async def volumes(self) -> tuple[Volume, ...]: ...
+    async def create_volume(self, name: str, body: Body) -> Volume:
+        """An existing volume of that name is returned as it is (the Engine's own behaviour)."""
+        ...
+
+    async def remove_volume(self, name: str) -> None: ...
+
+    async def images(self, *, labels: Sequence[str] = ()) -> tuple[Image, ...]:
+        """Summary rows: the fields of the image's config are empty."""
+        ...
+
+    async def image(self, ref: str) -> Image: ...
+    async def tag_image(self, ref: str, tag: str) -> None: ...
+    async def remove_image(self, ref: str) -> None: ...
+    def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+        """Errors inside the progress stream are raised as EngineError."""
+        ...
+
+    def events(self, *, since: float | None = None, filters: Mapping[str, Sequence[str]] = {}) -> AsyncIterator[Event]:
+        """The Engine's events from `since` (its own clock). Ends by EngineUnreachable when the connection breaks."""
+        ...

@@ -1,0 +1,67 @@
+"""Every error a person can meet, and the exit code it ends with.
+
+    Dom0Error                     1   something failed
+    ├── UsageError                2   the command line is wrong
+    ├── ProjectError              3   the project cannot be used as it is written
+    ├── EngineError               4   the Docker Engine refused or failed
+    │   ├── EngineUnreachable     4   no Engine answers, or no permission to ask it
+    │   ├── EngineUnsuitable      4   the Engine is too old or lacks what is needed
+    │   ├── NotFound              4   no such container, image, network, volume
+    │   └── Conflict              4   the name is taken, or the object is in use
+    ├── RolledBack                5   a generation did not become healthy; the last good one runs
+    └── Busy                      6   another dom0 command is at work on the same thing
+
+`dom0 plan` ends with 10 when there are changes. Bugs are assertions, never one of these.
+A message reads `where: what is wrong`; the hint says what to do.
+"""
+
+from __future__ import annotations
+
+EXIT_CHANGES = 10
+
+
+class Dom0Error(Exception):
+    """`message` reads `where: what is wrong`, `hint` is what the reader can do about it (may be empty)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(Dom0Error):
+    exit_code = 2
+
+
+class ProjectError(Dom0Error):
+    exit_code = 3
+
+
+class EngineError(Dom0Error):
+    exit_code = 4
+
+
+class EngineUnreachable(EngineError):
+    pass
+
+
+class EngineUnsuitable(EngineError):
+    pass
+
+
+class NotFound(EngineError):
+    pass
+
+
+class Conflict(EngineError):
+    pass
+
+
+class RolledBack(Dom0Error):
+    exit_code = 5
+
+
+class Busy(Dom0Error):
+    exit_code = 6

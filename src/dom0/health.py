@@ -1,0 +1,26 @@
+"""Problems of the running system, as values: CLI, API and log show the same list."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Severity(StrEnum):
+    WARNING = "warning"  # works, but somebody should look
+    ERROR = "error"  # something that was asked for does not run
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """`code` is stable and documented (docs/reference/problems.md); `subject` names the service, network, image…
+
+    `hint` is the command or edit that mends it; `since` is seconds since the epoch.
+    """
+
+    code: str
+    subject: str
+    title: str
+    severity: Severity = Severity.ERROR
+    hint: str = ""
+    since: float = 0.0

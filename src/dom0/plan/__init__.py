@@ -1,0 +1,1 @@
+"""Pure planning: `desired` (asked), `actual` (found), `planner` (the next steps), `text` (for people)."""

@@ -1,0 +1,137 @@
+"""What the machine should be: the frozen input of the planner, made by `expand` from a Project, kept in a generation.
+
+Two desired states are the same if their canonical JSON is. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from dom0.engine.values import PublishedPort
+
+
+class Role(StrEnum):
+    SERVICE = "service"  # of the project
+    SSHD = "sshd"
+    HOME = "home"  # created, never started: plain `docker run --volumes-from home-volume` works
+    ROOT = "root"  # the dom0 container itself
+    HANDOVER = "handover"  # short-lived: replaces the dom0 container
+    DEV = "dev"  # throw-away, `dom0 dev`
+
+
+class Condition(StrEnum):
+    """The conditions of Compose's `depends_on`."""
+
+    STARTED = "service_started"
+    HEALTHY = "service_healthy"
+    COMPLETED = "service_completed_successfully"
+
+
+class Order(StrEnum):
+    """Compose's `deploy.update_config.order`."""
+
+    START_FIRST = "start-first"
+    STOP_FIRST = "stop-first"
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    service: str
+    condition: Condition = Condition.STARTED
+    required: bool = True
+    restart: bool = False  # restart the dependent when this one was replaced
+
+
+class HealthTest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The health command as an argv to exec, from the service or its image. Times in seconds."""
+
+    argv: tuple[str, ...]
+    timeout: float = 30.0
+    start_period: float = 0.0
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One network of a container: `network` is the Engine's name of it, `endpoint` the API's EndpointSettings."""
+
+    network: str
+    endpoint: dict[str, Any]
+
+
+class InjectedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A config or secret with inline content, written into the container before every start."""
+
+    path: str
+    content: bytes
+    mode: int = 0o444
+    uid: int = 0
+    gid: int = 0
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One container that should exist.
+
+    `create` is the Engine's create body without the networks. Where a namespace or volume set of another service is
+    meant, `create` holds `service:NAME` at that place (HostConfig.NetworkMode, IpcMode, PidMode, VolumesFrom) and
+    `parents` names the service: the container ID is put in when it is created.
+    """
+
+    service: str
+    number: int
+    name: str
+    role: Role
+    hash: str
+    image: str  # as written
+    image_id: str  # pinned
+    create: dict[str, Any]
+    platform: str = ""
+    attachments: tuple[Attachment, ...] = ()  # the first one is the primary network
+    volumes: tuple[str, ...] = ()  # names of the project's volumes it mounts
+    files: tuple[InjectedFile, ...] = ()
+    depends_on: tuple[Dependency, ...] = ()
+    parents: tuple[str, ...] = ()
+    order: Order = Order.STOP_FIRST
+    health: HealthTest | None = None  # None: the container has no health check
+    health_gate: bool = True  # run the health command at once during start
+    restart_policy: str = "no"  # no, always, unless-stopped, on-failure
+    restart_retries: int = 0
+    stop_grace: float = 10.0  # seconds
+    resources: dict[str, int] = {}  # as Container.resources: what `docker update` could have changed
+    ports: tuple[PublishedPort, ...] = ()  # fixed host ports it takes
+    runs: bool = True  # False: created, never started
+
+    @property
+    def key(self) -> str:
+        return f"{self.service}-{self.number}"
+
+
+class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    key: str  # in the Compose file
+    name: str  # in the Engine
+    external: bool = False
+    hash: str = ""
+    create: dict[str, Any] = {}  # the API's create body
+
+
+class VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    key: str
+    name: str
+    external: bool = False
+    hash: str = ""
+    create: dict[str, Any] = {}
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a new generation is judged, in seconds (`x-dom0.rollout`)."""
+
+    timeout: float = 300.0  # everything healthy by then, or back
+    monitor: float = 5.0  # and stays so for this long
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    project: str
+    networks: tuple[NetworkSpec, ...] = ()
+    volumes: tuple[VolumeSpec, ...] = ()
+    slots: tuple[Slot, ...] = ()
+    rollout: Rollout = Rollout()

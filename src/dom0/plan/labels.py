@@ -1,0 +1,20 @@
+"""The labels that dom0 and Compose write. A container is ours if and only if it carries `PROJECT` of our project."""
+
+from __future__ import annotations
+
+PROJECT = "dom0.project"  # name of the machine's project; on everything we create
+ROLE = "dom0.role"  # see Role in plan/desired.py
+SERVICE = "dom0.service"  # service name (also for sshd and home-volume, which have no Compose labels)
+NUMBER = "dom0.number"  # 1, 2, … among the containers of one service
+HASH = "dom0.hash"  # of everything that needs another container when it changes; the image is compared apart
+GENERATION = "dom0.generation"  # the generation that created it, for `dom0 tree`
+BASE = "dom0.base"  # on a dom0 image: ID of the dom0-base image below it
+
+COMPOSE_PROJECT = "com.docker.compose.project"
+COMPOSE_SERVICE = "com.docker.compose.service"
+COMPOSE_NUMBER = "com.docker.compose.container-number"
+COMPOSE_IMAGE = "com.docker.compose.image"
+COMPOSE_HASH = "com.docker.compose.config-hash"
+COMPOSE_REPLACE = "com.docker.compose.replace"
+COMPOSE_NETWORK = "com.docker.compose.network"
+COMPOSE_VOLUME = "com.docker.compose.volume"

@@ -1,0 +1,89 @@
+"""The only place that spawns processes: argv lists in, captured output out, a failure that can be pasted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from dom0.errors import Dom0Error
+
+
+class CommandFailed(Dom0Error):
+    """A program ended with another code than 0, ran too long, or is not installed (`code` is then None)."""
+
+    def __init__(self, argv: Sequence[str], code: int | None, stderr: str, *, reason: str = "") -> None:
+        what = reason or f"exit code {code}"
+        detail = f"\n{stderr.strip()}" if stderr.strip() else ""
+        super().__init__(f"{argv[0]}: {what}{detail}", hint=f"to see it again: {shlex.join(argv)}")
+        self.argv = tuple(argv)
+        self.code = code
+        self.stderr = stderr
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    code: int
+    stdout: str
+    stderr: str
+
+
+async def capture(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+) -> Output:
+    """Run `argv` to its end and return what it printed.
+
+    `env` replaces the whole environment when given; `timeout` is in seconds. Raises CommandFailed.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError as error:
+        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
+    try:
+        async with asyncio.timeout(timeout):
+            stdout, stderr = await process.communicate(stdin)
+    except TimeoutError:
+        raise CommandFailed(argv, None, "", reason=f"did not end within {timeout:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    output = Output(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+    if check and output.code != 0:
+        raise CommandFailed(argv, output.code, output.stderr)
+    return output
+
+
+def passthrough(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
+    """Run `argv` on the caller's own terminal and return its exit code. Raises CommandFailed if it cannot start."""
+    try:
+        return subprocess.run(list(argv), env=dict(env) if env is not None else None, cwd=cwd, check=False).returncode
+    except FileNotFoundError as error:
+        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Replace this process by `argv`. Raises CommandFailed if it cannot start."""
+    try:
+        os.execvp(argv[0], list(argv))  # noqa: S606 -- an argv list, no shell
+    except FileNotFoundError as error:
+        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
