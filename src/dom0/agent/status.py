@@ -17,22 +17,7 @@ from enum import StrEnum
 import msgspec
 
 from dom0.health import Problem
-
-
-class Phase(StrEnum):
-    """Of one container, for people."""
-
-    MISSING = "missing"
-    WAITING = "waiting"  # for what it depends on
-    CREATED = "created"
-    STARTING = "starting"  # runs, its health check has not passed yet
-    READY = "ready"  # runs, and healthy where it can say so
-    UNHEALTHY = "unhealthy"
-    COMPLETED = "completed"  # a job that ended with 0
-    FAILED = "failed"  # ended by itself, will be tried again
-    PARKED = "parked"  # failed too often: waits for `dom0 up`
-    STOPPED = "stopped"  # by a person
-    DATA = "data"  # created and never started, as meant: home-volume
+from dom0.plan.phase import Phase as Phase
 
 
 class Outcome(StrEnum):

@@ -100,6 +100,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resources: dict[str, int] = {}  # as Container.resources: what `docker update` could have changed
     ports: tuple[PublishedPort, ...] = ()  # fixed host ports it takes
     runs: bool = True  # False: created, never started
+    defer_while: tuple[str, ...] = ()  # not replaced while a process of it has one of these in its command line
 
     @property
     def key(self) -> str:

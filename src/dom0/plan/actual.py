@@ -1,0 +1,31 @@
+"""What was found: the Engine's objects that concern one project, as the planner sees them. Made by `agent/observe`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from dom0.engine.values import Container, Network, Volume
+from dom0.plan import labels
+
+
+class Actual(msgspec.Struct, frozen=True, kw_only=True):
+    """`containers` are ours alone; `networks`, `volumes` and `names` are the whole Engine's."""
+
+    containers: tuple[Container, ...] = ()
+    networks: tuple[Network, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    names: Mapping[str, str] = {}  # every container's name on this Engine -> its ID, foreign ones too
+    processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`
+
+
+def slot_key(container: Container) -> str:
+    """The key of the slot that `container` was made for (Slot.key), as its labels say."""
+    return f"{container.labels.get(labels.SERVICE, '')}-{container.labels.get(labels.NUMBER, '')}"
+
+
+def depends_on(container: Container) -> tuple[str, ...]:
+    """Names of the services it depends on, from Compose's label `dep:condition:restart,…`."""
+    label = container.labels.get("com.docker.compose.depends_on", "")
+    return tuple(part.split(":", 1)[0] for part in label.split(",") if part)

@@ -1,0 +1,53 @@
+"""What the Engine cannot tell and the planner must know. Kept by the agent across its own restarts."""
+
+from __future__ import annotations
+
+import msgspec
+
+CRASH_BUDGET = 10  # ends within CRASH_WINDOW before a service is parked
+CRASH_BUDGET_NEW = 3  # the same while its generation has not been good yet
+CRASH_WINDOW = 600.0  # seconds
+BACKOFF_FIRST = 1.0  # seconds before the second try; the first one is at once
+BACKOFF_MOST = 60.0
+
+
+class Version(msgspec.Struct, frozen=True):
+    """Which configuration of a slot something is about."""
+
+    hash: str
+    image_id: str
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """The Engine's last refusal of a slot's step."""
+
+    version: Version
+    message: str
+    code: str  # of the Problem it is
+    hint: str = ""
+    count: int = 1
+    retry_at: float = 0.0
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Keys are Slot.key unless said otherwise; times are seconds since the epoch."""
+
+    held: dict[str, float] = {}  # container ID -> since: a person stopped it
+    completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
+    parked: dict[str, Version] = {}  # crash loops, and budgets used up
+    crashes: dict[str, tuple[float, ...]] = {}  # when it ended by itself or was restarted for being unhealthy
+    refused: dict[str, Refusal] = {}
+    gated: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
+    kept: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending
+    pending: bool = False  # the generation has not been good yet
+    recreate_before: float = 0.0  # containers created before are obsolete (`dom0 up --force-recreate`)
+
+
+def backoff(count: int) -> float:
+    """Seconds to wait before try `count + 1` after `count` failures."""
+    return 0.0 if count <= 1 else min(BACKOFF_FIRST * 2.0 ** (count - 2), BACKOFF_MOST)
+
+
+def recent(times: tuple[float, ...], now: float) -> tuple[float, ...]:
+    """Those of `times` within the crash window."""
+    return tuple(time for time in times if time > now - CRASH_WINDOW)

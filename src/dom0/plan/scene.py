@@ -1,0 +1,166 @@
+"""Desired, actual and memory, indexed: the questions that the planner asks of them. Pure, made anew for every plan."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from dom0.engine.values import Container, Health, State
+from dom0.plan.actual import Actual, slot_key
+from dom0.plan.desired import Desired, Order, Slot
+from dom0.plan.labels import HASH
+from dom0.plan.memory import Memory, Version
+
+
+def version(slot: Slot) -> Version:
+    return Version(slot.hash, slot.image_id)
+
+
+class Scene:
+    def __init__(self, desired: Desired, actual: Actual, memory: Memory, now: float) -> None:
+        self.desired = desired
+        self.actual = actual
+        self.memory = memory
+        self.now = now
+        self.slots = {slot.key: slot for slot in desired.slots}
+        self._current: dict[str, Container | None] = {}
+
+    @cached_property
+    def containers_of(self) -> Mapping[str, tuple[Container, ...]]:
+        """Slot key -> our containers made for it, newest first."""
+        found: dict[str, list[Container]] = defaultdict(list)
+        for container in sorted(self.actual.containers, key=lambda c: (-c.created, c.id)):
+            found[slot_key(container)].append(container)
+        return {key: tuple(containers) for key, containers in found.items()}
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Container]:
+        return {container.id: container for container in self.actual.containers}
+
+    @cached_property
+    def slots_of(self) -> Mapping[str, tuple[Slot, ...]]:
+        """Service -> its slots."""
+        found: dict[str, list[Slot]] = defaultdict(list)
+        for slot in self.desired.slots:
+            found[slot.service].append(slot)
+        return {service: tuple(slots) for service, slots in found.items()}
+
+    @cached_property
+    def network_ids(self) -> Mapping[str, str]:
+        return {network.name: network.id for network in self.actual.networks}
+
+    @cached_property
+    def volume_names(self) -> frozenset[str]:
+        return frozenset(volume.name for volume in self.actual.volumes)
+
+    @cached_property
+    def ordered(self) -> tuple[Slot, ...]:
+        """Slots, those that others depend on first."""
+        done: dict[str, None] = {}
+        for service in self.slots_of:
+            self._visit(service, done, ())
+        return tuple(slot for service in done for slot in self.slots_of[service])
+
+    def _visit(self, service: str, done: dict[str, None], path: tuple[str, ...]) -> None:
+        if service in done or service in path or service not in self.slots_of:
+            return
+        for needed in self._needs(service):
+            self._visit(needed, done, (*path, service))
+        done[service] = None
+
+    def _needs(self, service: str) -> Iterable[str]:
+        for slot in self.slots_of[service][:1]:
+            yield from (dependency.service for dependency in slot.depends_on)
+            yield from slot.parents
+
+    @cached_property
+    def depth(self) -> Mapping[str, int]:
+        """Service -> length of the longest chain of services that wait for it."""
+        depth = dict.fromkeys(self.slots_of, 0)
+        for slot in reversed(self.ordered):
+            for needed in self._needs(slot.service):
+                if needed in depth:
+                    depth[needed] = max(depth[needed], depth[slot.service] + 1)
+        return depth
+
+    def current(self, slot: Slot) -> Container | None:
+        """The container that is what `slot` asks for, or that has to do because it is in use."""
+        if slot.key not in self._current:
+            self._current[slot.key] = self._find_current(slot)
+        return self._current[slot.key]
+
+    def _find_current(self, slot: Slot) -> Container | None:
+        candidates = self.containers_of.get(slot.key, ())
+        matching = [c for c in candidates if self._matches(c, slot)]
+        if matching:
+            return min(matching, key=lambda c: (not c.running, c.name != slot.name, c.created, c.id))
+        return next((c for c in candidates if self.in_use(c, slot)), None)
+
+    def _matches(self, container: Container, slot: Slot) -> bool:
+        return (
+            container.labels.get(HASH) == slot.hash
+            and container.image_id == slot.image_id
+            and container.state not in (State.REMOVING, State.DEAD)
+            and container.created >= self.memory.recreate_before
+            and self._has_its_parents(container, slot)
+        )
+
+    def _has_its_parents(self, container: Container, slot: Slot) -> bool:
+        wanted = {parent.id for name in slot.parents for parent in self._parents(name)}
+        modes = (container.network_mode, container.ipc_mode, container.pid_mode)
+        referred = {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}
+        referred |= {source.split(":", 1)[0] for source in container.volumes_from}
+        ours = {reference for reference in referred if self._is_of_project(reference)}
+        return ours <= wanted if wanted else True
+
+    def _parents(self, service: str) -> Iterable[Container]:
+        for slot in self.slots_of.get(service, ())[:1]:
+            if parent := self.current(slot):
+                yield parent
+
+    def _is_of_project(self, container_id: str) -> bool:
+        """A reference to a container that is gone can only have been one of ours, or breaks either way."""
+        return container_id in self.by_id or container_id not in self.actual.names.values()
+
+    def parent_ids(self, slot: Slot) -> dict[str, str]:
+        """Service -> container ID for those of its parents that exist."""
+        return {name: parent.id for name in slot.parents for parent in self._parents(name)}
+
+    def in_use(self, container: Container, slot: Slot) -> bool:
+        """Whether a process matches `defer_while`: then the container is not replaced yet."""
+        if not container.running:
+            return False
+        lines = self.actual.processes.get(container.id, ())
+        return any(mark in line for mark in slot.defer_while for line in lines)
+
+    def obsolete(self, slot: Slot) -> tuple[Container, ...]:
+        current = self.current(slot)
+        return tuple(c for c in self.containers_of.get(slot.key, ()) if current is None or c.id != current.id)
+
+    @cached_property
+    def orphans(self) -> tuple[Container, ...]:
+        """Our containers that no slot asks for."""
+        return tuple(c for c in self.actual.containers if slot_key(c) not in self.slots)
+
+    def is_ready(self, container: Container) -> bool:
+        """Runs, and is healthy as far as anyone can tell: by the Engine, or by our own probe of this very start."""
+        if container.state is not State.RUNNING:
+            return False
+        if container.health in (Health.NONE, Health.HEALTHY):
+            return True
+        gated = self.memory.gated.get(container.id) == container.started
+        return container.health is Health.STARTING and gated
+
+    def is_kept(self, container: Container) -> bool:
+        """Whether it belongs to the last good generation while a newer one still has to prove itself."""
+        kept = self.memory.kept.get(slot_key(container))
+        return kept is not None and kept == Version(container.labels.get(HASH, ""), container.image_id)
+
+    def stands_in_the_way(self, container: Container, slot: Slot) -> bool:
+        """Whether `slot` cannot run beside `container`: same host port, or the same volume written by both."""
+        taken = {(port.protocol, port.port) for port in container.ports}
+        if any((port.protocol, port.port) in taken for port in slot.ports):
+            return True
+        written = {mount.name for mount in container.mounts if mount.type == "volume" and mount.writable}
+        return slot.order is Order.STOP_FIRST and not written.isdisjoint(slot.volumes)

@@ -1,0 +1,113 @@
+"""The closed vocabulary of what dom0 does to an Engine. Every step carries its reason; the handlers are in agent/apply.
+
+Each step can be killed before, during or after its Engine calls: the next plan is made from what is then there.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from dom0.engine.values import Body
+from dom0.plan.desired import Attachment, NetworkSpec, Slot, VolumeSpec
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """`lock` names what no other step may touch meanwhile; `priority`: longer chains of dependents first."""
+
+    lock: str
+    reason: str
+    priority: int = 0
+
+
+class CreateNetwork(Step, frozen=True, kw_only=True):
+    spec: NetworkSpec
+
+
+class ReplaceNetwork(Step, frozen=True, kw_only=True):
+    """Disconnect `attached`, remove, create; the planner then connects the containers again."""
+
+    spec: NetworkSpec
+    network_id: str
+    attached: tuple[str, ...]
+
+
+class RemoveNetwork(Step, frozen=True, kw_only=True):
+    network_id: str
+    name: str
+
+
+class CreateVolume(Step, frozen=True, kw_only=True):
+    spec: VolumeSpec
+
+
+class CreateContainer(Step, frozen=True, kw_only=True):
+    slot: Slot
+    name: str
+    parents: dict[str, str] = {}  # service -> container ID for `service:NAME` references
+    inherit: dict[str, str] = {}  # target -> anonymous volume of the container it replaces
+    replaces: str = ""  # container ID
+
+
+class StartContainer(Step, frozen=True, kw_only=True):
+    slot: Slot
+    container_id: str
+
+
+class RestartContainer(Step, frozen=True, kw_only=True):
+    slot: Slot
+    container_id: str
+
+
+class StopContainer(Step, frozen=True, kw_only=True):
+    container_id: str
+    name: str
+
+
+class ParkContainer(Step, frozen=True, kw_only=True):
+    """Take its restart policy away, then stop it: a looping container stays replaceable (balena-supervisor#1632)."""
+
+    container_id: str
+    name: str
+
+
+class RemoveContainer(Step, frozen=True, kw_only=True):
+    container_id: str
+    name: str
+
+
+class RenameContainer(Step, frozen=True, kw_only=True):
+    container_id: str
+    name: str
+    to: str
+
+
+class ConnectNetwork(Step, frozen=True, kw_only=True):
+    container_id: str
+    name: str
+    attachment: Attachment
+    stale: bool = False  # it still carries an endpoint of a network that is gone
+
+
+class UpdateContainer(Step, frozen=True, kw_only=True):
+    container_id: str
+    name: str
+    update: Body
+
+
+AnyStep: TypeAlias = (
+    CreateNetwork
+    | ReplaceNetwork
+    | RemoveNetwork
+    | CreateVolume
+    | CreateContainer
+    | StartContainer
+    | RestartContainer
+    | StopContainer
+    | ParkContainer
+    | RemoveContainer
+    | RenameContainer
+    | ConnectNetwork
+    | UpdateContainer
+)
