@@ -33,6 +33,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Keys are Slot.key unless said otherwise; times are seconds since the epoch."""
 
     held: dict[str, float] = {}  # container ID -> since: a person stopped it
+    stopped: dict[str, float] = {}  # container ID -> when: we stopped it, or the Engine did when it went down
+    running: tuple[str, ...] = ()  # container IDs that ran when we last looked
     completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
     parked: dict[str, Version] = {}  # crash loops, and budgets used up
     crashes: dict[str, tuple[float, ...]] = {}  # when it ended by itself or was restarted for being unhealthy

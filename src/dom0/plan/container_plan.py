@@ -1,0 +1,406 @@
+"""The next steps of one slot: from nothing to one ready container with the right name, networks and limits.
+
+The rungs below are walked in order; the first that has something to do ends the walk. Names are the last rung:
+they are put right by rule, never trusted as state, so a replacement killed at any point simply goes on.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dom0.engine.values import Container, Health, State
+from dom0.health import Problem, Severity
+from dom0.plan.desired import Attachment, Condition, Dependency, Order, Slot
+from dom0.plan.labels import HASH
+from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent
+from dom0.plan.phase import Phase
+from dom0.plan.scene import Scene, version
+from dom0.plan.steps import (
+    AnyStep,
+    ConnectNetwork,
+    CreateContainer,
+    ParkContainer,
+    RemoveContainer,
+    RenameContainer,
+    RestartContainer,
+    StartContainer,
+    StopContainer,
+    UpdateContainer,
+)
+
+ANONYMOUS_NAME_LENGTH = 64  # the Engine names anonymous volumes by 32 random bytes in hex
+
+
+class SlotPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """`phase` and `reason` are for people; `retry_at` is when a back-off ends (0: not waiting for time)."""
+
+    slot: Slot
+    phase: Phase
+    reason: str = ""
+    container: Container | None = None
+    steps: tuple[AnyStep, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    retry_at: float = 0.0
+
+
+class ContainerPlanner:
+    """Plans one slot; `phases` holds the plans of the slots it may depend on."""
+
+    def __init__(self, scene: Scene, slot: Slot, phases: dict[str, SlotPlan]) -> None:
+        self.scene = scene
+        self.slot = slot
+        self.phases = phases
+        self.current = scene.current(slot)
+        self.obsolete = scene.obsolete(slot)
+        self.lock = f"slot:{slot.key}"
+        self.priority = scene.depth[slot.service] * 2
+
+    def plan(self) -> SlotPlan:
+        if self.current is None:
+            return self._missing()
+        if not self.slot.runs:
+            return self._tidy(self.current, Phase.DATA)
+        if repair := self._repair(self.current):
+            return self._result(*self._phase_of(self.current), steps=repair)
+        if self.current.state is State.RUNNING:
+            return self._running(self.current)
+        if self.current.state is State.PAUSED:
+            return self._result(Phase.STOPPED, "paused by a person", problems=(self._held_problem("paused"),))
+        if self.current.state is State.RESTARTING:
+            return self._looping(self.current)
+        return self._not_running(self.current)
+
+    # rungs
+
+    def _missing(self) -> SlotPlan:
+        done = self.scene.memory.completed.get(self.slot.key)
+        if done == version(self.slot):
+            return self._tidy(None, Phase.COMPLETED, "ran for this configuration before; its container is gone")
+        if waiting := self._refused() or self._lacks_ground():
+            return waiting
+        name, reason = self._creation_name(), self._creation_reason()
+        replaced = self.obsolete[0] if self.obsolete else None
+        step = CreateContainer(
+            lock=self.lock,
+            reason=reason,
+            priority=self.priority,
+            slot=self.slot,
+            name=name,
+            parents=self.scene.parent_ids(self.slot),
+            inherit=self._inherited(replaced),
+            replaces=replaced.id if replaced else "",
+        )
+        return self._result(Phase.MISSING, reason, steps=(step,))
+
+    def _running(self, current: Container) -> SlotPlan:
+        if self._is_parked():
+            step = ParkContainer(lock=self.lock, reason="failed too often", container_id=current.id, name=current.name)
+            return self._parked(current, (step,))
+        if self.scene.is_ready(current):
+            return self._must_follow(current) or self._tidy(current, Phase.READY)
+        if current.health is Health.UNHEALTHY:
+            return self._unhealthy(current)
+        return self._result(Phase.STARTING, "its health check has not passed yet")
+
+    def _unhealthy(self, current: Container) -> SlotPlan:
+        problem = Problem(
+            code="unhealthy",
+            subject=self.slot.key,
+            title=f"{self.slot.service} runs but is unhealthy: {current.health_output.strip()[-200:] or 'no output'}",
+            hint=f"dom0 logs {self.slot.service}",
+        )
+        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
+        if self.scene.memory.pending or len(crashes) >= CRASH_BUDGET:
+            return self._result(Phase.UNHEALTHY, problem.title, problems=(problem,))
+        retry_at = (crashes[-1] if crashes else 0.0) + backoff(len(crashes) + 1)
+        if retry_at > self.scene.now:
+            return self._result(Phase.UNHEALTHY, problem.title, problems=(problem,), retry_at=retry_at)
+        step = RestartContainer(lock=self.lock, reason="unhealthy", slot=self.slot, container_id=current.id)
+        return self._result(Phase.UNHEALTHY, problem.title, steps=(step,), problems=(problem,))
+
+    def _looping(self, current: Container) -> SlotPlan:
+        """The Engine's restart policy is at work: leave it alone until the budget is used up."""
+        if self._is_parked() or self._crashed_too_often():
+            step = ParkContainer(lock=self.lock, reason="crash loop", container_id=current.id, name=current.name)
+            return self._parked(current, (step,))
+        return self._result(Phase.FAILED, f"ended with {current.exit_code}, the Engine restarts it")
+
+    def _not_running(self, current: Container) -> SlotPlan:
+        if current.id in self.scene.memory.held:
+            return self._result(Phase.STOPPED, "stopped by a person", problems=(self._held_problem("stopped"),))
+        if self._has_completed(current):
+            return self._tidy(current, Phase.COMPLETED)
+        if self._is_parked() or self._crashed_too_often():
+            return self._parked(current, ())
+        if waiting := self._refused() or self._awaits_dependencies(current):
+            return waiting
+        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
+        retry_at = crashes[-1] + backoff(len(crashes)) if crashes else 0.0
+        if retry_at > self.scene.now:
+            return self._result(Phase.FAILED, f"ended with {current.exit_code}", retry_at=retry_at)
+        if blockers := self._stop_what_stands_in_the_way():
+            return self._result(Phase.CREATED, "its predecessor is stopped first", steps=blockers)
+        reason = "created" if not current.started else f"it ended with {current.exit_code}"
+        step = StartContainer(
+            lock=self.lock, reason=reason, priority=self.priority + 1, slot=self.slot, container_id=current.id
+        )
+        phase = Phase.CREATED if not current.started else Phase.FAILED
+        return self._result(phase, reason, steps=(step,))
+
+    def _must_follow(self, current: Container) -> SlotPlan | None:
+        """Restart with a parent whose network namespace is new, or with a replaced dependency (`restart: true`)."""
+        for name in self.slot.parents:
+            for parent in self._currents(name):
+                if parent.started > current.started and parent.running:
+                    return self._restart(current, f"{name} was restarted, and it shares a namespace with it")
+        for dependency in self.slot.depends_on:
+            if dependency.restart:
+                for container in self._currents(dependency.service):
+                    if container.created > current.started and self.scene.is_ready(container):
+                        return self._restart(current, f"{dependency.service} was replaced")
+        return None
+
+    def _tidy(self, current: Container | None, phase: Phase, reason: str = "") -> SlotPlan:
+        """It is as it should be: now its predecessors go, and it gets its name."""
+        if running := [c for c in self.obsolete if c.running]:
+            steps = tuple(self._stop(c, "its replacement is ready") for c in running)
+            return self._result(phase, "its predecessor is being stopped", steps=steps)
+        if gone := [c for c in self.obsolete if not self.scene.is_kept(c) and c.state is not State.REMOVING]:
+            steps_: tuple[AnyStep, ...] = tuple(
+                RemoveContainer(lock=self.lock, reason="replaced", container_id=c.id, name=c.name) for c in gone
+            )
+            return self._result(phase, reason, steps=steps_)
+        if current is not None and (rename := self._rename(current)):
+            return self._result(phase, reason, steps=rename)
+        if current is not None and current.name != self.slot.name:
+            problem = self._name_taken_problem()
+            return self._result(phase, problem.title, problems=(problem,))
+        deferred = current is not None and self.scene.in_use(current, self.slot)
+        if deferred and current is not None and not self._is_current_version(current):
+            reason = "in use; it is replaced as soon as it is not"
+        return self._result(phase, reason)
+
+    # what a rung is made of
+
+    def _result(
+        self,
+        phase: Phase,
+        reason: str = "",
+        *,
+        steps: tuple[AnyStep, ...] = (),
+        problems: tuple[Problem, ...] = (),
+        retry_at: float = 0.0,
+    ) -> SlotPlan:
+        return SlotPlan(
+            slot=self.slot,
+            phase=phase,
+            reason=reason,
+            container=self.current or next((c for c in self.obsolete if c.running), None),
+            steps=steps,
+            problems=problems,
+            retry_at=retry_at,
+        )
+
+    def _phase_of(self, current: Container) -> tuple[Phase, str]:
+        if self.scene.is_ready(current):
+            return Phase.READY, ""
+        return (Phase.STARTING, "") if current.state is State.RUNNING else (Phase.CREATED, "")
+
+    def _currents(self, service: str) -> tuple[Container, ...]:
+        found = (self.scene.current(slot) for slot in self.scene.slots_of.get(service, ()))
+        return tuple(container for container in found if container is not None)
+
+    def _is_current_version(self, container: Container) -> bool:
+        return container in self.scene.containers_of.get(self.slot.key, ()) and (
+            container.image_id == self.slot.image_id and container.labels.get(HASH) == self.slot.hash
+        )
+
+    def _refused(self) -> SlotPlan | None:
+        refusal = self.scene.memory.refused.get(self.slot.key)
+        if refusal is None or refusal.version != version(self.slot):
+            return None
+        if refusal.retry_at <= self.scene.now:
+            return None
+        problem = Problem(code=refusal.code, subject=self.slot.key, title=refusal.message, hint=refusal.hint)
+        return self._result(Phase.FAILED, refusal.message, problems=(problem,), retry_at=refusal.retry_at)
+
+    def _lacks_ground(self) -> SlotPlan | None:
+        """Networks, volumes and the parents' containers come first."""
+        networks = [a.network for a in self.slot.attachments if a.network not in self.scene.network_ids]
+        volumes = [name for name in self.slot.volumes if name not in self.scene.volume_names]
+        parents = [name for name in self.slot.parents if name not in self.scene.parent_ids(self.slot)]
+        missing = [f"network {n}" for n in networks] + [f"volume {v}" for v in volumes] + parents
+        return self._result(Phase.WAITING, f"waits for {', '.join(missing)}") if missing else None
+
+    def _creation_name(self) -> str:
+        if self.slot.name not in self.scene.actual.names:
+            return self.slot.name
+        replaced = self.scene.actual.names[self.slot.name]
+        return f"{replaced[:12]}_{self.slot.name}"
+
+    def _creation_reason(self) -> str:
+        if not self.obsolete:
+            return "it does not exist"
+        old = self.obsolete[0]
+        if old.image_id != self.slot.image_id:
+            return "its image changed"
+        if old.labels.get(HASH) != self.slot.hash:
+            return "its configuration changed"
+        return (
+            "recreated" if old.created < self.scene.memory.recreate_before else "what it shares a namespace with is new"
+        )
+
+    def _inherited(self, old: Container | None) -> dict[str, str]:
+        """Anonymous volumes move to the replacement, as with Compose (convergence rules in compose.md)."""
+        if old is None:
+            return {}
+        return {m.target: m.name for m in old.mounts if m.type == "volume" and len(m.name) == ANONYMOUS_NAME_LENGTH}
+
+    def _stops_first(self) -> bool:
+        return self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
+
+    def _stop_what_stands_in_the_way(self) -> tuple[AnyStep, ...]:
+        own = [c for c in self.obsolete if c.running and (self._stops_first() or self._blocks(c))]
+        return tuple(self._stop(c, f"makes room for {self.slot.name}") for c in (*own, *self._foreign_blockers()))
+
+    def _foreign_blockers(self) -> list[Container]:
+        """Running containers of other slots that are on their way out, and hold a port or volume we need."""
+        leaving = [
+            c for slot in self.scene.desired.slots if slot.key != self.slot.key for c in self.scene.obsolete(slot)
+        ]
+        return [c for c in (*self.scene.orphans, *leaving) if c.running and self._blocks(c)]
+
+    def _blocks(self, container: Container) -> bool:
+        return self.scene.stands_in_the_way(container, self.slot)
+
+    def _stop(self, container: Container, reason: str) -> AnyStep:
+        return StopContainer(
+            lock=f"container:{container.id}", reason=reason, container_id=container.id, name=container.name
+        )
+
+    def _restart(self, current: Container, reason: str) -> SlotPlan:
+        step = RestartContainer(lock=self.lock, reason=reason, slot=self.slot, container_id=current.id)
+        return self._result(Phase.STARTING, reason, steps=(step,))
+
+    def _rename(self, current: Container) -> tuple[AnyStep, ...]:
+        if current.name == self.slot.name:
+            return ()
+        holder = self.scene.actual.names.get(self.slot.name)
+        if holder is None:
+            step = RenameContainer(
+                lock=self.lock, reason="its name", container_id=current.id, name=current.name, to=self.slot.name
+            )
+            return (step,)
+        if any(c.id == holder for c in self.obsolete):
+            aside = f"{holder[:12]}_{self.slot.name}"
+            return (
+                RenameContainer(
+                    lock=self.lock, reason="makes room", container_id=holder, name=self.slot.name, to=aside
+                ),
+            )
+        return ()
+
+    def _repair(self, current: Container) -> tuple[AnyStep, ...]:
+        """What somebody changed of it with `docker update`, `docker network disconnect` or `network rm`."""
+        if self._is_parked():
+            return ()
+        if update := self._drift(current):
+            reason = f"drifted: {', '.join(sorted(update))}"
+            step = UpdateContainer(
+                lock=self.lock, reason=reason, container_id=current.id, name=current.name, update=update
+            )
+            return (step,)
+        attached = {endpoint.network: endpoint.network_id for endpoint in current.endpoints}
+        for attachment in self.slot.attachments:
+            network_id = self.scene.network_ids.get(attachment.network)
+            known = attached.get(attachment.network)
+            not_connected_yet = known == "" and not current.running
+            if network_id is None or known == network_id or not_connected_yet:
+                continue
+            return (self._connect(current, attachment, stale=known is not None),)
+        return ()
+
+    def _connect(self, current: Container, attachment: Attachment, *, stale: bool) -> ConnectNetwork:
+        return ConnectNetwork(
+            lock=self.lock,
+            reason=f"not connected to {attachment.network}",
+            container_id=current.id,
+            name=current.name,
+            attachment=attachment,
+            stale=stale,
+        )
+
+    def _drift(self, current: Container) -> dict[str, object]:
+        wanted, found = self.slot.resources, current.resources
+        update: dict[str, object] = {key: value for key, value in wanted.items() if found.get(key, 0) != value}
+        policy = (self.slot.restart_policy, self.slot.restart_retries)
+        if policy != (current.restart_policy or "no", current.restart_retries):
+            update["RestartPolicy"] = {"Name": policy[0], "MaximumRetryCount": policy[1]}
+        return update
+
+    def _has_completed(self, current: Container) -> bool:
+        """A job: it ended by itself, with 0. Compose's default policy is `no`, so any service can be one."""
+        ended = current.started > 0 and current.exit_code == 0 and not current.error
+        by_itself = current.id not in self.scene.memory.stopped
+        return ended and by_itself and self.slot.restart_policy in ("no", "on-failure")
+
+    def _is_parked(self) -> bool:
+        return self.scene.memory.parked.get(self.slot.key) == version(self.slot)
+
+    def _crashed_too_often(self) -> bool:
+        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
+        return len(crashes) >= (CRASH_BUDGET_NEW if self.scene.memory.pending else CRASH_BUDGET)
+
+    def _parked(self, current: Container, steps: tuple[AnyStep, ...]) -> SlotPlan:
+        title = f"{self.slot.service} ended too often and was stopped (last exit code {current.exit_code})"
+        hint = f"dom0 logs {self.slot.service}; then mend it and run dom0 up"
+        problem = Problem(code="crash-loop", subject=self.slot.key, title=title, hint=hint)
+        return self._result(Phase.PARKED, title, steps=steps, problems=(problem,))
+
+    def _awaits_dependencies(self, current: Container) -> SlotPlan | None:
+        """Only a container's first start waits: what ran before comes back at once, as with the Engine's policies."""
+        if current.started:
+            return None
+        for dependency in self.slot.depends_on:
+            if reason := self._unmet(dependency):
+                return self._result(Phase.WAITING, reason)
+        return None
+
+    def _unmet(self, dependency: Dependency) -> str:
+        plans = [self.phases[s.key] for s in self.scene.slots_of.get(dependency.service, ()) if s.key in self.phases]
+        if not plans:
+            return ""
+        phases = {plan.phase for plan in plans}
+        given_up = phases <= {Phase.PARKED, Phase.STOPPED, Phase.UNHEALTHY, Phase.FAILED}
+        if given_up and not dependency.required:
+            return ""
+        match dependency.condition:
+            case Condition.STARTED:
+                met = all(p.phase in STARTED or (p.container and p.container.started) for p in plans)
+            case Condition.HEALTHY:
+                met = phases <= {Phase.READY}
+            case Condition.COMPLETED:
+                met = Phase.COMPLETED in phases
+        wanted = dependency.condition.removeprefix("service_").replace("_", " ")
+        return "" if met else f"waits for {dependency.service} to be {wanted}"
+
+    def _held_problem(self, how: str) -> Problem:
+        return Problem(
+            code="held",
+            subject=self.slot.key,
+            title=f"{self.slot.service} was {how} by a person",
+            severity=Severity.WARNING,
+            hint="dom0 up" if how == "stopped" else f"docker unpause {self.slot.name}",
+        )
+
+    def _name_taken_problem(self) -> Problem:
+        return Problem(
+            code="name-taken",
+            subject=self.slot.key,
+            title=f"the name {self.slot.name} belongs to a container that dom0 did not make",
+            severity=Severity.WARNING,
+            hint=f"docker rename {self.slot.name} ANOTHER-NAME",
+        )
+
+
+STARTED = (Phase.STARTING, Phase.READY, Phase.UNHEALTHY, Phase.COMPLETED)

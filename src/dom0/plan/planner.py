@@ -1,0 +1,169 @@
+"""From desired, actual and memory to the next wave of steps. Pure: the same values always give the same plan.
+
+Order of things: networks and volumes, then containers along their dependencies, then what nobody asks for any more.
+A plan is made for one look; after any of its steps the agent looks and plans again, so nothing here is a script.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dom0.engine.values import Container, Network, State
+from dom0.health import Problem
+from dom0.plan import labels
+from dom0.plan.actual import Actual, depends_on
+from dom0.plan.container_plan import ContainerPlanner, SlotPlan
+from dom0.plan.desired import Desired, NetworkSpec
+from dom0.plan.memory import Memory
+from dom0.plan.phase import Phase
+from dom0.plan.scene import Scene
+from dom0.plan.steps import (
+    AnyStep,
+    CreateNetwork,
+    CreateVolume,
+    RemoveContainer,
+    RemoveNetwork,
+    ReplaceNetwork,
+    StopContainer,
+)
+
+AT_REST = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.PARKED, Phase.DATA})
+WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
+GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """`settled`: nothing to do. `well`: every service is ready, completed, or stopped by a person.
+
+    `retry_at`: the earliest end of a back-off, seconds since the epoch (0: none).
+    """
+
+    steps: tuple[AnyStep, ...]
+    slots: tuple[SlotPlan, ...]
+    problems: tuple[Problem, ...]
+    settled: bool
+    well: bool
+    retry_at: float = 0.0
+
+
+def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> Plan:
+    scene = Scene(desired, actual, memory, now)
+    ground, problems = _plan_ground(scene)
+    slots = _plan_slots(scene)
+    steps = [*ground, *(step for plan in slots for step in plan.steps)]
+    well = all(plan.phase in WELL for plan in slots) and not problems
+    steps += _plan_orphans(scene, well=well)
+    steps += _plan_leftover_networks(scene)
+    return Plan(
+        steps=tuple(sorted(_unique(steps), key=lambda step: -step.priority)),
+        slots=slots,
+        problems=(*problems, *(problem for plan in slots for problem in plan.problems)),
+        settled=not steps and all(plan.phase in AT_REST for plan in slots),
+        well=well,
+        retry_at=min((plan.retry_at for plan in slots if plan.retry_at), default=0.0),
+    )
+
+
+def _unique(steps: list[AnyStep]) -> list[AnyStep]:
+    """Two slots may want the same blocker stopped."""
+    return list({(type(step), step.lock, getattr(step, "container_id", "")): step for step in steps}.values())
+
+
+def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
+    steps: list[AnyStep] = []
+    problems: list[Problem] = []
+    networks = {network.name: network for network in scene.actual.networks}
+    for network in scene.desired.networks:
+        found = networks.get(network.name)
+        lock = f"network:{network.name}"
+        if network.external:
+            if found is None:
+                problems.append(_missing_external("network", network.name))
+        elif found is None:
+            steps.append(CreateNetwork(lock=lock, reason="it does not exist", priority=GROUND_PRIORITY, spec=network))
+        elif _is_outdated(found, network, scene):
+            steps.append(_replace_network(found, network, scene))
+    for volume in scene.desired.volumes:
+        if volume.name in scene.volume_names:
+            continue
+        if volume.external:
+            problems.append(_missing_external("volume", volume.name))
+        else:
+            lock = f"volume:{volume.name}"
+            steps.append(CreateVolume(lock=lock, reason="it does not exist", priority=GROUND_PRIORITY, spec=volume))
+    return steps, problems
+
+
+def _is_ours(network: Network, scene: Scene) -> bool:
+    return network.labels.get(labels.PROJECT) == scene.desired.project
+
+
+def _is_outdated(found: Network, wanted: NetworkSpec, scene: Scene) -> bool:
+    """A network of that name that dom0 did not make is used as it is, as Compose does."""
+    return _is_ours(found, scene) and found.labels.get(labels.HASH) != wanted.hash
+
+
+def _replace_network(found: Network, spec: NetworkSpec, scene: Scene) -> ReplaceNetwork:
+    attached = tuple(
+        container.id
+        for container in scene.actual.containers
+        if any(endpoint.network == found.name for endpoint in container.endpoints)
+    )
+    return ReplaceNetwork(
+        lock=f"network:{spec.name}",
+        reason="its configuration changed",
+        priority=GROUND_PRIORITY,
+        spec=spec,
+        network_id=found.id,
+        attached=attached,
+    )
+
+
+def _missing_external(kind: str, name: str) -> Problem:
+    return Problem(
+        code="external-missing",
+        subject=name,
+        title=f"the external {kind} {name} does not exist",
+        hint=f"docker {kind} create {name}",
+    )
+
+
+def _plan_slots(scene: Scene) -> tuple[SlotPlan, ...]:
+    plans: dict[str, SlotPlan] = {}
+    for slot in scene.ordered:
+        plans[slot.key] = ContainerPlanner(scene, slot, plans).plan()
+    return tuple(plans[slot.key] for slot in scene.desired.slots)
+
+
+def _plan_orphans(scene: Scene, *, well: bool) -> list[AnyStep]:
+    """What no slot asks for goes when all that is asked for is well: dependents before what they depend on."""
+    if not well:
+        return []
+    running = [container for container in scene.orphans if container.running]
+    needed = {service for container in running for service in depends_on(container)}
+    steps: list[AnyStep] = []
+    for container in scene.orphans:
+        lock = f"container:{container.id}"
+        if container.running:
+            if container.labels.get(labels.SERVICE) not in needed:
+                steps.append(_stop_orphan(container, lock))
+        elif not scene.is_kept(container) and container.state is not State.REMOVING:
+            reason = "nothing asks for it"
+            steps.append(RemoveContainer(lock=lock, reason=reason, container_id=container.id, name=container.name))
+    return steps
+
+
+def _stop_orphan(container: Container, lock: str) -> StopContainer:
+    return StopContainer(lock=lock, reason="nothing asks for it", container_id=container.id, name=container.name)
+
+
+def _plan_leftover_networks(scene: Scene) -> list[AnyStep]:
+    wanted = {network.name for network in scene.desired.networks}
+    used = {endpoint.network for container in scene.actual.containers for endpoint in container.endpoints}
+    return [
+        RemoveNetwork(
+            lock=f"network:{network.name}", reason="nothing asks for it", network_id=network.id, name=network.name
+        )
+        for network in scene.actual.networks
+        if _is_ours(network, scene) and network.name not in wanted | used
+    ]
