@@ -1,0 +1,1 @@
+"""The Compose language: files in, one resolved Project out."""
