@@ -40,11 +40,18 @@ class ProjectError(Dom0Error):
 
 
 class EngineError(Dom0Error):
+    """`transient`: the same call may succeed later although nobody changed anything."""
+
     exit_code = 4
+
+    def __init__(self, message: str, *, hint: str = "", transient: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
 
 
 class EngineUnreachable(EngineError):
-    pass
+    def __init__(self, message: str, *, hint: str = "", transient: bool = True) -> None:
+        super().__init__(message, hint=hint, transient=transient)
 
 
 class EngineUnsuitable(EngineError):

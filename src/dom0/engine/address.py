@@ -1,0 +1,112 @@
+"""Where the Docker Engine is: DOCKER_HOST, else the current docker context, else the usual socket.
+
+Reads environment and files of the docker CLI; opens no connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dom0.errors import EngineUnreachable
+
+DEFAULT = "unix:///var/run/docker.sock"
+_FORMS = "use unix:///path/to/docker.sock or tcp://host:port"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    text: str  # as written, for messages
+    base: str  # start of every URL
+    socket: str = ""  # path of the unix socket, "" for tcp
+    certificates: Path | None = None  # directory with ca.pem, cert.pem and key.pem: TLS
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The TLS settings of a tcp address, None for plain text. Raises EngineUnreachable for unusable files."""
+        if self.certificates is None:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=str(self.certificates / "ca.pem"))
+            context.load_cert_chain(self.certificates / "cert.pem", self.certificates / "key.pem")
+        except OSError as error:  # ssl.SSLError is one
+            raise EngineUnreachable(
+                f"{self.certificates}: no usable ca.pem, cert.pem and key.pem: {error}",
+                hint="DOCKER_TLS_VERIFY asks for TLS; DOCKER_CERT_PATH names the directory of the three files",
+            ) from error
+        return context
+
+
+def find(host: str | None, env: Mapping[str, str], home: Path) -> Address:
+    """Return the address to ask; `host` wins over everything. Raises EngineUnreachable for one we cannot use."""
+    if host:
+        return parse(host, env, home, where=host)
+    if env.get("DOCKER_HOST"):
+        return parse(env["DOCKER_HOST"], env, home, where="DOCKER_HOST")
+    config = Path(env.get("DOCKER_CONFIG") or home / ".docker")
+    context = env.get("DOCKER_CONTEXT") or _current_context(config)
+    if context in ("", "default"):
+        return parse(DEFAULT, env, home, where="DOCKER_HOST")
+    return _of_context(context, config, home)
+
+
+def parse(text: str, env: Mapping[str, str], home: Path, *, where: str) -> Address:
+    parts = urlsplit(text)
+    if parts.scheme == "unix":
+        path = text.removeprefix("unix://")
+        if not path.startswith("/") or "\0" in path:
+            raise EngineUnreachable(f"{where}: {text!r} is no absolute path of a socket", hint=_FORMS)
+        return Address(text, "http://docker", socket=path)
+    if parts.scheme == "tcp":
+        return _tcp(text, env, home, where=where)
+    if parts.scheme == "ssh":
+        raise EngineUnreachable(
+            f"{where}: {text!r}: an Engine behind ssh:// is not supported",
+            hint=f"forward its socket: ssh -NL /tmp/engine.sock:/var/run/docker.sock {parts.netloc} "
+            "and set DOCKER_HOST=unix:///tmp/engine.sock",
+        )
+    raise EngineUnreachable(f"{where}: {text!r} is no address of an Engine", hint=_FORMS)
+
+
+def _tcp(text: str, env: Mapping[str, str], home: Path, *, where: str) -> Address:
+    parts = urlsplit(text)
+    try:
+        plain = bool(parts.hostname) and parts.port is not None and not parts.path.strip("/") and not parts.query
+    except ValueError:  # the port is no number
+        plain = False
+    if not plain or "@" in parts.netloc or not text.isprintable():
+        raise EngineUnreachable(f"{where}: {text!r} is not tcp://host:port", hint=_FORMS)
+    if not env.get("DOCKER_TLS_VERIFY"):
+        return Address(text, f"http://{parts.netloc}")
+    certificates = Path(env.get("DOCKER_CERT_PATH") or home / ".docker")
+    return Address(text, f"https://{parts.netloc}", certificates=certificates)
+
+
+def _current_context(config: Path) -> str:
+    try:
+        document = json.loads((config / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    name = document.get("currentContext") if isinstance(document, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _of_context(context: str, config: Path, home: Path) -> Address:
+    """The docker CLI keeps a context in a directory named by the digest of its name."""
+    digest = hashlib.sha256(context.encode()).hexdigest()
+    where = f"docker context {context!r}"
+    hint = "set DOCKER_HOST, or choose another one: docker context use default"
+    if (config / "contexts" / "tls" / digest).exists():
+        raise EngineUnreachable(f"{where}: contexts with TLS files are not supported", hint=hint)
+    try:
+        document = json.loads((config / "contexts" / "meta" / digest / "meta.json").read_bytes())
+        host = document["Endpoints"]["docker"]["Host"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineUnreachable(f"{where}: cannot be read: {error}", hint=hint) from error
+    if not isinstance(host, str):
+        raise EngineUnreachable(f"{where}: its Host is no text", hint=hint)
+    return parse(host, {}, home, where=where)

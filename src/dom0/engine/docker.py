@@ -1,0 +1,394 @@
+"""The real Engine: every call of `protocol.Engine` over the Engine's HTTP API. No decisions are made here.
+
+An exact name is meant as such: the Engine would take a short hexadecimal one for the start of an ID too, so that
+`stop cafe` could stop somebody else's container once ours of that name is gone. Such a name is looked up first, and
+the call goes to the full ID.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from dom0.engine import parse, wire
+from dom0.engine.address import find
+from dom0.engine.frames import Demultiplexer, Lines, Tail
+from dom0.engine.transport import PATIENCE, Transport
+from dom0.engine.values import (
+    Body,
+    Container,
+    ContainerSummary,
+    EngineInfo,
+    Event,
+    ExecResult,
+    Image,
+    Network,
+    PullProgress,
+    Volume,
+)
+from dom0.errors import EngineError, EngineUnreachable, NotFound
+
+_EXEC_KEPT = 64 << 10
+_LOGS_KEPT = 256 << 10
+_ARCHIVE = 64 << 20
+_LINE = 4 << 20  # of a stream of JSON; an event carries all labels of its container
+_EXEC_LOOK = (0.002, 0.5)  # seconds between looks at an exec that closed its output but did not end: first, longest
+
+
+class DockerEngine:
+    """Made by `connect`; `close` it at the end."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._http = transport
+
+    @classmethod
+    async def connect(cls, host: str | None = None) -> DockerEngine:
+        """Find the Engine (`host`, DOCKER_HOST, docker context, usual socket) and settle on an API version.
+
+        Raises EngineUnreachable or EngineUnsuitable.
+        """
+        transport = Transport(find(host, os.environ, Path.home()))
+        try:
+            await transport.negotiate()
+        except BaseException:
+            await transport.close()
+            raise
+        return cls(transport)
+
+    async def info(self) -> EngineInfo:
+        data = await self._http.call("GET", "/info", where="Docker Engine")
+        return parse.info(data, self._http.api_version, "Docker Engine")
+
+    async def ping(self) -> None:
+        await self._http.call("GET", "/_ping", where="Docker Engine")
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    # containers
+
+    async def containers(self, *, labels: Sequence[str] = ()) -> tuple[ContainerSummary, ...]:
+        query = {"all": "1"} | _label_filter(labels)
+        return parse.containers(
+            await self._http.call("GET", "/containers/json", where="containers", query=query), "containers"
+        )
+
+    async def container(self, ref: str) -> Container:
+        where = _where("container", ref)
+        found = parse.container(await self._http.call("GET", f"{_container(ref)}/json", where=where), where)
+        if ref not in (found.id, found.name):
+            raise NotFound(f"{where}: no such container")
+        return found
+
+    async def create_container(self, name: str, body: Body, *, platform: str = "") -> str:
+        where = _where("container", name)
+        query = {"name": name} | ({"platform": platform} if platform else {})
+        data = await self._http.call("POST", "/containers/create", where=where, query=query, body=body)
+        return parse.decode(data, wire.Created, where).id
+
+    async def start_container(self, ref: str) -> None:
+        await self._act(ref, "start")
+
+    async def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
+        if timeout is None:  # the container's own grace, unknown here
+            await self._act(ref, "stop", patience=None)
+        else:  # the API takes whole seconds
+            await self._act(ref, "stop", {"t": str(math.ceil(timeout))}, patience=timeout + PATIENCE)
+
+    async def kill_container(self, ref: str, *, signal: str = "SIGKILL") -> None:
+        await self._act(ref, "kill", {"signal": signal})
+
+    async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        query = {"force": _flag(force), "v": _flag(volumes)}
+        try:
+            await self._http.call(
+                "DELETE", await self._container_path(ref), where=_where("container", ref), query=query
+            )
+        except NotFound:
+            return
+
+    async def rename_container(self, ref: str, name: str) -> None:
+        await self._act(ref, "rename", {"name": name})
+
+    async def update_container(self, ref: str, body: Body) -> None:
+        path = f"{await self._container_path(ref)}/update"
+        await self._http.call("POST", path, where=_where("container", ref), body=body)
+
+    async def wait_container(self, ref: str) -> int:
+        where = _where("container", ref)
+        path = f"{await self._container_path(ref)}/wait"
+        data = await self._http.call("POST", path, where=where, query={"condition": "not-running"}, patience=None)
+        waited = parse.decode(data, wire.Waited, where)
+        if waited.error is not None and waited.error.message:
+            raise EngineError(f"{where}: {parse.printable(waited.error.message)}")
+        return waited.status_code
+
+    async def logs(self, ref: str, *, tail: int = 100) -> str:
+        where = _where("container", ref)
+        path = await self._container_path(ref)
+        # Before API 1.42 the answer does not say whether it has frames.
+        terminal = parse.decode(await self._http.call("GET", f"{path}/json", where=where), wire.Terminal, where)
+        kept = Tail(_LOGS_KEPT)
+        frames = None if terminal.config.tty else Demultiplexer()
+        query = {"stdout": "1", "stderr": "1", "tail": str(tail)}
+        async with self._http.stream("GET", f"{path}/logs", where=where, query=query, patience=PATIENCE) as response:
+            async for chunk in response.content.iter_any():
+                for piece in frames.feed(chunk) if frames else (chunk,):
+                    kept.add(piece)
+        return kept.text()
+
+    async def top(self, ref: str) -> tuple[str, ...]:
+        where = _where("container", ref)
+        path = f"{await self._container_path(ref)}/top"
+        data = await self._http.call("GET", path, where=where, query={"ps_args": "-eo pid,args"})
+        return parse.top(data, where)
+
+    async def put_archive(self, ref: str, path: str, tar: bytes) -> None:
+        url = f"{await self._container_path(ref)}/archive"
+        await self._http.call("PUT", url, where=_where("container", ref), query={"path": path}, data=tar)
+
+    async def get_archive(self, ref: str, path: str) -> bytes:
+        url = f"{await self._container_path(ref)}/archive"
+        where = f"{_where('container', ref)}: {parse.printable(path)}"
+        return await self._http.call("GET", url, where=where, query={"path": path}, limit=_ARCHIVE)
+
+    async def exec(
+        self,
+        ref: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        env: Sequence[str] = (),
+        workdir: str = "",
+        timeout: float | None = None,
+    ) -> ExecResult:
+        where = _where("container", ref)
+        body = {
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "Cmd": list(argv),
+            "User": user,
+            "Env": list(env),
+            "WorkingDir": workdir,
+        }
+        async with asyncio.timeout(timeout):
+            path = f"{await self._container_path(ref)}/exec"
+            created = parse.decode(await self._http.call("POST", path, where=where, body=body), wire.Created, where)
+            output = await self._exec_output(created.id, where)
+            return ExecResult(exit_code=await self._exec_code(created.id, where), output=output)
+
+    async def _exec_output(self, exec_id: str, where: str) -> str:
+        kept, frames = Tail(_EXEC_KEPT), Demultiplexer()
+        path = f"/exec/{quote(exec_id, safe='')}/start"
+        async with self._http.stream("POST", path, where=where, body={"Detach": False, "Tty": False}) as response:
+            async for chunk in response.content.iter_any():
+                for piece in frames.feed(chunk):
+                    kept.add(piece)
+        return kept.text()
+
+    async def _exec_code(self, exec_id: str, where: str) -> int:
+        """A command may close its output long before it ends, and the Engine tells the end of an exec nowhere else."""
+        pause, longest = _EXEC_LOOK
+        while True:
+            data = await self._http.call("GET", f"/exec/{quote(exec_id, safe='')}/json", where=where)
+            state = parse.decode(data, wire.ExecState, where)
+            if not state.running and state.exit_code is not None:
+                return state.exit_code
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _act(
+        self, ref: str, verb: str, query: Mapping[str, str] | None = None, *, patience: float | None = PATIENCE
+    ) -> None:
+        path = f"{await self._container_path(ref)}/{verb}"
+        await self._http.call("POST", path, where=_where("container", ref), query=query, patience=patience)
+
+    async def _container_path(self, ref: str) -> str:
+        if not _like_an_id(ref):
+            return _container(ref)
+        return _container((await self.container(ref)).id)
+
+    # networks
+
+    async def networks(self) -> tuple[Network, ...]:
+        return parse.networks(await self._http.call("GET", "/networks", where="networks"), "networks")
+
+    async def create_network(self, name: str, body: Body) -> str:
+        where = _where("network", name)
+        # Before API 1.44 an Engine makes a second network of the same name unless told to look.
+        asked = {"CheckDuplicate": True, **body, "Name": name}
+        data = await self._http.call("POST", "/networks/create", where=where, body=asked)
+        return parse.decode(data, wire.Created, where).id
+
+    async def remove_network(self, ref: str) -> None:
+        try:
+            await self._http.call("DELETE", await self._network_path(ref), where=_where("network", ref))
+        except NotFound:
+            return
+
+    async def connect_network(self, network: str, container: str, endpoint: Body) -> None:
+        body = {"Container": await self._container_id(container), "EndpointConfig": endpoint}
+        path = f"{await self._network_path(network)}/connect"
+        await self._http.call("POST", path, where=_where("network", network), body=body)
+
+    async def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+        body = {"Container": await self._container_id(container), "Force": force}
+        path = f"{await self._network_path(network)}/disconnect"
+        try:
+            await self._http.call("POST", path, where=_where("network", network), body=body)
+        except EngineError as error:
+            if "is not connected to" not in error.message:
+                raise
+
+    async def _container_id(self, ref: str) -> str:
+        _container(ref)  # refuses what can be no name
+        return (await self.container(ref)).id if _like_an_id(ref) else ref
+
+    async def _network_path(self, ref: str) -> str:
+        if not _like_an_id(ref):
+            return _network(ref)
+        where = _where("network", ref)
+        found = parse.network(await self._http.call("GET", _network(ref), where=where), where)
+        if ref not in (found.id, found.name):
+            raise NotFound(f"{where}: no such network")
+        return _network(found.id)
+
+    # volumes
+
+    async def volumes(self) -> tuple[Volume, ...]:
+        return parse.volumes(await self._http.call("GET", "/volumes", where="volumes"), "volumes")
+
+    async def create_volume(self, name: str, body: Body) -> Volume:
+        where = _where("volume", name)
+        asked = {**body, "Name": name}
+        return parse.volume(await self._http.call("POST", "/volumes/create", where=where, body=asked), where)
+
+    async def remove_volume(self, name: str) -> None:
+        where = _where("volume", name)
+        try:
+            await self._http.call("DELETE", f"/volumes/{_segment(name, where)}", where=where)
+        except NotFound:
+            return
+
+    # images
+
+    async def images(self, *, labels: Sequence[str] = ()) -> tuple[Image, ...]:
+        data = await self._http.call("GET", "/images/json", where="images", query=_label_filter(labels))
+        return parse.images(data, "images")
+
+    async def image(self, ref: str) -> Image:
+        where = _where("image", ref)
+        found = parse.image(await self._http.call("GET", f"{_image(ref)}/json", where=where), where)
+        if _like_an_id(ref) and f"{ref}:latest" not in found.tags:
+            raise NotFound(f"{where}: no such image")
+        return found
+
+    async def tag_image(self, ref: str, tag: str) -> None:
+        name, label = split_tag(tag)
+        path = f"{_image(await self._image_ref(ref))}/tag"
+        await self._http.call("POST", path, where=_where("image", ref), query={"repo": name, "tag": label})
+
+    async def remove_image(self, ref: str) -> None:
+        try:
+            await self._http.call("DELETE", _image(await self._image_ref(ref)), where=_where("image", ref))
+        except NotFound:
+            return
+
+    async def _image_ref(self, ref: str) -> str:
+        """A name that the Engine could take for the start of an ID, with its tag written out."""
+        if not _like_an_id(ref):
+            return ref
+        await self.image(ref)
+        return f"{ref}:latest"
+
+    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+        where = _where("image", ref)
+        name, tag = (ref, "") if "@" in ref else split_tag(ref)  # without a tag all of them would be pulled
+        query = {"fromImage": name, "tag": tag} | ({"platform": platform} if platform else {})
+        try:
+            async with self._http.stream("POST", "/images/create", where=where, query=query) as response:
+                lines = Lines(_LINE)
+                async for chunk in response.content.iter_any():
+                    for line in lines.feed(chunk):
+                        yield parse.pull_progress(line, where)
+        except EngineUnreachable:
+            raise
+        except NotFound as error:
+            error.hint = error.hint or parse.PULL_HINT
+            raise
+        except EngineError as error:
+            raise parse.pull_refusal(where, error.message.removeprefix(f"{where}: ")) from error
+
+    # events
+
+    async def events(
+        self, *, since: float | None = None, filters: Mapping[str, Sequence[str]] = {}
+    ) -> AsyncIterator[Event]:
+        query = {} if since is None else {"since": f"{since:.9f}"}
+        if filters:
+            query["filters"] = msgspec.json.encode({key: list(values) for key, values in filters.items()}).decode()
+        where = "Docker Engine: events"
+        async with self._http.stream("GET", "/events", where=where, query=query) as response:
+            lines = Lines(_LINE)
+            async for chunk in response.content.iter_any():
+                for line in lines.feed(chunk):
+                    yield parse.event(line, where)
+        raise EngineUnreachable(f"{where}: the Docker Engine ended the stream", hint="it was restarted or stopped")
+
+
+def split_tag(ref: str) -> tuple[str, str]:
+    """`registry:5000/name:tag` → (`registry:5000/name`, `tag`); no tag is `latest`."""
+    name, colon, tag = ref.rpartition(":")
+    return (name, tag) if colon and "/" not in tag else (ref, "latest")
+
+
+_ID_START = re.compile(r"[0-9a-f]{1,63}|sha256:[0-9a-f]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _like_an_id(ref: str) -> bool:
+    return _ID_START.fullmatch(ref) is not None
+
+
+def _where(kind: str, ref: str) -> str:
+    return f"{kind} {parse.printable(ref)}" if ref else f"{kind} without a name"
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def _label_filter(labels: Sequence[str]) -> dict[str, str]:
+    return {"filters": msgspec.json.encode({"label": list(labels)}).decode()} if labels else {}
+
+
+def _container(ref: str) -> str:
+    return f"/containers/{_segment(ref, _where('container', ref))}"
+
+
+def _network(ref: str) -> str:
+    return f"/networks/{_segment(ref, _where('network', ref))}"
+
+
+def _image(ref: str) -> str:
+    """Names of images have slashes; the Engine redirects what has empty or dotted parts, and we do not follow."""
+    where = _where("image", ref)
+    if not ref or _CONTROL.search(ref):
+        raise NotFound(f"{where}: no such name can exist")
+    if ref.startswith("sha256:") and len(ref) != len("sha256:") + 64:
+        raise NotFound(f"{where}: is not a full ID")
+    return f"/images/{quote(ref, safe='/:@')}"
+
+
+def _segment(ref: str, where: str) -> str:
+    """Quote a name for a URL. Raises NotFound for one that nothing can have, before the Engine sees it."""
+    if not ref or ref in (".", "..") or "/" in ref or _CONTROL.search(ref):
+        raise NotFound(f"{where}: no such name can exist")
+    return quote(ref, safe="")

@@ -1,0 +1,82 @@
+"""Framing of the Engine's streams, without I/O: bytes in, lines or frames out. Memory stays bounded whatever comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class Malformed(ValueError):
+    """The stream is not what the API says it is."""
+
+
+class Lines:
+    """Splits at newlines; a line longer than `limit` bytes is Malformed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield each line that `data` completed, without its end; empty lines are left out."""
+        self._rest += data
+        *lines, rest = bytes(self._rest).split(b"\n") if b"\n" in data else (bytes(self._rest),)
+        if len(rest) > self._limit or any(len(line) > self._limit for line in lines):
+            raise Malformed(f"a line is longer than {self._limit} bytes")
+        self._rest[:] = rest
+        for line in lines:
+            if line.strip():
+                yield line
+
+    def rest(self) -> bytes:
+        """What came after the last newline."""
+        return bytes(self._rest).strip()
+
+
+class Demultiplexer:
+    """Takes the 8-byte headers out of a stream of output and error: stream (0 to 2), 0, 0, 0, length (big endian).
+
+    Source: Docker Engine API, `POST /containers/{id}/attach`, "Stream format".
+    """
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+        self._left = 0  # bytes of the present frame still to come
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the payload in `data`, piece by piece. Raises Malformed."""
+        view = memoryview(data)
+        while view:
+            if self._left:
+                piece = view[: self._left]
+                self._left -= len(piece)
+                view = view[len(piece) :]
+                yield bytes(piece)
+                continue
+            take = 8 - len(self._header)
+            self._header += view[:take]
+            view = view[take:]
+            if len(self._header) == 8:
+                self._left = _frame_length(bytes(self._header))
+                self._header.clear()
+
+
+def _frame_length(header: bytes) -> int:
+    if header[0] > 2 or header[1:4] != b"\0\0\0":
+        raise Malformed(f"a frame starts with {header.hex()}")
+    return int.from_bytes(header[4:], "big")
+
+
+class Tail:
+    """Keeps the last `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) > 2 * self._limit:  # not at every call: moving bytes costs
+            del self._kept[: -self._limit]
+
+    def text(self) -> str:
+        return self._kept[-self._limit :].decode(errors="replace")

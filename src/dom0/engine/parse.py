@@ -1,0 +1,303 @@
+"""The Engine's JSON → values. Pure: unknown keys are ignored, wrong types are refused with their place."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from dom0.engine import resources, wire
+from dom0.engine.values import (
+    Container,
+    ContainerSummary,
+    Endpoint,
+    EngineInfo,
+    Event,
+    Health,
+    Image,
+    Mount,
+    Network,
+    PublishedPort,
+    PullProgress,
+    Volume,
+)
+from dom0.errors import EngineError
+
+T = TypeVar("T")
+
+
+def decode(data: bytes, kind: type[T], where: str) -> T:
+    """Read one JSON document. Raises EngineError, naming `where`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EngineError(f"{where}: the Engine's answer makes no sense: {error}") from error
+
+
+def container(data: bytes, where: str) -> Container:
+    """Read `GET /containers/{id}/json`."""
+    found = decode(data, wire.Container, where)
+    host = found.host_config
+    policy = host.restart_policy or wire.RestartPolicy()
+    health = found.state.health or wire.HealthDetail()
+    probes = health.log or []
+    return Container(
+        id=found.id,
+        name=found.name.removeprefix("/"),
+        image_id=found.image,
+        image=found.config.image,
+        labels=found.config.labels or {},
+        state=found.state.status,
+        created=_epoch(found.created, where),
+        started=_epoch(found.state.started_at, where),
+        finished=_epoch(found.state.finished_at, where),
+        exit_code=found.state.exit_code,
+        error=printable(found.state.error),
+        oom_killed=found.state.oom_killed,
+        pid=found.state.pid,
+        health=health.status or Health.NONE,
+        health_output=printable(probes[-1].output, keep="\n\t") if probes else "",
+        restart_count=found.restart_count,
+        restart_policy=policy.name or "no",
+        restart_retries=policy.maximum_retry_count,
+        resources=resources.updatable(msgspec.to_builtins(host)),
+        network_mode=host.network_mode,
+        ipc_mode=host.ipc_mode,
+        pid_mode=host.pid_mode,
+        volumes_from=tuple(host.volumes_from or ()),
+        endpoints=_endpoints(found.network_settings),
+        mounts=_mounts(found.mounts or [], host.tmpfs or {}),
+        ports=_ports(host.port_bindings or {}, where),
+    )
+
+
+def containers(data: bytes, where: str) -> tuple[ContainerSummary, ...]:
+    """Read `GET /containers/json`."""
+    return tuple(
+        ContainerSummary(
+            id=row.id, name=_own_name(row.names or []), image_id=row.image_id, state=row.state, labels=row.labels or {}
+        )
+        for row in decode(data, list[wire.Row], where)
+    )
+
+
+def top(data: bytes, where: str) -> tuple[str, ...]:
+    """Read `GET /containers/{id}/top?ps_args=-eo pid,args`."""
+    found = decode(data, wire.Top, where)
+    return tuple(row[-1] for row in found.processes or () if row)
+
+
+def networks(data: bytes, where: str) -> tuple[Network, ...]:
+    return tuple(_network(found) for found in decode(data, list[wire.Network], where))
+
+
+def network(data: bytes, where: str) -> Network:
+    return _network(decode(data, wire.Network, where))
+
+
+def volumes(data: bytes, where: str) -> tuple[Volume, ...]:
+    return tuple(_volume(found, where) for found in decode(data, wire.Volumes, where).volumes or ())
+
+
+def volume(data: bytes, where: str) -> Volume:
+    return _volume(decode(data, wire.Volume, where), where)
+
+
+def images(data: bytes, where: str) -> tuple[Image, ...]:
+    """Read `GET /images/json`."""
+    return tuple(
+        Image(
+            id=row.id,
+            tags=_names(row.repo_tags),
+            digests=_names(row.repo_digests),
+            labels=row.labels or {},
+            created=float(row.created),
+            size=row.size,
+        )
+        for row in decode(data, list[wire.ImageRow], where)
+    )
+
+
+def image(data: bytes, where: str) -> Image:
+    """Read `GET /images/{name}/json`."""
+    found = decode(data, wire.Image, where)
+    config = found.config or wire.ImageConfig()
+    test = tuple((config.healthcheck or wire.HealthTest()).test or ())
+    return Image(
+        id=found.id,
+        tags=_names(found.repo_tags),
+        digests=_names(found.repo_digests),
+        labels=config.labels or {},
+        created=_epoch(found.created or "", where),
+        size=found.size,
+        volumes=tuple(sorted(config.volumes or {})),
+        env=tuple(config.env or ()),
+        user=config.user,
+        cmd=tuple(config.cmd or ()),
+        entrypoint=tuple(config.entrypoint or ()),
+        has_healthcheck=bool(test) and test[0] != "NONE",
+        healthcheck_test=test,
+    )
+
+
+def info(data: bytes, api_version: str, where: str) -> EngineInfo:
+    found = decode(data, wire.Info, where)
+    return EngineInfo(
+        id=found.id,
+        name=found.name,
+        version=found.server_version,
+        api_version=api_version,
+        cpus=found.ncpu,
+        memory=found.mem_total,
+        storage_driver=found.driver,
+        root_dir=found.docker_root_dir,
+        cgroup_version=found.cgroup_version,
+        operating_system=found.operating_system,
+        swarm_active=found.swarm is not None and found.swarm.local_node_state == "active",
+    )
+
+
+def event(line: bytes, where: str) -> Event:
+    found = decode(line, wire.Event, where)
+    actor = found.actor or wire.Actor()
+    return Event(
+        type=found.type,
+        action=found.action,
+        id=actor.id,
+        attributes=actor.attributes or {},
+        time=found.time_nano / 1e9,
+    )
+
+
+def pull_progress(line: bytes, where: str) -> PullProgress:
+    """Read one line of `POST /images/create`. Raises EngineError for an error in it."""
+    found = decode(line, wire.PullLine, where)
+    if found.error:
+        raise pull_refusal(where, found.error)
+    detail = found.progress_detail or wire.PullDetail()
+    return PullProgress(
+        layer=printable(found.id), status=printable(found.status), current=detail.current, total=detail.total
+    )
+
+
+PULL_HINT = "check the name of the image and, if its registry wants one, the login"
+_PERMANENT = (
+    "not found",
+    "denied",
+    "unauthorized",
+    "manifest unknown",
+    "no matching manifest",
+    "invalid reference",
+    "authentication required",
+    "no basic auth credentials",
+)
+
+
+def pull_refusal(where: str, message: str) -> EngineError:
+    """Tell a pull that will never succeed from a passing failure, by the Engine's and the registries' words."""
+    lowered = message.lower()
+    permanent = any(words in lowered for words in _PERMANENT)
+    hint = PULL_HINT if permanent else ""
+    return EngineError(f"{where}: {printable(message)}", hint=hint, transient=not permanent)
+
+
+def refusal_message(data: bytes) -> str:
+    """The Engine's own words in the body of an error, on one line and without control characters."""
+    try:
+        message = msgspec.json.decode(data, type=wire.Refusal).message
+    except (msgspec.DecodeError, RecursionError):
+        message = data[:1000].decode(errors="replace")
+    return printable(message.strip())
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Write what could play with a terminal (controls, bidirectional marks) as an escape; a line end is a space."""
+    if text.isprintable():
+        return text
+    return "".join(ch if ch in keep or ch.isprintable() else _visible(ch) for ch in text)
+
+
+def _visible(ch: str) -> str:
+    return " " if ch in "\r\n\t" else ch.encode("unicode_escape").decode()
+
+
+def _epoch(text: str, where: str) -> float:
+    """RFC 3339 → seconds; the Engine writes the year 1, or nothing, for never."""
+    if not text:
+        return 0.0
+    try:
+        when = msgspec.convert(text, datetime)
+    except msgspec.ValidationError as error:
+        raise EngineError(f"{where}: the Engine's answer makes no sense: time {printable(text)!r}") from error
+    return max(0.0, when.timestamp()) if when.tzinfo and when.year > 1 else 0.0
+
+
+def _own_name(names: list[str]) -> str:
+    """A container that others link to has names like `/other/alias` too."""
+    return next((name[1:] for name in names if name.startswith("/") and "/" not in name[1:]), "")
+
+
+def _names(names: list[str] | None) -> tuple[str, ...]:
+    """Before API 1.43 an image without names is called `<none>:<none>`."""
+    return tuple(name for name in names or () if not name.startswith("<none>"))
+
+
+def _endpoints(settings: wire.NetworkSettings | None) -> tuple[Endpoint, ...]:
+    networks = settings.networks or {} if settings else {}
+    return tuple(
+        Endpoint(
+            network=name,
+            network_id=found.network_id,
+            aliases=tuple(found.aliases or ()),
+            ip_address=found.ip_address,
+        )
+        for name, found in sorted(networks.items())
+        if found is not None
+    )
+
+
+def _mounts(listed: list[wire.Mount], tmpfs: dict[str, str]) -> tuple[Mount, ...]:
+    """The Engine lists a tmpfs in `Mounts` only when it was asked for there, not in `HostConfig.Tmpfs`."""
+    mounts = {
+        found.destination: Mount(
+            type=found.type, target=found.destination, source=found.source, name=found.name, writable=found.rw
+        )
+        for found in listed
+    }
+    for target in tmpfs:
+        mounts.setdefault(target, Mount(type="tmpfs", target=target))
+    return tuple(mounts[target] for target in sorted(mounts))
+
+
+def _ports(bindings: dict[str, list[wire.HostPort] | None], where: str) -> tuple[PublishedPort, ...]:
+    """Fixed host ports only: one that the Engine chooses (none, 0, or from a range) takes nothing from others."""
+    ports = set()
+    for key, hosts in bindings.items():
+        protocol = key.partition("/")[2] or "tcp"
+        for host in hosts or ():
+            if host.host_port in ("", "0") or "-" in host.host_port:
+                continue
+            if not (host.host_port.isascii() and host.host_port.isdigit()) or int(host.host_port) > 65535:
+                raise EngineError(f"{where}: the Engine's answer makes no sense: port {printable(host.host_port)!r}")
+            ports.add(PublishedPort(protocol, int(host.host_port), _address(host.host_ip)))
+    return tuple(sorted(ports))
+
+
+def _address(ip: str) -> str:
+    """`::` and `0.0.0.0` are one family only, but what a person means by either is every address."""
+    return "" if ip in ("0.0.0.0", "::") else ip  # noqa: S104 -- compared, not bound
+
+
+def _network(found: wire.Network) -> Network:
+    return Network(id=found.id, name=found.name, driver=found.driver, labels=found.labels or {})
+
+
+def _volume(found: wire.Volume, where: str) -> Volume:
+    return Volume(
+        name=found.name,
+        driver=found.driver,
+        labels=found.labels or {},
+        mountpoint=found.mountpoint,
+        created=_epoch(found.created_at, where),
+    )

@@ -1,0 +1,241 @@
+"""The parts of the Engine's JSON that are read, spelled as the Engine does. Types only; `parse` makes values of them.
+
+Go writes `null` for an empty list or map, so every one of them may be None here. Field names: Docker Engine API 1.41 to
+1.45, seen on Engine 26.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dom0.engine.values import Health, State
+
+
+class Wire(msgspec.Struct, rename="pascal"):
+    """A part of an answer, spelled as the Engine does."""
+
+
+class Created(Wire):
+    id: str
+
+
+class Waited(Wire):
+    status_code: int
+    error: Message | None = None
+
+
+class ExecState(Wire):
+    running: bool
+    exit_code: int | None = None
+
+
+class Terminal(Wire):
+    """Of `GET /containers/{id}/json`: whether its log has frames."""
+
+    config: Tty
+
+
+class Message(Wire):
+    message: str = ""
+
+
+class Tty(Wire):
+    tty: bool = False
+
+
+class Top(Wire):
+    titles: list[str] | None = None
+    processes: list[list[str]] | None = None
+
+
+class Refusal(msgspec.Struct):
+    message: str
+
+
+class Probe(Wire):
+    output: str = ""
+
+
+class HealthDetail(Wire):
+    status: Health | None = None
+    log: list[Probe] | None = None
+
+
+class StateDetail(Wire):
+    status: State
+    started_at: str = ""
+    finished_at: str = ""
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = msgspec.field(name="OOMKilled", default=False)
+    pid: int = 0
+    health: HealthDetail | None = None
+
+
+class HostPort(Wire):
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class RestartPolicy(Wire):
+    name: str = ""
+    maximum_retry_count: int = 0
+
+
+class HostConfig(Wire):
+    blkio_weight: int | None = None
+    cpu_period: int | None = None
+    cpu_quota: int | None = None
+    cpu_realtime_period: int | None = None
+    cpu_realtime_runtime: int | None = None
+    cpu_shares: int | None = None
+    memory: int | None = None
+    memory_reservation: int | None = None
+    memory_swap: int | None = None
+    nano_cpus: int | None = None
+    pids_limit: int | None = None
+    network_mode: str = ""
+    ipc_mode: str = ""
+    pid_mode: str = ""
+    volumes_from: list[str] | None = None
+    port_bindings: dict[str, list[HostPort] | None] | None = None
+    restart_policy: RestartPolicy | None = None
+    tmpfs: dict[str, str] | None = None
+
+
+class Mount(Wire):
+    type: str
+    destination: str
+    source: str = ""
+    name: str = ""
+    rw: bool = msgspec.field(name="RW", default=True)
+
+
+class Config(Wire):
+    image: str = ""
+    labels: dict[str, str] | None = None
+
+
+class Endpoint(Wire):
+    network_id: str = msgspec.field(name="NetworkID", default="")
+    aliases: list[str] | None = None
+    ip_address: str = msgspec.field(name="IPAddress", default="")
+
+
+class NetworkSettings(Wire):
+    networks: dict[str, Endpoint | None] | None = None
+
+
+class Container(Wire):
+    id: str
+    name: str
+    image: str
+    created: str
+    state: StateDetail
+    config: Config
+    host_config: HostConfig
+    restart_count: int = 0
+    network_settings: NetworkSettings | None = None
+    mounts: list[Mount] | None = None
+
+
+class Row(Wire):
+    id: str
+    image_id: str = msgspec.field(name="ImageID")
+    state: State
+    names: list[str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class Network(Wire):
+    id: str
+    name: str
+    driver: str
+    labels: dict[str, str] | None = None
+
+
+class Volume(Wire):
+    name: str
+    driver: str
+    labels: dict[str, str] | None = None
+    mountpoint: str = ""
+    created_at: str = ""
+
+
+class Volumes(Wire):
+    volumes: list[Volume] | None = None
+
+
+class ImageRow(Wire):
+    id: str
+    repo_tags: list[str] | None = None
+    repo_digests: list[str] | None = None
+    labels: dict[str, str] | None = None
+    created: int = 0
+    size: int = 0
+
+
+class HealthTest(Wire):
+    test: list[str] | None = None
+
+
+class ImageConfig(Wire):
+    labels: dict[str, str] | None = None
+    volumes: dict[str, Any] | None = None
+    env: list[str] | None = None
+    user: str = ""
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+    healthcheck: HealthTest | None = None
+
+
+class Image(Wire):
+    id: str
+    repo_tags: list[str] | None = None
+    repo_digests: list[str] | None = None
+    created: str | None = None
+    size: int = 0
+    config: ImageConfig | None = None
+
+
+class Swarm(Wire):
+    local_node_state: str = ""
+
+
+class Info(Wire):
+    id: str = msgspec.field(name="ID")
+    name: str
+    server_version: str
+    ncpu: int = msgspec.field(name="NCPU")
+    mem_total: int
+    driver: str
+    docker_root_dir: str
+    operating_system: str
+    cgroup_version: str = "1"
+    swarm: Swarm | None = None
+
+
+class Actor(Wire):
+    id: str = msgspec.field(name="ID", default="")
+    attributes: dict[str, str] | None = None
+
+
+class Event(Wire):
+    type: str = msgspec.field(name="Type")
+    action: str = msgspec.field(name="Action")
+    time_nano: int = msgspec.field(name="timeNano")
+    actor: Actor | None = None
+
+
+class PullDetail(msgspec.Struct):
+    current: int = 0
+    total: int = 0
+
+
+class PullLine(msgspec.Struct, rename="camel"):
+    id: str = ""
+    status: str = ""
+    error: str = ""
+    progress_detail: PullDetail | None = None
