@@ -9,6 +9,8 @@ NUMBER = "dom0.number"  # 1, 2, … among the containers of one service
 HASH = "dom0.hash"  # of everything that needs another container when it changes; the image is compared apart
 GENERATION = "dom0.generation"  # the generation that created it, for `dom0 tree`
 BASE = "dom0.base"  # on a dom0 image: ID of the dom0-base image below it
+DEV_IMAGE = "dom0.dev.image"  # on the home-volume container: x-dom0.dev.image, for `dom0 dev`
+DEV_COMMAND = "dom0.dev.command"  # on the home-volume container: x-dom0.dev.command as a JSON list
 
 COMPOSE_PROJECT = "com.docker.compose.project"
 COMPOSE_SERVICE = "com.docker.compose.service"

@@ -1,0 +1,141 @@
+"""Asks the running dom0: HTTP over its unix socket, with the standard library only, so that a command starts at once.
+
+The documents are in agent/status.py. Nothing here imports aiohttp or asyncio.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
+from dom0.errors import Busy, Dom0Error, UsageError
+
+ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
+LONGEST_LINE = 16 * 1024 * 1024  # bytes of one document in a stream
+
+Document = TypeVar("Document")
+
+
+class AgentUnreachable(Dom0Error):
+    """No dom0 runs here, or we may not ask it."""
+
+
+def run_directory() -> Path:
+    return Path(os.environ.get("DOM0_RUN") or "/run/dom0")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("dom0")
+        self._path = path
+        self._seconds = timeout
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._seconds)
+        self.sock.connect(self._path)
+
+
+class _Refusal(msgspec.Struct):
+    """What the agent answers instead of a document."""
+
+    message: str
+    hint: str = ""
+
+
+class Agent:
+    """The agent behind `directory`/dom0.sock. Every call raises AgentUnreachable, or what the agent refused with."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.path = str((directory or run_directory()) / "dom0.sock")
+
+    def status(self) -> Status:
+        return self._get("/v1/status", Status)
+
+    def watch(self) -> Iterator[Status]:
+        """The status now, and again at every change, until the agent ends."""
+        return self._stream("GET", "/v1/watch", None, Status)
+
+    def history(self) -> list[GenerationInfo]:
+        return self._get("/v1/history", list[GenerationInfo])
+
+    def up(self, *, force: bool = False) -> Iterator[Progress]:
+        return self._stream("POST", "/v1/up", UpRequest(force=force), Progress)
+
+    def rollback(self, generation: int | None) -> Iterator[Progress]:
+        return self._stream("POST", "/v1/rollback", RollbackRequest(generation=generation), Progress)
+
+    def announce_trial(self, dom0_image: str, seconds: float) -> None:
+        """The next generation from `dom0_image` goes back after `seconds` unless it is confirmed."""
+        self._request("POST", "/v1/try", TryRequest(dom0_image=dom0_image, seconds=seconds), ANSWER_WITHIN).read()
+
+    def confirm(self) -> Status:
+        return self._decode(self._request("POST", "/v1/confirm", None, ANSWER_WITHIN).read(), Status)
+
+    def _get(self, target: str, document: type[Document]) -> Document:
+        return self._decode(self._request("GET", target, None, ANSWER_WITHIN).read(), document)
+
+    def _stream(self, method: str, target: str, body: Any, document: type[Document]) -> Iterator[Document]:
+        response = self._request(method, target, body, None)
+        with response:
+            try:
+                while line := response.readline(LONGEST_LINE):
+                    yield self._decode(line, document)
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
+
+    def _request(self, method: str, target: str, body: Any, timeout: float | None) -> http.client.HTTPResponse:
+        connection = UnixConnection(self.path, timeout)
+        data = msgspec.json.encode(body) if body is not None else None
+        headers = {"Connection": "close"} | ({"Content-Type": "application/json"} if data is not None else {})
+        try:
+            connection.request(method, target, body=data, headers=headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise self._refused(response.status, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+        return response
+
+    def _decode(self, data: bytes, document: type[Document]) -> Document:
+        try:
+            return msgspec.json.decode(data, type=document)
+        except msgspec.DecodeError as error:
+            raise Dom0Error(
+                f"{self.path}: the answer of the running dom0 is not understood: {error}",
+                hint="it may be of another version than this command: `dom0 up` brings both together",
+            ) from error
+
+    def _refused(self, status: int, data: bytes) -> Dom0Error:
+        try:
+            refusal = msgspec.json.decode(data, type=_Refusal)
+        except msgspec.DecodeError:
+            refusal = _Refusal(message=f"{self.path}: status {status}")
+        kind = {400: UsageError, 409: Busy}.get(status, Dom0Error)
+        return kind(refusal.message, hint=refusal.hint)
+
+    def _unreachable(self, error: OSError | http.client.HTTPException) -> AgentUnreachable:
+        match error:
+            case FileNotFoundError():
+                return AgentUnreachable("dom0: does not run here", hint="start it: dom0 up")
+            case PermissionError():
+                return AgentUnreachable(
+                    f"{self.path}: permission denied", hint="ask as root, or as a user of the socket's group"
+                )
+            case ConnectionRefusedError():
+                return AgentUnreachable("dom0: does not answer", hint="see why: docker logs dom0; start it: dom0 up")
+            case TimeoutError():
+                return AgentUnreachable(
+                    f"{self.path}: no answer within {ANSWER_WITHIN:g} s", hint="see why: docker logs dom0"
+                )
+        return AgentUnreachable(
+            f"{self.path}: the connection broke: {error}", hint="see why: docker logs dom0"
+        )

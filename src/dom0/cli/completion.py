@@ -1,0 +1,49 @@
+"""`dom0 completion`: the shell's completion script; and the completions that ask the running dom0."""
+
+from __future__ import annotations
+
+import click
+
+from dom0.errors import Dom0Error
+
+
+@click.command(name="completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the completion script of SHELL.
+
+    \b
+    Examples:
+      source <(dom0 completion bash)
+      dom0 completion bash > /etc/bash_completion.d/dom0
+      dom0 completion zsh > "${fpath[1]}/_dom0"
+      dom0 completion fish > ~/.config/fish/completions/dom0.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    root = click.get_current_context().find_root().command
+    script = get_completion_class(shell)
+    assert script is not None, shell
+    click.echo(script(root, {}, "dom0", "_DOM0_COMPLETE").source())
+
+
+def services(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The service names of the running dom0; none if it does not answer."""
+    from dom0.cli.client import Agent
+
+    try:
+        names = sorted({service.service for service in Agent().status().services})
+    except Dom0Error:
+        return []
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+
+
+def generations(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The numbers of the generations of the running dom0; none if it does not answer."""
+    from dom0.cli.client import Agent
+
+    try:
+        numbers = [str(info.number) for info in Agent().history()]
+    except Dom0Error:
+        return []
+    return [number for number in numbers if number.startswith(incomplete)]

@@ -1,0 +1,24 @@
+"""`dom0 confirm`: keep the generation that `dom0 try` brought."""
+
+from __future__ import annotations
+
+import click
+
+from dom0.cli import status, terminal
+from dom0.cli.client import Agent
+
+
+@click.command(name="confirm")
+@click.option("--json", "as_json", is_flag=True, help="The agent's Status document.")
+def command(as_json: bool) -> None:
+    """Keep the generation on trial: it does not go back any more.
+
+    \b
+    Example:
+      dom0 try . --for 60s && curl -f localhost:8080 && dom0 confirm
+    """
+    now = Agent().confirm()
+    if as_json:
+        terminal.say_json(now)
+    else:
+        terminal.say(status.headline(now))

@@ -1,0 +1,156 @@
+"""`dom0 dev`: a throw-away container with the home volume. This process makes the command and becomes docker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import click
+import msgspec
+
+from dom0.cli import engine_client
+from dom0.errors import Dom0Error, UsageError
+from dom0.plan import labels
+from dom0.run import become
+
+HOME_CONTAINER = "home-volume"
+_DEFAULT_IMAGE = "\0"  # stands for a leading `--`: no argument can hold a NUL
+
+
+class DevCommand(click.Command):
+    """Keeps a `--` that comes where IMAGE would: `dom0 dev -- make` runs make in the project's image."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            args[args.index("--")] = _DEFAULT_IMAGE
+        return super().parse_args(ctx, args)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What the container `home-volume` says."""
+
+    path: str  # in containers
+    host_path: str
+    user: str  # uid:gid
+    dev_image: str
+    dev_command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    directory: str
+    terminal: bool
+    environment: tuple[str, ...]  # names of variables to hand on
+
+
+@click.command(name="dev", cls=DevCommand, context_settings={"allow_interspersed_args": False})
+@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="As docker run.")
+@click.option("-p", "--publish", multiple=True, metavar="[HOST:]PORT", help="As docker run.")
+@click.option("-v", "--volume", multiple=True, metavar="SOURCE:TARGET", help="As docker run.")
+@click.option("--network", multiple=True, metavar="NETWORK", help="As docker run.")
+@click.option("--name", metavar="NAME", help="As docker run.")
+@click.option("-u", "--user", metavar="USER", help="As docker run; default: the owner of the home.")
+@click.option("-w", "--workdir", metavar="DIR", help="As docker run; default: here if inside the home, else the home.")
+@click.option("--entrypoint", metavar="COMMAND", help="As docker run.")
+@click.argument("arguments", metavar="[IMAGE | --] [COMMAND]...", nargs=-1, type=click.UNPROCESSED)
+def command(arguments: tuple[str, ...], **given: Any) -> None:
+    """Run a throw-away container with your home, your terminal, your user, your directory.
+
+    Without IMAGE (or with -- in its place) it is the image that `x-dom0.dev` names. The container is removed at its
+    end; what it wrote in the home stays.
+
+    \b
+    Examples:
+      dom0 dev                         the project's development image
+      dom0 dev -- make test            a command in it
+      dom0 dev debian:13 bash          another image
+      dom0 dev -p 8000:8000 -- python3 -m http.server
+    """
+    home = find_home()
+    image, arguments = choose_image(arguments, home)
+    become(docker_run(image, arguments, home, _caller(), _as_docker(given)))
+
+
+def find_home() -> Home | None:
+    """Ask the Engine for the home volume's container; None if this machine has no home."""
+    found = engine_client.container(HOME_CONTAINER)
+    if found is None or not found.mounts:
+        return None
+    marks = found.config.labels or {}
+    return Home(
+        path=found.mounts[0].destination,
+        host_path=found.mounts[0].source,
+        user=found.config.user or "1000:1000",
+        dev_image=marks.get(labels.DEV_IMAGE, ""),
+        dev_command=_read_command(marks.get(labels.DEV_COMMAND, "[]")),
+    )
+
+
+def _read_command(text: str) -> tuple[str, ...]:
+    try:
+        return msgspec.json.decode(text, type=tuple[str, ...])
+    except msgspec.DecodeError as error:
+        raise Dom0Error(
+            f"{HOME_CONTAINER}: label {labels.DEV_COMMAND} is no list of words: {error}", hint="put it right: dom0 up"
+        ) from error
+
+
+def choose_image(arguments: Sequence[str], home: Home | None) -> tuple[str, tuple[str, ...]]:
+    if arguments and arguments[0] != _DEFAULT_IMAGE:
+        return arguments[0], tuple(arguments[1:])
+    if home is None or not home.dev_image:
+        raise UsageError(
+            "dev: no IMAGE given, and the running project names none",
+            hint="name one: dom0 dev IMAGE; or set x-dom0.dev.image in compose.yaml and run dom0 up",
+        )
+    return home.dev_image, tuple(arguments[1:]) or home.dev_command
+
+
+def docker_run(
+    image: str, arguments: Sequence[str], home: Home | None, caller: Caller, given: Sequence[str]
+) -> list[str]:
+    """The command; what the caller gave comes last, so that it wins."""
+    argv = ["docker", "run", "--rm", "--interactive", "--label", f"{labels.ROLE}=dev"]
+    if caller.terminal:
+        argv.append("--tty")
+    argv += [word for name in caller.environment for word in ("--env", name)]
+    if home is not None:
+        argv += ["--volumes-from", HOME_CONTAINER, "--user", home.user, "--env", f"HOME={home.path}"]
+        argv += ["--workdir", directory_in_home(caller.directory, home)]
+    return [*argv, *given, image, *arguments]
+
+
+def directory_in_home(directory: str, home: Home) -> str:
+    """Where `directory` of the caller is in the container: the same place of the home, or the home itself."""
+    here = PurePosixPath(directory)
+    for outside in (home.path, home.host_path):
+        if here.is_relative_to(outside):
+            return str(PurePosixPath(home.path) / here.relative_to(outside))
+    return home.path
+
+
+def _caller() -> Caller:
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    wanted = ("TERM", "COLORTERM", "LANG") if terminal else ("LANG",)
+    return Caller(_directory(), terminal, tuple(name for name in wanted if name in os.environ))
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 -- pathlib would be imported for this alone
+    except FileNotFoundError:
+        return "/"
+
+
+def _as_docker(given: dict[str, Any]) -> list[str]:
+    argv: list[str] = []
+    for name, value in given.items():
+        values = value if isinstance(value, tuple) else (value,) if value is not None else ()
+        for one in values:
+            argv += [f"--{name}", one]
+    return argv

@@ -1,0 +1,82 @@
+"""`dom0 exec`: a command in a running container of a service. This process becomes docker."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dom0.cli import completion, engine_client
+from dom0.errors import NotFound, UsageError
+from dom0.plan import labels
+from dom0.run import become
+
+ROOT = "dom0"  # name of the root container, by its run contract
+
+
+@click.command(name="exec", context_settings={"allow_interspersed_args": False})
+@click.option("-i", "--interactive", is_flag=True, help="Standard input stays attached; always so unless detached.")
+@click.option("-t", "--tty", is_flag=True, help="Allocate a terminal; default: if the caller has one.")
+@click.option("-T", "--no-tty", is_flag=True, help="Allocate none.")
+@click.option("-d", "--detach", is_flag=True, help="Leave the command in the background.")
+@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="As docker exec.")
+@click.option("-u", "--user", metavar="USER", help="As docker exec.")
+@click.option("-w", "--workdir", metavar="DIR", help="As docker exec.")
+@click.option("--privileged", is_flag=True, help="As docker exec.")
+@click.option("--index", type=click.IntRange(min=1), help="Which container of the service, if it has several.")
+@click.argument("service", shell_complete=completion.services)
+@click.argument("arguments", metavar="COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(
+    service: str,
+    arguments: tuple[str, ...],
+    interactive: bool,
+    tty: bool,
+    no_tty: bool,
+    detach: bool,
+    env: tuple[str, ...],
+    user: str | None,
+    workdir: str | None,
+    privileged: bool,
+    index: int | None,
+) -> None:
+    """Run a command in a running container of SERVICE; `dom0` is the root container itself.
+
+    \b
+    Examples:
+      dom0 exec redis redis-cli ping
+      dom0 exec --index 2 web sh
+    """
+    argv = ["docker", "exec"]
+    if detach:
+        argv.append("--detach")
+    else:
+        argv.append("--interactive")
+    if tty or (not no_tty and not detach and sys.stdin.isatty() and sys.stdout.isatty()):
+        argv.append("--tty")
+    argv += [word for variable in env for word in ("--env", variable)]
+    if user is not None:
+        argv += ["--user", user]
+    if workdir is not None:
+        argv += ["--workdir", workdir]
+    if privileged:
+        argv.append("--privileged")
+    become([*argv, find_container(service, index), *arguments])
+
+
+def find_container(service: str, index: int | None) -> str:
+    """The ID of the running container of `service`, the lowest number first. Raises NotFound, UsageError."""
+    if service == ROOT:
+        return service
+    found = [one for one in engine_client.containers(f"{labels.SERVICE}={service}", labels.PROJECT) if _runs(one, index)]
+    projects = sorted({one.labels[labels.PROJECT] for one in found})
+    if not found:
+        which = f"{service}: no container {index} of it runs" if index else f"{service}: no container of it runs"
+        raise NotFound(which, hint="the services and why one does not run: dom0 status")
+    if len(projects) > 1:
+        raise UsageError(f"{service}: is a service of several projects: {', '.join(projects)}", hint="use docker exec")
+    return min(found, key=lambda one: int(one.labels.get(labels.NUMBER, "1"))).id
+
+
+def _runs(container: engine_client.ListedContainer, index: int | None) -> bool:
+    number = container.labels.get(labels.NUMBER, "1")
+    return container.state == "running" and number.isdecimal() and index in (None, int(number))

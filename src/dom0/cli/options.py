@@ -1,0 +1,74 @@
+"""The options that every command understands: before the command's name as in docker, and after it."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+_QUIET = "dom0.quiet"
+
+
+def add_global(command: click.Command, *, hidden: bool = True) -> None:
+    """Add the global options to a command and its subcommands, where their names are free."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    for option in _global_options(hidden=hidden):
+        names = [name for name in option.opts if name not in taken]
+        if names:
+            option.opts = names
+            command.params.append(option)
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            add_global(subcommand)
+
+
+def quiet() -> bool:
+    """Whether the caller wants no progress and no advice, only results and errors."""
+    return bool(click.get_current_context().meta.get(_QUIET))
+
+
+def _global_options(*, hidden: bool) -> list[click.Option]:
+    return [
+        click.Option(
+            ["-H", "--host"],
+            metavar="URL",
+            expose_value=False,
+            hidden=hidden,
+            callback=_set_host,
+            help="Docker Engine to use, as DOCKER_HOST: unix:///path or tcp://host:port.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            hidden=hidden,
+            callback=_set_quiet,
+            help="Print results and errors only.",
+        ),
+        click.Option(
+            ["--no-color"],
+            is_flag=True,
+            expose_value=False,
+            hidden=hidden,
+            callback=_set_color,
+            help="No colours, as NO_COLOR.",
+        ),
+    ]
+
+
+def _set_host(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """The environment carries it, so that docker, buildx and compose below us ask the same Engine."""
+    if value is not None:
+        os.environ["DOCKER_HOST"] = value
+
+
+def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[_QUIET] = True
+
+
+def _set_color(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["NO_COLOR"] = "1"
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False

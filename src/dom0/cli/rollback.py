@@ -1,0 +1,27 @@
+"""`dom0 rollback`: back to a generation that was good."""
+
+from __future__ import annotations
+
+import click
+
+from dom0.cli import completion, terminal
+from dom0.cli.client import Agent
+from dom0.cli.follow import follow
+
+
+@click.command(name="rollback")
+@click.argument("generation", type=click.IntRange(min=1), required=False, shell_complete=completion.generations)
+@click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
+def command(generation: int | None, as_json: bool) -> None:
+    """Go back to GENERATION, or to the last good one before the current one.
+
+    Waits until its services run; ends with 5 if they do not become healthy.
+
+    \b
+    Examples:
+      dom0 rollback
+      dom0 history && dom0 rollback 3
+    """
+    last = follow(Agent().rollback(generation), as_json=as_json)
+    if not as_json:
+        terminal.say(f"generation {last.generation} is {last.outcome}")

@@ -1,0 +1,114 @@
+"""`dom0 status`: what runs, what does not, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from dom0.cli import terminal
+from dom0.cli.client import Agent
+
+if TYPE_CHECKING:
+    from dom0.agent.status import GenerationInfo, ServiceStatus, Status
+    from dom0.health import Problem
+
+_COLOURS = {
+    "ready": "green",
+    "completed": "green",
+    "data": "green",
+    "failed": "red",
+    "unhealthy": "red",
+    "parked": "red",
+    "missing": "red",
+}
+
+
+@click.command(name="status")
+@click.option("--json", "as_json", is_flag=True, help="The agent's Status document; with --watch one a line.")
+@click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C.")
+def command(as_json: bool, watch: bool) -> None:
+    """Show what runs here, and why what does not.
+
+    \b
+    Examples:
+      dom0 status
+      dom0 status --watch
+      dom0 status --json | jq .converged
+    """
+    if not watch:
+        show(Agent().status(), as_json=as_json)
+    elif as_json:
+        for status in Agent().watch():
+            terminal.say_json_line(status)
+    elif terminal.is_terminal():
+        _redraw(Agent().watch())
+    else:
+        for status in Agent().watch():
+            terminal.say("\n".join(lines(status)) + "\n")
+
+
+def show(status: Status, *, as_json: bool) -> None:
+    if as_json:
+        terminal.say_json(status)
+    else:
+        for line in lines(status):
+            click.echo(line)
+
+
+def lines(status: Status) -> list[str]:
+    """The status for people; nothing in it is unescaped."""
+    text = [terminal.printable(headline(status)), *_services(status)]
+    if status.steps:
+        text += ["", "Under way:", *(f"  {terminal.printable(step)}" for step in status.steps)]
+    if status.problems:
+        text += ["", "Problems:"]
+        text += [line for problem in status.problems for line in problem_lines(problem)]
+    return text
+
+
+def headline(status: Status) -> str:
+    state = "as desired" if status.converged else "not yet as desired"
+    if status.generation is None:
+        return f"{status.project}: no generation yet"
+    return f"{status.project}: {state}; generation {_generation(status.generation, status.now)}"
+
+
+def _generation(info: GenerationInfo, now: float) -> str:
+    outcome = str(info.outcome)
+    if info.trial_until:
+        outcome = f"trial, goes back in {terminal.ago(info.trial_until - now)}"
+    return f"{info.number} ({outcome}), {info.cause}, {terminal.ago(now - info.created)} ago"
+
+
+def _services(status: Status) -> list[str]:
+    rows = [_row(service, status.now) for service in status.services]
+    heads = ("SERVICE", "CONTAINER", "PHASE", "FOR", "IMAGE", "REASON")
+    return terminal.columns(heads, rows, styles={"PHASE": _colour})
+
+
+def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
+    since = terminal.ago(now - service.started) if service.started else ""
+    restarts = f"restarted {service.restarts} times" if service.restarts else ""
+    reason = "; ".join(part for part in (service.reason, restarts) if part)
+    return (service.service, service.container or "-", str(service.phase), since, service.image, reason)
+
+
+def _colour(phase: str) -> str:
+    return click.style(phase, fg=_COLOURS.get(phase.strip(), "yellow"))
+
+
+def problem_lines(problem: Problem) -> Iterator[str]:
+    yield f"  {problem.severity} {terminal.printable(f'{problem.subject}: {problem.title}')}  [{problem.code}]"
+    if problem.hint:
+        yield f"      {terminal.printable(problem.hint)}"
+
+
+def _redraw(statuses: Iterator[Status]) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False, screen=False) as live:
+        for status in statuses:
+            live.update(Text.from_ansi("\n".join(lines(status))), refresh=True)

@@ -1,0 +1,104 @@
+"""What the commands print: plain text, columns, JSON, errors. Nothing from outside reaches a terminal unescaped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+from dom0.errors import Dom0Error
+
+Style = Callable[[str], str]
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""`text` with everything that is no visible character, but those in `keep`, written as `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def say(text: str = "") -> None:
+    """Print lines of our own and quoted text on standard output; control characters are escaped."""
+    click.echo(printable(text, keep="\n\t"))
+
+
+def say_to_stderr(text: str) -> None:
+    click.echo(printable(text, keep="\n\t"), err=True)
+
+
+def say_error(error: Dom0Error) -> None:
+    """`dom0: where: what is wrong`, and below it what to do."""
+    say_to_stderr(f"dom0: {error.message}")
+    if error.hint:
+        say_to_stderr("\n".join(f"      {line}" for line in error.hint.splitlines()))
+
+
+def say_json(document: Any) -> None:
+    """One JSON document, indented: for programs, and readable."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+
+
+def say_json_line(document: Any) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.encode(document))
+    sys.stdout.flush()
+
+
+def say_columns(heads: Sequence[str], rows: Iterable[Sequence[str]], *, styles: dict[str, Style] | None = None) -> None:
+    """A table as docker prints it: upper-case heads, two or more spaces between columns.
+
+    `styles` gives by head how a cell of that column is coloured on a terminal.
+    """
+    for line in columns(heads, rows, styles=styles or {}):
+        click.echo(line)
+
+
+def columns(heads: Sequence[str], rows: Iterable[Sequence[str]], *, styles: dict[str, Style]) -> list[str]:
+    cells = [list(heads), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(heads))]
+    paint = [styles.get(head) for head in heads]
+    return [_line(row, widths, paint if index else [None] * len(heads)) for index, row in enumerate(cells)]
+
+
+def _line(row: Sequence[str], widths: Sequence[int], paint: Sequence[Style | None]) -> str:
+    last = len(row) - 1
+    padding = ["" if index == last else " " * (widths[index] - len(cell) + 2) for index, cell in enumerate(row)]
+    painted = [style(cell) if style else cell for cell, style in zip(row, paint, strict=True)]
+    return "".join(cell + pad for cell, pad in zip(painted, padding, strict=True)).rstrip()
+
+
+def ago(seconds: float) -> str:
+    """A length of time, short: 8s, 3m, 2h, 5d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def size(count: int) -> str:
+    """Bytes as docker writes them: 1.5kB, 230MB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}TB"
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def short_id(identifier: str) -> str:
+    """An ID as docker shows it: twelve hex digits."""
+    return identifier.removeprefix("sha256:")[:12]
