@@ -64,7 +64,7 @@ class Commands(click.Group):
         if cmd_name not in MODULES:
             return None
         command: click.Command = import_module(MODULES[cmd_name]).command
-        options.add_global(command)
+        options.complete(command)
         return command
 
     def resolve_command(
@@ -97,21 +97,19 @@ def _did_you_mean(name: str) -> str:
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 project invalid, 4 engine, 5 rolled back, 6 busy, 10 plan has changes.",
+    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 project invalid, 4 Engine, 5 rolled back, 6 busy, 10 plan: changes.",
 )
 @click.version_option(package_name="dom0", message="dom0 %(version)s")
 def cli() -> None:
     """Your whole machine is one container image.
 
-    \b
-    A first session:
-      dom0 init mybox    a small project that runs as it is
-      dom0 up mybox      build it, start it, keep it running
-      dom0 status        what runs, and why
+    $ dom0 init mybox    # a small project that runs as it is
+    $ dom0 up mybox      # build it, start it, keep it running
+    $ dom0 status        # what runs, and why
     """
 
 
-options.add_global(cli, hidden=False)
+options.complete(cli, hidden=False)
 
 
 def main() -> NoReturn:

@@ -136,6 +136,4 @@ class Agent:
                 return AgentUnreachable(
                     f"{self.path}: no answer within {ANSWER_WITHIN:g} s", hint="see why: docker logs dom0"
                 )
-        return AgentUnreachable(
-            f"{self.path}: the connection broke: {error}", hint="see why: docker logs dom0"
-        )
+        return AgentUnreachable(f"{self.path}: the connection broke: {error}", hint="see why: docker logs dom0")

@@ -12,12 +12,10 @@ from dom0.errors import Dom0Error
 def command(shell: str) -> None:
     """Print the completion script of SHELL.
 
-    \b
-    Examples:
-      source <(dom0 completion bash)
-      dom0 completion bash > /etc/bash_completion.d/dom0
-      dom0 completion zsh > "${fpath[1]}/_dom0"
-      dom0 completion fish > ~/.config/fish/completions/dom0.fish
+    $ source <(dom0 completion bash)
+    $ dom0 completion bash > /etc/bash_completion.d/dom0
+    $ dom0 completion zsh > "${fpath[1]}/_dom0"
+    $ dom0 completion fish > ~/.config/fish/completions/dom0.fish
     """
     from click.shell_completion import get_completion_class
 

@@ -64,12 +64,10 @@ def command(arguments: tuple[str, ...], **given: Any) -> None:
     Without IMAGE (or with -- in its place) it is the image that `x-dom0.dev` names. The container is removed at its
     end; what it wrote in the home stays.
 
-    \b
-    Examples:
-      dom0 dev                         the project's development image
-      dom0 dev -- make test            a command in it
-      dom0 dev debian:13 bash          another image
-      dom0 dev -p 8000:8000 -- python3 -m http.server
+    $ dom0 dev  # the project's development image
+    $ dom0 dev -- make test  # a command in it
+    $ dom0 dev debian:13 bash  # another image
+    $ dom0 dev -p 8000:8000 -- python3 -m http.server
     """
     home = find_home()
     image, arguments = choose_image(arguments, home)

@@ -41,10 +41,8 @@ def command(
 ) -> None:
     """Run a command in a running container of SERVICE; `dom0` is the root container itself.
 
-    \b
-    Examples:
-      dom0 exec redis redis-cli ping
-      dom0 exec --index 2 web sh
+    $ dom0 exec redis redis-cli ping
+    $ dom0 exec --index 2 web sh
     """
     argv = ["docker", "exec"]
     if detach:
@@ -67,7 +65,9 @@ def find_container(service: str, index: int | None) -> str:
     """The ID of the running container of `service`, the lowest number first. Raises NotFound, UsageError."""
     if service == ROOT:
         return service
-    found = [one for one in engine_client.containers(f"{labels.SERVICE}={service}", labels.PROJECT) if _runs(one, index)]
+    found = [
+        one for one in engine_client.containers(f"{labels.SERVICE}={service}", labels.PROJECT) if _runs(one, index)
+    ]
     projects = sorted({one.labels[labels.PROJECT] for one in found})
     if not found:
         which = f"{service}: no container {index} of it runs" if index else f"{service}: no container of it runs"

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 def command(as_json: bool) -> None:
     """List the generations of this machine: when, why, and how each one ended.
 
-    \b
-    Examples:
-      dom0 history
-      dom0 rollback 3     go back to one of them
+    $ dom0 history
+    $ dom0 rollback 3  # go back to one of them
     """
     generations = Agent().history()
     if as_json:

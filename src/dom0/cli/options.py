@@ -1,4 +1,4 @@
-"""The options that every command understands: before the command's name as in docker, and after it."""
+"""What all commands have in common: the options understood before the command's name, as in docker, and after it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ import click
 _QUIET = "dom0.quiet"
 
 
-def add_global(command: click.Command, *, hidden: bool = True) -> None:
-    """Add the global options to a command and its subcommands, where their names are free."""
+def complete(command: click.Command, *, hidden: bool = True) -> None:
+    """Give a command and its subcommands the global options; may be called again."""
+    _add_options(command, hidden=hidden)
+    _keep_examples_as_written(command)
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            complete(subcommand)
+
+
+def quiet() -> bool:
+    """Whether the caller wants no progress and no advice, only results and errors."""
+    return bool(click.get_current_context().meta.get(_QUIET))
+
+
+def _add_options(command: click.Command, *, hidden: bool) -> None:
+    """A command's own option of the same name wins."""
     taken = {name for parameter in command.params for name in parameter.opts}
     for option in _global_options(hidden=hidden):
         names = [name for name in option.opts if name not in taken]
         if names:
             option.opts = names
             command.params.append(option)
-    if isinstance(command, click.Group):
-        for subcommand in command.commands.values():
-            add_global(subcommand)
 
 
-def quiet() -> bool:
-    """Whether the caller wants no progress and no advice, only results and errors."""
-    return bool(click.get_current_context().meta.get(_QUIET))
+def _keep_examples_as_written(command: click.Command) -> None:
+    """A paragraph of command lines is not rewrapped: a backspace character before it is click's own mark for that."""
+    command.help = (command.help or "").replace("\n\n$ ", "\n\n\b\n$ ")
 
 
 def _global_options(*, hidden: bool) -> list[click.Option]:

@@ -17,10 +17,8 @@ def command(generation: int | None, as_json: bool) -> None:
 
     Waits until its services run; ends with 5 if they do not become healthy.
 
-    \b
-    Examples:
-      dom0 rollback
-      dom0 history && dom0 rollback 3
+    $ dom0 rollback
+    $ dom0 history && dom0 rollback 3
     """
     last = follow(Agent().rollback(generation), as_json=as_json)
     if not as_json:

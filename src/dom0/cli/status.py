@@ -31,11 +31,9 @@ _COLOURS = {
 def command(as_json: bool, watch: bool) -> None:
     """Show what runs here, and why what does not.
 
-    \b
-    Examples:
-      dom0 status
-      dom0 status --watch
-      dom0 status --json | jq .converged
+    $ dom0 status
+    $ dom0 status --watch
+    $ dom0 status --json | jq .converged
     """
     if not watch:
         show(Agent().status(), as_json=as_json)

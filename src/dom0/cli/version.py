@@ -21,9 +21,7 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
 def command(as_json: bool) -> None:
     """Show the version of this command and of the running dom0.
 
-    \b
-    Example:
-      dom0 version
+    $ dom0 version
     """
     versions = _ask()
     if as_json:
