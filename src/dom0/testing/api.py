@@ -1,0 +1,81 @@
+"""A few blocking Engine calls for fixtures. Independent of the code under test, on purpose."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+
+class EngineRefused(Exception):
+    """The Engine answered with status 400 or above."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def request(path: Path, method: str, target: str, body: Any = None, *, timeout: float = 60.0, **query: Any) -> Any:
+    """One call on the Engine socket `path`; returns the decoded JSON, or the text where it is none.
+
+    Raises OSError when nobody answers, EngineRefused otherwise.
+    """
+    headers = {"Content-Type": "application/json"}
+    payload: bytes | None = None
+    if isinstance(body, bytes):
+        payload, headers["Content-Type"] = body, "application/x-tar"
+    elif body is not None:
+        payload = json.dumps(body).encode()
+    connection = _UnixConnection(path, timeout)
+    try:
+        connection.request(method, f"{target}?{urlencode(query)}", payload, headers)
+        response = connection.getresponse()
+        text = response.read().decode(errors="replace")
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"{path}: {error!r}") from error
+    finally:
+        connection.close()
+    if response.status >= http.client.BAD_REQUEST:
+        raise EngineRefused(f"{method} {target}: {response.status} {text.strip()}")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def is_answering(path: Path) -> bool:
+    try:
+        return bool(request(path, "GET", "/_ping", timeout=5.0) == "OK")
+    except (OSError, EngineRefused):
+        return False
+
+
+def import_image(path: Path, name: str, layer: bytes) -> None:
+    repository, _, tag = name.partition(":")
+    request(path, "POST", "/images/create", layer, fromSrc="-", repo=repository, tag=tag)
+
+
+def clean(path: Path, *, keep_images: set[str]) -> None:
+    """Remove every container, network, volume, and the images whose IDs are not in `keep_images`."""
+    for container in request(path, "GET", "/containers/json", all="1"):
+        request(path, "DELETE", f"/containers/{container['Id']}", force="1", v="1")
+    request(path, "POST", "/networks/prune")
+    for volume in request(path, "GET", "/volumes")["Volumes"] or []:
+        request(path, "DELETE", f"/volumes/{quote(volume['Name'])}", force="1")
+    for image in request(path, "GET", "/images/json"):
+        if image["Id"] not in keep_images:
+            request(path, "DELETE", f"/images/{image['Id']}", force="1")
+
+
+def image_ids(path: Path) -> set[str]:
+    return {image["Id"] for image in request(path, "GET", "/images/json")}

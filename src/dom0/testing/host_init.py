@@ -1,0 +1,80 @@
+"""Process 1 of a test host: lays its file system, says `ready`, reaps, and ends when its owner does.
+
+Run by path (`python host_init.py ROOT NAME`) and imports only the standard library. The owner holds the other end of
+standard input; when that closes, however the owner ended, this process ends, and with it the kernel ends every
+process, mount and interface of the host. Nothing here knows about Docker beyond the directories it uses.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+# Copies of other Engines' mounts would keep their containers' file systems and networks busy.
+_FOREIGN_TYPES = {"overlay", "nsfs"}
+
+
+def main(root: Path, name: str) -> None:
+    resolver = Path("/etc/resolv.conf")
+    nameservers = resolver.read_bytes() if resolver.exists() else b""
+    _mount("--make-rprivate", "/")
+    _drop_foreign_mounts()
+    _mount("-t", "proc", "proc", "/proc")
+    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
+    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")  # noqa: S108 -- `ipc: host` sees it
+    _lay_var_lib(root)
+    _lay_resolver(root, resolver, nameservers)
+    _mount("--make-rshared", "/")  # as a service manager leaves it; `rshared` binds need it
+    socket.sethostname(name)
+    _call("ip", "link", "set", "lo", "up")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")  # as on a fresh machine; inherited from this one otherwise
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans are reaped by the kernel
+    sys.stdin.buffer.read()
+
+
+def _lay_var_lib(root: Path) -> None:
+    """An overlay takes what programs write below /var/lib; Docker's and dom0's data are plain directories of `root`."""
+    upper, work = root / "var-lib", root / "work"
+    for directory in (upper, work, root / "docker", root / "dom0"):
+        directory.mkdir(parents=True, exist_ok=True)
+    _mount("-t", "overlay", "-o", f"lowerdir=/var/lib,upperdir={upper},workdir={work}", "overlay", "/var/lib")
+    for name in ("docker", "dom0"):
+        target = Path("/var/lib") / name
+        target.mkdir(exist_ok=True)
+        _mount("--bind", str(root / name), str(target))
+
+
+def _lay_resolver(root: Path, resolver: Path, nameservers: bytes) -> None:
+    """A file of our own: the machine's may be a link into the /run that was just covered."""
+    own = root / "resolv.conf"
+    own.write_bytes(nameservers)
+    target = resolver.resolve()
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    _mount("--bind", str(own), str(target))
+
+
+def _drop_foreign_mounts() -> None:
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        fields = line.split(" ")
+        target, kind = fields[4], fields[fields.index("-") + 1]
+        if kind in _FOREIGN_TYPES and target != "/":
+            subprocess.run(["umount", "--lazy", target.replace("\\040", " ")], check=False, capture_output=True)
+
+
+def _mount(*arguments: str) -> None:
+    _call("mount", *arguments)
+
+
+def _call(*argv: str) -> None:
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,279 @@
+"""Hosts for tests: real Docker Engines side by side on this machine, each in namespaces of its own.
+
+Theory of operation: process 1 of a host (host_init.py) holds its pid, mount, network, UTS and IPC namespaces and ends
+when we do, by whatever death, because it reads a pipe whose other end only we hold; the kernel then ends everything in
+the host. What outlives that, a directory and control groups, carries our name and is swept by the next run (owned.py).
+Nothing in the machine's own network namespace changes: no interface, no rule, no sysctl (`bridge-nf-call-iptables`,
+`ip_forward` and netfilter's tables are per namespace), so a run stands beside a developer's real Engine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dom0.run import CommandFailed, Output
+from dom0.testing import api, busybox, owned
+from dom0.testing.namespaces import Child, Stream, spawn_inside, spawn_isolated
+from dom0.testing.outside import NAMESERVER, Outside
+
+_PROGRAMS = ("dockerd", "containerd", "docker", "ip", "mount", "iptables")
+_ENGINE_DEADLINE = 60.0  # seconds until the Engine answers; about 2 on two idle cores
+_END_DEADLINE = 30.0  # seconds until killed processes are reaped
+_numbers = itertools.count()
+
+
+def missing() -> str:
+    """Why this machine cannot run hosts; empty if it can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    programs = [program for program in _PROGRAMS if shutil.which(program, path=_path()) is None]
+    if programs:
+        return f"not installed: {', '.join(programs)}"
+    return "" if busybox.BUSYBOX.exists() else f"not installed: {busybox.BUSYBOX} (busybox-static)"
+
+
+class Switch:
+    """A bridge in a network namespace of its own; hosts that are given one reach each other over it as `eth0`."""
+
+    def __init__(self) -> None:
+        self.root = owned.run_root() / f"switch{next(_numbers)}"
+        self._init = _start_init(self.root, "switch")
+        _call(["ip", "link", "add", "switch", "type", "bridge"], inside=self._init.pid)
+        _call(["ip", "link", "set", "switch", "up"], inside=self._init.pid)
+
+    def plug(self, pid: int, address: str) -> None:
+        """Give the network namespace of process `pid` an `eth0` with `address` (`10.1.0.2/24`)."""
+        port = f"port{next(_numbers)}"
+        far_end = ["type", "veth", "peer", "name", port, "netns", str(self._init.pid)]
+        _call(["ip", "link", "add", "eth0", "netns", str(pid), *far_end])
+        _call(["ip", "link", "set", port, "master", "switch", "up"], inside=self._init.pid)
+        _call(["ip", "address", "add", address, "dev", "eth0"], inside=pid)
+        _call(["ip", "link", "set", "eth0", "up"], inside=pid)
+
+    def stop(self) -> None:
+        _end_init(self._init, ())
+        owned.remove_directory(self.root)
+
+
+class Host:
+    """A machine with a Docker Engine that has the image busybox:test.
+
+    Inside: /var/run/docker.sock; own /run, /var/lib/docker and /var/lib/dom0; other writes to /var/lib are dropped with
+    the host; every other directory is the machine's. Outside: the Engine's socket is `docker_host`, /var/lib/dom0 is
+    `state`, and `path()` finds any file of the host. Use it as a context manager, or call `stop`.
+    """
+
+    def __init__(
+        self, *, name: str = "", switch: Switch | None = None, address: str = "", outside: bool = False
+    ) -> None:
+        """`switch` and `address` connect it with other hosts; `outside` lets it reach what this machine reaches."""
+        number = next(_numbers)
+        self.name = name or f"host{number}"
+        self.root = owned.run_root() / f"host{number}"
+        self.socket = self.root / "docker.sock"
+        self.docker_host = f"unix://{self.socket}"
+        self.state = self.root / "dom0"
+        self.cgroup = f"{owned.owner_name()}-host{number}"
+        self._children: list[Child] = []
+        self._engine: Child | None = None
+        self._outside: Outside | None = None
+        self._init = _start_init(self.root, self.name)
+        try:
+            if switch is not None:
+                switch.plug(self._init.pid, address)
+            if outside:
+                self._connect_outside()
+            self.start_engine()
+            api.import_image(self.socket, busybox.IMAGE, busybox.layer())
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def path(self, inside: str) -> Path:
+        """Where the host's absolute path `inside` is reached from outside, sockets too, while it runs."""
+        return Path(f"/proc/{self._init.pid}/root") / inside.lstrip("/")
+
+    def environment(self) -> dict[str, str]:
+        """For commands inside: ours, without what would lead a docker client elsewhere, and its own client state."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "DOM0_", "COMPOSE_"))}
+        return kept | {"PATH": _path(), "DOCKER_CONFIG": str(self.root / "client")}
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float = 120.0,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Output:
+        """Run `argv` inside to its end. `env` adds to `environment()`. Raises CommandFailed."""
+        child = self.popen(
+            argv,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            cwd=cwd,
+        )
+        with child:
+            try:
+                stdout, stderr = child.communicate(stdin, timeout)
+            except subprocess.TimeoutExpired as error:
+                child.kill()  # what it started may hold its pipes: do not read on
+                stderr = error.stderr or b""
+                reason = f"did not end within {timeout:g} s on {self.name}"
+                raise CommandFailed(argv, None, stderr.decode(errors="replace"), reason=reason) from error
+            finally:
+                self._children.remove(child)
+        output = Output(child.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+        if check and output.code != 0:
+            raise CommandFailed(argv, output.code, output.stdout + output.stderr)
+        return output
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Child:
+        """Start `argv` inside, as a direct child of this process; it ends at the latest with the host."""
+        environment = self.environment() | dict(env or {})
+        child = spawn_inside(self._init.pid, argv, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd)
+        self._children.append(child)
+        return child
+
+    def docker(self, *arguments: str, check: bool = True, timeout: float = 120.0) -> Output:
+        return self.run(["docker", *arguments], check=check, timeout=timeout)
+
+    def start_engine(self) -> None:
+        """Start the Engine and wait until it answers."""
+        assert self._engine is None
+        with self.log.open("ab") as log:
+            self._engine = self.popen(self._engine_command(), stdout=log, stderr=log)
+        self._wait_until_answering()
+
+    def restart_engine(self) -> None:
+        """As `systemctl restart docker`: containers are stopped and, as their policies say, started again."""
+        self._end_engine(signal.SIGTERM)
+        self.start_engine()
+
+    def kill_engine(self) -> None:
+        """As a crash; containers run on until `start_engine` finds them again (and stops them: no live-restore)."""
+        self._end_engine(signal.SIGKILL)
+
+    @property
+    def log(self) -> Path:
+        """What the Engine printed."""
+        return self.root / "dockerd.log"
+
+    @property
+    def engine_is_running(self) -> bool:
+        return self._engine is not None and self._engine.poll() is None
+
+    def stop(self) -> None:
+        """End everything in the host and remove what it left on disk."""
+        if self._outside is not None:
+            self._outside.stop()
+        _end_init(self._init, self._children)
+        self._outside = None
+        self._children.clear()
+        self._engine = None
+        owned.remove_cgroup(self.cgroup)
+        owned.remove_directory(self.root)
+
+    def _end_engine(self, number: signal.Signals) -> None:
+        assert self._engine is not None
+        self._engine.send_signal(number)
+        self._engine.wait(60)
+        self._children.remove(self._engine)
+        self._engine = None
+
+    def _engine_command(self) -> list[str]:
+        config = self.root / "daemon.json"  # the machine's /etc/docker/daemon.json is not for us
+        config.write_text(json.dumps({}))
+        return [
+            "dockerd",
+            f"--config-file={config}",
+            "--host=unix:///var/run/docker.sock",
+            f"--host={self.docker_host}",
+            "--data-root=/var/lib/docker",
+            "--exec-root=/run/docker",
+            "--pidfile=/run/docker.pid",
+            "--exec-opt=native.cgroupdriver=cgroupfs",  # no service manager answers in here
+            f"--cgroup-parent=/{self.cgroup}",
+        ]
+
+    def _connect_outside(self) -> None:
+        self._outside = Outside(self._init.pid, self.root / "outside.log")
+        (self.root / "resolv.conf").write_text(f"nameserver {NAMESERVER}\n")  # bound over /etc/resolv.conf inside
+
+    def _wait_until_answering(self) -> None:
+        deadline = time.monotonic() + _ENGINE_DEADLINE
+        while not api.is_answering(self.socket):
+            if not self.engine_is_running or time.monotonic() > deadline:
+                last = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+                raise RuntimeError(f"{self.name}: the Engine does not answer. It printed last:\n{last}")
+            time.sleep(0.02)
+
+
+def _start_init(root: Path, name: str) -> Child:
+    """Process 1 of new namespaces, once it has laid its file system below `root`."""
+    root.mkdir(mode=0o755)
+    script = Path(__file__).with_name(owned.INIT)
+    argv = [sys.executable, "-I", "-S", str(script), str(root), name]
+    init = spawn_isolated(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert init.stdout is not None
+    if init.stdout.readline() != b"ready\n":
+        _end_init(init, ())
+        raise RuntimeError(f"{name}: {shlex.join(argv)} failed, its output is above")
+    return init
+
+
+def _end_init(init: Child, children: Sequence[Child]) -> None:
+    """The kernel lets process 1 go only when all of its namespace are reaped: our children there first."""
+    assert init.stdin is not None
+    assert init.stdout is not None
+    init.stdin.close()
+    for child in children:
+        child.wait(_END_DEADLINE)
+    init.wait(_END_DEADLINE)
+    init.stdout.close()
+
+
+def _call(argv: Sequence[str], *, inside: int | None = None) -> None:
+    """Run `argv` here or in the namespaces of process `inside`. Raises CommandFailed."""
+    if inside is None:
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    else:
+        child = spawn_inside(inside, argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with child:
+        output, _ = child.communicate(timeout=_END_DEADLINE)
+    if child.returncode != 0:
+        raise CommandFailed(argv, child.returncode, output.decode(errors="replace"))
+
+
+def _path() -> str:
+    """A plain user's PATH may lack the administrator's programs."""
+    return f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"

@@ -1,0 +1,68 @@
+"""Fixtures that every test may use: real Engines on hosts of their own. Fakes and builders are in dom0.testing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dom0.testing import api, hosts, owned
+
+_ENGINE_FIXTURES = {"session_host", "engine_host", "fresh_host"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m "not engine"` leaves out whatever needs an Engine, without a mark on each test."""
+    for item in items:
+        if _ENGINE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.engine)
+
+
+@pytest.fixture(scope="session")
+def engines_possible() -> None:
+    """Where this machine cannot run Engines, skip and say why; in CI that is a failure."""
+    if reason := hosts.missing():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run the tests that need an Engine, and cannot: {reason}")
+        pytest.skip(f"no Engine for tests: {reason}")
+    owned.sweep()
+
+
+@pytest.fixture(scope="session")
+def session_host(engines_possible: None) -> Iterator[hosts.Host]:
+    """One host per test process. For fixtures that prepare something for many tests; a test takes `engine_host`."""
+    with hosts.Host() as host:
+        yield host
+
+
+@pytest.fixture
+def engine_host(session_host: hosts.Host) -> Iterator[hosts.Host]:
+    """A host with a running Engine that has the image busybox:test and nothing else.
+
+    Afterwards its containers, networks, volumes, dom0's state and the images that the test made are removed.
+    """
+    images = api.image_ids(session_host.socket)
+    yield session_host
+    if not session_host.engine_is_running:
+        session_host.start_engine()
+    api.clean(session_host.socket, keep_images=images)
+    for directory in (session_host.state, session_host.path("/run/dom0")):
+        for entry in directory.iterdir() if directory.is_dir() else ():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+@pytest.fixture
+def fresh_host(engines_possible: None) -> Iterator[Callable[..., hosts.Host]]:
+    """Makes hosts that only this test uses, with the arguments of `Host`."""
+    made: list[hosts.Host] = []
+
+    def make(**options: Any) -> hosts.Host:
+        made.append(hosts.Host(**options))
+        return made[-1]
+
+    yield make
+    for host in made:
+        host.stop()

@@ -1,0 +1,193 @@
+"""The hosts that other tests stand on: apart from each other and from this machine, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.run import CommandFailed
+from dom0.testing import api, owned
+from dom0.testing.hosts import Host, Switch
+
+MakeHost = Callable[..., Host]
+LONG = ("sleep", "1000")
+
+
+def containers(host: Host) -> list[str]:
+    return host.docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
+
+
+def start_sleeper(host: Host, name: str, *options: str) -> None:
+    host.docker("run", "--detach", "--init", "--name", name, *options, "busybox:test", *LONG)
+
+
+def test_a_container_runs_and_the_outside_sees_it_through_docker_host(engine_host: Host) -> None:
+    start_sleeper(engine_host, "outside-view")
+    seen = subprocess.run(
+        ["docker", "--host", engine_host.docker_host, "ps", "--format", "{{.Names}}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert seen.stdout.split() == ["outside-view"]
+
+
+def test_the_next_test_on_the_same_host_finds_it_empty(engine_host: Host) -> None:
+    assert containers(engine_host) == []
+    assert engine_host.docker("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split() == ["busybox:test"]
+    engine_host.docker("network", "create", "leftover")
+    engine_host.docker("volume", "create", "leftover")
+    engine_host.docker("tag", "busybox:test", "leftover:1")
+    start_sleeper(engine_host, "leftover", "--volume", "/anonymous")
+    api.clean(engine_host.socket, keep_images=api.image_ids(engine_host.socket))
+    assert containers(engine_host) == []
+    assert engine_host.docker("volume", "ls", "--quiet").stdout == ""
+    assert "leftover" not in engine_host.docker("network", "ls").stdout
+
+
+def test_two_hosts_share_neither_containers_nor_ports_nor_state(engine_host: Host, fresh_host: MakeHost) -> None:
+    other = fresh_host()
+    for host in (engine_host, other):
+        start_sleeper(host, "same-name", "--publish", "8080:80")
+        host.run(["touch", f"/var/lib/dom0/{host.name}", f"/run/{host.name}"])
+    assert containers(engine_host) == containers(other) == ["same-name"]
+    assert engine_host.name not in other.run(["ls", "/var/lib/dom0", "/run"]).stdout
+    assert (other.state / other.name).exists()
+    assert other.path(f"/run/{other.name}").exists()
+
+
+def test_a_privileged_container_in_the_hosts_namespaces_sees_only_the_host(engine_host: Host) -> None:
+    inside = ("sh", "-c", "ps; ip -o link; hostname")
+    seen = engine_host.docker(
+        *("run", "--rm", "--init", "--privileged", "--pid", "host", "--network", "host", "--uts", "host"),
+        *("busybox:test", *inside),
+    ).stdout
+    assert "dockerd" in seen
+    assert f"pid {os.getpid()}" not in seen
+    assert engine_host.name in seen
+    assert len([line for line in seen.splitlines() if " docker0" in line]) == 1
+
+
+def test_what_is_written_below_var_lib_does_not_reach_this_machine(engine_host: Host) -> None:
+    engine_host.run(["touch", "/var/lib/dom0-test-file"])
+    assert not Path("/var/lib/dom0-test-file").exists()
+
+
+def test_a_published_port_answers_on_loopback_inside_and_not_outside(engine_host: Host) -> None:
+    engine_host.docker("run", "--detach", "--init", "--publish", "8099:80", "busybox:test", "httpd", "-f", "-h", "/etc")
+    answer = engine_host.run(["busybox", "wget", "-q", "-O-", "http://127.0.0.1:8099/passwd"]).stdout
+    assert answer.startswith("root:")
+    outside = subprocess.run(["busybox", "nc", "-w", "1", "127.0.0.1", "8099"], check=False, capture_output=True)
+    assert outside.returncode != 0
+
+
+def test_a_container_that_should_always_run_is_back_after_the_engine_restarts(engine_host: Host) -> None:
+    start_sleeper(engine_host, "always", "--restart", "always")
+    start_sleeper(engine_host, "once")
+    engine_host.restart_engine()
+    running = engine_host.docker("ps", "--format", "{{.Names}}").stdout.split()
+    assert running == ["always"]
+
+
+def test_a_killed_engine_does_not_answer_and_starts_again(engine_host: Host) -> None:
+    start_sleeper(engine_host, "always", "--restart", "always")
+    engine_host.kill_engine()
+    assert not api.is_answering(engine_host.socket)
+    engine_host.start_engine()
+    assert containers(engine_host) == ["always"]
+
+
+def test_a_command_that_fails_or_hangs_is_reported_with_its_output(engine_host: Host) -> None:
+    with pytest.raises(CommandFailed, match="exit code 3\nbecause"):
+        engine_host.run(["sh", "-c", "echo because >&2; exit 3"])
+    with pytest.raises(CommandFailed, match="did not end within"):
+        engine_host.run(["sleep", "1000"], timeout=0.2)
+
+
+def test_a_signal_to_a_child_reaches_the_command_itself(engine_host: Host) -> None:
+    child = engine_host.popen(["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"], stdout=-1)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 7
+    child.stdout.close()
+
+
+def test_hosts_on_a_switch_reach_each_other_by_their_addresses(fresh_host: MakeHost) -> None:
+    switch = Switch()
+    try:
+        provider = fresh_host(switch=switch, address="10.177.0.1/24")
+        consumer = fresh_host(switch=switch, address="10.177.0.2/24")
+        provider.docker("run", "--detach", "--init", "--publish", "80:80", "busybox:test", "httpd", "-f", "-h", "/etc")
+        wget = ("wget", "-q", "-O-", "http://10.177.0.1/passwd")
+        answer = consumer.docker("run", "--rm", "busybox:test", *wget).stdout
+        assert answer.startswith("root:")
+    finally:
+        provider.stop()
+        consumer.stop()
+        switch.stop()
+
+
+def test_nothing_of_a_stopped_host_is_left(fresh_host: MakeHost) -> None:
+    host = fresh_host()
+    start_sleeper(host, "sleeper")
+    host.docker("network", "create", "net")
+    host.stop()
+    assert not host.root.exists()
+    assert list(Path("/sys/fs/cgroup").glob(f"**/{host.cgroup}*")) == []
+
+
+CHILD = """
+from dom0.testing.hosts import Host
+from dom0.testing import owned
+host = Host()
+host.docker("run", "--detach", "--init", "--privileged", "--name", "orphan", "busybox:test", "sleep", "1000")
+print(owned.owner_name(), flush=True)
+input()
+"""
+
+
+def first_line(child: subprocess.Popen[str], seconds: float) -> str:
+    assert child.stdout is not None
+    ready, _, _ = select.select([child.stdout], [], [], seconds)
+    assert ready, f"nothing printed within {seconds} s"
+    return child.stdout.readline().strip()
+
+
+@pytest.fixture
+def running_owner(engines_possible: None) -> subprocess.Popen[str]:
+    """A process that made a host with a container, and waits."""
+    return subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_run_killed_with_all_its_hosts_is_swept_and_a_living_one_is_not(
+    running_owner: subprocess.Popen[str], engine_host: Host
+) -> None:
+    with running_owner as owner:
+        name = first_line(owner, 60)
+        assert name not in owned.sweep()
+        assert (owned.BASE / name).is_dir()
+        owner.kill()
+    swept = owned.sweep()
+    assert name in swept
+    assert name not in owned.leftovers()
+    assert owned.owner_name() not in swept
+    assert api.is_answering(engine_host.socket)
+
+
+def test_the_sweep_ends_a_host_whose_first_process_hangs(running_owner: subprocess.Popen[str]) -> None:
+    with running_owner as owner:
+        name = first_line(owner, 60)
+        (init, *_) = owned.processes(name)
+        os.kill(init, signal.SIGSTOP)
+        owner.kill()
+    assert name in owned.sweep()
+    assert name not in owned.leftovers()
+    assert owned.processes(name) == []
