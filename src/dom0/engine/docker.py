@@ -334,13 +334,20 @@ class DockerEngine:
         query = {} if since is None else {"since": f"{since:.9f}"}
         if filters:
             query["filters"] = msgspec.json.encode({key: list(values) for key, values in filters.items()}).decode()
-        where = "Docker Engine: events"
-        async with self._http.stream("GET", "/events", where=where, query=query) as response:
+        async for event in self._stream_events(query):
+            yield event
+        raise EngineUnreachable(f"{_EVENTS}: the Docker Engine ended the stream", hint="it was restarted or stopped")
+
+    async def past_events(self, *, since: float, until: float) -> tuple[Event, ...]:
+        query = {"since": f"{since:.9f}", "until": f"{until:.9f}"}
+        return tuple([event async for event in self._stream_events(query)])
+
+    async def _stream_events(self, query: Mapping[str, str]) -> AsyncIterator[Event]:
+        async with self._http.stream("GET", "/events", where=_EVENTS, query=query) as response:
             lines = Lines(_LINE)
             async for chunk in response.content.iter_any():
                 for line in lines.feed(chunk):
-                    yield parse.event(line, where)
-        raise EngineUnreachable(f"{where}: the Docker Engine ended the stream", hint="it was restarted or stopped")
+                    yield parse.event(line, _EVENTS)
 
 
 def split_tag(ref: str) -> tuple[str, str]:
@@ -349,6 +356,7 @@ def split_tag(ref: str) -> tuple[str, str]:
     return (name, tag) if colon and "/" not in tag else (ref, "latest")
 
 
+_EVENTS = "Docker Engine: events"
 _ID_START = re.compile(r"[0-9a-f]{1,63}|sha256:[0-9a-f]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

@@ -128,3 +128,7 @@ class Engine(Protocol):
     def events(self, *, since: float | None = None, filters: Mapping[str, Sequence[str]] = {}) -> AsyncIterator[Event]:
         """The Engine's events from `since` (its own clock). Ends by EngineUnreachable when the connection breaks."""
         ...
+
+    async def past_events(self, *, since: float, until: float) -> tuple[Event, ...]:
+        """What the Engine still knows of that time (it keeps the last 256 events), oldest first; returns at once."""
+        ...

@@ -76,7 +76,7 @@ class ContainerPlanner:
         done = self.scene.memory.completed.get(self.slot.key)
         if done == version(self.slot):
             return self._tidy(None, Phase.COMPLETED, "ran for this configuration before; its container is gone")
-        if waiting := self._refused() or self._lacks_ground():
+        if waiting := self._lacks_ground():
             return waiting
         name, reason = self._creation_name(), self._creation_reason()
         replaced = self.obsolete[0] if self.obsolete else None
@@ -132,11 +132,9 @@ class ContainerPlanner:
             return self._tidy(current, Phase.COMPLETED)
         if self._is_parked() or self._crashed_too_often():
             return self._parked(current, ())
-        if waiting := self._refused() or self._awaits_dependencies(current):
+        if waiting := self._awaits_dependencies(current):
             return waiting
-        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
-        retry_at = crashes[-1] + backoff(len(crashes)) if crashes else 0.0
-        if retry_at > self.scene.now:
+        if (retry_at := self._pause_until(current)) > self.scene.now:
             return self._result(Phase.FAILED, f"ended with {current.exit_code}", retry_at=retry_at)
         if blockers := self._stop_what_stands_in_the_way():
             return self._result(Phase.CREATED, "its predecessor is stopped first", steps=blockers)
@@ -214,15 +212,6 @@ class ContainerPlanner:
         return container in self.scene.containers_of.get(self.slot.key, ()) and (
             container.image_id == self.slot.image_id and container.labels.get(HASH) == self.slot.hash
         )
-
-    def _refused(self) -> SlotPlan | None:
-        refusal = self.scene.memory.refused.get(self.slot.key)
-        if refusal is None or refusal.version != version(self.slot):
-            return None
-        if refusal.retry_at <= self.scene.now:
-            return None
-        problem = Problem(code=refusal.code, subject=self.slot.key, title=refusal.message, hint=refusal.hint)
-        return self._result(Phase.FAILED, refusal.message, problems=(problem,), retry_at=refusal.retry_at)
 
     def _lacks_ground(self) -> SlotPlan | None:
         """Networks, volumes and the parents' containers come first."""
@@ -350,6 +339,11 @@ class ContainerPlanner:
     def _crashed_too_often(self) -> bool:
         crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
         return len(crashes) >= (CRASH_BUDGET_NEW if self.scene.memory.pending else CRASH_BUDGET)
+
+    def _pause_until(self, current: Container) -> float:
+        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
+        after_crashes = crashes[-1] + backoff(len(crashes)) if crashes and current.started else 0.0
+        return max(after_crashes, self.scene.memory.quiet.get(current.id, 0.0))
 
     def _parked(self, current: Container, steps: tuple[AnyStep, ...]) -> SlotPlan:
         title = f"{self.slot.service} ended too often and was stopped (last exit code {current.exit_code})"

@@ -18,12 +18,16 @@ class Version(msgspec.Struct, frozen=True):
     image_id: str
 
 
+NO_VERSION = Version("", "")  # of what has no slot: networks, volumes, containers on their way out
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """The Engine's last refusal of a slot's step."""
+    """The Engine's last refusal of a step; it is not tried again before `retry_at`, unless the slot has changed."""
 
     version: Version
+    subject: str  # of the Problem it is
     message: str
-    code: str  # of the Problem it is
+    code: str
     hint: str = ""
     count: int = 1
     retry_at: float = 0.0
@@ -35,13 +39,17 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: dict[str, float] = {}  # container ID -> since: a person stopped it
     stopped: dict[str, float] = {}  # container ID -> when: we stopped it, or the Engine did when it went down
     running: tuple[str, ...] = ()  # container IDs that ran when we last looked
+    ended: tuple[str, ...] = ()  # container IDs whose last end we have seen an event of
     completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
     parked: dict[str, Version] = {}  # crash loops, and budgets used up
     crashes: dict[str, tuple[float, ...]] = {}  # when it ended by itself or was restarted for being unhealthy
-    refused: dict[str, Refusal] = {}
+    refused: dict[str, Refusal] = {}  # by Step.lock
     gated: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
     kept: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending
     pending: bool = False  # the generation has not been good yet
+    signalled: dict[str, float] = {}  # container ID -> when: somebody else sent it a signal
+    quiet: dict[str, float] = {}  # container ID -> until: it was signalled and ended, a `stop` event may follow
+    last_event: float = 0.0  # the Engine's clock
     recreate_before: float = 0.0  # containers created before are obsolete (`dom0 up --force-recreate`)
 
 

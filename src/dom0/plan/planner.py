@@ -14,9 +14,9 @@ from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
 from dom0.plan.desired import Desired, NetworkSpec
-from dom0.plan.memory import Memory
+from dom0.plan.memory import NO_VERSION, Memory, Refusal
 from dom0.plan.phase import Phase
-from dom0.plan.scene import Scene
+from dom0.plan.scene import Scene, version
 from dom0.plan.steps import (
     AnyStep,
     CreateNetwork,
@@ -54,14 +54,41 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     well = all(plan.phase in WELL for plan in slots) and not problems
     steps += _plan_orphans(scene, well=well)
     steps += _plan_leftover_networks(scene)
+    refusals = _refusals(scene, steps)
+    ready = sorted((s for s in _unique(steps) if s.lock not in refusals), key=lambda step: -step.priority)
+    slots = tuple(_with_refusal(plan, refusals) for plan in slots)
+    waits = [plan.retry_at for plan in slots if plan.retry_at] + [r.retry_at for r in refusals.values()]
     return Plan(
-        steps=tuple(sorted(_unique(steps), key=lambda step: -step.priority)),
+        steps=tuple(ready),
         slots=slots,
-        problems=(*problems, *(problem for plan in slots for problem in plan.problems)),
+        problems=(*problems, *(p for plan in slots for p in plan.problems), *_refusal_problems(refusals)),
         settled=not steps and all(plan.phase in AT_REST for plan in slots),
-        well=well,
-        retry_at=min((plan.retry_at for plan in slots if plan.retry_at), default=0.0),
+        well=well and not refusals,
+        retry_at=min(waits, default=0.0),
     )
+
+
+def _refusals(scene: Scene, steps: list[AnyStep]) -> dict[str, Refusal]:
+    """Lock -> the refusal for which its steps have to wait."""
+    versions = {f"slot:{slot.key}": version(slot) for slot in scene.desired.slots}
+    return {
+        step.lock: refusal
+        for step in steps
+        if (refusal := scene.memory.refused.get(step.lock)) is not None
+        and refusal.retry_at > scene.now
+        and refusal.version == versions.get(step.lock, NO_VERSION)
+    }
+
+
+def _with_refusal(plan: SlotPlan, refusals: dict[str, Refusal]) -> SlotPlan:
+    refusal = refusals.get(f"slot:{plan.slot.key}")
+    if refusal is None or plan.phase in WELL:
+        return plan
+    return msgspec.structs.replace(plan, phase=Phase.FAILED, reason=refusal.message, steps=())
+
+
+def _refusal_problems(refusals: dict[str, Refusal]) -> list[Problem]:
+    return [Problem(code=r.code, subject=r.subject, title=r.message, hint=r.hint) for r in refusals.values()]
 
 
 def _unique(steps: list[AnyStep]) -> list[AnyStep]:

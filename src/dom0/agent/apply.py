@@ -1,0 +1,166 @@
+"""One handler for each step: the only place that changes anything in the Engine.
+
+A handler may be killed between any two of its calls; the planner then goes on from what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Body
+from dom0.errors import Conflict, NotFound
+from dom0.plan import labels
+from dom0.plan.desired import InjectedFile, NetworkSpec, Slot
+from dom0.plan.steps import (
+    AnyStep,
+    ConnectNetwork,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    ParkContainer,
+    RemoveContainer,
+    RemoveNetwork,
+    RenameContainer,
+    ReplaceNetwork,
+    RestartContainer,
+    StartContainer,
+    StopContainer,
+    UpdateContainer,
+)
+
+SERVICE_REFERENCE = re.compile(r"^service:([^:]+)")
+
+
+class Applier:
+    """`all_endpoints`: the Engine takes every network at create (API 1.44), else only the first one."""
+
+    def __init__(self, engine: Engine, *, generation: int, all_endpoints: bool) -> None:
+        self._engine = engine
+        self._generation = generation
+        self._all_endpoints = all_endpoints
+
+    async def apply(self, step: AnyStep) -> frozenset[str]:  # noqa: C901 -- a flat match, one line a step
+        """Do it; returns the IDs of the containers it touched. Raises EngineError."""
+        match step:
+            case CreateNetwork():
+                return await self._create_network(step.spec)
+            case ReplaceNetwork():
+                return await self._replace_network(step)
+            case RemoveNetwork():
+                await self._engine.remove_network(step.network_id)
+                return frozenset()
+            case CreateVolume():
+                await self._engine.create_volume(step.spec.name, step.spec.create)
+                return frozenset()
+            case CreateContainer():
+                return await self._create_container(step)
+            case StartContainer():
+                return await self._start(step.slot, step.container_id)
+            case RestartContainer():
+                await self._engine.stop_container(step.container_id)
+                return await self._start(step.slot, step.container_id)
+            case StopContainer():
+                await self._engine.stop_container(step.container_id)
+            case ParkContainer():
+                await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
+                await self._engine.stop_container(step.container_id)
+            case RemoveContainer():
+                await self._engine.remove_container(step.container_id, force=True)
+            case RenameContainer():
+                await self._engine.rename_container(step.container_id, step.to)
+            case ConnectNetwork():
+                await self._connect(step)
+            case UpdateContainer():
+                await self._engine.update_container(step.container_id, step.update)
+            case _:
+                assert_never(step)
+        return frozenset({step.container_id})
+
+    async def _create_network(self, spec: NetworkSpec) -> frozenset[str]:
+        with contextlib.suppress(Conflict):  # somebody was faster; the next look tells whether it will do
+            await self._engine.create_network(spec.name, spec.create)
+        return frozenset()
+
+    async def _replace_network(self, step: ReplaceNetwork) -> frozenset[str]:
+        for container_id in step.attached:
+            try:
+                await self._engine.disconnect_network(step.network_id, container_id, force=True)
+            except NotFound:
+                continue
+        await self._engine.remove_network(step.network_id)
+        return frozenset(step.attached) | await self._create_network(step.spec)
+
+    async def _create_container(self, step: CreateContainer) -> frozenset[str]:
+        body = create_body(step, generation=self._generation, all_endpoints=self._all_endpoints)
+        container_id = await self._engine.create_container(step.name, body, platform=step.slot.platform)
+        return frozenset({container_id})
+
+    async def _start(self, slot: Slot, container_id: str) -> frozenset[str]:
+        for file in slot.files:
+            await self._engine.put_archive(container_id, "/", file_archive(file))
+        await self._engine.start_container(container_id)
+        return frozenset({container_id})
+
+    async def _connect(self, step: ConnectNetwork) -> None:
+        if step.stale:
+            with contextlib.suppress(NotFound):
+                await self._engine.disconnect_network(step.attachment.network, step.container_id, force=True)
+        await self._engine.connect_network(step.attachment.network, step.container_id, step.attachment.endpoint)
+
+
+def create_body(step: CreateContainer, *, generation: int, all_endpoints: bool) -> Body:
+    """The create call's body: the slot's, with networks, inherited volumes and the IDs of its parents put in."""
+    slot = step.slot
+    host = _with_parents(dict(slot.create.get("HostConfig") or {}), step.parents)
+    taken = _mount_targets(host)
+    inherited = [
+        {"Type": "volume", "Source": name, "Target": target}
+        for target, name in step.inherit.items()
+        if target not in taken
+    ]
+    if inherited:
+        host["Mounts"] = [*(host.get("Mounts") or []), *inherited]
+    written = {**(slot.create.get("Labels") or {}), labels.GENERATION: str(generation)}
+    if step.replaces:
+        written[labels.COMPOSE_REPLACE] = step.replaces
+    attachments = slot.attachments if all_endpoints else slot.attachments[:1]
+    endpoints = {attachment.network: attachment.endpoint for attachment in attachments}
+    return {
+        **slot.create,
+        "Image": slot.image_id,
+        "Labels": written,
+        "HostConfig": host,
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
+    }
+
+
+def _with_parents(host: dict[str, Any], parents: Mapping[str, str]) -> dict[str, Any]:
+    for key in ("NetworkMode", "IpcMode", "PidMode"):
+        if match := SERVICE_REFERENCE.match(str(host.get(key) or "")):
+            host[key] = f"container:{parents[match[1]]}"
+    if host.get("VolumesFrom"):
+        host["VolumesFrom"] = [
+            SERVICE_REFERENCE.sub(lambda match: parents[match[1]], source) for source in host["VolumesFrom"]
+        ]
+    return host
+
+
+def _mount_targets(host: Mapping[str, Any]) -> set[str]:
+    binds = {str(bind).split(":")[1] for bind in host.get("Binds") or [] if ":" in str(bind)}
+    return binds | {str(mount["Target"]) for mount in host.get("Mounts") or []}
+
+
+def file_archive(file: InjectedFile) -> bytes:
+    """A tar with `file` at its absolute path, for `PUT /containers/{id}/archive?path=/`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo(file.path.lstrip("/"))
+        entry.size, entry.mode, entry.uid, entry.gid = len(file.content), file.mode, file.uid, file.gid
+        tar.addfile(entry, io.BytesIO(file.content))
+    return buffer.getvalue()

@@ -1,0 +1,132 @@
+"""Keeps a picture of the Engine: everything once, then only what an event or a step of ours has touched.
+
+Events are hints. The picture is made anew at start, after every reconnect and at a slow period, because the Engine
+tells nothing while it is down and drops what a slow reader missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Container, ContainerSummary, Event, Network, Volume
+from dom0.errors import EngineError, NotFound
+from dom0.plan import labels
+from dom0.plan.actual import Actual, slot_key
+from dom0.plan.desired import Desired, Role
+
+OURS = (Role.SERVICE, Role.SSHD, Role.HOME)
+
+
+class Observer:
+    def __init__(self, engine: Engine, project: str) -> None:
+        self._engine = engine
+        self._project = project
+        self._containers: dict[str, Container] = {}
+        self._names: dict[str, str] = {}
+        self._networks: tuple[Network, ...] = ()
+        self._volumes: tuple[Volume, ...] = ()
+        self._dirty: set[str] = set()
+        self._ground_dirty = False
+
+    async def look(self, *, thorough: bool = True) -> None:
+        """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
+        rows = await self._engine.containers()
+        self._networks = await self._engine.networks()
+        self._volumes = await self._engine.volumes()
+        self._names = {row.name: row.id for row in rows}
+        ours = {row.id: row for row in rows if self.is_ours(row.labels)}
+        self._containers = {id_: known for id_, known in self._containers.items() if id_ in ours}
+        self._dirty = {row.id for row in ours.values() if thorough or self._has_changed(row)}
+        self._ground_dirty = False
+        await self.refresh()
+
+    async def refresh(self, touched: Iterable[str] = ()) -> None:
+        """Look again at what events marked and at the containers in `touched`."""
+        dirty, self._dirty = self._dirty | set(touched), set()
+        for container_id in dirty:
+            await self._inspect(container_id)
+        if self._ground_dirty:
+            self._ground_dirty = False
+            self._networks = await self._engine.networks()
+            self._volumes = await self._engine.volumes()
+
+    def mark_ground(self) -> None:
+        """Networks or volumes have changed."""
+        self._ground_dirty = True
+
+    def note(self, event: Event) -> bool:
+        """Take an event in; returns whether anything that concerns us may have changed."""
+        match event.type:
+            case "container":
+                return self._note_container(event)
+            case "network" | "volume":
+                self._ground_dirty = True
+                if container_id := event.attributes.get("container"):
+                    self._dirty.add(container_id)
+                return True
+        return False
+
+    def container(self, container_id: str) -> Container | None:
+        return self._containers.get(container_id)
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        return tuple(self._containers.values())
+
+    async def actual(self, desired: Desired) -> Actual:
+        return Actual(
+            containers=self.containers,
+            networks=self._networks,
+            volumes=self._volumes,
+            names=dict(self._names),
+            processes=await self._processes(desired),
+        )
+
+    def is_ours(self, container_labels: dict[str, str]) -> bool:
+        """By its labels, which an event carries among its attributes."""
+        return container_labels.get(labels.PROJECT) == self._project and container_labels.get(labels.ROLE) in OURS
+
+    def _has_changed(self, row: ContainerSummary) -> bool:
+        known = self._containers.get(row.id)
+        return known is None or (known.state, known.name) != (row.state, row.name)
+
+    def _note_container(self, event: Event) -> bool:
+        name = event.attributes.get("name", "")
+        if event.action == "destroy":
+            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id}
+        elif name and event.action in ("create", "rename"):
+            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id} | {name: event.id}
+        if not self.is_ours(event.attributes) and event.id not in self._containers:
+            return event.action in ("create", "rename", "destroy")
+        if event.action.startswith(("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")):
+            return False
+        self._dirty.add(event.id)
+        return True
+
+    async def _inspect(self, container_id: str) -> None:
+        try:
+            container = await self._engine.container(container_id)
+        except NotFound:
+            self._containers.pop(container_id, None)
+            self._names = {name: id_ for name, id_ in self._names.items() if id_ != container_id}
+            return
+        self._names = {n: id_ for n, id_ in self._names.items() if id_ != container_id} | {container.name: container.id}
+        if self.is_ours(container.labels):
+            self._containers[container_id] = container
+
+    async def _processes(self, desired: Desired) -> dict[str, tuple[str, ...]]:
+        """Only for containers that would be replaced now, and only where a slot asks for it."""
+        careful = {slot.key: slot for slot in desired.slots if slot.defer_while}
+        found: dict[str, tuple[str, ...]] = {}
+        for container in self._containers.values():
+            slot = careful.get(slot_key(container))
+            if slot is None or not container.running:
+                continue
+            if container.labels.get(labels.HASH) == slot.hash and container.image_id == slot.image_id:
+                continue
+            try:
+                found[container.id] = await self._engine.top(container.id)
+            except EngineError:
+                self._dirty.add(container.id)
+        return found

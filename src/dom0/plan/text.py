@@ -1,0 +1,54 @@
+"""Plans and steps as text for people. What they mean is decided elsewhere."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from dom0.plan.steps import (
+    AnyStep,
+    ConnectNetwork,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    ParkContainer,
+    RemoveContainer,
+    RemoveNetwork,
+    RenameContainer,
+    ReplaceNetwork,
+    RestartContainer,
+    StartContainer,
+    StopContainer,
+    UpdateContainer,
+)
+
+
+def say_step(step: AnyStep) -> str:  # noqa: C901 -- a flat match, one line a step
+    """`start mybox-redis-1`: a verb and a name."""
+    match step:
+        case CreateNetwork():
+            return f"create network {step.spec.name}"
+        case ReplaceNetwork():
+            return f"replace network {step.spec.name}"
+        case RemoveNetwork():
+            return f"remove network {step.name}"
+        case CreateVolume():
+            return f"create volume {step.spec.name}"
+        case CreateContainer():
+            return f"create {step.name}"
+        case StartContainer():
+            return f"start {step.slot.name}"
+        case RestartContainer():
+            return f"restart {step.slot.name}"
+        case StopContainer():
+            return f"stop {step.name}"
+        case ParkContainer():
+            return f"park {step.name}"
+        case RemoveContainer():
+            return f"remove {step.name}"
+        case RenameContainer():
+            return f"rename {step.name} to {step.to}"
+        case ConnectNetwork():
+            return f"connect {step.name} to {step.attachment.network}"
+        case UpdateContainer():
+            return f"update {step.name}"
+    assert_never(step)
