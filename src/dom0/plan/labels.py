@@ -9,6 +9,7 @@ NUMBER = "dom0.number"  # 1, 2, … among the containers of one service
 HASH = "dom0.hash"  # of everything that needs another container when it changes; the image is compared apart
 GENERATION = "dom0.generation"  # the generation that created it, for `dom0 tree`
 BASE = "dom0.base"  # on a dom0 image: ID of the dom0-base image below it
+INPUTS = "dom0.inputs"  # on an image of the chain: digest of everything it was made from
 DEV_IMAGE = "dom0.dev.image"  # on the home-volume container: x-dom0.dev.image, for `dom0 dev`
 DEV_COMMAND = "dom0.dev.command"  # on the home-volume container: x-dom0.dev.command as a JSON list
 
@@ -20,3 +21,8 @@ COMPOSE_HASH = "com.docker.compose.config-hash"
 COMPOSE_REPLACE = "com.docker.compose.replace"
 COMPOSE_NETWORK = "com.docker.compose.network"
 COMPOSE_VOLUME = "com.docker.compose.volume"
+COMPOSE_VERSION = "com.docker.compose.version"
+COMPOSE_WORKING_DIR = "com.docker.compose.project.working_dir"
+COMPOSE_CONFIG_FILES = "com.docker.compose.project.config_files"
+COMPOSE_ONEOFF = "com.docker.compose.oneoff"
+COMPOSE_DEPENDS_ON = "com.docker.compose.depends_on"

@@ -1,0 +1,153 @@
+"""Networks and ports of a container. Pure. Source: Compose 2.26.1 `pkg/compose/create.go` and `convergence.go`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dom0.compose.model import Port, Project, Service, ServiceNetwork
+from dom0.engine.values import PublishedPort
+from dom0.plan.desired import Attachment
+
+PARENT = "service:"  # of another service's namespace; the agent puts the container's ID in
+
+
+def container_name(project: Project, name: str, number: int) -> str:
+    return project.services[name].container_name or f"{project.name}-{name}-{number}"
+
+
+def network_mode(project: Project, service: Service) -> str:
+    if service.network_mode:
+        return service.network_mode
+    keys = networks_by_priority(project, service)
+    return project.networks[keys[0]].name if keys else "none"
+
+
+def networks_by_priority(project: Project, service: Service) -> list[str]:
+    """The first one is the primary network: its gateway is the container's."""
+    if service.network_mode:
+        return []
+    if not service.networks:
+        return ["default"] if "default" in project.networks else []
+
+    def rank(key: str) -> tuple[int, str]:
+        config = service.networks[key]
+        return (-config.priority if config else 0, key)
+
+    return sorted(service.networks, key=rank)
+
+
+def attachments(project: Project, name: str, number: int) -> tuple[Attachment, ...]:
+    service = project.services[name]
+    keys = networks_by_priority(project, service)
+    known = links(project, name, number)
+    return tuple(
+        Attachment(
+            network=project.networks[key].name,
+            endpoint=_endpoint(project, name, number, service.networks.get(key), known, primary=key == keys[0]),
+        )
+        for key in keys
+    )
+
+
+def _endpoint(
+    project: Project, name: str, number: int, config: ServiceNetwork | None, known: list[str], *, primary: bool
+) -> dict[str, Any]:
+    service = project.services[name]
+    aliases = [container_name(project, name, number), name, *(config.aliases if config else ())]
+    endpoint: dict[str, Any] = {"Aliases": aliases}
+    if known:
+        endpoint["Links"] = known
+    mac = (config.mac_address if config else "") or (service.mac_address if primary else "")
+    if mac:
+        endpoint["MacAddress"] = mac
+    if config is None:
+        return endpoint
+    ipam = {
+        "IPv4Address": config.ipv4_address,
+        "IPv6Address": config.ipv6_address,
+        "LinkLocalIPs": list(config.link_local_ips),
+    }
+    endpoint["IPAMConfig"] = {key: value for key, value in ipam.items() if value}
+    if config.driver_opts:
+        endpoint["DriverOpts"] = dict(config.driver_opts)
+    return endpoint
+
+
+def links(project: Project, name: str, number: int) -> list[str]:
+    """`container:alias`, three aliases for each container of a linked service, and the external links as they are.
+
+    Compose numbers two of the aliases after the container that links, not the one it links to; so do we.
+    """
+    service = project.services[name]
+    found = []
+    for link in service.links:
+        target, _, alias = link.partition(":")
+        aliases = (alias or target, f"{target}-{number}", f"{project.name}-{target}-{number}")
+        linked = project.services.get(target)
+        for other in range(1, (linked.replicas if linked else 0) + 1):
+            found += [f"{container_name(project, target, other)}:{alias}" for alias in aliases]
+    for link in service.external_links:
+        target, _, alias = link.partition(":")
+        found.append(f"{target}:{alias or target}")
+    return found
+
+
+def exposed_ports(service: Service) -> dict[str, Any]:
+    published = (f"{port.target}/{port.protocol}" for port in service.ports)
+    return {port: {} for port in (*service.expose, *published)}
+
+
+def port_bindings(service: Service) -> dict[str, list[dict[str, str]]]:
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in service.ports:
+        binding = {"HostIp": port.host_ip, "HostPort": port.published}
+        bindings.setdefault(f"{port.target}/{port.protocol}", []).append(binding)
+    return bindings
+
+
+def fixed_ports(service: Service) -> tuple[PublishedPort, ...]:
+    """Host ports that only one container can have. A range, an empty port and `0` leave the choice to the Engine."""
+    if not _publishes(service):
+        return ()
+    fixed = (
+        PublishedPort(port.protocol, first, _address(port.host_ip))
+        for port in service.ports
+        for first, last in [port_range(port)]
+        if first == last != 0
+    )
+    return tuple(sorted(set(fixed)))
+
+
+def spare_port_missing(service: Service) -> bool:
+    """Whether some published range has no port left for one more container."""
+    ranges = (port_range(port) for port in service.ports if _publishes(service))
+    return any(first and last - first + 1 <= service.replicas for first, last in ranges)
+
+
+def port_range(port: Port) -> tuple[int, int]:
+    """First and last host port; (0, 0) when the Engine chooses. ValueError: no port."""
+    first, _, last = (port.published or "0").partition("-")
+    return int(first), int(last or first)
+
+
+def _publishes(service: Service) -> bool:
+    """The Engine drops ports of containers without a network namespace of their own behind a bridge."""
+    mode = service.network_mode
+    return mode not in ("host", "none") and not mode.startswith((PARENT, "container:"))
+
+
+def _address(ip: str) -> str:
+    """What a person means by either is every address; as in the engine's own reading."""
+    return "" if ip in ("0.0.0.0", "::") else ip  # noqa: S104 -- compared, not bound
+
+
+def overlapping(ports: Iterable[PublishedPort], taken: Iterable[PublishedPort]) -> PublishedPort | None:
+    """Return the first of `ports` that cannot be had beside `taken`."""
+    held = tuple(taken)
+    for port in ports:
+        for other in held:
+            same = (port.protocol, port.port) == (other.protocol, other.port)
+            if same and (port.ip == other.ip or "" in (port.ip, other.ip)):
+                return port
+    return None

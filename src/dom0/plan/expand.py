@@ -1,0 +1,29 @@
+"""Project → Desired: what the machine should be, down to every create body of the Engine. Pure.
+
+Faithful to Compose 2.26.1; where it is not, tests/compare says where and why. `Image` in a create body is the
+reference as written; the agent creates from the pinned `image_id`.
+"""
+
+from __future__ import annotations
+
+from dom0.compose.model import Project, seconds
+from dom0.plan.checks import check_project, check_slots, check_specs
+from dom0.plan.desired import Desired, Rollout
+from dom0.plan.facts import Facts
+from dom0.plan.service_slot import service_slots
+from dom0.plan.specs import network_specs, volume_specs
+
+
+def expand(project: Project, facts: Facts) -> Desired:
+    """Raises ProjectError for what cannot be, before anything is changed."""
+    check_project(project)
+    networks, volumes = network_specs(project), volume_specs(project)
+    slots = tuple(slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
+    check_specs(networks, volumes)
+    check_slots(slots)
+    return Desired(project=project.name, networks=networks, volumes=volumes, slots=slots, rollout=_rollout(project))
+
+
+def _rollout(project: Project) -> Rollout:
+    times = project.machine.rollout if project.machine else None
+    return Rollout(timeout=seconds(times.timeout), monitor=seconds(times.monitor)) if times else Rollout()

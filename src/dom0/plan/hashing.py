@@ -1,0 +1,69 @@
+"""What makes another container, network or volume necessary, as one digest. Pure.
+
+The hash is over what the project says, not over the create body: another version of dom0 that spells the body
+differently recreates nothing. Left out are the keys that change no container (as Compose's ServiceHash does, and
+those that only say how to replace one); put in is what Compose forgets: the contents of configs, secrets, profiles
+and bind-mounted project files, and what the project's volumes and networks are really called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from dom0.compose.model import Deploy, Network, Project, Service, Volume, canonical
+from dom0.plan.attachments import networks_by_priority
+from dom0.plan.mounts import Mounts, bound_files
+
+_WITHOUT_EFFECT: dict[str, Any] = {
+    "build": None,
+    "pull_policy": "",
+    "scale": None,
+    "depends_on": {},
+    "profiles": (),
+    "attach": None,
+    "develop": None,
+    "x_dom0": None,
+}
+
+
+def service_hash(project: Project, name: str, mounts: Mounts) -> str:
+    service = project.services[name]
+    bare = msgspec.structs.replace(service, **_WITHOUT_EFFECT, deploy=_bare_deploy(service.deploy))
+    sources = {v.source for v in service.volumes if v.type == "bind"} | set(bound_files(project, name).values())
+    outside: dict[str, Any] = {
+        "volumes": list(mounts.volumes),
+        "networks": [project.networks[key].name for key in networks_by_priority(project, service)],
+        "files": {path: project.digests[path] for path in sorted(sources) if path in project.digests},
+        "injected": [[file.path, _digest(file.content)] for file in mounts.files],
+        "profiles": _profiles(project, service),
+    }
+    outside = {key: value for key, value in outside.items() if value}
+    return _digest(canonical({"service": bare, "outside": outside}))
+
+
+def network_hash(network: Network) -> str:
+    """The name is not in it: another name is another network."""
+    return _digest(canonical(msgspec.structs.replace(network, name="", driver=network.driver or "bridge")))
+
+
+def volume_hash(volume: Volume) -> str:
+    return _digest(canonical(msgspec.structs.replace(volume, name="", driver=volume.driver or "local")))
+
+
+def _bare_deploy(deploy: Deploy | None) -> Deploy | None:
+    """What of `deploy` reaches a container; None when nothing does."""
+    if deploy is None:
+        return None
+    bare = Deploy(resources=deploy.resources, restart_policy=deploy.restart_policy)
+    return None if bare == Deploy() else bare
+
+
+def _profiles(project: Project, service: Service) -> dict[str, str]:
+    return {path: text for path, text in project.contents.items() if any(path in o for o in service.security_opt)}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

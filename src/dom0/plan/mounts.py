@@ -1,0 +1,184 @@
+"""What a container sees in its file system: volumes, binds, tmpfs, configs and secrets. Pure.
+
+Source: Compose 2.26.1 `pkg/compose/create.go` (buildContainerVolumes and below) and `secrets.go`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from dom0.compose.model import BindOptions, FileObject, FileReference, Project, Service, ServiceVolume
+from dom0.errors import ProjectError
+from dom0.plan.desired import InjectedFile
+
+CONFIGS, SECRETS = "configs", "secrets"
+_DEFAULT_DIRECTORY = {CONFIGS: "/", SECRETS: "/run/secrets/"}
+
+
+class Mounts(msgspec.Struct, frozen=True, kw_only=True):
+    """`host_config` are the keys Binds, Mounts and Tmpfs, as far as there are any."""
+
+    host_config: dict[str, Any]
+    volumes: tuple[str, ...]  # the Engine's names of the project's volumes
+    files: tuple[InjectedFile, ...]
+    writes: bool  # to something that outlives the container
+
+
+def container_mounts(project: Project, name: str) -> Mounts:
+    """Raises ProjectError for what this machine cannot mount."""
+    service = project.services[name]
+    volumes = _by_target(service)
+    binds = [_bind_string(project, v) for v in volumes.values() if _is_bind_string(project, v)]
+    mounts = [_mount(project, v) for v in volumes.values() if not _is_bind_string(project, v)]
+    mounts += [
+        _file_mount(target, path) for target, path in bound_files(project, name).items() if target not in volumes
+    ]
+    tmpfs = {path: options for path, _, options in (entry.partition(":") for entry in service.tmpfs)}
+    host_config = {"Binds": binds, "Mounts": mounts, "Tmpfs": tmpfs}
+    return Mounts(
+        host_config={key: value for key, value in host_config.items() if value},
+        volumes=tuple(sorted({_source(project, v) for v in volumes.values() if v.type == "volume" and v.source})),
+        files=_injected_files(project, name),
+        writes=any(v.type in ("bind", "volume") and v.source and not v.read_only for v in volumes.values()),
+    )
+
+
+class FileUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A config or secret as one service uses it."""
+
+    kind: str  # configs, secrets
+    reference: FileReference
+    definition: FileObject
+    target: str
+
+    @property
+    def inline(self) -> bool:
+        return bool(self.definition.environment or self.definition.content)
+
+
+def file_uses(project: Project, name: str) -> tuple[FileUse, ...]:
+    service = project.services[name]
+    kinds = ((SECRETS, service.secrets, project.secrets), (CONFIGS, service.configs, project.configs))
+    return tuple(
+        FileUse(
+            kind=kind,
+            reference=reference,
+            definition=_defined(known, reference, f"services.{name}.{kind}"),
+            target=_target(kind, reference),
+        )
+        for kind, references, known in kinds
+        for reference in references
+    )
+
+
+def bound_files(project: Project, name: str) -> dict[str, str]:
+    """Target -> host path of the configs and secrets that are files."""
+    return {use.target: use.definition.file for use in file_uses(project, name) if not use.inline}
+
+
+def _injected_files(project: Project, name: str) -> tuple[InjectedFile, ...]:
+    return tuple(
+        InjectedFile(
+            path=use.target,
+            content=_content(project, use).encode(),
+            mode=0o444 if use.reference.mode is None else use.reference.mode,
+            uid=int(use.reference.uid or 0),
+            gid=int(use.reference.gid or 0),
+        )
+        for use in file_uses(project, name)
+        if use.inline
+    )
+
+
+def _defined(known: Mapping[str, FileObject], reference: FileReference, where: str) -> FileObject:
+    if reference.source not in known:
+        raise ProjectError(f"{where}: {reference.source} is not defined at the top level")
+    return known[reference.source]
+
+
+def _target(kind: str, reference: FileReference) -> str:
+    return posixpath.normpath(posixpath.join(_DEFAULT_DIRECTORY[kind], reference.target or reference.source))
+
+
+def _content(project: Project, use: FileUse) -> str:
+    variable = use.definition.environment
+    if not variable:
+        return use.definition.content
+    if variable not in project.environment:
+        raise ProjectError(
+            f"{use.kind}.{use.reference.source}.environment: the variable {variable} is not set",
+            hint="set it in the project's .env file, or use `file:`",
+        )
+    return project.environment[variable]
+
+
+def _by_target(service: Service) -> dict[str, ServiceVolume]:
+    """A later volume at the same place replaces the earlier one."""
+    return {posixpath.normpath(volume.target): volume for volume in service.volumes}
+
+
+def _source(project: Project, volume: ServiceVolume) -> str:
+    if volume.type == "volume" and volume.source in project.volumes:
+        return project.volumes[volume.source].name
+    return volume.source
+
+
+def _is_bind_string(project: Project, volume: ServiceVolume) -> bool:
+    """Only the Engine's old form makes a missing host directory (moby#43483), and Compose uses it wherever it can."""
+    if volume.bind is not None and volume.bind.recursive:
+        return False
+    if volume.type == "volume" and volume.source in project.volumes:
+        mounts_a_directory = project.volumes[volume.source].driver_opts.get("o") == "bind"
+        return mounts_a_directory and not (volume.volume and volume.volume.subpath)
+    return volume.type == "bind" and volume.bind is not None and volume.bind.create_host_path
+
+
+def _bind_string(project: Project, volume: ServiceVolume) -> str:
+    bind = volume.bind or BindOptions()
+    nocopy = "nocopy" if volume.volume and volume.volume.nocopy else ""
+    options = ("ro" if volume.read_only else "rw", bind.selinux, bind.propagation, nocopy)
+    target = posixpath.normpath(volume.target)
+    return f"{_source(project, volume)}:{target}:{','.join(option for option in options if option)}"
+
+
+def _mount(project: Project, volume: ServiceVolume) -> dict[str, Any]:
+    mount: dict[str, Any] = {"Type": volume.type, "Target": posixpath.normpath(volume.target)}
+    if source := _source(project, volume):
+        mount["Source"] = source
+    if volume.read_only:
+        mount["ReadOnly"] = True
+    if volume.consistency:
+        mount["Consistency"] = volume.consistency
+    return mount | _mount_options(volume)
+
+
+def _mount_options(volume: ServiceVolume) -> dict[str, Any]:
+    if volume.type == "bind" and volume.bind is not None:
+        return {"BindOptions": _bind_options(volume.bind)}
+    if volume.type == "volume" and volume.volume is not None:
+        wanted = {"NoCopy": volume.volume.nocopy, "Subpath": volume.volume.subpath}
+        return {"VolumeOptions": {key: value for key, value in wanted.items() if value}}
+    if volume.type == "tmpfs" and volume.tmpfs is not None:
+        limits = {"SizeBytes": volume.tmpfs.size, "Mode": volume.tmpfs.mode}
+        return {"TmpfsOptions": {key: value for key, value in limits.items() if value}}
+    return {}
+
+
+def _bind_options(bind: BindOptions) -> dict[str, Any]:
+    """`recursive` is in the Compose Specification and in the Engine, Compose 2.26 only forgets to pass it on."""
+    options = {
+        "Propagation": bind.propagation,
+        "CreateMountpoint": bind.create_host_path,
+        "NonRecursive": bind.recursive == "disabled",
+        "ReadOnlyNonRecursive": bind.recursive == "writable",
+        "ReadOnlyForceRecursive": bind.recursive == "readonly",
+    }
+    return {key: value for key, value in options.items() if value}
+
+
+def _file_mount(target: str, path: str) -> dict[str, Any]:
+    return {"Type": "bind", "Source": path, "Target": target, "ReadOnly": True}

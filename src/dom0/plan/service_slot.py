@@ -1,0 +1,315 @@
+"""One service of the project → the slots of its containers, with the create bodies that Compose 2.26.1 makes. Pure.
+
+Source: Compose 2.26.1 `pkg/compose/create.go`, getCreateConfigs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dom0.compose.model import HealthCheck, Project, Service, nanoseconds, seconds
+from dom0.engine.resources import updatable
+from dom0.engine.values import Image
+from dom0.errors import ProjectError
+from dom0.plan import labels
+from dom0.plan.attachments import (
+    PARENT,
+    attachments,
+    container_name,
+    exposed_ports,
+    fixed_ports,
+    links,
+    network_mode,
+    port_bindings,
+    spare_port_missing,
+)
+from dom0.plan.desired import Condition, Dependency, HealthTest, Order, Role, Slot
+from dom0.plan.facts import Facts, image_ref
+from dom0.plan.hashing import service_hash
+from dom0.plan.host_resources import host_resources
+from dom0.plan.mounts import Mounts, container_mounts
+
+RESTART_POLICIES = {
+    "": "no",
+    "no": "no",
+    "none": "no",
+    "always": "always",
+    "any": "always",
+    "on-failure": "on-failure",
+    "unless-stopped": "unless-stopped",
+}
+
+
+def service_slots(project: Project, name: str, facts: Facts) -> tuple[Slot, ...]:
+    """Raises ProjectError."""
+    count = project.services[name].replicas
+    if not count:
+        return ()
+    image = pinned_image(project, name, facts)
+    mounts = container_mounts(project, name)
+    return tuple(_slot(project, name, number, image, mounts) for number in range(1, count + 1))
+
+
+def pinned_image(project: Project, name: str, facts: Facts) -> Image:
+    ref = image_ref(project, name)
+    if ref in facts.images:
+        return facts.images[ref]
+    built = project.services[name].build is not None
+    hint = "dom0 build makes it" if built else f"docker pull {ref}, or check the name"
+    raise ProjectError(f"services.{name}.image: there is no image {ref} here", hint=hint)
+
+
+def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts) -> Slot:
+    service = project.services[name]
+    digest = service_hash(project, name, mounts)
+    policy, retries = restart_policy(name, service)
+    create = _container_config(project, name, image_ref(project, name))
+    create["Labels"] = _container_labels(project, name, number, digest, image)
+    create["HostConfig"] = host = _host_config(project, name, number, mounts)
+    return Slot(
+        service=name,
+        number=number,
+        name=container_name(project, name, number),
+        role=Role.SERVICE,
+        hash=digest,
+        image=image_ref(project, name),
+        image_id=image.id,
+        create=create,
+        platform=service.platform,
+        attachments=attachments(project, name, number),
+        volumes=mounts.volumes,
+        files=mounts.files,
+        depends_on=_dependencies(project, service),
+        parents=parents(service),
+        order=replacement_order(service, mounts),
+        health=health_test(service.healthcheck, image),
+        health_gate=service.x_dom0 is None or service.x_dom0.health_gate,
+        restart_policy=policy,
+        restart_retries=retries,
+        stop_grace=seconds(service.stop_grace_period) if service.stop_grace_period else 10.0,
+        resources=updatable(host),
+        ports=fixed_ports(service),
+    )
+
+
+def _container_config(project: Project, name: str, image: str) -> dict[str, Any]:
+    service = project.services[name]
+    config: dict[str, Any] = {
+        "Image": image,
+        "Hostname": service.hostname,
+        "Domainname": service.domainname,
+        "User": service.user,
+        "WorkingDir": service.working_dir,
+        "Env": [key if value is None else f"{key}={value}" for key, value in sorted(service.environment.items())],
+        "ExposedPorts": exposed_ports(service),
+        "Tty": service.tty,
+        "OpenStdin": service.stdin_open,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "NetworkDisabled": service.network_mode == "disabled",
+        "StopSignal": service.stop_signal,
+        "Healthcheck": _health_config(service.healthcheck) if service.healthcheck else None,
+    }
+    config = {key: value for key, value in config.items() if value}
+    for key, argv in (("Cmd", service.command), ("Entrypoint", service.entrypoint)):
+        if argv is not None:  # an empty one clears the image's
+            config[key] = list(argv)
+    if service.stop_grace_period:
+        config["StopTimeout"] = int(seconds(service.stop_grace_period))
+    return config
+
+
+def _health_config(check: HealthCheck) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "Test": ["NONE"] if check.disable else list(check.test),
+        "Interval": nanoseconds(check.interval),
+        "Timeout": nanoseconds(check.timeout),
+        "StartPeriod": nanoseconds(check.start_period),
+        "StartInterval": nanoseconds(check.start_interval),
+        "Retries": check.retries,
+    }
+    return {key: value for key, value in config.items() if value}
+
+
+def _container_labels(project: Project, name: str, number: int, digest: str, image: Image) -> dict[str, str]:
+    service = project.services[name]
+    dependencies = (f"{k}:{d.condition}:{str(d.restart).lower()}" for k, d in sorted(service.depends_on.items()))
+    return service.labels | {
+        labels.PROJECT: project.name,
+        labels.ROLE: Role.SERVICE.value,
+        labels.SERVICE: name,
+        labels.NUMBER: str(number),
+        labels.HASH: digest,
+        labels.COMPOSE_PROJECT: project.name,
+        labels.COMPOSE_SERVICE: name,
+        labels.COMPOSE_NUMBER: str(number),
+        labels.COMPOSE_HASH: project.compose_hashes.get(name, digest),
+        labels.COMPOSE_IMAGE: image.id,
+        labels.COMPOSE_ONEOFF: "False",
+        labels.COMPOSE_VERSION: project.compose_version,
+        labels.COMPOSE_WORKING_DIR: project.working_dir,
+        labels.COMPOSE_CONFIG_FILES: ",".join(project.config_files),
+        labels.COMPOSE_DEPENDS_ON: ",".join(dependencies),
+    }
+
+
+def _host_config(project: Project, name: str, number: int, mounts: Mounts) -> dict[str, Any]:
+    service = project.services[name]
+    policy, retries = restart_policy(name, service)
+    security, unconfined = _security_options(project, name)
+    config: dict[str, Any] = {
+        **mounts.host_config,
+        "Annotations": service.annotations,
+        "CapAdd": list(service.cap_add),
+        "CapDrop": list(service.cap_drop),
+        "NetworkMode": network_mode(project, service),
+        "IpcMode": service.ipc,
+        "PidMode": service.pid,
+        "CgroupnsMode": service.cgroup,
+        "UsernsMode": service.userns_mode,
+        "UTSMode": service.uts,
+        "ReadonlyRootfs": service.read_only,
+        "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
+        "ShmSize": service.shm_size,
+        "Sysctls": service.sysctls,
+        "PortBindings": port_bindings(service),
+        "VolumeDriver": service.volume_driver,
+        "VolumesFrom": [_volumes_source(entry) for entry in service.volumes_from],
+        "Dns": list(service.dns),
+        "DnsSearch": list(service.dns_search),
+        "DnsOptions": list(service.dns_opt),
+        "ExtraHosts": [host.replace("=", ":", 1) for host in service.extra_hosts],
+        "SecurityOpt": security,
+        "StorageOpt": service.storage_opt,
+        "Privileged": service.privileged,
+        "Isolation": service.isolation,
+        "Runtime": service.runtime,
+        "GroupAdd": list(service.group_add),
+        "Links": links(project, name, number),
+        "OomScoreAdj": service.oom_score_adj,
+    }
+    config = {key: value for key, value in config.items() if value} | host_resources(service)
+    if service.init is not None:
+        config["Init"] = service.init
+    if service.logging is not None:
+        config["LogConfig"] = {"Type": service.logging.driver, "Config": service.logging.options}
+    if unconfined:
+        config |= {"MaskedPaths": [], "ReadonlyPaths": []}
+    return config
+
+
+def _volumes_source(entry: str) -> str:
+    """`db:ro` → `service:db:ro`, `container:name:ro` → `name:ro`. (Compose 2.26 forgets the `ro`.)"""
+    return entry.removeprefix("container:") if entry.startswith("container:") else f"{PARENT}{entry}"
+
+
+def _security_options(project: Project, name: str) -> tuple[list[str], bool]:
+    """The profile's text instead of its path, as the Engine wants it; and whether system paths are unmasked."""
+    parsed, unconfined = [], False
+    for number, option in enumerate(project.services[name].security_opt):
+        if option == "systempaths=unconfined":
+            unconfined = True
+            continue
+        separator = "=" if "=" in option else ":"
+        key, _, value = option.partition(separator)
+        if not value and key != "no-new-privileges":
+            raise ProjectError(f"services.{name}.security_opt[{number}]: {option!r} is no security option")
+        if key == "seccomp" and value not in ("unconfined", "builtin"):
+            where = f"services.{name}.security_opt[{number}]"
+            parsed.append(f"seccomp={_profile(project, value, where)}")
+        else:
+            parsed.append(option)
+    return parsed, unconfined
+
+
+def _profile(project: Project, path: str, where: str) -> str:
+    if path not in project.contents:
+        raise ProjectError(f"{where}: cannot read the seccomp profile {path}", hint="its path starts at the project")
+    try:
+        profile = json.loads(project.contents[path])
+    except ValueError as error:
+        raise ProjectError(f"{where}: {path} is no JSON: {error}") from error
+    return json.dumps(profile, separators=(",", ":"), ensure_ascii=False)
+
+
+def restart_policy(name: str, service: Service) -> tuple[str, int]:
+    """Name and retries, `deploy.restart_policy` first, as with Compose."""
+    where, (condition, retries) = f"services.{name}.restart", _restart_words(service.restart)
+    if service.deploy and service.deploy.restart_policy:
+        where, policy = f"services.{name}.deploy.restart_policy", service.deploy.restart_policy
+        condition, retries = policy.condition, str(policy.max_attempts or 0)
+    if condition not in RESTART_POLICIES:
+        raise ProjectError(f"{where}: unknown policy {condition!r}", hint=f"one of {', '.join(RESTART_POLICIES)}")
+    engine_name = RESTART_POLICIES[condition]
+    if not (retries.isascii() and retries.isdigit()):
+        raise ProjectError(f"{where}: {retries!r} is no number of retries")
+    if int(retries) and engine_name != "on-failure":
+        raise ProjectError(f"{where}: a number of retries goes with on-failure only")
+    return engine_name, int(retries)
+
+
+def _restart_words(restart: str) -> tuple[str, str]:
+    condition, _, retries = restart.partition(":")
+    return condition, retries or "0"
+
+
+def _dependencies(project: Project, service: Service) -> tuple[Dependency, ...]:
+    return tuple(
+        Dependency(
+            service=name, condition=Condition(d.condition or Condition.STARTED), required=d.required, restart=d.restart
+        )
+        for name, d in sorted(service.depends_on.items())
+        if name in project.services
+    )
+
+
+def parents(service: Service) -> tuple[str, ...]:
+    """Services whose namespaces or volumes this one shares."""
+    modes = (service.network_mode, service.ipc, service.pid)
+    found = [mode.removeprefix(PARENT) for mode in modes if mode.startswith(PARENT)]
+    found += [entry.partition(":")[0] for entry in service.volumes_from if not entry.startswith("container:")]
+    return tuple(sorted(set(found)))
+
+
+def replacement_order(service: Service, mounts: Mounts) -> Order:
+    """What the file says, else start-first wherever two of it can run side by side."""
+    update = service.deploy.update_config if service.deploy else None
+    if update and update.order:
+        return Order(update.order)
+    addresses = (n for n in service.networks.values() if n)
+    exclusive = (
+        bool(fixed_ports(service))
+        or spare_port_missing(service)
+        or mounts.writes
+        or bool(service.mac_address)
+        or any(n.ipv4_address or n.ipv6_address or n.mac_address or n.link_local_ips for n in addresses)
+        or service.network_mode == "host"
+        or service.network_mode.startswith("container:")
+        or bool(parents(service))
+    )
+    return Order.STOP_FIRST if exclusive else Order.START_FIRST
+
+
+def health_test(check: HealthCheck | None, image: Image) -> HealthTest | None:
+    """The command that tells whether it is healthy: the service's, else its image's, as the Engine merges them."""
+    if check is not None and check.disable:
+        return None
+    argv = _argv(check.test if check and check.test else image.healthcheck_test)
+    if argv is None:
+        return None
+    return HealthTest(
+        argv=argv,
+        timeout=seconds(check.timeout) if check and check.timeout else 30.0,
+        start_period=seconds(check.start_period) if check else 0.0,
+    )
+
+
+def _argv(test: tuple[str, ...]) -> tuple[str, ...] | None:
+    match test:
+        case ("CMD", *argv) if argv:
+            return tuple(argv)
+        case ("CMD-SHELL", *command) if command:
+            return ("/bin/sh", "-c", *command)
+        case _:
+            return None
