@@ -1,0 +1,238 @@
+"""One Compose file as text: what it says, on which line, and whether it is safe to hand on. No I/O.
+
+Every file is measured here before Docker Compose sees it. Compose walks through aliases without counting them, so nine
+lines of the "billion laughs" keep it busy for ever (compose-go 2.4.8, `loader/reset.go`), and its own messages name
+the key but not the line, or the line but not the key. The measuring reads parser events and keeps its own stack: depth
+and size are known before anything recursive touches the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml import CSafeLoader
+
+from dom0.compose.places import Path, Places, Refusal, refuse
+from dom0.compose.values import SourceLoader
+from dom0.errors import ProjectError
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+MAX_NODES = 100_000  # with every alias written out
+
+_TAGS = (
+    None,
+    "!",
+    "!reset",
+    "!override",
+    *(f"tag:yaml.org,2002:{t}" for t in "str int float bool null map seq".split()),
+)
+_TOO_LARGE = re.compile(r"[-+]?[0-9_]{19,}(\.[0-9]*)?$", re.ASCII)
+_NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", re.ASCII)
+_EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?([0-9]+)$", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`name` is how messages call the file; `documents` hold plain data, with `values.Reset` and `values.Override`."""
+
+    name: str
+    documents: tuple[dict[str, Any], ...]
+    lines: dict[str, int]
+
+
+def read_source(name: str, content: bytes) -> Source:
+    """Raises ProjectError with the line at fault."""
+    text = _decode(name, content)
+    try:
+        lines = _measure(name, text)
+        documents = tuple(_mapping(name, document) for document in yaml.load_all(text, Loader=SourceLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = f"this is not YAML: {error.problem or error.context}"
+        raise _refused(name, what, line=mark.line + 1 if mark else 0) from error
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n") + 1
+        raise _refused(name, f"this is not YAML: {error.reason}", line=line) from error
+    if not any(documents):
+        raise _refused(name, "the file is empty", "it needs at least a name and services; dom0 init makes an example")
+    return Source(name, documents, lines)
+
+
+def _decode(name: str, content: bytes) -> str:
+    if len(content) > MAX_BYTES:
+        raise _refused(name, f"the file has {len(content)} bytes, {MAX_BYTES} is the most a Compose file may have")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise _refused(name, f"byte {error.start} is not UTF-8", "save the file as UTF-8 text", line=line) from error
+    if "\0" in text:
+        raise _refused(name, "the file holds binary data", "a Compose file is YAML text")
+    return text
+
+
+def _mapping(name: str, document: Any) -> dict[str, Any]:
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise _refused(name, "the file has to be a mapping with keys such as services:")
+    return document
+
+
+def _measure(name: str, text: str) -> dict[str, int]:
+    walk = _Walk(name)
+    for event in _events(text):
+        walk.step(event)
+    return walk.lines
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    yield from yaml.parse(text, Loader=CSafeLoader)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A mapping or sequence that has begun and not ended."""
+
+    path: Path
+    is_mapping: bool
+    anchor: str | None = None
+    nodes: int = 1
+    height: int = 0
+    key: str | None = None  # of the value that comes next, None while a key is due
+    keys: dict[str, int] = field(default_factory=dict)
+    index: int = 0
+
+    @property
+    def key_due(self) -> bool:
+        return self.is_mapping and self.key is None
+
+    def child(self) -> Path:
+        return (*self.path, self.key if self.key is not None else str(self.index))
+
+
+class _Walk:
+    """Counts nodes with aliases written out, finds lines of keys, and refuses what is too deep, too many or doubled."""
+
+    def __init__(self, name: str) -> None:
+        self.lines: dict[str, int] = {}
+        self._name = name
+        self._stack: list[_Frame] = []
+        self._anchors: dict[str, tuple[int, int]] = {}  # nodes, height
+        self._nodes = 0
+
+    def step(self, event: yaml.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        match event:
+            case yaml.DocumentStartEvent():
+                self._anchors.clear()
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                self._begin(event, line)
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                frame = self._stack.pop()
+                self._count(frame.anchor, frame.nodes, frame.height + 1, line)
+            case yaml.ScalarEvent():
+                self._scalar(event, line)
+            case yaml.AliasEvent():
+                self._alias(event.anchor or "", line)
+
+    def _begin(self, event: yaml.CollectionStartEvent, line: int) -> None:
+        if self._stack and self._stack[-1].key_due:
+            raise self._refused("a key has to be plain text", line)
+        self._check_tag(event.tag, line)
+        path = self._stack[-1].child() if self._stack else ()
+        is_mapping = isinstance(event, yaml.MappingStartEvent)
+        self._stack.append(_Frame(path, is_mapping, event.anchor))
+        if event.anchor:
+            self._anchors.pop(event.anchor, None)
+        self._remember_line(path, line)
+        self._check_depth(len(self._stack), line)
+
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
+        self._check_tag(event.tag, line)
+        if self._stack and self._stack[-1].key_due:
+            self._key(event.value, line)
+            return
+        if "\0" in event.value:
+            raise self._refused("the text holds a NUL character", line)
+        if event.implicit[0] and not event.style:
+            self._check_number(event.value, line)
+        if self._stack:
+            self._remember_line(self._stack[-1].child(), line)
+        self._count(event.anchor, 1, 0, line)
+
+    def _key(self, key: str, line: int) -> None:
+        frame = self._stack[-1]
+        if _CONTROL.search(key):
+            raise self._refused(f"the key {key!r} has a control character in it", line)
+        if key in frame.keys and key != "<<":
+            raise self._refused(f"{key!r} stands here twice, first in line {frame.keys[key]}", line, "keep one of them")
+        frame.keys[key] = line
+        frame.key = key
+        self._remember_line(frame.child(), line)
+        self._add(1, line)
+
+    def _alias(self, anchor: str, line: int) -> None:
+        if self._stack and self._stack[-1].key_due:
+            raise self._refused(f"an alias, *{anchor}, cannot be a key", line)
+        if anchor not in self._anchors:
+            inside = any(frame.anchor == anchor for frame in self._stack)
+            raise self._refused(f"*{anchor} {'contains itself' if inside else 'is not defined above'}", line)
+        nodes, height = self._anchors[anchor]
+        self._check_depth(len(self._stack) + height, line)
+        self._add(nodes, line)
+        self._close(nodes, height)
+
+    def _count(self, anchor: str | None, nodes: int, height: int, line: int) -> None:
+        """A node is complete; what lies inside it has been added already."""
+        if anchor:
+            self._anchors[anchor] = (nodes, height)
+        self._add(1, line)
+        self._close(nodes, height)
+
+    def _close(self, nodes: int, height: int) -> None:
+        if self._stack:
+            frame = self._stack[-1]
+            frame.nodes += nodes
+            frame.height = max(frame.height, height)
+            frame.key = None
+            frame.index += 1
+
+    def _add(self, nodes: int, line: int) -> None:
+        self._nodes += nodes
+        if self._nodes > MAX_NODES:
+            hint = "aliases count as if they were written out"
+            raise self._refused(f"the file grows to more than {MAX_NODES} keys and values", line, hint)
+
+    def _check_depth(self, depth: int, line: int) -> None:
+        if depth > MAX_DEPTH:
+            raise _refused(self._name, f"nested more than {MAX_DEPTH} levels deep", line=line)
+
+    def _check_tag(self, tag: str | None, line: int) -> None:
+        if tag not in _TAGS:
+            raise self._refused(f"the tag {tag} means nothing here", line, "Compose knows !reset and !override")
+
+    def _check_number(self, text: str, line: int) -> None:
+        exponent = _EXPONENT.match(text)
+        if _TOO_LARGE.match(text) or (exponent and len(exponent[1]) > 2):
+            raise self._refused(f"the number {text[:40]} is too large", line, "put quotes around it if it is text")
+        if _NO_NUMBER.match(text):
+            raise self._refused(f"{text} is no usable number", line, "put quotes around it if it is text")
+
+    def _remember_line(self, path: Path, line: int) -> None:
+        self.lines.setdefault(".".join(path), line)
+
+    def _refused(self, what: str, line: int, hint: str = "") -> ProjectError:
+        frame = self._stack[-1] if self._stack else _Frame((), is_mapping=True)
+        path = frame.path if frame.key_due or not self._stack else frame.child()
+        return _refused(self._name, what, hint, path=path, line=line)
+
+
+def _refused(name: str, what: str, hint: str = "", *, path: Path = (), line: int = 0) -> ProjectError:
+    return refuse([Refusal(path, what, hint, name, line)], Places({name: {}}))

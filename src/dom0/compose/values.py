@@ -1,0 +1,97 @@
+"""YAML text → plain values, by one small set of rules: no dates, no sexagesimals, no `yes` that turns into true.
+
+Docker Compose writes YAML 1.2 with Go's rules for quotes. PyYAML's own rules would read `=`, `<<` or `1:30` otherwise
+than they were meant.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from yaml import CSafeLoader
+
+_PREFIX = "tag:yaml.org,2002:"
+
+
+class Reset:
+    """`!reset`: takes the key of the layers below away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """`!override`: stands instead of what the layers below say."""
+
+    value: Any
+
+
+class PlainLoader(CSafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML's own interface
+
+
+class SourceLoader(PlainLoader):
+    """Of a file as a person writes it: merge keys and Compose's two tags."""
+
+
+def load_plain(text: str) -> Any:
+    """Raises yaml.YAMLError. Only for text that our own measuring or Compose itself has made safe."""
+    return yaml.load(text, Loader=PlainLoader)  # noqa: S506 -- a safe loader
+
+
+def _integer(loader: CSafeLoader, node: yaml.ScalarNode) -> int | str:
+    try:
+        return int(node.value)
+    except ValueError:
+        return str(node.value)
+
+
+def _number(loader: CSafeLoader, node: yaml.ScalarNode) -> float | str:
+    try:
+        return float(node.value)
+    except ValueError:
+        return str(node.value)
+
+
+def _boolean(loader: CSafeLoader, node: yaml.ScalarNode) -> bool:
+    return str(node.value).lower() == "true"
+
+
+def _nothing(loader: CSafeLoader, node: yaml.ScalarNode) -> None:
+    return None
+
+
+def _reset(loader: CSafeLoader, node: yaml.Node) -> type[Reset]:
+    return Reset
+
+
+def _override(loader: CSafeLoader, node: yaml.Node) -> Override:
+    match node:
+        case yaml.MappingNode():
+            return Override(loader.construct_mapping(node, deep=True))
+        case yaml.SequenceNode():
+            return Override(loader.construct_sequence(node, deep=True))
+        case yaml.ScalarNode():
+            return Override(loader.construct_scalar(node))
+        case _:
+            raise AssertionError(node)
+
+
+def _set_up() -> None:
+    resolvers = (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"[-+]?(?:0|[1-9][0-9]{0,18})", "-+0123456789"),
+        ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,2})?", "-+.0123456789"),
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    )
+    for tag, pattern, first in resolvers:
+        PlainLoader.add_implicit_resolver(_PREFIX + tag, re.compile(f"(?:{pattern})$", re.ASCII), list(first))
+    for tag, constructor in (("int", _integer), ("float", _number), ("bool", _boolean), ("null", _nothing)):
+        PlainLoader.add_constructor(_PREFIX + tag, constructor)
+    SourceLoader.add_implicit_resolver(_PREFIX + "merge", re.compile(r"<<$"), ["<"])
+    SourceLoader.add_constructor("!reset", _reset)
+    SourceLoader.add_constructor("!override", _override)
+
+
+_set_up()
