@@ -55,7 +55,7 @@ def sweep() -> list[str]:
 
 
 def leftovers() -> set[str]:
-    """Owner names found on this machine, dead and alive: directories, control groups, processes, mounts."""
+    """Owners in this pid namespace, dead or alive, of whom directories, control groups, processes or mounts exist."""
     names = {name for path in [*BASE.glob(f"{PREFIX}*"), *_cgroups()] for name in _names_in(path.name)}
     names |= {name for target in _mounts() for name in _names_in(target)}
     return names | {name for pid in _pids() for name in _names_of_process(pid)}
@@ -87,8 +87,7 @@ def remove_cgroup(name: str) -> None:
 
 def _is_dead(name: str) -> bool:
     match = _NAME.fullmatch(name)
-    if match is None or match["space"] != _pid_namespace():
-        return False
+    assert match is not None
     try:
         return _start_time(int(match["pid"])) != match["start"]
     except OSError:
@@ -122,7 +121,7 @@ def _names_of_process(pid: int) -> set[str]:
 
 
 def _names_in(text: str) -> set[str]:
-    return {match.group() for match in _NAME.finditer(text)}
+    return {match.group() for match in _NAME.finditer(text) if match["space"] == _pid_namespace()}
 
 
 def _pids() -> list[int]:

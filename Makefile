@@ -1,0 +1,46 @@
+# What can be done in this checkout. The steps are in scripts/; each says what it does and how long it took.
+
+.DEFAULT_GOAL := help
+PROJECT ?= examples/mybox
+DOM0 := .venv/bin/dom0
+STEP := @scripts/step
+export DOCKER_HOST := unix:///var/run/docker.sock # the machine is this one, whatever the client is set to
+
+.PHONY: help up down clean test lint bench setup dev
+.NOTPARALLEL:
+
+help: ## list these
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+up: setup ## install what is missing, build the images, run the machine of examples/mybox (or PROJECT=DIR)
+	$(STEP) "Docker Engine" scripts/engine
+	$(STEP) --show "dom0 up $(PROJECT)" $(DOM0) up $(PROJECT)
+	@scripts/next-steps
+
+down: ## stop and remove that machine; its volumes stay
+	$(STEP) --show "dom0 down" scripts/down
+
+clean: ## say what else `up` and `test` left, ask, and delete it
+	@scripts/clean
+
+test: dev ## every test, on Docker Engines of its own
+	.venv/bin/pytest -n 2 --dist worksteal $(PYTEST)
+
+lint: dev ## style, types, import contract
+	$(STEP) "ruff check" .venv/bin/ruff check
+	$(STEP) "ruff format" .venv/bin/ruff format --check
+	$(STEP) "mypy" .venv/bin/mypy
+	$(STEP) "lint-imports" .venv/bin/lint-imports
+	$(STEP) "lock files" scripts/check-locks
+
+bench: dev ## measure against docker and docker compose, write docs/benchmarks.md
+	.venv/bin/python -m bench $(BENCH)
+
+setup:
+	$(STEP) "Debian packages" scripts/packages run
+	$(STEP) "virtual environment" scripts/venv run
+
+dev:
+	$(STEP) "Debian packages" scripts/packages dev
+	$(STEP) "virtual environment" scripts/venv dev
