@@ -31,6 +31,10 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     trial_until: float = 0.0  # goes back then unless confirmed; 0: no trial
     inputs: str = ""  # label dom0.inputs of the dom0 image
 
+    @property
+    def is_pending(self) -> bool:
+        return self.outcome is Outcome.PENDING
+
 
 class Generations:
     def __init__(self, state: Path) -> None:

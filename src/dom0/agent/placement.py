@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from dom0.agent.store import read_json, write_json
+from dom0.errors import ProjectError
 
 MANIFEST = ".dom0-files.json"
 
@@ -35,8 +36,17 @@ def _place_file(source: Path, target: Path) -> None:
         if same_mode and target.read_bytes() == source.read_bytes():
             return
     if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
+        _remove_empty(target)
     temporary = target.with_name(f".{target.name}.dom0-new")
     temporary.unlink(missing_ok=True)
     shutil.copy2(source, temporary, follow_symlinks=False)
     temporary.replace(target)
+
+
+def _remove_empty(directory: Path) -> None:
+    """The Engine makes a directory where a bind's file was missing; anything in it is somebody's data."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        hint = f"move it away: mv {directory} {directory}.old"
+        raise ProjectError(f"{directory}: the project has a file here, but there is a directory", hint=hint) from error

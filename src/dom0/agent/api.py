@@ -1,0 +1,146 @@
+"""The agent's API on its unix socket; the documents and paths are described in `status`. Only root and the socket's
+group may open it. Bodies are small and strict; what is not understood is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from dom0.agent.machine import Machine, Trial
+from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
+from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
+
+LARGEST_BODY = 64 * 1024  # bytes
+WATCH_AT_MOST_EVERY = 0.2  # seconds
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def serve(machine: Machine, path: Path, *, gid: int) -> AsyncIterator[None]:
+    """Answer on the socket at `path` (mode 0660, group `gid`) until the block ends."""
+    application = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors])
+    application.add_routes(_Api(machine).routes())
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await _listen(runner, path, gid)
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, path: Path, gid: int) -> None:
+    """The socket is complete before it has its name: nobody meets it half-made, nor an old one in its place."""
+    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    await asyncio.to_thread(temporary.unlink, missing_ok=True)
+    await web.UnixSite(runner, str(temporary)).start()
+    await asyncio.to_thread(os.chown, temporary, -1, gid)
+    await asyncio.to_thread(temporary.chmod, 0o660)
+    await asyncio.to_thread(temporary.replace, path)
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Busy as error:
+        return _refusal(error, web.HTTPConflict.status_code)
+    except (UsageError, ProjectError) as error:
+        return _refusal(error, web.HTTPBadRequest.status_code)
+    except Dom0Error as error:
+        return _refusal(error, web.HTTPInternalServerError.status_code)
+
+
+def _refusal(error: Dom0Error, status: int) -> web.Response:
+    body = msgspec.json.encode({"message": error.message, "hint": error.hint})
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _document(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+async def _read(request: web.Request, type_: type[T]) -> T:
+    """An empty body means all defaults. Raises UsageError."""
+    body = await request.read() or b"{}"
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{request.path}: {error}", hint="see docs/reference/api.md") from error
+
+
+class _Api:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/status", self.status),
+            web.get("/v1/watch", self.watch),
+            web.get("/v1/history", self.history),
+            web.post("/v1/up", self.up),
+            web.post("/v1/rollback", self.rollback),
+            web.post("/v1/try", self.try_next),
+            web.post("/v1/confirm", self.confirm),
+        ]
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return _document(self._machine.status())
+
+    async def history(self, _request: web.Request) -> web.Response:
+        return _document(self._machine.history())
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        response = await _begin_lines(request)
+        while True:
+            await _send_line(response, self._machine.status())
+            async with self._machine.changed:
+                await self._machine.changed.wait()
+            await asyncio.sleep(WATCH_AT_MOST_EVERY)
+
+    async def up(self, request: web.Request) -> web.StreamResponse:
+        return await _send_progress(request, self._machine.up(await _read(request, UpRequest)))
+
+    async def rollback(self, request: web.Request) -> web.StreamResponse:
+        asked = await _read(request, RollbackRequest)
+        return await _send_progress(request, self._machine.rollback(asked.generation))
+
+    async def try_next(self, request: web.Request) -> web.Response:
+        asked = await _read(request, TryRequest)
+        self._machine.try_next(Trial(dom0_image=asked.dom0_image, seconds=asked.seconds))
+        return web.Response(status=web.HTTPNoContent.status_code)
+
+    async def confirm(self, _request: web.Request) -> web.Response:
+        return _document(await self._machine.confirm())
+
+
+async def _send_progress(request: web.Request, lines: AsyncGenerator[Progress]) -> web.StreamResponse:
+    """The first line decides the status: a refusal before it is an ordinary error answer."""
+    async with contextlib.aclosing(lines):
+        first = await anext(lines)
+        response = await _begin_lines(request)
+        await _send_line(response, first)
+        async for line in lines:
+            await _send_line(response, line)
+    await response.write_eof()
+    return response
+
+
+async def _begin_lines(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    return response
+
+
+async def _send_line(response: web.StreamResponse, value: object) -> None:
+    await response.write(msgspec.json.encode(value) + b"\n")

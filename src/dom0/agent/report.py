@@ -1,0 +1,28 @@
+"""The plan's slots as rows of the status document. Pure."""
+
+from __future__ import annotations
+
+from dom0.agent.status import ServiceStatus
+from dom0.plan.container_plan import SlotPlan
+from dom0.plan.planner import Plan
+
+
+def service_statuses(plan: Plan | None) -> tuple[ServiceStatus, ...]:
+    return tuple(_status(slot) for slot in plan.slots) if plan else ()
+
+
+def _status(plan: SlotPlan) -> ServiceStatus:
+    container = plan.container
+    return ServiceStatus(
+        service=plan.slot.service,
+        number=plan.slot.number,
+        container=container.name if container else "",
+        container_id=container.id if container else "",
+        image=plan.slot.image,
+        image_id=container.image_id if container else plan.slot.image_id,
+        phase=plan.phase,
+        reason=plan.reason,
+        health=container.health if container else "none",
+        started=container.started if container else 0.0,
+        restarts=container.restart_count if container else 0,
+    )

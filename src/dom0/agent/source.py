@@ -1,0 +1,146 @@
+"""From the project inside a dom0 image to a desired state with its images pinned. Changes nothing but pulled images."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0 import __version__
+from dom0.compose.load import load
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Image
+from dom0.errors import EngineError, NotFound, ProjectError
+from dom0.plan import labels
+from dom0.plan.desired import Desired
+from dom0.plan.expand import expand
+from dom0.plan.facts import Facts, ImageNeed, images_needed
+
+COMPOSE_FILES = "compose.d"  # in the project directory of an image
+PULL_ATTEMPTS = 4
+PULL_PAUSE = 1.0  # seconds, doubling
+SOCKET = Path("/var/run/docker.sock")
+CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a dom0 image asks for: the desired state, and a directory with the project's files."""
+
+    desired: Desired
+    files: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The dom0 image this agent runs from. Outside of a container all of it is empty."""
+
+    image: str = ""
+    inputs: str = ""
+    base: Image | None = None
+
+
+async def find_own(engine: Engine) -> Own:
+    """Ask the Engine about the container we are in (its ID stands in the mounts of /proc/self/mountinfo)."""
+    mountinfo = await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
+    match = CONTAINER_ID.search(mountinfo)
+    if match is None:
+        return Own()
+    image = await engine.image((await engine.container(match[1])).image_id)
+    try:
+        base = await engine.image(image.labels.get(labels.BASE) or image.id)
+    except NotFound:
+        base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
+    return Own(image.id, image.labels.get("dom0.inputs", ""), base)
+
+
+async def resolve(engine: Engine, etc: Path, state: Path, base: Image | None, say: Say) -> Candidate:
+    """Read the project in `etc`, pull what is missing. Raises ProjectError, EngineError."""
+    project = await load(etc, state / "project")
+    images = await _pin_images(engine, images_needed(project), say)
+    info = await engine.info()
+    facts = Facts(
+        images=images,
+        base=base,
+        version=__version__,
+        socket_gid=await asyncio.to_thread(socket_gid),
+        api_version=info.api_version,
+    )
+    files = await asyncio.to_thread(_stage_files, etc, state / "staging")
+    return Candidate(expand(project, facts), files)
+
+
+def socket_gid() -> int:
+    return SOCKET.stat().st_gid if SOCKET.exists() else 0
+
+
+def _stage_files(etc: Path, staging: Path) -> Path:
+    shutil.rmtree(staging, ignore_errors=True)
+    if etc.is_dir():
+        shutil.copytree(etc, staging, symlinks=True, ignore=shutil.ignore_patterns(COMPOSE_FILES))
+    staging.mkdir(parents=True, exist_ok=True)
+    return staging
+
+
+async def _pin_images(engine: Engine, needs: tuple[ImageNeed, ...], say: Say) -> dict[str, Image]:
+    """Each image once, whatever the number of services that share it; pulls go on side by side."""
+    by_ref = {need.ref: need for need in needs}
+    async with asyncio.TaskGroup() as tasks:
+        found = {ref: tasks.create_task(_find_image(engine, need, say)) for ref, need in by_ref.items()}
+    return {ref: task.result() for ref, task in found.items()}
+
+
+async def _find_image(engine: Engine, need: ImageNeed, say: Say) -> Image:
+    """What runs is never touched for a pull that fails: with a local copy at hand, that is used."""
+    local = await _local_image(engine, need.ref)
+    if local is not None and (need.pull_policy != "always" or need.built):
+        return local
+    if need.built or need.pull_policy in ("never", "build"):
+        raise ProjectError(
+            f"services.{need.service}: the image {need.ref} is not on this machine",
+            hint="dom0 build makes it" if need.built else f"load it, or remove pull_policy: {need.pull_policy}",
+        )
+    try:
+        await _pull(engine, need, say)
+    except EngineError as error:
+        if local is None:
+            raise ProjectError(
+                f"services.{need.service}: the image {need.ref} is not on this machine and cannot be pulled: "
+                f"{error.message}",
+                hint="check the name and the network, or build or load the image on this machine",
+            ) from error
+        say(f"{need.ref}: cannot be pulled, the one that is here is used: {error.message}")
+        return local
+    return await engine.image(need.ref)
+
+
+async def _local_image(engine: Engine, ref: str) -> Image | None:
+    try:
+        return await engine.image(ref)
+    except NotFound:
+        return None
+
+
+async def _pull(engine: Engine, need: ImageNeed, say: Say) -> None:
+    """Passing errors are tried again, others are final at once."""
+    for attempt in range(PULL_ATTEMPTS):
+        say(f"pull {need.ref}")
+        try:
+            async for _ in engine.pull_image(need.ref, platform=need.platform):
+                pass
+            return  # noqa: TRY300 -- the loop ends here on success
+        except EngineError as error:
+            if not error.transient or attempt == PULL_ATTEMPTS - 1:
+                raise
+            await asyncio.sleep(PULL_PAUSE * 2**attempt)
+
+
+def project_directory() -> Path:
+    """Where the image keeps its project."""
+    return Path(os.environ.get("DOM0_ETC", "/etc/dom0"))

@@ -1,0 +1,68 @@
+"""The agent process, put together: Engine, machine, API. Decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+
+from dom0.agent import handover, source
+from dom0.agent.api import serve
+from dom0.agent.machine import Limits, Machine
+from dom0.engine.docker import DockerEngine
+from dom0.engine.protocol import Engine
+from dom0.engine.values import EngineInfo
+from dom0.errors import EngineUnreachable
+
+log = logging.getLogger(__name__)
+
+STATE = Path(os.environ.get("DOM0_STATE", "/var/lib/dom0"))
+RUN = Path(os.environ.get("DOM0_RUN", "/run/dom0"))
+ETC = Path(os.environ.get("DOM0_ETC", "/etc/dom0"))
+STEPS_PER_CORE = 2  # an Engine saturates near it
+LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
+
+
+async def run() -> None:
+    """Serve until SIGTERM or SIGINT. Raises EngineUnsuitable."""
+    engine = await _reach_engine()
+    try:
+        await _serve(engine, await engine.info())
+    finally:
+        await engine.close()
+
+
+async def _serve(engine: Engine, info: EngineInfo) -> None:
+    own = await source.find_own(engine)
+    machine = Machine(
+        engine,
+        state=STATE,
+        own=own,
+        resolve=lambda say: source.resolve(engine, ETC, STATE, own.base, say),
+        hand_over=lambda image: handover.start_helper(engine, image),
+        limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, machine.close)
+    async with serve(machine, RUN / "dom0.sock", gid=source.socket_gid()):
+        log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
+        await machine.run()
+
+
+async def _reach_engine() -> Engine:
+    """An Engine that is still starting is waited for, however long it takes."""
+    pause = 0.1
+    while True:
+        try:
+            return await DockerEngine.connect()
+        except EngineUnreachable as error:
+            log.warning("%s", error.message)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _takes_all_endpoints(info: EngineInfo) -> bool:
+    major, minor = (int(part) for part in info.api_version.split("."))
+    return (major, minor) >= (1, 44)
