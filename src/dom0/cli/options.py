@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from inspect import cleandoc
 
 import click
 
@@ -35,7 +36,7 @@ def _add_options(command: click.Command, *, hidden: bool) -> None:
 
 def _keep_examples_as_written(command: click.Command) -> None:
     """A paragraph of command lines is not rewrapped: a backspace character before it is click's own mark for that."""
-    command.help = (command.help or "").replace("\n\n$ ", "\n\n\b\n$ ")
+    command.help = cleandoc(command.help or "").replace("\n\n$ ", "\n\n\b\n$ ")
 
 
 def _global_options(*, hidden: bool) -> list[click.Option]:

@@ -1,0 +1,193 @@
+"""The checks of `dom0 doctor`: each looks at one thing and returns a finding. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import socket
+import time
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from dom0.cli.client import run_directory
+from dom0.engine.docker import DockerEngine
+from dom0.engine.values import EngineInfo
+from dom0.errors import EngineError
+from dom0.run import CommandFailed, capture
+
+OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/compose.md lists
+OLDEST_BUILDX = (0, 11)
+NEEDED_MEMORY = 512 << 20  # bytes
+NEEDED_DISK = 4 << 30  # bytes: the image chain twice, while a new one is built
+SSH_PORT = 2222  # the default of x-dom0.ssh.port
+_PACKAGES = {
+    "docker compose": "docker-compose",
+    "docker buildx": "docker-buildx",
+}
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNING = "warning"  # works, or is needed by some commands only
+    MISSING = "missing"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    check: str
+    verdict: Verdict
+    found: str
+    hint: str = ""  # the command or edit that mends it
+
+
+async def examine() -> list[Finding]:
+    """Make all checks, in the order in which a person would mend them."""
+    program, compose, buildx, builder, nft = await asyncio.gather(
+        _docker_program(),
+        _plugin("docker compose", OLDEST_COMPOSE),
+        _plugin("docker buildx", OLDEST_BUILDX),
+        _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
+        _program("nft", "publishing ports of ambassadors needs it", package="nftables"),
+    )
+    engine = await _engine()
+    return [program, compose, buildx, *engine, _cgroups(), builder, nft, _ssh_port(), _clock(), _agent()]
+
+
+async def _docker_program() -> Finding:
+    found = await _version(["docker", "--version"])
+    if found is None:
+        return Finding(check="docker", verdict=Verdict.MISSING, found="not on PATH", hint="apt-get install docker-cli")
+    return Finding(check="docker", verdict=Verdict.OK, found=found)
+
+
+async def _plugin(name: str, oldest: tuple[int, int]) -> Finding:
+    install = f"apt-get install {_PACKAGES[name]}"
+    found = await _version([*name.split(), "version"])
+    if found is None:
+        return Finding(check=name, verdict=Verdict.MISSING, found="not installed", hint=install)
+    version = read_version(found)
+    if version < oldest:
+        wanted = ".".join(map(str, oldest))
+        return Finding(check=name, verdict=Verdict.MISSING, found=f"{found}, older than {wanted}", hint=install)
+    return Finding(check=name, verdict=Verdict.OK, found=found)
+
+
+async def _program(name: str, purpose: str, *, package: str = "") -> Finding:
+    if shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is None:
+        return Finding(
+            check=name,
+            verdict=Verdict.WARNING,
+            found=f"not installed; {purpose}",
+            hint=f"apt-get install {package or name}",
+        )
+    return Finding(check=name, verdict=Verdict.OK, found="installed")
+
+
+async def _version(argv: list[str]) -> str | None:
+    try:
+        return (await capture(argv, timeout=20)).stdout.strip().splitlines()[0]
+    except (CommandFailed, IndexError):
+        return None
+
+
+def read_version(text: str) -> tuple[int, int]:
+    """The first `MAJOR.MINOR` in `text`; (0, 0) if there is none."""
+    match = re.search(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+async def _engine() -> list[Finding]:
+    try:
+        engine = await DockerEngine.connect()
+        try:
+            info = await engine.info()
+        finally:
+            await engine.close()
+    except EngineError as error:
+        hint = error.hint or "systemctl start docker; or apt-get install docker.io"
+        return [Finding(check="Docker Engine", verdict=Verdict.MISSING, found=error.message, hint=hint)]
+    answers = f"{info.version}, API {info.api_version}, storage {info.storage_driver}, {info.operating_system}"
+    return [Finding(check="Docker Engine", verdict=Verdict.OK, found=answers), _memory(info), _disk(info)]
+
+
+def _memory(info: EngineInfo) -> Finding:
+    found = f"{info.memory >> 20} MiB, {info.cpus} cores"
+    if info.memory < NEEDED_MEMORY:
+        return Finding(
+            check="memory",
+            verdict=Verdict.WARNING,
+            found=f"{found}; dom0 and an image build want {NEEDED_MEMORY >> 20} MiB",
+            hint="add memory or swap",
+        )
+    return Finding(check="memory", verdict=Verdict.OK, found=found)
+
+
+def _disk(info: EngineInfo) -> Finding:
+    root = Path(info.root_dir)
+    try:
+        free = shutil.disk_usage(root).free
+    except OSError as error:
+        return Finding(check="disk", verdict=Verdict.WARNING, found=f"{root}: {error.strerror}", hint="ask as root")
+    found = f"{root}: {free >> 20} MiB free"
+    if free < NEEDED_DISK:
+        return Finding(
+            check="disk",
+            verdict=Verdict.WARNING,
+            found=f"{found}; building wants {NEEDED_DISK >> 20} MiB",
+            hint="docker system df; docker image prune",
+        )
+    return Finding(check="disk", verdict=Verdict.OK, found=found)
+
+
+def _cgroups() -> Finding:
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        controllers = (root / "cgroup.controllers").read_text().split()
+        version, absent = "2", {"memory", "cpu", "pids"} - set(controllers)
+    else:
+        version, absent = "1", {name for name in ("memory", "cpu", "pids") if not (root / name).is_dir()}
+    if absent:
+        return Finding(
+            check="cgroups",
+            verdict=Verdict.WARNING,
+            found=f"version {version} without {', '.join(sorted(absent))}: those limits do not hold",
+            hint="boot with cgroup_enable=memory, or mount the cgroup file system",
+        )
+    return Finding(check="cgroups", verdict=Verdict.OK, found=f"version {version}")
+
+
+def _ssh_port() -> Finding:
+    """Taken by sshd of this dom0, or by something else? Only the second is a finding, and only a login shows which."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", SSH_PORT))
+        except OSError as error:
+            if (run_directory() / "dom0.sock").exists():
+                return Finding(check="ssh port", verdict=Verdict.OK, found=f"{SSH_PORT} in use, dom0 runs")
+            return Finding(
+                check="ssh port",
+                verdict=Verdict.WARNING,
+                found=f"{SSH_PORT}: {error.strerror}",
+                hint=f"see who has it: ss -ltnp sport = :{SSH_PORT}; or choose another x-dom0.ssh.port",
+            )
+    return Finding(check="ssh port", verdict=Verdict.OK, found=f"{SSH_PORT} is free")
+
+
+def _clock() -> Finding:
+    """A clock before the day this program was installed is wrong: certificates and package lists will be refused."""
+    installed = Path(__file__).stat().st_mtime
+    now = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    if time.time() < installed:
+        return Finding(
+            check="clock", verdict=Verdict.WARNING, found=f"{now} is before this program was installed", hint="set it"
+        )
+    return Finding(check="clock", verdict=Verdict.OK, found=now)
+
+
+def _agent() -> Finding:
+    if (run_directory() / "dom0.sock").exists():
+        return Finding(check="dom0", verdict=Verdict.OK, found="runs here: dom0 status")
+    return Finding(check="dom0", verdict=Verdict.OK, found="does not run here: dom0 up")

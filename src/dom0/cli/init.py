@@ -1,0 +1,69 @@
+"""`dom0 init`: a new project, copied from an example."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import click
+
+from dom0.cli import options, terminal
+from dom0.errors import ProjectError, UsageError
+
+DEFAULT_EXAMPLE = "hello"
+_NAME_LINE = re.compile(r"^name: \S+", re.MULTILINE)
+
+
+@click.command(name="init")
+@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=".")
+@click.option("--example", metavar="NAME", default=DEFAULT_EXAMPLE, help="hello (the default) or mybox.")
+def command(directory: Path, example: str) -> None:
+    """Make a small commented project in DIR that runs as it is.
+
+    DIR is the current directory if left out. It must be empty or not there yet. The project gets its name.
+
+    $ dom0 init mybox && dom0 up mybox
+    $ dom0 init --example mybox bigger
+    """
+    source = find_example(example)
+    project = project_name(directory.resolve().name)
+    _refuse_used(directory)
+    shutil.copytree(source, directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    compose = directory / "compose.yaml"
+    compose.write_text(_NAME_LINE.sub(f"name: {project}", compose.read_text(), count=1))
+    if not options.quiet():
+        terminal.say(f"{directory}: project {project}, like the example {example}")
+        terminal.say(f"next: dom0 up{'' if str(directory) == '.' else f' {directory}'}")
+
+
+def find_example(name: str) -> Path:
+    """The directory of an example. Raises UsageError."""
+    examples = {path.name: path for path in examples_directory().iterdir() if path.is_dir()}
+    if name not in examples:
+        raise UsageError(f"--example {name}: there is none", hint=f"there are: {', '.join(sorted(examples))}")
+    return examples[name]
+
+
+def examples_directory() -> Path:
+    """In an installed package they are its data, in a checkout they lie beside `src`."""
+    package = Path(__file__).parents[1]
+    installed = package / "data" / "examples"
+    return installed if installed.is_dir() else package.parents[1] / "examples"
+
+
+def project_name(directory: str) -> str:
+    """A directory's name as Compose makes a project's name of it: lower case, letters, digits, `-` and `_`."""
+    name = re.sub(r"[^a-z0-9_-]", "", directory.lower()).lstrip("_-")
+    if not name:
+        raise UsageError(
+            f"{directory or '/'}: no project name can be made of it", hint="name a directory with letters or digits"
+        )
+    return name
+
+
+def _refuse_used(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise ProjectError(f"{directory}: is no directory", hint="name another one: dom0 init DIR")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ProjectError(f"{directory}: is not empty", hint="nothing is overwritten; name another one: dom0 init DIR")
