@@ -1,8 +1,32 @@
-"""What Compose has no word for: the shapes under `x-dom0`, at the top level and in a service. No I/O."""
+"""What Compose has no word for: the shapes under `x-dom0`, at the top level and in a service. No I/O.
+
+Docker Compose lets the upper file's `x-dom0` replace the lower one's whole; `merge` joins them the way Compose joins
+everything else. docs/reference/x-dom0.md describes every key.
+"""
 
 from __future__ import annotations
 
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import msgspec
+
+from dom0.compose.durations import seconds
+from dom0.compose.places import Path, Refusal
+from dom0.compose.values import Override, Reset
+
+KEY = "x-dom0"
+
+_HOSTNAME = re.compile(r"(?=.{1,64}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+_SSH_KEY = re.compile(
+    r"(?:\S.* )?(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)"
+    r"|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com) [A-Za-z0-9+/]{32,}={0,2}(?: .*)?"
+)
+_REPLACED = {"command"}  # lists that are one value, as `command` of a service is for Compose
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -41,3 +65,81 @@ class Machine(_Part, frozen=True, kw_only=True):
 
 class ServiceMachine(_Part, frozen=True, kw_only=True):
     health_gate: bool = True
+
+
+def merge(lower: Any, upper: Any, key: str = "") -> Any:
+    """Mappings key by key, lists one after the other without doubles, else the upper value if it says something.
+
+    `!reset` takes the key away, `!override` replaces it.
+    """
+    if isinstance(upper, Override):
+        return merge(None, upper.value)
+    if isinstance(upper, dict):
+        merged = dict(lower) if isinstance(lower, dict) else {}
+        for name, value in upper.items():
+            merged[str(name)] = merge(merged.get(str(name)), value, str(name))
+        return {name: value for name, value in merged.items() if value is not Reset}
+    if isinstance(upper, list) and isinstance(lower, list) and key not in _REPLACED:
+        return lower + [entry for entry in upper if entry not in lower]
+    return lower if upper is None else upper
+
+
+def with_empty_sections(section: Any) -> Any:
+    """`ssh:` with nothing behind it means the same as `ssh: {}`, as `volumes: {data:}` does for Compose."""
+    if not isinstance(section, dict):
+        return {} if section is None else section
+    sections = {"ssh", "home", "dev", "rollout"}
+    return {name: {} if value is None and name in sections else value for name, value in section.items()}
+
+
+def refusals(machine: Machine) -> Iterator[Refusal]:
+    """Values that have the right type and make no sense."""
+    if machine.hostname and not _HOSTNAME.fullmatch(machine.hostname):
+        yield _refusal("hostname", f"{machine.hostname!r} is no host name", "letters, digits and -, at most 64")
+    if machine.ssh:
+        yield from _ssh(machine.ssh)
+    if machine.home:
+        yield from _home(machine.home)
+    if machine.rollout:
+        yield from _rollout(machine.rollout)
+
+
+def _ssh(ssh: Ssh) -> Iterator[Refusal]:
+    if not 1 <= ssh.port <= 65535:
+        yield _refusal("ssh.port", f"{ssh.port} is no port", "1 to 65535, 2222 unless you say otherwise")
+    if not _USER.fullmatch(ssh.user) or ssh.user == "root":
+        yield _refusal("ssh.user", f"{ssh.user!r} cannot be the user", "a small letter, then letters, digits, - or _")
+    if not 1 <= ssh.uid < 2**31:
+        yield _refusal("ssh.uid", f"{ssh.uid} cannot be the user's number", "1000 unless you say otherwise")
+    for number, key in enumerate(ssh.authorized_keys):
+        if not _SSH_KEY.fullmatch(key):
+            hint = "one line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… you@there"
+            yield _refusal(f"ssh.authorized_keys.{number}", "this is no SSH public key", hint)
+
+
+def _home(home: Home) -> Iterator[Refusal]:
+    if not _VOLUME.fullmatch(home.volume):
+        yield _refusal("home.volume", f"{home.volume!r} is no volume name", "letters, digits, _ . and -")
+    if home.path and (posixpath.normpath(home.path) != home.path or not re.match(r"/[^/\s:]", home.path)):
+        yield _refusal("home.path", f"{home.path!r} is no directory", "an absolute path such as /home/dom0")
+
+
+def _rollout(rollout: RolloutTimes) -> Iterator[Refusal]:
+    times = {}
+    for name in ("timeout", "monitor"):
+        text = getattr(rollout, name)
+        try:
+            times[name] = seconds(text)
+        except ValueError:
+            yield _refusal(f"rollout.{name}", f"{text!r} is no duration", "such as 90s, 5m or 1m30s")
+    if len(times) < 2:
+        return
+    if times["timeout"] <= 0:
+        yield _refusal("rollout.timeout", "a rollout needs some time", "5m unless you say otherwise")
+    elif not 0 <= times["monitor"] <= times["timeout"]:
+        yield _refusal("rollout.monitor", "has to be between 0s and the timeout", "5s unless you say otherwise")
+
+
+def _refusal(dotted: str, what: str, hint: str) -> Refusal:
+    path: Path = (KEY, *dotted.split("."))
+    return Refusal(path, what, hint)

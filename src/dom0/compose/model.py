@@ -11,11 +11,12 @@ Source: compose-go 2.4.8 `types/types.go`, which is what Debian's Compose 2.26.1
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
+from dom0.compose.durations import nanoseconds as nanoseconds
+from dom0.compose.durations import seconds as seconds
 from dom0.compose.machine import Machine, ServiceMachine
 
 
@@ -407,25 +408,3 @@ class Project(_Part, frozen=True, kw_only=True):
 def canonical(value: msgspec.Struct | dict[str, Any]) -> bytes:
     """The one JSON of a value: keys sorted, defaults left out."""
     return msgspec.json.encode(value, order="sorted")
-
-
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-
-
-def nanoseconds(duration: str) -> int:
-    """A duration as Compose prints it: `1m30s`, `500ms`, `0s`. ValueError: it is none.
-
-    Source: Go's `time.ParseDuration`.
-    """
-    if duration in ("", "0", "0s"):
-        return 0
-    sign, text = (-1, duration[1:]) if duration.startswith("-") else (1, duration)
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{duration!r} is no duration")
-    return sign * sum(round(float(number) * _NANOSECONDS[unit]) for number, unit in parts)
-
-
-def seconds(duration: str) -> float:
-    return nanoseconds(duration) / 1e9

@@ -24,13 +24,8 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 100_000  # with every alias written out
 
-_TAGS = (
-    None,
-    "!",
-    "!reset",
-    "!override",
-    *(f"tag:yaml.org,2002:{t}" for t in "str int float bool null map seq".split()),
-)
+_CORE = ("str", "int", "float", "bool", "null", "map", "seq")
+_TAGS = (None, "!", "!reset", "!override", *(f"tag:yaml.org,2002:{name}" for name in _CORE))
 _TOO_LARGE = re.compile(r"[-+]?[0-9_]{19,}(\.[0-9]*)?$", re.ASCII)
 _NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", re.ASCII)
 _EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?([0-9]+)$", re.ASCII)
