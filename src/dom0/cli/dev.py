@@ -18,6 +18,7 @@ from dom0.plan import labels
 from dom0.run import become
 
 HOME_CONTAINER = "home-volume"
+DEV = "dev"  # plan.desired.Role.DEV, which would load half of plan/
 _DEFAULT_IMAGE = "\0"  # stands for a leading `--`: no argument can hold a NUL
 
 
@@ -112,8 +113,20 @@ def choose_image(arguments: Sequence[str], home: Home | None) -> tuple[str, tupl
 def docker_run(
     image: str, arguments: Sequence[str], home: Home | None, caller: Caller, given: Sequence[str]
 ) -> list[str]:
-    """The command; what the caller gave comes last, so that it wins."""
-    argv = ["docker", "run", "--rm", "--interactive", "--label", f"{labels.ROLE}=dev"]
+    """The command; what the caller gave comes last, so that it wins.
+
+    The empty label hides the one that a dom0 image carries: the agent would take the container for its own.
+    """
+    argv = [
+        "docker",
+        "run",
+        "--rm",
+        "--interactive",
+        "--label",
+        f"{labels.ROLE}={DEV}",
+        "--label",
+        f"{labels.PROJECT}=",
+    ]
     if caller.terminal:
         argv.append("--tty")
     argv += [word for name in caller.environment for word in ("--env", name)]

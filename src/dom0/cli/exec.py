@@ -7,11 +7,10 @@ import sys
 import click
 
 from dom0.cli import completion, engine_client
+from dom0.cli.containers import ROOT
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
 from dom0.run import become
-
-ROOT = "dom0"  # name of the root container, by its run contract
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})

@@ -1,0 +1,38 @@
+"""Which containers are meant by the names of services. Asks the Engine, decides by labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dom0.errors import UsageError
+from dom0.plan import labels
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import ContainerSummary
+
+ROOT = "dom0"  # name of the root container, by its run contract; stands for it among services
+
+
+async def find_containers(
+    engine: Engine, services: Sequence[str], *, missing_is_error: bool = True
+) -> list[ContainerSummary]:
+    """The containers of `services`, of all services of the machine if none is named. Raises UsageError."""
+    ours = await engine.containers(labels=[labels.PROJECT])
+    by_service: dict[str, list[ContainerSummary]] = {}
+    for container in sorted(ours, key=lambda one: (one.labels.get(labels.SERVICE, ""), one.name)):
+        by_service.setdefault(_service(container), []).append(container)
+    unknown = [service for service in services if service not in by_service]
+    if unknown and missing_is_error:
+        there = ", ".join(sorted(filter(None, by_service))) or "none"
+        raise UsageError(f"{unknown[0]}: has no container here", hint=f"services that have: {there}")
+    names = services or [name for name in by_service if name not in ("", ROOT)]
+    return [container for name in names for container in by_service.get(name, ())]
+
+
+def _service(container: ContainerSummary) -> str:
+    """The service of a container, `dom0` for the root container, empty for what only has labels of our image."""
+    if container.labels.get(labels.ROLE) == "root" and container.name == ROOT:
+        return ROOT
+    return container.labels.get(labels.SERVICE, "")

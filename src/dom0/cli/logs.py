@@ -1,0 +1,192 @@
+"""`dom0 logs`: what the containers of services print, in order of time, and as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import click
+
+from dom0.cli import completion, terminal
+from dom0.cli.containers import ROOT, find_containers
+from dom0.errors import NotFound
+from dom0.plan import labels
+
+if TYPE_CHECKING:
+    from dom0.engine.docker import DockerEngine
+    from dom0.engine.values import ContainerSummary
+
+LONGEST_LINE = 1 << 20  # bytes; longer ones are shown in parts
+_COLOURS = cycle(("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green"))
+
+
+def _read_tail(ctx: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number nor all")
+    return int(value)
+
+
+@click.command(name="logs")
+@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes, also from containers that come later.")
+@click.option(
+    "-n",
+    "--tail",
+    metavar="LINES",
+    default="all",
+    callback=_read_tail,
+    help="So much of each one's past; default: all.",
+)
+@click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line.")
+@click.option("--no-log-prefix", is_flag=True, help="Do not say which container a line is from.")
+@click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completion.services)
+def command(follow: bool, tail: int | None, timestamps: bool, no_log_prefix: bool, services: tuple[str, ...]) -> None:
+    """Show what services print, all of their containers together; without SERVICE those of all services.
+
+    `dom0` is the root container itself.
+
+    $ dom0 logs -f --tail 20 redis
+    $ dom0 logs dom0
+    """
+    printer = Printer(timestamps=timestamps, prefix=not no_log_prefix)
+    asyncio.run(_show(services, printer, follow=follow, tail=tail))
+
+
+async def _show(services: Sequence[str], printer: Printer, *, follow: bool, tail: int | None) -> None:
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        containers = await find_containers(engine, services)
+        printer.measure(containers)
+        if follow:
+            await _follow(engine, containers, services, printer, tail)
+        else:
+            await _merge(engine, containers, printer, tail)
+    finally:
+        await engine.close()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Line:
+    time: bytes  # RFC 3339 with nanoseconds, as the Engine writes it: sorts as text
+    text: bytes
+
+
+class Printer:
+    """Writes lines with their container's name before them, each name in its colour."""
+
+    def __init__(self, *, timestamps: bool, prefix: bool) -> None:
+        self._timestamps = timestamps
+        self._prefix = prefix
+        self._width = 0
+        self._prefixes: dict[str, str] = {}
+
+    def measure(self, containers: Sequence[ContainerSummary]) -> None:
+        self._width = max((len(_title(container)) for container in containers), default=0)
+
+    def print(self, container: ContainerSummary, line: Line) -> None:
+        time = line.time + b" " if self._timestamps else b""
+        click.echo(self._head(container), nl=False)
+        click.echo(time + line.text)  # as the program wrote it, colours too: docker does the same
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def _head(self, container: ContainerSummary) -> str:
+        if not self._prefix:
+            return ""
+        title = _title(container)
+        if title not in self._prefixes:
+            self._prefixes[title] = click.style(f"{title:{self._width}}  | ", fg=next(_COLOURS))
+        return self._prefixes[title]
+
+
+def _title(container: ContainerSummary) -> str:
+    service, number = container.labels.get(labels.SERVICE, ROOT), container.labels.get(labels.NUMBER)
+    return terminal.printable(f"{service}-{number}" if number else service)
+
+
+async def _merge(
+    engine: DockerEngine, containers: Sequence[ContainerSummary], printer: Printer, tail: int | None
+) -> None:
+    """Print the past of all containers, the oldest line first; one line of each is held in memory."""
+    sources = [(container, _lines(engine, container, tail=tail, follow=False)) for container in containers]
+    heads = {index: await anext(lines, None) for index, (_, lines) in enumerate(sources)}
+    while present := [(head, index) for index, head in heads.items() if head is not None]:
+        head, index = min(present)
+        container, lines = sources[index]
+        printer.print(container, head)
+        heads[index] = await anext(lines, None)
+    printer.flush()
+
+
+async def _follow(
+    engine: DockerEngine,
+    containers: Sequence[ContainerSummary],
+    services: Sequence[str],
+    printer: Printer,
+    tail: int | None,
+) -> None:
+    """Print what comes until interrupted. A container that starts, again or anew, is followed from its start on."""
+    async with asyncio.TaskGroup() as tasks:
+        running = {
+            container.id: tasks.create_task(_print_all(engine, container, printer, None, tail=tail))
+            for container in containers
+        }
+        wanted = {"type": ["container"], "event": ["start"], "label": [labels.PROJECT]}
+        async for event in engine.events(filters=wanted):
+            for container in await find_containers(engine, services, missing_is_error=False):
+                if container.id == event.id:
+                    before = running.get(event.id)
+                    task = _print_all(engine, container, printer, before, since=event.time)
+                    running[event.id] = tasks.create_task(task)
+
+
+async def _print_all(
+    engine: DockerEngine,
+    container: ContainerSummary,
+    printer: Printer,
+    before: asyncio.Task[None] | None,
+    *,
+    tail: int | None = None,
+    since: float = 0.0,
+) -> None:
+    if before is not None:
+        await before
+    try:
+        async for line in _lines(engine, container, tail=tail, since=since, follow=True):
+            printer.print(container, line)
+            printer.flush()
+    except NotFound:
+        return  # it was removed meanwhile
+
+
+async def _lines(
+    engine: DockerEngine,
+    container: ContainerSummary,
+    *,
+    tail: int | None = None,
+    since: float = 0.0,
+    follow: bool,
+) -> AsyncIterator[Line]:
+    rest = b""
+    async for piece in engine.follow_logs(container.id, tail=tail, since=since, follow=follow):
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield _parse(line)
+        if len(rest) > LONGEST_LINE:
+            yield _parse(rest)
+            rest = b""
+    if rest:
+        yield _parse(rest)
+
+
+def _parse(line: bytes) -> Line:
+    time, _, text = line.partition(b" ")
+    return Line(time, text)

@@ -1,0 +1,128 @@
+"""`dom0 tree`: who started whom, from which image. From the labels of the Engine's containers alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import click
+import msgspec
+
+from dom0.cli import terminal
+from dom0.cli.containers import ROOT
+from dom0.engine.docker import DockerEngine
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Container
+from dom0.errors import NotFound
+from dom0.plan import labels
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A container. `started_by` says what made it: the name of its parent, or `a person`."""
+
+    name: str
+    role: str  # root, service, sshd, home, dev, …
+    service: str
+    image: str  # as written
+    image_id: str
+    state: str
+    generation: int  # of dom0 that created it, 0 if none did
+    started_by: str
+    children: tuple[Node, ...] = ()
+
+
+@click.command(name="tree")
+@click.option("--json", "as_json", is_flag=True, help="A list of nodes, each with its children.")
+@click.option("--no-trunc", is_flag=True, help="Show whole image IDs.")
+def command(as_json: bool, no_trunc: bool) -> None:
+    """Show who started whom, and from which image digest.
+
+    $ dom0 tree
+    $ dom0 tree --json | jq '.[].children[].image_id'
+    """
+    nodes = arrange(asyncio.run(_look()))
+    if as_json:
+        terminal.say_json(nodes)
+    else:
+        for line in draw(nodes, whole_ids=no_trunc):
+            terminal.say(line)
+
+
+async def _look() -> list[Container]:
+    engine = await DockerEngine.connect()
+    try:
+        return await _inspect_all(engine)
+    finally:
+        await engine.close()
+
+
+async def _inspect_all(engine: Engine) -> list[Container]:
+    listed = await engine.containers(labels=[labels.ROLE])
+    found = await asyncio.gather(*(_inspect(engine, container.id) for container in listed))
+    return [container for container in found if container is not None]
+
+
+async def _inspect(engine: Engine, container_id: str) -> Container | None:
+    try:
+        return await engine.container(container_id)
+    except NotFound:
+        return None  # removed since it was listed
+
+
+def arrange(containers: Sequence[Container]) -> list[Node]:
+    """The roots: dom0 with what it made below it, then what persons started. Pure."""
+    roots = [container for container in containers if _is_root(container)]
+    made = [container for container in containers if not _is_root(container) and _project(container)]
+    others = [container for container in containers if not _is_root(container) and not _project(container)]
+    nodes = []
+    for root in roots:
+        below = [one for one in made if _project(one) == _project(root)]
+        nodes.append(_node(root, "a person", [_node(one, root.name, ()) for one in sorted(below, key=_order)]))
+    projects = {_project(root) for root in roots}
+    orphans = [
+        _node(one, "a dom0 that is gone", ()) for one in sorted(made, key=_order) if _project(one) not in projects
+    ]
+    return nodes + orphans + [_node(one, "a person", ()) for one in sorted(others, key=_order)]
+
+
+def _is_root(container: Container) -> bool:
+    return container.labels.get(labels.ROLE) == "root" and container.name == ROOT
+
+
+def _project(container: Container) -> str:
+    return container.labels.get(labels.PROJECT, "")
+
+
+def _order(container: Container) -> tuple[bool, str, str]:
+    """The machine's own first, then services."""
+    return container.labels.get(labels.ROLE) == "service", container.labels.get(labels.SERVICE, ""), container.name
+
+
+def _node(container: Container, started_by: str, children: Sequence[Node]) -> Node:
+    generation = container.labels.get(labels.GENERATION, "")
+    return Node(
+        name=container.name,
+        role=container.labels[labels.ROLE],
+        service=container.labels.get(labels.SERVICE, ""),
+        image=container.image,
+        image_id=container.image_id,
+        state=container.state,
+        generation=int(generation) if generation.isdecimal() else 0,
+        started_by=started_by,
+        children=tuple(children),
+    )
+
+
+def draw(nodes: Sequence[Node], *, whole_ids: bool) -> Iterator[str]:
+    """The tree as lines. Pure."""
+    for node in nodes:
+        yield f"{_line(node, whole_ids=whole_ids)}, started by {node.started_by}"
+        for index, child in enumerate(node.children):
+            branch = "└── " if index == len(node.children) - 1 else "├── "
+            yield branch + _line(child, whole_ids=whole_ids)
+
+
+def _line(node: Node, *, whole_ids: bool) -> str:
+    identifier = node.image_id if whole_ids else terminal.short_id(node.image_id)
+    generation = f", generation {node.generation}" if node.generation else ""
+    return f"{node.name}  {node.image} {identifier}  {node.role}, {node.state}{generation}"
