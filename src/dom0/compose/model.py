@@ -3,7 +3,7 @@
 Only shapes live here: no parsing of files, no defaults of Compose's own, no I/O. The loader converts each section of
 the printed YAML with `msgspec.convert(section, type, strict=False)` (Compose prints byte sizes as quoted numbers); it
 has taken out every `x-*` key but `x-dom0` and undone the doubled `$` before. Durations stay as Compose spells them
-(`1m30s`), `seconds` reads them.
+(`1m30s`), `durations` reads them.
 
 Every field has a default that is omitted from the canonical JSON: a field that is added later changes no hash.
 Source: compose-go 2.4.8 `types/types.go`, which is what Debian's Compose 2.26.1 is built with.
@@ -322,7 +322,6 @@ class Service(_Part, frozen=True, kw_only=True):
     user: str = ""
     userns_mode: str = ""
     uts: str = ""
-    volume_driver: str = ""
     volumes: tuple[ServiceVolume, ...] = ()
     volumes_from: tuple[str, ...] = ()
     working_dir: str = ""

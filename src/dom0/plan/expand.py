@@ -6,7 +6,8 @@ reference as written; the agent creates from the pinned `image_id`.
 
 from __future__ import annotations
 
-from dom0.compose.model import Project, seconds
+from dom0.compose.durations import seconds
+from dom0.compose.model import Project
 from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout
 from dom0.plan.facts import Facts

@@ -76,13 +76,14 @@ def _device_requests(reserved: Sequence[DeviceRequest], gpus: Sequence[DeviceReq
 
 
 def _device_request(device: DeviceRequest, capabilities: Sequence[str]) -> dict[str, Any]:
-    return {
+    request: dict[str, Any] = {
         "Driver": device.driver,
         "Count": device.count,
         "DeviceIDs": list(device.device_ids),
         "Capabilities": [list(dict.fromkeys(capabilities))],
-        "Options": dict(device.options),
+        "Options": device.options,
     }
+    return {key: value for key, value in request.items() if value}
 
 
 def _blkio(blkio: BlkioConfig) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dom0.compose.model import HealthCheck, Project, Service, nanoseconds, seconds
+from dom0.compose.durations import nanoseconds, seconds
+from dom0.compose.model import HealthCheck, Project, Service
 from dom0.engine.resources import updatable
 from dom0.engine.values import Image
 from dom0.errors import ProjectError
@@ -173,13 +174,10 @@ def _host_config(project: Project, name: str, number: int, mounts: Mounts) -> di
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
         "ShmSize": service.shm_size,
         "Sysctls": service.sysctls,
-        "PortBindings": port_bindings(service),
-        "VolumeDriver": service.volume_driver,
         "VolumesFrom": [_volumes_source(entry) for entry in service.volumes_from],
         "Dns": list(service.dns),
         "DnsSearch": list(service.dns_search),
         "DnsOptions": list(service.dns_opt),
-        "ExtraHosts": [host.replace("=", ":", 1) for host in service.extra_hosts],
         "SecurityOpt": security,
         "StorageOpt": service.storage_opt,
         "Privileged": service.privileged,
@@ -190,6 +188,8 @@ def _host_config(project: Project, name: str, number: int, mounts: Mounts) -> di
         "OomScoreAdj": service.oom_score_adj,
     }
     config = {key: value for key, value in config.items() if value} | host_resources(service)
+    config["PortBindings"] = port_bindings(service)
+    config["ExtraHosts"] = [host.replace("=", ":", 1) for host in service.extra_hosts]
     if service.init is not None:
         config["Init"] = service.init
     if service.logging is not None:

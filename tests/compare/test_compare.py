@@ -1,0 +1,233 @@
+"""What dom0 makes of a Compose file, field by field against what `docker compose up` makes of the same file.
+
+Every file in `cases/created` is created twice on a real Engine under the same name, first by Compose, then by us, and
+`docker inspect` of both has to be equal; those in `cases/started` are started too. What may differ stands in
+`DIFFERENCES`, with its reason. `cases/files` is copied beside each Compose file.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from dom0.agent.apply import Applier
+from dom0.compose.model import Project
+from dom0.engine.docker import DockerEngine
+from dom0.plan import labels
+from dom0.plan.desired import Slot
+from dom0.plan.expand import expand
+from dom0.plan.facts import Facts, images_needed
+from dom0.plan.mounts import file_uses
+from dom0.plan.steps import CreateContainer, CreateNetwork, CreateVolume, StartContainer
+from dom0.testing import api
+from dom0.testing.hosts import Host
+
+NAME = "cmp"
+CASES = Path(__file__).parent / "cases"
+ENVIRONMENT = {"FROM_ENVIRONMENT": "it came\nfrom outside\n"}
+
+# Where the two may differ: a regular expression on the field's path, and why. A path reads
+# `containers.NAME.HostConfig.Binds[0]`. `@` at the end: the values may differ, but both sides must have one.
+DIFFERENCES: tuple[tuple[str, str], ...] = (
+    (r"(containers|networks|volumes)\..*\.(Created|CreatedAt)", "another moment"),
+    (r"containers\..*\.State\.(StartedAt|FinishedAt|Pid|Health\..*)", "another moment, another process"),
+    (r"containers\..*\.(ResolvConfPath|HostnamePath|HostsPath|LogPath)", "paths below the container's own ID"),
+    (r"containers\..*\.GraphDriver\.Data\..*", "layers are named by random IDs"),
+    (r"containers\..*\.NetworkSettings\.(SandboxID|SandboxKey)", "random IDs"),
+    (r"containers\..*\.NetworkSettings\.(EndpointID|MacAddress|IPAddress)", "of the moment's default bridge endpoint"),
+    (r"containers\..*\.Networks\..*\.(NetworkID|EndpointID)", "random IDs"),
+    (r"networks\..*\.(Id|EndpointID)", "random IDs"),
+    (r"containers\..*\.Config\.Image", "we create from the pinned image ID, Compose from the name"),
+    (r"containers\..*\.Labels\.dom0\..*", "our own labels"),
+    (r"(networks|volumes)\..*\.Labels\.dom0\..*", "our own labels"),
+    (r"networks\.(?!.*fixed).*\.IPAM\.Config\[0\]\.(Gateway|Subnet)", "the Engine chooses, where the case fixes none"),
+    (
+        r"containers\..*\.Networks\..*\.(IPAddress|IPv6Gateway)",
+        "Compose repeats the asked addresses in fields that are the Engine's to fill in (one of them the wrong one)",
+    ),
+    (r"containers\..*\.NetworkSettings\.Ports\..*\.HostPort", "the Engine chooses from the published range"),
+    (
+        r"containers\.cmp-(network|processes|memory|volumes|volumes-read-only)-1\..*config-hash",
+        "Compose hashes the parent's container ID into it, so its own `config --hash` says something else, too",
+    ),
+    (r"containers\.cmp-environment-1\..*config-hash", "Compose's `config --hash` forgets an env_file, `up` does not"),
+    (r"containers\.cmp-volumes-read-only-.*", "Compose 2.26 drops the `:ro` of volumes_from; we keep it"),
+    (r"containers\.cmp-gpus-.*\.DeviceRequests.*", "Compose 2.26 reads `gpus` and forgets it; later ones do as we do"),
+    (r"containers\.cmp-options-.*\.DeviceRequests.*\.Options.*", "Compose 2.26 forgets `options`, too"),
+)
+
+
+def cases(directory: str) -> list[Any]:
+    return [pytest.param(path, id=path.stem) for path in sorted((CASES / directory).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("case", cases("created"))
+async def test_what_is_created_equals_what_compose_creates(case: Path, engine_host: Host, tmp_path: Path) -> None:
+    await compare(case, engine_host, tmp_path, start=False)
+
+
+@pytest.mark.parametrize("case", cases("started"))
+async def test_what_is_started_equals_what_compose_starts(case: Path, engine_host: Host, tmp_path: Path) -> None:
+    await compare(case, engine_host, tmp_path, start=True)
+
+
+async def compare(case: Path, host: Host, directory: Path, *, start: bool) -> None:
+    shutil.copytree(CASES / "files", directory, dirs_exist_ok=True)
+    shutil.copy(case, directory / "compose.yaml")
+    project = load(host, directory)
+    compose(host, directory, "up", "--detach", *(() if start else ("--no-start",)), "--quiet-pull")
+    theirs = inspect(host, project)
+    compose(host, directory, "down", "--volumes", "--timeout", "0")
+    await create(host, project, start=start)
+    ours = inspect(host, project)
+    assert theirs["containers"], "the case compares nothing"
+    found = differences(theirs, ours)
+    assert not found, "\n".join(found)
+
+
+def load(host: Host, directory: Path) -> Project:
+    """The resolved project, as Compose prints it."""
+    tree = yaml.safe_load(compose(host, directory, "config"))
+    hashes = compose(host, directory, "config", "--hash", "*").split()
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    sections = msgspec.convert(_cleaned(tree), Project, strict=False)
+    return msgspec.structs.replace(
+        sections,
+        compose_hashes=dict(zip(hashes[::2], hashes[1::2], strict=True)),
+        compose_version="2.26.1",
+        working_dir=str(directory),
+        config_files=(str(directory / "compose.yaml"),),
+        environment=ENVIRONMENT,
+        contents={str(path.relative_to(directory)): path.read_text() for path in files},
+    )
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cleaned(item) for key, item in value.items() if not key.startswith("x-")}
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    return value.replace("$$", "$") if isinstance(value, str) else value
+
+
+def compose(host: Host, directory: Path, *arguments: str) -> str:
+    argv = ["docker", "compose", "--project-name", NAME, "--project-directory", str(directory), *arguments]
+    return host.run(argv, cwd=directory, env=ENVIRONMENT).stdout
+
+
+async def create(host: Host, project: Project, *, start: bool) -> None:
+    engine = await DockerEngine.connect(host.docker_host)
+    try:
+        images = {need.ref: await engine.image(need.ref) for need in images_needed(project)}
+        desired = expand(project, Facts(images=images))
+        applier = Applier(engine, generation=1, all_endpoints=True)
+        for network in desired.networks:
+            await applier.apply(CreateNetwork(lock="", reason="", spec=network))
+        for volume in desired.volumes:
+            await applier.apply(CreateVolume(lock="", reason="", spec=volume))
+        for slot in parents_first(desired.slots):
+            parents = {name: (await engine.container(f"{NAME}-{name}-1")).id for name in slot.parents}
+            step = CreateContainer(lock="", reason="", slot=slot, name=slot.name, parents=parents)
+            (container_id,) = await applier.apply(step)
+            if start:
+                await applier.apply(StartContainer(lock="", reason="", slot=slot, container_id=container_id))
+            container = await engine.container(container_id)
+            assert container.ports == slot.ports, slot.key
+            assert container.resources.items() <= slot.resources.items(), slot.key  # the kernel may lack one
+    finally:
+        await engine.close()
+
+
+def parents_first(slots: tuple[Slot, ...]) -> list[Slot]:
+    """Those that share nothing of another one first; the cases have no longer chains."""
+    return sorted(slots, key=lambda slot: bool(slot.parents))
+
+
+def inspect(host: Host, project: Project) -> dict[str, Any]:
+    """Everything of the project that the Engine knows, with names instead of IDs."""
+    wanted = f'{{"label": ["{labels.COMPOSE_PROJECT}={NAME}"]}}'
+    rows = api.request(host.socket, "GET", "/containers/json", all="1", filters=wanted)
+    containers = [api.request(host.socket, "GET", f"/containers/{row['Id']}/json") for row in rows]
+    networks = [
+        api.request(host.socket, "GET", f"/networks/{row['Id']}")
+        for row in api.request(host.socket, "GET", "/networks", filters=wanted)
+    ]
+    volumes = api.request(host.socket, "GET", "/volumes", filters=wanted)["Volumes"] or []
+    names = [container["Name"].lstrip("/") for container in containers]
+    found = {
+        "containers": {container["Name"].lstrip("/"): container for container in containers},
+        "networks": {network["Name"]: network for network in networks},
+        "volumes": {volume["Name"]: volume for volume in volumes},
+        "files": {name: inline_files(host, project, name) for name in names},
+    }
+    ids = {container["Id"]: name for name, container in found["containers"].items()}
+    answer: dict[str, Any] = normalised(found, ids)
+    return answer
+
+
+def inline_files(host: Host, project: Project, container: str) -> dict[str, Any]:
+    """What was written into the container: target -> content, mode and owner."""
+    service = container.removeprefix(f"{NAME}-").rpartition("-")[0]
+    uses = file_uses(project, service) if service in project.services else ()
+    found = {}
+    for use in uses:
+        if use.inline:
+            copied = host.docker("cp", f"{container}:{use.target}", "-").stdout.encode()
+            with tarfile.open(fileobj=io.BytesIO(copied)) as tar:
+                (entry,) = tar.getmembers()
+                content = tar.extractfile(entry)
+                assert content is not None
+                found[use.target] = [entry.name, entry.mode, entry.uid, entry.gid, content.read()]
+    return found
+
+
+# Compose keeps these in Go's maps, so that it sends them in another order every time.
+UNORDERED = {"Env", "ExtraHosts", "Ulimits", "Mounts", "Binds", "GroupAdd"}
+
+
+def normalised(value: Any, ids: dict[str, str], key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {normalised(k, ids): normalised(v, ids, k) for k, v in value.items()}
+    if isinstance(value, list):
+        items = [normalised(item, ids) for item in value]
+        return sorted(items, key=repr) if key in UNORDERED else items
+    if isinstance(value, str):
+        for container_id, name in ids.items():
+            value = value.replace(container_id, f"<{name}>").replace(container_id[:12], f"<{name}>")
+        if key == labels.COMPOSE_DEPENDS_ON:
+            value = ",".join(sorted(value.split(",")))
+        return re.sub(r"\b[0-9a-f]{64}\b", "<anonymous>", value) if key in ("Name", "Source") else value
+    return value
+
+
+def differences(theirs: Any, ours: Any) -> list[str]:
+    left, right = dict(flat(theirs)), dict(flat(ours))
+    allowed = re.compile("|".join(f"(?:{pattern})" for pattern, _ in DIFFERENCES))
+    return [
+        f"{path}: compose {left.get(path, MISSING)!r}, we {right.get(path, MISSING)!r}"
+        for path in sorted(left.keys() | right.keys())
+        if left.get(path, MISSING) != right.get(path, MISSING) and not allowed.fullmatch(path)
+    ]
+
+
+MISSING = "nothing"
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from flat(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list) and value:
+        for number, item in enumerate(value):
+            yield from flat(item, f"{path}[{number}]")
+    else:
+        yield path, value
