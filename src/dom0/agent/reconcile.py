@@ -105,7 +105,8 @@ class Reconciler:
         self._clock = clock or SystemClock()
         self._wake = asyncio.Event()
         self._under_way: dict[str, AnyStep] = {}
-        self._touched: set[str] = set()
+        self._touched: set[str] = set()  # containers to look at again
+        self._ended: list[str] = []  # locks to free as soon as the picture shows what their steps did
         self._gates: set[str] = set()
         self._look_needed = True
         self._looked = 0.0
@@ -172,6 +173,8 @@ class Reconciler:
 
     async def _refresh_picture(self) -> None:
         now = self._clock.now()
+        touched, self._touched = self._touched, set()
+        ended, self._ended = self._ended, []
         if self._look_needed or now - self._looked >= RESYNC:
             if self._look_needed:
                 await self._catch_up(now)
@@ -179,10 +182,10 @@ class Reconciler:
             if self._look_needed:
                 self._note_interrupted()
             self._look_needed, self._looked, self._looks = False, now, self._looks + 1
-            self._touched.clear()
-            return
-        touched, self._touched = self._touched, set()
-        await self._observer.refresh(touched)
+        else:
+            await self._observer.refresh(touched)
+        for lock in ended:
+            del self._under_way[lock]
 
     async def _catch_up(self, now: float) -> None:
         """First what happened while nobody listened: who stopped what decides how the picture is read."""
@@ -273,7 +276,8 @@ class Reconciler:
             self._count_restart(step)
         try:
             applier = Applier(self._engine, generation=self.generation, all_endpoints=self._all_endpoints)
-            self._touched |= await applier.apply(step)
+            touched = await applier.apply(step)
+            self._touched |= touched
             self._forget_refusal(step)
         except EngineUnreachable:
             self._look_needed = True
@@ -281,7 +285,7 @@ class Reconciler:
             failed = error
             self._note_refusal(step, error)
         finally:
-            self._under_way.pop(step.lock, None)
+            self._ended.append(step.lock)
             self._touched.add(getattr(step, "container_id", ""))
             self._touched.discard("")
             if isinstance(step, CreateNetwork | CreateVolume | RemoveNetwork | ReplaceNetwork):

@@ -2,8 +2,8 @@
 
 The Engine does not say who asked. A `stop` of a container that is not in `stopped` (where the agent writes its own
 stops before it makes them) was a person's. The order is `kill`, `die`, `stop` for `docker stop`, and `kill`, `die` for
-`docker kill` (seen on Docker 26.1): after a signal we did not send, an end is taken for a crash only when no `stop`
-has followed within QUIET.
+`docker kill` (seen on Docker 26.1): after a signal that we did not send and that `docker stop` could have, an end is
+taken for a crash only when no `stop` has followed within QUIET.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dom0.plan import labels
 from dom0.plan.memory import Memory, recent
 
 QUIET = 0.5  # seconds
+SIGKILL = "9"  # `docker stop` never begins with it
 SIGNAL_WINDOW = 60.0  # a `docker stop` with a long grace period: signal first, end later
 
 
@@ -32,12 +33,12 @@ def remember(memory: Memory, event: Event) -> Memory:
         case "start" | "unpause":
             return _forget(memory, event.id)
         case "destroy":
-            return _forget(memory, event.id)
+            return _forget(_uncount(memory, event), event.id)
     return memory
 
 
 def _signalled(memory: Memory, event: Event) -> Memory:
-    if event.id in memory.stopped:
+    if event.id in memory.stopped or event.attributes.get("signal") == SIGKILL:
         return memory
     return replace(memory, signalled=memory.signalled | {event.id: event.time})
 
@@ -57,9 +58,16 @@ def _ended(memory: Memory, event: Event) -> Memory:
 def _stopped(memory: Memory, event: Event) -> Memory:
     if event.id in memory.stopped:
         return memory
+    return _uncount(replace(memory, held=memory.held | {event.id: event.time}), event)
+
+
+def _uncount(memory: Memory, event: Event) -> Memory:
+    """The `die` just before was no crash: a person ended it."""
     key = slot_key_of(event)
-    crashes = memory.crashes.get(key, ())[:-1]  # its `die` was no crash
-    return replace(memory, held=memory.held | {event.id: event.time}, crashes=memory.crashes | {key: crashes})
+    crashes = memory.crashes.get(key, ())
+    if not crashes or event.id in memory.stopped or event.time - crashes[-1] > SIGNAL_WINDOW:
+        return memory
+    return replace(memory, crashes=memory.crashes | {key: crashes[:-1]})
 
 
 def _forget(memory: Memory, container_id: str) -> Memory:
