@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
-from dom0.testing import api, hosts, owned
+from dom0.testing import api, chain, hosts, owned
 
-_ENGINE_FIXTURES = {"session_host", "engine_host", "fresh_host"}
+_MARKS = {
+    "session_host": pytest.mark.engine,
+    "engine_host": pytest.mark.engine,
+    "fresh_host": pytest.mark.engine,
+    "chain_images": pytest.mark.chain,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`-m "not engine"` leaves out whatever needs an Engine, without a mark on each test."""
     for item in items:
-        if _ENGINE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.engine)
+        for fixture in _MARKS.keys() & getattr(item, "fixturenames", ()):
+            item.add_marker(_MARKS[fixture])
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +49,11 @@ def engine_host(session_host: hosts.Host) -> Iterator[hosts.Host]:
 
     Afterwards its containers, networks, volumes, dom0's state and the images that the test made are removed.
     """
-    images = api.image_ids(session_host.socket)
+    images = api.images(session_host.socket)
     yield session_host
     if not session_host.engine_is_running:
         session_host.start_engine()
-    api.clean(session_host.socket, keep_images=images)
+    api.clean(session_host.socket, keep=images)
     for directory in (session_host.state, session_host.path("/run/dom0")):
         for entry in directory.iterdir() if directory.is_dir() else ():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -66,3 +71,9 @@ def fresh_host(engines_possible: None) -> Iterator[Callable[..., hosts.Host]]:
     yield make
     for host in made:
         host.stop()
+
+
+@pytest.fixture(scope="session")
+def chain_images(session_host: hosts.Host) -> None:
+    """dom0-rootfs and dom0-base are on `engine_host`, made from the sources as they are."""
+    chain.provide(session_host)

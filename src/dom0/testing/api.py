@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -25,7 +26,9 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def request(path: Path, method: str, target: str, body: Any = None, *, timeout: float = 60.0, **query: Any) -> Any:
+def request(
+    path: Path, method: str, target: str, body: Any = None, *, query: Mapping[str, str] = {}, timeout: float = 60.0
+) -> Any:
     """One call on the Engine socket `path`; returns the decoded JSON, or the text where it is none.
 
     Raises OSError when nobody answers, EngineRefused otherwise.
@@ -62,20 +65,25 @@ def is_answering(path: Path) -> bool:
 
 def import_image(path: Path, name: str, layer: bytes) -> None:
     repository, _, tag = name.partition(":")
-    request(path, "POST", "/images/create", layer, fromSrc="-", repo=repository, tag=tag)
+    request(path, "POST", "/images/create", layer, query={"fromSrc": "-", "repo": repository, "tag": tag})
 
 
-def clean(path: Path, *, keep_images: set[str]) -> None:
-    """Remove every container, network, volume, and the images whose IDs are not in `keep_images`."""
-    for container in request(path, "GET", "/containers/json", all="1"):
-        request(path, "DELETE", f"/containers/{container['Id']}", force="1", v="1")
+def images(path: Path) -> dict[str, str]:
+    """ID by name; an image without a name counts by its ID."""
+    rows = request(path, "GET", "/images/json")
+    return {name: row["Id"] for row in rows for name in row["RepoTags"] or [row["Id"]]}
+
+
+def clean(path: Path, *, keep: dict[str, str]) -> None:
+    """Remove every container, network and volume; of images leave `keep` (as `images` gave it), under those names."""
+    for container in request(path, "GET", "/containers/json", query={"all": "1"}):
+        request(path, "DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
     request(path, "POST", "/networks/prune")
     for volume in request(path, "GET", "/volumes")["Volumes"] or []:
-        request(path, "DELETE", f"/volumes/{quote(volume['Name'])}", force="1")
-    for image in request(path, "GET", "/images/json"):
-        if image["Id"] not in keep_images:
-            request(path, "DELETE", f"/images/{image['Id']}", force="1")
-
-
-def image_ids(path: Path) -> set[str]:
-    return {image["Id"] for image in request(path, "GET", "/images/json")}
+        request(path, "DELETE", f"/volumes/{quote(volume['Name'])}", query={"force": "1"})
+    for name, image in keep.items():
+        repository, _, tag = name.rpartition(":")
+        if name != image:
+            request(path, "POST", f"/images/{image}/tag", query={"repo": repository, "tag": tag})
+    for name in images(path).keys() - keep.keys():
+        request(path, "DELETE", f"/images/{name}", query={"force": "1", "noprune": "1"})

@@ -1,0 +1,199 @@
+"""`make bench`: measure, print the table, write docs/benchmarks.md.
+
+Both tools take turns on one Engine, on a host of its own; a line is the median of its rounds.
+`--rounds N` and `--only WORD` make it short; then nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import agent, projects
+from bench.report import Row, at_most, at_most_more, at_most_ratio, table
+from bench.tools import DOM0, Compose, Dom0, Up, seconds
+from dom0.testing import chain, owned
+from dom0.testing.hosts import Host
+
+CHECKOUT = Path(__file__).parents[1]
+REPORT = CHECKOUT / "docs" / "benchmarks.md"
+IDLE_WINDOW = 60.0  # seconds
+COMPOSE_UP = "docker compose up -d"
+
+
+class Bench:
+    def __init__(self, host: Host, rounds: int) -> None:
+        self.host = host
+        self.rounds = rounds
+        directory = host.root / "bench"
+        self.compose = Compose(host, directory)
+        self.dom0 = Dom0(host, directory)
+
+    def sleepers(self, count: int) -> list[Row]:
+        """Cold `up`, `up` with nothing to do, one change, `down`: with `count` services."""
+        compose, dom0 = Life(self, self.compose, count), Life(self, self.dom0, count)
+        for number in range(self.rounds):
+            for life in (compose, dom0) if number % 2 == 0 else (dom0, compose):
+                life.live(number)
+        named = f"{count} services"
+        return [
+            at_most_ratio(f"cold `up`, {named}: the last one runs", dom0.running, compose.running, COMPOSE_UP, 1.05),
+            at_most_ratio(f"cold `up`, {named}: the command returns", dom0.cold, compose.cold, COMPOSE_UP, 1.05),
+            at_most_ratio(f"`up` with nothing to do, {named}", dom0.nothing, compose.nothing, COMPOSE_UP, 0.7),
+            at_most_ratio(f"`up` after a change of one in {named}", dom0.change, compose.change, COMPOSE_UP, 1.0),
+            Row(f"`down`, {named}", dom0.down, compose.down, "docker compose down"),
+            Row(f"`dom0 build` after that change, {named}", dom0.build),
+        ]
+
+    def health_chain(self) -> list[Row]:
+        """Six services, each waiting for the one before to be healthy; interval 1 s."""
+        samples: dict[str, list[float]] = {self.compose.name: [], self.dom0.name: []}
+        for _ in range(self.rounds):
+            for tool in (self.compose, self.dom0):
+                tool.write(projects.health_chain(tool.name, 6))
+                if tool is self.dom0:
+                    self.dom0.build()
+                samples[tool.name].append(tool.up(healthy=True).returned)
+                tool.down()
+        what = "six `service_healthy` in a chain, interval 1 s"
+        beside = "docker compose up -d --wait"
+        return [at_most_ratio(what, samples[self.dom0.name], samples[self.compose.name], beside, 0.3)]
+
+    def small_commands(self) -> list[Row]:
+        """On a machine with ten services."""
+        self.start_machine(10)
+        dev: list[float] = []
+        run: list[float] = []
+        status: list[float] = []
+        back: list[float] = []
+        direct: list[float] = []
+        for number in range(3 * self.rounds):
+            dev.append(seconds(self.host, [DOM0, "dev", projects.IMAGE, "true"]))
+            run.append(seconds(self.host, ["docker", "run", "--rm", projects.IMAGE, "true"]))
+            status.append(self.dom0.status())
+            back.append(agent.removed_to_running(self.host, f"s{number % 10:03}"))
+            direct.append(agent.create_and_start(self.host))
+        self.dom0.down()
+        return [
+            at_most_more("`dom0 dev IMAGE true`", dev, run, "docker run --rm IMAGE true", 0.150),
+            at_most_more("`docker rm -f` of a service: it runs again after", back, direct, "create + start", 0.100),
+            at_most("`dom0 status`, 10 services", status, 0.150, "ms"),
+        ]
+
+    def agent_at_rest(self, count: int) -> list[Row]:
+        self.start_machine(count)
+        memory, cpu = agent.memory(self.host), agent.idle_cpu(self.host, IDLE_WINDOW)
+        rows = [
+            at_most(f"agent with {count} containers, memory (PSS)", [memory], 60, "MB"),
+            at_most(f"agent with {count} containers, idle, of a core", [cpu], 0.5, "%"),
+            Row(f"`dom0 status`, {count} services", [self.dom0.status() for _ in range(self.rounds)], unit="ms"),
+        ]
+        self.dom0.down()
+        return rows
+
+    def start_machine(self, count: int) -> None:
+        self.dom0.write(projects.sleepers(self.dom0.name, count))
+        self.dom0.up()
+
+
+class Life:
+    """One tool with `count` services, round after round."""
+
+    def __init__(self, bench: Bench, tool: Compose | Dom0, count: int) -> None:
+        self._bench = bench
+        self._tool = tool
+        self._count = count
+        self.cold: list[float] = []
+        self.running: list[float] = []
+        self.nothing: list[float] = []
+        self.change: list[float] = []
+        self.down: list[float] = []
+        self.build: list[float] = []
+
+    def live(self, number: int) -> None:
+        """The images are built before the clock of a cold start runs: Compose has none to build."""
+        self._write("")
+        if isinstance(self._tool, Dom0):
+            self._tool.build()
+        up: Up = self._tool.up()
+        self.cold.append(up.returned)
+        self.running.append(up.all_running)
+        self.nothing += [self._tool.up().returned for _ in range(3)]
+        self._write(str(number))
+        self.change.append(self._tool.up().returned)
+        self.down.append(self._tool.down())
+        if isinstance(self._tool, Dom0):
+            self._write(f"{number} again")
+            self.build.append(self._tool.build())
+
+    def _write(self, changed: str) -> None:
+        self._tool.write(projects.sleepers(self._tool.name, self._count, changed=changed))
+
+
+def main() -> None:
+    arguments = _arguments()
+    owned.sweep()
+    with Host(name="bench") as host:
+        chain.provide(host)
+        bench = Bench(host, arguments.rounds)
+        parts: dict[str, Callable[[], list[Row]]] = {
+            "10 services": lambda: bench.sleepers(10),
+            "50 services": lambda: bench.sleepers(50),
+            "health chain": bench.health_chain,
+            "small commands": bench.small_commands,
+            "10 at rest": lambda: bench.agent_at_rest(10),
+            "200 at rest": lambda: bench.agent_at_rest(200),
+        }
+        rows: list[Row] = []
+        for name, part in parts.items():
+            if arguments.only in name:
+                start = time.monotonic()
+                rows += part()
+                print(f" ok {name} ({time.monotonic() - start:.0f} s)", flush=True)
+        facts = _facts(host, arguments.rounds)
+    print(table(rows))
+    if not arguments.only and arguments.rounds == _ROUNDS:
+        REPORT.write_text(f"{_HEAD}\n{facts}\n\n{table(rows)}\n")
+
+
+def _facts(host: Host, rounds: int) -> str:
+    engine = host.docker("version", "--format", "{{.Server.Version}}").stdout.strip()
+    compose = host.docker("compose", "version", "--short").stdout.strip()
+    kernel = platform.release()
+    return (
+        f"Measured {time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores, Linux {kernel}, Docker Engine {engine}, "
+        f"Compose {compose}, Python {platform.python_version()}; medians of {rounds} rounds."
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="default: %(default)s")
+    parser.add_argument("--only", default="", metavar="WORD", help="only the parts with WORD in their names")
+    return parser.parse_args()
+
+
+_ROUNDS = 5
+_HEAD = """\
+# Benchmarks
+
+`make bench` writes this page. In one run, on one Docker Engine, dom0 and what a person would take instead take turns
+at the same project; every number is a median. The services are `busybox sleep` with `init: true`. A ratio below 1 means
+that dom0 is faster.
+
+- **cold `up`**: nothing of the project runs, not even the root container; the images are there. For Compose the agent
+  does not exist, so dom0 pays for its start here.
+- **the command returns**: `docker compose up -d` returns when the last container was started. `dom0 up` returns when
+  everything is ready and the generation is judged good.
+- **a change of one**: `dom0 up` builds a dom0 image with the change, the root container is replaced by one of that
+  image, and the agent replaces the one service.
+- **at rest**: memory is the proportional set size of the root container's processes, processor time is that of its
+  control group over a minute, health checks included.
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""dom0-rootfs and dom0-base for test hosts: built once for each state of the sources, kept as files in the checkout.
+
+`python -m dom0.testing.chain` builds them on the Engine that DOCKER_HOST names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dom0.engine.docker import DockerEngine
+from dom0.images import recipe
+from dom0.images.chain import build_base
+from dom0.testing.hosts import Host
+
+CACHE = Path(__file__).parents[3] / ".cache"
+IMAGES = CACHE / "test-images"
+
+
+def provide(host: Host) -> None:
+    """Bring dom0-rootfs and dom0-base to `host`. The first of several processes builds, the others wait and load."""
+    with _alone():
+        if not _load(host, _file("base", recipe.base_inputs())):
+            _load(host, _file("rootfs", recipe.rootfs_inputs()))
+            _build(host)
+            _save(host, "rootfs", recipe.ROOTFS)
+            _save(host, "base", recipe.BASE, recipe.ROOTFS)
+
+
+def _build(host: Host) -> None:
+    """In a process of its own: which Engine is meant is said by its environment, and not inside the host, whose
+    network ends there.
+    """
+    argv = [sys.executable, "-m", "dom0.testing.chain"]
+    environment = host.environment() | {"DOCKER_HOST": host.docker_host, "XDG_CACHE_HOME": str(CACHE)}
+    subprocess.run(argv, check=True, env=environment, stdin=subprocess.DEVNULL)
+
+
+def _load(host: Host, file: Path) -> bool:
+    if file.exists():
+        host.docker("load", "--quiet", "--input", str(file))
+    return file.exists()
+
+
+def _save(host: Host, kind: str, *images: str) -> None:
+    """Keep `images` under the inputs that the first one was made from, in place of what was kept of that kind."""
+    label = '{{index .Config.Labels "dom0.inputs"}}'
+    file = _file(kind, host.docker("image", "inspect", "--format", label, images[0]).stdout.strip())
+    if not file.exists():
+        fresh = file.with_suffix(".new")
+        host.docker("save", "--output", str(fresh), *images)
+        for old in IMAGES.glob(f"{kind}-*.tar"):
+            old.unlink()
+        fresh.rename(file)
+
+
+def _file(kind: str, inputs: str) -> Path:
+    return IMAGES / f"{kind}-{inputs.removeprefix('sha256:')[:16]}.tar"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with (IMAGES / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+async def _build_here() -> None:
+    engine = await DockerEngine.connect(os.environ["DOCKER_HOST"])
+    try:
+        await build_base(engine, lambda line: print(line, flush=True))  # noqa: T201 -- its progress
+    finally:
+        await engine.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_build_here())
