@@ -1,0 +1,80 @@
+"""Slots, containers and desired states for tests: say only what the test is about."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from dom0.engine.values import Container, Endpoint, Network, State
+from dom0.plan import labels
+from dom0.plan.actual import Actual
+from dom0.plan.desired import Attachment, Desired, NetworkSpec, Order, Role, Slot
+
+PROJECT = "box"
+NETWORK = "box_default"
+NETWORK_ID = "net0"
+
+
+def image_id(name: str) -> str:
+    return "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+
+
+def slot_labels(service: str, number: int, hash_: str, role: Role = Role.SERVICE) -> dict[str, str]:
+    return {
+        labels.PROJECT: PROJECT,
+        labels.ROLE: role,
+        labels.SERVICE: service,
+        labels.NUMBER: str(number),
+        labels.HASH: hash_,
+    }
+
+
+def slot(service: str, *, hash: str = "h1", image: str = "app", number: int = 1, **fields: Any) -> Slot:
+    defaults: dict[str, Any] = {
+        "name": f"{PROJECT}-{service}-{number}",
+        "role": Role.SERVICE,
+        "image_id": image_id(image),
+        "order": Order.START_FIRST,
+        "create": {
+            "Cmd": ["sleep", "1000"],
+            "Labels": slot_labels(service, number, hash, fields.get("role", Role.SERVICE)),
+            "HostConfig": {"NetworkMode": NETWORK},
+        },
+        "attachments": (Attachment(network=NETWORK, endpoint={"Aliases": [service]}),),
+    }
+    return Slot(service=service, number=number, hash=hash, image=image, **{**defaults, **fields})
+
+
+def desired(*slots: Slot, **fields: Any) -> Desired:
+    return Desired(project=PROJECT, networks=(network_spec(),), slots=slots, **fields)
+
+
+def network_spec(hash: str = "n1") -> NetworkSpec:
+    create = {"Driver": "bridge", "Labels": {labels.PROJECT: PROJECT, labels.HASH: hash}}
+    return NetworkSpec(key="default", name=NETWORK, hash=hash, create=create)
+
+
+def container(of: Slot, *, id: str = "", state: State = State.RUNNING, **fields: Any) -> Container:
+    """What the Engine would say of `of` once it runs, unless `fields` say otherwise."""
+    id = id or hashlib.sha256(f"{of.key}{of.hash}{of.image_id}".encode()).hexdigest()
+    defaults: dict[str, Any] = {
+        "name": of.name,
+        "image_id": of.image_id,
+        "image": of.image,
+        "labels": slot_labels(of.service, of.number, of.hash, of.role),
+        "created": 100.0,
+        "started": 101.0 if state is not State.CREATED else 0.0,
+        "endpoints": (Endpoint(network=NETWORK, network_id=NETWORK_ID),),
+        "ports": of.ports,
+        "restart_policy": of.restart_policy,
+        "restart_retries": of.restart_retries,
+        "resources": of.resources,
+        "pid": 1 if state is State.RUNNING else 0,
+    }
+    return Container(id=id, state=state, **{**defaults, **fields})
+
+
+def actual(*containers: Container, foreign: dict[str, str] | None = None, **fields: Any) -> Actual:
+    network = Network(id=NETWORK_ID, name=NETWORK, driver="bridge", labels={labels.PROJECT: PROJECT, labels.HASH: "n1"})
+    names = {c.name: c.id for c in containers} | (foreign or {})
+    return Actual(**{"containers": containers, "networks": (network,), "names": names, **fields})
