@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dom0.testing import api, chain, hosts, owned
+from dom0.testing import api, hosts, owned
 
 _MARKS = {
     "session_host": pytest.mark.engine,
@@ -76,4 +76,6 @@ def fresh_host(engines_possible: None) -> Iterator[Callable[..., hosts.Host]]:
 @pytest.fixture(scope="session")
 def chain_images(session_host: hosts.Host) -> None:
     """dom0-rootfs and dom0-base are on `engine_host`, made from the sources as they are."""
+    from dom0.testing import chain  # it loads most of dom0, which tests of one package do without
+
     chain.provide(session_host)
