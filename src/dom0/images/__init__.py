@@ -1,0 +1,1 @@
+"""The image chain: what a machine is started from."""

@@ -1,0 +1,137 @@
+"""Debian's package archive as this host reaches it: which sources it has, and packages downloaded from them.
+
+apt itself says what the sources are (`apt-get indextargets`), so that every way to write them is understood. Only
+what comes from Debian is taken: a folder of this machine or a vendor's archive has no place in an image of ours.
+Downloads go to directories of our own; nothing here changes the host's apt.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dom0.errors import Dom0Error
+from dom0.run import capture
+
+DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-"  # in every image, from the package debian-archive-keyring
+_FIELDS = ("ORIGIN", "REPO_URI", "RELEASE", "COMPONENT", "SIGNED_BY")
+_FORMAT = "\t".join(f"$({field})" for field in _FIELDS)
+_REMOTE = ("http", "https")
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    keyring: str = ""  # path; "": the keys that apt trusts anyway
+
+    def stanza(self) -> str:
+        lines = ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}", f"Components: {' '.join(self.components)}"]
+        return "\n".join([*lines, f"Signed-By: {self.keyring}"] if self.keyring else lines) + "\n"
+
+
+def environment() -> dict[str, str]:
+    """For apt and what runs it: plain messages, and programs of root found for users too."""
+    return os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+
+
+async def debian_archives() -> tuple[Archive, ...]:
+    """Debian's archives among the host's package sources. Raises Dom0Error if there is none."""
+    listed = await capture(_index_targets(), env=environment())
+    if not listed.stdout.strip():  # apt knows its archives after the first update only
+        with tempfile.TemporaryDirectory(prefix="dom0-apt-") as scratch:
+            await capture(["apt-get", *own_state(Path(scratch)), "update"], env=environment(), check=False)
+            listed = await capture(_index_targets(own_state(Path(scratch))), env=environment())
+    return select(listed.stdout)
+
+
+def _index_targets(options: Sequence[str] = ()) -> list[str]:
+    return ["apt-get", *options, "indextargets", "--format", _FORMAT, "Created-By: Packages"]
+
+
+def select(listed: str) -> tuple[Archive, ...]:
+    """Debian's archives in what `apt-get indextargets` printed, in its order. Raises Dom0Error if there is none."""
+    components: dict[tuple[str, str, str], dict[str, None]] = {}
+    for line in listed.splitlines():
+        # A field without a value is printed as its own name.
+        values = [value if value != f"$({name})" else "" for name, value in zip(_FIELDS, line.split("\t"), strict=True)]
+        origin, uri, suite, component, keyring = values
+        if origin == "Debian" and urlsplit(uri).scheme in _REMOTE and component:
+            _refuse_password(uri)
+            components.setdefault((uri, suite, _keyring(keyring)), {})[component] = None
+    if not components:
+        raise Dom0Error(
+            "package sources: none is Debian's archive, so no image can be built here",
+            hint="add one below /etc/apt/sources.list.d and run apt-get update,\n"
+            "or bring the images from another host: docker save, docker load",
+        )
+    return tuple(Archive(uri, suite, tuple(names), keyring) for (uri, suite, keyring), names in components.items())
+
+
+def _keyring(signed_by: str) -> str:
+    return signed_by if signed_by.startswith("/") else ""
+
+
+def _refuse_password(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.username or parts.password:
+        raise Dom0Error(
+            f"package sources: the address on {parts.hostname} holds a password, every image would show it",
+            hint="use an archive that needs none",
+        )
+
+
+def sources_text(archives: Iterable[Archive]) -> str:
+    """The content of a `.sources` file."""
+    return "\n".join(archive.stanza() for archive in archives)
+
+
+async def proxies() -> dict[str, str]:
+    """The host's apt proxies as environment variables: apt in a new root does not read the host's settings."""
+    found = {}
+    for scheme in _REMOTE:
+        name = f"Acquire::{scheme}::Proxy"
+        told = (await capture(["apt-config", "dump", "--format", "%v", name], env=environment())).stdout.strip()
+        if told and told != "DIRECT":
+            found[f"{scheme}_proxy"] = told
+    return found
+
+
+def own_state(directory: Path) -> list[str]:
+    """Options that keep apt's lists and downloads in `directory`."""
+    for name in ("lists/partial", "archives/partial"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    options = {
+        "Dir::State::lists": directory / "lists",
+        "Dir::Cache::archives": directory / "archives",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "APT::Sandbox::User": "root",  # the user _apt could not read our directory
+        "Debug::NoLocking": "1",
+    }
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+
+async def download(packages: Sequence[str], archives: Sequence[Archive], status: Path, into: Path) -> None:
+    """Download `packages` and all they need in a root whose dpkg status file is `status`, to `into`/*.deb."""
+    with tempfile.TemporaryDirectory(prefix="dom0-apt-") as scratch:
+        sources = Path(scratch) / "debian.sources"
+        sources.write_text(sources_text(archives))
+        preferences = "/dev/null"  # what the host pins says nothing about an image
+        options = [
+            *own_state(Path(scratch)),
+            *("-o", f"Dir::State::status={status}"),
+            *("-o", f"Dir::Etc::sourcelist={sources}", "-o", "Dir::Etc::sourceparts=/dev/null"),
+            *("-o", f"Dir::Etc::preferences={preferences}", "-o", f"Dir::Etc::preferencesparts={preferences}"),
+        ]
+        await capture(["apt-get", *options, "update"], env=environment())
+        install = ["install", "--yes", "--no-install-recommends", "--download-only", *packages]
+        await capture(["apt-get", *options, *install], env=environment())
+        for package in sorted((Path(scratch) / "archives").glob("*.deb")):
+            package.chmod(0o644)
+            (into / package.name).write_bytes(package.read_bytes())

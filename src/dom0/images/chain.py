@@ -1,0 +1,96 @@
+"""The image chain, told from its end: to build a machine's image there must be dom0-base, for that dom0-rootfs.
+
+An image whose label `dom0.inputs` says that it was made from what is there now is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Image
+from dom0.errors import Dom0Error, NotFound
+from dom0.images import archive, base, docker, recipe, rootfs
+from dom0.plan.labels import INPUTS, ROOTFS_ID
+
+Say = Callable[[str], None]
+"""Takes one line for people: what is begun now."""
+
+
+async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Image:
+    """dom0-base as it should be now, built if it is not; with `no_cache` in any case, from the packages of today.
+
+    Raises Dom0Error.
+    """
+    inputs = recipe.base_inputs()
+    if not no_cache and (found := await _made_from(engine, recipe.BASE, inputs)):
+        return found
+    _refuse_inside(inputs)
+    async with _alone(say):
+        below = await _build_rootfs(engine, say, no_cache=no_cache)
+        found = await _made_from(engine, recipe.BASE, inputs)
+        if no_cache or found is None or found.labels.get(ROOTFS_ID) != below.id:
+            say(f"{recipe.BASE}: fetching Debian packages and wheels, installing them and the agent")
+            await base.build_base(below.id, inputs, no_cache=no_cache)
+        return await engine.image(recipe.BASE)
+
+
+async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
+    inputs = recipe.rootfs_inputs()
+    if not no_cache and (found := await _made_from(engine, recipe.ROOTFS, inputs)):
+        return found
+    with tempfile.TemporaryDirectory(prefix="dom0-rootfs-") as directory:
+        scratch = Path(directory)
+        context = scratch / "context"
+        context.mkdir()
+        await _pack_rootfs(scratch, context / "rootfs.tar", say)
+        dockerfile = recipe.data(recipe.ROOTFS) / "Dockerfile"
+        await docker.build(context, dockerfile=dockerfile, labels={INPUTS: inputs}, tag=recipe.ROOTFS)
+    return await engine.image(recipe.ROOTFS)
+
+
+async def _pack_rootfs(scratch: Path, tar: Path, say: Say) -> None:
+    described = recipe.data(recipe.ROOTFS)
+    if recipe.BASE_OS.exists():
+        say(f"{recipe.ROOTFS}: cloning the file system of this host")
+        await rootfs.clone(described, Path("/"), tar)
+        return
+    archives = await archive.debian_archives()
+    say(f"{recipe.ROOTFS}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
+    await rootfs.debian(described, archives, scratch, tar)
+
+
+async def _made_from(engine: Engine, tag: str, inputs: str) -> Image | None:
+    try:
+        image = await engine.image(tag)
+    except NotFound:
+        return None
+    return image if image.labels.get(INPUTS) == inputs else None
+
+
+def _refuse_inside(inputs: str) -> None:
+    """Inside a dom0 image there is nothing to make dom0-base from."""
+    if recipe.BAKED.exists():
+        raise Dom0Error(
+            f"{recipe.BASE}: the image that this dom0 came with is not on this Engine ({inputs[:19]})",
+            hint="run dom0 build on a host with the dom0 package, or bring the image: docker save, docker load",
+        )
+
+
+@asynccontextmanager
+async def _alone(say: Say) -> AsyncIterator[None]:
+    """One build of the chain at a time for each user: they share a cache."""
+    path = base.cache_directory() / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{recipe.BASE}: waiting for another build of it")
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,125 @@
+"""The files below a directory: which ones count, their digest, a copy of them. No Engine, no network.
+
+Links are taken as links and never followed. Sockets are left out, as docker does; pipes and devices are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.errors import ProjectError
+
+Ignored = Callable[[str], bool]
+"""Whether a path, relative and with `/`, is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, link or directory. `name` is its path from the root, with `/`; `mode` its permission bits."""
+
+    name: str
+    path: Path
+    kind: str  # file, link, directory
+    mode: int
+
+
+def entries(root: Path, ignored: Ignored = lambda name: False, *, prune: bool = True) -> Iterator[Entry]:
+    """What is below `root`, sorted. Without `prune`, ignored directories are searched for what is not ignored.
+
+    Raises ProjectError for what cannot be read or copied.
+    """
+    return _entries(root, "", ignored, prune)
+
+
+def _entries(directory: Path, prefix: str, ignored: Ignored, prune: bool) -> Iterator[Entry]:
+    try:
+        found = sorted(os.scandir(directory), key=lambda item: item.name)
+    except OSError as error:
+        raise ProjectError(f"{directory}: {error.strerror}") from error
+    for item in found:
+        name = prefix + item.name
+        out = ignored(name)
+        if item.is_dir(follow_symlinks=False):
+            if not out:
+                yield Entry(name, Path(item.path), "directory", stat.S_IMODE(item.stat(follow_symlinks=False).st_mode))
+            if not (out and prune):
+                yield from _entries(Path(item.path), f"{name}/", ignored, prune)
+        elif not out and (entry := _leaf(name, item)):
+            yield entry
+
+
+def _leaf(name: str, item: os.DirEntry[str]) -> Entry | None:
+    mode = item.stat(follow_symlinks=False).st_mode
+    if stat.S_ISSOCK(mode):
+        return None
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise ProjectError(
+            f"{item.path}: is a pipe or a device, an image cannot hold it", hint="name it in .dockerignore"
+        )
+    return Entry(name, Path(item.path), "link" if stat.S_ISLNK(mode) else "file", stat.S_IMODE(mode))
+
+
+def digest(found: Iterable[Entry], *, text: str = "") -> str:
+    """`sha256:…` of names, kinds, permissions and contents, and of `text`. Raises ProjectError."""
+    total = hashlib.sha256(text.encode())
+    for entry in found:
+        head = f"\0{entry.kind} {entry.mode:o} {entry.name}\0"
+        total.update(head.encode(errors="surrogateescape") + _content_digest(entry))
+    return f"sha256:{total.hexdigest()}"
+
+
+def _content_digest(entry: Entry) -> bytes:
+    try:
+        match entry.kind:
+            case "file":
+                with entry.path.open("rb") as file:
+                    return hashlib.file_digest(file, "sha256").digest()
+            case "link":
+                return _target(entry).encode(errors="surrogateescape")
+            case _:
+                return b""
+    except OSError as error:
+        raise ProjectError(f"{entry.path}: {error.strerror}") from error
+
+
+def _target(link: Entry) -> str:
+    return os.readlink(link.path)  # noqa: PTH115 -- the text as it is, Path would tidy it
+
+
+def copy(found: Iterable[Entry], into: Path, *, time: int, public: bool = False) -> None:
+    """Copy to the same names below `into`, all with modification time `time` (seconds since the epoch).
+
+    `public` gives everybody the right to read, as installed programs have it, whatever the caller's umask was.
+    """
+    directories = []
+    into.mkdir(parents=True, exist_ok=True)
+    for entry in found:
+        target = into / entry.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mode = (entry.mode & 0o111 and 0o755) or 0o644 if public else entry.mode
+        if entry.kind == "directory":
+            target.mkdir(exist_ok=True)
+            directories.append((target, 0o755 if public else mode))
+        elif entry.kind == "link":
+            target.symlink_to(_target(entry))
+            os.utime(target, (time, time), follow_symlinks=False)
+        else:
+            _copy_file(entry.path, target)
+            target.chmod(mode)
+            os.utime(target, (time, time))
+    for target, mode in reversed(directories):
+        target.chmod(mode)
+        os.utime(target, (time, time))
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise ProjectError(f"{source}: {error.strerror}") from error

@@ -1,0 +1,90 @@
+"""`.dockerignore`: which files of a directory are no part of a build. Pure; the same verdict as docker's for each path.
+
+The last pattern that matches a path, or a directory above it, decides. Source: moby/patternmatcher.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+
+from dom0.errors import ProjectError
+
+LONGEST = 1024 * 1024  # bytes of a .dockerignore; nobody writes more by hand
+
+
+class Ignore:
+    """`where` names the file in errors. Raises ProjectError for a pattern that is none."""
+
+    def __init__(self, text: str, *, where: str) -> None:
+        self._rules = [(not line.startswith("!"), _compile(line, where)) for line in _patterns(text)]
+
+    @property
+    def has_exceptions(self) -> bool:
+        """Whether something below an ignored directory may still be part of the build."""
+        return not all(ignores for ignores, _ in self._rules)
+
+    def __call__(self, path: str) -> bool:
+        """`path` is relative, with `/`."""
+        paths = tuple(_with_parents(path))
+        verdict = False
+        for ignores, pattern in self._rules:
+            if verdict is not ignores and any(pattern.fullmatch(candidate) for candidate in paths):
+                verdict = ignores
+        return verdict
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    yield path
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _patterns(text: str) -> Iterable[str]:
+    for raw in text.removeprefix("\ufeff").split("\n"):
+        line = "" if raw.startswith("#") else raw.strip()
+        exception = "!" if line.startswith("!") else ""
+        pattern = line.removeprefix("!").strip()
+        if pattern:
+            clean = posixpath.normpath(pattern)
+            yield exception + (clean.lstrip("/") or "/")
+
+
+def _compile(line: str, where: str) -> re.Pattern[str]:
+    pattern = line.removeprefix("!")
+    try:
+        return re.compile(_translate(pattern), re.DOTALL)
+    except re.error as error:
+        raise ProjectError(
+            f"{where}: {pattern!r} is no pattern: {error}", hint="close the bracket, or escape it"
+        ) from error
+
+
+_SUFFIX = re.compile(r"\*\*([^/*?\\\[\]][^*?\\\[\]]*)", re.DOTALL)  # `**.pyc`: docker compares the end alone
+_TOKEN = re.compile(r"\*\*/?|\*|\?|\\.|\[\^?\]?[^\]]*\]|.", re.DOTALL)
+
+
+def _translate(pattern: str) -> str:
+    if suffix := _SUFFIX.fullmatch(pattern):
+        return f".*{re.escape(suffix[1])}"
+    tokens = _TOKEN.findall(pattern)
+    if tokens[-1] in ("**", "**/"):
+        return "".join(_regex_of(token) for token in tokens[:-1]) + ".*"
+    return "".join(_regex_of(token) for token in tokens)
+
+
+def _regex_of(token: str) -> str:
+    match token:
+        case "**/" | "**":
+            return "(?:.*/)?"
+        case "*":
+            return "[^/]*"
+        case "?":
+            return "[^/]"
+        case "[":
+            return token  # never closed: refused by the compiler
+    if token.startswith("["):
+        return "[" + re.sub(r"[\[&~|]|-(?=-)", r"\\\g<0>", token[1:-1]) + "]"
+    return re.escape(token[-1])

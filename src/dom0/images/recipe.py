@@ -1,0 +1,69 @@
+"""What the images of the chain are called and made from, and the digests that say whether they have to be made anew.
+
+    dom0-rootfs  <- images/dom0-rootfs, the host's package sources (or its file system, on our own base OS)
+    dom0-base    <- dom0-rootfs, images/dom0-base, the package dom0 itself
+    dom0:latest  <- dom0-base (or what the project's Dockerfile says), the project: see project.py
+
+An image carries the digest of its inputs as label `dom0.inputs`. Reads files, never the Engine or the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dom0
+from dom0.errors import Dom0Error
+from dom0.images.contents import Entry, digest, entries
+
+ROOTFS = "dom0-rootfs"
+BASE = "dom0-base"
+DOM0 = "dom0:latest"
+EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of their own, so that builds repeat
+SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
+BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
+PACKAGE = Path(dom0.__file__).parent
+BAKED = PACKAGE / "base-inputs"  # inside dom0-base: the digest it was made from
+
+
+def data(image: str) -> Path:
+    """The directory with the recipe of `image`: in the wheel, or in a checkout."""
+    for directory in (PACKAGE / "data" / "images", PACKAGE.parent.parent / "images"):
+        if (directory / image).is_dir():
+            return directory / image
+    raise Dom0Error(f"{PACKAGE}: the recipe of {image} is missing", hint="install dom0 again, or use a whole checkout")
+
+
+def agent_files() -> Iterator[Entry]:
+    """The package dom0 as it goes into the image: without the test kit, recipes and byte code."""
+    return entries(PACKAGE, _is_not_shipped)
+
+
+def rootfs_inputs() -> str:
+    """Digest of what dom0-rootfs is made from."""
+    told = BASE_OS.read_text() if BASE_OS.exists() else "\n".join(_source_texts())
+    return digest(entries(data(ROOTFS)), text=f"{EPOCH} {os.uname().machine}\n{told}")
+
+
+def base_inputs() -> str:
+    """Digest of what dom0-base is made from; inside a dom0-base image the one that image was made from."""
+    if BAKED.exists():
+        return BAKED.read_text().strip()
+    recipe = digest(entries(data(BASE), _is_byte_code))
+    return digest(agent_files(), text=f"{rootfs_inputs()} {recipe}")
+
+
+def _source_texts() -> Iterator[str]:
+    for path in SOURCES:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.suffix in (".list", ".sources") and file.is_file():
+                yield file.read_text(errors="replace")
+
+
+def _is_not_shipped(name: str) -> bool:
+    return name.split("/")[0] in ("testing", "data") or _is_byte_code(name)
+
+
+def _is_byte_code(name: str) -> bool:
+    return name.split("/")[-1] == "__pycache__"

@@ -1,0 +1,86 @@
+"""The tar of dom0-rootfs: a small Debian that `FROM dom0-rootfs` can install more into.
+
+Made by mmdebstrap from the host's own package sources, or, on our base OS, cloned from its file system. Either way the
+same inputs make the same bytes. Writes one file, asks no Engine.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dom0.images.archive import DEBIAN_KEYS, Archive, environment, proxies, sources_text
+from dom0.images.recipe import EPOCH
+from dom0.run import capture
+
+
+async def debian(recipe: Path, archives: Sequence[Archive], scratch: Path, tar: Path) -> None:
+    """Install Debian's smallest set with apt into `tar`. `scratch` is a directory for files of ours."""
+    sources = scratch / "debian.sources"
+    sources.write_text(sources_text(archives))
+    env = environment() | await proxies() | {"SOURCE_DATE_EPOCH": str(EPOCH)}
+    await capture(mmdebstrap(recipe, archives, sources, tar), env=env)
+
+
+def mmdebstrap(recipe: Path, archives: Sequence[Archive], sources: Path, tar: Path) -> list[str]:
+    packages = (recipe / "packages").read_text().split()
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=apt",
+        f"--include={','.join(packages)}",
+        f"--dpkgopt={recipe / 'dpkg.cfg'}",
+        *(f"--setup-hook={command}" for command in _keyring_hooks(archives)),
+        # Its commands run in the new root, where there is no shell until all is installed.
+        f"--customize-hook=upload {shlex.quote(str(recipe / 'apt.conf'))} /etc/apt/apt.conf.d/dom0",
+        f"--customize-hook=upload {shlex.quote(str(recipe / 'policy-rc.d'))} /usr/sbin/policy-rc.d",
+        '--customize-hook=chmod 755 "$1/usr/sbin/policy-rc.d"',
+        # What a build on top would have to delete again, at the price of a trace in its layer.
+        '--customize-hook=rm -rf "$1"/var/log/* "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/etc/*-',
+        main_suite(archives),
+        str(tar),
+        str(sources),
+    ]
+
+
+def main_suite(archives: Sequence[Archive]) -> str:
+    """The release itself, not its updates or security fixes."""
+    return next((archive.suite for archive in archives if "-" not in archive.suite), archives[0].suite)
+
+
+def _keyring_hooks(archives: Iterable[Archive]) -> list[str]:
+    """Keys that no Debian package brings come along, at the same path: the sources name them."""
+    keyrings = {archive.keyring for archive in archives} - {""}
+    hooks = []
+    for keyring in sorted(name for name in keyrings if not name.startswith(DEBIAN_KEYS)):
+        path = shlex.quote(keyring)
+        hooks += [f'mkdir -p "$1"{shlex.quote(str(Path(keyring).parent))}', f"upload {path} {path}"]
+    return hooks
+
+
+async def clone(recipe: Path, root: Path, tar: Path) -> None:
+    """Pack the file system at `root` without what belongs to one machine: identity, state, devices, homes."""
+    await capture(clone_command(recipe, root, tar), env=environment())
+
+
+def clone_command(recipe: Path, root: Path, tar: Path) -> list[str]:
+    return [
+        "tar",
+        "--create",
+        f"--file={tar}",
+        f"--directory={root}",
+        "--one-file-system",
+        "--sort=name",
+        "--numeric-owner",
+        "--xattrs",
+        "--xattrs-include=security.capability",
+        f"--mtime=@{EPOCH}",
+        "--clamp-mtime",
+        "--format=posix",
+        "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+        "--anchored",
+        "--no-wildcards-match-slash",
+        f"--exclude-from={recipe / 'clone.exclude'}",
+        ".",
+    ]
