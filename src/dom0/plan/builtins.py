@@ -1,0 +1,129 @@
+"""The containers that a machine has besides its services: `dom0-sshd` and `home-volume`, as `x-dom0` asks. Pure.
+
+Both are of the image dom0-base, not of the machine's own: so a login outlives every change of the project, and sshd is
+replaced only for another dom0-base or other `x-dom0.ssh`, and then not before the last person has logged out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from dom0.compose.machine import Dev, Home, Machine, Ssh
+from dom0.compose.model import Project, Volume
+from dom0.engine.values import Image, PublishedPort
+from dom0.errors import ProjectError
+from dom0.plan import labels
+from dom0.plan.desired import InjectedFile, Role, Slot, VolumeSpec
+from dom0.plan.facts import Facts
+from dom0.plan.hashing import volume_hash
+
+SSHD = "dom0-sshd"
+HOME = "home-volume"
+IMAGE = "dom0-base"
+SOCKET = "/var/run/docker.sock"
+RUN_DIRECTORY = "/run/dom0"
+SSH_STATE = "/var/lib/dom0/ssh"  # host keys, and the keys that `dom0 ssh add` let in
+PROJECT_KEYS = "/etc/ssh/authorized_keys.d"  # images/dom0-base/tree/etc/ssh/sshd_config.d/dom0.conf
+LONGEST_HOSTNAME = 63  # of the kernel's 64 with its NUL
+
+
+def builtin_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
+    """None without an image for them (`facts.base`). Raises ProjectError for a service that has one of their names."""
+    machine = project.machine
+    if machine is None or facts.base is None:
+        return ()
+    slots = []
+    if machine.home is not None:
+        slots.append(_home_slot(project.name, machine, machine.home, facts.base))
+    if machine.ssh is not None:
+        slots.append(_sshd_slot(project.name, machine, machine.ssh, facts.base))
+    for slot in slots:
+        if slot.service in project.services:
+            raise ProjectError(f"services.{slot.service}: is the name of a container that x-dom0 asks for")
+    return tuple(slots)
+
+
+def builtin_volumes(project: Project) -> tuple[VolumeSpec, ...]:
+    """The home volume, unless the project itself says how it is made."""
+    home = project.machine.home if project.machine else None
+    if home is None or any(volume.name == home.volume for volume in project.volumes.values() if not volume.external):
+        return ()
+    digest = volume_hash(Volume())
+    create = {"Labels": {labels.PROJECT: project.name, labels.HASH: digest}}
+    return (VolumeSpec(key=home.volume, name=home.volume, hash=digest, create=create),)
+
+
+def _sshd_slot(project: str, machine: Machine, ssh: Ssh, base: Image) -> Slot:
+    create: dict[str, Any] = {
+        "Hostname": (machine.hostname or project)[:LONGEST_HOSTNAME],
+        "Entrypoint": ["/usr/lib/dom0/start-sshd"],
+        "Cmd": [],
+        "Env": [f"DOM0_USER={ssh.user}", f"DOM0_UID={ssh.uid}", f"DOM0_HOME={_home_path(machine)}"],
+        "ExposedPorts": {"22/tcp": {}},
+        "Healthcheck": {"Test": ["NONE"]},  # sshd ends when it cannot serve
+        "HostConfig": {
+            "Binds": [f"{path}:{path}" for path in (SOCKET, RUN_DIRECTORY, SSH_STATE)],
+            "Mounts": _home_mounts(machine),
+            "NetworkMode": "bridge",
+            "PortBindings": {"22/tcp": [{"HostPort": str(ssh.port)}]},
+            "RestartPolicy": {"Name": "unless-stopped"},
+        },
+    }
+    keys = "".join(f"{key}\n" for key in ssh.authorized_keys)
+    return _slot(
+        project,
+        SSHD,
+        Role.SSHD,
+        base,
+        create,
+        files=(InjectedFile(path=f"{PROJECT_KEYS}/{ssh.user}", content=keys.encode()),),
+        restart_policy="unless-stopped",
+        volumes=(machine.home.volume,) if machine.home else (),
+        ports=(PublishedPort("tcp", ssh.port),),
+        # The process of an open session, by OpenSSH from 9.8 on and before.
+        defer_while=(f"sshd-session: {ssh.user}@", f"sshd: {ssh.user}@"),
+    )
+
+
+def _home_slot(project: str, machine: Machine, home: Home, base: Image) -> Slot:
+    uid = (machine.ssh or Ssh()).uid
+    dev = machine.dev or Dev()
+    create: dict[str, Any] = {
+        "User": f"{uid}:{uid}",
+        "Entrypoint": ["true"],
+        "Cmd": [],
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {labels.DEV_IMAGE: dev.image, labels.DEV_COMMAND: msgspec.json.encode(dev.command).decode()},
+        "HostConfig": {"Mounts": _home_mounts(machine), "NetworkMode": "none"},
+    }
+    return _slot(project, HOME, Role.HOME, base, create, volumes=(home.volume,), runs=False)
+
+
+def _home_path(machine: Machine) -> str:
+    given = machine.home.path if machine.home else ""
+    return given or f"/home/{(machine.ssh or Ssh()).user}"
+
+
+def _home_mounts(machine: Machine) -> list[dict[str, Any]]:
+    if machine.home is None:
+        return []
+    return [{"Type": "volume", "Source": machine.home.volume, "Target": _home_path(machine)}]
+
+
+def _slot(project: str, name: str, role: Role, base: Image, create: dict[str, Any], **more: Any) -> Slot:
+    files = more.get("files", ())
+    digest = hashlib.sha256(msgspec.json.encode([create, files], order="sorted")).hexdigest()
+    own = {
+        labels.PROJECT: project,
+        labels.ROLE: role.value,
+        labels.SERVICE: name,
+        labels.NUMBER: "1",
+        labels.HASH: digest,
+    }
+    create = create | {"Image": IMAGE, "Labels": create.get("Labels", {}) | own}
+    return Slot(
+        service=name, number=1, name=name, role=role, hash=digest, image=IMAGE, image_id=base.id, create=create, **more
+    )
