@@ -6,10 +6,11 @@ import asyncio
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from dom0.errors import Dom0Error
 
@@ -71,6 +72,52 @@ async def capture(
     if check and output.code != 0:
         raise CommandFailed(argv, output.code, output.stderr)
     return output
+
+
+async def transfer(argv: Sequence[str], *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> None:
+    """Run `argv` to its end with files as its input and output, for what is too long to hold. Raises CommandFailed."""
+    process = await _spawn(argv, stdin=stdin or asyncio.subprocess.DEVNULL, stdout=stdout or asyncio.subprocess.DEVNULL)
+    try:
+        _, stderr = await process.communicate()
+    finally:
+        await _end(process)
+    if process.returncode != 0:
+        raise CommandFailed(argv, process.returncode, stderr.decode(errors="replace"))
+
+
+@asynccontextmanager
+async def while_listening(argv: Sequence[str]) -> AsyncIterator[None]:
+    """Keep `argv` running during the block: a program like `cat`, that repeats what it reads and ends with its input.
+
+    It ends however we end, because only we hold its input. Raises CommandFailed if it does not start to listen.
+    """
+    process = await _spawn(argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stdin.write(b"\n")
+        if not await process.stdout.readline():
+            stderr = await process.stderr.read()
+            raise CommandFailed(argv, await process.wait(), stderr.decode(errors="replace"))
+        yield
+        process.stdin.close()
+        await process.wait()
+    finally:
+        await _end(process)
+
+
+async def _spawn(argv: Sequence[str], *, stdin: IO[bytes] | int, stdout: IO[bytes] | int) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(*argv, stdin=stdin, stdout=stdout, stderr=asyncio.subprocess.PIPE)
+    except FileNotFoundError as error:
+        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
 
 
 def passthrough(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:

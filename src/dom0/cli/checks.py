@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.cli.client import run_directory
+from dom0.cli.places import run_directory
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo
 from dom0.errors import EngineError

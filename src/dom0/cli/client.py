@@ -6,7 +6,6 @@ The documents are in agent/status.py. Nothing here imports aiohttp or asyncio.
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
+from dom0.cli.places import run_directory
 from dom0.errors import Busy, Dom0Error, UsageError
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
@@ -25,10 +25,6 @@ Document = TypeVar("Document")
 
 class AgentUnreachable(Dom0Error):
     """No dom0 runs here, or we may not ask it."""
-
-
-def run_directory() -> Path:
-    return Path(os.environ.get("DOM0_RUN") or "/run/dom0")
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -17,6 +17,7 @@ import click
 import msgspec
 
 from dom0.cli import options, terminal
+from dom0.cli.places import state_directory
 from dom0.errors import Dom0Error, UsageError
 
 KEY_TYPES = (
@@ -105,7 +106,7 @@ def remove(keys: tuple[str, ...]) -> None:
 
 
 def keys_file() -> Path:
-    return Path(os.environ.get("DOM0_STATE") or "/var/lib/dom0") / "ssh" / "authorized_keys"
+    return state_directory() / "ssh" / "authorized_keys"
 
 
 def load(path: Path) -> list[Key]:

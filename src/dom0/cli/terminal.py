@@ -99,6 +99,10 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def has_keyboard() -> bool:
+    return sys.stdin.isatty()
+
+
 def short_id(identifier: str) -> str:
     """An ID as docker shows it: twelve hex digits."""
     return identifier.removeprefix("sha256:")[:12]

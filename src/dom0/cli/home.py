@@ -1,0 +1,246 @@
+"""`dom0 home`: backups of the home volume. The work is in dom0/home.py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from dom0.cli import options, terminal
+from dom0.cli.places import state_directory
+from dom0.errors import Dom0Error, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.home import Backup, Homes, Repository, Restored
+
+T = TypeVar("T")
+_SNAPSHOT = re.compile(r"latest|[0-9a-f]{8,64}")
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+_password_file = click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="RESTIC_PASSWORD_FILE",
+    help="Read the backup's password from its first line; default: RESTIC_PASSWORD, or ask.",
+)
+_no_password = click.option("--insecure-no-password", is_flag=True, help="As restic: anybody can read the backup.")
+
+
+@click.group(name="home")
+def command() -> None:
+    """Back up and restore the home volume.
+
+    A snapshot is kept on this machine and helps against mistakes. A backup is for another place: one file, or a
+    directory (a restic repository) that grows only by what changed. Backups are encrypted with a password.
+
+    $ dom0 home snapshot
+    $ dom0 home backup /media/usb/home.backup
+    $ dom0 home restore /media/usb/home.backup
+    """
+
+
+@command.command(name="ls")
+@_json
+def list_homes(as_json: bool) -> None:
+    """List the home volume, what restores left, and the snapshots on this machine.
+
+    $ dom0 home ls
+    """
+    homes = asyncio.run(_with_engine(_look))
+    if as_json:
+        terminal.say_json(homes)
+        return
+    terminal.say(f"home      {homes.home}")
+    for volume in homes.kept:
+        terminal.say(f"kept      {volume}  (from a restore; to delete it: docker volume rm {volume})")
+    for one in homes.snapshots:
+        terminal.say(f"snapshot  {one.id[:8]}  {one.time[:19]}Z")
+
+
+async def _look(engine: Engine) -> Homes:
+    from dom0 import home
+
+    here = await home.find_home(engine)
+    local = local_repository()
+    taken = await home.snapshots(engine, local) if (local.path / "config").exists() else ()
+    return home.Homes(home=here.volume, kept=await home.kept_homes(engine, here), snapshots=taken)
+
+
+@command.command(name="snapshot")
+@_json
+def snapshot(as_json: bool) -> int:
+    """Keep the home as it is now, on this machine.
+
+    Snapshots share what did not change. They are a restic repository in /var/lib/dom0/home-snapshots.
+
+    $ dom0 home snapshot
+    $ dom0 home restore latest
+    """
+    repository = local_repository()
+    repository.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _show_backup(asyncio.run(_back_up(repository)), "snapshot", as_json=as_json)
+
+
+@command.command(name="backup")
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@_password_file
+@_no_password
+@_json
+def backup(target: Path, force: bool, password_file: Path | None, insecure_no_password: bool, as_json: bool) -> int:
+    """Back up the home to FILE; if FILE is a directory, to the restic repository in it (made if it is empty).
+
+    What was written is checked before it gets its name. A file is a tar of a restic repository, readable without dom0.
+
+    $ dom0 home backup home.backup
+    $ mkdir /media/usb/home && dom0 home backup /media/usb/home
+    """
+    _refuse_target(target, force=force)
+    password = None if insecure_no_password else read_password(password_file, new=not (target / "config").exists())
+    return _show_backup(asyncio.run(_back_up(repository_at(target, password))), str(target), as_json=as_json)
+
+
+@command.command(name="restore")
+@click.argument("source", metavar="FILE|SNAPSHOT")
+@click.option(
+    "--snapshot", "wanted", metavar="ID", default="latest", help="Of a directory: which one; default: latest."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_password_file
+@_no_password
+@_json
+def restore(
+    source: str, wanted: str, yes: bool, password_file: Path | None, insecure_no_password: bool, as_json: bool
+) -> None:
+    """Put the home of a backup, or of a snapshot on this machine, in the place of the home.
+
+    What comes is checked and verified in a new volume first. The home from before is kept, in a volume that is named
+    at the end. Services and logins of this machine that have the home are restarted.
+
+    $ dom0 home restore /media/usb/home.backup
+    $ dom0 home restore latest
+    """
+    path = Path(source)
+    if path.exists():
+        password = None if insecure_no_password else read_password(password_file, new=False)
+        repository = repository_at(path, password)
+    elif _SNAPSHOT.fullmatch(source):
+        repository, wanted = local_repository(), source
+    else:
+        raise NotFound(f"{source}: no such file, and no snapshot's ID", hint="snapshots: dom0 home ls")
+    if not yes and not click.confirm("Replace the home? What is there now is kept in another volume.", err=True):
+        raise UsageError("home restore: not confirmed, nothing was changed", hint="--yes confirms")
+    kept = f"restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+    restored = asyncio.run(_with_engine(lambda engine: _restore(engine, repository, wanted, kept)))
+    if as_json:
+        terminal.say_json(restored)
+    else:
+        _show_restored(restored)
+
+
+async def _restore(engine: Engine, repository: Repository, snapshot: str, suffix: str) -> Restored:
+    from dom0 import home
+
+    here = await home.find_home(engine)
+    _say(f"restoring into a new volume, verifying, then replacing {here.volume}")
+    restored = await home.restore(engine, here, repository, snapshot, kept=f"{here.volume}-{suffix}")
+    return await home.restart_users(engine, here, restored)
+
+
+def _show_restored(restored: Restored) -> None:
+    terminal.say(f"{restored.volume}: restored; the home from before is in the volume {restored.kept}")
+    if restored.users:
+        names = " ".join(restored.users)
+        terminal.say(f"these still see the home from before, until you restart them: docker restart {names}")
+
+
+async def _back_up(repository: Repository) -> Backup:
+    from dom0 import home
+
+    async def work(engine: Engine) -> Backup:
+        here = await home.find_home(engine)
+        _say(f"backing up {here.volume}")
+        return await home.back_up(engine, here, repository)
+
+    return await _with_engine(work)
+
+
+def _show_backup(made: Backup, where: str, *, as_json: bool) -> int:
+    if as_json:
+        terminal.say_json(made)
+    else:
+        kept, grown = terminal.size(made.size), terminal.size(made.added)
+        terminal.say(f"{where}: {made.files} files, {kept}, {grown} of it new; snapshot {made.snapshot[:8]}")
+    if not made.complete:
+        terminal.say_to_stderr("dom0: home: some files could not be read and are missing in it")
+    return 0 if made.complete else 1
+
+
+async def _with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        return await work(engine)
+    finally:
+        await engine.close()
+
+
+def local_repository() -> Repository:
+    """Not encrypted: who can read it can read the home beside it."""
+    from dom0.home import Repository
+
+    return Repository(state_directory() / "home-snapshots", directory=True, password=None)
+
+
+def repository_at(path: Path, password: str | None) -> Repository:
+    from dom0.home import Repository
+
+    return Repository(path.resolve(), directory=path.is_dir(), password=password)
+
+
+def _refuse_target(target: Path, *, force: bool) -> None:
+    if target.is_dir():
+        if any(target.iterdir()) and not (target / "config").is_file():
+            raise UsageError(f"{target}: is neither empty nor a restic repository", hint="name an empty directory")
+    elif target.exists() and not force:
+        raise UsageError(f"{target}: exists", hint="name another file, or --force to replace it")
+    elif not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such directory", hint="make it first")
+
+
+def read_password(file: Path | None, *, new: bool) -> str:
+    """From the file, the environment, or the terminal; a new one is asked for twice. Raises UsageError."""
+    if file is not None:
+        password = file.read_text().split("\n", 1)[0]
+    elif "RESTIC_PASSWORD" in os.environ:
+        password = os.environ["RESTIC_PASSWORD"]
+    else:
+        password = _ask_password(new=new)
+    if not password:
+        raise UsageError("home: the password is empty", hint="or say --insecure-no-password")
+    if "\n" in password:
+        raise Dom0Error("home: the password has several lines", hint="set one of one line")
+    return password
+
+
+def _ask_password(*, new: bool) -> str:
+    if not terminal.has_keyboard():
+        raise UsageError(
+            "home: no password given, and no terminal to ask for it",
+            hint="set RESTIC_PASSWORD_FILE or RESTIC_PASSWORD, or --password-file, or --insecure-no-password",
+        )
+    answer: str = click.prompt("Password of the backup", hide_input=True, confirmation_prompt=new, err=True)
+    return answer
+
+
+def _say(text: str) -> None:
+    if not options.quiet():
+        terminal.say_to_stderr(text)

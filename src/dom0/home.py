@@ -1,0 +1,332 @@
+"""Backups of the home volume. restic does the work, in a container beside the volume; docker carries the bytes.
+
+Theory of operation. The home is a Docker volume, so only a container on the Engine's host sees it: every command here
+starts one worker container with the volume, runs restic in it, and lets it go. The worker reads its standard input and
+ends when that closes, so it cannot outlive us however we end; its fixed name lets one home command run at a time.
+
+A backup is a restic repository: a directory of the Engine's host that grows by what changed, or one file, which is a
+tar of a repository with one snapshot (`tar x` and restic read it without dom0). What a restore brings is checked in its
+repository and verified file by file in a new volume; only then the two volumes' directories change places, in one
+step of the kernel. The old home stays, in the volume that the new one came in.
+
+Touches only the volume it is told of and those it made. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from dom0.engine.protocol import Engine
+from dom0.errors import Busy, Dom0Error, NotFound
+from dom0.images import docker
+from dom0.plan import labels
+from dom0.run import Output, capture, transfer, while_listening
+
+HOME_CONTAINER = "home-volume"
+WORKER = "dom0-home-worker"
+ROLE = "home-worker"
+IMAGE = "dom0-restic"
+BASE_IMAGE = "dom0-rootfs"
+KEPT = "dom0.home"  # label of a volume that a restore made: the volume it changed places with
+
+_HOME = "/home-volume"  # in the worker, and so in every snapshot
+_REPOSITORY = "/repository"
+_VOLUMES = "/volumes"
+_STDIN = "/dev/stdin"  # restic reads the password there: it is no argument and no variable that others can see
+# Exit codes of restic 0.17 and later. Source: restic's manual, "Scripting".
+_INCOMPLETE, _NO_REPOSITORY, _WRONG_PASSWORD = 3, 10, 12
+_PART = re.compile(
+    r"repository(/(config|(keys|locks|snapshots|index)(/[0-9a-f]{64})?|data(/[0-9a-f]{2}(/[0-9a-f]{64})?)?))?"
+)
+
+
+Document = TypeVar("Document")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    volume: str
+    mountpoint: str  # on the Engine's host
+    project: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """`path` is a file, or with `directory` a directory of the Engine's host. No password: it is not encrypted."""
+
+    path: Path
+    directory: bool
+    password: str | None
+
+    def mounts(self, *, writable: bool) -> list[str]:
+        if not self.directory:
+            return []
+        return ["--mount", f"type=bind,source={self.path},target={_REPOSITORY}{'' if writable else ',readonly'}"]
+
+    def restic(self, *arguments: str) -> list[str]:
+        secret = ["--insecure-no-password"] if self.password is None else ["--password-file", _STDIN]
+        argv = ["docker", "exec", "--interactive", WORKER, "restic", "--repo", _REPOSITORY, "--no-cache", *secret]
+        return [*argv, *arguments]
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    time: str
+    hostname: str = ""
+
+
+class Backup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup made. `complete` is false if files could not be read, as those that vanished meanwhile."""
+
+    snapshot: str
+    files: int
+    size: int  # bytes of all files
+    added: int  # bytes that the repository grew by
+    complete: bool
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    volume: str  # has the restored home now
+    kept: str  # volume that has the home from before
+    users: tuple[str, ...]  # containers that still see the home from before, until they are restarted
+
+
+class Homes(msgspec.Struct, frozen=True, kw_only=True):
+    home: str  # volume
+    kept: tuple[str, ...]  # volumes that restores left: a home from before, or what an interrupted restore had brought
+    snapshots: tuple[Snapshot, ...]  # on this machine, newest first
+
+
+class _Summary(msgspec.Struct):
+    message_type: str
+    snapshot_id: str = ""
+    total_files_processed: int = 0
+    total_bytes_processed: int = 0
+    data_added: int = 0
+
+
+async def find_home(engine: Engine) -> Home:
+    """The machine's home. Raises NotFound."""
+    hint = "add `home: {}` below x-dom0 in compose.yaml, and dom0 up"
+    try:
+        container = await engine.container(HOME_CONTAINER)
+    except NotFound as error:
+        raise NotFound("home: this machine has none", hint=hint) from error
+    volumes = [mount for mount in container.mounts if mount.type == "volume"]
+    if not volumes:
+        raise NotFound(f"{HOME_CONTAINER}: mounts no volume", hint=hint)
+    return Home(volumes[0].name, volumes[0].source, container.labels.get(labels.PROJECT, ""))
+
+
+async def kept_homes(engine: Engine, home: Home) -> tuple[str, ...]:
+    return tuple(sorted(volume.name for volume in await engine.volumes() if volume.labels.get(KEPT) == home.volume))
+
+
+async def back_up(engine: Engine, home: Home, repository: Repository) -> Backup:
+    """Add a snapshot of the home to `repository`, check it, and write it where it belongs. Raises Dom0Error."""
+    await prepare_image(engine)
+    hostname = (await engine.info()).name
+    mounts = ["--mount", f"type=volume,source={home.volume},target={_HOME},readonly"]
+    async with _worker(engine, [*mounts, *repository.mounts(writable=True)]):
+        await _ensure_repository(repository)
+        backup = await _snapshot(repository, hostname)
+        if repository.directory:
+            await _restic(repository, "check")
+        else:
+            await _restic(repository, "check", "--read-data")
+            await _write_file(repository.path)
+    return backup
+
+
+async def snapshots(engine: Engine, repository: Repository) -> tuple[Snapshot, ...]:
+    """Newest first. Raises Dom0Error."""
+    await prepare_image(engine)
+    async with _worker(engine, repository.mounts(writable=False)):
+        await _bring_file(repository)
+        output = await _restic(repository, "snapshots", "--json", "--no-lock", "--path", _HOME)
+    found = _decode(output.stdout, list[Snapshot])
+    return tuple(sorted(found, key=lambda snapshot: snapshot.time, reverse=True))
+
+
+async def restore(engine: Engine, home: Home, repository: Repository, snapshot: str, *, kept: str) -> Restored:
+    """Put `snapshot` in the place of the home; what was there is then in the volume `kept`. Raises Dom0Error.
+
+    Until the moment of exchange the home is not touched, and a failure removes what was brought.
+    """
+    await prepare_image(engine)
+    volume = await engine.create_volume(kept, {"Labels": {KEPT: home.volume, labels.PROJECT: home.project}})
+    try:
+        await _bring(engine, repository, snapshot, volume.name)
+        await _exchange(home, volume.name, volume.mountpoint)
+    except BaseException:
+        await asyncio.shield(engine.remove_volume(volume.name))
+        raise
+    return Restored(volume=home.volume, kept=volume.name, users=await _users(engine, home.volume))
+
+
+async def restart_users(engine: Engine, home: Home, restored: Restored) -> Restored:
+    """Restart this machine's own containers that have the home; the others stay in `users`."""
+    containers = [await engine.container(name) for name in restored.users]
+    ours = [one for one in containers if home.project and one.labels.get(labels.PROJECT) == home.project]
+    for container in sorted(ours, key=lambda one: one.labels.get(labels.ROLE) == "sshd"):  # we may be a login in there
+        await capture(["docker", "restart", container.id])  # one call of the Engine: it ends even if we do
+    others = tuple(one.name for one in containers if one not in ours)
+    return msgspec.structs.replace(restored, users=others)
+
+
+async def prepare_image(engine: Engine) -> None:
+    """The worker's image: this host's Debian and this host's restic. Made once, without a network."""
+    try:
+        await engine.image(IMAGE)
+    except NotFound:
+        await _build_image(engine)
+
+
+async def _build_image(engine: Engine) -> None:
+    restic = shutil.which("restic")
+    if restic is None:
+        raise Dom0Error("restic: is not installed on this host", hint="apt-get install restic")
+    try:
+        await engine.image(BASE_IMAGE)
+    except NotFound as error:
+        raise Dom0Error(f"{BASE_IMAGE}: there is no such image", hint="make it: dom0 image build") from error
+    with tempfile.TemporaryDirectory(prefix="dom0-home-") as directory:
+        context = Path(directory)
+        await asyncio.to_thread(shutil.copy, restic, context / "restic")
+        (context / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCOPY restic /usr/bin/restic\n")
+        await docker.build(context, tag=IMAGE)
+
+
+@asynccontextmanager
+async def _worker(engine: Engine, mounts: Sequence[str]) -> AsyncIterator[None]:
+    """The container in which restic runs during the block. Raises Busy if there is one."""
+    try:
+        await engine.container(WORKER)
+    except NotFound:
+        pass
+    else:
+        raise Busy("home: another dom0 home command is at work", hint=f"wait for it, or: docker rm -f {WORKER}")
+    argv = ["docker", "run", "--rm", "--interactive", "--name", WORKER, "--network", "none"]
+    argv += ["--label", f"{labels.ROLE}={ROLE}", "--label", f"{labels.PROJECT}=", *mounts, IMAGE, "cat"]
+    async with while_listening(argv):
+        yield
+
+
+async def _restic(repository: Repository, *arguments: str, accept: Sequence[int] = ()) -> Output:
+    """Run restic in the worker. Raises Dom0Error with restic's own words."""
+    secret = (repository.password or "").encode() + b"\n"
+    output = await capture(repository.restic(*arguments), stdin=secret, check=False)
+    if output.code == _WRONG_PASSWORD:
+        raise Dom0Error(f"{repository.path}: the password is wrong", hint="it is the one the backup was made with")
+    if output.code == _NO_REPOSITORY and _NO_REPOSITORY not in accept:
+        raise Dom0Error(f"{repository.path}: is no backup", hint="dom0 home backup makes one")
+    if output.code != 0 and output.code not in accept:
+        said = "\n".join(output.stderr.strip().splitlines()[-5:])
+        raise Dom0Error(f"{repository.path}: restic {arguments[0]} failed with exit code {output.code}\n{said}")
+    return output
+
+
+async def _ensure_repository(repository: Repository) -> None:
+    looked = await _restic(repository, "cat", "config", "--no-lock", accept=[_NO_REPOSITORY])
+    if looked.code == _NO_REPOSITORY:
+        await _restic(repository, "init")
+
+
+async def _snapshot(repository: Repository, hostname: str) -> Backup:
+    output = await _restic(repository, "backup", "--json", "--host", hostname, _HOME, accept=[_INCOMPLETE])
+    summary = _decode(output.stdout.strip().splitlines()[-1], _Summary)
+    return Backup(
+        snapshot=summary.snapshot_id,
+        files=summary.total_files_processed,
+        size=summary.total_bytes_processed,
+        added=summary.data_added,
+        complete=output.code != _INCOMPLETE,
+    )
+
+
+async def _write_file(path: Path) -> None:
+    """The repository as a tar. The file has its name only when all of it is on disk."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            await transfer(["docker", "cp", f"{WORKER}:{_REPOSITORY}", "-"], stdout=file)
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+async def _bring(engine: Engine, repository: Repository, snapshot: str, volume: str) -> None:
+    """Restore into `volume`, an empty one, and verify every file."""
+    mounts = ["--mount", f"type=volume,source={volume},target={_HOME}"]
+    async with _worker(engine, [*mounts, *repository.mounts(writable=False)]):
+        await _bring_file(repository)
+        await _restic(repository, "check", "--no-lock", *([] if repository.directory else ["--read-data"]))
+        options = ["--no-lock", "--path", _HOME, "--include", _HOME, "--target", "/", "--verify"]
+        await _restic(repository, "restore", *options, snapshot)
+
+
+async def _bring_file(repository: Repository) -> None:
+    if repository.directory:
+        return
+    await asyncio.to_thread(check_file, repository.path)
+    with repository.path.open("rb") as file:
+        await transfer(["docker", "cp", "-", f"{WORKER}:/"], stdin=file)
+
+
+def check_file(path: Path) -> None:
+    """Raises Dom0Error unless the file is a tar of exactly the files that a repository has: it is unpacked at `/`."""
+    hint = "give a file that dom0 home backup made"
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for part in tar:
+                if not (part.isfile() or part.isdir()) or not _PART.fullmatch(part.name):
+                    raise Dom0Error(f"{path}: holds {part.name!r}, which is no part of a backup", hint=hint)
+    except (tarfile.TarError, EOFError) as error:
+        raise Dom0Error(f"{path}: is no backup: {error}", hint=hint) from error
+
+
+async def _exchange(home: Home, volume: str, mountpoint: str) -> None:
+    """Let the directories of two volumes change places, at once. Running containers keep the one they have."""
+    ours, theirs = Path(home.mountpoint), Path(mountpoint)
+    root = ours.parent.parent
+    if ours != root / home.volume / ours.name or theirs != root / volume / ours.name:
+        raise Dom0Error(
+            f"{home.volume}: is kept at {ours}, not beside other volumes: it cannot be replaced at once",
+            hint="restore by hand: tar x the file, then restic restore",
+        )
+    argv = ["docker", "run", "--rm", "--network", "none", "--label", f"{labels.ROLE}={ROLE}"]
+    argv += ["--label", f"{labels.PROJECT}=", "--mount", f"type=bind,source={root},target={_VOLUMES}", IMAGE]
+    argv += ["mv", "--exchange", "--no-target-directory"]
+    argv += [f"{_VOLUMES}/{home.volume}/{ours.name}", f"{_VOLUMES}/{volume}/{ours.name}"]
+    await capture(argv)
+
+
+async def _users(engine: Engine, volume: str) -> tuple[str, ...]:
+    """Names of the running containers that mount `volume`."""
+    listed = await engine.containers()
+    found = await asyncio.gather(*(engine.container(one.id) for one in listed), return_exceptions=True)
+    containers = [one for one in found if not isinstance(one, BaseException)]
+    return tuple(
+        sorted(one.name for one in containers if one.running and any(mount.name == volume for mount in one.mounts))
+    )
+
+
+def _decode(text: str, document: type[Document]) -> Document:
+    try:
+        return msgspec.json.decode(text, type=document)
+    except msgspec.DecodeError as error:
+        raise Dom0Error(f"restic: its answer is not understood: {error}", hint=f"its image is {IMAGE}") from error
