@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from dom0.compose.machine import KEY
 from dom0.compose.places import Path, Places, Refusal, did_you_mean, refuse
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ def _refusal(message: str, kind: type, path: Path, *, ours: bool) -> Refusal:
     text = message[: at.start()] if at else message
     if unknown := _UNKNOWN.match(text):
         where = (*path, *steps, unknown["field"])
-        if ours:
+        if ours or KEY in steps:
             return Refusal(where, "no such key", did_you_mean(unknown["field"], _keys(kind, steps)))
         return Refusal(where, "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not")
     if expected := _EXPECTED.match(text):

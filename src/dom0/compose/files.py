@@ -22,7 +22,7 @@ from dom0.errors import ProjectError
 
 LAYERS = "compose.d"
 MAX_TOTAL = 8 * 1024 * 1024
-MAX_FILES = 256
+MAX_FILES = 128
 
 _BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml", "compose.yaml", *_BASES[2:]))
@@ -145,7 +145,7 @@ class _Reader:
         for document in source.documents:
             if not extended:
                 self._remember_services(document)
-            for reference in references(document, base, path.parent):
+            for reference in references(document, base):
                 self._follow(source, reference)
 
     def _remember_services(self, document: dict[str, Any]) -> None:

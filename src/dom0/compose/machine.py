@@ -79,8 +79,10 @@ def merge(lower: Any, upper: Any, key: str = "") -> Any:
         for name, value in upper.items():
             merged[str(name)] = merge(merged.get(str(name)), value, str(name))
         return {name: value for name, value in merged.items() if value is not Reset}
-    if isinstance(upper, list) and isinstance(lower, list) and key not in _REPLACED:
-        return lower + [entry for entry in upper if entry not in lower]
+    if isinstance(upper, list):
+        entries = [entry for entry in (merge(None, entry) for entry in upper) if entry is not Reset]
+        kept = lower if isinstance(lower, list) and key not in _REPLACED else []
+        return kept + [entry for entry in entries if entry not in kept]
     return lower if upper is None else upper
 
 

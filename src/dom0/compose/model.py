@@ -402,6 +402,7 @@ class Project(_Part, frozen=True, kw_only=True):
     environment: dict[str, str] = {}  # values of the variables that configs and secrets name
     contents: dict[str, str] = {}  # text of the seccomp profiles, by the path as `security_opt` spells it
     digests: dict[str, str] = {}  # absolute path of a config, secret or bind-mounted project file -> sha256 of it
+    warnings: tuple[str, ...] = ()  # for people; nothing is decided by them
 
 
 def canonical(value: msgspec.Struct | dict[str, Any]) -> bytes:

@@ -40,11 +40,12 @@ class Places:
 
         The line is 0 where no file has even the beginning.
         """
-        for length in range(len(path), 0, -1):
-            dotted = ".".join(path[:length])
+        dotted = ".".join(path)
+        while dotted:
             for name, lines in reversed(list(self.files.items())):
                 if dotted in lines:
                     return name, lines[dotted]
+            dotted = dotted.rpartition(".")[0]
         return (next(iter(self.files), ""), 0) if len(self.files) == 1 else ("", 0)
 
     def name(self, refusal: Refusal) -> str:

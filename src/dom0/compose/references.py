@@ -32,6 +32,7 @@ class Reference:
 
 
 def unfit(reference: Reference) -> tuple[str, str] | None:
+    """What is wrong with naming such a file at all, and what to do."""
     if reference.file.startswith("~"):
         return f"{reference.file} is outside the project", "put the file into the project's directory"
     if not reference.is_compose:
@@ -44,7 +45,7 @@ def unfit(reference: Reference) -> tuple[str, str] | None:
     return None
 
 
-def references(document: dict[str, Any], base: Path, here: Path) -> Iterator[Reference]:
+def references(document: dict[str, Any], base: Path) -> Iterator[Reference]:
     """Every file that `document` names. What has another shape than it should is left to Compose to refuse."""
     for number, entry in enumerate(_list(document.get("include"))):
         yield from _include(_long(entry), ("include", str(number)), base)
@@ -77,21 +78,21 @@ def _data_files(kind: str, value: Any, path: tuple[str, ...], base: Path) -> Ite
 
 def services(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Name and definition of each service."""
-    section = _plain(document.get("services"))
+    section = plain(document.get("services"))
     if isinstance(section, dict):
-        yield from ((str(name), _plain(service)) for name, service in section.items())
+        yield from ((str(name), plain(service)) for name, service in section.items())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     return value.value if isinstance(value, Override) else value
 
 
 def _list(value: Any) -> list[Any]:
-    value = _plain(value)
+    value = plain(value)
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _long(entry: Any) -> dict[str, Any]:
     """The long form of an entry that may be only a path."""
-    entry = _plain(entry)
+    entry = plain(entry)
     return {"path": entry} if isinstance(entry, str) else entry if isinstance(entry, dict) else {}

@@ -1,0 +1,226 @@
+"""Values that Compose accepts and no machine can run, found before anything changes. No I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from dom0.compose.model import Network, Port, Project, Service, ServiceVolume
+from dom0.compose.places import Path, Refusal
+
+MAX_CONTAINERS = 1000
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_FREE_TEXT = {  # where line breaks and the like are data
+    "annotations", "args", "command", "content", "develop", "dockerfile_inline", "driver_opts", "entrypoint",
+    "environment", "labels", "options", "sysctls", "test",
+}  # fmt: skip
+_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"  # registry
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
+)
+_OURS = ("dom0", "dom0-sshd", "home-volume")
+_UNLIMITED = {
+    "cpu_quota",
+    "mem_limit",
+    "memswap_limit",
+    "mem_swappiness",
+    "oom_score_adj",
+    "pids_limit",
+}  # -1 is a value
+
+
+def refusals(project: Project) -> Iterator[Refusal]:
+    if not _PROJECT.fullmatch(project.name):
+        yield Refusal(("name",), f"{project.name!r} cannot be a project's name", "small letters, digits, - and _")
+    yield from control_characters(msgspec.to_builtins(msgspec.structs.replace(project, machine=None)), ())
+    yield from control_characters(msgspec.to_builtins(project.machine), ("x-dom0",))
+    for name, service in project.services.items():
+        for check in _SERVICE_CHECKS:
+            for path, what, hint in check(service):
+                yield Refusal(("services", name, *path), what, hint)
+    for key, network in project.networks.items():
+        yield from _network(key, network)
+    for key, volume in project.volumes.items():
+        if not _VOLUME.fullmatch(volume.name):
+            yield Refusal(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT)
+    yield from _file_objects(project)
+    yield from _together(project)
+
+
+Complaint = tuple[Path, str, str]  # path inside the service, what is wrong, what to do
+_NAME_HINT = "letters, digits, _ . and -, two at least"
+
+
+def control_characters(value: Any, path: Path, *, free: bool = False) -> Iterator[Refusal]:
+    """In keys everywhere, and in values except where they are `free` text."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if _CONTROL.search(key):
+                yield Refusal((*path, key), "there is a control character in this name")
+            else:
+                yield from control_characters(inner, (*path, key), free=free or key in _FREE_TEXT)
+    elif free:
+        return
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from control_characters(inner, (*path, str(number)))
+    elif isinstance(value, str) and _CONTROL.search(value):
+        yield Refusal(path, f"there is a control character in {value!r}")
+
+
+def _names(service: Service) -> Iterator[Complaint]:
+    if service.container_name and not _CONTAINER.fullmatch(service.container_name):
+        yield ("container_name",), f"{service.container_name!r} cannot be a container's name", _NAME_HINT
+    if service.container_name in _OURS:
+        yield ("container_name",), f"{service.container_name} is a container of dom0 itself", "take another name"
+    if service.image and not _IMAGE.fullmatch(service.image):
+        yield ("image",), f"{service.image!r} cannot be an image's name", "such as redis:7 or registry:5000/team/app"
+
+
+def _numbers(service: Service) -> Iterator[Complaint]:
+    if not 0 <= service.replicas <= MAX_CONTAINERS:
+        key = ("scale",) if service.scale is not None else ("deploy", "replicas")
+        yield key, f"{service.replicas} containers cannot be had", f"0 to {MAX_CONTAINERS}"
+    for field in msgspec.structs.fields(service):
+        value = getattr(service, field.name)
+        least = -1000 if field.name == "oom_score_adj" else -1 if field.name in _UNLIMITED else 0
+        if isinstance(value, int | float) and value < least:
+            yield (field.name,), f"{value} is out of range", "such a number means nothing, or was too large"
+
+
+def _volumes(service: Service) -> Iterator[Complaint]:
+    for number, volume in enumerate(service.volumes):
+        for what, hint in _volume(volume):
+            yield ("volumes", str(number)), what, hint
+
+
+def _volume(volume: ServiceVolume) -> Iterator[tuple[str, str]]:
+    if volume.type not in ("bind", "volume", "tmpfs"):
+        yield f"the type {volume.type} is refused: no Linux machine outside Swarm has it", "bind, volume or tmpfs"
+    if not volume.target.startswith("/"):
+        hint = "for a volume with a name of one letter use the long form: {type: volume, source: …, target: /…}"
+        yield f"{volume.target!r} is no absolute path in the container", hint
+    if volume.type == "bind" and not volume.source.startswith("/"):
+        yield f"{volume.source!r} is no path of this machine", "start it with ./ or /"
+
+
+def _swarm_modes(service: Service) -> Iterator[Complaint]:
+    mode = service.deploy.mode if service.deploy else ""
+    if mode not in ("", "replicated", "global"):
+        hint = "for a job leave the mode out: a service with restart: no that ends with 0 is not run again"
+        yield ("deploy", "mode"), f"{mode} is refused: Compose has no jobs", hint
+
+
+def _addresses(service: Service) -> Iterator[Complaint]:
+    for key, network in service.networks.items():
+        for field, version in (("ipv4_address", 4), ("ipv6_address", 6)):
+            text = getattr(network, field) if network else ""
+            if text and not _is_address(text, version):
+                yield ("networks", key, field), f"{text!r} is no IPv{version} address", ""
+    for number, port in enumerate(service.ports):
+        if port.host_ip and not (_is_address(port.host_ip, 4) or _is_address(port.host_ip, 6)):
+            yield ("ports", str(number), "host_ip"), f"{port.host_ip!r} is no address", "such as 127.0.0.1"
+        if problem := _port(port):
+            yield ("ports", str(number)), problem, "such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp"
+
+
+def _port(port: Port) -> str:
+    if not 1 <= port.target <= 65535:
+        return f"{port.target} cannot be a port of the container"
+    first, _, last = port.published.partition("-")
+    numbers = [text for text in (first, last) if text]
+    if any(not (text.isascii() and text.isdigit() and int(text) <= 65535) for text in numbers):
+        return f"{port.published!r} cannot be a port of the host"
+    if last and int(first) > int(last):
+        return f"{port.published} runs backwards"
+    if port.protocol not in ("", "tcp", "udp", "sctp"):
+        return f"{port.protocol!r} is no protocol"
+    return ""
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _network(key: str, network: Network) -> Iterator[Refusal]:
+    if not network.name or network.name != network.name.strip() or "/" in network.name:
+        yield Refusal(("networks", key, "name"), f"{network.name!r} cannot be a network's name", _NAME_HINT)
+    for number, pool in enumerate(network.ipam.config if network.ipam else ()):
+        path = ("networks", key, "ipam", "config", str(number))
+        for field in ("subnet", "ip_range"):
+            if text := getattr(pool, field):
+                yield from _subnet((*path, field), text)
+        if pool.gateway and not (_is_address(pool.gateway, 4) or _is_address(pool.gateway, 6)):
+            yield Refusal((*path, "gateway"), f"{pool.gateway!r} is no address")
+
+
+def _subnet(path: Path, text: str) -> Iterator[Refusal]:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        yield Refusal(path, f"{text!r} is no range of addresses", "such as 172.28.0.0/16")
+
+
+def _file_objects(project: Project) -> Iterator[Refusal]:
+    """Configs and secrets that have no text: Compose stumbles over them only when it creates the container."""
+    for kind, objects in (("configs", project.configs), ("secrets", project.secrets)):
+        for key, item in objects.items():
+            if item.environment and item.environment not in project.environment:
+                hint = f"write {item.environment}=… into the project's .env file, or use file:"
+                yield Refusal((kind, key, "environment"), f"the variable {item.environment} is not set", hint)
+            elif not (item.environment or item.file or item.content or item.external):
+                yield Refusal((kind, key), "has no text", "for an empty file use file: with an empty file")
+
+
+def _together(project: Project) -> Iterator[Refusal]:
+    """What two services cannot both have."""
+    total = sum(service.replicas for service in project.services.values())
+    if total > MAX_CONTAINERS:
+        yield Refusal(("services",), f"{total} containers are asked for, {MAX_CONTAINERS} is the most")
+    names: dict[str, str] = {}
+    ports: dict[tuple[str, str, str], str] = {}
+    for name, service in project.services.items():
+        if service.container_name:
+            other = names.setdefault(service.container_name, name)
+            if other != name:
+                what = f"{service.container_name} is the name of services.{other} already"
+                yield Refusal(("services", name, "container_name"), what)
+        yield from _ports_taken(name, service, ports)
+
+
+def _ports_taken(name: str, service: Service, taken: dict[tuple[str, str, str], str]) -> Iterator[Refusal]:
+    """Two services with one fixed port of one address. The Engine sees the rest (0.0.0.0 beside 127.0.0.1)."""
+    if service.network_mode or not service.replicas:
+        return
+    for number, port in enumerate(service.ports):
+        if port.published in ("", "0") or "-" in port.published:
+            continue
+        path = ("services", name, "ports", str(number))
+        key = (port.host_ip, port.published, port.protocol)
+        other = taken.setdefault(key, name)
+        if other != name:
+            yield Refusal(path, f"{port.published}/{port.protocol} is published by services.{other} already")
+        elif service.replicas > 1:
+            hint = f"publish a range: {port.published}-{int(port.published) + service.replicas - 1}:{port.target}"
+            yield Refusal(path, f"{service.replicas} containers cannot share port {port.published}", hint)
+
+
+_SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (
+    _names,
+    _numbers,
+    _volumes,
+    _swarm_modes,
+    _addresses,
+)

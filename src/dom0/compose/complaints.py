@@ -1,0 +1,176 @@
+"""Docker Compose's words about a project it does not accept → refusals with the key's place and what to do. No I/O.
+
+Compose says one thing at a time. What none of the patterns knows is passed on as it is: a newer Compose may speak
+otherwise, and its own words are better than none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from dom0.compose.places import Path, Refusal, did_you_mean
+from dom0.compose.references import services
+from dom0.compose.support import known_keys
+
+_NAMED = ("services", "networks", "volumes", "configs", "secrets")
+_SPACE = re.compile(r"\s*\n\s*")
+_NOISE = re.compile(r": invalid compose project$|^validating [^\n]*?\.ya?ml: |^decoding failed due to [^\n]*\n+")
+_UNKNOWN = re.compile(r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$", re.DOTALL)
+_PORT = re.compile(r"Invalid (?P<what>\w+): (?P<value>.+)$", re.DOTALL)
+_CYCLE = re.compile(r"dependency cycle detected: (?P<names>.+)$", re.DOTALL)
+_AT_KEY = re.compile(
+    r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$", re.DOTALL
+)
+
+# pattern, path, what is wrong, what to do; {…} are the pattern's groups
+_Row = tuple[re.Pattern[str], Path, str, str]
+
+
+def _row(pattern: str, path: str, what: str, hint: str = "") -> _Row:
+    return re.compile(pattern + "$", re.DOTALL), tuple(path.split()), what, hint
+
+
+_ROWS = (
+    _row(
+        r'service "(?P<service>.+?)" depends on undefined service "(?P<name>.+?)"',
+        "services {service}",
+        "refers to the service {name}, which is not there",
+        "define services.{name}, or enable the profile it belongs to",
+    ),
+    _row(
+        r'service "(?P<service>.+?)" refers to undefined (?P<kind>\w+) (?P<name>.+)',
+        "services {service} {kind}s",
+        "the {kind} {name} is not defined",
+        "define it at the top level: {kind}s: {{{name}: …}}",
+    ),
+    _row(
+        r'service "(?P<service>.+?)" has neither an image nor a build context specified',
+        "services {service}",
+        "has neither image: nor build:",
+        "say which image it runs",
+    ),
+    _row(
+        r"error decoding '(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?': (?P<what>.+)",
+        "{top} {name} {key}",
+        "{what}",
+    ),
+    _row(
+        r"error while interpolating (?P<path>\S+): required variable (?P<name>\S+) is missing a value: ?(?P<what>.*)",
+        "{path}",
+        "the variable {name} is not set: {what}",
+        "set {name} in the project's .env file",
+    ),
+    _row(r"error while interpolating (?P<path>\S+): (?P<what>.+)", "{path}", "{what}"),
+    _row(
+        r"invalid interpolation format for (?P<path>\S+?)\.\n.*\n(?P<text>.*)",
+        "{path}",
+        "{text} is no variable",
+        "${{NAME}} stands for a variable, $$ for a dollar sign",
+    ),
+    _row(
+        r"env file (?P<file>.+?) not found: .*",
+        "",
+        "the env_file {file} is not there",
+        "make it, or set required: false",
+    ),
+    _row(r"failed to read (?P<file>.+?): (?P<what>.+)", "", "{file}: {what}", "NAME=value, one a line"),
+    _row(r"open (?P<file>.+?): no such file or directory", "", "{file} is not there"),
+    _row(
+        r'cannot extend service "(?P<service>.+?)" in .+?: service "(?P<name>.+?)" not found',
+        "services {service} extends",
+        "there is no service {name} to extend",
+    ),
+    _row(
+        r"Non-string key in (?P<path>\S+): (?P<key>.*)",
+        "{path}",
+        "the key {key} has to be text",
+        "put quotes around it",
+    ),
+    _row(r"Non-string key at top level: (?P<key>.*)", "", "the key {key} has to be text", "put quotes around it"),
+    _row(
+        r"services\.scale: can't set container_name and (?P<service>.+) as container name must be unique",
+        "services {service} container_name",
+        "only one container can have this name, and several are asked for",
+        "leave container_name out, or scale to 1",
+    ),
+    _row(
+        r"service (?P<service>.+) declares mutually exclusive `network_mode` and `networks`",
+        "services {service} network_mode",
+        "cannot stand beside networks:",
+        "keep one of the two",
+    ),
+    _row(
+        r"(?P<path>\S+) conflicts with imported resource",
+        "{path}",
+        "is defined here and in an included file",
+        "rename one of the two",
+    ),
+    _row(
+        r"experimental (git|OCI) remote resource is disabled.*",
+        "include",
+        "names something on another host, and a machine has to come up without a network",
+        "put a copy of it into the project",
+    ),
+    _row(r"project name must not be empty.*", "name", "is missing", "name: mybox as the first line"),
+)
+
+
+def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
+    """`words` is what Compose printed, its paths already those of the project; `documents` are the files' contents."""
+    text = words.strip()
+    while (shorter := _NOISE.sub("", text)) != text:
+        text = shorter
+    special: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Refusal]], ...] = (
+        (_UNKNOWN, _unknown_key),
+        (_CYCLE, _cycle),
+        (_PORT, lambda match: _port(match, documents)),
+    )
+    for pattern, make in special:
+        if match := pattern.match(text):
+            return make(match)
+    for pattern, path, what, hint in _ROWS:
+        if match := pattern.match(text):
+            groups = {name: _one_line(value or "") for name, value in match.groupdict().items()}
+            where = tuple(part.format(**groups) for part in path)
+            return Refusal(where, what.format(**groups).removesuffix(": "), hint.format(**groups))
+    return _anything_else(text)
+
+
+def _unknown_key(match: re.Match[str]) -> Refusal:
+    path = () if match["path"] == "(root)" else tuple(match["path"].split("."))
+    key = match["key"]
+    if len(path) == 1 and path[0] in _NAMED:
+        return Refusal((*path, key), "this cannot be a name", "letters, digits, dots, - and _ can")
+    return Refusal((*path, key), "no such key", did_you_mean(key, known_keys(path)))
+
+
+def _cycle(match: re.Match[str]) -> Refusal:
+    names = _one_line(match["names"])
+    first = names.split(" -> ")[0]
+    return Refusal(("services", first), f"waits for itself: {names}", "one of these dependencies has to go")
+
+
+def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refusal:
+    """Compose does not say whose port it is."""
+    value = _one_line(match["value"])
+    kinds = {"proto": "protocol", "containerPort": "port of the container", "hostPort": "port of the host"}
+    what = f"{value!r} cannot be a {kinds.get(match['what'], match['what'])}"
+    hint = "such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp"
+    for document in documents:
+        for name, service in services(dict(document)):
+            if isinstance(service, dict) and value in str(service.get("ports")):
+                return Refusal(("services", name, "ports"), what, hint)
+    return Refusal(("services",), what, hint)
+
+
+def _anything_else(text: str) -> Refusal:
+    if match := _AT_KEY.match(text):
+        what = match["what"].removeprefix(f"{match['path']} ")
+        return Refusal(tuple(match["path"].split(".")), _one_line(what))
+    return Refusal((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")
+
+
+def _one_line(text: str) -> str:
+    return _SPACE.sub("; ", text.strip())

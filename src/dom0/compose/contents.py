@@ -1,0 +1,106 @@
+"""What stands in the files that a resolved project mounts: digests, and the texts that go to the Engine as text.
+
+Compose compares paths only: an edited config would go unnoticed. Files outside the project are the host's own and may
+not even be visible here; they have no digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.compose import places
+from dom0.compose.files import read_regular, unreadable
+from dom0.compose.model import Project
+from dom0.compose.places import Places, Refusal, refuse
+from dom0.errors import ProjectError
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The project's files: where they are now, and where containers will find them."""
+
+    source: Path
+    final: Path
+    places: Places
+
+    def here(self, path: str) -> Path | None:
+        """Where the file that will be at `path` is now; None if it is not the project's."""
+        target = Path(path)
+        return self.source / target.relative_to(self.final) if target.is_relative_to(self.final) else None
+
+
+def digests(project: Project, tree: Tree) -> dict[str, str]:
+    """Final path → sha256 of every config, secret and bind that is a file of the project. Raises ProjectError."""
+    found: dict[str, str] = {}
+    for path, key, required in _mounted(project):
+        file = tree.here(path)
+        if file is None or path in found:
+            continue
+        digest = _digest(file, key, tree, required=required)
+        if digest:
+            found[path] = digest
+    return found
+
+
+def _mounted(project: Project) -> Iterator[tuple[str, places.Path, bool]]:
+    """Path, key, and whether it has to be a file."""
+    for kind, objects in (("configs", project.configs), ("secrets", project.secrets)):
+        for name, item in objects.items():
+            if item.file:
+                yield item.file, (kind, name, "file"), True
+    for name, service in project.services.items():
+        for number, volume in enumerate(service.volumes):
+            if volume.type == "bind":
+                yield volume.source, ("services", name, "volumes", str(number)), False
+
+
+def _digest(file: Path, key: places.Path, tree: Tree, *, required: bool) -> str:
+    """Empty for what is no file; only a symbolic link may stand for a required file of the host."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if not required or file.is_symlink():
+            return ""
+        raise _refused(tree, key, f"{os.path.relpath(file, tree.source)}: {unreadable(error)}") from error
+    with os.fdopen(descriptor, "rb") as content:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    if required:
+        hint = "only a file can be a config or a secret; mount a directory under volumes:"
+        raise _refused(tree, key, f"{os.path.relpath(file, tree.source)} is not a file", hint)
+    return ""
+
+
+def profiles(project: Project, tree: Tree) -> dict[str, str]:
+    """Text of the seccomp profiles by the path as `security_opt` spells it. Raises ProjectError."""
+    texts: dict[str, str] = {}
+    for name, service in project.services.items():
+        for number, option in enumerate(service.security_opt):
+            key, _, path = option.replace(":", "=", 1).partition("=")
+            if key == "seccomp" and path not in ("", "unconfined", "builtin"):
+                texts[path] = _profile(path, ("services", name, "security_opt", str(number)), tree)
+    return texts
+
+
+def _profile(path: str, key: places.Path, tree: Tree) -> str:
+    file = Path(os.path.normpath(tree.source / path))
+    if not file.is_relative_to(tree.source):
+        raise _refused(tree, key, f"{path} is outside the project", "put the profile into the project's directory")
+    try:
+        text = read_regular(file, name=path).decode()
+        json.loads(text)
+    except ProjectError as error:
+        raise _refused(tree, key, error.message) from error
+    except (ValueError, RecursionError) as error:
+        raise _refused(tree, key, f"{path} is not a seccomp profile in JSON") from error
+    return text
+
+
+def _refused(tree: Tree, key: places.Path, what: str, hint: str = "") -> ProjectError:
+    return refuse([Refusal(key, what, hint)], tree.places)

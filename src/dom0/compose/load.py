@@ -1,0 +1,189 @@
+"""From the files of a project to one resolved Project: the story. `docker compose config` does the resolving.
+
+Read the files, each bounded → let Compose resolve them → put the final paths in → refuse what cannot run → digests of
+the contents and Compose's own hashes. Nothing is changed anywhere and no Engine is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from dom0.compose import checks, contents, machine, resolved, support
+from dom0.compose.complaints import understand
+from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
+from dom0.compose.model import Project
+from dom0.compose.parser import Parser, Rejected, View, find_parser, view_of
+from dom0.compose.places import Refusal, printable, refuse
+from dom0.compose.references import plain
+from dom0.compose.values import Reset
+from dom0.errors import Dom0Error, ProjectError
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_ENVIRONMENT = "x-dom0-environment"  # in our own last layer: name -> ["set" or "", value]
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_PROFILE = re.compile(r"\*|[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
+
+
+async def load(
+    source: Path, final: Path, *, profiles: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Project:
+    """The project in the directory `source`, with paths as they will be once its files are placed at `final`.
+
+    `source` holds a compose.yaml, or the layers of an image in compose.d. Variables come from the project's `.env` and
+    from `env`, never from this process. Raises ProjectError with everything that is wrong with the project, Dom0Error
+    when Compose is missing or the disk is full.
+    """
+    for profile in profiles:
+        if not _PROFILE.fullmatch(profile):
+            raise ProjectError(f"profile {printable(profile)!r}: this cannot be a profile's name")
+    try:
+        files = await asyncio.to_thread(read_project, source)
+        _require_name(files)
+        with view_of(files.root) as view:
+            parser = find_parser(view, profiles=profiles, variables=env or {})
+            return await _resolve(files, view, parser, final)
+    except OSError as error:
+        raise Dom0Error(f"{error.filename or source}: {unreadable(error)}") from error
+
+
+def _require_name(files: ProjectFiles) -> None:
+    """In an image there is no directory that a name could come from."""
+    if files.layers[0].startswith(f"{LAYERS}/") and not any(document.get("name") for document in files.documents):
+        raise ProjectError(f"{LAYERS}: none of the files says name:", hint="name: mybox as the first line of one")
+
+
+async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path) -> Project:
+    layers = [view.root / layer for layer in files.layers] + _own_layer(files, view)
+    try:
+        version, (text, warnings) = await _at_once(parser.version(), parser.config(view, layers))
+        data = resolved.parse(text)
+        _put_final_paths(data, files, view, final)
+        project = _accepted(data, files)
+        tree = contents.Tree(files.root, final, files.places)
+        hashes, (digests, profiles) = await _at_once(
+            parser.hashes(final, resolved.doubled(data)),
+            asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
+        )
+    except Rejected as rejected:
+        raise _explained(str(rejected), files, view) from rejected
+    return msgspec.structs.replace(
+        project,
+        disabled=tuple(sorted(files.services - set(project.services))),
+        compose_hashes=hashes,
+        compose_version=version,
+        working_dir=str(final),
+        config_files=tuple(str(final / layer) for layer in files.layers),
+        contents=profiles,
+        digests=digests,
+        warnings=tuple(_warnings(data, warnings, files, view)),
+    )
+
+
+def _own_layer(files: ProjectFiles, view: View) -> list[Path]:
+    """One more file on top, for what Compose does not do by itself: merge x-dom0, print variables that are contents."""
+    sections = [document[machine.KEY] for document in files.documents if machine.KEY in document]
+    layer: dict[str, Any] = {}
+    if sections:
+        merged: Any = {}
+        for section in sections:
+            merged = machine.merge(merged, section)
+        if merged is not Reset:
+            layer[resolved.MERGED] = merged
+    if names := sorted(set(_variables(files))):
+        layer[_ENVIRONMENT] = {name: [f"${{{name}+set}}", f"${{{name}-}}"] for name in names}
+    if not layer:
+        return []
+    path = view.scratch / "own.yaml"
+    path.write_bytes(msgspec.json.encode(layer))
+    return [path]
+
+
+def _variables(files: ProjectFiles) -> Iterator[str]:
+    """Names of the variables whose values are configs or secrets."""
+    for source in files.sources:
+        for document in source.documents:
+            for kind in ("configs", "secrets"):
+                section = plain(document.get(kind))
+                for item in section.values() if isinstance(section, dict) else ():
+                    name = item.get("environment") if isinstance(item, dict) else None
+                    if isinstance(name, str) and _VARIABLE.fullmatch(name):
+                        yield name
+
+
+def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> None:
+    escaped: list[Refusal] = []
+
+    def paths(path: str, where: tuple[str, ...]) -> str:
+        inside = view.inside(path)
+        if view.climbs_out(path):
+            shown = os.path.relpath(path, view.root)
+            hint = "the machine gets the project's directory only: move it there, or write an absolute path of the host"
+            escaped.append(Refusal(where, f"{shown} leads out of the project", hint))
+        return path if inside is None else os.path.normpath(final / inside)
+
+    def contexts(path: str, where: tuple[str, ...]) -> str:
+        return view.original(path, files.root)
+
+    for service in (data.get("services") or {}).values():
+        service.pop("develop", None)  # for `docker compose watch` alone, and full of paths
+    resolved.relocate(data, paths, contexts)
+    if escaped:
+        raise refuse(escaped, files.places)
+
+
+def _accepted(data: dict[str, Any], files: ProjectFiles) -> Project:
+    if lost := list(resolved.lost_keys(data)):
+        raise refuse(lost, files.places)
+    project = msgspec.structs.replace(resolved.project_of(data, files.places), environment=_environment(data))
+    if wrong := [*support.refused(data), *checks.refusals(project)]:
+        raise refuse(wrong, files.places)
+    return project
+
+
+def _environment(data: dict[str, Any]) -> dict[str, str]:
+    known = data.get(_ENVIRONMENT) or {}
+    used = {item.get("environment") for kind in ("configs", "secrets") for item in (data.get(kind) or {}).values()}
+    return {name: value for name, (is_set, value) in known.items() if is_set and name in used}
+
+
+def _explained(words: str, files: ProjectFiles, view: View) -> ProjectError:
+    documents = [document for source in files.sources for document in source.documents]
+    return refuse([understand(_as_written(words, view), documents)], files.places)
+
+
+def _as_written(words: str, view: View) -> str:
+    root = str(view.root)
+    for shown, written in (
+        (f"{root}/", ""),
+        (root, "."),
+        (f"{view.root.parent}/", "../"),
+        (resolved.MERGED, machine.KEY),
+    ):
+        words = words.replace(shown, written)
+    return words
+
+
+def _warnings(data: dict[str, Any], said: Sequence[str], files: ProjectFiles, view: View) -> Iterator[str]:
+    for words in dict.fromkeys(said):
+        yield printable(_as_written(words, view))
+    for refusal in support.ignored(data):
+        yield f"{files.places.name(refusal)}: {refusal.what}"
+
+
+async def _at_once(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Both results; the first error ends the other one and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            one, two = tasks.create_task(first), tasks.create_task(second)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return one.result(), two.result()

@@ -1,0 +1,174 @@
+"""Runs the reference parser, `docker compose config`, shut off from everything but the project.
+
+The plugin is started by itself, as its standalone form allows: without the docker CLI in front it takes half the time,
+and an empty DOCKER_CONFIG would hide plugins from it. The project is shown to it under a path of our own (a symbolic
+link deep in an empty directory), so that what it prints does not depend on where the project lies, and a path that
+climbs out with `..` is told from one that was written as absolute.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.errors import Dom0Error, ProjectError
+from dom0.run import CommandFailed, Output, capture
+
+MAX_OUTPUT = 32 * 1024 * 1024
+TIMEOUT = 60.0  # seconds; it takes 0.03 to 0.1 of them, and four where a service publishes every port
+OLDEST = (2, 24)  # the first with !override
+
+INSTALL = "install it: apt-get install docker-compose (Debian) or docker-compose-plugin (Docker's packages)"
+
+_DEPTH = 24  # more `..` than this lead out of the view unnoticed
+_DIRECTORIES = (  # where the docker CLI looks for plugins, in its order
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+)
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",  # what ~ means on the machine
+    "COMPOSE_EXPERIMENTAL_GIT_REMOTE": "false",
+    "COMPOSE_EXPERIMENTAL_OCI_REMOTE": "false",
+    "COMPOSE_COMPATIBILITY": "false",
+    "COMPOSE_ENV_FILES": "",
+}
+_WARNING = re.compile(r'^time="[^"]*" level=warning msg="(?P<text>(?:[^"\\]|\\.)*)"$')
+
+
+class Rejected(Exception):
+    """Compose does not accept the project; its own words, paths as in the view."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """`root` is the project as Compose sees it, `scratch` a directory for its files."""
+
+    root: Path
+    scratch: Path
+
+    def original(self, path: str, source: Path) -> str:
+        """A path of Compose's output, as it is below `source`; another one as it is."""
+        if not path.startswith(f"{self.scratch}/"):
+            return path
+        return os.path.normpath(source / os.path.relpath(path, self.root))
+
+    def inside(self, path: str) -> str | None:
+        """The path relative to the project (`.` is the project itself), None if it lies elsewhere."""
+        root = str(self.root)
+        if path == root or path.startswith(f"{root}/"):
+            return os.path.relpath(path, root)
+        return None
+
+    def climbs_out(self, path: str) -> bool:
+        return path.startswith(f"{self.scratch}/") and self.inside(path) is None
+
+
+@contextmanager
+def view_of(source: Path) -> Iterator[View]:
+    with tempfile.TemporaryDirectory(prefix="dom0-compose-") as name:
+        scratch = Path(name)
+        above = scratch.joinpath(*["_"] * _DEPTH)
+        above.mkdir(parents=True)
+        root = above / source.name
+        root.symlink_to(source, target_is_directory=True)
+        yield View(root, scratch)
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    plugin: Path
+    environment: Mapping[str, str]
+    profiles: Sequence[str] = ()
+
+    async def version(self) -> str:
+        """As Compose prints it, `2.26.1`. ProjectError: too old, or no Compose at all."""
+        output = await self._run(["version", "--short"], Path("/"))
+        text = output.stdout.strip().removeprefix("v")
+        numbers = re.match(r"(\d+)\.(\d+)", text)
+        if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
+            wanted = ".".join(map(str, OLDEST))
+            raise Dom0Error(f"{self.plugin}: Docker Compose {text or '?'} is too old, {wanted} is needed", hint=INSTALL)
+        return text
+
+    async def config(self, view: View, layers: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
+        """The resolved project as YAML, `$` still doubled, and the warnings. Raises Rejected."""
+        result = view.scratch / "resolved.yaml"
+        arguments = [*self._project(view.root, layers), "config", "--format", "yaml", "--output", str(result)]
+        output = await self._run(arguments, view.root)
+        warnings, rest = split_warnings(output.stderr)
+        if output.code:
+            raise Rejected(rest)
+        size = result.stat().st_size
+        if size > MAX_OUTPUT:
+            raise ProjectError(
+                f"the project grows to {size} bytes when Docker Compose resolves it, {MAX_OUTPUT} is the most",
+                hint="look at env_file and port ranges, they are written out for every service",
+            )
+        return result.read_text(encoding="utf-8", errors="replace"), warnings
+
+    async def hashes(self, directory: Path, resolved: str) -> dict[str, str]:
+        """Of each service of a resolved project: what `docker compose up` would write on its containers.
+
+        (Except where a service shares a namespace of another one: there Compose hashes the container's ID too.)
+        Raises Rejected.
+        """
+        arguments = [*self._project(directory, [Path("-")]), "config", "--hash", "*"]
+        output = await self._run(arguments, Path("/"), resolved.encode())
+        if output.code:
+            raise Rejected(split_warnings(output.stderr)[1])
+        rows = (line.split() for line in output.stdout.splitlines())
+        return {row[0]: row[1] for row in rows if len(row) == 2}
+
+    def _project(self, directory: Path, layers: Sequence[Path]) -> list[str]:
+        files = [argument for layer in layers for argument in ("--file", str(layer))]
+        profiles = [argument for profile in self.profiles for argument in ("--profile", profile)]
+        return [*files, "--project-directory", str(directory), *profiles]
+
+    async def _run(self, arguments: Sequence[str], directory: Path, stdin: bytes | None = None) -> Output:
+        argv = [str(self.plugin), *arguments]
+        try:
+            return await capture(argv, cwd=directory, env=self.environment, stdin=stdin, timeout=TIMEOUT, check=False)
+        except CommandFailed as error:
+            raise ProjectError(f"Docker Compose cannot read the project: {error.message}") from error
+
+
+def find_parser(view: View, *, profiles: Sequence[str], variables: Mapping[str, str]) -> Parser:
+    """Raises Dom0Error when the plugin is not installed, ProjectError for a variable that cannot be one."""
+    for name, value in variables.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ProjectError(f"environment: {name!r} cannot be the name or has no usable value")
+    settings = view.scratch / "docker"
+    settings.mkdir()
+    fixed = _ENVIRONMENT | {"DOCKER_CONFIG": str(settings), "PWD": str(view.root)}
+    return Parser(find_plugin(), {**variables, **fixed}, tuple(profiles))
+
+
+def find_plugin() -> Path:
+    own = os.environ.get("DOCKER_CONFIG") or Path("~/.docker").expanduser()
+    for directory in (f"{own}/cli-plugins", *_DIRECTORIES):
+        plugin = Path(directory, "docker-compose")
+        if os.access(plugin, os.X_OK) and plugin.is_file():
+            return plugin
+    if standalone := shutil.which("docker-compose"):
+        return Path(standalone)
+    raise Dom0Error("docker compose: the plugin is not installed", hint=INSTALL)
+
+
+def split_warnings(stderr: str) -> tuple[tuple[str, ...], str]:
+    """The warnings, and what else was said."""
+    warnings, rest = [], []
+    for line in stderr.splitlines():
+        if match := _WARNING.match(line):
+            warnings.append(match["text"].replace('\\"', '"').replace("\\\\", "\\"))
+        elif line.strip():
+            rest.append(line)
+    return tuple(warnings), "\n".join(rest)

@@ -1,0 +1,144 @@
+"""What Compose printed → plain data with the project's final paths → Project. No I/O.
+
+Two quirks of `docker compose config` are undone here: every `$` comes doubled, and a key that begins with `x-` in a
+mapping of free names (labels, environment…) is lost in a made-up key `#extensions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import yaml
+
+from dom0.compose import machine
+from dom0.compose.decode import decode
+from dom0.compose.machine import Machine
+from dom0.compose.model import FileObject, Network, Project, Service, Volume
+from dom0.compose.places import Path, Places, Refusal, refuse
+from dom0.compose.values import load_plain
+from dom0.errors import ProjectError
+
+MERGED = "x-dom0-merged"  # our own last layer: x-dom0 of all layers, see machine.merge
+
+_LOST = "#extensions"
+_FREE_NAMES = {  # mappings whose keys are names, not Compose's words
+    "annotations", "args", "aux_addresses", "depends_on", "driver_opts", "environment", "labels", "networks",
+    "options", "services", "storage_opt", "sysctls", "ulimits", "volumes", "configs", "secrets", "additional_contexts",
+}  # fmt: skip
+
+Relocate = Callable[[str, Path], str]
+"""A path as Compose printed it, and the key it stands at → the path on the machine."""
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Raises ProjectError: this is not what Compose prints."""
+    try:
+        data = load_plain(text.replace("$$", "$"))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ProjectError("Docker Compose printed something that is not YAML", hint=str(error)[:200]) from error
+    if not isinstance(data, dict):
+        raise ProjectError("Docker Compose printed no project")
+    return data
+
+
+def doubled(data: dict[str, Any]) -> str:
+    """The project for Compose to read again: JSON is YAML, every `$` means itself."""
+    return msgspec.json.encode(data).decode().replace("$", "$$")
+
+
+def relocate(data: dict[str, Any], paths: Relocate, contexts: Relocate) -> None:
+    """Put the final paths in: `paths` for what containers mount, `contexts` for what `dom0 build` reads."""
+    for name, service in _mapping(data, "services"):
+        here = ("services", name)
+        for number, volume in enumerate(service.get("volumes") or ()):
+            if volume.get("type") == "bind":
+                _replace(volume, "source", paths, (*here, "volumes", str(number), "source"))
+        build = service.get("build") or {}
+        _replace(build, "context", contexts, (*here, "build", "context"))
+        extra = build.get("additional_contexts") or {}
+        for key in extra:
+            _replace(extra, key, contexts, (*here, "build", "additional_contexts", key))
+    for kind in ("configs", "secrets"):
+        for name, item in _mapping(data, kind):
+            _replace(item, "file", paths, (kind, name, "file"))
+    for name, volume in _mapping(data, "volumes"):
+        _replace(volume.get("driver_opts") or {}, "device", paths, ("volumes", name, "driver_opts", "device"))
+
+
+def _replace(holder: dict[str, Any], key: str, paths: Relocate, where: Path) -> None:
+    if isinstance(holder.get(key), str):
+        holder[key] = paths(holder[key], where)
+
+
+def _mapping(data: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, value in (data.get(key) or {}).items():
+        yield name, value or {}
+
+
+def lost_keys(data: Any, path: Path = ()) -> Iterator[Refusal]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if key == _LOST:
+                lost = str(value).removeprefix("map[").partition(":")[0]
+                hint = f"write the entries as a list: - {lost}=…"
+                yield Refusal((*path, lost), "Docker Compose loses keys that begin with x- here", hint)
+            else:
+                yield from lost_keys(value, (*path, str(key)))
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from lost_keys(value, (*path, str(number)))
+
+
+def project_of(data: dict[str, Any], places: Places) -> Project:
+    """Raises ProjectError: the shape is another than the model's, or the machine's part has wrong keys."""
+    plain = _without_extensions(data)
+    services = {
+        name: decode(service, Service, ("services", name), places)
+        for name, service in ((name, _service(plain, data, name)) for name in plain.get("services") or {})
+    }
+    return Project(
+        name=str(data.get("name") or ""),
+        services=services,
+        networks=_section(plain, "networks", Network, places),
+        volumes=_section(plain, "volumes", Volume, places),
+        configs=_section(plain, "configs", FileObject, places),
+        secrets=_section(plain, "secrets", FileObject, places),
+        machine=_machine(data, places),
+    )
+
+
+def _service(plain: dict[str, Any], data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Without extensions, but with our own."""
+    service: dict[str, Any] = plain["services"][name]
+    own = data["services"][name].get(machine.KEY, ())
+    return service if own == () else service | {machine.KEY: own}
+
+
+def _section(data: dict[str, Any], key: str, kind: type[Any], places: Places) -> dict[str, Any]:
+    section = data.get(key) or {}
+    return {name: decode(value or {}, kind, (key, name), places) for name, value in section.items()}
+
+
+def _machine(data: dict[str, Any], places: Places) -> Machine | None:
+    if MERGED not in data:
+        return None
+    section = machine.with_empty_sections(data[MERGED])
+    found = decode(section, Machine, (machine.KEY,), places, ours=True)
+    if wrong := list(machine.refusals(found)):
+        raise refuse(wrong, places)
+    return found
+
+
+def _without_extensions(data: Any, *, names: bool = False) -> Any:
+    """`names`: the keys of this mapping are names, one that begins with x- is no extension."""
+    if isinstance(data, dict):
+        return {
+            key: _without_extensions(value, names=not names and key in _FREE_NAMES)
+            for key, value in data.items()
+            if names or not str(key).startswith("x-")
+        }
+    if isinstance(data, list):
+        return [_without_extensions(value) for value in data]
+    return data

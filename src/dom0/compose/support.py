@@ -1,0 +1,257 @@
+"""The one table of what dom0 makes of everything that Compose accepts. docs/reference/compose.md is printed from it.
+
+A key that is not listed shares the fate of the key around it. The list knows every key of the schema that Debian's
+Compose 2.26.1 carries (compose-go 2.4.8); a newer Compose may accept more, and the model then refuses it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from dom0.compose.places import Path, Refusal
+
+
+class Verdict(StrEnum):
+    HONOURED = "honoured"
+    IGNORED = "ignored"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`key` is dotted, `*` stands for a name. `note`: how, why, and for a refused key what to do instead."""
+
+    key: str
+    verdict: Verdict
+    note: str = ""
+
+    @property
+    def path(self) -> Path:
+        return tuple(self.key.split("."))
+
+
+def _rows(prefix: str, verdict: Verdict, entries: Mapping[str, str]) -> Iterator[Row]:
+    for keys, note in entries.items():
+        for key in keys.split():
+            yield Row(f"{prefix}{key}", verdict, note)
+
+
+TABLE: tuple[Row, ...] = (
+    *_rows(
+        "",
+        Verdict.HONOURED,
+        {
+            "name": "the project's name; taken from the directory if it is missing, required in an image",
+            "include": "of files inside the project; `git`, `oci` and other hosts are refused",
+            "services networks volumes": "",
+            "configs secrets": "mounted read-only, or written into the container before every start if the text is "
+            "inline; another text makes another container",
+            "x-dom0": "see x-dom0.md",
+        },
+    ),
+    *_rows("", Verdict.IGNORED, {"version": "obsolete, Compose ignores it too", "x-*": "yours"}),
+    *_rows(
+        "services.*.",
+        Verdict.HONOURED,
+        {
+            "annotations blkio_config cap_add cap_drop cgroup cgroup_parent command container_name": "",
+            "build": "by `dom0 build`; the machine itself builds nothing",
+            "configs secrets": "`uid`, `gid` and `mode` count for inline text only, as in Compose",
+            "cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset": "",
+            "depends_on": "all conditions, `required` and `restart`; health checks run at once instead of after their "
+            "first interval",
+            "deploy": "what concerns one host; see below",
+            "deploy.mode": "`replicated`, and `global` as one container; jobs are refused",
+            "deploy.replicas deploy.restart_policy deploy.resources deploy.update_config.order": "",
+            "device_cgroup_rules devices dns dns_opt dns_search domainname entrypoint": "",
+            "env_file label_file": "read when the project is loaded, inside the project only",
+            "environment expose": "",
+            "extends": "from files inside the project",
+            "external_links extra_hosts group_add hostname image init ipc labels links": "",
+            "gpus": "Compose 2.26 accepts it and does nothing, here the container gets them",
+            "healthcheck": "and decides whether a new generation is good",
+            "logging mac_address mem_limit mem_reservation mem_swappiness memswap_limit": "",
+            "network_mode networks oom_kill_disable oom_score_adj pid pids_limit platform ports privileged": "",
+            "profiles": "services whose profile is not enabled do not run",
+            "pull_policy": "`build` images come from `dom0 build`",
+            "read_only restart runtime": "",
+            "scale": "up to 1000 containers in a project",
+            "security_opt shm_size stdin_open stop_grace_period stop_signal storage_opt sysctls tmpfs tty ulimits": "",
+            "user userns_mode uts volumes_from working_dir": "",
+            "volumes": "`bind`, `volume` and `tmpfs`; `npipe`, `cluster` and `image` are refused",
+            "x-dom0": "see x-dom0.md",
+        },
+    ),
+    *_rows(
+        "services.*.",
+        Verdict.IGNORED,
+        {
+            "attach": "says what `docker compose up` prints; `dom0 logs` prints any service",
+            "cpu_count cpu_percent": "the Engine knows them on Windows only",
+            "deploy.endpoint_mode deploy.labels": "of a Swarm service, Compose ignores them too",
+            "deploy.placement": "there is one host",
+            "deploy.resources.reservations.cpus deploy.resources.reservations.generic_resources": "for Swarm's choice "
+            "of a node, Compose ignores them too",
+            "deploy.restart_policy.delay deploy.restart_policy.window": "the Engine has its own, growing delay",
+            "deploy.rollback_config": "the whole machine goes back to its last good generation",
+            "deploy.update_config": "except `order`; `x-dom0.rollout` says how a change is judged",
+            "develop": "for `docker compose watch`",
+            "networks.*.gw_priority": "the Engine knows it from 28.0 on; `priority` decides instead",
+            "ports.app_protocol ports.mode ports.name": "of a Swarm service, Compose ignores them too",
+            "volumes.consistency": "for macOS",
+            "x-*": "yours",
+        },
+    ),
+    *_rows(
+        "services.*.",
+        Verdict.REFUSED,
+        {
+            "credential_spec": "is for Windows containers; leave it out",
+            "isolation": "is for Windows containers; leave it out, or write default",
+            "post_start": "Compose 2.26 accepts it and does nothing; put the command into the image's entrypoint or "
+            "into a service of its own with depends_on",
+            "pre_stop": "Compose 2.26 accepts it and does nothing; let the container's main process handle stop_signal",
+        },
+    ),
+    *_rows(
+        "networks.*.",
+        Verdict.HONOURED,
+        {"attachable driver driver_opts enable_ipv6 external internal ipam labels name": ""},
+    ),
+    *_rows(
+        "networks.*.",
+        Verdict.REFUSED,
+        {
+            "enable_ipv4": "the Engine can switch IPv4 off from 28.0 on only; leave it out, or write true",
+            "ipam.options": "Compose 2.26 accepts it and loses it; leave it out",
+        },
+    ),
+    *_rows("volumes.*.", Verdict.HONOURED, {"driver driver_opts external labels name": ""}),
+    *_rows(
+        "configs.*.",
+        Verdict.HONOURED,
+        {"content file name": "", "environment": "the variable from the project's `.env`, which has to be set"},
+    ),
+    *_rows("secrets.*.", Verdict.HONOURED, {"environment": "as of a config", "file name": ""}),
+    *_rows("configs.*.", Verdict.IGNORED, {"labels": "of a Swarm config, Compose ignores them too"}),
+    *_rows("secrets.*.", Verdict.IGNORED, {"labels": "of a Swarm secret, Compose ignores them too"}),
+    *_rows(
+        "configs.*.",
+        Verdict.REFUSED,
+        {"external template_driver": "lives in Swarm; use file:, content: or environment:"},
+    ),
+    *_rows(
+        "secrets.*.",
+        Verdict.REFUSED,
+        {"driver driver_opts external template_driver": "lives in Swarm; use file: or environment:"},
+    ),
+)
+
+_HARMLESS = {  # values of a refused key that ask for nothing
+    "services.*.isolation": ("default",),
+    "networks.*.enable_ipv4": (True,),
+    "configs.*.external": (False,),
+    "secrets.*.external": (False,),
+}
+
+# Keys below the table's own depth, for "did you mean"; values are what Compose's schema allows there.
+_INNER = {
+    "include": "env_file path project_directory",
+    "networks.*.ipam": "config driver options",
+    "networks.*.ipam.config": "aux_addresses gateway ip_range subnet",
+    "services.*.blkio_config": "device_read_bps device_read_iops device_write_bps device_write_iops weight "
+    "weight_device",
+    "services.*.build": "additional_contexts args cache_from cache_to context dockerfile dockerfile_inline "
+    "entitlements extra_hosts isolation labels network no_cache platforms privileged pull secrets shm_size ssh tags "
+    "target ulimits",
+    "services.*.configs": "gid mode source target uid",
+    "services.*.depends_on.*": "condition required restart",
+    "services.*.deploy": "endpoint_mode labels mode placement replicas resources restart_policy rollback_config "
+    "update_config",
+    "services.*.deploy.placement": "constraints max_replicas_per_node preferences",
+    "services.*.deploy.resources": "limits reservations",
+    "services.*.deploy.resources.limits": "cpus memory pids",
+    "services.*.deploy.resources.reservations": "cpus devices generic_resources memory",
+    "services.*.deploy.resources.reservations.devices": "capabilities count device_ids driver options",
+    "services.*.deploy.restart_policy": "condition delay max_attempts window",
+    "services.*.deploy.rollback_config": "delay failure_action max_failure_ratio monitor order parallelism",
+    "services.*.deploy.update_config": "delay failure_action max_failure_ratio monitor order parallelism",
+    "services.*.devices": "permissions source target",
+    "services.*.env_file": "format path required",
+    "services.*.extends": "file service",
+    "services.*.gpus": "capabilities count device_ids driver options",
+    "services.*.healthcheck": "disable interval retries start_interval start_period test timeout",
+    "services.*.logging": "driver options",
+    "services.*.networks.*": "aliases driver_opts gw_priority ipv4_address ipv6_address link_local_ips mac_address "
+    "priority",
+    "services.*.ports": "app_protocol host_ip mode name protocol published target",
+    "services.*.secrets": "gid mode source target uid",
+    "services.*.ulimits.*": "hard soft",
+    "services.*.volumes": "bind consistency read_only source target tmpfs type volume",
+    "services.*.volumes.bind": "create_host_path propagation recursive selinux",
+    "services.*.volumes.tmpfs": "mode size",
+    "services.*.volumes.volume": "nocopy subpath",
+}
+
+
+def known_keys(path: Path) -> list[str]:
+    """The keys that may stand at `path`; list indexes in it count for nothing."""
+    wanted = tuple(part for part in path if not part.isdigit())
+    here = {row.path[-1] for row in TABLE if len(row.path) == len(wanted) + 1 and _matches(row.path[:-1], wanted)}
+    for pattern, keys in _INNER.items():
+        if _matches(tuple(pattern.split(".")), wanted):
+            here.update(keys.split())
+    return sorted(here - {"*", "x-*"})
+
+
+def row_of(key: str) -> Row | None:
+    """The row that decides about `key`: its own, or that of the nearest key around it."""
+    path = tuple(key.split("."))
+    for length in range(len(path), 0, -1):
+        for row in TABLE:
+            if row.path == path[:length]:
+                return row
+    return None
+
+
+def refused(project: Mapping[str, Any]) -> Iterator[Refusal]:
+    """`project` is what Compose resolved, as plain data."""
+    for row in TABLE:
+        if row.verdict is Verdict.REFUSED:
+            reason, _, advice = row.note.partition("; ")
+            for path, value in _found(project, row.path):
+                if value not in _HARMLESS.get(row.key, ()):
+                    yield Refusal(path, f"is refused: {reason}" if not reason.startswith("is ") else reason, advice)
+
+
+def ignored(project: Mapping[str, Any]) -> Iterator[Refusal]:
+    """What was written and changes nothing; not what Compose fills in by itself."""
+    for row in TABLE:
+        if row.verdict is Verdict.IGNORED and row.key not in _FILLED_IN and not row.key.endswith("x-*"):
+            for path, _ in _found(project, row.path):
+                yield Refusal(path, f"is ignored: {row.note}")
+
+
+_FILLED_IN = ("services.*.ports.mode", "services.*.deploy.update_config")
+
+
+def _found(data: Any, pattern: Path, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every place of `data` that the pattern means and that says something; lists are looked into."""
+    if isinstance(data, list):
+        for number, entry in enumerate(data):
+            yield from _found(entry, pattern, (*path, str(number)))
+    elif not pattern:
+        if data not in (None, "", [], {}):
+            yield path, data
+    elif isinstance(data, dict):
+        keys = list(data) if pattern[0] == "*" else [pattern[0]]
+        for key in keys:
+            if key in data:
+                yield from _found(data[key], pattern[1:], (*path, str(key)))
+
+
+def _matches(pattern: Path, path: Path) -> bool:
+    return len(pattern) == len(path) and all(p in ("*", part) for p, part in zip(pattern, path, strict=True))
