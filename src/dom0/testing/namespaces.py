@@ -3,7 +3,8 @@
 Theory of operation: unshare(2) and setns(2) change only the calling *thread*. A thread that lives for one call enters
 the namespaces and starts the child, which inherits them; the rest of this process stays where it is. Unlike
 `nsenter --pid`, which stands between us and the command, the child is ours: signals reach it, `wait` tells its code,
-and `kill -9` of it is a `kill -9` of the command.
+and `kill -9` of it is a `kill -9` of the command. It has a session of its own: a Ctrl-C at our terminal is
+for us alone, and we end it in good order.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def spawn_isolated(argv: Sequence[str], *, stdin: Stream = subprocess.DEVNULL, s
         for flag in _FLAGS.values():
             flags |= flag
         _call("unshare", flags)
-        return subprocess.Popen(list(argv), stdin=stdin, stdout=stdout)
+        return subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, start_new_session=True)
 
     return _in_own_thread(start)
 
@@ -67,6 +68,7 @@ def spawn_inside(
             stderr=stderr,
             env=dict(env) if env is not None else None,
             cwd=cwd,
+            start_new_session=True,
         )
 
     return _in_own_thread(start)

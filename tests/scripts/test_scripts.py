@@ -1,0 +1,86 @@
+"""The steps of the Makefile: what they say, and that they stop where something is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+SCRIPTS = CHECKOUT / "scripts"
+
+
+def run(directory: Path, *argv: str, stdin: str = "", path: str = "") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DOCKER_HOST": "unix:///nobody/answers.sock"} | ({"PATH": path} if path else {})
+    return subprocess.run(
+        argv, cwd=directory, input=stdin, env=environment, check=False, capture_output=True, text=True
+    )
+
+
+def test_make_without_a_target_lists_every_target_that_is_for_people() -> None:
+    listed = run(CHECKOUT, "make").stdout
+    for target in ("up", "down", "clean", "test", "lint", "bench"):
+        assert f"make {target} " in listed
+
+
+def test_a_step_says_how_long_it_took_and_what_came_last(tmp_path: Path) -> None:
+    done = run(tmp_path, str(SCRIPTS / "step"), "count", "sh", "-c", "echo one; echo two >&2")
+    assert done.returncode == 0
+    assert done.stdout.startswith(" ok count (0.")
+    assert done.stdout.endswith("s): two\n")
+
+
+def test_a_step_that_fails_shows_its_output_and_how_to_see_it_again(tmp_path: Path) -> None:
+    done = run(tmp_path, str(SCRIPTS / "step"), "count", "sh", "-c", "echo because; exit 3")
+    assert done.returncode == 3
+    assert "ERR count failed" in done.stderr
+    assert "    because\n" in done.stderr
+    assert "'sh' '-c' 'echo because; exit 3'" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["--index-url https://index.example/simple", "dom0 @ https://files.example/dom0.whl"])
+def test_a_lock_file_that_says_where_packages_come_from_is_refused(tmp_path: Path, line: str) -> None:
+    image = tmp_path / "images" / "dom0-base"
+    image.mkdir(parents=True)
+    good = "click==8.4.2 \\\n    --hash=sha256:00\n"
+    (image / "requirements.lock").write_text(good)
+    (tmp_path / "requirements.lock").write_text(good)
+    assert run(tmp_path, str(SCRIPTS / "check-locks")).returncode == 0
+    (tmp_path / "requirements.lock").write_text(f"{line}\n{good}")
+    refused = run(tmp_path, str(SCRIPTS / "check-locks"))
+    assert refused.returncode == 1
+    assert line in refused.stdout
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n\n", True), ("", True), ("y\n", False)])
+def test_clean_says_what_it_would_delete_and_needs_a_yes(tmp_path: Path, answer: str, left: bool) -> None:
+    (tmp_path / ".cache").mkdir()
+    # The machine's own /var/lib/dom0 is out of reach of a test: only run where there is none.
+    if Path("/var/lib/dom0").exists() or Path("/run/dom0").exists():
+        pytest.skip("dom0 runs on this machine")
+    done = run(tmp_path, str(SCRIPTS / "clean"), stdin=answer)
+    assert "    .cache\n" in done.stdout
+    assert (tmp_path / ".cache").exists() is left
+    assert (done.returncode == 0) is not left
+
+
+def test_a_python_that_is_too_old_is_named_with_the_way_out(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = run(tmp_path, str(SCRIPTS / "venv"), "run", path=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert str(old) in done.stderr
+    assert "make PYTHON=" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_missing_packages_are_named_with_the_command_where_they_cannot_be_installed(tmp_path: Path) -> None:
+    for program in ("bash", "cat", "id", "env"):
+        (tmp_path / program).symlink_to(shutil.which(program) or program)
+    done = run(tmp_path, str(tmp_path / "bash"), str(SCRIPTS / "packages"), "run", path=str(tmp_path))
+    assert done.returncode == 1
+    assert "docker-cli" in done.stderr
