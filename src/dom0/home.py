@@ -239,6 +239,9 @@ async def _restic(repository: Repository, *arguments: str, accept: Sequence[int]
 
 
 async def _ensure_repository(repository: Repository) -> None:
+    if not repository.directory:
+        await _restic(repository, "init")
+        return
     looked = await _restic(repository, "cat", "config", "--no-lock", accept=[_NO_REPOSITORY])
     if looked.code == _NO_REPOSITORY:
         await _restic(repository, "init")

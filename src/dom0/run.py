@@ -101,10 +101,9 @@ async def while_listening(argv: Sequence[str]) -> AsyncIterator[None]:
             stderr = await process.stderr.read()
             raise CommandFailed(argv, await process.wait(), stderr.decode(errors="replace"))
         yield
+    finally:
         process.stdin.close()
         await process.wait()
-    finally:
-        await _end(process)
 
 
 async def _spawn(argv: Sequence[str], *, stdin: IO[bytes] | int, stdout: IO[bytes] | int) -> asyncio.subprocess.Process:
