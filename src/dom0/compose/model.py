@@ -405,6 +405,27 @@ class Project(_Part, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()  # for people; nothing is decided by them
 
 
-def canonical(value: msgspec.Struct | dict[str, Any]) -> bytes:
-    """The one JSON of a value: keys sorted, defaults left out."""
-    return msgspec.json.encode(value, order="sorted")
+def canonical(value: Any) -> bytes:
+    """The one JSON of a value: keys sorted, defaults left out.
+
+    (`omit_defaults` alone leaves out what *is* the default, not what equals it: a 0.0 that was read stays.)
+    """
+    return msgspec.json.encode(_without_defaults(value), order="sorted")
+
+
+def _without_defaults(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return {
+            field.encode_name: _without_defaults(item)
+            for field in msgspec.structs.fields(value)
+            if (item := getattr(value, field.name)) != _default(field)
+        }
+    if isinstance(value, dict):
+        return {key: _without_defaults(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_without_defaults(item) for item in value]
+    return value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from dom0.compose.model import FileObject, Project, Service
 from dom0.errors import ProjectError
-from dom0.plan.attachments import fixed_ports, overlapping, port_range
+from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Slot, VolumeSpec
 from dom0.plan.mounts import container_mounts, file_uses
 from dom0.plan.service_slot import parents
@@ -91,10 +91,15 @@ def _check_networking(project: Project, name: str) -> None:
     for key, config in service.networks.items():
         if key not in project.networks:
             raise ProjectError(f"{where}.networks: {key} is not defined at the top level")
-        first = max(service.networks, key=lambda k: ((c := service.networks[k]) and c.priority) or 0)
-        differs = config and config.mac_address and service.mac_address not in ("", config.mac_address)
-        if key == first and differs:
-            raise ProjectError(f"{where}.mac_address: differs from the one of networks.{key}")
+        if config and config.gw_priority:
+            raise ProjectError(
+                f"{where}.networks.{key}.gw_priority: the Engine knows it from 28.0 on only",
+                hint="use priority: the network with the highest one has the default route",
+            )
+    primary = next(iter(networks_by_priority(project, service)), "")
+    config = service.networks.get(primary)
+    if config and config.mac_address and service.mac_address not in ("", config.mac_address):
+        raise ProjectError(f"{where}.mac_address: differs from the one of networks.{primary}")
 
 
 def _check_references(project: Project, name: str) -> None:
