@@ -8,10 +8,11 @@ the call goes to the full ID.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -348,19 +349,20 @@ class DockerEngine:
 
     async def events(
         self, *, since: float | None = None, filters: Mapping[str, Sequence[str]] = {}
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         query = {} if since is None else {"since": f"{since:.9f}"}
         if filters:
             query["filters"] = msgspec.json.encode({key: list(values) for key, values in filters.items()}).decode()
-        async for event in self._stream_events(query):
-            yield event
+        async with contextlib.aclosing(self._stream_events(query)) as stream:
+            async for event in stream:
+                yield event
         raise EngineUnreachable(f"{_EVENTS}: the Docker Engine ended the stream", hint="it was restarted or stopped")
 
     async def past_events(self, *, since: float, until: float) -> tuple[Event, ...]:
         query = {"since": f"{since:.9f}", "until": f"{until:.9f}"}
         return tuple([event async for event in self._stream_events(query)])
 
-    async def _stream_events(self, query: Mapping[str, str]) -> AsyncIterator[Event]:
+    async def _stream_events(self, query: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         async with self._http.stream("GET", "/events", where=_EVENTS, query=query) as response:
             lines = Lines(_LINE)
             async for chunk in response.content.iter_any():

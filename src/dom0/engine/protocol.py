@@ -7,7 +7,7 @@ refusal, with the Engine's own words). A reference is a full ID or an exact name
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from dom0.engine.values import (
@@ -121,12 +121,19 @@ class Engine(Protocol):
     async def remove_image(self, ref: str) -> None:
         """Already gone is no error; used by a container is Conflict. By name only that name goes if there are more."""
         ...
+
     def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
         """Errors inside the progress stream are raised as EngineError; `transient` says whether trying again helps."""
         ...
 
-    def events(self, *, since: float | None = None, filters: Mapping[str, Sequence[str]] = {}) -> AsyncIterator[Event]:
-        """The Engine's events from `since` (its own clock). Ends by EngineUnreachable when the connection breaks."""
+    def events(
+        self, *, since: float | None = None, filters: Mapping[str, Sequence[str]] = {}
+    ) -> AsyncGenerator[Event, None]:
+        """The Engine's events from `since` (its own clock). Ends by EngineUnreachable when the connection breaks.
+
+        The Engine answers nothing until the first event, so give `since` to miss none; it keeps the last 256, and none
+        from before its own restart.
+        """
         ...
 
     async def past_events(self, *, since: float, until: float) -> tuple[Event, ...]:

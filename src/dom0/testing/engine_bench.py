@@ -1,0 +1,89 @@
+"""The bench of the Engine's conformance suite: what its tests need of an Engine, the fake or a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dom0.engine.docker import DockerEngine
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Container, State
+from dom0.errors import EngineError
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.hosts import Host
+
+IMAGE = "busybox:test"
+UNREACHABLE_IMAGE = "127.0.0.1:9/nothing:1"
+DEADLINE = 30.0  # seconds for anything to happen
+HANDLES_TERM = ("sh", "-c", "trap 'exit 5' TERM; touch /ready; while :; do sleep 0.05; done")
+IGNORES_TERM = ("sleep", "1000")  # process 1 without a trap
+
+
+@dataclass(frozen=True)
+class Bench:
+    engine: Engine
+    restart_engine: Callable[[], Awaitable[None]]  # as a service manager does
+    kill_engine: Callable[[], Awaitable[None]]
+    start_engine: Callable[[], Awaitable[None]]
+
+    async def create(self, name: str, *command: str, labels: dict[str, str] | None = None, **body: Any) -> str:
+        """A container of busybox:test; `host` becomes HostConfig, other keywords are keys of the create body."""
+        host = body.pop("host", {})
+        return await self.engine.create_container(
+            name, {"Image": IMAGE, "Cmd": list(command), "Labels": labels or {}, "HostConfig": host, **body}
+        )
+
+    async def run(self, name: str, *command: str, **body: Any) -> str:
+        container_id = await self.create(name, *command, **body)
+        await self.engine.start_container(container_id)
+        if command == HANDLES_TERM:
+            await self.until_succeeds(container_id, "test", "-f", "/ready")
+        return container_id
+
+    async def until(self, ref: str, condition: Callable[[Container], bool]) -> Container:
+        """Look until `condition` holds."""
+        async with asyncio.timeout(DEADLINE):
+            while not condition(container := await self.engine.container(ref)):  # noqa: ASYNC110 -- events are under test
+                await asyncio.sleep(0.01)
+        return container
+
+    async def until_state(self, ref: str, state: State) -> Container:
+        return await self.until(ref, lambda container: container.state is state)
+
+    async def until_succeeds(self, ref: str, *argv: str) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while (await self.engine.exec(ref, argv)).exit_code != 0:  # noqa: ASYNC110 -- a file tells no one
+                await asyncio.sleep(0.01)
+
+
+def fake_bench() -> Bench:
+    docker = FakeDocker()
+    docker.images.add(IMAGE)
+    docker.images.registry[UNREACHABLE_IMAGE] = EngineError("no route", transient=True)
+
+    async def restart() -> None:
+        docker.restart_engine()
+
+    async def kill() -> None:
+        docker.stop_engine(crash=True)
+
+    async def start() -> None:
+        docker.start_engine()
+
+    return Bench(FakeEngine(docker), restart, kill, start)
+
+
+def real_bench(host: Host, engine: DockerEngine) -> Bench:
+    async def restart() -> None:
+        await asyncio.to_thread(host.restart_engine)
+
+    async def kill() -> None:
+        await asyncio.to_thread(host.kill_engine)
+
+    async def start() -> None:
+        await asyncio.to_thread(host.start_engine)
+
+    return Bench(engine, restart, kill, start)
