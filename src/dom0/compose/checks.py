@@ -38,7 +38,15 @@ _UNLIMITED = {
 }  # -1 is a value
 
 
-def refusals(project: Project) -> Iterator[Refusal]:
+def refusals(project: Project) -> list[Refusal]:
+    """The first thing that is wrong with each key."""
+    first: dict[Path, Refusal] = {}
+    for refusal in _all(project):
+        first.setdefault(refusal.path, refusal)
+    return list(first.values())
+
+
+def _all(project: Project) -> Iterator[Refusal]:
     if not _PROJECT.fullmatch(project.name):
         yield Refusal(("name",), f"{project.name!r} cannot be a project's name", "small letters, digits, - and _")
     yield from control_characters(msgspec.to_builtins(msgspec.structs.replace(project, machine=None)), ())
@@ -91,10 +99,18 @@ def _numbers(service: Service) -> Iterator[Complaint]:
         key = ("scale",) if service.scale is not None else ("deploy", "replicas")
         yield key, f"{service.replicas} containers cannot be had", f"0 to {MAX_CONTAINERS}"
     for field in msgspec.structs.fields(service):
+        if field.name == "scale":
+            continue
         value = getattr(service, field.name)
         least = -1000 if field.name == "oom_score_adj" else -1 if field.name in _UNLIMITED else 0
         if isinstance(value, int | float) and value < least:
             yield (field.name,), f"{value} is out of range", "such a number means nothing, or was too large"
+
+
+def _environment(service: Service) -> Iterator[Complaint]:
+    for name in service.environment:
+        if not name or "=" in name:
+            yield ("environment",), f"{name!r} cannot be a variable's name", "look at env_file too: NAME=value"
 
 
 def _volumes(service: Service) -> Iterator[Complaint]:
@@ -187,7 +203,7 @@ def _file_objects(project: Project) -> Iterator[Refusal]:
 def _together(project: Project) -> Iterator[Refusal]:
     """What two services cannot both have."""
     total = sum(service.replicas for service in project.services.values())
-    if total > MAX_CONTAINERS:
+    if total > MAX_CONTAINERS >= max(service.replicas for service in project.services.values()):
         yield Refusal(("services",), f"{total} containers are asked for, {MAX_CONTAINERS} is the most")
     names: dict[str, str] = {}
     ports: dict[tuple[str, str, str], str] = {}
@@ -220,6 +236,7 @@ def _ports_taken(name: str, service: Service, taken: dict[tuple[str, str, str], 
 _SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (
     _names,
     _numbers,
+    _environment,
     _volumes,
     _swarm_modes,
     _addresses,

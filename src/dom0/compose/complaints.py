@@ -16,7 +16,7 @@ from dom0.compose.support import known_keys
 
 _NAMED = ("services", "networks", "volumes", "configs", "secrets")
 _SPACE = re.compile(r"\s*\n\s*")
-_NOISE = re.compile(r": invalid compose project$|^validating [^\n]*?\.ya?ml: |^decoding failed due to [^\n]*\n+")
+_NOISE = re.compile(r": invalid compose project$|^validating [^\n:]*: |^decoding failed due to [^\n]*\n+")
 _UNKNOWN = re.compile(r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$", re.DOTALL)
 _PORT = re.compile(r"Invalid (?P<what>\w+): (?P<value>.+)$", re.DOTALL)
 _CYCLE = re.compile(r"dependency cycle detected: (?P<names>.+)$", re.DOTALL)
@@ -33,6 +33,12 @@ def _row(pattern: str, path: str, what: str, hint: str = "") -> _Row:
 
 
 _ROWS = (
+    _row(
+        r'service "(?P<service>.+?)" refers to undefined (?P<kind>\w+) #extensions',
+        "services {service} {kind}s",
+        "Docker Compose loses names that begin with x- here",
+        "give the {kind} another name",
+    ),
     _row(
         r'service "(?P<service>.+?)" depends on undefined service "(?P<name>.+?)"',
         "services {service}",
@@ -61,6 +67,11 @@ _ROWS = (
         "{path}",
         "the variable {name} is not set: {what}",
         "set {name} in the project's .env file",
+    ),
+    _row(
+        r'error while interpolating (?P<path>\S+): failed to cast to expected type: .*parsing "(?P<text>.*)": .*',
+        "{path}",
+        "{text!r} is no value for this key",
     ),
     _row(r"error while interpolating (?P<path>\S+): (?P<what>.+)", "{path}", "{what}"),
     _row(
@@ -167,7 +178,7 @@ def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refus
 
 def _anything_else(text: str) -> Refusal:
     if match := _AT_KEY.match(text):
-        what = match["what"].removeprefix(f"{match['path']} ")
+        what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "cannot have this shape")
         return Refusal(tuple(match["path"].split(".")), _one_line(what))
     return Refusal((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,11 +71,11 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
         hashes, (digests, profiles) = await _at_once(
-            parser.hashes(final, resolved.doubled(data)),
+            parser.hashes(final, resolved.for_hashing(data)),
             asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
         )
     except Rejected as rejected:
-        raise _explained(str(rejected), files, view) from rejected
+        raise _explained(rejected, files, view) from rejected
     return msgspec.structs.replace(
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
@@ -155,9 +156,12 @@ def _environment(data: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, (is_set, value) in known.items() if is_set and name in used}
 
 
-def _explained(words: str, files: ProjectFiles, view: View) -> ProjectError:
+def _explained(rejected: Rejected, files: ProjectFiles, view: View) -> ProjectError:
     documents = [document for source in files.sources for document in source.documents]
-    return refuse([understand(_as_written(words, view), documents)], files.places)
+    refusal = understand(_as_written(rejected.words, view), documents)
+    unset = [warning for warning in dict.fromkeys(rejected.warnings) if "variable is not set" in warning]
+    hint = "\n".join([refusal.hint, *unset] if refusal.hint else unset)
+    return refuse([replace(refusal, hint=hint)], files.places)
 
 
 def _as_written(words: str, view: View) -> str:

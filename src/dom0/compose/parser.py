@@ -47,6 +47,11 @@ _WARNING = re.compile(r'^time="[^"]*" level=warning msg="(?P<text>(?:[^"\\]|\\.)
 class Rejected(Exception):
     """Compose does not accept the project; its own words, paths as in the view."""
 
+    def __init__(self, words: str, warnings: tuple[str, ...]) -> None:
+        super().__init__(words)
+        self.words = words
+        self.warnings = warnings
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -106,7 +111,7 @@ class Parser:
         output = await self._run(arguments, view.root)
         warnings, rest = split_warnings(output.stderr)
         if output.code:
-            raise Rejected(rest)
+            raise Rejected(rest, warnings)
         size = result.stat().st_size
         if size > MAX_OUTPUT:
             raise ProjectError(
@@ -124,7 +129,8 @@ class Parser:
         arguments = [*self._project(directory, [Path("-")]), "config", "--hash", "*"]
         output = await self._run(arguments, Path("/"), resolved.encode())
         if output.code:
-            raise Rejected(split_warnings(output.stderr)[1])
+            warnings, rest = split_warnings(output.stderr)
+            raise Rejected(rest, warnings)
         rows = (line.split() for line in output.stdout.splitlines())
         return {row[0]: row[1] for row in rows if len(row) == 2}
 

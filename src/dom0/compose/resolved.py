@@ -43,9 +43,19 @@ def parse(text: str) -> dict[str, Any]:
     return data
 
 
-def doubled(data: dict[str, Any]) -> str:
-    """The project for Compose to read again: JSON is YAML, every `$` means itself."""
-    return msgspec.json.encode(data).decode().replace("$", "$$")
+def for_hashing(data: dict[str, Any]) -> str:
+    """The project for Compose to read again: JSON is YAML, every `$` means itself.
+
+    Without what no hash counts and Compose would stumble over: a dependency that a profile keeps out, a build. A
+    negative size it prints as text and reads as a number only.
+    """
+    services = {name: _hashed(service) for name, service in _mapping(data, "services")}
+    return msgspec.json.encode(data | {"services": services}).decode().replace("$", "$$")
+
+
+def _hashed(service: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: -1 if value == "-1" else value for key, value in service.items() if key != "depends_on"}
+    return kept | {"build": {"context": "."}} if "build" in kept else kept
 
 
 def relocate(data: dict[str, Any], paths: Relocate, contexts: Relocate) -> None:

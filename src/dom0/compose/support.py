@@ -109,8 +109,8 @@ TABLE: tuple[Row, ...] = (
         "services.*.",
         Verdict.REFUSED,
         {
-            "credential_spec": "is for Windows containers; leave it out",
-            "isolation": "is for Windows containers; leave it out, or write default",
+            "credential_spec": "for Windows containers; leave it out",
+            "isolation": "for Windows containers; leave it out, or write default",
             "post_start": "Compose 2.26 accepts it and does nothing; put the command into the image's entrypoint or "
             "into a service of its own with depends_on",
             "pre_stop": "Compose 2.26 accepts it and does nothing; let the container's main process handle stop_signal",
@@ -224,7 +224,7 @@ def refused(project: Mapping[str, Any]) -> Iterator[Refusal]:
             reason, _, advice = row.note.partition("; ")
             for path, value in _found(project, row.path):
                 if value not in _HARMLESS.get(row.key, ()):
-                    yield Refusal(path, f"is refused: {reason}" if not reason.startswith("is ") else reason, advice)
+                    yield Refusal(path, f"refused: {reason}", advice)
 
 
 def ignored(project: Mapping[str, Any]) -> Iterator[Refusal]:
@@ -232,7 +232,7 @@ def ignored(project: Mapping[str, Any]) -> Iterator[Refusal]:
     for row in TABLE:
         if row.verdict is Verdict.IGNORED and row.key not in _FILLED_IN and not row.key.endswith("x-*"):
             for path, _ in _found(project, row.path):
-                yield Refusal(path, f"is ignored: {row.note}")
+                yield Refusal(path, f"ignored: {row.note}")
 
 
 _FILLED_IN = ("services.*.ports.mode", "services.*.deploy.update_config")
