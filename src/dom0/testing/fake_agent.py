@@ -1,0 +1,119 @@
+"""An agent's API that answers what a test wants, on a real socket; and builders of the documents it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from dom0.agent.status import GenerationInfo, Outcome, Phase, ServiceStatus, Status
+from dom0.health import Problem, Severity
+
+
+class Lines(list[Any]):
+    """Documents of a stream, one a line."""
+
+
+class EndlessLines(Lines):
+    """The stream stays open after the last one."""
+
+
+@dataclass
+class FakeAgent:
+    """Answers by method and path; a list is a stream of JSON lines. Remembers what it was asked."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    refusals: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    asked: list[tuple[str, bytes]] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        what = f"{request.method} {request.path}"
+        self.asked.append((what, await request.read()))
+        if what in self.refusals:
+            status, body = self.refusals[what]
+            return web.json_response(body, status=status)
+        answer = self.answers.get(what)
+        if isinstance(answer, Lines):
+            return await self._stream(request, answer)
+        return web.Response(body=answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
+
+    async def _stream(self, request: web.Request, lines: Sequence[Any]) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for line in lines:
+            await response.write(msgspec.json.encode(line) + b"\n")
+        if isinstance(lines, EndlessLines):
+            await asyncio.Event().wait()  # cancelled when the client goes
+        return response
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[FakeAgent]:
+    """An agent on the socket `path`, served by a thread of its own while the block runs."""
+    fake = FakeAgent({"GET /v1/status": make_status()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    loop = asyncio.new_event_loop()
+    runner = loop.run_until_complete(_serve(fake, path))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield fake
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def _serve(fake: FakeAgent, path: Path) -> web.AppRunner:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", fake.handle)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(path)).start()
+    return runner
+
+
+def make_status(**changes: Any) -> Status:
+    """A machine with one service that runs and one that does not."""
+    generation = GenerationInfo(
+        number=3, created=1000.0, cause="dom0 up", dom0_image="sha256:" + "a" * 64, outcome=Outcome.GOOD, current=True
+    )
+    redis = make_service("redis", Phase.READY, started=1000.0)
+    web_ = make_service("web", Phase.PARKED, reason="ended with 1 five times")
+    problem = Problem(
+        code="crash-loop", subject="web", title="ends again and again", severity=Severity.ERROR, hint="dom0 logs web"
+    )
+    status = Status(
+        project="box",
+        version="0.1.0",
+        dom0_image="sha256:" + "a" * 64,
+        generation=generation,
+        last_good=3,
+        converged=True,
+        services=(redis, web_),
+        steps=(),
+        problems=(problem,),
+        now=1180.0,
+    )
+    return msgspec.structs.replace(status, **changes)
+
+
+def make_service(name: str, phase: Phase, **changes: Any) -> ServiceStatus:
+    service = ServiceStatus(
+        service=name,
+        number=1,
+        container=f"box-{name}-1",
+        container_id="c" * 64,
+        image=f"box-{name}",
+        image_id="sha256:" + "b" * 64,
+        phase=phase,
+    )
+    return msgspec.structs.replace(service, **changes)

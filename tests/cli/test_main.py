@@ -1,0 +1,137 @@
+"""How the command line begins and ends: help, errors, exit codes, global options."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import click
+import pytest
+
+from dom0.cli import MODULES, cli
+from dom0.run import Output
+from dom0.testing.fake_agent import EndlessLines, FakeAgent, make_status
+
+RunCommand = Callable[..., Output]
+
+
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command that a person can call, with its whole name."""
+    ctx = click.Context(cli)
+    for name in cli.list_commands(ctx):
+        command = cli.get_command(ctx, name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {sub}", child) for sub, child in command.commands.items())
+
+
+COMMANDS = dict(all_commands())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    text = COMMANDS[name].help or ""
+    assert f"$ dom0 {name.split()[0]}" in text or f"| dom0 {name}" in text or f"<(dom0 {name}" in text
+    assert text[0].isupper()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help(name: str) -> None:
+    silent = [one.opts for one in COMMANDS[name].params if isinstance(one, click.Option) and not one.help]
+    assert silent == []
+
+
+def test_help_lists_every_command_that_is_not_hidden(dom0: RunCommand) -> None:
+    shown = dom0("--help")
+    assert shown.code == 0
+    assert [name for name in MODULES if f"\n  {name} " not in shown.stdout] == ["agent", "handover"]
+
+
+def test_an_unknown_command_ends_with_2_and_names_the_nearest(dom0: RunCommand) -> None:
+    refused = dom0("stats")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert refused.stderr == "dom0: stats: is no dom0 command\n      did you mean `dom0 status`?\n"
+
+
+def test_a_wrong_option_ends_with_2_and_says_where(dom0: RunCommand) -> None:
+    refused = dom0("status", "--jsn")
+    assert refused.code == 2
+    assert refused.stderr.startswith("dom0: status: No such option '--jsn'.")
+    assert "`dom0 status --help`" in refused.stderr
+
+
+def test_where_no_dom0_runs_the_error_says_what_to_do(dom0: RunCommand) -> None:
+    refused = dom0("status")
+    assert (refused.code, refused.stderr) == (1, "dom0: dom0: does not run here\n      start it: dom0 up\n")
+
+
+def test_where_no_engine_answers_the_exit_code_is_4(dom0: RunCommand) -> None:
+    refused = dom0("tree")
+    assert refused.code == 4
+    assert refused.stderr.startswith("dom0: ")
+
+
+def test_the_host_option_is_understood_before_and_after_the_command(dom0: RunCommand) -> None:
+    before, after = dom0("--host", "ftp://x", "tree"), dom0("tree", "-H", "ftp://x")
+    assert (before.code, after.code) == (4, 4)
+    assert before.stderr == after.stderr
+    assert "ftp://x" in before.stderr
+
+
+def test_control_characters_of_arguments_do_not_reach_the_terminal(dom0: RunCommand) -> None:
+    refused = dom0("\x1b[31mred")
+    assert "\x1b" not in refused.stderr
+    assert r"\x1b[31mred" in refused.stderr
+
+
+def test_nobody_who_reads_the_output_is_no_error(agent: FakeAgent, environment: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "dom0", "status"], stdout=writing, stderr=subprocess.PIPE, env=environment, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_an_interrupt_ends_with_130_and_without_a_trace(agent: FakeAgent, environment: dict[str, str]) -> None:
+    agent.answers["GET /v1/watch"] = EndlessLines([make_status()])
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dom0", "status", "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    assert running.stdout is not None
+    running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=30)
+    assert (running.returncode, stderr.strip()) == (130, b"")
+
+
+def test_completion_of_services_comes_from_the_agent(agent: FakeAgent, dom0: RunCommand) -> None:
+    asked = {"_DOM0_COMPLETE": "bash_complete", "COMP_WORDS": "dom0 logs re", "COMP_CWORD": "2"}
+    assert dom0(env=asked).stdout == "plain,redis\n"
+
+
+def test_completion_without_an_agent_is_empty_and_quiet(dom0: RunCommand) -> None:
+    asked = {"_DOM0_COMPLETE": "bash_complete", "COMP_WORDS": "dom0 logs ", "COMP_CWORD": "2"}
+    completed = dom0(env=asked)
+    assert (completed.stdout, completed.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_is_for_the_shell(shell: str, dom0: RunCommand) -> None:
+    script = dom0("completion", shell)
+    assert script.code == 0
+    assert f"_DOM0_COMPLETE={shell}_complete" in script.stdout
+
+
+def test_starting_a_command_loads_nothing_that_it_does_not_need() -> None:
+    script = "import sys; from dom0.cli import cli, status, dev, exec, version; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"aiohttp", "rich", "yaml", "asyncio"} & set(loaded)
