@@ -238,9 +238,9 @@ class Reconciler:
             completed=self.memory.completed | completed,
             parked=self.memory.parked | parked,
             running=running,
-            ended=tuple(container_id for container_id in self.memory.ended if container_id in present),
+            ended={k: v for k, v in self.memory.ended.items() if k in present},
             stopped={k: v for k, v in self.memory.stopped.items() if k in present},
-            held={k: v for k, v in self.memory.held.items() if k in present},
+            held={k: v for k, v in self.memory.held.items() if k in present and k not in running},
         )
 
     def _keep_memory(self) -> None:

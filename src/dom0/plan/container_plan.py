@@ -109,7 +109,7 @@ class ContainerPlanner:
             title=f"{self.slot.service} runs but is unhealthy: {current.health_output.strip()[-200:] or 'no output'}",
             hint=f"dom0 logs {self.slot.service}",
         )
-        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
+        crashes = self._crashes(current)
         if self.scene.memory.pending or len(crashes) >= CRASH_BUDGET:
             return self._result(Phase.UNHEALTHY, problem.title, problems=(problem,))
         retry_at = (crashes[-1] if crashes else 0.0) + backoff(len(crashes) + 1)
@@ -120,7 +120,7 @@ class ContainerPlanner:
 
     def _looping(self, current: Container) -> SlotPlan:
         """The Engine's restart policy is at work: leave it alone until the budget is used up."""
-        if self._is_parked() or self._crashed_too_often():
+        if self._is_parked() or self._crashed_too_often(current):
             step = ParkContainer(lock=self.lock, reason="crash loop", container_id=current.id, name=current.name)
             return self._parked(current, (step,))
         return self._result(Phase.FAILED, f"ended with {current.exit_code}, the Engine restarts it")
@@ -130,7 +130,7 @@ class ContainerPlanner:
             return self._result(Phase.STOPPED, "stopped by a person", problems=(self._held_problem("stopped"),))
         if self._has_completed(current):
             return self._tidy(current, Phase.COMPLETED)
-        if self._is_parked() or self._crashed_too_often():
+        if self._is_parked() or self._crashed_too_often(current):
             return self._parked(current, ())
         if waiting := self._awaits_dependencies(current):
             return waiting
@@ -336,12 +336,16 @@ class ContainerPlanner:
     def _is_parked(self) -> bool:
         return self.scene.memory.parked.get(self.slot.key) == version(self.slot)
 
-    def _crashed_too_often(self) -> bool:
+    def _crashes(self, current: Container) -> tuple[float, ...]:
+        """The recent ends of this very container: its predecessor's are not held against it."""
         crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
-        return len(crashes) >= (CRASH_BUDGET_NEW if self.scene.memory.pending else CRASH_BUDGET)
+        return tuple(time for time in crashes if time >= current.created)
+
+    def _crashed_too_often(self, current: Container) -> bool:
+        return len(self._crashes(current)) >= (CRASH_BUDGET_NEW if self.scene.memory.pending else CRASH_BUDGET)
 
     def _pause_until(self, current: Container) -> float:
-        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
+        crashes = self._crashes(current)
         after_crashes = crashes[-1] + backoff(len(crashes)) if crashes and current.started else 0.0
         return max(after_crashes, self.scene.memory.quiet.get(current.id, 0.0))
 

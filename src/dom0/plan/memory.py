@@ -39,7 +39,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: dict[str, float] = {}  # container ID -> since: a person stopped it
     stopped: dict[str, float] = {}  # container ID -> when: we stopped it, or the Engine did when it went down
     running: tuple[str, ...] = ()  # container IDs that ran when we last looked
-    ended: tuple[str, ...] = ()  # container IDs whose last end we have seen an event of
+    ended: dict[str, float] = {}  # container ID -> when an event told us of its last end
     completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
     parked: dict[str, Version] = {}  # crash loops, and budgets used up
     crashes: dict[str, tuple[float, ...]] = {}  # when it ended by itself or was restarted for being unhealthy

@@ -27,8 +27,8 @@ from dom0.plan.steps import (
     StopContainer,
 )
 
-AT_REST = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.PARKED, Phase.DATA})
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
+AT_REST = WELL | {Phase.PARKED, Phase.WAITING}  # who waits for nobody but these waits for a person
 GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
 
 

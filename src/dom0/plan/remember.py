@@ -1,9 +1,9 @@
 """What an event of the Engine means for the memory: who stopped what, what ended by itself. Pure.
 
 The Engine does not say who asked. A `stop` of a container that is not in `stopped` (where the agent writes its own
-stops before it makes them) was a person's. The order is `kill`, `die`, `stop` for `docker stop`, and `kill`, `die` for
-`docker kill` (seen on Docker 26.1): after a signal that we did not send and that `docker stop` could have, an end is
-taken for a crash only when no `stop` has followed within QUIET.
+stops before it makes them) was a person's. `docker stop` tells `kill`, then `stop` and `die` in either order,
+`docker kill` tells `kill`, `die` (seen on Docker 26.1): after a signal that we did not send and that `docker stop`
+could have, an end is taken for a crash only when no `stop` has followed within QUIET.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _signalled(memory: Memory, event: Event) -> Memory:
 
 
 def _ended(memory: Memory, event: Event) -> Memory:
-    memory = replace(memory, ended=(*(i for i in memory.ended if i != event.id), event.id))
+    memory = replace(memory, ended=memory.ended | {event.id: event.time})
     if event.id in memory.stopped or event.id in memory.held:
         return memory
     key = slot_key_of(event)
@@ -62,10 +62,10 @@ def _stopped(memory: Memory, event: Event) -> Memory:
 
 
 def _uncount(memory: Memory, event: Event) -> Memory:
-    """The `die` just before was no crash: a person ended it."""
+    """A person ended it: the `die` just before, if it came before, was no crash."""
     key = slot_key_of(event)
     crashes = memory.crashes.get(key, ())
-    if not crashes or event.id in memory.stopped or event.time - crashes[-1] > SIGNAL_WINDOW:
+    if not crashes or memory.ended.get(event.id) != crashes[-1]:
         return memory
     return replace(memory, crashes=memory.crashes | {key: crashes[:-1]})
 
@@ -73,7 +73,7 @@ def _uncount(memory: Memory, event: Event) -> Memory:
 def _forget(memory: Memory, container_id: str) -> Memory:
     return replace(
         memory,
-        ended=tuple(i for i in memory.ended if i != container_id),
+        ended=without(memory.ended, container_id),
         held=without(memory.held, container_id),
         stopped=without(memory.stopped, container_id),
         signalled=without(memory.signalled, container_id),

@@ -1,0 +1,84 @@
+"""A machine in memory and in virtual time: the fake Engine below, the real loop above."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from dom0.agent.reconcile import Reconciler
+from dom0.engine.values import Image
+from dom0.plan.desired import Desired
+from dom0.plan.memory import Memory
+from dom0.plan.text import say_step
+from dom0.testing.builders import image_id
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.virtual_time import LoopClock
+
+IMAGES = ("app", "app2")
+PATIENCE = 3600.0  # virtual seconds
+
+
+class Box:
+    """One Engine, one loop that may be killed and started again; its memory survives as the agent's file does."""
+
+    def __init__(self, desired: Desired) -> None:
+        self.docker = FakeDocker()
+        for name in IMAGES:
+            self.docker.images.all[image_id(name)] = Image(id=image_id(name), tags=(f"{name}:latest",))
+        self.engine = FakeEngine(self.docker)
+        self.person = FakeEngine(self.docker)
+        self.desired = desired
+        self.memory = Memory()
+        self.loop: Reconciler
+
+    def save(self, memory: Memory) -> None:
+        self.memory = memory
+
+    def start(self) -> Reconciler:
+        self.loop = Reconciler(
+            self.engine,
+            self.desired,
+            memory=self.memory,
+            save=self.save,
+            limit=4,
+            all_endpoints=True,
+            clock=LoopClock(),
+        )
+        return self.loop
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Reconciler]:
+        loop = self.start()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(loop.run())
+            yield loop
+            loop.close()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():  # noqa: ASYNC110 -- the fake Engine has no event for every condition
+                await asyncio.sleep(0.05)
+
+    async def at_rest(self) -> None:
+        """Settled, and still so a while later."""
+        quiet = 0
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while quiet < 20:
+                    await asyncio.sleep(0.1)
+                    settled = self.loop.plan is not None and self.loop.plan.settled and not self.loop.steps_under_way
+                    quiet = quiet + 1 if settled else 0
+        except TimeoutError:
+            raise AssertionError(f"never at rest: {self._state()}") from None
+
+    def _state(self) -> str:
+        assert self.loop.plan is not None
+        slots = [f"{plan.slot.key} {plan.phase} ({plan.reason})" for plan in self.loop.plan.slots]
+        steps = [f"{say_step(step)} ({step.reason})" for step in self.loop.plan.steps]
+        return f"slots {slots}, steps {steps}, problems {self.loop.plan.problems}, containers {self.names()}"
+
+    def names(self) -> dict[str, str]:
+        """Name -> state of everything on the Engine."""
+        return {container.name: container.state for container in self.docker.containers.values()}

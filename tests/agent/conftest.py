@@ -1,0 +1,11 @@
+"""Coroutines in this folder run in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from dom0.testing.virtual_time import VirtualTimeLoop
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, type[VirtualTimeLoop]]:
+    return {"virtual": VirtualTimeLoop}

@@ -1,0 +1,209 @@
+"""The loop on the fake Engine in virtual time: what persons, crashes and Engines do, and what is there afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.engine.values import State
+from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
+from dom0.plan.phase import Phase
+from dom0.testing.box import Box
+from dom0.testing.builders import desired, slot
+
+RUNNING, EXITED = State.RUNNING, State.EXITED
+
+
+def with_command(of: Slot, *argv: str) -> Slot:
+    return replace(of, create=of.create | {"Cmd": list(argv)})
+
+
+async def test_everything_asked_for_comes_up() -> None:
+    box = Box(desired(slot("db"), slot("web", depends_on=(Dependency(service="db"),))))
+    async with box.running():
+        await box.at_rest()
+    assert box.names() == {"box-db-1": RUNNING, "box-web-1": RUNNING}
+
+
+async def test_a_removed_container_is_made_again() -> None:
+    box = Box(desired(slot("web")))
+    async with box.running():
+        await box.at_rest()
+        await box.person.remove_container("box-web-1", force=True)
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+@pytest.mark.parametrize("policy", ["no", "always", "unless-stopped", "on-failure"])
+async def test_a_killed_container_runs_again(policy: str) -> None:
+    box = Box(desired(slot("web", restart_policy=policy)))
+    async with box.running():
+        await box.at_rest()
+        await box.person.kill_container("box-web-1")
+        await box.until(lambda: box.names() == {"box-web-1": EXITED})
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+@pytest.mark.parametrize("stop_before_die", [True, False])
+async def test_what_a_person_stops_stays_stopped_until_started(stop_before_die: bool) -> None:
+    box = Box(desired(slot("web", restart_policy="always")))
+    box.docker.stop_before_die = stop_before_die
+    async with box.running() as loop:
+        await box.at_rest()
+        await box.person.stop_container("box-web-1")
+        await box.at_rest()
+        assert box.names() == {"box-web-1": EXITED}
+        assert [problem.code for problem in loop.plan.problems] == ["held"]  # type: ignore[union-attr]
+        await box.person.start_container("box-web-1")
+        await box.at_rest()
+        await box.person.kill_container("box-web-1")
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_what_a_person_stopped_while_the_agent_was_away_stays_stopped() -> None:
+    box = Box(desired(slot("web")))
+    async with box.running():
+        await box.at_rest()
+    await box.person.stop_container("box-web-1")
+    async with box.running():
+        await box.at_rest()
+    assert box.names() == {"box-web-1": EXITED}
+
+
+async def test_a_job_that_ended_while_the_agent_was_away_is_not_run_again() -> None:
+    box = Box(desired(with_command(slot("job"), "sleep", "100")))
+    async with box.running():
+        await box.until(lambda: box.names() == {"box-job-1": RUNNING})
+    await box.until(lambda: box.names() == {"box-job-1": EXITED})
+    async with box.running() as loop:
+        await box.at_rest()
+        assert loop.plan is not None
+        assert loop.plan.slots[0].phase is Phase.COMPLETED
+
+
+async def test_a_completed_job_whose_container_was_pruned_is_not_run_again() -> None:
+    box = Box(desired(with_command(slot("job"), "true")))
+    async with box.running():
+        await box.at_rest()
+        await box.person.remove_container("box-job-1")
+        await box.at_rest()
+    async with box.running():
+        await box.at_rest()
+    assert box.names() == {}
+
+
+@pytest.mark.parametrize("policy", ["no", "always", "unless-stopped", "on-failure"])
+@pytest.mark.parametrize("crash", [True, False])
+async def test_an_engine_that_restarts_gets_everything_back(policy: str, crash: bool) -> None:
+    box = Box(desired(slot("web", restart_policy=policy), slot("db", restart_policy=policy)))
+    async with box.running():
+        await box.at_rest()
+        box.docker.restart_engine(crash=crash)
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING, "box-db-1": RUNNING}
+
+
+async def test_an_engine_that_is_away_for_long_is_waited_for() -> None:
+    box = Box(desired(slot("web")))
+    async with box.running() as loop:
+        await box.at_rest()
+        box.docker.stop_engine()
+        await box.until(lambda: loop.unreachable_since > 0)
+        box.docker.start_engine()
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_a_crash_loop_is_parked_and_the_next_configuration_replaces_it() -> None:
+    looping = with_command(slot("web", restart_policy="always"), "false")
+    box = Box(desired(looping))
+    async with box.running() as loop:
+        await box.at_rest()
+        assert box.names() == {"box-web-1": EXITED}
+        assert [problem.code for problem in loop.plan.problems] == ["crash-loop"]  # type: ignore[union-attr]
+        loop.adopt(desired(slot("web", hash="h2")), 2, loop.memory)
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_the_health_gate_does_not_wait_for_the_engine() -> None:
+    """The Engine's first probe would come after 30 s."""
+    health = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 30_000_000_000}}
+    db = slot("db", health=HealthTest(argv=("true",)))
+    db = replace(db, create=db.create | health)
+    web = slot("web", depends_on=(Dependency(service="db", condition=Condition.HEALTHY),))
+    box = Box(desired(web, db))
+    clock = LoopSeconds()
+    async with box.running():
+        await box.until(lambda: box.names().get("box-web-1") == RUNNING)
+    assert clock.passed() < 5.0
+
+
+async def test_a_port_that_is_taken_is_told_and_tried_again() -> None:
+    box = Box(desired(slot("web")))
+    box.docker.refuse_start("web", "driver failed: Bind for 0.0.0.0:80 failed: port is already allocated")
+    async with box.running() as loop:
+        await box.until(lambda: loop.plan is not None and bool(loop.plan.problems))
+        assert loop.plan is not None
+        assert [problem.code for problem in loop.plan.problems] == ["port-taken"]
+        box.docker.allow_start("web")
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_a_rename_a_disconnect_and_an_update_by_hand_are_put_right() -> None:
+    box = Box(desired(slot("web", resources={"Memory": 67108864})))
+    async with box.running():
+        await box.at_rest()
+        await box.person.rename_container("box-web-1", "mine")
+        await box.person.disconnect_network("box_default", "mine", force=True)
+        await box.person.update_container("mine", {"Memory": 134217728})
+        await box.at_rest()
+    found = await box.person.container("box-web-1")
+    assert [endpoint.network for endpoint in found.endpoints] == ["box_default"]
+    assert found.resources["Memory"] == 67108864
+
+
+async def test_a_removed_network_and_volume_come_back() -> None:
+    box = Box(desired(slot("web")))
+    async with box.running():
+        await box.at_rest()
+        await box.person.remove_container("box-web-1", force=True)
+        await box.person.remove_network("box_default")
+        await box.at_rest()
+    assert [network.name for network in await box.person.networks() if network.name == "box_default"]
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+@pytest.mark.parametrize("order", list(Order))
+async def test_a_changed_service_is_replaced_and_nothing_is_left_over(order: Order) -> None:
+    box = Box(desired(slot("web", order=order)))
+    async with box.running() as loop:
+        await box.at_rest()
+        loop.adopt(desired(slot("web", hash="h2", image="app2", order=order)), 2, loop.memory)
+        await box.at_rest()
+    found = await box.person.container("box-web-1")
+    assert found.labels["dom0.hash"] == "h2"
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_what_dom0_did_not_make_is_never_touched() -> None:
+    box = Box(Desired(project="box"))
+    await box.person.create_container("foreign", {"Image": "app", "Cmd": ["sleep", "1000"]})
+    await box.person.start_container("foreign")
+    async with box.running():
+        await box.at_rest()
+    assert box.names() == {"foreign": RUNNING}
+
+
+class LoopSeconds:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    def passed(self) -> float:
+        return self._loop.time() - self._began
