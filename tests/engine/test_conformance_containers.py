@@ -244,9 +244,8 @@ async def test_exec_is_given_up_after_its_timeout(bench: Bench) -> None:
 
 async def test_exec_ends_with_the_container(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
-    waiting = asyncio.ensure_future(bench.engine.exec("one", ["sleep", "1000"]))
-    async with contextlib.aclosing(bench.engine.events(since=0.0, filters={"event": ["exec_start"]})) as events:
-        await anext(events)
+    waiting = asyncio.ensure_future(bench.engine.exec("one", ["sh", "-c", "touch /began; sleep 1000"]))
+    await bench.until_succeeds("one", "test", "-f", "/began")
     await bench.engine.kill_container("one")
     assert (await waiting).exit_code == 137
 
