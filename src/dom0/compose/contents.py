@@ -68,9 +68,12 @@ def _digest(file: Path, key: places.Path, tree: Tree, *, required: bool) -> str:
         if not required or file.is_symlink():
             return ""
         raise _refused(tree, key, f"{os.path.relpath(file, tree.source)}: {unreadable(error)}") from error
-    with os.fdopen(descriptor, "rb") as content:
+    try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return hashlib.file_digest(content, "sha256").hexdigest()
+            with os.fdopen(descriptor, "rb", closefd=False) as content:
+                return hashlib.file_digest(content, "sha256").hexdigest()
+    finally:
+        os.close(descriptor)
     if required:
         hint = "only a file can be a config or a secret; mount a directory under volumes:"
         raise _refused(tree, key, f"{os.path.relpath(file, tree.source)} is not a file", hint)
