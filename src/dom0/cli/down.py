@@ -1,0 +1,121 @@
+"""`dom0 down`: stop and remove everything that dom0 made here, but no data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from dom0.cli import options, terminal
+from dom0.errors import NotFound, UsageError
+from dom0.plan import labels
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import Volume
+    from dom0.errors import EngineError
+    from dom0.plan.steps import AnyStep
+
+STOP_GRACE = 20.0  # seconds for the agent to end
+STEPS_PER_CORE = 2
+
+
+@click.command(name="down")
+@click.option("-p", "--project", metavar="NAME", help="Which one, where containers of several are left.")
+@click.option("-v", "--volumes", "doomed", metavar="NAME", multiple=True, help="Delete this volume too, with its data.")
+def command(project: str | None, doomed: tuple[str, ...]) -> None:
+    """Stop dom0, then stop and remove its containers and networks.
+
+    Volumes and images stay: `dom0 up` goes on where it was. A volume is deleted only if it is named.
+
+    $ dom0 down
+    $ dom0 down --volumes mybox_redis-data
+    """
+    asyncio.run(_bring_down(project, doomed))
+
+
+async def _bring_down(name: str | None, doomed: Sequence[str]) -> None:
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        project = name or await find_project(engine)
+        if project is None and not doomed:
+            _say("nothing of dom0 is here")
+            return
+        volumes = await _find_volumes(engine, doomed)
+        await _remove_agent(engine)
+        if project is not None:
+            await _remove_project(engine, project)
+        for volume in volumes:
+            await engine.remove_volume(volume.name)
+            _say(f"delete volume {volume.name}")
+        await _say_what_stays(engine, project)
+    finally:
+        await engine.close()
+
+
+async def find_project(engine: Engine) -> str | None:
+    """The project whose containers are here, None if there are none. Raises UsageError if there are several."""
+    ours = await engine.containers(labels=[labels.PROJECT])
+    found = sorted({name for container in ours if (name := container.labels[labels.PROJECT])})
+    if len(found) > 1:
+        raise UsageError(
+            f"down: there are containers of {', '.join(found)}", hint="say which: dom0 down --project NAME"
+        )
+    return found[0] if found else None
+
+
+async def _find_volumes(engine: Engine, names: Sequence[str]) -> list[Volume]:
+    """Before anything is changed: what is to be deleted is there, and is ours. Raises NotFound, UsageError."""
+    known = {volume.name: volume for volume in await engine.volumes()}
+    for name in names:
+        if name not in known:
+            raise NotFound(f"--volumes {name}: no such volume", hint="the volumes: docker volume ls")
+        if labels.PROJECT not in known[name].labels:
+            raise UsageError(f"--volumes {name}: dom0 did not make it", hint=f"delete it with: docker volume rm {name}")
+    return [known[name] for name in names]
+
+
+async def _remove_agent(engine: Engine) -> None:
+    """First of all: it would start again what is stopped. Also what a change of its image left."""
+    from dom0.agent.contract import HELPER
+    from dom0.agent.handover import recover
+    from dom0.agent.succession import NAMES
+
+    await recover(engine, _say)
+    for name in (*NAMES, HELPER):
+        try:
+            container = await engine.container(name)
+        except NotFound:
+            continue
+        if container.labels.get(labels.ROLE) in ("root", "handover"):
+            _say(f"stop and remove {name}")
+            await engine.stop_container(container.id, timeout=STOP_GRACE)
+            await engine.remove_container(container.id, force=True)
+
+
+async def _remove_project(engine: Engine, project: str) -> None:
+    from dom0.agent.reconcile import take_down
+
+    limit = STEPS_PER_CORE * (await engine.info()).cpus
+    await take_down(engine, project, limit=limit, on_step=_say_step)
+
+
+def _say_step(step: AnyStep, error: EngineError | None, seconds: float) -> None:
+    from dom0.plan.text import say_step
+
+    _say(f"{say_step(step)}: {error.message}" if error else f"{say_step(step)}  {seconds:.1f}s")
+
+
+async def _say_what_stays(engine: Engine, project: str | None) -> None:
+    names = [volume.name for volume in await engine.volumes() if volume.labels.get(labels.PROJECT) == project]
+    if project is not None and names:
+        _say(f"volumes that stay: {', '.join(sorted(names))}")
+
+
+def _say(text: str) -> None:
+    if not options.quiet():
+        terminal.say(text)
