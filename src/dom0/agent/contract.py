@@ -1,0 +1,65 @@
+"""How the root container is run: one value, as the Engine's create body and as the `docker run` a person would type.
+
+A test compares what the Engine makes of both. Pure; what may differ from machine to machine does not belong here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dom0.plan.desired import Role
+from dom0.plan.labels import PROJECT, ROLE
+
+NAME = "dom0"
+HELPER = "dom0-handover"
+SOCKET = "/var/run/docker.sock"
+RESTART = "always"  # `unless-stopped` counts what a crashing Engine ends as stopped by a person, and leaves it down
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """`paths` are the same inside and on the host; labels and the command come from the image."""
+
+    paths: tuple[str, ...] = (SOCKET, "/var/lib/dom0", "/run/dom0")
+
+    def create_body(self, image: str) -> dict[str, Any]:
+        return {
+            "Image": image,
+            "HostConfig": {
+                "RestartPolicy": {"Name": RESTART},
+                "Privileged": True,
+                "NetworkMode": "host",
+                "PidMode": "host",
+                "Binds": [f"{path}:{path}" for path in self.paths],
+            },
+        }
+
+    def docker_run(self, image: str) -> list[str]:
+        return [
+            *("docker", "run", "--detach", "--name", NAME, "--restart", RESTART),
+            *("--privileged", "--network", "host", "--pid", "host"),
+            *(word for path in self.paths for word in ("--volume", f"{path}:{path}")),
+            image,
+        ]
+
+
+def helper_body(image: str) -> dict[str, Any]:
+    """The container that puts a root container of `image` in the place of the present one.
+
+    It needs the Engine and nothing else, and is started again until it has said how it ended. The empty label hides
+    the one of the image: no agent takes the container for part of its project.
+    """
+    return {
+        "Image": image,
+        "Entrypoint": ["/usr/bin/dom0", "handover"],
+        "Cmd": [image],
+        "User": "0:0",
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {ROLE: Role.HANDOVER.value, PROJECT: ""},
+        "HostConfig": {
+            "Binds": [f"{SOCKET}:{SOCKET}"],
+            "NetworkMode": "none",
+            "RestartPolicy": {"Name": "on-failure"},
+        },
+    }

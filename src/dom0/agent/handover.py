@@ -1,0 +1,240 @@
+"""Puts a root container of another image in the place of the present one, and goes back if it does not answer.
+
+`start_helper` is for whoever may end meanwhile (the agent itself, a terminal): a short-lived container of the new image
+does the work. `settle` is the work: look, decide (succession.py), do one thing, look again. Kill it anywhere and call
+it again. The gap in which no agent runs lasts from the old one's stop to the new one's first answer; services run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import assert_never
+
+from dom0.agent.contract import HELPER, NAME, Contract, helper_body
+from dom0.agent.succession import (
+    FAILED,
+    NAMES,
+    Create,
+    End,
+    Found,
+    Remove,
+    Rename,
+    Result,
+    SetRestart,
+    Start,
+    Step,
+    Stop,
+    Verdict,
+    Verify,
+    decide,
+    wanted_after_cut,
+)
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Container, State
+from dom0.errors import Busy, Conflict, Dom0Error, EngineError, NotFound, RolledBack
+from dom0.health import Problem
+from dom0.plan.desired import Role
+from dom0.plan.labels import ROLE
+
+PATIENCE = 60.0  # seconds for a new root container to answer
+PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between questions, growing: each one costs a start of Python
+RESTARTS = 3  # of a new root container by the Engine before it counts as failed
+STOP_GRACE = 20.0  # seconds for the old agent to end
+CHECK = ("dom0", "agent", "--check")
+
+Say = Callable[[str], None]
+
+
+async def start_root(engine: Engine, image_id: str, say: Say) -> None:
+    """Run the root container of `image_id` where none runs. Raises Dom0Error with the end of its log."""
+    result = await settle(engine, image_id, say)
+    if result.result is not Result.DONE:
+        log = (await engine.logs(NAME, tail=20)).strip()
+        raise Dom0Error(f"{NAME}: {result.reason}\n{log}".strip(), hint="its whole log: docker logs dom0")
+
+
+async def hand_over(engine: Engine, image_id: str, say: Say) -> None:
+    """Let `image_id` take over and wait until it has. Raises RolledBack if the old one runs again, Busy, Dom0Error."""
+    await start_helper(engine, image_id)
+    say(f"{HELPER} puts the new dom0 in the place of the old one")
+    await _follow(engine)
+    current = await _find(engine, NAME)
+    if current is None or current.image_id != image_id:
+        hint = f"its log: docker logs {FAILED}; what happened: docker logs {HELPER}"
+        raise RolledBack(f"{NAME}: {await _last_words(engine)}", hint=hint)
+
+
+async def start_helper(engine: Engine, image_id: str) -> None:
+    """Start the container that will do it. Raises Busy if one is at work."""
+    await recover(engine, lambda line: None)
+    await forget_failure(engine)
+    try:
+        helper = await engine.create_container(HELPER, helper_body(image_id))
+    except Conflict as error:
+        raise _busy() from error
+    try:
+        await engine.start_container(helper)
+    except EngineError:
+        await engine.remove_container(helper, force=True)
+        raise
+
+
+async def run_helper(engine: Engine, image_id: str, say: Say) -> None:
+    """What the helper does. Its log and its container stay if the old one runs again, else it removes itself."""
+    ended = await settle(engine, image_id, say)
+    match ended.result:
+        case Result.DONE:
+            await engine.remove_container(HELPER, force=True)
+        case Result.UNDONE:
+            say(ended.reason or "the new dom0 did not answer; the old one runs again")
+        case Result.FAILED:
+            say(ended.reason)
+
+
+async def recover(engine: Engine, say: Say) -> None:
+    """Finish or undo a change that was cut off for good. Raises Busy while a helper is at work."""
+    helper = await _find(engine, HELPER)
+    if helper is not None and helper.running:
+        if helper.restart_count < RESTARTS:
+            raise _busy()
+        await engine.remove_container(helper.id, force=True)
+    if wanted := wanted_after_cut(await look(engine)):
+        await settle(engine, wanted, say)
+
+
+async def forget_failure(engine: Engine) -> None:
+    """Remove what a change that was undone has left to read: the new container, stopped, and the helper's."""
+    for name in (HELPER, FAILED):
+        if container := await _find(engine, name):
+            await engine.remove_container(container.id, force=True)
+
+
+async def last_failure(engine: Engine) -> Problem | None:
+    """For `dom0 status`: why the latest change of the dom0 image was undone. None when it was not."""
+    helper = await _find(engine, HELPER)
+    if helper is None or helper.running or helper.state is State.CREATED:
+        return None
+    return Problem(
+        code="handover-failed",
+        subject=NAME,
+        title=await _last_words(engine),
+        hint=f"docker logs {FAILED}; then bring another image: dom0 up",
+        since=helper.finished,
+    )
+
+
+async def settle(engine: Engine, wanted: str, say: Say) -> End:
+    """Do one step after the other until a root container of the image ID `wanted` runs, or the one before it again."""
+    verdict, reason = None, ""
+    while True:
+        step = decide(await look(engine), wanted, verdict)
+        if isinstance(step, End):
+            return End(step.result, step.reason or reason)
+        verdict = await _do(engine, step, wanted, say) or verdict
+        reason = verdict.reason if verdict and verdict.reason else reason
+
+
+async def look(engine: Engine) -> Found:
+    """Raises Conflict if somebody else's container has one of our names."""
+    current, following, previous, failed = [await _find(engine, name) for name in NAMES]
+    return Found(current, following, previous, failed)
+
+
+async def _find(engine: Engine, name: str) -> Container | None:
+    try:
+        container = await engine.container(name)
+    except NotFound:
+        return None
+    if container.labels.get(ROLE) not in (Role.ROOT, Role.HANDOVER):
+        raise Conflict(
+            f"{name}: a container of this name is there that is none of dom0's",
+            hint=f"give it another name: docker rename {name} other",
+        )
+    return container
+
+
+async def _do(engine: Engine, step: Step, wanted: str, say: Say) -> Verdict | None:
+    match step:
+        case Create(name):
+            await engine.create_container(name, Contract().create_body(wanted))
+        case Start(container):
+            say(f"start {_say(container)}")
+            return await _start(engine, container)
+        case Verify(container):
+            return await _verify(engine, container)
+        case Stop(container):
+            say(f"stop {_say(container)}")
+            await engine.stop_container(container.id, timeout=STOP_GRACE)
+        case Rename(container, name):
+            await engine.rename_container(container.id, name)
+        case SetRestart(container, policy):
+            await engine.update_container(container.id, {"RestartPolicy": {"Name": policy}})
+        case Remove(container):
+            await engine.remove_container(container.id, force=True)
+        case End():
+            raise AssertionError(step)
+        case _:
+            assert_never(step)
+    return None
+
+
+async def _start(engine: Engine, container: Container) -> Verdict:
+    try:
+        await engine.start_container(container.id)
+    except EngineError as error:
+        if error.transient:
+            raise
+        return Verdict(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
+    return await _verify(engine, container)
+
+
+async def _verify(engine: Engine, container: Container) -> Verdict:
+    """Ask until it answers, ends, or the time is over."""
+    pause = PAUSE
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                now = await engine.container(container.id)
+                if not now.running or now.restart_count >= RESTARTS:
+                    return Verdict(container.id, good=False, reason=f"{_say(now)} ended with code {now.exit_code}")
+                if await _answers(engine, container.id):
+                    return Verdict(container.id, good=True)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, LONGEST_PAUSE)
+    except TimeoutError:
+        reason = f"{_say(container)} did not answer within {PATIENCE:g} s"
+        return Verdict(container.id, good=False, reason=reason)
+
+
+async def _answers(engine: Engine, container_id: str) -> bool:
+    try:
+        return (await engine.exec(container_id, CHECK, timeout=PATIENCE)).exit_code == 0
+    except (Conflict, NotFound):
+        return False  # it is between two starts
+
+
+async def _follow(engine: Engine) -> None:
+    """Wait until the helper has ended. One that cannot even begin is taken away, with what it left undone."""
+    while True:
+        helper = await _find(engine, HELPER)
+        if helper is None or not helper.running:
+            return
+        if helper.restart_count >= RESTARTS:
+            log = (await engine.logs(HELPER, tail=20)).strip()
+            await recover(engine, lambda line: None)
+            raise Dom0Error(f"{HELPER}: does not run in the new image\n{log}", hint="the old dom0 runs as before")
+        await asyncio.sleep(PAUSE)
+
+
+async def _last_words(engine: Engine) -> str:
+    lines = (await engine.logs(HELPER, tail=1)).strip().splitlines()
+    return lines[-1] if lines else "the new dom0 did not answer; the old one runs again"
+
+
+def _busy() -> Busy:
+    return Busy(f"{HELPER}: another change of the dom0 image is under way", hint=f"watch it: docker logs -f {HELPER}")
+
+
+def _say(container: Container) -> str:
+    return f"{container.name} of image {container.image_id.removeprefix('sha256:')[:12]}"

@@ -1,0 +1,193 @@
+"""Which step comes next when one root container takes the place of another. Pure: all it knows is what was found.
+
+    dom0 (old)                          dom0 (old), dom0-next        stop the old one
+      └─ create dom0-next ───────────▶  dom0-previous, dom0-next     start the new one, ask whether it answers
+                                        dom0-previous, dom0 (new)
+             it answers: remove dom0-previous   ◀─┤
+             it does not: the new one becomes dom0-failed (for its log), dom0-previous is dom0 again and started
+
+Names and states are the memory: whoever is killed anywhere in between, the next one looks and goes on. A container
+that steps aside loses its restart policy, so that no restart of the Engine wakes a second dom0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dom0.agent.contract import NAME, RESTART
+from dom0.engine.values import Container, State
+
+NEXT = "dom0-next"
+PREVIOUS = "dom0-previous"
+FAILED = "dom0-failed"
+NAMES = (NAME, NEXT, PREVIOUS, FAILED)
+NO_RESTART = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    current: Container | None = None
+    next: Container | None = None
+    previous: Container | None = None
+    failed: Container | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the started container answered; `reason` says why not."""
+
+    container_id: str
+    good: bool
+    reason: str = ""
+
+
+class Result(StrEnum):
+    DONE = "done"  # a root container of the wanted image runs and answers
+    UNDONE = "undone"  # it did not answer; the one before it runs again
+    FAILED = "failed"  # it did not answer, and there is none before it that does
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """And see whether it answers."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    container: Container
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRestart:
+    container: Container
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    result: Result
+    reason: str = ""
+
+
+Step = Create | Start | Verify | Stop | Rename | SetRestart | Remove | End
+
+
+def decide(found: Found, wanted: str, verdict: Verdict | None) -> Step:
+    """The next step towards a root container of the image ID `wanted`."""
+    if found.current is None:
+        return _fill(found, wanted)
+    if verdict is not None and verdict.container_id != found.current.id:
+        verdict = None
+    if found.current.image_id == wanted:
+        return _judge(found, found.current, verdict) or _tidy(found)
+    if _is(found.failed, wanted):
+        return _return_to(found, found.current, verdict)
+    if found.previous is not None:  # an earlier change was cut off: first that one
+        return _judge(found, found.current, verdict) or Remove(found.previous)
+    return _replace(found, found.current, wanted)
+
+
+def _fill(found: Found, wanted: str) -> Step:
+    """Nobody has the name."""
+    if found.next is not None and not _is(found.next, wanted):
+        return Remove(found.next)
+    if found.next is not None and not _is(found.failed, wanted):
+        return Rename(found.next, NAME)
+    if found.previous is not None:
+        return Rename(found.previous, NAME)
+    return Create(NAME) if found.next is None else Rename(found.next, NAME)
+
+
+def _replace(found: Found, current: Container, wanted: str) -> Step:
+    if found.next is None:
+        return Create(NEXT)
+    if not _is(found.next, wanted):
+        return Remove(found.next)
+    return _silence(current) or Rename(current, PREVIOUS)
+
+
+def _silence(container: Container) -> Step | None:
+    if container.restart_policy != NO_RESTART:
+        return SetRestart(container, NO_RESTART)
+    return Stop(container) if container.running else None
+
+
+def _judge(found: Found, current: Container, verdict: Verdict | None) -> Step | None:
+    """None: it is good. Without one before it there is nothing to go back to, so it is left as it is."""
+    if verdict is not None and verdict.good:
+        return None
+    if found.previous is not None and (verdict is not None or _has_ended(current)):
+        return _put_aside(found, current)
+    if verdict is not None:
+        return End(Result.FAILED, verdict.reason)
+    return Verify(current) if current.running else Start(current)
+
+
+def _has_ended(current: Container) -> bool:
+    """It was started once: a container that nobody stops is started again by the Engine."""
+    return current.state in (State.EXITED, State.DEAD) or bool(current.error)
+
+
+def _put_aside(found: Found, current: Container) -> Step:
+    if step := _silence(current):
+        return step
+    return Remove(found.failed) if found.failed is not None else Rename(current, FAILED)
+
+
+def _return_to(found: Found, current: Container, verdict: Verdict | None) -> Step:
+    if found.next is not None:
+        return Remove(found.next)
+    if current.restart_policy != RESTART:
+        return SetRestart(current, RESTART)
+    if verdict is not None and not verdict.good:
+        return End(Result.FAILED, verdict.reason)
+    return End(Result.UNDONE) if current.running else Start(current)
+
+
+def _tidy(found: Found) -> Step:
+    """The current one is good."""
+    for left in (found.next, found.previous, found.failed):
+        if left is not None:
+            return Remove(left)
+    if found.current is not None and found.current.restart_policy != RESTART:
+        return SetRestart(found.current, RESTART)
+    return End(Result.DONE)
+
+
+def _is(container: Container | None, wanted: str) -> bool:
+    return container is not None and container.image_id == wanted
+
+
+def wanted_after_cut(found: Found) -> str:
+    """The image to settle on when nobody knows any more what was wanted: what ran last, and not a change half done.
+
+    Empty: nothing is half done.
+    """
+    if found.next is None and found.previous is None:
+        return ""
+    order = (found.current, found.previous, found.next)
+    return next(container.image_id for container in order if container is not None)

@@ -1,0 +1,187 @@
+"""Every situation in which a root container can be found leads to an end, and never to two of them at once."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.agent.contract import NAME, RESTART
+from dom0.agent.succession import (
+    FAILED,
+    NEXT,
+    PREVIOUS,
+    Create,
+    End,
+    Found,
+    Remove,
+    Rename,
+    Result,
+    SetRestart,
+    Start,
+    Step,
+    Stop,
+    Verdict,
+    Verify,
+    decide,
+    wanted_after_cut,
+)
+from dom0.engine.values import Container, State
+
+OLD, NEW = "sha256:old", "sha256:new"
+FIELDS = {NAME: "current", NEXT: "next", PREVIOUS: "previous", FAILED: "failed"}
+STATES = (State.CREATED, State.RUNNING, State.EXITED, State.RESTARTING)
+
+
+def container(name: str, image: str, state: State, policy: str = RESTART) -> Container:
+    return Container(
+        id=f"{name} {image}",
+        name=name,
+        image_id=image,
+        image=image,
+        labels={},
+        state=state,
+        created=1.0,
+        restart_policy=policy,
+    )
+
+
+def situations() -> list[Found]:
+    images = (OLD, NEW)
+    currents = [None, *(container(NAME, i, s, p) for i in images for s in STATES for p in (RESTART, "no"))]
+    nexts = [None, *(container(NEXT, image, State.CREATED) for image in images)]
+    previous = [None, *(container(PREVIOUS, image, State.EXITED, "no") for image in images)]
+    failed = [None, *(container(FAILED, image, State.EXITED, "no") for image in images)]
+    return [Found(*found) for found in itertools.product(currents, nexts, previous, failed)]
+
+
+class World:
+    """What the Engine would make of the steps; `good` says which images answer."""
+
+    def __init__(self, found: Found, good: set[str]) -> None:
+        self.all = {c.name: c for c in (found.current, found.next, found.previous, found.failed) if c is not None}
+        self.good = good
+        self.answered = ""
+
+    def found(self) -> Found:
+        return Found(**{field: self.all.get(name) for name, field in FIELDS.items()})
+
+    def put(self, changed: Container) -> None:
+        self.all = {name: c for name, c in self.all.items() if c.id != changed.id} | {changed.name: changed}
+
+    def do(self, step: Step, wanted: str) -> Verdict | None:
+        match step:
+            case Create(name):
+                assert name not in self.all
+                self.put(container(name, wanted, State.CREATED))
+            case Start(one):
+                self.put(replace(one, state=State.RUNNING))
+                return self.judge(one)
+            case Verify(one):
+                assert one.running
+                return self.judge(one)
+            case Stop(one):
+                self.put(replace(one, state=State.EXITED))
+            case Rename(one, name):
+                assert name not in self.all
+                self.put(replace(one, name=name))
+            case SetRestart(one, policy):
+                assert one.restart_policy != policy
+                self.put(replace(one, restart_policy=policy))
+            case Remove(one):
+                del self.all[one.name]
+        return None
+
+    def judge(self, one: Container) -> Verdict:
+        good = one.image_id in self.good
+        if good:
+            self.answered = one.image_id
+        return Verdict(one.id, good=good, reason="" if good else "silent")
+
+    def running(self) -> list[str]:
+        return [c.name for c in self.all.values() if c.running]
+
+    def settle(self, wanted: str) -> End:
+        verdict = None
+        for _ in range(40):
+            step = decide(self.found(), wanted, verdict)
+            if isinstance(step, End):
+                return step
+            verdict = self.do(step, wanted) or verdict
+            assert self.running() in ([], [NAME])
+        raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("good", [{OLD, NEW}, {NEW}, {OLD}, set()], ids=["both", "new", "old", "none"])
+def test_every_situation_comes_to_an_end(good: set[str]) -> None:
+    for found in situations():
+        world = World(found, good)
+        end = world.settle(NEW)
+        if end.result is Result.DONE:
+            assert world.all.keys() == {NAME}
+            assert (world.all[NAME].image_id, world.all[NAME].running) == (NEW, True)
+            assert world.all[NAME].restart_policy == RESTART
+        if end.result is Result.UNDONE:
+            assert (world.all[NAME].image_id, world.all[NAME].running) == (OLD, True)
+
+
+def was_refused(found: Found) -> bool:
+    """The new one was judged before: put aside, or stopped in order to be."""
+    if found.failed is not None and found.failed.image_id == NEW:
+        return True
+    current = found.current
+    return found.previous is not None and current is not None and current.state is State.EXITED
+
+
+def test_a_new_one_that_answers_gets_the_place_unless_it_was_refused() -> None:
+    for found in situations():
+        if not was_refused(found):
+            assert World(found, {OLD, NEW}).settle(NEW).result is Result.DONE
+
+
+def test_the_old_one_is_back_when_the_new_one_is_silent() -> None:
+    world = World(Found(current=container(NAME, OLD, State.RUNNING)), {OLD})
+    assert world.settle(NEW).result is Result.UNDONE
+    assert {name: (c.image_id, c.state, c.restart_policy) for name, c in world.all.items()} == {
+        NAME: (OLD, State.RUNNING, RESTART),
+        FAILED: (NEW, State.EXITED, "no"),
+    }
+
+
+def test_the_old_one_is_not_stopped_before_the_new_one_is_created() -> None:
+    found = Found(current=container(NAME, OLD, State.RUNNING))
+    assert decide(found, NEW, None) == Create(NEXT)
+
+
+def test_what_steps_aside_is_not_woken_by_the_engine() -> None:
+    found = Found(current=container(NAME, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED))
+    assert found.current is not None
+    assert decide(found, NEW, None) == SetRestart(found.current, "no")
+
+
+def test_an_answer_counts_only_for_the_container_that_gave_it() -> None:
+    current = container(NAME, NEW, State.RUNNING)
+    found = Found(current=current, previous=container(PREVIOUS, OLD, State.EXITED, "no"))
+    assert decide(found, NEW, Verdict("another", good=True)) == Verify(current)
+
+
+def test_a_first_one_that_is_silent_is_left_for_reading() -> None:
+    world = World(Found(), set())
+    assert world.settle(NEW) == End(Result.FAILED, "silent")
+    assert world.all.keys() == {NAME}
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (Found(), ""),
+        (Found(current=container(NAME, OLD, State.RUNNING)), ""),
+        (Found(current=container(NAME, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED)), OLD),
+        (Found(next=container(NEXT, NEW, State.CREATED), previous=container(PREVIOUS, OLD, State.EXITED)), OLD),
+        (Found(current=container(NAME, NEW, State.RUNNING), previous=container(PREVIOUS, OLD, State.EXITED)), NEW),
+        (Found(next=container(NEXT, NEW, State.CREATED)), NEW),
+    ],
+)
+def test_a_change_that_was_cut_off_settles_on_what_ran_last(found: Found, wanted: str) -> None:
+    assert wanted_after_cut(found) == wanted
