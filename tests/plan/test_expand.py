@@ -52,7 +52,7 @@ def test_labels_say_whose_container_it_is_to_us_and_to_compose() -> None:
     slot = only_slot(
         "{services: {web: {labels: {mine: 'yes', com.docker.compose.service: mine}}}}",
         compose_hashes={"web": "c0ffee"},
-        compose_version="2.26.1",
+        compose_version="2.26.1-4",
         working_dir="/p",
         config_files=["/p/a.yaml", "/p/b.yaml"],
     )

@@ -107,7 +107,6 @@ VALUES: dict[str, Any] = {
     "x-dom0": {"health_gate": False},
 }
 UNHASHED = {"profiles", "attach", "build", "develop", "depends_on", "pull_policy", "scale", "x-dom0"}
-FREE_OF_NETWORKS = {"network_mode"}
 KEYS = [field.encode_name for field in msgspec.structs.fields(Service)]
 
 
@@ -123,7 +122,7 @@ def box(**keys: Any) -> Project:
         digests={"/project/file": "d1"},
     )
     service = {"image": "busybox:test", "networks": {"first": None}} | keys
-    if FREE_OF_NETWORKS & keys.keys():
+    if keys.get("network_mode"):
         del service["networks"]
     return msgspec.structs.replace(found, services=found.services | {"web": msgspec.convert(service, Service)})
 

@@ -126,7 +126,7 @@ def spare_port_missing(service: Service) -> bool:
 
 
 def port_range(port: Port) -> tuple[int, int]:
-    """First and last host port; (0, 0) when the Engine chooses. ValueError: no port."""
+    """First and last host port; (0, 0) when the Engine chooses."""
     first, _, last = (port.published or "0").partition("-")
     return int(first), int(last or first)
 

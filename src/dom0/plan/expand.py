@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dom0.compose.durations import seconds
 from dom0.compose.model import Project
+from dom0.plan.builtins import builtin_slots, builtin_volumes
 from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout
 from dom0.plan.facts import Facts
@@ -18,8 +19,9 @@ from dom0.plan.specs import network_specs, volume_specs
 def expand(project: Project, facts: Facts) -> Desired:
     """Raises ProjectError for what cannot be, before anything is changed."""
     check_project(project)
-    networks, volumes = network_specs(project), volume_specs(project)
-    slots = tuple(slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
+    networks, volumes = network_specs(project), volume_specs(project) + builtin_volumes(project)
+    services = (slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
+    slots = (*builtin_slots(project, facts), *services)
     check_specs(networks, volumes)
     check_slots(slots)
     return Desired(project=project.name, networks=networks, volumes=volumes, slots=slots, rollout=_rollout(project))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 PROJECT = "dom0.project"  # name of the machine's project; on everything we create
 ROLE = "dom0.role"  # see Role in plan/desired.py
 SERVICE = "dom0.service"  # service name (also for sshd and home-volume, which have no Compose labels)
@@ -27,3 +29,9 @@ COMPOSE_WORKING_DIR = "com.docker.compose.project.working_dir"
 COMPOSE_CONFIG_FILES = "com.docker.compose.project.config_files"
 COMPOSE_ONEOFF = "com.docker.compose.oneoff"
 COMPOSE_DEPENDS_ON = "com.docker.compose.depends_on"
+
+
+def compose_version(text: str) -> str:
+    """Compose writes the numbers alone: `2.26.1` for `2.26.1-4`."""
+    match = re.match(r"\d+\.\d+\.\d+", text)
+    return match[0] if match else text

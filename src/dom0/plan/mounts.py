@@ -6,13 +6,11 @@ Source: Compose 2.26.1 `pkg/compose/create.go` (buildContainerVolumes and below)
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from dom0.compose.model import BindOptions, FileObject, FileReference, Project, Service, ServiceVolume
-from dom0.errors import ProjectError
 from dom0.plan.desired import InjectedFile
 
 CONFIGS, SECRETS = "configs", "secrets"
@@ -29,11 +27,10 @@ class Mounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def container_mounts(project: Project, name: str) -> Mounts:
-    """Raises ProjectError for what this machine cannot mount."""
     service = project.services[name]
     volumes = _by_target(service)
-    binds = [_bind_string(project, v) for v in volumes.values() if _is_bind_string(project, v)]
-    mounts = [_mount(project, v) for v in volumes.values() if not _is_bind_string(project, v)]
+    binds = [_bind_string(project, v) for v in volumes.values() if is_bind_string(project, v)]
+    mounts = [_mount(project, v) for v in volumes.values() if not is_bind_string(project, v)]
     mounts += [
         _file_mount(target, path) for target, path in bound_files(project, name).items() if target not in volumes
     ]
@@ -67,7 +64,7 @@ def file_uses(project: Project, name: str) -> tuple[FileUse, ...]:
         FileUse(
             kind=kind,
             reference=reference,
-            definition=_defined(known, reference, f"services.{name}.{kind}"),
+            definition=known[reference.source],
             target=_target(kind, reference),
         )
         for kind, references, known in kinds
@@ -84,7 +81,7 @@ def _injected_files(project: Project, name: str) -> tuple[InjectedFile, ...]:
     return tuple(
         InjectedFile(
             path=use.target,
-            content=_content(project, use).encode(),
+            content=_content(project, use.definition).encode(),
             mode=0o444 if use.reference.mode is None else use.reference.mode,
             uid=int(use.reference.uid or 0),
             gid=int(use.reference.gid or 0),
@@ -94,26 +91,12 @@ def _injected_files(project: Project, name: str) -> tuple[InjectedFile, ...]:
     )
 
 
-def _defined(known: Mapping[str, FileObject], reference: FileReference, where: str) -> FileObject:
-    if reference.source not in known:
-        raise ProjectError(f"{where}: {reference.source} is not defined at the top level")
-    return known[reference.source]
-
-
 def _target(kind: str, reference: FileReference) -> str:
     return posixpath.normpath(posixpath.join(_DEFAULT_DIRECTORY[kind], reference.target or reference.source))
 
 
-def _content(project: Project, use: FileUse) -> str:
-    variable = use.definition.environment
-    if not variable:
-        return use.definition.content
-    if variable not in project.environment:
-        raise ProjectError(
-            f"{use.kind}.{use.reference.source}.environment: the variable {variable} is not set",
-            hint="set it in the project's .env file, or use `file:`",
-        )
-    return project.environment[variable]
+def _content(project: Project, definition: FileObject) -> str:
+    return project.environment[definition.environment] if definition.environment else definition.content
 
 
 def _by_target(service: Service) -> dict[str, ServiceVolume]:
@@ -127,9 +110,12 @@ def _source(project: Project, volume: ServiceVolume) -> str:
     return volume.source
 
 
-def _is_bind_string(project: Project, volume: ServiceVolume) -> bool:
-    """Only the Engine's old form makes a missing host directory (moby#43483), and Compose uses it wherever it can."""
-    if volume.bind is not None and volume.bind.recursive:
+def is_bind_string(project: Project, volume: ServiceVolume) -> bool:
+    """Whether it goes to the Engine in the old form `source:target:options`.
+
+    Compose uses that wherever the host directory may have to be made (moby#43483); it has no words for some options.
+    """
+    if ":" in volume.source + volume.target or (volume.bind is not None and volume.bind.recursive):
         return False
     if volume.type == "volume" and volume.source in project.volumes:
         mounts_a_directory = project.volumes[volume.source].driver_opts.get("o") == "bind"

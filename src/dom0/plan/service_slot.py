@@ -148,7 +148,7 @@ def _container_labels(project: Project, name: str, number: int, digest: str, ima
         labels.COMPOSE_HASH: project.compose_hashes.get(name, digest),
         labels.COMPOSE_IMAGE: image.id,
         labels.COMPOSE_ONEOFF: "False",
-        labels.COMPOSE_VERSION: project.compose_version,
+        labels.COMPOSE_VERSION: labels.compose_version(project.compose_version),
         labels.COMPOSE_WORKING_DIR: project.working_dir,
         labels.COMPOSE_CONFIG_FILES: ",".join(project.config_files),
         labels.COMPOSE_DEPENDS_ON: ",".join(dependencies),
@@ -216,21 +216,11 @@ def _security_options(project: Project, name: str) -> tuple[list[str], bool]:
         if not value and key != "no-new-privileges":
             raise ProjectError(f"services.{name}.security_opt[{number}]: {option!r} is no security option")
         if key == "seccomp" and value not in ("unconfined", "builtin"):
-            where = f"services.{name}.security_opt[{number}]"
-            parsed.append(f"seccomp={_profile(project, value, where)}")
+            profile = json.loads(project.contents[value])
+            parsed.append("seccomp=" + json.dumps(profile, separators=(",", ":"), ensure_ascii=False))
         else:
             parsed.append(option)
     return parsed, unconfined
-
-
-def _profile(project: Project, path: str, where: str) -> str:
-    if path not in project.contents:
-        raise ProjectError(f"{where}: cannot read the seccomp profile {path}", hint="its path starts at the project")
-    try:
-        profile = json.loads(project.contents[path])
-    except ValueError as error:
-        raise ProjectError(f"{where}: {path} is no JSON: {error}") from error
-    return json.dumps(profile, separators=(",", ":"), ensure_ascii=False)
 
 
 def restart_policy(name: str, service: Service) -> tuple[str, int]:

@@ -60,5 +60,5 @@ def _labels(project: Project, digest: str) -> dict[str, str]:
         labels.PROJECT: project.name,
         labels.HASH: digest,
         labels.COMPOSE_PROJECT: project.name,
-        labels.COMPOSE_VERSION: project.compose_version,
+        labels.COMPOSE_VERSION: labels.compose_version(project.compose_version),
     }
