@@ -192,7 +192,7 @@ def test_a_kept_predecessor_gives_up_its_name() -> None:
         container(new, id="b" * 64, name="aaaaaaaaaaaa_box-web-1", created=200.0),
     )
     kept = Memory(pending=True, kept={"web-1": Version(old.hash, old.image_id)})
-    assert said(plan(desired(new), found, kept)) == ["rename box-web-1 to aaaaaaaaaaaa_box-web-1"]
+    assert said(plan(desired(new), found, kept)) == ["rename box-web-1 to bbbbbbbbbbbb_box-web-1"]
 
 
 def test_going_back_starts_the_kept_container_again() -> None:
@@ -210,7 +210,7 @@ def test_another_image_is_another_container() -> None:
 
 
 def test_anonymous_volumes_move_to_the_replacement_and_forbid_two_writers() -> None:
-    old, new = slot("web"), slot("web", hash="h2")
+    old, new = slot("web"), slot("web", hash="h2", anonymous=("/data",))
     mount = Mount(type="volume", name="f" * 64, target="/data")
     running = container(old, id="a" * 64, mounts=(mount,))
     step = only(plan(desired(new), actual(running)))

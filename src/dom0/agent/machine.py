@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -33,7 +33,7 @@ from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
 from dom0.health import Problem
 from dom0.plan.desired import Desired
-from dom0.plan.memory import Memory
+from dom0.plan.memory import Memory, Version
 from dom0.plan.planner import Plan
 from dom0.plan.scene import version
 from dom0.plan.steps import AnyStep
@@ -86,6 +86,7 @@ class Machine:
         self._board = Board()
         self._changing = asyncio.Lock()  # by a person: a second one is told to wait
         self._proposing = asyncio.Lock()
+        self._lives = asyncio.Event()
         self._closed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
         self._began = self._clock.now()
@@ -103,6 +104,7 @@ class Machine:
                 self._aim_at(self._generation, self._load_memory())
             if self._must_propose():
                 self._tasks.create_task(self._propose_own())
+            self._lives.set()
             await self._closed.wait()
             if self._reconciler is not None:
                 self._reconciler.close()
@@ -153,8 +155,13 @@ class Machine:
             self._board.post(Progress(outcome=Outcome.FAILED, generation=number, problems=(self._problem_of(error),)))
             return
         after = self._generation
-        if before is not None and after is not None and after.number == before.number and not after.is_pending:
-            self._board.post(await self._settled(after))
+        if before is not None and after is not None and after.number == before.number:
+            await self._tell_when_settled(after)
+
+    async def _tell_when_settled(self, generation: Generation) -> None:
+        """Post the outcome of a generation that was judged before; others are still to be judged."""
+        if not generation.is_pending:
+            self._board.post(await self._settled(generation))
 
     async def rollback(self, number: int | None) -> AsyncGenerator[Progress]:
         """Go to generation `number`, or to the last good one before the current one. Raises UsageError."""
@@ -162,6 +169,7 @@ class Machine:
             target = self._rollback_target(number)
             with self._board.follow() as lines:
                 self._go_back(target, cause=f"rollback to {target.number}")
+                self._tasks.create_task(self._tell_when_settled(self._generations.read(target.number)))
                 async for line in lines:
                     yield line
                     if line.outcome is not None:
@@ -252,9 +260,11 @@ class Machine:
         if current is not None and current.is_pending:
             self._generations.update(replace(current, outcome=Outcome.REPLACED))
         self._say(f"generation {generation.number}: {cause}")
+        self._switch_to(generation, replace(memory, pending=True, kept=self._versions_to_keep()))
+
+    def _versions_to_keep(self) -> dict[str, Version]:
         good = self._generations.last_good()
-        kept = {slot.key: version(slot) for slot in good.desired.slots} if good else {}
-        self._switch_to(generation, replace(memory, pending=True, kept=kept))
+        return {slot.key: version(slot) for slot in good.desired.slots} if good else {}
 
     def _take_trial(self) -> float:
         trial = read_json(self._state / "trial.json", Trial)
@@ -307,8 +317,10 @@ class Machine:
         """The target's image IDs are pinned, so it is what it was, whatever the tags say now."""
         log.warning("generation %d: %s", target.number, cause)
         self._say(f"back to generation {target.number}")
-        judged = target.outcome in (Outcome.GOOD, Outcome.TRIAL)
-        self._switch_to(target, replace(self._cleared_memory(force=False), pending=not judged, kept={}))
+        if target.outcome not in (Outcome.GOOD, Outcome.TRIAL):
+            target = self._generations.update(replace(target, outcome=Outcome.PENDING, reason=""))
+        kept = self._versions_to_keep() if target.is_pending else {}
+        self._switch_to(target, replace(self._cleared_memory(force=False), pending=target.is_pending, kept=kept))
         if target.dom0_image and target.dom0_image != self._own.image:
             self._return_to = target.dom0_image
 
@@ -316,7 +328,7 @@ class Machine:
 
     def _on_plan(self, plan: Plan) -> float:
         now = self._clock.now()
-        self._well_since = (self._well_since or now) if plan.well else 0.0
+        self._well_since = (self._well_since or now) if plan.well and plan.settled else 0.0
         check_at = self._judge(plan, now)
         if self._return_to and plan.well:
             image, self._return_to = self._return_to, ""
@@ -453,10 +465,13 @@ class Machine:
             recreate_before=self._clock.now() if force else self._memory().recreate_before,
         )
 
-    def _exclusive(self) -> asyncio.Lock:
+    @contextlib.asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
         if self._changing.locked():
             raise Busy("dom0: another change is under way", hint="wait for it: dom0 status --watch")
-        return self._changing
+        async with self._changing:
+            await self._lives.wait()
+            yield
 
 
 def _says_the_same(candidate: Candidate, current: Generation) -> bool:

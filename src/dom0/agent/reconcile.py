@@ -117,7 +117,7 @@ class Reconciler:
 
     def adopt(self, desired: Desired, generation: int, memory: Memory) -> None:
         """Aim at another desired state from the next turn on."""
-        self.desired, self.generation, self.memory = desired, generation, memory
+        self.desired, self.generation, self.memory, self.plan = desired, generation, memory, None
         self._keep_memory()
         self._wake.set()
 

@@ -243,7 +243,8 @@ class ContainerPlanner:
         """Anonymous volumes move to the replacement, as with Compose (convergence rules in compose.md)."""
         if old is None:
             return {}
-        return {m.target: m.name for m in old.mounts if m.type == "volume" and len(m.name) == ANONYMOUS_NAME_LENGTH}
+        found = (m for m in old.mounts if m.type == "volume" and len(m.name) == ANONYMOUS_NAME_LENGTH)
+        return {mount.target: mount.name for mount in found if mount.target in self.slot.anonymous}
 
     def _stops_first(self) -> bool:
         return self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
@@ -281,7 +282,7 @@ class ContainerPlanner:
             )
             return (step,)
         if any(c.id == holder for c in self.obsolete):
-            aside = f"{holder[:12]}_{self.slot.name}"
+            aside = f"{current.id[:12]}_{self.slot.name}"  # its own ID may be in the name that `current` was given
             return (
                 RenameContainer(
                     lock=self.lock, reason="makes room", container_id=holder, name=self.slot.name, to=aside

@@ -9,6 +9,7 @@ CRASH_BUDGET_NEW = 3  # the same while its generation has not been good yet
 CRASH_WINDOW = 600.0  # seconds
 BACKOFF_FIRST = 1.0  # seconds before the second try; the first one is at once
 BACKOFF_MOST = 60.0
+DOUBLINGS = 10  # more change nothing
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -55,7 +56,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def backoff(count: int) -> float:
     """Seconds to wait before try `count + 1` after `count` failures."""
-    return 0.0 if count <= 1 else min(BACKOFF_FIRST * 2.0 ** (count - 2), BACKOFF_MOST)
+    return 0.0 if count <= 1 else min(BACKOFF_FIRST * 2.0 ** min(count - 2, DOUBLINGS), BACKOFF_MOST)
 
 
 def recent(times: tuple[float, ...], now: float) -> tuple[float, ...]:

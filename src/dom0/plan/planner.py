@@ -62,10 +62,15 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
         steps=tuple(ready),
         slots=slots,
         problems=(*problems, *(p for plan in slots for p in plan.problems), *_refusal_problems(refusals)),
-        settled=not steps and all(plan.phase in AT_REST for plan in slots),
-        well=well and not refusals,
+        settled=_hinders_nothing(steps, refusals) and all(plan.phase in AT_REST for plan in slots),
+        well=well and _hinders_nothing([step for step in steps if step.lock in refusals], refusals),
         retry_at=min(waits, default=0.0),
     )
+
+
+def _hinders_nothing(steps: list[AnyStep], refusals: dict[str, Refusal]) -> bool:
+    """A network that somebody else still uses stays until they are gone; nothing of ours waits for that."""
+    return all(isinstance(step, RemoveNetwork) and step.lock in refusals for step in steps)
 
 
 def _refusals(scene: Scene, steps: list[AnyStep]) -> dict[str, Refusal]:
@@ -76,7 +81,7 @@ def _refusals(scene: Scene, steps: list[AnyStep]) -> dict[str, Refusal]:
         for step in steps
         if (refusal := scene.memory.refused.get(step.lock)) is not None
         and refusal.retry_at > scene.now
-        and refusal.version == versions.get(step.lock, NO_VERSION)
+        and refusal.version in (NO_VERSION, versions.get(step.lock))
     }
 
 

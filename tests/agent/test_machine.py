@@ -1,0 +1,313 @@
+"""Generations: what makes a new one, when it is good, and how the machine comes back from one that is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.agent.machine import Limits, Machine, Trial
+from dom0.agent.source import Candidate, Own
+from dom0.agent.status import Outcome, Progress, UpRequest
+from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
+from dom0.plan.desired import Desired, HealthTest, Rollout, Slot
+from dom0.testing.box import Box
+from dom0.testing.builders import desired, image_id, slot
+from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.virtual_time import LoopClock
+
+OLD, NEW = image_id("app"), image_id("app2")
+LIMITS = Limits(steps=4, all_endpoints=True)
+
+
+def broken(of: Slot) -> Slot:
+    return replace(of, create=of.create | {"Cmd": ["false"]})
+
+
+def unhealthy(of: Slot) -> Slot:
+    check = {"Test": ["CMD", "false"], "Interval": 1_000_000_000, "Retries": 2}
+    return replace(of, health=HealthTest(argv=("false",)), create=of.create | {"Healthcheck": check})
+
+
+class Rig:
+    """A machine whose image can be replaced and whose project can be rewritten, as `dom0 build` does."""
+
+    def __init__(self, path: Path) -> None:
+        self.box = Box(Desired(project="box"))
+        self.path = path
+        self.image = OLD
+        self.project = desired(slot("web"))
+        self.refusal: Dom0Error | None = None
+        self.handed_over: list[str] = []
+        self.machine: Machine
+        (path / "files").mkdir()
+        (path / "files" / "web.conf").write_text("one")
+
+    async def resolve(self, _say: Callable[[str], None]) -> Candidate:
+        if self.refusal is not None:
+            raise self.refusal
+        return Candidate(self.project, self.path / "files")
+
+    async def hand_over(self, image: str) -> None:
+        self.handed_over.append(image)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Machine]:
+        self.machine = Machine(
+            FakeEngine(self.box.docker),
+            state=self.path / "state",
+            own=Own(image=self.image),
+            resolve=self.resolve,
+            hand_over=self.hand_over,
+            limits=LIMITS,
+            clock=LoopClock(),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.machine.run())
+            yield self.machine
+            self.machine.close()
+
+    async def outcome(self, outcome: Outcome, number: int) -> None:
+        def reached() -> bool:
+            return any((g.number, g.outcome) == (number, outcome) for g in self.machine.history())
+
+        await self.box.until(reached)
+
+    async def up(self, *, force: bool = False) -> Progress:
+        lines = [line async for line in self.machine.up(UpRequest(force=force))]
+        return lines[-1]
+
+    def hashes(self) -> set[str]:
+        return {c.labels["dom0.hash"] for c in self.box.docker.containers.values() if c.state == "running"}
+
+    def placed(self) -> str:
+        return (self.path / "state" / "project" / "web.conf").read_text()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+async def test_the_first_start_makes_the_first_generation(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        status = machine.status()
+    assert status.generation is not None
+    assert (status.generation.cause, status.last_good, status.converged) == ("first start", 1, True)
+    assert rig.placed() == "one"
+
+
+async def test_a_restart_goes_on_with_the_generation_it_finds(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    rig.project = desired(slot("web", hash="h2"))
+    async with rig.running() as machine:
+        await rig.box.until(lambda: machine.status().converged)
+        assert [generation.number for generation in machine.history()] == [1]
+    assert rig.hashes() == {"h1"}
+
+
+async def test_another_image_is_another_generation(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    rig.image, rig.project = NEW, desired(slot("web", hash="h2"))
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 2)
+    assert rig.hashes() == {"h2"}
+
+
+async def test_up_without_a_change_makes_no_generation(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        last = await rig.up()
+        assert (last.outcome, len(machine.history())) == (Outcome.GOOD, 1)
+
+
+async def test_up_right_after_the_start_follows_the_generation_that_is_on_its_way(rig: Rig) -> None:
+    async with rig.running() as machine:
+        last = await rig.up()
+        assert (last.outcome, last.generation, len(machine.history())) == (Outcome.GOOD, 1, 1)
+
+
+async def test_up_starts_again_what_a_person_stopped(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        await rig.box.person.stop_container("box-web-1")
+        await rig.box.until(lambda: rig.hashes() == set())
+        await rig.up()
+    assert rig.hashes() == {"h1"}
+
+
+async def test_up_with_force_makes_every_container_anew(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        before = set(rig.box.docker.containers)
+        await asyncio.sleep(1)
+        await rig.up(force=True)
+    assert not before & set(rig.box.docker.containers)
+
+
+@pytest.mark.parametrize("fault", [broken, unhealthy])
+async def test_a_generation_that_does_not_become_healthy_goes_back_by_itself(
+    rig: Rig, fault: Callable[[Slot], Slot]
+) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        (rig.path / "files" / "web.conf").write_text("two")
+        rig.project = desired(fault(slot("web", hash="h2", restart_policy="always")))
+        last = await rig.up()
+        assert (last.outcome, last.generation) == (Outcome.FAILED, 2)
+        assert last.problems[0].code == "generation-failed"
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+        assert [(g.number, g.outcome, g.current) for g in machine.history()] == [
+            (2, Outcome.FAILED, False),
+            (1, Outcome.GOOD, True),
+        ]
+    assert rig.placed() == "one"
+    assert rig.box.names() == {"box-web-1": "running"}
+
+
+async def test_a_generation_that_takes_too_long_goes_back(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        slow = slot("web", hash="h2", health=HealthTest(argv=("false",)))
+        slow = replace(slow, create=slow.create | {"Healthcheck": {"Test": ["CMD", "false"], "Interval": 10**12}})
+        rig.project = desired(slow, rollout=Rollout(timeout=20.0))
+        last = await rig.up()
+        assert last.outcome is Outcome.FAILED
+        assert "not healthy within 20 s: web" in last.problems[0].title
+
+
+async def test_a_failed_image_is_not_tried_again_by_a_restart_but_by_up(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    rig.image, rig.project = NEW, desired(broken(slot("web", hash="h2")))
+    async with rig.running():
+        await rig.outcome(Outcome.FAILED, 2)
+        await rig.box.until(lambda: rig.handed_over == [OLD])
+    async with rig.running() as machine:
+        await rig.box.until(lambda: machine.status().converged)
+        assert len(machine.history()) == 2
+        rig.project = desired(slot("web", hash="h2"))
+        last = await rig.up()
+        assert (last.outcome, last.generation) == (Outcome.GOOD, 3)
+    assert rig.hashes() == {"h2"}
+
+
+async def test_a_first_generation_that_fails_has_nothing_to_go_back_to_and_keeps_trying(rig: Rig) -> None:
+    rig.project = desired(broken(slot("web")), slot("db"))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.FAILED, 1)
+        status = machine.status()
+        assert status.generation is not None
+        assert status.generation.current
+    assert rig.box.names()["box-db-1"] == "running"
+
+
+async def test_a_refused_project_changes_nothing(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.refusal = ProjectError("services.web: the image nope is not on this machine", hint="build it")
+        last = await rig.up()
+        assert (last.outcome, last.problems[0].code) == (Outcome.FAILED, "project-invalid")
+        assert [g.number for g in machine.history()] == [1]
+    assert rig.hashes() == {"h1"}
+
+
+async def test_a_refused_project_of_a_new_image_leaves_the_last_generation_running(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    rig.image, rig.refusal = NEW, ProjectError("compose.d/50-box.yaml: nonsense")
+    async with rig.running() as machine:
+        await rig.box.until(lambda: machine.status().converged)
+        await rig.box.until(lambda: bool(machine.status().problems))
+        assert [problem.code for problem in machine.status().problems] == ["project-invalid"]
+    assert rig.hashes() == {"h1"}
+
+
+async def test_another_name_for_the_project_is_refused(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = replace(rig.project, project="other")
+        last = await rig.up()
+        assert "the running project is box" in last.problems[0].title
+
+
+async def test_rollback_goes_to_the_generation_before_and_hands_over_to_its_image(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    (rig.path / "files" / "web.conf").write_text("two")
+    rig.image, rig.project = NEW, desired(slot("web", hash="h2"))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 2)
+        assert rig.placed() == "two"
+        await rig.box.until(lambda: machine.status().converged)
+        async for _ in machine.rollback(None):
+            pass
+        await rig.box.until(lambda: rig.hashes() == {"h1"})
+        await rig.box.until(lambda: rig.handed_over == [OLD])
+    assert rig.placed() == "one"
+
+
+async def test_rollback_names_what_it_cannot_do(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        for number in (None, 1, 7):
+            with pytest.raises(UsageError):
+                await anext(machine.rollback(number))
+
+
+async def test_a_second_change_at_once_is_told_to_wait(rig: Rig) -> None:
+    async with rig.running() as machine:
+        lines = machine.up(UpRequest())
+        await anext(lines)
+        with pytest.raises(Busy):
+            await anext(machine.up(UpRequest()))
+        async for _ in lines:
+            pass
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+async def test_a_trial_goes_back_unless_it_is_confirmed(rig: Rig, confirm: bool) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        machine.try_next(Trial(dom0_image=OLD, seconds=60.0))
+        last = await rig.up()
+        assert (last.outcome, rig.hashes()) == (Outcome.TRIAL, {"h2"})
+        if confirm:
+            status = await machine.confirm()
+            assert status.generation is not None
+            assert status.generation.outcome is Outcome.GOOD
+        await asyncio.sleep(120)
+        await rig.box.until(lambda: machine.status().converged)
+    assert rig.hashes() == ({"h2"} if confirm else {"h1"})
+
+
+async def test_a_trial_ends_in_time_even_if_the_agent_was_away(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        machine.try_next(Trial(dom0_image=OLD, seconds=60.0))
+        await rig.up()
+    await asyncio.sleep(600)
+    async with rig.running() as machine:
+        await rig.box.until(lambda: rig.hashes() == {"h1"})
+
+
+async def test_confirming_without_a_trial_is_refused(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        with pytest.raises(UsageError):
+            await machine.confirm()
+
+
+async def test_good_generations_protect_their_images(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        await rig.box.until(lambda: any("dom0-kept:" in tag for tag in rig.box.docker.images.all[OLD].tags))
