@@ -14,7 +14,7 @@ from dom0.agent.machine import Limits, Machine
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import EngineUnreachable
+from dom0.errors import Dom0Error, EngineUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,19 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
-    async with serve(machine, RUN / "dom0.sock", gid=source.socket_gid()):
+    async with serve(machine, RUN / "dom0.sock", gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
+        tasks.create_task(_mend_handover(engine, machine))
         await machine.run()
+
+
+async def _mend_handover(engine: Engine, machine: Machine) -> None:
+    """One that was cut off for good is finished or undone; one that was undone is told of."""
+    try:
+        await handover.recover(engine, log.info)
+        machine.handover_problem = await handover.last_failure(engine)
+    except Dom0Error as error:
+        log.info("hand-over: %s", error.message)
 
 
 async def _reach_engine() -> Engine:

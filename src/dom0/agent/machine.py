@@ -93,6 +93,7 @@ class Machine:
         self._well_since = 0.0
         self._return_to = ""
         self._own_problem: Problem | None = None
+        self.handover_problem: Problem | None = None
         self.changed = asyncio.Condition()
 
     # life
@@ -215,8 +216,7 @@ class Machine:
 
     def _problems(self, plan: Plan | None) -> tuple[Problem, ...]:
         problems = list(plan.problems) if plan else []
-        if self._own_problem is not None:
-            problems.insert(0, self._own_problem)
+        problems[:0] = [problem for problem in (self._own_problem, self.handover_problem) if problem is not None]
         if self._reconciler is not None and self._reconciler.unreachable_since:
             since = self._reconciler.unreachable_since
             title = "the Docker Engine does not answer"
