@@ -377,7 +377,7 @@ def split_tag(ref: str) -> tuple[str, str]:
 
 
 _EVENTS = "Docker Engine: events"
-_ID_START = re.compile(r"[0-9a-f]{1,63}|sha256:[0-9a-f]*")
+_ID_START = re.compile(r"[0-9a-f]{1,63}|sha256:[0-9a-f]{0,63}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
