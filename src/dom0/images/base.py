@@ -30,13 +30,15 @@ async def build_base(rootfs_id: str, inputs: str, *, no_cache: bool) -> str:
     with tempfile.TemporaryDirectory(prefix="dom0-agent-") as scratch:
         agent = Path(scratch)
         _stage_agent(agent, inputs)
-        return await docker.build(
+        recipe = docker.Recipe(
+            BASE,
             data(BASE),
             contexts={"packages": packages, "python": wheels, "agent": agent},
             labels={INPUTS: inputs, ROOTFS_ID: rootfs_id},
             tag=BASE,
             no_cache=no_cache,
         )
+        return await docker.build(recipe)
 
 
 async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:

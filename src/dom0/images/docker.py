@@ -8,13 +8,19 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dom0.engine.address import find
+from dom0.errors import Dom0Error
 from dom0.images.recipe import EPOCH
-from dom0.run import CommandFailed, Output, capture
+from dom0.run import CommandFailed, capture
 
 _SHOWN = 40  # lines of a failed build's log
+
+
+class BuildFailed(Dom0Error):
+    """With the end of the build's log."""
 
 
 def environment() -> dict[str, str]:
@@ -25,39 +31,62 @@ def environment() -> dict[str, str]:
     return kept | {"DOCKER_HOST": address.text, "BUILDX_BUILDER": "default", "SOURCE_DATE_EPOCH": str(EPOCH)}
 
 
-async def build(
-    context: Path,
-    *,
-    dockerfile: Path | None = None,
-    contexts: Mapping[str, Path] | None = None,
-    labels: Mapping[str, str] | None = None,
-    tag: str = "",
-    no_cache: bool = False,
-) -> str:
-    """Build an image and return its ID. Raises CommandFailed with the end of the build's log."""
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What `docker build` is told. `what` is how messages call it."""
+
+    what: str
+    context: Path
+    dockerfile: Path | None = None
+    contexts: Mapping[str, Path] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tag: str = ""
+    no_cache: bool = False
+    pull: bool = False
+
+    def command(self) -> list[str]:
+        return [
+            *("docker", "build", "--progress=plain"),
+            *([f"--file={self.dockerfile}"] if self.dockerfile else []),
+            *([f"--tag={self.tag}"] if self.tag else []),
+            *(["--no-cache"] if self.no_cache else []),
+            *(["--pull"] if self.pull else []),
+            *(f"--build-context={name}={path}" for name, path in self.contexts.items()),
+            *(f"--label={key}={value}" for key, value in self.labels.items()),
+            str(self.context),
+        ]
+
+
+async def build(recipe: Recipe) -> str:
+    """Build an image and return its ID. Raises BuildFailed."""
     with tempfile.TemporaryDirectory(prefix="dom0-build-") as scratch:
         id_file = Path(scratch) / "id"
-        argv = ["docker", "build", "--progress=plain", f"--iidfile={id_file}"]
-        argv += [f"--file={dockerfile}"] if dockerfile else []
-        argv += [f"--tag={tag}"] if tag else []
-        argv += ["--no-cache"] if no_cache else []
-        argv += [f"--build-context={name}={path}" for name, path in (contexts or {}).items()]
-        argv += [f"--label={key}={value}" for key, value in (labels or {}).items()]
-        await _run([*argv, str(context)])
+        await _run(recipe.what, [*recipe.command(), f"--iidfile={id_file}"])
         return id_file.read_text().strip()
 
 
 async def extract(image: str, path: str, into: Path) -> Path:
-    """Copy the file at `path` out of `image`, without a container."""
+    """Copy the file or directory at `path` out of the image of that name, without a container. Raises BuildFailed."""
     with tempfile.TemporaryDirectory(prefix="dom0-build-") as scratch:
-        (Path(scratch) / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={image} {path} /\n")
-        await _run(["docker", "build", "--progress=plain", f"--output={into}", scratch])
-    return into / Path(path).name
+        name = Path(path).name
+        (Path(scratch) / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={image} {path} /{name}\n")
+        await _run(image, ["docker", "build", "--progress=plain", f"--output={into}", scratch])
+    return into / name
 
 
-async def _run(argv: Sequence[str], *, cwd: Path | None = None) -> Output:
+async def compose_build(file: bytes, what: str, *, no_cache: bool, pull: bool) -> None:
+    """Build and tag the images that the Compose file asks for. Raises BuildFailed."""
+    argv = ["docker", "compose", "--file=-", "--project-directory=/", "--progress=plain", "build", "--quiet"]
+    argv += ["--no-cache"] if no_cache else []
+    argv += ["--pull"] if pull else []
+    await _run(what, argv, stdin=file)
+
+
+async def _run(what: str, argv: Sequence[str], *, stdin: bytes | None = None) -> None:
     try:
-        return await capture(argv, env=environment(), cwd=cwd)
+        await capture(argv, env=environment(), stdin=stdin)
     except CommandFailed as error:
-        end = "\n".join(error.stderr.splitlines()[-_SHOWN:])
-        raise CommandFailed(error.argv, error.code, end) from error
+        if error.code is None:
+            raise  # docker is not installed
+        end = "\n".join(error.stderr.strip().splitlines()[-_SHOWN:])
+        raise BuildFailed(f"{what}: the build failed\n{end}", hint="the cause is named near the end") from error

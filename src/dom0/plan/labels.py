@@ -12,6 +12,7 @@ HASH = "dom0.hash"  # of everything that needs another container when it changes
 GENERATION = "dom0.generation"  # the generation that created it, for `dom0 tree`
 BASE = "dom0.base"  # on a dom0 image: ID of the dom0-base image below it
 INPUTS = "dom0.inputs"  # on an image of the chain: digest of everything it was made from
+BUILDS = "dom0.builds"  # on a dom0 image: JSON, service image built with it -> its build context in the project
 ROOTFS_ID = "dom0.rootfs"  # on dom0-base: ID of the dom0-rootfs image below it
 DEV_IMAGE = "dom0.dev.image"  # on the home-volume container: x-dom0.dev.image, for `dom0 dev`
 DEV_COMMAND = "dom0.dev.command"  # on the home-volume container: x-dom0.dev.command as a JSON list

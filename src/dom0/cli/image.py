@@ -1,0 +1,144 @@
+"""`dom0 image`: the image chain, from the root file system to the machines' images."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from dom0.cli import options, terminal
+from dom0.cli.build import progress
+from dom0.cli.client import Agent, AgentUnreachable
+from dom0.plan import labels
+
+ROOTFS = "dom0-rootfs"  # images.recipe.ROOTFS, which would load what builds it
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import Image
+
+
+class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One image of the chain, as `--json` prints it."""
+
+    name: str  # "" when another image has taken it
+    id: str
+    size: int  # bytes, with what lies below
+    based_on: str  # ID, "" for the lowest
+    used_by: tuple[str, ...]  # "dom0" and "generation N"
+
+
+@click.group("image")
+def command() -> None:
+    """Look at and build the images that machines are made of.
+
+    dom0-rootfs is a small Debian, dom0-base adds dom0 itself, and `dom0 build` adds a project.
+    """
+
+
+@command.command("build")
+@click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
+def build(no_cache: bool) -> None:
+    """Build dom0-rootfs and dom0-base, where they are not up to date.
+
+    $ dom0 image build --no-cache  # take in Debian's security updates
+    """
+    asyncio.run(_build(no_cache))
+
+
+@command.command("ls")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects: name, id, size, based_on, used_by.")
+def list_images(as_json: bool) -> None:
+    """List the images of the chain: how large they are, what they stand on, and who uses them.
+
+    $ dom0 image ls
+    """
+    rows = asyncio.run(_rows())
+    if as_json:
+        terminal.say_json(rows)
+        return
+    names = {row.id: row.name or terminal.short_id(row.id) for row in rows}
+    cells = [
+        (
+            row.name or "<none>",
+            terminal.short_id(row.id),
+            terminal.size(row.size),
+            names.get(row.based_on, terminal.short_id(row.based_on)),
+            ", ".join(row.used_by),
+        )
+        for row in rows
+    ]
+    terminal.say_columns(("IMAGE", "ID", "SIZE", "BASED ON", "USED BY"), cells)
+
+
+async def _build(no_cache: bool) -> None:
+    from dom0.engine.docker import DockerEngine
+    from dom0.images.chain import build_base
+
+    engine = await DockerEngine.connect()
+    try:
+        image = await build_base(engine, progress(), no_cache=no_cache)
+    finally:
+        await engine.close()
+    if not options.quiet():
+        terminal.say(f"dom0-base: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
+
+
+async def _rows() -> list[ImageRow]:
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        images = await engine.images(labels=[labels.INPUTS])
+        return rows_of(images, await _users(engine))
+    finally:
+        await engine.close()
+
+
+async def _users(engine: Engine) -> dict[str, list[str]]:
+    """Image ID -> the root container and the generations that were made from it."""
+    users: dict[str, list[str]] = {}
+    for container in await engine.containers(labels=[f"{labels.ROLE}=root"]):
+        users.setdefault(container.image_id, []).append(container.name)
+    with contextlib.suppress(AgentUnreachable):
+        for generation in reversed(Agent().history()):
+            users.setdefault(generation.dom0_image, []).append(f"generation {generation.number}")
+    return users
+
+
+def rows_of(images: Sequence[Image], users: Mapping[str, Sequence[str]]) -> list[ImageRow]:
+    """The lowest first, then by name. What else stands on dom0-rootfs has its label too and is not in the chain."""
+    machines = [image for image in images if image.labels.get(labels.ROLE) == "root"]
+    below = {_below(image) for image in machines}
+    rows = [
+        ImageRow(
+            name=_name(image),
+            id=image.id,
+            size=image.size,
+            based_on=_below(image),
+            used_by=tuple(users.get(image.id, ())),
+        )
+        for image in images
+        if image in machines or image.id in below or _name(image) == ROOTFS
+    ]
+    return sorted(rows, key=lambda row: (_height(row, rows), row.name == "", row.name, row.id))
+
+
+def _name(image: Image) -> str:
+    """Without the tags that only keep an image from being pruned."""
+    names = [tag.removesuffix(":latest") for tag in image.tags if not tag.startswith("dom0-kept:")]
+    return min(names, default="")
+
+
+def _below(image: Image) -> str:
+    """A dom0 image has both labels: it inherits the one of dom0-base."""
+    return image.labels.get(labels.BASE) or image.labels.get(labels.ROOTFS_ID, "")
+
+
+def _height(row: ImageRow, rows: Sequence[ImageRow]) -> int:
+    below = next((other for other in rows if other.id == row.based_on), None)
+    return 0 if below is None else 1 + _height(below, rows)

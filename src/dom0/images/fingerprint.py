@@ -1,0 +1,89 @@
+"""Tells in milliseconds whether a dom0 image is what its project would be built into now. Reads files, asks nobody.
+
+The image carries the digest of all that went into it (`dom0.inputs`) and the service images that were built beside it
+with the directories they came from (`dom0.builds`); together with the present IDs of the images below, that is enough.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from dom0.errors import ProjectError
+from dom0.images.contents import digest, entries
+from dom0.images.ignore import LONGEST, Ignore
+from dom0.images.recipe import BASE, base_inputs
+from dom0.plan.labels import BUILDS, INPUTS
+
+DOCKERFILE = "Dockerfile"
+IGNORE = ".dockerignore"
+ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
+_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE)
+
+Builds = Mapping[str, str]
+"""Reference of a service's image -> its build context, relative to the project."""
+
+
+def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str, str]) -> bool:
+    """Whether an image with `labels` is what `directory` would become. `parents`: as `parents_of` names them -> ID.
+
+    Raises ProjectError for a directory that cannot be read.
+    """
+    builds = builds_of(labels)
+    if builds is None or ELSEWHERE in builds.values():
+        return False
+    return labels.get(INPUTS) == inputs_digest(directory, parents, builds)
+
+
+def builds_of(labels: Mapping[str, str]) -> Builds | None:
+    """The service images that were built with an image; None if it does not say."""
+    try:
+        return msgspec.json.decode(labels.get(BUILDS, ""), type=dict[str, str])
+    except msgspec.DecodeError:
+        return None
+
+
+def inputs_digest(directory: Path, parents: Mapping[str, str], builds: Builds) -> str:
+    """Digest of the project, the images below it and dom0 itself."""
+    ignore = read_ignore(directory)
+    contexts = tuple(f"{context}/" for context in builds.values())
+
+    def left_out(name: str) -> bool:
+        return ignore(name) and not _is_in(f"{name}/", contexts)
+
+    told = msgspec.json.encode([base_inputs(), dict(parents), dict(builds)], order="sorted").decode()
+    return digest(entries(directory, left_out, prune=not contexts and not ignore.has_exceptions), text=told)
+
+
+def _is_in(name: str, contexts: Iterable[str]) -> bool:
+    """Whether `name/` lies in one of the `contexts`, each with `/` at its end; `./` is the whole project."""
+    return any(context == "./" or name.startswith(context) for context in contexts)
+
+
+def read_ignore(directory: Path) -> Ignore:
+    """What is no part of the project's image: what its .dockerignore says, that file, and git's own directory."""
+    path = directory / IGNORE
+    try:
+        text = path.read_text() if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{path}: cannot be read: {error}") from error
+    if len(text) > LONGEST:
+        raise ProjectError(f"{path}: is larger than {LONGEST} bytes", hint="name directories, not single files")
+    return Ignore(f"{IGNORE}\n.git\n{text}", where=str(path))
+
+
+def parents_of(directory: Path) -> tuple[str, ...]:
+    """The images that the project's image is built on: what its Dockerfile says, else dom0-base."""
+    path = directory / DOCKERFILE
+    if not path.is_file():
+        return (BASE,)
+    try:
+        text = path.read_text(errors="replace")
+    except OSError as error:
+        raise ProjectError(f"{path}: {error.strerror}") from error
+    found = _FROM.findall(text)
+    stages = {"scratch", *(stage for _, stage in found)}
+    return tuple(dict.fromkeys(image for image, _ in found if image not in stages and "$" not in image))

@@ -1,0 +1,221 @@
+"""A project becomes a dom0 image, with the images of the services that it builds itself.
+
+Without a Dockerfile of its own: the project's files on top of dom0-base. With one: whatever that says, as long as it
+stands on dom0-base. Either way the agent's own reading of the finished project comes before anything is tagged.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dom0.compose.files import LAYERS, find_layers, read_project
+from dom0.compose.load import load
+from dom0.compose.model import Project
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Image
+from dom0.errors import NotFound, ProjectError
+from dom0.images import contents, docker, fingerprint
+from dom0.images.chain import build_base
+from dom0.images.recipe import BASE, DOM0, EPOCH
+from dom0.plan import labels
+from dom0.plan.desired import Role
+from dom0.plan.facts import image_ref
+
+ETC = "/etc/dom0"
+PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the project
+GENERATED = f"FROM {BASE}\nCOPY . {ETC}/\n"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    tag: str = DOM0
+    no_cache: bool = False
+    pull: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    image: Image
+    changed: bool  # False: everything was there already
+
+
+async def build_project(engine: Engine, directory: Path, say: Say, options: Options = Options()) -> Built:
+    """Build the project in `directory`, a real path, and all it stands on.
+
+    Raises ProjectError for a project that cannot be used as it is written, with nothing changed, and Dom0Error.
+    """
+    own = (directory / fingerprint.DOCKERFILE).is_file()
+    project = None if own else await load(directory, directory)
+    base = await build_base(engine, say)
+    before = await _image(engine, options.tag)
+    if before and not options.no_cache and not options.pull and await _is_current(engine, directory, before):
+        return Built(before, changed=False)
+    if project is None:
+        image_id = await _build_own(engine, directory, base, say, options)
+    else:
+        image_id = await _build_generated(engine, directory, project, base, say, options)
+    return Built(await engine.image(image_id), changed=before is None or before.id != image_id)
+
+
+async def _is_current(engine: Engine, directory: Path, image: Image) -> bool:
+    for ref in fingerprint.builds_of(image.labels) or ():
+        if await _image(engine, ref) is None:
+            return False
+    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory))
+
+
+async def _build_generated(
+    engine: Engine, directory: Path, project: Project, base: Image, say: Say, options: Options
+) -> str:
+    with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
+        staged, dockerfile = Path(scratch) / "etc", Path(scratch) / "Dockerfile"
+        stage(directory, project.name, staged)
+        await _check_as_agent(staged)
+        await _build_services(project, say, options)
+        dockerfile.write_text(GENERATED)
+        say(f"{options.tag}: the files of {project.name} on top of {BASE}")
+        told = await _labels(engine, directory, project, directory) | {labels.BASE: base.id}
+        return await docker.build(
+            docker.Recipe(options.tag, staged, dockerfile, labels=told, tag=options.tag, no_cache=options.no_cache)
+        )
+
+
+def stage(directory: Path, name: str, into: Path) -> None:
+    """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is."""
+    layers = find_layers(directory)
+    ignore = fingerprint.read_ignore(directory)
+    found = contents.entries(directory, lambda path: ignore(path) or path in layers, prune=not ignore.has_exceptions)
+    contents.copy(found, into, time=EPOCH)
+    target = into / LAYERS
+    if layers[0].startswith(f"{LAYERS}/"):
+        names = [Path(layer).name for layer in layers]
+    else:
+        names = [f"50-{name}.yaml", f"51-{name}.override.yaml"][: len(layers)]
+        if not any(document.get("name") for document in read_project(directory).documents):
+            _write(target / f"49-{name}.yaml", f"name: {name}\n".encode())  # Compose takes the directory's
+    for layer, layer_name in zip(layers, names, strict=True):
+        _write(target / layer_name, (directory / layer).read_bytes())
+    os.utime(target, (EPOCH, EPOCH))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(0o644)
+    os.utime(path, (EPOCH, EPOCH))
+
+
+async def _build_own(engine: Engine, directory: Path, base: Image, say: Say, options: Options) -> str:
+    """Built once to see what it holds, and again, from the cache, with the labels that only then are known."""
+    say(f"{options.tag}: as {directory / fingerprint.DOCKERFILE} says")
+    recipe = docker.Recipe(options.tag, directory, no_cache=options.no_cache, pull=options.pull)
+    trial_id = await docker.build(recipe)
+    trial_tag = f"dom0-trial:{trial_id.removeprefix('sha256:')[:12]}"  # docker takes no ID where it copies from
+    await engine.tag_image(trial_id, trial_tag)
+    try:
+        told = await _labels_of_own(engine, directory, trial_tag, say, options)
+        told = {labels.BASE: base.id} | told
+        return await docker.build(docker.Recipe(options.tag, directory, labels=told, tag=options.tag))
+    finally:
+        await engine.remove_image(trial_tag)
+
+
+async def _labels_of_own(engine: Engine, directory: Path, trial: str, say: Say, options: Options) -> dict[str, str]:
+    """Check the image `trial` as the agent will, build its services, and say what its labels should be."""
+    found = (await engine.image(trial)).labels
+    if found.get(labels.ROLE) != Role.ROOT:
+        raise ProjectError(
+            f"{directory / fingerprint.DOCKERFILE}: the image does not stand on {BASE}",
+            hint=f"FROM {BASE}, or FROM another dom0 image, in its last stage",
+        )
+    with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
+        etc = await docker.extract(trial, ETC, Path(scratch))
+        try:
+            project = await load(etc, etc)
+        except ProjectError as error:
+            where = f"{directory / fingerprint.DOCKERFILE}: {ETC}"
+            raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
+        await _build_services(await _without_inherited(engine, project), say, options)
+        told = await _labels(engine, directory, project, etc)
+    inherited = {labels.BASE: found[labels.BASE]} if labels.BASE in found else {}
+    return told | inherited
+
+
+async def _without_inherited(engine: Engine, project: Project) -> Project:
+    """Without the services of a dom0 image below that were built with it and left their sources out of it."""
+    kept = {}
+    for name, service in project.services.items():
+        context = Path(service.build.context) if service.build else None
+        inherited = context is not None and context.is_absolute() and not context.exists()
+        if not inherited or await _image(engine, image_ref(project, name)) is None:
+            kept[name] = service
+    return msgspec.structs.replace(project, services=kept)
+
+
+async def _check_as_agent(etc: Path) -> None:
+    try:
+        await load(etc, PLACED)
+    except ProjectError as error:
+        hint = f"does .dockerignore leave out what compose.yaml needs?\n{error.hint}".strip()
+        raise ProjectError(error.message, hint=hint) from error
+
+
+async def _labels(engine: Engine, directory: Path, project: Project, contexts_in: Path) -> dict[str, str]:
+    builds = {
+        image_ref(project, name): _context(service.build.context, contexts_in, is_own=contexts_in != directory)
+        for name, service in project.services.items()
+        if service.build is not None
+    }
+    inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory), builds)
+    return {
+        labels.PROJECT: project.name,
+        labels.INPUTS: inputs,
+        labels.BUILDS: msgspec.json.encode(builds, order="sorted").decode(),
+    }
+
+
+def _context(context: str, directory: Path, *, is_own: bool) -> str:
+    """`context` relative to `directory`. Of an image's own /etc/dom0 every file is in the digest anyway."""
+    path = Path(context)
+    if not path.is_absolute() or not path.is_relative_to(directory):
+        return fingerprint.ELSEWHERE
+    return "." if is_own else str(path.relative_to(directory))
+
+
+async def _parents(engine: Engine, directory: Path) -> dict[str, str]:
+    found = {ref: await _image(engine, ref) for ref in fingerprint.parents_of(directory)}
+    return {ref: image.id if image else "" for ref, image in found.items()}
+
+
+async def _build_services(project: Project, say: Say, options: Options) -> None:
+    built = [name for name, service in project.services.items() if service.build is not None]
+    if built:
+        say(f"{project.name}: building {', '.join(built)}")
+        await docker.compose_build(build_file(project), project.name, no_cache=options.no_cache, pull=options.pull)
+
+
+def build_file(project: Project) -> bytes:
+    """A Compose file that says nothing but what is to be built, every value final."""
+    services = {
+        name: {"image": image_ref(project, name), "build": msgspec.to_builtins(service.build)}
+        for name, service in project.services.items()
+        if service.build is not None
+    }
+    secrets = {key: msgspec.to_builtins(secret) for key, secret in project.secrets.items()}
+    document = {"name": project.name, "services": services, "secrets": secrets}
+    return msgspec.json.encode(document, order="sorted").replace(b"$", b"$$")
+
+
+async def _image(engine: Engine, ref: str) -> Image | None:
+    try:
+        return await engine.image(ref)
+    except NotFound:
+        return None
