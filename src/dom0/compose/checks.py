@@ -123,7 +123,9 @@ def _volume(volume: ServiceVolume) -> Iterator[tuple[str, str]]:
     if volume.type not in ("bind", "volume", "tmpfs"):
         yield f"the type {volume.type} is refused: no Linux machine outside Swarm has it", "bind, volume or tmpfs"
     if not volume.target.startswith("/"):
-        hint = "for a volume with a name of one letter use the long form: {type: volume, source: …, target: /…}"
+        hint = "start it with /"
+        if ":" in volume.target:  # Compose takes a: for a drive of Windows
+            hint = "for a volume with a name of one letter use the long form: {type: volume, source: …, target: /…}"
         yield f"{volume.target!r} is no absolute path in the container", hint
     if volume.type == "bind" and not volume.source.startswith("/"):
         yield f"{volume.source!r} is no path of this machine", "start it with ./ or /"

@@ -23,13 +23,15 @@ _CYCLE = re.compile(r"dependency cycle detected: (?P<names>.+)$", re.DOTALL)
 _AT_KEY = re.compile(
     r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$", re.DOTALL
 )
+_DECODING = r"error decoding '(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?': "
 
-# pattern, path, what is wrong, what to do; {…} are the pattern's groups
+# pattern, path (or @file), what is wrong, what to do; {…} are the pattern's groups
 _Row = tuple[re.Pattern[str], Path, str, str]
 
 
 def _row(pattern: str, path: str, what: str, hint: str = "") -> _Row:
-    return re.compile(pattern + "$", re.DOTALL), tuple(path.split()), what, hint
+    place = (path,) if path.startswith("@") else tuple(path.split())
+    return re.compile(pattern + "$", re.DOTALL), place, what, hint
 
 
 _ROWS = (
@@ -58,7 +60,11 @@ _ROWS = (
         "say which image it runs",
     ),
     _row(
-        r"error decoding '(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?': (?P<what>.+)",
+        rf'{_DECODING}time: .*duration "(?P<text>.*)"', "{top} {name} {key}", "{text!r} is no duration", "such as 1m30s"
+    ),
+    _row(rf"{_DECODING}invalid size: (?P<text>.+)", "{top} {name} {key}", "{text} is no size", "such as 512m or 2g"),
+    _row(
+        rf"{_DECODING}(?P<what>.+)",
         "{top} {name} {key}",
         "{what}",
     ),
@@ -86,7 +92,8 @@ _ROWS = (
         "the env_file {file} is not there",
         "make it, or set required: false",
     ),
-    _row(r"failed to read (?P<file>.+?): (?P<what>.+)", "", "{file}: {what}", "NAME=value, one a line"),
+    _row(r"failed to read (?P<file>.+?): (?P<what>.+)", "@{file}", "{what}", "NAME=value, one a line"),
+    _row(r"line (?P<line>\d+): (?P<what>.+)", "@an env_file:{line}", "{what}", "NAME=value, one a line"),
     _row(r"open (?P<file>.+?): no such file or directory", "", "{file} is not there"),
     _row(
         r'cannot extend service "(?P<service>.+?)" in .+?: service "(?P<name>.+?)" not found',
@@ -141,11 +148,13 @@ def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
     for pattern, make in special:
         if match := pattern.match(text):
             return make(match)
-    for pattern, path, what, hint in _ROWS:
+    for pattern, place, what, hint in _ROWS:
         if match := pattern.match(text):
             groups = {name: _one_line(value or "") for name, value in match.groupdict().items()}
-            where = tuple(part.format(**groups) for part in path)
-            return Refusal(where, what.format(**groups).removesuffix(": "), hint.format(**groups))
+            where = tuple(part.format(**groups) for part in place)
+            file = where[0].removeprefix("@") if where and where[0].startswith("@") else ""
+            path = () if file else where
+            return Refusal(path, what.format(**groups).removesuffix(": "), hint.format(**groups), file)
     return _anything_else(text)
 
 

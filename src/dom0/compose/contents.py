@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dom0.compose import places
-from dom0.compose.files import read_regular, unreadable
+from dom0.compose.files import Irregular, open_regular, read_regular, unreadable
 from dom0.compose.model import Project
 from dom0.compose.places import Places, Refusal, refuse
 from dom0.errors import ProjectError
@@ -63,20 +62,15 @@ def _mounted(project: Project) -> Iterator[tuple[str, places.Path, bool]]:
 def _digest(file: Path, key: places.Path, tree: Tree, *, required: bool) -> str:
     """Empty for what is no file; only a symbolic link may stand for a required file of the host."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open_regular(file) as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except Irregular as error:
+        problem, hint = unreadable(error), "only a file can be a config or a secret; mount a directory under volumes:"
     except OSError as error:
-        if not required or file.is_symlink():
-            return ""
-        raise _refused(tree, key, f"{os.path.relpath(file, tree.source)}: {unreadable(error)}") from error
-    try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            with os.fdopen(descriptor, "rb", closefd=False) as content:
-                return hashlib.file_digest(content, "sha256").hexdigest()
-    finally:
-        os.close(descriptor)
+        problem, hint = unreadable(error), ""
+        required = required and not file.is_symlink()
     if required:
-        hint = "only a file can be a config or a secret; mount a directory under volumes:"
-        raise _refused(tree, key, f"{os.path.relpath(file, tree.source)} is not a file", hint)
+        raise _refused(tree, key, f"{os.path.relpath(file, tree.source)}: {problem}", hint)
     return ""
 
 

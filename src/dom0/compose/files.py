@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -90,21 +91,36 @@ def _layers_directory(root: Path) -> tuple[str, ...]:
     return tuple(f"{LAYERS}/{name}" for name in names)
 
 
+class Irregular(OSError):
+    """A directory, a pipe, a socket or a device."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading without ever waiting for it. Raises OSError, Irregular for what is no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise Irregular(0, f"is {_kind(mode)}, not a file")
+
+
 def read_regular(path: Path, *, name: str, most: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file; `name` is how messages call it. Raises ProjectError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(most + 1) if size <= most else b""
     except OSError as error:
         raise ProjectError(f"{name}: {unreadable(error)}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ProjectError(f"{name}: is {_kind(status.st_mode)}, not a file")
-        if status.st_size > most:
-            raise ProjectError(f"{name}: has {status.st_size} bytes, {most} is the most it may have")
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ProjectError(f"{name}: has more than {most} bytes")
+    if max(size, len(content)) > most:
+        raise ProjectError(f"{name}: has {max(size, len(content))} bytes, {most} is the most it may have")
     return content
 
 

@@ -79,7 +79,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path)
     return msgspec.structs.replace(
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
-        compose_hashes=hashes,
+        compose_hashes={name: hashes[name] for name in project.services},
         compose_version=version,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
@@ -160,7 +160,7 @@ def _explained(rejected: Rejected, files: ProjectFiles, view: View) -> ProjectEr
     documents = [document for source in files.sources for document in source.documents]
     refusal = understand(_as_written(rejected.words, view), documents)
     unset = [warning for warning in dict.fromkeys(rejected.warnings) if "variable is not set" in warning]
-    hint = "\n".join([refusal.hint, *unset] if refusal.hint else unset)
+    hint = "; ".join([refusal.hint, *unset] if refusal.hint else unset)
     return refuse([replace(refusal, hint=hint)], files.places)
 
 

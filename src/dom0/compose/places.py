@@ -6,7 +6,6 @@ compose.yaml:12: services.web.prots: no such key
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +47,11 @@ class Places:
             dotted = dotted.rpartition(".")[0]
         return (next(iter(self.files), ""), 0) if len(self.files) == 1 else ("", 0)
 
+    def order(self, refusal: Refusal) -> tuple[int, int]:
+        """As a person finds them when reading the files from the first to the last."""
+        file, line = self.find(refusal.path)
+        return (list(self.files).index(file) if file in self.files else -1), line
+
     def name(self, refusal: Refusal) -> str:
         file, line = (refusal.file, refusal.line) if refusal.file else self.find(refusal.path)
         parts = (f"{file}:{line}" if file and line else file, ".".join(refusal.path))
@@ -57,6 +61,7 @@ class Places:
 def refuse(refusals: Sequence[Refusal], places: Places) -> ProjectError:
     """Return the one error that tells them all."""
     assert refusals
+    refusals = sorted(refusals, key=places.order)
     lines = [f"{places.name(refusal)}: {printable(refusal.what)}".removeprefix(": ") for refusal in refusals]
     shown = list(dict.fromkeys(lines))
     if len(shown) > _MOST:
@@ -75,13 +80,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Text from outside, safe on a terminal: control and direction-changing characters spelled out, not too long."""
-    if not text.isascii() or not text.isprintable():
-        text = "".join(_spelled(character) for character in text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _spelled(character: str) -> str:
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
-        return character.encode("unicode_escape").decode()
-    return character
+    """Text from outside, safe on a terminal: control and direction-changing characters spelled out, not endless."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"

@@ -46,15 +46,17 @@ def parse(text: str) -> dict[str, Any]:
 def for_hashing(data: dict[str, Any]) -> str:
     """The project for Compose to read again: JSON is YAML, every `$` means itself.
 
-    Without what no hash counts and Compose would stumble over: a dependency that a profile keeps out, a build. A
-    negative size it prints as text and reads as a number only.
+    Changed so that no hash changes and Compose does not stumble over its own output: a stand-in for a service that a
+    profile keeps out and another one may depend on; no build, which is not hashed; a size of -1 as a number.
     """
     services = {name: _hashed(service) for name, service in _mapping(data, "services")}
-    return msgspec.json.encode(data | {"services": services}).decode().replace("$", "$$")
+    wanted = {name for service in services.values() for name in service.get("depends_on") or {}}
+    stand_ins = {name: {"image": "none"} for name in sorted(wanted - services.keys())}
+    return msgspec.json.encode(data | {"services": services | stand_ins}).decode().replace("$", "$$")
 
 
 def _hashed(service: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: -1 if value == "-1" else value for key, value in service.items() if key != "depends_on"}
+    kept = {key: -1 if value == "-1" else value for key, value in service.items()}
     return kept | {"build": {"context": "."}} if "build" in kept else kept
 
 

@@ -137,20 +137,24 @@ class _Walk:
             case yaml.AliasEvent():
                 self._alias(event.anchor or "", line)
 
+    def _check_anchor(self, anchor: str | None, line: int) -> None:
+        if anchor and (anchor in self._anchors or any(frame.anchor == anchor for frame in self._stack)):
+            raise self._refused(f"the anchor &{anchor} is set twice", line, "give the second one another name")
+
     def _begin(self, event: yaml.CollectionStartEvent, line: int) -> None:
         if self._stack and self._stack[-1].key_due:
             raise self._refused("a key has to be plain text", line)
         self._check_tag(event.tag, line)
+        self._check_anchor(event.anchor, line)
         path = self._stack[-1].child() if self._stack else ()
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         self._stack.append(_Frame(path, is_mapping, event.anchor))
-        if event.anchor:
-            self._anchors.pop(event.anchor, None)
         self._remember_line(path, line)
         self._check_depth(len(self._stack), line)
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
         self._check_tag(event.tag, line)
+        self._check_anchor(event.anchor, line)
         if self._stack and self._stack[-1].key_due:
             self._key(event.value, line)
             return

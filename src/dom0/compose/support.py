@@ -65,7 +65,8 @@ TABLE: tuple[Row, ...] = (
             "first interval",
             "deploy": "what concerns one host; see below",
             "deploy.mode": "`replicated`, and `global` as one container; jobs are refused",
-            "deploy.replicas deploy.restart_policy deploy.resources deploy.update_config.order": "",
+            "deploy.replicas deploy.restart_policy deploy.resources": "",
+            "deploy.update_config": "`order`",
             "device_cgroup_rules devices dns dns_opt dns_search domainname entrypoint": "",
             "env_file label_file": "read when the project is loaded, inside the project only",
             "environment expose": "",
@@ -90,17 +91,18 @@ TABLE: tuple[Row, ...] = (
         Verdict.IGNORED,
         {
             "attach": "says what `docker compose up` prints; `dom0 logs` prints any service",
-            "cpu_count cpu_percent": "the Engine knows them on Windows only",
-            "deploy.endpoint_mode deploy.labels": "of a Swarm service, Compose ignores them too",
+            "cpu_count cpu_percent": "the Engine has it on Windows only",
+            "deploy.endpoint_mode deploy.labels": "of a Swarm service, Compose ignores it too",
             "deploy.placement": "there is one host",
             "deploy.resources.reservations.cpus deploy.resources.reservations.generic_resources": "for Swarm's choice "
-            "of a node, Compose ignores them too",
+            "of a node, Compose ignores it too",
             "deploy.restart_policy.delay deploy.restart_policy.window": "the Engine has its own, growing delay",
             "deploy.rollback_config": "the whole machine goes back to its last good generation",
-            "deploy.update_config": "except `order`; `x-dom0.rollout` says how a change is judged",
+            "deploy.update_config.delay deploy.update_config.failure_action deploy.update_config.max_failure_ratio "
+            "deploy.update_config.monitor deploy.update_config.parallelism": "`x-dom0.rollout` judges a change",
             "develop": "for `docker compose watch`",
             "networks.*.gw_priority": "the Engine knows it from 28.0 on; `priority` decides instead",
-            "ports.app_protocol ports.mode ports.name": "of a Swarm service, Compose ignores them too",
+            "ports.app_protocol ports.mode ports.name": "of a Swarm service, Compose ignores it too",
             "volumes.consistency": "for macOS",
             "x-*": "yours",
         },
@@ -235,7 +237,7 @@ def ignored(project: Mapping[str, Any]) -> Iterator[Refusal]:
                 yield Refusal(path, f"ignored: {row.note}")
 
 
-_FILLED_IN = ("services.*.ports.mode", "services.*.deploy.update_config")
+_FILLED_IN = ("services.*.ports.mode",)
 
 
 def _found(data: Any, pattern: Path, path: Path = ()) -> Iterator[tuple[Path, Any]]:

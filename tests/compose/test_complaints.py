@@ -1,0 +1,63 @@
+"""Whatever Docker Compose says, a person gets one readable line."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dom0.compose.complaints import understand
+from dom0.compose.parser import split_warnings
+from dom0.compose.places import Places, Refusal, did_you_mean, printable, refuse
+
+PIECES = ("service ", '"web"', "services.web", ".ports", " Additional property ", "x", " is not allowed", ": ", "\n",
+          "validating a.yaml: ", "error while interpolating ", "depends on undefined service ", "{", "}", "{0}",
+          ": invalid compose project", "Invalid proto: ", "error decoding '", "services[web].x'", "\x1b[31m",
+          "yaml", "é")  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join))
+def test_any_words_become_one_printable_line(words: str) -> None:
+    error = refuse([understand(words, [{"services": {"web": {"ports": ["80"]}}}, {"services": 5}])], Places({}))
+    assert error.message.isprintable()
+    assert error.message
+
+
+def test_words_that_nobody_knows_are_passed_on() -> None:
+    assert understand("the moon is full:\n  again", []).what == "the moon is full:; again"
+
+
+def test_a_line_of_the_upper_layer_wins_and_the_nearest_key_around_stands_in() -> None:
+    places = Places({"10.yaml": {"services.web": 3, "services.web.image": 4}, "60.yaml": {"services.web": 7}})
+    assert places.name(Refusal(("services", "web", "image"), "")) == "10.yaml:4: services.web.image"
+    assert places.name(Refusal(("services", "web", "ports", "0"), "")) == "60.yaml:7: services.web.ports.0"
+    assert places.name(Refusal(("networks",), "")) == "networks"
+
+
+def test_refusals_stand_in_the_order_of_the_file_and_none_twice() -> None:
+    places = Places({"c": {"a": 1, "b": 2}})
+    error = refuse([Refusal(("b",), "wrong", "h"), Refusal(("a",), "wrong", "h"), Refusal(("a",), "wrong")], places)
+    assert error.message == "c:1: a: wrong\nc:2: b: wrong"
+    assert error.hint == "h"
+
+
+def test_a_hundred_refusals_are_not_all_printed() -> None:
+    error = refuse([Refusal((f"k{n}",), "wrong") for n in range(100)], Places({}))
+    assert len(error.message.splitlines()) == 21
+    assert error.message.endswith("and 80 more")
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202e", "\x00", "\u2028", "\x9b31m"])
+def test_control_characters_are_spelled_out(text: str) -> None:
+    assert printable(text).isprintable()
+
+
+def test_no_guess_is_made_where_nothing_is_near() -> None:
+    assert did_you_mean("prots", ["ports", "image"]) == "did you mean ports?"
+    assert did_you_mean("zzzz", ["ports", "image"]) == "known here: image, ports"
+    assert did_you_mean("zzzz", [f"key{n}" for n in range(50)]) == ""
+
+
+def test_warnings_are_told_from_the_rest() -> None:
+    said = 'time="2026-01-01T00:00:00Z" level=warning msg="The \\"X\\" variable is not set."\nno such thing\n\n'
+    assert split_warnings(said) == (('The "X" variable is not set.',), "no such thing")

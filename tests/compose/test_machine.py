@@ -1,0 +1,104 @@
+"""The x-dom0 section: merging of layers, durations, and the page that documents every key."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dom0.compose.durations import nanoseconds, seconds
+from dom0.compose.machine import Machine, ServiceMachine, merge, with_empty_sections
+from dom0.compose.values import Override, Reset
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "x-dom0.md"
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+SECTION = st.dictionaries(st.sampled_from("abc"), PLAIN, max_size=3)
+
+
+@given(SECTION)
+def test_merging_with_nothing_changes_only_double_entries_of_lists(section: dict[str, Any]) -> None:
+    merged = merge({}, section)
+    assert merge(merged, {}) == merged
+    assert merge(merged, merged) == merged
+
+
+@given(SECTION, SECTION)
+def test_every_key_of_both_layers_is_there(lower: dict[str, Any], upper: dict[str, Any]) -> None:
+    assert merge(lower, upper).keys() == lower.keys() | upper.keys()
+
+
+@given(SECTION, SECTION)
+def test_the_lower_layer_is_left_as_it_was(lower: dict[str, Any], upper: dict[str, Any]) -> None:
+    before = msgspec.json.encode(lower)
+    merge(lower, upper)
+    assert msgspec.json.encode(lower) == before
+
+
+def test_lists_are_joined_but_a_command_is_one_value() -> None:
+    assert merge({"keys": ["a"], "command": ["a"]}, {"keys": ["a", "b"], "command": ["b"]}) == {
+        "keys": ["a", "b"],
+        "command": ["b"],
+    }
+
+
+def test_reset_takes_away_and_override_replaces() -> None:
+    lower = {"a": {"x": 1}, "b": [1], "c": 1}
+    assert merge(lower, {"a": Override({"y": 2}), "b": Override([2]), "c": Reset}) == {"a": {"y": 2}, "b": [2]}
+
+
+def test_a_section_without_content_is_switched_on() -> None:
+    assert msgspec.convert(with_empty_sections({"ssh": None, "home": None}), Machine) == msgspec.convert(
+        {"ssh": {}, "home": {}}, Machine
+    )
+    assert msgspec.convert(with_empty_sections(None), Machine) == Machine()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5m", 300.0), ("1m30s", 90.0), ("1h0m0.5s", 3600.5), ("250ms", 0.25), ("0s", 0.0), ("", 0.0), ("-1s", -1.0)],
+)
+def test_durations(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["5", "5 m", "m", "-", "1d", "1m30", "٣s", "1e3s", "9999999h", "--1s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|years"):
+        seconds(text)
+
+
+@given(st.text(alphabet="0123456789.hmsuµn-", max_size=12))
+def test_a_duration_is_a_number_or_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        assert abs(nanoseconds(text)) < 2**63
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    documented = dict(re.findall(r"^\| `([\w.-]+)` \| (\S.*?) \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert documented == dict(_keys("x-dom0", Machine)) | dict(_keys("services.NAME.x-dom0", ServiceMachine))
+
+
+def _keys(path: str, kind: type[msgspec.Struct]) -> list[tuple[str, str]]:
+    found = []
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        name = f"{path}.{field.encode_name}"
+        section = next((t for t in getattr(field.type, "types", ()) if isinstance(t, msgspec.inspect.StructType)), None)
+        if section is None:
+            found.append((name, _default(field.default)))
+        else:
+            found += [(name, "off"), *_keys(name, section.cls)]
+    return found
+
+
+def _default(value: Any) -> str:
+    return "none" if value == "" else f"`{msgspec.json.encode(value).decode().strip(chr(34))}`"
