@@ -371,3 +371,16 @@ def test_links_name_every_container_of_the_linked_service() -> None:
 def test_the_times_of_a_rollout_come_from_the_machine() -> None:
     rollout = expanded("{machine: {rollout: {timeout: 1m30s, monitor: 0s}}}").rollout
     assert (rollout.timeout, rollout.monitor) == (90.0, 0.0)
+
+
+def test_anonymous_volumes_are_those_of_service_and_image_that_nothing_covers() -> None:
+    volumes = image("busybox:test", volumes=("/a", "/b/", "/c", "/d"))
+    text = """
+        services:
+          web:
+            volumes: [{type: volume, target: /own/}, {type: bind, source: /x, target: /a}]
+            tmpfs: ["/c:size=1m"]
+            configs: [{source: d}]
+        configs: {d: {file: /d}}
+        """
+    assert only_slot(text, volumes).anonymous == ("/b", "/own")

@@ -9,7 +9,7 @@ import contextlib
 import io
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 from dom0.engine.protocol import Engine
@@ -118,14 +118,8 @@ def create_body(step: CreateContainer, *, generation: int, all_endpoints: bool) 
     """The create call's body: the slot's, with networks, inherited volumes and the IDs of its parents put in."""
     slot = step.slot
     host = _with_parents(dict(slot.create.get("HostConfig") or {}), step.parents)
-    taken = _mount_targets(host)
-    inherited = [
-        {"Type": "volume", "Source": name, "Target": target}
-        for target, name in step.inherit.items()
-        if target not in taken
-    ]
-    if inherited:
-        host["Mounts"] = [*(host.get("Mounts") or []), *inherited]
+    if step.inherit:
+        host["Mounts"] = _with_inherited(host.get("Mounts") or [], step.inherit)
     written = {**(slot.create.get("Labels") or {}), labels.GENERATION: str(generation)}
     if step.replaces:
         written[labels.COMPOSE_REPLACE] = step.replaces
@@ -151,9 +145,17 @@ def _with_parents(host: dict[str, Any], parents: Mapping[str, str]) -> dict[str,
     return host
 
 
-def _mount_targets(host: Mapping[str, Any]) -> set[str]:
-    binds = {str(bind).split(":")[1] for bind in host.get("Binds") or [] if ":" in str(bind)}
-    return binds | {str(mount["Target"]) for mount in host.get("Mounts") or []}
+def _with_inherited(mounts: Sequence[Mapping[str, Any]], inherit: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The volumes of the container it replaces: at mounts declared without a source, and where its image has one."""
+    named = [
+        {**mount, "Source": inherit[mount["Target"]]} if mount["Target"] in inherit else {**mount} for mount in mounts
+    ]
+    declared = {mount["Target"] for mount in mounts}
+    return named + [
+        {"Type": "volume", "Source": name, "Target": target}
+        for target, name in inherit.items()
+        if target not in declared
+    ]
 
 
 def file_archive(file: InjectedFile) -> bytes:

@@ -88,6 +88,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     platform: str = ""
     attachments: tuple[Attachment, ...] = ()  # the first one is the primary network
     volumes: tuple[str, ...] = ()  # names of the project's volumes it mounts
+    anonymous: tuple[str, ...] = ()  # targets of its anonymous volumes: these move on to its replacement
     files: tuple[InjectedFile, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
     parents: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ Source: Compose 2.26.1 `pkg/compose/create.go` (buildContainerVolumes and below)
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ class Mounts(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[str, ...]  # the Engine's names of the project's volumes
     files: tuple[InjectedFile, ...]
     writes: bool  # to something that outlives the container
+    targets: frozenset[str]
 
 
 def container_mounts(project: Project, name: str) -> Mounts:
@@ -31,9 +33,8 @@ def container_mounts(project: Project, name: str) -> Mounts:
     volumes = _by_target(service)
     binds = [_bind_string(project, v) for v in volumes.values() if is_bind_string(project, v)]
     mounts = [_mount(project, v) for v in volumes.values() if not is_bind_string(project, v)]
-    mounts += [
-        _file_mount(target, path) for target, path in bound_files(project, name).items() if target not in volumes
-    ]
+    files = bound_files(project, name)
+    mounts += [_file_mount(target, path) for target, path in files.items() if target not in volumes]
     tmpfs = {path: options for path, _, options in (entry.partition(":") for entry in service.tmpfs)}
     host_config = {"Binds": binds, "Mounts": mounts, "Tmpfs": tmpfs}
     return Mounts(
@@ -41,7 +42,15 @@ def container_mounts(project: Project, name: str) -> Mounts:
         volumes=tuple(sorted({_source(project, v) for v in volumes.values() if v.type == "volume" and v.source})),
         files=_injected_files(project, name),
         writes=any(v.type in ("bind", "volume") and v.source and not v.read_only for v in volumes.values()),
+        targets=frozenset({*volumes, *files, *(posixpath.normpath(path) for path in tmpfs)}),
     )
+
+
+def anonymous_targets(service: Service, image_volumes: Sequence[str], mounts: Mounts) -> tuple[str, ...]:
+    """Where the Engine makes nameless volumes: what the service and its image declare, and nothing else covers."""
+    anonymous = {target for target, v in _by_target(service).items() if v.type == "volume" and not v.source}
+    declared = {posixpath.normpath(path) for path in image_volumes}
+    return tuple(sorted(anonymous | declared - mounts.targets))
 
 
 class FileUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ from dom0.plan.desired import Condition, Dependency, HealthTest, Order, Role, Sl
 from dom0.plan.facts import Facts, image_ref
 from dom0.plan.hashing import service_hash
 from dom0.plan.host_resources import host_resources
-from dom0.plan.mounts import Mounts, container_mounts
+from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
 
 RESTART_POLICIES = {
     "": "no",
@@ -80,6 +80,7 @@ def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts
         platform=service.platform,
         attachments=attachments(project, name, number),
         volumes=mounts.volumes,
+        anonymous=anonymous_targets(service, image.volumes, mounts),
         files=mounts.files,
         depends_on=_dependencies(project, service),
         parents=parents(service),
