@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import tarfile
 
@@ -364,8 +363,7 @@ async def test_health_command_may_fail_in_the_start_period(bench: Bench) -> None
         "Retries": 1,
     }
     await bench.run("one", *IGNORES_TERM, Healthcheck=check)
-    probes = {"type": ["container"], "event": ["exec_die"]}
-    async with contextlib.aclosing(bench.engine.events(since=0.0, filters=probes)) as events:
+    async with bench.events(event=["exec_die"]) as events:
         for _ in range(3):
             await anext(events)
     assert (await bench.engine.container("one")).health is Health.STARTING

@@ -305,7 +305,7 @@ class DockerEngine:
     async def image(self, ref: str) -> Image:
         where = _where("image", ref)
         found = parse.image(await self._http.call("GET", f"{_image(ref)}/json", where=where), where)
-        if _like_an_id(ref) and f"{ref}:latest" not in found.tags:
+        if _like_an_image_id(ref) and f"{ref}:latest" not in found.tags:
             raise NotFound(f"{where}: no such image")
         return found
 
@@ -322,7 +322,7 @@ class DockerEngine:
 
     async def _image_ref(self, ref: str) -> str:
         """A name that the Engine could take for the start of an ID, with its tag written out."""
-        if not _like_an_id(ref):
+        if not _like_an_image_id(ref):
             return ref
         await self.image(ref)
         return f"{ref}:latest"
@@ -377,12 +377,17 @@ def split_tag(ref: str) -> tuple[str, str]:
 
 
 _EVENTS = "Docker Engine: events"
-_ID_START = re.compile(r"[0-9a-f]{1,63}|sha256:[0-9a-f]{0,63}")
+_ID_START = re.compile(r"[0-9a-f]{1,63}")
+_IMAGE_ID_START = re.compile(r"[0-9a-f]{1,64}")  # a full one begins with sha256:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _like_an_id(ref: str) -> bool:
     return _ID_START.fullmatch(ref) is not None
+
+
+def _like_an_image_id(ref: str) -> bool:
+    return _IMAGE_ID_START.fullmatch(ref) is not None
 
 
 def _where(kind: str, ref: str) -> str:

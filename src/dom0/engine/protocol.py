@@ -137,5 +137,8 @@ class Engine(Protocol):
         ...
 
     async def past_events(self, *, since: float, until: float) -> tuple[Event, ...]:
-        """What the Engine still knows of that time (it keeps the last 256 events), oldest first; returns at once."""
+        """What the Engine still knows of that time (it keeps the last 256 events), oldest first.
+
+        Returns at once, but for an `until` in the future, which the Engine waits for.
+        """
         ...

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Container, State
+from dom0.engine.values import Container, Event, State
 from dom0.errors import EngineError
+from dom0.testing import virtual_time
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 from dom0.testing.hosts import Host
@@ -28,6 +31,8 @@ class Bench:
     restart_engine: Callable[[], Awaitable[None]]  # as a service manager does
     kill_engine: Callable[[], Awaitable[None]]
     start_engine: Callable[[], Awaitable[None]]
+    now: Callable[[], float]  # the Engine's clock
+    began: float  # by it; a real Engine still knows of the tests before
 
     async def create(self, name: str, *command: str, labels: dict[str, str] | None = None, **body: Any) -> str:
         """A container of busybox:test; `host` becomes HostConfig, other keywords are keys of the create body."""
@@ -49,6 +54,13 @@ class Bench:
             while not condition(container := await self.engine.container(ref)):  # noqa: ASYNC110 -- events are under test
                 await asyncio.sleep(0.01)
         return container
+
+    def events(self, **filters: list[str]) -> contextlib.aclosing[AsyncGenerator[Event, None]]:
+        """Everything since the test began, and what comes."""
+        return contextlib.aclosing(self.engine.events(since=self.began, filters=filters))
+
+    async def past_events(self) -> tuple[Event, ...]:
+        return await self.engine.past_events(since=self.began, until=self.now())
 
     async def until_state(self, ref: str, state: State) -> Container:
         return await self.until(ref, lambda container: container.state is state)
@@ -73,7 +85,7 @@ def fake_bench() -> Bench:
     async def start() -> None:
         docker.start_engine()
 
-    return Bench(FakeEngine(docker), restart, kill, start)
+    return Bench(FakeEngine(docker), restart, kill, start, virtual_time.now, virtual_time.now())
 
 
 def real_bench(host: Host, engine: DockerEngine) -> Bench:
@@ -86,4 +98,4 @@ def real_bench(host: Host, engine: DockerEngine) -> Bench:
     async def start() -> None:
         await asyncio.to_thread(host.start_engine)
 
-    return Bench(engine, restart, kill, start)
+    return Bench(engine, restart, kill, start, time.time, time.time())

@@ -96,7 +96,7 @@ class FakeDocker:
                 container.state = State.EXITED
             container.cancel_timers()
             if container.runs and not crash:
-                self._finish(container, KILLED)
+                self._finish(container, _code_of_a_stop(container))
         self.events.end_streams()
 
     def start_engine(self) -> None:
@@ -105,7 +105,7 @@ class FakeDocker:
         for container in survivors:
             container.by_hand = container.no_restart = container.stopping = True
             self.tell(container, "kill", signal="15")
-            self._finish(container, KILLED)
+            self._finish(container, _code_of_a_stop(container))
         for container in self.containers.values():
             if container.started and container.wants_restart():
                 self._start_by_policy(container)
@@ -432,6 +432,11 @@ class FakeDocker:
         anonymous = {} if mount.name else {ANONYMOUS: ""}
         volume = self.volumes.make(mount.name or self.new_id(), anonymous)
         return replace(mount, name=volume.name, source=volume.mountpoint)
+
+
+def _code_of_a_stop(container: FakeContainer) -> int:
+    assert container.process is not None
+    return KILLED if container.process.on_term is None else container.process.on_term
 
 
 def _volume_names(container: FakeContainer) -> list[str]:

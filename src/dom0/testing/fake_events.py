@@ -11,7 +11,6 @@ from dom0.errors import EngineUnreachable
 from dom0.testing import virtual_time
 
 KEPT = 256  # as moby's eventsLimit: what `since` can still tell
-_TICK = 1e-6  # seconds; no two events have the same time
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -20,11 +19,9 @@ class EventLog:
     def __init__(self) -> None:
         self.kept: deque[Event] = deque(maxlen=KEPT)
         self._streams: list[asyncio.Queue[Event | None]] = []
-        self._last = 0.0
 
     def tell(self, kind: str, action: str, id_: str, attributes: Mapping[str, str]) -> None:
-        self._last = max(virtual_time.now(), self._last + _TICK)
-        event = Event(type=kind, action=action, id=id_, attributes=dict(attributes), time=self._last)
+        event = Event(type=kind, action=action, id=id_, attributes=dict(attributes), time=virtual_time.tick())
         self.kept.append(event)
         for stream in self._streams:
             stream.put_nowait(event)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_TICK = 1e-5  # seconds
 _STUCK = 5.0  # real seconds for a thread to answer when nothing else is left to wait for
 EPOCH = 1_800_000_000.0  # what `now` says when the loop starts, in seconds
 
@@ -41,6 +42,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.passed
 
+    def pass_time(self, seconds: float) -> None:
+        self._jump.passed += seconds
+
 
 class LoopClock:
     """The running loop's time as seconds since the epoch, and the agent's way to wait."""
@@ -58,6 +62,14 @@ class LoopClock:
 
 def now() -> float:
     return EPOCH + asyncio.get_running_loop().time()
+
+
+def tick() -> float:
+    """As `now`, and never the same twice in virtual time."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualTimeLoop):
+        loop.pass_time(_TICK)
+    return now()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,195 @@
+"""Networks, volumes and images, on the fake Engine and on a real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from dom0.engine.values import Endpoint
+from dom0.errors import Conflict, EngineError, NotFound
+from dom0.testing.engine_bench import HANDLES_TERM, IGNORES_TERM, IMAGE, UNREACHABLE_IMAGE, Bench
+
+
+async def endpoints(bench: Bench, ref: str) -> dict[str, Endpoint]:
+    return {endpoint.network: endpoint for endpoint in (await bench.engine.container(ref)).endpoints}
+
+
+async def test_info_tells_of_the_engine(bench: Bench) -> None:
+    await bench.engine.ping()
+    info = await bench.engine.info()
+    assert info.cpus > 0
+    assert info.memory > 0
+    assert info.version
+    assert info.api_version.startswith("1.")
+    assert not info.swarm_active
+
+
+async def test_a_network_is_made_once_and_removed_once(bench: Bench) -> None:
+    network_id = await bench.engine.create_network("net", {"Labels": {"a": "1"}})
+    with pytest.raises(Conflict):
+        await bench.engine.create_network("net", {})
+    (found,) = [network for network in await bench.engine.networks() if network.name == "net"]
+    assert (found.id, found.driver, found.labels) == (network_id, "bridge", {"a": "1"})
+    await bench.engine.remove_network("net")
+    await bench.engine.remove_network("net")
+    assert {network.name for network in await bench.engine.networks()} == {"bridge", "host", "none"}
+
+
+async def test_the_engine_s_own_networks_cannot_be_removed(bench: Bench) -> None:
+    with pytest.raises(EngineError, match="pre-defined"):
+        await bench.engine.remove_network("bridge")
+
+
+async def test_the_start_of_an_id_is_no_network(bench: Bench) -> None:
+    network_id = await bench.engine.create_network("net", {})
+    await bench.engine.remove_network(network_id[:12])
+    assert network_id in {network.id for network in await bench.engine.networks()}
+
+
+async def test_a_network_with_a_running_container_is_in_use(bench: Bench) -> None:
+    await bench.engine.create_network("net", {})
+    await bench.run("one", *HANDLES_TERM, host={"NetworkMode": "net"})
+    with pytest.raises(Conflict):
+        await bench.engine.remove_network("net")
+    await bench.engine.stop_container("one")
+    await bench.engine.remove_network("net")
+
+
+async def test_endpoints_have_their_aliases_at_once_and_an_address_while_running(bench: Bench) -> None:
+    network_id = await bench.engine.create_network("net", {})
+    asked = {"EndpointsConfig": {"net": {"Aliases": ["alias"]}}}
+    await bench.create("one", *HANDLES_TERM, host={"NetworkMode": "net"}, NetworkingConfig=asked)
+    assert await endpoints(bench, "one") == {"net": Endpoint(network="net", network_id="", aliases=("alias",))}
+    await bench.engine.start_container("one")
+    running = (await endpoints(bench, "one"))["net"]
+    assert (running.network_id, running.aliases) == (network_id, ("alias",))
+    assert running.ip_address
+    await bench.until_succeeds("one", "test", "-f", "/ready")
+    await bench.engine.stop_container("one")
+    stopped = (await endpoints(bench, "one"))["net"]
+    assert (stopped.network_id, stopped.ip_address) == (network_id, "")
+
+
+async def test_without_a_network_asked_for_it_is_the_bridge(bench: Bench) -> None:
+    await bench.create("one", "true")
+    await bench.create("two", "true", host={"NetworkMode": "none"})
+    await bench.create("three", "true", host={"NetworkMode": "container:one"})
+    assert set(await endpoints(bench, "one")) == {"bridge"}
+    assert set(await endpoints(bench, "two")) == {"none"}
+    assert set(await endpoints(bench, "three")) == set()
+
+
+async def test_a_running_container_is_connected_once_and_disconnected(bench: Bench) -> None:
+    network_id = await bench.engine.create_network("net", {})
+    await bench.run("one", *IGNORES_TERM)
+    await bench.engine.connect_network("net", "one", {"Aliases": ["alias"]})
+    with pytest.raises(Conflict):
+        await bench.engine.connect_network(network_id, "one", {})
+    found = (await endpoints(bench, "one"))["net"]
+    assert (found.network_id, found.aliases) == (network_id, ("alias",))
+    await bench.engine.disconnect_network(network_id, "one")
+    await bench.engine.disconnect_network("net", "one", force=True)
+    assert set(await endpoints(bench, "one")) == {"bridge"}
+
+
+async def test_connecting_needs_a_network_and_a_container(bench: Bench) -> None:
+    await bench.engine.create_network("net", {})
+    await bench.run("one", *IGNORES_TERM)
+    with pytest.raises(NotFound):
+        await bench.engine.connect_network("nothing", "one", {})
+    with pytest.raises(NotFound):
+        await bench.engine.connect_network("net", "nothing", {})
+    with pytest.raises(NotFound):
+        await bench.engine.disconnect_network("nothing", "one")
+
+
+async def test_a_stopped_container_may_have_an_endpoint_in_a_missing_network_and_cannot_start(bench: Bench) -> None:
+    await bench.create("one", *IGNORES_TERM)
+    await bench.engine.connect_network("nothing", "one", {})
+    assert set(await endpoints(bench, "one")) == {"bridge", "nothing"}
+    with pytest.raises(NotFound):
+        await bench.engine.start_container("one")
+    await bench.engine.create_network("nothing", {})
+    await bench.engine.start_container("one")
+
+
+async def test_a_container_remembers_its_network_by_id(bench: Bench) -> None:
+    await bench.engine.create_network("net", {})
+    await bench.run("one", *HANDLES_TERM, host={"NetworkMode": "net"})
+    await bench.engine.stop_container("one")
+    await bench.engine.remove_network("net")
+    again = await bench.engine.create_network("net", {})
+    with pytest.raises(NotFound):
+        await bench.engine.start_container("one")
+    await bench.engine.disconnect_network("net", "one", force=True)
+    await bench.engine.connect_network("net", "one", {})
+    await bench.engine.start_container("one")
+    assert (await endpoints(bench, "one"))["net"].network_id == again
+
+
+async def test_a_volume_is_made_once_and_removed_once(bench: Bench) -> None:
+    made = await bench.engine.create_volume("vol", {"Labels": {"a": "1"}})
+    assert (made.name, made.driver, made.labels) == ("vol", "local", {"a": "1"})
+    assert await bench.engine.create_volume("vol", {"Labels": {"a": "2"}}) == made
+    assert await bench.engine.volumes() == (made,)
+    await bench.engine.remove_volume("vol")
+    await bench.engine.remove_volume("vol")
+    assert await bench.engine.volumes() == ()
+
+
+async def test_a_volume_is_in_use_as_long_as_a_container_mounts_it(bench: Bench) -> None:
+    await bench.create("one", "true", host={"Binds": ["vol:/vol"]})
+    with pytest.raises(Conflict):
+        await bench.engine.remove_volume("vol")
+    await bench.engine.remove_container("one", volumes=True)
+    await bench.engine.remove_volume("vol")
+
+
+async def test_an_image_is_found_by_name_tag_and_id(bench: Bench) -> None:
+    image = await bench.engine.image(IMAGE)
+    assert image.tags == (IMAGE,)
+    assert not image.has_healthcheck
+    assert await bench.engine.image(image.id) == image
+    assert [row.id for row in await bench.engine.images()] == [image.id]
+    assert await bench.engine.images(labels=["a=1"]) == ()
+
+
+@pytest.mark.parametrize("cut", [slice(0, 19), slice(7, 19), slice(7, None), slice(0, 70)])
+async def test_a_part_of_an_id_is_no_image(bench: Bench, cut: slice) -> None:
+    part = (await bench.engine.image(IMAGE)).id[cut]
+    with pytest.raises(NotFound):
+        await bench.engine.image(part)
+    with pytest.raises(NotFound):
+        await bench.engine.tag_image(part, "other:1")
+    await bench.engine.remove_image(part)
+    assert len(await bench.engine.images()) == 1
+
+
+@pytest.mark.parametrize("ref", ["", "nothing", "nothing:1", "a\0b"])
+async def test_an_image_that_is_not_there_is_not_found(bench: Bench, ref: str) -> None:
+    with pytest.raises(NotFound):
+        await bench.engine.image(ref)
+
+
+async def test_a_tag_moves_and_goes_alone(bench: Bench) -> None:
+    image = await bench.engine.image(IMAGE)
+    await bench.engine.tag_image(IMAGE, "registry:5000/other")
+    await bench.engine.tag_image(image.id, "cafe")
+    assert set((await bench.engine.image(image.id)).tags) == {IMAGE, "registry:5000/other:latest", "cafe:latest"}
+    assert (await bench.engine.image("cafe")).id == image.id
+    await bench.engine.remove_image("cafe")
+    await bench.engine.remove_image("registry:5000/other:latest")
+    await bench.engine.remove_image("registry:5000/other:latest")
+    assert (await bench.engine.image(image.id)).tags == (IMAGE,)
+
+
+async def test_an_image_that_a_container_uses_is_not_removed(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+    with pytest.raises(Conflict):
+        await bench.engine.remove_image(IMAGE)
+
+
+async def test_a_registry_that_does_not_answer_is_a_passing_error(bench: Bench) -> None:
+    with pytest.raises(EngineError) as refusal:
+        async for _ in bench.engine.pull_image(UNREACHABLE_IMAGE):
+            pass
+    assert refusal.value.transient
