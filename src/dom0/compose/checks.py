@@ -98,13 +98,12 @@ def _numbers(service: Service) -> Iterator[Complaint]:
     if not 0 <= service.replicas <= MAX_CONTAINERS:
         key = ("scale",) if service.scale is not None else ("deploy", "replicas")
         yield key, f"{service.replicas} containers cannot be had", f"0 to {MAX_CONTAINERS}"
-    for field in msgspec.structs.fields(service):
-        if field.name == "scale":
+    for field in service.__struct_fields__:
+        value = getattr(service, field)
+        if not isinstance(value, int | float) or value >= 0 or field == "scale":
             continue
-        value = getattr(service, field.name)
-        least = -1000 if field.name == "oom_score_adj" else -1 if field.name in _UNLIMITED else 0
-        if isinstance(value, int | float) and value < least:
-            yield (field.name,), f"{value} is out of range", "such a number means nothing, or was too large"
+        if value < (-1000 if field == "oom_score_adj" else -1 if field in _UNLIMITED else 0):
+            yield (field,), f"{value} is out of range", "such a number means nothing, or was too large"
 
 
 def _environment(service: Service) -> Iterator[Complaint]:
