@@ -40,23 +40,23 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         engine,
         state=STATE,
         own=own,
-        resolve=lambda say: source.resolve(engine, ETC, STATE, own.base, say),
+        resolve=lambda image, say: source.resolve(engine, ETC, STATE, own, say, image),
         hand_over=lambda image: handover.start_helper(engine, image),
+        handover_problem=await handover.last_failure(engine),
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     async with serve(machine, RUN / "dom0.sock", gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        tasks.create_task(_mend_handover(engine, machine))
+        tasks.create_task(_mend_handover(engine))
         await machine.run()
 
 
-async def _mend_handover(engine: Engine, machine: Machine) -> None:
-    """One that was cut off for good is finished or undone; one that was undone is told of."""
+async def _mend_handover(engine: Engine) -> None:
+    """Finish or undo one that was cut off for good."""
     try:
         await handover.recover(engine, log.info)
-        machine.handover_problem = await handover.last_failure(engine)
     except Dom0Error as error:
         log.info("hand-over: %s", error.message)
 

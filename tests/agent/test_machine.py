@@ -47,10 +47,10 @@ class Rig:
         (path / "files").mkdir()
         (path / "files" / "web.conf").write_text("one")
 
-    async def resolve(self, _say: Callable[[str], None]) -> Candidate:
+    async def resolve(self, image: str, _say: Callable[[str], None]) -> Candidate:
         if self.refusal is not None:
             raise self.refusal
-        return Candidate(self.project, self.path / "files")
+        return Candidate(self.project, self.path / "files", image or self.image)
 
     async def hand_over(self, image: str) -> None:
         self.handed_over.append(image)
@@ -77,8 +77,8 @@ class Rig:
 
         await self.box.until(reached)
 
-    async def up(self, *, force: bool = False) -> Progress:
-        lines = [line async for line in self.machine.up(UpRequest(force=force))]
+    async def up(self, *, force: bool = False, image: str = "") -> Progress:
+        lines = [line async for line in self.machine.up(UpRequest(force=force, dom0_image=image))]
         return lines[-1]
 
     def hashes(self) -> set[str]:
@@ -311,3 +311,39 @@ async def test_good_generations_protect_their_images(rig: Rig) -> None:
     async with rig.running():
         await rig.outcome(Outcome.GOOD, 1)
         await rig.box.until(lambda: any("dom0-kept:" in tag for tag in rig.box.docker.images.all[OLD].tags))
+
+
+async def test_a_project_on_the_same_base_is_taken_over_and_its_image_afterwards(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        last = await rig.up(image=NEW)
+        assert (last.outcome, rig.hashes()) == (Outcome.GOOD, {"h2"})
+        await rig.box.until(lambda: rig.handed_over == [NEW])
+        assert machine.history()[0].dom0_image == NEW
+    rig.image = NEW
+    async with rig.running() as machine:
+        await rig.box.until(lambda: machine.status().converged)
+        assert [g.number for g in machine.history()] == [2, 1]
+    assert rig.handed_over == [NEW]
+
+
+async def test_a_project_that_fails_never_needs_its_image(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(broken(slot("web", hash="h2")))
+        last = await rig.up(image=NEW)
+        assert last.outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged)
+    assert (rig.hashes(), rig.handed_over) == ({"h1"}, [])
+
+
+async def test_an_agent_killed_before_it_could_hand_over_does_so_after_its_restart(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        await rig.up(image=NEW)
+    rig.handed_over.clear()
+    async with rig.running() as machine:
+        await rig.box.until(lambda: rig.handed_over == [NEW])
+        assert len(machine.history()) == 2

@@ -24,7 +24,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     created: float  # seconds since the epoch
     cause: str
-    dom0_image: str
+    dom0_image: str  # ID of the image whose project it is
+    agent_image: str = ""  # ID of the image of the agent that made it current last
     desired: Desired
     outcome: Outcome = Outcome.PENDING
     reason: str = ""

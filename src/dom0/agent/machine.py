@@ -41,8 +41,8 @@ from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
 
-Resolve = Callable[[Callable[[str], None]], Awaitable[Candidate]]
-"""Reads the project of our own image; it says what it pulls."""
+Resolve = Callable[[str, Callable[[str], None]], Awaitable[Candidate]]
+"""Reads the project of the image with that ID ("": of our own); it says what it pulls."""
 HandOver = Callable[[str], Awaitable[None]]
 """Lets another dom0 image take our place."""
 
@@ -71,6 +71,7 @@ class Machine:
         resolve: Resolve,
         hand_over: HandOver,
         limits: Limits,
+        handover_problem: Problem | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._engine = engine
@@ -91,9 +92,9 @@ class Machine:
         self._tasks: asyncio.TaskGroup
         self._began = self._clock.now()
         self._well_since = 0.0
-        self._return_to = ""
+        self._handing_over = False
         self._own_problem: Problem | None = None
-        self.handover_problem: Problem | None = None
+        self._handover_problem = handover_problem
         self.changed = asyncio.Condition()
 
     # life
@@ -117,7 +118,7 @@ class Machine:
         """A restart goes on with what is; another image is a new proposal, unless it has failed before."""
         if self._generation is None:
             return True
-        if self._own.image in ("", self._generation.dom0_image):
+        if self._own.image in ("", self._generation.dom0_image, self._generation.agent_image):
             return False
         earlier = next((g for g in self._generations.all() if g.dom0_image == self._own.image), None)
         return earlier is None or earlier.outcome is not Outcome.FAILED
@@ -125,7 +126,7 @@ class Machine:
     async def _propose_own(self) -> None:
         cause = "first start" if self._generation is None else "image changed"
         try:
-            await self._propose(cause, force=False, always=True)
+            await self._propose(cause)
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- a refusal, no bug: the trace says nothing
             self._own_problem = self._problem_of(error)
@@ -140,17 +141,17 @@ class Machine:
         """Try everything again that was stopped, parked or refused; a new generation if the project now says more."""
         async with self._exclusive():
             with self._board.follow() as lines:
-                self._tasks.create_task(self._propose_and_tell(force=request.force))
+                self._tasks.create_task(self._propose_and_tell(request))
                 async for line in lines:
                     yield line
                     if line.outcome is not None:
                         return
 
-    async def _propose_and_tell(self, *, force: bool) -> None:
+    async def _propose_and_tell(self, request: UpRequest) -> None:
         """Post an outcome where no judgement will: for a refusal, and for a generation that was judged before."""
         before = self._generation
         try:
-            await self._propose("dom0 up", force=force, always=False)
+            await self._propose("dom0 up", image=request.dom0_image, force=request.force)
         except Dom0Error as error:
             number = before.number if before else 0
             self._board.post(Progress(outcome=Outcome.FAILED, generation=number, problems=(self._problem_of(error),)))
@@ -210,13 +211,13 @@ class Machine:
             services=service_statuses(plan),
             steps=tuple(say_step(step) for step in under_way),
             problems=self._problems(plan),
-            inputs=self._own.inputs,
+            inputs=self._generation.inputs if self._generation else "",
             now=self._clock.now(),
         )
 
     def _problems(self, plan: Plan | None) -> tuple[Problem, ...]:
         problems = list(plan.problems) if plan else []
-        problems[:0] = [problem for problem in (self._own_problem, self.handover_problem) if problem is not None]
+        problems[:0] = [problem for problem in (self._own_problem, self._handover_problem) if problem is not None]
         if self._reconciler is not None and self._reconciler.unreachable_since:
             since = self._reconciler.unreachable_since
             title = "the Docker Engine does not answer"
@@ -227,13 +228,13 @@ class Machine:
 
     # from one generation to the next
 
-    async def _propose(self, cause: str, *, force: bool, always: bool) -> None:
-        """Make what our image asks for the current generation. `always`: also if it asks for what there is."""
+    async def _propose(self, cause: str, *, image: str = "", force: bool = False) -> None:
+        """Make what `image` asks for ("": our own) the current generation, if it is not that already."""
         async with self._proposing:
-            await self._propose_alone(cause, force=force, always=always)
+            await self._propose_alone(cause, image=image, force=force)
 
-    async def _propose_alone(self, cause: str, *, force: bool, always: bool) -> None:
-        candidate = await self._resolve(self._say)
+    async def _propose_alone(self, cause: str, *, image: str, force: bool) -> None:
+        candidate = await self._resolve(image, self._say)
         self._own_problem = None
         current = self._generation
         if current is not None and current.desired.project not in ("", candidate.desired.project):
@@ -242,7 +243,7 @@ class Machine:
                 hint="take the running one down first: dom0 down",
             )
         memory = self._cleared_memory(force=force)
-        if current is not None and not always and _says_the_same(candidate, current):
+        if current is not None and _says_the_same(candidate, current):
             self._aim_at(current, replace(memory, pending=current.is_pending))
             return
         generation = self._generations.add(
@@ -250,10 +251,10 @@ class Machine:
                 number=0,
                 created=self._clock.now(),
                 cause=cause,
-                dom0_image=self._own.image,
+                dom0_image=candidate.dom0_image,
                 desired=candidate.desired,
-                trial_until=self._take_trial(),
-                inputs=self._own.inputs,
+                trial_until=self._take_trial(candidate.dom0_image),
+                inputs=candidate.inputs,
             ),
             candidate.files,
         )
@@ -266,15 +267,16 @@ class Machine:
         good = self._generations.last_good()
         return {slot.key: version(slot) for slot in good.desired.slots} if good else {}
 
-    def _take_trial(self) -> float:
+    def _take_trial(self, image: str) -> float:
         trial = read_json(self._state / "trial.json", Trial)
-        if trial is None or trial.dom0_image != self._own.image:
+        if trial is None or trial.dom0_image != image:
             return 0.0
         (self._state / "trial.json").unlink(missing_ok=True)
         return self._clock.now() + trial.seconds
 
     def _switch_to(self, generation: Generation, memory: Memory) -> None:
         place(self._generations.files(generation.number), self._state / "project")
+        generation = self._generations.update(replace(generation, agent_image=self._own.image))
         self._generations.make_current(generation.number)
         self._aim_at(generation, memory)
 
@@ -321,8 +323,6 @@ class Machine:
             target = self._generations.update(replace(target, outcome=Outcome.PENDING, reason=""))
         kept = self._versions_to_keep() if target.is_pending else {}
         self._switch_to(target, replace(self._cleared_memory(force=False), pending=target.is_pending, kept=kept))
-        if target.dom0_image and target.dom0_image != self._own.image:
-            self._return_to = target.dom0_image
 
     # what the reconciler tells
 
@@ -330,11 +330,20 @@ class Machine:
         now = self._clock.now()
         self._well_since = (self._well_since or now) if plan.well and plan.settled else 0.0
         check_at = self._judge(plan, now)
-        if self._return_to and plan.well:
-            image, self._return_to = self._return_to, ""
-            self._tasks.create_task(self._return_image(image))
+        if plan.well and self._belongs_to_another_image():
+            self._handing_over = True
+            self._tasks.create_task(self._give_way())
         self._tasks.create_task(self._tell_change())
         return check_at
+
+    def _belongs_to_another_image(self) -> bool:
+        """Once it is good, a generation is kept by the dom0 image it came from."""
+        generation = self._generation
+        if generation is None or generation.outcome is not Outcome.GOOD or self._handing_over:
+            return False
+        if self._handover_problem is not None:
+            return False  # it has been tried, and undone
+        return generation.dom0_image not in ("", self._own.image)
 
     def _judge(self, plan: Plan, now: float) -> float:
         """Returns when the clock alone may change the judgement."""
@@ -413,11 +422,14 @@ class Machine:
         text = f"generation {generation.number}: nothing to do" if plan.well else ""
         return Progress(text=text, outcome=outcome, generation=generation.number, problems=plan.problems)
 
-    async def _return_image(self, image: str) -> None:
+    async def _give_way(self) -> None:
+        assert self._generation is not None
+        image = self._generation.dom0_image
         try:
             await self._hand_over(image)
-        except EngineError as error:
-            log.warning("the dom0 image %s of that generation cannot take over: %s", image, error.message)
+        except Dom0Error as error:
+            title = f"the dom0 image of generation {self._generation.number} cannot take over: {error.message}"
+            self._handover_problem = Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint)
 
     async def _keep_images(self) -> None:
         try:

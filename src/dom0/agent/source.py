@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import io
 import re
 import shutil
+import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,14 @@ from dom0 import __version__
 from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
-from dom0.errors import EngineError, NotFound, ProjectError
+from dom0.errors import EngineError, NotFound, ProjectError, UsageError
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
 from dom0.plan.facts import Facts, ImageNeed, images_needed
 
+INPUTS = "dom0.inputs"  # label of a dom0 image
+PROJECT_DIRECTORY = Path("/etc/dom0")  # in a dom0 image
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
 PULL_ATTEMPTS = 4
 PULL_PAUSE = 1.0  # seconds, doubling
@@ -35,6 +39,8 @@ class Candidate:
 
     desired: Desired
     files: Path
+    dom0_image: str = ""  # ID
+    inputs: str = ""  # its label dom0.inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +63,56 @@ async def find_own(engine: Engine) -> Own:
         base = await engine.image(image.labels.get(labels.BASE) or image.id)
     except NotFound:
         base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
-    return Own(image.id, image.labels.get("dom0.inputs", ""), base)
+    return Own(image.id, image.labels.get(INPUTS, ""), base)
 
 
-async def resolve(engine: Engine, etc: Path, state: Path, base: Image | None, say: Say) -> Candidate:
-    """Read the project in `etc`, pull what is missing. Raises ProjectError, EngineError."""
+async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:
+    """Read the project of our own image in `etc`, or of `image_id`, and pull what is missing.
+
+    Raises ProjectError, EngineError, and UsageError if `image_id` stands on another dom0-base than we do.
+    """
+    image_id = image_id or own.image
+    if image_id == own.image:
+        return await _resolve_in(engine, etc, state, own, say)
+    image = await engine.image(image_id)
+    if own.base is None or image.labels.get(labels.BASE) != own.base.id:
+        raise UsageError(
+            f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
+        )
+    with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
+        incoming = await _extract_project(engine, image_id, Path(scratch))
+        return await _resolve_in(engine, incoming, state, Own(image.id, image.labels.get(INPUTS, ""), own.base), say)
+
+
+async def _extract_project(engine: Engine, image_id: str, into: Path) -> Path:
+    """Its /etc/dom0, by way of a container that is never started."""
+    container = await engine.create_container("", {"Image": image_id, "Labels": {labels.PROJECT: ""}})
+    try:
+        tar = await engine.get_archive(container, str(PROJECT_DIRECTORY))
+    finally:
+        await engine.remove_container(container, force=True)
+    await asyncio.to_thread(_unpack, tar, into)
+    return into / PROJECT_DIRECTORY.name
+
+
+def _unpack(tar: bytes, into: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        archive.extractall(into, filter="tar")  # the image's own modes; nothing outside of `into`
+
+
+async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:
     project = await load(etc, state / "project")
     images = await _pin_images(engine, images_needed(project), say)
     info = await engine.info()
     facts = Facts(
         images=images,
-        base=base,
+        base=source.base,
         version=__version__,
         socket_gid=await asyncio.to_thread(socket_gid),
         api_version=info.api_version,
     )
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
-    return Candidate(expand(project, facts), files)
+    return Candidate(expand(project, facts), files, source.image, source.inputs)
 
 
 def socket_gid() -> int:
@@ -139,8 +178,3 @@ async def _pull(engine: Engine, need: ImageNeed, say: Say) -> None:
             if not error.transient or attempt == PULL_ATTEMPTS - 1:
                 raise
             await asyncio.sleep(PULL_PAUSE * 2**attempt)
-
-
-def project_directory() -> Path:
-    """Where the image keeps its project."""
-    return Path(os.environ.get("DOM0_ETC", "/etc/dom0"))

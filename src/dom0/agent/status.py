@@ -66,7 +66,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceStatus, ...]
     steps: tuple[str, ...]  # under way now
     problems: tuple[Problem, ...]
-    inputs: str = ""  # label dom0.inputs of the dom0 image: digest of what `dom0 build` was given
+    inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given
     now: float = 0.0
 
 
@@ -82,6 +82,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Clears what persons stopped, parked and rejected, resolves images anew; a new generation if anything differs."""
 
     force: bool = False  # recreate everything
+    dom0_image: str = ""  # ID of a dom0 image on our own dom0-base whose project to take over; "": our own image
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
