@@ -372,6 +372,12 @@ def test_a_changed_limit_is_put_right() -> None:
     assert (say_step(step), step.update) == ("update box-web-1", {"Memory": 64})  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("found", [{}, {"MemorySwap": -1}])
+def test_a_limit_that_the_kernel_lacks_is_not_asked_for_again(found: dict[str, int]) -> None:
+    web = slot("web", resources={"BlkioWeight": 300, "MemorySwap": 64})
+    assert said(plan(desired(web), actual(container(web, resources=found)))) == []
+
+
 def test_a_changed_restart_policy_is_put_right() -> None:
     web = slot("web", restart_policy="always")
     step = only(plan(desired(web), actual(container(web, restart_policy="no"))))

@@ -321,8 +321,14 @@ class ContainerPlanner:
         )
 
     def _drift(self, current: Container) -> dict[str, object]:
+        """A limit that is not there at all is one that this kernel lacks: to ask for it again would never end.
+
+        (`docker update` can change limits; to take one away it has a word for pids and swap only, -1.)
+        """
         wanted, found = self.slot.resources, current.resources
-        update: dict[str, object] = {key: value for key, value in wanted.items() if found.get(key, 0) != value}
+        update: dict[str, object] = {
+            key: value for key, value in wanted.items() if found.get(key, NO_LIMIT) not in (value, NO_LIMIT)
+        }
         policy = (self.slot.restart_policy, self.slot.restart_retries)
         if policy != (current.restart_policy or "no", current.restart_retries):
             update["RestartPolicy"] = {"Name": policy[0], "MaximumRetryCount": policy[1]}
@@ -402,4 +408,5 @@ class ContainerPlanner:
         )
 
 
+NO_LIMIT = -1
 STARTED = (Phase.STARTING, Phase.READY, Phase.UNHEALTHY, Phase.COMPLETED)
