@@ -5,7 +5,7 @@ touch /tmp/begun
 
 settle() {
     rm -rf /var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/* /etc/*- /root/.cache
-    find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /mnt \) -prune -o -newer /tmp/begun \
+    find / -xdev \( -path /proc -o -path /sys -o -path /dev \) -prune -o -newer /tmp/begun \
         -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     rm /tmp/begun
     touch --date="@$SOURCE_DATE_EPOCH" /tmp
