@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dom0.errors import ProjectError
@@ -172,3 +174,34 @@ def test_a_missing_image_is_refused_with_the_way_to_get_it(text: str, message: s
 def test_what_only_looks_like_a_conflict_is_accepted(text: str) -> None:
     accepted = project(text)
     assert expand(accepted, facts(accepted)).slots
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "oldest"),
+    [
+        ("healthcheck: {test: [CMD, x], start_interval: 1s}", "healthcheck.start_interval", "1.44"),
+        ("annotations: {a: b}", "annotations", "1.43"),
+        ("mac_address: '02:00:00:00:00:01'", "mac_address", "1.44"),
+        ("networks: {n: {mac_address: '02:00:00:00:00:01'}}", "networks.n.mac_address", "1.44"),
+        ("volumes: [{type: volume, target: /x, volume: {subpath: y}}]", "volumes[0].volume.subpath", "1.45"),
+        (
+            "volumes: [{type: bind, source: /a, target: /x, bind: {recursive: disabled}}]",
+            "volumes[0].bind.recursive",
+            "1.42",
+        ),
+        (
+            "volumes: [{type: bind, source: /a, target: /x, bind: {recursive: readonly}}]",
+            "volumes[0].bind.recursive",
+            "1.44",
+        ),
+    ],
+)
+def test_an_engine_that_would_drop_a_key_is_not_given_it(text: str, key: str, oldest: str) -> None:
+    asking = project(f"{{services: {{web: {{{text}}}}}, networks: {{n: {{name: n}}}}}}")
+    major, minor = oldest.split(".")
+    before = f"{major}.{int(minor) - 1}"
+    with pytest.raises(
+        ProjectError, match=rf"^services\.web\.{re.escape(key)}: needs Docker Engine .* speaks {before}$"
+    ):
+        expand(asking, facts(asking, api_version=before))
+    assert expand(asking, facts(asking, api_version=oldest)).slots

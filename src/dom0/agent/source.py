@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dom0 import __version__
 from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
@@ -104,13 +103,7 @@ async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: 
     project = await load(etc, state / "project")
     images = await _pin_images(engine, images_needed(project), say)
     info = await engine.info()
-    facts = Facts(
-        images=images,
-        base=source.base,
-        version=__version__,
-        socket_gid=await asyncio.to_thread(socket_gid),
-        api_version=info.api_version,
-    )
+    facts = Facts(images=images, base=source.base, api_version=info.api_version)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
     return Candidate(expand(project, facts), files, source.image, source.inputs)
 

@@ -11,6 +11,7 @@ from dom0.compose.model import Project
 from dom0.plan.builtins import builtin_slots, builtin_volumes
 from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout
+from dom0.plan.engine_needs import check_engine
 from dom0.plan.facts import Facts
 from dom0.plan.service_slot import service_slots
 from dom0.plan.specs import network_specs, volume_specs
@@ -19,6 +20,7 @@ from dom0.plan.specs import network_specs, volume_specs
 def expand(project: Project, facts: Facts) -> Desired:
     """Raises ProjectError for what cannot be, before anything is changed."""
     check_project(project)
+    check_engine(project, facts.api_version)
     networks, volumes = network_specs(project), volume_specs(project) + builtin_volumes(project)
     services = (slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
     slots = (*builtin_slots(project, facts), *services)

@@ -13,8 +13,6 @@ from dom0.engine.values import Image
 class Facts:
     images: Mapping[str, Image]  # by reference as written, see `images_needed`; their IDs are pinned
     base: Image | None = None  # of the machine's own containers (sshd, home), None where there are none
-    version: str = ""  # of dom0
-    socket_gid: int = 0  # group of the Engine's socket on the host
     api_version: str = ""  # negotiated with the Engine, "" if unknown
 
 

@@ -1,0 +1,47 @@
+"""Which keys need a newer Engine than the oldest one that dom0 runs on. Pure.
+
+An older Engine drops what it does not know without a word. Source: "API version history" of the Docker Engine API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dom0.compose.model import Project, Service
+from dom0.errors import ProjectError
+
+ENGINES = {"1.42": "23.0", "1.43": "24.0", "1.44": "25.0", "1.45": "26.0"}
+
+
+def check_engine(project: Project, api_version: str) -> None:
+    """Raises ProjectError; `api_version` may be "" where it is not known."""
+    for name, service in project.services.items():
+        for key, needed in _needs(service):
+            if api_version and _number(api_version) < _number(needed):
+                raise ProjectError(
+                    f"services.{name}.{key}: needs Docker Engine {ENGINES[needed]} (API {needed}), "
+                    f"this one speaks {api_version}",
+                    hint="take it out, or update the Engine",
+                )
+
+
+def _needs(service: Service) -> Iterator[tuple[str, str]]:
+    """Key and API version."""
+    if service.healthcheck and service.healthcheck.start_interval:
+        yield "healthcheck.start_interval", "1.44"
+    if service.mac_address:
+        yield "mac_address", "1.44"
+    for key, network in service.networks.items():
+        if network and network.mac_address:
+            yield f"networks.{key}.mac_address", "1.44"
+    if service.annotations:
+        yield "annotations", "1.43"
+    for number, volume in enumerate(service.volumes):
+        if volume.volume and volume.volume.subpath:
+            yield f"volumes[{number}].volume.subpath", "1.45"
+        if volume.bind and volume.bind.recursive:
+            yield f"volumes[{number}].bind.recursive", "1.44" if volume.bind.recursive != "disabled" else "1.42"
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
