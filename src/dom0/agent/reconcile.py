@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 RESYNC = 60.0  # seconds between full listings
 THOROUGH_EVERY = 10  # of which each tenth inspects every container
 RECONNECT_MOST = 5.0  # seconds between attempts to reach the Engine
+DEFAULT_NETWORK = "bridge"
 STOPS = 64  # stops under way at once
 
 
@@ -113,6 +114,7 @@ class Reconciler:
         self._looks = 0
         self._retry_in = 0.1
         self._plan_again_at = 0.0
+        self._engine_start = 0.0
         self._closing = False
 
     def adopt(self, desired: Desired, generation: int, memory: Memory) -> None:
@@ -189,9 +191,15 @@ class Reconciler:
 
     async def _catch_up(self, now: float) -> None:
         """First what happened while nobody listened: who stopped what decides how the picture is read."""
+        await self._note_engine_start()
         if self.memory.last_event:
             for event in await self._engine.past_events(since=self.memory.last_event, until=now):
                 self._take_event(event)
+
+    async def _note_engine_start(self) -> None:
+        """The Engine makes its default network anew at every start, after it has ended what a crash left running."""
+        default = [n.created for n in await self._engine.networks() if n.name == DEFAULT_NETWORK]
+        self._engine_start = max(default, default=0.0)
 
     def _note_interrupted(self) -> None:
         """What ran when we last looked and ended without an event ended with its Engine: not a finished job."""
@@ -345,6 +353,7 @@ class Reconciler:
         pause = 0.1
         while True:
             try:
+                await self._note_engine_start()
                 async for event in self._engine.events(since=self.memory.last_event or self._clock.now()):
                     pause = 0.1
                     self._take_event(event)
@@ -361,7 +370,8 @@ class Reconciler:
         self.memory = replace(self.memory, last_event=event.time)
         if not self._observer.note(event):
             return
-        if event.type == "container" and self._observer.is_ours(event.attributes):
+        by_the_engine = event.time < self._engine_start  # no person could reach it yet (seen on Docker 26.1)
+        if event.type == "container" and not by_the_engine and self._observer.is_ours(event.attributes):
             self.memory = remember(self.memory, event)
         self._wake.set()
 

@@ -89,11 +89,11 @@ def top(data: bytes, where: str) -> tuple[str, ...]:
 
 
 def networks(data: bytes, where: str) -> tuple[Network, ...]:
-    return tuple(_network(found) for found in decode(data, list[wire.Network], where))
+    return tuple(_network(found, where) for found in decode(data, list[wire.Network], where))
 
 
 def network(data: bytes, where: str) -> Network:
-    return _network(decode(data, wire.Network, where))
+    return _network(decode(data, wire.Network, where), where)
 
 
 def volumes(data: bytes, where: str) -> tuple[Volume, ...]:
@@ -289,8 +289,14 @@ def _address(ip: str) -> str:
     return "" if ip in ("0.0.0.0", "::") else ip  # noqa: S104 -- compared, not bound
 
 
-def _network(found: wire.Network) -> Network:
-    return Network(id=found.id, name=found.name, driver=found.driver, labels=found.labels or {})
+def _network(found: wire.Network, where: str) -> Network:
+    return Network(
+        id=found.id,
+        name=found.name,
+        driver=found.driver,
+        labels=found.labels or {},
+        created=_epoch(found.created, where),
+    )
 
 
 def _volume(found: wire.Volume, where: str) -> Volume:

@@ -106,6 +106,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     driver: str
     labels: dict[str, str]
+    created: float = 0.0
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):

@@ -153,6 +153,7 @@ class Network(Wire):
     id: str
     name: str
     driver: str
+    created: str = ""
     labels: dict[str, str] | None = None
 
 

@@ -106,6 +106,7 @@ class FakeDocker:
             container.by_hand = container.no_restart = container.stopping = True
             self.tell(container, "kill", signal="15")
             self._finish(container, _code_of_a_stop(container))
+        self.networks.renew_bridge()
         for container in self.containers.values():
             if container.started and container.wants_restart():
                 self._start_by_policy(container)

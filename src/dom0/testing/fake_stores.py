@@ -86,6 +86,12 @@ class Networks:
             network = Network(id=new_id(), name=name, driver=driver, labels={})
             self.all[network.id] = network
 
+    def renew_bridge(self) -> None:
+        """The Engine makes its default network anew whenever it starts, after it has ended what was left running."""
+        for network in tuple(self.all.values()):
+            if network.name == "bridge":
+                self.all[network.id] = msgspec.structs.replace(network, created=virtual_time.tick())
+
     def find(self, ref: str) -> Network:
         for network in self.all.values():
             if ref in (network.id, network.name):
