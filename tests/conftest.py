@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,12 +50,7 @@ def engine_host(session_host: hosts.Host) -> Iterator[hosts.Host]:
     """
     images = api.images(session_host.socket)
     yield session_host
-    if not session_host.engine_is_running:
-        session_host.start_engine()
-    api.clean(session_host.socket, keep=images)
-    for directory in (session_host.state, session_host.path("/run/dom0")):
-        for entry in directory.iterdir() if directory.is_dir() else ():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    session_host.clean(keep=images)
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ def images(path: Path) -> dict[str, str]:
 
 def clean(path: Path, *, keep: dict[str, str]) -> None:
     """Remove every container, network and volume; of images leave `keep` (as `images` gave it), under those names."""
-    for container in request(path, "GET", "/containers/json", query={"all": "1"}):
+    found = request(path, "GET", "/containers/json", query={"all": "1"})
+    for container in sorted(found, key=_is_no_agent):
         request(path, "DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
     request(path, "POST", "/networks/prune")
     for volume in request(path, "GET", "/volumes")["Volumes"] or []:
@@ -87,3 +88,8 @@ def clean(path: Path, *, keep: dict[str, str]) -> None:
             request(path, "POST", f"/images/{image}/tag", query={"repo": repository, "tag": tag})
     for name in images(path).keys() - keep.keys():
         request(path, "DELETE", f"/images/{name}", query={"force": "1", "noprune": "1"})
+
+
+def _is_no_agent(container: dict[str, Any]) -> bool:
+    """Agents go first: they would bring back what is removed."""
+    return container["Labels"].get("dom0.role") not in ("root", "handover")

@@ -192,6 +192,15 @@ class Host:
     def engine_is_running(self) -> bool:
         return self._engine is not None and self._engine.poll() is None
 
+    def clean(self, *, keep: dict[str, str]) -> None:
+        """Remove its containers, networks, volumes, dom0's state and all images but `keep` (from `api.images`)."""
+        if not self.engine_is_running:
+            self.start_engine()
+        api.clean(self.socket, keep=keep)
+        for directory in (self.state, self.path("/run/dom0")):
+            for entry in directory.iterdir() if directory.is_dir() else ():
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
     def stop(self) -> None:
         """End everything in the host and remove what it left on disk."""
         if self._outside is not None:
