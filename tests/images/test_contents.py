@@ -1,0 +1,107 @@
+"""Which files a directory holds, their digest, their copy."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.errors import ProjectError
+from dom0.images.contents import copy, digest, entries
+
+EPOCH = 1_000_000
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "file").write_text("one")
+    (root / "run").write_text("#!/bin/sh")
+    (root / "run").chmod(0o700)
+    (root / "link").symlink_to("sub/../sub/file")
+    return root
+
+
+def point_elsewhere(link: Path) -> None:
+    link.unlink()
+    link.symlink_to("sub/file")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "content": lambda tree: (tree / "sub" / "file").write_text("two"),
+    "name": lambda tree: (tree / "run").rename(tree / "walk"),
+    "mode": lambda tree: (tree / "run").chmod(0o755),
+    "link": lambda tree: point_elsewhere(tree / "link"),
+    "directory": lambda tree: (tree / "empty").mkdir(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_digest_changes_with(change: str, tree: Path) -> None:
+    before = digest(entries(tree))
+    CHANGES[change](tree)
+    assert digest(entries(tree)) != before
+
+
+def test_the_digest_does_not_depend_on_when_the_files_were_written(tree: Path) -> None:
+    before = digest(entries(tree))
+    os.utime(tree / "run", (1, 1))
+    assert digest(entries(tree)) == before
+
+
+def test_two_files_are_told_from_one_that_looks_like_both(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for root in (one, two):
+        root.mkdir()
+    (one / "a").write_text("x\0file 644 b\0y")
+    (two / "a").write_text("x")
+    (two / "b").write_text("y")
+    assert digest(entries(one)) != digest(entries(two))
+
+
+def test_a_copy_is_the_same_but_for_its_times(tree: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    copy(entries(tree), target, time=EPOCH)
+    assert digest(entries(target)) == digest(entries(tree))
+    assert {path.lstat().st_mtime for path in target.rglob("*")} == {EPOCH}
+
+
+def test_a_public_copy_can_be_read_by_everybody(tree: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    (tree / "sub" / "file").chmod(0o600)
+    copy(entries(tree), target, time=EPOCH, public=True)
+    modes = {entry.name: entry.mode for entry in entries(target) if entry.kind != "link"}
+    assert modes == {"run": 0o755, "sub": 0o755, "sub/file": 0o644}
+
+
+def test_a_link_is_never_followed(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tree / "out").symlink_to(tmp_path)
+    assert "out/secret" not in {entry.name for entry in entries(tree)}
+
+
+def test_a_pipe_is_refused_by_name_and_not_waited_for(tree: Path) -> None:
+    os.mkfifo(tree / "pipe")
+    with pytest.raises(ProjectError, match="pipe: is a pipe or a device"):
+        list(entries(tree))
+
+
+def test_a_socket_is_left_out_as_docker_does(tree: Path) -> None:
+    before = digest(entries(tree))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tree / "s"))
+        assert digest(entries(tree)) == before
+
+
+def test_what_is_ignored_is_not_even_entered(tree: Path) -> None:
+    os.mkfifo(tree / "sub" / "pipe")
+    assert "sub/file" not in {entry.name for entry in entries(tree, lambda name: name == "sub")}
+
+
+def test_an_exception_below_an_ignored_directory_is_found(tree: Path) -> None:
+    found = entries(tree, lambda name: name == "sub", prune=False)
+    assert {entry.name for entry in found} >= {"sub/file"}

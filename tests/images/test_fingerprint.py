@@ -1,0 +1,104 @@
+"""Whether an image is what its project would be built into now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dom0.errors import ProjectError
+from dom0.images import fingerprint
+from dom0.images.recipe import base_inputs
+from dom0.plan.labels import BUILDS, INPUTS
+
+PARENTS = {"dom0-base": "sha256:base"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "compose.yaml").write_text("services: {}")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "Dockerfile").write_text("FROM scratch")
+    (tmp_path / ".git").mkdir()
+    return tmp_path
+
+
+def image(project: Path, builds: dict[str, str] | None = None) -> dict[str, str]:
+    """The labels of an image built now."""
+    return {
+        INPUTS: fingerprint.inputs_digest(project, PARENTS, builds or {}),
+        BUILDS: msgspec.json.encode(builds or {}).decode(),
+    }
+
+
+def test_an_image_of_the_same_files_is_current(project: Path) -> None:
+    assert fingerprint.is_current(project, image(project), PARENTS)
+
+
+def test_another_file_another_image_below_or_another_dom0_is_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = image(project)
+    assert not fingerprint.is_current(project, labels, {"dom0-base": "sha256:newer"})
+    inputs = base_inputs()
+    monkeypatch.setattr(fingerprint, "base_inputs", lambda: inputs + "0")
+    assert not fingerprint.is_current(project, labels, PARENTS)
+    monkeypatch.undo()
+    (project / "new").touch()
+    assert not fingerprint.is_current(project, labels, PARENTS)
+
+
+def test_git_and_what_is_ignored_do_not_count(project: Path) -> None:
+    (project / ".dockerignore").write_text("*.log\n")
+    labels = image(project)
+    (project / ".git" / "index").touch()
+    (project / "debug.log").touch()
+    assert fingerprint.is_current(project, labels, PARENTS)
+
+
+def test_what_a_service_is_built_from_counts_even_if_the_machine_does_not_get_it(project: Path) -> None:
+    (project / ".dockerignore").write_text("web\n")
+    labels = image(project, {"box-web": "web"})
+    (project / "web" / "Dockerfile").write_text("FROM other")
+    assert not fingerprint.is_current(project, labels, PARENTS)
+
+
+def test_a_neighbour_of_the_directory_a_service_is_built_from_is_not_meant(project: Path) -> None:
+    (project / ".dockerignore").write_text("web*\n")
+    labels = image(project, {"box-web": "web"})
+    (project / "web2").mkdir()
+    assert fingerprint.is_current(project, labels, PARENTS)
+
+
+@pytest.mark.parametrize("builds", ['{"box-web": ""}', "", "[1]", "{"])
+def test_sources_elsewhere_or_unknown_are_never_current(project: Path, builds: str) -> None:
+    labels = image(project) | {BUILDS: builds}
+    assert not fingerprint.is_current(project, labels, PARENTS)
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "parents"),
+    [
+        ("FROM farm/dom0\n", ("farm/dom0",)),
+        ("FROM --platform=$P golang AS build\nfrom build as more\nFROM dom0-base\n", ("golang", "dom0-base")),
+        ("ARG BASE=x\nFROM $BASE\n", ()),
+        ("FROM scratch\n", ()),
+        ("# FROM comment\nRUN echo FROM x\nFROM dom0-base", ("dom0-base",)),
+    ],
+)
+def test_the_images_below_are_read_from_the_dockerfile(
+    project: Path, dockerfile: str, parents: tuple[str, ...]
+) -> None:
+    (project / "Dockerfile").write_text(dockerfile)
+    assert fingerprint.parents_of(project) == parents
+
+
+def test_without_a_dockerfile_it_is_dom0_base(project: Path) -> None:
+    assert fingerprint.parents_of(project) == ("dom0-base",)
+
+
+def test_an_unreadable_dockerignore_is_refused(project: Path) -> None:
+    (project / ".dockerignore").write_bytes(b"\xff\xfe")
+    with pytest.raises(ProjectError, match=r"\.dockerignore: cannot be read"):
+        fingerprint.read_ignore(project)
