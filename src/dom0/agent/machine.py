@@ -140,6 +140,7 @@ class Machine:
     async def up(self, request: UpRequest) -> AsyncGenerator[Progress]:
         """Try everything again that was stopped, parked or refused; a new generation if the project now says more."""
         async with self._exclusive():
+            self._handover_problem, self._handing_over = None, False
             with self._board.follow() as lines:
                 self._tasks.create_task(self._propose_and_tell(request))
                 async for line in lines:

@@ -21,7 +21,6 @@ from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
 from dom0.plan.facts import Facts, ImageNeed, images_needed
 
-INPUTS = "dom0.inputs"  # label of a dom0 image
 PROJECT_DIRECTORY = Path("/etc/dom0")  # in a dom0 image
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
 PULL_ATTEMPTS = 4
@@ -62,7 +61,7 @@ async def find_own(engine: Engine) -> Own:
         base = await engine.image(image.labels.get(labels.BASE) or image.id)
     except NotFound:
         base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
-    return Own(image.id, image.labels.get(INPUTS, ""), base)
+    return Own(image.id, image.labels.get(labels.INPUTS, ""), base)
 
 
 async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:
@@ -80,7 +79,9 @@ async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, im
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
         incoming = await _extract_project(engine, image_id, Path(scratch))
-        return await _resolve_in(engine, incoming, state, Own(image.id, image.labels.get(INPUTS, ""), own.base), say)
+        return await _resolve_in(
+            engine, incoming, state, Own(image.id, image.labels.get(labels.INPUTS, ""), own.base), say
+        )
 
 
 async def _extract_project(engine: Engine, image_id: str, into: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from dom0.agent.status import Progress
 from dom0.cli import options, terminal
 
 
@@ -44,12 +45,14 @@ async def _build(directory: Path, tag: str, *, no_cache: bool, pull: bool) -> No
         terminal.say(f"{tag}: {state}, {terminal.short_id(built.image.id)}, {terminal.size(built.image.size)}")
 
 
-def progress() -> Callable[[str], None]:
-    """Prints each line with the seconds since now, unless the caller wants quiet."""
+def progress(*, as_json: bool = False) -> Callable[[str], None]:
+    """Prints each line with the seconds since now, unless the caller wants quiet; or as a Progress document."""
     begun = time.monotonic()
 
     def say(line: str) -> None:
-        if not options.quiet():
+        if as_json:
+            terminal.say_json_line(Progress(text=line))
+        elif not options.quiet():
             terminal.say(f"{time.monotonic() - begun:6.1f}s  {line}")
 
     return say

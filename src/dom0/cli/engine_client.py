@@ -54,6 +54,20 @@ class InspectedImage(msgspec.Struct, rename="pascal"):
     id: str
 
 
+class ListedImage(msgspec.Struct, rename="pascal"):
+    id: str
+    repo_tags: list[str] | None = None
+    labels: dict[str, str] | None = None
+
+
+def tagged_images() -> dict[str, ListedImage]:
+    """Every image with a name, by each of its names (`redis:latest`, and `redis` for short)."""
+    listed = _get("/images/json", list[ListedImage])
+    assert listed is not None
+    names = {tag: found for found in listed for tag in found.repo_tags or ()}
+    return names | {tag.removesuffix(":latest"): found for tag, found in names.items() if tag.endswith(":latest")}
+
+
 def container(name: str) -> InspectedContainer | None:
     found = _get(f"/containers/{quote(name, safe='')}/json", InspectedContainer)
     return found if found and found.name == f"/{name}" else None  # the Engine takes the start of an ID too

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dom0.agent.status import Outcome, Progress
 from dom0.cli import options, terminal
 from dom0.cli.status import problem_lines
-from dom0.errors import Dom0Error, RolledBack
+from dom0.errors import Dom0Error, ProjectError, RolledBack
 
 
 def follow(lines: Iterator[Progress], *, as_json: bool) -> Progress:
@@ -31,6 +31,9 @@ def _line(progress: Progress) -> str:
 def _judge(progress: Progress, outcome: Outcome) -> Progress:
     if outcome in (Outcome.GOOD, Outcome.TRIAL):
         return progress
+    refusal = next((problem for problem in progress.problems if problem.code == "project-invalid"), None)
+    if refusal is not None:
+        raise ProjectError(refusal.title, hint=refusal.hint)
     problems = "\n".join(line for problem in progress.problems for line in problem_lines(problem))
     detail = f"\n{problems}" if problems else ""
     if outcome is Outcome.FAILED:

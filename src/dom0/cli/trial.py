@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import click
 
+from dom0.agent.status import Outcome
+from dom0.cli import terminal, up
+from dom0.cli.client import Agent
 from dom0.compose.durations import seconds
 
 SHORTEST, LONGEST = 5.0, 7 * 86400.0  # seconds
@@ -17,3 +23,26 @@ def read_duration(ctx: click.Context, parameter: click.Parameter, value: str) ->
     if not SHORTEST <= length <= LONGEST:
         raise click.BadParameter(f"{value} is not between 5s and a week")
     return length
+
+
+@click.command("try")
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--for", "length", required=True, metavar="TIME", callback=read_duration, help="60s, 5m, 1h30m.")
+@click.option("-t", "--tag", default=up.TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
+def command(directory: Path | None, length: float, tag: str, as_json: bool) -> None:
+    """Bring the machine to the project in DIR for a while: it goes back by itself unless `dom0 confirm` comes in time.
+
+    Going back needs nothing from you, no network and no terminal: also if dom0 or the machine restarts meanwhile.
+
+    $ dom0 try . --for 60s
+    $ dom0 confirm
+    """
+    Agent().status()  # a trial needs something to go back to
+    last = asyncio.run(up.bring_up(up.find_project(directory), tag, force=False, trial=length, as_json=as_json))
+    if as_json:
+        return
+    if last.outcome is Outcome.TRIAL:
+        terminal.say(f"generation {last.generation} goes back in {length:g}s unless you keep it: dom0 confirm")
+    else:
+        terminal.say(f"generation {last.generation} is {last.outcome}: nothing differs, so nothing is on trial")

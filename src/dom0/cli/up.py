@@ -1,0 +1,187 @@
+"""`dom0 up`: build the project and let the machine become it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dom0.agent.status import Outcome, Progress, Status
+from dom0.cli import engine_client, terminal
+from dom0.cli.build import progress
+from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.follow import follow
+from dom0.errors import NotFound, RolledBack, UsageError
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import Image
+
+TAG = "dom0:latest"
+PROJECT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile", "compose.d")
+SUCCESSION_WITHIN = 90.0  # seconds for the new root container to be in its place
+PAUSE = 0.1  # seconds between looks at it
+
+
+@click.command("up")
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("--no-build", is_flag=True, help="Take the dom0 image as it is.")
+@click.option("--force-recreate", is_flag=True, help="Make every container anew, changed or not.")
+@click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
+def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bool, as_json: bool) -> None:
+    """Build the project in DIR and bring the machine to it; a change that does not become healthy goes back by itself.
+
+    Without DIR it is the project in this directory, or else the dom0 image that is there. What runs and has not changed
+    is left alone; what a person stopped is started again.
+
+    $ dom0 up  # the project of this directory
+    $ dom0 up examples/mybox
+    $ dom0 up --no-build --tag dom0:yesterday
+    """
+    project = None if no_build else find_project(directory)
+    if project is not None and not force_recreate and (current := nothing_to_do(project, tag)):
+        _say_nothing_to_do(current, as_json=as_json)
+        return
+    last = asyncio.run(bring_up(project, tag, force=force_recreate, trial=0.0, as_json=as_json))
+    if not as_json:
+        terminal.say(f"generation {last.generation} is {last.outcome}")
+
+
+def find_project(directory: Path | None) -> Path | None:
+    """The project to build: DIR, else this directory if it is one. Raises UsageError for a DIR that is not there."""
+    if directory is not None:
+        if not directory.is_dir():
+            raise UsageError(f"{directory}: no such directory", hint=f"make a project there: dom0 init {directory}")
+        return directory.resolve()
+    here = Path.cwd()
+    return here if any((here / name).exists() for name in PROJECT_FILES) else None
+
+
+def nothing_to_do(project: Path, tag: str) -> Status | None:
+    """The status if all is as `dom0 up` would leave it: the same files, the same images, everything well."""
+    try:
+        status = Agent().status()
+    except AgentUnreachable:
+        return None
+    generation = status.generation
+    if generation is None or generation.outcome is not Outcome.GOOD or not status.converged or status.problems:
+        return None
+    images = engine_client.tagged_images()
+    image = images.get(tag)
+    if image is None or not image.id == generation.dom0_image == status.dom0_image:
+        return None
+    if any(images[s.image].id != s.image_id for s in status.services if s.image in images):
+        return None
+    from dom0.images import fingerprint
+
+    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project)}
+    return status if fingerprint.is_current(project, image.labels or {}, parents) else None
+
+
+def _id_of(images: dict[str, engine_client.ListedImage], ref: str) -> str:
+    found = images.get(ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest")
+    return found.id if found else ""
+
+
+def _say_nothing_to_do(status: Status, *, as_json: bool) -> None:
+    assert status.generation is not None
+    number = status.generation.number
+    text = f"{status.project}: nothing to do, generation {number} is {status.generation.outcome}"
+    if as_json:
+        terminal.say_json_line(Progress(text=text, outcome=status.generation.outcome, generation=number))
+    else:
+        terminal.say(text)
+
+
+async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float, as_json: bool) -> Progress:
+    """Build, let the image's project become the machine, and wait for the outcome. `trial` in seconds, 0: none.
+
+    Raises RolledBack, ProjectError, EngineError, UsageError.
+    """
+    from dom0.agent.handover import forget_failure, recover
+    from dom0.engine.docker import DockerEngine
+
+    say = progress(as_json=as_json)
+    engine = await DockerEngine.connect()
+    try:
+        await recover(engine, say)
+        image = await _image(engine, project, tag, say)
+        await forget_failure(engine)
+        if trial:
+            Agent().announce_trial(image.id, trial)
+        in_place = await _become(engine, image, say)
+        lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
+        last = follow(lines, as_json=as_json)
+        if in_place and last.outcome is Outcome.GOOD:
+            await _await_succession(engine, image)
+        return last
+    finally:
+        await engine.close()
+
+
+async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[str], None]) -> Image:
+    if project is not None:
+        from dom0.images.project import Options, build_project
+
+        return (await build_project(engine, project, say, Options(tag=tag))).image
+    try:
+        return await engine.image(tag)
+    except NotFound as error:
+        raise UsageError(
+            f"{tag}: there is no such image, and no project in this directory",
+            hint="name a project: dom0 up DIR; or make one: dom0 init DIR",
+        ) from error
+
+
+async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> bool:
+    """Let a root container of `image` run, or leave it to the running one if only the project differs (True)."""
+    from dom0.agent.contract import NAME
+    from dom0.agent.handover import hand_over, start_root
+    from dom0.plan.labels import BASE
+
+    try:
+        root = await engine.container(NAME)
+    except NotFound:
+        root = None
+    if root is None or not root.running:
+        await start_root(engine, image.id, say)
+        return False
+    if root.image_id == image.id:
+        return False
+    if root.labels.get(BASE) == image.labels.get(BASE):
+        return True
+    await hand_over(engine, image.id, say)
+    return False
+
+
+async def _await_succession(engine: Engine, image: Image) -> None:
+    """The agent lets its successor take its place once the generation is good."""
+    from dom0.agent.contract import NAME
+
+    deadline = time.monotonic() + SUCCESSION_WITHIN
+    while time.monotonic() < deadline:
+        if await _runs(engine, NAME, image.id) and _answers_as(image.id):
+            return
+        await asyncio.sleep(PAUSE)
+    hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
+    raise RolledBack(f"{NAME}: the new dom0 image did not take over", hint=hint)
+
+
+async def _runs(engine: Engine, name: str, image_id: str) -> bool:
+    try:
+        root = await engine.container(name)
+    except NotFound:
+        return False
+    return root.running and root.image_id == image_id
+
+
+def _answers_as(image_id: str) -> bool:
+    try:
+        return Agent().status().dom0_image == image_id
+    except AgentUnreachable:
+        return False
