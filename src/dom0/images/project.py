@@ -154,9 +154,14 @@ async def _without_inherited(engine: Engine, project: Project) -> Project:
     kept = {}
     for name, service in project.services.items():
         context = Path(service.build.context) if service.build else None
-        inherited = context is not None and context.is_absolute() and not context.exists()
-        if not inherited or await _image(engine, image_ref(project, name)) is None:
+        if context is None or not context.is_absolute() or context.exists():
             kept[name] = service
+        elif await _image(engine, image_ref(project, name)) is None:
+            raise ProjectError(
+                f"services.{name}.build: its context is not in the image, and there is no image "
+                f"{image_ref(project, name)}",
+                hint="say image: where the service is built, so that its name does not change with the project's",
+            )
     return msgspec.structs.replace(project, services=kept)
 
 
