@@ -47,7 +47,23 @@ CASES = {
     ),
     "a mac_address without a network": (
         "{services: {web: {network_mode: bridge, mac_address: '02:42:ac:1e:65:43'}}}",
-        "services.web.mac_address: goes with networks, not with network_mode bridge",
+        "services.web.mac_address: goes with a network of its own, not with network_mode: bridge",
+    ),
+    "ports in the network of another service": (
+        f"{{services: {{db: {{}}, web: {{network_mode: 'service:db', ports: [{PORT}]}}}}}}",
+        "services.web.ports: goes with a network of its own, not with network_mode: service:db",
+    ),
+    "links without a network": (
+        "{services: {db: {}, web: {network_mode: host, links: [db]}}}",
+        "services.web.links: goes with a network of its own, not with network_mode: host",
+    ),
+    "a name of its own with the host's": (
+        "{services: {web: {uts: host, hostname: x}}}",
+        "services.web.hostname: with uts: host it is the host's",
+    ),
+    "a network of the Engine's own": (
+        "{networks: {default: {name: bridge, external: true}}}",
+        "networks.default.name: on the Engine's own network bridge containers have no names",
     ),
     "two mac addresses for one endpoint": (
         """

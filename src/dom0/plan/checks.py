@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from dom0.compose.model import Project, Service
 from dom0.errors import ProjectError
-from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
+from dom0.plan.attachments import fixed_ports, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Role, Slot, VolumeSpec
 from dom0.plan.mounts import container_mounts, file_uses, is_bind_string
+from dom0.plan.network_checks import check_network, check_networking
 from dom0.plan.service_slot import parents
 
 ROOT_CONTAINER = "dom0"
@@ -23,13 +24,14 @@ RESERVED_LABELS = "dom0."
 def check_project(project: Project) -> None:
     for name, service in project.services.items():
         _check_labels(f"services.{name}.labels", service.labels)
-        _check_networking(project, name)
+        check_networking(project, name)
         _check_references(project, name)
         _check_replicas(name, service)
         _check_selinux(project, name)
         _check_files(project, name)
     for key, network in project.networks.items():
         _check_labels(f"networks.{key}.labels", network.labels)
+        check_network(key, network)
     for key, volume in project.volumes.items():
         _check_labels(f"volumes.{key}.labels", volume.labels)
     _check_cycles(project)
@@ -74,19 +76,6 @@ def _check_labels(where: str, labels: dict[str, str]) -> None:
                 f"{where}: {label} is reserved, labels that begin with `dom0.` say what belongs to dom0",
                 hint="give it another name",
             )
-
-
-def _check_networking(project: Project, name: str) -> None:
-    service = project.services[name]
-    where = f"services.{name}"
-    if service.network_mode and service.networks:
-        raise ProjectError(f"{where}: network_mode and networks exclude each other", hint="take one of them out")
-    if service.network_mode and service.mac_address:
-        raise ProjectError(f"{where}.mac_address: goes with networks, not with network_mode {service.network_mode}")
-    primary = next(iter(networks_by_priority(project, service)), "")
-    config = service.networks.get(primary)
-    if config and config.mac_address and service.mac_address not in ("", config.mac_address):
-        raise ProjectError(f"{where}.mac_address: differs from the one of networks.{primary}", hint="say one of them")
 
 
 def _check_references(project: Project, name: str) -> None:
