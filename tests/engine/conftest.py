@@ -18,7 +18,10 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, type[asyncio.AbstractEventLoop]]:
     """The loop decides which Engine the bench has."""
-    return _LOOPS if "bench" in getattr(item, "fixturenames", ()) else {"real": asyncio.SelectorEventLoop}
+    fixtures = getattr(item, "fixturenames", ())
+    if "bench" in fixtures:
+        return _LOOPS
+    return {"virtual": VirtualTimeLoop} if "docker" in fixtures else {"real": asyncio.SelectorEventLoop}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,7 +55,10 @@ def find(host: str | None, env: Mapping[str, str], home: Path) -> Address:
 
 
 def parse(text: str, env: Mapping[str, str], home: Path, *, where: str) -> Address:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # a bracket of an IPv6 address is missing
+        raise EngineUnreachable(f"{where}: {text!r} is no address of an Engine", hint=_FORMS) from None
     if parts.scheme == "unix":
         path = text.removeprefix("unix://")
         if not path.startswith("/") or "\0" in path:

@@ -337,6 +337,8 @@ class DockerEngine:
                 async for chunk in response.content.iter_any():
                     for line in lines.feed(chunk):
                         yield parse.pull_progress(line, where)
+                if rest := lines.rest():
+                    yield parse.pull_progress(rest, where)
         except EngineUnreachable:
             raise
         except NotFound as error:

@@ -26,12 +26,14 @@ from dom0.errors import EngineError
 
 T = TypeVar("T")
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 def decode(data: bytes, kind: type[T], where: str) -> T:
     """Read one JSON document. Raises EngineError, naming `where`."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise EngineError(f"{where}: the Engine's answer makes no sense: {error}") from error
 
 
@@ -206,7 +208,7 @@ def refusal_message(data: bytes) -> str:
     """The Engine's own words in the body of an error, on one line and without control characters."""
     try:
         message = msgspec.json.decode(data, type=wire.Refusal).message
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         message = data[:1000].decode(errors="replace")
     return printable(message.strip())
 

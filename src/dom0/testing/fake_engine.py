@@ -63,7 +63,7 @@ def _call(
     method: Callable[Concatenate[FakeEngine, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[FakeEngine, P], Coroutine[Any, Any, T]]:
     async def hooked(self: FakeEngine, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        call = Call(method.__name__, str(args[0]) if args else "")
+        call = Call(method.__name__.lstrip("_"), str(args[0]) if args else "")
         self.before(call)
         await asyncio.sleep(self.latency(call))  # others go on meanwhile, as with a real call
         self.reach()
@@ -303,11 +303,11 @@ class FakeEngine:
             self.docker.images.remove(ref, in_use=users.__contains__)
 
     async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
-        image = await self._pull(ref)
+        image = await self._pull_image(ref)
         yield PullProgress(layer=image.id[7:19], status="Pull complete")
 
     @_call
-    async def _pull(self, ref: str) -> Image:
+    async def _pull_image(self, ref: str) -> Image:
         return self.docker.images.pull(ref)
 
     # events

@@ -23,8 +23,13 @@ class Images:
         self._events = events
         self._new_id = new_id
 
+    def new(self, **fields: Any) -> Image:
+        """An image that is not loaded, for the registry."""
+        return Image(id=f"sha256:{self._new_id()}", tags=(), **fields)
+
     def add(self, *tags: str, **fields: Any) -> str:
-        image = Image(id=f"sha256:{self._new_id()}", tags=(), **fields)
+        """Load an image with the fields of values.Image; returns its ID."""
+        image = self.new(**fields)
         self.all[image.id] = image
         for tag in tags:
             self.tag(image.id, tag)
