@@ -4,7 +4,8 @@
 PROJECT ?= examples/mybox
 DOM0 := .venv/bin/dom0
 STEP := @scripts/step
-export DOCKER_HOST := unix:///var/run/docker.sock # the machine is this one, whatever the client is set to
+# The machine is this one, whatever the docker client is set to.
+export DOCKER_HOST := unix:///var/run/docker.sock
 
 .PHONY: help up down clean test lint bench setup dev
 .NOTPARALLEL:
