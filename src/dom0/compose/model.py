@@ -11,6 +11,7 @@ Source: compose-go 2.4.8 `types/types.go`, which is what Debian's Compose 2.26.1
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -416,9 +417,9 @@ def canonical(value: Any) -> bytes:
 def _without_defaults(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return {
-            field.encode_name: _without_defaults(item)
-            for field in msgspec.structs.fields(value)
-            if (item := getattr(value, field.name)) != _default(field)
+            key: _without_defaults(item)
+            for name, key, default in _fields(type(value))
+            if (item := getattr(value, name)) != default
         }
     if isinstance(value, dict):
         return {key: _without_defaults(item) for key, item in value.items()}
@@ -427,5 +428,10 @@ def _without_defaults(value: Any) -> Any:
     return value
 
 
-def _default(field: msgspec.structs.FieldInfo) -> Any:
-    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """Name, key in JSON and default of each field. (msgspec evaluates every annotation anew for each call.)"""
+    return tuple(
+        (f.name, f.encode_name, f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory())
+        for f in msgspec.structs.fields(kind)
+    )
