@@ -488,6 +488,8 @@ class Machine:
 
 
 def _says_the_same(candidate: Candidate, current: Generation) -> bool:
-    """By their canonical JSON: one was read from a file, the other was just made."""
+    """Compared by their canonical JSON: one was read from a file, the other was just made."""
+    if candidate.dom0_image != current.dom0_image or current.outcome is Outcome.FAILED:
+        return False
     asked, found = (msgspec.json.encode(d, order="sorted") for d in (candidate.desired, current.desired))
-    return asked == found and current.outcome is not Outcome.FAILED
+    return asked == found
