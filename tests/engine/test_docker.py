@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +177,35 @@ async def test_an_engine_behind_tcp_is_asked_in_plain_text(impostor: Impostor) -
         engine = await DockerEngine.connect(f"tcp://{host}:{port}")
         await engine.ping()
         await engine.close()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """One self-signed certificate in all three roles."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run([*argv, *files, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    shutil.copy(tmp_path / "cert.pem", tmp_path / "ca.pem")
+    return tmp_path
+
+
+async def test_an_engine_behind_tls_is_verified_and_shown_our_certificate(
+    impostor: Impostor, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.pem"))
+    context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+    async with await asyncio.start_server(impostor.serve, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        engine = await DockerEngine.connect(f"tcp://127.0.0.1:{port}")
+        await engine.ping()
+        await engine.close()
+        with pytest.raises(EngineUnreachable, match=r"no trusted connection .*certificate"):
+            await DockerEngine.connect(f"tcp://localhost:{port}")  # not what the certificate is for
 
 
 async def test_an_engine_that_hangs_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,13 @@ class Transport:
                 f"{where}: the Docker Engine did not answer within {patience or _CONNECT:g} s",
                 hint="is it overloaded or hanging? See its log: journalctl -u docker",
             ) from error
+        except aiohttp.ClientSSLError as error:
+            why = parse.printable(str(error.__cause__ or error))
+            raise EngineUnreachable(
+                f"{where}: no trusted connection to {self.address.text}: {why}",
+                hint="DOCKER_CERT_PATH must hold the Engine's ca.pem, and a cert.pem and key.pem that it trusts",
+                transient=False,
+            ) from error
         except aiohttp.ClientConnectorError as error:
             raise _unreachable(self.address, error.os_error, where) from error
         except aiohttp.ClientResponseError as error:
