@@ -42,12 +42,14 @@ class Rig:
         self.image = OLD
         self.project = desired(slot("web"))
         self.refusal: Dom0Error | None = None
+        self.pause = 0.0  # seconds that it takes to read the project
         self.handed_over: list[str] = []
         self.machine: Machine
         (path / "files").mkdir()
         (path / "files" / "web.conf").write_text("one")
 
     async def resolve(self, image: str, _say: Callable[[str], None]) -> Candidate:
+        await asyncio.sleep(self.pause)
         if self.refusal is not None:
             raise self.refusal
         return Candidate(self.project, self.path / "files", image or self.image)
@@ -311,6 +313,16 @@ async def test_good_generations_protect_their_images(rig: Rig) -> None:
     async with rig.running():
         await rig.outcome(Outcome.GOOD, 1)
         await rig.box.until(lambda: any("dom0-kept:" in tag for tag in rig.box.docker.images.all[OLD].tags))
+
+
+async def test_an_image_that_has_just_taken_over_does_not_hand_back_to_the_one_before(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    rig.image, rig.pause = NEW, 60.0  # the generation before is well long before the new project is read
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 2)
+        assert machine.history()[0].dom0_image == NEW
+    assert rig.handed_over == []
 
 
 async def test_a_project_on_the_same_base_is_taken_over_and_its_image_afterwards(rig: Rig) -> None:

@@ -344,6 +344,8 @@ class Machine:
             return False
         if self._handover_problem is not None:
             return False  # it has been tried, and undone
+        if self._proposing.locked() or self._own_problem is not None:
+            return False  # our own image is about to bring the next one, or was refused and says why
         return generation.dom0_image not in ("", self._own.image)
 
     def _judge(self, plan: Plan, now: float) -> float:
