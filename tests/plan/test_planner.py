@@ -100,7 +100,7 @@ def test_a_changed_network_is_replaced_and_its_containers_are_connected_again() 
         (Condition.COMPLETED, {"state": State.EXITED, "exit_code": 1}, False),
     ],
 )
-def test_a_first_start_waits_for_its_condition(condition: Condition, db: dict[str, object], starts: bool) -> None:
+def test_a_first_start_waits_for_its_condition(condition: Condition, db: dict[str, Any], starts: bool) -> None:
     data = slot("db", health=HEALTH if condition is Condition.HEALTHY else None)
     web = slot("web", depends_on=(Dependency(service="db", condition=condition),))
     made = plan(desired(web, data), actual(container(web, state=State.CREATED), container(data, **db)))
