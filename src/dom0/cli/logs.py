@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dom0.engine.values import ContainerSummary
 
 LONGEST_LINE = 1 << 20  # bytes; longer ones are shown in parts
+START_MARGIN = 10.0  # seconds
 _COLOURS = cycle(("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green"))
 
 
@@ -62,10 +64,11 @@ async def _show(services: Sequence[str], printer: Printer, *, follow: bool, tail
 
     engine = await DockerEngine.connect()
     try:
+        before = time.time()
         containers = await find_containers(engine, services)
         printer.measure(containers)
         if follow:
-            await _follow(engine, containers, services, printer, tail)
+            await _follow(engine, Listed(containers, before, time.time()), services, printer, tail)
         else:
             await _merge(engine, containers, printer, tail)
     finally:
@@ -74,8 +77,17 @@ async def _show(services: Sequence[str], printer: Printer, *, follow: bool, tail
 
 @dataclass(frozen=True, slots=True, order=True)
 class Line:
-    time: bytes  # RFC 3339 with nanoseconds, as the Engine writes it: sorts as text
+    moment: bytes  # RFC 3339 with nanoseconds, as the Engine writes it: sorts as text
     text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Containers, and the times between which they were listed."""
+
+    containers: Sequence[ContainerSummary]
+    before: float
+    after: float
 
 
 class Printer:
@@ -91,9 +103,9 @@ class Printer:
         self._width = max((len(_title(container)) for container in containers), default=0)
 
     def print(self, container: ContainerSummary, line: Line) -> None:
-        time = line.time + b" " if self._timestamps else b""
+        moment = line.moment + b" " if self._timestamps else b""
         click.echo(self._head(container), nl=False)
-        click.echo(time + line.text)  # as the program wrote it, colours too: docker does the same
+        click.echo(moment + line.text)  # as the program wrote it, colours too: docker does the same
 
     def flush(self) -> None:
         sys.stdout.flush()
@@ -127,24 +139,21 @@ async def _merge(
 
 
 async def _follow(
-    engine: DockerEngine,
-    containers: Sequence[ContainerSummary],
-    services: Sequence[str],
-    printer: Printer,
-    tail: int | None,
+    engine: DockerEngine, listed: Listed, services: Sequence[str], printer: Printer, tail: int | None
 ) -> None:
     """Print what comes until interrupted. A container that starts, again or anew, is followed from its start on."""
     async with asyncio.TaskGroup() as tasks:
         running = {
-            container.id: tasks.create_task(_print_all(engine, container, printer, None, tail=tail))
-            for container in containers
+            container.id: tasks.create_task(_print_all(engine, container, printer, tail=tail))
+            for container in listed.containers
         }
         wanted = {"type": ["container"], "event": ["start"], "label": [labels.PROJECT]}
-        async for event in engine.events(filters=wanted):
+        async for event in engine.events(since=listed.before, filters=wanted):
+            if event.id in running and event.time < listed.after:
+                continue  # it was listed when it had started
             for container in await find_containers(engine, services, missing_is_error=False):
                 if container.id == event.id:
-                    before = running.get(event.id)
-                    task = _print_all(engine, container, printer, before, since=event.time)
+                    task = _print_again(engine, container, printer, running.get(event.id), event.time)
                     running[event.id] = tasks.create_task(task)
 
 
@@ -152,19 +161,34 @@ async def _print_all(
     engine: DockerEngine,
     container: ContainerSummary,
     printer: Printer,
-    before: asyncio.Task[None] | None,
     *,
     tail: int | None = None,
     since: float = 0.0,
-) -> None:
-    if before is not None:
-        await before
+    after: bytes = b"",
+) -> bytes:
+    """Print the lines later than `after` until the container ends; returns the time of the last one."""
     try:
         async for line in _lines(engine, container, tail=tail, since=since, follow=True):
-            printer.print(container, line)
-            printer.flush()
+            if line.moment > after:
+                printer.print(container, line)
+                printer.flush()
+                after = line.moment
     except NotFound:
-        return  # it was removed meanwhile
+        pass  # it was removed meanwhile
+    return after
+
+
+async def _print_again(
+    engine: DockerEngine,
+    container: ContainerSummary,
+    printer: Printer,
+    earlier: asyncio.Task[bytes] | None,
+    started: float,
+) -> bytes:
+    """Its first lines may be a little older than the event that told of its start."""
+    if earlier is None:
+        return await _print_all(engine, container, printer)
+    return await _print_all(engine, container, printer, since=started - START_MARGIN, after=await earlier)
 
 
 async def _lines(
@@ -188,5 +212,5 @@ async def _lines(
 
 
 def _parse(line: bytes) -> Line:
-    time, _, text = line.partition(b" ")
-    return Line(time, text)
+    moment, _, text = line.partition(b" ")
+    return Line(moment, text)

@@ -1,0 +1,52 @@
+"""New projects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.cli.init import examples_directory, project_name
+from dom0.compose.load import load
+from dom0.errors import UsageError
+from dom0.run import Output
+
+RunCommand = Callable[..., Output]
+
+
+def test_init_makes_a_project_named_like_its_directory(dom0: RunCommand, tmp_path: Path) -> None:
+    assert dom0("init", "My Box").code == 0
+    assert "\nname: mybox #" in (tmp_path / "work" / "My Box" / "compose.yaml").read_text()
+
+
+def test_init_without_a_directory_uses_this_one(dom0: RunCommand, tmp_path: Path) -> None:
+    assert dom0("init").stdout.endswith("next: dom0 up\n")
+    assert (tmp_path / "work" / "compose.yaml").is_file()
+
+
+def test_a_directory_with_anything_in_it_is_refused(dom0: RunCommand, tmp_path: Path) -> None:
+    (tmp_path / "work" / ".hidden").touch()
+    refused = dom0("init")
+    assert (refused.code, "is not empty" in refused.stderr) == (3, True)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [".hidden"]
+
+
+def test_an_unknown_example_is_refused_and_the_known_ones_named(dom0: RunCommand, tmp_path: Path) -> None:
+    refused = dom0("init", "--example", "nope", "box")
+    assert refused.code == 2
+    assert "hello, mybox" in refused.stderr
+    assert not (tmp_path / "work" / "box").exists()
+
+
+@pytest.mark.parametrize("name", ["", "---", "日本"])
+def test_a_directory_of_which_no_project_name_can_be_made_is_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        project_name(name)
+
+
+@pytest.mark.parametrize("example", [path.name for path in examples_directory().iterdir()])
+async def test_every_example_is_a_project_that_loads_without_a_warning(example: str, tmp_path: Path) -> None:
+    project = await load(examples_directory() / example, tmp_path)
+    assert project.name == example
+    assert project.warnings == ()

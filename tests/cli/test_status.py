@@ -1,0 +1,115 @@
+"""Commands that ask the running dom0, and what they make of its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from dom0.agent.status import GenerationInfo, Outcome, Phase, Progress, Status
+from dom0.run import Output
+from dom0.testing.fake_agent import FakeAgent, Lines, make_service, make_status
+
+RunCommand = Callable[..., Output]
+
+
+def test_status_shows_services_and_problems_with_what_to_do(agent: FakeAgent, dom0: RunCommand) -> None:
+    shown = dom0("status")
+    assert shown.code == 0
+    assert shown.stdout.splitlines() == [
+        "box: as desired; generation 3 (good), dom0 up, 3m ago",
+        "SERVICE  CONTAINER    PHASE   FOR  IMAGE      REASON",
+        "redis    box-redis-1  ready   3m   box-redis",
+        "web      box-web-1    parked       box-web    ended with 1 five times",
+        "",
+        "Problems:",
+        "  error web: ends again and again  [crash-loop]",
+        "      dom0 logs web",
+    ]
+
+
+def test_status_as_json_is_the_agents_document(agent: FakeAgent, dom0: RunCommand) -> None:
+    assert msgspec.json.decode(dom0("status", "--json").stdout, type=Status) == make_status()
+
+
+def test_watch_as_json_prints_one_document_a_line(agent: FakeAgent, dom0: RunCommand) -> None:
+    later = make_status(converged=False, steps=("start box-web-1",))
+    agent.answers["GET /v1/watch"] = Lines([make_status(), later])
+    lines = dom0("status", "--watch", "--json").stdout.splitlines()
+    assert [json.loads(line)["converged"] for line in lines] == [True, False]
+
+
+def test_control_characters_from_the_machine_are_escaped(agent: FakeAgent, dom0: RunCommand) -> None:
+    hostile = make_service("\x1b]0;owned\x07", Phase.FAILED, reason="a\r\nb\u202e")
+    agent.answers["GET /v1/status"] = make_status(project="\x1b[2J", services=(hostile,), problems=())
+    shown = dom0("status").stdout
+    assert not any(char in shown for char in "\x1b\x07\r\u202e")
+    assert r"\x1b]0;owned\x07" in shown
+
+
+def test_an_answer_of_another_version_is_refused_with_a_hint(agent: FakeAgent, dom0: RunCommand) -> None:
+    agent.answers["GET /v1/status"] = b'{"project": 7}'
+    refused = dom0("status")
+    assert refused.code == 1
+    assert "is not understood" in refused.stderr
+    assert "dom0 up" in refused.stderr
+
+
+def test_a_field_that_a_newer_agent_adds_is_no_error(agent: FakeAgent, dom0: RunCommand) -> None:
+    document = msgspec.to_builtins(make_status()) | {"moon": "full"}
+    agent.answers["GET /v1/status"] = json.dumps(document).encode()
+    assert dom0("status").code == 0
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 2), (409, 6), (500, 1)])
+def test_a_refusal_of_the_agent_keeps_its_words_and_gets_its_exit_code(
+    agent: FakeAgent, dom0: RunCommand, status: int, code: int
+) -> None:
+    agent.refusals["POST /v1/rollback"] = (status, {"message": "rollback: no", "hint": "try this"})
+    refused = dom0("rollback", "2")
+    assert (refused.code, refused.stderr) == (code, "dom0: rollback: no\n      try this\n")
+
+
+def test_rollback_sends_the_generation_and_shows_progress(agent: FakeAgent, dom0: RunCommand) -> None:
+    lines = Lines([Progress(text="start box-web-1", service="web"), Progress(outcome=Outcome.GOOD, generation=2)])
+    agent.answers["POST /v1/rollback"] = lines
+    shown = dom0("rollback", "2")
+    assert shown.code == 0
+    assert "web: start box-web-1\n" in shown.stdout
+    assert shown.stdout.endswith("generation 2 is good\n")
+    assert agent.asked == [("POST /v1/rollback", b'{"generation":2}')]
+
+
+def test_a_generation_that_fails_ends_with_5_and_its_problems(agent: FakeAgent, dom0: RunCommand) -> None:
+    failed = Progress(outcome=Outcome.FAILED, generation=4, problems=make_status().problems)
+    agent.answers["POST /v1/rollback"] = Lines([failed])
+    refused = dom0("rollback")
+    assert refused.code == 5
+    assert "generation 4: did not become healthy" in refused.stderr
+    assert "web: ends again and again" in refused.stderr
+
+
+def test_a_stream_that_ends_without_an_outcome_is_an_error(agent: FakeAgent, dom0: RunCommand) -> None:
+    agent.answers["POST /v1/rollback"] = Lines([Progress(text="start box-web-1")])
+    refused = dom0("rollback")
+    assert refused.code == 1
+    assert "ended before the generation had an outcome" in refused.stderr
+
+
+def test_history_marks_the_current_generation(agent: FakeAgent, dom0: RunCommand) -> None:
+    info = GenerationInfo(number=2, created=0.0, cause="dom0 up", dom0_image="sha256:" + "a" * 64, outcome=Outcome.GOOD)
+    agent.answers["GET /v1/history"] = [msgspec.structs.replace(info, number=3, current=True), info]
+    rows = dom0("history").stdout.splitlines()
+    assert [row.split()[:2] for row in rows[1:]] == [["*", "3"], ["2", "1970-01-01"]]
+
+
+def test_confirm_shows_what_is_kept(agent: FakeAgent, dom0: RunCommand) -> None:
+    agent.answers["POST /v1/confirm"] = make_status()
+    assert dom0("confirm").stdout == "box: as desired; generation 3 (good), dom0 up, 3m ago\n"
+
+
+def test_version_tells_of_the_command_and_of_the_agent(agent: FakeAgent, dom0: RunCommand) -> None:
+    assert json.loads(dom0("version", "--json").stdout)["agent"] == "0.1.0"
+    assert "does not run" in dom0("version", env={"DOM0_RUN": "/nonexistent"}).stdout
