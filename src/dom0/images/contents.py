@@ -93,7 +93,7 @@ def _target(link: Entry) -> str:
 
 
 def copy(found: Iterable[Entry], into: Path, *, time: int, public: bool = False) -> None:
-    """Copy to the same names below `into`, all with modification time `time` (seconds since the epoch).
+    """Copy to the same names below `into`, all with modification time `time` (see `stamp`).
 
     `public` gives everybody the right to read, as installed programs have it, whatever the caller's umask was.
     """
@@ -111,11 +111,23 @@ def copy(found: Iterable[Entry], into: Path, *, time: int, public: bool = False)
             os.utime(target, (time, time), follow_symlinks=False)
         else:
             _copy_file(entry.path, target)
+            stamp(target, time)
             target.chmod(mode)
-            os.utime(target, (time, time))
     for target, mode in reversed(directories):
         target.chmod(mode)
         os.utime(target, (time, time))
+
+
+def stamp(file: Path, time: int) -> None:
+    """Give a file the modification time `time`, in seconds since the epoch, and nanoseconds that its content makes.
+
+    Docker keeps what it was sent, and takes a file of the same name, size and time for the same (fsutil's sameFile),
+    even from another directory: with equal times an edit that keeps the size would not reach the image.
+    """
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").digest()
+    at = time * 10**9 + int.from_bytes(digest[:8], "big") % 10**9
+    os.utime(file, ns=(at, at))
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -110,7 +110,7 @@ def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     path.chmod(0o644)
-    os.utime(path, (EPOCH, EPOCH))
+    contents.stamp(path, EPOCH)
 
 
 async def _build_own(engine: Engine, directory: Path, base: Image, say: Say, options: Options) -> str:
