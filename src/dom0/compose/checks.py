@@ -222,7 +222,7 @@ def _ports_taken(name: str, service: Service, taken: dict[tuple[str, str, str], 
     if service.network_mode or not service.replicas:
         return
     for number, port in enumerate(service.ports):
-        if port.published in ("", "0") or "-" in port.published:
+        if not port.published.isdigit() or port.published == "0":  # a range, or the Engine's choice
             continue
         path = ("services", name, "ports", str(number))
         key = (port.host_ip, port.published, port.protocol)

@@ -15,6 +15,7 @@ from dom0.compose.references import services
 from dom0.compose.support import known_keys
 
 _NAMED = ("services", "networks", "volumes", "configs", "secrets")
+_INDEX = re.compile(r"\.\[([0-9]+)\]")
 _SPACE = re.compile(r"\s*\n\s*")
 _NOISE = re.compile(r": invalid compose project$|^validating [^\n:]*: |^decoding failed due to [^\n]*\n+")
 _UNKNOWN = re.compile(r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$", re.DOTALL)
@@ -23,7 +24,8 @@ _CYCLE = re.compile(r"dependency cycle detected: (?P<names>.+)$", re.DOTALL)
 _AT_KEY = re.compile(
     r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$", re.DOTALL
 )
-_DECODING = r"error decoding '(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?': "
+_WHERE = r"'(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?'"
+_DECODING = rf"error decoding {_WHERE}: "
 
 # pattern, path (or @file), what is wrong, what to do; {…} are the pattern's groups
 _Row = tuple[re.Pattern[str], Path, str, str]
@@ -64,6 +66,19 @@ _ROWS = (
     ),
     _row(rf"{_DECODING}invalid size: (?P<text>.+)", "{top} {name} {key}", "{text} is no size", "such as 512m or 2g"),
     _row(
+        rf"(cannot parse )?{_WHERE} expected type .*value: '(?P<text>.*)'",
+        "{top} {name} {key}",
+        "{text!r} is no value for this key",
+    ),
+    _row(rf"cannot parse {_WHERE}, (?P<what>.+)", "{top} {name} {key}", "{what}"),
+    _row(r"service (volume|ports) (?P<path>\S+) (?P<what>.+)", "{path}", "{what}"),
+    _row(
+        r"panic: (?P<what>[^\n]*).*",
+        "",
+        "Docker Compose crashes on this project: {what}",
+        "some key has another shape than it may have",
+    ),
+    _row(
         rf"{_DECODING}(?P<what>.+)",
         "{top} {name} {key}",
         "{what}",
@@ -79,7 +94,7 @@ _ROWS = (
         "{path}",
         "{text!r} is no value for this key",
     ),
-    _row(r"error while interpolating (?P<path>\S+): (?P<what>.+)", "{path}", "{what}"),
+    _row(r"error while interpolating (?P<path>\S+): (failed to cast [^:]*: )?(?P<what>.+)", "{path}", "{what}"),
     _row(
         r"invalid interpolation format for (?P<path>\S+?)\.\n.*\n(?P<text>.*)",
         "{path}",
@@ -137,7 +152,7 @@ _ROWS = (
 
 def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
     """`words` is what Compose printed, its paths already those of the project; `documents` are the files' contents."""
-    text = words.strip()
+    text = _INDEX.sub(r".\1", words.strip())
     while (shorter := _NOISE.sub("", text)) != text:
         text = shorter
     special: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Refusal]], ...] = (

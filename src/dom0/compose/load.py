@@ -184,10 +184,10 @@ def _warnings(data: dict[str, Any], said: Sequence[str], files: ProjectFiles, vi
 
 
 async def _at_once(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Both results; the first error ends the other one and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            one, two = tasks.create_task(first), tasks.create_task(second)
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
-    return one.result(), two.result()
+    """Both results, or the first error. Neither cuts the other off: both work in a directory that is removed after."""
+    one, two = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(two, BaseException):
+        raise two
+    return one, two
