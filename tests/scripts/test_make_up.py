@@ -1,0 +1,104 @@
+"""From an empty checkout to a running machine with one command, on a Debian that has git, make and Python only.
+
+The fresh machine is a privileged container: Debian's smallest file system, no service manager, no Docker. What it can
+reach of package registries is what this machine reaches, by this machine's settings.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.images import recipe
+from dom0.run import Output
+from dom0.testing import chain
+from dom0.testing.hosts import Host
+
+CHECKOUT = Path(__file__).parents[2]
+NAME = "fresh"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+SETTINGS = ("pip_", "http_proxy", "https_proxy", "no_proxy")  # beginnings of names, in any case
+DOCKERFILE = f"""\
+FROM {recipe.ROOTFS}
+RUN apt-get update && apt-get install --yes --no-install-recommends git make python3 ca-certificates
+"""
+
+
+class FreshMachine:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def run(self, *argv: str, check: bool = True) -> Output:
+        exec_ = ("docker", "exec", "--workdir", "/root/dom0", NAME)
+        return self._host.run([*exec_, *argv], check=check, timeout=900)
+
+    def containers(self) -> set[str]:
+        return set(self.run("docker", "ps", "--format", "{{.Names}}").stdout.split())
+
+
+@pytest.fixture
+def machine(chain_images: None, fresh_host: Callable[..., Host]) -> FreshMachine:
+    host = fresh_host(outside=True)
+    chain.provide(host)
+    host.run(["docker", "build", "--tag", NAME, "-"], stdin=DOCKERFILE.encode(), timeout=300)
+    options = ["--env", f"PIP_CERT={CERTIFICATES}", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+    for name, value in os.environ.items():
+        if name.lower().startswith(SETTINGS):
+            options += ["--env", f"{name}={value}"]
+    host.docker(
+        *("run", "--detach", "--init", "--privileged", "--name", NAME, "--hostname", NAME),
+        *("--volume", "/var/lib/docker", *options, NAME, "sleep", "infinity"),
+    )
+    host.run(["docker", "cp", "-", f"{NAME}:/root"], stdin=checkout(), timeout=120)
+    return FreshMachine(host)
+
+
+def checkout() -> bytes:
+    """A tar of the sources as they are, committed or not, below dom0/."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT, check=True, capture_output=True,
+    )  # fmt: skip
+    names = [name for name in listed.stdout.split(b"\0") if name and (CHECKOUT / os.fsdecode(name)).exists()]
+    packed = subprocess.run(
+        ["tar", "--create", "--null", "--files-from=-", "--transform=s,^,dom0/,", "--owner=0", "--group=0"],
+        cwd=CHECKOUT, check=True, capture_output=True, input=b"\0".join(names),
+    )  # fmt: skip
+    return packed.stdout
+
+
+@pytest.mark.timeout(1500)
+def test_make_up_brings_up_the_example_then_changes_nothing_and_make_down_keeps_the_volumes(
+    machine: FreshMachine,
+) -> None:
+    first = machine.run("make", "up").stdout
+    for step in ("Debian packages", "virtual environment", "Docker Engine", "dom0 up examples/mybox"):
+        assert f" ok {step} (" in first
+    assert "dom0 status" in first
+    running = machine.containers()
+    assert "dom0" in running
+    assert len(running) > 1
+
+    ids = machine.run("docker", "ps", "--all", "--quiet", "--no-trunc").stdout
+    second = machine.run("make", "up").stdout
+    assert "Debian packages" in second
+    assert ": all there" in second
+    assert ": unchanged" in second
+    assert machine.run("docker", "ps", "--all", "--quiet", "--no-trunc").stdout == ids
+
+    volumes = machine.run("docker", "volume", "ls", "--quiet").stdout
+    assert volumes
+    machine.run("make", "down")
+    assert machine.containers() == set()
+    assert machine.run("docker", "volume", "ls", "--quiet").stdout == volumes
+    assert machine.run("make", "down").code == 0
+
+    asked = machine.run("make", "clean", check=False)
+    assert asked.code != 0
+    for volume in volumes.split():
+        assert volume in asked.stdout
+    assert "nothing was deleted" in asked.stdout
