@@ -23,7 +23,7 @@ def body(host: dict[str, Any], *, all_endpoints: bool = True, **step: Any) -> di
         attachments=(Attachment(network="one", endpoint={"Aliases": ["x"]}), Attachment(network="two", endpoint={})),
     )
     made = CreateContainer(lock="", reason="", slot=slot, name=slot.name, **step)
-    return dict(create_body(made, generation=7, all_endpoints=all_endpoints))
+    return dict(create_body(made, made.slot.image_id, generation=7, all_endpoints=all_endpoints))
 
 
 def test_references_to_services_become_their_containers() -> None:

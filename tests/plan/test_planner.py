@@ -371,7 +371,7 @@ def test_a_changed_limit_is_put_right() -> None:
     web = slot("web", resources={"Memory": 64})
     drifted = container(web, resources={"Memory": 128})
     step = only(plan(desired(web), actual(drifted)))
-    assert (say_step(step), step.update) == ("update box-web-1", {"Memory": 64})  # type: ignore[union-attr]
+    assert (say_step(step), step.update) == ("update box-web-1", {"Memory": 64, "MemorySwap": 128})  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("found", [{}, {"MemorySwap": -1}])

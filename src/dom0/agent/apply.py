@@ -14,7 +14,7 @@ from typing import Any, assert_never
 
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Body
-from dom0.errors import Conflict, NotFound
+from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
 from dom0.plan.desired import InjectedFile, NetworkSpec, Slot
 from dom0.plan.steps import (
@@ -97,9 +97,18 @@ class Applier:
         return frozenset(step.attached) | await self._create_network(step.spec)
 
     async def _create_container(self, step: CreateContainer) -> frozenset[str]:
-        body = create_body(step, generation=self._generation, all_endpoints=self._all_endpoints)
+        image = await self._image_reference(step.slot)
+        body = create_body(step, image, generation=self._generation, all_endpoints=self._all_endpoints)
         container_id = await self._engine.create_container(step.name, body, platform=step.slot.platform)
         return frozenset({container_id})
+
+    async def _image_reference(self, slot: Slot) -> str:
+        """The name as written while it still means the pinned image, so that `docker ps` shows it; else the ID."""
+        try:
+            named = await self._engine.image(slot.image)
+        except EngineError:
+            return slot.image_id
+        return slot.image if named.id == slot.image_id else slot.image_id
 
     async def _start(self, slot: Slot, container_id: str) -> frozenset[str]:
         for file in slot.files:
@@ -114,8 +123,8 @@ class Applier:
         await self._engine.connect_network(step.attachment.network, step.container_id, step.attachment.endpoint)
 
 
-def create_body(step: CreateContainer, *, generation: int, all_endpoints: bool) -> Body:
-    """The create call's body: the slot's, with networks, inherited volumes and the IDs of its parents put in."""
+def create_body(step: CreateContainer, image: str, *, generation: int, all_endpoints: bool) -> Body:
+    """The create call's body: the slot's, with image, networks, inherited volumes and the IDs of its parents put in."""
     slot = step.slot
     host = _with_parents(dict(slot.create.get("HostConfig") or {}), step.parents)
     if step.inherit:
@@ -127,7 +136,7 @@ def create_body(step: CreateContainer, *, generation: int, all_endpoints: bool) 
     endpoints = {attachment.network: attachment.endpoint for attachment in attachments}
     return {
         **slot.create,
-        "Image": slot.image_id,
+        "Image": image,
         "Labels": written,
         "HostConfig": host,
         "NetworkingConfig": {"EndpointsConfig": endpoints},

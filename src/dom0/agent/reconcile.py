@@ -10,6 +10,7 @@ people's processes and is not. Nothing is remembered about what a step was part 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -354,9 +355,11 @@ class Reconciler:
         while True:
             try:
                 await self._note_engine_start()
-                async for event in self._engine.events(since=self.memory.last_event or self._clock.now()):
-                    pause = 0.1
-                    self._take_event(event)
+                since = self.memory.last_event or self._clock.now()
+                async with contextlib.aclosing(self._engine.events(since=since)) as events:
+                    async for event in events:
+                        pause = 0.1
+                        self._take_event(event)
             except EngineError as error:
                 log.debug("events: %s", error.message)
             self._look_needed = True

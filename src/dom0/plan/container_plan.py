@@ -329,6 +329,9 @@ class ContainerPlanner:
         update: dict[str, object] = {
             key: value for key, value in wanted.items() if found.get(key, NO_LIMIT) not in (value, NO_LIMIT)
         }
+        if {"Memory", "MemorySwap"} & update.keys():  # the Engine compares each with the other one's old value
+            memory = wanted.get("Memory", 0)
+            update |= {"Memory": memory, "MemorySwap": wanted.get("MemorySwap", 2 * memory)}
         policy = (self.slot.restart_policy, self.slot.restart_retries)
         if policy != (current.restart_policy or "no", current.restart_retries):
             update["RestartPolicy"] = {"Name": policy[0], "MaximumRetryCount": policy[1]}
