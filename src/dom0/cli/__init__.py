@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
 }
 HIDDEN = {"agent": "dom0.cli.agent", "handover": "dom0.cli.handover"}
+COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN
 
 
@@ -84,7 +85,7 @@ class Commands(click.Group):
     def _short_help(self, ctx: click.Context, name: str) -> str:
         command = self.get_command(ctx, name)
         assert command is not None, name
-        return command.get_short_help_str(limit=80)
+        return command.get_short_help_str(limit=200)
 
 
 def _did_you_mean(name: str) -> str:
@@ -120,17 +121,19 @@ def main() -> NoReturn:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on standard error."""
     try:
-        result: Any = cli.main(list(argv), prog_name="dom0", standalone_mode=False)
+        code = _invoke(list(argv))
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except Dom0Error as error:
         return _refuse(error)
     except click.ClickException as error:
         return _refuse(_of_click(error))
-    except (click.Abort, KeyboardInterrupt):
-        terminal.say_to_stderr("")
+    except (click.Abort, KeyboardInterrupt, EOFError):
+        terminal.say_to_stderr("")  # ends the line of the terminal's ^C
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads; the flush at exit stays quiet
+    except BrokenPipeError:  # nobody reads any more; the flush at exit stays quiet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         return _refuse(_of_system(error))
@@ -139,6 +142,17 @@ def run(argv: Sequence[str]) -> int:
         if errors is None:
             raise
         return _refuse(_first(errors))
+    return code
+
+
+def _invoke(argv: list[str]) -> int:
+    """As click's own main, without its ways to end."""
+    if instruction := os.environ.get(COMPLETION):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "dom0", COMPLETION, instruction)
+    with cli.make_context("dom0", argv) as ctx:
+        result: Any = cli.invoke(ctx)
     return result if isinstance(result, int) else 0
 
 

@@ -19,10 +19,11 @@ def command(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    root = click.get_current_context().find_root().command
+    from dom0.cli import COMPLETION, cli
+
     script = get_completion_class(shell)
     assert script is not None, shell
-    click.echo(script(root, {}, "dom0", "_DOM0_COMPLETE").source())
+    click.echo(script(cli, {}, "dom0", COMPLETION).source())
 
 
 def services(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

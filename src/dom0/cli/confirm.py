@@ -13,7 +13,8 @@ from dom0.cli.client import Agent
 def command(as_json: bool) -> None:
     """Keep the generation on trial: it does not go back any more.
 
-    $ dom0 try . --for 60s && curl -f localhost:8080 && dom0 confirm
+    $ dom0 try . --for 60s && curl -f localhost:8080
+    $ dom0 confirm
     """
     now = Agent().confirm()
     if as_json:

@@ -37,6 +37,8 @@ def command() -> None:
     """Look at and build the images that machines are made of.
 
     dom0-rootfs is a small Debian, dom0-base adds dom0 itself, and `dom0 build` adds a project.
+
+    $ dom0 image ls
     """
 
 

@@ -77,10 +77,15 @@ def nothing_to_do(project: Path, tag: str) -> Status | None:
         return None
     if any(images[s.image].id != s.image_id for s in status.services if s.image in images):
         return None
+    return status if is_current(project, image, images) else None
+
+
+def is_current(project: Path, image: engine_client.ListedImage, images: dict[str, engine_client.ListedImage]) -> bool:
+    """Whether the dom0 image `image` is what `project` would be built into, `images` being all that are here."""
     from dom0.images import fingerprint
 
     parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project)}
-    return status if fingerprint.is_current(project, image.labels or {}, parents) else None
+    return fingerprint.is_current(project, image.labels or {}, parents)
 
 
 def _id_of(images: dict[str, engine_client.ListedImage], ref: str) -> str:

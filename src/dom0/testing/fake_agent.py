@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,26 +60,31 @@ def serving(path: Path) -> Iterator[FakeAgent]:
     """An agent on the socket `path`, served by a thread of its own while the block runs."""
     fake = FakeAgent({"GET /v1/status": make_status()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    loop = asyncio.new_event_loop()
-    runner = loop.run_until_complete(_serve(fake, path))
-    thread = threading.Thread(target=loop.run_forever)
+    begun: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(fake, path, begun)))
     thread.start()
+    stop = begun.get(timeout=10)
     try:
         yield fake
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
+        stop()
         thread.join(10)
-        loop.close()
 
 
-async def _serve(fake: FakeAgent, path: Path) -> web.AppRunner:
+async def _serve(fake: FakeAgent, path: Path, begun: queue.SimpleQueue[Callable[[], None]]) -> None:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", fake.handle)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.UnixSite(runner, str(path)).start()
-    return runner
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(stopped.set)
+
+    begun.put(stop)
+    await stopped.wait()
+    await runner.cleanup()
 
 
 def make_status(**changes: Any) -> Status:
