@@ -18,7 +18,7 @@ from dom0.engine.values import EngineInfo
 from dom0.errors import EngineError
 from dom0.run import CommandFailed, capture
 
-OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/compose.md lists
+OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/reference/compose.md lists
 OLDEST_BUILDX = (0, 11)
 NEEDED_MEMORY = 512 << 20  # bytes
 NEEDED_DISK = 4 << 30  # bytes: the image chain twice, while a new one is built

@@ -1,0 +1,290 @@
+"""The pages agree with each other and with the code: links, paths, commands, projects, tables."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+import pytest
+
+from dom0 import errors
+from dom0.agent import api, refusal, status
+from dom0.agent.contract import Contract
+from dom0.cli import MODULES, cli
+from dom0.compose.load import load
+from dom0.health import Problem
+from dom0.testing.pages import CHECKOUT, Page, page, pages, section
+
+PAGES = pages()
+SOURCES = sorted((CHECKOUT / "src" / "dom0").rglob("*.py"))
+TOP = ("src/", "tests/", "docs/", "scripts/", "images/", "examples/", "bench/")
+HEREDOC = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.DOTALL | re.MULTILINE)
+each_page = pytest.mark.parametrize("of", [pytest.param(of, id=of.name) for of in PAGES])
+ROW = re.compile(r"^\| (?:\[?`)([^`]+)`\]?", re.MULTILINE)
+
+
+# links and paths
+
+
+@each_page
+def test_every_link_inside_the_repository_leads_somewhere(of: Page) -> None:
+    for link in of.links:
+        parts = urlsplit(link)
+        if parts.scheme:
+            continue
+        target = (of.path.parent / parts.path).resolve() if parts.path else of.path
+        assert target.exists(), link
+        if parts.fragment:
+            assert parts.fragment in page(str(target.relative_to(CHECKOUT))).anchors, link
+
+
+@each_page
+def test_every_path_that_a_page_names_exists(of: Page) -> None:
+    for code in of.code:
+        if code.startswith(TOP) and re.fullmatch(r"[\w./-]+", code):
+            assert (CHECKOUT / code).exists(), code
+
+
+def test_every_page_that_the_sources_name_exists() -> None:
+    sources = [*SOURCES, CHECKOUT / "Makefile", *(CHECKOUT / "scripts").iterdir(), *(CHECKOUT / "bench").glob("*.py")]
+    named = {name for path in sources for name in re.findall(r"docs/[\w/-]+\.md", path.read_text())}
+    assert named
+    assert {name for name in named if not (CHECKOUT / name).exists()} == set()
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), [CHECKOUT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path not in reached and path.suffix == ".md" and path.exists():
+            reached.add(path)
+            links = page(str(path.relative_to(CHECKOUT))).links
+            waiting += [(path.parent / urlsplit(link).path).resolve() for link in links if not urlsplit(link).scheme]
+    assert {of.path for of in PAGES} - reached == set()
+
+
+# blocks of code
+
+
+def shell_lines(of: Page) -> Iterator[str]:
+    """What a person would type: of `sh` blocks all, of `console` blocks what stands behind the prompt."""
+    for block in of.blocks:
+        text = HEREDOC.sub("", block.text).replace("\\\n", "")
+        if block.language == "sh":
+            yield from text.splitlines()
+        elif block.language == "console":
+            yield from (line[2:] for line in text.splitlines() if line.startswith("$ "))
+
+
+def simple_commands(line: str) -> Iterator[list[str]]:
+    """The commands of a shell line: without comments, variables before them, and what joins them."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    argv: list[str] = []
+    for word in [*lexer, ";"]:
+        if re.fullmatch(r"[();<>|&]+", word):
+            if argv:
+                yield argv
+            argv = []
+        elif argv or not re.fullmatch(r"\w+=.*", word):
+            argv.append(word)
+
+
+def parse_dom0(arguments: list[str], *, complete: bool) -> None:
+    """Parse a command line without running it. Raises click.UsageError, AssertionError."""
+    ctx, command = click.Context(cli, info_name="dom0"), cli
+    while isinstance(command, click.Group):
+        _, rest, _ = command.make_parser(ctx).parse_args(list(arguments))
+        if not rest:
+            return
+        found = command.get_command(ctx, rest[0])
+        assert found is not None, f"{ctx.command_path} {rest[0]}: no such command"
+        arguments, command, ctx = rest[1:], found, click.Context(found, info_name=rest[0], parent=ctx)
+    values, rest, _ = command.make_parser(ctx).parse_args(list(arguments))
+    assert not rest, f"{ctx.command_path}: too many arguments: {rest}"
+    for parameter in command.params:
+        value = values.get(parameter.name or "")
+        if isinstance(value, str) and isinstance(parameter.type, click.Choice):
+            assert value in parameter.type.choices
+        if complete and parameter.required:
+            given = isinstance(value, str | tuple) and len(value) > 0
+            assert given, f"{ctx.command_path}: {parameter.name} is missing"
+
+
+def test_parsing_knows_right_from_wrong() -> None:
+    parse_dom0(["home", "backup", "FILE", "--force"], complete=True)
+    for wrong in (["hoem"], ["home", "bakcup"], ["up", "--forcce"], ["rollback", "1", "2"], ["exec", "redis"]):
+        with pytest.raises((click.UsageError, AssertionError)):
+            parse_dom0(wrong, complete=True)
+
+
+@each_page
+def test_every_dom0_command_in_a_block_is_one(of: Page) -> None:
+    for line in shell_lines(of):
+        for program, *arguments in simple_commands(line):
+            if program in ("dom0", ".venv/bin/dom0"):
+                parse_dom0(arguments, complete=True)
+
+
+@each_page
+def test_every_dom0_command_in_the_text_is_one(of: Page) -> None:
+    for code in of.code:
+        if code.startswith("dom0 "):
+            words = [word for word in shlex.split(code.split(" | ")[0])[1:] if not re.search(r"[…\[\]|]", word)]
+            parse_dom0(words, complete=False)
+
+
+@each_page
+def test_every_make_target_is_one(of: Page) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    typed = [argv for line in shell_lines(of) for argv in simple_commands(line)]
+    typed += [shlex.split(code) for code in of.code if code.startswith("make ")]
+    asked = {word for argv in typed if argv[0] == "make" for word in argv[1:] if "=" not in word}
+    assert asked - targets == set()
+
+
+@each_page
+def test_every_test_that_a_page_runs_exists(of: Page) -> None:
+    typed = [argv for line in [*shell_lines(of), *of.code] if "pytest" in line for argv in simple_commands(line)]
+    for word in (word for argv in typed for word in argv if word.startswith("tests/")):
+        path, _, name = word.partition("::")
+        assert (CHECKOUT / path).exists()
+        assert f"def {name.partition('[')[0]}(" in (CHECKOUT / path).read_text() if name else True
+
+
+def projects() -> Iterator[tuple[str, str]]:
+    """Complete projects on the pages: their place, and the YAML."""
+    for of in PAGES:
+        for block in of.blocks:
+            texts = [block.text] if block.language == "yaml" else HEREDOC.findall(block.text)
+            for text in texts:
+                if re.search(r"^services:", text, re.MULTILINE):
+                    yield f"{of.name}:{block.line}", text
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=place) for place, text in projects()])
+async def test_every_project_on_a_page_loads(text: str, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    for file in re.findall(r"(?:file|env_file): (\./\S+)", text):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert (await load(tmp_path, tmp_path)).services
+
+
+@each_page
+def test_every_block_of_json_and_python_can_be_read(of: Page) -> None:
+    for block in of.blocks:
+        if block.language == "json":
+            json.loads(block.text)
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.ImportFrom):
+                    module = importlib.import_module(node.module or "")
+                    assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+# what the reference says, and what the code does
+
+
+def problem_codes() -> set[str]:
+    """Every code that a Problem can have, from the sources."""
+    found = {code for _, code, _ in refusal.KNOWN}
+    for path in SOURCES:
+        if "testing" in path.parts:
+            continue
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
+                found |= {code for keyword in node.keywords if keyword.arg == "code" for code in texts(keyword.value)}
+            elif (
+                isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "code"
+            ):
+                found |= texts(node.value)
+            elif isinstance(node, ast.FunctionDef) and node.name == "classify":
+                returned = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return))
+                found |= {code for value in returned if isinstance(value, ast.Tuple) for code in texts(value.elts[0])}
+    return found
+
+
+def texts(node: ast.expr) -> set[str]:
+    """The constants that an expression may be: one, or one of two."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return {node.value}
+    return texts(node.body) | texts(node.orelse) if isinstance(node, ast.IfExp) else set()
+
+
+def test_every_problem_code_has_a_section_and_every_section_a_code() -> None:
+    reference = page("docs/reference/problems.md")
+    codes = problem_codes()
+    assert {"crash-loop", "project-invalid", "engine-refused", "port-taken", "name-taken"} <= codes
+    assert {title for title in reference.headings if re.fullmatch(r"[a-z]+-[a-z-]+|held|unhealthy", title)} == codes
+    assert set(ROW.findall(reference.text)) == codes
+    for code in codes:
+        assert "What to do:" in section(reference, code), code
+
+
+def test_every_exit_code_is_documented() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    codes = {str(getattr(kind, "exit_code", 1)) for kind in classes} | {"0", str(errors.EXIT_CHANGES)}
+    text = page("docs/reference/exit-codes.md").text
+    shell = {"130", "141"}  # as a shell calls interrupted and nobody reads
+    assert set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE)) == codes | shell
+
+
+DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
+    (status.Status, None),
+    (status.ServiceStatus, status.Phase),
+    (status.GenerationInfo, status.Outcome),
+    (status.Progress, None),
+    (Problem, None),
+    (status.UpRequest, None),
+    (status.RollbackRequest, None),
+    (status.TryRequest, None),
+)
+
+
+@pytest.mark.parametrize(("document", "words"), DOCUMENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_every_field_of_the_api_is_documented(document: type[msgspec.Struct], words: type[StrEnum] | None) -> None:
+    rows = ROW.findall(section(page("docs/reference/api.md"), document.__name__))
+    assert rows == [*document.__struct_fields__, *(words or ())]
+
+
+def test_every_request_of_the_api_is_documented() -> None:
+    source = Path(api.__file__).read_text()
+    routes = [f"{method.upper()} {path}" for method, path in re.findall(r'web\.(get|post)\("([^"]+)"', source)]
+    assert len(routes) > 3
+    rows = ROW.findall(page("docs/reference/api.md").text)
+    assert sorted(row for row in rows if row.startswith(("GET", "POST"))) == sorted(routes)
+
+
+def test_the_run_contract_is_what_dom0_up_does() -> None:
+    lines = list(shell_lines(page("docs/concepts.md")))
+    typed = [shlex.split(line) for line in lines if "--privileged" in line]
+    assert typed == [Contract().docker_run("dom0:latest")]
+
+
+def test_the_map_of_the_architecture_names_every_module() -> None:
+    package = CHECKOUT / "src" / "dom0"
+    modules = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    modules |= {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    rows = re.findall(r"^\| (`[^|]+) \|", section(page("docs/ARCHITECTURE.md"), "Map"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row) if "src" not in name} == modules
+
+
+def test_every_command_is_in_the_reference() -> None:
+    documented = page("docs/reference/commands.md").text
+    for name in cli.list_commands(click.Context(cli)):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, MODULES[name]
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for words in [f"dom0 {name}", *(f"dom0 {name} {other}" for other in inner)]:
+            assert words in documented
