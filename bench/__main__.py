@@ -44,24 +44,33 @@ class Bench:
             at_most_ratio(f"cold `up`, {named}: the last one runs", dom0.running, compose.running, COMPOSE_UP, 1.05),
             at_most_ratio(f"cold `up`, {named}: the command returns", dom0.cold, compose.cold, COMPOSE_UP, 1.05),
             at_most_ratio(f"`up` with nothing to do, {named}", dom0.nothing, compose.nothing, COMPOSE_UP, 0.7),
-            at_most_ratio(f"`up` after a change of one in {named}", dom0.change, compose.change, COMPOSE_UP, 1.0),
+            at_most_ratio(f"a change of one in {named}: it runs", dom0.changed, compose.changed, COMPOSE_UP, 1.0),
+            at_most_ratio(
+                f"a change of one in {named}: the command returns", dom0.change, compose.change, COMPOSE_UP, 1.0
+            ),
             Row(f"`down`, {named}", dom0.down, compose.down, "docker compose down"),
             Row(f"`dom0 build` after that change, {named}", dom0.build),
         ]
 
     def health_chain(self) -> list[Row]:
         """Six services, each waiting for the one before to be healthy; interval 1 s."""
-        samples: dict[str, list[float]] = {self.compose.name: [], self.dom0.name: []}
+        ups: dict[str, list[Up]] = {self.compose.name: [], self.dom0.name: []}
         for _ in range(self.rounds):
             for tool in (self.compose, self.dom0):
                 tool.write(projects.health_chain(tool.name, 6))
-                if tool is self.dom0:
-                    self.dom0.build()
-                samples[tool.name].append(tool.up(healthy=True).returned)
+                if isinstance(tool, Dom0):
+                    tool.build()
+                ups[tool.name].append(tool.up(healthy=True))
                 tool.down()
+        ours, theirs = ups[self.dom0.name], ups[self.compose.name]
         what = "six `service_healthy` in a chain, interval 1 s"
-        beside = "docker compose up -d --wait"
-        return [at_most_ratio(what, samples[self.dom0.name], samples[self.compose.name], beside, 0.3)]
+        beside = f"{COMPOSE_UP} --wait"
+        running = [up.all_running for up in ours], [up.all_running for up in theirs]
+        returned = [up.returned for up in ours], [up.returned for up in theirs]
+        return [
+            at_most_ratio(f"{what}: the last one runs", *running, beside, 0.3),
+            at_most_ratio(f"{what}: the command returns", *returned, beside, 0.3),
+        ]
 
     def small_commands(self) -> list[Row]:
         """On a machine with ten services."""
@@ -101,7 +110,7 @@ class Bench:
 
 
 class Life:
-    """One tool with `count` services, round after round."""
+    """One tool with `count` services, round after round, and what its commands took."""
 
     def __init__(self, bench: Bench, tool: Compose | Dom0, count: int) -> None:
         self._bench = bench
@@ -111,6 +120,7 @@ class Life:
         self.running: list[float] = []
         self.nothing: list[float] = []
         self.change: list[float] = []
+        self.changed: list[float] = []
         self.down: list[float] = []
         self.build: list[float] = []
 
@@ -119,12 +129,14 @@ class Life:
         self._write("")
         if isinstance(self._tool, Dom0):
             self._tool.build()
-        up: Up = self._tool.up()
+        up = self._tool.up()
         self.cold.append(up.returned)
         self.running.append(up.all_running)
         self.nothing += [self._tool.up().returned for _ in range(3)]
         self._write(str(number))
-        self.change.append(self._tool.up().returned)
+        change = self._tool.up()
+        self.change.append(change.returned)
+        self.changed.append(change.all_running)
         self.down.append(self._tool.down())
         if isinstance(self._tool, Dom0):
             self._write(f"{number} again")
@@ -187,8 +199,10 @@ that dom0 is faster.
 
 - **cold `up`**: nothing of the project runs, not even the root container; the images are there. For Compose the agent
   does not exist, so dom0 pays for its start here.
+- **the last one runs**: by the Engine's own clock, when the last container of the project was started.
 - **the command returns**: `docker compose up -d` returns when the last container was started. `dom0 up` returns when
-  everything is ready and the generation is judged good.
+  everything is ready and has stayed so for the five seconds of `x-dom0.rollout.monitor`, which is what a rollback by
+  itself rests on.
 - **a change of one**: `dom0 up` builds a dom0 image with the change, the root container is replaced by one of that
   image, and the agent replaces the one service.
 - **at rest**: memory is the proportional set size of the root container's processes, processor time is that of its

@@ -22,7 +22,7 @@ class Up:
     """Seconds from the start of the command."""
 
     returned: float
-    all_running: float
+    all_running: float  # when the last container was started; below 0 if none was
 
 
 class Tool(Protocol):
