@@ -6,7 +6,7 @@ stands on dom0-base. Either way the agent's own reading of the finished project 
 
 from __future__ import annotations
 
-import os
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from dom0.plan.facts import image_ref
 
 ETC = "/etc/dom0"
 PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the project
-GENERATED = f"FROM {BASE}\nCOPY . {ETC}/\n"
+GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
 Say = Callable[[str], None]
 
@@ -76,15 +76,17 @@ async def _build_generated(
     engine: Engine, directory: Path, project: Project, base: Image, say: Say, options: Options
 ) -> str:
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
-        staged, dockerfile = Path(scratch) / "etc", Path(scratch) / "Dockerfile"
+        staged, context = Path(scratch) / "etc", Path(scratch) / "context"
         stage(directory, project.name, staged)
         await _check_as_agent(staged)
         await _build_services(project, say, options)
-        dockerfile.write_text(GENERATED)
+        context.mkdir()
+        pack(staged, context / "project.tar")
+        (context / "Dockerfile").write_text(GENERATED)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
         told = await _labels(engine, directory, project, directory) | {labels.BASE: base.id}
         return await docker.build(
-            docker.Recipe(options.tag, staged, dockerfile, labels=told, tag=options.tag, no_cache=options.no_cache)
+            docker.Recipe(options.tag, context, labels=told, tag=options.tag, no_cache=options.no_cache)
         )
 
 
@@ -94,6 +96,7 @@ def stage(directory: Path, name: str, into: Path) -> None:
     ignore = fingerprint.read_ignore(directory)
     found = contents.entries(directory, lambda path: ignore(path) or path in layers, prune=not ignore.has_exceptions)
     contents.copy(found, into, time=EPOCH)
+    into.chmod(0o755)
     target = into / LAYERS
     if layers[0].startswith(f"{LAYERS}/"):
         names = [Path(layer).name for layer in layers]
@@ -103,7 +106,19 @@ def stage(directory: Path, name: str, into: Path) -> None:
             _write(target / f"49-{name}.yaml", f"name: {name}\n".encode())  # Compose takes the directory's
     for layer, layer_name in zip(layers, names, strict=True):
         _write(target / layer_name, (directory / layer).read_bytes())
-    os.utime(target, (EPOCH, EPOCH))
+
+
+def pack(directory: Path, tar: Path) -> None:
+    """Write `directory` as /etc/dom0 into a tar: everything root's, and of the same time whenever it is written."""
+
+    def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = "root"
+        entry.mtime = EPOCH
+        return entry
+
+    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(directory, ETC.lstrip("/"), filter=owned_by_root)
 
 
 def _write(path: Path, content: bytes) -> None:

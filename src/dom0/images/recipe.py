@@ -43,7 +43,8 @@ def agent_files() -> Iterator[Entry]:
 def rootfs_inputs() -> str:
     """Digest of what dom0-rootfs is made from."""
     told = BASE_OS.read_text() if BASE_OS.exists() else "\n".join(_source_texts())
-    return digest(entries(data(ROOTFS)), text=f"{EPOCH} {os.uname().machine}\n{told}")
+    code = (PACKAGE / "images" / "rootfs.py").read_text()
+    return digest(entries(data(ROOTFS)), text=f"{EPOCH} {os.uname().machine}\n{told}\n{code}")
 
 
 def base_inputs() -> str:

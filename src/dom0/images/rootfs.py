@@ -36,6 +36,7 @@ def mmdebstrap(recipe: Path, archives: Sequence[Archive], sources: Path, tar: Pa
         f"--customize-hook=upload {shlex.quote(str(recipe / 'apt.conf'))} /etc/apt/apt.conf.d/dom0",
         f"--customize-hook=upload {shlex.quote(str(recipe / 'policy-rc.d'))} /usr/sbin/policy-rc.d",
         '--customize-hook=chmod 755 "$1/usr/sbin/policy-rc.d"',
+        '--customize-hook=cd "$1"/etc/apt/sources.list.d && mv 0000* debian.sources',  # mmdebstrap counts its files
         # What a build on top would have to delete again, at the price of a trace in its layer.
         '--customize-hook=rm -rf "$1"/var/log/* "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/etc/*-',
         main_suite(archives),

@@ -1,0 +1,158 @@
+"""From a project to its image on a real Engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.engine.docker import DockerEngine
+from dom0.errors import Dom0Error, ProjectError
+from dom0.images.project import Built, Options, build_project
+from dom0.images.recipe import BASE
+from dom0.plan import labels
+from dom0.testing.hosts import Host
+
+COMPOSE = "name: box\nservices: {a: {image: 'busybox:test', command: sleep 1000}}\n"
+WITH_BUILD = "name: box\nservices: {web: {build: ./web}}\n"
+TAG = "dom0:latest"
+
+
+@pytest.fixture
+def host(chain_images: None, engine_host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
+    return engine_host
+
+
+@pytest.fixture
+async def engine(host: Host) -> AsyncIterator[DockerEngine]:
+    engine = await DockerEngine.connect()
+    yield engine
+    await engine.close()
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a project's files, `name=content` with `__` for `/`; gives its directory."""
+
+    def write(directory: str = "project", **files: str) -> Path:
+        for name, content in files.items():
+            path = tmp_path / directory / {"compose": "compose.yaml", "ignore": ".dockerignore"}.get(name, name)
+            path = Path(str(path).replace("__", "/"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return tmp_path / directory
+
+    return write
+
+
+async def build(engine: DockerEngine, directory: Path, **options: str | bool) -> Built:
+    return await build_project(engine, directory, lambda line: None, Options(**options))  # type: ignore[arg-type]
+
+
+def etc(host: Host, image: str = TAG) -> list[str]:
+    found = host.docker("run", "--rm", "--entrypoint", "find", image, "/etc/dom0", "-type", "f", "-printf", "%P %m\n")
+    return sorted(found.stdout.splitlines())
+
+
+async def test_the_projects_files_lie_on_top_of_the_base(host: Host, engine: DockerEngine, write: Write) -> None:
+    built = await build(engine, write(compose=COMPOSE, conf__a="x", ignore="*.md\n", **{"README.md": "x"}))
+    assert etc(host) == ["compose.d/50-box.yaml 644", "conf/a 644"]
+    assert built.changed
+    assert built.image.labels[labels.BASE] == (await engine.image(BASE)).id
+    assert built.image.labels[labels.PROJECT] == "box"
+
+
+async def test_only_a_change_builds_again(host: Host, engine: DockerEngine, write: Write) -> None:
+    first = await build(engine, write(compose=COMPOSE, ignore="*.md\n"))
+    second = await build(engine, write(**{"README.md": "x"}))
+    third = await build(engine, write(conf="x"))
+    assert (second.changed, second.image.id) == (False, first.image.id)
+    assert (third.changed, third.image.id != first.image.id) == (True, True)
+
+
+async def test_the_same_project_becomes_the_same_image_to_the_byte(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    first = await build(engine, write(compose=COMPOSE, conf__a="x"))
+    again = await build(engine, write(compose=COMPOSE, conf__a="x"), no_cache=True)
+    elsewhere = await build(engine, write("other", compose=COMPOSE, conf__a="x"), no_cache=True)
+    assert {first.image.id, again.image.id, elsewhere.image.id} == {first.image.id}
+
+
+async def test_a_bad_project_changes_nothing(host: Host, engine: DockerEngine, write: Write) -> None:
+    first = await build(engine, write(compose=COMPOSE))
+    with pytest.raises(ProjectError):
+        await build(engine, write(compose="name: box\nservices: {a: {imag: x}}\n"))
+    assert (await engine.image(TAG)).id == first.image.id
+
+
+async def test_a_file_that_the_machine_needs_and_does_not_get_is_noticed_at_once(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    compose = COMPOSE.replace("command:", "env_file: vars.env, command:")
+    with pytest.raises(ProjectError, match=r"vars\.env") as caught:
+        await build(engine, write(compose=compose, ignore="*.env\n", **{"vars.env": "A=b"}))
+    assert ".dockerignore" in caught.value.hint
+
+
+async def test_services_are_built_and_built_again_for_their_files_alone(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    web = "FROM busybox:test\nCOPY . /web\n"
+    first = await build(engine, write(compose=WITH_BUILD, ignore="web\n", web__Dockerfile=web, web__page="1"))
+    page = ["run", "--rm", "box-web", "cat", "/web/page"]
+    assert host.docker(*page).stdout == "1"
+    second = await build(engine, write(web__page="2"))
+    assert host.docker(*page).stdout == "2"
+    assert first.image.id != second.image.id
+
+
+async def test_a_service_image_that_is_gone_is_built_again(host: Host, engine: DockerEngine, write: Write) -> None:
+    project = write(compose=WITH_BUILD, web__Dockerfile="FROM busybox:test\n")
+    await build(engine, project)
+    host.docker("image", "rm", "box-web")
+    await build(engine, project)
+    assert (await engine.image("box-web")).tags
+
+
+async def test_a_service_that_cannot_be_built_leaves_the_machines_image_alone(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    first = await build(engine, write(compose=COMPOSE))
+    with pytest.raises(Dom0Error, match="box: the build failed"):
+        await build(engine, write(compose=WITH_BUILD, web__Dockerfile="FROM busybox:test\nRUN false\n"))
+    assert (await engine.image(TAG)).id == first.image.id
+
+
+async def test_one_machine_is_layered_on_another(host: Host, engine: DockerEngine, write: Write) -> None:
+    farm = write("farm", compose=WITH_BUILD.replace("build:", "image: farm-web, build:"), ignore="web\n")
+    write("farm", web__Dockerfile="FROM busybox:test\n")
+    below = await build(engine, farm, tag="farm/dom0")
+    mine = write(
+        "mine",
+        Dockerfile="FROM farm/dom0\nCOPY compose.yaml /etc/dom0/compose.d/60-mine.yaml\n",
+        compose="name: mine\nservices: {web: {environment: {A: b}}}\n",
+    )
+    above = await build(engine, mine)
+    assert etc(host) == ["compose.d/50-box.yaml 644", "compose.d/60-mine.yaml 644"]
+    assert above.image.labels[labels.PROJECT] == "mine"
+    assert above.image.labels[labels.BASE] == below.image.labels[labels.BASE]
+    assert not (await build(engine, mine)).changed
+    await build(engine, write("farm", more="x"), tag="farm/dom0")
+    assert (await build(engine, mine)).changed
+
+
+async def test_a_dockerfile_that_makes_no_machine_is_refused_and_leaves_nothing(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    before = {tag for image in await engine.images() for tag in image.tags}
+    with pytest.raises(ProjectError, match="Dockerfile: the image does not stand on dom0-base"):
+        await build(engine, write(Dockerfile="FROM busybox:test\n", compose=COMPOSE))
+    with pytest.raises(ProjectError, match=r"Dockerfile: /etc/dom0"):
+        await build(engine, write(Dockerfile="FROM dom0-base\n", compose=COMPOSE))
+    assert {tag for image in await engine.images() for tag in image.tags} == before
