@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SNAPSHOT = re.compile(r"latest|[0-9a-f]{8,64}")
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+_backup_json = click.option(
+    "--json", "as_json", is_flag=True, help="An object: snapshot, files, size, added, complete."
+)
 _password_file = click.option(
     "--password-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -47,7 +49,7 @@ def command() -> None:
 
 
 @command.command(name="ls")
-@_json
+@click.option("--json", "as_json", is_flag=True, help="An object: home, kept, snapshots (id, time, hostname).")
 def list_homes(as_json: bool) -> None:
     """List the home volume, what restores left, and the snapshots on this machine.
 
@@ -74,7 +76,7 @@ async def _look(engine: Engine) -> Homes:
 
 
 @command.command(name="snapshot")
-@_json
+@_backup_json
 def snapshot(as_json: bool) -> int:
     """Keep the home as it is now, on this machine.
 
@@ -93,7 +95,7 @@ def snapshot(as_json: bool) -> int:
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_password_file
 @_no_password
-@_json
+@_backup_json
 def backup(target: Path, force: bool, password_file: Path | None, insecure_no_password: bool, as_json: bool) -> int:
     """Back up the home to FILE; if FILE is a directory, to the restic repository in it (made if it is empty).
 
@@ -115,7 +117,7 @@ def backup(target: Path, force: bool, password_file: Path | None, insecure_no_pa
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_password_file
 @_no_password
-@_json
+@click.option("--json", "as_json", is_flag=True, help="An object: volume, kept, users.")
 def restore(
     source: str, wanted: str, yes: bool, password_file: Path | None, insecure_no_password: bool, as_json: bool
 ) -> None:

@@ -32,7 +32,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command(name="tree")
-@click.option("--json", "as_json", is_flag=True, help="A list of nodes, each with its children.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="A list of objects: name, role, service, image, image_id, state, generation, started_by, children.",
+)
 @click.option("--no-trunc", is_flag=True, help="Show whole image IDs.")
 def command(as_json: bool, no_trunc: bool) -> None:
     """Show who started whom, and from which image digest.

@@ -1,0 +1,93 @@
+"""Renders docs/reference/commands.md from the commands themselves; a test compares.
+
+python -m dom0.testing.reference > docs/reference/commands.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from dom0.cli import SECTIONS, cli
+
+_HEAD = """\
+# Commands
+
+The `--help` of each command says the same: this page is made from it. Words and options are those of docker and docker
+compose wherever they mean the same. How a command ends: [exit codes](exit-codes.md). What `--json` prints: the agent's
+[documents](api.md), or what the option says.
+
+Every command understands, before its name as in docker or after it:
+"""
+_FOOT = """\
+A command that takes DIR uses the current directory if it is left out. `dom0 --version` prints the command's version.
+
+For tests the two places of dom0 can be moved: `DOM0_RUN` (its socket, default `/run/dom0`) and `DOM0_STATE`
+(default `/var/lib/dom0`).
+"""
+
+
+def page() -> str:
+    return "\n".join([_HEAD, *_table(_global_options()), "", _FOOT, *_sections()]).rstrip("\n") + "\n"
+
+
+def _global_options() -> list[click.Option]:
+    return [one for one in _options(cli, exposed=False) if one.name in ("host", "quiet", "no_color")]
+
+
+def _options(command: click.Command, *, exposed: bool) -> list[click.Option]:
+    return [one for one in command.params if isinstance(one, click.Option) and one.expose_value is exposed]
+
+
+def _sections() -> Iterator[str]:
+    root = click.Context(cli)
+    for title, names in SECTIONS.items():
+        yield f"## {title}\n"
+        for name in names:
+            command = cli.get_command(root, name)
+            assert command is not None, name
+            yield from _section(name, command, "###")
+            for inner, child in command.commands.items() if isinstance(command, click.Group) else ():
+                yield from _section(f"{name} {inner}", child, "####")
+
+
+def _section(name: str, command: click.Command, level: str) -> Iterator[str]:
+    prose, examples = _paragraphs(command)
+    yield f"{level} dom0 {name}\n"
+    for paragraph in prose:
+        yield f"{paragraph}\n"
+    usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+    yield f"```text\ndom0 {name} {usage}\n```\n"
+    if options := _options(command, exposed=True):
+        yield from _table(options)
+        yield ""
+    if examples:
+        yield "\n".join(["```console", *examples, "```", ""])
+
+
+def _paragraphs(command: click.Command) -> tuple[list[str], list[str]]:
+    """The help text: paragraphs, and lines to type (marked with a backspace, see cli/options)."""
+    prose, examples = [], []
+    for paragraph in (command.help or "").split("\n\n"):
+        if paragraph.startswith("\b"):
+            examples += paragraph.splitlines()[1:]
+        else:
+            prose.append(paragraph.replace("\n", " "))
+    return prose, examples
+
+
+def _table(options: list[click.Option]) -> Iterator[str]:
+    yield "| option | means |"
+    yield "|---|---|"
+    for option in options:
+        names = [f"`{name}`" for name in option.opts[:-1]]
+        names.append(f"`{option.opts[-1]}{f' {option.metavar}' if option.metavar else ''}`")
+        default = f" Default: `{option.default}`." if option.show_default else ""
+        text = (option.help or "").replace("|", "\\|")
+        yield f"| {', '.join(names)} | {text}{default} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
