@@ -8,6 +8,7 @@ it again. The gap in which no agent runs lasts from the old one's stop to the ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import assert_never
 
@@ -63,6 +64,7 @@ async def hand_over(engine: Engine, image_id: str, say: Say) -> None:
     if current is None or current.image_id != image_id:
         hint = f"its log: docker logs {FAILED}; what happened: docker logs {HELPER}"
         raise RolledBack(f"{NAME}: {await _last_words(engine)}", hint=hint)
+    await _gone(engine, HELPER)
 
 
 async def start_helper(engine: Engine, image_id: str) -> None:
@@ -225,6 +227,14 @@ async def _follow(engine: Engine) -> None:
             await recover(engine, lambda line: None)
             raise Dom0Error(f"{HELPER}: does not run in the new image\n{log}", hint="the old dom0 runs as before")
         await asyncio.sleep(PAUSE)
+
+
+async def _gone(engine: Engine, name: str) -> None:
+    """Wait until a container that removes itself is gone; one that stays is for `forget_failure`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while await _find(engine, name) is not None:  # noqa: ASYNC110 -- it is the Engine that changes it
+                await asyncio.sleep(PAUSE)
 
 
 async def _last_words(engine: Engine) -> str:
