@@ -14,7 +14,7 @@ from dom0.compose.machine import Home, Machine, Ssh
 from dom0.compose.model import Project
 from dom0.engine.docker import DockerEngine
 from dom0.images.recipe import BASE
-from dom0.plan.builtins import HOME, SSHD, builtin_slots, builtin_volumes
+from dom0.plan.builtins import HOME, SSHD, builtin_slots, with_home_volume
 from dom0.plan.desired import Slot
 from dom0.plan.facts import Facts
 from dom0.testing.hosts import Host
@@ -53,7 +53,7 @@ def machine(key: str = "", **ssh: object) -> Project:
 
 
 async def bring_up(engine: DockerEngine, project: Project) -> None:
-    for volume in builtin_volumes(project):
+    for volume in with_home_volume(project, ()):
         await engine.create_volume(volume.name, volume.create)
     for slot in builtin_slots(project, Facts(images={}, base=await engine.image(BASE))):
         await create(engine, slot)

@@ -46,14 +46,18 @@ def builtin_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
     return tuple(slots)
 
 
-def builtin_volumes(project: Project) -> tuple[VolumeSpec, ...]:
-    """The home volume, unless the project itself says how it is made."""
+def with_home_volume(project: Project, volumes: tuple[VolumeSpec, ...]) -> tuple[VolumeSpec, ...]:
+    """`volumes` and the home volume, unless the project itself says how that is made.
+
+    A service that shares it names it as external: it is, to the project.
+    """
     home = project.machine.home if project.machine else None
-    if home is None or any(volume.name == home.volume for volume in project.volumes.values() if not volume.external):
-        return ()
+    others = tuple(spec for spec in volumes if home is None or not spec.external or spec.name != home.volume)
+    if home is None or any(spec.name == home.volume for spec in others):
+        return volumes
     digest = volume_hash(Volume())
     create = {"Labels": {labels.PROJECT: project.name, labels.HASH: digest}}
-    return (VolumeSpec(key=home.volume, name=home.volume, hash=digest, create=create),)
+    return (*others, VolumeSpec(key=home.volume, name=home.volume, hash=digest, create=create))
 
 
 def _sshd_slot(project: str, machine: Machine, ssh: Ssh, base: Image) -> Slot:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dom0.compose.durations import seconds
 from dom0.compose.model import Project
-from dom0.plan.builtins import builtin_slots, builtin_volumes
+from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout
 from dom0.plan.engine_needs import check_engine
@@ -21,7 +21,7 @@ def expand(project: Project, facts: Facts) -> Desired:
     """Raises ProjectError for what cannot be, before anything is changed."""
     check_project(project)
     check_engine(project, facts.api_version)
-    networks, volumes = network_specs(project), volume_specs(project) + builtin_volumes(project)
+    networks, volumes = network_specs(project), with_home_volume(project, volume_specs(project))
     services = (slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
     slots = (*builtin_slots(project, facts), *services)
     check_specs(networks, volumes)
