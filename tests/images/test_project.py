@@ -89,3 +89,15 @@ def test_compose_is_told_only_what_is_to_be_built_and_expands_nothing() -> None:
         "services": {"web": {"image": "box-web", "build": {"context": "/p/web", "args": {"A": "$$B"}}}},
         "secrets": {"token": {"name": "box_token", "file": "/p/token"}},
     }
+
+
+def test_services_that_share_an_image_build_it_once_and_others_each_their_own() -> None:
+    tools, other = Build(context="/p/tools"), Build(context="/p/other")
+    services = {
+        "visitor": Service(image="tools", build=tools),
+        "prepare": Service(image="tools", build=tools),
+        "third": Service(image="tools", build=other),
+        "fourth": Service(build=tools),
+    }
+    told = msgspec.json.decode(build_file(Project(name="box", services=services)))["services"]
+    assert sorted(told) == ["fourth", "prepare", "third"]

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -223,12 +224,16 @@ async def _build_services(project: Project, say: Say, options: Options) -> None:
 
 
 def build_file(project: Project) -> bytes:
-    """A Compose file that says nothing but what is to be built, every value final."""
-    services = {
-        name: {"image": image_ref(project, name), "build": msgspec.to_builtins(service.build)}
-        for name, service in project.services.items()
-        if service.build is not None
-    }
+    """A Compose file that says nothing but what is to be built, every value final.
+
+    Services that share an image build it once: Compose labels it with the service, so that whoever of them came last
+    would decide its ID.
+    """
+    services: dict[str, dict[str, Any]] = {}
+    for name, service in sorted(project.services.items()):
+        wanted = {"image": image_ref(project, name), "build": msgspec.to_builtins(service.build)}
+        if service.build is not None and wanted not in services.values():
+            services[name] = wanted
     secrets = {key: msgspec.to_builtins(secret) for key, secret in project.secrets.items()}
     document = {"name": project.name, "services": services, "secrets": secrets}
     return msgspec.json.encode(document, order="sorted").replace(b"$", b"$$")
