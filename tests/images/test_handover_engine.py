@@ -103,8 +103,6 @@ async def test_typed_by_hand_it_is_the_same_container(host: Host, engine: Docker
     host.docker("rm", "--force", NAME)
     await handover.start_root(engine, image, silent)
     by_us = inspect(host)
-    assert by_hand["Config"].pop("Image") == "dom0:latest"
-    assert by_us["Config"].pop("Image") == image
     for part in ("Config", "HostConfig", "Mounts"):
         assert by_us[part] == by_hand[part]
 

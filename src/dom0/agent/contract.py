@@ -12,6 +12,7 @@ from dom0.plan.desired import Role
 from dom0.plan.labels import PROJECT, ROLE
 
 NAME = "dom0"
+IMAGE = "dom0:latest"
 HELPER = "dom0-handover"
 SOCKET = "/var/run/docker.sock"
 RESTART = "always"  # `unless-stopped` counts what a crashing Engine ends as stopped by a person, and leaves it down

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable
 from typing import assert_never
 
-from dom0.agent.contract import HELPER, NAME, Contract, helper_body
+from dom0.agent.contract import HELPER, IMAGE, NAME, Contract, helper_body
 from dom0.agent.succession import (
     FAILED,
     NAMES,
@@ -159,7 +159,7 @@ async def _find(engine: Engine, name: str) -> Container | None:
 async def _do(engine: Engine, step: Step, wanted: str, say: Say) -> Verdict | None:
     match step:
         case Create(name):
-            await engine.create_container(name, Contract().create_body(wanted))
+            await engine.create_container(name, Contract().create_body(await _reference(engine, wanted)))
         case Start(container):
             say(f"start {_say(container)}")
             return await _start(engine, container)
@@ -179,6 +179,11 @@ async def _do(engine: Engine, step: Step, wanted: str, say: Say) -> Verdict | No
         case _:
             assert_never(step)
     return None
+
+
+async def _reference(engine: Engine, image_id: str) -> str:
+    """The image by the name that a person would type, while it is the one of that name."""
+    return IMAGE if IMAGE in (await engine.image(image_id)).tags else image_id
 
 
 async def _start(engine: Engine, container: Container) -> Verdict:
