@@ -79,7 +79,7 @@ def test_rollback_sends_the_generation_and_shows_progress(agent: FakeAgent, dom0
     assert shown.code == 0
     assert "web: start box-web-1\n" in shown.stdout
     assert shown.stdout.endswith("generation 2 is good\n")
-    assert agent.asked == [("POST /v1/rollback", b'{"generation":2}')]
+    assert agent.asked[0] == ("POST /v1/rollback", b'{"generation":2}')
 
 
 def test_a_generation_that_fails_ends_with_5_and_its_problems(agent: FakeAgent, dom0: RunCommand) -> None:

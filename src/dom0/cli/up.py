@@ -123,7 +123,7 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
         lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
         last = follow(lines, as_json=as_json)
         if in_place and last.outcome is Outcome.GOOD:
-            await _await_succession(engine, image)
+            await await_succession(engine, image.id)
         return last
     finally:
         await engine.close()
@@ -164,13 +164,13 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
     return False
 
 
-async def _await_succession(engine: Engine, image: Image) -> None:
-    """The agent lets its successor take its place once the generation is good."""
-    from dom0.agent.contract import NAME
+async def await_succession(engine: Engine, image_id: str) -> None:
+    """The agent lets a dom0 of another image take its place once the generation is good. Raises RolledBack."""
+    from dom0.agent.contract import HELPER, NAME
 
     deadline = time.monotonic() + SUCCESSION_WITHIN
     while time.monotonic() < deadline:
-        if await _runs(engine, NAME, image.id) and _answers_as(image.id):
+        if await _runs(engine, NAME, image_id) and _answers_as(image_id) and not await _runs(engine, HELPER, image_id):
             return
         await asyncio.sleep(PAUSE)
     hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
