@@ -138,6 +138,12 @@ async def test_another_container_has_the_same_host_keys(host: Host, engine: Dock
     assert sorted(before.splitlines()) == sorted(after.splitlines())
 
 
+async def test_another_number_of_the_user_owns_the_home(host: Host, engine: DockerEngine, client: str) -> None:
+    await bring_up(engine, machine(client, uid=2000))
+    await listening(host)
+    assert ssh(host, "stat --format %u . .profile; touch mine && echo written") == "2000\n2000\nwritten"
+
+
 async def test_another_name_and_number_of_the_user(host: Host, engine: DockerEngine, client: str) -> None:
     await bring_up(engine, machine(client, user="ada", uid=2000))
     await listening(host)

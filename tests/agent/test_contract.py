@@ -1,0 +1,25 @@
+"""The run contract is what the documentation says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from dom0.agent.contract import IMAGE, Contract
+
+CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
+
+
+def test_the_documented_command_is_the_contract() -> None:
+    shown = re.search(r"docker run --detach --name dom0 .*?(?=\n```)", CONCEPTS.read_text(), re.DOTALL)
+    assert shown is not None
+    assert shlex.split(shown[0].replace("\\\n", "")) == Contract().docker_run(IMAGE)
+
+
+def test_a_path_is_the_same_inside_and_outside() -> None:
+    assert Contract().create_body(IMAGE)["HostConfig"]["Binds"] == [
+        "/var/run/docker.sock:/var/run/docker.sock",
+        "/var/lib/dom0:/var/lib/dom0",
+        "/run/dom0:/run/dom0",
+    ]
