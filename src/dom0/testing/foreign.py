@@ -18,7 +18,8 @@ class Foreign:
         self._names = (NAME, f"{project}-foreign-1", "dom0-foreign")
         machine.docker("network", "create", NAME)
         machine.docker("volume", "create", NAME)
-        machine.docker("tag", IMAGE, f"{NAME}:1")
+        recipe = f"FROM {IMAGE}\nLABEL {NAME}=1\n"  # an image of its own: dom0 gives those it uses another name
+        machine.host.run(["docker", "build", "--quiet", "--tag", f"{NAME}:1", "-"], stdin=recipe.encode())
         for name in self._names:
             self._run(name, "--label", f"com.docker.compose.project={project}", "--label", "dom0.role=service")
         self._before = self._look()
