@@ -84,8 +84,11 @@ def is_current(project: Path, image: engine_client.ListedImage, images: dict[str
     """Whether the dom0 image `image` is what `project` would be built into, `images` being all that are here."""
     from dom0.images import fingerprint
 
+    labels = image.labels or {}
+    if any(not _id_of(images, ref) for ref in fingerprint.builds_of(labels) or ()):
+        return False
     parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project)}
-    return fingerprint.is_current(project, image.labels or {}, parents)
+    return fingerprint.is_current(project, labels, parents)
 
 
 def _id_of(images: dict[str, engine_client.ListedImage], ref: str) -> str:
@@ -131,6 +134,9 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
 
 async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[str], None]) -> Image:
     if project is not None:
+        if current := _built_before(project, tag):
+            return await engine.image(current)
+
         from dom0.images.project import Options, build_project
 
         return (await build_project(engine, project, say, Options(tag=tag))).image
@@ -141,6 +147,13 @@ async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[
             f"{tag}: there is no such image, and no project in this directory",
             hint="name a project: dom0 up DIR; or make one: dom0 init DIR",
         ) from error
+
+
+def _built_before(project: Path, tag: str) -> str:
+    """The ID of the dom0 image if it is up to date, else "": a build would find the same, but looks at more."""
+    images = engine_client.tagged_images()
+    image = images.get(tag)
+    return image.id if image and is_current(project, image, images) else ""
 
 
 async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> bool:
@@ -175,6 +188,20 @@ async def await_succession(engine: Engine, image_id: str) -> None:
         await asyncio.sleep(PAUSE)
     hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
     raise RolledBack(f"{NAME}: the new dom0 image did not take over", hint=hint)
+
+
+async def await_announced_succession() -> None:
+    """The same for whatever generation is current: it may be of another dom0 image than the one that answers."""
+    from dom0.engine.docker import DockerEngine
+
+    status = Agent().status()
+    if status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
+        return
+    engine = await DockerEngine.connect()
+    try:
+        await await_succession(engine, status.generation.dom0_image)
+    finally:
+        await engine.close()
 
 
 async def _runs(engine: Engine, name: str, image_id: str) -> bool:
