@@ -102,7 +102,7 @@ def _unpack(tar: bytes, into: Path) -> None:
 
 async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:
     project = await load(etc, state / "project")
-    images = await _pin_images(engine, images_needed(project), say)
+    images = await pin_images(engine, images_needed(project), say)
     info = await engine.info()
     facts = Facts(images=images, base=source.base, api_version=info.api_version)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
@@ -121,12 +121,19 @@ def _stage_files(etc: Path, staging: Path) -> Path:
     return staging
 
 
-async def _pin_images(engine: Engine, needs: tuple[ImageNeed, ...], say: Say) -> dict[str, Image]:
-    """Each image once, whatever the number of services that share it; pulls go on side by side."""
+async def pin_images(engine: Engine, needs: tuple[ImageNeed, ...], say: Say) -> dict[str, Image]:
+    """Each image once, whatever the number of services that share it; pulls go on side by side.
+
+    One that fails does not stop the others: what was pulled need not be pulled again. Raises ProjectError, EngineError.
+    """
     by_ref = {need.ref: need for need in needs}
-    async with asyncio.TaskGroup() as tasks:
-        found = {ref: tasks.create_task(_find_image(engine, need, say)) for ref, need in by_ref.items()}
-    return {ref: task.result() for ref, task in found.items()}
+    found = await asyncio.gather(*(_find_image(engine, need, say) for need in by_ref.values()), return_exceptions=True)
+    images: dict[str, Image] = {}
+    for ref, image in zip(by_ref, found, strict=True):
+        if isinstance(image, BaseException):
+            raise image
+        images[ref] = image
+    return images
 
 
 async def _find_image(engine: Engine, need: ImageNeed, say: Say) -> Image:
