@@ -302,6 +302,15 @@ async def test_a_trial_ends_in_time_even_if_the_agent_was_away(rig: Rig) -> None
         await rig.box.until(lambda: rig.hashes() == {"h1"})
 
 
+async def test_a_trial_whose_time_has_passed_before_it_was_judged_goes_back_all_the_same(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        machine.try_next(Trial(dom0_image=OLD, seconds=1.0))
+        assert (await rig.up()).outcome is Outcome.TRIAL
+        await rig.box.until(lambda: rig.hashes() == {"h1"})
+
+
 async def test_confirming_without_a_trial_is_refused(rig: Rig) -> None:
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)

@@ -90,7 +90,7 @@ def test_rollback_brings_the_generation_before_back(hello: Machine) -> None:
 def test_what_is_tried_goes_back_by_itself(hello: Machine) -> None:
     hello.dom0("up")
     edit(hello, "sleep 4", "sleep 3")
-    tried = hello.dom0("try", "--for", "5s")
+    tried = hello.dom0("try", "--for", "12s")
     assert "unless you keep it: dom0 confirm" in tried.stdout
     hello.until(lambda: "sleep 4" in " ".join(hello.container(clock(hello))["Config"]["Cmd"]))
     hello.until_good()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
 from dom0.cli import status, terminal
 from dom0.cli.client import Agent
+from dom0.cli.up import await_announced_succession
 
 
 @click.command(name="confirm")
@@ -17,6 +20,7 @@ def command(as_json: bool) -> None:
     $ dom0 confirm
     """
     now = Agent().confirm()
+    asyncio.run(await_announced_succession())
     if as_json:
         terminal.say_json(now)
     else:

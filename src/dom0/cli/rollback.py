@@ -9,7 +9,7 @@ import click
 from dom0.cli import completion, terminal
 from dom0.cli.client import Agent
 from dom0.cli.follow import follow
-from dom0.cli.up import await_succession
+from dom0.cli.up import await_announced_succession
 
 
 @click.command(name="rollback")
@@ -24,20 +24,6 @@ def command(generation: int | None, as_json: bool) -> None:
     $ dom0 history && dom0 rollback 3
     """
     last = follow(Agent().rollback(generation), as_json=as_json)
-    asyncio.run(_await_succession())
+    asyncio.run(await_announced_succession())
     if not as_json:
         terminal.say(f"generation {last.generation} is {last.outcome}")
-
-
-async def _await_succession() -> None:
-    """A generation of another dom0 image brings that image back too."""
-    from dom0.engine.docker import DockerEngine
-
-    status = Agent().status()
-    if status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
-        return
-    engine = await DockerEngine.connect()
-    try:
-        await await_succession(engine, status.generation.dom0_image)
-    finally:
-        await engine.close()
