@@ -17,10 +17,16 @@ from dom0.run import capture
 
 async def debian(recipe: Path, archives: Sequence[Archive], scratch: Path, tar: Path) -> None:
     """Install Debian's smallest set with apt into `tar`. `scratch` is a directory for files of ours."""
+    sources = _prepare(scratch, archives)
+    env = environment() | await proxies() | {"SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(scratch)}
+    await capture(mmdebstrap(recipe, archives, sources, tar), env=env)
+
+
+def _prepare(scratch: Path, archives: Sequence[Archive]) -> Path:
+    scratch.chmod(0o755)  # apt downloads as a user of its own
     sources = scratch / "debian.sources"
     sources.write_text(sources_text(archives))
-    env = environment() | await proxies() | {"SOURCE_DATE_EPOCH": str(EPOCH)}
-    await capture(mmdebstrap(recipe, archives, sources, tar), env=env)
+    return sources
 
 
 def mmdebstrap(recipe: Path, archives: Sequence[Archive], sources: Path, tar: Path) -> list[str]:
