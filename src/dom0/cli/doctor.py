@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
 from dom0.cli import terminal
-from dom0.cli.checks import Finding, Verdict, examine
 
-_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.MISSING: "red"}
+if TYPE_CHECKING:
+    from dom0.cli.checks import Finding
+
+_COLOURS = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
 @click.command(name="doctor")
@@ -22,6 +25,8 @@ def command(as_json: bool) -> int:
     $ dom0 doctor
     $ dom0 doctor --json | jq '.[] | select(.verdict != "ok")'
     """
+    from dom0.cli.checks import Verdict, examine
+
     findings = asyncio.run(examine())
     if as_json:
         terminal.say_json(findings)

@@ -14,7 +14,7 @@ import click
 
 from dom0.cli import options, terminal
 from dom0.cli.places import state_directory
-from dom0.errors import Dom0Error, NotFound, UsageError
+from dom0.errors import Dom0Error, UsageError
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -136,15 +136,22 @@ def restore(
     elif _SNAPSHOT.fullmatch(source):
         repository, wanted = local_repository(), source
     else:
-        raise NotFound(f"{source}: no such file, and no snapshot's ID", hint="snapshots: dom0 home ls")
-    if not yes and not click.confirm("Replace the home? What is there now is kept in another volume.", err=True):
-        raise UsageError("home restore: not confirmed, nothing was changed", hint="--yes confirms")
+        raise UsageError(f"{source}: no such file, and no snapshot's ID", hint="snapshots: dom0 home ls")
+    if not yes:
+        _ask_whether_to_replace()
     kept = f"restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
     restored = asyncio.run(_with_engine(lambda engine: _restore(engine, repository, wanted, kept)))
     if as_json:
         terminal.say_json(restored)
     else:
         _show_restored(restored)
+
+
+def _ask_whether_to_replace() -> None:
+    """Raises UsageError unless a person at a terminal says yes."""
+    question = "Replace the home? What is there now is kept in another volume."
+    if not terminal.has_keyboard() or not click.confirm(question, err=True):
+        raise UsageError("home restore: not confirmed, nothing was changed", hint="--yes confirms")
 
 
 async def _restore(engine: Engine, repository: Repository, snapshot: str, suffix: str) -> Restored:

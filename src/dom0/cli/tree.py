@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from dom0.cli import terminal
 from dom0.cli.containers import ROOT
-from dom0.engine.docker import DockerEngine
-from dom0.engine.protocol import Engine
-from dom0.engine.values import Container
 from dom0.errors import NotFound
 from dom0.plan import labels
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import Container
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,8 @@ def command(as_json: bool, no_trunc: bool) -> None:
 
 
 async def _look() -> list[Container]:
+    from dom0.engine.docker import DockerEngine
+
     engine = await DockerEngine.connect()
     try:
         return await _inspect_all(engine)
