@@ -52,6 +52,8 @@ def test_a_project_of_init_runs_as_it_is(hello: Machine) -> None:
     assert [(one["service"], one["phase"]) for one in status["services"]] == [("clock", "ready")]
     assert status["converged"] is True
     assert "UTC" in hello.dom0("logs", "clock").stdout
+    assert "generation 1: good" in hello.dom0("logs", "dom0").stdout
+    assert [line.split()[0] for line in hello.dom0("tree").stdout.splitlines()] == ["dom0", "└──"]
     assert hello.dom0("exec", "clock", "cat", "/etc/hostname").stdout.strip() in hello.container(clock(hello))["Id"]
 
 

@@ -1,0 +1,90 @@
+"""What `dom0 plan` lists."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from dom0.cli.preview import preview
+from dom0.engine.values import Network, State, Volume
+from dom0.plan import labels
+from dom0.plan.actual import Actual
+from dom0.plan.desired import Condition, Dependency, Desired, VolumeSpec
+from dom0.plan.memory import Memory
+from dom0.plan.scene import version
+from dom0.testing.builders import NETWORK, actual, container, desired, slot
+
+NOW = 1000.0
+
+
+def planned(asked: Desired, found: Actual, memory: Memory | None = None) -> list[tuple[str, str, str]]:
+    changes = preview(asked, found, memory or Memory(), NOW)
+    return [(change.action, change.name, change.reason) for change in changes]
+
+
+def test_a_machine_as_desired_has_no_changes() -> None:
+    web = slot("web")
+    assert planned(desired(web), actual(container(web))) == []
+
+
+def test_everything_of_a_new_machine_is_listed_though_it_is_made_in_several_waves() -> None:
+    db = slot("db", volumes=("box_data",))
+    web = slot("web", depends_on=(Dependency(service="db", condition=Condition.HEALTHY),))
+    asked = desired(web, db, volumes=(VolumeSpec(key="data", name="box_data"),))
+    assert [(action, name) for action, name, _ in planned(asked, Actual())] == [
+        ("create", NETWORK),
+        ("create", "box_data"),
+        ("create", "box-db-1"),
+        ("create", "box-web-1"),
+    ]
+
+
+def test_a_change_says_whether_image_or_configuration_is_the_cause() -> None:
+    old = actual(container(slot("a")), container(slot("b")))
+    asked = desired(slot("a", image="app2"), slot("b", hash="h2"))
+    assert planned(asked, old) == [
+        ("replace", "box-a-1", "its image changed"),
+        ("replace", "box-b-1", "its configuration changed"),
+    ]
+
+
+def test_what_shares_a_namespace_with_something_replaced_is_replaced_too() -> None:
+    new, sidecar = slot("app", hash="h2"), slot("sidecar", parents=("app",))
+    found = actual(container(slot("app")), container(sidecar))
+    assert [(action, name) for action, name, _ in planned(desired(new, sidecar), found)] == [
+        ("replace", "box-app-1"),
+        ("replace", "box-sidecar-1"),
+    ]
+
+
+def test_a_dependent_with_restart_true_is_restarted_when_its_dependency_is_replaced() -> None:
+    new, web = slot("db", hash="h2"), slot("web", depends_on=(Dependency(service="db", restart=True),))
+    found = actual(container(slot("db")), container(web))
+    assert planned(desired(new, web), found)[1] == ("restart", "box-web-1", "db is replaced")
+
+
+def test_a_stopped_service_is_started_and_a_finished_job_is_not() -> None:
+    web, job = slot("web", restart_policy="always"), slot("job")
+    ended = container(job, state=State.EXITED, restart_policy="no")
+    found = actual(container(web, state=State.EXITED), ended)
+    assert [(action, name) for action, name, _ in planned(desired(web, job), found)] == [("start", "box-web-1")]
+
+
+def test_a_job_that_ran_for_this_configuration_is_not_planned_again_without_its_container() -> None:
+    job = slot("job")
+    assert planned(desired(job), actual(), Memory(completed={job.key: version(job)})) == []
+    assert planned(desired(job), actual())[0][0] == "create"
+
+
+def test_what_nobody_asks_for_any_more_is_removed_but_never_a_volume() -> None:
+    web, gone = slot("web"), slot("gone")
+    ours = {labels.PROJECT: "box"}
+    found = actual(container(web), container(gone))
+    found = replace(
+        found,
+        networks=(*found.networks, Network(id="n9", name="box_old", driver="bridge", labels=ours)),
+        volumes=(Volume(name="box_old", driver="local", labels=ours),),
+    )
+    assert planned(desired(web), found) == [
+        ("remove", "box-gone-1", "nothing asks for it"),
+        ("remove", "box_old", "nothing asks for it"),
+    ]
