@@ -156,3 +156,17 @@ async def test_a_dockerfile_that_makes_no_machine_is_refused_and_leaves_nothing(
     with pytest.raises(ProjectError, match=r"Dockerfile: /etc/dom0"):
         await build(engine, write(Dockerfile="FROM dom0-base\n", compose=COMPOSE))
     assert {tag for image in await engine.images() for tag in image.tags} == before
+
+
+def test_a_project_is_built_from_inside_the_base_too(host: Host, write: Write) -> None:
+    """As a person does who has logged in: no buildx there, no recipe of the images below."""
+    project = write(compose=WITH_BUILD, web__Dockerfile="FROM busybox:test\n", conf="x")
+    above = write("above", Dockerfile=f"FROM {TAG}\nRUN touch /etc/dom0/more\n")
+    socket = "/var/run/docker.sock"
+    host.docker("run", "--detach", "--name", "login", f"--volume={socket}:{socket}", "--entrypoint=sleep", BASE, "1000")
+    for directory, tag in ((project, TAG), (above, "above")):
+        host.docker("cp", str(directory), f"login:/{directory.name}")
+        assert (
+            f"{tag}: built" in host.docker("exec", "login", "dom0", "build", f"/{directory.name}", "--tag", tag).stdout
+        )
+    assert etc(host, "above") == ["compose.d/50-box.yaml 644", "conf 644", "more 644", "web/Dockerfile 644"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, NotFound, ProjectError, UsageError
+from dom0.images.unpack import unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
 from dom0.plan.facts import Facts, ImageNeed, images_needed
 
-PROJECT_DIRECTORY = Path("/etc/dom0")  # in a dom0 image
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
 PULL_ATTEMPTS = 4
 PULL_PAUSE = 1.0  # seconds, doubling
@@ -78,26 +76,10 @@ async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, im
             f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
-        incoming = await _extract_project(engine, image_id, Path(scratch))
+        incoming = await unpack_project(engine, image_id, Path(scratch))
         return await _resolve_in(
             engine, incoming, state, Own(image.id, image.labels.get(labels.INPUTS, ""), own.base), say
         )
-
-
-async def _extract_project(engine: Engine, image_id: str, into: Path) -> Path:
-    """Its /etc/dom0, by way of a container that is never started."""
-    container = await engine.create_container("", {"Image": image_id, "Labels": {labels.PROJECT: ""}})
-    try:
-        tar = await engine.get_archive(container, str(PROJECT_DIRECTORY))
-    finally:
-        await engine.remove_container(container, force=True)
-    await asyncio.to_thread(_unpack, tar, into)
-    return into / PROJECT_DIRECTORY.name
-
-
-def _unpack(tar: bytes, into: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-        archive.extractall(into, filter="tar")  # the image's own modes; nothing outside of `into`
 
 
 async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:

@@ -75,8 +75,9 @@ async def _plan(directory: Path) -> list[Change]:
 async def _project(engine: Engine, directory: Path) -> AsyncIterator[Project]:
     """The project as the agent will read it. One with its own Dockerfile is read from its image."""
     from dom0.compose.load import load
-    from dom0.images import docker, fingerprint
-    from dom0.images.project import ETC, PLACED
+    from dom0.images import fingerprint
+    from dom0.images.project import PLACED
+    from dom0.images.unpack import unpack_project
 
     if not (directory / fingerprint.DOCKERFILE).is_file():
         yield await load(directory, PLACED)
@@ -87,7 +88,7 @@ async def _project(engine: Engine, directory: Path) -> AsyncIterator[Project]:
             hint="dom0 build makes the image and touches nothing that runs; then dom0 plan",
         )
     with tempfile.TemporaryDirectory(prefix="dom0-plan-") as scratch:
-        yield await load(await docker.extract(TAG, ETC, Path(scratch)), PLACED)
+        yield await load(await unpack_project(engine, TAG, Path(scratch)), PLACED)
 
 
 def _is_built(directory: Path) -> bool:

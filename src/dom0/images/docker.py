@@ -1,6 +1,7 @@
 """`docker build` and `docker compose build`: building is the one thing the Engine's API alone does not do well.
 
-Both talk to the Engine that the API client talks to, whatever builder or context a person has selected.
+Both talk to the Engine that the API client talks to, whatever builder or context a person has selected. Building a
+project works without the buildx plugin too, which dom0-base does not have; building dom0-base does not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ def environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("COMPOSE_", "BUILDX_"))}
     kept.pop("DOCKER_CONTEXT", None)
     address = find(None, os.environ, Path.home())
-    return kept | {"DOCKER_HOST": address.text, "BUILDX_BUILDER": "default", "SOURCE_DATE_EPOCH": str(EPOCH)}
+    return kept | {
+        "DOCKER_HOST": address.text,
+        "BUILDX_BUILDER": "default",
+        "BUILDKIT_PROGRESS": "plain",
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Recipe:
 
     def command(self) -> list[str]:
         return [
-            *("docker", "build", "--progress=plain"),
+            *("docker", "build"),
             *([f"--file={self.dockerfile}"] if self.dockerfile else []),
             *([f"--tag={self.tag}"] if self.tag else []),
             *(["--no-cache"] if self.no_cache else []),
@@ -66,17 +72,17 @@ async def build(recipe: Recipe) -> str:
 
 
 async def extract(image: str, path: str, into: Path) -> Path:
-    """Copy the file or directory at `path` out of the image of that name, without a container. Raises BuildFailed."""
+    """Copy the file at `path` out of the image of that name. Needs buildx. Raises BuildFailed."""
     with tempfile.TemporaryDirectory(prefix="dom0-build-") as scratch:
         name = Path(path).name
         (Path(scratch) / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={image} {path} /{name}\n")
-        await _run(image, ["docker", "build", "--progress=plain", f"--output={into}", scratch])
+        await _run(image, ["docker", "build", f"--output={into}", scratch])
     return into / name
 
 
 async def compose_build(file: bytes, what: str, *, no_cache: bool, pull: bool) -> None:
     """Build and tag the images that the Compose file asks for. Raises BuildFailed."""
-    argv = ["docker", "compose", "--file=-", "--project-directory=/", "--progress=plain", "build", "--quiet"]
+    argv = ["docker", "compose", "--file=-", "--project-directory=/", "build", "--quiet"]
     argv += ["--no-cache"] if no_cache else []
     argv += ["--pull"] if pull else []
     await _run(what, argv, stdin=file)

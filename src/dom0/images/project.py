@@ -24,11 +24,11 @@ from dom0.errors import NotFound, ProjectError
 from dom0.images import contents, docker, fingerprint
 from dom0.images.chain import build_base
 from dom0.images.recipe import BASE, DOM0, EPOCH
+from dom0.images.unpack import ETC, unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.plan.facts import image_ref
 
-ETC = "/etc/dom0"
 PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the project
 GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
@@ -134,7 +134,7 @@ async def _build_own(engine: Engine, directory: Path, base: Image, say: Say, opt
     say(f"{options.tag}: as {directory / fingerprint.DOCKERFILE} says")
     recipe = docker.Recipe(options.tag, directory, no_cache=options.no_cache, pull=options.pull)
     trial_id = await docker.build(recipe)
-    trial_tag = f"dom0-trial:{trial_id.removeprefix('sha256:')[:12]}"  # docker takes no ID where it copies from
+    trial_tag = f"dom0-trial:{trial_id.removeprefix('sha256:')[:12]}"  # gone again with its name
     await engine.tag_image(trial_id, trial_tag)
     try:
         told = await _labels_of_own(engine, directory, trial_tag, say, options)
@@ -153,7 +153,7 @@ async def _labels_of_own(engine: Engine, directory: Path, trial: str, say: Say, 
             hint=f"FROM {BASE}, or FROM another dom0 image, in its last stage",
         )
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
-        etc = await docker.extract(trial, ETC, Path(scratch))
+        etc = await unpack_project(engine, trial, Path(scratch))
         try:
             project = await load(etc, etc)
         except ProjectError as error:
