@@ -6,7 +6,6 @@ The documents are in agent/status.py. Nothing here imports aiohttp or asyncio.
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import msgspec
 
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
 from dom0.cli.places import run_directory
+from dom0.cli.unix_http import UnixConnection
 from dom0.errors import Busy, Dom0Error, UsageError
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
@@ -25,18 +25,6 @@ Document = TypeVar("Document")
 
 class AgentUnreachable(Dom0Error):
     """No dom0 runs here, or we may not ask it."""
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("dom0")
-        self._path = path
-        self._seconds = timeout
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self._seconds)
-        self.sock.connect(self._path)
 
 
 class _Refusal(msgspec.Struct):

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dom0.cli.client import UnixConnection
+from dom0.cli.unix_http import UnixConnection
 from dom0.engine import address
 from dom0.errors import EngineError, EngineUnreachable
 
