@@ -111,6 +111,7 @@ def inspect(host: Host) -> dict[str, Any]:
     found = json.loads(host.docker("inspect", NAME).stdout)[0]
     for part in ("Config", "HostConfig"):
         found[part] = {key: value for key, value in found[part].items() if value not in EMPTY}
+    found["HostConfig"]["Binds"].sort()  # the docker command shuffles them
     found["Mounts"].sort(key=lambda mount: mount["Destination"])
     return dict(found)
 
