@@ -59,7 +59,7 @@ async def hand_over(engine: Engine, image_id: str, say: Say) -> None:
     """Let `image_id` take over and wait until it has. Raises RolledBack if the old one runs again, Busy, Dom0Error."""
     await start_helper(engine, image_id)
     say(f"{HELPER} puts the new dom0 in the place of the old one")
-    await _follow(engine)
+    await follow_helper(engine)
     current = await _find(engine, NAME)
     if current is None or current.image_id != image_id:
         hint = f"its log: docker logs {FAILED}; what happened: docker logs {HELPER}"
@@ -221,8 +221,11 @@ async def _answers(engine: Engine, container_id: str) -> bool:
         return False  # it is between two starts
 
 
-async def _follow(engine: Engine) -> None:
-    """Wait until the helper has ended. One that cannot even begin is taken away, with what it left undone."""
+async def follow_helper(engine: Engine) -> None:
+    """Wait until the helper has ended, if there is one. One that cannot even begin is taken away, with what it left.
+
+    Raises Dom0Error with its log then.
+    """
     while True:
         helper = await _find(engine, HELPER)
         if helper is None or not helper.running:

@@ -170,6 +170,7 @@ class Machine:
         """Go to generation `number`, or to the last good one before the current one. Raises UsageError."""
         async with self._exclusive():
             target = self._rollback_target(number)
+            self._handover_problem, self._handing_over = None, False
             with self._board.follow() as lines:
                 self._go_back(target, cause=f"rollback to {target.number}")
                 self._tasks.create_task(self._tell_when_settled(self._generations.read(target.number)))

@@ -126,7 +126,7 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
         lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
         last = follow(lines, as_json=as_json)
         if in_place and last.outcome is Outcome.GOOD:
-            await await_succession(engine, image.id)
+            await await_succession(engine)
         return last
     finally:
         await engine.close()
@@ -177,43 +177,46 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
     return False
 
 
-async def await_succession(engine: Engine, image_id: str) -> None:
-    """The agent lets a dom0 of another image take its place once the generation is good. Raises RolledBack."""
-    from dom0.agent.contract import HELPER, NAME
+async def await_succession(engine: Engine) -> None:
+    """A good generation of another dom0 image brings that image too: wait until it is in its place. Raises RolledBack.
+
+    Between the old agent's end and the new one's first answer nobody answers.
+    """
+    from dom0.agent.handover import follow_helper
 
     deadline = time.monotonic() + SUCCESSION_WITHIN
     while time.monotonic() < deadline:
-        if await _runs(engine, NAME, image_id) and _answers_as(image_id) and not await _runs(engine, HELPER, image_id):
+        await follow_helper(engine)
+        if (status := _ask()) and _is_in_its_place(status):
             return
         await asyncio.sleep(PAUSE)
     hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
-    raise RolledBack(f"{NAME}: the new dom0 image did not take over", hint=hint)
+    raise RolledBack("dom0: the new dom0 image did not take over", hint=hint)
+
+
+def _ask() -> Status | None:
+    try:
+        return Agent().status()
+    except AgentUnreachable:
+        return None
+
+
+def _is_in_its_place(status: Status) -> bool:
+    """Raises RolledBack if it has been there and the one before it is back."""
+    if status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
+        return True
+    failure = next((problem for problem in status.problems if problem.code == "handover-failed"), None)
+    if failure is not None:
+        raise RolledBack(failure.title, hint=failure.hint)
+    return False
 
 
 async def await_announced_succession() -> None:
-    """The same for whatever generation is current: it may be of another dom0 image than the one that answers."""
+    """The same with an Engine of its own."""
     from dom0.engine.docker import DockerEngine
 
-    status = Agent().status()
-    if status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
-        return
     engine = await DockerEngine.connect()
     try:
-        await await_succession(engine, status.generation.dom0_image)
+        await await_succession(engine)
     finally:
         await engine.close()
-
-
-async def _runs(engine: Engine, name: str, image_id: str) -> bool:
-    try:
-        root = await engine.container(name)
-    except NotFound:
-        return False
-    return root.running and root.image_id == image_id
-
-
-def _answers_as(image_id: str) -> bool:
-    try:
-        return Agent().status().dom0_image == image_id
-    except AgentUnreachable:
-        return False
