@@ -1,0 +1,112 @@
+"""What happens to the machine when its root container dies, or the Engine under it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dom0.testing.foreign import Foreign
+from dom0.testing.machines import Machine
+
+COMPOSE = """
+    name: box
+    x-dom0:
+      ssh: {}
+      home: {}
+      rollout: {monitor: 1s, timeout: 60s}
+    services:
+      web:
+        image: busybox:test
+        command: ["sleep", "100000"]
+        init: true
+        restart: unless-stopped
+      once:
+        image: busybox:test
+        command: ["sleep", "100000"]
+        init: true
+      job:
+        image: busybox:test
+        command: ["sh", "-c", "echo ran >> /kept/runs"]
+        volumes: ["kept:/kept"]
+        depends_on: [web]
+    volumes: {kept: {}}
+    """
+RUNNING = ("dom0-sshd", "box-web-1", "box-once-1")
+OURS = (*RUNNING, "box-job-1", "home-volume")
+
+
+@pytest.fixture(scope="module")
+def box(machine: Machine, foreign: Foreign) -> Machine:
+    machine.write(COMPOSE)
+    machine.up()
+    machine.until_good()
+    return machine
+
+
+def ids(machine: Machine) -> dict[str, Any]:
+    return {name: machine.container(name)["Id"] for name in OURS}
+
+
+def runs_of_the_job(machine: Machine) -> int:
+    said = machine.docker("run", "--rm", "--volume", "box_kept:/kept", "busybox:test", "cat", "/kept/runs")
+    return len(said.stdout.splitlines())
+
+
+def test_a_killed_agent_comes_back_and_nothing_else_has_noticed(box: Machine, foreign: Foreign) -> None:
+    services, generation = box.lives(*OURS), box.status()["generation"]
+    died = box.container("dom0")["State"]
+    box.host.run(["kill", "-9", str(died["Pid"])])
+    box.until(lambda: box.container("dom0")["State"]["Pid"] not in (0, died["Pid"]))
+    assert box.until_good()["generation"] == generation
+    assert box.lives(*OURS) == services
+    assert foreign.is_untouched()
+
+
+def test_services_run_on_while_dom0_is_killed_by_a_person_and_dom0_up_brings_it_back(
+    box: Machine, foreign: Foreign
+) -> None:
+    services, generation = box.lives(*OURS), box.status()["generation"]
+    box.docker("kill", "dom0")
+    assert box.dom0("status", check=False).code == 1
+    assert box.lives(*OURS) == services
+    box.up()
+    assert box.until_good()["generation"] == generation
+    assert box.lives(*OURS) == services
+    assert foreign.is_untouched()
+
+
+def test_what_broke_while_no_agent_ran_is_mended_by_the_next_one(box: Machine) -> None:
+    untouched = box.lives("box-web-1", "dom0-sshd")
+    box.docker("stop", "dom0")
+    box.docker("rm", "--force", "box-once-1")
+    box.docker("start", "dom0")
+    box.until_running("box-once-1")
+    assert box.lives("box-web-1", "dom0-sshd") == untouched
+
+
+@pytest.mark.parametrize("death", ["restart", "crash"])
+def test_after_the_engine_was_gone_everything_runs_again_and_no_job_a_second_time(
+    box: Machine, foreign: Foreign, death: str
+) -> None:
+    before, generation, runs = ids(box), box.status()["generation"], runs_of_the_job(box)
+    if death == "restart":
+        box.host.restart_engine()
+    else:
+        box.host.kill_engine()
+        box.host.start_engine()
+    for name in ("dom0", *RUNNING):
+        box.until_running(name)
+    assert box.until_good()["generation"] == generation
+    assert ids(box) == before
+    assert runs_of_the_job(box) == runs
+    assert foreign.has_restarted_only()
+
+
+def test_a_root_container_removed_by_force_leaves_a_machine_that_dom0_up_takes_over(box: Machine) -> None:
+    services, generation = box.lives(*OURS), box.status()["generation"]
+    box.docker("rm", "--force", "dom0")
+    assert box.lives(*OURS) == services
+    box.up()
+    assert box.until_good()["generation"] == generation
+    assert box.lives(*OURS) == services
