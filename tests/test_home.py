@@ -40,10 +40,16 @@ def debian_like() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="session")
-def debian_host(session_host: Host) -> Host:
-    api.import_image(session_host.socket, home.BASE_IMAGE, debian_like())
-    return session_host
+@pytest.fixture(scope="module")
+def debian_layer() -> bytes:
+    return debian_like()
+
+
+@pytest.fixture
+def debian_host(engine_host: Host, debian_layer: bytes) -> Host:
+    """The stand-in takes the name of the real image; `engine_host` gives it back afterwards."""
+    api.import_image(engine_host.socket, home.BASE_IMAGE, debian_layer)
+    return engine_host
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dom0.run import CommandFailed
+from dom0.run import CommandFailed, Output
 from dom0.testing import api, owned
 from dom0.testing.hosts import Host, Switch
 
@@ -84,11 +85,28 @@ def test_what_is_written_below_var_lib_does_not_reach_this_machine(engine_host: 
 
 
 def test_a_published_port_answers_on_loopback_inside_and_not_outside(engine_host: Host) -> None:
-    engine_host.docker("run", "--detach", "--init", "--publish", "8099:80", "busybox:test", "httpd", "-f", "-h", "/etc")
-    answer = engine_host.run(["busybox", "wget", "-q", "-O-", "http://127.0.0.1:8099/passwd"]).stdout
+    serve(engine_host, "8099")
+    answer = fetch(lambda url: engine_host.run(["busybox", "wget", "-q", "-O-", url]), "http://127.0.0.1:8099/passwd")
     assert answer.startswith("root:")
     outside = subprocess.run(["busybox", "nc", "-w", "1", "127.0.0.1", "8099"], check=False, capture_output=True)
     assert outside.returncode != 0
+
+
+def serve(host: Host, port: str) -> None:
+    """A web server that shows its /etc on `port` of the host."""
+    host.docker("run", "--detach", "--init", "--publish", f"{port}:80", "busybox:test", "httpd", "-f", "-h", "/etc")
+
+
+def fetch(get: Callable[[str], Output], url: str) -> str:
+    """The answer, as soon as there is one: the server has to open its port first."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return get(url).stdout
+        except CommandFailed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def test_a_container_that_should_always_run_is_back_after_the_engine_restarts(engine_host: Host) -> None:
@@ -128,9 +146,9 @@ def test_hosts_on_a_switch_reach_each_other_by_their_addresses(fresh_host: MakeH
     try:
         provider = fresh_host(switch=switch, address="10.177.0.1/24")
         consumer = fresh_host(switch=switch, address="10.177.0.2/24")
-        provider.docker("run", "--detach", "--init", "--publish", "80:80", "busybox:test", "httpd", "-f", "-h", "/etc")
-        wget = ("wget", "-q", "-O-", "http://10.177.0.1/passwd")
-        answer = consumer.docker("run", "--rm", "busybox:test", *wget).stdout
+        serve(provider, "80")
+        wget = ("run", "--rm", "busybox:test", "wget", "-q", "-O-")
+        answer = fetch(lambda url: consumer.docker(*wget, url), "http://10.177.0.1/passwd")
         assert answer.startswith("root:")
     finally:
         provider.stop()
