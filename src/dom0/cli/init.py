@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
-from dom0.errors import ProjectError, UsageError
+from dom0.errors import Dom0Error, ProjectError, UsageError
 
 DEFAULT_EXAMPLE = "hello"
 _NAME_LINE = re.compile(r"^name: \S+", re.MULTILINE)
@@ -46,10 +46,12 @@ def find_example(name: str) -> Path:
 
 
 def examples_directory() -> Path:
-    """In an installed package they are its data, in a checkout they lie beside `src`."""
+    """In an installed package they are its data, in a checkout they lie beside `src`. Raises Dom0Error."""
     package = Path(__file__).parents[1]
-    installed = package / "data" / "examples"
-    return installed if installed.is_dir() else package.parents[1] / "examples"
+    for directory in (package / "data" / "examples", package.parents[1] / "examples"):
+        if directory.is_dir():
+            return directory
+    raise Dom0Error(f"{package}: the examples are not installed here", hint="make projects where the dom0 package is")
 
 
 def project_name(directory: str) -> str:
