@@ -20,12 +20,12 @@ from dom0.cli.up import TAG, is_current
 from dom0.errors import EXIT_CHANGES, NotFound, ProjectError
 
 if TYPE_CHECKING:
-    from dom0.cli.preview import Change
     from dom0.compose.model import Project
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
     from dom0.plan.desired import Desired
     from dom0.plan.memory import Memory
+    from dom0.plan.preview import Change
 
 _COLOURS = {"remove": "red", "create": "green", "build": "cyan"}
 
@@ -98,8 +98,8 @@ def _is_built(directory: Path) -> bool:
 
 async def _images(engine: Engine, directory: Path, project: Project) -> list[Change]:
     """What would be built, and whether dom0 itself would be another one."""
-    from dom0.cli.preview import Change
     from dom0.plan.facts import image_ref
+    from dom0.plan.preview import Change
 
     changes = []
     image = await _find(engine, TAG)
@@ -115,7 +115,7 @@ async def _images(engine: Engine, directory: Path, project: Project) -> list[Cha
 
 def _own_container(image: Image | None, *, is_built_anew: bool) -> list[Change]:
     from dom0.agent.contract import NAME
-    from dom0.cli.preview import Change
+    from dom0.plan.preview import Change
 
     try:
         running = Agent().status().dom0_image
@@ -128,7 +128,7 @@ def _own_container(image: Image | None, *, is_built_anew: bool) -> list[Change]:
 
 async def _containers(engine: Engine, project: Project) -> list[Change]:
     from dom0.agent.observe import Observer
-    from dom0.cli.preview import preview
+    from dom0.plan.preview import preview
 
     desired = await _desired(engine, project)
     observer = Observer(engine, project.name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dom0.cli.preview import preview
 from dom0.engine.values import Network, State, Volume
 from dom0.plan import labels
 from dom0.plan.actual import Actual
 from dom0.plan.desired import Condition, Dependency, Desired, VolumeSpec
 from dom0.plan.memory import Memory
+from dom0.plan.preview import preview
 from dom0.plan.scene import version
 from dom0.testing.builders import NETWORK, actual, container, desired, slot
 
