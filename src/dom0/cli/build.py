@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,8 @@ def command(directory: Path, tag: str, no_cache: bool, pull: bool) -> None:
     $ dom0 build  # the project of this directory
     $ dom0 build mybox --tag mybox:test
     """
+    import asyncio
+
     asyncio.run(_build(directory, tag, no_cache=no_cache, pull=pull))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +46,8 @@ def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bo
     if project is not None and not force_recreate and (current := nothing_to_do(project, tag)):
         _say_nothing_to_do(current, as_json=as_json)
         return
+    import asyncio  # it costs as much as all of the above
+
     last = asyncio.run(bring_up(project, tag, force=force_recreate, trial=0.0, as_json=as_json))
     if not as_json:
         terminal.say(f"generation {last.generation} is {last.outcome}")
@@ -182,6 +183,8 @@ async def await_succession(engine: Engine) -> None:
 
     Between the old agent's end and the new one's first answer nobody answers.
     """
+    import asyncio
+
     from dom0.agent.handover import follow_helper
 
     deadline = time.monotonic() + SUCCESSION_WITHIN
