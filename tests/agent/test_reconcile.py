@@ -112,7 +112,7 @@ async def test_an_engine_that_is_away_for_long_is_waited_for() -> None:
     async with box.running() as loop:
         await box.at_rest()
         box.docker.stop_engine()
-        await box.until(lambda: loop.unreachable_since > 0)
+        await box.until(lambda: loop.trouble is not None)
         box.docker.start_engine()
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING}

@@ -251,10 +251,10 @@ def test_a_container_in_use_is_not_replaced_before_it_is_idle() -> None:
     assert said(plan(desired(new), idle)) != []
 
 
-def test_force_recreates_what_is_older() -> None:
+def test_force_recreates_what_was_there() -> None:
     web = slot("web")
-    old = container(web, created=100.0)
-    assert said(plan(desired(web), actual(old), Memory(recreate_before=150.0)))[0].startswith("create ")
+    old = container(web)
+    assert said(plan(desired(web), actual(old), Memory(recreate=(old.id,))))[0].startswith("create ")
 
 
 # namespaces
@@ -309,8 +309,8 @@ def test_what_a_person_stopped_stays_stopped() -> None:
 def test_a_crashed_container_is_started_at_once_and_later_with_growing_pauses() -> None:
     web = slot("web")
     dead = container(web, state=State.EXITED, exit_code=1)
-    assert said(plan(desired(web), actual(dead), Memory(crashes={"web-1": (NOW,)}))) == ["start box-web-1"]
-    made = plan(desired(web), actual(dead), Memory(crashes={"web-1": (NOW - 1, NOW, NOW)}))
+    assert said(plan(desired(web), actual(dead), Memory(crashes={dead.id: (NOW,)}))) == ["start box-web-1"]
+    made = plan(desired(web), actual(dead), Memory(crashes={dead.id: (NOW - 1, NOW, NOW)}))
     assert (said(made), made.retry_at) == ([], NOW + 2.0)
 
 
@@ -318,16 +318,16 @@ def test_a_crashed_container_is_started_at_once_and_later_with_growing_pauses() 
 def test_a_crash_loop_is_parked_when_its_budget_is_used_up(pending: bool, budget: int) -> None:
     web = slot("web", restart_policy="always")
     looping = container(web, state=State.RESTARTING, exit_code=1)
-    memory = Memory(crashes={"web-1": (NOW,) * budget}, pending=pending)
+    memory = Memory(crashes={looping.id: (NOW,) * budget}, pending=pending)
     assert said(plan(desired(web), actual(looping), memory)) == ["park box-web-1"]
-    fewer = Memory(crashes={"web-1": (NOW,) * (budget - 1)}, pending=pending)
+    fewer = Memory(crashes={looping.id: (NOW,) * (budget - 1)}, pending=pending)
     assert said(plan(desired(web), actual(looping), fewer)) == []
 
 
 def test_old_crashes_are_forgiven() -> None:
     web = slot("web")
     dead = container(web, state=State.EXITED, exit_code=1)
-    memory = Memory(crashes={"web-1": (NOW - 3600,) * 20})
+    memory = Memory(crashes={dead.id: (NOW - 3600,) * 20})
     assert said(plan(desired(web), actual(dead), memory)) == ["start box-web-1"]
 
 

@@ -7,13 +7,70 @@ wait with it. The gate asks as soon as the container runs; when it passes, the E
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 
 from dom0.engine.protocol import Engine
-from dom0.errors import Conflict, NotFound
+from dom0.engine.values import Container, State
+from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
+from dom0.plan.container_plan import SlotPlan
 from dom0.plan.desired import HealthTest
+from dom0.plan.phase import Phase
 
 FIRST_PAUSE = 0.02  # seconds between probes, growing
 LONGEST_PAUSE = 1.0
+
+Start = tuple[str, float]
+"""Container ID and when it was started: what one gate is about."""
+
+
+class Gates:
+    """One gate at most for every start of a container, and none that nobody waits for any more.
+
+    `tell` is called with the container at the end of each, and whether it passed.
+    """
+
+    def __init__(self, engine: Engine, tell: Callable[[Container, bool], None]) -> None:
+        self._engine = engine
+        self._tell = tell
+        self._open: dict[Start, asyncio.Task[None]] = {}
+        self._given_up: set[Start] = set()  # the Engine's own checks have to do
+
+    def watch(self, plans: Iterable[SlotPlan], tasks: asyncio.TaskGroup) -> None:
+        """Open those that are missing for `plans`, close those that are for something else."""
+        starting = [found for plan in plans if (found := _starting(plan))]
+        wanted = {(container.id, container.started) for container, _ in starting}
+        for start, task in self._open.items():
+            if start not in wanted:
+                task.cancel()
+        self._given_up &= wanted
+        for container, test in starting:
+            start = (container.id, container.started)
+            if start not in self._open and start not in self._given_up:
+                self._open[start] = tasks.create_task(self._run(container, test))
+
+    def close(self) -> None:
+        for task in self._open.values():
+            task.cancel()
+
+    async def _run(self, container: Container, test: HealthTest) -> None:
+        start = (container.id, container.started)
+        passed = False
+        try:
+            passed = await pass_gate(self._engine, container.id, test)
+            if not passed:
+                self._given_up.add(start)
+        except EngineUnreachable:
+            await asyncio.sleep(LONGEST_PAUSE)  # before somebody opens another one
+        finally:
+            del self._open[start]
+        self._tell(container, passed)
+
+
+def _starting(plan: SlotPlan) -> tuple[Container, HealthTest] | None:
+    container, test = plan.container, plan.slot.health
+    if plan.phase is not Phase.STARTING or container is None or container.state is not State.RUNNING:
+        return None
+    return (container, test) if test is not None and plan.slot.health_gate else None
 
 
 async def pass_gate(engine: Engine, container_id: str, test: HealthTest) -> bool:
@@ -22,11 +79,13 @@ async def pass_gate(engine: Engine, container_id: str, test: HealthTest) -> bool
     while True:
         try:
             result = await engine.exec(container_id, test.argv, timeout=test.timeout)
+            if result.exit_code == 0:
+                return True
         except (NotFound, Conflict):
             return False
-        except TimeoutError:
-            result = None
-        if result is not None and result.exit_code == 0:
-            return True
+        except EngineUnreachable:
+            raise
+        except (TimeoutError, EngineError):
+            pass  # no answer is no success; the Engine may lack a process or memory for it just now
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)

@@ -30,8 +30,9 @@ from dom0.agent.source import Candidate, Own
 from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import read_json, write_json
 from dom0.engine.protocol import Engine
-from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
+from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, ProjectError, UsageError
 from dom0.health import Problem
+from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory, Version
 from dom0.plan.planner import Plan
@@ -90,7 +91,7 @@ class Machine:
         self._lives = asyncio.Event()
         self._closed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
-        self._began = self._clock.now()
+        self._began = self._clock.monotonic()
         self._well_since = 0.0
         self._handing_over = False
         self._own_problem: Problem | None = None
@@ -220,12 +221,8 @@ class Machine:
     def _problems(self, plan: Plan | None) -> tuple[Problem, ...]:
         problems = list(plan.problems) if plan else []
         problems[:0] = [problem for problem in (self._own_problem, self._handover_problem) if problem is not None]
-        if self._reconciler is not None and self._reconciler.unreachable_since:
-            since = self._reconciler.unreachable_since
-            title = "the Docker Engine does not answer"
-            problems.insert(
-                0, Problem(code="engine-unreachable", subject="engine", title=title, hint="dom0 doctor", since=since)
-            )
+        if self._reconciler is not None and self._reconciler.trouble is not None:
+            problems.insert(0, _trouble_problem(self._reconciler.trouble, self._reconciler.trouble_since))
         return tuple(problems)
 
     # from one generation to the next
@@ -233,9 +230,10 @@ class Machine:
     async def _propose(self, cause: str, *, image: str = "", force: bool = False) -> None:
         """Make what `image` asks for ("": our own) the current generation, if it is not that already."""
         async with self._proposing:
-            await self._propose_alone(cause, image=image, force=force)
+            present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
+            await self._propose_alone(cause, image=image, recreate=tuple(container.id for container in present))
 
-    async def _propose_alone(self, cause: str, *, image: str, force: bool) -> None:
+    async def _propose_alone(self, cause: str, *, image: str, recreate: tuple[str, ...]) -> None:
         candidate = await self._resolve(image, self._say)
         self._own_problem = None
         current = self._generation
@@ -244,7 +242,7 @@ class Machine:
                 f"name: the running project is {current.desired.project}, this one is {candidate.desired.project}",
                 hint="take the running one down first: dom0 down",
             )
-        memory = self._cleared_memory(force=force)
+        memory = replace(self._cleared_memory(), recreate=recreate)
         if current is not None and _says_the_same(candidate, current):
             self._aim_at(current, replace(memory, pending=current.is_pending))
             return
@@ -284,7 +282,7 @@ class Machine:
 
     def _aim_at(self, generation: Generation, memory: Memory) -> None:
         self._generation = generation
-        self._began, self._well_since = self._clock.now(), 0.0
+        self._began, self._well_since = self._clock.monotonic(), 0.0
         if self._reconciler is None:
             place(self._generations.files(generation.number), self._state / "project")
             self._reconciler = self._make_reconciler(generation.desired, memory)
@@ -324,19 +322,19 @@ class Machine:
         if target.outcome not in (Outcome.GOOD, Outcome.TRIAL):
             target = self._generations.update(replace(target, outcome=Outcome.PENDING, reason=""))
         kept = self._versions_to_keep() if target.is_pending else {}
-        self._switch_to(target, replace(self._cleared_memory(force=False), pending=target.is_pending, kept=kept))
+        self._switch_to(target, replace(self._cleared_memory(), pending=target.is_pending, kept=kept))
 
     # what the reconciler tells
 
     def _on_plan(self, plan: Plan) -> float:
-        now = self._clock.now()
+        now = self._clock.monotonic()
         self._well_since = (self._well_since or now) if plan.well and plan.settled else 0.0
-        check_at = self._judge(plan, now)
+        again_in = self._judge(plan, now)
         if plan.well and self._belongs_to_another_image():
             self._handing_over = True
             self._tasks.create_task(self._give_way())
         self._tasks.create_task(self._tell_change())
-        return check_at
+        return again_in
 
     def _belongs_to_another_image(self) -> bool:
         """Once it is good, a generation is kept by the dom0 image it came from."""
@@ -350,30 +348,24 @@ class Machine:
         return generation.dom0_image not in ("", self._own.image)
 
     def _judge(self, plan: Plan, now: float) -> float:
-        """Returns when the clock alone may change the judgement."""
+        """Returns after how many seconds time alone may change the judgement (0: it may not)."""
         generation = self._generation
         assert generation is not None
         if generation.outcome is Outcome.TRIAL:
-            if now >= generation.trial_until:
+            left = generation.trial_until - self._clock.now()
+            if left <= 0:
                 self._fail(generation, "it was not confirmed in time", plan)
-            return generation.trial_until
+            return max(left, 0.0)
         if not generation.is_pending:
             return 0.0
-        assert self._reconciler is not None
-        refusals = max((refusal.count for refusal in self._reconciler.memory.refused.values()), default=0)
         verdict = rollout.judge(
-            plan,
-            generation.desired.rollout,
-            began=self._began,
-            well_since=self._well_since,
-            refusals=refusals,
-            now=now,
+            plan, generation.desired.rollout, began=self._began, well_since=self._well_since, now=now
         )
         if verdict.outcome is Outcome.GOOD:
             self._accept(generation)
         elif verdict.outcome is Outcome.FAILED:
             self._fail(generation, verdict.reason, plan)
-        return verdict.check_at
+        return verdict.check_in
 
     def _accept(self, generation: Generation) -> None:
         on_trial = generation.trial_until > 0.0  # also if its time has passed meanwhile: nobody has confirmed it
@@ -469,17 +461,9 @@ class Machine:
             self._reconciler.memory = memory
             self._reconciler.wake()
 
-    def _cleared_memory(self, *, force: bool) -> Memory:
+    def _cleared_memory(self) -> Memory:
         """What was stopped, parked or refused gets another chance."""
-        return replace(
-            self._memory(),
-            held={},
-            parked={},
-            crashes={},
-            refused={},
-            quiet={},
-            recreate_before=self._clock.now() if force else self._memory().recreate_before,
-        )
+        return replace(self._memory(), held={}, parked={}, crashes={}, refused={}, quiet={})
 
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
@@ -488,6 +472,14 @@ class Machine:
         async with self._changing:
             await self._lives.wait()
             yield
+
+
+def _trouble_problem(trouble: EngineError, since: float) -> Problem:
+    if isinstance(trouble, EngineUnreachable):
+        title = "the Docker Engine does not answer"
+        return Problem(code="engine-unreachable", subject="engine", title=title, hint="dom0 doctor", since=since)
+    title = f"the Docker Engine cannot say what is there: {trouble.message}"
+    return Problem(code="engine-refused", subject="engine", title=title, hint="journalctl -u docker", since=since)
 
 
 def _says_the_same(candidate: Candidate, current: Generation) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, ContainerSummary, Event, Network, Volume
-from dom0.errors import EngineError, NotFound
+from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.plan import labels
-from dom0.plan.actual import Actual, slot_key
+from dom0.plan.actual import Actual, slot_key, slot_key_in
 from dom0.plan.desired import Desired, Role
 
 OURS = (Role.SERVICE, Role.SSHD, Role.HOME)
@@ -24,6 +24,8 @@ class Observer:
         self._project = project
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}
+        self._labels: dict[str, dict[str, str]] = {}  # of our containers, by ID, as lists and events tell them
+        self._unreadable: dict[str, str] = {}  # container ID -> the Engine's words
         self._networks: tuple[Network, ...] = ()
         self._volumes: tuple[Volume, ...] = ()
         self._dirty: set[str] = set()
@@ -31,14 +33,16 @@ class Observer:
 
     async def look(self, *, thorough: bool = True) -> None:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
-        rows = await self._engine.containers()
+        self._dirty, self._ground_dirty = set(), False  # before the questions: events go on marking meanwhile
         self._networks = await self._engine.networks()
         self._volumes = await self._engine.volumes()
+        rows = await self._engine.containers()
         self._names = {row.name: row.id for row in rows}
         ours = {row.id: row for row in rows if self.is_ours(row.labels)}
         self._containers = {id_: known for id_, known in self._containers.items() if id_ in ours}
-        self._dirty = {row.id for row in ours.values() if thorough or self._has_changed(row)}
-        self._ground_dirty = False
+        self._labels = {id_: row.labels for id_, row in ours.items()}
+        self._unreadable = {id_: words for id_, words in self._unreadable.items() if id_ in ours}
+        self._dirty |= {row.id for row in ours.values() if thorough or self._has_changed(row)}
         await self.refresh()
 
     async def refresh(self, touched: Iterable[str] = ()) -> None:
@@ -80,6 +84,7 @@ class Observer:
             networks=self._networks,
             volumes=self._volumes,
             names=dict(self._names),
+            unreadable={slot_key_in(self._labels[id_]): words for id_, words in self._unreadable.items()},
             processes=await self._processes(desired),
         )
 
@@ -102,6 +107,8 @@ class Observer:
         if event.action.startswith(("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")):
             return False
         self._dirty.add(event.id)
+        if self.is_ours(event.attributes):
+            self._labels[event.id] = event.attributes
         return True
 
     async def _inspect(self, container_id: str) -> None:
@@ -109,11 +116,29 @@ class Observer:
             container = await self._engine.container(container_id)
         except NotFound:
             self._containers.pop(container_id, None)
+            self._labels.pop(container_id, None)
+            self._unreadable.pop(container_id, None)
             self._names = {name: id_ for name, id_ in self._names.items() if id_ != container_id}
             return
+        except EngineUnreachable:
+            raise
+        except EngineError as error:
+            self._note_unreadable(container_id, error)
+            return
+        self._unreadable.pop(container_id, None)
         self._names = {n: id_ for n, id_ in self._names.items() if id_ != container_id} | {container.name: container.id}
         if self.is_ours(container.labels):
             self._containers[container_id] = container
+
+    def _note_unreadable(self, container_id: str, error: EngineError) -> None:
+        """After a power cut the Engine may list a container that it cannot describe: the others are none the worse.
+
+        Raises `error` when it is not even known what the container is for.
+        """
+        if container_id not in self._labels:
+            raise error
+        self._unreadable[container_id] = error.message
+        self._dirty.add(container_id)
 
     async def _processes(self, desired: Desired) -> dict[str, tuple[str, ...]]:
         """Only for containers that would be replaced now, and only where a slot asks for it."""

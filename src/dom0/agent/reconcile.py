@@ -13,25 +13,23 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from msgspec.structs import replace
 
 from dom0.agent.apply import Applier
-from dom0.agent.gate import pass_gate
+from dom0.agent.gate import Gates
 from dom0.agent.observe import Observer
 from dom0.agent.refusal import refusal_of
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Event, State
-from dom0.errors import EngineError, EngineUnreachable
-from dom0.plan.container_plan import SlotPlan
+from dom0.engine.values import Container, Event, State
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.plan.desired import Desired
-from dom0.plan.memory import Memory, recent
-from dom0.plan.phase import Phase
+from dom0.plan.memory import Memory
 from dom0.plan.planner import Plan, make_plan
-from dom0.plan.remember import remember
-from dom0.plan.scene import version
+from dom0.plan.remember import count_crash, remember, remember_plan
 from dom0.plan.steps import (
     AnyStep,
     CreateContainer,
@@ -51,22 +49,30 @@ log = logging.getLogger(__name__)
 RESYNC = 60.0  # seconds between full listings
 THOROUGH_EVERY = 10  # of which each tenth inspects every container
 RECONNECT_MOST = 5.0  # seconds between attempts to reach the Engine
+SHORTEST_WAIT = 0.001  # seconds: timers and clocks differ in their last digits
 DEFAULT_NETWORK = "bridge"
 STOPS = 64  # stops under way at once
-
+END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
+HEARD = 512  # events that are known again when a reconnect tells them twice; the Engine keeps 256
 
 StepListener: TypeAlias = Callable[[AnyStep, EngineError | None, float], None]
 """Called when a step has ended: what it was, what the Engine said against it, seconds it took."""
 
 
 class Clock(Protocol):
+    """`now` is the time of day and may jump, as the Engine's times do with it; `monotonic` measures what lasts."""
+
     def now(self) -> float: ...
+    def monotonic(self) -> float: ...
     async def wait(self, event: asyncio.Event, timeout: float) -> None: ...
 
 
 class SystemClock:
     def now(self) -> float:
         return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
     async def wait(self, event: asyncio.Event, timeout: float) -> None:
         """Until `event` is set, `timeout` seconds at most."""
@@ -94,9 +100,11 @@ class Reconciler:
         self.memory = memory
         self.desired = desired
         self.plan: Plan | None = None
-        self.on_plan: Callable[[Plan], float] = lambda _plan: 0.0  # returns when to plan again at the latest, 0: any
+        self.on_plan: Callable[[Plan], float] = lambda _plan: 0.0  # returns seconds to plan again within, 0: any
         self.on_step: StepListener = lambda _step, _error, _seconds: None
-        self.unreachable_since = 0.0
+        self.trouble: EngineError | None = None  # why the last look at the Engine failed
+        self.trouble_since = 0.0
+        self.unsaved: Dom0Error | None = None  # why the memory could not be written
         self.generation = 0
         self._engine = engine
         self._observer = Observer(engine, desired.project)
@@ -109,14 +117,17 @@ class Reconciler:
         self._under_way: dict[str, AnyStep] = {}
         self._touched: set[str] = set()  # containers to look at again
         self._ended: list[str] = []  # locks to free as soon as the picture shows what their steps did
-        self._gates: set[str] = set()
+        self._step_tasks: set[asyncio.Task[None]] = set()
+        self._gates = Gates(engine, self._note_gate)
+        self._heard: deque[tuple[float, str, str, str]] = deque(maxlen=HEARD)
+        self._last_heard_before = memory.last_event  # by the agent before us
         self._look_needed = True
-        self._looked = 0.0
+        self._look_again_at = 0.0  # monotonic, as the next one
+        self._plan_again_at = 0.0
         self._looks = 0
         self._retry_in = 0.1
-        self._plan_again_at = 0.0
         self._engine_start = 0.0
-        self._closing = False
+        self._closing = asyncio.Event()
 
     def adopt(self, desired: Desired, generation: int, memory: Memory) -> None:
         """Aim at another desired state from the next turn on."""
@@ -128,9 +139,8 @@ class Reconciler:
         self._wake.set()
 
     def close(self) -> None:
-        """Let `run` end after the steps that are under way."""
-        self._closing = True
-        self._wake.set()
+        """Let `run` end, once the steps under way have ended or had their time."""
+        self._closing.set()
 
     @property
     def steps_under_way(self) -> tuple[AnyStep, ...]:
@@ -139,62 +149,86 @@ class Reconciler:
     async def run(self) -> None:
         """Keep the Engine as desired until `close`."""
         async with asyncio.TaskGroup() as tasks:
-            events = tasks.create_task(self._follow_events())
-            while not self._closing:
-                await self.turn(tasks)
-                await self._clock.wait(self._wake, self._until_next_turn())
-            events.cancel()
+            looking = [tasks.create_task(self._follow_events()), tasks.create_task(self._take_turns(tasks))]
+            await self._closing.wait()
+            for task in looking:
+                task.cancel()
+            self._gates.close()
+            await self._end_steps()
+
+    async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await self.turn(tasks)
+            await self._clock.wait(self._wake, self._until_next_turn())
+
+    async def _end_steps(self) -> None:
+        if self._step_tasks:
+            _, late = await asyncio.wait(self._step_tasks, timeout=END_WITHIN)
+            for task in late:
+                task.cancel()
 
     async def settle(self) -> Plan:
-        """Work until nothing is left to do, without following events. Raises EngineUnreachable."""
+        """Work until nothing is left to do, without following events. Raises EngineError when the Engine goes away."""
         async with asyncio.TaskGroup() as tasks:
-            while True:
-                await self.turn(tasks)
-                if self.unreachable_since:
-                    raise EngineUnreachable("the Engine went away", hint="start it, then run this again")
-                if self.plan is not None and self.plan.settled and not self._under_way:
-                    return self.plan
+            await self.turn(tasks)
+            while self.trouble is None and not self._is_settled():
                 await self._clock.wait(self._wake, self._until_next_turn())
+                await self.turn(tasks)
+        if self.trouble is not None:
+            raise self.trouble
+        assert self.plan is not None
+        return self.plan
+
+    def _is_settled(self) -> bool:
+        return self.plan is not None and self.plan.settled and not self._under_way
 
     async def turn(self, tasks: asyncio.TaskGroup) -> None:
         self._wake.clear()
         try:
             await self._refresh_picture()
             actual = await self._observer.actual(self.desired)
-        except EngineUnreachable as error:
-            self._note_unreachable(error)
+        except EngineError as error:
+            self._note_trouble(error)
             return
-        self._note_reachable()
-        self.plan = make_plan(self.desired, actual, self.memory, self._clock.now())
-        self._remember_plan(self.plan)
-        self._start_steps(self.plan.steps, tasks)
-        self._start_gates(self.plan.slots, tasks)
+        self.trouble, self.trouble_since, self._retry_in = None, 0.0, 0.1
+        self.plan = plan = make_plan(self.desired, actual, self.memory, self._clock.now())
+        self._remember_plan(plan)
+        again_in = self.on_plan(plan)
+        self._plan_again_at = self._clock.monotonic() + again_in if again_in else 0.0
+        if self.plan is plan:  # else it has led to another desired state
+            self._start_steps(plan.steps, tasks)
+            self._gates.watch(plan.slots, tasks)
         self._keep_memory()
-        self._plan_again_at = self.on_plan(self.plan)
 
     # the picture
 
     async def _refresh_picture(self) -> None:
-        now = self._clock.now()
+        ended = tuple(self._ended)
         touched, self._touched = self._touched, set()
-        ended, self._ended = self._ended, []
-        if self._look_needed or now - self._looked >= RESYNC:
-            if self._look_needed:
-                await self._catch_up(now)
-            await self._observer.look(thorough=self._look_needed or self._looks % THOROUGH_EVERY == 0)
-            if self._look_needed:
-                self._note_interrupted()
-            self._look_needed, self._looked, self._looks = False, now, self._looks + 1
+        anew, self._look_needed = self._look_needed, False  # first: whatever asks for another look meanwhile gets it
+        if anew:
+            await self._catch_up()
+        if anew or self._clock.monotonic() >= self._look_again_at:
+            await self._observer.look(thorough=anew or self._looks % THOROUGH_EVERY == 0)
+            self._look_again_at, self._looks = self._clock.monotonic() + RESYNC, self._looks + 1
         else:
             await self._observer.refresh(touched)
+        if anew:
+            self._note_interrupted()
+        self._free(ended)
+
+    def _free(self, ended: tuple[str, ...]) -> None:
+        """Their steps had ended before we looked, so the picture shows what they did."""
         for lock in ended:
             del self._under_way[lock]
+        self._ended = self._ended[len(ended) :]
 
-    async def _catch_up(self, now: float) -> None:
+    async def _catch_up(self) -> None:
         """First what happened while nobody listened: who stopped what decides how the picture is read."""
         await self._note_engine_start()
         if self.memory.last_event:
-            for event in await self._engine.past_events(since=self.memory.last_event, until=now):
+            until = self._clock.now()
+            for event in await self._engine.past_events(since=min(self.memory.last_event, until), until=until):
                 self._take_event(event)
 
     async def _note_engine_start(self) -> None:
@@ -213,49 +247,42 @@ class Reconciler:
         }
         self.memory = replace(self.memory, stopped=self.memory.stopped | interrupted)
 
-    def _note_unreachable(self, error: EngineUnreachable) -> None:
-        if not self.unreachable_since:
+    def _note_trouble(self, error: EngineError) -> None:
+        if self.trouble is None:
             log.warning("%s", error.message)
-            self.unreachable_since = self._clock.now()
+            self.trouble_since = self._clock.now()
+        self.trouble = error
         self._look_needed = True
 
-    def _note_reachable(self) -> None:
-        self.unreachable_since, self._retry_in = 0.0, 0.1
-
     def _until_next_turn(self) -> float:
-        if self.unreachable_since:
+        if self.trouble is not None:
             self._retry_in = min(self._retry_in * 2, RECONNECT_MOST)
             return self._retry_in
-        now = self._clock.now()
-        times = [self._looked + RESYNC]
-        times += [self._plan_again_at] if self._plan_again_at else []
+        waits = [self._look_again_at - self._clock.monotonic()]
+        if self._plan_again_at:
+            waits.append(self._plan_again_at - self._clock.monotonic())
         if self.plan is not None and self.plan.retry_at:
-            times.append(self.plan.retry_at)
-        return max(0.0, min(times) - now)
+            waits.append(self.plan.retry_at - self._clock.now())
+        return max(SHORTEST_WAIT, min(waits))
 
     # the memory
 
     def _remember_plan(self, plan: Plan) -> None:
-        """Write down what the next agent could not find out from the Engine alone."""
-        completed = {p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.COMPLETED}
-        parked = {p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.PARKED}
-        containers = self._observer.containers
-        present = {container.id for container in containers}
-        running = tuple(sorted(container.id for container in containers if container.running))
-        self.memory = replace(
-            self.memory,
-            completed=self.memory.completed | completed,
-            parked=self.memory.parked | parked,
-            running=running,
-            ended={k: v for k, v in self.memory.ended.items() if k in present},
-            stopped={k: v for k, v in self.memory.stopped.items() if k in present},
-            held={k: v for k, v in self.memory.held.items() if k in present and k not in running},
-        )
+        busy = {step.container_id for step in self._under_way.values() if isinstance(step, STOPPING)}
+        containers, now = self._observer.containers, self._clock.now()
+        self.memory = remember_plan(self.memory, plan, containers, busy=busy, now=now)
 
     def _keep_memory(self) -> None:
-        if self.memory != self._saved:
+        """A full disk stops nothing that runs: until there is room, the next agent would know less."""
+        if self.memory == self._saved:
+            return
+        try:
             self._save(self.memory)
-            self._saved = self.memory
+            self._saved, self.unsaved = self.memory, None
+        except Dom0Error as error:
+            if self.unsaved is None:
+                log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+            self.unsaved = error
 
     # steps
 
@@ -265,11 +292,14 @@ class Reconciler:
         if stops:
             self.memory = replace(self.memory, stopped=self.memory.stopped | stops)
             self._keep_memory()
+        applier = Applier(self._engine, generation=self.generation, all_endpoints=self._all_endpoints)
         for step in due:
-            tasks.create_task(self._run_step(step))
+            task = tasks.create_task(self._run_step(step, applier))
+            self._step_tasks.add(task)
+            task.add_done_callback(self._step_tasks.discard)
 
     def _may_start(self, step: AnyStep) -> bool:
-        if self._closing or step.lock in self._under_way:
+        if self._closing.is_set() or step.lock in self._under_way:
             return False
         waiting_only = isinstance(step, StopContainer | ParkContainer)
         alike = sum(isinstance(s, StopContainer | ParkContainer) is waiting_only for s in self._under_way.values())
@@ -278,70 +308,57 @@ class Reconciler:
         self._under_way[step.lock] = step
         return True
 
-    async def _run_step(self, step: AnyStep) -> None:
+    async def _run_step(self, step: AnyStep, applier: Applier) -> None:
         log.info("%s (%s)", say_step(step), step.reason)
-        began, failed = self._clock.now(), None
-        if isinstance(step, RestartContainer):
-            self._count_restart(step)
+        began, failed = self._clock.monotonic(), None
+        if isinstance(step, RestartContainer) and step.reason == UNHEALTHY:
+            self.memory = count_crash(self.memory, step.container_id, self._clock.now())
         try:
-            applier = Applier(self._engine, generation=self.generation, all_endpoints=self._all_endpoints)
-            touched = await applier.apply(step)
-            self._touched |= touched
+            self._touched |= await applier.apply(step)
             self._forget_refusal(step)
         except EngineUnreachable:
             self._look_needed = True
         except EngineError as error:
             failed = error
-            self._note_refusal(step, error)
+            await self._note_refusal(step, error)
         finally:
-            self._ended.append(step.lock)
-            self._touched.add(getattr(step, "container_id", ""))
-            self._touched.discard("")
-            if isinstance(step, CreateNetwork | CreateVolume | RemoveNetwork | ReplaceNetwork):
-                self._observer.mark_ground()
-            self._wake.set()
-        self.on_step(step, failed, self._clock.now() - began)
+            self._note_end(step, failed)
+        self.on_step(step, failed, self._clock.monotonic() - began)
 
-    def _count_restart(self, step: RestartContainer) -> None:
-        now, key = self._clock.now(), step.slot.key
-        crashes = (*recent(self.memory.crashes.get(key, ()), now), now)
-        if step.reason == "unhealthy":
-            self.memory = replace(self.memory, crashes=self.memory.crashes | {key: crashes})
+    def _note_end(self, step: AnyStep, failed: EngineError | None) -> None:
+        self._ended.append(step.lock)
+        if container_id := getattr(step, "container_id", ""):
+            self._touched.add(container_id)
+        if failed or isinstance(step, CreateNetwork | CreateVolume | RemoveNetwork | ReplaceNetwork):
+            self._observer.mark_ground()
+        self._wake.set()
 
-    def _note_refusal(self, step: AnyStep, error: EngineError) -> None:
+    async def _note_refusal(self, step: AnyStep, error: EngineError) -> None:
         log.warning("%s: %s", say_step(step), error.message)
+        if isinstance(error, NotFound) and await self._is_gone(getattr(step, "container_id", "")):
+            return  # our picture was old: another look is all it needs
         if isinstance(step, CreateContainer):
             self._look_needed = True  # the name may be taken by what we did not know of
         refusal = refusal_of(step, error, self.memory.refused.get(step.lock), self._clock.now())
-        if refusal is not None:
-            self.memory = replace(self.memory, refused=self.memory.refused | {step.lock: refusal})
+        self.memory = replace(self.memory, refused=self.memory.refused | {step.lock: refusal})
+
+    async def _is_gone(self, container_id: str) -> bool:
+        if not container_id:
+            return False
+        try:
+            await self._engine.container(container_id)
+        except NotFound:
+            return True
+        except EngineError:
+            return False
+        return False
 
     def _forget_refusal(self, step: AnyStep) -> None:
         if step.lock in self.memory.refused:
             refused = {lock: refusal for lock, refusal in self.memory.refused.items() if lock != step.lock}
             self.memory = replace(self.memory, refused=refused)
 
-    # health gates
-
-    def _start_gates(self, plans: Iterable[SlotPlan], tasks: asyncio.TaskGroup) -> None:
-        for plan in plans:
-            container, slot = plan.container, plan.slot
-            if plan.phase is not Phase.STARTING or container is None or container.id in self._gates:
-                continue
-            if slot.health is not None and slot.health_gate and container.state is State.RUNNING:
-                self._gates.add(container.id)
-                tasks.create_task(self._run_gate(plan))
-
-    async def _run_gate(self, plan: SlotPlan) -> None:
-        assert plan.container is not None
-        assert plan.slot.health is not None
-        container = plan.container
-        try:
-            passed = await pass_gate(self._engine, container.id, plan.slot.health)
-        except EngineError:
-            passed = False
-        finally:
-            self._gates.discard(container.id)
+    def _note_gate(self, container: Container, passed: bool) -> None:
         if passed:
             self.memory = replace(self.memory, gated=self.memory.gated | {container.id: container.started})
         else:
@@ -355,7 +372,8 @@ class Reconciler:
         while True:
             try:
                 await self._note_engine_start()
-                since = self.memory.last_event or self._clock.now()
+                now = self._clock.now()
+                since = min(self.memory.last_event or now, now)
                 async with contextlib.aclosing(self._engine.events(since=since)) as events:
                     async for event in events:
                         pause = 0.1
@@ -368,8 +386,11 @@ class Reconciler:
             pause = min(pause * 2, RECONNECT_MOST)
 
     def _take_event(self, event: Event) -> None:
-        if event.time <= self.memory.last_event:
-            return  # told again after a reconnect
+        """Each once: a reconnect tells some again. Their times are not always in order, and the clock may jump."""
+        heard = (event.time, event.type, event.action, event.id)
+        if event.time == self._last_heard_before or heard in self._heard:
+            return
+        self._heard.append(heard)
         self.memory = replace(self.memory, last_event=event.time)
         if not self._observer.note(event):
             return
@@ -379,6 +400,7 @@ class Reconciler:
         self._wake.set()
 
 
+UNHEALTHY = "unhealthy"
 STOPPING = (StopContainer, ParkContainer, RestartContainer, RemoveContainer)
 
 

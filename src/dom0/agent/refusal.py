@@ -5,7 +5,7 @@ from __future__ import annotations
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan.memory import NO_VERSION, Refusal, backoff
 from dom0.plan.scene import version
-from dom0.plan.steps import AnyStep, CreateContainer, RestartContainer, StartContainer
+from dom0.plan.steps import AnyStep, CreateContainer, RenameContainer, RestartContainer, StartContainer
 
 # Words of the Engine's messages (moby, seen on 20.10 to 26.1) -> problem code, what to do about it
 KNOWN: tuple[tuple[str, str, str], ...] = (
@@ -18,13 +18,10 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def refusal_of(step: AnyStep, error: EngineError, before: Refusal | None, now: float) -> Refusal | None:
-    """None when the refusal only says that our picture was old: then another look is all it needs."""
-    if isinstance(error, NotFound) and not isinstance(step, CreateContainer):
-        return None
+def refusal_of(step: AnyStep, error: EngineError, before: Refusal | None, now: float) -> Refusal:
     slot = step.slot if isinstance(step, CreateContainer | StartContainer | RestartContainer) else None
     of = version(slot) if slot else NO_VERSION
-    code, hint = classify(error)
+    code, hint = classify(step, error)
     count = before.count + 1 if before is not None and before.version == of else 1
     return Refusal(
         version=of,
@@ -37,14 +34,14 @@ def refusal_of(step: AnyStep, error: EngineError, before: Refusal | None, now: f
     )
 
 
-def classify(error: EngineError) -> tuple[str, str]:
+def classify(step: AnyStep, error: EngineError) -> tuple[str, str]:
     """Problem code and hint."""
     words = error.message.lower()
     for phrase, code, hint in KNOWN:
         if phrase in words:
             return code, hint
-    if isinstance(error, NotFound):
+    if isinstance(error, NotFound) and isinstance(step, CreateContainer):
         return "image-missing", "dom0 build, or load the image, then dom0 up"
-    if isinstance(error, Conflict):
+    if isinstance(error, Conflict) and isinstance(step, CreateContainer | RenameContainer):
         return "name-taken", "rename or remove the container that has this name: docker ps -a"
     return "engine-refused", error.hint or "the Engine's log has more: journalctl -u docker"

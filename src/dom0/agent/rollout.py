@@ -13,36 +13,31 @@ REFUSALS = 3  # times the Engine may refuse a step before the generation has fai
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`check_at`: when the clock alone can change it, seconds since the epoch."""
+    """`check_in`: seconds until time alone can change it."""
 
     outcome: Outcome
     reason: str = ""
-    check_at: float = 0.0
+    check_in: float = 0.0
 
 
-def judge(plan: Plan, rollout: Rollout, *, began: float, well_since: float, refusals: int, now: float) -> Verdict:
-    """`well_since`: since when the plan has been well without a break (0: it is not).
-
-    `refusals`: how often in a row the Engine has refused the step it refused most.
-    """
-    if reason := _hopeless(plan, refusals):
+def judge(plan: Plan, rollout: Rollout, *, began: float, well_since: float, now: float) -> Verdict:
+    """`well_since`: since when the plan has been well without a break (0: it is not). Times are monotonic."""
+    if reason := _hopeless(plan):
         return Verdict(outcome=Outcome.FAILED, reason=reason)
     if plan.well and well_since:
-        good_at = well_since + rollout.monitor
-        return Verdict(outcome=Outcome.GOOD) if now >= good_at else Verdict(outcome=Outcome.PENDING, check_at=good_at)
+        left = well_since + rollout.monitor - now
+        return Verdict(outcome=Outcome.PENDING, check_in=left) if left > 0 else Verdict(outcome=Outcome.GOOD)
     deadline = began + rollout.timeout
     if now >= deadline:
         return Verdict(outcome=Outcome.FAILED, reason=f"not healthy within {rollout.timeout:g} s: {_laggards(plan)}")
-    return Verdict(outcome=Outcome.PENDING, check_at=deadline)
+    return Verdict(outcome=Outcome.PENDING, check_in=deadline - now)
 
 
-def _hopeless(plan: Plan, refusals: int) -> str:
+def _hopeless(plan: Plan) -> str:
     for slot in plan.slots:
         if slot.phase in (Phase.PARKED, Phase.UNHEALTHY):
             return slot.reason
-    if refusals >= REFUSALS and plan.problems:
-        return plan.problems[-1].title
-    return ""
+    return plan.refused.message if plan.refused is not None and plan.refused.count >= REFUSALS else ""
 
 
 def _laggards(plan: Plan) -> str:

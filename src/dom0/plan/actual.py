@@ -17,12 +17,17 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     names: Mapping[str, str] = {}  # every container's name on this Engine -> its ID, foreign ones too
+    unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it
     processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`
 
 
 def slot_key(container: Container) -> str:
     """The key of the slot that `container` was made for (Slot.key), as its labels say."""
-    return f"{container.labels.get(labels.SERVICE, '')}-{container.labels.get(labels.NUMBER, '')}"
+    return slot_key_in(container.labels)
+
+
+def slot_key_in(container_labels: Mapping[str, str]) -> str:
+    return f"{container_labels.get(labels.SERVICE, '')}-{container_labels.get(labels.NUMBER, '')}"
 
 
 def depends_on(container: Container) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ import msgspec
 
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
+from dom0.plan.actual import slot_key
 from dom0.plan.desired import Attachment, Condition, Dependency, Order, Slot
 from dom0.plan.labels import HASH
-from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent
+from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent, still_lasts
 from dom0.plan.phase import Phase
 from dom0.plan.scene import Scene, version
 from dom0.plan.steps import (
@@ -132,7 +133,7 @@ class ContainerPlanner:
             return self._tidy(current, Phase.COMPLETED)
         if self._is_parked() or self._crashed_too_often(current):
             return self._parked(current, ())
-        if waiting := self._awaits_dependencies(current):
+        if waiting := self._awaits_dependencies(current) or self._awaits_namespaces(current):
             return waiting
         if (retry_at := self._pause_until(current)) > self.scene.now:
             return self._result(Phase.FAILED, f"ended with {current.exit_code}", retry_at=retry_at)
@@ -146,17 +147,20 @@ class ContainerPlanner:
         return self._result(phase, reason, steps=(step,))
 
     def _must_follow(self, current: Container) -> SlotPlan | None:
-        """Restart with a parent whose network namespace is new, or with a replaced dependency (`restart: true`)."""
-        for name in self.slot.parents:
-            for parent in self._currents(name):
-                if parent.started > current.started and parent.running:
-                    return self._restart(current, f"{name} was restarted, and it shares a namespace with it")
+        """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`."""
+        for owner in self.scene.shared_with(current):
+            if owner.running and self._is_since(owner.started, current):
+                return self._restart(current, f"{owner.name} was restarted, and it shares a namespace with it")
         for dependency in self.slot.depends_on:
             if dependency.restart:
                 for container in self._currents(dependency.service):
-                    if container.created > current.started and self.scene.is_ready(container):
+                    if self._is_since(container.created, current) and self.scene.is_ready(container):
                         return self._restart(current, f"{dependency.service} was replaced")
         return None
+
+    def _is_since(self, time: float, current: Container) -> bool:
+        """After its start. What will only be tells of a clock that went back: to follow it would never end."""
+        return current.started < time <= self.scene.now
 
     def _tidy(self, current: Container | None, phase: Phase, reason: str = "") -> SlotPlan:
         """It is as it should be: now its predecessors go, and it gets its name."""
@@ -222,10 +226,12 @@ class ContainerPlanner:
         return self._result(Phase.WAITING, f"waits for {', '.join(missing)}") if missing else None
 
     def _creation_name(self) -> str:
-        if self.slot.name not in self.scene.actual.names:
+        """Its own, or Compose's `<12hex>_<name>` with the ID of who has that; any other ID where that is taken too."""
+        names = self.scene.actual.names
+        if self.slot.name not in names:
             return self.slot.name
-        replaced = self.scene.actual.names[self.slot.name]
-        return f"{replaced[:12]}_{self.slot.name}"
+        aside = (f"{id_[:12]}_{self.slot.name}" for id_ in (names[self.slot.name], *sorted(names.values())))
+        return next(name for name in aside if name not in names)
 
     def _creation_reason(self) -> str:
         if not self.obsolete:
@@ -235,9 +241,7 @@ class ContainerPlanner:
             return "its image changed"
         if old.labels.get(HASH) != self.slot.hash:
             return "its configuration changed"
-        return (
-            "recreated" if old.created < self.scene.memory.recreate_before else "what it shares a namespace with is new"
-        )
+        return "recreated" if old.id in self.scene.memory.recreate else "what it shares a namespace with is new"
 
     def _inherited(self, old: Container | None) -> dict[str, str]:
         """Anonymous volumes move to the replacement, as with Compose (convergence rules in compose.md)."""
@@ -255,10 +259,7 @@ class ContainerPlanner:
 
     def _foreign_blockers(self) -> list[Container]:
         """Running containers of other slots that are on their way out, and hold a port or volume we need."""
-        leaving = [
-            c for slot in self.scene.desired.slots if slot.key != self.slot.key for c in self.scene.obsolete(slot)
-        ]
-        return [c for c in (*self.scene.orphans, *leaving) if c.running and self._blocks(c)]
+        return [c for c in self.scene.leaving if slot_key(c) != self.slot.key and self._blocks(c)]
 
     def _blocks(self, container: Container) -> bool:
         return self.scene.stands_in_the_way(container, self.slot)
@@ -344,12 +345,27 @@ class ContainerPlanner:
         return ended and by_itself and self.slot.restart_policy in ("no", "on-failure")
 
     def _is_parked(self) -> bool:
-        return self.scene.memory.parked.get(self.slot.key) == version(self.slot)
+        """Until `dom0 up`, unless a person starts it, or what it depends on has come back since it gave up."""
+        if self.scene.memory.parked.get(self.slot.key) != version(self.slot):
+            return False
+        if self.current is None:
+            return True
+        started_by_a_person = self.current.running and self.current.restart_policy == "no"  # parking took it away
+        return not started_by_a_person and not self._dependency_came_back(self.current)
+
+    def _dependency_came_back(self, current: Container) -> bool:
+        return not current.running and current.finished < self._newest_dependency()
+
+    def _newest_dependency(self) -> float:
+        """When that one of its ready dependencies was started that was started last (0: none)."""
+        services = {dependency.service for dependency in self.slot.depends_on} | set(self.slot.parents)
+        found = (c for service in services for c in self._currents(service) if self.scene.is_ready(c))
+        return max((c.started for c in found if c.started <= self.scene.now), default=0.0)
 
     def _crashes(self, current: Container) -> tuple[float, ...]:
-        """The recent ends of this very container: its predecessor's are not held against it."""
-        crashes = recent(self.scene.memory.crashes.get(self.slot.key, ()), self.scene.now)
-        return tuple(time for time in crashes if time >= current.created)
+        """Its recent ends, those left out that came before its dependencies did: they may have been the cause."""
+        crashes = recent(self.scene.memory.crashes.get(current.id, ()), self.scene.now)
+        return tuple(time for time in crashes if time >= self._newest_dependency()) if crashes else ()
 
     def _crashed_too_often(self, current: Container) -> bool:
         return len(self._crashes(current)) >= (CRASH_BUDGET_NEW if self.scene.memory.pending else CRASH_BUDGET)
@@ -357,7 +373,8 @@ class ContainerPlanner:
     def _pause_until(self, current: Container) -> float:
         crashes = self._crashes(current)
         after_crashes = crashes[-1] + backoff(len(crashes)) if crashes and current.started else 0.0
-        return max(after_crashes, self.scene.memory.quiet.get(current.id, 0.0))
+        quiet = self.scene.memory.quiet.get(current.id, 0.0)
+        return max(after_crashes, quiet if still_lasts(quiet, self.scene.now) else 0.0)
 
     def _parked(self, current: Container, steps: tuple[AnyStep, ...]) -> SlotPlan:
         title = f"{self.slot.service} ended too often and was stopped (last exit code {current.exit_code})"
@@ -372,6 +389,12 @@ class ContainerPlanner:
         for dependency in self.slot.depends_on:
             if reason := self._unmet(dependency):
                 return self._result(Phase.WAITING, reason)
+        return None
+
+    def _awaits_namespaces(self, current: Container) -> SlotPlan | None:
+        for owner in self.scene.shared_with(current):
+            if owner.state not in (State.RUNNING, State.PAUSED):
+                return self._result(Phase.WAITING, f"waits for {owner.name}, whose namespace it shares")
         return None
 
     def _unmet(self, dependency: Dependency) -> str:

@@ -43,7 +43,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended: dict[str, float] = {}  # container ID -> when an event told us of its last end
     completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
     parked: dict[str, Version] = {}  # crash loops, and budgets used up
-    crashes: dict[str, tuple[float, ...]] = {}  # when it ended by itself or was restarted for being unhealthy
+    crashes: dict[str, tuple[float, ...]] = {}  # container ID -> when it ended by itself or was found unhealthy
     refused: dict[str, Refusal] = {}  # by Step.lock
     gated: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
     kept: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending
@@ -51,7 +51,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signalled: dict[str, float] = {}  # container ID -> when: somebody else sent it a signal
     quiet: dict[str, float] = {}  # container ID -> until: it was signalled and ended, a `stop` event may follow
     last_event: float = 0.0  # the Engine's clock
-    recreate_before: float = 0.0  # containers created before are obsolete (`dom0 up --force-recreate`)
+    recreate: tuple[str, ...] = ()  # IDs of containers that `dom0 up --force-recreate` found and made obsolete
 
 
 def backoff(count: int) -> float:
@@ -60,5 +60,10 @@ def backoff(count: int) -> float:
 
 
 def recent(times: tuple[float, ...], now: float) -> tuple[float, ...]:
-    """Those of `times` within the crash window."""
-    return tuple(time for time in times if time > now - CRASH_WINDOW)
+    """Those of `times` within the crash window. One from the future was written before the clock was put right."""
+    return tuple(time for time in times if now - CRASH_WINDOW < time < now + BACKOFF_MOST)
+
+
+def still_lasts(until: float, now: float) -> bool:
+    """Whether a pause holds that was to end at `until`: none is longer than BACKOFF_MOST, but the clock may go back."""
+    return now < until <= now + BACKOFF_MOST

@@ -13,8 +13,8 @@ from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
-from dom0.plan.desired import Desired, NetworkSpec
-from dom0.plan.memory import NO_VERSION, Memory, Refusal
+from dom0.plan.desired import Desired, NetworkSpec, Slot
+from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
 from dom0.plan.phase import Phase
 from dom0.plan.scene import Scene, version
 from dom0.plan.steps import (
@@ -29,6 +29,7 @@ from dom0.plan.steps import (
 
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
 AT_REST = WELL | {Phase.PARKED, Phase.WAITING}  # who waits for nobody but these waits for a person
+TIDYING = (RemoveNetwork, RemoveContainer)  # that the Engine refuses these hinders nothing that was asked for
 GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
 
 
@@ -36,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`settled`: nothing to do. `well`: every service is ready, completed, or stopped by a person.
 
     `retry_at`: the earliest end of a back-off, seconds since the epoch (0: none).
+    `refused`: of the steps that something waits for, the one that the Engine has refused most often in a row.
     """
 
     steps: tuple[AnyStep, ...]
@@ -44,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     settled: bool
     well: bool
     retry_at: float = 0.0
+    refused: Refusal | None = None
 
 
 def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> Plan:
@@ -57,20 +60,17 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     refusals = _refusals(scene, steps)
     ready = sorted((s for s in _unique(steps) if s.lock not in refusals), key=lambda step: -step.priority)
     slots = tuple(_with_refusal(plan, refusals) for plan in slots)
+    hindering = [step for step in steps if step.lock in refusals and not isinstance(step, TIDYING)]
     waits = [plan.retry_at for plan in slots if plan.retry_at] + [r.retry_at for r in refusals.values()]
     return Plan(
         steps=tuple(ready),
         slots=slots,
         problems=(*problems, *(p for plan in slots for p in plan.problems), *_refusal_problems(refusals)),
-        settled=_hinders_nothing(steps, refusals) and all(plan.phase in AT_REST for plan in slots),
-        well=well and _hinders_nothing([step for step in steps if step.lock in refusals], refusals),
+        settled=not ready and not hindering and all(plan.phase in AT_REST for plan in slots),
+        well=well and not hindering,
         retry_at=min(waits, default=0.0),
+        refused=max((refusals[step.lock] for step in hindering), key=lambda r: r.count, default=None),
     )
-
-
-def _hinders_nothing(steps: list[AnyStep], refusals: dict[str, Refusal]) -> bool:
-    """A network that somebody else still uses stays until they are gone; nothing of ours waits for that."""
-    return all(isinstance(step, RemoveNetwork) and step.lock in refusals for step in steps)
 
 
 def _refusals(scene: Scene, steps: list[AnyStep]) -> dict[str, Refusal]:
@@ -80,7 +80,7 @@ def _refusals(scene: Scene, steps: list[AnyStep]) -> dict[str, Refusal]:
         step.lock: refusal
         for step in steps
         if (refusal := scene.memory.refused.get(step.lock)) is not None
-        and refusal.retry_at > scene.now
+        and still_lasts(refusal.retry_at, scene.now)
         and refusal.version in (NO_VERSION, versions.get(step.lock))
     }
 
@@ -163,8 +163,20 @@ def _missing_external(kind: str, name: str) -> Problem:
 def _plan_slots(scene: Scene) -> tuple[SlotPlan, ...]:
     plans: dict[str, SlotPlan] = {}
     for slot in scene.ordered:
-        plans[slot.key] = ContainerPlanner(scene, slot, plans).plan()
+        words = scene.actual.unreadable.get(slot.key)
+        plans[slot.key] = ContainerPlanner(scene, slot, plans).plan() if words is None else _unreadable(slot, words)
     return tuple(plans[slot.key] for slot in scene.desired.slots)
+
+
+def _unreadable(slot: Slot, words: str) -> SlotPlan:
+    """Whatever was done about it would be done blindly."""
+    problem = Problem(
+        code="engine-refused",
+        subject=slot.key,
+        title=f"the Engine cannot describe the container of {slot.service}: {words}",
+        hint=f"if it stays so, remove it: docker rm -f {slot.name}",
+    )
+    return SlotPlan(slot=slot, phase=Phase.FAILED, reason=problem.title, problems=(problem,))
 
 
 def _plan_orphans(scene: Scene, *, well: bool) -> list[AnyStep]:

@@ -8,15 +8,23 @@ could have, an end is taken for a crash only when no `stop` has followed within 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from typing import TypeVar
+
 from msgspec.structs import replace
 
-from dom0.engine.values import Event
-from dom0.plan import labels
-from dom0.plan.memory import Memory, recent
+from dom0.engine.values import Container, Event
+from dom0.plan.memory import CRASH_WINDOW, Memory, recent
+from dom0.plan.phase import Phase
+from dom0.plan.planner import Plan
+from dom0.plan.scene import version
+
+T = TypeVar("T")
 
 QUIET = 0.5  # seconds
 SIGKILL = "9"  # `docker stop` never begins with it
 SIGNAL_WINDOW = 60.0  # a `docker stop` with a long grace period: signal first, end later
+STOP_WINDOW = 600.0  # seconds: what runs so long after a stop of ours was not stopped; the next one is a person's
 
 
 def remember(memory: Memory, event: Event) -> Memory:
@@ -33,7 +41,7 @@ def remember(memory: Memory, event: Event) -> Memory:
         case "start" | "unpause":
             return _forget(memory, event.id)
         case "destroy":
-            return _forget(_uncount(memory, event), event.id)
+            return replace(_forget(memory, event.id), crashes=without(memory.crashes, event.id))
     return memory
 
 
@@ -47,9 +55,7 @@ def _ended(memory: Memory, event: Event) -> Memory:
     memory = replace(memory, ended=memory.ended | {event.id: event.time})
     if event.id in memory.stopped or event.id in memory.held:
         return memory
-    key = slot_key_of(event)
-    crashes = (*recent(memory.crashes.get(key, ()), event.time), event.time)
-    memory = replace(memory, crashes=memory.crashes | {key: crashes})
+    memory = count_crash(memory, event.id, event.time)
     if event.time - memory.signalled.get(event.id, 0.0) < SIGNAL_WINDOW:
         memory = replace(memory, quiet=memory.quiet | {event.id: event.time + QUIET})
     return memory
@@ -63,11 +69,10 @@ def _stopped(memory: Memory, event: Event) -> Memory:
 
 def _uncount(memory: Memory, event: Event) -> Memory:
     """A person ended it: the `die` just before, if it came before, was no crash."""
-    key = slot_key_of(event)
-    crashes = memory.crashes.get(key, ())
+    crashes = memory.crashes.get(event.id, ())
     if not crashes or memory.ended.get(event.id) != crashes[-1]:
         return memory
-    return replace(memory, crashes=memory.crashes | {key: crashes[:-1]})
+    return replace(memory, crashes=memory.crashes | {event.id: crashes[:-1]})
 
 
 def _forget(memory: Memory, container_id: str) -> Memory:
@@ -82,9 +87,49 @@ def _forget(memory: Memory, container_id: str) -> Memory:
     )
 
 
-def without(mapping: dict[str, float], key: str) -> dict[str, float]:
+def without(mapping: dict[str, T], key: str) -> dict[str, T]:
     return {k: v for k, v in mapping.items() if k != key} if key in mapping else mapping
 
 
-def slot_key_of(event: Event) -> str:
-    return f"{event.attributes.get(labels.SERVICE, '')}-{event.attributes.get(labels.NUMBER, '')}"
+def count_crash(memory: Memory, container_id: str, when: float) -> Memory:
+    """Once, also if its event is told twice."""
+    crashes = tuple(time for time in recent(memory.crashes.get(container_id, ()), when) if time != when)
+    return replace(memory, crashes=memory.crashes | {container_id: (*crashes, when)})
+
+
+def remember_plan(
+    memory: Memory, plan: Plan, containers: Iterable[Container], *, busy: Collection[str], now: float
+) -> Memory:
+    """Write down what the next agent could not find out from the Engine alone, and forget what is gone.
+
+    `containers` are all of ours; `busy`: IDs of those that a step of ours is about to stop.
+    """
+    present, running = set(), set()
+    for container in containers:
+        present.add(container.id)
+        if container.running:
+            running.add(container.id)
+    stopped = {
+        id_: when
+        for id_, when in memory.stopped.items()
+        if id_ in present and (id_ not in running or id_ in busy or 0 <= now - when < STOP_WINDOW)
+    }
+    return replace(
+        memory,
+        completed=memory.completed | {p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.COMPLETED},
+        parked={p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.PARKED},
+        running=tuple(sorted(running)),
+        stopped=stopped,
+        held=_only(memory.held, present - running),
+        ended=_only(memory.ended, present),
+        crashes=_only(memory.crashes, present),
+        gated=_only(memory.gated, present),
+        signalled=_only(memory.signalled, present),
+        quiet=_only(memory.quiet, present),
+        recreate=tuple(id_ for id_ in memory.recreate if id_ in present),
+        refused={lock: refusal for lock, refusal in memory.refused.items() if now - refusal.retry_at < CRASH_WINDOW},
+    )
+
+
+def _only(mapping: dict[str, T], keys: Collection[str]) -> dict[str, T]:
+    return {key: value for key, value in mapping.items() if key in keys}

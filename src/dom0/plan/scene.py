@@ -102,17 +102,19 @@ class Scene:
             container.labels.get(HASH) == slot.hash
             and container.image_id == slot.image_id
             and container.state not in (State.REMOVING, State.DEAD)
-            and container.created >= self.memory.recreate_before
+            and container.id not in self.memory.recreate
             and self._has_its_parents(container, slot)
         )
 
     def _has_its_parents(self, container: Container, slot: Slot) -> bool:
-        wanted = {parent.id for name in slot.parents for parent in self._parents(name)}
-        modes = (container.network_mode, container.ipc_mode, container.pid_mode)
-        referred = {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}
-        referred |= {source.split(":", 1)[0] for source in container.volumes_from}
+        wanted = set(self.parent_ids(slot).values())
+        referred = _namespace_owners(container) | {source.split(":", 1)[0] for source in container.volumes_from}
         ours = {reference for reference in referred if self._is_of_project(reference)}
         return ours <= wanted if wanted else True
+
+    def shared_with(self, container: Container) -> tuple[Container, ...]:
+        """Those of our containers whose namespaces `container` lives in."""
+        return tuple(self.by_id[id_] for id_ in sorted(_namespace_owners(container)) if id_ in self.by_id)
 
     def _parents(self, service: str) -> Iterable[Container]:
         for slot in self.slots_of.get(service, ())[:1]:
@@ -121,7 +123,11 @@ class Scene:
 
     def _is_of_project(self, container_id: str) -> bool:
         """A reference to a container that is gone can only have been one of ours, or breaks either way."""
-        return container_id in self.by_id or container_id not in self.actual.names.values()
+        return container_id in self.by_id or container_id not in self._all_ids
+
+    @cached_property
+    def _all_ids(self) -> frozenset[str]:
+        return frozenset(self.actual.names.values())
 
     def parent_ids(self, slot: Slot) -> dict[str, str]:
         """Service -> container ID for those of its parents that exist."""
@@ -142,6 +148,12 @@ class Scene:
     def orphans(self) -> tuple[Container, ...]:
         """Our containers that no slot asks for."""
         return tuple(c for c in self.actual.containers if slot_key(c) not in self.slots)
+
+    @cached_property
+    def leaving(self) -> tuple[Container, ...]:
+        """Our running containers that are on their way out: orphans, then predecessors."""
+        predecessors = (c for slot in self.desired.slots for c in self.obsolete(slot))
+        return tuple(c for c in (*self.orphans, *predecessors) if c.running)
 
     def is_ready(self, container: Container) -> bool:
         """Runs, and is healthy as far as anyone can tell: by the Engine, or by our own probe of this very start."""
@@ -164,3 +176,9 @@ class Scene:
             return True
         written = {mount.name for mount in container.mounts if mount.type == "volume" and mount.writable}
         return slot.order is Order.STOP_FIRST and not written.isdisjoint(slot.volumes)
+
+
+def _namespace_owners(container: Container) -> set[str]:
+    """IDs of the containers whose network, IPC or PID namespace it shares."""
+    modes = (container.network_mode, container.ipc_mode, container.pid_mode)
+    return {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}

@@ -323,6 +323,8 @@ class FakeEngine:
 
     @_call
     async def past_events(self, *, since: float, until: float) -> tuple[Event, ...]:
+        if since > until:
+            raise EngineError(f"events: `since` time ({since}) cannot be after `until` time ({until})")
         return self.docker.events.between(since, until)
 
 

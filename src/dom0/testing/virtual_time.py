@@ -37,6 +37,7 @@ class _Jump(selectors.SelectSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jump = _Jump()
+        self.clock_error = 0.0  # seconds by which the wall clock is ahead: tests set it back and forth
         super().__init__(self._jump)
 
     def time(self) -> float:
@@ -52,6 +53,9 @@ class LoopClock:
     def now(self) -> float:
         return now()
 
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
     async def wait(self, event: asyncio.Event, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
@@ -61,7 +65,15 @@ class LoopClock:
 
 
 def now() -> float:
-    return EPOCH + asyncio.get_running_loop().time()
+    loop = asyncio.get_running_loop()
+    return EPOCH + loop.time() + (loop.clock_error if isinstance(loop, VirtualTimeLoop) else 0.0)
+
+
+def set_clock(by: float) -> None:
+    """Let the wall clock jump, as when the time of day comes from the network after a boot with a wrong one."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.clock_error += by
 
 
 def tick() -> float:
