@@ -189,7 +189,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-_ROUNDS = 5
+_ROUNDS = 3
 _HEAD = """\
 # Benchmarks
 

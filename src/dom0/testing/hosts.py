@@ -27,6 +27,7 @@ from dom0.testing.namespaces import Child, Stream, spawn_inside, spawn_isolated
 from dom0.testing.outside import NAMESERVER, Outside
 
 _PROGRAMS = ("dockerd", "containerd", "docker", "ip", "mount", "iptables")
+_LEADING_ELSEWHERE = ("DOCKER_", "DOM0_", "COMPOSE_", "MAKE", "MFLAGS")  # beginnings of variable names
 _ENGINE_DEADLINE = 60.0  # seconds until the Engine answers; about 2 on two idle cores
 _END_DEADLINE = 30.0  # seconds until killed processes are reaped
 _numbers = itertools.count()
@@ -110,8 +111,8 @@ class Host:
         return Path(f"/proc/{self._init.pid}/root") / inside.lstrip("/")
 
     def environment(self) -> dict[str, str]:
-        """For commands inside: ours, without what would lead a docker client elsewhere, and its own client state."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "DOM0_", "COMPOSE_"))}
+        """For commands inside: ours, without what would lead docker or make elsewhere, and a client state of its own."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(_LEADING_ELSEWHERE)}
         return kept | {"PATH": _path(), "DOCKER_CONFIG": str(self.root / "client")}
 
     def run(
