@@ -104,23 +104,19 @@ def remember_plan(
 
     `containers` are all of ours; `busy`: IDs of those that a step of ours is about to stop.
     """
-    present, running = set(), set()
-    for container in containers:
-        present.add(container.id)
-        if container.running:
-            running.add(container.id)
+    present = {container.id: container for container in containers}
     stopped = {
         id_: when
         for id_, when in memory.stopped.items()
-        if id_ in present and (id_ not in running or id_ in busy or 0 <= now - when < STOP_WINDOW)
+        if id_ in present and (id_ in busy or _may_stand(present[id_], when, now))
     }
     return replace(
         memory,
         completed=memory.completed | {p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.COMPLETED},
         parked={p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.PARKED},
-        running=tuple(sorted(running)),
+        running=tuple(sorted(container.id for container in present.values() if container.running)),
         stopped=stopped,
-        held=_only(memory.held, present - running),
+        held={id_: t for id_, t in memory.held.items() if id_ in present and _may_stand(present[id_], t, now)},
         ended=_only(memory.ended, present),
         crashes=_only(memory.crashes, present),
         gated=_only(memory.gated, present),
@@ -129,6 +125,11 @@ def remember_plan(
         recreate=tuple(id_ for id_ in memory.recreate if id_ in present),
         refused={lock: refusal for lock, refusal in memory.refused.items() if now - refusal.retry_at < CRASH_WINDOW},
     )
+
+
+def _may_stand(container: Container, stopped: float, now: float) -> bool:
+    """Whether it is still stopped. That it runs does not deny it: the picture may be older than the event."""
+    return not container.running or (container.started <= stopped and 0 <= now - stopped < STOP_WINDOW)
 
 
 def _only(mapping: dict[str, T], keys: Collection[str]) -> dict[str, T]:
