@@ -120,7 +120,7 @@ async def test_a_command_that_ends_leaves_its_exit_code(bench: Bench, command: t
     assert await bench.engine.wait_container("one") == code
     container = await bench.until_state("one", State.EXITED)
     assert (container.exit_code, container.running, container.pid) == (code, False, 0)
-    assert container.finished >= container.started
+    assert min(container.started, container.finished) > container.created  # the Engine may note a quick end first
 
 
 async def test_a_container_that_never_started_need_not_be_waited_for(bench: Bench) -> None:

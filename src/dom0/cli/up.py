@@ -215,7 +215,10 @@ def _is_in_its_place(status: Status) -> bool:
 
 
 async def await_announced_succession() -> None:
-    """The same with an Engine of its own."""
+    """The same with an Engine of its own, where there is something to wait for."""
+    if (status := _ask()) and _is_in_its_place(status):
+        return
+
     from dom0.engine.docker import DockerEngine
 
     engine = await DockerEngine.connect()
