@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from dom0.cli import options, terminal
+from dom0.cli.places import state_directory
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
 
@@ -49,6 +51,7 @@ async def _bring_down(name: str | None, doomed: Sequence[str]) -> None:
         await _remove_agent(engine)
         if project is not None:
             await _remove_project(engine, project)
+            _forget_containers()
         for volume in volumes:
             await engine.remove_volume(volume.name)
             _say(f"delete volume {volume.name}")
@@ -102,6 +105,12 @@ async def _remove_project(engine: Engine, project: str) -> None:
 
     limit = STEPS_PER_CORE * (await engine.info()).cpus
     await take_down(engine, project, limit=limit, on_step=_say_step)
+
+
+def _forget_containers() -> None:
+    """What the agent remembers of containers goes with them: the next `dom0 up` runs the jobs, as Compose would."""
+    with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
+        (state_directory() / "memory.json").unlink()
 
 
 def _say_step(step: AnyStep, error: EngineError | None, seconds: float) -> None:
