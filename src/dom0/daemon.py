@@ -42,23 +42,25 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         own=own,
         resolve=lambda image, say: source.resolve(engine, ETC, STATE, own, say, image),
         hand_over=lambda image: handover.start_helper(engine, image),
-        handover_problem=await handover.last_failure(engine),
+        handing_over=True,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     async with serve(machine, RUN / "dom0.sock", gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        tasks.create_task(_mend_handover(engine))
+        tasks.create_task(_mend_handover(engine, machine))
         await machine.run()
 
 
-async def _mend_handover(engine: Engine) -> None:
-    """Finish or undo one that was cut off for good."""
+async def _mend_handover(engine: Engine, machine: Machine) -> None:
+    """Let a helper that is at work end (it waits for our answer), finish or undo what was cut off for good."""
     try:
+        await handover.follow_helper(engine)
         await handover.recover(engine, log.info)
     except Dom0Error as error:
         log.info("hand-over: %s", error.message)
+    machine.end_handover(await handover.last_failure(engine))
 
 
 async def _reach_engine() -> Engine:

@@ -72,7 +72,7 @@ class Machine:
         resolve: Resolve,
         hand_over: HandOver,
         limits: Limits,
-        handover_problem: Problem | None = None,
+        handing_over: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self._engine = engine
@@ -93,9 +93,9 @@ class Machine:
         self._tasks: asyncio.TaskGroup
         self._began = self._clock.monotonic()
         self._well_since = 0.0
-        self._handing_over = False
+        self._handing_over = handing_over
         self._own_problem: Problem | None = None
-        self._handover_problem = handover_problem
+        self._handover_problem: Problem | None = None
         self.changed = asyncio.Condition()
 
     # life
@@ -195,6 +195,12 @@ class Machine:
         if self._generation.outcome is Outcome.GOOD:
             self._settle_as_good(self._generation)
         return self.status()
+
+    def end_handover(self, problem: Problem | None) -> None:
+        """Whoever was at work on it has ended, with `problem` if it was undone."""
+        self._handing_over, self._handover_problem = False, problem
+        if self._reconciler is not None:
+            self._reconciler.wake()
 
     def history(self) -> list[GenerationInfo]:
         current = self._generation.number if self._generation else 0
