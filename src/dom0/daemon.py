@@ -55,12 +55,14 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:
     """Let a helper that is at work end (it waits for our answer), finish or undo what was cut off for good."""
+    failure = None
     try:
         await handover.follow_helper(engine)
         await handover.recover(engine, log.info)
+        failure = await handover.last_failure(engine)
     except Dom0Error as error:
         log.info("hand-over: %s", error.message)
-    machine.end_handover(await handover.last_failure(engine))
+    machine.end_handover(failure)
 
 
 async def _reach_engine() -> Engine:
