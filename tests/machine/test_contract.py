@@ -53,6 +53,7 @@ def _without_identity(machine: Machine, name: str) -> Any:
     found = json.loads(text)
     found["Config"]["Labels"].pop("dom0.generation", None)
     found["Mounts"].sort(key=lambda mount: mount["Destination"])
+    found["HostConfig"]["Binds"] = sorted(found["HostConfig"]["Binds"] or ())  # the docker command shuffles them
     return found
 
 
