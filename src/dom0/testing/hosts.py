@@ -111,7 +111,7 @@ class Host:
         return Path(f"/proc/{self._init.pid}/root") / inside.lstrip("/")
 
     def environment(self) -> dict[str, str]:
-        """For commands inside: ours, without what would lead docker or make elsewhere, and a client state of its own."""
+        """For commands inside: ours without what leads docker or make elsewhere, and a client state of its own."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_LEADING_ELSEWHERE)}
         return kept | {"PATH": _path(), "DOCKER_CONFIG": str(self.root / "client")}
 
