@@ -53,7 +53,8 @@ def _without_identity(machine: Machine, name: str) -> Any:
     found = json.loads(text)
     found["Config"]["Labels"].pop("dom0.generation", None)
     found["Mounts"].sort(key=lambda mount: mount["Destination"])
-    found["HostConfig"]["Binds"] = sorted(found["HostConfig"]["Binds"] or ())  # the docker command shuffles them
+    host = {key: value or None for key, value in found["HostConfig"].items()}  # docker run writes empty lists out
+    found["HostConfig"] = host | {"Binds": sorted(host["Binds"] or ())}  # and shuffles these
     return found
 
 
