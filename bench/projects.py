@@ -8,15 +8,13 @@ IMAGE = "busybox:test"
 _SLEEP = f"    image: {IMAGE}\n    command: sleep 1000000\n    init: true\n"  # with init, so that it ends when told to
 
 
-def sleepers(name: str, count: int, *, changed: str = "") -> str:
-    """`count` services that sleep; with `changed` the first one has that environment."""
+def sleepers(name: str, count: int, *, version: str) -> str:
+    """`count` services that sleep; another `version` is a change of the first one."""
     services = "".join(f"  s{number:03}:\n{_SLEEP}" for number in range(count))
-    if changed:
-        services = services.replace(_SLEEP, f"{_SLEEP}    environment: {{CHANGED: '{changed}'}}\n", 1)
-    return _project(name, services)
+    return _project(name, services, version)
 
 
-def health_chain(name: str, length: int) -> str:
+def health_chain(name: str, length: int, *, version: str) -> str:
     """Services of which each waits for the one before to be healthy."""
     check = "    healthcheck: {test: [CMD, 'true'], interval: 1s, timeout: 5s, retries: 5}\n"
     services = ""
@@ -24,7 +22,7 @@ def health_chain(name: str, length: int) -> str:
         services += f"  s{number:03}:\n{_SLEEP}{check}"
         if number:
             services += f"    depends_on: {{s{number - 1:03}: {{condition: service_healthy}}}}\n"
-    return _project(name, services)
+    return _project(name, services, version)
 
 
 def write(directory: Path, text: str) -> Path:
@@ -33,5 +31,6 @@ def write(directory: Path, text: str) -> Path:
     return directory
 
 
-def _project(name: str, services: str) -> str:
-    return f"name: {name}\nservices:\n{services}x-dom0: {{}}\n"
+def _project(name: str, services: str, version: str) -> str:
+    first = services.replace(_SLEEP, f"{_SLEEP}    environment: {{VERSION: '{version}'}}\n", 1)
+    return f"name: {name}\nservices:\n{first}x-dom0: {{}}\n"
