@@ -35,7 +35,7 @@ class Bench:
 
     def sleepers(self, count: int) -> list[Row]:
         """Cold `up`, `up` with nothing to do, one change, `down`: with `count` services."""
-        compose, dom0 = Life(self, self.compose, count), Life(self, self.dom0, count)
+        compose, dom0 = Life(self.compose, count), Life(self.dom0, count)
         for number in range(self.rounds):
             for life in (compose, dom0) if number % 2 == 0 else (dom0, compose):
                 life.live(number)
@@ -110,8 +110,7 @@ class Bench:
 class Life:
     """One tool with `count` services, round after round, and what its commands took."""
 
-    def __init__(self, bench: Bench, tool: Compose | Dom0, count: int) -> None:
-        self._bench = bench
+    def __init__(self, tool: Compose | Dom0, count: int) -> None:
         self._tool = tool
         self._count = count
         self.cold: list[float] = []
