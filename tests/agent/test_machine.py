@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.machine import Limits, Machine, Trial
+from dom0.agent.machine import Limits, Machine
+from dom0.agent.notes import Trial
 from dom0.agent.source import Candidate, Own
 from dom0.agent.status import Outcome, Progress, UpRequest
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
@@ -368,3 +369,22 @@ async def test_an_agent_killed_before_it_could_hand_over_does_so_after_its_resta
     async with rig.running() as machine:
         await rig.box.until(lambda: rig.handed_over == [NEW])
         assert len(machine.history()) == 2
+
+
+async def test_an_image_that_once_handed_its_place_back_takes_it_again(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    rig.image, rig.project = NEW, desired(slot("web", hash="h2"))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 2)
+        _ = [line async for line in machine.rollback(None)]
+        await rig.box.until(lambda: rig.handed_over == [OLD])
+    rig.image = OLD
+    async with rig.running() as machine:
+        await rig.box.until(lambda: machine.status().converged)
+    rig.image = NEW
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 3)
+        await rig.box.until(lambda: machine.status().converged)
+    assert rig.handed_over == [OLD]
+    assert rig.hashes() == {"h2"}

@@ -14,7 +14,8 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from dom0.agent.machine import Machine, Trial
+from dom0.agent.machine import Machine
+from dom0.agent.notes import Trial
 from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 
@@ -103,9 +104,9 @@ class _Api:
     async def watch(self, request: web.Request) -> web.StreamResponse:
         response = await _begin_lines(request)
         while True:
+            seen = self._machine.changed.count
             await _send_line(response, self._machine.status())
-            async with self._machine.changed:
-                await self._machine.changed.wait()
+            await self._machine.changed.after(seen)
             await asyncio.sleep(WATCH_AT_MOST_EVERY)
 
     async def up(self, request: web.Request) -> web.StreamResponse:

@@ -6,18 +6,23 @@ A generation is written whole before it becomes current; the last good one and t
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
 from dom0.agent.status import GenerationInfo, Outcome
-from dom0.agent.store import read_json, write_atomic, write_json
-from dom0.errors import UsageError
+from dom0.agent.store import Damaged, read_json, sync, write_atomic, write_json, writing
+from dom0.errors import Dom0Error, UsageError
 from dom0.plan.desired import Desired
 
-KEEP = 10  # generations besides the current and the last good one
+log = logging.getLogger(__name__)
+
+KEEP = 10  # generations besides the current one and those it may go back to
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,73 +34,122 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     desired: Desired
     outcome: Outcome = Outcome.PENDING
     reason: str = ""
-    trial_until: float = 0.0  # goes back then unless confirmed; 0: no trial
+    before: int = 0  # number of the good one that ran before it: where it goes back to
+    trial: float = 0.0  # seconds it may stay unless it is confirmed; 0: no trial
+    trial_until: float = 0.0  # when that ends; 0 until it was found good
     inputs: str = ""  # label dom0.inputs of the dom0 image
 
     @property
     def is_pending(self) -> bool:
         return self.outcome is Outcome.PENDING
 
+    @property
+    def is_good(self) -> bool:
+        return self.outcome is Outcome.GOOD
+
 
 class Generations:
     def __init__(self, state: Path) -> None:
         self._directory = state / "generations"
         self._current = state / "current"
+        self._told: set[int] = set()  # damaged ones that the log knows of
 
     def numbers(self) -> list[int]:
         if not self._directory.is_dir():
             return []
-        return sorted(int(entry.name) for entry in self._directory.iterdir() if entry.name.isdigit())
+        names = (entry.name for entry in self._directory.iterdir())
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     def read(self, number: int) -> Generation:
-        """Raises UsageError when there is no such generation, Dom0Error when its file is damaged."""
-        found = read_json(self._path(number) / "generation.json", Generation)
+        """Raises UsageError when there is no such generation, Damaged when its file is."""
+        found = read_json(self._file(number), Generation)
         if found is None:
             known = ", ".join(map(str, self.numbers())) or "none"
             raise UsageError(f"generation {number}: does not exist", hint=f"dom0 history lists them: {known}")
         return found
 
-    def all(self) -> list[Generation]:
-        """Newest first; half-written ones (killed before they were whole) are left out."""
-        found = (read_json(self._path(number) / "generation.json", Generation) for number in reversed(self.numbers()))
-        return [generation for generation in found if generation is not None]
+    def all(self) -> Iterator[Generation]:
+        """Newest first; damaged and half-written ones (killed before they were whole) are left out."""
+        for number in reversed(self.numbers()):
+            try:
+                found = read_json(self._file(number), Generation)
+            except Damaged as error:
+                if number not in self._told:
+                    log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+                self._told.add(number)
+                continue
+            if found is not None:
+                yield found
 
-    def current(self) -> Generation | None:
-        number = read_json(self._current, int)
-        return None if number is None else self.read(number)
+    def current(self) -> tuple[Generation | None, Dom0Error | None]:
+        """None before the first one. Where it cannot be read: the newest good one, else the newest, and why."""
+        try:
+            number = read_json(self._current, int)
+            return (None if number is None else self.read(number)), None
+        except Dom0Error as error:
+            return self.last_good() or next(self.all(), None), error
 
-    def last_good(self, *, before: int | None = None) -> Generation | None:
-        """The newest one that was good (`before`: and is older than that)."""
-        good = (g for g in self.all() if g.outcome is Outcome.GOOD and (before is None or g.number < before))
-        return next(good, None)
+    def last_good(self, *, other_than: int = 0) -> Generation | None:
+        """The newest one that was good."""
+        return next((g for g in self.all() if g.is_good and g.number != other_than), None)
+
+    def good_before(self, generation: Generation) -> Generation | None:
+        """Where `generation` goes back to: what ran before it, else the newest other good one."""
+        try:
+            before = self.read(generation.before)
+        except Dom0Error:
+            before = None
+        return before if before is not None and before.is_good else self.last_good(other_than=generation.number)
 
     def add(self, generation: Generation, files: Path) -> Generation:
-        """Write it with a copy of the project's `files`, under the next number."""
+        """Write it with a copy of the project's `files`, under the next number. Raises Unwritable."""
+        self._sweep()
         numbered = replace(generation, number=max(self.numbers(), default=0) + 1)
-        path = self._path(numbered.number)
-        shutil.copytree(files, path / "project", symlinks=True)
-        write_json(path / "generation.json", numbered)
+        path = self._directory / str(numbered.number)
+        try:
+            with writing(path):
+                shutil.copytree(files, path / "project", symlinks=True, copy_function=_copy_durably)
+            write_json(path / "generation.json", numbered)
+        except Dom0Error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return numbered
 
     def update(self, generation: Generation) -> Generation:
-        write_json(self._path(generation.number) / "generation.json", generation)
+        """Raises Unwritable."""
+        write_json(self._file(generation.number), generation)
         return generation
 
     def make_current(self, number: int) -> None:
+        """Raises Unwritable."""
         write_atomic(self._current, str(number).encode())
 
     def files(self, number: int) -> Path:
-        return self._path(number) / "project"
+        return self._directory / str(number) / "project"
 
-    def prune(self) -> None:
+    def prune(self, spared: Collection[int]) -> None:
         """Forget the oldest ones beyond KEEP."""
-        current, good = self.current(), self.last_good()
-        spared = {generation.number for generation in (current, good) if generation is not None}
+        good = self.last_good()
+        spared = {*spared, good.number if good else 0}
         for number in [n for n in self.numbers() if n not in spared][:-KEEP]:
-            shutil.rmtree(self._path(number), ignore_errors=True)
+            shutil.rmtree(self._directory / str(number), ignore_errors=True)
 
-    def _path(self, number: int) -> Path:
-        return self._directory / str(number)
+    def _sweep(self) -> None:
+        """Remove what a kill left of a generation that never became whole."""
+        for number in self.numbers():
+            path = self._directory / str(number)
+            if not any(entry.name.startswith("generation.json") for entry in path.iterdir()):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _file(self, number: int) -> Path:
+        return self._directory / str(number) / "generation.json"
+
+
+def _copy_durably(source: str, target: str) -> None:
+    """A power cut right after must not leave a generation that is current with empty files."""
+    shutil.copy2(source, target, follow_symlinks=False)
+    if not os.path.islink(target):  # noqa: PTH114 -- shutil speaks in strings
+        sync(Path(target))
 
 
 def describe(generation: Generation, *, current: bool) -> GenerationInfo:

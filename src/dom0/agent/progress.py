@@ -1,9 +1,10 @@
-"""Passes lines of progress to whoever follows: every follower gets each line, a slow one loses the oldest."""
+"""How tasks hear of each other: lines of progress for whoever follows, and the news that something has changed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from dom0.agent.status import Progress
@@ -11,27 +12,66 @@ from dom0.agent.status import Progress
 BACKLOG = 1000  # lines a follower may lag behind
 
 
+class Changes:
+    """Lets any number of tasks wait until something is different. None is missed between two looks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._next = asyncio.Event()
+
+    def tell(self) -> None:
+        self.count += 1
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def after(self, count: int) -> None:
+        """Wait until there has been a change since `count` was read."""
+        while self.count == count:
+            await self._next.wait()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self.after(self.count)
+
+
+class Follower:
+    """Gets each line from here on; a slow one loses the oldest."""
+
+    def __init__(self) -> None:
+        self._lines: deque[Progress] = deque(maxlen=BACKLOG)
+        self._news = Changes()
+        self._ended = False
+
+    def post(self, line: Progress) -> None:
+        if not self._ended:
+            self._lines.append(line)
+            self._news.tell()
+
+    def end(self) -> None:
+        self._ended = True
+        self._news.tell()
+
+    async def lines(self) -> AsyncIterator[Progress]:
+        while True:
+            await self._news.until(lambda: self._ended or bool(self._lines))
+            if not self._lines:
+                return
+            yield self._lines.popleft()
+
+
 class Board:
     def __init__(self) -> None:
-        self._followers: set[asyncio.Queue[Progress]] = set()
+        self._followers: set[Follower] = set()
 
-    def post(self, progress: Progress) -> None:
-        for queue in self._followers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(progress)
+    def post(self, line: Progress) -> None:
+        for follower in self._followers:
+            follower.post(line)
 
     @contextmanager
-    def follow(self) -> Iterator[AsyncIterator[Progress]]:
-        """Everything posted from here on, until the block ends."""
-        queue: asyncio.Queue[Progress] = asyncio.Queue(BACKLOG)
-        self._followers.add(queue)
+    def follow(self) -> Iterator[Follower]:
+        follower = Follower()
+        self._followers.add(follower)
         try:
-            yield _lines(queue)
+            yield follower
         finally:
-            self._followers.discard(queue)
-
-
-async def _lines(queue: asyncio.Queue[Progress]) -> AsyncIterator[Progress]:
-    while True:
-        yield await queue.get()
+            self._followers.discard(follower)

@@ -171,7 +171,7 @@ class Reconciler:
         """Work until nothing is left to do, without following events. Raises EngineError when the Engine goes away."""
         async with asyncio.TaskGroup() as tasks:
             await self.turn(tasks)
-            while self.trouble is None and not self._is_settled():
+            while self.trouble is None and not self.is_settled:
                 await self._clock.wait(self._wake, self._until_next_turn())
                 await self.turn(tasks)
         if self.trouble is not None:
@@ -179,7 +179,8 @@ class Reconciler:
         assert self.plan is not None
         return self.plan
 
-    def _is_settled(self) -> bool:
+    @property
+    def is_settled(self) -> bool:
         return self.plan is not None and self.plan.settled and not self._under_way
 
     async def turn(self, tasks: asyncio.TaskGroup) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,34 +16,68 @@ from dom0.errors import Dom0Error
 T = TypeVar("T")
 
 
-def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
-    """`durable`: survives a power cut, not only a kill. Raises Dom0Error when the disk is full or not writable."""
-    temporary = path.with_name(f".{path.name}.new")
+class Unwritable(Dom0Error):
+    """The disk is full, broken or not ours to write."""
+
+
+class Damaged(Dom0Error):
+    """A file of ours is not what we wrote."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong on the disk inside of the block is raised as Unwritable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise Dom0Error(f"{path}: cannot be written: {error.strerror}", hint="free space or mend the disk") from error
+        message = f"{path}: cannot be written: {_reason(error)}"
+        raise Unwritable(message, hint="free space or mend the disk: df -h") from error
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # carries a list of (source, target, reason)
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error)
+
+
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """`durable`: survives a power cut, not only a kill. Raises Unwritable."""
+    temporary = path.with_name(f".{path.name}.new")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+            if durable:
+                sync(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a directory, are on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path, type_: type[T]) -> T | None:
-    """None when there is no such file. Raises Dom0Error when it is not what we wrote."""
+    """None when there is no such file. Raises Damaged when it is not what we wrote."""
     try:
-        content = path.read_bytes()
+        return msgspec.json.decode(path.read_bytes(), type=type_)
     except FileNotFoundError:
         return None
-    try:
-        return msgspec.json.decode(content, type=type_)
-    except msgspec.DecodeError as error:
-        raise Dom0Error(f"{path}: is damaged: {error}", hint=f"move it away: mv {path} {path}.damaged") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise Damaged(f"{path}: is damaged: {error}", hint=f"move it away: mv {path} {path}.damaged") from error
 
 
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:

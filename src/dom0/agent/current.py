@@ -1,0 +1,335 @@
+"""The generation that the machine is at: how it gets there, is judged, and stays or goes back.
+
+    begin ─▶ pending ──(all well, and stays so)──▶ good   (or trial ──confirm──▶ good)
+                └──(a service failed, or too late)──▶ failed ─▶ the good one that ran before it
+
+What decides is pure (plan/, rollout); here is the order in which things are written down: a generation is whole on disk
+before its files are placed, its files are placed before it becomes current, and it is `failed` before the machine goes
+back. Killed anywhere in between, the next agent goes on (`resume`); on a full disk, it is tried again until it works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.agent import rollout
+from dom0.agent.generations import Generation, Generations
+from dom0.agent.notes import Notes
+from dom0.agent.placement import place
+from dom0.agent.progress import Board
+from dom0.agent.reconcile import Clock, Reconciler
+from dom0.agent.source import Candidate
+from dom0.agent.status import Outcome, Progress
+from dom0.errors import Dom0Error, ProjectError, UsageError
+from dom0.health import Problem
+from dom0.plan.desired import Desired
+from dom0.plan.memory import Memory, Version
+from dom0.plan.planner import Plan
+from dom0.plan.scene import version
+
+log = logging.getLogger(__name__)
+
+AGAIN = 10.0  # seconds until what could not be written is tried again
+
+
+class Current:
+    """`on_plan` is called after every plan and its judgement, `on_good` when a generation has become good."""
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        own_image: str,
+        clock: Clock,
+        board: Board,
+        make_reconciler: Callable[[Desired, Memory], Reconciler],
+    ) -> None:
+        self.generations = Generations(state)
+        self.notes = Notes(state)
+        self.generation: Generation | None = None
+        self.reconciler: Reconciler | None = None
+        self.verdict: Progress | None = None  # the last judgement
+        self.on_plan: Callable[[Plan], None] = lambda _plan: None
+        self.on_good: Callable[[], None] = lambda: None
+        self._project = state / "project"
+        self._own_image = own_image
+        self._clock = clock
+        self._board = board
+        self._make_reconciler = make_reconciler
+        self._tasks: asyncio.TaskGroup
+        self._began = 0.0  # monotonic, as the next one
+        self._well_since = 0.0
+        self._must_go_back = False
+        self._problems: dict[str, Problem] = {}
+
+    # reading
+
+    @property
+    def plan(self) -> Plan | None:
+        return self.reconciler.plan if self.reconciler else None
+
+    @property
+    def converged(self) -> bool:
+        return self.reconciler is not None and self.reconciler.is_settled
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """With the state directory."""
+        unsaved = self.reconciler.unsaved if self.reconciler else None
+        return (*self._problems.values(), *((_unwritable(unsaved),) if unsaved else ()))
+
+    def resume(self, tasks: asyncio.TaskGroup) -> None:
+        """Aim at what the last agent aimed at."""
+        self._tasks = tasks
+        generation, damage = self.generations.current()
+        if damage is not None:
+            self._note_damage(damage, f"generation {generation.number}" if generation else "a new generation")
+        if generation is None:
+            return
+        memory, damage = self.notes.load_memory()
+        if damage is not None:
+            self._note_damage(damage, "an empty one")
+        self._must_go_back = generation.outcome is Outcome.FAILED
+        try:
+            place(self.generations.files(generation.number), self._project)
+            generation = self._take_over(generation)
+        except Dom0Error as error:
+            self._problems["placement"] = _unwritable(error)
+        self._aim_at(generation, memory)
+
+    def _take_over(self, generation: Generation) -> Generation:
+        """A generation of our own image is ours from now on, whichever agent made it current."""
+        if self._own_image != generation.dom0_image or self._own_image == generation.agent_image:
+            return generation
+        return self.generations.update(replace(generation, agent_image=self._own_image))
+
+    # going somewhere
+
+    def begin(self, candidate: Candidate, cause: str, *, recreate: tuple[str, ...]) -> None:
+        """Make what `candidate` asks for the current generation, if it is not that already.
+
+        Raises ProjectError, Unwritable, Damaged.
+        """
+        current = self.generation
+        if current is not None and current.desired.project != candidate.desired.project:
+            raise ProjectError(
+                f"name: the running project is {current.desired.project}, this one is {candidate.desired.project}",
+                hint="take the running one down first: dom0 down",
+            )
+        memory = replace(self._cleared_memory(), recreate=recreate)
+        trial = self.notes.trial_of(candidate.dom0_image, self._clock.now())
+        if current is not None and _says_the_same(candidate, current):
+            self._aim_at(current, memory)
+        else:
+            generation = self._add(candidate, cause, trial)
+            self._leave(current)
+            self._board.post(Progress(text=f"generation {generation.number}: {cause}"))
+            self._switch_to(generation, memory)
+        self.notes.forget_trial()
+        self._problems.clear()
+
+    def go_back(self, target: Generation, *, cause: str) -> None:
+        """The target's image IDs are pinned, so it is what it was, whatever the tags say now. Raises Unwritable."""
+        log.warning("generation %d: %s", target.number, cause)
+        self._board.post(Progress(text=f"back to generation {target.number}"))
+        if not target.is_good:
+            before = self._good_now()
+            target = replace(target, outcome=Outcome.PENDING, reason="", before=before, trial=0.0, trial_until=0.0)
+            self.verdict = None
+        self._leave(self.generation)
+        self._switch_to(target, self._cleared_memory())
+
+    def confirm(self) -> None:
+        """Raises UsageError when nothing is on trial, Unwritable."""
+        generation = self.generation
+        if generation is None or not generation.trial:
+            raise UsageError("confirm: no generation is on trial", hint="dom0 try starts one")
+        on_trial = generation.outcome is Outcome.TRIAL
+        outcome = Outcome.GOOD if on_trial else generation.outcome
+        self.generation = self.generations.update(replace(generation, trial=0.0, trial_until=0.0, outcome=outcome))
+        if on_trial:
+            self._settle_as_good()
+
+    def _add(self, candidate: Candidate, cause: str, trial: float) -> Generation:
+        generation = Generation(
+            number=0,
+            created=self._clock.now(),
+            cause=cause,
+            dom0_image=candidate.dom0_image,
+            desired=candidate.desired,
+            before=self._good_now(),
+            trial=trial,
+            inputs=candidate.inputs,
+        )
+        self.verdict = None
+        return self.generations.add(generation, candidate.files)
+
+    def _good_now(self) -> int:
+        """Number of the generation to come back to from the next one."""
+        if self.generation is None:
+            return 0
+        return self.generation.number if self.generation.is_good else self.generation.before
+
+    def _leave(self, current: Generation | None) -> None:
+        if current is not None and current.outcome in (Outcome.PENDING, Outcome.TRIAL):
+            self.generations.update(replace(current, outcome=Outcome.REPLACED, trial=0.0, trial_until=0.0))
+
+    def _switch_to(self, generation: Generation, memory: Memory) -> None:
+        place(self.generations.files(generation.number), self._project)
+        generation = self.generations.update(replace(generation, agent_image=self._own_image))
+        self.generations.make_current(generation.number)
+        self._must_go_back = False
+        self._aim_at(generation, memory)
+
+    def _aim_at(self, generation: Generation, memory: Memory) -> None:
+        self.generation = generation
+        self._began, self._well_since = self._clock.monotonic(), 0.0
+        memory = replace(memory, pending=generation.is_pending, kept=self._versions_to_keep(generation))
+        if self.reconciler is None:
+            self.reconciler = self._make_reconciler(generation.desired, memory)
+            self.reconciler.on_plan = self._take_plan
+            self._tasks.create_task(self.reconciler.run())
+        self.reconciler.adopt(generation.desired, generation.number, memory)
+
+    def _versions_to_keep(self, generation: Generation) -> dict[str, Version]:
+        """What is stopped, and not removed, as long as the machine may go back to it."""
+        if generation.outcome not in (Outcome.PENDING, Outcome.TRIAL):
+            return {}
+        before = self.generations.good_before(generation)
+        return {slot.key: version(slot) for slot in before.desired.slots} if before else {}
+
+    # judging
+
+    def _take_plan(self, plan: Plan) -> float:
+        now = self._clock.monotonic()
+        self._well_since = (self._well_since or now) if plan.well and plan.settled else 0.0
+        try:
+            again_in = self._judge(plan, now)
+            self._problems.pop("unwritable", None)
+        except Dom0Error as error:
+            self._note_unwritable(error)
+            again_in = AGAIN
+        self.on_plan(plan)
+        return again_in
+
+    def _judge(self, plan: Plan, now: float) -> float:
+        """Returns after how many seconds time alone may change the judgement (0: it may not)."""
+        generation = self.generation
+        assert generation is not None
+        if self._must_go_back:
+            return self._return_from(generation)
+        if generation.outcome is Outcome.TRIAL:
+            return self._judge_trial(generation, plan)
+        if not generation.is_pending:
+            return 0.0
+        verdict = rollout.judge(
+            plan, generation.desired.rollout, began=self._began, well_since=self._well_since, now=now
+        )
+        if verdict.outcome is Outcome.GOOD:
+            self._accept(generation)
+        elif verdict.outcome is Outcome.FAILED:
+            self._fail(generation, verdict.reason, plan)
+        return self._trial_left() or verdict.check_in
+
+    def _judge_trial(self, generation: Generation, plan: Plan) -> float:
+        if self._trial_left() > generation.trial:  # the clock went back: it would wait for as long
+            self._begin_trial(generation)
+        left = self._trial_left()
+        if left <= 0:
+            self._fail(generation, "it was not confirmed in time", plan)
+        return max(left, 0.0)
+
+    def _trial_left(self) -> float:
+        until = self.generation.trial_until if self.generation else 0.0
+        return until - self._clock.now() if until else 0.0
+
+    def _begin_trial(self, generation: Generation) -> None:
+        until = self._clock.now() + generation.trial
+        self.generation = self.generations.update(replace(generation, outcome=Outcome.TRIAL, trial_until=until))
+
+    def _accept(self, generation: Generation) -> None:
+        outcome = Outcome.TRIAL if generation.trial else Outcome.GOOD
+        if generation.trial:
+            self._begin_trial(generation)
+            self._remember(replace(self._memory(), pending=False))
+        else:
+            self.generation = self.generations.update(replace(generation, outcome=outcome))
+            self._settle_as_good()
+        log.info("generation %d: %s", generation.number, outcome)
+        self._board.post(Progress(text=f"generation {generation.number}: {outcome}", generation=generation.number))
+        self.verdict = Progress(outcome=outcome, generation=generation.number)
+
+    def _settle_as_good(self) -> None:
+        """Now what the last good one left behind may go."""
+        assert self.generation is not None
+        self.generations.prune({self.generation.number, self.generation.before})
+        self._remember(replace(self._memory(), pending=False, kept={}))
+        self.on_good()
+
+    def _fail(self, generation: Generation, reason: str, plan: Plan) -> None:
+        log.error("generation %d: failed: %s", generation.number, reason)
+        problem = Problem(code="generation-failed", subject=f"generation {generation.number}", title=reason)
+        failed = replace(generation, outcome=Outcome.FAILED, reason=reason, trial=0.0, trial_until=0.0)
+        self.generation = self.generations.update(failed)
+        self.verdict = Progress(
+            outcome=Outcome.FAILED, generation=generation.number, problems=(problem, *plan.problems)
+        )
+        self._must_go_back = True
+        self._return_from(failed)
+
+    def _return_from(self, failed: Generation) -> float:
+        """Where there is nothing good to go back to, what was asked for is tried on."""
+        target = self.generations.good_before(failed)
+        if target is not None:
+            self.go_back(target, cause=f"generation {failed.number} failed: {failed.reason}")
+        else:
+            self._must_go_back = False
+            self._remember(replace(self._memory(), pending=False, parked={}))
+        return 0.0
+
+    # memory and problems
+
+    def _memory(self) -> Memory:
+        return self.reconciler.memory if self.reconciler else Memory()
+
+    def _remember(self, memory: Memory) -> None:
+        if self.reconciler is not None:
+            self.reconciler.memory = memory
+            self.reconciler.wake()
+
+    def _cleared_memory(self) -> Memory:
+        """What was stopped, parked or refused gets another chance."""
+        return replace(self._memory(), held={}, parked={}, crashes={}, refused={}, quiet={})
+
+    def _note_damage(self, damage: Dom0Error, instead: str) -> None:
+        log.error("%s; %s is used instead", damage.message, instead)
+        self._problems[damage.message] = Problem(
+            code="state-damaged",
+            subject="dom0",
+            title=f"{damage.message}; {instead} is used instead",
+            hint="check the disk, then dom0 up",
+            since=self._clock.now(),
+        )
+
+    def _note_unwritable(self, error: Dom0Error) -> None:
+        if "unwritable" not in self._problems:
+            log.error("%s", error.message)
+        self._problems["unwritable"] = _unwritable(error)
+
+
+def _unwritable(error: Dom0Error) -> Problem:
+    return Problem(code="state-unwritable", subject="dom0", title=error.message, hint=error.hint)
+
+
+def _says_the_same(candidate: Candidate, current: Generation) -> bool:
+    """Compared by their canonical JSON: one was read from a file, the other was just made."""
+    if candidate.dom0_image != current.dom0_image or current.outcome is Outcome.FAILED:
+        return False
+    asked, found = (msgspec.json.encode(d, order="sorted") for d in (candidate.desired, current.desired))
+    return asked == found

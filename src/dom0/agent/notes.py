@@ -1,0 +1,57 @@
+"""What the agent leaves for the next one besides generations: its memory, and a trial that was announced."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.agent.store import Damaged, read_json, write_json, writing
+from dom0.plan.memory import Memory
+
+ANNOUNCED_FOR = 3600.0  # seconds: a trial whose generation did not come by then is not meant for a later one
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """The next generation from `dom0_image` goes back `seconds` after it was found good, unless it is confirmed."""
+
+    dom0_image: str
+    seconds: float
+    announced: float = 0.0  # when, seconds since the epoch
+
+
+class Notes:
+    def __init__(self, state: Path) -> None:
+        self._memory = state / "memory.json"
+        self._trial = state / "trial.json"
+
+    def load_memory(self) -> tuple[Memory, Damaged | None]:
+        """A damaged one is set aside: it is worth less than a machine that runs."""
+        try:
+            return read_json(self._memory, Memory) or Memory(), None
+        except Damaged as error:
+            with contextlib.suppress(OSError):
+                self._memory.replace(f"{self._memory}.damaged")
+            return Memory(), error
+
+    def save_memory(self, memory: Memory) -> None:
+        """Raises Unwritable. After a power cut there may be an older one, never half of one."""
+        write_json(self._memory, memory, durable=False)
+
+    def announce(self, trial: Trial, now: float) -> None:
+        """Raises Unwritable."""
+        write_json(self._trial, replace(trial, announced=now))
+
+    def trial_of(self, dom0_image: str, now: float) -> float:
+        """Seconds for which the next generation from `dom0_image` is on trial, 0 if it is not. Raises Damaged."""
+        trial = read_json(self._trial, Trial)
+        if trial is None or trial.dom0_image != dom0_image or now - trial.announced > ANNOUNCED_FOR:
+            return 0.0
+        return trial.seconds
+
+    def forget_trial(self) -> None:
+        """Raises Unwritable."""
+        with writing(self._trial):
+            self._trial.unlink(missing_ok=True)
