@@ -1,0 +1,89 @@
+"""A whole machine in memory and in virtual time, whose image can be replaced and whose project can be rewritten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from dom0.agent.machine import Limits, Machine
+from dom0.agent.source import Candidate, Own
+from dom0.agent.status import Outcome, Progress, UpRequest
+from dom0.errors import Dom0Error
+from dom0.plan.desired import Desired, HealthTest, Slot
+from dom0.testing.box import Box
+from dom0.testing.builders import desired, image_id, slot
+from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.virtual_time import LoopClock
+
+OLD, NEW = image_id("app"), image_id("app2")
+LIMITS = Limits(steps=4, all_endpoints=True)
+
+
+def broken(of: Slot) -> Slot:
+    return replace(of, create=of.create | {"Cmd": ["false"]})
+
+
+def unhealthy(of: Slot) -> Slot:
+    check = {"Test": ["CMD", "false"], "Interval": 1_000_000_000, "Retries": 2}
+    return replace(of, health=HealthTest(argv=("false",)), create=of.create | {"Healthcheck": check})
+
+
+class Rig:
+    """`image` and `project` are what the next agent, or the next `dom0 up`, finds; as after `dom0 build`."""
+
+    def __init__(self, path: Path) -> None:
+        self.box = Box(Desired(project="box"))
+        self.path = path
+        self.image = OLD
+        self.project = desired(slot("web"))
+        self.refusal: Dom0Error | None = None
+        self.pause = 0.0  # seconds that it takes to read the project
+        self.handed_over: list[str] = []
+        self.machine: Machine
+        (path / "files").mkdir()
+        (path / "files" / "web.conf").write_text("one")
+
+    async def resolve(self, image: str, _say: Callable[[str], None]) -> Candidate:
+        await asyncio.sleep(self.pause)
+        if self.refusal is not None:
+            raise self.refusal
+        return Candidate(self.project, self.path / "files", image or self.image)
+
+    async def hand_over(self, image: str) -> None:
+        self.handed_over.append(image)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Machine]:
+        self.machine = Machine(
+            FakeEngine(self.box.docker),
+            state=self.path / "state",
+            own=Own(image=self.image),
+            resolve=self.resolve,
+            hand_over=self.hand_over,
+            limits=LIMITS,
+            clock=LoopClock(),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.machine.run())
+            yield self.machine
+            self.machine.close()
+
+    async def outcome(self, outcome: Outcome, number: int) -> None:
+        def reached() -> bool:
+            return any((g.number, g.outcome) == (number, outcome) for g in self.machine.history())
+
+        await self.box.until(reached)
+
+    async def up(self, *, force: bool = False, image: str = "") -> Progress:
+        lines = [line async for line in self.machine.up(UpRequest(force=force, dom0_image=image))]
+        return lines[-1]
+
+    def hashes(self) -> set[str]:
+        return {c.labels["dom0.hash"] for c in self.box.docker.containers.values() if c.state == "running"}
+
+    def placed(self) -> str:
+        return (self.path / "state" / "project" / "web.conf").read_text()
