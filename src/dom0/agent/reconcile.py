@@ -109,7 +109,7 @@ class Reconciler:
         self._engine = engine
         self._observer = Observer(engine, desired.project)
         self._save = save
-        self._saved = memory
+        self._saved: Memory | None = None  # as it is on the disk, once we know
         self._limit = limit
         self._all_endpoints = all_endpoints
         self._clock = clock or SystemClock()
