@@ -200,8 +200,8 @@ that dom0 is faster.
 - **the command returns**: `docker compose up -d` returns when the last container was started. `dom0 up` returns when
   everything is ready and has stayed so for the five seconds of `x-dom0.rollout.monitor`, which is what a rollback by
   itself rests on.
-- **a change of one**: `dom0 up` builds a dom0 image with the change, the root container is replaced by one of that
-  image, and the agent replaces the one service.
+- **a change of one**: `dom0 up` builds a dom0 image with the change, the agent takes the project of that image over and
+  replaces the one service; once that is good, a root container of the new image takes the agent's place.
 - **at rest**: memory is the proportional set size of the root container's processes, processor time is that of its
   control group over a minute, health checks included.
 """
