@@ -52,10 +52,16 @@ def _without_identity(machine: Machine, name: str) -> Any:
     text = text.replace(document["Id"][:12], "ID")  # the default host name
     found = json.loads(text)
     found["Config"]["Labels"].pop("dom0.generation", None)
-    found["Mounts"].sort(key=lambda mount: mount["Destination"])
-    host = {key: value or None for key, value in found["HostConfig"].items()}  # docker run writes empty lists out
-    found["HostConfig"] = host | {"Binds": sorted(host["Binds"] or ())}  # and shuffles these
-    return found
+    return _in_one_form(found)
+
+
+def _in_one_form(value: Any) -> Any:
+    """`docker run` writes empty lists where the API's default is none, and binds in an order of its own."""
+    if isinstance(value, dict):
+        return {key: _in_one_form(inner) for key, inner in value.items() if inner not in (None, [], {}, "")}
+    if isinstance(value, list):
+        return sorted((_in_one_form(inner) for inner in value), key=str)
+    return value
 
 
 def test_the_services_run(by_hand: Machine) -> None:
