@@ -185,3 +185,18 @@ async def test_events_that_come_out_of_their_order_are_heard_too() -> None:
         virtual_time.set_clock(0.001)
         await asyncio.sleep(120)
     assert box.names() == {"box-web-1": EXITED, "box-db-1": RUNNING}
+
+
+async def test_what_succeeds_and_changes_nothing_is_done_with_pauses() -> None:
+    """The network that is made never has the hash that was asked for."""
+    want = desired(slot("web"))
+    box = Box(replace(want, networks=(replace(want.networks[0], hash="another"),)))
+    counting = Counting(box)
+    async with box.running() as loop:
+        await asyncio.sleep(60)
+        assert counting.calls["create_network"] < FEW
+        assert loop.plan is not None
+        assert "no-effect" in [problem.code for problem in loop.plan.problems]
+        loop.adopt(want, 2, loop.memory)
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}

@@ -19,11 +19,12 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.agent import rollout
+from dom0.agent.clock import Clock
 from dom0.agent.generations import Generation, Generations
 from dom0.agent.notes import Notes
 from dom0.agent.placement import place
 from dom0.agent.progress import Board
-from dom0.agent.reconcile import Clock, Reconciler
+from dom0.agent.reconcile import Reconciler
 from dom0.agent.source import Candidate
 from dom0.agent.status import Outcome, Progress
 from dom0.errors import Dom0Error, ProjectError, UsageError

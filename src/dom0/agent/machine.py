@@ -16,12 +16,13 @@ from typing import Any
 import msgspec
 
 from dom0 import __version__
+from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import Current
 from dom0.agent.generations import Generation, describe
 from dom0.agent.kept import keep_images
 from dom0.agent.notes import Trial
 from dom0.agent.progress import Board, Changes
-from dom0.agent.reconcile import Clock, Reconciler, SystemClock
+from dom0.agent.reconcile import Reconciler
 from dom0.agent.report import service_statuses
 from dom0.agent.source import Candidate, Own
 from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest

@@ -12,25 +12,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
 from dom0.agent.apply import Applier
+from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.gate import Gates
 from dom0.agent.observe import Observer
-from dom0.agent.refusal import refusal_of
+from dom0.agent.refusal import Repeats, no_effect, refusal_of
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
 from dom0.plan.planner import Plan, make_plan
-from dom0.plan.remember import count_crash, remember, remember_plan
+from dom0.plan.remember import count_crash, remember, remember_plan, without
 from dom0.plan.steps import (
+    UNHEALTHY,
     AnyStep,
     CreateContainer,
     CreateNetwork,
@@ -57,30 +58,6 @@ HEARD = 512  # events that are known again when a reconnect tells them twice; th
 
 StepListener: TypeAlias = Callable[[AnyStep, EngineError | None, float], None]
 """Called when a step has ended: what it was, what the Engine said against it, seconds it took."""
-
-
-class Clock(Protocol):
-    """`now` is the time of day and may jump, as the Engine's times do with it; `monotonic` measures what lasts."""
-
-    def now(self) -> float: ...
-    def monotonic(self) -> float: ...
-    async def wait(self, event: asyncio.Event, timeout: float) -> None: ...
-
-
-class SystemClock:
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def wait(self, event: asyncio.Event, timeout: float) -> None:
-        """Until `event` is set, `timeout` seconds at most."""
-        try:
-            async with asyncio.timeout(timeout):
-                await event.wait()
-        except TimeoutError:
-            return
 
 
 class Reconciler:
@@ -119,6 +96,7 @@ class Reconciler:
         self._ended: list[str] = []  # locks to free as soon as the picture shows what their steps did
         self._step_tasks: set[asyncio.Task[None]] = set()
         self._gates = Gates(engine, self._note_gate)
+        self._repeats = Repeats()
         self._heard: deque[tuple[float, str, str, str]] = deque(maxlen=HEARD)
         self._last_heard_before = memory.last_event  # by the agent before us
         self._look_needed = True
@@ -132,6 +110,7 @@ class Reconciler:
     def adopt(self, desired: Desired, generation: int, memory: Memory) -> None:
         """Aim at another desired state from the next turn on."""
         self.desired, self.generation, self.memory, self.plan = desired, generation, memory, None
+        self._repeats = Repeats()
         self._keep_memory()
         self._wake.set()
 
@@ -315,8 +294,9 @@ class Reconciler:
         if isinstance(step, RestartContainer) and step.reason == UNHEALTHY:
             self.memory = count_crash(self.memory, step.container_id, self._clock.now())
         try:
-            self._touched |= await applier.apply(step)
-            self._forget_refusal(step)
+            touched = await applier.apply(step)
+            self._touched |= touched  # not in one line: that would read the set before the wait, and put it back after
+            self._note_success(step)
         except EngineUnreachable:
             self._look_needed = True
         except EngineError as error:
@@ -354,10 +334,13 @@ class Reconciler:
             return False
         return False
 
-    def _forget_refusal(self, step: AnyStep) -> None:
-        if step.lock in self.memory.refused:
-            refused = {lock: refusal for lock, refusal in self.memory.refused.items() if lock != step.lock}
-            self.memory = replace(self.memory, refused=refused)
+    def _note_success(self, step: AnyStep) -> None:
+        times = self._repeats.note(step, self._clock.monotonic())
+        if refusal := no_effect(step, times, self._clock.now()):
+            log.warning("%s", refusal.message)
+            self.memory = replace(self.memory, refused=self.memory.refused | {step.lock: refusal})
+        elif step.lock in self.memory.refused:
+            self.memory = replace(self.memory, refused=without(self.memory.refused, step.lock))
 
     def _note_gate(self, container: Container, passed: bool) -> None:
         if passed:
@@ -401,7 +384,6 @@ class Reconciler:
         self._wake.set()
 
 
-UNHEALTHY = "unhealthy"
 STOPPING = (StopContainer, ParkContainer, RestartContainer, RemoveContainer)
 
 

@@ -1,11 +1,12 @@
-"""What the Engine's refusal of a step means to a person: a problem code and what to do. Pure."""
+"""What stands in the way of a step, as a code and what to do: the Engine refuses it, or it has no effect. Pure."""
 
 from __future__ import annotations
 
 from dom0.errors import Conflict, EngineError, NotFound
-from dom0.plan.memory import NO_VERSION, Refusal, backoff
+from dom0.plan.memory import NO_VERSION, Refusal, Version, backoff
 from dom0.plan.scene import version
-from dom0.plan.steps import AnyStep, CreateContainer, RenameContainer, RestartContainer, StartContainer
+from dom0.plan.steps import MISSING, AnyStep, CreateContainer, RenameContainer, RestartContainer, StartContainer
+from dom0.plan.text import say_step
 
 # Words of the Engine's messages (moby, seen on 20.10 to 26.1) -> problem code, what to do about it
 KNOWN: tuple[tuple[str, str, str], ...] = (
@@ -19,19 +20,66 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
 
 
 def refusal_of(step: AnyStep, error: EngineError, before: Refusal | None, now: float) -> Refusal:
-    slot = step.slot if isinstance(step, CreateContainer | StartContainer | RestartContainer) else None
-    of = version(slot) if slot else NO_VERSION
+    of, subject, name = _about(step)
     code, hint = classify(step, error)
     count = before.count + 1 if before is not None and before.version == of else 1
     return Refusal(
         version=of,
-        subject=slot.key if slot else step.lock,
-        message=f"{slot.service if slot else step.lock}: {error.message}",
+        subject=subject,
+        message=f"{name}: {error.message}",
         code=code,
         hint=hint,
         count=count,
         retry_at=now + max(backoff(count + 1), 1.0),
     )
+
+
+MANY = 5  # times in a row before what has no effect waits
+IN_A_ROW = 120.0  # seconds at most between two of them
+
+
+class Repeats:
+    """Counts how often the same is done in a row although it succeeds.
+
+    Starts have a budget of their own, and what does not exist any more may be made as often as somebody removes it.
+    """
+
+    def __init__(self) -> None:
+        self._done: dict[tuple[str, str, str], tuple[float, int]] = {}  # lock, kind and reason -> when, times
+
+    def note(self, step: AnyStep, now: float) -> int:
+        """`step` was done, at `now` (monotonic): for how many times in a row?"""
+        if isinstance(step, StartContainer | RestartContainer) or step.reason == MISSING:
+            return 1
+        self._done = {key: done for key, done in self._done.items() if now - done[0] < IN_A_ROW}
+        what = (step.lock, type(step).__name__, step.reason)
+        _, times = self._done.get(what, (now, 0))
+        self._done[what] = (now, times + 1)
+        return times + 1
+
+
+def no_effect(step: AnyStep, times: int, now: float) -> Refusal | None:
+    """A step that was done `times` in a row and is asked for again: it waits, longer each time. None: not yet."""
+    if times < MANY:
+        return None
+    of, subject, name = _about(step)
+    code = "no-effect"
+    return Refusal(
+        version=of,
+        subject=subject,
+        message=f"{name}: {say_step(step)} was done {times} times, and changes nothing ({step.reason})",
+        code=code,
+        hint="something undoes it, or the Engine means something else by it: dom0 logs, docker events",
+        count=times - MANY + 1,
+        retry_at=now + backoff(times - MANY + 2),
+    )
+
+
+def _about(step: AnyStep) -> tuple[Version, str, str]:
+    """Which configuration it is for, the subject of a problem with it, and the name that people know."""
+    if isinstance(step, CreateContainer | StartContainer | RestartContainer):
+        return version(step.slot), step.slot.key, step.slot.service
+    return NO_VERSION, step.lock, step.lock
 
 
 def classify(step: AnyStep, error: EngineError) -> tuple[str, str]:

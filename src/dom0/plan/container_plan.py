@@ -17,6 +17,8 @@ from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent, st
 from dom0.plan.phase import Phase
 from dom0.plan.scene import Scene, version
 from dom0.plan.steps import (
+    MISSING,
+    UNHEALTHY,
     AnyStep,
     ConnectNetwork,
     CreateContainer,
@@ -116,7 +118,7 @@ class ContainerPlanner:
         retry_at = (crashes[-1] if crashes else 0.0) + backoff(len(crashes) + 1)
         if retry_at > self.scene.now:
             return self._result(Phase.UNHEALTHY, problem.title, problems=(problem,), retry_at=retry_at)
-        step = RestartContainer(lock=self.lock, reason="unhealthy", slot=self.slot, container_id=current.id)
+        step = RestartContainer(lock=self.lock, reason=UNHEALTHY, slot=self.slot, container_id=current.id)
         return self._result(Phase.UNHEALTHY, problem.title, steps=(step,), problems=(problem,))
 
     def _looping(self, current: Container) -> SlotPlan:
@@ -235,7 +237,7 @@ class ContainerPlanner:
 
     def _creation_reason(self) -> str:
         if not self.obsolete:
-            return "it does not exist"
+            return MISSING
         old = self.obsolete[0]
         if old.image_id != self.slot.image_id:
             return "its image changed"

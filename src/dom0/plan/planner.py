@@ -18,6 +18,7 @@ from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
 from dom0.plan.phase import Phase
 from dom0.plan.scene import Scene, version
 from dom0.plan.steps import (
+    MISSING,
     AnyStep,
     CreateNetwork,
     CreateVolume,
@@ -112,7 +113,7 @@ def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
             if found is None:
                 problems.append(_missing_external("network", network.name))
         elif found is None:
-            steps.append(CreateNetwork(lock=lock, reason="it does not exist", priority=GROUND_PRIORITY, spec=network))
+            steps.append(CreateNetwork(lock=lock, reason=MISSING, priority=GROUND_PRIORITY, spec=network))
         elif _is_outdated(found, network, scene):
             steps.append(_replace_network(found, network, scene))
     for volume in scene.desired.volumes:
@@ -122,7 +123,7 @@ def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
             problems.append(_missing_external("volume", volume.name))
         else:
             lock = f"volume:{volume.name}"
-            steps.append(CreateVolume(lock=lock, reason="it does not exist", priority=GROUND_PRIORITY, spec=volume))
+            steps.append(CreateVolume(lock=lock, reason=MISSING, priority=GROUND_PRIORITY, spec=volume))
     return steps, problems
 
 

@@ -12,6 +12,9 @@ import msgspec
 from dom0.engine.values import Body
 from dom0.plan.desired import Attachment, NetworkSpec, Slot, VolumeSpec
 
+MISSING = "it does not exist"  # the reasons that the agent treats apart from others
+UNHEALTHY = "unhealthy"
+
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """`lock` names what no other step may touch meanwhile; `priority`: longer chains of dependents first."""

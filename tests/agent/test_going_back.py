@@ -1,0 +1,273 @@
+"""Ways back: which generation a failed one returns to, trials and their end, rollbacks that would lead nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.agent.machine import Machine
+from dom0.agent.notes import ANNOUNCED_FOR, Trial
+from dom0.agent.status import Outcome, UpRequest
+from dom0.errors import Busy, ProjectError, UsageError
+from dom0.plan.desired import HealthTest, Rollout
+from dom0.testing.builders import PROJECT, desired, image_id, network_spec, slot
+from dom0.testing.rig import NEW, OLD, Rig, broken
+from dom0.testing.virtual_time import set_clock
+
+HOUR = 3600.0
+TRIAL = Trial(dom0_image=OLD, seconds=60.0)
+
+
+async def make_good(rig: Rig, *versions: str) -> None:
+    """The first one is there already; the others come by `dom0 up`."""
+    for version in versions:
+        rig.project = desired(slot("web", hash=version))
+        assert (await rig.up()).outcome is Outcome.GOOD
+
+
+async def roll_back(machine: Machine, number: int | None = None) -> Outcome | None:
+    return [line async for line in machine.rollback(number)][-1].outcome
+
+
+def history(machine: Machine) -> dict[int, Outcome]:
+    return {generation.number: generation.outcome for generation in machine.history()}
+
+
+def current(machine: Machine) -> int:
+    return next(generation.number for generation in machine.history() if generation.current)
+
+
+async def test_a_failed_generation_returns_to_what_ran_before_it_and_not_to_the_newest_good_one(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        await make_good(rig, "h2", "h3")
+        assert await roll_back(machine, 1) is Outcome.GOOD
+        rig.project = desired(broken(slot("web", hash="h4")))
+        assert (await rig.up()).outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+        assert current(machine) == 1
+
+
+async def test_an_old_failure_that_is_tried_again_in_vain_returns_to_what_ran(rig: Rig) -> None:
+    rig.project = desired(broken(slot("web")))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.FAILED, 1)
+        await make_good(rig, "h2")
+        assert await roll_back(machine, 1) is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h2"})
+
+
+async def test_a_network_that_somebody_else_still_uses_fails_no_generation(rig: Rig) -> None:
+    extra = replace(network_spec(), key="extra", name="box_extra")
+    rig.project = replace(desired(slot("web")), networks=(network_spec(), extra))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        await rig.box.person.create_container("foreign", {"Image": "app", "Cmd": ["sleep", "100000"]})
+        await rig.box.person.connect_network("box_extra", "foreign", {})
+        await rig.box.person.start_container("foreign")
+        rig.project = desired(slot("web", hash="h2"))
+        assert (await rig.up()).outcome is Outcome.GOOD
+        await rig.box.person.remove_container("foreign", force=True)
+        await asyncio.sleep(120)
+        assert "box_extra" not in {network.name for network in await rig.box.person.networks()}
+        assert machine.status().problems == ()
+
+
+async def test_a_rollback_to_images_that_are_gone_is_refused_and_changes_nothing(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2", image="app2"))
+        await rig.up()
+        del rig.box.docker.images.all[image_id("app")]
+        with pytest.raises(UsageError, match="generation 1 needs the image app"):
+            await anext(machine.rollback(1))
+        await rig.up()
+        assert current(machine) == 2
+    assert rig.hashes() == {"h2"}
+
+
+async def test_a_rollback_wins_over_the_own_project_that_is_still_being_read(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        await make_good(rig, "h2")
+    rig.image, rig.pause, rig.project = NEW, 100.0, desired(slot("web", hash="h3"))
+    async with rig.running() as machine:
+        await roll_back(machine, 1)
+        await asyncio.sleep(200)
+        assert current(machine) == 1
+    assert rig.hashes() == {"h1"}
+
+
+async def test_up_ends_with_the_outcome_of_its_own_generation(rig: Rig) -> None:
+    """Not with that of one that is judged while the project is still being read."""
+    rig.project = desired(slot("web"), rollout=Rollout(monitor=20.0))
+    async with rig.running() as machine:
+        await rig.box.until(lambda: rig.hashes() == {"h1"})
+        rig.pause, rig.project = 60.0, desired(slot("web", hash="h2"))
+        last = await rig.up()
+        assert (last.outcome, last.generation) == (Outcome.GOOD, 2)
+        assert history(machine) == {1: Outcome.GOOD, 2: Outcome.GOOD}
+
+
+async def test_whoever_goes_away_stops_nothing_and_blocks_nobody(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"), rollout=Rollout(monitor=60.0))
+        lines = machine.up(UpRequest())
+        await anext(lines)
+        with pytest.raises(Busy):
+            await anext(machine.rollback(1))
+        await lines.aclose()
+        rig.project = desired(slot("web", hash="h3"))
+        assert (await rig.up()).outcome is Outcome.GOOD
+        assert history(machine) == {1: Outcome.GOOD, 2: Outcome.REPLACED, 3: Outcome.GOOD}
+
+
+@pytest.mark.parametrize("pause", [0.0, 100000.0])
+async def test_the_machine_ends_at_once_whatever_is_under_way(rig: Rig, pause: float) -> None:
+    sick = slot("web", hash="h2", health=HealthTest(argv=("false",)))
+    async with asyncio.timeout(300):
+        async with rig.running() as machine:
+            await rig.outcome(Outcome.GOOD, 1)
+            rig.pause = pause
+            rig.project = desired(replace(sick, create=sick.create | {"Healthcheck": {"Test": ["CMD", "false"]}}))
+            lines = machine.up(UpRequest())
+            following = asyncio.create_task(anext(lines))
+            await asyncio.sleep(10)
+        following.cancel()
+
+
+async def test_what_the_first_start_lacked_is_looked_for_again(rig: Rig) -> None:
+    """A network that comes up after us, an image that somebody loads."""
+    rig.refusal = ProjectError("services.web: the image app is not on this machine")
+    async with rig.running() as machine:
+        await rig.box.until(lambda: [p.code for p in machine.status().problems] == ["project-invalid"])
+        await asyncio.sleep(600)
+        rig.refusal = None
+        await rig.outcome(Outcome.GOOD, 1)
+        assert machine.status().problems == ()
+
+
+async def test_a_generation_is_given_its_time_although_the_clock_jumps(rig: Rig) -> None:
+    health = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 10 * 10**9}}
+    web = slot("web", health=HealthTest(argv=("true",)), health_gate=False)
+    rig.project = desired(replace(web, create=web.create | health))
+    async with rig.running() as machine:
+        await rig.box.until(lambda: rig.hashes() == {"h1"})
+        set_clock(40 * 365 * 24 * HOUR)
+        await rig.outcome(Outcome.GOOD, 1)
+        assert history(machine) == {1: Outcome.GOOD}
+
+
+async def test_forced_recreation_ends_although_the_clock_goes_back(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        before = set(rig.box.docker.containers)
+        lines = machine.up(UpRequest(force=True))
+        await anext(lines)
+        set_clock(-HOUR)
+        assert [line async for line in lines][-1].outcome is Outcome.GOOD
+    assert len(rig.box.docker.containers) == 1
+    assert not before & set(rig.box.docker.containers)
+
+
+# trials
+
+
+@pytest.mark.parametrize("jump", [0.0, -HOUR, HOUR])
+async def test_a_trial_lasts_from_when_it_is_good_and_no_longer_whatever_the_clock_does(rig: Rig, jump: float) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"), rollout=Rollout(monitor=120.0))
+        machine.try_next(TRIAL)
+        assert (await rig.up()).outcome is Outcome.TRIAL
+        await asyncio.sleep(50)
+        assert rig.hashes() == {"h2"}
+        set_clock(jump)
+        await asyncio.sleep(150)
+        assert rig.hashes() == {"h1"}
+
+
+async def test_a_trial_ends_after_a_boot_with_a_wrong_clock(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        machine.try_next(TRIAL)
+        await rig.up()
+    set_clock(-40 * 365 * 24 * HOUR)
+    async with rig.running():
+        await asyncio.sleep(100)
+        assert rig.hashes() == {"h1"}
+
+
+async def test_a_trial_is_confirmed_after_a_restart(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        machine.try_next(TRIAL)
+        await rig.up()
+    async with rig.running() as machine:
+        await machine.confirm()
+        await asyncio.sleep(120)
+        assert history(machine) == {1: Outcome.GOOD, 2: Outcome.GOOD}
+        with pytest.raises(UsageError):
+            await machine.confirm()
+    assert rig.hashes() == {"h2"}
+
+
+async def test_a_trial_that_is_confirmed_before_it_was_judged_is_still_judged(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(broken(slot("web", hash="h2")))
+        machine.try_next(TRIAL)
+        lines = machine.up(UpRequest())
+        await anext(lines)
+        await machine.confirm()
+        assert [line async for line in lines][-1].outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+
+
+async def test_up_during_a_trial_replaces_it_and_its_failure_returns_to_the_good_one_before_both(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        machine.try_next(TRIAL)
+        await rig.up()
+        rig.project = desired(broken(slot("web", hash="h3")))
+        assert (await rig.up()).outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+        assert history(machine) == {1: Outcome.GOOD, 2: Outcome.REPLACED, 3: Outcome.FAILED}
+
+
+async def test_a_rollback_during_a_trial_ends_it(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        machine.try_next(TRIAL)
+        await rig.up()
+        assert await roll_back(machine) is Outcome.GOOD
+        await asyncio.sleep(600)
+        assert history(machine) == {1: Outcome.GOOD, 2: Outcome.REPLACED}
+    assert rig.hashes() == {"h1"}
+
+
+async def test_an_announced_trial_is_for_the_next_change_alone(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        machine.try_next(TRIAL)
+        assert (await rig.up()).outcome is Outcome.GOOD  # nothing differed
+        await make_good(rig, "h2")
+        machine.try_next(TRIAL)
+        await asyncio.sleep(ANNOUNCED_FOR + 1)
+        await make_good(rig, "h3")
+
+
+async def test_the_project_may_not_change_its_name_under_way(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = replace(desired(slot("web", hash="h2")), project="other")
+        last = await rig.up()
+        assert (last.outcome, last.problems[0].code) == (Outcome.FAILED, "project-invalid")
+        assert machine.status().project == PROJECT
