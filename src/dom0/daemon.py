@@ -11,6 +11,7 @@ from pathlib import Path
 from dom0.agent import handover, source
 from dom0.agent.api import serve
 from dom0.agent.machine import Limits, Machine
+from dom0.agent.store import alone_in
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
@@ -26,12 +27,13 @@ LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
 
 async def run() -> None:
-    """Serve until SIGTERM or SIGINT. Raises EngineUnsuitable."""
-    engine = await _reach_engine()
-    try:
-        await _serve(engine, await engine.info())
-    finally:
-        await engine.close()
+    """Serve until SIGTERM or SIGINT. Raises EngineUnsuitable, Busy, Unwritable."""
+    with alone_in(STATE):
+        engine = await _reach_engine()
+        try:
+            await _serve(engine, await engine.info())
+        finally:
+            await engine.close()
 
 
 async def _serve(engine: Engine, info: EngineInfo) -> None:
@@ -49,8 +51,9 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     async with serve(machine, RUN / "dom0.sock", gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        tasks.create_task(_mend_handover(engine, machine))
+        mending = tasks.create_task(_mend_handover(engine, machine))
         await machine.run()
+        mending.cancel()
 
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:

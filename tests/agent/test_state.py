@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from dom0.agent.generations import Generation
 from dom0.agent.machine import Machine
 from dom0.agent.status import Outcome, UpRequest
+from dom0.agent.store import alone_in
+from dom0.errors import Busy
 from dom0.plan.desired import Rollout
 from dom0.plan.memory import Memory, Version
 from dom0.testing.builders import desired, slot
@@ -211,3 +213,13 @@ async def test_old_generations_go_and_those_to_go_back_to_stay(rig: Rig) -> None
         numbers = [g.number for g in machine.history()]
     assert numbers[:2] == [15, 14]
     assert 10 <= len(numbers) <= 13
+
+
+def test_two_agents_never_work_in_one_state_directory(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "state"):
+        with pytest.raises(Busy, match="another dom0 agent"), alone_in(tmp_path / "state"):
+            pass
+        with alone_in(tmp_path / "other"):
+            pass
+    with alone_in(tmp_path / "state"):
+        pass

@@ -20,6 +20,7 @@ from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 
 LARGEST_BODY = 64 * 1024  # bytes
+HINT = "see docs/reference/api.md"
 WATCH_AT_MOST_EVERY = 0.2  # seconds
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,6 +55,8 @@ async def _listen(runner: web.AppRunner, path: Path, gid: int) -> None:
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
+    except web.HTTPError as error:  # no such path, another method, a body that is too large
+        return _refusal(UsageError(f"{request.path}: {error.reason}", hint=HINT), error.status)
     except Busy as error:
         return _refusal(error, web.HTTPConflict.status_code)
     except (UsageError, ProjectError) as error:
@@ -77,7 +80,7 @@ async def _read(request: web.Request, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type_)
     except msgspec.DecodeError as error:
-        raise UsageError(f"{request.path}: {error}", hint="see docs/reference/api.md") from error
+        raise UsageError(f"{request.path}: {error}", hint=HINT) from error
 
 
 class _Api:
@@ -128,7 +131,9 @@ class _Api:
 async def _send_progress(request: web.Request, lines: AsyncGenerator[Progress]) -> web.StreamResponse:
     """The first line decides the status: a refusal before it is an ordinary error answer."""
     async with contextlib.aclosing(lines):
-        first = await anext(lines)
+        first = await anext(lines, None)
+        if first is None:
+            raise Busy("dom0: is ending", hint="ask again when it has started: dom0 status")
         response = await _begin_lines(request)
         await _send_line(response, first)
         async for line in lines:

@@ -13,11 +13,17 @@ An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 409
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
 from dom0.health import Problem
 from dom0.plan.phase import Phase as Phase
+
+LONGEST_TRIAL = 7 * 86400.0  # seconds
+
+ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+OwnOrImageId = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 
 
 class Outcome(StrEnum):
@@ -82,7 +88,9 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Clears what persons stopped, parked and rejected, resolves images anew; a new generation if anything differs."""
 
     force: bool = False  # recreate everything
-    dom0_image: str = ""  # ID of a dom0 image on our own dom0-base whose project to take over; "": our own image
+    dom0_image: OwnOrImageId = (
+        ""  # ID of a dom0 image on our own dom0-base whose project to take over; "": our own image
+    )
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,5 +98,5 @@ class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class TryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    dom0_image: str
-    seconds: float
+    dom0_image: ImageId
+    seconds: Annotated[float, msgspec.Meta(gt=0.0, le=LONGEST_TRIAL)]

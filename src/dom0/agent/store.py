@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from dom0.errors import Dom0Error
+from dom0.errors import Busy, Dom0Error
 
 T = TypeVar("T")
 
@@ -38,6 +39,27 @@ def _reason(error: OSError) -> str:
     if isinstance(error, shutil.Error):  # carries a list of (source, target, reason)
         return str(error.args[0][0][-1])
     return error.strerror or str(error)
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Nobody else works in `directory` meanwhile; a kill ends that too. Raises Busy when somebody does, Unwritable."""
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        hint = "two of them would undo each other's work; which: docker ps --filter label=dom0.role=root"
+        raise Busy(f"{directory}: another dom0 agent works with it", hint=hint) from error
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:

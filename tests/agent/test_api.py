@@ -1,0 +1,129 @@
+"""The API as a hostile or careless client meets it, on a real socket and in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from dom0.agent.api import LARGEST_BODY, serve
+from dom0.agent.machine import Machine
+from dom0.plan.desired import Rollout
+from dom0.testing.builders import desired, slot
+from dom0.testing.rig import OLD, Rig
+
+Talk = Callable[[aiohttp.ClientSession, Machine], Awaitable[None]]
+
+
+def converse(rig: Rig, talk: Talk) -> None:
+    """Serve a machine and let `talk` ask it."""
+
+    async def main() -> None:
+        socket = rig.path / "run" / "dom0.sock"
+        async with asyncio.timeout(60), rig.running() as machine, serve(machine, socket, gid=0):
+            async with aiohttp.ClientSession("http://dom0", connector=aiohttp.UnixConnector(str(socket))) as session:
+                await talk(session, machine)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/up", b"{"),
+        ("/v1/up", b"[]"),
+        ("/v1/up", b"\xff\xfe"),
+        ("/v1/up", b'{"forse": true}'),
+        ("/v1/up", b'{"force": "yes"}'),
+        ("/v1/up", b'{"dom0_image": "../../etc"}'),
+        ("/v1/up", b'{"dom0_image": "dom0:latest"}'),
+        ("/v1/rollback", b'{"generation": "1"}'),
+        ("/v1/rollback", b'{"generation": -1}'),
+        ("/v1/rollback", b'{"generation": 99}'),
+        ("/v1/rollback", b'{"generation": 1e400}'),
+        ("/v1/try", b"{}"),
+        ("/v1/try", b'{"dom0_image": "dom0:latest", "seconds": 60}'),
+        *(
+            ("/v1/try", f'{{"dom0_image": "{OLD}", "seconds": {n}}}'.encode())
+            for n in ("-1", "0", "NaN", "1e308", "1e9")
+        ),
+        ("/v1/try", f'{{"dom0_image": "{OLD}\\n", "seconds": 60}}'.encode()),
+        ("/v1/confirm", b""),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused_with_words_and_changes_nothing(rig: Rig, path: str, body: bytes) -> None:
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        async with session.post(path, data=body) as response:
+            refusal = await response.json()
+            assert response.status == 400, refusal
+        assert refusal["message"]
+        assert refusal["hint"]
+        assert not (rig.path / "state" / "trial.json").exists()
+        assert len(machine.history()) <= 1
+
+    converse(rig, talk)
+
+
+def test_paths_methods_and_sizes_that_are_none_are_refused_as_documents_too(rig: Rig) -> None:
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        for method, path, body, status in (
+            ("GET", "/v1/nothing", b"", 404),
+            ("GET", "/v1/up", b"", 405),
+            ("POST", "/v1/up", b" " * (LARGEST_BODY + 1), 413),
+        ):
+            async with session.request(method, path, data=body) as response:
+                assert response.status == status
+                assert path in (await response.json())["message"]
+
+    converse(rig, talk)
+
+
+def test_a_client_that_hangs_up_leaves_the_machine_to_others(rig: Rig) -> None:
+    rig.project = desired(slot("web"), rollout=Rollout(monitor=0.2))
+
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        async with session.post("/v1/up") as response:
+            await response.content.readline()
+        async with session.get("/v1/watch") as response:
+            assert await read_line(response)
+        last = await outcome_of_up(session)
+        assert last["outcome"] == "good"
+
+    converse(rig, talk)
+
+
+def test_a_watcher_sees_the_last_change(rig: Rig) -> None:
+    rig.project = desired(slot("web"), rollout=Rollout(monitor=0.2))
+
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        async with session.get("/v1/watch") as response:
+            while (status := await read_line(response))["last_good"] is None or not status["converged"]:
+                pass
+
+    converse(rig, talk)
+
+
+async def outcome_of_up(session: aiohttp.ClientSession) -> Any:
+    """Of the first `up` that is not told to wait: the one of the client that went away may still be under way."""
+    while True:
+        async with session.post("/v1/up") as response:
+            lines = [json.loads(line) async for line in response.content]
+            if response.status != 409:
+                return lines[-1]
+
+
+async def read_line(response: aiohttp.ClientResponse) -> Any:
+    return json.loads(await response.content.readline())
+
+
+def test_the_socket_is_for_root_and_its_group(rig: Rig) -> None:
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        socket: Path = rig.path / "run" / "dom0.sock"
+        assert socket.stat().st_mode & 0o777 == 0o660
+
+    converse(rig, talk)
