@@ -88,9 +88,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Clears what persons stopped, parked and rejected, resolves images anew; a new generation if anything differs."""
 
     force: bool = False  # recreate everything
-    dom0_image: OwnOrImageId = (
-        ""  # ID of a dom0 image on our own dom0-base whose project to take over; "": our own image
-    )
+    dom0_image: OwnOrImageId = ""  # whose project to take over, on the same dom0-base; "": the running one's
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
