@@ -454,3 +454,45 @@ def test_of_two_containers_for_one_slot_the_running_one_stays() -> None:
 def test_the_same_values_give_the_same_plan() -> None:
     slots: tuple[Slot, ...] = tuple(slot(f"s{i}") for i in range(5))
     assert plan(desired(*slots), actual()) == plan(desired(*slots), actual())
+
+
+def test_a_replacement_finds_a_free_name_although_a_foreign_container_has_its_own() -> None:
+    old, new = slot("web"), slot("web", hash="h2")
+    foreign = {old.name: "f" * 64}
+    first = plan(desired(old), actual(foreign=foreign)).steps[0]
+    running = container(old, name=first.name)  # type: ignore[union-attr]
+    step = plan(desired(new), actual(running, foreign=foreign)).steps[0]
+    assert step.name not in {first.name, old.name}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("state", [State.EXITED, State.CREATED, State.RESTARTING])
+def test_what_lives_in_anothers_namespace_waits_until_that_one_runs(state: State) -> None:
+    parent, child = slot("vpn"), slot("app", parents=("vpn",), attachments=())
+    vpn = container(parent, state=state, exit_code=1)
+    app = container(child, network_mode=f"container:{vpn.id}", state=State.EXITED, exit_code=1, endpoints=())
+    made = plan(desired(child, parent), actual(vpn, app), Memory(held={vpn.id: 1.0}))
+    assert (phase(made, "app"), "start box-app-1" in said(made)) == (Phase.WAITING, False)
+
+
+def test_a_parked_service_gets_another_chance_when_what_it_depends_on_has_come_back() -> None:
+    db, web = slot("db"), slot("web", depends_on=(Dependency(service="db"),))
+    gone = container(web, state=State.EXITED, exit_code=1, finished=NOW - 300, restart_policy="no")
+    memory = Memory(parked={"web-1": Version(web.hash, web.image_id)}, crashes={gone.id: (NOW - 310,) * CRASH_BUDGET})
+    for since, steps in ((NOW - 400, []), (NOW - 10, ["start box-web-1"])):
+        assert said(plan(desired(db, web), actual(container(db, started=since), gone), memory)) == steps
+
+
+def test_a_parked_service_that_a_person_starts_is_left_running() -> None:
+    web = slot("web", restart_policy="always")
+    memory = Memory(parked={"web-1": Version(web.hash, web.image_id)})
+    assert said(plan(desired(web), actual(container(web)), memory)) == ["park box-web-1"]
+    started = container(web, restart_policy="no")  # parking had taken it away
+    assert said(plan(desired(web), actual(started), memory)) == ["update box-web-1"]
+
+
+def test_a_refusal_to_remove_what_is_left_over_does_not_keep_the_plan_from_being_well() -> None:
+    web = slot("web")
+    left = container(slot("gone"), state=State.EXITED)
+    refusal = Refusal(version=Version("", ""), subject="x", message="busy", code="engine-refused", retry_at=NOW + 5)
+    made = plan(desired(web), actual(container(web), left), Memory(refused={f"container:{left.id}": refusal}))
+    assert (made.well, made.settled, made.refused, len(made.problems)) == (True, True, None, 1)

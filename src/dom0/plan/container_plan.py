@@ -6,6 +6,8 @@ they are put right by rule, never trusted as state, so a replacement killed at a
 
 from __future__ import annotations
 
+from itertools import chain, count
+
 import msgspec
 
 from dom0.engine.values import Container, Health, State
@@ -228,12 +230,11 @@ class ContainerPlanner:
         return self._result(Phase.WAITING, f"waits for {', '.join(missing)}") if missing else None
 
     def _creation_name(self) -> str:
-        """Its own, or Compose's `<12hex>_<name>` with the ID of who has that; any other ID where that is taken too."""
+        """Its own, or Compose's `<12hex>_<name>` with the ID of who has that; a number where that is taken too."""
         names = self.scene.actual.names
-        if self.slot.name not in names:
-            return self.slot.name
-        aside = (f"{id_[:12]}_{self.slot.name}" for id_ in (names[self.slot.name], *sorted(names.values())))
-        return next(name for name in aside if name not in names)
+        name, holder = self.slot.name, names.get(self.slot.name, "")
+        numbered = (f"{number:012x}_{name}" for number in count())
+        return next(free for free in chain((name, f"{holder[:12]}_{name}"), numbered) if free not in names)
 
     def _creation_reason(self) -> str:
         if not self.obsolete:
