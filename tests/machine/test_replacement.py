@@ -108,20 +108,6 @@ def new_base(machine: Machine) -> None:
     machine.host.run(["docker", *build], stdin=b"FROM dom0-base\nLABEL test.another=base\n")
 
 
-def test_pruning_images_leaves_what_good_generations_need(box: Machine) -> None:
-    good = [generation for generation in box.history() if generation["outcome"] == "good"]
-    assert len(good) > 1
-    box.docker("image", "rm", "--force", "dom0:latest")
-    box.docker("image", "prune", "--force")
-    for generation in good:
-        assert box.image_id(generation["dom0_image"]) == generation["dom0_image"]
-    box.dom0("rollback")
-    box.until_good(good[1]["number"])
-    assert root_image(box) == good[1]["dom0_image"]
-    box.up()
-    assert box.container("dom0")["Config"]["Labels"]["dom0.base"] == box.image_id("dom0-base")
-
-
 @pytest.mark.parametrize("entrypoint", ['["false"]', '["/no/such/program"]'])
 def test_the_old_dom0_is_back_when_the_new_one_does_not_run(box: Machine, foreign: Foreign, entrypoint: str) -> None:
     before, root = box.lives(*UNCHANGED), root_image(box)
