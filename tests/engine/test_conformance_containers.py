@@ -272,12 +272,15 @@ async def test_a_file_put_in_before_the_first_start_is_there(bench: Bench) -> No
     await bench.engine.put_archive("one", "/", tar_of("etc/dom0-test", b"content\n"))
     await bench.engine.start_container("one")
     assert (await bench.engine.exec("one", ["cat", "/etc/dom0-test"])).output == "content\n"
-    with tarfile.open(fileobj=io.BytesIO(await bench.engine.get_archive("one", "/etc/dom0-test"))) as archive:
+    tar = io.BytesIO()
+    await bench.engine.get_archive("one", "/etc/dom0-test", tar)
+    tar.seek(0)
+    with tarfile.open(fileobj=tar) as archive:
         (entry,) = archive.getmembers()
         content = archive.extractfile(entry)
         assert (entry.name, content.read() if content else b"") == ("dom0-test", b"content\n")
     with pytest.raises(NotFound):
-        await bench.engine.get_archive("one", "/nothing")
+        await bench.engine.get_archive("one", "/nothing", tar)
 
 
 async def test_a_taken_port_is_refused_at_start_until_it_is_free(bench: Bench) -> None:

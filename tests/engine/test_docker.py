@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -312,7 +313,7 @@ async def test_an_answer_without_end_is_given_up(impostor: Impostor, monkeypatch
     impostor.answers["GET /containers/one/archive"] = endless(b"x" * 200_000)
     async with connected(impostor) as engine:
         with pytest.raises(EngineError, match="container one: /x: the Engine's answer is longer than 97 KiB"):
-            await engine.get_archive("one", "/x")
+            await engine.get_archive("one", "/x", io.BytesIO())
 
 
 @pytest.mark.parametrize("raw", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"])

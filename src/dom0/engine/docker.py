@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 import msgspec
@@ -21,7 +22,7 @@ import msgspec
 from dom0.engine import parse, wire
 from dom0.engine.address import find
 from dom0.engine.frames import Demultiplexer, Lines, Tail
-from dom0.engine.transport import PATIENCE, Transport
+from dom0.engine.transport import PATIENCE, Transport, copy_answer
 from dom0.engine.values import (
     Body,
     Container,
@@ -38,7 +39,7 @@ from dom0.errors import EngineError, EngineUnreachable, NotFound
 
 _EXEC_KEPT = 64 << 10
 _LOGS_KEPT = 256 << 10
-_ARCHIVE = 64 << 20
+_ARCHIVE = 64 << 30
 _LINE = 4 << 20  # of a stream of JSON; an event carries all labels of its container
 _EXEC_LOOK = (0.002, 0.5)  # seconds between looks at an exec that closed its output but did not end: first, longest
 
@@ -173,10 +174,11 @@ class DockerEngine:
         url = f"{await self._container_path(ref)}/archive"
         await self._http.call("PUT", url, where=_where("container", ref), query={"path": path}, data=tar)
 
-    async def get_archive(self, ref: str, path: str) -> bytes:
+    async def get_archive(self, ref: str, path: str, into: IO[bytes]) -> None:
         url = f"{await self._container_path(ref)}/archive"
         where = f"{_where('container', ref)}: {parse.printable(path)}"
-        return await self._http.call("GET", url, where=where, query={"path": path}, limit=_ARCHIVE)
+        async with self._http.stream("GET", url, where=where, query={"path": path}, patience=PATIENCE) as response:
+            await copy_answer(response, into, _ARCHIVE, where)
 
     async def exec(
         self,

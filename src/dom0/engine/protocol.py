@@ -8,7 +8,7 @@ refusal, with the Engine's own words). A reference is a full ID or an exact name
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import IO, Protocol
 
 from dom0.engine.values import (
     Body,
@@ -66,8 +66,8 @@ class Engine(Protocol):
         ...
 
     async def put_archive(self, ref: str, path: str, tar: bytes) -> None: ...
-    async def get_archive(self, ref: str, path: str) -> bytes:
-        """The tar of `path`, at most 64 MiB."""
+    async def get_archive(self, ref: str, path: str, into: IO[bytes]) -> None:
+        """Write the tar of `path` to the file `into`, at most 64 GiB. Raises Dom0Error when it cannot be written."""
         ...
 
     async def exec(

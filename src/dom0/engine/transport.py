@@ -7,8 +7,10 @@ needs none of them, and each is a way for a hostile one to reach further than it
 from __future__ import annotations
 
 import errno
+import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import IO
 from urllib.parse import urlencode
 
 import aiohttp
@@ -19,7 +21,7 @@ from dom0.engine import parse
 from dom0.engine.address import Address
 from dom0.engine.frames import Malformed
 from dom0.engine.values import Body
-from dom0.errors import Conflict, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
+from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
 
 Query = Mapping[str, str]
 
@@ -158,13 +160,23 @@ class Transport:
             ) from error
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int, where: str) -> bytes:
-    kept = bytearray()
+async def copy_answer(response: aiohttp.ClientResponse, into: IO[bytes], limit: int, where: str) -> None:
+    """Write the body to `into`. Raises EngineError for one of more than `limit` bytes, Dom0Error on a full disk."""
+    length = 0
     async for chunk in response.content.iter_any():
-        kept += chunk
-        if len(kept) > limit:
+        length += len(chunk)
+        if length > limit:
             raise EngineError(f"{where}: the Engine's answer is longer than {limit >> 10} KiB")
-    return bytes(kept)
+        try:
+            into.write(chunk)
+        except OSError as error:
+            raise Dom0Error(f"{where}: cannot be written: {error.strerror}", hint="free space: df -h") from error
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int, where: str) -> bytes:
+    kept = io.BytesIO()
+    await copy_answer(response, kept, limit, where)
+    return kept.getvalue()
 
 
 def _refusal(status: int, body: bytes, where: str) -> EngineError:

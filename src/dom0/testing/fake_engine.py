@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from dom0.engine import resources
 from dom0.engine.values import (
@@ -195,16 +195,14 @@ class FakeEngine:
                     container.files[str(PurePosixPath(path) / entry.name)] = content.read()
 
     @_call
-    async def get_archive(self, ref: str, path: str) -> bytes:
+    async def get_archive(self, ref: str, path: str, into: IO[bytes]) -> None:
         files = self.docker.container(ref).files
         if path not in files:
             raise NotFound(f"container {ref}: {path}: Could not find the file {path} in container {ref}")
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
+        with tarfile.open(fileobj=into, mode="w") as archive:
             entry = tarfile.TarInfo(PurePosixPath(path).name)
             entry.size = len(files[path])
             archive.addfile(entry, io.BytesIO(files[path]))
-        return buffer.getvalue()
 
     @_call
     async def exec(
