@@ -1,0 +1,70 @@
+"""`dom0 down` takes everything away but data; `dom0 up` finds it again, and changes nothing the second time."""
+
+from __future__ import annotations
+
+import pytest
+
+from dom0.testing.foreign import Foreign
+from dom0.testing.machines import Machine
+
+COMPOSE = """
+    name: box
+    x-dom0: {ssh: {}, home: {}, rollout: {monitor: 1s, timeout: 60s}}
+    services:
+      db:
+        image: busybox:test
+        command: ["sleep", "100000"]
+        init: true
+        volumes: ["data:/data"]
+      job:
+        image: busybox:test
+        command: ["sh", "-c", "echo ran >> /data/runs"]
+        volumes: ["data:/data"]
+    volumes: {data: {}}
+    """
+OURS = {"dom0", "dom0-sshd", "home-volume", "box-db-1", "box-job-1"}
+FOREIGN = {"foreign", "box-foreign-1", "dom0-foreign"}
+
+
+@pytest.fixture(scope="module")
+def box(machine: Machine, foreign: Foreign) -> Machine:
+    machine.write(COMPOSE)
+    machine.up()
+    machine.until_good()
+    return machine
+
+
+def test_a_second_up_changes_nothing(box: Machine) -> None:
+    before, generations = box.lives(*OURS), box.history()
+    assert "nothing to do" in box.up().stdout
+    assert (box.lives(*OURS), box.history()) == (before, generations)
+
+
+def test_down_leaves_volumes_and_up_finds_the_data(box: Machine, foreign: Foreign) -> None:
+    box.docker("exec", "box-db-1", "sh", "-c", "echo precious > /data/file")
+    said = box.dom0("down").stdout
+    assert box.containers().keys() == FOREIGN
+    assert "box_default" not in box.docker("network", "ls").stdout
+    assert {"box_data", "home-volume"} <= set(box.docker("volume", "ls", "--quiet").stdout.split())
+    assert "box_data" in said
+    assert foreign.is_untouched()
+    box.up()
+    assert box.docker("exec", "box-db-1", "cat", "/data/file").stdout == "precious\n"
+    assert foreign.is_untouched()
+
+
+def test_down_is_done_at_once_where_nothing_is_left(box: Machine, foreign: Foreign) -> None:
+    box.dom0("down")
+    assert box.dom0("down").code == 0
+    assert box.containers().keys() == FOREIGN
+    assert foreign.is_untouched()
+
+
+def test_a_volume_that_is_named_is_deleted_and_the_others_stay(box: Machine) -> None:
+    box.up()
+    box.dom0("down", "--volumes", "box_data")
+    left = set(box.docker("volume", "ls", "--quiet").stdout.split())
+    assert "box_data" not in left
+    assert {"home-volume", "foreign"} <= left
+    box.up()
+    assert box.docker("exec", "box-db-1", "cat", "/data/runs").stdout == "ran\n"
