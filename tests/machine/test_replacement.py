@@ -108,6 +108,20 @@ def new_base(machine: Machine) -> None:
     machine.host.run(["docker", *build], stdin=b"FROM dom0-base\nLABEL test.another=base\n")
 
 
+def test_pruning_images_leaves_what_good_generations_need(box: Machine) -> None:
+    for version_ in ("before-pruning", "after-pruning"):
+        write(box, version_)
+        box.up()
+    good = [generation for generation in box.history() if generation["outcome"] == "good"]
+    box.docker("image", "rm", "--force", "dom0:latest")
+    box.docker("image", "prune", "--force")
+    for generation in good:
+        assert box.image_id(generation["dom0_image"]) == generation["dom0_image"]
+    box.dom0("rollback")
+    assert version(box) == "before-pruning"
+    assert root_image(box) == good[1]["dom0_image"]
+
+
 @pytest.mark.parametrize("entrypoint", ['["false"]', '["/no/such/program"]'])
 def test_the_old_dom0_is_back_when_the_new_one_does_not_run(box: Machine, foreign: Foreign, entrypoint: str) -> None:
     before, root = box.lives(*UNCHANGED), root_image(box)
