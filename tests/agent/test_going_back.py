@@ -11,13 +11,19 @@ from dom0.agent.machine import Machine
 from dom0.agent.notes import ANNOUNCED_FOR, Trial
 from dom0.agent.status import Outcome, UpRequest
 from dom0.errors import Busy, ProjectError, UsageError
-from dom0.plan.desired import HealthTest, Rollout
+from dom0.plan import labels
+from dom0.plan.desired import Desired, HealthTest, Rollout, Slot
 from dom0.testing.builders import PROJECT, desired, image_id, network_spec, slot
 from dom0.testing.rig import NEW, OLD, Rig, broken
 from dom0.testing.virtual_time import set_clock
 
 HOUR = 3600.0
 TRIAL = Trial(dom0_image=OLD, seconds=60.0)
+
+
+def project_named(name: str, *slots: Slot) -> Desired:
+    own = [replace(s, create=s.create | {"Labels": s.create["Labels"] | {labels.PROJECT: name}}) for s in slots]
+    return replace(desired(*own), project=name)
 
 
 async def make_good(rig: Rig, *versions: str) -> None:
@@ -73,6 +79,53 @@ async def test_a_network_that_somebody_else_still_uses_fails_no_generation(rig: 
         await asyncio.sleep(120)
         assert "box_extra" not in {network.name for network in await rig.box.person.networks()}
         assert machine.status().problems == ()
+
+
+async def test_a_network_that_cannot_be_replaced_yet_stays_connected(rig: Rig) -> None:
+    """The Engine refuses to remove it as long as somebody else's container runs in it."""
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        await rig.box.person.create_container("foreign", {"Image": "app", "Cmd": ["sleep", "100000"]})
+        await rig.box.person.connect_network("box_default", "foreign", {})
+        await rig.box.person.start_container("foreign")
+        rig.project = replace(rig.project, networks=(network_spec("n2"),))
+        last = await rig.up()
+        assert last.outcome is Outcome.FAILED
+        assert "foreign" in last.problems[-1].title
+        assert not [e for e in rig.box.docker.events.kept if e.action == "disconnect"]
+        await rig.box.person.remove_container("foreign", force=True)
+        assert (await rig.up()).outcome is Outcome.GOOD
+        assert machine.status().converged
+
+
+async def test_a_rollback_stays_within_its_project(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    await rig.box.person.remove_container("box-web-1", force=True)
+    (rig.path / "state" / "current").unlink()  # as `dom0 down` does
+    rig.project = project_named("other", slot("web"))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 2)
+        for number in (None, 1):
+            with pytest.raises(UsageError):
+                await anext(machine.rollback(number))
+        rig.project = project_named("other", broken(slot("web", hash="h2")))
+        assert (await rig.up()).outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged)
+        assert machine.history()[-1].number == 1
+        assert next(g.number for g in machine.history() if g.current) == 2
+
+
+async def test_a_first_generation_that_fails_never_becomes_another_project_s(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    await rig.box.person.remove_container("box-web-1", force=True)
+    (rig.path / "state" / "current").unlink()
+    rig.project = project_named("other", broken(slot("web", hash="h2")))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.FAILED, 2)
+        status = machine.status()
+        assert (status.project, status.last_good) == ("other", None)
 
 
 async def test_a_rollback_to_images_that_are_gone_is_refused_and_changes_nothing(rig: Rig) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from dom0.agent.status import GenerationInfo, Outcome, Phase, Progress, Status
+from dom0.health import Problem
 from dom0.run import Output
 from dom0.testing.fake_agent import FakeAgent, Lines, make_service, make_status
 
@@ -89,6 +90,19 @@ def test_a_generation_that_fails_ends_with_5_and_its_problems(agent: FakeAgent, 
     assert refused.code == 5
     assert "generation 4: did not become healthy" in refused.stderr
     assert "web: ends again and again" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "ends_with"), [("project-invalid", 3), ("engine-refused", 4), ("state-unwritable", 1)]
+)
+def test_a_refusal_that_began_nothing_is_no_rollback(
+    agent: FakeAgent, dom0: RunCommand, code: str, ends_with: int
+) -> None:
+    refusal = Problem(code=code, subject="dom0", title="box: cannot be", hint="do this")
+    agent.answers["POST /v1/rollback"] = Lines([Progress(outcome=Outcome.FAILED, generation=4, problems=(refusal,))])
+    refused = dom0("rollback")
+    assert refused.code == ends_with
+    assert refused.stderr == "dom0: box: cannot be\n      do this\n"
 
 
 def test_a_stream_that_ends_without_an_outcome_is_an_error(agent: FakeAgent, dom0: RunCommand) -> None:

@@ -45,6 +45,16 @@ async def test_the_start_of_an_id_is_no_network(bench: Bench) -> None:
     assert network_id in {network.id for network in await bench.engine.networks()}
 
 
+async def test_a_network_tells_which_containers_run_in_it(bench: Bench) -> None:
+    await bench.engine.create_network("net", {})
+    assert await bench.engine.network_members("net") == ()
+    running = await bench.run("one", *IGNORES_TERM, host={"NetworkMode": "net"})
+    await bench.create("two", *IGNORES_TERM, host={"NetworkMode": "net"})
+    assert await bench.engine.network_members("net") == (running,)
+    with pytest.raises(NotFound):
+        await bench.engine.network_members("nothing")
+
+
 async def test_a_network_with_a_running_container_is_in_use(bench: Bench) -> None:
     await bench.engine.create_network("net", {})
     await bench.run("one", *HANDLES_TERM, host={"NetworkMode": "net"})

@@ -68,3 +68,11 @@ def test_a_volume_that_is_named_is_deleted_and_the_others_stay(box: Machine) -> 
     assert {"home-volume", "foreign"} <= left
     box.up()
     assert box.docker("exec", "box-db-1", "cat", "/data/runs").stdout == "ran\n"
+
+
+def test_after_down_another_project_may_come_up(box: Machine) -> None:
+    box.dom0("down")
+    box.write(COMPOSE.replace("name: box", "name: other"))
+    box.up()
+    assert {"other-db-1", "other-job-1"} <= box.containers().keys()
+    assert "box-db-1" not in box.containers()

@@ -88,6 +88,14 @@ class Applier:
         return frozenset()
 
     async def _replace_network(self, step: ReplaceNetwork) -> frozenset[str]:
+        """Raises Conflict, with everything still connected, while somebody else's container runs in it."""
+        others = set(await self._engine.network_members(step.network_id)) - set(step.attached)
+        if others:
+            names = ", ".join(sorted([(await self._engine.container(other)).name for other in others]))
+            raise Conflict(
+                f"network {step.spec.name}: its configuration changed, and {names} still runs in it",
+                hint=f"docker network disconnect {step.spec.name} NAME, then dom0 up",
+            )
         for container_id in step.attached:
             try:
                 await self._engine.disconnect_network(step.network_id, container_id, force=True)

@@ -87,11 +87,12 @@ class Generations:
             number = read_json(self._current, int)
             return (None if number is None else self.read(number)), None
         except Dom0Error as error:
-            return self.last_good() or next(self.all(), None), error
+            good = next((generation for generation in self.all() if generation.is_good), None)
+            return good or next(self.all(), None), error
 
-    def last_good(self, *, other_than: int = 0) -> Generation | None:
-        """The newest one that was good."""
-        return next((g for g in self.all() if g.is_good and g.number != other_than), None)
+    def good_of(self, project: str) -> Iterator[Generation]:
+        """Those that were good, newest first."""
+        return (g for g in self.all() if g.is_good and g.desired.project == project)
 
     def good_before(self, generation: Generation) -> Generation | None:
         """Where `generation` goes back to: what ran before it, else the newest other good one."""
@@ -99,7 +100,10 @@ class Generations:
             before = self.read(generation.before)
         except Dom0Error:
             before = None
-        return before if before is not None and before.is_good else self.last_good(other_than=generation.number)
+        if before is not None and before.is_good:
+            return before
+        others = self.good_of(generation.desired.project)
+        return next((good for good in others if good.number != generation.number), None)
 
     def add(self, generation: Generation, files: Path) -> Generation:
         """Write it with a copy of the project's `files`, under the next number. Raises Unwritable."""
@@ -128,9 +132,7 @@ class Generations:
         return self._directory / str(number) / "project"
 
     def prune(self, spared: Collection[int]) -> None:
-        """Forget the oldest ones beyond KEEP."""
-        good = self.last_good()
-        spared = {*spared, good.number if good else 0}
+        """Forget the oldest ones beyond KEEP. `spared` are those that the machine is at or may come back to."""
         for number in [n for n in self.numbers() if n not in spared][:-KEEP]:
             shutil.rmtree(self._directory / str(number), ignore_errors=True)
 

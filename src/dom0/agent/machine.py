@@ -274,16 +274,23 @@ class Machine:
 
     def _rollback_target(self, number: int | None) -> Generation:
         current, generations = self._current.generation, self._current.generations
-        if number is not None:
-            target = generations.read(number)
-            if current is not None and target.number == current.number:
-                raise UsageError(f"rollback: generation {number} is the current one", hint="dom0 history")
-            return target
-        limit = current.number if current else 0
-        before = next((g for g in generations.all() if g.is_good and g.number < limit), None)
-        if before is None:
-            raise UsageError("rollback: there is no good generation before this one", hint="dom0 history")
-        return before
+        if current is None:
+            raise UsageError("rollback: there is no generation yet", hint="dom0 status")
+        project = current.desired.project
+        if number is None:
+            before = next((good for good in generations.good_of(project) if good.number < current.number), None)
+            if before is None:
+                raise UsageError("rollback: there is no good generation before this one", hint="dom0 history")
+            return before
+        target = generations.read(number)
+        if target.number == current.number:
+            raise UsageError(f"rollback: generation {number} is the current one", hint="dom0 history")
+        if target.desired.project != project:
+            raise UsageError(
+                f"rollback: generation {number} is of the project {target.desired.project}, this machine is {project}",
+                hint="take this one down first: dom0 down; then bring the other one up: dom0 up DIR",
+            )
+        return target
 
     async def _check_images(self, target: Generation) -> None:
         """Before anything is changed: a rollback that cannot run is none. Raises UsageError."""
@@ -314,7 +321,7 @@ class Machine:
 
     def status(self) -> Status:
         generation, reconciler = self._current.generation, self._current.reconciler
-        good = self._current.generations.last_good()
+        good = next(self._current.generations.good_of(generation.desired.project), None) if generation else None
         return Status(
             project=generation.desired.project if generation else "",
             version=__version__,

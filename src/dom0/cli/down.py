@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0.cli import options, terminal
+from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import state_directory
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
@@ -45,13 +46,14 @@ async def _bring_down(name: str | None, doomed: Sequence[str]) -> None:
     try:
         project = name or await find_project(engine)
         if project is None and not doomed:
+            _forget_machine()
             _say("nothing of dom0 is here")
             return
         volumes = await _find_volumes(engine, doomed)
         await _remove_agent(engine)
         if project is not None:
             await _remove_project(engine, project)
-            _forget_containers()
+        _forget_machine()
         for volume in volumes:
             await engine.remove_volume(volume.name)
             _say(f"delete volume {volume.name}")
@@ -107,10 +109,24 @@ async def _remove_project(engine: Engine, project: str) -> None:
     await take_down(engine, project, limit=limit, on_step=_say_step)
 
 
-def _forget_containers() -> None:
-    """What the agent remembers of containers goes with them: the next `dom0 up` runs the jobs, as Compose would."""
-    with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
-        (state_directory() / "memory.json").unlink()
+def _forget_machine() -> None:
+    """What the agent remembers of containers goes with them, and which generation they were of.
+
+    The next `dom0 up` is a first start, of any project, and runs the jobs as Compose would. The generations stay.
+    """
+    if _agent_answers():
+        return  # it keeps a machine on another Engine than the one that was named
+    for name in ("current", "memory.json"):
+        with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
+            (state_directory() / name).unlink()
+
+
+def _agent_answers() -> bool:
+    try:
+        Agent().status()
+    except AgentUnreachable:
+        return False
+    return True
 
 
 def _say_step(step: AnyStep, error: EngineError | None, seconds: float) -> None:

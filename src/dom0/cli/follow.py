@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from dom0.agent.status import Outcome, Progress
 from dom0.cli import options, terminal
 from dom0.cli.status import problem_lines
-from dom0.errors import Dom0Error, ProjectError, RolledBack
+from dom0.errors import Dom0Error, EngineError, ProjectError, RolledBack
+
+REFUSALS: dict[str, type[Dom0Error]] = {
+    "project-invalid": ProjectError,
+    "engine-refused": EngineError,
+    "state-unwritable": Dom0Error,
+}
+"""Codes of the problem `dom0` that say that nothing was begun, and what they are raised as."""
 
 
 def follow(lines: Iterator[Progress], *, as_json: bool) -> Progress:
@@ -31,9 +38,9 @@ def _line(progress: Progress) -> str:
 def _judge(progress: Progress, outcome: Outcome) -> Progress:
     if outcome in (Outcome.GOOD, Outcome.TRIAL):
         return progress
-    refusal = next((problem for problem in progress.problems if problem.code == "project-invalid"), None)
-    if refusal is not None:
-        raise ProjectError(refusal.title, hint=refusal.hint)
+    for problem in progress.problems:
+        if problem.subject == "dom0" and problem.code in REFUSALS:
+            raise REFUSALS[problem.code](problem.title, hint=problem.hint)
     problems = "\n".join(line for problem in progress.problems for line in problem_lines(problem))
     detail = f"\n{problems}" if problems else ""
     if outcome is Outcome.FAILED:

@@ -248,6 +248,11 @@ class DockerEngine:
         data = await self._http.call("POST", "/networks/create", where=where, body=asked)
         return parse.decode(data, wire.Created, where).id
 
+    async def network_members(self, ref: str) -> tuple[str, ...]:
+        where = _where("network", ref)
+        data = await self._http.call("GET", await self._network_path(ref), where=where)
+        return tuple(parse.decode(data, wire.Network, where).containers or ())
+
     async def remove_network(self, ref: str) -> None:
         try:
             await self._http.call("DELETE", await self._network_path(ref), where=_where("network", ref))

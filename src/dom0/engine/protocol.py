@@ -91,6 +91,10 @@ class Engine(Protocol):
         """Conflict: the name is taken."""
         ...
 
+    async def network_members(self, ref: str) -> tuple[str, ...]:
+        """IDs of the containers that run in it, whoever made them."""
+        ...
+
     async def remove_network(self, ref: str) -> None:
         """Already gone is no error; in use is Conflict."""
         ...

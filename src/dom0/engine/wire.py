@@ -155,6 +155,7 @@ class Network(Wire):
     driver: str
     created: str = ""
     labels: dict[str, str] | None = None
+    containers: dict[str, Any] | None = None  # by ID; lists leave it out
 
 
 class Volume(Wire):

@@ -399,10 +399,12 @@ class FakeDocker:
         if container.endpoints.pop(name, None) is not None and container.runs:
             self.networks.tell("disconnect", name, container.id)
 
+    def network_members(self, ref: str) -> tuple[str, ...]:
+        name = self.networks.find(ref).name
+        return tuple(c.id for c in self.containers.values() if c.runs and name in c.endpoints)
+
     def remove_network(self, ref: str) -> None:
-        network = self.networks.find(ref)
-        used = any(c.runs and network.name in c.endpoints for c in self.containers.values())
-        self.networks.drop(network, in_use=used)
+        self.networks.drop(self.networks.find(ref), in_use=bool(self.network_members(ref)))
 
     # volumes
 

@@ -248,6 +248,10 @@ class FakeEngine:
         return self.docker.networks.make(name, body.get("Labels") or {}, body.get("Driver") or "bridge").id
 
     @_call
+    async def network_members(self, ref: str) -> tuple[str, ...]:
+        return self.docker.network_members(ref)
+
+    @_call
     async def remove_network(self, ref: str) -> None:
         with contextlib.suppress(NotFound):
             self.docker.remove_network(ref)
