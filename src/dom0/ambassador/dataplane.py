@@ -1,0 +1,57 @@
+"""What every way of forwarding can do: the kernel's (kernel.py), a relay's (relay.py), later a proxy's.
+
+A plane takes whole tables. It does not know rewires, names, health or policies: rewire.py and serve.py do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol as Interface
+
+import msgspec
+
+from dom0.ambassador.table import Protocol, Table, Target
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection, or a UDP flow, that goes through a plane now."""
+
+    protocol: Protocol
+    generation: int
+    client: Target  # who connected, as we see it (weight means nothing here)
+    listener: Target  # what it connected to: our address, the listener's port
+    near: Target  # our address and port towards the target
+    target: Target
+    state: str = ""  # TCP's word: SYN_SENT, ESTABLISHED, CLOSE_WAIT…; empty for UDP
+    sent: int = 0  # bytes from the client, where the kernel counts them
+    received: int = 0  # bytes to the client
+    expires: int = 0  # seconds until it is forgotten if nothing comes
+
+
+class DataPlane(Interface):
+    @property
+    def name(self) -> str:
+        """`kernel`, `relay`: what `show` prints."""
+
+    async def set(self, table: Table) -> None:
+        """Forward by `table` and nothing else from now on, in one step; what is established goes on as it is.
+
+        The same table again changes nothing. Raises Dom0Error, and then the former table is in force.
+        """
+
+    async def read(self) -> Table | None:
+        """The table in force, asked of whoever forwards; None if there is none of ours."""
+
+    async def flows(self, generations: Collection[int] | None = None) -> list[Flow]:
+        """All, or those of some generations."""
+
+    async def forget(self, flows: Collection[Flow]) -> int:
+        """Drop the knowledge of `flows`, saying nothing to anybody: UDP goes where the table says with the next
+        datagram, an unanswered SYN with its next try. Returns how many were there.
+        """
+
+    async def cut(self, flows: Collection[Flow]) -> int:
+        """End `flows` so that both ends learn it now, also if they are silent. Returns how many were there."""
+
+    async def cleanup(self) -> None:
+        """Take away all that planes of this kind ever made here; needs no memory of what that was."""

@@ -1,0 +1,117 @@
+"""What an ambassador forwards, as a value: listeners, the targets behind each, and their generation. Pure.
+
+A generation is one set of targets of one listener. Its number is given once, never again and to no other listener: it
+is the mark on every connection that was made under it, so that the connections of a rewire that has been undone, or of
+an address that came back, are never mistaken for each other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+Family = Literal["ip", "ip6"]  # nftables' words
+
+MOST_ROUTES = 4096  # listeners of one ambassador; a range counts each of its ports
+MOST_TARGETS = 64  # of one listener
+HEAVIEST = 1000  # weight of a target
+_LISTENER = re.compile(r"(\d{1,5})(?:/(tcp|udp))?", re.ASCII)
+
+
+class Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Down(StrEnum):
+    """What a new connection meets while no target is up."""
+
+    REFUSE = "refuse"  # TCP reset, ICMP port unreachable
+    HOLD = "hold"  # nothing: it tries again by itself and connects when the target is back
+
+
+class Listener(msgspec.Struct, frozen=True, order=True):
+    protocol: Protocol
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.port}/{self.protocol}"
+
+
+class Target(msgspec.Struct, frozen=True, order=True):
+    """`address` in its shortest form (`ipaddress` prints it so)."""
+
+    address: str
+    port: int
+    weight: int = 1
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @property
+    def family(self) -> Family:
+        return "ip6" if ":" in self.address else "ip"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """`down` is None while connections are to be forwarded. Targets of both families serve consumers of their own."""
+
+    listener: Listener
+    generation: int
+    targets: tuple[Target, ...]
+    down: Down | None = None
+
+    def targets_of(self, family: Family) -> tuple[Target, ...]:
+        return tuple(target for target in self.targets if target.family == family)
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Routes in the order of their listeners, each listener once; build it with `table`."""
+
+    routes: tuple[Route, ...] = ()
+
+    def route(self, listener: Listener) -> Route | None:
+        return next((route for route in self.routes if route.listener == listener), None)
+
+
+def table(routes: Iterable[Route]) -> Table:
+    """Raises ValueError for what no data plane could hold: a listener or generation twice, too many, out of range."""
+    ordered = tuple(sorted(routes, key=lambda route: route.listener))
+    if len(ordered) > MOST_ROUTES:
+        raise ValueError(f"{len(ordered)} listeners are more than {MOST_ROUTES}")
+    if len({route.listener for route in ordered}) != len(ordered):
+        raise ValueError("a listener is there twice")
+    if len({route.generation for route in ordered}) != len(ordered):
+        raise ValueError("two listeners have one generation")
+    for route in ordered:
+        _check(route)
+    return Table(ordered)
+
+
+def _check(route: Route) -> None:
+    if not 1 <= route.listener.port <= 65535:
+        raise ValueError(f"{route.listener}: is no port")
+    if not 1 <= route.generation < 2**32:
+        raise ValueError(f"{route.listener}: {route.generation} is no generation")
+    if not 1 <= len(route.targets) <= MOST_TARGETS:
+        raise ValueError(f"{route.listener}: has {len(route.targets)} targets, 1 to {MOST_TARGETS} are possible")
+    if len({(target.address, target.port) for target in route.targets}) != len(route.targets):
+        raise ValueError(f"{route.listener}: a target is there twice")
+    for target in route.targets:
+        if str(ipaddress.ip_address(target.address)) != target.address:
+            raise ValueError(f"{route.listener}: {target.address!r} is not the short form of an address")
+        if not 1 <= target.port <= 65535 or not 1 <= target.weight <= HEAVIEST:
+            raise ValueError(f"{route.listener}: {target} has a port or weight out of range")
+
+
+def parse_listener(text: str) -> Listener:
+    """`6379`, `6379/tcp`, `53/udp`. Raises ValueError."""
+    match = _LISTENER.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= 65535:
+        raise ValueError(f"{text!r} is no listener: 6379, 6379/tcp or 53/udp")
+    return Listener(Protocol(match[2] or "tcp"), int(match[1]))
