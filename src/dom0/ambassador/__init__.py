@@ -1,1 +1,1 @@
-"""Forwards connections to wherever a service is now. Alone in the image dom0-ambassador: nothing above `run` is there."""
+"""Forwards connections to wherever a service is now. Alone in its image: nothing above `run` is there."""
