@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from dom0.agent.machine import Machine
 from dom0.agent.notes import ANNOUNCED_FOR, Trial
 from dom0.agent.status import Outcome, UpRequest
-from dom0.errors import Busy, ProjectError, UsageError
+from dom0.errors import Busy, EngineError, ProjectError, UsageError
 from dom0.plan import labels
 from dom0.plan.desired import Desired, HealthTest, Rollout, Slot
 from dom0.testing.builders import PROJECT, desired, image_id, network_spec, slot
+from dom0.testing.fake_engine import Call
 from dom0.testing.rig import NEW, OLD, Rig, broken
 from dom0.testing.virtual_time import set_clock
 
@@ -324,3 +325,32 @@ async def test_the_project_may_not_change_its_name_under_way(rig: Rig) -> None:
         last = await rig.up()
         assert (last.outcome, last.problems[0].code) == (Outcome.FAILED, "project-invalid")
         assert machine.status().project == PROJECT
+
+
+def refuse_logs(call: Call) -> None:
+    if call.name == "logs":
+        raise EngineError("container x: configured logging driver does not support reading")
+
+
+def complaining(of: Slot) -> Slot:
+    return replace(of, create=of.create | {"Cmd": ["sh", "-c", "echo no such table; exit 3"]})
+
+
+async def test_the_last_words_of_what_failed_outlive_its_container(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(complaining(slot("web", hash="h2")))
+        lines = [line async for line in machine.up(UpRequest())]
+        assert ("web", "said: no such table") in [(line.service, line.text) for line in lines]
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+        assert machine.history()[0].said[-1] == "web: no such table"
+
+
+async def test_an_engine_that_gives_no_logs_does_not_keep_the_machine_from_going_back(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.engine.before = refuse_logs
+        rig.project = desired(complaining(slot("web", hash="h2")))
+        assert (await rig.up()).outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+        assert machine.history()[0].said == ()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from dom0.agent import rollout
 from dom0.agent.clock import Clock
 from dom0.agent.generations import Generation, Generations
+from dom0.agent.last_words import Words
 from dom0.agent.notes import Notes
 from dom0.agent.placement import place
 from dom0.agent.progress import Board
@@ -50,6 +51,7 @@ class Current:
         clock: Clock,
         board: Board,
         make_reconciler: Callable[[Desired, Memory], Reconciler],
+        last_words: Callable[[Plan], Awaitable[tuple[Words, ...]]],
     ) -> None:
         self.generations = Generations(state)
         self.notes = Notes(state)
@@ -63,6 +65,8 @@ class Current:
         self._clock = clock
         self._board = board
         self._make_reconciler = make_reconciler
+        self._last_words = last_words
+        self._listening: asyncio.Task[tuple[Words, ...]] | None = None  # to what failing services say
         self._tasks: asyncio.TaskGroup
         self._began = 0.0  # monotonic, as the next one
         self._well_since = 0.0
@@ -141,7 +145,9 @@ class Current:
         self._board.post(Progress(text=f"back to generation {target.number}"))
         if not target.is_good:
             before = self._good_now()
-            target = replace(target, outcome=Outcome.PENDING, reason="", before=before, trial=0.0, trial_until=0.0)
+            target = replace(
+                target, outcome=Outcome.PENDING, reason="", said=(), before=before, trial=0.0, trial_until=0.0
+            )
             self.verdict = None
         self._leave(self.generation)
         self._switch_to(target, self._cleared_memory())
@@ -190,7 +196,7 @@ class Current:
 
     def _aim_at(self, generation: Generation, memory: Memory) -> None:
         self.generation = generation
-        self._began, self._well_since = self._clock.monotonic(), 0.0
+        self._began, self._well_since, self._listening = self._clock.monotonic(), 0.0, None
         memory = replace(memory, pending=generation.is_pending, kept=self._versions_to_keep(generation))
         if self.reconciler is None:
             self.reconciler = self._make_reconciler(generation.desired, memory)
@@ -234,9 +240,23 @@ class Current:
         )
         if verdict.outcome is Outcome.GOOD:
             self._accept(generation)
-        elif verdict.outcome is Outcome.FAILED:
+        elif verdict.outcome is not Outcome.FAILED:
+            self._listening = None
+        elif self._has_listened(plan):
             self._fail(generation, verdict.reason, plan)
         return self._trial_left() or verdict.check_in
+
+    def _has_listened(self, plan: Plan) -> bool:
+        """Whether the last words are there; else they are asked for, and the next plan finds them."""
+        if self._listening is None:
+            self._listening = self._tasks.create_task(self._listen(plan))
+        return self._listening.done()
+
+    async def _listen(self, plan: Plan) -> tuple[Words, ...]:
+        words = await self._last_words(plan)
+        if self.reconciler is not None:
+            asyncio.get_running_loop().call_soon(self.reconciler.wake)  # when this task is done
+        return words
 
     def _judge_trial(self, generation: Generation, plan: Plan) -> float:
         if self._trial_left() > generation.trial:  # the clock went back: it would wait for as long
@@ -276,8 +296,12 @@ class Current:
     def _fail(self, generation: Generation, reason: str, plan: Plan) -> None:
         log.error("generation %d: failed: %s", generation.number, reason)
         problem = Problem(code="generation-failed", subject=f"generation {generation.number}", title=reason)
-        failed = replace(generation, outcome=Outcome.FAILED, reason=reason, trial=0.0, trial_until=0.0)
+        words = self._listening.result() if self._listening else ()
+        said = tuple(f"{word.service}: {word.line}" for word in words)
+        failed = replace(generation, outcome=Outcome.FAILED, reason=reason, said=said, trial=0.0, trial_until=0.0)
         self.generation = self.generations.update(failed)
+        for word in words:
+            self._board.post(Progress(service=word.service, text=f"said: {word.line}"))
         self.verdict = Progress(
             outcome=Outcome.FAILED, generation=generation.number, problems=(problem, *plan.problems)
         )

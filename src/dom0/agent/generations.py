@@ -34,6 +34,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     desired: Desired
     outcome: Outcome = Outcome.PENDING
     reason: str = ""
+    said: tuple[str, ...] = ()  # the last words of the services of one that failed, each with its service before it
     before: int = 0  # number of the good one that ran before it: where it goes back to
     trial: float = 0.0  # seconds it may stay unless it is confirmed; 0: no trial
     trial_until: float = 0.0  # when that ends; 0 until it was found good
@@ -162,6 +163,7 @@ def describe(generation: Generation, *, current: bool) -> GenerationInfo:
         dom0_image=generation.dom0_image,
         outcome=generation.outcome,
         reason=generation.reason,
+        said=generation.said,
         current=current,
         trial_until=generation.trial_until,
         services=len(generation.desired.slots),

@@ -20,6 +20,7 @@ from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import Current
 from dom0.agent.generations import Generation, describe
 from dom0.agent.kept import keep_images
+from dom0.agent.last_words import last_words
 from dom0.agent.notes import Trial
 from dom0.agent.progress import Board, Changes
 from dom0.agent.reconcile import Reconciler
@@ -83,6 +84,7 @@ class Machine:
             clock=self._clock,
             board=self._board,
             make_reconciler=self._make_reconciler,
+            last_words=lambda plan: last_words(engine, plan),
         )
         self._current.on_plan = self._on_plan
         self._current.on_good = self._on_good

@@ -57,6 +57,7 @@ class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
     dom0_image: str  # ID of the root container's image it was made from
     outcome: Outcome
     reason: str = ""  # of a failure
+    said: tuple[str, ...] = ()  # `SERVICE: line`: what the services of a failed one said last
     current: bool = False
     trial_until: float = 0.0
     services: int = 0

@@ -46,6 +46,6 @@ def _judge(progress: Progress, outcome: Outcome) -> Progress:
     if outcome is Outcome.FAILED:
         raise RolledBack(
             f"generation {progress.generation}: did not become healthy{detail}",
-            hint="what runs now: dom0 status; what it said: dom0 logs SERVICE",
+            hint="what its services said last is above, and in: dom0 history --json; what runs now: dom0 status",
         )
     raise Dom0Error(f"generation {progress.generation}: is {outcome}{detail}", hint="what runs now: dom0 status")

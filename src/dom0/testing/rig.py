@@ -44,6 +44,7 @@ class Rig:
         self.pause = 0.0  # seconds that it takes to read the project
         self.handed_over: list[str] = []
         self.machine: Machine
+        self.engine: FakeEngine  # the machine's own view of it
         (path / "files").mkdir()
         (path / "files" / "web.conf").write_text("one")
 
@@ -58,8 +59,9 @@ class Rig:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Machine]:
+        self.engine = FakeEngine(self.box.docker)
         self.machine = Machine(
-            FakeEngine(self.box.docker),
+            self.engine,
             state=self.path / "state",
             own=Own(image=self.image),
             resolve=self.resolve,
