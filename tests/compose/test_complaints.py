@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from dom0.compose.complaints import understand
 from dom0.compose.parser import split_warnings
-from dom0.compose.places import Places, Refusal, did_you_mean, printable, refuse
+from dom0.compose.places import Places, Refusal, refuse
+from dom0.wording import did_you_mean, printable
 
 PIECES = ("service ", '"web"', "services.web", ".ports", " Additional property ", "x", " is not allowed", ": ", "\n",
           "validating a.yaml: ", "error while interpolating ", "depends on undefined service ", "{", "}", "{0}",

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0.compose.durations import nanoseconds, seconds
 from dom0.compose.machine import Machine, ServiceMachine, merge, with_empty_sections
 from dom0.compose.values import Override, Reset
+from dom0.durations import nanoseconds, seconds
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "x-dom0.md"
 PLAIN = st.recursive(

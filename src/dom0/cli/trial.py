@@ -10,7 +10,7 @@ import click
 from dom0.agent.status import Outcome
 from dom0.cli import terminal, up
 from dom0.cli.client import Agent
-from dom0.compose.durations import seconds
+from dom0.durations import seconds
 
 SHORTEST, LONGEST = 5.0, 7 * 86400.0  # seconds
 

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dom0.compose.places import Path, Refusal, did_you_mean
+from dom0.compose.places import Path, Refusal
 from dom0.compose.references import services
 from dom0.compose.support import known_keys
+from dom0.wording import did_you_mean
 
 _NAMED = ("services", "networks", "volumes", "configs", "secrets")
 _INDEX = re.compile(r"\.\[([0-9]+)\]")

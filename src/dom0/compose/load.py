@@ -21,10 +21,11 @@ from dom0.compose.complaints import understand
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.model import Project
 from dom0.compose.parser import Parser, Rejected, View, find_parser, view_of
-from dom0.compose.places import Refusal, printable, refuse
+from dom0.compose.places import Refusal, refuse
 from dom0.compose.references import plain
 from dom0.compose.values import Reset
 from dom0.errors import Dom0Error, ProjectError
+from dom0.wording import printable
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from dom0.compose.durations import seconds
 from dom0.compose.places import Path, Refusal
 from dom0.compose.values import Override, Reset
+from dom0.durations import seconds
 
 KEY = "x-dom0"
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from dom0.compose.durations import nanoseconds as nanoseconds
-from dom0.compose.durations import seconds as seconds
 from dom0.compose.machine import Machine, ServiceMachine
+from dom0.durations import nanoseconds as nanoseconds
+from dom0.durations import seconds as seconds
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

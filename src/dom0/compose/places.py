@@ -5,15 +5,14 @@ compose.yaml:12: services.web.prots: no such key
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dom0.errors import ProjectError
+from dom0.wording import printable
 
 Path = tuple[str, ...]
 
-_LONGEST = 2000  # characters of one message
 _MOST = 20  # refusals in one message
 
 
@@ -68,18 +67,3 @@ def refuse(refusals: Sequence[Refusal], places: Places) -> ProjectError:
         shown[_MOST:] = [f"and {len(shown) - _MOST} more"]
     hints = dict.fromkeys(printable(refusal.hint) for refusal in refusals[:_MOST] if refusal.hint)
     return ProjectError("\n".join(shown), hint="\n".join(hints))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a key that is not known; the whole choice where nothing is near and the choice is short."""
-    choice = sorted(known)
-    near = difflib.get_close_matches(word[:100], choice, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"known here: {', '.join(choice)}" if 0 < len(choice) <= 12 else ""
-
-
-def printable(text: str) -> str:
-    """Text from outside, safe on a terminal: control and direction-changing characters spelled out, not endless."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"

@@ -6,8 +6,8 @@ reference as written; the agent creates from the pinned `image_id`.
 
 from __future__ import annotations
 
-from dom0.compose.durations import seconds
 from dom0.compose.model import Project
+from dom0.durations import seconds
 from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dom0.compose.durations import nanoseconds, seconds
 from dom0.compose.model import HealthCheck, Project, Service
+from dom0.durations import nanoseconds, seconds
 from dom0.engine.resources import updatable
 from dom0.engine.values import Image
 from dom0.errors import ProjectError

@@ -1,0 +1,87 @@
+"""How a refusal of what came from outside is worded: what was probably meant, which shape was expected. No I/O."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+_LONGEST = 2000  # characters of one message
+_AT = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`(?:, got `(?P<found>[^`]*)`)?")
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "left empty",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """`steps` lead to it from the top of the document; `unknown`: it is a key that the shape does not have."""
+
+    steps: tuple[str, ...]
+    what: str
+    hint: str = ""
+    unknown: bool = False
+
+
+def flaw(error: msgspec.ValidationError, kind: type) -> Flaw:
+    """What msgspec found when it read a document as `kind`."""
+    message = str(error)
+    at = _AT.search(message)
+    steps = tuple(name or index.replace("...", "*") for name, index in _STEP.findall(at["path"])) if at else ()
+    text = message[: at.start()] if at else message
+    if unknown := _UNKNOWN.match(text):
+        hint = did_you_mean(unknown["field"], _keys(kind, steps))
+        return Flaw((*steps, unknown["field"]), "no such key", hint, unknown=True)
+    if expected := _EXPECTED.match(text):
+        wanted = " or ".join(_TYPES.get(word, word) for word in expected["wanted"].split(" | ") if word != "null")
+        found = f", not {_TYPES.get(expected['found'], expected['found'])}" if expected["found"] else ""
+        return Flaw(steps, f"has to be {wanted}{found}")
+    return Flaw(steps, text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a key that is not known; the whole choice where nothing is near and the choice is short."""
+    choice = sorted(known)
+    near = difflib.get_close_matches(word[:100], choice, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known here: {', '.join(choice)}" if 0 < len(choice) <= 12 else ""
+
+
+def printable(text: str) -> str:
+    """Text from outside, safe on a terminal: control and direction-changing characters spelled out, not endless."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
+
+
+def _keys(kind: type, steps: tuple[str, ...]) -> list[str]:
+    shape: Any = msgspec.inspect.type_info(kind)
+    for step in steps:
+        shape = _step(_struct(shape), step)
+    return [field.encode_name for field in getattr(_struct(shape), "fields", ())]
+
+
+def _struct(shape: Any) -> Any:
+    """The struct among the choices of an optional."""
+    choices = getattr(shape, "types", (shape,))
+    return next((choice for choice in choices if isinstance(choice, msgspec.inspect.StructType)), shape)
+
+
+def _step(shape: Any, step: str) -> Any:
+    for field in getattr(shape, "fields", ()):
+        if field.encode_name == step:
+            return field.type
+    return getattr(shape, "item_type", getattr(shape, "value_type", shape))
