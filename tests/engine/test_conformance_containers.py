@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import tarfile
 
@@ -239,6 +240,42 @@ async def test_exec_is_given_up_after_its_timeout(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
     with pytest.raises(TimeoutError):
         await bench.engine.exec("one", ["sleep", "1000"], timeout=0.3)
+
+
+async def test_an_exec_stream_tells_what_is_printed_while_the_command_goes_on(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+    async with contextlib.aclosing(bench.engine.exec_stream("one", ["sh", "-c", "echo hello; sleep 1000"])) as pieces:
+        assert await anext(pieces) == b"hello\n"
+
+
+async def test_an_exec_stream_ends_with_its_command_and_says_how(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+    assert [piece async for piece in bench.engine.exec_stream("one", ["true"])] == []
+    with pytest.raises(EngineError, match="sh ended with 3"):
+        assert [piece async for piece in bench.engine.exec_stream("one", ["sh", "-c", "echo hello; exit 3"])] == []
+
+
+async def test_an_exec_stream_of_a_missing_program_is_refused(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+    with pytest.raises(EngineError, match="nothing-of-that-name"):
+        _ = [piece async for piece in bench.engine.exec_stream("one", ["nothing-of-that-name"])]
+
+
+async def test_an_exec_stream_needs_a_running_container(bench: Bench) -> None:
+    await bench.create("one", "true")
+    with pytest.raises(Conflict):
+        await anext(bench.engine.exec_stream("one", ["true"]))
+    with pytest.raises(NotFound):
+        await anext(bench.engine.exec_stream("two", ["true"]))
+
+
+async def test_an_exec_stream_ends_with_the_container(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+    pieces = bench.engine.exec_stream("one", ["sh", "-c", "echo hello; sleep 1000"])
+    assert await anext(pieces) == b"hello\n"
+    await bench.engine.kill_container("one")
+    with pytest.raises(EngineError, match="sh ended with 137"):
+        await anext(pieces)
 
 
 async def test_exec_ends_with_the_container(bench: Bench) -> None:

@@ -200,19 +200,31 @@ class DockerEngine:
             "WorkingDir": workdir,
         }
         async with asyncio.timeout(timeout):
-            path = f"{await self._container_path(ref)}/exec"
-            created = parse.decode(await self._http.call("POST", path, where=where, body=body), wire.Created, where)
-            output = await self._exec_output(created.id, where)
-            return ExecResult(exit_code=await self._exec_code(created.id, where), output=output)
+            exec_id, kept = await self._create_exec(ref, body, where), Tail(_EXEC_KEPT)
+            async for piece in self._exec_output(exec_id, where):
+                kept.add(piece)
+            return ExecResult(exit_code=await self._exec_code(exec_id, where), output=kept.text())
 
-    async def _exec_output(self, exec_id: str, where: str) -> str:
-        kept, frames = Tail(_EXEC_KEPT), Demultiplexer()
+    async def exec_stream(self, ref: str, argv: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        where = _where("container", ref)
+        exec_id = await self._create_exec(ref, {"AttachStdout": True, "Cmd": list(argv)}, where)
+        async with contextlib.aclosing(self._exec_output(exec_id, where)) as pieces:
+            async for piece in pieces:
+                yield piece
+        if code := await self._exec_code(exec_id, where):
+            raise EngineError(f"{where}: {parse.printable(argv[0])} ended with {code}")
+
+    async def _create_exec(self, ref: str, body: Body, where: str) -> str:
+        path = f"{await self._container_path(ref)}/exec"
+        return parse.decode(await self._http.call("POST", path, where=where, body=body), wire.Created, where).id
+
+    async def _exec_output(self, exec_id: str, where: str) -> AsyncGenerator[bytes, None]:
+        frames = Demultiplexer()
         path = f"/exec/{quote(exec_id, safe='')}/start"
         async with self._http.stream("POST", path, where=where, body={"Detach": False, "Tty": False}) as response:
             async for chunk in response.content.iter_any():
                 for piece in frames.feed(chunk):
-                    kept.add(piece)
-        return kept.text()
+                    yield piece
 
     async def _exec_code(self, exec_id: str, where: str) -> int:
         """A command may close its output long before it ends, and the Engine tells the end of an exec nowhere else."""

@@ -86,6 +86,14 @@ class Engine(Protocol):
         """
         ...
 
+    def exec_stream(self, ref: str, argv: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """Run `argv` inside and yield its standard output in pieces, as it comes, until it ends.
+
+        EngineError if it ends with another code than 0; Conflict: the container does not run. Whoever stops reading
+        ends the process with its next output.
+        """
+        ...
+
     async def networks(self) -> tuple[Network, ...]: ...
     async def create_network(self, name: str, body: Body) -> str:
         """Conflict: the name is taken."""

@@ -38,7 +38,7 @@ from dom0.engine.values import (
 from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
 from dom0.testing.fake_container import FakeContainer
 from dom0.testing.fake_docker import FakeDocker
-from dom0.testing.fake_process import KILLED, Surroundings, foretell
+from dom0.testing.fake_process import KILLED, Process, Surroundings, foretell
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -217,7 +217,7 @@ class FakeEngine:
     ) -> ExecResult:
         container = self._running(ref)
         self.docker.tell_exec(container, argv)
-        check, ended = container.health_check, container.ended
+        check = container.health_check
         if check is not None and tuple(argv) == check.argv:
             process = self.docker.probe(container)
         else:
@@ -226,10 +226,30 @@ class FakeEngine:
         if process.missing:
             return ExecResult(exit_code=126, output=f"OCI runtime exec failed: {process.missing}: not found\r\n")
         async with asyncio.timeout(timeout):
-            await self.docker.wait(container, process.runs_for)
+            code = await self._exec_code(container, process)
+        return ExecResult(exit_code=code, output=process.output)
+
+    async def _exec_code(self, container: FakeContainer, process: Process) -> int:
+        ended = container.ended
+        await self.docker.wait(container, process.runs_for)
         code = KILLED if ended.is_set() else process.exit_code
         self.docker.tell(container, "exec_die", exitCode=str(code))
-        return ExecResult(exit_code=code, output=process.output)
+        return code
+
+    async def exec_stream(self, ref: str, argv: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        container = await self._begin_exec(ref, argv)
+        process = foretell(list(argv), Surroundings(files=container.files, env=container.env))
+        if process.output:
+            yield process.output.encode()
+        code = 126 if process.missing else await self._exec_code(container, process)
+        if code:
+            raise EngineError(f"container {ref}: {argv[0]} ended with {code}")
+
+    @_call
+    async def _begin_exec(self, ref: str, argv: Sequence[str]) -> FakeContainer:
+        container = self._running(ref)
+        self.docker.tell_exec(container, argv)
+        return container
 
     def _running(self, ref: str) -> FakeContainer:
         container = self.docker.container(ref)
