@@ -92,13 +92,21 @@ def _keys(path: str, kind: type[msgspec.Struct]) -> list[tuple[str, str]]:
     found = []
     for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
         name = f"{path}.{field.encode_name}"
-        section = next((t for t in getattr(field.type, "types", ()) if isinstance(t, msgspec.inspect.StructType)), None)
-        if section is None:
-            found.append((name, _default(field.default)))
-        else:
-            found += [(name, "off"), *_keys(name, section.cls)]
+        section, below = _section(field.type, name)
+        default = "off" if isinstance(field.type, msgspec.inspect.UnionType) and section else _default(field.default)
+        found += [(name, default), *(_keys(below, section) if section else [])]
     return found
 
 
+def _section(shape: Any, name: str) -> tuple[type[msgspec.Struct] | None, str]:
+    """The struct behind a key, and where its keys are; an entry of a mapping is NAME."""
+    if isinstance(shape, msgspec.inspect.DictType):
+        return _section(shape.value_type, f"{name}.NAME")
+    choices = getattr(getattr(shape, "item_type", shape), "types", (shape,))
+    return next((t.cls for t in choices if isinstance(t, msgspec.inspect.StructType)), None), name
+
+
 def _default(value: Any) -> str:
+    if value is msgspec.NODEFAULT:
+        return "required"
     return "none" if value == "" else f"`{msgspec.json.encode(value).decode().strip(chr(34))}`"

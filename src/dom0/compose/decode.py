@@ -8,7 +8,7 @@ import msgspec
 
 from dom0.compose.machine import KEY
 from dom0.compose.places import Path, Places, Refusal, refuse
-from dom0.wording import flaw
+from dom0.wording import Flaw, flaw
 
 T = TypeVar("T")
 
@@ -21,12 +21,36 @@ def decode(data: Any, kind: type[T], path: Path, places: Places, *, ours: bool =
     try:
         return msgspec.convert(data, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise refuse([_refusal(error, kind, path, ours=ours)], places) from error
+        found = flaw(error, kind)
+        raise refuse([_refusal(found, (*path, *_named(found.steps, data)), ours=ours)], places) from error
 
 
-def _refusal(error: msgspec.ValidationError, kind: type, path: Path, *, ours: bool) -> Refusal:
-    found = flaw(error, kind)
-    where = (*path, *found.steps)
+def _refusal(found: Flaw, where: Path, *, ours: bool) -> Refusal:
     if found.unknown and not ours and KEY not in found.steps[:-1]:
         return Refusal(where, "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not")
     return Refusal(where, found.what, found.hint)
+
+
+def _named(steps: Path, data: Any) -> Path:
+    """A step that is only known as some entry (`*`) gets its name where no other entry has what comes after it."""
+    if not steps:
+        return ()
+    step, rest = steps[0], steps[1:]
+    if step == "*":
+        ways = [name for name, value in _entries(data).items() if _leads(rest, value)]
+        step = ways[0] if len(ways) == 1 else step
+    return (step, *_named(rest, _entries(data).get(step)))
+
+
+def _leads(steps: Path, data: Any) -> bool:
+    if not steps:
+        return True
+    entries = _entries(data)
+    ways = entries.values() if steps[0] == "*" else [entries[steps[0]]] if steps[0] in entries else []
+    return any(_leads(steps[1:], value) for value in ways)
+
+
+def _entries(data: Any) -> dict[str, Any]:
+    if isinstance(data, list):
+        return {str(number): value for number, value in enumerate(data)}
+    return {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}

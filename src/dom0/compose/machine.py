@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from dom0.ambassador.settings import Settings
 from dom0.compose.places import Path, Refusal
 from dom0.compose.values import Override, Reset
 from dom0.durations import seconds
@@ -65,6 +66,7 @@ class Machine(_Part, frozen=True, kw_only=True):
 
 class ServiceMachine(_Part, frozen=True, kw_only=True):
     health_gate: bool = True
+    ambassador: Settings | None = None
 
 
 def merge(lower: Any, upper: Any, key: str = "") -> Any:

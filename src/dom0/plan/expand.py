@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dom0.compose.model import Project
 from dom0.durations import seconds
+from dom0.plan.ambassadors import with_ambassadors
 from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout
@@ -19,6 +20,7 @@ from dom0.plan.specs import network_specs, volume_specs
 
 def expand(project: Project, facts: Facts) -> Desired:
     """Raises ProjectError for what cannot be, before anything is changed."""
+    project = with_ambassadors(project)
     check_project(project)
     check_engine(project, facts.api_version)
     networks, volumes = network_specs(project), with_home_volume(project, volume_specs(project))

@@ -14,6 +14,7 @@ from dom0.engine.resources import updatable
 from dom0.engine.values import Image
 from dom0.errors import ProjectError
 from dom0.plan import labels
+from dom0.plan.ambassadors import IMAGE_ROLE
 from dom0.plan.attachments import (
     PARENT,
     attachments,
@@ -136,24 +137,34 @@ def _health_config(check: HealthCheck) -> dict[str, Any]:
 
 def _container_labels(project: Project, name: str, number: int, digest: str, image: Image) -> dict[str, str]:
     service = project.services[name]
+    own = {labels.AMBASSADOR: "true"} if _forwards(service, image) else {}
     dependencies = (f"{k}:{d.condition}:{str(d.restart).lower()}" for k, d in sorted(service.depends_on.items()))
-    return service.labels | {
-        labels.PROJECT: project.name,
-        labels.ROLE: Role.SERVICE.value,
-        labels.SERVICE: name,
-        labels.NUMBER: str(number),
-        labels.HASH: digest,
-        labels.COMPOSE_PROJECT: project.name,
-        labels.COMPOSE_SERVICE: name,
-        labels.COMPOSE_NUMBER: str(number),
-        labels.COMPOSE_HASH: project.compose_hashes.get(name, digest),
-        labels.COMPOSE_IMAGE: image.id,
-        labels.COMPOSE_ONEOFF: "False",
-        labels.COMPOSE_VERSION: labels.compose_version(project.compose_version),
-        labels.COMPOSE_WORKING_DIR: project.working_dir,
-        labels.COMPOSE_CONFIG_FILES: ",".join(project.config_files),
-        labels.COMPOSE_DEPENDS_ON: ",".join(dependencies),
-    }
+    return (
+        service.labels
+        | own
+        | {
+            labels.PROJECT: project.name,
+            labels.ROLE: Role.SERVICE.value,
+            labels.SERVICE: name,
+            labels.NUMBER: str(number),
+            labels.HASH: digest,
+            labels.COMPOSE_PROJECT: project.name,
+            labels.COMPOSE_SERVICE: name,
+            labels.COMPOSE_NUMBER: str(number),
+            labels.COMPOSE_HASH: project.compose_hashes.get(name, digest),
+            labels.COMPOSE_IMAGE: image.id,
+            labels.COMPOSE_ONEOFF: "False",
+            labels.COMPOSE_VERSION: labels.compose_version(project.compose_version),
+            labels.COMPOSE_WORKING_DIR: project.working_dir,
+            labels.COMPOSE_CONFIG_FILES: ",".join(project.config_files),
+            labels.COMPOSE_DEPENDS_ON: ",".join(dependencies),
+        }
+    )
+
+
+def _forwards(service: Service, image: Image) -> bool:
+    by_settings = service.x_dom0 is not None and service.x_dom0.ambassador is not None
+    return by_settings or image.labels.get(labels.ROLE) == IMAGE_ROLE
 
 
 def _host_config(project: Project, name: str, number: int, mounts: Mounts) -> dict[str, Any]:
