@@ -21,9 +21,9 @@ from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import NotFound, ProjectError
-from dom0.images import contents, docker, fingerprint
-from dom0.images.chain import build_base
-from dom0.images.recipe import BASE, DOM0, EPOCH
+from dom0.images import contents, docker, fingerprint, room
+from dom0.images.chain import build_ambassador, build_base
+from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Role
@@ -56,9 +56,12 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
     own = (directory / fingerprint.DOCKERFILE).is_file()
     project = None if own else await load(directory, directory)
     base = await build_base(engine, say)
+    if project and _has_ambassadors(project):
+        await build_ambassador(engine, say)
     before = await _image(engine, options.tag)
     if before and not options.no_cache and not options.pull and await _is_current(engine, directory, before):
         return Built(before, changed=False)
+    await room.check(engine)
     if project is None:
         image_id = await _build_own(engine, directory, base, say, options)
     else:
@@ -159,6 +162,8 @@ async def _labels_of_own(engine: Engine, directory: Path, trial: str, say: Say, 
         except ProjectError as error:
             where = f"{directory / fingerprint.DOCKERFILE}: {ETC}"
             raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
+        if _has_ambassadors(project):
+            await build_ambassador(engine, say)
         await _build_services(await _without_inherited(engine, project), say, options)
         told = await _labels(engine, directory, project, etc)
     inherited = {labels.BASE: found[labels.BASE]} if labels.BASE in found else {}
@@ -195,6 +200,8 @@ async def _labels(engine: Engine, directory: Path, project: Project, contexts_in
         for name, service in project.services.items()
         if service.build is not None
     }
+    if _has_ambassadors(project):
+        builds[AMBASSADOR] = fingerprint.OURS
     inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory), builds)
     return {
         labels.PROJECT: project.name,
@@ -214,6 +221,14 @@ def _context(context: str, directory: Path, *, is_own: bool) -> str:
 async def _parents(engine: Engine, directory: Path) -> dict[str, str]:
     found = {ref: await _image(engine, ref) for ref in fingerprint.parents_of(directory)}
     return {ref: image.id if image else "" for ref, image in found.items()}
+
+
+def _has_ambassadors(project: Project) -> bool:
+    """Whether a service stands on our image of ambassadors, and does not build one of that name itself."""
+    return any(
+        service.build is None and image_ref(project, name).removesuffix(":latest") == AMBASSADOR
+        for name, service in project.services.items()
+    )
 
 
 async def _build_services(project: Project, say: Say, options: Options) -> None:
