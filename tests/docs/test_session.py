@@ -23,6 +23,8 @@ SOURCES = ("src", "images", "examples", "scripts")  # stay as they are now, what
 PATIENCE = 60.0  # seconds
 MASKS = (
     (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "DATE"),
+    (r"\b\d\d \w{3} \d{4} \d\d:\d\d:\d\d\.\d{3}\b", "DATE"),
+    (r"\b\d\.\d{3} seconds\b", "A MOMENT"),
     (r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])", "ID"),
     (r"^ *\d+\.\ds ", "SECONDS "),
     (r"\(\d+\.\d s\)", "(SECONDS)"),
