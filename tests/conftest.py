@@ -20,6 +20,7 @@ _MARKS = {
     "engine_host": pytest.mark.engine,
     "fresh_host": pytest.mark.engine,
     "chain_images": pytest.mark.chain,
+    "ambassador_image": pytest.mark.chain,
 }
 
 
@@ -78,3 +79,11 @@ def chain_images(session_host: hosts.Host) -> None:
     from dom0.testing import chain  # it loads most of dom0, which tests of one package do without
 
     chain.provide(session_host)
+
+
+@pytest.fixture(scope="session")
+def ambassador_image(session_host: hosts.Host) -> None:
+    """dom0-ambassador is on `engine_host`, made from the sources as they are."""
+    from dom0.testing import chain
+
+    chain.provide_ambassador(session_host)

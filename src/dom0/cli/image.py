@@ -15,7 +15,8 @@ from dom0.cli.build import progress
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.plan import labels
 
-ROOTFS = "dom0-rootfs"  # images.recipe.ROOTFS, which would load what builds it
+# As in images.recipe, which would load what builds them.
+ROOTFS, BASE, AMBASSADOR = "dom0-rootfs", "dom0-base", "dom0-ambassador"
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -36,20 +37,23 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
 def command() -> None:
     """Look at and build the images that machines are made of.
 
-    dom0-rootfs is a small Debian, dom0-base adds dom0 itself, and `dom0 build` adds a project.
+    dom0-rootfs is a small Debian, dom0-base adds dom0 itself, and `dom0 build` adds a project. dom0-ambassador stands
+    on none of them.
 
     $ dom0 image ls
     """
 
 
 @command.command("build")
+@click.argument("name", required=False, type=click.Choice([BASE, AMBASSADOR]), metavar="[NAME]")
 @click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
-def build(no_cache: bool) -> None:
-    """Build dom0-rootfs and dom0-base, where they are not up to date.
+def build(name: str | None, no_cache: bool) -> None:
+    """Build dom0-base (with dom0-rootfs) and dom0-ambassador, or the one of them that is NAME, if not up to date.
 
     $ dom0 image build --no-cache  # take in Debian's security updates
+    $ dom0 image build dom0-ambassador
     """
-    asyncio.run(_build(no_cache))
+    asyncio.run(_build([name] if name else [BASE, AMBASSADOR], no_cache))
 
 
 @command.command("ls")
@@ -77,17 +81,19 @@ def list_images(as_json: bool) -> None:
     terminal.say_columns(("IMAGE", "ID", "SIZE", "BASED ON", "USED BY"), cells)
 
 
-async def _build(no_cache: bool) -> None:
+async def _build(names: Sequence[str], no_cache: bool) -> None:
     from dom0.engine.docker import DockerEngine
-    from dom0.images.chain import build_base
+    from dom0.images.chain import build_ambassador, build_base
 
+    builders = {BASE: build_base, AMBASSADOR: build_ambassador}
     engine = await DockerEngine.connect()
     try:
-        image = await build_base(engine, progress(), no_cache=no_cache)
+        built = {name: await builders[name](engine, progress(), no_cache=no_cache) for name in names}
     finally:
         await engine.close()
     if not options.quiet():
-        terminal.say(f"dom0-base: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
+        for name, image in built.items():
+            terminal.say(f"{name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
 
 
 async def _rows() -> list[ImageRow]:
@@ -125,7 +131,7 @@ def rows_of(images: Sequence[Image], users: Mapping[str, Sequence[str]]) -> list
             used_by=tuple(users.get(image.id, ())),
         )
         for image in images
-        if image in machines or image.id in below or _name(image) == ROOTFS
+        if image in machines or image.id in below or _name(image) in (ROOTFS, AMBASSADOR)
     ]
     return sorted(rows, key=lambda row: (_height(row, rows), row.name == "", row.name, row.id))
 

@@ -1,4 +1,5 @@
 """The image chain, told from its end: to build a machine's image there must be dom0-base, for that dom0-rootfs.
+Beside it, on nothing, the image of ambassadors.
 
 An image whose label `dom0.inputs` says that it was made from what is there now is left alone.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
-from dom0.images import archive, base, docker, recipe, rootfs
+from dom0.images import ambassador, archive, base, docker, fetched, recipe, rootfs
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
 Say = Callable[[str], None]
@@ -38,6 +39,32 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
             say(f"{recipe.BASE}: fetching Debian packages and wheels, installing them and the agent")
             await base.build_base(below.id, inputs, no_cache=no_cache)
         return await engine.image(recipe.BASE)
+
+
+async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) -> Image:
+    """dom0-ambassador as it should be now, built if it is not; with `no_cache` in any case. Raises Dom0Error."""
+    if recipe.BAKED.exists():
+        return await _ambassador_inside(engine)
+    inputs = recipe.ambassador_inputs()
+    if not no_cache and (found := await _made_from(engine, recipe.AMBASSADOR, inputs)):
+        return found
+    async with _alone(say):
+        found = None if no_cache else await _made_from(engine, recipe.AMBASSADOR, inputs)
+        if found is None:
+            say(f"{recipe.AMBASSADOR}: unpacking Debian packages and wheels")
+            await ambassador.build_ambassador(inputs, no_cache=no_cache)
+        return await engine.image(recipe.AMBASSADOR)
+
+
+async def _ambassador_inside(engine: Engine) -> Image:
+    """Inside a dom0 image there is no recipe: the image of ambassadors is the one that is here."""
+    try:
+        return await engine.image(recipe.AMBASSADOR)
+    except NotFound as error:
+        raise Dom0Error(
+            f"{recipe.AMBASSADOR}: is not on this Engine",
+            hint="run dom0 image build on a host with the dom0 package, or bring it: docker save, docker load",
+        ) from error
 
 
 async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
@@ -87,7 +114,7 @@ def _refuse_inside(inputs: str) -> None:
 @asynccontextmanager
 async def _alone(say: Say) -> AsyncIterator[None]:
     """One build of the chain at a time for each user: they share a cache."""
-    path = base.cache_directory() / "lock"
+    path = fetched.cache_directory() / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:

@@ -21,10 +21,11 @@ from dom0.plan.labels import BUILDS, INPUTS
 DOCKERFILE = "Dockerfile"
 IGNORE = ".dockerignore"
 ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
+OURS = "/dom0"  # no directory: an image that is made from dom0 itself, whose digest is part of the image's anyway
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE)
 
 Builds = Mapping[str, str]
-"""Reference of a service's image -> its build context, relative to the project."""
+"""Reference of a service's image -> its build context, relative to the project; or ELSEWHERE, OURS."""
 
 
 def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str, str]) -> bool:
@@ -49,7 +50,7 @@ def builds_of(labels: Mapping[str, str]) -> Builds | None:
 def inputs_digest(directory: Path, parents: Mapping[str, str], builds: Builds) -> str:
     """Digest of the project, the images below it and dom0 itself."""
     ignore = read_ignore(directory)
-    contexts = tuple(f"{context}/" for context in builds.values())
+    contexts = tuple(f"{context}/" for context in builds.values() if context != OURS)
 
     def left_out(name: str) -> bool:
         return ignore(name) and not _is_in(f"{name}/", contexts)

@@ -4,6 +4,8 @@
     dom0-base    <- dom0-rootfs, images/dom0-base, the package dom0 itself
     dom0:latest  <- dom0-base (or what the project's Dockerfile says), the project: see project.py
 
+    dom0-ambassador  <- images/dom0-ambassador, the host's package sources, the part of dom0 that ambassadors run
+
 An image carries the digest of its inputs as label `dom0.inputs`. Reads files, never the Engine or the network.
 """
 
@@ -20,10 +22,12 @@ from dom0.images.contents import Entry, digest, entries
 ROOTFS = "dom0-rootfs"
 BASE = "dom0-base"
 DOM0 = "dom0:latest"
+AMBASSADOR = "dom0-ambassador"
 EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of their own, so that builds repeat
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
 PACKAGE = Path(dom0.__file__).parent
+_OF_AMBASSADORS = ("__init__.py", "ambassador", "errors.py", "health.py", "log.py", "run.py")  # of the package dom0
 BAKED = PACKAGE / "base-inputs"  # inside dom0-base: the digest it was made from
 
 
@@ -40,6 +44,11 @@ def agent_files() -> Iterator[Entry]:
     return entries(PACKAGE, _is_not_shipped)
 
 
+def ambassador_files() -> Iterator[Entry]:
+    """The part of the package dom0 that goes into dom0-ambassador: the import contract says that it is enough."""
+    return entries(PACKAGE, lambda name: name.split("/")[0] not in _OF_AMBASSADORS or _is_byte_code(name))
+
+
 def rootfs_inputs() -> str:
     """Digest of what dom0-rootfs is made from."""
     told = BASE_OS.read_text() if BASE_OS.exists() else "\n".join(_source_texts())
@@ -52,7 +61,17 @@ def base_inputs() -> str:
     if BAKED.exists():
         return BAKED.read_text().strip()
     recipe = digest(entries(data(BASE), _is_byte_code))
-    return digest(agent_files(), text=f"{rootfs_inputs()} {recipe}")
+    return digest(agent_files(), text=f"{rootfs_inputs()} {recipe} {ambassador_inputs()}")
+
+
+def ambassador_inputs() -> str:
+    """Digest of what dom0-ambassador is made from. It is a part of dom0-base's too, so that whoever compares that one
+    knows of both: the code in both is dom0, and they change together.
+    """
+    recipe = digest(entries(data(AMBASSADOR), _is_byte_code))
+    code = "".join((PACKAGE / "images" / name).read_text() for name in ("ambassador.py", "rootfs.py"))
+    told = "\n".join(_source_texts())
+    return digest(ambassador_files(), text=f"{EPOCH} {os.uname().machine} {recipe}\n{told}\n{code}")
 
 
 def _source_texts() -> Iterator[str]:

@@ -17,12 +17,16 @@ from dom0.run import capture
 
 async def debian(recipe: Path, archives: Sequence[Archive], scratch: Path, tar: Path) -> None:
     """Install Debian's smallest set with apt into `tar`. `scratch` is a directory for files of ours."""
-    sources = _prepare(scratch, archives)
+    await bootstrap(mmdebstrap(recipe, archives, write_sources(scratch, archives), tar), scratch)
+
+
+async def bootstrap(argv: Sequence[str], scratch: Path) -> None:
+    """Run an mmdebstrap command with the host's proxies, so that it repeats to the byte."""
     env = environment() | await proxies() | {"SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(scratch)}
-    await capture(mmdebstrap(recipe, archives, sources, tar), env=env)
+    await capture(argv, env=env)
 
 
-def _prepare(scratch: Path, archives: Sequence[Archive]) -> Path:
+def write_sources(scratch: Path, archives: Sequence[Archive]) -> Path:
     scratch.chmod(0o755)  # apt downloads as a user of its own
     sources = scratch / "debian.sources"
     sources.write_text(sources_text(archives))
@@ -37,7 +41,7 @@ def mmdebstrap(recipe: Path, archives: Sequence[Archive], sources: Path, tar: Pa
         "--variant=apt",
         f"--include={','.join(packages)}",
         f"--dpkgopt={recipe / 'dpkg.cfg'}",
-        *(f"--setup-hook={command}" for command in _keyring_hooks(archives)),
+        *(f"--setup-hook={command}" for command in keyring_hooks(archives)),
         # Its commands run in the new root, where there is no shell until all is installed.
         f"--customize-hook=upload {shlex.quote(str(recipe / 'apt.conf'))} /etc/apt/apt.conf.d/dom0",
         f"--customize-hook=upload {shlex.quote(str(recipe / 'policy-rc.d'))} /usr/sbin/policy-rc.d",
@@ -56,7 +60,7 @@ def main_suite(archives: Sequence[Archive]) -> str:
     return next((archive.suite for archive in archives if "-" not in archive.suite), archives[0].suite)
 
 
-def _keyring_hooks(archives: Iterable[Archive]) -> list[str]:
+def keyring_hooks(archives: Iterable[Archive]) -> list[str]:
     """Keys that no Debian package brings come along, at the same path: the sources name them."""
     keyrings = {archive.keyring for archive in archives} - {""}
     hooks = []

@@ -1,6 +1,6 @@
-"""dom0-rootfs and dom0-base for test hosts: built once for each state of the sources, kept as files in the checkout.
+"""The images of the chain for test hosts: built once for each state of the sources, kept as files in the checkout.
 
-`python -m dom0.testing.chain` builds them on the Engine that DOCKER_HOST names.
+`python -m dom0.testing.chain IMAGE` builds one on the Engine that DOCKER_HOST names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dom0.engine.docker import DockerEngine
 from dom0.images import recipe
-from dom0.images.chain import build_base
+from dom0.images.chain import build_ambassador, build_base
 from dom0.testing.hosts import Host
 
 CACHE = Path(__file__).parents[3] / ".cache"
@@ -28,16 +28,24 @@ def provide(host: Host) -> None:
     with _alone():
         if not _load(host, _file("base", recipe.base_inputs())):
             _load(host, _file("rootfs", recipe.rootfs_inputs()))
-            _build(host)
+            _build(host, recipe.BASE)
             _save(host, "rootfs", recipe.ROOTFS)
             _save(host, "base", recipe.BASE, recipe.ROOTFS)
 
 
-def _build(host: Host) -> None:
+def provide_ambassador(host: Host) -> None:
+    """Bring dom0-ambassador to `host`."""
+    with _alone():
+        if not _load(host, _file("ambassador", recipe.ambassador_inputs())):
+            _build(host, recipe.AMBASSADOR)
+            _save(host, "ambassador", recipe.AMBASSADOR)
+
+
+def _build(host: Host, image: str) -> None:
     """In a process of its own: which Engine is meant is said by its environment, and not inside the host, whose
     network ends there.
     """
-    argv = [sys.executable, "-m", "dom0.testing.chain"]
+    argv = [sys.executable, "-m", "dom0.testing.chain", image]
     environment = host.environment() | {"DOCKER_HOST": host.docker_host, "XDG_CACHE_HOME": str(CACHE)}
     subprocess.run(argv, check=True, env=environment, stdin=subprocess.DEVNULL)
 
@@ -72,13 +80,14 @@ def _alone() -> Iterator[None]:
         yield
 
 
-async def _build_here() -> None:
+async def _build_here(image: str) -> None:
     engine = await DockerEngine.connect(os.environ["DOCKER_HOST"])
+    build = {recipe.BASE: build_base, recipe.AMBASSADOR: build_ambassador}[image]
     try:
-        await build_base(engine, lambda line: print(line, flush=True))  # noqa: T201 -- its progress
+        await build(engine, lambda line: print(line, flush=True))  # noqa: T201 -- its progress
     finally:
         await engine.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(_build_here())
+    asyncio.run(_build_here(sys.argv[1]))

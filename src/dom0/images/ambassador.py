@@ -1,0 +1,66 @@
+"""dom0-ambassador: what one process needs and nothing else, small and quick to start.
+
+Debian's packages are unpacked, not installed: no apt, no dpkg, no perl, nothing that a package's scripts would have set
+up. The lower layer is their files without what ambassadors do not use; the upper one has wheels, dom0's own code and
+byte code, so that another version of dom0 is a small download.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dom0.images import contents, docker, fetched, rootfs
+from dom0.images.archive import Archive, debian_archives
+from dom0.images.recipe import AMBASSADOR, EPOCH, ambassador_files, data
+from dom0.plan.labels import INPUTS
+
+
+async def build_ambassador(inputs: str, *, no_cache: bool) -> str:
+    """Build dom0-ambassador and return the image's ID. Raises Dom0Error."""
+    with tempfile.TemporaryDirectory(prefix="dom0-ambassador-") as directory:
+        scratch = Path(directory)
+        context, agent = scratch / "context", scratch / "agent"
+        shutil.copytree(data(AMBASSADOR), context)
+        tar = context / "rootfs.tar"
+        archives = await debian_archives()
+        await rootfs.bootstrap(mmdebstrap(archives, rootfs.write_sources(scratch, archives), tar), scratch)
+        contents.copy(ambassador_files(), agent / "dom0", time=EPOCH, public=True)
+        recipe = docker.Recipe(
+            AMBASSADOR,
+            context,
+            contexts={"python": await fetched.wheels(AMBASSADOR, python_version(tar)), "agent": agent},
+            labels={INPUTS: inputs},
+            tag=AMBASSADOR,
+            no_cache=no_cache,
+        )
+        return await docker.build(recipe)
+
+
+def mmdebstrap(archives: Sequence[Archive], sources: Path, tar: Path) -> list[str]:
+    recipe = data(AMBASSADOR)
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=extract",
+        f"--include={','.join((recipe / 'packages').read_text().split())}",
+        *(f"--setup-hook={command}" for command in rootfs.keyring_hooks(archives)),
+        f"--extract-hook=upload {shlex.quote(str(recipe / 'steps' / 'reduce.sh'))} /reduce.sh",
+        '--extract-hook=chroot "$1" sh /reduce.sh',
+        rootfs.main_suite(archives),
+        str(tar),
+        str(sources),
+    ]
+
+
+def python_version(tar: Path) -> str:
+    """`3.13`, of the Python in a root file system."""
+    with tarfile.open(tar) as archive:
+        found = {match[1] for name in archive.getnames() if (match := re.search(r"/usr/bin/python(3\.\d+)$", name))}
+    assert len(found) == 1, f"{tar}: {sorted(found)}"
+    return found.pop()

@@ -1,0 +1,74 @@
+"""Wheels, and the cache of all that builds of the chain fetch: kept until what asked for it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+from dom0.images.recipe import data
+from dom0.run import CommandFailed, capture
+
+_GLIBC = (17, 28, 34)  # minor versions that wheels are built for; Debian's own is newer than all of them
+
+
+async def wheels(image: str, python: str) -> Path:
+    """What the lock file of `image` names, installed in a directory, for Python `python` (`3.13`). Raises Dom0Error."""
+    lock = data(image) / "requirements.lock"
+    machine = os.uname().machine
+
+    async def fetch(into: Path) -> None:
+        try:
+            await capture(pip_install(lock, python, machine, into))
+        except CommandFailed as error:
+            if "No module named pip" not in error.stderr:
+                raise
+            raise Dom0Error(
+                f"{sys.executable}: has no pip, which fetches the packages of {image}",
+                hint=f"{sys.executable} -m ensurepip",
+            ) from error
+
+    return await cached(f"wheels-{image}", f"{lock.read_text()} {python} {machine}", fetch)
+
+
+def pip_install(lock: Path, python: str, machine: str, into: Path) -> list[str]:
+    """The command that installs what `lock` names, hash by hash, for another Python than the one that runs."""
+    return [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+        *("--require-hashes", "--no-deps", "--only-binary=:all:"),
+        *(f"--platform=manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)),
+        f"--platform=manylinux2014_{machine}",
+        *(f"--python-version={python}", f"--target={into}", f"--requirement={lock}"),
+    ]
+
+
+async def cached(kind: str, key: str, fetch: Callable[[Path], Awaitable[None]], *, anew: bool = False) -> Path:
+    """The directory that `fetch` fills, made once for each `key`; of every kind the latest one is kept."""
+    top = cache_directory() / kind
+    wanted = top / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if anew or not wanted.is_dir():
+        top.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=top))
+        try:
+            await fetch(fresh)
+            _replace_all(top, fresh, wanted)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return wanted
+
+
+def _replace_all(top: Path, fresh: Path, wanted: Path) -> None:
+    for old in top.iterdir():
+        if old != fresh:
+            shutil.rmtree(old)
+    fresh.rename(wanted)
+
+
+def cache_directory() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "dom0"
