@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tree": "dom0.cli.tree",
         "logs": "dom0.cli.logs",
         "exec": "dom0.cli.exec",
+        "ambassador": "dom0.cli.ambassador",
     },
     "Home": {
         "dev": "dom0.cli.dev",

@@ -50,6 +50,10 @@ class ListedContainer(msgspec.Struct, rename="pascal"):
     labels: dict[str, str] = {}
 
 
+class EngineVersion(msgspec.Struct, rename="pascal"):
+    version: str
+
+
 class InspectedImage(msgspec.Struct, rename="pascal"):
     id: str
 
@@ -79,6 +83,17 @@ def containers(*labels: str) -> list[ListedContainer]:
     listed = _get(f"/containers/json?{urlencode({'all': '1', 'filters': filters})}", list[ListedContainer])
     assert listed is not None
     return listed
+
+
+def inspected(container_id: str, document: type[Document]) -> Document | None:
+    """Of a full ID: what the caller's `document` names of it."""
+    return _get(f"/containers/{quote(container_id, safe='')}/json", document)
+
+
+def engine_version() -> str:
+    found = _get("/version", EngineVersion)
+    assert found is not None
+    return found.version
 
 
 def image(ref: str) -> InspectedImage | None:
