@@ -71,7 +71,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Table(msgspec.Struct, frozen=True):
-    """Routes in the order of their listeners, each listener once; build it with `table`."""
+    """Routes in the order of their listeners, each listener once, targets in theirs; build it with `table`."""
 
     routes: tuple[Route, ...] = ()
 
@@ -81,7 +81,7 @@ class Table(msgspec.Struct, frozen=True):
 
 def table(routes: Iterable[Route]) -> Table:
     """Raises ValueError for what no data plane could hold: a listener or generation twice, too many, out of range."""
-    ordered = tuple(sorted(routes, key=lambda route: route.listener))
+    ordered = tuple(sorted(map(_with_targets_in_order, routes), key=lambda route: route.listener))
     if len(ordered) > MOST_ROUTES:
         raise ValueError(f"{len(ordered)} listeners are more than {MOST_ROUTES}")
     if len({route.listener for route in ordered}) != len(ordered):
@@ -91,6 +91,11 @@ def table(routes: Iterable[Route]) -> Table:
     for route in ordered:
         _check(route)
     return Table(ordered)
+
+
+def _with_targets_in_order(route: Route) -> Route:
+    """The same set of targets is the same route, in whatever order a name server told them."""
+    return Route(route.listener, route.generation, tuple(sorted(route.targets)), route.down)
 
 
 def _check(route: Route) -> None:
@@ -103,7 +108,7 @@ def _check(route: Route) -> None:
     if len({(target.address, target.port) for target in route.targets}) != len(route.targets):
         raise ValueError(f"{route.listener}: a target is there twice")
     for target in route.targets:
-        if str(ipaddress.ip_address(target.address)) != target.address:
+        if "%" in target.address or str(ipaddress.ip_address(target.address)) != target.address:
             raise ValueError(f"{route.listener}: {target.address!r} is not the short form of an address")
         if not 1 <= target.port <= 65535 or not 1 <= target.weight <= HEAVIEST:
             raise ValueError(f"{route.listener}: {target} has a port or weight out of range")

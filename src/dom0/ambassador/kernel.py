@@ -1,0 +1,159 @@
+"""Forwards by the kernel's NAT: rules of nftables, connections of conntrack. Knows how to tell the kernel, not why.
+
+One class for both places: the ambassador's own namespace, and a consumer's (the shortcut). What the kernel is told
+stays when this process ends; a new one reads it back and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+
+from dom0.ambassador import conntrack, ctnetlink, nft
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.place import Place, own
+from dom0.ambassador.poke import Poke, poke
+from dom0.ambassador.table import Protocol, Table, table
+from dom0.errors import Dom0Error
+from dom0.run import CommandFailed, Output, capture
+
+_log = logging.getLogger(__name__)
+_SECONDS = 30.0  # for a command that ends in milliseconds
+_TRIES = 5
+_OVER = {"TIME_WAIT", "CLOSE"}
+
+
+class KernelPlane:
+    """See dataplane.DataPlane. Needs CAP_NET_ADMIN; `cut` also CAP_NET_RAW."""
+
+    def __init__(self, place: Place | None = None) -> None:
+        self._place = place or own()
+        self._set: Table | None = None  # what we know to be in force
+        self._lock = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        return "kernel"
+
+    async def set(self, wanted: Table) -> None:
+        """A change of listeners, and the same table again, write everything anew; so does the first call."""
+        table(wanted.routes)  # a bug elsewhere must not become a rule
+        async with self._lock:
+            before, self._set = self._set, None
+            if before is None or before == wanted or not await self._update(before, wanted):
+                await self._nft(nft.replace(self._place, wanted))
+            self._set = wanted
+
+    async def read(self) -> Table | None:
+        """In a consumer's namespace: without listeners that refuse or hold, which the ambassador does."""
+        listed = await asyncio.gather(*(self._run(argv, check=False) for argv in nft.listings(self._place)))
+        if any(output.code != 0 for output in listed):
+            return None
+        try:
+            return nft.parse(output.stdout for output in listed)
+        except ValueError as error:
+            _log.warning("table %s was changed by somebody else: %s", self._place.table, error)
+            return None
+
+    async def flows(self, generations: Collection[int] | None = None) -> list[Flow]:
+        return [entry.flow for entry in await self._entries(generations)]
+
+    async def forget(self, flows: Collection[Flow]) -> int:
+        return len(await self._delete(flows))
+
+    async def cut(self, flows: Collection[Flow]) -> int:
+        """A UDP flow has no end to tell: it is forgotten."""
+        if not self._place.is_consumer:
+            return await self._cut(flows)
+        await self._nft(nft.end(self._place, [flow for flow in flows if flow.protocol == Protocol.TCP]))
+        try:
+            return await self._cut(flows)
+        finally:
+            await self._nft(nft.ended(self._place))
+
+    async def cleanup(self) -> None:
+        async with self._lock:
+            self._set = None
+            await self._nft(nft.remove(self._place))
+
+    async def retire(self) -> bool:
+        """Forward nothing new; once nothing of ours is under way, leave nothing behind. Returns whether that is so.
+
+        Without our hooks the kernel translates what is established no longer, so they stay until it has ended.
+        """
+        await self.set(Table())
+        if any(flow.state not in _OVER for flow in await self.flows()):
+            return False
+        await self.cleanup()
+        return True
+
+    async def dump(self) -> str:
+        """All flows, as a file for `restore`, or for `conntrack -R` before any of us runs."""
+        return conntrack.saved(await self._entries(None))
+
+    async def restore(self, dumped: str) -> None:
+        """Flows that are there already stay as they are."""
+        await self._run([*conntrack.RESTORE, "-"], stdin=dumped)
+
+    async def _cut(self, flows: Collection[Flow]) -> int:
+        ended = await self._delete(flows)
+        pokes = [one for flow in ended if flow.protocol == Protocol.TCP for one in _both_ends(flow)]
+        try:
+            silent = await asyncio.to_thread(poke, self._place, pokes)
+        except PermissionError as error:
+            raise Dom0Error(
+                "ambassador: connections were cut, and their silent ends cannot be told: no raw sockets",
+                hint="give the ambassador CAP_NET_RAW",
+            ) from error
+        for one in silent:
+            _log.info("nobody at %s answered when its connection with %s was cut", one.to, one.name)
+        return len(ended)
+
+    async def _update(self, before: Table, wanted: Table) -> bool:
+        text = nft.update(self._place, before, wanted)
+        if text is None:
+            return False
+        try:
+            await self._nft(text)
+        except CommandFailed as error:  # somebody took our table away
+            _log.warning("table %s is written anew: %s", self._place.table, error)
+            return False
+        return True
+
+    async def _entries(self, generations: Collection[int] | None) -> list[conntrack.Entry]:
+        if generations is not None and not generations:
+            return []
+        printed = await self._list(conntrack.list_command(generations))
+        try:
+            found = conntrack.entries(printed, generations)
+        except ValueError as error:
+            raise Dom0Error(f"ambassador: {error}") from error
+        if self._place.is_consumer:  # several ambassadors' generations may have the same number
+            return [entry for entry in found if entry.flow.listener.address in self._place.addresses]
+        return found
+
+    async def _list(self, command: Sequence[str]) -> str:
+        """The kernel interrupts a listing when its table grows meanwhile; then it is asked again."""
+        for _ in range(_TRIES - 1):
+            output = await self._run(command, check=False)
+            if output.code == 0:
+                return output.stdout
+        return (await self._run(command)).stdout
+
+    async def _delete(self, flows: Collection[Flow]) -> list[Flow]:
+        try:
+            return await asyncio.to_thread(ctnetlink.delete, self._place, list(flows))
+        except OSError as error:
+            raise Dom0Error(f"ambassador: connections cannot be forgotten: {error.strerror}") from error
+
+    async def _nft(self, text: str) -> None:
+        if text:
+            await self._run(["nft", "-f", "-"], stdin=text)
+
+    async def _run(self, argv: Sequence[str], *, stdin: str = "", check: bool = True) -> Output:
+        return await capture(self._place.command(argv), stdin=stdin.encode(), timeout=_SECONDS, check=check)
+
+
+def _both_ends(flow: Flow) -> tuple[Poke, Poke]:
+    return Poke(flow.listener, flow.client), Poke(flow.near, flow.target)

@@ -1,0 +1,277 @@
+"""The text that makes nftables forward by a table, and the table read back out of what `nft -j` lists. Pure.
+
+Theory of operation: a verdict map leads from protocol and port to a chain of that listener, which marks the connection
+with the generation and translates its destination. The mark and the target are of one generation for every packet: the
+kernel runs a chain as it was when the packet came, while two lookups in two maps could fall before and after a change.
+All of it hangs on hooks of type nat, which see a connection's first packet only: a refused or held listener, and the
+drop of what is to be routed through us to elsewhere, cost the packets of established connections nothing.
+
+Several targets share by `numgen random mod SUM-OF-WEIGHTS`. One target is written without a map: the kernel needs
+0.5 ms for each anonymous map, which 4,096 listeners would notice.
+
+`replace` makes everything anew in one transaction and knows nothing of what was there. `update` rewrites chains of
+listeners that stay, which never touches a hook and costs as little with thousands of listeners as with one.
+
+The masquerade keeps the port where it can (no `fully-random`): only then does a connection whose conntrack entry was
+lost go on when its client speaks next. It is for connections with a mark of ours: rules of others in the namespace,
+such as Docker's for its name server, translate theirs in their own way.
+
+In a consumer's namespace the hook is `output` and only what goes to the ambassador's addresses is meant, TCP only at
+its SYN: a connection that began before the shortcut stays with the ambassador. A listener that refuses or holds is left
+out there, so the ambassador does it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.place import SHORTCUT, Place
+from dom0.ambassador.table import Down, Family, Listener, Protocol, Route, Table, Target, table
+
+FAMILIES: tuple[Family, ...] = ("ip", "ip6")
+_ADDRESS_TYPE = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
+_UNREACHABLE = {"ip": "icmp type port-unreachable", "ip6": "icmpv6 type port-unreachable"}
+_CHAIN = re.compile(r"(tcp|udp)_(\d{1,5})", re.ASCII)
+_ENDING_SECONDS = 10  # a cut connection's remains are refused so long, should nobody take the rule away
+_STANDING_CHAINS = {"refuse", "forwarding", "returning"}
+
+
+def replace(place: Place, wanted: Table) -> str:
+    """Everything anew, whatever was there."""
+    return "".join(f"{line}\n" for family in FAMILIES for line in _whole(place, family, wanted))
+
+
+def update(place: Place, before: Table, after: Table) -> str | None:
+    """From `before`, which is in force, to `after`; None if that takes `replace`."""
+    lines: list[str] = []
+    for family in FAMILIES:
+        old, new = _routes(place, family, before), _routes(place, family, after)
+        if old.keys() != new.keys():
+            return None
+        for listener, route in new.items():
+            if route != old[listener]:
+                chain = f"{family} {place.table} {_chain(listener)}"
+                lines += [f"flush chain {chain}", *(f"add rule {chain} {rule}" for rule in _rules(route, family))]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def remove(place: Place) -> str:
+    """Without an error if nothing is there."""
+    tables = [f"{family} {name}" for family in FAMILIES for name in (place.table, _ending_table(place))]
+    return "".join(f"add table {name}\ndelete table {name}\n" for name in tables)
+
+
+def listings(place: Place) -> list[list[str]]:
+    """Commands whose outputs are for `parse`. (nft 1.1.3 finds only the last table when it is to list two at once.)"""
+    return [["nft", "-j", "list", "table", family, place.table] for family in FAMILIES]
+
+
+def end(place: Place, flows: Collection[Flow]) -> str:
+    """In a consumer's namespace: whatever the consumer still sends on `flows` is answered with a reset."""
+    name = _ending_table(place)
+    lines: list[str] = []
+    for family in FAMILIES:
+        ends = [(flow.client, flow.listener) for flow in flows if flow.client.family == family]
+        types = f"{_ADDRESS_TYPE[family]} . inet_service . {_ADDRESS_TYPE[family]} . inet_service"
+        key = f"{family} saddr . tcp sport . {family} daddr . tcp dport"
+        lines += [
+            f"add table {family} {name}",
+            f"delete table {family} {name}",
+            f"add table {family} {name}",
+            f"add set {family} {name} ends {{ type {types}; flags timeout; }}",
+            f"add chain {family} {name} ending {{ type filter hook output priority filter; }}",
+            f"add rule {family} {name} ending {key} @ends reject with tcp reset",
+        ]
+        lines += [
+            f"add element {family} {name} ends {{ {_end(client)} . {_end(listener)} timeout {_ENDING_SECONDS}s }}"
+            for client, listener in ends
+        ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def ended(place: Place) -> str:
+    """Takes away what `end` made."""
+    return "".join(f"delete table {family} {_ending_table(place)}\n" for family in FAMILIES)
+
+
+def shortcuts(printed: str) -> frozenset[str]:
+    """Names of the tables of shortcuts in what `nft -j list tables` printed."""
+    names = {entry["table"]["name"] for entry in json.loads(printed)["nftables"] if "table" in entry}
+    return frozenset(name for name in names if name.startswith(f"{SHORTCUT}_"))
+
+
+def parse(printed: Iterable[str]) -> Table:
+    """What nft printed for `listings`. Raises ValueError for anything that `replace` would not have made."""
+    routes: dict[Listener, Route] = {}
+    for document in printed:
+        for route in _parse_family(json.loads(document)["nftables"]):
+            other = routes.get(route.listener, route)
+            if (other.generation, other.down) != (route.generation, route.down):
+                raise ValueError(f"{route.listener}: the families differ")
+            targets = () if other is route else other.targets
+            routes[route.listener] = Route(route.listener, route.generation, targets + route.targets, route.down)
+    return table(routes.values())
+
+
+def _routes(place: Place, family: Family, wanted: Table) -> dict[Listener, Route]:
+    """What of `wanted` the table of `family` holds; the targets of others are left out, so as to compare."""
+    return {
+        route.listener: Route(route.listener, route.generation, targets, route.down)
+        for route in wanted.routes
+        if (targets := route.targets_of(family)) and not (place.is_consumer and route.down)
+    }
+
+
+def _whole(place: Place, family: Family, wanted: Table) -> Iterator[str]:
+    name = f"{family} {place.table}"
+    routes = _routes(place, family, wanted)
+    yield f"add table {name}"
+    yield f"delete table {name}"
+    yield f"add table {name}"
+    yield f"add map {name} listeners {{ type inet_proto . inet_service : verdict; }}"
+    if not place.is_consumer:
+        yield f"add chain {name} refuse"
+        yield f"add rule {name} refuse meta l4proto tcp reject with tcp reset"
+        yield f"add rule {name} refuse reject with {_UNREACHABLE[family]}"
+    for listener, route in routes.items():
+        yield f"add chain {name} {_chain(listener)}"
+        for rule in _rules(route, family):
+            yield f"add rule {name} {_chain(listener)} {rule}"
+    if routes:
+        elements = ", ".join(f"{key.protocol} . {key.port:d} : goto {_chain(key)}" for key in routes)
+        yield f"add element {name} listeners {{ {elements} }}"
+    # The hooks come last: nft takes what is in a chain from the transaction, not from the order, but people read it.
+    hook = "output" if place.is_consumer else "prerouting"
+    yield f"add chain {name} forwarding {{ type nat hook {hook} priority -100; }}"
+    for rule in _dispatch(place, family):
+        yield f"add rule {name} forwarding {rule}"
+    yield f"add chain {name} returning {{ type nat hook postrouting priority srcnat; }}"
+    yield f"add rule {name} returning ct mark != 0 ct status dnat masquerade"
+
+
+def _dispatch(place: Place, family: Family) -> list[str]:
+    if not place.is_consumer:
+        to_chain = "fib daddr type local meta l4proto . th dport vmap @listeners"
+        return [to_chain, "fib daddr type unicast drop"]  # ip_forward must be on, and yet we are nobody's router
+    addresses = ", ".join(address for address in place.addresses if (":" in address) == (family == "ip6"))
+    if not addresses:
+        return []
+    to_chain = "meta l4proto . th dport vmap @listeners"
+    return [
+        f"{family} daddr {{ {addresses} }} tcp flags & (fin | syn | rst | ack) == syn {to_chain}",
+        f"{family} daddr {{ {addresses} }} meta l4proto udp {to_chain}",
+    ]
+
+
+def _rules(route: Route, family: Family) -> list[str]:
+    before = {None: [], Down.REFUSE: ["goto refuse"], Down.HOLD: ["drop"]}[route.down]
+    targets = _balance(route.targets_of(family))
+    return [
+        *before,
+        f"ct mark set {route.generation:d}",
+        f"meta l4proto {route.listener.protocol} dnat {family} to {targets}",
+    ]
+
+
+def _balance(targets: tuple[Target, ...]) -> str:
+    if len(targets) == 1 and targets[0].weight == 1:
+        return str(Target(_address(targets[0]), int(targets[0].port)))
+    elements, first = [], 0
+    for target in targets:
+        last = first + target.weight - 1
+        elements.append(f"{first:d}-{last:d} : {_end(target)}" if first < last else f"{first:d} : {_end(target)}")
+        first = last + 1
+    return f"numgen random mod {first:d} map {{ {', '.join(elements)} }}"
+
+
+def _end(target: Target) -> str:
+    return f"{_address(target)} . {target.port:d}"
+
+
+def _address(target: Target) -> str:
+    """Parsed and printed again, without a zone: only an address can come out. Raises ValueError."""
+    parsed = ipaddress.ip_address(target.address)
+    return str(type(parsed)(int(parsed)))
+
+
+def _chain(listener: Listener) -> str:
+    return f"{Protocol(listener.protocol)}_{listener.port:d}"
+
+
+def _ending_table(place: Place) -> str:
+    return f"{place.table}_ending"
+
+
+def _parse_family(entries: Iterable[Mapping[str, Any]]) -> Iterator[Route]:
+    rules: dict[str, list[Any]] = {}
+    leads: dict[str, str] = {}
+    for entry in entries:
+        match entry:
+            case {"chain": {"name": str(name)}}:
+                rules[name] = []
+            case {"rule": {"chain": str(name), "expr": list(expression)}}:
+                rules[name].append(expression)
+            case {"map": {"name": "listeners"} as listeners}:
+                elements: list[Any] = listeners.get("elem", [])
+                leads = dict(map(_parse_element, elements))
+            case {"metainfo": _} | {"table": _}:
+                pass
+            case _:
+                raise ValueError(f"{entry}: is not ours")
+    chains = rules.keys() - _STANDING_CHAINS
+    if chains != leads.keys() or any(name != chain for name, chain in leads.items()):
+        raise ValueError("listeners and chains do not belong together")
+    for name in chains:
+        yield _parse_chain(name, rules[name])
+
+
+def _parse_element(element: Any) -> tuple[str, str]:
+    match element:
+        case [{"concat": [str(protocol), int(port)]}, {"goto": {"target": str(chain)}}]:
+            return f"{protocol}_{port}", chain
+    raise ValueError(f"{element}: is no element of ours")
+
+
+def _parse_chain(name: str, rules: list[Any]) -> Route:
+    listener = _CHAIN.fullmatch(name)
+    if listener is None:
+        raise ValueError(f"{name}: is no chain of ours")
+    down: Down | None = None
+    match rules:
+        case [[{"drop": None}], *rest]:
+            down, rules = Down.HOLD, rest
+        case [[{"goto": {"target": "refuse"}}], *rest]:
+            down, rules = Down.REFUSE, rest
+    match rules:
+        case [
+            [{"mangle": {"key": {"ct": {"key": "mark"}}, "value": int(generation)}}],
+            [{"match": {"left": {"meta": {"key": "l4proto"}}, "right": right}}, {"dnat": dnat}],
+        ] if right == listener[1]:
+            targets = tuple(_parse_targets(dnat))
+            return Route(Listener(Protocol(listener[1]), int(listener[2])), generation, targets, down)
+    raise ValueError(f"{name}: is not as we write it")
+
+
+def _parse_targets(dnat: Any) -> Iterator[Target]:
+    match dnat:
+        case {"addr": str(address), "port": int(port)}:
+            yield Target(address, port)
+        case {"addr": {"map": {"key": {"numgen": {"mode": "random"}}, "data": {"set": list(elements)}}}}:
+            for element in elements:
+                yield _parse_weighted(element)
+        case _:
+            raise ValueError(f"{dnat}: is no translation of ours")
+
+
+def _parse_weighted(element: Any) -> Target:
+    match element:
+        case [{"range": [int(first), int(last)]}, {"concat": [str(address), int(port)]}]:
+            return Target(address, port, last - first + 1)
+        case [int(), {"concat": [str(address), int(port)]}]:
+            return Target(address, port)
+    raise ValueError(f"{element}: is no target of ours")

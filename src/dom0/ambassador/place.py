@@ -1,0 +1,103 @@
+"""Where rules of ours are: the ambassador's own network namespace, or a consumer's. Enters it; knows no rules.
+
+A command enters through nsenter. A socket is made by a thread that enters and ends: setns(2) moves only the calling
+thread, and a socket stays where it was made.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+OWN_TABLE = "dom0_ambassador"
+SHORTCUT = "dom0_shortcut"
+_SHORTCUT_NAME = re.compile(r"[a-z0-9]{1,64}", re.ASCII)
+_CLONE_NEWNET = 0x40000000  # <linux/sched.h>; os.setns came with Python 3.12
+_libc = ctypes.CDLL(None, use_errno=True)
+T = TypeVar("T")
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Make it with `own` or `consumer`. `addresses` are the ambassador's, as the consumer knows them."""
+
+    table: str  # of nftables
+    namespace: str = ""  # a path, /proc/PID/ns/net; this process's own if empty
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def is_consumer(self) -> bool:
+        return bool(self.addresses)
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """`argv`, run here."""
+        return ["nsenter", f"--net={self.namespace}", "--", *argv] if self.namespace else list(argv)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What `function` returns when it is called here: it makes a socket, or reads /proc/sys/net."""
+        return _call_inside(self.namespace, function) if self.namespace else function()
+
+    def raw_socket(self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int) -> socket.socket:
+        """Raises OSError: EPERM without CAP_NET_RAW."""
+        return self.call(lambda: socket.socket(family, kind, protocol))
+
+    def sysctl(self, name: str) -> str:
+        """The value of `net.ipv4.ip_forward`; empty if this kernel has none."""
+        path = Path("/proc/sys") / name.replace(".", "/")
+        try:
+            return self.call(path.read_text).strip()
+        except OSError:
+            return ""
+
+
+def own(namespace: str = "") -> Place:
+    """The ambassador's namespace: whatever arrives at one of its addresses is forwarded."""
+    return Place(table=OWN_TABLE, namespace=namespace)
+
+
+def consumer(namespace: str, addresses: Sequence[str], name: str) -> Place:
+    """A consumer's namespace. `name` tells one ambassador from another: lower-case letters and digits.
+
+    Raises ValueError for a name or addresses that could not stand in a rule.
+    """
+    if not _SHORTCUT_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be part of a table's name")
+    if not addresses:
+        raise ValueError("an ambassador without addresses has no shortcut")
+    for address in addresses:
+        if "%" in address or str(ipaddress.ip_address(address)) != address:
+            raise ValueError(f"{address!r} is not the short form of an address")
+    return Place(table=f"{SHORTCUT}_{name}", namespace=namespace, addresses=tuple(addresses))
+
+
+def _call_inside(namespace: str, function: Callable[[], T]) -> T:
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if _libc.setns(handle, _CLONE_NEWNET) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, f"{namespace}: {os.strerror(number)}")
+            finally:
+                os.close(handle)
+            results.append(function())
+        except BaseException as error:  # carried to the caller, raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

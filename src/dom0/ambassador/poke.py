@@ -1,0 +1,144 @@
+"""Makes both ends of a connection that we forget learn it now, also if they are silent.
+
+Theory of operation: to a segment that is out of its window a TCP answers with an acknowledgement of its true numbers
+(RFC 5961, "challenge ACK"). Our kernel has no connection for that answer and resets whoever sent it, with just those
+numbers. So one segment with arbitrary numbers to each end, in the name of the other, is enough; and an end that has no
+such connection any more sends a reset itself, so each end that lives answers. Who did not is asked again.
+
+What was seen (Linux 6.18): `net.ipv4.tcp_challenge_ack_limit` is unlimited by default, but one socket answers only one
+empty segment in `net.ipv4.tcp_invalid_ratelimit` (500 ms), hence the pause between rounds; numbers that hit the window
+by chance are not answered, hence new ones each round. It works with `nf_conntrack_tcp_loose` 1 (our segment leaves an
+entry behind, for 10 s) and 0. A rule that drops invalid packets on their way in would break it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+
+from dom0.ambassador.place import Place
+from dom0.ambassador.table import Target
+
+_ROUNDS = 4
+_ROUND_SECONDS = 0.6  # longer than tcp_invalid_ratelimit
+_BATCH = 32  # segments between two looks at the answers
+_BUFFER = 4 << 20
+_ACK, _RST = 0x10, 0x04
+_HOPS = 64
+_IPV6_HDRINCL = 36  # <linux/in6.h>
+_SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
+_Ends = tuple[str, int, str, int]  # from address and port, to address and port
+
+
+@dataclass(frozen=True, slots=True)
+class Poke:
+    """A segment to `to` in the name of `name`."""
+
+    name: Target
+    to: Target
+
+    @property
+    def key(self) -> _Ends:
+        return self.name.address, self.name.port, self.to.address, self.to.port
+
+
+def poke(place: Place, pokes: Iterable[Poke]) -> list[Poke]:
+    """Send them; returns those that nobody answered in some seconds. Raises OSError: EPERM without CAP_NET_RAW."""
+    waiting = {one.key: one for one in pokes}
+    with ExitStack() as open_sockets:
+        sockets = {}
+        for family in {_family(one.to) for one in waiting.values()}:
+            sockets[family] = open_sockets.enter_context(_socket(place, family))
+        for _ in range(_ROUNDS):
+            until = time.monotonic() + _ROUND_SECONDS
+            todo = iter(list(waiting.values()))
+            while batch := list(islice(todo, _BATCH)):
+                for one in batch:
+                    _send(sockets[_family(one.to)], one)
+                _note_answers(sockets, waiting, 0.0)
+            while waiting and (left := until - time.monotonic()) > 0:
+                _note_answers(sockets, waiting, left)
+            if not waiting:
+                break
+    return list(waiting.values())
+
+
+def _socket(place: Place, family: socket.AddressFamily) -> socket.socket:
+    raw = place.raw_socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    raw.setblocking(False)
+    if family == socket.AF_INET6:
+        raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_HDRINCL, 1)
+        raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+    try:
+        raw.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+    except PermissionError:  # no CAP_NET_ADMIN; what does not fit is asked again
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    return raw
+
+
+def _send(raw: socket.socket, one: Poke) -> None:
+    try:
+        raw.sendto(packet(one), (one.to.address, 0))
+    except OSError:  # no route to it, or a full queue: it has not answered
+        return
+
+
+def _note_answers(
+    sockets: Mapping[socket.AddressFamily, socket.socket], waiting: dict[_Ends, Poke], patience: float
+) -> None:
+    """Take whoever answered out of `waiting`; wait for the first answer at most `patience` seconds."""
+    readable, _, _ = select.select(list(sockets.values()), [], [], patience)
+    for raw in readable:
+        for ends, flags in _received(raw):
+            waiting.pop((ends[2], ends[3], ends[0], ends[1]), None)
+            if flags & _RST:  # to ourselves: a consumer's own end is told by its own kernel
+                waiting.pop(ends, None)
+
+
+def _received(raw: socket.socket) -> Iterator[tuple[_Ends, int]]:
+    """Ends and flags of the segments that wait. IPv6 hands over no header; the address they came to is beside them."""
+    while True:
+        try:
+            data, beside, _, sender = raw.recvmsg(128, 64)
+        except BlockingIOError:
+            return
+        start, to = 0, b"".join(value[:16] for _, kind, value in beside if kind == socket.IPV6_PKTINFO)
+        if raw.family == socket.AF_INET:
+            start, to = (data[0] & 0xF) * 4, data[16:20]
+        source_port, port = struct.unpack_from("!HH", data, start)
+        yield (sender[0], source_port, socket.inet_ntop(raw.family, to), port), data[start + 13]
+
+
+def packet(one: Poke) -> bytes:
+    """The whole IP packet; the kernel fills in IPv4's checksum and length."""
+    source, destination = ipaddress.ip_address(one.name.address), ipaddress.ip_address(one.to.address)
+    numbers = secrets.randbits(32), secrets.randbits(32)
+    tcp = struct.pack("!HHLLBBHHH", one.name.port, one.to.port, *numbers, 5 << 4, _ACK, 1024, 0, 0)
+    pseudo = source.packed + destination.packed + struct.pack("!LL", len(tcp), socket.IPPROTO_TCP)
+    tcp = tcp[:16] + struct.pack("!H", _checksum(pseudo + tcp)) + tcp[18:]
+    if source.version == 4:
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, _HOPS, socket.IPPROTO_TCP, 0)
+    else:
+        head = struct.pack("!LHBB", 6 << 28, len(tcp), socket.IPPROTO_TCP, _HOPS)
+    return head + source.packed + destination.packed + tcp
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
+
+
+def _family(target: Target) -> socket.AddressFamily:
+    return socket.AF_INET6 if target.family == "ip6" else socket.AF_INET
