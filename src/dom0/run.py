@@ -128,6 +128,23 @@ async def _end(process: Process) -> None:
         await process.wait()
 
 
+def start(argv: Sequence[str], *, third: int | None = None) -> int:
+    """Start `argv` to run on, also after us, and return its process ID; it leads a session of its own.
+
+    `third`: a file descriptor of ours that the program gets as its number 3. Whoever calls has to wait for its end.
+    Raises CommandFailed if it cannot start.
+    """
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    ]
+    if third is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, third, 3))
+    try:
+        return os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions, setsid=True)
+    except FileNotFoundError as error:
+        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
+
+
 def passthrough(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
     """Run `argv` on the caller's own terminal and return its exit code. Raises CommandFailed if it cannot start."""
     try:

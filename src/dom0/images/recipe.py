@@ -27,7 +27,10 @@ EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
 PACKAGE = Path(dom0.__file__).parent
-_OF_AMBASSADORS = ("__init__.py", "ambassador", "errors.py", "health.py", "log.py", "run.py")  # of the package dom0
+# Of the package dom0: the package `ambassador` and what it imports.
+_OF_AMBASSADORS = frozenset(
+    ("__init__.py", "ambassador", "durations.py", "errors.py", "health.py", "log.py", "run.py", "wording.py")
+)
 BAKED = PACKAGE / "base-inputs"  # inside dom0-base: the digest it was made from
 
 

@@ -1,0 +1,303 @@
+"""Forwards with socat processes where the kernel may not: without the capability NET_ADMIN.
+
+Theory of operation: we open each TCP listener's socket and hand it to one socat for each target, which accepts on it
+and makes a process for each connection. A rewire starts others on the same socket and ends the former; the socket stays
+open, so nobody is refused. The processes of connections know nothing of that and go on. A UDP socket cannot be shared
+so; there the new socat opens one beside the old one. Which listener, generation and target a process serves stands in
+its command line, so a control plane that was killed finds everything again.
+
+What the kernel's plane promises and this one does not: it sees who connects, the target sees us; a dead target shows
+as a connection that is accepted and then ends; one that is waiting for a dead target is not sent on; weights count as
+equal; bytes are not counted; a restart of the container ends all connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from dom0.ambassador import sockets
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.sockets import Socket
+from dom0.ambassador.table import Down, Listener, Protocol, Route, Table, Target, parse_listener, table
+from dom0.errors import Dom0Error
+from dom0.run import start
+
+MOST_PROCESSES = 512  # that listen; each has about 2 MB of its own
+_NAME = "dom0-relay"
+_BACKLOG = 1024  # connections that wait to be accepted
+_UDP_SILENCE = 120  # seconds, as the kernel's connection tracking has it
+_FOREVER = 100_000_000  # seconds; socat would end a connection half a second after one side has said its last
+_DEADLINE = 5.0  # seconds until a UDP socket is open
+_TARGET = re.compile(r"\[?([0-9a-f.:]+?)\]?:(\d+)", re.ASCII)
+
+
+class Relay(msgspec.Struct, frozen=True, order=True):
+    """What one socat forwards: the target at `index` of a route."""
+
+    listener: Listener
+    generation: int
+    index: int
+    target: Target
+
+
+class RelayPlane:
+    """A DataPlane. One for each network and process namespace."""
+
+    name = "relay"
+
+    def __init__(self) -> None:
+        self._sockets: dict[Listener, socket.socket] = {}
+        self._started: set[int] = set()  # process IDs; children of ours, to be waited for
+        self._down: tuple[Route, ...] = ()  # routes that no process serves
+
+    async def set(self, table: Table) -> None:
+        self._reap()
+        served = [route for route in table.routes if route.down is None]
+        wanted = {relay for route in served for relay in relays(route)}
+        _check_number(len(wanted))
+        before = _listening()
+        missing = sorted(wanted - set(before.values()))
+        opened = _open({relay.listener for relay in missing} | _holding(table), self._sockets)
+        try:
+            await self._start(missing, self._sockets | opened)
+        except BaseException:
+            for handle in opened.values():
+                handle.close()
+            raise
+        self._sockets |= opened
+        for pid, relay in before.items():
+            if relay not in wanted:
+                _signal(pid, signal.SIGTERM)
+        self._down = tuple(route for route in table.routes if route.down is not None)
+        self._close({relay.listener for relay in wanted} | _holding(table))
+
+    async def read(self) -> Table | None:
+        found: dict[tuple[Listener, int], list[Relay]] = defaultdict(list)
+        for relay in _listening().values():
+            found[relay.listener, relay.generation].append(relay)
+        routes = [
+            Route(listener, generation, tuple(relay.target for relay in sorted(served)))
+            for (listener, generation), served in found.items()
+        ]
+        return table([*routes, *self._down]) if routes or self._down else None
+
+    async def flows(self, generations: Collection[int] | None = None) -> list[Flow]:
+        self._reap()
+        return [flow for flow in _flows(sockets.sockets()) if generations is None or flow.generation in generations]
+
+    async def forget(self, flows: Collection[Flow]) -> int:
+        """UDP only: whoever connected by TCP has been answered, so a try of theirs to be sent on is none."""
+        return _end(flow for flow in flows if flow.protocol is Protocol.UDP)
+
+    async def cut(self, flows: Collection[Flow]) -> int:
+        return _end(flows)
+
+    async def cleanup(self) -> None:
+        for pid in _processes():
+            _signal(pid, signal.SIGKILL)
+        self._down = ()
+        self._close(set())
+        self._reap()
+
+    async def _start(self, missing: Iterable[Relay], handles: dict[Listener, socket.socket]) -> None:
+        begun = []
+        try:
+            for relay in missing:
+                handle = handles.get(relay.listener)
+                begun.append(start(command(relay), third=handle.fileno() if handle else None))
+            for pid, relay in zip(begun, missing, strict=True):
+                await _until_listening(pid, relay)
+        except BaseException:
+            for pid in begun:
+                _signal(pid, signal.SIGKILL)
+            raise
+        finally:
+            self._started |= set(begun)
+
+    def _close(self, kept: Collection[Listener]) -> None:
+        for listener in self._sockets.keys() - kept:
+            self._sockets.pop(listener).close()
+
+    def _reap(self) -> None:
+        self._started = {pid for pid in self._started if not _has_ended(pid)}
+
+
+def relays(route: Route) -> list[Relay]:
+    plain = (msgspec.structs.replace(target, weight=1) for target in route.targets)
+    return [Relay(route.listener, route.generation, index, target) for index, target in enumerate(plain)]
+
+
+def command(relay: Relay) -> list[str]:
+    """TCP gets its listening socket as file descriptor 3; UDP opens its own."""
+    name = f"{_NAME} {relay.listener} {relay.generation} {relay.index} {relay.target}"
+    family = 6 if ":" in relay.target.address else 4
+    if relay.listener.protocol is Protocol.TCP:
+        source = "ACCEPT-FD:3,fork,nodelay,keepalive"
+        sink = f"TCP{family}:{relay.target},nodelay,keepalive"
+        return ["socat", "-d0", f"-lp{name}", f"-t{_FOREVER}", "-b65536", source, sink]
+    everywhere = (
+        f"UDP6-LISTEN:{relay.listener.port},ipv6only=0" if _has_ipv6() else f"UDP4-LISTEN:{relay.listener.port}"
+    )
+    source, sink = f"{everywhere},fork,reuseaddr,reuseport", f"UDP{family}:{relay.target}"
+    return ["socat", "-d0", f"-lp{name}", f"-T{_UDP_SILENCE}", "-b65536", source, sink]
+
+
+def parse(argv: list[str]) -> Relay | None:
+    """What a process with this command line forwards; None if it is not one of ours."""
+    words = argv[2].removeprefix("-lp").split(" ") if len(argv) > 2 and argv[0] == "socat" else []
+    if len(words) != 5 or words[0] != _NAME:
+        return None
+    match = _TARGET.fullmatch(words[4])
+    if match is None:
+        return None
+    try:
+        return Relay(parse_listener(words[1]), int(words[2]), int(words[3]), Target(match[1], int(match[2])))
+    except ValueError:
+        return None
+
+
+def _check_number(number: int) -> None:
+    if number > MOST_PROCESSES:
+        raise Dom0Error(
+            f"relay: {number} listeners, counted for each target, are more than {MOST_PROCESSES}",
+            hint="run the ambassador with --cap-add NET_ADMIN, the kernel has no such limit",
+        )
+
+
+def _holding(wanted: Table) -> set[Listener]:
+    """Listeners that let whoever connects wait."""
+    return {route.listener for route in wanted.routes if route.down is Down.HOLD}
+
+
+def _open(listeners: Iterable[Listener], there: Collection[Listener]) -> dict[Listener, socket.socket]:
+    """Sockets of the TCP ones that are not there yet: all or, with Dom0Error, none."""
+    opened: dict[Listener, socket.socket] = {}
+    try:
+        for listener in sorted(listeners):
+            if listener.protocol is Protocol.TCP and listener not in there:
+                opened[listener] = _listen(listener)
+    except BaseException:
+        for handle in opened.values():
+            handle.close()
+        raise
+    return opened
+
+
+def _listen(listener: Listener) -> socket.socket:
+    both = _has_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        return socket.create_server(
+            ("", listener.port), family=family, backlog=_BACKLOG, reuse_port=True, dualstack_ipv6=both
+        )
+    except OSError as error:
+        raise Dom0Error(
+            f"{listener}: cannot be listened on: {error.strerror}", hint="is another program using the port?"
+        ) from error
+
+
+async def _until_listening(pid: int, relay: Relay) -> None:
+    """A TCP one has its socket from us. Raises Dom0Error."""
+    deadline = time.monotonic() + _DEADLINE
+    while relay.listener.protocol is Protocol.UDP:
+        there = sockets.sockets()
+        if any(inode in there for inode in sockets.inodes(pid)):
+            return
+        if _has_ended(pid) or time.monotonic() > deadline:
+            raise Dom0Error(f"{relay.listener}: cannot be listened on", hint="is another program using the port?")
+        await asyncio.sleep(0.005)
+
+
+def _has_ended(pid: int) -> bool:
+    """Of a child of ours."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def _listening() -> dict[int, Relay]:
+    """The socats that wait for connections. Each leads a session; those with a connection are in its session."""
+    return {pid: relay for pid, relay in _processes().items() if _leads(pid)}
+
+
+def _flows(there: dict[int, Socket]) -> Iterator[Flow]:
+    for pid, relay in _processes().items():
+        if _leads(pid):
+            continue
+        ends = _connected(pid, there)
+        near = next((end for end in ends if end.remote == relay.target), None)
+        client = next((end for end in ends if end.local.port == relay.listener.port and end is not near), None)
+        if near is None or client is None:
+            continue
+        waits = near.state == "SYN_SENT"
+        state = near.state if waits else client.state
+        yield Flow(
+            protocol=relay.listener.protocol,
+            generation=relay.generation,
+            client=client.remote,
+            listener=client.local,
+            near=near.local,
+            target=relay.target,
+            state=state if relay.listener.protocol is Protocol.TCP else "",
+            number=pid,
+        )
+
+
+def _connected(pid: int, there: dict[int, Socket]) -> list[Socket]:
+    found = (there[inode] for inode in sockets.inodes(pid) if inode in there)
+    return [end for end in found if end.remote.port]
+
+
+def _end(flows: Iterable[Flow]) -> int:
+    """The kernel closes both sides of a process that is gone."""
+    there = {flow.number: flow for flow in _flows(sockets.sockets())}
+    ended = 0
+    for flow in flows:
+        now = there.get(flow.number)
+        if now is not None and (now.client, now.near) == (flow.client, flow.near):
+            ended += _signal(flow.number, signal.SIGKILL)
+    return ended
+
+
+def _processes() -> dict[int, Relay]:
+    """Ours in this network namespace."""
+    found = {}
+    here = Path("/proc/thread-self/ns/net").readlink()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if (relay := parse(argv)) and (entry / "ns/net").readlink() == here:
+                    found[int(entry.name)] = relay
+    return found
+
+
+def _leads(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
+def _signal(pid: int, number: signal.Signals) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _has_ipv6() -> bool:
+    return socket.has_dualstack_ipv6()

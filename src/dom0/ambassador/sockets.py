@@ -1,0 +1,83 @@
+"""The connected sockets of processes, as /proc tells them: what a relay's flows are read from. Changes nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from dom0.ambassador.table import Protocol, Target
+
+# <net/tcp_states.h>; of UDP only connected ones are of interest, they print as ESTABLISHED
+_STATES = {
+    "01": "ESTABLISHED",
+    "02": "SYN_SENT",
+    "03": "SYN_RECV",
+    "04": "FIN_WAIT",
+    "05": "FIN_WAIT",
+    "06": "TIME_WAIT",
+    "07": "CLOSE",
+    "08": "CLOSE_WAIT",
+    "09": "LAST_ACK",
+    "0A": "LISTEN",
+    "0B": "CLOSING",
+}
+_FIELDS = 10  # of a line, up to the inode
+
+
+class Socket(msgspec.Struct, frozen=True, kw_only=True):
+    """An end that was never connected has port 0 as `remote`."""
+
+    protocol: Protocol
+    local: Target
+    remote: Target
+    state: str
+
+
+def sockets(proc: Path = Path("/proc")) -> dict[int, Socket]:
+    """Those of our network namespace, by inode. Raises OSError."""
+    found: dict[int, Socket] = {}
+    for protocol in Protocol:
+        for name in (protocol.value, f"{protocol}6"):
+            path = proc / "thread-self/net" / name
+            if path.exists():  # a kernel may have no IPv6
+                found |= parse(path.read_text(), protocol)
+    return found
+
+
+def parse(listed: str, protocol: Protocol) -> dict[int, Socket]:
+    """From the text of /proc/net/tcp, tcp6, udp or udp6."""
+    found = {}
+    for line in listed.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) < _FIELDS:
+            continue
+        local, remote, state, inode = fields[1], fields[2], fields[3], int(fields[9])
+        found[inode] = Socket(
+            protocol=protocol, local=_end(local), remote=_end(remote), state=_STATES.get(state.upper(), "")
+        )
+    return found
+
+
+def inodes(pid: int, proc: Path = Path("/proc")) -> Iterator[int]:
+    """Of the sockets that process `pid` has open; none if it has ended."""
+    try:
+        for handle in (proc / str(pid) / "fd").iterdir():
+            target = str(handle.readlink())
+            if target.startswith("socket:["):
+                yield int(target.removeprefix("socket:[").removesuffix("]"))
+    except OSError:
+        return
+
+
+def _end(text: str) -> Target:
+    """`0100007F:1F90`, or 32 digits: words of four bytes as the machine has them in memory. Mapped v4 becomes v4."""
+    digits, _, port = text.partition(":")
+    words = [int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return Target(str(address), int(port, 16))
