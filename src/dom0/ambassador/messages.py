@@ -11,6 +11,7 @@ import msgspec
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.settings import Existing, Udp
 from dom0.ambassador.table import Table
+from dom0.ambassador.treatment import Treatment
 from dom0.health import Problem
 
 RUN_DIRECTORY = "/run/dom0-ambassador"
@@ -62,9 +63,14 @@ class Flows(_Request, frozen=True, kw_only=True, tag="flows"):
 
 
 class Follow(_Request, frozen=True, kw_only=True, tag="follow"):
-    """What the dom0 agent found: source as it stands in the settings -> addresses. Replaces what it said before."""
+    """What the dom0 agent found: `container:NAME`, `service:NAME`, `label:KEY=VALUE`, with or without the port that
+    stands behind it in the settings -> addresses. Replaces what it said before.
+
+    `identities`: the same keys -> IDs of the containers. An address that another container has now is another target.
+    """
 
     found: dict[str, tuple[str, ...]]
+    identities: dict[str, str] = {}
 
 
 Request = Show | Rewire | Undo | History | Flows | Follow
@@ -115,6 +121,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shortcut: bool = True
     problems: tuple[Problem, ...] = ()
     receipts: int = 0
+    treatments: tuple[Treatment, ...] = ()  # not over yet; whoever forwards in our stead does the same
+    old: dict[str, tuple[int, ...]] = {}  # listener -> its former generations that may have connections yet
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,128 @@
+"""Carry out a change on a plane: remember it, switch, treat old connections, count. What to do is rewire.py's.
+
+However it ends, file and plane agree or are brought to agree: killed before the switch, the next start makes it;
+refused by the plane, the former table is in force and in the file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from dom0.ambassador.dataplane import DataPlane, Flow
+from dom0.ambassador.messages import Receipt
+from dom0.ambassador.rewire import SETTLING, Change, concerns, due
+from dom0.ambassador.state import StateFile, Stored, moment
+from dom0.ambassador.treatment import Treatment
+from dom0.errors import Dom0Error
+
+
+async def drive(plane: DataPlane, file: StateFile, before: Stored, change: Change) -> Stored:
+    """Raises Dom0Error if the plane refuses the table: its former one and `before` stand then, see `spent`."""
+    file.write(change.stored)
+    began = time.perf_counter()
+    try:
+        await plane.set(change.stored.table)
+    except Dom0Error:
+        file.write(spent(before, change))
+        raise
+    took = round((time.perf_counter() - began) * 1000, 3)
+    receipts = tuple(
+        msgspec.structs.replace(it, switch_ms=took) if it.number in change.receipts else it
+        for it in change.stored.receipts
+    )
+    stored = await treat(plane, msgspec.structs.replace(change.stored, receipts=receipts))
+    file.write(stored)
+    return stored
+
+
+def spent(before: Stored, change: Change) -> Stored:
+    """`before`, with the generations of a change that did not come about never to be given again."""
+    return msgspec.structs.replace(before, generation=change.stored.generation)
+
+
+async def treat(plane: DataPlane, stored: Stored) -> Stored:
+    """Do what is due to old connections now, and count it; newest rewire first, so that its word counts."""
+    flows = await old_flows(plane, stored, stored.treatments)
+    ticks = moment().ticks
+    left: list[Treatment] = []
+    receipts = {it.number: it for it in stored.receipts}
+    for treatment in sorted(stored.treatments, key=lambda it: -it.until):
+        mine = due(treatment, flows, ticks)
+        rescued = await plane.forget(mine.rescue) if mine.rescue else 0
+        moved = await plane.forget(mine.move) if mine.move else 0
+        cut = await plane.cut(mine.cut) if mine.cut else 0
+        gone = {id(flow) for flow in (*mine.rescue, *mine.move, *mine.cut)}
+        flows = [flow for flow in flows if id(flow) not in gone]
+        after = _progress(treatment, len(mine.rest), ticks)
+        if receipt := receipts.get(treatment.receipt):
+            ended = 0 if treatment.left < 0 else max(0, treatment.left - len(mine.rest) - cut)
+            receipts[receipt.number] = _count(receipt, treatment, len(mine.rest), rescued, moved, cut, ended, after)
+        if after is not None:
+            left.append(after)
+    return msgspec.structs.replace(stored, treatments=tuple(left), receipts=tuple(receipts.values()))
+
+
+async def old_flows(plane: DataPlane, stored: Stored, treatments: Iterable[Treatment]) -> list[Flow]:
+    generations = {
+        generation
+        for treatment in treatments
+        for generation in stored.generations(treatment.listener)
+        if treatment.since <= generation < treatment.until
+    }
+    if not generations:
+        return []
+    return [
+        flow
+        for flow in await plane.flows(sorted(generations))
+        if any(concerns(treatment, flow) for treatment in treatments)
+    ]
+
+
+def _progress(treatment: Treatment, rest: int, ticks: float) -> Treatment | None:
+    """None: it is over."""
+    if ticks >= treatment.over_at:
+        return None
+    nothing_left = treatment.cut_at is not None and rest == 0
+    over_at = min(treatment.over_at, ticks + SETTLING) if nothing_left else treatment.over_at
+    return msgspec.structs.replace(treatment, left=rest, over_at=over_at)
+
+
+def _count(
+    receipt: Receipt,
+    treatment: Treatment,
+    rest: int,
+    rescued: int,
+    moved: int,
+    cut: int,
+    ended: int,
+    after: Treatment | None,
+) -> Receipt:
+    first = treatment.left < 0
+    is_drain = receipt.draining > 0
+    kept = receipt.kept + rest if first else receipt.kept - (ended + cut if is_drain else 0)
+    over = is_drain and (after is None or (rest == 0 and receipt.kept <= ended + cut))
+    return msgspec.structs.replace(
+        receipt,
+        rescued=receipt.rescued + rescued,
+        moved=receipt.moved + moved,
+        cut=receipt.cut + cut,
+        ended=receipt.ended + (ended if is_drain else 0),
+        kept=max(0, kept),
+        draining=0.0 if over and not first else receipt.draining,
+    )
+
+
+async def forget_ended(plane: DataPlane, stored: Stored) -> Stored:
+    """Old generations without connections are asked after no more."""
+    wanted = sorted({generation for generations in stored.old.values() for generation in generations})
+    if not wanted:
+        return stored
+    alive = {flow.generation for flow in await plane.flows(wanted)}
+    treated = {str(it.listener) for it in stored.treatments}
+    old = {
+        key: tuple(it for it in generations if it in alive or key in treated) for key, generations in stored.old.items()
+    }
+    return msgspec.structs.replace(stored, old={key: generations for key, generations in old.items() if generations})

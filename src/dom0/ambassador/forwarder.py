@@ -1,0 +1,279 @@
+"""The ambassador at work: one table, kept as the declaration, the names, the probes and the rewires want it.
+
+A loop looks at everything and sets what differs, whatever woke it; nothing is lost if it is woken once too little or
+once too often. Rewires take turns with it. Decides little itself: desired.py and rewire.py do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from dom0.ambassador import desired, driver, rewire
+from dom0.ambassador.dataplane import DataPlane
+from dom0.ambassador.declaration import Declaration, Hold, Probing, Rule
+from dom0.ambassador.desired import Found, Wanted, finding
+from dom0.ambassador.lookup import Names
+from dom0.ambassador.probe import Probes
+from dom0.ambassador.rewire import Change, Way
+from dom0.ambassador.sources import Fixed, Followed, Named, Source
+from dom0.ambassador.state import Damaged, StateFile, Stored, moment
+from dom0.ambassador.table import Listener, Table, Target
+from dom0.errors import Dom0Error
+
+LOOK_EVERY = 10.0  # seconds between two looks at what the kernel really holds
+TREAT_EVERY = 1.0
+FORGET_EVERY = 30.0
+log = logging.getLogger(__name__)
+
+
+class Forwarder:
+    """`lock` is held by whoever changes `stored` or the plane."""
+
+    def __init__(
+        self, plane: DataPlane, declaration: Declaration, file: StateFile, names: Names, probes: Probes
+    ) -> None:
+        self.plane = plane
+        self.declaration = declaration
+        self.file = file
+        self.names = names
+        self.probes = probes
+        self.stored = Stored()
+        self.lock = asyncio.Lock()
+        self.held: set[Listener] = set()
+        self.refused = ""
+        self.damaged = ""
+        self.changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._cause = "settings"
+        self._others: set[Listener] = set()
+        self._down_since: dict[Listener, float] = {}
+        self._looked = self._forgot = 0.0
+        self.listening = frozenset(rule.listener for rule in declaration.rules)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            await self._adopt()
+            while True:
+                async with self.lock:
+                    await self._step(group)
+                await self._tell()
+                await self._pause()
+
+    def wake(self, cause: str) -> None:
+        self._cause = cause
+        self._wake.set()
+
+    # what was before us
+
+    async def _adopt(self) -> None:
+        """Nothing is flushed: what the kernel forwards by goes on until something else is wanted."""
+        shown = await self.plane.read()
+        try:
+            stored = self.file.read()
+        except Damaged as error:
+            log.warning("%s", error.message)
+            self.damaged = error.message
+            self.file.set_aside()
+            stored = None
+        stored = stored or Stored(table=shown or Table())
+        stored = await self._with_all_generations(stored, shown or Table())
+        if stored.digest != self.declaration.digest:
+            stored = msgspec.structs.replace(stored, digest=self.declaration.digest, wishes={}, undo=())
+        for key, addresses in stored.addresses.items():
+            if not _is_followed(key):
+                self.names.know(key, addresses)
+        self.probes.know(stored.unhealthy)
+        self.stored = stored
+
+    async def _with_all_generations(self, stored: Stored, shown: Table) -> Stored:
+        """Numbers that we do not remember, because the file is older or gone, are not given again."""
+        highest = max([stored.generation, *(route.generation for route in shown.routes)])
+        if stored.generation and highest == stored.generation:
+            return stored
+        old: dict[str, set[int]] = {key: set(numbers) for key, numbers in stored.old.items()}
+        for flow in await self.plane.flows():
+            old.setdefault(str(Listener(flow.protocol, flow.listener.port)), set()).add(flow.generation)
+            highest = max(highest, flow.generation)
+        kept = {key: tuple(sorted(numbers)) for key, numbers in old.items()}
+        return msgspec.structs.replace(stored, generation=highest, old=kept)
+
+    # the loop
+
+    async def _step(self, group: asyncio.TaskGroup) -> None:
+        ticks, before = moment().ticks, self.stored
+        self._wake.clear()
+        cause, self._cause = self._cause, "health"
+        self._watch(group)
+        try:
+            await self.reconcile(cause)
+            await self._look(ticks)
+            if self.stored.treatments:
+                self.stored = await driver.treat(self.plane, self.stored)
+            if ticks - self._forgot >= FORGET_EVERY:
+                self._forgot = ticks
+                self.stored = await driver.forget_ended(self.plane, self.stored)
+        except Dom0Error as error:
+            if self.refused != error.message:
+                log.error("%s", error.message)  # noqa: TRY400 -- a person reads it: no traceback
+            self.refused = error.message
+        else:
+            self.refused = ""
+        self._remember()
+        if self.stored != before:
+            self.file.write(self.stored)
+
+    async def reconcile(self, cause: str) -> None:
+        ways = {rule.listener: Way(rule.existing, rule.udp) for rule in self.declaration.rules}
+        others, self._others = self._others, set()
+        wants = self.wants()
+        change = rewire.adapt(
+            self.stored, wants, ways, cause=cause, at=moment(), others=[it for it in others if it in wants]
+        )
+        if change is not None:
+            await self.drive(change)
+
+    async def drive(self, change: Change) -> None:
+        """Raises Dom0Error."""
+        try:
+            self.stored = await driver.drive(self.plane, self.file, self.stored, change)
+        except Dom0Error:
+            self.stored = driver.spent(self.stored, change)
+            raise
+        for receipt in self.stored.receipts:
+            if receipt.number in change.receipts:
+                log.info(
+                    "%s: %s → %s (%s)",
+                    *map(" ".join, (receipt.listeners, receipt.before, receipt.after)),
+                    receipt.cause,
+                )
+
+    async def _look(self, ticks: float) -> None:
+        if self._looked and ticks - self._looked < LOOK_EVERY and not self.refused:
+            return
+        if await self.plane.read() != self.stored.table:
+            if self._looked:
+                log.warning("the rules are not ours any more; they are set again")
+            await self.plane.set(self.stored.table)
+        self._looked = ticks
+
+    def _watch(self, group: asyncio.TaskGroup) -> None:
+        every = [source for rule in self.declaration.rules for source in (*rule.sources, *self.sources(rule))]
+        self.names.watch({source.host for source in every if isinstance(source, Named)}, group)
+        found, probing = self.found(), dict[Target, Probing]()
+        for rule in self.declaration.rules:
+            if rule.health is not None:
+                for target in desired.targets(self.sources(rule), found, self.listening, rule):
+                    probing.setdefault(msgspec.structs.replace(target, weight=1), rule.health)
+        self.probes.watch(probing, group)
+
+    def _remember(self) -> None:
+        followed = {
+            source.key for rule in self.declaration.rules for source in rule.sources if isinstance(source, Followed)
+        }
+        named = self.names.all()
+        addresses = {key: it for key, it in self.stored.addresses.items() if key in followed} | named
+        if self.stored.addresses != addresses or set(self.stored.unhealthy) != self.probes.unhealthy:
+            unhealthy = tuple(sorted(self.probes.unhealthy))
+            self.stored = msgspec.structs.replace(self.stored, addresses=addresses, unhealthy=unhealthy)
+
+    async def _pause(self) -> None:
+        ticks = moment().ticks
+        until = [ticks + LOOK_EVERY]
+        if self.refused or self.stored.treatments:
+            until.append(ticks + TREAT_EVERY)
+        until += [it.cut_at for it in self.stored.treatments if it.cut_at is not None and it.cut_at > ticks]
+        until += [
+            since + rule.down.seconds
+            for rule in self.declaration.rules
+            if isinstance(rule.down, Hold) and (since := self._down_since.get(rule.listener)) is not None
+            if since + rule.down.seconds > ticks
+        ]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(until) - ticks)):
+                await self._wake.wait()
+
+    async def _tell(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    # what is wanted
+
+    def sources(self, rule: Rule, wishes: Mapping[str, tuple[Source, ...]] | None = None) -> tuple[Source, ...]:
+        wished = self.stored.wishes if wishes is None else wishes
+        return wished.get(str(rule.listener)) or rule.sources
+
+    def found(self) -> Found:
+        addresses = {key: it for key, it in self.stored.addresses.items() if _is_followed(key)} | self.names.all()
+        ticks = moment().ticks
+        own: dict[str, bool] = {}
+
+        def is_own(address: str) -> bool:
+            if address not in own:
+                own[address] = _is_own(address)
+            return own[address]
+
+        waiting = {listener: ticks - since for listener, since in self._down_since.items()}
+        return Found(addresses, self.probes.unhealthy, is_own, frozenset(self.held), waiting)
+
+    def wants(self, wishes: Mapping[str, tuple[Source, ...]] | None = None) -> dict[Listener, Wanted]:
+        found, wants = self.found(), dict[Listener, Wanted]()
+        ticks = moment().ticks
+        for rule in self.declaration.rules:
+            targets = desired.targets(self.sources(rule, wishes), found, self.listening, rule)
+            if desired.is_up(rule, targets, found):
+                self._down_since.pop(rule.listener, None)
+            else:
+                self._down_since.setdefault(rule.listener, ticks)
+            want = desired.wanted(rule, targets, found, self.stored.table.route(rule.listener))
+            if want is not None:
+                wants[rule.listener] = want
+        return wants
+
+    def follow(self, found: Mapping[str, Collection[str]], identities: Mapping[str, str]) -> None:
+        """What the agent says; it is checked already."""
+        named = {key: it for key, it in self.stored.addresses.items() if not _is_followed(key)}
+        before = self.stored.identities
+        new = {key for key, identity in identities.items() if before.get(key, identity) != identity}
+        for rule in self.declaration.rules:
+            if any(isinstance(it, Followed) and it.key in new for it in self.sources(rule)):
+                self._others.add(rule.listener)
+        addresses = named | {key: tuple(sorted(set(it))) for key, it in found.items()}
+        self.stored = msgspec.structs.replace(self.stored, addresses=addresses, identities=before | dict(identities))
+        self.wake("container")
+
+    @property
+    def panic(self) -> tuple[Listener, ...]:
+        return tuple(sorted(self._down_since))
+
+    def loops(self) -> dict[Listener, str]:
+        found = self.found()
+        return {
+            rule.listener: str(source)
+            for rule in self.declaration.rules
+            for source in self.sources(rule)
+            for address in (
+                (source.address,) if isinstance(source, Fixed) else found.addresses.get(finding(source), ())
+            )
+            if desired.is_loop(Target(address, source.port), rule.listener, found, self.listening)
+        }
+
+
+def _is_followed(key: str) -> bool:
+    return ":" in key  # no name has one
+
+
+def _is_own(address: str) -> bool:
+    """Only an address of this network namespace can be bound to."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

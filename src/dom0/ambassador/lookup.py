@@ -1,0 +1,169 @@
+"""Ask for the addresses of a name as the resolver of this machine would: /etc/hosts first, then DNS with its search
+domains and ndots. What an answer means is decided in names.py.
+
+Links and --add-host are lines of /etc/hosts, and the Engine rewrites them while we run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dom0.ambassador.names import SHORTEST, Answer, Counting, count, is_waiting, known, pause
+from dom0.ambassador.sources import usable
+from dom0.ambassador.table import Family
+
+LIFETIME = 4.0  # seconds for all tries of one question
+ENGINE_SERVER = "127.0.0.11"
+_RECORDS: dict[Family, str] = {"ip": "A", "ip6": "AAAA"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """`ttl` in seconds, None where nothing was learned; `error` is why."""
+
+    answers: dict[Family, Answer]
+    ttl: float | None
+    engine: bool = False
+    error: str = ""
+
+
+class Lookup:
+    """`resolv_conf` and `hosts` are read anew each time: the Engine rewrites both."""
+
+    def __init__(self, resolv_conf: Path = Path("/etc/resolv.conf"), hosts: Path = Path("/etc/hosts")) -> None:
+        self._resolv_conf = resolv_conf
+        self._hosts = hosts
+
+    async def ask(self, host: str) -> Reply:
+        if addresses := self._in_hosts(host):
+            return Reply(_by_family(addresses, learned=True), SHORTEST)
+        return await self._ask_servers(host)
+
+    def _in_hosts(self, host: str) -> set[str]:
+        try:
+            text = self._hosts.read_text(errors="replace")
+        except OSError:
+            return set()
+        found = set()
+        for line in text.splitlines():
+            words = line.split("#", 1)[0].split()
+            if host.removesuffix(".").lower() in (word.lower() for word in words[1:]):
+                found |= _usable(words[0])
+        return found
+
+    async def _ask_servers(self, host: str) -> Reply:
+        import dns.asyncresolver
+        import dns.exception
+
+        try:
+            resolver = dns.asyncresolver.Resolver(str(self._resolv_conf))
+        except (dns.exception.DNSException, OSError) as error:
+            return Reply({}, None, error=f"no DNS server is known: {error}")
+        families: tuple[Family, ...] = ("ip", "ip6")
+        asked = await asyncio.gather(*(self._ask_one(resolver, host, _RECORDS[family]) for family in families))
+        answers = {family: answer for family, (answer, _, _) in zip(families, asked, strict=True)}
+        ttls = [ttl for _, ttl, _ in asked if ttl is not None]
+        errors = [error for _, _, error in asked if error]
+        engine = ENGINE_SERVER in map(str, resolver.nameservers)
+        return Reply(answers, min(ttls) if ttls else None, engine, errors[0] if errors and not ttls else "")
+
+    async def _ask_one(self, resolver: Any, host: str, record: str) -> tuple[Answer, float | None, str]:
+        import dns.exception
+
+        try:
+            reply = await resolver.resolve(host, record, search=True, raise_on_no_answer=False, lifetime=LIFETIME)
+        except (dns.exception.DNSException, OSError) as error:
+            return Answer(), None, _reason(error)
+        found = {address for item in reply.rrset or () for address in _usable(str(item.address))}
+        if not found:
+            return Answer(), None, f"it has no usable {record} record"
+        return Answer(frozenset(found), learned=True), float(reply.chaining_result.minimum_ttl), ""
+
+
+def _by_family(addresses: set[str], *, learned: bool) -> dict[Family, Answer]:
+    six = frozenset(address for address in addresses if ":" in address)
+    return {"ip": Answer(frozenset(addresses - six), learned), "ip6": Answer(six, learned)}
+
+
+def _usable(text: str) -> set[str]:
+    """A name that leads to this very container, as its own does in /etc/hosts, leads nowhere."""
+    try:
+        return {usable(ipaddress.ip_address(text))}
+    except ValueError:
+        return set()
+
+
+def _reason(error: Exception) -> str:
+    import dns.resolver
+
+    if isinstance(error, dns.resolver.NXDOMAIN):
+        return "no such name"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class Names:
+    """Asks for each of the watched names in the rhythm of its answers; tells `on_change` when what counts changes."""
+
+    def __init__(self, lookup: Lookup, on_change: Callable[[], None], ticks: Callable[[], float]) -> None:
+        self._lookup = lookup
+        self._on_change = on_change
+        self._ticks = ticks
+        self._counting: dict[str, dict[Family, Counting]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.errors: dict[str, str] = {}  # names of which nothing was ever found, or nothing lately
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        return tuple(sorted(it for counting in self._counting.get(host, {}).values() for it in counting.current))
+
+    def all(self) -> dict[str, tuple[str, ...]]:
+        return {host: addresses for host in self._counting if (addresses := self.addresses(host))}
+
+    def know(self, host: str, addresses: Collection[str]) -> None:
+        """They counted before we were started."""
+        by_family = _by_family(set(addresses), learned=True)
+        ticks = self._ticks()
+        self._counting[host] = {family: known(it.addresses, ticks) for family, it in by_family.items()}
+
+    def watch(self, hosts: Collection[str], group: asyncio.TaskGroup) -> None:
+        """These and no others from now on."""
+        for host in [host for host in self._tasks if host not in hosts]:
+            self._tasks.pop(host).cancel()
+            self._counting.pop(host, None)
+            self.errors.pop(host, None)
+        for host in hosts:
+            if host not in self._tasks:
+                self._tasks[host] = group.create_task(self._follow(host))
+
+    async def ask(self, host: str) -> tuple[str, ...]:
+        """What counts for `host`, asked now if nothing is known."""
+        if not self.addresses(host):
+            self._take(host, await self._lookup.ask(host))
+        return self.addresses(host)
+
+    async def _follow(self, host: str) -> None:
+        while True:
+            before = self.addresses(host), self.errors.get(host)
+            reply = await self._lookup.ask(host)
+            self._take(host, reply)
+            if (self.addresses(host), self.errors.get(host)) != before:
+                self._on_change()
+            counting = self._counting[host]
+            waiting = any(is_waiting(counting[family], answer) for family, answer in reply.answers.items())
+            await asyncio.sleep(SHORTEST if waiting else pause(reply.ttl, engine=reply.engine))
+
+    def _take(self, host: str, reply: Reply) -> None:
+        ticks = self._ticks()
+        counting = self._counting.setdefault(host, {})
+        families: tuple[Family, ...] = ("ip", "ip6")
+        for family in families:
+            answer = reply.answers.get(family, Answer())
+            counting[family] = count(counting.get(family, Counting()), answer, ticks)
+        if reply.error:
+            self.errors[host] = reply.error
+        else:
+            self.errors.pop(host, None)

@@ -1,0 +1,98 @@
+"""What is wrong with an ambassador, as values, from what is known of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from dom0.ambassador.capabilities import Lack
+from dom0.ambassador.declaration import Declaration, Last
+from dom0.ambassador.table import Down, Listener, Table
+from dom0.health import Problem, Severity
+
+NEARLY_FULL = 0.9  # of the kernel's table of connections
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    declaration: Declaration
+    table: Table
+    unresolved: Mapping[str, str] = field(default_factory=dict)  # name -> why
+    missing: Collection[str] = ()  # sources that the agent follows and that are not there
+    loops: Mapping[Listener, str] = field(default_factory=dict)  # -> target that is the listener itself
+    unhealthy: Collection[str] = ()
+    panic: Collection[Listener] = ()  # no target is up
+    refused: str = ""  # what the plane said of the table
+    state: str = ""  # what kept the state from the disk
+    damaged: str = ""
+    connections: tuple[int, int] | None = None  # of the kernel's table: there are, may be
+    lacks: tuple[Lack, ...] = ()
+
+
+def problems(facts: Facts, since: Mapping[tuple[str, str], float], now: float) -> tuple[Problem, ...]:
+    """`since` are the times of those that were there before, by code and subject."""
+    found = [*_of_targets(facts), *_of_the_machine(facts), *_of_lacks(facts)]
+    return tuple(msgspec.structs.replace(it, since=since.get((it.code, it.subject), now)) for it in found)
+
+
+def _of_targets(facts: Facts) -> Iterator[Problem]:
+    for name, why in sorted(facts.unresolved.items()):
+        title = f"the name {name} is not found: {why}"
+        yield Problem(
+            code="ambassador-name", subject=name, title=title, hint="new connections go where they went before"
+        )
+    for source in sorted(facts.missing):
+        title = f"{source} is not there"
+        yield Problem(code="ambassador-source", subject=source, title=title, hint="dom0 follows it when it comes")
+    for listener, target in sorted(facts.loops.items()):
+        title = f"{target} is this ambassador's own listener: a loop"
+        yield Problem(code="ambassador-loop", subject=str(listener), title=title, hint="name the provider")
+    for listener in sorted(facts.panic):
+        yield _down(facts, listener)
+    every = {str(target) for route in facts.table.routes for target in route.targets}
+    for target in sorted(set(facts.unhealthy) - every):
+        title = f"{target} accepts no connection and gets none"
+        hint = "the other targets take its share"
+        yield Problem(code="ambassador-target", subject=target, title=title, severity=Severity.WARNING, hint=hint)
+
+
+def _down(facts: Facts, listener: Listener) -> Problem:
+    route, rule = facts.table.route(listener), facts.declaration.rule(listener)
+    meets = {Down.REFUSE: "are refused", Down.HOLD: "wait", None: "are sent to the last one all the same"}
+    down = route.down if route else Down.REFUSE
+    hint = "" if rule is None or not isinstance(rule.down, Last) else "`down` of the listener can say refuse or hold"
+    title = f"no target accepts a connection; new ones {meets[down]}"
+    return Problem(code="ambassador-down", subject=str(listener), title=title, hint=hint)
+
+
+def _of_the_machine(facts: Facts) -> Iterator[Problem]:
+    if facts.refused:
+        title = f"the rules could not be set, the former ones are in force: {facts.refused}"
+        yield Problem(code="ambassador-rules", subject="rules", title=title, hint="it is tried again")
+    if facts.damaged:
+        hint = "rewires before are forgotten; the declaration is in force"
+        yield Problem(
+            code="ambassador-state", subject="state", title=facts.damaged, severity=Severity.WARNING, hint=hint
+        )
+    elif facts.state:
+        hint = "free space: a rewire does not outlive the ambassador until then"
+        yield Problem(code="ambassador-state", subject="state", title=facts.state, severity=Severity.WARNING, hint=hint)
+    if facts.connections and facts.connections[0] >= NEARLY_FULL * facts.connections[1]:
+        count, most = facts.connections
+        title = f"the kernel follows {count} connections, and {most} are all it can"
+        hint = "on the host: sysctl net.netfilter.nf_conntrack_max"
+        yield Problem(code="ambassador-full", subject="conntrack", title=title, severity=Severity.WARNING, hint=hint)
+
+
+def _of_lacks(facts: Facts) -> Iterator[Problem]:
+    """Rights that nobody gave us and settings of the kernel that only the container's maker can change."""
+    for lack in facts.lacks:
+        yield Problem(
+            code="ambassador-lacks",
+            subject=lack.name,
+            title=lack.means,
+            severity=Severity.WARNING,
+            hint=lack.remedy,
+        )

@@ -1,0 +1,315 @@
+"""What is asked over the control socket, done: one handler a request. Sockets are control.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import msgspec
+
+from dom0.ambassador import desired, driver, rewire, sources
+from dom0.ambassador.declaration import Policy, Rule, parse_listeners, parse_policy, parse_wait
+from dom0.ambassador.desired import Wanted, finding
+from dom0.ambassador.forwarder import Forwarder
+from dom0.ambassador.messages import Flows, Follow, History, ListenerState, Planned, Request, Rewire, Show, State, Undo
+from dom0.ambassador.probe import accepts
+from dom0.ambassador.report import Reporter
+from dom0.ambassador.rewire import Change, Way
+from dom0.ambassador.sources import Fixed, Followed, Named, Source
+from dom0.ambassador.state import moment
+from dom0.ambassador.table import Listener, Protocol, Target
+from dom0.errors import Busy, Dom0Error, UsageError
+from dom0.wording import printable
+
+PROBE = 0.5  # seconds: a target that is being held for is asked so long, and so often
+MOST_FOLLOWED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    forwarder: Forwarder
+    reporter: Reporter
+
+    async def answer(self, request: Request) -> Any:
+        """A document of messages.py. Raises Dom0Error."""
+        match request:
+            case Show():
+                return await self._show()
+            case Rewire():
+                return await self._rewire(request)
+            case Undo():
+                return await self._undo(request)
+            case History():
+                return self.forwarder.stored.receipts
+            case Flows():
+                return await self._flows(request)
+            case Follow():
+                return await self._follow(request)
+            case _:
+                assert_never(request)
+
+    async def _show(self) -> State:
+        counts: dict[str, int] = {}
+        for flow in await self.forwarder.plane.flows():
+            key = str(Listener(flow.protocol, flow.listener.port))
+            counts[key] = counts.get(key, 0) + 1
+        state = self.reporter.state()
+        listeners = tuple(_with_flows(it, counts.get(it.listener, 0)) for it in state.listeners)
+        return msgspec.structs.replace(state, listeners=listeners)
+
+    async def _flows(self, request: Flows) -> list[Any]:
+        listeners = self._listeners(request.listener) if request.listener else None
+        flows = await self.forwarder.plane.flows([request.generation] if request.generation else None)
+        return [
+            flow
+            for flow in flows
+            if listeners is None or Listener(flow.protocol, flow.listener.port) in {rule.listener for rule in listeners}
+        ]
+
+    async def _follow(self, request: Follow) -> State:
+        found = _checked(request.found)
+        async with self.forwarder.lock:
+            self.forwarder.follow(found, {_key(key): it for key, it in request.identities.items()})
+        return self.reporter.state()
+
+    # rewire
+
+    async def _rewire(self, request: Rewire) -> Any:
+        parsed = _parse(request.to)
+        rules = self._chosen(request.listener, parsed)
+        way = _way(rules, request.existing, request.udp)
+        wishes = self._wishes(rules, parsed)
+        await self._find(parsed)
+        if request.hold and not request.plan:
+            await self._hold(wishes, _wait(request.hold_timeout))
+        try:
+            async with self.forwarder.lock:
+                self.forwarder.held -= wishes.keys()
+                change = self._change(wishes, way)
+                if request.plan:
+                    return await self._planned(change)
+                await self.forwarder.drive(change)
+        finally:
+            self.forwarder.wake("rewire")
+        return self._receipt(change)
+
+    def _change(self, wishes: Mapping[Listener, tuple[Source, ...]], way: Way) -> Change:
+        forwarder = self.forwarder
+        wished = forwarder.stored.wishes | {str(listener): it for listener, it in wishes.items()}
+        found = forwarder.found()
+        for listener in wishes:
+            rule = self._rule(listener)
+            if not desired.targets(wishes[listener], found, forwarder.listening, rule):
+                raise _leads_nowhere(rule, wishes[listener])
+        wants = forwarder.wants(wished)
+        return rewire.replace(forwarder.stored, wishes, wants, way, at=moment())
+
+    def _rule(self, listener: Listener) -> Rule:
+        rule = self.forwarder.declaration.rule(listener)
+        assert rule is not None, listener
+        return rule
+
+    def _listeners(self, text: str) -> list[Rule]:
+        """The rules of a listener or a range. Raises UsageError."""
+        known = {rule.listener: rule for rule in self.forwarder.declaration.rules}
+        try:
+            listeners = parse_listeners(text)
+        except ValueError as error:
+            raise UsageError(f"listener: {error}") from error
+        unknown = [it for it in listeners if it not in known]
+        if unknown:
+            some = ", ".join(str(it) for it in list(known)[:10])
+            raise UsageError(f"listener: {unknown[0]} is none of this ambassador's", hint=f"it has {some}")
+        return [known[it] for it in listeners]
+
+    def _chosen(self, listener: str, to: Collection[Source]) -> list[Rule]:
+        if listener:
+            return self._listeners(listener)
+        rules = list(self.forwarder.declaration.rules)
+        if len(rules) > 1 and any(source.port for source in to):
+            some = ", ".join(str(rule.listener) for rule in rules[:10])
+            raise UsageError("listener: is needed, because a port is named", hint=f"--listener, one of {some}")
+        return rules
+
+    def _wishes(self, rules: Collection[Rule], to: Collection[Source]) -> dict[Listener, tuple[Source, ...]]:
+        wishes = {}
+        for number, rule in enumerate(rules):
+            try:
+                wishes[rule.listener] = tuple(
+                    sources.shifted(source, number) if source.port else sources.with_port(source, self._port(rule))
+                    for source in to
+                )
+            except ValueError as error:
+                raise UsageError(f"to: {error}") from error
+        return wishes
+
+    def _port(self, rule: Rule) -> int:
+        ports = {source.port for source in self.forwarder.sources(rule)}
+        if len(ports) > 1:
+            raise UsageError(f"{rule.listener}: its targets have several ports", hint="say one: --to HOST:PORT")
+        return ports.pop()
+
+    async def _find(self, to: Collection[Source]) -> None:
+        for source in to:
+            if isinstance(source, Named) and not await self.forwarder.names.ask(source.host):
+                why = self.forwarder.names.errors.get(source.host, "")
+                raise Dom0Error(f"to: the name {source.host} is not found: {why}", hint="nothing was changed")
+            if isinstance(source, Followed) and not self.forwarder.stored.addresses.get(source.key):
+                hint = "the dom0 agent follows containers; nothing was changed"
+                raise Dom0Error(f"to: no address is known for {source.key}", hint=hint)
+
+    async def _hold(self, wishes: Mapping[Listener, tuple[Source, ...]], timeout: float) -> None:
+        """New connections wait until each listener's new target accepts one. Raises Dom0Error after `timeout`."""
+        forwarder, found = self.forwarder, self.forwarder.found()
+        waiting = {
+            listener: desired.targets(it, found, forwarder.listening, self._rule(listener))
+            for listener, it in wishes.items()
+            if listener.protocol is Protocol.TCP
+        }
+        if not waiting:
+            raise UsageError("hold: a UDP target cannot be asked whether it is there", hint="leave --hold out")
+        if forwarder.held & wishes.keys():
+            raise Busy("hold: another rewire of this listener waits for its target")
+        forwarder.held |= waiting.keys()
+        try:
+            await self._apply_held()
+            async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+                for targets in waiting.values():
+                    group.create_task(_until_accepted(targets))
+        except BaseException as error:
+            forwarder.held -= waiting.keys()
+            await self._apply_held()
+            if isinstance(error, TimeoutError):
+                names = ", ".join(sorted({str(target) for targets in waiting.values() for target in targets}))
+                message = f"to: {names} accepted no connection within {timeout:g} s"
+                raise Dom0Error(message, hint="nothing was changed: connections go where they went before") from error
+            raise
+
+    async def _apply_held(self) -> None:
+        async with self.forwarder.lock:
+            await self.forwarder.reconcile("rewire")
+
+    async def _planned(self, change: Change) -> Planned:
+        new = [it for it in change.stored.treatments if it.receipt in change.receipts]
+        flows = await driver.old_flows(self.forwarder.plane, change.stored, new)
+        ticks = moment().ticks
+        due = [rewire.due(it, flows, ticks) for it in new]
+        receipt = change.stored.receipts[-1]
+        is_drain = receipt.draining > 0
+        planned = msgspec.structs.replace(
+            receipt,
+            number=0,
+            rescued=sum(len(it.rescue) for it in due),
+            moved=sum(len(it.move) for it in due),
+            cut=sum(len(it.cut) for it in due),
+            kept=sum(len(it.rest) for it in due),
+            draining=receipt.draining if is_drain else 0.0,
+        )
+        return Planned(receipt=planned, flows=tuple(flows))
+
+    def _receipt(self, change: Change) -> Any:
+        return next(it for it in self.forwarder.stored.receipts if it.number == change.receipts[-1])
+
+    # undo
+
+    async def _undo(self, request: Undo) -> Any:
+        forwarder = self.forwarder
+        try:
+            async with forwarder.lock:
+                rules = self._listeners(request.listener) if request.listener else list(forwarder.declaration.rules)
+                undoable = rewire.last_rewire(forwarder.stored, [rule.listener for rule in rules])
+                if undoable is None:
+                    where = f" of {request.listener}" if request.listener else ""
+                    raise UsageError(f"undo: there is no rewire{where} to go back from", hint="dom0-ambassador history")
+                concerned = [it for it in forwarder.declaration.rules if str(it.listener) in undoable.sources]
+                way = _way(concerned, request.existing, request.udp)
+                wished = {k: it for k, it in forwarder.stored.wishes.items() if k not in undoable.sources}
+                wished |= {key: it for key, it in undoable.sources.items() if it}
+                wants = forwarder.wants(wished)
+                found = forwarder.found()
+                for rule in concerned:
+                    reachable = desired.targets(forwarder.sources(rule, wished), found, forwarder.listening, rule)
+                    if not reachable and (before := undoable.targets.get(str(rule.listener))):
+                        wants[rule.listener] = Wanted(before)
+                change = rewire.undo(forwarder.stored, undoable, wants, way, at=moment())
+                await forwarder.drive(change)
+        finally:
+            forwarder.wake("undo")
+        return self._receipt(change)
+
+
+def _with_flows(listener: ListenerState, flows: int) -> ListenerState:
+    return msgspec.structs.replace(listener, flows=flows)
+
+
+def _parse(to: Collection[str]) -> list[Source]:
+    if not to:
+        raise UsageError("to: is missing", hint=f"one or more of {sources.FORMS}")
+    parsed = []
+    for text in to:
+        try:
+            parsed.append(sources.parse(text, portless=True))
+        except ValueError as error:
+            raise UsageError(f"to: {error}") from error
+    return list(dict.fromkeys(parsed))
+
+
+def _way(rules: Collection[Rule], existing: str, udp: Any) -> Way:
+    try:
+        policies: set[Policy] = {parse_policy(existing)} if existing else {rule.existing for rule in rules}
+    except ValueError as error:
+        raise UsageError(f"existing: {error}") from error
+    moves = {udp} if udp else {rule.udp for rule in rules}
+    if len(policies) > 1 or len(moves) > 1:
+        hint = "say --existing and --udp, or rewire one with --listener"
+        raise UsageError("existing: the listeners' settings differ", hint=hint)
+    return Way(policies.pop(), moves.pop())
+
+
+def _wait(text: str) -> float:
+    try:
+        return parse_wait(text)
+    except ValueError as error:
+        raise UsageError(f"hold_timeout: {error}") from error
+
+
+def _leads_nowhere(rule: Rule, to: Collection[Source]) -> UsageError:
+    names = ", ".join(str(it) for it in to)
+    message = f"to: {names} is listener {rule.listener} of this ambassador itself: a loop"
+    return UsageError(message, hint="name the provider; nothing was changed")
+
+
+async def _until_accepted(targets: Collection[Target]) -> None:
+    while True:
+        for target in targets:
+            began = moment().ticks
+            if await accepts(target, PROBE):
+                return
+            await asyncio.sleep(max(0.0, PROBE / len(targets) - (moment().ticks - began)))
+
+
+def _checked(found: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """Raises UsageError."""
+    if len(found) > MOST_FOLLOWED:
+        raise UsageError(f"found: {len(found)} sources are more than {MOST_FOLLOWED}")
+    checked: dict[str, tuple[str, ...]] = {}
+    for text, addresses in found.items():
+        try:
+            usable = {sources.usable(ipaddress.ip_address(it)) for it in addresses}
+        except ValueError as error:
+            raise UsageError(f"found: {printable(text[:100])}: {error}") from error
+        checked[_key(text)] = tuple(sorted({*checked.get(_key(text), ()), *usable}))
+    return checked
+
+
+def _key(text: str) -> str:
+    try:
+        source = sources.parse(text, portless=True)
+    except ValueError as error:
+        raise UsageError(f"found: {error}") from error
+    if isinstance(source, Fixed | Named):
+        raise UsageError(f"found: {source} is nothing that is followed")
+    return finding(source)

@@ -1,0 +1,242 @@
+"""What a rewire changes: the next table, what becomes of old connections, the receipt. Pure.
+
+Generations decide, never addresses: a treatment concerns connections of numbers below the new one, so the present
+generation is never touched, whatever address comes back. A change that nobody asked for by name (DNS, a container
+that moved, health) spares connections whose target is still one; a rewire that was asked for spares none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.declaration import Drain, Policy
+from dom0.ambassador.desired import Wanted
+from dom0.ambassador.messages import Receipt
+from dom0.ambassador.settings import Udp
+from dom0.ambassador.sources import Source
+from dom0.ambassador.state import MOST_RECEIPTS, Moment, Stored, Undoable
+from dom0.ambassador.table import Listener, Protocol, Route, Target, table
+from dom0.ambassador.treatment import Treatment
+
+SETTLING = 3.0  # seconds in which a treatment is repeated
+MOST_OLD = 64  # generations of one listener that are asked after
+_OVER = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have ended
+UNANSWERED = "SYN_SENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How old connections of one listener are treated."""
+
+    existing: Policy
+    udp: Udp
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    stored: Stored  # with the next table, treatments and receipts that are counted later
+    receipts: tuple[int, ...]  # numbers of the new ones
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What one treatment wants done to the connections that are there now."""
+
+    rescue: tuple[Flow, ...]
+    move: tuple[Flow, ...]
+    cut: tuple[Flow, ...]
+    rest: tuple[Flow, ...]  # go on
+
+
+def adapt(
+    stored: Stored,
+    wants: Mapping[Listener, Wanted],
+    ways: Mapping[Listener, Way],
+    *,
+    cause: str,
+    at: Moment,
+    others: Collection[Listener] = (),
+) -> Change | None:
+    """Follow what was found. A generation is new only where the targets are; listeners without a want go away.
+
+    `others`: listeners behind whose unchanged addresses somebody else is now. None: nothing is different.
+    """
+    changed = [it for it, want in wants.items() if it in others or not _same(stored.table.route(it), want)]
+    after = _with_table(stored, wants, changed)
+    if after.table == stored.table and not changed:
+        return None
+    receipts: list[int] = []
+    groups: dict[tuple[str, str], list[Listener]] = {}
+    for listener in changed:
+        if stored.table.route(listener) is not None:
+            groups.setdefault((str(ways[listener].existing), ways[listener].udp), []).append(listener)
+    for listeners in groups.values():
+        spared = {it: () if it in others else wants[it].targets for it in listeners}
+        after = _with_receipt(stored, after, listeners, ways[listeners[0]], cause, at, spared)
+        receipts.append(after.receipt)
+    return Change(after, tuple(receipts))
+
+
+def replace(
+    stored: Stored,
+    wishes: Mapping[Listener, tuple[Source, ...]],
+    wants: Mapping[Listener, Wanted],
+    way: Way,
+    *,
+    at: Moment,
+) -> Change:
+    """Rewire the listeners of `wishes`; `wants` are all listeners' wants, theirs by the new sources."""
+    listeners = sorted(wishes)
+    after = _with_table(stored, wants, listeners)
+    before = [route for it in listeners if (route := stored.table.route(it))]
+    undoable = Undoable(
+        receipt=stored.receipt + 1,
+        sources={str(it): stored.wishes.get(str(it), ()) for it in listeners},
+        targets={str(route.listener): route.targets for route in before},
+        generations={str(route.listener): route.generation for route in before},
+    )
+    after = msgspec.structs.replace(
+        after,
+        wishes=after.wishes | {str(it): sources for it, sources in wishes.items()},
+        undo=(*stored.undo, undoable)[-MOST_RECEIPTS:],
+    )
+    after = _with_receipt(stored, after, listeners, way, "rewire", at, {})
+    return Change(after, (after.receipt,))
+
+
+def last_rewire(stored: Stored, listeners: Collection[Listener]) -> Undoable | None:
+    """The last one not undone that concerned one of `listeners`."""
+    keys = {str(it) for it in listeners}
+    return next((it for it in reversed(stored.undo) if keys & it.sources.keys()), None)
+
+
+def undo(stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], way: Way, *, at: Moment) -> Change:
+    """Back to before `undoable`: connections made since are treated, those of before go on, drained ones too."""
+    listeners = sorted(it for it in wants if str(it) in undoable.sources)
+    after = _with_table(stored, wants, listeners)
+    wishes = {key: sources for key, sources in after.wishes.items() if key not in undoable.sources}
+    wishes |= {key: sources for key, sources in undoable.sources.items() if sources}
+    receipts = tuple(
+        msgspec.structs.replace(it, undone=True, draining=0.0) if it.number == undoable.receipt else it
+        for it in stored.receipts
+    )
+    after = msgspec.structs.replace(
+        after,
+        wishes=wishes,
+        undo=tuple(it for it in stored.undo if it != undoable),
+        treatments=tuple(it for it in stored.treatments if it.receipt != undoable.receipt),
+        receipts=receipts,
+    )
+    since = {it: undoable.generations.get(str(it), 0) + 1 for it in listeners}
+    after = _with_receipt(stored, after, listeners, way, "undo", at, {}, since)
+    return Change(after, (after.receipt,))
+
+
+def _same(route: Route | None, want: Wanted) -> bool:
+    return route is not None and set(route.targets) == set(want.targets)
+
+
+def _with_table(stored: Stored, wants: Mapping[Listener, Wanted], changed: Collection[Listener]) -> Stored:
+    """Give each of `changed` a generation, and remember the ones that are left."""
+    number = stored.generation
+    routes: list[Route] = []
+    old = dict(stored.old)
+    for listener in sorted(wants):
+        want, route = wants[listener], stored.table.route(listener)
+        if listener not in changed:
+            assert route is not None
+            routes.append(Route(listener, route.generation, route.targets, want.down))
+            continue
+        number += 1
+        routes.append(Route(listener, number, want.targets, want.down))
+        if route is not None:
+            old[str(listener)] = (*old.get(str(listener), ()), route.generation)[-MOST_OLD:]
+    for route in stored.table.routes:
+        if route.listener not in wants:
+            old[str(route.listener)] = (*old.get(str(route.listener), ()), route.generation)[-MOST_OLD:]
+    after = table(routes)
+    revision = stored.revision + (after != stored.table)
+    return msgspec.structs.replace(stored, generation=number, table=after, old=old, revision=revision)
+
+
+def _with_receipt(
+    before: Stored,
+    after: Stored,
+    listeners: Collection[Listener],
+    way: Way,
+    cause: str,
+    at: Moment,
+    spared: Mapping[Listener, tuple[Target, ...]],
+    since: Mapping[Listener, int] | None = None,
+) -> Stored:
+    number = after.receipt + 1
+    routes = [route for it in listeners if (route := after.table.route(it))]
+    former = [route for it in listeners if (route := before.table.route(it))]
+    draining = way.existing.seconds if isinstance(way.existing, Drain) else 0.0
+    receipt = Receipt(
+        number=number,
+        at=at.now,
+        cause=cause,
+        listeners=tuple(str(route.listener) for route in routes),
+        generations=tuple(route.generation for route in routes),
+        before=_names(former),
+        after=_names(routes),
+        existing=str(way.existing),
+        udp=way.udp,
+        switch_ms=0.0,
+        draining=at.now + draining if draining else 0.0,
+    )
+    cut_at = {"keep": None, "cut": at.ticks}.get(str(way.existing), at.ticks + draining)
+    treatments = tuple(
+        Treatment(
+            receipt=number,
+            listener=route.listener,
+            since=(since or {}).get(route.listener, 0),
+            until=route.generation,
+            spared=spared.get(route.listener, ()),
+            udp=way.udp,
+            cut_at=cut_at,
+            over_at=max(at.ticks, cut_at or 0.0) + SETTLING,
+        )
+        for route in routes
+    )
+    return msgspec.structs.replace(
+        after,
+        receipt=number,
+        receipts=(*after.receipts, receipt)[-MOST_RECEIPTS:],
+        treatments=(*after.treatments, *treatments),
+    )
+
+
+def _names(routes: Iterable[Route]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(target) for route in routes for target in route.targets))
+
+
+def due(treatment: Treatment, flows: Iterable[Flow], ticks: float) -> Due:
+    """Sort the connections that the treatment concerns by what is to be done to them at `ticks`."""
+    rescue: list[Flow] = []
+    move: list[Flow] = []
+    cut: list[Flow] = []
+    rest: list[Flow] = []
+    for flow in flows:
+        if flow.state in _OVER or not concerns(treatment, flow):
+            continue
+        if flow.protocol is Protocol.UDP:
+            (move if treatment.udp == "move" else rest).append(flow)
+        elif flow.state == UNANSWERED:
+            rescue.append(flow)
+        else:
+            (cut if _is_due(treatment, ticks) else rest).append(flow)
+    return Due(tuple(rescue), tuple(move), tuple(cut), tuple(rest))
+
+
+def concerns(treatment: Treatment, flow: Flow) -> bool:
+    return treatment.concerns(flow.generation, flow.protocol, flow.listener.port, flow.target)
+
+
+def _is_due(treatment: Treatment, ticks: float) -> bool:
+    return treatment.cut_at is not None and ticks >= treatment.cut_at

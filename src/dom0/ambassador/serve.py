@@ -1,0 +1,106 @@
+"""The control plane put together: plane, state, names, probes, sockets, metrics. Decides nothing.
+
+It may be killed and started at any time; what forwards is in the kernel, or in processes of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dom0.ambassador import interfaces
+from dom0.ambassador.capabilities import Capabilities, probe
+from dom0.ambassador.control import control, watch
+from dom0.ambassador.dataplane import DataPlane
+from dom0.ambassador.declaration import Declaration, from_environment
+from dom0.ambassador.forwarder import Forwarder
+from dom0.ambassador.lookup import Lookup, Names
+from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY, WATCH
+from dom0.ambassador.place import own
+from dom0.ambassador.probe import Probes
+from dom0.ambassador.report import Reporter
+from dom0.ambassador.requests import Requests
+from dom0.ambassador.state import DIRECTORY, StateFile, moment
+
+log = logging.getLogger(__name__)
+
+
+async def serve(environ: Mapping[str, str]) -> None:
+    """Until SIGTERM. Raises Dom0Error if there is nothing to forward, or it cannot begin.
+
+    DOM0_STATE and DOM0_RUN in `environ` are directories other than the image's own, for tests.
+    """
+    declaration, ignored = from_environment(environ)
+    for name in ignored:
+        log.warning("%s: is not forwarded, only TCP and UDP of a link itself are", name)
+    place = own()
+    with contextlib.suppress(OSError):  # probe tells what is missing
+        interfaces.let_through(place)
+    found = await probe(place)
+    plane = choose_plane(found)
+    async with _until_told_to_end(), asyncio.TaskGroup() as group:
+        forwarder = make_forwarder(plane, declaration, StateFile(Path(environ.get("DOM0_STATE", DIRECTORY))))
+        reporter = Reporter(forwarder, installed_version(), found.lacks)
+        sockets = Path(environ.get("DOM0_RUN", RUN_DIRECTORY))
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
+            await stack.enter_async_context(watch(forwarder, reporter, sockets / Path(WATCH).name))
+            if declaration.metrics is not None:
+                from dom0.ambassador.metrics import metrics
+
+                await stack.enter_async_context(metrics(forwarder, reporter, declaration.metrics))
+            await group.create_task(forwarder.run())
+
+
+def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) -> Forwarder:
+    names = Names(Lookup(), lambda: forwarder.wake("dns"), lambda: moment().ticks)
+    probes = Probes(lambda: forwarder.wake("health"))
+    forwarder = Forwarder(plane, declaration, file, names, probes)
+    return forwarder
+
+
+def choose_plane(found: Capabilities) -> DataPlane:
+    """The kernel's where we may tell it, else the lesser one."""
+    if found.kernel:
+        from dom0.ambassador.kernel import KernelPlane
+
+        return KernelPlane()
+    from dom0.ambassador.relay import RelayPlane
+
+    return RelayPlane()
+
+
+def installed_version() -> str:
+    try:
+        return version("dom0")
+    except PackageNotFoundError:  # the image has the modules alone
+        return "unknown"
+
+
+@contextlib.asynccontextmanager
+async def _until_told_to_end() -> AsyncIterator[None]:
+    """SIGTERM ends the block, in good order and without an error."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    told = False
+
+    def end() -> None:
+        nonlocal told
+        told = True
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,160 @@
+"""Where a listener's connections go, as it was asked for: an address, a DNS name, or what the dom0 agent follows. Pure.
+
+A source says no more than its text does; which addresses stand behind it now is found by names.py and the agent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Literal
+
+import msgspec
+
+from dom0.ambassador.table import HEAVIEST, Target
+from dom0.wording import printable
+
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\.?$)({_LABEL}\.)*{_LABEL}\.?", re.ASCII)
+_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", re.ASCII)
+_LABELLED = re.compile(r"[\w./-]{1,200}(=[^:\s]{0,200})?", re.ASCII)
+_FOLLOWED = re.compile(r"(?P<kind>container|service|label):(?P<name>.*?)(:(?P<port>[0-9]*))?", re.ASCII | re.DOTALL)
+_HOST = re.compile(r"(\[(?P<bracketed>[^\]]*)\]|(?P<plain>[^:\[\]]*))(:(?P<port>.*))?", re.ASCII | re.DOTALL)
+FORMS = "HOST:PORT, ADDRESS:PORT, [IPV6]:PORT, container:NAME:PORT, service:NAME:PORT or label:KEY=VALUE:PORT"
+
+
+class _Source(msgspec.Struct, frozen=True, tag_field="source"):
+    pass
+
+
+class Fixed(_Source, frozen=True, tag="address"):
+    """`address` in its shortest form. `port` 0: the one that the listener's target has now."""
+
+    address: str
+    port: int
+    weight: int = 1
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}{_port(self.port)}"
+
+
+class Named(_Source, frozen=True, tag="name"):
+    """`host` in small letters, as it was written otherwise: with a dot at its end no search domain is tried."""
+
+    host: str
+    port: int
+    weight: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.host}{_port(self.port)}"
+
+
+class Followed(_Source, frozen=True, tag="followed"):
+    kind: Literal["container", "service", "label"]
+    name: str
+    port: int
+    weight: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.key}{_port(self.port)}"
+
+    @property
+    def key(self) -> str:
+        """What the agent looks for; the port is ours."""
+        return f"{self.kind}:{self.name}"
+
+
+Source = Fixed | Named | Followed
+
+
+def _port(port: int) -> str:
+    return f":{port}" if port else ""
+
+
+def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
+    """`portless`: the port may be left out. Raises ValueError, which says what is wrong with `text`."""
+    if not 1 <= weight <= HEAVIEST:
+        raise ValueError(f"{weight} is no weight, 1 to {HEAVIEST} are")
+    followed = _FOLLOWED.fullmatch(text)
+    if followed is not None and not (followed["name"].isdigit() and followed["port"] is None):
+        return _followed(followed, weight, portless=portless)
+    if text.count(":") > 1 and "[" not in text:
+        raise ValueError(f"{_quoted(text)}: an IPv6 address stands in brackets: [2001:db8::1]:6379")
+    match = _HOST.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{_quoted(text)} is none of {FORMS}")
+    port = _parse_port(match["port"], text, portless=portless)
+    if match["bracketed"] is not None:
+        return Fixed(_address(match["bracketed"], version=6), port, weight)
+    host = match["plain"]
+    if re.fullmatch(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)\.?", host, re.ASCII | re.IGNORECASE):  # no name ends in a number
+        return Fixed(_address(host, version=4), port, weight)
+    if not _NAME.fullmatch(host):
+        raise ValueError(f"{_quoted(host)} is neither an address nor a name")
+    return Named(host.lower(), port, weight)
+
+
+def _followed(match: re.Match[str], weight: int, *, portless: bool) -> Followed:
+    kind, name = match["kind"], match["name"]
+    if not (_LABELLED if kind == "label" else _CONTAINER).fullmatch(name):
+        raise ValueError(f"{_quoted(name)} cannot be the name of a {kind}")
+    return Followed(kind, name, _parse_port(match["port"], match[0], portless=portless), weight)  # type: ignore[arg-type]
+
+
+def _parse_port(port: str | None, text: str, *, portless: bool) -> int:
+    if port is None:
+        if portless:
+            return 0
+        raise ValueError(f"{_quoted(text)} names no port: {FORMS}")
+    return parse_port(port)
+
+
+def parse_port(text: str) -> int:
+    """Raises ValueError."""
+    if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65535:
+        raise ValueError(f"{_quoted(text)} is no port, 1 to 65535 are")
+    return int(text)
+
+
+def _address(text: str, *, version: int) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{_quoted(text)} is no IPv{version} address") from None
+    if address.version != version:
+        raise ValueError(f"{_quoted(text)} is no IPv{version} address")
+    return usable(address)
+
+
+def usable(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """In its shortest form. Raises ValueError: no connection could be sent there."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None or address.is_link_local:
+            raise ValueError(f"{address} counts on one link only; name an address that is routed")
+        if address.ipv4_mapped is not None:
+            return usable(address.ipv4_mapped)
+    if address.is_loopback:
+        raise ValueError(f"{address} is the ambassador itself: a loop")
+    if address.is_unspecified or address.is_multicast or address == ipaddress.ip_address("255.255.255.255"):
+        raise ValueError(f"{address} is the address of no host")
+    return str(address)
+
+
+def shifted(source: Source, by: int) -> Source:
+    """The same host, `by` ports further: a range goes to as many ports. Raises ValueError."""
+    if source.port + by > 65535:
+        raise ValueError(f"{source}: the range runs past port 65535")
+    return msgspec.structs.replace(source, port=source.port + by)
+
+
+def with_port(source: Source, port: int) -> Source:
+    return source if source.port else msgspec.structs.replace(source, port=port)
+
+
+def target(source: Source, address: str) -> Target:
+    return Target(address, source.port, source.weight)
+
+
+def _quoted(text: str) -> str:
+    return f"'{printable(text if len(text) <= 100 else text[:100] + '…')}'"

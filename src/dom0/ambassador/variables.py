@@ -1,0 +1,191 @@
+"""Link variables: what `docker run --link` sets, and what people set by hand since. No I/O.
+
+    ALIAS_PORT_6379_TCP=tcp://HOST:6380      the port to listen at → the target
+    ALIAS_PORT_6379_TCP_ADDR, _PORT, _PROTO  the same in pieces; the whole one counts where both are
+    ALIAS_PORT_7000_TCP_START=tcp://HOST:7000, ALIAS_PORT_7005_TCP_END=tcp://HOST:7005
+    ALIAS_PORT=tcp://HOST:6379               the default port; counts where ALIAS has none of the above
+    ALIAS_NAME, ALIAS_ENV_…                  say nothing about ports: ignored, whatever they hold
+
+Source: moby daemon/links/links.go, ToEnv.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dom0.ambassador.sources import Source, parse, parse_port
+from dom0.ambassador.table import MOST_ROUTES, Listener, Protocol
+from dom0.wording import Flaw, printable
+
+_NUMBERED = re.compile(
+    r"(?P<alias>.+)_PORT_(?P<port>[0-9]+)_(?P<protocol>TCP|UDP|SCTP)"
+    r"(?P<part>|_ADDR|_PORT|_PROTO|_START|_END|_PORT_START|_PORT_END)",
+    re.ASCII | re.DOTALL,
+)
+_DEFAULT = re.compile(r"(?P<alias>.+)_PORT", re.ASCII | re.DOTALL)
+_URL = re.compile(r"(?P<protocol>[a-z]+)://(?P<target>.*)", re.ASCII | re.DOTALL)
+LOOKED_FOR = "ALIAS_PORT_<n>_TCP=tcp://HOST:PORT or ALIAS_PORT_<n>_UDP=udp://HOST:PORT"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    variable: str  # where it stands, for messages
+    listener: Listener
+    source: Source
+
+
+@dataclass(slots=True)
+class Links:
+    found: list[Link] = field(default_factory=list)
+    flaws: list[Flaw] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)  # look like ours and are none that we forward
+
+
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """Variables of one alias and protocol, by the port in their name and what follows it."""
+
+    name: str
+    protocol: str
+    parts: dict[tuple[int, str], str]  # (port, part) -> value
+
+    def variable(self, port: int, part: str = "") -> str:
+        return f"{self.name}_PORT_{port}_{self.protocol}{part}"
+
+
+def links(environ: Mapping[str, str]) -> Links:
+    """What `environ` asks for; a listener that is named twice for one target is one link."""
+    answer = Links()
+    aliases: dict[tuple[str, str], _Alias] = {}
+    for name, value in sorted(environ.items()):
+        match = _NUMBERED.fullmatch(name)
+        if match is None:
+            continue
+        if "_ENV_" in match["alias"] or match["protocol"] == "SCTP":
+            answer.ignored.append(printable(name))
+            continue
+        try:
+            port = parse_port(match["port"])
+        except ValueError as error:
+            answer.flaws.append(_flaw(name, str(error)))
+            continue
+        key = (match["alias"], match["protocol"])
+        aliases.setdefault(key, _Alias(*key, {})).parts[port, match["part"]] = value
+    for alias in aliases.values():
+        _collect(answer, alias)
+    named = {alias for alias, _ in aliases}
+    for name, value in sorted(environ.items()):
+        match = _DEFAULT.fullmatch(name)
+        if match is not None and match["alias"] not in named and "_ENV_" not in name:
+            _collect_default(answer, name, value)
+    answer.found = list(_without_doubles(answer))
+    return answer
+
+
+def _collect(answer: Links, alias: _Alias) -> None:
+    starts = sorted(port for port, part in alias.parts if part == "_START")
+    ends = sorted(port for port, part in alias.parts if part == "_END")
+    ranged: set[int] = set()
+    for start in starts:
+        end = start if start in ends else next((port for port in ends if port > start), 0)
+        variable = alias.variable(start, "_START")
+        try:
+            found = _range(alias, start, end)
+        except ValueError as error:
+            answer.flaws.append(_flaw(variable, str(error)))
+            continue
+        ranged |= {link.listener.port for link in found}
+        answer.found += [link for link in found if (link.listener.port, "") not in alias.parts]
+        ends = [port for port in ends if port != end]
+    answer.flaws += [_flaw(alias.variable(port, "_END"), "no _START goes with it") for port in ends]
+    for port in sorted({port for port, _ in alias.parts}):
+        if (port, "") not in alias.parts and (port in ranged or (port, "_ADDR") not in alias.parts):
+            continue
+        variable = alias.variable(port) if (port, "") in alias.parts else alias.variable(port, "_ADDR")
+        try:
+            source = _single(alias, port)
+        except ValueError as error:
+            answer.flaws.append(_flaw(variable, str(error)))
+            continue
+        answer.found.append(Link(variable, _listener(alias, port), source))
+
+
+def _single(alias: _Alias, port: int) -> Source:
+    if (port, "") in alias.parts:
+        return _target(alias.parts[port, ""], alias.protocol)
+    protocol = alias.parts.get((port, "_PROTO"), alias.protocol)
+    if protocol.upper() != alias.protocol:
+        raise ValueError(f"its _PROTO says {printable(protocol[:20])}")
+    host = alias.parts[port, "_ADDR"]
+    bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return _plain(f"{bracketed}:{alias.parts.get((port, '_PORT'), port)}")
+
+
+def _range(alias: _Alias, start: int, end: int) -> list[Link]:
+    """`end` is the port in the name of the last one: that of the range's end, or its beginning's again."""
+    if not end:
+        raise ValueError("no _END goes with it")
+    first = _target(alias.parts[start, "_START"], alias.protocol)
+    last = _target(alias.parts[end, "_END"], alias.protocol)
+    count = last.port - first.port
+    if type(first) is not type(last) or str(first).rpartition(":")[0] != str(last).rpartition(":")[0]:
+        raise ValueError(f"the range begins at {first} and ends at {last}: two hosts")
+    if count < 0 or (end not in (start, start + count)):
+        raise ValueError(f"{first} to {last} are not as many ports as {start} to {end}")
+    if count >= MOST_ROUTES or start + count > 65535:
+        raise ValueError(f"a range of {count + 1} ports from {start} on is too long")
+    host = str(first).rpartition(":")[0]
+    return [
+        Link(alias.variable(start, "_START"), _listener(alias, start + n), _plain(f"{host}:{first.port + n}"))
+        for n in range(count + 1)
+    ]
+
+
+def _collect_default(answer: Links, name: str, value: str) -> None:
+    """Many programs have a variable of such a name with a bare number in it: only an address of ours counts."""
+    match = _URL.fullmatch(value)
+    if match is None or match["protocol"] not in ("tcp", "udp"):
+        return
+    try:
+        source = _target(value, match["protocol"].upper())
+    except ValueError as error:
+        answer.flaws.append(_flaw(name, str(error)))
+        return
+    answer.found.append(Link(name, Listener(Protocol(match["protocol"]), source.port), source))
+
+
+def _target(url: str, protocol: str) -> Source:
+    match = _URL.fullmatch(url)
+    expected = f"{protocol.lower()}://HOST:PORT"
+    if match is None:
+        raise ValueError(f"'{printable(url[:100])}' is not of the form {expected}")
+    if match["protocol"] != protocol.lower():
+        raise ValueError(f"'{printable(url[:100])}' is not {protocol}: {expected}")
+    return _plain(match["target"])
+
+
+def _plain(text: str) -> Source:
+    if text.startswith(("container:", "service:", "label:")) and text.count(":") > 1:
+        raise ValueError(f"'{printable(text[:100])}': a link variable holds HOST:PORT")
+    return parse(text)
+
+
+def _listener(alias: _Alias, port: int) -> Listener:
+    return Listener(Protocol(alias.protocol.lower()), port)
+
+
+def _without_doubles(answer: Links) -> Iterator[Link]:
+    taken: dict[Listener, Link] = {}
+    for link in answer.found:
+        other = taken.setdefault(link.listener, link)
+        if other is link:
+            yield link
+        elif other.source != link.source:
+            what = f"{link.listener} goes to {link.source}, and {printable(other.variable)} sends it to {other.source}"
+            answer.flaws.append(_flaw(link.variable, what, "one port has one target: take one of them away"))
+
+
+def _flaw(variable: str, what: str, hint: str = "") -> Flaw:
+    return Flaw((variable,), what, hint or f"expected: {LOOKED_FOR}")
