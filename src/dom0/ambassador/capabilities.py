@@ -1,83 +1,132 @@
-"""What this container may do, and what each right is for; so a missing one is named before something fails.
+"""What this place lets us do, asked of the kernel, and what is lost without the rest. Changes nothing.
 
-Reads /proc, changes nothing.
+serve.py chooses the plane by `Capabilities.kernel`, and shows every `Lack`.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
+from dom0.ambassador import conntrack, nft
+from dom0.ambassador.interfaces import interfaces
+from dom0.ambassador.place import Place
+from dom0.ambassador.table import Down, Listener, Protocol, Route, Target, table
+from dom0.run import CommandFailed, capture
 
-from dom0.ambassador.table import Family
-from dom0.health import Problem, Severity
+_NET_ADMIN, _NET_RAW = 12, 13  # <linux/capability.h>
+_SECONDS = 30.0
+# Every form of rule that we write, for both families.
+_SAMPLE = table(
+    Route(Listener(protocol, 1 + number), 1 + 2 * number + later, targets, down)
+    for later, protocol in enumerate(Protocol)
+    for number, (targets, down) in enumerate(
+        [
+            ((Target("192.0.2.1", 1), Target("2001:db8::1", 1)), None),
+            ((Target("192.0.2.1", 1, 2), Target("192.0.2.2", 2)), Down.REFUSE),
+            ((Target("2001:db8::1", 1, 2), Target("2001:db8::2", 2)), Down.HOLD),
+        ]
+    )
+)
 
-_NET_ADMIN, _NET_RAW = 12, 13  # bits, <linux/capability.h>
-_FORWARDING: dict[Family, str] = {"ip": "net.ipv4.ip_forward", "ip6": "net.ipv6.conf.all.forwarding"}
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    name: str
+    means: str
+    remedy: str
+    essential: bool = False  # the kernel cannot forward without it
 
 
-class Rights(msgspec.Struct, frozen=True, kw_only=True):
-    net_admin: bool  # rules and connection tracking in our own network namespace: the kernel's data plane
-    net_raw: bool  # segments and announcements of our own making: `cut`, restarts that nobody notices
-    forwards: frozenset[Family]  # families of which this namespace forwards packets
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """`nftables` and `conntrack` are empty, or why they do not work."""
+
+    net_admin: bool
+    net_raw: bool
+    nftables: str
+    conntrack: str
+    forwards_v4: bool
+    forwards_v6: bool  # also where there is no IPv6 to forward
+    liberal: bool
+
+    @property
+    def kernel(self) -> bool:
+        """Whether KernelPlane can be used."""
+        return not any(lack.essential for lack in self.lacks)
+
+    @property
+    def lacks(self) -> tuple[Lack, ...]:
+        return tuple(_lacks(self))
 
 
-def rights(proc: Path = Path("/proc")) -> Rights:
-    """Of this process. Raises OSError."""
-    mask = effective((proc / "self/status").read_text())
-    return Rights(
-        net_admin=bool(mask >> _NET_ADMIN & 1),
-        net_raw=bool(mask >> _NET_RAW & 1),
-        forwards=frozenset(family for family, name in _FORWARDING.items() if _is_on(proc / "sys", name)),
+async def probe(place: Place) -> Capabilities:
+    """Call it after `interfaces.let_through`, which mends what can be mended."""
+    effective = _effective()
+    net_admin, net_raw = bool(effective >> _NET_ADMIN & 1), bool(effective >> _NET_RAW & 1)
+    return Capabilities(
+        net_admin=net_admin,
+        net_raw=net_raw,
+        nftables=await _refusal(place, ["nft", "--check", "-f", "-"], nft.replace(place, _SAMPLE)) if net_admin else "",
+        conntrack=await _refusal(place, conntrack.list_command([1]), "") if net_admin else "",
+        forwards_v4=all(_forwards(place, interface.name) for interface in interfaces(place)),
+        forwards_v6=_forwards_v6(place),
+        liberal=place.sysctl("net.netfilter.nf_conntrack_tcp_be_liberal") == "1",
     )
 
 
-def effective(status: str) -> int:
-    """The bits of `CapEff` in the text of /proc/PID/status."""
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return int(match[1], 16) if match else 0
-
-
-def problems(rights: Rights, families: frozenset[Family]) -> tuple[Problem, ...]:
-    """What an ambassador with targets of `families` cannot promise, and what to run it with instead."""
-    if not rights.net_admin:
-        return (
-            _problem(
-                "ambassador-relay",
-                "NET_ADMIN",
-                "without the capability NET_ADMIN connections are copied by socat instead of forwarded by the kernel",
-                "docker run --cap-add NET_ADMIN",
-            ),
+def _lacks(found: Capabilities) -> Iterator[Lack]:
+    if not found.net_admin:
+        yield Lack(
+            "net-admin",
+            "a relay copies the bytes: slower, no UDP replies kept apart, a restart ends connections",
+            "docker run --cap-add NET_ADMIN, in Compose cap_add: [NET_ADMIN]",
+            essential=True,
         )
-    found = []
-    if not rights.net_raw:
-        found.append(
-            _problem(
-                "ambassador-no-raw",
-                "NET_RAW",
-                "without the capability NET_RAW `cut` does not reach silent peers, and a restart ends connections",
-                "docker run without --cap-drop NET_RAW",
-            )
+    if found.nftables:
+        remedy = "a kernel with nftables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)"
+        yield Lack("nftables", f"a relay copies the bytes: {found.nftables}", remedy, essential=True)
+    if found.conntrack:
+        remedy = "a kernel with CONFIG_NF_CT_NETLINK"
+        yield Lack("conntrack", f"a relay copies the bytes: {found.conntrack}", remedy, essential=True)
+    if not found.net_raw:
+        yield Lack(
+            "net-raw",
+            "`cut` cannot tell silent ends, and a restart may reset connections that send meanwhile",
+            "do not drop NET_RAW, which Docker gives by default",
         )
-    for family in sorted(families - rights.forwards):
-        name = _FORWARDING[family]
-        found.append(
-            _problem(
-                "ambassador-not-forwarding",
-                name,
-                f"{name} is off: this container does not forward {'IPv6' if family == 'ip6' else 'IPv4'}",
-                f"docker run --sysctl {name}=1",
-                Severity.ERROR,
-            )
+    if not found.forwards_v4:
+        remedy = "--sysctl net.ipv4.ip_forward=1"
+        yield Lack("forward-ipv4", "nothing is forwarded over IPv4", remedy, essential=True)
+    if not found.forwards_v6:
+        yield Lack("forward-ipv6", "nothing is forwarded over IPv6", "--sysctl net.ipv6.conf.all.forwarding=1")
+    if not found.liberal:
+        yield Lack(
+            "be-liberal",
+            "a segment that is far out of its connection's window, as after a burst of losses, resets the connection",
+            "--sysctl net.netfilter.nf_conntrack_tcp_be_liberal=1",
         )
-    return tuple(found)
 
 
-def _problem(code: str, subject: str, title: str, hint: str, severity: Severity = Severity.WARNING) -> Problem:
-    return Problem(code=code, subject=subject, title=title, hint=hint, severity=severity)
+async def _refusal(place: Place, argv: list[str], stdin: str) -> str:
+    try:
+        await capture(place.command(argv), stdin=stdin.encode(), timeout=_SECONDS)
+    except CommandFailed as error:
+        return error.stderr.strip().partition("\n")[0] or error.message
+    return ""
 
 
-def _is_on(sysctls: Path, name: str) -> bool:
-    path = sysctls / name.replace(".", "/")
-    return path.is_file() and path.read_text().strip() == "1"
+def _effective() -> int:
+    """Of this process, in whatever namespace it will act."""
+    status = Path("/proc/thread-self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+
+
+def _forwards(place: Place, interface: str) -> bool:
+    return place.sysctl(f"net.ipv4.conf.{interface.replace('.', '/')}.forwarding") == "1"
+
+
+def _forwards_v6(place: Place) -> bool:
+    has_v6 = any(":" in address for interface in interfaces(place) for address in interface.addresses)
+    return not has_v6 or place.sysctl("net.ipv6.conf.all.forwarding") == "1"

@@ -125,7 +125,7 @@ def packet(one: Poke) -> bytes:
     numbers = secrets.randbits(32), secrets.randbits(32)
     tcp = struct.pack("!HHLLBBHHH", one.name.port, one.to.port, *numbers, 5 << 4, _ACK, 1024, 0, 0)
     pseudo = source.packed + destination.packed + struct.pack("!LL", len(tcp), socket.IPPROTO_TCP)
-    tcp = tcp[:16] + struct.pack("!H", _checksum(pseudo + tcp)) + tcp[18:]
+    tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
     if source.version == 4:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, _HOPS, socket.IPPROTO_TCP, 0)
     else:
@@ -133,7 +133,8 @@ def packet(one: Poke) -> bytes:
     return head + source.packed + destination.packed + tcp
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
+    """RFC 1071."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

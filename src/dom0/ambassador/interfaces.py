@@ -1,0 +1,105 @@
+"""The namespace's interfaces: lets packets through them, and tells their addresses.
+
+Needs CAP_NET_ADMIN only. /proc/sys is read-only in a container, but the per-interface settings of IPv4 can also be
+changed through rtnetlink, and `forwarding` of the interface that a packet comes in by is what counts; so an ambassador
+needs no `--sysctl` for IPv4. IPv6 has no such way: `--sysctl net.ipv6.conf.all.forwarding=1`.
+
+Where packets leave by the interface they came in by, Linux sends ICMP redirects, as long as
+`net.ipv4.conf.all.send_redirects` or the interface's own setting says so. Hosts do not follow them to an address on
+their own link, but they count against the limit of ICMP errors to that host: an unreachable for a refused UDP datagram
+can be left out for a second. `--sysctl net.ipv4.conf.all.send_redirects=0` and what is done here end that.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.ambassador.place import Place
+
+# <linux/rtnetlink.h>, <linux/if_link.h>, <linux/ip.h>, <linux/sockios.h>, <linux/if.h>
+_RTM_SETLINK = 19
+_REQUEST_ACK = 0x1 | 0x4
+_IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1
+_FORWARDING, _SEND_REDIRECTS = 1, 6  # IPV4_DEVCONF_…
+_NESTED = 0x8000
+_SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFHWADDR = 0x8913, 0x8915, 0x8927
+_UP, _LOOPBACK, _NOARP = 0x1, 0x8, 0x80
+_HEADER = struct.Struct("=IHHII")
+_LINK_LOCAL = "fe80"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One that is up and whose neighbours ask for MAC addresses. `addresses` of both families, not link-local."""
+
+    name: str
+    index: int
+    mac: bytes
+    addresses: tuple[str, ...]
+
+
+def let_through(place: Place) -> None:
+    """Forward IPv4 from every interface, and send no redirects. Raises OSError: EPERM without CAP_NET_ADMIN."""
+    with place.raw_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        for index, _ in place.call(socket.if_nameindex):
+            kernel.send(_message(index))
+            code = -struct.unpack_from("=i", kernel.recv(4096), _HEADER.size)[0]
+            if code not in (0, errno.EAFNOSUPPORT):  # an interface without IPv4
+                raise OSError(code, f"interface {index}: {os.strerror(code)}")
+
+
+def interfaces(place: Place) -> tuple[Interface, ...]:
+    return place.call(lambda: tuple(_interfaces()))
+
+
+def _message(index: int) -> bytes:
+    settings = _attribute(_FORWARDING, struct.pack("=I", 1)) + _attribute(_SEND_REDIRECTS, struct.pack("=I", 0))
+    inet = _attribute(socket.AF_INET | _NESTED, _attribute(_IFLA_INET_CONF | _NESTED, settings))
+    body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + _attribute(_IFLA_AF_SPEC | _NESTED, inet)
+    return _HEADER.pack(_HEADER.size + len(body), _RTM_SETLINK, _REQUEST_ACK, 0, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value  # all of these are multiples of 4 long
+
+
+def _interfaces() -> Iterator[Interface]:
+    v6 = _v6_addresses()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for index, name in socket.if_nameindex():
+            flags = struct.unpack_from("=H", _ask(asking, _SIOCGIFFLAGS, name), 16)[0]
+            if flags & (_UP | _LOOPBACK | _NOARP) == _UP:
+                mac = _ask(asking, _SIOCGIFHWADDR, name)[18:24]
+                yield Interface(name, index, mac, (*_v4_address(asking, name), *v6.get(index, ())))
+
+
+def _v4_address(asking: socket.socket, name: str) -> tuple[str, ...]:
+    """The first one, which Docker gives and which masquerading takes."""
+    try:
+        return (socket.inet_ntoa(_ask(asking, _SIOCGIFADDR, name)[20:24]),)
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            return ()
+        raise
+
+
+def _ask(asking: socket.socket, what: int, name: str) -> bytes:
+    return fcntl.ioctl(asking, what, struct.pack("16s24x", name.encode()))
+
+
+def _v6_addresses() -> dict[int, list[str]]:
+    """/proc/net of the calling thread: another thread's namespace is another file."""
+    found: dict[int, list[str]] = {}
+    table = Path("/proc/thread-self/net/if_inet6")
+    for line in table.read_text().splitlines() if table.exists() else ():
+        address, index, *_ = line.split()
+        if not address.startswith(_LINK_LOCAL):
+            found.setdefault(int(index, 16), []).append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address)))
+    return found
