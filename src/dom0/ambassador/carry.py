@@ -1,0 +1,73 @@
+"""What a restart of the container carries over: rules and flows in files, and neighbours that send nothing meanwhile.
+
+Process 1 of the image (images/dom0-ambassador) puts the files back with `nft -f` and `conntrack -R` before any Python
+is loaded, and runs this module around that: `carry away` is the last word of a container that is told to end, `carry
+back` the first one of the next. The control plane saves now and then, for an end without warning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from dom0.ambassador import nft
+from dom0.ambassador.interfaces import let_through
+from dom0.ambassador.kernel import KernelPlane
+from dom0.ambassador.park import announce, park
+from dom0.ambassador.place import own
+from dom0.ambassador.state import DIRECTORY
+from dom0.errors import Dom0Error
+
+RULES, FLOWS = "rules.nft", "flows"
+EVERY = 10.0  # seconds
+_log = logging.getLogger(__name__)
+
+
+async def save(plane: KernelPlane, directory: Path) -> None:
+    """Keep what is in force, for process 1 to put back. Raises Dom0Error, OSError."""
+    table = await plane.read()
+    if table is None:
+        return
+    _write(directory / FLOWS, await plane.dump())
+    _write(directory / RULES, nft.replace(own(), table))
+
+
+async def save_often(plane: KernelPlane, directory: Path) -> None:
+    """Until cancelled. What cannot be saved is logged and tried again."""
+    said = ""
+    while True:
+        await asyncio.sleep(EVERY)
+        try:
+            await save(plane, directory)
+            said = ""
+        except (Dom0Error, OSError) as error:
+            if str(error) != said:
+                said = str(error)
+                _log.warning("connections would not outlive a crash of the container: %s", error)
+
+
+def away(directory: Path) -> None:
+    """Save, and send the neighbours' segments to nobody. Raises Dom0Error, OSError."""
+    asyncio.run(save(KernelPlane(), directory))
+    park(own())
+
+
+def back() -> None:
+    """Let packets through, and tell the neighbours where we are. Raises OSError."""
+    let_through(own())
+    announce(own())
+
+
+def main() -> None:
+    try:
+        away(Path(DIRECTORY)) if sys.argv[1:] == ["away"] else back()
+    except (Dom0Error, OSError) as error:
+        sys.exit(f"ambassador: connections do not outlive this restart: {error}")
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text)
+    fresh.replace(path)
