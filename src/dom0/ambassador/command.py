@@ -228,9 +228,9 @@ def flows(*, listener: str, generation: int, as_json: bool) -> None:
 @cli.command()
 def version() -> None:
     """Print the version."""
-    from dom0.ambassador.serve import installed_version
+    from dom0 import __version__
 
-    say(f"dom0-ambassador {installed_version()}")
+    say(f"dom0-ambassador {__version__}")
 
 
 def _state() -> State:

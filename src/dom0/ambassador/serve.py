@@ -10,15 +10,17 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from dom0 import __version__
 from dom0.ambassador import interfaces
 from dom0.ambassador.capabilities import Capabilities, probe
+from dom0.ambassador.carry import save_often
 from dom0.ambassador.control import control, watch
 from dom0.ambassador.dataplane import DataPlane
 from dom0.ambassador.declaration import Declaration, from_environment
 from dom0.ambassador.forwarder import Forwarder
+from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.lookup import Lookup, Names
 from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY, WATCH
 from dom0.ambassador.place import own
@@ -43,9 +45,12 @@ async def serve(environ: Mapping[str, str]) -> None:
         interfaces.let_through(place)
     found = await probe(place)
     plane = choose_plane(found)
+    directory = Path(environ.get("DOM0_STATE", DIRECTORY))
     async with _until_told_to_end(), asyncio.TaskGroup() as group:
-        forwarder = make_forwarder(plane, declaration, StateFile(Path(environ.get("DOM0_STATE", DIRECTORY))))
-        reporter = Reporter(forwarder, installed_version(), found.lacks)
+        forwarder = make_forwarder(plane, declaration, StateFile(directory))
+        if isinstance(plane, KernelPlane):
+            group.create_task(save_often(plane, directory))
+        reporter = Reporter(forwarder, __version__, found.lacks)
         sockets = Path(environ.get("DOM0_RUN", RUN_DIRECTORY))
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
@@ -67,19 +72,10 @@ def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) 
 def choose_plane(found: Capabilities) -> DataPlane:
     """The kernel's where we may tell it, else the lesser one."""
     if found.kernel:
-        from dom0.ambassador.kernel import KernelPlane
-
         return KernelPlane()
     from dom0.ambassador.relay import RelayPlane
 
     return RelayPlane()
-
-
-def installed_version() -> str:
-    try:
-        return version("dom0")
-    except PackageNotFoundError:  # the image has the modules alone
-        return "unknown"
 
 
 @contextlib.asynccontextmanager
