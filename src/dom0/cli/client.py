@@ -1,11 +1,10 @@
-"""Asks the running dom0: HTTP over its unix socket, with the standard library only, so that a command starts at once.
+"""Asks the running dom0 on its unix socket. The documents are in agent/status.py.
 
-The documents are in agent/status.py. Nothing here imports aiohttp or asyncio.
+Nothing here imports aiohttp or asyncio: a command starts at once.
 """
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,12 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
+from dom0.cli import quick_http
 from dom0.cli.places import run_directory
-from dom0.cli.unix_http import UnixConnection
 from dom0.errors import Busy, Dom0Error, UsageError
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
-LONGEST_LINE = 16 * 1024 * 1024  # bytes of one document in a stream
 
 Document = TypeVar("Document")
 
@@ -58,36 +56,39 @@ class Agent:
 
     def announce_trial(self, dom0_image: str, seconds: float) -> None:
         """The next generation from `dom0_image` goes back after `seconds` unless it is confirmed."""
-        self._request("POST", "/v1/try", TryRequest(dom0_image=dom0_image, seconds=seconds), ANSWER_WITHIN).read()
+        self._request("POST", "/v1/try", TryRequest(dom0_image=dom0_image, seconds=seconds))
 
     def confirm(self) -> Status:
-        return self._decode(self._request("POST", "/v1/confirm", None, ANSWER_WITHIN).read(), Status)
+        return self._decode(self._request("POST", "/v1/confirm", None), Status)
 
     def _get(self, target: str, document: type[Document]) -> Document:
-        return self._decode(self._request("GET", target, None, ANSWER_WITHIN).read(), document)
+        return self._decode(self._request("GET", target, None), document)
 
     def _stream(self, method: str, target: str, body: Any, document: type[Document]) -> Iterator[Document]:
-        response = self._request(method, target, body, None)
-        with response:
+        with self._ask(method, target, body, None) as answer:
             try:
-                while line := response.readline(LONGEST_LINE):
+                for line in answer.lines():
                     yield self._decode(line, document)
-            except (OSError, http.client.HTTPException) as error:
+            except OSError as error:
                 raise self._unreachable(error) from error
 
-    def _request(self, method: str, target: str, body: Any, timeout: float | None) -> http.client.HTTPResponse:
-        connection = UnixConnection(self.path, timeout)
+    def _request(self, method: str, target: str, body: Any) -> bytes:
+        with self._ask(method, target, body, ANSWER_WITHIN) as answer:
+            try:
+                return answer.read()
+            except OSError as error:
+                raise self._unreachable(error) from error
+
+    def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> quick_http.Answer:
         data = msgspec.json.encode(body) if body is not None else None
-        headers = {"Connection": "close"} | ({"Content-Type": "application/json"} if data is not None else {})
         try:
-            connection.request(method, target, body=data, headers=headers)
-            response = connection.getresponse()
-            if response.status >= 400:
-                raise self._refused(response.status, response.read())
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            answer = quick_http.ask(self.path, method, target, body=data, timeout=timeout)
+            if answer.status >= quick_http.BAD_REQUEST:
+                with answer:
+                    raise self._refused(answer.status, answer.read())
+        except OSError as error:
             raise self._unreachable(error) from error
-        return response
+        return answer
 
     def _decode(self, data: bytes, document: type[Document]) -> Document:
         try:
@@ -103,10 +104,10 @@ class Agent:
             refusal = msgspec.json.decode(data, type=_Refusal)
         except msgspec.DecodeError:
             refusal = _Refusal(message=f"{self.path}: status {status}")
-        kind = {400: UsageError, 409: Busy}.get(status, Dom0Error)
+        kind = {quick_http.BAD_REQUEST: UsageError, quick_http.CONFLICT: Busy}.get(status, Dom0Error)
         return kind(refusal.message, hint=refusal.hint)
 
-    def _unreachable(self, error: OSError | http.client.HTTPException) -> AgentUnreachable:
+    def _unreachable(self, error: OSError) -> AgentUnreachable:
         match error:
             case FileNotFoundError():
                 return AgentUnreachable("dom0: does not run here", hint="start it: dom0 up")

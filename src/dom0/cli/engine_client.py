@@ -1,11 +1,10 @@
-"""Reads single things from the Engine with the standard library only, for commands that must start at once.
+"""Reads single things from the Engine, for commands that must start at once.
 
 Commands that can wait for aiohttp to load use engine/docker.py. Nothing here changes anything.
 """
 
 from __future__ import annotations
 
-import http.client
 import os
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dom0.cli.unix_http import UnixConnection
+from dom0.cli import quick_http
 from dom0.engine import address
 from dom0.errors import EngineError, EngineUnreachable
 
@@ -103,33 +102,18 @@ def image(ref: str) -> InspectedImage | None:
 def _get(target: str, document: type[Document]) -> Document | None:
     """The document at `target`, None if there is no such thing. Raises EngineError."""
     where = address.find(None, os.environ, Path.home())
-    connection = _connect(where)
     try:
-        connection.request("GET", target, headers={"Connection": "close"})
-        response = connection.getresponse()
-        data = response.read()
-    except (OSError, http.client.HTTPException) as error:
+        status, data = quick_http.get(where, target, timeout=ANSWER_WITHIN)
+    except OSError as error:
         raise _unreachable(where, error) from error
-    finally:
-        connection.close()
-    if response.status == http.client.NOT_FOUND:
+    if status == quick_http.NOT_FOUND:
         return None
-    if response.status != http.client.OK:
-        raise EngineError(f"{where.text}: status {response.status} for {target}: {_message(data)}")
+    if status != quick_http.OK:
+        raise EngineError(f"{where.text}: status {status} for {target}: {_message(data)}")
     return _decode(data, document, where)
 
 
-def _connect(where: address.Address) -> http.client.HTTPConnection:
-    if where.socket:
-        return UnixConnection(where.socket, ANSWER_WITHIN)
-    server = where.base.partition("://")[2]
-    tls = where.tls()
-    if tls is not None:
-        return http.client.HTTPSConnection(server, timeout=ANSWER_WITHIN, context=tls)
-    return http.client.HTTPConnection(server, timeout=ANSWER_WITHIN)
-
-
-def _unreachable(where: address.Address, error: Exception) -> EngineUnreachable:
+def _unreachable(where: address.Address, error: OSError) -> EngineUnreachable:
     hint = "what is missing: dom0 doctor"
     if isinstance(error, PermissionError):
         hint = "ask as root, or as a user of the group docker"

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from dom0.errors import EngineUnreachable
+
+if TYPE_CHECKING:
+    import ssl
 
 DEFAULT = "unix:///var/run/docker.sock"
 _FORMS = "use unix:///path/to/docker.sock or tcp://host:port"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     text: str  # as written, for messages
     base: str  # start of every URL
     socket: str = ""  # path of the unix socket, "" for tcp
@@ -30,6 +31,8 @@ class Address:
         """The TLS settings of a tcp address, None for plain text. Raises EngineUnreachable for unusable files."""
         if self.certificates is None:
             return None
+        import ssl  # it takes longer to load than an answer on a socket takes to come
+
         try:
             context = ssl.create_default_context(cafile=str(self.certificates / "ca.pem"))
             context.load_cert_chain(self.certificates / "cert.pem", self.certificates / "key.pem")

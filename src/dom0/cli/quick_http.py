@@ -1,0 +1,116 @@
+"""As little HTTP as asking the agent and the Engine takes, for what must answer at once.
+
+Over a unix socket it is HTTP/1.0: an answer ends with its connection, there are no chunks and nothing is kept open.
+`http.client` takes longer to load than all else that a short command does; only an Engine far away is asked with it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dom0.engine.address import Address
+
+LONGEST_LINE = 16 * 1024 * 1024  # bytes; of a head, and of one document in a stream
+OK, BAD_REQUEST, NOT_FOUND, CONFLICT = 200, 400, 404, 409
+
+
+class Answer:
+    """`status`, and the body when it is read. Reading raises OSError. Close it, or use it as a context manager."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._file = connection.makefile("rb")
+        try:
+            self.status = _status(self._line())
+            self._length = _content_length(self._head())
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> bytes:
+        body = self._file.read()
+        if self._length is not None and len(body) < self._length:
+            raise ConnectionError("the answer is cut off")
+        return body
+
+    def lines(self) -> Iterator[bytes]:
+        while line := self._line():
+            yield line
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _head(self) -> Iterator[bytes]:
+        while (line := self._line()).strip():
+            yield line
+
+    def _line(self) -> bytes:
+        line = self._file.readline(LONGEST_LINE)
+        if line and not line.endswith(b"\n"):
+            raise ConnectionError("the answer is cut off")
+        return line
+
+
+def ask(path: str, method: str, target: str, *, body: bytes | None = None, timeout: float | None) -> Answer:
+    """Ask whoever listens at the socket `path`; `timeout` is in seconds of silence. Raises OSError."""
+    head = f"{method} {target} HTTP/1.0\r\nHost: dom0\r\n"
+    if body is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        connection.sendall(f"{head}\r\n".encode() + (body or b""))
+        return Answer(connection)
+
+
+def get(where: Address, target: str, *, timeout: float) -> tuple[int, bytes]:
+    """Status and body of what an Engine answers. Raises OSError."""
+    if not where.socket:
+        return _get_over_tcp(where, target, timeout)
+    with ask(where.socket, "GET", target, timeout=timeout) as answer:
+        return answer.status, answer.read()
+
+
+def _get_over_tcp(where: Address, target: str, timeout: float) -> tuple[int, bytes]:
+    import http.client
+
+    server, tls = where.base.partition("://")[2], where.tls()
+    if tls is not None:
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(server, timeout=timeout, context=tls)
+    else:
+        connection = http.client.HTTPConnection(server, timeout=timeout)
+    try:
+        connection.request("GET", target, headers={"Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+    finally:
+        connection.close()
+
+
+def _status(line: bytes) -> int:
+    words = line.split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        raise ConnectionError("the answer is not HTTP" if line else "it ended without an answer")
+    return int(words[1])
+
+
+def _content_length(head: Iterator[bytes]) -> int | None:
+    length = None
+    for line in head:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and value.strip().isdigit():
+            length = int(value)
+    return length
