@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import click
 import pytest
 
-from dom0.cli import MODULES, cli
+from dom0.cli import MODULES
+from dom0.cli.commands import cli
 from dom0.run import Output
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, make_status
 
@@ -132,6 +133,6 @@ def test_the_completion_script_is_for_the_shell(shell: str, dom0: RunCommand) ->
 
 
 def test_starting_a_command_loads_nothing_that_it_does_not_need() -> None:
-    script = "import sys; from dom0.cli import cli, status, dev, exec, version; print(*sys.modules)"
+    script = "import sys; from dom0.cli import commands, status, dev, exec, version; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"aiohttp", "rich", "yaml", "asyncio"} & set(loaded)

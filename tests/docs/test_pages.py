@@ -19,7 +19,7 @@ import pytest
 from dom0 import errors
 from dom0.agent import api, refusal, status
 from dom0.agent.contract import Contract
-from dom0.cli import cli
+from dom0.cli.commands import cli
 from dom0.compose.load import load
 from dom0.health import Problem
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section

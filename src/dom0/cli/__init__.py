@@ -2,7 +2,8 @@
 that exits.
 
 A command module has one public name, `command`. It parses, calls what does the work, and prints; it returns the exit
-code where that is not 0, and raises Dom0Error where something is wrong.
+code where that is not 0, and raises Dom0Error where something is wrong. commands.py is how click sees them, and loaded
+only for what at_once.py has no answer to.
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import click
-
-from dom0.cli import options, terminal
-from dom0.errors import Dom0Error, UsageError
+from dom0.cli import at_once, terminal
+from dom0.errors import Dom0Error
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Project": {
@@ -56,64 +54,6 @@ COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN
 
 
-class Commands(click.Group):
-    """The commands by their table; a module is imported when its command runs or its help is shown."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in MODULES if name not in HIDDEN]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in MODULES:
-            return None
-        command: click.Command = import_module(MODULES[cmd_name]).command
-        options.complete(command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise UsageError(f"{args[0]}: is no dom0 command", hint=_did_you_mean(args[0]))
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(len(name) for name in self.list_commands(ctx))
-        for section, modules in SECTIONS.items():
-            with formatter.section(section):
-                rows = [(name.ljust(width), self._short_help(ctx, name)) for name in modules]
-                formatter.write_dl(rows)
-
-    def _short_help(self, ctx: click.Context, name: str) -> str:
-        command = self.get_command(ctx, name)
-        assert command is not None, name
-        return command.get_short_help_str(limit=200)
-
-
-def _did_you_mean(name: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, [known for known in MODULES if known not in HIDDEN])
-    return f"did you mean `dom0 {close[0]}`?" if close else "`dom0 --help` lists the commands"
-
-
-@click.command(
-    cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 project invalid, 4 Engine, 5 rolled back, 6 busy, 10 plan: changes.",
-)
-@click.version_option(package_name="dom0", message="dom0 %(version)s")
-def cli() -> None:
-    """Your whole machine is one container image.
-
-    $ dom0 init mybox    # a small project that runs as it is
-    $ dom0 up mybox      # build it, start it, keep it running
-    $ dom0 status        # what runs, and why
-    """
-
-
-options.complete(cli, hidden=False)
-
-
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
     sys.exit(run(sys.argv[1:]))
@@ -122,15 +62,11 @@ def main() -> NoReturn:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on standard error."""
     try:
-        code = _invoke(list(argv))
+        code = 0 if at_once.answer(argv) else _invoke(argv)
         sys.stdout.flush()
-    except click.exceptions.Exit as end:
-        return end.exit_code
     except Dom0Error as error:
         return _refuse(error)
-    except click.ClickException as error:
-        return _refuse(_of_click(error))
-    except (click.Abort, KeyboardInterrupt, EOFError):
+    except (KeyboardInterrupt, EOFError):
         terminal.say_to_stderr("")  # ends the line of the terminal's ^C
         return 130
     except BrokenPipeError:  # nobody reads any more; the flush at exit stays quiet
@@ -146,27 +82,15 @@ def run(argv: Sequence[str]) -> int:
     return code
 
 
-def _invoke(argv: list[str]) -> int:
-    """As click's own main, without its ways to end."""
-    if instruction := os.environ.get(COMPLETION):
-        from click.shell_completion import shell_complete
+def _invoke(argv: Sequence[str]) -> int:
+    from dom0.cli import commands  # loads click
 
-        return shell_complete(cli, {}, "dom0", COMPLETION, instruction)
-    with cli.make_context("dom0", argv) as ctx:
-        result: Any = cli.invoke(ctx)
-    return result if isinstance(result, int) else 0
+    return commands.invoke(argv)
 
 
 def _refuse(error: Dom0Error) -> int:
     terminal.say_error(error)
     return error.exit_code
-
-
-def _of_click(error: click.ClickException) -> Dom0Error:
-    ctx = getattr(error, "ctx", None)
-    command = ctx.command_path.removeprefix("dom0").strip() if ctx else ""
-    where = f"{command}: " if command else ""
-    return UsageError(f"{where}{error.format_message()}", hint=f"`{ctx.command_path if ctx else 'dom0'} --help`")
 
 
 def _of_system(error: OSError) -> Dom0Error:

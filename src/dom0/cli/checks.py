@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.cli.places import run_directory
+from dom0.cli.places import agent_socket
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo
 from dom0.errors import EngineError
@@ -166,7 +166,7 @@ def _ssh_port() -> Finding:
         try:
             probe.bind(("", SSH_PORT))
         except OSError as error:
-            if (run_directory() / "dom0.sock").exists():
+            if agent_socket().exists():
                 return Finding(check="ssh port", verdict=Verdict.OK, found=f"{SSH_PORT} in use, dom0 runs")
             return Finding(
                 check="ssh port",
@@ -189,6 +189,6 @@ def _clock() -> Finding:
 
 
 def _agent() -> Finding:
-    if (run_directory() / "dom0.sock").exists():
+    if agent_socket().exists():
         return Finding(check="dom0", verdict=Verdict.OK, found="runs here: dom0 status")
     return Finding(check="dom0", verdict=Verdict.OK, found="does not run here: dom0 up")

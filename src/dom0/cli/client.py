@@ -6,14 +6,13 @@ Nothing here imports aiohttp or asyncio: a command starts at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
-from dom0.cli import quick_http
-from dom0.cli.places import run_directory
+from dom0.cli import unix_http
+from dom0.cli.places import agent_socket
 from dom0.errors import Busy, Dom0Error, UsageError
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
@@ -33,10 +32,10 @@ class _Refusal(msgspec.Struct):
 
 
 class Agent:
-    """The agent behind `directory`/dom0.sock. Every call raises AgentUnreachable, or what the agent refused with."""
+    """The agent of this host. Every call raises AgentUnreachable, or what the agent refused with."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        self.path = str((directory or run_directory()) / "dom0.sock")
+    def __init__(self) -> None:
+        self.path = str(agent_socket())
 
     def status(self) -> Status:
         return self._get("/v1/status", Status)
@@ -79,11 +78,11 @@ class Agent:
             except OSError as error:
                 raise self._unreachable(error) from error
 
-    def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> quick_http.Answer:
+    def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> unix_http.Answer:
         data = msgspec.json.encode(body) if body is not None else None
         try:
-            answer = quick_http.ask(self.path, method, target, body=data, timeout=timeout)
-            if answer.status >= quick_http.BAD_REQUEST:
+            answer = unix_http.ask(self.path, method, target, body=data, timeout=timeout)
+            if answer.status >= unix_http.BAD_REQUEST:
                 with answer:
                     raise self._refused(answer.status, answer.read())
         except OSError as error:
@@ -104,7 +103,7 @@ class Agent:
             refusal = msgspec.json.decode(data, type=_Refusal)
         except msgspec.DecodeError:
             refusal = _Refusal(message=f"{self.path}: status {status}")
-        kind = {quick_http.BAD_REQUEST: UsageError, quick_http.CONFLICT: Busy}.get(status, Dom0Error)
+        kind = {unix_http.BAD_REQUEST: UsageError, unix_http.CONFLICT: Busy}.get(status, Dom0Error)
         return kind(refusal.message, hint=refusal.hint)
 
     def _unreachable(self, error: OSError) -> AgentUnreachable:

@@ -19,7 +19,8 @@ def command(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from dom0.cli import COMPLETION, cli
+    from dom0.cli import COMPLETION
+    from dom0.cli.commands import cli
 
     script = get_completion_class(shell)
     assert script is not None, shell

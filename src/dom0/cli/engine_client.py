@@ -5,18 +5,13 @@ Commands that can wait for aiohttp to load use engine/docker.py. Nothing here ch
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from dom0.cli import quick_http
-from dom0.engine import address
-from dom0.errors import EngineError, EngineUnreachable
+from dom0.cli import quick_engine
 
-ANSWER_WITHIN = 10.0  # seconds
 Document = TypeVar("Document")
 
 
@@ -57,20 +52,6 @@ class InspectedImage(msgspec.Struct, rename="pascal"):
     id: str
 
 
-class ListedImage(msgspec.Struct, rename="pascal"):
-    id: str
-    repo_tags: list[str] | None = None
-    labels: dict[str, str] | None = None
-
-
-def tagged_images() -> dict[str, ListedImage]:
-    """Every image with a name, by each of its names (`redis:latest`, and `redis` for short)."""
-    listed = _get("/images/json", list[ListedImage])
-    assert listed is not None
-    names = {tag: found for found in listed for tag in found.repo_tags or ()}
-    return names | {tag.removesuffix(":latest"): found for tag, found in names.items() if tag.endswith(":latest")}
-
-
 def container(name: str) -> InspectedContainer | None:
     found = _get(f"/containers/{quote(name, safe='')}/json", InspectedContainer)
     return found if found and found.name == f"/{name}" else None  # the Engine takes the start of an ID too
@@ -101,34 +82,10 @@ def image(ref: str) -> InspectedImage | None:
 
 def _get(target: str, document: type[Document]) -> Document | None:
     """The document at `target`, None if there is no such thing. Raises EngineError."""
-    where = address.find(None, os.environ, Path.home())
-    try:
-        status, data = quick_http.get(where, target, timeout=ANSWER_WITHIN)
-    except OSError as error:
-        raise _unreachable(where, error) from error
-    if status == quick_http.NOT_FOUND:
+    data = quick_engine.ask(target)
+    if data is None:
         return None
-    if status != quick_http.OK:
-        raise EngineError(f"{where.text}: status {status} for {target}: {_message(data)}")
-    return _decode(data, document, where)
-
-
-def _unreachable(where: address.Address, error: OSError) -> EngineUnreachable:
-    hint = "what is missing: dom0 doctor"
-    if isinstance(error, PermissionError):
-        hint = "ask as root, or as a user of the group docker"
-    return EngineUnreachable(f"{where.text}: no Docker Engine answers: {error}", hint=hint)
-
-
-def _decode(data: bytes, document: type[Document], where: address.Address) -> Document:
     try:
         return msgspec.json.decode(data, type=document)
     except msgspec.DecodeError as error:
-        raise EngineError(f"{where.text}: an answer that is not the Docker Engine's: {error}") from error
-
-
-def _message(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data, type=dict[str, str]).get("message", "")
-    except msgspec.DecodeError:
-        return ""
+        raise quick_engine.not_understood(error) from error

@@ -1,4 +1,4 @@
-"""The two directories that dom0 has on a host."""
+"""The two directories that dom0 has on a host, and its socket."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ def state_directory() -> Path:
 
 def run_directory() -> Path:
     return Path(os.environ.get("DOM0_RUN") or "/run/dom0")
+
+
+def agent_socket() -> Path:
+    return run_directory() / "dom0.sock"

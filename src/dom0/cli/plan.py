@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from dom0.cli import engine_client, options, terminal
+from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import state_directory
-from dom0.cli.up import TAG, is_current
+from dom0.cli.unchanged import TAG, is_current, tagged_images
 from dom0.errors import EXIT_CHANGES, NotFound, ProjectError
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ async def _project(engine: Engine, directory: Path) -> AsyncIterator[Project]:
 
 
 def _is_built(directory: Path) -> bool:
-    images = engine_client.tagged_images()
-    return TAG in images and is_current(directory, images[TAG], images)
+    return is_current(directory, TAG, tagged_images())
 
 
 async def _images(engine: Engine, directory: Path, project: Project) -> list[Change]:

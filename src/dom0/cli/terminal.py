@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import click
+from typing import Any, TextIO
 
 from dom0.errors import Dom0Error
 
@@ -26,11 +24,16 @@ def _escape(char: str) -> str:
 
 def say(text: str = "") -> None:
     """Print lines of our own and quoted text on standard output; control characters are escaped."""
-    click.echo(printable(text, keep="\n\t"))
+    _write(sys.stdout, printable(text, keep="\n\t"))
 
 
 def say_to_stderr(text: str) -> None:
-    click.echo(printable(text, keep="\n\t"), err=True)
+    _write(sys.stderr, printable(text, keep="\n\t"))
+
+
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def say_error(error: Dom0Error) -> None:
@@ -44,14 +47,13 @@ def say_json(document: Any) -> None:
     """One JSON document, indented: for programs, and readable."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+    _write(sys.stdout, msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def say_json_line(document: Any) -> None:
     import msgspec
 
-    click.echo(msgspec.json.encode(document))
-    sys.stdout.flush()
+    _write(sys.stdout, msgspec.json.encode(document).decode())
 
 
 def say_columns(heads: Sequence[str], rows: Iterable[Sequence[str]], *, styles: dict[str, Style] | None = None) -> None:
@@ -59,6 +61,8 @@ def say_columns(heads: Sequence[str], rows: Iterable[Sequence[str]], *, styles: 
 
     `styles` gives by head how a cell of that column is coloured on a terminal.
     """
+    import click  # leaves the colours out where nobody sees them
+
     for line in columns(heads, rows, styles=styles or {}):
         click.echo(line)
 

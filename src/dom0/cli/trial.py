@@ -10,6 +10,7 @@ import click
 from dom0.agent.status import Outcome
 from dom0.cli import terminal, up
 from dom0.cli.client import Agent
+from dom0.cli.unchanged import TAG, find_project
 from dom0.durations import seconds
 
 SHORTEST, LONGEST = 5.0, 7 * 86400.0  # seconds
@@ -28,7 +29,7 @@ def read_duration(ctx: click.Context, parameter: click.Parameter, value: str) ->
 @click.command("try")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--for", "length", required=True, metavar="TIME", callback=read_duration, help="60s, 5m, 1h30m.")
-@click.option("-t", "--tag", default=up.TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
 @click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
 def command(directory: Path | None, length: float, tag: str, as_json: bool) -> None:
     """Bring the machine to the project in DIR for a while: it goes back by itself unless `dom0 confirm` comes in time.
@@ -39,7 +40,7 @@ def command(directory: Path | None, length: float, tag: str, as_json: bool) -> N
     $ dom0 confirm
     """
     Agent().status()  # a trial needs something to go back to
-    last = asyncio.run(up.bring_up(up.find_project(directory), tag, force=False, trial=length, as_json=as_json))
+    last = asyncio.run(up.bring_up(find_project(directory), tag, force=False, trial=length, as_json=as_json))
     if as_json:
         return
     if last.outcome is Outcome.TRIAL:

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0.agent.status import Outcome, Progress, Status
-from dom0.cli import engine_client, terminal
+from dom0.cli import terminal, unchanged
 from dom0.cli.build import progress
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
+from dom0.cli.unchanged import TAG, find_project
 from dom0.errors import NotFound, RolledBack, UsageError
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
 
-TAG = "dom0:latest"
-PROJECT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile", "compose.d")
 SUCCESSION_WITHIN = 90.0  # seconds for the new root container to be in its place
 PAUSE = 0.1  # seconds between looks at it
 
@@ -43,8 +42,8 @@ def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bo
     $ dom0 up --no-build --tag dom0:yesterday
     """
     project = None if no_build else find_project(directory)
-    if project is not None and not force_recreate and (current := nothing_to_do(project, tag)):
-        _say_nothing_to_do(current, as_json=as_json)
+    if project is not None and not force_recreate and (machine := unchanged.nothing_to_do(project, tag)):
+        _say_nothing_to_do(machine, as_json=as_json)
         return
     import asyncio  # it costs as much as all of the above
 
@@ -53,58 +52,11 @@ def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bo
         terminal.say(f"generation {last.generation} is {last.outcome}")
 
 
-def find_project(directory: Path | None) -> Path | None:
-    """The project to build: DIR, else this directory if it is one. Raises UsageError for a DIR that is not there."""
-    if directory is not None:
-        if not directory.is_dir():
-            raise UsageError(f"{directory}: no such directory", hint=f"make a project there: dom0 init {directory}")
-        return directory.resolve()
-    here = Path.cwd()
-    return here if any((here / name).exists() for name in PROJECT_FILES) else None
-
-
-def nothing_to_do(project: Path, tag: str) -> Status | None:
-    """The status if all is as `dom0 up` would leave it: the same files, the same images, everything well."""
-    try:
-        status = Agent().status()
-    except AgentUnreachable:
-        return None
-    generation = status.generation
-    if generation is None or generation.outcome is not Outcome.GOOD or not status.converged or status.problems:
-        return None
-    images = engine_client.tagged_images()
-    image = images.get(tag)
-    if image is None or not image.id == generation.dom0_image == status.dom0_image:
-        return None
-    if any(images[s.image].id != s.image_id for s in status.services if s.image in images):
-        return None
-    return status if is_current(project, image, images) else None
-
-
-def is_current(project: Path, image: engine_client.ListedImage, images: dict[str, engine_client.ListedImage]) -> bool:
-    """Whether the dom0 image `image` is what `project` would be built into, `images` being all that are here."""
-    from dom0.images import fingerprint
-
-    labels = image.labels or {}
-    if any(not _id_of(images, ref) for ref in fingerprint.builds_of(labels) or ()):
-        return False
-    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project)}
-    return fingerprint.is_current(project, labels, parents)
-
-
-def _id_of(images: dict[str, engine_client.ListedImage], ref: str) -> str:
-    found = images.get(ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest")
-    return found.id if found else ""
-
-
-def _say_nothing_to_do(status: Status, *, as_json: bool) -> None:
-    assert status.generation is not None
-    number = status.generation.number
-    text = f"{status.project}: nothing to do, generation {number} is {status.generation.outcome}"
+def _say_nothing_to_do(machine: unchanged.Machine, *, as_json: bool) -> None:
     if as_json:
-        terminal.say_json_line(Progress(text=text, outcome=status.generation.outcome, generation=number))
+        terminal.say_json_line(Progress(text=machine.text, outcome=Outcome.GOOD, generation=machine.generation))
     else:
-        terminal.say(text)
+        terminal.say(machine.text)
 
 
 async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float, as_json: bool) -> Progress:
@@ -152,9 +104,8 @@ async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[
 
 def _built_before(project: Path, tag: str) -> str:
     """The ID of the dom0 image if it is up to date, else "": a build would find the same, but looks at more."""
-    images = engine_client.tagged_images()
-    image = images.get(tag)
-    return image.id if image and is_current(project, image, images) else ""
+    images = unchanged.tagged_images()
+    return images[tag].id if unchanged.is_current(project, tag, images) else ""
 
 
 async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> bool:

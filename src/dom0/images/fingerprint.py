@@ -6,11 +6,10 @@ with the directories they came from (`dom0.builds`); together with the present I
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import msgspec
 
 from dom0.errors import ProjectError
 from dom0.images.contents import digest, entries
@@ -42,9 +41,11 @@ def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str,
 def builds_of(labels: Mapping[str, str]) -> Builds | None:
     """The service images that were built with an image; None if it does not say."""
     try:
-        return msgspec.json.decode(labels.get(BUILDS, ""), type=dict[str, str])
-    except msgspec.DecodeError:
+        builds = json.loads(labels.get(BUILDS, ""))
+    except ValueError:
         return None
+    is_one = isinstance(builds, dict) and all(isinstance(context, str) for context in builds.values())
+    return builds if is_one else None
 
 
 def inputs_digest(directory: Path, parents: Mapping[str, str], builds: Builds) -> str:
@@ -55,7 +56,7 @@ def inputs_digest(directory: Path, parents: Mapping[str, str], builds: Builds) -
     def left_out(name: str) -> bool:
         return ignore(name) and not _is_in(f"{name}/", contexts)
 
-    told = msgspec.json.encode([base_inputs(), dict(parents), dict(builds)], order="sorted").decode()
+    told = json.dumps([base_inputs(), dict(parents), dict(builds)], sort_keys=True)
     return digest(entries(directory, left_out, prune=not contexts and not ignore.has_exceptions), text=told)
 
 

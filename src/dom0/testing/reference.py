@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import click
 
-from dom0.cli import SECTIONS, cli
+from dom0.cli import SECTIONS
+from dom0.cli.commands import cli
 
 _HEAD = """\
 # Commands

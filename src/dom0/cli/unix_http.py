@@ -1,7 +1,7 @@
-"""As little HTTP as asking the agent and the Engine takes, for what must answer at once.
+"""As little HTTP over a unix socket as asking the agent and the Engine takes, for what must answer at once.
 
-Over a unix socket it is HTTP/1.0: an answer ends with its connection, there are no chunks and nothing is kept open.
-`http.client` takes longer to load than all else that a short command does; only an Engine far away is asked with it.
+It is HTTP/1.0: an answer ends with its connection, there are no chunks and nothing is kept open. `http.client` takes
+longer to load than all else that a short command does.
 """
 
 from __future__ import annotations
@@ -9,10 +9,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dom0.engine.address import Address
 
 LONGEST_LINE = 16 * 1024 * 1024  # bytes; of a head, and of one document in a stream
 OK, BAD_REQUEST, NOT_FOUND, CONFLICT = 200, 400, 404, 409
@@ -72,32 +68,6 @@ def ask(path: str, method: str, target: str, *, body: bytes | None = None, timeo
         connection.connect(path)
         connection.sendall(f"{head}\r\n".encode() + (body or b""))
         return Answer(connection)
-
-
-def get(where: Address, target: str, *, timeout: float) -> tuple[int, bytes]:
-    """Status and body of what an Engine answers. Raises OSError."""
-    if not where.socket:
-        return _get_over_tcp(where, target, timeout)
-    with ask(where.socket, "GET", target, timeout=timeout) as answer:
-        return answer.status, answer.read()
-
-
-def _get_over_tcp(where: Address, target: str, timeout: float) -> tuple[int, bytes]:
-    import http.client
-
-    server, tls = where.base.partition("://")[2], where.tls()
-    if tls is not None:
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(server, timeout=timeout, context=tls)
-    else:
-        connection = http.client.HTTPConnection(server, timeout=timeout)
-    try:
-        connection.request("GET", target, headers={"Connection": "close"})
-        response = connection.getresponse()
-        return response.status, response.read()
-    except http.client.HTTPException as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error
-    finally:
-        connection.close()
 
 
 def _status(line: bytes) -> int:

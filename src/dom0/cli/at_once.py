@@ -1,0 +1,46 @@
+"""What is answered before click is loaded, which would be most of the time: it is asked again and again.
+
+Only a command in its plainest form, and only a yes; for all else the command itself asks, and says what it found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dom0.cli import terminal
+
+ANSWER_WITHIN = 8.0  # seconds; the image's health check gives up after ten
+
+
+def answer(argv: Sequence[str]) -> bool:
+    """Whether that was all. Raises Dom0Error, as the command would."""
+    match argv:
+        case ["agent", "--check"]:
+            return _agent_answers()
+        case ["up"]:
+            return _says_nothing_to_do(None)
+        case ["up", directory] if directory[:1] not in ("", "-"):
+            return _says_nothing_to_do(Path(directory))
+    return False
+
+
+def _agent_answers() -> bool:
+    from dom0.cli import unix_http
+    from dom0.cli.places import agent_socket
+
+    try:
+        with unix_http.ask(str(agent_socket()), "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
+            return answer.status == unix_http.OK
+    except OSError:
+        return False
+
+
+def _says_nothing_to_do(directory: Path | None) -> bool:
+    from dom0.cli import unchanged
+
+    project = unchanged.find_project(directory)
+    machine = unchanged.nothing_to_do(project, unchanged.TAG) if project else None
+    if machine is not None:
+        terminal.say(machine.text)
+    return machine is not None

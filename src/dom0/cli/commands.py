@@ -1,0 +1,101 @@
+"""The command line as click sees it: the commands by their table, and one line of it carried out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from dom0.cli import COMPLETION, HIDDEN, MODULES, SECTIONS, options
+from dom0.errors import Dom0Error, UsageError
+
+
+class Commands(click.Group):
+    """The commands by their table; a module is imported when its command runs or its help is shown."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in MODULES if name not in HIDDEN]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULES:
+            return None
+        command: click.Command = import_module(MODULES[cmd_name]).command
+        options.complete(command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(f"{args[0]}: is no dom0 command", hint=_did_you_mean(args[0]))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(len(name) for name in self.list_commands(ctx))
+        for section, modules in SECTIONS.items():
+            with formatter.section(section):
+                rows = [(name.ljust(width), self._short_help(ctx, name)) for name in modules]
+                formatter.write_dl(rows)
+
+    def _short_help(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        assert command is not None, name
+        return command.get_short_help_str(limit=200)
+
+
+def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, [known for known in MODULES if known not in HIDDEN])
+    return f"did you mean `dom0 {close[0]}`?" if close else "`dom0 --help` lists the commands"
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 project invalid, 4 Engine, 5 rolled back, 6 busy, 10 plan: changes.",
+)
+@click.version_option(package_name="dom0", message="dom0 %(version)s")
+def cli() -> None:
+    """Your whole machine is one container image.
+
+    $ dom0 init mybox    # a small project that runs as it is
+    $ dom0 up mybox      # build it, start it, keep it running
+    $ dom0 status        # what runs, and why
+    """
+
+
+options.complete(cli, hidden=False)
+
+
+def invoke(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code. Raises Dom0Error, KeyboardInterrupt, EOFError, OSError."""
+    try:
+        return _invoke(list(argv))
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        raise _of_click(error) from error
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
+
+
+def _invoke(argv: list[str]) -> int:
+    """As click's own main, without its ways to end."""
+    if instruction := os.environ.get(COMPLETION):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "dom0", COMPLETION, instruction)
+    with cli.make_context("dom0", argv) as ctx:
+        result: Any = cli.invoke(ctx)
+    return result if isinstance(result, int) else 0
+
+
+def _of_click(error: click.ClickException) -> Dom0Error:
+    ctx = getattr(error, "ctx", None)
+    command = ctx.command_path.removeprefix("dom0").strip() if ctx else ""
+    where = f"{command}: " if command else ""
+    return UsageError(f"{where}{error.format_message()}", hint=f"`{ctx.command_path if ctx else 'dom0'} --help`")

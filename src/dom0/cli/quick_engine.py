@@ -1,0 +1,72 @@
+"""Asks the Engine one question with as little loaded as possible. What it answers is for the caller to decode."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dom0.cli import unix_http
+from dom0.engine import address
+from dom0.errors import EngineError, EngineUnreachable
+
+ANSWER_WITHIN = 10.0  # seconds
+
+
+def ask(target: str) -> bytes | None:
+    """The document at `target`, None if there is no such thing. Raises EngineError."""
+    where = address.find(None, os.environ, Path.home())
+    try:
+        status, data = _get(where, target)
+    except OSError as error:
+        raise _unreachable(where, error) from error
+    if status == unix_http.NOT_FOUND:
+        return None
+    if status != unix_http.OK:
+        raise EngineError(f"{where.text}: status {status} for {target}: {_message(data)}")
+    return data
+
+
+def not_understood(error: Exception) -> EngineError:
+    where = address.find(None, os.environ, Path.home())
+    return EngineError(f"{where.text}: an answer that is not the Docker Engine's: {error}")
+
+
+def _get(where: address.Address, target: str) -> tuple[int, bytes]:
+    if not where.socket:
+        return _get_over_tcp(where, target)
+    with unix_http.ask(where.socket, "GET", target, timeout=ANSWER_WITHIN) as answer:
+        return answer.status, answer.read()
+
+
+def _get_over_tcp(where: address.Address, target: str) -> tuple[int, bytes]:
+    import http.client  # only here: most Engines are on this machine
+
+    server, tls = where.base.partition("://")[2], where.tls()
+    if tls is not None:
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(server, timeout=ANSWER_WITHIN, context=tls)
+    else:
+        connection = http.client.HTTPConnection(server, timeout=ANSWER_WITHIN)
+    try:
+        connection.request("GET", target, headers={"Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+    finally:
+        connection.close()
+
+
+def _unreachable(where: address.Address, error: OSError) -> EngineUnreachable:
+    hint = "what is missing: dom0 doctor"
+    if isinstance(error, PermissionError):
+        hint = "ask as root, or as a user of the group docker"
+    return EngineUnreachable(f"{where.text}: no Docker Engine answers: {error}", hint=hint)
+
+
+def _message(data: bytes) -> Any:
+    try:
+        return json.loads(data).get("message", "")
+    except (ValueError, AttributeError):
+        return ""

@@ -1,0 +1,109 @@
+"""Whether the machine is already what `dom0 up` would make of a project. Asks agent and Engine, changes nothing.
+
+Loads neither click nor msgspec, because this is most often all that `dom0 up` has to do (see at_once.py): of the two
+answers it reads the few values that it compares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dom0.cli import quick_engine, unix_http
+from dom0.cli.places import agent_socket
+from dom0.errors import UsageError
+from dom0.images import fingerprint
+
+TAG = "dom0:latest"
+PROJECT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile", "compose.d")
+ANSWER_WITHIN = 10.0  # seconds
+
+
+class Machine(NamedTuple):
+    """One that is as it should be."""
+
+    project: str
+    generation: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.project}: nothing to do, generation {self.generation} is good"
+
+
+class ListedImage(NamedTuple):
+    id: str
+    labels: Mapping[str, str]
+
+
+Images = Mapping[str, ListedImage]
+"""Every image with a name, by each of its names (`redis:latest`, and `redis` for short)."""
+
+
+def find_project(directory: Path | None) -> Path | None:
+    """The project to build: DIR, else this directory if it is one. Raises UsageError for a DIR that is not there."""
+    if directory is not None:
+        if not directory.is_dir():
+            raise UsageError(f"{directory}: no such directory", hint=f"make a project there: dom0 init {directory}")
+        return directory.resolve()
+    here = Path.cwd()
+    return here if any((here / name).exists() for name in PROJECT_FILES) else None
+
+
+def nothing_to_do(project: Path, tag: str) -> Machine | None:
+    """The machine if all is as `dom0 up` would leave it: the same files, the same images, everything well.
+
+    None if not, and where that cannot be told. Raises EngineError, ProjectError.
+    """
+    try:
+        with unix_http.ask(str(agent_socket()), "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
+            status = json.loads(answer.read()) if answer.status == unix_http.OK else {}
+        generation = status.get("generation") or {}
+        if generation.get("outcome") != "good" or not status["converged"] or status["problems"]:
+            return None
+        machine = Machine(status["project"], generation["number"])
+        running = status["dom0_image"]
+        used = {service["image"]: service["image_id"] for service in status["services"]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none runs here, or of another version
+        return None
+    images = tagged_images()
+    if tag not in images or not images[tag].id == generation["dom0_image"] == running:
+        return None
+    if any(images[ref].id != image_id for ref, image_id in used.items() if ref in images):
+        return None
+    return machine if is_current(project, tag, images) else None
+
+
+def is_current(project: Path, tag: str, images: Images) -> bool:
+    """Whether the image `tag` is the dom0 image that `project` would be built into, `images` being all that are here.
+
+    Raises ProjectError.
+    """
+    if tag not in images:
+        return False
+    labels = images[tag].labels
+    if any(not _id_of(images, ref) for ref in fingerprint.builds_of(labels) or ()):
+        return False
+    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project)}
+    return fingerprint.is_current(project, labels, parents)
+
+
+def _id_of(images: Images, ref: str) -> str:
+    found = images.get(ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest")
+    return found.id if found else ""
+
+
+def tagged_images() -> Images:
+    """Raises EngineError."""
+    try:
+        names = dict(_named(json.loads(quick_engine.ask("/images/json") or b"")))
+    except (ValueError, LookupError, TypeError) as error:
+        raise quick_engine.not_understood(error) from error
+    return names | {tag.removesuffix(":latest"): found for tag, found in names.items() if tag.endswith(":latest")}
+
+
+def _named(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ListedImage]]:
+    for row in rows:
+        for tag in row["RepoTags"] or ():
+            yield tag, ListedImage(row["Id"], row["Labels"] or {})

@@ -1,0 +1,55 @@
+"""What is answered before click is loaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.run import Output
+from dom0.testing.fake_agent import FakeAgent
+
+RunCommand = Callable[..., Output]
+HEAVY = ("click", "msgspec", "asyncio", "http.client", "dataclasses", "ssl", "shutil")
+
+
+@pytest.mark.parametrize("module", ["at_once", "unchanged"])
+def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
+    script = f"import sys, dom0.cli.{module}; print(*sorted(set(sys.modules) & {set(HEAVY)}))"
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"import sys; sys.path[:0] = {sys.path}; {script}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    assert done.stdout.split() == []
+
+
+def test_the_health_check_is_well_while_the_agent_answers(dom0: RunCommand, agent: FakeAgent) -> None:
+    assert dom0("agent", "--check") == Output(0, "", "")
+    assert agent.asked == [("GET /v1/status", b"")]
+
+
+def test_the_health_check_says_what_the_agent_refused_with(dom0: RunCommand, agent: FakeAgent) -> None:
+    agent.refusals["GET /v1/status"] = (500, {"message": "it broke", "hint": "mend it"})
+    assert dom0("agent", "--check") == Output(1, "", "dom0: it broke\n      mend it\n")
+
+
+def test_the_health_check_without_an_agent_says_so(dom0: RunCommand) -> None:
+    assert dom0("agent", "--check").stderr == "dom0: dom0: does not run here\n      start it: dom0 up\n"
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"no JSON", b'{"generation": 3}', b'{"generation": {"outcome": "good"}}'])
+def test_a_status_of_another_version_leaves_it_to_the_command(
+    dom0: RunCommand, agent: FakeAgent, tmp_path: Path, answer: bytes
+) -> None:
+    agent.answers["GET /v1/status"] = answer
+    (tmp_path / "compose.yaml").touch()
+    refused = dom0("up", str(tmp_path))
+    assert refused.code == 4
+    assert refused.stderr.startswith("dom0: Docker Engine at unix:")
