@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from dom0.ambassador.declaration import Misdeclared, declare
 from dom0.ambassador.settings import Settings
 from dom0.compose.places import Path, Refusal
 from dom0.compose.values import Override, Reset
@@ -106,6 +107,16 @@ def refusals(machine: Machine) -> Iterator[Refusal]:
         yield from _home(machine.home)
     if machine.rollout:
         yield from _rollout(machine.rollout)
+
+
+def service_refusals(name: str, own: ServiceMachine) -> Iterator[Refusal]:
+    if own.ambassador is None:
+        return
+    try:
+        declare(own.ambassador)
+    except Misdeclared as wrong:
+        for flaw in wrong.flaws:
+            yield Refusal(("services", name, KEY, "ambassador", *flaw.steps), flaw.what, flaw.hint)
 
 
 def _ssh(ssh: Ssh) -> Iterator[Refusal]:

@@ -110,6 +110,9 @@ def project_of(data: dict[str, Any], places: Places) -> Project:
         name: decode(service, Service, ("services", name), places)
         for name, service in ((name, _service(plain, data, name)) for name in plain.get("services") or {})
     }
+    owned = ((name, service.x_dom0) for name, service in services.items() if service.x_dom0)
+    if wrong := [refusal for name, own in owned for refusal in machine.service_refusals(name, own)]:
+        raise refuse(wrong, places)
     return Project(
         name=str(data.get("name") or ""),
         services=services,

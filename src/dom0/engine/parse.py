@@ -253,6 +253,7 @@ def _endpoints(settings: wire.NetworkSettings | None) -> tuple[Endpoint, ...]:
             network_id=found.network_id,
             aliases=tuple(found.aliases or ()),
             ip_address=found.ip_address,
+            ipv6_address=found.global_ipv6_address,
         )
         for name, found in sorted(networks.items())
         if found is not None

@@ -40,6 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     network_id: str
     aliases: tuple[str, ...] = ()
     ip_address: str = ""
+    ipv6_address: str = ""  # not the link-local one
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):

@@ -122,6 +122,7 @@ class Endpoint(Wire):
     network_id: str = msgspec.field(name="NetworkID", default="")
     aliases: list[str] | None = None
     ip_address: str = msgspec.field(name="IPAddress", default="")
+    global_ipv6_address: str = msgspec.field(name="GlobalIPv6Address", default="")
 
 
 class NetworkSettings(Wire):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
+from dom0.ambassador.declaration import VARIABLE
 from dom0.ambassador.settings import Settings
 from dom0.compose.model import Project, Service, ServiceVolume, Volume
 from dom0.errors import ProjectError
 
-VARIABLE = "DOM0_AMBASSADOR"
 STATE = "/var/lib/dom0-ambassador"
 IMAGE_ROLE = "ambassador"  # what the image's label dom0.role says
 CAPABILITIES = ("NET_ADMIN", "NET_RAW")
