@@ -47,12 +47,11 @@ async def watch(forwarder: Forwarder, reporter: Reporter, path: Path) -> AsyncIt
     async def tell(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         last: State | None = None
         while True:
-            state = reporter.state()
+            looks, state = forwarder.looks, reporter.state()
             if state != last:
                 await _send(writer, state)
                 last = state
-            async with forwarder.changed:
-                await forwarder.changed.wait()
+            await forwarder.look_after(looks)
 
     async with _listening(path, tell):
         yield

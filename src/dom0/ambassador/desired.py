@@ -41,13 +41,15 @@ def targets(sources: Collection[Source], found: Found, listening: Collection[Lis
         addresses = (source.address,) if isinstance(source, Fixed) else found.addresses.get(finding(source), ())
         for address in addresses:
             candidate = target(source, address)
-            if not is_loop(candidate, rule.listener, found, listening):
+            if not is_loop(candidate, rule.listener, found.is_own, listening):
                 unique.setdefault((candidate.address, candidate.port), candidate)
     return sorted(unique.values())[:MOST_TARGETS]
 
 
-def is_loop(candidate: Target, listener: Listener, found: Found, listening: Collection[Listener]) -> bool:
-    return Listener(listener.protocol, candidate.port) in listening and found.is_own(candidate.address)
+def is_loop(
+    candidate: Target, listener: Listener, is_own: Callable[[str], bool], listening: Collection[Listener]
+) -> bool:
+    return Listener(listener.protocol, candidate.port) in listening and is_own(candidate.address)
 
 
 def wanted(rule: Rule, targets: Collection[Target], found: Found, last: Route | None) -> Wanted | None:

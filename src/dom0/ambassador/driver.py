@@ -1,4 +1,4 @@
-"""Carry out a change on a plane: remember it, switch, treat old connections, count. What to do is rewire.py's.
+"""Carry out a change on a plane: remember it, switch; treat old connections, count them. What to do is rewire.py's.
 
 However it ends, file and plane agree or are brought to agree: killed before the switch, the next start makes it;
 refused by the plane, the former table is in force and in the file.
@@ -6,8 +6,9 @@ refused by the plane, the former table is in force and in the file.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -18,8 +19,10 @@ from dom0.ambassador.state import StateFile, Stored, moment
 from dom0.ambassador.treatment import Treatment
 from dom0.errors import Dom0Error
 
+log = logging.getLogger(__name__)
 
-async def drive(plane: DataPlane, file: StateFile, before: Stored, change: Change) -> Stored:
+
+async def switch(plane: DataPlane, file: StateFile, before: Stored, change: Change) -> Stored:
     """Raises Dom0Error if the plane refuses the table: its former one and `before` stand then, see `spent`."""
     file.write(change.stored)
     began = time.perf_counter()
@@ -33,9 +36,7 @@ async def drive(plane: DataPlane, file: StateFile, before: Stored, change: Chang
         msgspec.structs.replace(it, switch_ms=took) if it.number in change.receipts else it
         for it in change.stored.receipts
     )
-    stored = await treat(plane, msgspec.structs.replace(change.stored, receipts=receipts))
-    file.write(stored)
-    return stored
+    return msgspec.structs.replace(change.stored, receipts=receipts)
 
 
 def spent(before: Stored, change: Change) -> Stored:
@@ -53,7 +54,7 @@ async def treat(plane: DataPlane, stored: Stored) -> Stored:
         mine = due(treatment, flows, ticks)
         rescued = await plane.forget(mine.rescue) if mine.rescue else 0
         moved = await plane.forget(mine.move) if mine.move else 0
-        cut = await plane.cut(mine.cut) if mine.cut else 0
+        cut = await _cut(plane, mine.cut) if mine.cut else 0
         gone = {id(flow) for flow in (*mine.rescue, *mine.move, *mine.cut)}
         flows = [flow for flow in flows if id(flow) not in gone]
         after = _progress(treatment, len(mine.rest), ticks)
@@ -63,6 +64,15 @@ async def treat(plane: DataPlane, stored: Stored) -> Stored:
         if after is not None:
             left.append(after)
     return msgspec.structs.replace(stored, treatments=tuple(left), receipts=tuple(receipts.values()))
+
+
+async def _cut(plane: DataPlane, flows: Collection[Flow]) -> int:
+    """What cannot be told to silent ends is cut all the same; State has the right that is missing."""
+    try:
+        return await plane.cut(flows)
+    except Dom0Error as error:
+        log.warning("%s", error.message)
+        return len(flows)
 
 
 async def old_flows(plane: DataPlane, stored: Stored, treatments: Iterable[Treatment]) -> list[Flow]:

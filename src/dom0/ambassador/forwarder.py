@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Collection, Mapping
+from functools import cache
 
 import msgspec
 
@@ -48,7 +49,9 @@ class Forwarder:
         self.held: set[Listener] = set()
         self.refused = ""
         self.damaged = ""
-        self.changed = asyncio.Condition()
+        self.asked: set[str] = set()  # names that a rewire needs which is not made yet
+        self._changed = asyncio.Condition()
+        self._looks = 0
         self._wake = asyncio.Event()
         self._cause = "settings"
         self._others: set[Listener] = set()
@@ -62,7 +65,7 @@ class Forwarder:
             while True:
                 async with self.lock:
                     await self._step(group)
-                await self._tell()
+                await self.tell()
                 await self._pause()
 
     def wake(self, cause: str) -> None:
@@ -131,6 +134,7 @@ class Forwarder:
     async def reconcile(self, cause: str) -> None:
         ways = {rule.listener: Way(rule.existing, rule.udp) for rule in self.declaration.rules}
         others, self._others = self._others, set()
+        self._note_down()
         wants = self.wants()
         change = rewire.adapt(
             self.stored, wants, ways, cause=cause, at=moment(), others=[it for it in others if it in wants]
@@ -139,19 +143,19 @@ class Forwarder:
             await self.drive(change)
 
     async def drive(self, change: Change) -> None:
-        """Raises Dom0Error."""
+        """Switch, tell whoever watches, and treat what is old. Raises Dom0Error: nothing was switched."""
         try:
-            self.stored = await driver.drive(self.plane, self.file, self.stored, change)
+            self.stored = await driver.switch(self.plane, self.file, self.stored, change)
         except Dom0Error:
             self.stored = driver.spent(self.stored, change)
             raise
+        await self.tell()
+        self.stored = await driver.treat(self.plane, self.stored)
+        self.file.write(self.stored)
         for receipt in self.stored.receipts:
             if receipt.number in change.receipts:
-                log.info(
-                    "%s: %s → %s (%s)",
-                    *map(" ".join, (receipt.listeners, receipt.before, receipt.after)),
-                    receipt.cause,
-                )
+                words = map(" ".join, (receipt.listeners, receipt.before, receipt.after))
+                log.info("%s: %s → %s (%s)", *words, receipt.cause)
 
     async def _look(self, ticks: float) -> None:
         if self._looked and ticks - self._looked < LOOK_EVERY and not self.refused:
@@ -164,7 +168,7 @@ class Forwarder:
 
     def _watch(self, group: asyncio.TaskGroup) -> None:
         every = [source for rule in self.declaration.rules for source in (*rule.sources, *self.sources(rule))]
-        self.names.watch({source.host for source in every if isinstance(source, Named)}, group)
+        self.names.watch({source.host for source in every if isinstance(source, Named)} | self.asked, group)
         found, probing = self.found(), dict[Target, Probing]()
         for rule in self.declaration.rules:
             if rule.health is not None:
@@ -173,13 +177,9 @@ class Forwarder:
         self.probes.watch(probing, group)
 
     def _remember(self) -> None:
-        followed = {
-            source.key for rule in self.declaration.rules for source in rule.sources if isinstance(source, Followed)
-        }
-        named = self.names.all()
-        addresses = {key: it for key, it in self.stored.addresses.items() if key in followed} | named
-        if self.stored.addresses != addresses or set(self.stored.unhealthy) != self.probes.unhealthy:
-            unhealthy = tuple(sorted(self.probes.unhealthy))
+        followed = {key: it for key, it in self.stored.addresses.items() if _is_followed(key)}
+        addresses, unhealthy = followed | self.names.all(), tuple(sorted(self.probes.unhealthy))
+        if (self.stored.addresses, self.stored.unhealthy) != (addresses, unhealthy):
             self.stored = msgspec.structs.replace(self.stored, addresses=addresses, unhealthy=unhealthy)
 
     async def _pause(self) -> None:
@@ -198,9 +198,20 @@ class Forwarder:
             async with asyncio.timeout(max(0.0, min(until) - ticks)):
                 await self._wake.wait()
 
-    async def _tell(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
+    async def tell(self) -> None:
+        """Whoever waits in `look_after` looks again."""
+        async with self._changed:
+            self._looks += 1
+            self._changed.notify_all()
+
+    @property
+    def looks(self) -> int:
+        return self._looks
+
+    async def look_after(self, looks: int) -> None:
+        """Until there may be something new since `looks`."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._looks != looks)
 
     # what is wanted
 
@@ -211,40 +222,40 @@ class Forwarder:
     def found(self) -> Found:
         addresses = {key: it for key, it in self.stored.addresses.items() if _is_followed(key)} | self.names.all()
         ticks = moment().ticks
-        own: dict[str, bool] = {}
-
-        def is_own(address: str) -> bool:
-            if address not in own:
-                own[address] = _is_own(address)
-            return own[address]
-
         waiting = {listener: ticks - since for listener, since in self._down_since.items()}
-        return Found(addresses, self.probes.unhealthy, is_own, frozenset(self.held), waiting)
+        return Found(addresses, self.probes.unhealthy, cache(is_own), frozenset(self.held), waiting)
 
     def wants(self, wishes: Mapping[str, tuple[Source, ...]] | None = None) -> dict[Listener, Wanted]:
+        """Of all listeners, as they are told to go now, or as `wishes` would tell them."""
         found, wants = self.found(), dict[Listener, Wanted]()
-        ticks = moment().ticks
+        routes = {route.listener: route for route in self.stored.table.routes}
         for rule in self.declaration.rules:
             targets = desired.targets(self.sources(rule, wishes), found, self.listening, rule)
-            if desired.is_up(rule, targets, found):
-                self._down_since.pop(rule.listener, None)
-            else:
-                self._down_since.setdefault(rule.listener, ticks)
-            want = desired.wanted(rule, targets, found, self.stored.table.route(rule.listener))
+            want = desired.wanted(rule, targets, found, routes.get(rule.listener))
             if want is not None:
                 wants[rule.listener] = want
         return wants
 
+    def _note_down(self) -> None:
+        found, ticks = self.found(), moment().ticks
+        for rule in self.declaration.rules:
+            if desired.is_up(rule, desired.targets(self.sources(rule), found, self.listening, rule), found):
+                self._down_since.pop(rule.listener, None)
+            else:
+                self._down_since.setdefault(rule.listener, ticks)
+
     def follow(self, found: Mapping[str, Collection[str]], identities: Mapping[str, str]) -> None:
-        """What the agent says; it is checked already."""
+        """What the agent says, checked. A container that is gone is remembered, to know another one by."""
         named = {key: it for key, it in self.stored.addresses.items() if not _is_followed(key)}
         before = self.stored.identities
         new = {key for key, identity in identities.items() if before.get(key, identity) != identity}
         for rule in self.declaration.rules:
             if any(isinstance(it, Followed) and it.key in new for it in self.sources(rule)):
                 self._others.add(rule.listener)
+        active = {it.key for rule in self.declaration.rules for it in self.sources(rule) if isinstance(it, Followed)}
         addresses = named | {key: tuple(sorted(set(it))) for key, it in found.items()}
-        self.stored = msgspec.structs.replace(self.stored, addresses=addresses, identities=before | dict(identities))
+        remembered = {key: it for key, it in before.items() if key in active} | dict(identities)
+        self.stored = msgspec.structs.replace(self.stored, addresses=addresses, identities=remembered)
         self.wake("container")
 
     @property
@@ -260,7 +271,7 @@ class Forwarder:
             for address in (
                 (source.address,) if isinstance(source, Fixed) else found.addresses.get(finding(source), ())
             )
-            if desired.is_loop(Target(address, source.port), rule.listener, found, self.listening)
+            if desired.is_loop(Target(address, source.port), rule.listener, found.is_own, self.listening)
         }
 
 
@@ -268,7 +279,7 @@ def _is_followed(key: str) -> bool:
     return ":" in key  # no name has one
 
 
-def _is_own(address: str) -> bool:
+def is_own(address: str) -> bool:
     """Only an address of this network namespace can be bound to."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

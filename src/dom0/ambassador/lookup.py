@@ -133,8 +133,9 @@ class Names:
         """These and no others from now on."""
         for host in [host for host in self._tasks if host not in hosts]:
             self._tasks.pop(host).cancel()
-            self._counting.pop(host, None)
-            self.errors.pop(host, None)
+        for notes in (self._counting, self.errors):
+            for host in [host for host in notes if host not in hosts]:
+                del notes[host]
         for host in hosts:
             if host not in self._tasks:
                 self._tasks[host] = group.create_task(self._follow(host))

@@ -30,8 +30,9 @@ class Reporter:
         forwarder = self._forwarder
         found = forwarder.found()
         listeners = []
+        routes = {route.listener: route for route in forwarder.stored.table.routes}
         for rule in forwarder.declaration.rules:
-            route, now = forwarder.stored.table.route(rule.listener), forwarder.sources(rule)
+            route, now = routes.get(rule.listener), forwarder.sources(rule)
             targets = desired.targets(now, found, forwarder.listening, rule)
             listeners.append(
                 ListenerState(

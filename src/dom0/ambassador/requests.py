@@ -82,10 +82,12 @@ class Requests:
         rules = self._chosen(request.listener, parsed)
         way = _way(rules, request.existing, request.udp)
         wishes = self._wishes(rules, parsed)
-        await self._find(parsed)
-        if request.hold and not request.plan:
-            await self._hold(wishes, _wait(request.hold_timeout))
+        names = {source.host for source in parsed if isinstance(source, Named)} - self.forwarder.asked
+        self.forwarder.asked |= names
         try:
+            await self._find(parsed)
+            if request.hold and not request.plan:
+                await self._hold(wishes, _wait(request.hold_timeout))
             async with self.forwarder.lock:
                 self.forwarder.held -= wishes.keys()
                 change = self._change(wishes, way)
@@ -93,6 +95,7 @@ class Requests:
                     return await self._planned(change)
                 await self.forwarder.drive(change)
         finally:
+            self.forwarder.asked -= names
             self.forwarder.wake("rewire")
         return self._receipt(change)
 

@@ -65,14 +65,15 @@ def adapt(
 
     `others`: listeners behind whose unchanged addresses somebody else is now. None: nothing is different.
     """
-    changed = [it for it, want in wants.items() if it in others or not _same(stored.table.route(it), want)]
+    routes = _routes(stored)
+    changed = [it for it, want in wants.items() if it in others or not _same(routes.get(it), want)]
     after = _with_table(stored, wants, changed)
     if after.table == stored.table and not changed:
         return None
     receipts: list[int] = []
     groups: dict[tuple[str, str], list[Listener]] = {}
     for listener in changed:
-        if stored.table.route(listener) is not None:
+        if listener in routes:
             groups.setdefault((str(ways[listener].existing), ways[listener].udp), []).append(listener)
     for listeners in groups.values():
         spared = {it: () if it in others else wants[it].targets for it in listeners}
@@ -92,7 +93,8 @@ def replace(
     """Rewire the listeners of `wishes`; `wants` are all listeners' wants, theirs by the new sources."""
     listeners = sorted(wishes)
     after = _with_table(stored, wants, listeners)
-    before = [route for it in listeners if (route := stored.table.route(it))]
+    routes = _routes(stored)
+    before = [routes[it] for it in listeners if it in routes]
     undoable = Undoable(
         receipt=stored.receipt + 1,
         sources={str(it): stored.wishes.get(str(it), ()) for it in listeners},
@@ -136,18 +138,22 @@ def undo(stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], w
     return Change(after, (after.receipt,))
 
 
+def _routes(stored: Stored) -> dict[Listener, Route]:
+    return {route.listener: route for route in stored.table.routes}
+
+
 def _same(route: Route | None, want: Wanted) -> bool:
     return route is not None and set(route.targets) == set(want.targets)
 
 
 def _with_table(stored: Stored, wants: Mapping[Listener, Wanted], changed: Collection[Listener]) -> Stored:
     """Give each of `changed` a generation, and remember the ones that are left."""
-    number = stored.generation
+    number, before, renewed = stored.generation, _routes(stored), set(changed)
     routes: list[Route] = []
     old = dict(stored.old)
     for listener in sorted(wants):
-        want, route = wants[listener], stored.table.route(listener)
-        if listener not in changed:
+        want, route = wants[listener], before.get(listener)
+        if listener not in renewed:
             assert route is not None
             routes.append(Route(listener, route.generation, route.targets, want.down))
             continue
@@ -174,8 +180,9 @@ def _with_receipt(
     since: Mapping[Listener, int] | None = None,
 ) -> Stored:
     number = after.receipt + 1
-    routes = [route for it in listeners if (route := after.table.route(it))]
-    former = [route for it in listeners if (route := before.table.route(it))]
+    now, then = _routes(after), _routes(before)
+    routes = [now[it] for it in listeners]
+    former = [then[it] for it in listeners if it in then]
     draining = way.existing.seconds if isinstance(way.existing, Drain) else 0.0
     receipt = Receipt(
         number=number,

@@ -18,8 +18,9 @@ from dom0.ambassador.capabilities import Capabilities, probe
 from dom0.ambassador.carry import save_often
 from dom0.ambassador.control import control, watch
 from dom0.ambassador.dataplane import DataPlane
-from dom0.ambassador.declaration import Declaration, from_environment
-from dom0.ambassador.forwarder import Forwarder
+from dom0.ambassador.declaration import Declaration, Misdeclared, from_environment
+from dom0.ambassador.desired import is_loop
+from dom0.ambassador.forwarder import Forwarder, is_own
 from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.lookup import Lookup, Names
 from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY, WATCH
@@ -27,7 +28,9 @@ from dom0.ambassador.place import own
 from dom0.ambassador.probe import Probes
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
+from dom0.ambassador.sources import Fixed, target
 from dom0.ambassador.state import DIRECTORY, StateFile, moment
+from dom0.wording import Flaw
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +43,26 @@ async def serve(environ: Mapping[str, str]) -> None:
     declaration, ignored = from_environment(environ)
     for name in ignored:
         log.warning("%s: is not forwarded, only TCP and UDP of a link itself are", name)
+    refuse_loops(declaration)
     place = own()
     with contextlib.suppress(OSError):  # probe tells what is missing
         interfaces.let_through(place)
     found = await probe(place)
     plane = choose_plane(found)
     directory = Path(environ.get("DOM0_STATE", DIRECTORY))
-    async with _until_told_to_end(), asyncio.TaskGroup() as group:
-        forwarder = make_forwarder(plane, declaration, StateFile(directory))
+    sockets = Path(environ.get("DOM0_RUN", RUN_DIRECTORY))
+    forwarder = make_forwarder(plane, declaration, StateFile(directory))
+    reporter = Reporter(forwarder, __version__, found.lacks)
+    async with _until_told_to_end(), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
+        await stack.enter_async_context(watch(forwarder, reporter, sockets / Path(WATCH).name))
+        if declaration.metrics is not None:
+            from dom0.ambassador.metrics import metrics
+
+            await stack.enter_async_context(metrics(forwarder, reporter, declaration.metrics))
         if isinstance(plane, KernelPlane):
             group.create_task(save_often(plane, directory))
-        reporter = Reporter(forwarder, __version__, found.lacks)
-        sockets = Path(environ.get("DOM0_RUN", RUN_DIRECTORY))
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
-            await stack.enter_async_context(watch(forwarder, reporter, sockets / Path(WATCH).name))
-            if declaration.metrics is not None:
-                from dom0.ambassador.metrics import metrics
-
-                await stack.enter_async_context(metrics(forwarder, reporter, declaration.metrics))
-            await group.create_task(forwarder.run())
+        await group.create_task(forwarder.run())
 
 
 def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) -> Forwarder:
@@ -67,6 +70,19 @@ def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) 
     probes = Probes(lambda: forwarder.wake("health"))
     forwarder = Forwarder(plane, declaration, file, names, probes)
     return forwarder
+
+
+def refuse_loops(declaration: Declaration) -> None:
+    """Names may come to lead here and are then left out; an address that does was a mistake. Raises Misdeclared."""
+    listening = frozenset(rule.listener for rule in declaration.rules)
+    flaws = [
+        Flaw((str(rule.listener),), f"{source} is this ambassador itself: a loop", "name the provider")
+        for rule in declaration.rules
+        for source in rule.sources
+        if isinstance(source, Fixed) and is_loop(target(source, source.address), rule.listener, is_own, listening)
+    ]
+    if flaws:
+        raise Misdeclared("", flaws)
 
 
 def choose_plane(found: Capabilities) -> DataPlane:
