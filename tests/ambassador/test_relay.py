@@ -21,12 +21,6 @@ Connect = Callable[..., Client]
 KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 
 
-@pytest.fixture
-def wires(engines_possible: None) -> Iterator[Wires]:
-    with Wires() as made:
-        yield made
-
-
 class Relaying:
     """A plane in the ambassador's namespace."""
 
