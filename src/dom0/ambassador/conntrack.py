@@ -97,12 +97,14 @@ def _entry(words: list[str], others: list[str], original: Mapping[str, str], rep
 
 
 def _saved(entry: Entry) -> str:
+    """`-g` and `-n` make the kernel translate; `-r` and `-q` with the same addresses would not."""
     flow = entry.flow
     seen = [word for word, is_so in (("SEEN_REPLY", entry.replied), ("ASSURED", entry.assured)) if is_so]
     state = f" --state {flow.state}" if flow.state else ""
+    source = f"-q {flow.near.address}" if flow.near == flow.client else f"-n {flow.near}"
     return (
         f"-A -t {flow.expires} -u {','.join(seen) or 'UNSET'}"
-        f" -s {flow.client.address} -d {flow.listener.address} -r {flow.target.address} -q {flow.near.address}"
+        f" -s {flow.client.address} -d {flow.listener.address} -g {flow.target} {source}"
         f" -p {flow.protocol} --sport {flow.client.port} --dport {flow.listener.port}"
         f" --reply-port-src {flow.target.port} --reply-port-dst {flow.near.port}{state} -m {flow.generation}"
     )

@@ -10,10 +10,12 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
+import msgspec
+
 from dom0.ambassador import conntrack, ctnetlink, nft
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.place import Place, own
-from dom0.ambassador.poke import Poke, poke
+from dom0.ambassador.poke import both_ends, poke
 from dom0.ambassador.table import Protocol, Table, table
 from dom0.errors import Dom0Error
 from dom0.run import CommandFailed, Output, capture
@@ -22,6 +24,13 @@ _log = logging.getLogger(__name__)
 _SECONDS = 30.0  # for a command that ends in milliseconds
 _TRIES = 5
 _OVER = {"TIME_WAIT", "CLOSE"}
+
+
+class Fill(msgspec.Struct, frozen=True):
+    """`flows` are those of this namespace, of all kinds; `most` is the whole machine's limit."""
+
+    flows: int
+    most: int
 
 
 class KernelPlane:
@@ -88,6 +97,11 @@ class KernelPlane:
         await self.cleanup()
         return True
 
+    def fill(self) -> Fill:
+        """How full the kernel's list of connections is; when it is full, new ones are dropped."""
+        count, most = (self._place.sysctl(f"net.netfilter.nf_conntrack_{name}") for name in ("count", "max"))
+        return Fill(int(count or 0), int(most or 0))
+
     async def dump(self) -> str:
         """All flows, as a file for `restore`, or for `conntrack -R` before any of us runs."""
         return conntrack.saved(await self._entries(None))
@@ -98,7 +112,7 @@ class KernelPlane:
 
     async def _cut(self, flows: Collection[Flow]) -> int:
         ended = await self._delete(flows)
-        pokes = [one for flow in ended if flow.protocol == Protocol.TCP for one in _both_ends(flow)]
+        pokes = [one for flow in ended if flow.protocol == Protocol.TCP for one in both_ends(flow)]
         try:
             silent = await asyncio.to_thread(poke, self._place, pokes)
         except PermissionError as error:
@@ -153,7 +167,3 @@ class KernelPlane:
 
     async def _run(self, argv: Sequence[str], *, stdin: str = "", check: bool = True) -> Output:
         return await capture(self._place.command(argv), stdin=stdin.encode(), timeout=_SECONDS, check=check)
-
-
-def _both_ends(flow: Flow) -> tuple[Poke, Poke]:
-    return Poke(flow.listener, flow.client), Poke(flow.near, flow.target)

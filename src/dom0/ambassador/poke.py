@@ -1,14 +1,19 @@
-"""Makes both ends of a connection that we forget learn it now, also if they are silent.
+"""Makes both ends of a connection that we forgot learn it now, also if they are silent.
 
-Theory of operation: to a segment that is out of its window a TCP answers with an acknowledgement of its true numbers
-(RFC 5961, "challenge ACK"). Our kernel has no connection for that answer and resets whoever sent it, with just those
-numbers. So one segment with arbitrary numbers to each end, in the name of the other, is enough; and an end that has no
-such connection any more sends a reset itself, so each end that lives answers. Who did not is asked again.
+Theory of operation: to a SYN within a connection, and to a segment out of its window, a TCP answers with an
+acknowledgement of its true numbers (RFC 5961, "challenge ACK"). Our kernel has no connection for that answer and
+resets whoever sent it, with just those numbers. So a segment with arbitrary numbers to each end, in the name of the
+other, is enough; and an end that has no such connection any more sends a reset, so each end that lives answers. Who
+did not is asked again.
 
-What was seen (Linux 6.18): `net.ipv4.tcp_challenge_ack_limit` is unlimited by default, but one socket answers only one
-empty segment in `net.ipv4.tcp_invalid_ratelimit` (500 ms), hence the pause between rounds; numbers that hit the window
-by chance are not answered, hence new ones each round. It works with `nf_conntrack_tcp_loose` 1 (our segment leaves an
-entry behind, for 10 s) and 0. A rule that drops invalid packets on their way in would break it.
+Which segments: other hosts' conntrack stands between (published ports, a second ambassador), and drops what is out of
+a window or leaves it untranslated. But it lets pass a SYN in the direction of the connection, thus to the target, and a SYN
+with ACK in the other, thus to the client. To the client an ACK goes first: with `nf_conntrack_tcp_loose` 1 it leaves an
+entry behind (for 10 s), without which the client's answer would count as a new connection and go to the new target.
+
+What was seen (Linux 6.18): it works with `nf_conntrack_tcp_loose` 0 and 1. `net.ipv4.tcp_challenge_ack_limit` is
+unlimited by default, but one socket answers one such segment in `net.ipv4.tcp_invalid_ratelimit` (500 ms), hence the
+pause between rounds. A rule that drops invalid packets on their way in would break it.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
+from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.place import Place
 from dom0.ambassador.table import Target
 
@@ -31,7 +37,7 @@ _ROUNDS = 4
 _ROUND_SECONDS = 0.6  # longer than tcp_invalid_ratelimit
 _BATCH = 32  # segments between two looks at the answers
 _BUFFER = 4 << 20
-_ACK, _RST = 0x10, 0x04
+_SYN, _RST, _ACK = 0x02, 0x04, 0x10
 _HOPS = 64
 _IPV6_HDRINCL = 36  # <linux/in6.h>
 _SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
@@ -40,14 +46,19 @@ _Ends = tuple[str, int, str, int]  # from address and port, to address and port
 
 @dataclass(frozen=True, slots=True)
 class Poke:
-    """A segment to `to` in the name of `name`."""
+    """Segments with `flags` to `to` in the name of `name`."""
 
     name: Target
     to: Target
+    flags: tuple[int, ...]
 
     @property
     def key(self) -> _Ends:
         return self.name.address, self.name.port, self.to.address, self.to.port
+
+
+def both_ends(flow: Flow) -> tuple[Poke, Poke]:
+    return Poke(flow.listener, flow.client, (_ACK, _SYN | _ACK)), Poke(flow.near, flow.target, (_SYN,))
 
 
 def poke(place: Place, pokes: Iterable[Poke]) -> list[Poke]:
@@ -88,7 +99,8 @@ def _socket(place: Place, family: socket.AddressFamily) -> socket.socket:
 
 def _send(raw: socket.socket, one: Poke) -> None:
     try:
-        raw.sendto(packet(one), (one.to.address, 0))
+        for flags in one.flags:
+            raw.sendto(packet(one, flags), (one.to.address, 0))
     except OSError:  # no route to it, or a full queue: it has not answered
         return
 
@@ -119,11 +131,11 @@ def _received(raw: socket.socket) -> Iterator[tuple[_Ends, int]]:
         yield (sender[0], source_port, socket.inet_ntop(raw.family, to), port), data[start + 13]
 
 
-def packet(one: Poke) -> bytes:
+def packet(one: Poke, flags: int) -> bytes:
     """The whole IP packet; the kernel fills in IPv4's checksum and length."""
     source, destination = ipaddress.ip_address(one.name.address), ipaddress.ip_address(one.to.address)
     numbers = secrets.randbits(32), secrets.randbits(32)
-    tcp = struct.pack("!HHLLBBHHH", one.name.port, one.to.port, *numbers, 5 << 4, _ACK, 1024, 0, 0)
+    tcp = struct.pack("!HHLLBBHHH", one.name.port, one.to.port, *numbers, 5 << 4, flags, 1024, 0, 0)
     pseudo = source.packed + destination.packed + struct.pack("!LL", len(tcp), socket.IPPROTO_TCP)
     tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
     if source.version == 4:

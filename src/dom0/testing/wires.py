@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -26,8 +28,17 @@ from typing import TypeVar
 from dom0.ambassador.place import own
 
 T = TypeVar("T")
+_PROGRAMS = ("ip", "nft", "conntrack", "nsenter", "unshare")
 PATIENCE = 10.0  # seconds until a condition counts as never met
 _PREFIX = {4: ("10.77.0.", 24), 6: ("fd77::", 64)}
+
+
+def missing() -> str:
+    """Why this machine cannot make wires; empty if it can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    absent = [program for program in _PROGRAMS if shutil.which(program) is None]
+    return f"not installed: {', '.join(absent)}" if absent else ""
 
 
 class Node:
@@ -37,7 +48,7 @@ class Node:
         self.name = name
         self.v4 = f"{_PREFIX[4][0]}{number}"
         self.v6 = f"{_PREFIX[6][0]}{number:x}"
-        self._number = number
+        self._sockets: list[socket.socket] = []
         self._open()
 
     def _open(self) -> None:
@@ -76,18 +87,16 @@ class Node:
         self.call(lambda: path.write_text(str(value)))
 
     def socket(self, family: int = 4, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """Closed at the latest with the node."""
         made = self.call(lambda: socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind))
         made.settimeout(PATIENCE)
+        self._sockets.append(made)
         return made
 
     def connect(self, address: str, port: int) -> Client:
         """Open a TCP connection. Raises what the socket does."""
         made = self.socket(6 if ":" in address else 4)
-        try:
-            made.connect((address, port))
-        except OSError:
-            made.close()
-            raise
+        made.connect((address, port))
         return Client(made)
 
     def send_to(self, address: str, port: int) -> Client:
@@ -97,6 +106,8 @@ class Node:
         return Client(made)
 
     def stop(self) -> None:
+        for made in self._sockets:
+            made.close()
         self._holder.kill()
         self._holder.communicate()
 
@@ -135,7 +146,8 @@ class Provider(Node):
     def __init__(self, name: str, number: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(name, number)
         self._loop = loop
-        self._servers: list[asyncio.Server | asyncio.DatagramTransport] = []
+        self._servers: list[asyncio.Server] = []
+        self._datagrams: list[asyncio.DatagramTransport] = []
         self._connections: dict[tuple[str, int], asyncio.StreamWriter] = {}
         self.reset: list[tuple[str, int]] = []  # who reset a connection, as we saw them
 
@@ -164,6 +176,11 @@ class Provider(Node):
 
         self._loop.call_soon_threadsafe(write)
 
+    def send_datagram(self, address: str, port: int) -> None:
+        """From the first of its UDP ports, to somebody who need not have asked."""
+        to = f"::ffff:{address}" if "." in address else address
+        self._loop.call_soon_threadsafe(self._datagrams[0].sendto, f"{self.name}:late".encode(), (to, port))
+
     def shut(self) -> None:
         """Serve nobody any more: connects are refused, connections reset."""
         asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(PATIENCE)
@@ -175,12 +192,13 @@ class Provider(Node):
     async def _serve(self, tcp: socket.socket, udp: socket.socket) -> None:
         self._servers.append(await asyncio.start_server(self._converse, sock=tcp, backlog=4096))
         transport, _ = await self._loop.create_datagram_endpoint(lambda: _Answering(self.name), sock=udp)
-        self._servers.append(transport)
+        self._datagrams.append(transport)
 
     async def _shut(self) -> None:
-        for server in self._servers:
+        for server in [*self._servers, *self._datagrams]:
             server.close()
         self._servers.clear()
+        self._datagrams.clear()
         for writer in self._connections.values():
             writer.transport.abort()
 
@@ -259,7 +277,7 @@ class Wires:
 
     def plug(self, node: Node, *, mac: str = "") -> None:
         """Give `node` its `eth0` with its addresses."""
-        port = f"port{node.v4.rpartition('.')[2]}"
+        port = _port(node)
         address = f"address {mac}" if mac else ""
         holder = Path(node.namespace).parts[2]
         self._bridge.run(
@@ -274,6 +292,7 @@ class Wires:
 
     def recreate(self, node: Node) -> None:
         """Another namespace in the place of `node`'s, as when a container is replaced. It is not plugged in."""
+        self._bridge.run("ip", "link", "delete", _port(node))  # the kernel takes its time with namespaces
         node.stop()
         node._open()
 
@@ -282,6 +301,11 @@ class Wires:
         self._loop.call_soon_threadsafe(self._loop.stop)
         thread.join()
         self._loop.close()
+
+
+def _port(node: Node) -> str:
+    """The bridge's end of the node's cable."""
+    return f"port{node.v4.rpartition('.')[2]}"
 
 
 def make_router(node: Node) -> None:
