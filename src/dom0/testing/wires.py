@@ -195,8 +195,10 @@ class Provider(Node):
         self._datagrams.append(transport)
 
     async def _shut(self) -> None:
-        for server in [*self._servers, *self._datagrams]:
+        for server in self._servers:
             server.close()
+        for transport in self._datagrams:
+            transport.close()
         self._servers.clear()
         self._datagrams.clear()
         for writer in self._connections.values():
