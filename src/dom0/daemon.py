@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 from dom0.agent import handover, source
+from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.machine import Limits, Machine
 from dom0.agent.store import alone_in
@@ -47,12 +48,17 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         handing_over=True,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
     )
+    ambassadors = Ambassadors(engine, lambda: machine.project, tell=machine.changed.tell)
+    machine.other_problems = lambda: ambassadors.problems
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
-    async with serve(machine, RUN / "dom0.sock", gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
+    socket = RUN / "dom0.sock"
+    async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
         mending = tasks.create_task(_mend_handover(engine, machine))
+        tasks.create_task(ambassadors.run())
         await machine.run()
+        ambassadors.close()
         mending.cancel()
 
 

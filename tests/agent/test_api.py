@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import LARGEST_BODY, serve
 from dom0.agent.machine import Machine
 from dom0.plan.desired import Rollout
@@ -25,8 +26,10 @@ def converse(rig: Rig, talk: Talk) -> None:
     async def main() -> None:
         socket = rig.path / "run" / "dom0.sock"
         session = aiohttp.ClientSession("http://dom0", connector=aiohttp.UnixConnector(str(socket)))
-        async with asyncio.timeout(60), rig.running() as machine, serve(machine, socket, gid=0), session:
-            await talk(session, machine)
+        async with asyncio.timeout(60), rig.running() as machine:
+            ambassadors = Ambassadors(rig.engine, lambda: machine.project, tell=machine.changed.tell)
+            async with serve(machine, ambassadors, socket, gid=0), session:
+                await talk(session, machine)
 
     asyncio.run(main())
 

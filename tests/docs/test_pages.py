@@ -117,7 +117,7 @@ def parse_dom0(arguments: list[str], *, complete: bool) -> None:
         if isinstance(value, str) and isinstance(parameter.type, click.Choice):
             assert value in parameter.type.choices
         if complete and parameter.required:
-            given = isinstance(value, str | tuple) and len(value) > 0
+            given = isinstance(value, str | tuple | list) and len(value) > 0
             assert given, f"{ctx.command_path}: {parameter.name} is missing"
 
 

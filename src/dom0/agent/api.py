@@ -1,5 +1,6 @@
-"""The agent's API on its unix socket; the documents and paths are described in `status`. Only root and the socket's
-group may open it. Bodies are small and strict; what is not understood is refused.
+"""The agent's API on its unix socket; `status` and `ambassador_status` describe its documents and paths.
+
+Only root and the socket's group may open it. Bodies are small and strict; what is not understood is refused.
 """
 
 from __future__ import annotations
@@ -14,23 +15,26 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.machine import Machine
 from dom0.agent.notes import Trial
 from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
+from dom0.ambassador.messages import Flows, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 
 LARGEST_BODY = 64 * 1024  # bytes
 HINT = "see docs/reference/api.md"
+STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}  # all others: 500
 WATCH_AT_MOST_EVERY = 0.2  # seconds
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
-async def serve(machine: Machine, path: Path, *, gid: int) -> AsyncIterator[None]:
+async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
     """Answer on the socket at `path` (mode 0660, group `gid`) until the block ends."""
     application = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors])
-    application.add_routes(_Api(machine).routes())
+    application.add_routes([*_Api(machine).routes(), *_AmbassadorApi(ambassadors).routes()])
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -57,12 +61,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except web.HTTPError as error:  # no such path, another method, a body that is too large
         return _refusal(UsageError(f"{request.path}: {error.reason}", hint=HINT), error.status)
-    except Busy as error:
-        return _refusal(error, web.HTTPConflict.status_code)
-    except (UsageError, ProjectError) as error:
-        return _refusal(error, web.HTTPBadRequest.status_code)
     except Dom0Error as error:
-        return _refusal(error, web.HTTPInternalServerError.status_code)
+        return _refusal(error, STATUSES.get(error.exit_code, web.HTTPInternalServerError.status_code))
 
 
 def _refusal(error: Dom0Error, status: int) -> web.Response:
@@ -126,6 +126,41 @@ class _Api:
 
     async def confirm(self, _request: web.Request) -> web.Response:
         return _document(await self._machine.confirm())
+
+
+class _AmbassadorApi:
+    def __init__(self, ambassadors: Ambassadors) -> None:
+        self._ambassadors = ambassadors
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/ambassadors", self.list),
+            web.get("/v1/ambassadors/{name}/history", self.history),
+            web.get("/v1/ambassadors/{name}/flows", self.flows),
+            web.post("/v1/ambassadors/{name}/rewire", self.rewire),
+            web.post("/v1/ambassadors/{name}/undo", self.undo),
+        ]
+
+    async def list(self, _request: web.Request) -> web.Response:
+        return _document(self._ambassadors.status())
+
+    async def history(self, request: web.Request) -> web.Response:
+        return _document(await self._ambassadors.history(request.match_info["name"]))
+
+    async def flows(self, request: web.Request) -> web.Response:
+        try:
+            asked = msgspec.convert(dict(request.query), Flows, strict=False)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{request.path}: {error}", hint=HINT) from error
+        return _document(await self._ambassadors.flows(request.match_info["name"], asked))
+
+    async def rewire(self, request: web.Request) -> web.Response:
+        asked = await _read(request, Rewire)
+        return _document(await self._ambassadors.rewire(request.match_info["name"], asked))
+
+    async def undo(self, request: web.Request) -> web.Response:
+        asked = await _read(request, Undo)
+        return _document(await self._ambassadors.undo(request.match_info["name"], asked))
 
 
 async def _send_progress(request: web.Request, lines: AsyncGenerator[Progress]) -> web.StreamResponse:

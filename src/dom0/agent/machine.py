@@ -70,6 +70,7 @@ class Machine:
         clock: Clock | None = None,
     ) -> None:
         self.changed = Changes()
+        self.other_problems: Callable[[], tuple[Problem, ...]] = tuple  # of those who work beside it
         self._engine = engine
         self._state = state
         self._own = own
@@ -317,6 +318,12 @@ class Machine:
 
     # what it tells
 
+    @property
+    def project(self) -> str:
+        """Its name, empty before the first generation."""
+        generation = self._current.generation
+        return generation.desired.project if generation else ""
+
     def history(self) -> list[GenerationInfo]:
         current = self._current.generation.number if self._current.generation else 0
         return [describe(g, current=g.number == current) for g in self._current.generations.all()]
@@ -325,7 +332,7 @@ class Machine:
         generation, reconciler = self._current.generation, self._current.reconciler
         good = next(self._current.generations.good_of(generation.desired.project), None) if generation else None
         return Status(
-            project=generation.desired.project if generation else "",
+            project=self.project,
             version=__version__,
             dom0_image=self._own.image,
             generation=describe(generation, current=True) if generation else None,
@@ -343,6 +350,7 @@ class Machine:
         problems = [problem for problem in (self._own_problem, self._handover_problem) if problem is not None]
         problems += self._current.problems
         problems += plan.problems if plan else ()
+        problems += self.other_problems()
         if reconciler is not None and reconciler.trouble is not None:
             problems.insert(0, _trouble_problem(reconciler.trouble, reconciler.trouble_since))
         return tuple(problems)

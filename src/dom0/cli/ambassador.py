@@ -2,23 +2,198 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dom0.cli import options, terminal
-from dom0.errors import EXIT_CHANGES
+from dom0.cli import completion, options, terminal
+from dom0.cli.client import ANSWER_WITHIN, Agent, AgentUnreachable
+from dom0.errors import EXIT_CHANGES, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFlow, Rewired
+    from dom0.ambassador.messages import ListenerState, Receipt
     from dom0.cli.legacy_links import Legacy
+
+_COUNTS = ("kept", "ended", "cut", "rescued", "moved")
+T = TypeVar("T")
+
+_name = click.argument("name", metavar="AMBASSADOR", shell_complete=completion.ambassadors)
+_listener = click.option("--listener", metavar="PORT[/PROTOCOL]", default="", help="Of several: 6379, 53/udp.")
+_existing = click.option(
+    "--existing",
+    metavar="POLICY",
+    default="",
+    help="Old connections: keep, cut, drain=30s. Default: as the service says.",
+)
+_udp = click.option("--udp", type=click.Choice(["move", "keep"]), help="UDP flows. Default: as the service says.")
 
 
 @click.group(name="ambassador")
 def command() -> None:
     """Forward connections to wherever a service is now: consumers keep their address, and their connections.
 
-    $ dom0 ambassador migrate
+    AMBASSADOR is the name of its service.
+
+    $ dom0 ambassador ls
+    $ dom0 ambassador rewire redis --to 10.0.0.5:6379
     """
+
+
+@command.command(name="ls")
+@click.option("--json", "as_json", is_flag=True, help="A list of the agent's AmbassadorStatus documents.")
+def list_all(as_json: bool) -> None:
+    """List the ambassadors of this machine, and where each leads.
+
+    $ dom0 ambassador ls
+    """
+    found = _statuses()
+    if as_json:
+        terminal.say_json(found)
+        return
+    rows = [
+        (
+            one.service,
+            listener.listener,
+            ", ".join(listener.targets),
+            *_consumers(one, listener),
+            _remark(one, listener),
+        )
+        for one in found
+        for listener in _listeners(one)
+    ]
+    terminal.say_columns(("AMBASSADOR", "LISTENER", "TARGETS", "SHORTCUTS", "REMARK"), rows)
+
+
+@command.command(name="show")
+@_name
+@click.option("--json", "as_json", is_flag=True, help="The agent's AmbassadorStatus document.")
+def show(name: str, as_json: bool) -> None:
+    """Show everything about one ambassador: listeners, which consumers have the shortcut and which not, and why.
+
+    $ dom0 ambassador show redis
+    """
+    found = next((one for one in _statuses() if name in (one.service, one.container)), None)
+    if found is None:
+        raise UsageError(f"{name}: is no ambassador of this machine", hint="dom0 ambassador ls")
+    if as_json:
+        terminal.say_json(found)
+    else:
+        terminal.say("\n".join(_lines(found)))
+
+
+@command.command(name="rewire")
+@_name
+@click.option("--to", multiple=True, required=True, metavar="TARGET", help="Where to; several share the connections.")
+@_listener
+@_existing
+@_udp
+@click.option("--hold", is_flag=True, help="Let new connections wait until the new target accepts one.")
+@click.option("--hold-timeout", metavar="TIME", default="30s", help="With --hold: at most so long, else it goes back.")
+@click.option("--plan", is_flag=True, help="Change nothing; list the connections it would concern.")
+@click.option("--json", "as_json", is_flag=True, help="The agent's Rewired document.")
+def rewire(
+    name: str,
+    to: tuple[str, ...],
+    listener: str,
+    existing: str,
+    udp: Any,
+    hold: bool,
+    hold_timeout: str,
+    plan: bool,
+    as_json: bool,
+) -> None:
+    """Let an ambassador lead elsewhere; new connections switch at once, shortcuts with them.
+
+    TARGET is HOST:PORT, container:NAME:PORT, service:NAME:PORT or label:KEY=VALUE:PORT; without :PORT the present port
+    stays. The answer is a receipt: what became of the connections of before.
+
+    $ dom0 ambassador rewire redis --to 10.0.0.5:6379 --existing drain=30s
+    $ dom0 ambassador rewire redis --to service:redis-new --hold
+    $ dom0 ambassador rewire redis --to 10.0.0.5 --existing cut --plan
+    """
+    from dom0.ambassador.declaration import parse_wait
+    from dom0.ambassador.messages import Rewire
+
+    try:
+        within = ANSWER_WITHIN + (parse_wait(hold_timeout) if hold else 0.0)
+    except ValueError as error:
+        raise UsageError(f"--hold-timeout: {error}", hint="such as 30s or 5m") from error
+    request = Rewire(
+        to=to, listener=listener, existing=existing, udp=udp, hold=hold, hold_timeout=hold_timeout, plan=plan
+    )
+    _show_rewired(_change(name, "rewire", request, within), plan=plan, as_json=as_json)
+
+
+@command.command(name="undo")
+@_name
+@_listener
+@_existing
+@_udp
+@click.option("--json", "as_json", is_flag=True, help="The agent's Rewired document.")
+def undo(name: str, listener: str, existing: str, udp: Any, as_json: bool) -> None:
+    """Lead back to where the last rewire led away from; the options are for connections made since.
+
+    $ dom0 ambassador undo redis
+    """
+    from dom0.ambassador.messages import Undo
+
+    request = Undo(listener=listener, existing=existing, udp=udp)
+    _show_rewired(_change(name, "undo", request, ANSWER_WITHIN), plan=False, as_json=as_json)
+
+
+@command.command(name="history")
+@_name
+@click.option("--json", "as_json", is_flag=True, help="A list of Receipt documents, the oldest first.")
+def history(name: str, as_json: bool) -> None:
+    """List the receipts of an ambassador: when it led elsewhere, why, and what became of connections.
+
+    $ dom0 ambassador history redis
+    """
+    from dom0.ambassador.messages import Receipt
+
+    receipts = _ask("GET", _path(name, "history"), list[Receipt])
+    if as_json:
+        terminal.say_json(receipts)
+        return
+    rows = [
+        (
+            str(one.number),
+            _time(one.at),
+            f"{one.cause}, undone" if one.undone else one.cause,
+            ", ".join(one.listeners),
+            f"{_targets(one.before)} → {_targets(one.after)}",
+            _numbers(one),
+        )
+        for one in receipts
+    ]
+    terminal.say_columns(("NUMBER", "AT", "CAUSE", "LISTENERS", "TARGETS", "OLD CONNECTIONS"), rows)
+
+
+@command.command(name="flows")
+@_name
+@_listener
+@click.option("--generation", type=click.IntRange(min=1), metavar="N", help="Only those of one generation.")
+@click.option("--json", "as_json", is_flag=True, help="A list of the agent's PlacedFlow documents.")
+def flows(name: str, listener: str, generation: int | None, as_json: bool) -> None:
+    """List the connections that an ambassador and its shortcuts forward now.
+
+    $ dom0 ambassador flows redis --listener 6379
+    """
+    from urllib.parse import urlencode
+
+    from dom0.agent.ambassador_status import PlacedFlow
+
+    asked = {"listener": listener} if listener else {}
+    asked |= {"generation": str(generation)} if generation else {}
+    found = _ask("GET", f"{_path(name, 'flows')}?{urlencode(asked)}", list[PlacedFlow])
+    if as_json:
+        terminal.say_json(found)
+    else:
+        _show_flows(found)
 
 
 @command.command(name="migrate")
@@ -66,3 +241,137 @@ def _show_legacy(one: Legacy) -> None:
     terminal.say("  in a Compose file, these lines replace the link:\n")
     terminal.say("\n".join(f"    {line}" for line in one.compose.splitlines()))
     terminal.say()
+
+
+# asking
+
+
+def _statuses() -> list[AmbassadorStatus]:
+    from dom0.agent.ambassador_status import AmbassadorStatus
+
+    return _ask("GET", "/v1/ambassadors", list[AmbassadorStatus])
+
+
+def _change(name: str, verb: str, request: Any, within: float) -> Rewired:
+    from dom0.agent.ambassador_status import Rewired
+
+    return _ask("POST", _path(name, verb), Rewired, body=request, within=within)
+
+
+def _ask(method: str, target: str, document: type[T], **more: Any) -> T:
+    try:
+        return Agent().call(method, target, document, **more)
+    except AgentUnreachable as error:
+        hint = f"{error.hint}; or ask the ambassador itself: docker exec AMBASSADOR dom0-ambassador --help"
+        raise AgentUnreachable(error.message, hint=hint) from error
+
+
+def _path(name: str, verb: str) -> str:
+    from urllib.parse import quote
+
+    return f"/v1/ambassadors/{quote(name, safe='')}/{verb}"
+
+
+# showing
+
+
+def _listeners(one: AmbassadorStatus) -> tuple[ListenerState, ...]:
+    from dom0.ambassador.messages import ListenerState
+
+    unknown = ListenerState(listener="-", generation=0, sources=(), targets=())
+    return one.state.listeners if one.state else (unknown,)
+
+
+def _consumers(one: AmbassadorStatus, listener: ListenerState) -> tuple[str]:
+    having = [shortcut for shortcut in one.shortcuts if listener.listener in shortcut.listeners]
+    return (f"{len(having)} of {len(one.shortcuts)}",)
+
+
+def _remark(one: AmbassadorStatus, listener: ListenerState) -> str:
+    if not one.running:
+        return "does not run"
+    said = [f"cannot be asked: {one.error}"] if one.error else []
+    said += ["rewired"] if listener.rewired else []
+    said += [f"new connections: {listener.down}"] if listener.down else []
+    said += [f"down: {', '.join(listener.unhealthy)}"] if listener.unhealthy else []
+    return "; ".join(said)
+
+
+def _lines(one: AmbassadorStatus) -> list[str]:
+    state = one.state
+    if state is None:
+        return [f"{one.service}: container {one.container}, {_remark(one, _listeners(one)[0]) or 'not heard of yet'}"]
+    shortcut = "on" if state.shortcut else "off"
+    lines = [f"{one.service}: container {one.container}, forwards by: {state.plane}, shortcut: {shortcut}"]
+    lines += [f"  cannot be asked: {one.error}; what follows is what it said last"] if one.error else []
+    for listener in state.listeners:
+        existing = state.existing.get(listener.listener, "")
+        lines += [
+            "",
+            f"{listener.listener}  generation {listener.generation}, existing: {existing}",
+            f"  from     {', '.join(listener.sources)}{' (rewired)' if listener.rewired else ''}",
+            f"  targets  {_targets(listener.targets)}",
+        ]
+        lines += [f"  down     {', '.join(listener.unhealthy)}"] if listener.unhealthy else []
+        lines += [f"  new connections: {listener.down}"] if listener.down else []
+    lines += ["", "Consumers on its networks:"] if one.shortcuts else []
+    for shortcut_ in one.shortcuts:
+        has = f"shortcut for {', '.join(shortcut_.listeners)}" if shortcut_.listeners else "no shortcut"
+        lines.append(f"  {shortcut_.consumer}: {has}{f' ({shortcut_.reason})' if shortcut_.reason else ''}")
+    lines += ["", "Problems:"] if state.problems else []
+    lines += [
+        f"  {problem.severity} {problem.subject}: {problem.title}  [{problem.code}]" for problem in state.problems
+    ]
+    return lines
+
+
+def _show_rewired(rewired: Rewired, *, plan: bool, as_json: bool) -> None:
+    if as_json:
+        terminal.say_json(rewired)
+        return
+    receipt = rewired.receipt
+    terminal.say(f"{', '.join(receipt.listeners)}: {_targets(receipt.before)} → {_targets(receipt.after)}")
+    if plan:
+        terminal.say(f"  would be: {_numbers(receipt)}{_part(rewired.shortcuts)}")
+        _show_flows(rewired.flows)
+        return
+    number = f"receipt {receipt.number}, switched in {receipt.switch_ms:.1f} ms"
+    terminal.say(f"  {number}; old connections: {_numbers(receipt)}{_part(rewired.shortcuts)}")
+    for refused in rewired.refused:
+        terminal.say_to_stderr(f"  shortcut of {refused}; its connections take the ambassador")
+
+
+def _numbers(counted: Receipt | InShortcuts) -> str:
+    said = [f"{number} {word}" for word in _COUNTS if (number := getattr(counted, word))]
+    if until := getattr(counted, "draining", 0.0):
+        said.append(f"drained until {_time(until)}")
+    return ", ".join(said) or "none"
+
+
+def _part(shortcuts: InShortcuts) -> str:
+    if not any(getattr(shortcuts, word) for word in _COUNTS):
+        return ""
+    return f" (in shortcuts: {_numbers(shortcuts)})"
+
+
+def _show_flows(found: Iterable[PlacedFlow]) -> None:
+    rows = [
+        (
+            f"{one.flow.listener.port}/{one.flow.protocol}",
+            str(one.flow.generation),
+            one.consumer or "-",
+            str(one.flow.client),
+            str(one.flow.target),
+            one.flow.state or "-",
+        )
+        for one in found
+    ]
+    terminal.say_columns(("LISTENER", "GENERATION", "SHORTCUT", "CLIENT", "TARGET", "STATE"), rows)
+
+
+def _targets(texts: tuple[str, ...]) -> str:
+    return ", ".join(texts) or "nothing"
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

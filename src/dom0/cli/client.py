@@ -60,8 +60,14 @@ class Agent:
     def confirm(self) -> Status:
         return self._decode(self._request("POST", "/v1/confirm", None), Status)
 
+    def call(
+        self, method: str, target: str, document: type[Document], *, body: Any = None, within: float = ANSWER_WITHIN
+    ) -> Document:
+        """One request with one answer; `within` in seconds."""
+        return self._decode(self._request(method, target, body, within), document)
+
     def _get(self, target: str, document: type[Document]) -> Document:
-        return self._decode(self._request("GET", target, None), document)
+        return self.call("GET", target, document)
 
     def _stream(self, method: str, target: str, body: Any, document: type[Document]) -> Iterator[Document]:
         with self._ask(method, target, body, None) as answer:
@@ -71,8 +77,8 @@ class Agent:
             except OSError as error:
                 raise self._unreachable(error) from error
 
-    def _request(self, method: str, target: str, body: Any) -> bytes:
-        with self._ask(method, target, body, ANSWER_WITHIN) as answer:
+    def _request(self, method: str, target: str, body: Any, within: float = ANSWER_WITHIN) -> bytes:
+        with self._ask(method, target, body, within) as answer:
             try:
                 return answer.read()
             except OSError as error:

@@ -47,3 +47,15 @@ def generations(ctx: click.Context, parameter: click.Parameter, incomplete: str)
     except Dom0Error:
         return []
     return [number for number in numbers if number.startswith(incomplete)]
+
+
+def ambassadors(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of the ambassadors of the running dom0; none if it does not answer."""
+    from dom0.agent.ambassador_status import AmbassadorStatus
+    from dom0.cli.client import Agent
+
+    try:
+        names = [found.service for found in Agent().call("GET", "/v1/ambassadors", list[AmbassadorStatus])]
+    except Dom0Error:
+        return []
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]

@@ -1,0 +1,59 @@
+"""What the agent tells of ambassadors: documents of its API, beside those in `status`. Used by the CLI too.
+
+    GET  /v1/ambassadors                        -> [AmbassadorStatus]
+    GET  /v1/ambassadors/{name}/history         -> [Receipt], oldest first
+    GET  /v1/ambassadors/{name}/flows           -> [PlacedFlow]; ?listener=6379/tcp, ?generation=7
+    POST /v1/ambassadors/{name}/rewire  Rewire  -> Rewired
+    POST /v1/ambassadors/{name}/undo    Undo    -> Rewired
+`name` is that of the service. Receipt, Rewire, Undo, State and Flow are in dom0.ambassador.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.messages import Receipt, State
+
+
+class ShortcutStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of one consumer. `reason`: why it has none, or not for all listeners."""
+
+    consumer: str  # container
+    listeners: tuple[str, ...] = ()  # that it has the shortcut for; without any it has none
+    reason: str = ""
+
+
+class AmbassadorStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    service: str
+    container: str
+    container_id: str
+    running: bool
+    error: str = ""  # why it cannot be asked
+    state: State | None = None  # the last one that it told
+    shortcuts: tuple[ShortcutStatus, ...] = ()
+
+
+class PlacedFlow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    flow: Flow
+    consumer: str = ""  # through its shortcut; empty: through the ambassador
+
+
+class InShortcuts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The part of a receipt's counts that was in shortcuts."""
+
+    consumers: int = 0
+    kept: int = 0
+    ended: int = 0
+    cut: int = 0
+    rescued: int = 0
+    moved: int = 0
+
+
+class Rewired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`receipt` counts ambassador and shortcuts together. `flows`: those concerned, of a plan only."""
+
+    receipt: Receipt
+    shortcuts: InShortcuts = InShortcuts()
+    flows: tuple[PlacedFlow, ...] = ()
+    refused: tuple[str, ...] = ()  # shortcuts that could not be switched: what is wrong with each

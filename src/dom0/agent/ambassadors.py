@@ -1,0 +1,378 @@
+"""Ambassadors of the project: tells them where containers are, keeps their shortcuts, passes requests on.
+
+Level-triggered: an event or a line of an ambassador's state only wakes the loop, which lists and compares. Whatever an
+ambassador does or does not answer becomes a problem in the status; it forwards on without us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFlow, Rewired
+from dom0.agent.clock import Clock, SystemClock
+from dom0.agent.conversation import Conversation, Talk, Unanswered
+from dom0.agent.followed import Found, concerns, find, wanted
+from dom0.agent.shortcut import Shortcuts
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
+from dom0.ambassador.sources import Followed
+from dom0.ambassador.table import Protocol
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Container, Event
+from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
+from dom0.health import Problem, Severity
+from dom0.plan import labels
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RESYNC = 30.0  # seconds between looks that nothing asked for
+SETTLE = 0.05  # seconds: events come in swarms
+TREAT_EVERY = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds until an ambassador is asked again, growing
+PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its control plane starts after its rules
+_NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
+
+
+@dataclass
+class Known:
+    """What we know of one ambassador. `wished`: sources that a request under way needs as well."""
+
+    container: Container
+    shortcuts: Shortcuts
+    state: State | None = None
+    error: Dom0Error | None = None
+    silent_since: float = 0.0
+    told: Found | None = None
+    wished: tuple[Followed, ...] = ()
+    members: tuple[Container, ...] = ()
+    watching: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def start(self) -> tuple[str, float]:
+        return (self.container.id, self.container.started)
+
+
+class Ambassadors:
+    """`project` names the present one; `tell` is called when there is something new to show."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        project: Callable[[], str],
+        *,
+        tell: Callable[[], None],
+        talk: Talk | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._engine = engine
+        self._project = project
+        self._tell = tell
+        self._talk = talk or Conversation(engine)
+        self._clock = clock or SystemClock()
+        self._known: dict[str, Known] = {}
+        self._leaving: list[Shortcuts] = []  # of ambassadors that are gone, with connections under way
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._look_needed = True
+        self._look_again_at = 0.0
+
+    async def run(self) -> None:
+        """Until `close`."""
+        async with asyncio.TaskGroup() as tasks:
+            at_work = [tasks.create_task(self._follow_events()), tasks.create_task(self._take_turns(tasks))]
+            await self._closing.wait()
+            for task in (*at_work, *(known.watching for known in self._known.values() if known.watching)):
+                task.cancel()
+        for shortcuts in (*self._leaving, *(known.shortcuts for known in self._known.values())):
+            await shortcuts.withdraw()
+
+    def close(self) -> None:
+        self._closing.set()
+
+    # what it tells
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for service in sorted(self._known) for problem in self._problems(service))
+
+    def status(self) -> list[AmbassadorStatus]:
+        return [
+            AmbassadorStatus(
+                service=service,
+                container=known.container.name,
+                container_id=known.container.id,
+                running=known.container.running,
+                error=known.error.message if known.error else "",
+                state=known.state,
+                shortcuts=known.shortcuts.status,
+            )
+            for service, known in sorted(self._known.items())
+        ]
+
+    def _problems(self, service: str) -> Iterator[Problem]:
+        known = self._known[service]
+        if known.error is not None and self._clock.now() - known.silent_since >= PATIENCE:
+            yield Problem(
+                code="ambassador-silent",
+                subject=service,
+                title=f"{service} cannot be asked: {known.error.message}",
+                severity=Severity.WARNING,
+                hint=f"it forwards as before; dom0 logs {service}",
+                since=known.silent_since,
+            )
+        if known.error is None and known.state is not None:
+            for problem in known.state.problems:
+                yield msgspec.structs.replace(problem, subject=f"{service} {problem.subject}")
+        for consumer, why in sorted(known.shortcuts.refused.items()):
+            yield Problem(
+                code="ambassador-shortcut",
+                subject=f"{service} {consumer}",
+                title=f"{consumer} has no shortcut to {service}: {why}",
+                severity=Severity.WARNING,
+                hint="its connections take the ambassador; nothing has to be done",
+            )
+
+    # what persons ask for
+
+    async def rewire(self, name: str, request: Rewire) -> Rewired:
+        """Raises UsageError, EngineError, or what the ambassador refused with."""
+        known = self._find(name)
+        known.wished = wanted(request.to)
+        try:
+            await self._tell_found(known)
+            if request.plan:
+                return await self._planned(known, await self._ask(known, request, Planned))
+            return await self._switched(known, await self._ask(known, request, Receipt))
+        finally:
+            known.wished = ()
+            self._wake.set()
+
+    async def undo(self, name: str, request: Undo) -> Rewired:
+        known = self._find(name)
+        return await self._switched(known, await self._ask(known, request, Receipt))
+
+    async def history(self, name: str) -> list[Receipt]:
+        known = self._find(name)
+        receipts = await self._ask(known, History(), list[Receipt])
+        return [_together(receipt, known.shortcuts.counted(receipt.number)) for receipt in receipts]
+
+    async def flows(self, name: str, request: Flows) -> list[PlacedFlow]:
+        known = self._find(name)
+        through = await self._ask(known, request, list[Flow])
+        beside = [one for one in await known.shortcuts.flows() if _is_meant(one.flow, request)]
+        return [*(PlacedFlow(flow=flow) for flow in through), *beside]
+
+    def _find(self, name: str) -> Known:
+        for service, known in self._known.items():
+            if name in (service, known.container.name):
+                return known
+        there = ", ".join(sorted(self._known)) or "none"
+        raise UsageError(f"{name}: is no ambassador of this machine", hint=f"there are: {there}")
+
+    async def _switched(self, known: Known, receipt: Receipt) -> Rewired:
+        """Shortcuts follow before the answer, so that it counts what was done in them."""
+        known.state = await self._ask(known, Show(), State)
+        await self._follow(known)
+        part = known.shortcuts.counted(receipt.number)
+        refused = tuple(f"{consumer}: {why}" for consumer, why in sorted(known.shortcuts.refused.items()))
+        self._tell()
+        return Rewired(receipt=_together(receipt, part), shortcuts=part, refused=refused)
+
+    async def _planned(self, known: Known, planned: Planned) -> Rewired:
+        listeners = planned.receipt.listeners
+        beside = [one for one in await known.shortcuts.flows() if _listener(one.flow) in listeners]
+        part = _forecast(planned.receipt, [one.flow for one in beside])
+        flows = (*(PlacedFlow(flow=flow) for flow in planned.flows), *beside)
+        return Rewired(receipt=_together(planned.receipt, part), shortcuts=part, flows=flows)
+
+    async def _ask(self, known: Known, request: Rewire | Undo | History | Flows | Show, answer: type[T]) -> T:
+        return await self._talk.ask(known.container.id, request, answer)
+
+    # the loop
+
+    async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._turn(tasks)
+            except Dom0Error as error:
+                log.info("ambassadors: %s", error.message)
+                self._look_needed = True
+                await self._clock.wait(self._wake, LONGEST_PAUSE)
+            await self._clock.wait(self._wake, self._until_next_turn())
+            await asyncio.sleep(SETTLE)
+
+    def _until_next_turn(self) -> float:
+        waits = [max(0.0, self._look_again_at - self._clock.monotonic())]
+        if self._leaving or any(known.shortcuts.is_treating for known in self._known.values()):
+            waits.append(TREAT_EVERY)
+        return min(waits)
+
+    async def _turn(self, tasks: asyncio.TaskGroup) -> None:
+        anew, self._look_needed = self._look_needed, False
+        verify = self._clock.monotonic() >= self._look_again_at
+        if anew or verify:
+            await self._look(tasks)
+        if verify:
+            self._look_again_at = self._clock.monotonic() + RESYNC
+        for known in list(self._known.values()):
+            try:
+                await self._tell_found(known)
+            except Dom0Error as error:
+                log.info("%s: %s", known.container.name, error.message)
+                known.told = None
+            await self._follow(known, verify=verify)
+        self._leaving = [shortcuts for shortcuts in self._leaving if not await shortcuts.retire()]
+        self._tell()
+
+    async def _look(self, tasks: asyncio.TaskGroup) -> None:
+        """List the ambassadors of the project, and the containers on their networks."""
+        project = self._project()
+        rows = await self._engine.containers(labels=[labels.AMBASSADOR, f"{labels.PROJECT}={project}"])
+        inspected = [found for row in rows if (found := await self._inspect(row.id))]
+        # One container of each service: the one that runs, while an old one stands beside it.
+        ordered = sorted(inspected, key=lambda one: (one.running, one.created))
+        present = {one.labels.get(labels.SERVICE, one.name): one for one in ordered}
+        for service in self._known.keys() - present.keys():
+            self._forget(service)
+        for service, container in present.items():
+            known = self._known.get(service)
+            if known is None:
+                known = self._known[service] = Known(container, Shortcuts(self._engine, service, self._project))
+            before, known.container = known.start, container
+            if before != known.start:
+                known.told = None
+            known.members = await self._members(container)
+            self._watch(service, known, tasks, anew=before != known.start)
+
+    def _forget(self, service: str) -> None:
+        known = self._known.pop(service)
+        if known.watching is not None:
+            known.watching.cancel()
+        self._leaving.append(known.shortcuts)
+
+    async def _members(self, ambassador: Container) -> tuple[Container, ...]:
+        """The other running containers on its networks, whoever made them."""
+        ids: set[str] = set()
+        for endpoint in ambassador.endpoints if ambassador.running else ():
+            with contextlib.suppress(NotFound):
+                ids |= set(await self._engine.network_members(endpoint.network_id))
+        ids.discard(ambassador.id)
+        return tuple([found for member in sorted(ids) if (found := await self._inspect(member))])
+
+    async def _inspect(self, container_id: str) -> Container | None:
+        try:
+            return await self._engine.container(container_id)
+        except NotFound:
+            return None
+
+    async def _tell_found(self, known: Known) -> None:
+        """Raises Dom0Error."""
+        if known.state is None or not known.container.running:
+            return
+        told = wanted(source for listener in known.state.listeners for source in listener.sources)
+        followed = tuple(dict.fromkeys((*told, *known.wished)))
+        if not followed:
+            return
+        found = find(followed, known.container, await self._candidates(followed), self._project())
+        if found != known.told:
+            request = Follow(found=found.addresses, identities=found.identities)
+            known.state = await self._talk.ask(known.container.id, request, State)
+            known.told = found
+
+    async def _candidates(self, followed: Collection[Followed]) -> list[Container]:
+        rows = await self._engine.containers()
+        meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
+        return [found for container_id in meant if (found := await self._inspect(container_id))]
+
+    async def _follow(self, known: Known, *, verify: bool = False) -> None:
+        if known.state is not None and known.container.running:
+            await known.shortcuts.follow(
+                known.container, known.state, known.members, present=self._known.keys(), verify=verify
+            )
+
+    # states and events
+
+    def _watch(self, service: str, known: Known, tasks: asyncio.TaskGroup, *, anew: bool) -> None:
+        """One watcher for every start of the container."""
+        if known.watching is not None and (anew or not known.container.running):
+            known.watching.cancel()
+            known.watching = None
+        if known.watching is None and known.container.running:
+            known.watching = tasks.create_task(self._watch_one(known))
+
+    async def _watch_one(self, known: Known) -> None:
+        container_id, pause = known.container.id, FIRST_PAUSE
+        while True:
+            try:
+                async with contextlib.aclosing(self._talk.watch(container_id)) as states:
+                    async for state in states:
+                        known.state, known.error, pause = state, None, FIRST_PAUSE
+                        self._wake.set()
+                raise Unanswered("it ended the conversation")
+            except Dom0Error as error:
+                if known.error is None:
+                    known.silent_since = self._clock.now()
+                known.error, known.told = error, None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _follow_events(self) -> None:
+        pause = FIRST_PAUSE
+        filters = {"type": ["container", "network"]}
+        while True:
+            try:
+                async with contextlib.aclosing(self._engine.events(since=self._clock.now(), filters=filters)) as events:
+                    async for event in events:
+                        pause = FIRST_PAUSE
+                        self._take_event(event)
+            except EngineError as error:
+                log.debug("ambassadors: events: %s", error.message)
+            self._look_needed = True
+            self._wake.set()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _take_event(self, event: Event) -> None:
+        if not event.action.startswith(_NOISE):
+            self._look_needed = True
+            self._wake.set()
+
+
+def _together(receipt: Receipt, part: InShortcuts) -> Receipt:
+    return msgspec.structs.replace(
+        receipt,
+        kept=receipt.kept + part.kept,
+        ended=receipt.ended + part.ended,
+        cut=receipt.cut + part.cut,
+        rescued=receipt.rescued + part.rescued,
+        moved=receipt.moved + part.moved,
+    )
+
+
+def _forecast(receipt: Receipt, flows: Collection[Flow]) -> InShortcuts:
+    """What a rewire as planned would do to connections in shortcuts."""
+    udp = [flow for flow in flows if flow.protocol is Protocol.UDP]
+    rescued = [flow for flow in flows if flow.state == "SYN_SENT"]
+    others = len(flows) - len(udp) - len(rescued)
+    moved = len(udp) if receipt.udp == "move" else 0
+    cut = others if receipt.existing == "cut" else 0
+    return InShortcuts(kept=others - cut + len(udp) - moved, cut=cut, rescued=len(rescued), moved=moved)
+
+
+def _listener(flow: Flow) -> str:
+    return f"{flow.listener.port}/{flow.protocol}"
+
+
+def _is_meant(flow: Flow, request: Flows) -> bool:
+    return (not request.generation or flow.generation == request.generation) and (
+        not request.listener or _listener(flow) in (request.listener, f"{request.listener}/tcp")
+    )

@@ -1,0 +1,79 @@
+"""What is said to an ambassador and what it answers: through a command inside its container, for it has no other door.
+
+One line of JSON each way; the documents are in dom0.ambassador.messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from dom0.ambassador.client import decode
+from dom0.ambassador.messages import CONTROL, WATCH, Request, State
+from dom0.engine.frames import Lines, Malformed
+from dom0.engine.protocol import Engine
+from dom0.errors import Dom0Error
+
+LONGEST_REQUEST = 100 * 1024  # bytes; Linux takes 128 KiB in one argument
+LONGEST_ANSWER = 64 << 20  # bytes; a flow has about 400
+PATIENCE = 24 * 3600  # seconds that socat waits for an answer: a rewire may hold for long
+SILENCE = 3600  # seconds; an older watcher's socat ends then at the latest, should its agent have been killed
+
+T = TypeVar("T")
+
+
+class Unanswered(Dom0Error):
+    """The ambassador cannot be asked, or answers what cannot be understood."""
+
+
+class Talk(Protocol):
+    """`Conversation`, or what tests have in its place. References are container IDs."""
+
+    async def ask(self, container_id: str, request: Request, answer: type[T]) -> T:
+        """Raises EngineError when nobody answers, Unanswered, or Dom0Error with the ambassador's own words."""
+        ...
+
+    def watch(self, container_id: str) -> AsyncGenerator[State, None]:
+        """The state now, and again after every change. Ends when the ambassador ends it; raises as `ask`."""
+        ...
+
+
+class Conversation:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def ask(self, container_id: str, request: Request, answer: type[T]) -> T:
+        line = msgspec.json.encode(request)
+        if len(line) > LONGEST_REQUEST:
+            raise Dom0Error(f"ambassador: a request of {len(line)} bytes is longer than {LONGEST_REQUEST}")
+        async with contextlib.aclosing(self._lines(container_id, ask_command(line.decode()))) as lines:
+            async for said in lines:
+                return decode(said, answer)
+        raise Unanswered("ambassador: ended without an answer", hint="docker logs shows why")
+
+    async def watch(self, container_id: str) -> AsyncGenerator[State, None]:
+        async with contextlib.aclosing(self._lines(container_id, WATCH_COMMAND)) as lines:
+            async for line in lines:
+                yield decode(line, State)
+
+    async def _lines(self, container_id: str, argv: list[str]) -> AsyncGenerator[bytes, None]:
+        lines = Lines(LONGEST_ANSWER)
+        try:
+            async with contextlib.aclosing(self._engine.exec_stream(container_id, argv)) as pieces:
+                async for piece in pieces:
+                    for line in lines.feed(piece):
+                        yield line
+        except Malformed as error:
+            raise Unanswered(f"ambassador: {error}") from error
+
+
+WATCH_COMMAND = ["socat", "-u", "-T", str(SILENCE), f"UNIX-CONNECT:{WATCH}", "-"]
+
+
+def ask_command(line: str) -> list[str]:
+    """The request is an argument: an exec of the Engine has no input of its own without taking over the connection."""
+    script = f'printf "%s\\n" "$1" | exec socat -t {PATIENCE} - UNIX-CONNECT:{CONTROL}'
+    return ["sh", "-c", script, "sh", line]

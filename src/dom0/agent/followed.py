@@ -1,0 +1,85 @@
+"""Sources that an ambassador cannot find by itself → addresses of containers. Pure.
+
+A container counts while it runs, is healthy or has no health check, and has an address on a network that it shares
+with the ambassador. Which container it is is told with its address: the same one may belong to somebody else tomorrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
+
+from dom0.ambassador import sources
+from dom0.ambassador.sources import Followed
+from dom0.engine.values import Container, ContainerSummary, Endpoint, Health, State
+from dom0.plan import labels
+
+
+class Found(msgspec.Struct, frozen=True):
+    """By key, `service:NAME`. A key without an address has no container now: whoever is told keeps the last ones."""
+
+    addresses: dict[str, tuple[str, ...]] = {}
+    identities: dict[str, str] = {}  # container ID, where it is only one
+
+
+def wanted(texts: Iterable[str]) -> tuple[Followed, ...]:
+    """The sources among `texts` that an ambassador cannot find by itself; what is no source is left out."""
+    return tuple(dict.fromkeys(found for text in texts for found in _parse(text)))
+
+
+def _parse(text: str) -> Iterator[Followed]:
+    try:
+        source = sources.parse(text, portless=True)
+    except ValueError:
+        return  # whoever gets it refuses it, and says why
+    if isinstance(source, Followed):
+        yield source
+
+
+def concerns(source: Followed, row: ContainerSummary | Container, project: str) -> bool:
+    """`service` is of the project; `container` and `label` may be anybody's, whose address alone is used."""
+    match source.kind:
+        case "container":
+            return row.name == source.name
+        case "service":
+            return row.labels.get(labels.PROJECT) == project and row.labels.get(labels.SERVICE) == source.name
+        case "label":
+            key, equals, value = source.name.partition("=")
+            return key in row.labels and (not equals or row.labels[key] == value)
+
+
+def find(
+    followed: Collection[Followed], ambassador: Container, containers: Collection[Container], project: str
+) -> Found:
+    addresses: dict[str, tuple[str, ...]] = {}
+    identities: dict[str, str] = {}
+    for source in followed:
+        usable = {
+            container.id: reached
+            for container in containers
+            if container.id != ambassador.id and concerns(source, container, project) and is_usable(container)
+            if (reached := addresses_of(container, ambassador))
+        }
+        addresses[source.key] = tuple(sorted({address for reached in usable.values() for address in reached}))
+        if len(usable) == 1:
+            identities[source.key] = next(iter(usable))
+    return Found(addresses, identities)
+
+
+def is_usable(container: Container) -> bool:
+    return container.state is State.RUNNING and container.health in (Health.NONE, Health.HEALTHY)
+
+
+def addresses_of(container: Container, seen_from: Container) -> tuple[str, ...]:
+    """On the first network that both have: one for each family at most."""
+    for endpoint in shared(container, seen_from):
+        if found := tuple(filter(None, (endpoint.ip_address, endpoint.ipv6_address))):
+            return found
+    return ()
+
+
+def shared(container: Container, other: Container) -> tuple[Endpoint, ...]:
+    """The attachments of `container` to networks that `other` has too."""
+    theirs = {endpoint.network_id for endpoint in other.endpoints if endpoint.network_id}
+    return tuple(endpoint for endpoint in container.endpoints if endpoint.network_id in theirs)

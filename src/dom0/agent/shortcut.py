@@ -1,0 +1,352 @@
+"""The shortcut: an ambassador's rules in its consumers' network namespaces, so that packets need no way through it.
+
+Only containers that dom0 made get one, and only for listeners whose targets they reach as the ambassador does; all else
+takes the ambassador as always. What it is told to do with connections of before, it does there in the same way
+(driver.treat), and counts.
+
+Theory of operation: a namespace is opened by the number of a process, and numbers are given again. So it is opened
+first and the Engine is asked after that: if the container still runs as the same process since the same time, then the
+open one is its. It stays open, and is entered by no other name, until the container ends or needs it no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ipaddress
+import logging
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import msgspec
+
+from dom0.agent import ways
+from dom0.agent.ambassador_status import InShortcuts, PlacedFlow, ShortcutStatus
+from dom0.agent.followed import shared
+from dom0.ambassador import driver, nft, place
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.kernel import KernelPlane
+from dom0.ambassador.messages import Receipt, State
+from dom0.ambassador.place import Place
+from dom0.ambassador.state import Stored, moment
+from dom0.ambassador.table import Listener, Route, Table
+from dom0.ambassador.treatment import Treatment
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Container
+from dom0.engine.values import State as Life
+from dom0.errors import Dom0Error
+from dom0.plan import labels
+from dom0.plan.desired import Role
+from dom0.run import capture
+
+log = logging.getLogger(__name__)
+
+PROC = Path("/proc")
+KERNEL = "kernel"  # the plane whose rules can be had here too
+Start = tuple[str, float]
+"""Container ID and when it was started: what one shortcut is for."""
+
+
+class Shortcuts:
+    """Of one ambassador. `follow` may be called at any time, with whatever is known then."""
+
+    def __init__(self, engine: Engine, service: str, project: Callable[[], str]) -> None:
+        self.refused: dict[str, str] = {}  # consumer -> why its shortcut could not be made as it should be
+        self._engine = engine
+        self._project = project
+        self._name = table_name(service)
+        self._open: dict[Start, Shortcut] = {}
+        self._shown: tuple[ShortcutStatus, ...] = ()
+        self._lock = asyncio.Lock()
+
+    @property
+    def status(self) -> tuple[ShortcutStatus, ...]:
+        return self._shown
+
+    @property
+    def is_treating(self) -> bool:
+        return any(shortcut.is_treating for shortcut in self._open.values())
+
+    async def follow(
+        self,
+        ambassador: Container,
+        state: State,
+        members: Collection[Container],
+        *,
+        present: Collection[str],
+        verify: bool = False,
+    ) -> None:
+        """Do as `state` says in every container of `members` that may have the shortcut, and nowhere else.
+
+        `present`: the services of all ambassadors; rules of others are of the past. `verify`: ask the kernel whether
+        our rules are still there.
+        """
+        async with self._lock:
+            running = {(member.id, member.started): member for member in members if member.state is Life.RUNNING}
+            for start in self._open.keys() - running.keys():
+                self._open.pop(start).close()
+            self.refused = {}
+            known = frozenset(map(table_name, present))
+            shown = [
+                self._follow_one(ambassador, state, running[start], known, verify=verify) for start in sorted(running)
+            ]
+            self._shown = tuple(sorted(await asyncio.gather(*shown), key=lambda one: one.consumer))
+
+    async def retire(self) -> bool:
+        """Forward nothing new; returns whether nothing is left to be done here."""
+        async with self._lock:
+            for start, shortcut in list(self._open.items()):
+                with contextlib.suppress(Dom0Error, OSError):
+                    if await shortcut.retire():
+                        self._open.pop(start).close()
+            self._shown = ()
+            return not self._open
+
+    async def withdraw(self) -> None:
+        """Nobody will keep them up to date from now on: new connections take the ambassador."""
+        async with self._lock:
+            for shortcut in self._open.values():
+                with contextlib.suppress(Dom0Error, OSError):
+                    await shortcut.plane.set(Table())
+                shortcut.close()
+            self._open.clear()
+
+    async def flows(self) -> list[PlacedFlow]:
+        found = []
+        for shortcut in list(self._open.values()):
+            with contextlib.suppress(Dom0Error, OSError):
+                consumer = shortcut.consumer.name
+                found += [PlacedFlow(flow=flow, consumer=consumer) for flow in await shortcut.plane.flows()]
+        return found
+
+    def counted(self, receipt: int) -> InShortcuts:
+        """What was done here for one receipt, as far as this agent did it."""
+        parts = [part for shortcut in self._open.values() if (part := shortcut.counts.get(receipt))]
+        return InShortcuts(
+            consumers=len(parts),
+            kept=sum(part.kept for part in parts),
+            ended=sum(part.ended for part in parts),
+            cut=sum(part.cut for part in parts),
+            rescued=sum(part.rescued for part in parts),
+            moved=sum(part.moved for part in parts),
+        )
+
+    async def _follow_one(
+        self, ambassador: Container, state: State, consumer: Container, known: Collection[str], *, verify: bool
+    ) -> ShortcutStatus:
+        start = (consumer.id, consumer.started)
+        try:
+            table, reason = self._wanted(ambassador, state, consumer)
+            shortcut = self._open.get(start)
+            if shortcut is None and table.routes:
+                shortcut = self._open[start] = await self._enter(ambassador, consumer, known)
+            if shortcut is None:
+                return ShortcutStatus(consumer=consumer.name, reason=reason)
+            if table.routes:
+                shortcut.move(addresses(ambassador, consumer))
+                await shortcut.follow(state, table, verify=verify)
+            elif await shortcut.retire():
+                self._open.pop(start).close()
+        except (Dom0Error, OSError, ValueError) as error:
+            why = error.message if isinstance(error, Dom0Error) else str(error)
+            self.refused[consumer.name] = why
+            return ShortcutStatus(consumer=consumer.name, reason=why)
+        listeners = tuple(str(route.listener) for route in table.routes)
+        return ShortcutStatus(consumer=consumer.name, listeners=listeners, reason=reason)
+
+    def _wanted(self, ambassador: Container, state: State, consumer: Container) -> tuple[Table, str]:
+        """The routes that `consumer` may take by itself, and why not the others."""
+        if reason := why_not(state, consumer, self._project()):
+            return Table(), reason
+        if not addresses(ambassador, consumer):
+            return Table(), "the ambassador has no address that it knows"
+        theirs, own = ways.read(PROC, ambassador.pid), ways.read(PROC, consumer.pid)
+        routes, reasons = [], []
+        for route in state.table.routes:
+            if reason := _obstacle(route, consumer, own, theirs):
+                reasons.append(f"{route.listener}: {reason}")
+            else:
+                routes.append(route)
+        return Table(tuple(routes)), "; ".join(reasons)
+
+    async def _enter(self, ambassador: Container, consumer: Container, known: Collection[str]) -> Shortcut:
+        handle = await enter(self._engine, consumer)
+        try:
+            where = place.consumer(_path(handle), addresses(ambassador, consumer), self._name)
+            await silence(where, known)
+        except BaseException:
+            os.close(handle)
+            raise
+        return Shortcut(consumer, handle, where)
+
+
+class Shortcut:
+    """In one consumer, of one ambassador, from one start of the container to its end."""
+
+    def __init__(self, consumer: Container, handle: int, where: Place) -> None:
+        self.consumer = consumer
+        self.plane = KernelPlane(where)
+        self.counts: dict[int, Receipt] = {}
+        self._handle = handle
+        self._place = where
+        self._table: Table | None = None
+        self._treatments: dict[tuple[int, Listener], Treatment | None] = {}  # None: over
+
+    @property
+    def is_treating(self) -> bool:
+        return any(self._treatments.values())
+
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """The ambassador is at other addresses now."""
+        if addresses != self._place.addresses:
+            self._place = msgspec.structs.replace(self._place, addresses=addresses)
+            self.plane, self._table = KernelPlane(self._place), None
+
+    async def follow(self, state: State, table: Table, *, verify: bool) -> None:
+        """Raises Dom0Error."""
+        if table != self._table or (verify and await self.plane.read() != table):
+            self._table = None
+            await self.plane.set(table)
+            self._table = table
+        await self._treat(state, table)
+
+    async def retire(self) -> bool:
+        """Raises Dom0Error."""
+        self._table = None
+        return await self.plane.retire()
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    async def _treat(self, state: State, table: Table) -> None:
+        told = {(one.receipt, one.listener): one for one in state.treatments if table.route(one.listener)}
+        fresh = {key: msgspec.structs.replace(one, left=-1) for key, one in told.items()}
+        self._treatments = {key: self._treatments.get(key, one) for key, one in fresh.items()} | {
+            key: one for key, one in self._treatments.items() if one is not None
+        }
+        due = tuple(one for one in self._treatments.values() if one is not None)
+        if not due:
+            return
+        ticks = moment().ticks
+        for one in due:
+            self.counts.setdefault(one.receipt, _nothing_yet(one, ticks))
+        before = Stored(
+            table=table,
+            treatments=due,
+            old=_former(await self.plane.flows(), table),
+            receipts=tuple(self.counts.values()),
+        )
+        after = await driver.treat(self.plane, before)
+        left = {(one.receipt, one.listener): one for one in after.treatments}
+        self._treatments = {key: left.get(key) for key in self._treatments}
+        self.counts = {one.number: one for one in after.receipts[-MOST_COUNTED:]}
+
+
+MOST_COUNTED = 100
+
+
+def _nothing_yet(treatment: Treatment, ticks: float) -> Receipt:
+    """To count into; its number alone means something."""
+    drains = treatment.cut_at is not None and treatment.cut_at > ticks
+    return Receipt(
+        number=treatment.receipt,
+        at=0.0,
+        cause="",
+        listeners=(),
+        generations=(),
+        before=(),
+        after=(),
+        existing="",
+        udp=treatment.udp,
+        switch_ms=0.0,
+        draining=float(drains),
+    )
+
+
+def _former(flows: Collection[Flow], table: Table) -> dict[str, tuple[int, ...]]:
+    """Generations of each listener that have connections here and are not the present one."""
+    found: dict[str, set[int]] = {}
+    for flow in flows:
+        listener = Listener(flow.protocol, flow.listener.port)
+        route = table.route(listener)
+        if route is None or route.generation != flow.generation:
+            found.setdefault(str(listener), set()).add(flow.generation)
+    return {listener: tuple(sorted(generations)) for listener, generations in found.items()}
+
+
+def table_name(service: str) -> str:
+    """The same for every container of that service, so that another agent finds what this one made."""
+    return hashlib.sha256(service.encode()).hexdigest()[:12]
+
+
+def why_not(state: State, consumer: Container, project: str) -> str:
+    """Why `consumer` gets no shortcut whatever the targets are."""
+    role = consumer.labels.get(labels.ROLE)
+    ours = role == Role.DEV or (consumer.labels.get(labels.PROJECT) == project and role == Role.SERVICE)
+    if not ours:
+        return "dom0 did not make it"
+    if labels.AMBASSADOR in consumer.labels:
+        return "it forwards itself"
+    if not state.shortcut:
+        return "switched off: x-dom0.ambassador.shortcut"
+    if state.plane != KERNEL:
+        return f"the ambassador forwards by a {state.plane}, not in the kernel"
+    return ""
+
+
+def addresses(ambassador: Container, consumer: Container) -> tuple[str, ...]:
+    """The ambassador's, as `consumer` knows them."""
+    found = (
+        address
+        for endpoint in shared(ambassador, consumer)
+        for address in (endpoint.ip_address, endpoint.ipv6_address)
+        if address
+    )
+    return tuple(sorted({str(ipaddress.ip_address(address)) for address in found}))
+
+
+def _obstacle(route: Route, consumer: Container, own: tuple[ways.Way, ...], theirs: tuple[ways.Way, ...]) -> str:
+    if route.down is not None:
+        return "no target is up, and the ambassador says what that means"
+    its_own = {address for end in consumer.endpoints for address in (end.ip_address, end.ipv6_address)}
+    for target in route.targets:
+        if target.address in its_own:
+            return f"{target.address} is itself"
+        if reason := ways.obstacle(own, theirs, target.address):
+            return reason
+    return ""
+
+
+async def enter(engine: Engine, consumer: Container) -> int:
+    """Open the network namespace of `consumer` and return the handle. Raises Dom0Error, OSError."""
+    handle = os.open(PROC / str(consumer.pid) / "ns" / "net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check_own(handle, consumer, await engine.container(consumer.id))
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _check_own(handle: int, consumer: Container, now: Container) -> None:
+    """Raises Dom0Error unless the open namespace is `consumer`'s and nobody else's."""
+    if (now.pid, now.started, now.state) != (consumer.pid, consumer.started, Life.RUNNING):
+        raise Dom0Error(f"{consumer.name}: has ended meanwhile")
+    if os.fstat(handle).st_ino == (PROC / "self" / "ns" / "net").stat().st_ino:
+        raise Dom0Error(f"{consumer.name}: is in the host's network")
+
+
+async def silence(where: Place, known: Collection[str]) -> None:
+    """Rules that an earlier agent made for an ambassador that is gone lead nowhere; what is established goes on."""
+    listed = await capture(where.command(["nft", "-j", "list", "tables"]))
+    gone = [table for table in nft.shortcuts(listed.stdout) if table.removeprefix(f"{place.SHORTCUT}_") not in known]
+    text = "".join(f"flush map {family} {table} listeners\n" for table in gone for family in nft.FAMILIES)
+    if text:
+        await capture(where.command(["nft", "-f", "-"]), stdin=text.encode())
+
+
+def _path(handle: int) -> str:
+    """Other processes of ours enter by it, so not through `self`."""
+    return f"/proc/{os.getpid()}/fd/{handle}"
