@@ -1,7 +1,8 @@
 """Deletes conntrack entries, exactly those and thousands at once, by the kernel's own protocol. Nothing else.
 
-`conntrack -D` walks through the whole table for each thing it is asked, and cannot name an entry by its number. Here a
-connection that ended and came back with the same addresses and ports in the meantime is not touched.
+`conntrack -D` walks through the whole table for each thing it is asked. Here an entry is found by its ends, and its
+number must be the one that was seen: so a connection that ended and came back with the same ends in the meantime is
+not touched, unless the kernel put it at the same place in memory.
 """
 
 from __future__ import annotations

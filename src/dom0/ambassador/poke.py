@@ -8,8 +8,9 @@ did not is asked again.
 
 Which segments: other hosts' conntrack stands between (published ports, a second ambassador), and drops what is out of
 a window or leaves it untranslated. But it lets pass a SYN in the direction of the connection, thus to the target, and
-a SYN with ACK in the other, thus to the client. To the client an ACK goes first: with `nf_conntrack_tcp_loose` 1 it leaves an
-entry behind (for 10 s), without which the client's answer would count as a new connection and go to the new target.
+a SYN with ACK in the other, thus to the client. To the client an ACK goes first: with `nf_conntrack_tcp_loose` 1 it
+leaves an entry behind (for 10 s), without which the client's answer would count as a new connection and go to the new
+target.
 
 What was seen (Linux 6.18): it works with `nf_conntrack_tcp_loose` 0 and 1. `net.ipv4.tcp_challenge_ack_limit` is
 unlimited by default, but one socket answers one such segment in `net.ipv4.tcp_invalid_ratelimit` (500 ms), hence the
