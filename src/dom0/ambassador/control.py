@@ -63,7 +63,7 @@ async def _answer(requests: Requests, line: bytes) -> Any:
             raise UsageError(f"request: is longer than {LARGEST_LINE} bytes")
         request: Request = msgspec.json.decode(line, type=Request)
         return await requests.answer(request)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _refused(UsageError(f"request: {printable(str(error))}", hint="one JSON document a line"))
     except Dom0Error as error:
         return _refused(error)

@@ -156,7 +156,7 @@ def read_settings(text: str, *, place: str = VARIABLE) -> Settings:
         return msgspec.json.decode(text.encode(errors="surrogateescape"), type=Settings)
     except msgspec.ValidationError as error:
         raise Misdeclared(place, [flaw(error, Settings)]) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Misdeclared(place, [Flaw((), f"is no JSON: {error}")]) from error
 
 

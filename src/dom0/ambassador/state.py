@@ -86,7 +86,7 @@ class StateFile:
             _check(stored)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise Damaged(
                 f"{self.path}: is damaged: {error}", hint="what the kernel forwards by stays in force"
             ) from error

@@ -90,6 +90,7 @@ def _collect(answer: Links, alias: _Alias) -> None:
     ranged: set[int] = set()
     for start in starts:
         end = start if start in ends else next((port for port in ends if port > start), 0)
+        ends = [port for port in ends if port != end]
         variable = alias.variable(start, "_START")
         try:
             found = _range(alias, start, end)
@@ -98,7 +99,6 @@ def _collect(answer: Links, alias: _Alias) -> None:
             continue
         ranged |= {link.listener.port for link in found}
         answer.found += [link for link in found if (link.listener.port, "") not in alias.parts]
-        ends = [port for port in ends if port != end]
     answer.flaws += [_flaw(alias.variable(port, "_END"), "no _START goes with it") for port in ends]
     for port in sorted({port for port, _ in alias.parts}):
         if (port, "") not in alias.parts and (port in ranged or (port, "_ADDR") not in alias.parts):
