@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+
 import pytest
 
 from dom0.engine.values import Endpoint
@@ -190,6 +193,30 @@ async def test_a_tag_moves_and_goes_alone(bench: Bench) -> None:
     await bench.engine.remove_image("registry:5000/other:latest")
     await bench.engine.remove_image("registry:5000/other:latest")
     assert (await bench.engine.image(image.id)).tags == (IMAGE,)
+
+
+def build_context(dockerfile: str) -> io.BytesIO:
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(dockerfile)
+        tar.addfile(entry, io.BytesIO(dockerfile.encode()))
+    context.seek(0)
+    return context
+
+
+async def test_a_built_image_has_its_name_and_labels(bench: Bench) -> None:
+    built = await bench.engine.build_image(build_context(f"FROM {IMAGE}\n"), tag="own:1", labels={"a": "ä b"})
+    image = await bench.engine.image("own:1")
+    assert (image.id, image.labels) == (built, {"a": "ä b"})
+    assert built != (await bench.engine.image(IMAGE)).id
+
+
+async def test_a_build_on_an_image_that_is_nowhere_fails(bench: Bench) -> None:
+    with pytest.raises(EngineError):
+        await bench.engine.build_image(build_context(f"FROM {UNREACHABLE_IMAGE}\n"), tag="own:1")
+    with pytest.raises(NotFound):
+        await bench.engine.image("own:1")
 
 
 async def test_an_image_that_a_container_uses_is_not_removed(bench: Bench) -> None:

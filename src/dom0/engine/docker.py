@@ -22,7 +22,7 @@ import msgspec
 from dom0.engine import parse, wire
 from dom0.engine.address import find
 from dom0.engine.frames import Demultiplexer, Lines, Tail
-from dom0.engine.transport import PATIENCE, Transport, copy_answer
+from dom0.engine.transport import PATIENCE, Transport, copy_answer, read_lines
 from dom0.engine.values import (
     Body,
     Container,
@@ -346,18 +346,34 @@ class DockerEngine:
         await self.image(ref)
         return f"{ref}:latest"
 
+    async def build_image(
+        self,
+        context: IO[bytes],
+        *,
+        tag: str,
+        labels: Mapping[str, str] = {},
+        args: Mapping[str, str] = {},
+        no_cache: bool = False,
+    ) -> str:
+        where = _where("image", tag)
+        query = {"version": "2", "t": tag} | ({"nocache": "1"} if no_cache else {})
+        query |= {key: msgspec.json.encode(value).decode() for key, value in (("labels", labels), ("buildargs", args))}
+        image_id = ""
+        async with self._http.stream("POST", "/build", where=where, query=query, data=context) as response:
+            async for line in read_lines(response, _LINE):
+                image_id = parse.built_image(line, where) or image_id
+        if not image_id:
+            raise EngineUnreachable(f"{where}: the Docker Engine did not say how the build ended")
+        return image_id
+
     async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
         where = _where("image", ref)
         name, tag = (ref, "") if "@" in ref else split_tag(ref)  # without a tag all of them would be pulled
         query = {"fromImage": name, "tag": tag} | ({"platform": platform} if platform else {})
         try:
             async with self._http.stream("POST", "/images/create", where=where, query=query) as response:
-                lines = Lines(_LINE)
-                async for chunk in response.content.iter_any():
-                    for line in lines.feed(chunk):
-                        yield parse.pull_progress(line, where)
-                if rest := lines.rest():
-                    yield parse.pull_progress(rest, where)
+                async for line in read_lines(response, _LINE):
+                    yield parse.pull_progress(line, where)
         except EngineUnreachable:
             raise
         except NotFound as error:

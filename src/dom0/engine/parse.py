@@ -183,6 +183,14 @@ def pull_progress(line: bytes, where: str) -> PullProgress:
     )
 
 
+def built_image(line: bytes, where: str) -> str:
+    """The image's ID from a line of `POST /build`, "" if it is not in this one. Raises EngineError for an error."""
+    found = decode(line, wire.BuildLine, where)
+    if found.error:
+        raise EngineError(f"{where}: the build failed: {printable(found.error)}")
+    return found.aux.id if isinstance(found.aux, wire.BuiltImage) else ""
+
+
 PULL_HINT = "check the name of the image and, if its registry wants one, the login"
 _PERMANENT = (
     "not found",

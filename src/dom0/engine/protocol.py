@@ -130,6 +130,22 @@ class Engine(Protocol):
 
     async def image(self, ref: str) -> Image: ...
     async def tag_image(self, ref: str, tag: str) -> None: ...
+    async def build_image(
+        self,
+        context: IO[bytes],
+        *,
+        tag: str,
+        labels: Mapping[str, str] = {},
+        args: Mapping[str, str] = {},
+        no_cache: bool = False,
+    ) -> str:
+        """Build the Dockerfile in the tar `context` with BuildKit, tag the image, return its ID.
+
+        It stands on the context and on images that are here: for anything else `docker build` answers BuildKit's
+        questions during the build, and nobody does here.
+        """
+        ...
+
     async def remove_image(self, ref: str) -> None:
         """Already gone is no error; used by a container is Conflict. By name only that name goes if there are more."""
         ...

@@ -19,7 +19,7 @@ from yarl import URL
 
 from dom0.engine import parse
 from dom0.engine.address import Address
-from dom0.engine.frames import Malformed
+from dom0.engine.frames import Lines, Malformed
 from dom0.engine.values import Body
 from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
 
@@ -107,7 +107,7 @@ class Transport:
         where: str,
         query: Query | None = None,
         body: Body | None = None,
-        data: bytes | None = None,
+        data: bytes | IO[bytes] | None = None,
         patience: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask and yield the answer while it comes; what breaks inside the block is raised as our errors too.
@@ -171,6 +171,16 @@ async def copy_answer(response: aiohttp.ClientResponse, into: IO[bytes], limit: 
             into.write(chunk)
         except OSError as error:
             raise Dom0Error(f"{where}: cannot be written: {error.strerror}", hint="free space: df -h") from error
+
+
+async def read_lines(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
+    """The lines of the body while they come. Raises Malformed for one of more than `limit` bytes."""
+    lines = Lines(limit)
+    async for chunk in response.content.iter_any():
+        for line in lines.feed(chunk):
+            yield line
+    if rest := lines.rest():
+        yield rest
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int, where: str) -> bytes:

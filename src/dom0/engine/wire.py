@@ -237,6 +237,17 @@ class PullDetail(msgspec.Struct):
     total: int = 0
 
 
+class BuiltImage(msgspec.Struct):
+    id: str = msgspec.field(default="", name="ID")
+
+
+class BuildLine(msgspec.Struct):
+    """What BuildKit does is text in `aux`, protobuf in base64; the last line but one says what it made."""
+
+    error: str = ""
+    aux: BuiltImage | str | None = None
+
+
 class PullLine(msgspec.Struct, rename="camel"):
     id: str = ""
     status: str = ""

@@ -1,4 +1,5 @@
-"""`docker build` and `docker compose build`: building is the one thing the Engine's API alone does not do well.
+"""`docker build` and `docker compose build`, for what the Engine's API alone does not do well: contexts of many files,
+logins and secrets. A project without a Dockerfile of its own needs neither (see project.py).
 
 Both talk to the Engine that the API client talks to, whatever builder or context a person has selected. Building a
 project works without the buildx plugin too, which dom0-base does not have; building dom0-base does not.

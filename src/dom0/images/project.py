@@ -80,18 +80,17 @@ async def _build_generated(
     engine: Engine, directory: Path, project: Project, base: Image, say: Say, options: Options
 ) -> str:
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
-        staged, context = Path(scratch) / "etc", Path(scratch) / "context"
+        staged = Path(scratch) / "etc"
         stage(directory, project.name, staged)
         await _check_as_agent(staged)
         await _build_services(project, say, options)
-        context.mkdir()
-        pack(staged, context / "project.tar")
-        (context / "Dockerfile").write_text(GENERATED)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
         told = await _labels(engine, directory, project, directory) | {labels.BASE: base.id}
-        return await docker.build(
-            docker.Recipe(options.tag, context, labels=told, tag=options.tag, no_cache=options.no_cache)
-        )
+        context = Path(scratch) / "context.tar"
+        pack(staged, context)
+        with context.open("rb") as tar:
+            args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
+            return await engine.build_image(tar, tag=options.tag, labels=told, args=args, no_cache=options.no_cache)
 
 
 def stage(directory: Path, name: str, into: Path) -> None:
@@ -112,8 +111,11 @@ def stage(directory: Path, name: str, into: Path) -> None:
         _write(target / layer_name, (directory / layer).read_bytes())
 
 
-def pack(directory: Path, tar: Path) -> None:
-    """Write `directory` as /etc/dom0 into a tar: everything root's, and of the same time whenever it is written."""
+def pack(directory: Path, context: Path) -> None:
+    """Write what is sent to the Engine for a build: the recipe, and in a tar of its own `directory` as /etc/dom0.
+
+    In there everything is root's, and of the same time whenever it is written.
+    """
 
     def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
         entry.uid = entry.gid = 0
@@ -121,8 +123,14 @@ def pack(directory: Path, tar: Path) -> None:
         entry.mtime = EPOCH
         return entry
 
-    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
+    project = context.with_name("project.tar")
+    with tarfile.open(project, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.add(directory, ETC.lstrip("/"), filter=owned_by_root)
+    dockerfile = context.with_name("Dockerfile")
+    dockerfile.write_text(GENERATED)
+    with tarfile.open(context, "w", format=tarfile.GNU_FORMAT) as archive:  # an extended header first is no tar to it
+        for file in (dockerfile, project):
+            archive.add(file, file.name)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -319,6 +319,23 @@ class FakeEngine:
         self.docker.images.tag(self.docker.images.find(ref).id, tag)
 
     @_call
+    async def build_image(
+        self,
+        context: IO[bytes],
+        *,
+        tag: str,
+        labels: Mapping[str, str] = {},
+        args: Mapping[str, str] = {},
+        no_cache: bool = False,
+    ) -> str:
+        """Of the Dockerfile it understands FROM, and of the rest that it was given the labels."""
+        with tarfile.open(fileobj=context) as tar:
+            dockerfile = tar.extractfile("Dockerfile")
+            assert dockerfile is not None
+            base = self.docker.images.find(dockerfile.readline().decode().removeprefix("FROM ").strip())
+        return self.docker.images.add(tag, labels={**base.labels, **labels})
+
+    @_call
     async def remove_image(self, ref: str) -> None:
         users = {container.image_id for container in self.docker.containers.values()}
         with contextlib.suppress(NotFound):
