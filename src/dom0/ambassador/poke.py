@@ -19,13 +19,12 @@ pause between rounds. A rule that drops invalid packets on their way in would br
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
-import select
+import selectors
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -67,17 +66,19 @@ def poke(place: Place, pokes: Iterable[Poke]) -> list[Poke]:
     waiting = {one.key: one for one in pokes}
     with ExitStack() as open_sockets:
         sockets = {}
+        answers = open_sockets.enter_context(selectors.DefaultSelector())
         for family in {_family(one.to) for one in waiting.values()}:
             sockets[family] = open_sockets.enter_context(_socket(place, family))
+            answers.register(sockets[family], selectors.EVENT_READ)
         for _ in range(_ROUNDS):
             until = time.monotonic() + _ROUND_SECONDS
             todo = iter(list(waiting.values()))
             while batch := list(islice(todo, _BATCH)):
                 for one in batch:
                     _send(sockets[_family(one.to)], one)
-                _note_answers(sockets, waiting, 0.0)
+                _note_answers(answers, waiting, 0.0)
             while waiting and (left := until - time.monotonic()) > 0:
-                _note_answers(sockets, waiting, left)
+                _note_answers(answers, waiting, left)
             if not waiting:
                 break
     return list(waiting.values())
@@ -106,13 +107,11 @@ def _send(raw: socket.socket, one: Poke) -> None:
         return
 
 
-def _note_answers(
-    sockets: Mapping[socket.AddressFamily, socket.socket], waiting: dict[_Ends, Poke], patience: float
-) -> None:
+def _note_answers(answers: selectors.BaseSelector, waiting: dict[_Ends, Poke], patience: float) -> None:
     """Take whoever answered out of `waiting`; wait for the first answer at most `patience` seconds."""
-    readable, _, _ = select.select(list(sockets.values()), [], [], patience)
-    for raw in readable:
-        for ends, flags in _received(raw):
+    for key, _ in answers.select(patience):
+        assert isinstance(key.fileobj, socket.socket)
+        for ends, flags in _received(key.fileobj):
             waiting.pop((ends[2], ends[3], ends[0], ends[1]), None)
             if flags & _RST:  # to ourselves: a consumer's own end is told by its own kernel
                 waiting.pop(ends, None)
@@ -134,16 +133,17 @@ def _received(raw: socket.socket) -> Iterator[tuple[_Ends, int]]:
 
 def packet(one: Poke, flags: int) -> bytes:
     """The whole IP packet; the kernel fills in IPv4's checksum and length."""
-    source, destination = ipaddress.ip_address(one.name.address), ipaddress.ip_address(one.to.address)
-    numbers = secrets.randbits(32), secrets.randbits(32)
-    tcp = struct.pack("!HHLLBBHHH", one.name.port, one.to.port, *numbers, 5 << 4, flags, 1024, 0, 0)
-    pseudo = source.packed + destination.packed + struct.pack("!LL", len(tcp), socket.IPPROTO_TCP)
+    family = _family(one.to)
+    ends = socket.inet_pton(family, one.name.address) + socket.inet_pton(family, one.to.address)
+    ports, numbers = struct.pack("!HH", one.name.port, one.to.port), secrets.token_bytes(8)
+    tcp = ports + numbers + struct.pack("!BBHHH", 5 << 4, flags, 1024, 0, 0)
+    pseudo = ends + struct.pack("!LL", len(tcp), socket.IPPROTO_TCP)
     tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
-    if source.version == 4:
+    if family == socket.AF_INET:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, _HOPS, socket.IPPROTO_TCP, 0)
     else:
         head = struct.pack("!LHBB", 6 << 28, len(tcp), socket.IPPROTO_TCP, _HOPS)
-    return head + source.packed + destination.packed + tcp
+    return head + ends + tcp
 
 
 def checksum(data: bytes) -> int:
