@@ -36,13 +36,19 @@ _PROFILE = re.compile(r"\*|[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
 
 
 async def load(
-    source: Path, final: Path, *, profiles: Sequence[str] = (), env: Mapping[str, str] | None = None
+    source: Path,
+    final: Path,
+    *,
+    profiles: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    hashed: bool = True,
 ) -> Project:
     """The project in the directory `source`, with paths as they will be once its files are placed at `final`.
 
     `source` holds a compose.yaml, or the layers of an image in compose.d. Variables come from the project's `.env` and
-    from `env`, never from this process. Raises ProjectError with everything that is wrong with the project, Dom0Error
-    when Compose is missing or the disk is full.
+    from `env`, never from this process. Who runs nothing can do without Compose's hashes (`hashed`), which take another
+    start of it. Raises ProjectError with everything that is wrong with the project, Dom0Error when Compose is missing
+    or the disk is full.
     """
     for profile in profiles:
         if not _PROFILE.fullmatch(profile):
@@ -52,7 +58,7 @@ async def load(
         _require_name(files)
         with view_of(files.root) as view:
             parser = find_parser(view, profiles=profiles, variables=env or {})
-            return await _resolve(files, view, parser, final)
+            return await _resolve(files, view, parser, final, hashed=hashed)
     except OSError as error:
         raise Dom0Error(f"{error.filename or source}: {unreadable(error)}") from error
 
@@ -63,7 +69,7 @@ def _require_name(files: ProjectFiles) -> None:
         raise ProjectError(f"{LAYERS}: none of the files says name:", hint="name: mybox as the first line of one")
 
 
-async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path) -> Project:
+async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool) -> Project:
     layers = [view.root / layer for layer in files.layers] + _own_layer(files, view)
     try:
         version, (text, warnings) = await _at_once(parser.version(), parser.config(view, layers))
@@ -72,7 +78,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
         hashes, (digests, profiles) = await _at_once(
-            parser.hashes(final, resolved.for_hashing(data)),
+            parser.hashes(final, resolved.for_hashing(data)) if hashed else _no_hashes(),
             asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
         )
     except Rejected as rejected:
@@ -80,7 +86,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path)
     return msgspec.structs.replace(
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
-        compose_hashes={name: hashes[name] for name in project.services},
+        compose_hashes={name: hashes[name] for name in project.services} if hashed else {},
         compose_version=version,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
@@ -88,6 +94,10 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path)
         digests=digests,
         warnings=tuple(_warnings(data, warnings, files, view)),
     )
+
+
+async def _no_hashes() -> dict[str, str]:
+    return {}
 
 
 def _own_layer(files: ProjectFiles, view: View) -> list[Path]:

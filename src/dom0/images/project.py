@@ -54,7 +54,7 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
     Raises ProjectError for a project that cannot be used as it is written, with nothing changed, and Dom0Error.
     """
     own = (directory / fingerprint.DOCKERFILE).is_file()
-    project = None if own else await load(directory, directory)
+    project = None if own else await load(directory, directory, hashed=False)
     base = await build_base(engine, say)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
