@@ -1,4 +1,4 @@
-"""Asks a redis without a pause and counts every answer; for tests of what clients notice, and for benchmarks.
+"""Asks a redis again and again and counts every answer; for tests of what clients notice.
 
 `python3 checker.py HOST PORT STEADY FRESH SECONDS`: STEADY connections that last, FRESH threads that make a new one for
 each question. It ends after SECONDS or with SIGTERM, and prints one JSON object: how much was asked, and what failed.
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+MOST_TOLD = 20  # failures
+PAUSE = 0.005  # seconds between two questions of a thread
 PATIENCE = 30.0  # seconds for an answer: what takes longer has failed
 
 
@@ -52,7 +54,7 @@ def steadily(host: str, port: int, count: Count, ended: threading.Event) -> None
         count.failed.append(repr(error))
         return
     with connection:
-        while not ended.is_set() and not count.failed:
+        while not ended.wait(PAUSE) and not count.failed:
             measure(count, lambda: ask(connection, f"{threading.get_ident()}-{count.asked:.0f}"))
 
 
@@ -61,7 +63,7 @@ def freshly(host: str, port: int, count: Count, ended: threading.Event) -> None:
         with connect(host, port) as connection:
             ask(connection, f"{threading.get_ident()}-{count.asked:.0f}")
 
-    while not ended.is_set():
+    while not ended.wait(PAUSE):
         measure(count, once)
 
 
@@ -108,7 +110,7 @@ def summary(counts: list[Count]) -> dict[str, object]:
     return {
         "asked": int(sum(count.asked for count in counts)),
         "least": int(min(count.asked for count in counts)),  # by one connection, or thread
-        "failed": [text for count in counts for text in count.failed],
+        "failed": [text for count in counts for text in count.failed][:MOST_TOLD],
         "slowest": max(count.slowest for count in counts),
     }
 

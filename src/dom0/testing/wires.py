@@ -316,12 +316,12 @@ def make_router(node: Node) -> None:
     node.sysctl("net.ipv6.conf.all.forwarding", 1)
 
 
-def eventually(condition: Callable[[], T], what: str = "it") -> T:
-    """The first true value of `condition`. Raises AssertionError after PATIENCE."""
-    deadline = time.monotonic() + PATIENCE
+def eventually(condition: Callable[[], T], what: str = "it", *, patience: float = PATIENCE) -> T:
+    """The first true value of `condition`. Raises AssertionError after `patience` seconds."""
+    deadline = time.monotonic() + patience
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come about in {PATIENCE:g} s")
+            raise AssertionError(f"{what} did not come about in {patience:g} s")
         time.sleep(0.01)
     return value
 
