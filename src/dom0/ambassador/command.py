@@ -352,3 +352,7 @@ def _refuse(error: Dom0Error) -> int:
 def _first(group: BaseExceptionGroup[Dom0Error]) -> Dom0Error:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,7 @@ from dom0.ambassador.state import Damaged, StateFile, Stored, moment
 from dom0.ambassador.table import Listener, Table, Target
 from dom0.errors import Dom0Error
 
-LOOK_EVERY = 10.0  # seconds between two looks at what the kernel really holds
+LOOK_EVERY = 5.0  # seconds between two looks at what the kernel really holds
 TREAT_EVERY = 1.0
 FORGET_EVERY = 30.0
 log = logging.getLogger(__name__)

@@ -6,6 +6,8 @@ gets `State` at once and again after every change, and says nothing.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from dom0.ambassador.dataplane import Flow
@@ -59,7 +61,7 @@ class History(_Request, frozen=True, kw_only=True, tag="history"):
 
 class Flows(_Request, frozen=True, kw_only=True, tag="flows"):
     listener: str = ""
-    generation: int = 0
+    generation: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0  # 0: all
 
 
 class Follow(_Request, frozen=True, kw_only=True, tag="follow"):

@@ -73,6 +73,7 @@ class Requests:
         found = _checked(request.found)
         async with self.forwarder.lock:
             self.forwarder.follow(found, {_key(key): it for key, it in request.identities.items()})
+            await self.forwarder.reconcile("container")
         return self.reporter.state()
 
     # rewire

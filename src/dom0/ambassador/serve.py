@@ -54,6 +54,9 @@ async def serve(environ: Mapping[str, str]) -> None:
     forwarder = make_forwarder(plane, declaration, StateFile(directory))
     reporter = Reporter(forwarder, __version__, found.lacks)
     async with _until_told_to_end(), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
+        looks = forwarder.looks
+        working = group.create_task(forwarder.run())
+        await forwarder.look_after(looks)  # nobody rewires before what was before us is known
         await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
         await stack.enter_async_context(watch(forwarder, reporter, sockets / Path(WATCH).name))
         if declaration.metrics is not None:
@@ -62,7 +65,7 @@ async def serve(environ: Mapping[str, str]) -> None:
             await stack.enter_async_context(metrics(forwarder, reporter, declaration.metrics))
         if isinstance(plane, KernelPlane):
             group.create_task(save_often(plane, directory))
-        await group.create_task(forwarder.run())
+        await working
 
 
 def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) -> Forwarder:

@@ -1,0 +1,136 @@
+"""Killed at any instant of a rewire, the next control plane finishes or undoes it, and no number is given twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+
+import pytest
+
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.declaration import Declaration, Rule
+from dom0.ambassador.forwarder import Forwarder
+from dom0.ambassador.kernel import KernelPlane
+from dom0.ambassador.messages import Receipt, Rewire, Undo
+from dom0.ambassador.place import own
+from dom0.ambassador.report import Reporter
+from dom0.ambassador.requests import Requests
+from dom0.ambassador.serve import make_forwarder
+from dom0.ambassador.sources import Fixed
+from dom0.ambassador.state import StateFile, Stored
+from dom0.ambassador.table import Listener, Protocol, Table
+from dom0.testing.wires import Wires
+
+REDIS = Listener(Protocol.TCP, 6379)
+MOST = 20  # instants of one rewire at which we may be killed
+
+
+class Killed(BaseException):
+    """Nothing of ours runs after it."""
+
+
+class Life:
+    """Counts the instants at which what was done so far is all that anybody will ever see."""
+
+    def __init__(self, ends_at: int) -> None:
+        self.left = ends_at
+
+    def instant(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+
+class MortalFile(StateFile):
+    def __init__(self, directory: Path, life: Life) -> None:
+        super().__init__(directory)
+        self._life = life
+
+    def write(self, stored: Stored) -> None:
+        self._life.instant()
+        super().write(stored)
+        self._life.instant()
+
+
+class MortalPlane(KernelPlane):
+    def __init__(self, namespace: str, life: Life) -> None:
+        super().__init__(own(namespace))
+        self._life = life
+
+    async def set(self, wanted: Table) -> None:
+        self._life.instant()
+        await super().set(wanted)
+        self._life.instant()
+
+    async def forget(self, flows: Collection[Flow]) -> int:
+        self._life.instant()
+        return await super().forget(flows)
+
+    async def cut(self, flows: Collection[Flow]) -> int:
+        self._life.instant()
+        done = await super().cut(flows)
+        self._life.instant()
+        return done
+
+
+@contextlib.asynccontextmanager
+async def control_plane(wires: Wires, directory: Path, life: Life) -> AsyncIterator[Forwarder]:
+    """At work, until the block ends as a kill ends it."""
+    source = Fixed(wires.providers[0].v4, 6379)
+    declaration = Declaration((Rule(listener=REDIS, sources=(source,)),))
+    forwarder = make_forwarder(MortalPlane(wires.ambassador.namespace, life), declaration, MortalFile(directory, life))
+    working = asyncio.create_task(forwarder.run())
+    try:
+        await forwarder.look_after(0)
+        yield forwarder
+    finally:
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Killed, BaseExceptionGroup):
+            await working
+
+
+async def rewire(forwarder: Forwarder, request: Rewire | Undo) -> Receipt:
+    receipt: Receipt = await Requests(forwarder, Reporter(forwarder, "test")).answer(request)
+    return receipt
+
+
+@pytest.mark.parametrize("existing", ["keep", "cut", "drain=1h"])
+async def test_killed_at_any_instant_of_a_rewire_nothing_is_lost(wires: Wires, tmp_path: Path, existing: str) -> None:
+    a, b = (f"{provider.v4}:6379" for provider in wires.providers)
+    used: set[int] = set()
+    for instant in range(MOST):
+        life = Life(MOST * 10)
+        async with control_plane(wires, tmp_path, life) as first:
+            client = wires.consumer.connect(wires.ambassador.v4, REDIS.port)
+            before = first.stored.table.routes[0]
+            used.add(before.generation)
+            to = b if str(before.targets[0]) == a else a
+            life.left = instant
+            killed = False
+            try:
+                receipt = await rewire(first, Rewire(to=(to,), existing=existing))
+                used.update(receipt.generations)
+            except Killed:
+                killed = True
+        async with control_plane(wires, tmp_path, Life(MOST * 10)) as second:
+            route = second.stored.table.routes[0]
+            assert await second.plane.read() == second.stored.table
+            assert str(route.targets[0]) in (str(before.targets[0]), to)
+            assert (route.targets == before.targets) == (route.generation == before.generation)
+            if existing == "cut" and route.generation != before.generation:
+                assert client.is_reset(), "the next one finishes the cut"
+            else:
+                assert client.ask()
+            answers = wires.consumer.connect(wires.ambassador.v4, REDIS.port).ask()
+            assert answers == ("provider1:?" if str(route.targets[0]) == a else "provider2:?")
+            marks = {flow.generation for flow in await second.plane.flows()}
+            assert max(marks) <= second.stored.generation
+            fresh = await rewire(second, Rewire(to=(to,)))
+            assert not used & set(fresh.generations), "a number was given twice"
+            used.update(marks, fresh.generations)
+        if not killed:
+            assert instant > 3
+            return
+    raise AssertionError("a rewire has more instants than we look at")
