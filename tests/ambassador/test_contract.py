@@ -92,16 +92,22 @@ async def test_a_cut_tells_both_ends_although_they_are_silent(
     assert spared.ask() == "provider2:?"
 
 
-async def test_a_cut_tells_ends_that_are_sending(wires: Wires, plane: KernelPlane, family: int) -> None:
+@pytest.mark.parametrize("rewired", [True, False], ids=["rewired", "same target"])
+async def test_a_cut_tells_ends_that_are_sending(wires: Wires, plane: KernelPlane, family: int, rewired: bool) -> None:
+    """Also where the rules would send the next segment to the same target again."""
     first, second = wires.providers
     await plane.set(table([tcp(1, *at(first))]))
-    client = dial(wires, family)
-    talking = threading.Thread(target=talk_until_told, args=(client,))
-    talking.start()
-    await plane.set(table([tcp(2, *at(second))]))
-    await plane.cut(await plane.flows([1]))
-    talking.join()
+    clients = [dial(wires, family) for _ in range(8)]
+    talking = [threading.Thread(target=talk_until_told, args=(client,)) for client in clients]
+    for thread in talking:
+        thread.start()
+    if rewired:
+        await plane.set(table([tcp(2, *at(second))]))
+    assert await plane.cut(await plane.flows([1])) == 8
+    for thread in talking:
+        thread.join()
     eventually(lambda: not first.peers)
+    assert "ending" not in wires.ambassador.run("nft", "list", "tables")
 
 
 async def test_a_cut_tells_one_end_although_the_other_is_gone(wires: Wires, plane: KernelPlane) -> None:
@@ -162,15 +168,21 @@ async def test_a_provider_reaches_itself_through_the_ambassador(wires: Wires, pl
     assert provider.connect(wires.ambassador.address(family), 6379).ask() == "provider1:?"
 
 
-async def test_a_target_may_be_behind_its_own_ambassador(wires: Wires, plane: KernelPlane, family: int) -> None:
+async def test_a_target_may_be_behind_its_own_ambassador_and_both_can_cut(
+    wires: Wires, plane: KernelPlane, family: int
+) -> None:
     remote = wires.node("remote")
     make_router(remote)
-    await KernelPlane(own(remote.namespace)).set(table([tcp(9, *at(wires.providers[0]))]))
-    await plane.set(table([tcp(1, *at(remote))]))
+    near, far = plane, KernelPlane(own(remote.namespace))
+    await far.set(table([tcp(9, *at(wires.providers[0]))]))
+    await near.set(table([tcp(1, *at(remote))]))
     client = dial(wires, family)
     assert client.ask() == "provider1:?"
-    assert await plane.cut(await plane.flows([1])) == 1
+    other = dial(wires, family)
+    assert await near.cut([flow for flow in await near.flows() if flow.client.port == client.port]) == 1
+    assert await far.cut([flow for flow in await far.flows() if flow.client.port == other.port]) == 1
     assert client.is_reset()
+    assert other.is_reset()
     eventually(lambda: not wires.providers[0].peers)
 
 
@@ -206,6 +218,30 @@ async def test_udp_moves_with_the_next_datagram_once_forgotten(wires: Wires, pla
     first.send_datagram(old[0].near.address, old[0].near.port)
     first.send_datagram(old[0].client.address, old[0].client.port)
     assert client.ask("again") == "provider2:again"
+
+
+async def test_a_held_datagram_is_lost_and_a_later_one_arrives(wires: Wires, plane: KernelPlane, family: int) -> None:
+    targets = at(wires.providers[0])
+    await plane.set(table([udp(1, *targets, down=Down.HOLD)]))
+    client = wires.consumer.send_to(wires.ambassador.address(family), 6379)
+    client.say("lost")
+    await plane.set(table([udp(1, *targets)]))
+    assert client.ask("found") == "provider1:found"
+
+
+async def test_datagrams_longer_than_a_packet_arrive_whole(wires: Wires, plane: KernelPlane, family: int) -> None:
+    await plane.set(table([udp(1, *at(wires.providers[0]))]))
+    client = wires.consumer.send_to(wires.ambassador.address(family), 6379)
+    assert client.ask("x" * 5000) == f"provider1:{'x' * 5000}"
+
+
+async def test_errors_of_the_target_reach_the_client(wires: Wires, plane: KernelPlane, family: int) -> None:
+    nobody_listens = at(wires.providers[0], 9)
+    await plane.set(table([tcp(1, *nobody_listens), udp(2, *nobody_listens)]))
+    with pytest.raises(ConnectionRefusedError):
+        dial(wires, family)
+    with pytest.raises(ConnectionRefusedError):
+        wires.consumer.send_to(wires.ambassador.address(family), 6379).ask()
 
 
 async def test_an_unanswered_connect_is_sent_on_to_the_new_target(
@@ -256,6 +292,38 @@ async def test_consumers_are_refused_where_no_target_has_an_address_of_their_fam
     assert dial(wires, 4).ask() == "provider1:?"
     with pytest.raises(ConnectionRefusedError):
         dial(wires, 6)
+
+
+async def test_a_listener_that_is_taken_away_refuses_and_its_connections_go_on(
+    wires: Wires, plane: KernelPlane, family: int
+) -> None:
+    await plane.set(table([tcp(1, *at(wires.providers[0]))]))
+    client = dial(wires, family)
+    await plane.set(table([]))
+    with pytest.raises(ConnectionRefusedError):
+        dial(wires, family)
+    assert client.ask() == "provider1:?"
+
+
+async def test_two_clients_may_have_the_same_port(wires: Wires, plane: KernelPlane, family: int) -> None:
+    await plane.set(table([tcp(1, *at(wires.providers[0]))]))
+    for node in (wires.consumer, wires.node("consumer2")):
+        made = node.socket(family)
+        made.bind((node.address(family), 40000))
+        made.connect((wires.ambassador.address(family), 6379))
+        assert Client(made).ask() == "provider1:?"
+    assert len(set(wires.providers[0].peers)) == 2
+
+
+async def test_ports_that_are_no_listeners_are_the_ambassadors_own(wires: Wires, plane: KernelPlane) -> None:
+    await plane.set(table([tcp(1, *at(wires.providers[0]))]))
+    metrics = wires.ambassador.socket()
+    metrics.bind((wires.ambassador.v4, 9180))
+    metrics.listen()
+    wires.consumer.connect(wires.ambassador.v4, 9180).say("GET")
+    asking, _ = metrics.accept()
+    with asking:
+        assert asking.recv(3) == b"GET"
 
 
 async def test_the_ambassador_routes_nothing_but_its_listeners(wires: Wires, plane: KernelPlane) -> None:

@@ -2,6 +2,15 @@
 
 One class for both places: the ambassador's own namespace, and a consumer's (the shortcut). What the kernel is told
 stays when this process ends; a new one reads it back and goes on.
+
+What was seen of conntrack (Linux 6.18, conntrack 1.4.8):
+- Without `nf_conntrack_tcp_be_liberal` a segment beyond its window is not translated, so our own kernel gets it and
+  resets its sender; with it, it goes to the other end.
+- `conntrack -R` brings translated connections back with marks and ports; they carry full load at once, with and without
+  be_liberal, because the kernel learns their windows anew.
+- A connection that is deleted and whose client speaks next is translated as a new one by the rules in force; the new
+  target knows nothing of it and resets it. Whoever is silent learns nothing: hence poke.py.
+- Without the last NAT hook of a namespace the kernel translates established connections no longer: hence `retire`.
 """
 
 from __future__ import annotations
@@ -39,7 +48,8 @@ class KernelPlane:
     def __init__(self, place: Place | None = None) -> None:
         self._place = place or own()
         self._set: Table | None = None  # what we know to be in force
-        self._lock = asyncio.Lock()
+        self._setting = asyncio.Lock()
+        self._cutting = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -48,9 +58,11 @@ class KernelPlane:
     async def set(self, wanted: Table) -> None:
         """A change of listeners, and the same table again, write everything anew; so does the first call."""
         table(wanted.routes)  # a bug elsewhere must not become a rule
-        async with self._lock:
+        async with self._setting:
             before, self._set = self._set, None
-            if before is None or before == wanted or not await self._update(before, wanted):
+            if before is None:  # what a killed predecessor was cutting may still be there
+                await self._nft(nft.ended(self._place) + nft.replace(self._place, wanted))
+            elif before == wanted or not await self._update(before, wanted):
                 await self._nft(nft.replace(self._place, wanted))
             self._set = wanted
 
@@ -73,16 +85,15 @@ class KernelPlane:
 
     async def cut(self, flows: Collection[Flow]) -> int:
         """A UDP flow has no end to tell: it is forgotten."""
-        if not self._place.is_consumer:
-            return await self._cut(flows)
-        await self._nft(nft.end(self._place, [flow for flow in flows if flow.protocol == Protocol.TCP]))
-        try:
-            return await self._cut(flows)
-        finally:
-            await self._nft(nft.ended(self._place))
+        async with self._cutting:
+            await self._nft(nft.end(self._place, flows))
+            try:
+                return await self._cut(flows)
+            finally:
+                await self._nft(nft.ended(self._place))
 
     async def cleanup(self) -> None:
-        async with self._lock:
+        async with self._setting:
             self._set = None
             await self._nft(nft.remove(self._place))
 

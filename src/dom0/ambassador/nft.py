@@ -62,8 +62,8 @@ def update(place: Place, before: Table, after: Table) -> str | None:
 
 def remove(place: Place) -> str:
     """Without an error if nothing is there."""
-    tables = [f"{family} {name}" for family in FAMILIES for name in (place.table, _ending_table(place))]
-    return "".join(f"add table {name}\ndelete table {name}\n" for name in tables)
+    lines = (f"{verb} table {family} {place.table}\n" for family in FAMILIES for verb in ("add", "delete"))
+    return "".join(lines) + ended(place)
 
 
 def listings(place: Place) -> list[list[str]]:
@@ -72,31 +72,37 @@ def listings(place: Place) -> list[list[str]]:
 
 
 def end(place: Place, flows: Collection[Flow]) -> str:
-    """In a consumer's namespace: whatever the consumer still sends on `flows` is answered with a reset."""
-    name = _ending_table(place)
-    lines: list[str] = []
+    """Whatever either end still sends on `flows` is for our own kernel, which knows no such connection, and resets it.
+
+    Otherwise a segment that comes when the connection is forgotten would begin a new one, by the rules in force, and
+    where they lead to the same target again it would go on as if nothing had happened. Neither our segments nor the
+    resets are tracked. What a consumer itself sends would leave the namespace: there it is answered by a rule.
+    """
+    lines = list(_without_ending(place))
     for family in FAMILIES:
-        ends = [(flow.client, flow.listener) for flow in flows if flow.client.family == family]
+        name = f"{family} {_ending_table(place)}"
         types = f"{_ADDRESS_TYPE[family]} . inet_service . {_ADDRESS_TYPE[family]} . inet_service"
-        key = f"{family} saddr . tcp sport . {family} daddr . tcp dport"
+        from_end = f"{family} saddr . tcp sport . {family} daddr . tcp dport @ends"
+        to_end = f"{family} daddr . tcp dport . {family} saddr . tcp sport @ends"
         lines += [
-            f"add table {family} {name}",
-            f"delete table {family} {name}",
-            f"add table {family} {name}",
-            f"add set {family} {name} ends {{ type {types}; flags timeout; }}",
-            f"add chain {family} {name} ending {{ type filter hook output priority filter; }}",
-            f"add rule {family} {name} ending {key} @ends reject with tcp reset",
+            f"add table {name}",
+            f"add set {name} ends {{ type {types}; flags timeout; timeout {_ENDING_SECONDS}s; }}",
+            f"add chain {name} arriving {{ type filter hook prerouting priority raw; }}",
+            f"add rule {name} arriving {from_end} notrack",
+            f"add chain {name} leaving {{ type filter hook output priority raw; }}",
+            f"add rule {name} leaving {to_end} notrack",
         ]
-        lines += [
-            f"add element {family} {name} ends {{ {_end(client)} . {_end(listener)} timeout {_ENDING_SECONDS}s }}"
-            for client, listener in ends
-        ]
+        if place.is_consumer:
+            lines.append(f"add rule {name} leaving {from_end} reject with tcp reset")
+        ours = [flow for flow in flows if flow.protocol == Protocol.TCP and flow.client.family == family]
+        if ours:
+            lines.append(f"add element {name} ends {{ {', '.join(map(_both_ends, ours))} }}")
     return "".join(f"{line}\n" for line in lines)
 
 
 def ended(place: Place) -> str:
-    """Takes away what `end` made."""
-    return "".join(f"delete table {family} {_ending_table(place)}\n" for family in FAMILIES)
+    """Takes away what `end` made; without an error if nothing is there."""
+    return "".join(f"{line}\n" for line in _without_ending(place))
 
 
 def shortcuts(printed: str) -> frozenset[str]:
@@ -201,6 +207,14 @@ def _address(target: Target) -> str:
 
 def _chain(listener: Listener) -> str:
     return f"{Protocol(listener.protocol)}_{listener.port:d}"
+
+
+def _both_ends(flow: Flow) -> str:
+    return f"{_end(flow.client)} . {_end(flow.listener)}, {_end(flow.target)} . {_end(flow.near)}"
+
+
+def _without_ending(place: Place) -> Iterator[str]:
+    return (f"{verb} table {family} {_ending_table(place)}" for family in FAMILIES for verb in ("add", "delete"))
 
 
 def _ending_table(place: Place) -> str:

@@ -7,9 +7,9 @@ in place the new one tells where it is (`announce`). A gratuitous ARP request an
 advertisement change entries that neighbours have and make none.
 
 What was seen (Linux 6.18): the entry changes at once, without `arp_accept`, and however fresh it is. A neighbour that
-has something to send asks the absent MAC five seconds later, three times, then everybody, then gives up
-(`delay_first_probe_time`, `ucast_solicit`): a replacement may take some eight seconds. While the old kernel still runs
-it answers whoever asks everybody with the truth, so `park` is the last thing before the end.
+has something to send asks the absent MAC after five seconds, three times, then gives the entry up and asks everybody;
+established connections went on after an absence of 16 s. While the old kernel still runs it answers whoever asks
+everybody with the truth, so `park` is the last thing before the end.
 """
 
 from __future__ import annotations

@@ -1,16 +1,14 @@
-"""Makes both ends of a connection that we forgot learn it now, also if they are silent.
+"""Makes both ends of a connection that we forget learn it now, also if they are silent.
 
-Theory of operation: to a SYN within a connection, and to a segment out of its window, a TCP answers with an
-acknowledgement of its true numbers (RFC 5961, "challenge ACK"). Our kernel has no connection for that answer and
-resets whoever sent it, with just those numbers. So a segment with arbitrary numbers to each end, in the name of the
-other, is enough; and an end that has no such connection any more sends a reset, so each end that lives answers. Who
-did not is asked again.
+Theory of operation: to a SYN within a connection a TCP answers with an acknowledgement of its true numbers (RFC 5961,
+"challenge ACK"). Our kernel has no connection for that answer and resets whoever sent it, with just those numbers. So
+one segment with arbitrary numbers to each end, in the name of the other, is enough; and an end that has no such
+connection any more sends a reset, so each end that lives answers. Who did not is asked again. `nft.end` makes sure that
+the answer comes to our kernel, whatever the rules in force would do with it.
 
-Which segments: other hosts' conntrack stands between (published ports, a second ambassador), and drops what is out of
-a window or leaves it untranslated. But it lets pass a SYN in the direction of the connection, thus to the target, and
-a SYN with ACK in the other, thus to the client. To the client an ACK goes first: with `nf_conntrack_tcp_loose` 1 it
-leaves an entry behind (for 10 s), without which the client's answer would count as a new connection and go to the new
-target.
+Which segments: other hosts' conntrack may stand between (published ports, a second ambassador), and drops what is out
+of a window or leaves it untranslated. But it lets pass a SYN in the direction of the connection, thus to the target,
+and a SYN with ACK in the other, thus to the client.
 
 What was seen (Linux 6.18): it works with `nf_conntrack_tcp_loose` 0 and 1. `net.ipv4.tcp_challenge_ack_limit` is
 unlimited by default, but one socket answers one such segment in `net.ipv4.tcp_invalid_ratelimit` (500 ms), hence the
@@ -46,11 +44,11 @@ _Ends = tuple[str, int, str, int]  # from address and port, to address and port
 
 @dataclass(frozen=True, slots=True)
 class Poke:
-    """Segments with `flags` to `to` in the name of `name`."""
+    """A segment with `flags` to `to` in the name of `name`."""
 
     name: Target
     to: Target
-    flags: tuple[int, ...]
+    flags: int
 
     @property
     def key(self) -> _Ends:
@@ -58,7 +56,7 @@ class Poke:
 
 
 def both_ends(flow: Flow) -> tuple[Poke, Poke]:
-    return Poke(flow.listener, flow.client, (_ACK, _SYN | _ACK)), Poke(flow.near, flow.target, (_SYN,))
+    return Poke(flow.listener, flow.client, _SYN | _ACK), Poke(flow.near, flow.target, _SYN)
 
 
 def poke(place: Place, pokes: Iterable[Poke]) -> list[Poke]:
@@ -101,8 +99,7 @@ def _socket(place: Place, family: socket.AddressFamily) -> socket.socket:
 
 def _send(raw: socket.socket, one: Poke) -> None:
     try:
-        for flags in one.flags:
-            raw.sendto(packet(one, flags), (one.to.address, 0))
+        raw.sendto(packet(one), (one.to.address, 0))
     except OSError:  # no route to it, or a full queue: it has not answered
         return
 
@@ -131,12 +128,12 @@ def _received(raw: socket.socket) -> Iterator[tuple[_Ends, int]]:
         yield (sender[0], source_port, socket.inet_ntop(raw.family, to), port), data[start + 13]
 
 
-def packet(one: Poke, flags: int) -> bytes:
+def packet(one: Poke) -> bytes:
     """The whole IP packet; the kernel fills in IPv4's checksum and length."""
     family = _family(one.to)
     ends = socket.inet_pton(family, one.name.address) + socket.inet_pton(family, one.to.address)
     ports, numbers = struct.pack("!HH", one.name.port, one.to.port), secrets.token_bytes(8)
-    tcp = ports + numbers + struct.pack("!BBHHH", 5 << 4, flags, 1024, 0, 0)
+    tcp = ports + numbers + struct.pack("!BBHHH", 5 << 4, one.flags, 1024, 0, 0)
     pseudo = ends + struct.pack("!LL", len(tcp), socket.IPPROTO_TCP)
     tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
     if family == socket.AF_INET:
