@@ -62,7 +62,7 @@ class Lookup:
 
         try:
             resolver = dns.asyncresolver.Resolver(str(self._resolv_conf))
-        except (dns.exception.DNSException, OSError) as error:
+        except (dns.exception.DNSException, OSError, ValueError) as error:  # a line that is no address
             return Reply({}, None, error=f"no DNS server is known: {error}")
         families: tuple[Family, ...] = ("ip", "ip6")
         asked = await asyncio.gather(*(self._ask_one(resolver, host, _RECORDS[family]) for family in families))

@@ -20,6 +20,7 @@ class NameServer:
     def __init__(self, bound: socket.socket) -> None:
         self._socket = bound
         self._records: dict[str, list[str]] = {}
+        self.address: str = bound.getsockname()[0]
         self.ttl = 0
         self.is_silent = False
         self.asked: list[str] = []  # `NAME TYPE`
