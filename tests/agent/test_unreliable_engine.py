@@ -200,3 +200,29 @@ async def test_what_succeeds_and_changes_nothing_is_done_with_pauses() -> None:
         loop.adopt(want, 2, loop.memory)
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_a_start_that_takes_long_holds_nobody_else_up() -> None:
+    """The Engine answers no question about a container while it starts it."""
+    box = Box(desired(slot("slow"), slot("web")))
+    starting: set[str] = set()
+
+    def latency(call: Call) -> float:
+        if call.name == "start_container" and box.docker.container(call.what).name == "box-slow-1":
+            starting.add(call.what)
+        return 1000.0 if call.what in starting else 0.0
+
+    def started(call: Call) -> None:
+        if call.name == "start_container":
+            starting.discard(call.what)
+
+    box.engine.latency, box.engine.after = latency, started
+    async with box.running():
+        await box.until(lambda: bool(starting) and box.names().get("box-web-1") is RUNNING)
+        await box.person.update_container("box-slow-1", {"RestartPolicy": {"Name": "always"}})  # an event of it
+        await box.person.kill_container("box-web-1")
+        await box.until(lambda: box.names()["box-web-1"] is EXITED)
+        await box.until(lambda: box.names()["box-web-1"] is RUNNING)
+        assert box.names()["box-slow-1"] is State.CREATED
+        await box.at_rest()
+    assert box.names()["box-slow-1"] is RUNNING

@@ -6,7 +6,7 @@ tells nothing while it is down and drops what a slow reader missed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, ContainerSummary, Event, Network, Volume
@@ -15,6 +15,7 @@ from dom0.plan import labels
 from dom0.plan.actual import Actual, slot_key, slot_key_in
 from dom0.plan.desired import Desired, Role
 
+OF_CONTAINERS = ("connect", "disconnect", "mount", "unmount")  # events that leave networks and volumes as they are
 OURS = (Role.SERVICE, Role.SSHD, Role.HOME)
 
 
@@ -45,9 +46,10 @@ class Observer:
         self._dirty |= {row.id for row in ours.values() if thorough or self._has_changed(row)}
         await self.refresh()
 
-    async def refresh(self, touched: Iterable[str] = ()) -> None:
-        """Look again at what events marked and at the containers in `touched`."""
-        dirty, self._dirty = self._dirty | set(touched), set()
+    async def refresh(self, touched: Iterable[str] = (), *, later: Collection[str] = ()) -> None:
+        """Look again at what events marked and at the containers in `touched`; those in `later` another time."""
+        marked = self._dirty | set(touched)
+        dirty, self._dirty = marked.difference(later), marked.intersection(later)
         for container_id in dirty:
             await self._inspect(container_id)
         if self._ground_dirty:
@@ -65,7 +67,7 @@ class Observer:
             case "container":
                 return self._note_container(event)
             case "network" | "volume":
-                self._ground_dirty = True
+                self._ground_dirty |= event.action not in OF_CONTAINERS
                 if container_id := event.attributes.get("container"):
                     self._dirty.add(container_id)
                 return True

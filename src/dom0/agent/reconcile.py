@@ -41,6 +41,7 @@ from dom0.plan.steps import (
     RemoveNetwork,
     ReplaceNetwork,
     RestartContainer,
+    StartContainer,
     StopContainer,
 )
 from dom0.plan.text import say_step
@@ -192,10 +193,15 @@ class Reconciler:
             await self._observer.look(thorough=anew or self._looks % THOROUGH_EVERY == 0)
             self._look_again_at, self._looks = self._clock.monotonic() + RESYNC, self._looks + 1
         else:
-            await self._observer.refresh(touched)
+            await self._observer.refresh(touched, later=self._starting())
         if anew:
             self._note_interrupted()
         self._free(ended)
+
+    def _starting(self) -> set[str]:
+        """The Engine says nothing about a container until it has started it: who asks would wait, and all with him."""
+        steps = (step for lock, step in self._under_way.items() if lock not in self._ended)
+        return {step.container_id for step in steps if isinstance(step, StartContainer)}
 
     def _free(self, ended: tuple[str, ...]) -> None:
         """Their steps had ended before we looked, so the picture shows what they did."""
@@ -381,7 +387,8 @@ class Reconciler:
         by_the_engine = event.time < self._engine_start  # no person could reach it yet (seen on Docker 26.1)
         if event.type == "container" and not by_the_engine and self._observer.is_ours(event.attributes):
             self.memory = remember(self.memory, event)
-        self._wake.set()
+        if event.attributes.get("container", event.id) not in self._starting():  # else the end of its step wakes us
+            self._wake.set()
 
 
 STOPPING = (StopContainer, ParkContainer, RestartContainer, RemoveContainer)
