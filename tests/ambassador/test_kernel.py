@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -26,6 +29,23 @@ table ip docker-dns {
 table inet dom0 {
     chain own { type filter hook forward priority filter; }
 }
+"""
+
+LACKS = """
+import asyncio, sys
+from dom0.ambassador.capabilities import probe
+from dom0.ambassador.place import own
+print(*(lack.name for lack in asyncio.run(probe(own(sys.argv[1]))).lacks))
+"""
+
+CUT = """
+import asyncio, sys
+from dom0.ambassador.kernel import KernelPlane
+from dom0.ambassador.place import own
+async def cut():
+    plane = KernelPlane(own(sys.argv[1]))
+    print(await plane.cut(await plane.flows()))
+asyncio.run(cut())
 """
 
 TARGETS = [Target("10.0.0.1", 80), Target("10.0.0.2", 81, 3), Target("fd00::1", 80), Target("fd00::2", 1, 1000)]
@@ -203,10 +223,32 @@ async def test_what_is_missing_is_said_with_its_remedy(wires: Wires) -> None:
     assert ruleset(wires.ambassador) == ""
 
 
+async def test_without_a_right_the_rest_works_and_the_lack_is_told(wires: Wires, plane: KernelPlane) -> None:
+    await plane.set(table([tcp(1, *at(wires.providers[0]))]))
+    clients = [wires.consumer.connect(wires.ambassador.v4, 6379) for _ in range(2)]
+    namespace = wires.ambassador.namespace
+    assert without(["net_admin", "net_raw"], LACKS, namespace) == ["net-admin", "net-raw", "be-liberal"]
+    assert without(["net_raw"], LACKS, namespace) == ["net-raw", "be-liberal"]
+    assert without(["net_raw"], CUT, namespace) == ["2"]
+    for client in clients:  # they speak, and the rules lead to where they were
+        with pytest.raises(ConnectionResetError):
+            client.ask()
+    clients = [wires.consumer.connect(wires.ambassador.v4, 6379)]
+    assert await plane.cut(await plane.flows()) == 1  # takes away what was left behind
+    assert "ending" not in ruleset(wires.ambassador)
+
+
 async def test_a_namespace_that_is_gone_is_an_error_with_its_name(wires_possible: None) -> None:
     plane = KernelPlane(own("/proc/0/ns/net"))
     with pytest.raises(Dom0Error, match="/proc/0/ns/net"):
         await plane.set(Table())
+
+
+def without(rights: list[str], script: str, namespace: str) -> list[str]:
+    """What `script` printed, run by a process that cannot have `rights`."""
+    dropped = ",".join(f"-{right}" for right in rights)
+    argv = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", sys.executable, "-c", script, namespace]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout.split()
 
 
 def ruleset(node: Node) -> str:

@@ -36,7 +36,9 @@ _OVER = {"TIME_WAIT", "CLOSE"}
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """`flows` are those of this namespace, of all kinds; `most` is the whole machine's limit."""
+    """`flows` are those of this namespace, of all kinds; beyond `most`, which the whole machine shares as a setting but
+    counts in each namespace, new ones are dropped.
+    """
 
     flows: int
     most: int
@@ -84,13 +86,22 @@ class KernelPlane:
         return len(await self._delete(flows))
 
     async def cut(self, flows: Collection[Flow]) -> int:
-        """A UDP flow has no end to tell: it is forgotten."""
+        """Without CAP_NET_RAW silent ends learn nothing, and those that speak in the next seconds do.
+
+        A UDP flow has no end to tell: it is forgotten.
+        """
+        if all(flow.protocol == Protocol.UDP for flow in flows):
+            return await self.forget(flows)
         async with self._cutting:
             await self._nft(nft.end(self._place, flows))
+            told = True
             try:
-                return await self._cut(flows)
+                ended = await self._delete(flows)
+                told = await self._tell(ended)
             finally:
-                await self._nft(nft.ended(self._place))
+                if told:
+                    await self._nft(nft.ended(self._place))
+            return len(ended)
 
     async def cleanup(self) -> None:
         async with self._setting:
@@ -121,19 +132,17 @@ class KernelPlane:
         """Flows that are there already stay as they are."""
         await self._run([*conntrack.RESTORE, "-"], stdin=dumped)
 
-    async def _cut(self, flows: Collection[Flow]) -> int:
-        ended = await self._delete(flows)
+    async def _tell(self, ended: Collection[Flow]) -> bool:
+        """Whether we may; who does not answer is only logged."""
         pokes = [one for flow in ended if flow.protocol == Protocol.TCP for one in both_ends(flow)]
         try:
             silent = await asyncio.to_thread(poke, self._place, pokes)
-        except PermissionError as error:
-            raise Dom0Error(
-                "ambassador: connections were cut, and their silent ends cannot be told: no raw sockets",
-                hint="give the ambassador CAP_NET_RAW",
-            ) from error
+        except PermissionError:
+            _log.warning("%d connections were cut; silent ends learn nothing without CAP_NET_RAW", len(ended))
+            return False
         for one in silent:
             _log.info("nobody at %s answered when its connection with %s was cut", one.to, one.name)
-        return len(ended)
+        return True
 
     async def _update(self, before: Table, wanted: Table) -> bool:
         text = nft.update(self._place, before, wanted)
