@@ -128,6 +128,7 @@ async def test_a_project_that_uses_it_gets_it(
     monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     (tmp_path / "compose.yaml").write_text(f"name: box\nservices: {{redis: {{image: {recipe.AMBASSADOR}}}}}\n")
+    engine_host.docker("tag", recipe.AMBASSADOR, "kept:test")
     engine_host.docker("image", "rm", "--force", recipe.AMBASSADOR)
     said: list[str] = []
     engine = await DockerEngine.connect(engine_host.docker_host)
@@ -140,4 +141,4 @@ async def test_a_project_that_uses_it_gets_it(
         await build_project(engine, tmp_path, said.append)
     finally:
         await engine.close()
-    assert [line for line in said if line.startswith(recipe.AMBASSADOR)] == [said[0]] * 2
+    assert len([line for line in said if line.startswith(recipe.AMBASSADOR)]) == 2
