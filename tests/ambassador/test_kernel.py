@@ -48,6 +48,25 @@ async def cut():
 asyncio.run(cut())
 """
 
+ALONE = """
+import asyncio, sys
+from dom0.ambassador import interfaces, park, place
+from dom0.ambassador.kernel import KernelPlane
+from dom0.ambassador.table import Listener, Protocol, Route, Target, table
+
+async def main():
+    here, plane = place.own(), KernelPlane()
+    interfaces.let_through(here)
+    await plane.set(table([Route(Listener(Protocol.TCP, 6379), 1, (Target(sys.argv[1], 6379),))]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(await plane.cut(await plane.flows()))
+    await plane.restore(await plane.dump())
+    park.park(here)
+
+asyncio.run(main())
+"""
+
 TARGETS = [Target("10.0.0.1", 80), Target("10.0.0.2", 81, 3), Target("fd00::1", 80), Target("fd00::2", 1, 1000)]
 ROUTES = st.builds(
     Route,
@@ -221,6 +240,20 @@ async def test_what_is_missing_is_said_with_its_remedy(wires: Wires) -> None:
     assert [lack.name for lack in found.lacks] == ["forward-ipv6", "be-liberal"]
     assert all(lack.means and lack.remedy for lack in found.lacks)
     assert ruleset(wires.ambassador) == ""
+
+
+def test_an_ambassador_needs_no_more_than_two_rights(wires: Wires) -> None:
+    wires.ambassador.sysctl("net.ipv4.ip_forward", 0)
+    rights = ["setpriv", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all", "--no-new-privs"]
+    inside = [*rights, sys.executable, "-c", ALONE, wires.providers[0].v4]
+    argv = ["nsenter", f"--net={wires.ambassador.namespace}", "--", *inside]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ambassador:
+        assert ambassador.stdout is not None
+        assert ambassador.stdout.readline() == "ready\n"
+        client = wires.consumer.connect(wires.ambassador.v4, 6379)
+        assert client.ask() == "provider1:?"
+        assert ambassador.communicate("\n", timeout=60)[0] == "1\n"
+        assert client.is_reset()
 
 
 async def test_without_a_right_the_rest_works_and_the_lack_is_told(wires: Wires, plane: KernelPlane) -> None:

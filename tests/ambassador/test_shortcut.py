@@ -6,7 +6,7 @@ import pytest
 
 from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.place import consumer
-from dom0.ambassador.table import Down, table
+from dom0.ambassador.table import Down, Target, table
 from dom0.testing.routes import at, tcp, udp
 from dom0.testing.wires import Wires, eventually
 
@@ -104,6 +104,23 @@ async def test_two_ambassadors_do_not_mix_their_connections_up(wires: Wires, sho
     await shortcut.cleanup()
     assert another.ask() == "provider2:?"
     assert wires.consumer.connect(other_ambassador.v4, 6379).ask() == "provider2:?"
+
+
+async def test_a_target_on_another_network_sees_the_consumers_address_there(
+    wires: Wires, shortcut: KernelPlane
+) -> None:
+    provider = wires.providers[0]
+    wires.consumer.run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", provider.pid)
+    for node, address in ((wires.consumer, "10.88.0.1/24"), (provider, "10.88.0.2/24")):
+        node.run("ip", "address", "add", address, "dev", "eth1")
+        node.run("ip", "link", "set", "eth1", "up")
+    await shortcut.set(table([tcp(1, Target("10.88.0.2", 6379))]))
+    client = wires.consumer.connect(wires.ambassador.v4, 6379)
+    assert client.ask() == "provider1:?"
+    assert provider.peers == [("10.88.0.1", client.port)]
+    assert await shortcut.cut(await shortcut.flows([1])) == 1
+    assert client.is_reset()
+    eventually(lambda: not provider.peers)
 
 
 async def test_other_traffic_of_the_consumer_is_not_touched(wires: Wires, shortcut: KernelPlane, family: int) -> None:

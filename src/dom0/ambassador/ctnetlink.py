@@ -36,7 +36,7 @@ _ANSWER_SECONDS = 5.0  # the kernel answers within the send; an answer that was 
 
 def delete(place: Place, doomed: Sequence[Flow]) -> list[Flow]:
     """Delete the entries of flows; returns those that were still there. Raises OSError: EPERM without CAP_NET_ADMIN."""
-    with place.raw_socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
+    with place.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
         kernel.settimeout(_ANSWER_SECONDS)
         there: list[Flow] = []
         for start in range(0, len(doomed), _BATCH):

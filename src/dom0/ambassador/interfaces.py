@@ -47,7 +47,7 @@ class Interface:
 
 def let_through(place: Place) -> None:
     """Forward IPv4 from every interface, and send no redirects. Raises OSError: EPERM without CAP_NET_ADMIN."""
-    with place.raw_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+    with place.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         for index, _ in place.call(socket.if_nameindex):
             kernel.send(_message(index))
             code = -struct.unpack_from("=i", kernel.recv(4096), _HEADER.size)[0]

@@ -44,7 +44,7 @@ def announce(place: Place) -> None:
 
 
 def _send(place: Place, interface: Interface, mac: bytes) -> None:
-    with place.raw_socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as link:
+    with place.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as link:
         link.bind((interface.name, 0))
         for address in map(ipaddress.ip_address, interface.addresses):
             link.send(

@@ -45,8 +45,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         """What `function` returns when it is called here: it makes a socket, or reads /proc/sys/net."""
         return _call_inside(self.namespace, function) if self.namespace else function()
 
-    def raw_socket(self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int) -> socket.socket:
-        """Raises OSError: EPERM without CAP_NET_RAW."""
+    def open_socket(self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int) -> socket.socket:
+        """Of this namespace, wherever it is used. Raises OSError: EPERM without the capability it takes."""
         return self.call(lambda: socket.socket(family, kind, protocol))
 
     def sysctl(self, name: str) -> str:

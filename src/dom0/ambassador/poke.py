@@ -83,7 +83,7 @@ def poke(place: Place, pokes: Iterable[Poke]) -> list[Poke]:
 
 
 def _socket(place: Place, family: socket.AddressFamily) -> socket.socket:
-    raw = place.raw_socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    raw = place.open_socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
     raw.setblocking(False)
     if family == socket.AF_INET6:
         raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_HDRINCL, 1)

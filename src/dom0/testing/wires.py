@@ -63,8 +63,13 @@ class Node:
         self._place = own(self.namespace)
 
     @property
+    def pid(self) -> str:
+        """Of a process in the namespace, as a word of a command."""
+        return str(self._holder.pid)
+
+    @property
     def namespace(self) -> str:
-        return f"/proc/{self._holder.pid}/ns/net"
+        return f"/proc/{self.pid}/ns/net"
 
     def address(self, family: int) -> str:
         return self.v6 if family == 6 else self.v4
@@ -281,10 +286,9 @@ class Wires:
         """Give `node` its `eth0` with its addresses."""
         port = _port(node)
         address = f"address {mac}" if mac else ""
-        holder = Path(node.namespace).parts[2]
         self._bridge.run(
             "ip", "-batch", "-",
-            stdin=f"link add {port} up master bridge type veth peer name eth0 netns {holder} {address}\n",
+            stdin=f"link add {port} up master bridge type veth peer name eth0 netns {node.pid} {address}\n",
         )  # fmt: skip
         node.run(
             "ip", "-batch", "-",
