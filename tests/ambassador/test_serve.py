@@ -180,6 +180,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "a policy that is none": ({"to": ("h:1",), "existing": "kill"}, "none of keep, cut"),
     "a time that is none": ({"to": ("10.0.0.1:1",), "hold": True, "hold_timeout": "soon"}, "no duration"),
     "a container that nobody follows": ({"to": ("container:redis:1",)}, "no address is known"),
+    "a family that no consumer speaks": ({"to": ("[fd77::5]:6379",)}, "consumers come over IPv4"),
     "a zone": ({"to": ("[fe80::1%eth0]:1",)}, "on one link only"),
 }
 

@@ -56,7 +56,10 @@ def run() -> None:
     from dom0 import log
     from dom0.ambassador.serve import serve
 
-    log.configure(os.environ.get("DOM0_LOG", "info"))
+    try:
+        log.configure(os.environ.get("DOM0_LOG", "info"))
+    except ValueError as error:
+        raise UsageError(f"DOM0_LOG: {error}", hint="debug, info, warning or error") from error
     asyncio.run(serve(os.environ))
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 import msgspec
@@ -30,6 +30,7 @@ from dom0.errors import Dom0Error
 LOOK_EVERY = 5.0  # seconds between two looks at what the kernel really holds
 TREAT_EVERY = 1.0
 FORGET_EVERY = 30.0
+_MOST_TOLD = 8  # listeners or targets in one line of the log
 log = logging.getLogger(__name__)
 
 
@@ -56,7 +57,7 @@ class Forwarder:
         self._cause = "settings"
         self._others: set[Listener] = set()
         self._down_since: dict[Listener, float] = {}
-        self._looked = self._forgot = 0.0
+        self._looked = self._forgot = self._treated = 0.0
         self.listening = frozenset(rule.listener for rule in declaration.rules)
 
     async def run(self) -> None:
@@ -116,19 +117,16 @@ class Forwarder:
         try:
             await self.reconcile(cause)
             await self._look(ticks)
-            if self.stored.treatments:
-                self.stored = await driver.treat(self.plane, self.stored)
-            if ticks - self._forgot >= FORGET_EVERY:
-                self._forgot = ticks
-                self.stored = await driver.forget_ended(self.plane, self.stored)
         except Dom0Error as error:
             if self.refused != error.message:
                 log.error("%s", error.message)  # noqa: TRY400 -- a person reads it: no traceback
             self.refused = error.message
         else:
             self.refused = ""
+        if self._is_treatment_due(ticks):
+            await self._treat()
         self._remember()
-        if self.stored != before:
+        if self.stored != before or self.file.error:
             self.file.write(self.stored)
 
     async def reconcile(self, cause: str) -> None:
@@ -150,12 +148,28 @@ class Forwarder:
             self.stored = driver.spent(self.stored, change)
             raise
         await self.tell()
-        self.stored = await driver.treat(self.plane, self.stored)
+        await self._treat()
         self.file.write(self.stored)
         for receipt in self.stored.receipts:
             if receipt.number in change.receipts:
-                words = map(" ".join, (receipt.listeners, receipt.before, receipt.after))
+                words = map(_brief, (receipt.listeners, receipt.before, receipt.after))
                 log.info("%s: %s → %s (%s)", *words, receipt.cause)
+
+    def _is_treatment_due(self, ticks: float) -> bool:
+        cuts = any(it.cut_at is not None and self._treated < it.cut_at <= ticks for it in self.stored.treatments)
+        due = TREAT_EVERY if self.stored.treatments else FORGET_EVERY
+        return cuts or (bool(self.stored.old) and ticks - self._treated >= due)
+
+    async def _treat(self) -> None:
+        """What cannot be done now is done a second later: the switch stands, and treatments are kept."""
+        self._treated = moment().ticks
+        try:
+            self.stored = await driver.treat(self.plane, self.stored)
+            if self._treated - self._forgot >= FORGET_EVERY:
+                self._forgot = self._treated
+                self.stored = await driver.forget_ended(self.plane, self.stored)
+        except Dom0Error as error:
+            log.warning("old connections: %s", error.message)
 
     async def _look(self, ticks: float) -> None:
         if self._looked and ticks - self._looked < LOOK_EVERY and not self.refused:
@@ -273,6 +287,11 @@ class Forwarder:
             )
             if desired.is_loop(Target(address, source.port), rule.listener, found.is_own, self.listening)
         }
+
+
+def _brief(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _MOST_TOLD} more" if len(words) > _MOST_TOLD else ""
+    return " ".join(words[:_MOST_TOLD]) + more
 
 
 def _is_followed(key: str) -> bool:

@@ -71,9 +71,8 @@ class Collector:
     def collect(self) -> Iterator[Any]:
         yield from self._of_flows()
         yield from self._of_targets()
-        causes = Counter(it.cause for it in self._forwarder.stored.receipts)
         rewires = CounterMetricFamily("dom0_ambassador_rewires", "Rewires since the state began.", labels=["cause"])
-        for cause, count in sorted(causes.items()):
+        for cause, count in sorted(self._forwarder.stored.causes.items()):
             rewires.add_metric([cause], count)
         yield rewires
         problems = GaugeMetricFamily("dom0_ambassador_problems", "Problems.", labels=["code", "severity"])

@@ -20,7 +20,7 @@ from dom0.ambassador.report import Reporter
 from dom0.ambassador.rewire import Change, Way
 from dom0.ambassador.sources import Fixed, Followed, Named, Source
 from dom0.ambassador.state import moment
-from dom0.ambassador.table import Listener, Protocol, Target
+from dom0.ambassador.table import Listener, Protocol, Route, Target
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.wording import printable
 
@@ -90,13 +90,15 @@ class Requests:
             if request.hold and not request.plan:
                 await self._hold(wishes, _wait(request.hold_timeout))
             async with self.forwarder.lock:
+                if request.plan:
+                    return await self._planned(self._change(wishes, way))
                 self.forwarder.held -= wishes.keys()
                 change = self._change(wishes, way)
-                if request.plan:
-                    return await self._planned(change)
                 await self.forwarder.drive(change)
         finally:
             self.forwarder.asked -= names
+            if request.hold:
+                self.forwarder.held -= wishes.keys()
             self.forwarder.wake("rewire")
         return self._receipt(change)
 
@@ -104,10 +106,14 @@ class Requests:
         forwarder = self.forwarder
         wished = forwarder.stored.wishes | {str(listener): it for listener, it in wishes.items()}
         found = forwarder.found()
+        routes = {route.listener: route for route in forwarder.stored.table.routes}
         for listener in wishes:
             rule = self._rule(listener)
-            if not desired.targets(wishes[listener], found, forwarder.listening, rule):
+            targets = desired.targets(wishes[listener], found, forwarder.listening, rule)
+            if not targets:
                 raise _leads_nowhere(rule, wishes[listener])
+            if listener in routes:
+                _check_reachable(routes[listener], targets)
         wants = forwarder.wants(wished)
         return rewire.replace(forwarder.stored, wishes, wants, way, at=moment())
 
@@ -284,6 +290,15 @@ def _leads_nowhere(rule: Rule, to: Collection[Source]) -> UsageError:
     names = ", ".join(str(it) for it in to)
     message = f"to: {names} is listener {rule.listener} of this ambassador itself: a loop"
     return UsageError(message, hint="name the provider; nothing was changed")
+
+
+def _check_reachable(route: Route, targets: Collection[Target]) -> None:
+    """Nobody translates between the families here. Raises UsageError."""
+    before, after = ({target.family for target in of} for of in (route.targets, targets))
+    if not before & after:
+        names = {"ip": "IPv4", "ip6": "IPv6"}
+        message = f"to: consumers come over {names[before.pop()]}, and the new target has only {names[after.pop()]}"
+        raise UsageError(message, hint="name a target of the same family, or one of each; nothing was changed")
 
 
 async def _until_accepted(targets: Collection[Target]) -> None:

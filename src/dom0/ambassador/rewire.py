@@ -215,6 +215,7 @@ def _with_receipt(
         after,
         receipt=number,
         receipts=(*after.receipts, receipt)[-MOST_RECEIPTS:],
+        causes=after.causes | {cause: after.causes.get(cause, 0) + 1},
         treatments=(*after.treatments, *treatments),
     )
 

@@ -67,6 +67,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     treatments: tuple[Treatment, ...] = ()
     undo: tuple[Undoable, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    causes: dict[str, int] = {}  # how many receipts there ever were of each
 
     def generations(self, listener: Listener) -> tuple[int, ...]:
         return self.old.get(str(listener), ())
