@@ -16,6 +16,8 @@ from dom0.testing.projects import facts, image, project
 LISTEN = "listen: {'6379': {to: ['10.0.0.4:6379']}}"
 OTHER = "listen: {'6379': {to: ['10.0.0.5:6379']}}"
 
+FORWARDING = {"net.ipv4.ip_forward": "1", "net.netfilter.nf_conntrack_tcp_be_liberal": "1"}
+
 
 def expanded(service: str = "", ambassador: str = LISTEN, *, network: str = "", images: Any = ()) -> Desired:
     own = f"x-dom0: {{ambassador: {{{ambassador}}}}}" if ambassador else ""
@@ -36,19 +38,19 @@ def test_the_container_gets_its_settings_and_what_forwarding_takes() -> None:
     assert name == "DOM0_AMBASSADOR"
     assert json.loads(settings) == {"listen": {"6379": {"to": ["10.0.0.4:6379"]}}}
     assert create["HostConfig"]["CapAdd"] == ["NET_ADMIN", "NET_RAW"]
-    assert create["HostConfig"]["Sysctls"] == {"net.ipv4.ip_forward": "1"}
+    assert create["HostConfig"]["Sysctls"] == FORWARDING
     assert create["Labels"][labels.AMBASSADOR] == "true"
 
 
 def test_forwarding_of_ipv6_is_switched_on_where_a_network_has_it() -> None:
     sysctls = slot(network="enable_ipv6: true").create["HostConfig"]["Sysctls"]
-    assert sysctls == {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+    assert sysctls == FORWARDING | {"net.ipv6.conf.all.forwarding": "1"}
 
 
 def test_what_the_service_says_itself_stands() -> None:
     host = slot("cap_add: [NET_RAW, SYS_TIME], sysctls: {net.ipv4.ip_forward: '0', net.core.somaxconn: '9'}").create
     assert host["HostConfig"]["CapAdd"] == ["NET_RAW", "SYS_TIME", "NET_ADMIN"]
-    assert host["HostConfig"]["Sysctls"] == {"net.ipv4.ip_forward": "0", "net.core.somaxconn": "9"}
+    assert host["HostConfig"]["Sysctls"] == FORWARDING | {"net.ipv4.ip_forward": "0", "net.core.somaxconn": "9"}
 
 
 def test_its_state_outlives_the_container_and_one_stops_before_the_next_starts() -> None:

@@ -194,7 +194,12 @@ class Ambassadors:
         return Rewired(receipt=_together(planned.receipt, part), shortcuts=part, flows=flows)
 
     async def _ask(self, known: Known, request: Rewire | Undo | History | Flows | Show, answer: type[T]) -> T:
-        return await self._talk.ask(known.container.id, request, answer)
+        try:
+            return await self._talk.ask(known.container.id, request, answer)
+        except Unanswered as error:
+            name = known.container.name
+            hint = f"it forwards as before; docker logs {name} says why"
+            raise Dom0Error(f"{name}: cannot be asked: {error.message}", hint=hint) from error
 
     # the loop
 

@@ -15,7 +15,7 @@ from dom0.ambassador.client import decode
 from dom0.ambassador.messages import CONTROL, WATCH, Request, State
 from dom0.engine.frames import Lines, Malformed
 from dom0.engine.protocol import Engine
-from dom0.errors import Dom0Error
+from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, NotFound
 
 LONGEST_REQUEST = 100 * 1024  # bytes; Linux takes 128 KiB in one argument
 LONGEST_ANSWER = 64 << 20  # bytes; a flow has about 400
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 class Unanswered(Dom0Error):
-    """The ambassador cannot be asked, or answers what cannot be understood."""
+    """The ambassador cannot be asked; the message goes on where its name ends."""
 
 
 class Talk(Protocol):
     """`Conversation`, or what tests have in its place. References are container IDs."""
 
     async def ask(self, container_id: str, request: Request, answer: type[T]) -> T:
-        """Raises EngineError when nobody answers, Unanswered, or Dom0Error with the ambassador's own words."""
+        """Raises EngineUnreachable, Unanswered, or Dom0Error with the ambassador's own words."""
         ...
 
     def watch(self, container_id: str) -> AsyncGenerator[State, None]:
@@ -48,11 +48,11 @@ class Conversation:
     async def ask(self, container_id: str, request: Request, answer: type[T]) -> T:
         line = msgspec.json.encode(request)
         if len(line) > LONGEST_REQUEST:
-            raise Dom0Error(f"ambassador: a request of {len(line)} bytes is longer than {LONGEST_REQUEST}")
+            raise Dom0Error(f"a request of {len(line)} bytes is longer than {LONGEST_REQUEST}")
         async with contextlib.aclosing(self._lines(container_id, ask_command(line.decode()))) as lines:
             async for said in lines:
                 return decode(said, answer)
-        raise Unanswered("ambassador: ended without an answer", hint="docker logs shows why")
+        raise Unanswered("it ended without an answer")
 
     async def watch(self, container_id: str) -> AsyncGenerator[State, None]:
         async with contextlib.aclosing(self._lines(container_id, WATCH_COMMAND)) as lines:
@@ -67,7 +67,13 @@ class Conversation:
                     for line in lines.feed(piece):
                         yield line
         except Malformed as error:
-            raise Unanswered(f"ambassador: {error}") from error
+            raise Unanswered(f"its answer makes no sense: {error}") from error
+        except EngineUnreachable:
+            raise
+        except (NotFound, Conflict) as error:
+            raise Unanswered("it does not run") from error
+        except EngineError as error:
+            raise Unanswered("nobody in it listens") from error
 
 
 WATCH_COMMAND = ["socat", "-u", "-T", str(SILENCE), f"UNIX-CONNECT:{WATCH}", "-"]

@@ -1,0 +1,299 @@
+"""An ambassador in a project: rewired under load, with the shortcut and without, followed containers, killed agents."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dom0.testing import api
+from dom0.testing.bare_agent import BareAgent
+from dom0.testing.hosts import Host
+from dom0.testing.machines import Machine
+
+SERVER = """
+    import socket, sys, threading
+    def serve(connection):
+        for line in connection.makefile("rb"):
+            connection.sendall(sys.argv[1].encode() + b" " + line)
+    listening = socket.create_server(("", 7000))
+    while True:
+        threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+"""
+"""Answers every line with its own name before it."""
+CLIENT = """
+    import json, os, socket, time
+    def ask(stream):
+        stream.write(b"?\\n")
+        stream.flush()
+        return stream.readline().split()[0].decode()
+    def connect():
+        return socket.create_connection(("echo", 7000), 10).makefile("rwb")
+    kept, old, new, lost, failed, rounds = None, "", "", 0, 0, 0
+    while True:
+        try:
+            if kept is None:
+                kept = connect()
+            old = ask(kept)
+        except (OSError, IndexError):
+            kept, lost = None, lost + 1
+        try:
+            with connect() as stream:
+                new = ask(stream)
+        except (OSError, IndexError):
+            failed += 1
+        rounds += 1
+        with open("/tmp/count.new", "w") as file:
+            json.dump({"old": old, "new": new, "lost": lost, "failed": failed, "rounds": rounds}, file)
+        os.replace("/tmp/count.new", "/tmp/count")
+        time.sleep(0.005)
+"""
+"""Keeps one connection busy and makes new ones all the time; says who answers on both, and counts what went wrong."""
+COMPOSE = """
+    name: box
+    x-dom0:
+      rollout: {monitor: 1s, timeout: 60s}
+    services:
+      one: &server
+        image: python:test
+        entrypoint: ["python3", "-u", "/server.py"]
+        command: ["one"]
+        init: true
+        volumes: ["./server.py:/server.py:ro"]
+      two:
+        <<: *server
+        command: ["two"]
+      echo:
+        image: dom0-ambassador
+        x-dom0:
+          ambassador:
+            listen:
+              "7000": {to: ["service:one:7000"]}
+      client:
+        image: python:test
+        entrypoint: ["python3", "-u", "/client.py"]
+        init: true
+        volumes: ["./client.py:/client.py:ro"]
+        depends_on: [echo, one]
+    """
+CONSUMERS = ("box-client-1", "stranger")
+
+
+@pytest.fixture(scope="module")
+def machine(session_host: Host, ambassador_image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A host without dom0-base: the agent is a process of its own."""
+    images = api.images(session_host.socket)
+    yield Machine(session_host, tmp_path_factory.mktemp("project"))
+    session_host.clean(keep=images)
+
+
+@pytest.fixture(scope="module")
+def agent(machine: Machine) -> Iterator[BareAgent]:
+    """The project runs, and so does a consumer that dom0 did not make."""
+    recipe = b"FROM dom0-ambassador\nLABEL dom0.role=\nENTRYPOINT []\nHEALTHCHECK NONE\n"
+    machine.host.run(["docker", "build", "--quiet", "--tag", "python:test", "-"], stdin=recipe)
+    agent = BareAgent(machine)
+    agent.write(COMPOSE, {"server.py": SERVER, "client.py": CLIENT})
+    agent.start()
+    machine.until_good()
+    script = ("--volume", "/var/lib/dom0/project/client.py:/client.py:ro")
+    run = ("run", "--detach", "--init", "--name", "stranger", "--network", "box_default", *script)
+    machine.docker(*run, "python:test", "python3", "-u", "/client.py")
+    yield agent
+    agent.kill()
+    machine.docker("rm", "--force", "stranger")
+
+
+@pytest.fixture(autouse=True)
+def settled(agent: BareAgent) -> None:
+    """Every test begins with both consumers served by `one`, on new connections since the shortcut is in place."""
+    machine = agent.machine
+    machine.until(lambda: "box-client-1" in shortcuts(agent))
+    rewire(agent, "service:one", "--existing", "cut")
+    until_seen(machine, "one", "one")
+
+
+def ambassador(agent: BareAgent) -> dict[str, Any]:
+    (found,) = agent.ask("GET", "/v1/ambassadors")
+    return dict(found)
+
+
+def leads_to(agent: BareAgent) -> list[str]:
+    state = ambassador(agent).get("state")
+    return list(state["listeners"][0]["targets"]) if state else []
+
+
+def shortcuts(agent: BareAgent) -> set[str]:
+    """Who has the shortcut."""
+    return {one["consumer"] for one in ambassador(agent).get("shortcuts", ()) if one.get("listeners")}
+
+
+def targets(machine: Machine, service: str) -> list[str]:
+    networks = machine.container(f"box-{service}-1")["NetworkSettings"]["Networks"]
+    return [f"{networks['box_default']['IPAddress']}:7000"]
+
+
+def count(machine: Machine, consumer: str) -> dict[str, Any]:
+    return dict(json.loads(machine.docker("exec", consumer, "cat", "/tmp/count", check=False).stdout or "{}"))  # noqa: S108
+
+
+def seen(machine: Machine, consumer: str) -> tuple[str, str]:
+    """Who answers on the old connection, who on new ones."""
+    found = count(machine, consumer)
+    return found.get("old", ""), found.get("new", "")
+
+
+def until_seen(machine: Machine, old: str, new: str) -> None:
+    """Both consumers hear `old` on their old connection and `new` on new ones."""
+    machine.until(lambda: all(seen(machine, consumer) == (old, new) for consumer in CONSUMERS))
+
+
+def troubles(machine: Machine, consumer: str) -> tuple[int, int]:
+    """Connections lost, and connects or requests that failed."""
+    found = count(machine, consumer)
+    return found["lost"], found["failed"]
+
+
+def rewire(agent: BareAgent, to: str, *options: str) -> dict[str, Any]:
+    said = agent.machine.dom0("ambassador", "rewire", "echo", "--to", to, *options, "--json")
+    return dict(json.loads(said.stdout))
+
+
+def namespace(machine: Machine, consumer: str) -> str:
+    """The rules in its network namespace."""
+    pid = str(machine.container(consumer)["State"]["Pid"])
+    return machine.host.run(["nsenter", f"--net=/proc/{pid}/ns/net", "nft", "list", "ruleset"]).stdout
+
+
+def test_a_rewire_switches_new_connections_and_keeps_old_ones(agent: BareAgent) -> None:
+    machine = agent.machine
+    before = {consumer: troubles(machine, consumer) for consumer in CONSUMERS}
+    said = rewire(agent, "service:two")
+    until_seen(machine, "one", "two")
+    assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
+    assert said["shortcuts"]["kept"] >= 1
+    assert said["receipt"]["kept"] >= said["shortcuts"]["kept"] + 1
+    assert said["receipt"].get("cut", 0) == 0
+
+
+def test_only_the_consumer_that_dom0_made_has_rules(agent: BareAgent) -> None:
+    machine = agent.machine
+    assert "dom0_shortcut" in namespace(machine, "box-client-1")
+    assert "dom0_shortcut" not in namespace(machine, "stranger")
+    assert "docker-dns" in namespace(machine, "box-client-1") or "127.0.0.11" in namespace(machine, "box-client-1")
+    reasons = {one["consumer"]: one.get("reason", "") for one in ambassador(agent)["shortcuts"]}
+    assert reasons["stranger"] == "dom0 did not make it"
+
+
+def test_packets_of_the_shortcut_skip_the_ambassador(agent: BareAgent) -> None:
+    listed = json.loads(agent.machine.dom0("ambassador", "flows", "echo", "--json").stdout)
+    flows = [flow for flow in listed if flow["flow"]["state"] == "ESTABLISHED"]
+    through = {flow["flow"]["client"]["address"] for flow in flows if not flow.get("consumer")}
+    beside = {flow["flow"]["client"]["address"] for flow in flows if flow.get("consumer") == "box-client-1"}
+    addresses = {
+        name: agent.machine.container(name)["NetworkSettings"]["Networks"]["box_default"]["IPAddress"]
+        for name in CONSUMERS
+    }
+    assert through == {addresses["stranger"]}
+    assert beside == {addresses["box-client-1"]}
+
+
+def test_cut_ends_old_connections_on_both_ways(agent: BareAgent) -> None:
+    machine = agent.machine
+    said = rewire(agent, "service:two", "--existing", "cut")
+    until_seen(machine, "two", "two")
+    assert said["shortcuts"]["cut"] >= 1
+    assert said["receipt"]["cut"] >= said["shortcuts"]["cut"] + 1
+
+
+def test_undo_leads_back(agent: BareAgent) -> None:
+    machine = agent.machine
+    rewire(agent, "service:two")
+    said = machine.dom0("ambassador", "undo", "echo")
+    assert "→" in said.stdout
+    until_seen(machine, "one", "one")
+
+
+def test_a_plan_lists_connections_and_changes_nothing(agent: BareAgent) -> None:
+    before = ambassador(agent)["state"]["table"]
+    said = rewire(agent, "service:two", "--plan", "--existing", "cut")
+    assert {flow.get("consumer", "") for flow in said["flows"]} == {"", "box-client-1"}
+    assert said["receipt"]["cut"] >= 2
+    assert ambassador(agent)["state"]["table"] == before
+
+
+def test_a_rewire_by_hand_inside_the_ambassador_is_noticed_and_the_shortcut_follows(agent: BareAgent) -> None:
+    machine = agent.machine
+    (two,) = targets(machine, "two")
+    machine.docker("exec", "box-echo-1", "dom0-ambassador", "rewire", "--to", two, "--existing", "cut")
+    until_seen(machine, "two", "two")
+
+
+def test_a_provider_that_comes_back_with_another_address_is_followed(agent: BareAgent) -> None:
+    machine = agent.machine
+    before = targets(machine, "one")
+    agent.kill()
+    machine.docker("rm", "--force", "box-one-1")
+    squat = ("run", "--detach", "--name", "squatter", "--network", "box_default", "--init")
+    machine.docker(*squat, "busybox:test", "sleep", "1000")  # has its address now
+    agent.start()
+    machine.until(lambda: leads_to(agent) == targets(machine, "one") != before)
+    until_seen(machine, "one", "one")
+    machine.docker("rm", "--force", "squatter")
+    machine.until_good()
+
+
+def test_a_restarted_consumer_gets_its_shortcut_again(agent: BareAgent) -> None:
+    machine = agent.machine
+    machine.docker("restart", "--time", "1", "box-client-1")
+    machine.until(lambda: "box-client-1" in shortcuts(agent))
+    machine.until(lambda: seen(machine, "box-client-1") == ("one", "one"))
+    assert "dom0_shortcut" in namespace(machine, "box-client-1")
+
+
+def test_a_killed_agent_leaves_the_shortcut_and_the_next_one_adopts_it(agent: BareAgent) -> None:
+    machine = agent.machine
+    before = {consumer: troubles(machine, consumer) for consumer in CONSUMERS}
+    agent.kill()
+    rules = namespace(machine, "box-client-1")
+    assert "dom0_shortcut" in rules
+    agent.start()
+    machine.until(lambda: "box-client-1" in shortcuts(agent))
+    rewire(agent, "service:two")
+    until_seen(machine, "one", "two")
+    assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
+
+
+def test_an_agent_that_ends_lets_new_connections_take_the_ambassador(agent: BareAgent) -> None:
+    machine = agent.machine
+    before = troubles(machine, "box-client-1")
+    agent.kill(signal.SIGTERM)
+    (two,) = targets(machine, "two")
+    machine.docker("exec", "box-echo-1", "dom0-ambassador", "rewire", "--to", two)
+    machine.until(lambda: seen(machine, "box-client-1") == ("one", "two"))
+    assert troubles(machine, "box-client-1") == before
+    agent.start()
+
+
+def test_an_ambassador_whose_control_plane_was_killed_is_heard_again_and_nothing_is_lost(agent: BareAgent) -> None:
+    machine = agent.machine
+    before = {consumer: troubles(machine, consumer) for consumer in CONSUMERS}
+    processes = machine.docker("top", "box-echo-1", "-eo", "pid,args").stdout.splitlines()
+    (pid,) = (line.split()[0] for line in processes if "dom0-ambassador run" in line)
+    machine.host.run(["kill", "-KILL", pid])
+    machine.until(lambda: ambassador(agent).get("error"))
+    machine.until(lambda: not ambassador(agent).get("error"))
+    rewire(agent, "service:two")
+    until_seen(machine, "one", "two")
+    assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
+
+
+def test_who_is_no_ambassador_is_refused_with_those_that_are(agent: BareAgent) -> None:
+    refused = agent.machine.dom0("ambassador", "rewire", "nobody", "--to", "10.0.0.1:1", check=False)
+    assert refused.code == 2
+    assert "there are: echo" in refused.stderr
+    wrong = agent.machine.dom0("ambassador", "rewire", "echo", "--to", "127.0.0.1:7000", check=False)
+    assert (wrong.code, "loop" in wrong.stderr) == (2, True)
