@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dom0.ambassador import nft
 from dom0.ambassador.capabilities import probe
 from dom0.ambassador.interfaces import interfaces, let_through
 from dom0.ambassador.kernel import KernelPlane
@@ -33,6 +34,7 @@ table inet dom0 {
 
 LACKS = """
 import asyncio, sys
+from dom0.ambassador import nft
 from dom0.ambassador.capabilities import probe
 from dom0.ambassador.place import own
 print(*(lack.name for lack in asyncio.run(probe(own(sys.argv[1]))).lacks))
@@ -117,6 +119,30 @@ async def test_a_plane_that_starts_anew_adopts_what_is_there(wires: Wires, plane
     await reborn.set(wanted)
     assert client.ask() == answerer
     assert [flow.generation for flow in await reborn.flows()] == [1]
+
+
+async def test_what_a_killed_plane_was_cutting_is_taken_away(wires: Wires, plane: KernelPlane) -> None:
+    place, wanted = own(wires.ambassador.namespace), table([tcp(1, *at(wires.providers[0]))])
+    await plane.set(wanted)
+    wires.consumer.connect(wires.ambassador.v4, 6379)
+    wires.ambassador.run("nft", "-f", "-", stdin=nft.end(place, await plane.flows()))
+    assert "ending" in ruleset(wires.ambassador)
+    await KernelPlane(place).set(wanted)
+    assert "ending" not in ruleset(wires.ambassador)
+
+
+async def test_a_namespace_without_ipv6_forwards_ipv4(wires: Wires, plane: KernelPlane) -> None:
+    wires.ambassador.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+    place = own(wires.ambassador.namespace)
+    let_through(place)
+    assert "forward-ipv6" not in {lack.name for lack in (await probe(place)).lacks}
+    await plane.set(table([tcp(1, *at(wires.providers[0]))]))
+    client = wires.consumer.connect(wires.ambassador.v4, 6379)
+    assert client.ask() == "provider1:?"
+    assert await plane.cut(await plane.flows()) == 1
+    assert client.is_reset()
+    park(place)
+    announce(place)
 
 
 async def test_rules_that_somebody_took_away_or_changed_are_written_again(wires: Wires, plane: KernelPlane) -> None:

@@ -80,6 +80,12 @@ def test_a_shortcut_takes_tcp_at_its_syn_only() -> None:
     ]
 
 
+def test_shortcuts_are_found_among_the_tables_of_others() -> None:
+    names = ["docker-dns", "dom0_ambassador", "dom0_shortcut_a1", "dom0_shortcut_a1_ending", "dom0_shortcut_b2"]
+    tables = [{"metainfo": {}}, *({"table": {"family": "ip", "name": name}} for name in names)]
+    assert nft.shortcuts(json.dumps({"nftables": tables})) == {"dom0_shortcut_a1", "dom0_shortcut_b2"}
+
+
 @given(text=st.text(max_size=40), place=st.sampled_from(PLACES))
 def test_no_text_from_outside_gets_into_a_rule(text: str, place: Any) -> None:
     hostile = Table((tcp(1, Target(text, 80)),))

@@ -31,6 +31,7 @@ from dom0.run import CommandFailed, Output, capture
 
 _log = logging.getLogger(__name__)
 _SECONDS = 30.0  # for a command that ends in milliseconds
+_INTERRUPTED = "Interrupted system call"  # the kernel's table grew while it was listed: ask again
 _TRIES = 5
 _OVER = {"TIME_WAIT", "CLOSE"}
 
@@ -168,12 +169,13 @@ class KernelPlane:
         return found
 
     async def _list(self, command: Sequence[str]) -> str:
-        """The kernel interrupts a listing when its table grows meanwhile; then it is asked again."""
-        for _ in range(_TRIES - 1):
+        for _ in range(_TRIES):
             output = await self._run(command, check=False)
             if output.code == 0:
                 return output.stdout
-        return (await self._run(command)).stdout
+            if _INTERRUPTED not in output.stderr:
+                break
+        raise CommandFailed(self._place.command(command), output.code, output.stderr)
 
     async def _delete(self, flows: Collection[Flow]) -> list[Flow]:
         try:

@@ -30,7 +30,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.place import SHORTCUT, Place
+from dom0.ambassador.place import SHORTCUT_TABLE, Place
 from dom0.ambassador.table import Down, Family, Listener, Protocol, Route, Table, Target, table
 
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
@@ -108,7 +108,7 @@ def ended(place: Place) -> str:
 def shortcuts(printed: str) -> frozenset[str]:
     """Names of the tables of shortcuts in what `nft -j list tables` printed."""
     names = {entry["table"]["name"] for entry in json.loads(printed)["nftables"] if "table" in entry}
-    return frozenset(name for name in names if name.startswith(f"{SHORTCUT}_"))
+    return frozenset(name for name in names if SHORTCUT_TABLE.fullmatch(name))
 
 
 def parse(printed: Iterable[str]) -> Table:
@@ -151,7 +151,6 @@ def _whole(place: Place, family: Family, wanted: Table) -> Iterator[str]:
     if routes:
         elements = ", ".join(f"{key.protocol} . {key.port:d} : goto {_chain(key)}" for key in routes)
         yield f"add element {name} listeners {{ {elements} }}"
-    # The hooks come last: nft takes what is in a chain from the transaction, not from the order, but people read it.
     hook = "output" if place.is_consumer else "prerouting"
     yield f"add chain {name} forwarding {{ type nat hook {hook} priority -100; }}"
     for rule in _dispatch(place, family):

@@ -20,7 +20,7 @@ import msgspec
 
 OWN_TABLE = "dom0_ambassador"
 SHORTCUT = "dom0_shortcut"
-_SHORTCUT_NAME = re.compile(r"[a-z0-9]{1,64}", re.ASCII)
+SHORTCUT_TABLE = re.compile(rf"{SHORTCUT}_[a-z0-9]{{1,64}}", re.ASCII)
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>; os.setns came with Python 3.12
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -68,14 +68,15 @@ def consumer(namespace: str, addresses: Sequence[str], name: str) -> Place:
 
     Raises ValueError for a name or addresses that could not stand in a rule.
     """
-    if not _SHORTCUT_NAME.fullmatch(name):
+    table = f"{SHORTCUT}_{name}"
+    if not SHORTCUT_TABLE.fullmatch(table):
         raise ValueError(f"{name!r} cannot be part of a table's name")
     if not addresses:
         raise ValueError("an ambassador without addresses has no shortcut")
     for address in addresses:
         if "%" in address or str(ipaddress.ip_address(address)) != address:
             raise ValueError(f"{address!r} is not the short form of an address")
-    return Place(table=f"{SHORTCUT}_{name}", namespace=namespace, addresses=tuple(addresses))
+    return Place(table=table, namespace=namespace, addresses=tuple(addresses))
 
 
 def _call_inside(namespace: str, function: Callable[[], T]) -> T:
