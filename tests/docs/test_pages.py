@@ -17,8 +17,10 @@ import msgspec
 import pytest
 
 from dom0 import errors
-from dom0.agent import api, refusal, status
+from dom0.agent import ambassador_status, api, refusal, status
 from dom0.agent.contract import Contract
+from dom0.ambassador import messages
+from dom0.ambassador.dataplane import Flow
 from dom0.cli.commands import cli
 from dom0.compose.load import load
 from dom0.health import Problem
@@ -250,6 +252,17 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.UpRequest, None),
     (status.RollbackRequest, None),
     (status.TryRequest, None),
+    (ambassador_status.AmbassadorStatus, None),
+    (ambassador_status.ShortcutStatus, None),
+    (ambassador_status.PlacedFlow, None),
+    (ambassador_status.Rewired, None),
+    (ambassador_status.InShortcuts, None),
+    (messages.Rewire, None),
+    (messages.Undo, None),
+    (messages.Receipt, None),
+    (messages.State, None),
+    (messages.ListenerState, None),
+    (Flow, None),
 )
 
 

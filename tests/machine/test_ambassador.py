@@ -117,8 +117,9 @@ def settled(agent: BareAgent) -> None:
 
 
 def ambassador(agent: BareAgent) -> dict[str, Any]:
-    (found,) = agent.ask("GET", "/v1/ambassadors")
-    return dict(found)
+    """Empty until the agent has found it."""
+    found = agent.ask("GET", "/v1/ambassadors")
+    return dict(found[0]) if found else {}
 
 
 def leads_to(agent: BareAgent) -> list[str]:
