@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +102,18 @@ def test_without_an_ambassador_it_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("DOM0_RUN", str(tmp_path))
     result = CliRunner().invoke(cli, ["ls"])
     assert "no ambassador answers" in str(result.exception)
+
+
+def loaded_by(module: str) -> set[str]:
+    program = f"import sys, {module}; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    )
+
+
+def test_a_command_loads_little_and_the_control_plane_no_more_than_it_uses() -> None:
+    assert not {"asyncio", "dns", "prometheus_client"} & loaded_by("dom0.ambassador.command")
+    assert not {"dns", "prometheus_client", "aiohttp", "rich", "yaml"} & loaded_by("dom0.ambassador.serve")
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from dom0.ambassador.client import follow
 from dom0.ambassador.messages import Follow, Planned, Rewire, State
 from dom0.errors import Dom0Error
 from dom0.testing.control_plane import ControlPlane
+from dom0.testing.name_server import NameServer
 from dom0.testing.wires import Client, Wires, eventually
 
 REDIS = "REDIS_PORT_6379_TCP"
@@ -287,6 +289,42 @@ def test_a_line_in_hosts_is_followed_when_the_engine_rewrites_it(wires: Wires) -
         eventually(lambda: amb.targets()["6379/tcp"] == (f"{b.v4}:6379",), "the move")
         assert answerer(wires) == "provider2"
         assert [it.cause for it in amb.history()] == ["dns"]
+
+
+@pytest.fixture
+def name_server(wires: Wires) -> Iterator[NameServer]:
+    bound = wires.consumer.socket(kind=socket.SOCK_DGRAM)
+    bound.bind((wires.consumer.v4, 53))
+    with NameServer(bound) as made:
+        yield made
+
+
+def test_a_name_that_moves_is_a_rewire_and_one_that_is_silent_is_none(wires: Wires, name_server: NameServer) -> None:
+    a, b = wires.providers
+    name_server.say("redis.", [a.v4, a.v6])
+    environ = settings(**{"6379": {"to": ["redis:6379"], "existing": "cut"}})
+    with running(wires, environ, resolv_conf=f"nameserver {name_server.address}\n") as amb:
+        eventually(lambda: len(amb.targets()["6379/tcp"]) == 2, "both families")
+        client = dial(wires)
+        name_server.forget("redis.")
+        eventually(lambda: "ambassador-name" in amb.problems())
+        assert client.ask() == "provider1:?"
+        name_server.say("redis.", [b.v4, b.v6])
+        assert client.is_reset()
+        assert answerer(wires) == "provider2"
+        assert amb.problems() == set()
+
+
+def test_a_rewire_to_a_name_follows_it_from_then_on(wires: Wires, name_server: NameServer) -> None:
+    a, b = wires.providers
+    name_server.say("redis.", [b.v4])
+    resolv_conf = f"nameserver {name_server.address}\n"
+    with running(wires, {REDIS: f"tcp://{a.v4}:6379"}, resolv_conf=resolv_conf) as amb:
+        assert amb.rewire("redis").after == (f"{b.v4}:6379",)
+        name_server.say("redis.", [a.v4])
+        eventually(lambda: amb.targets()["6379/tcp"] == (f"{a.v4}:6379",), "the move")
+        amb.restart()
+        assert amb.state().listeners[0].sources == ("redis:6379",)
 
 
 def test_a_name_that_is_not_found_is_a_problem_until_it_is(wires: Wires) -> None:
