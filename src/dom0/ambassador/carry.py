@@ -22,6 +22,7 @@ from dom0.errors import Dom0Error
 
 RULES, FLOWS = "rules.nft", "flows"
 EVERY = 10.0  # seconds
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # what was saved in another boot of the host is not put back
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +32,7 @@ async def save(plane: KernelPlane, directory: Path) -> None:
     if table is None:
         return
     _write(directory / FLOWS, await plane.dump())
-    _write(directory / RULES, nft.replace(own(), table))
+    _write(directory / RULES, f"# {_boot()}\n{nft.replace(own(), table)}")
 
 
 async def save_often(plane: KernelPlane, directory: Path) -> None:
@@ -65,6 +66,10 @@ def main() -> None:
         away(Path(DIRECTORY)) if sys.argv[1:] == ["away"] else back()
     except (Dom0Error, OSError) as error:
         sys.exit(f"ambassador: connections do not outlive this restart: {error}")
+
+
+def _boot() -> str:
+    return BOOT.read_text().strip()
 
 
 def _write(path: Path, text: str) -> None:
