@@ -126,6 +126,7 @@ def test_undo_lets_connections_live_that_were_being_drained(wires: Wires, amb: C
     receipt = amb.undo(existing="cut")
     assert (receipt.cut, new.is_reset(), old.ask()) == (1, True, "provider1:?")
     assert all(it.draining == 0 for it in amb.history())
+    assert amb.state().undone == (1,), "shortcuts call it off as well"
 
 
 def test_a_plan_changes_nothing_and_names_the_connections(wires: Wires, amb: ControlPlane) -> None:

@@ -224,7 +224,7 @@ class Shortcut:
         told = {(one.receipt, one.listener): one for one in state.treatments if table.route(one.listener)}
         fresh = {key: msgspec.structs.replace(one, left=-1) for key, one in told.items()}
         self._treatments = {key: self._treatments.get(key, one) for key, one in fresh.items()} | {
-            key: one for key, one in self._treatments.items() if one is not None
+            key: one for key, one in self._treatments.items() if one is not None and one.receipt not in state.undone
         }
         due = tuple(one for one in self._treatments.values() if one is not None)
         if not due:

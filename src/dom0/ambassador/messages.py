@@ -125,6 +125,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     receipts: int = 0
     treatments: tuple[Treatment, ...] = ()  # not over yet; whoever forwards in our stead does the same
     old: dict[str, tuple[int, ...]] = {}  # listener -> its former generations that may have connections yet
+    undone: tuple[int, ...] = ()  # receipts whose treatments are called off
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,6 +57,7 @@ class Reporter:
             receipts=forwarder.stored.receipt,
             treatments=forwarder.stored.treatments,
             old=forwarder.stored.old,
+            undone=tuple(it.number for it in forwarder.stored.receipts if it.undone),
         )
 
     def problems(self) -> tuple[Problem, ...]:
