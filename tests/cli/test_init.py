@@ -35,7 +35,7 @@ def test_a_directory_with_anything_in_it_is_refused(dom0: RunCommand, tmp_path: 
 def test_an_unknown_example_is_refused_and_the_known_ones_named(dom0: RunCommand, tmp_path: Path) -> None:
     refused = dom0("init", "--example", "nope", "box")
     assert refused.code == 2
-    assert "hello, mybox" in refused.stderr
+    assert "hello, mybox, two-hosts" in refused.stderr
     assert not (tmp_path / "work" / "box").exists()
 
 
@@ -45,8 +45,16 @@ def test_a_directory_of_which_no_project_name_can_be_made_is_refused(name: str) 
         project_name(name)
 
 
-@pytest.mark.parametrize("example", [path.name for path in examples_directory().iterdir()])
-async def test_every_example_is_a_project_that_loads_without_a_warning(example: str, tmp_path: Path) -> None:
-    project = await load(examples_directory() / example, tmp_path)
-    assert project.name == example
+def test_an_example_of_several_hosts_is_a_project_for_each(dom0: RunCommand, tmp_path: Path) -> None:
+    said = dom0("init", "--example", "two-hosts", "both").stdout
+    assert (
+        said == "both: the projects big-server, client-server, like the example two-hosts\nnext: read both/README.md\n"
+    )
+    assert "\nname: big-server\n" in (tmp_path / "work" / "both" / "big-server" / "compose.yaml").read_text()
+
+
+@pytest.mark.parametrize("example", [path.parent for path in examples_directory().rglob("compose.yaml")], ids=str)
+async def test_every_example_is_a_project_that_loads_without_a_warning(example: Path, tmp_path: Path) -> None:
+    project = await load(example, tmp_path)
+    assert project.name == example.name
     assert project.warnings == ()

@@ -17,20 +17,28 @@ _NAME_LINE = re.compile(r"^name: \S+", re.MULTILINE)
 
 @click.command(name="init")
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=".")
-@click.option("--example", metavar="NAME", default=DEFAULT_EXAMPLE, help="hello (the default) or mybox.")
+@click.option("--example", metavar="NAME", default=DEFAULT_EXAMPLE, help="hello (the default), mybox or two-hosts.")
 def command(directory: Path, example: str) -> None:
     """Make a small commented project in DIR that runs as it is.
 
-    DIR is the current directory if left out. It must be empty or not there yet. The project gets its name.
+    DIR is the current directory if left out. It must be empty or not there yet. The project gets its name; an example
+    of several hosts is one project for each, with names of their own.
 
     $ dom0 init mybox && dom0 up mybox
     $ dom0 init --example mybox bigger
+    $ dom0 init --example two-hosts
     """
     source = find_example(example)
     project = project_name(directory.resolve().name)
     _refuse_used(directory)
     shutil.copytree(source, directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
     compose = directory / "compose.yaml"
+    if not compose.exists():
+        if not options.quiet():
+            names = ", ".join(sorted(path.parent.name for path in source.glob("*/compose.yaml")))
+            terminal.say(f"{directory}: the projects {names}, like the example {example}")
+            terminal.say(f"next: read {directory / 'README.md'}")
+        return
     compose.write_text(_NAME_LINE.sub(f"name: {project}", compose.read_text(), count=1))
     if not options.quiet():
         terminal.say(f"{directory}: project {project}, like the example {example}")
