@@ -170,6 +170,15 @@ def test_when_the_new_target_does_not_come_the_old_one_is_in_force_again(wires: 
     assert answerer(wires) == "provider1"
 
 
+def test_a_treatment_that_is_done_is_told_for_those_who_were_away(wires: Wires, amb: ControlPlane) -> None:
+    amb.rewire(wires.providers[1].v4, existing="cut")
+    over = eventually(lambda: json.loads(amb.state_file.read_text()).get("past"), "the end of the treatment")
+    (told,) = amb.state().treatments
+    assert (told.receipt, told.until, len(over)) == (1, 2, 1)
+    amb.undo()
+    assert [it.receipt for it in amb.state().treatments] == [2]
+
+
 # refusals
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
@@ -245,7 +254,7 @@ def test_another_declaration_wins_over_a_rewire_with_the_policy_of_the_listener(
     amb.restart(**settings(**{"6379": {"to": [f"{a.v4}:6380"], "existing": "cut"}}))
     assert client.is_reset()
     assert amb.targets() == {"6379/tcp": (f"{a.v4}:6380",)}
-    assert [(it.cause, it.cut) for it in amb.history()][1:] == [("settings", 1)]
+    eventually(lambda: [(it.cause, it.cut) for it in amb.history()][1:] == [("settings", 1)])
     assert amb.state().table.routes[0].generation == 3
 
 

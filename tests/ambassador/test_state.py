@@ -45,6 +45,7 @@ EVERYTHING = Stored(
     treatments=(
         Treatment(receipt=4, listener=REDIS, since=0, until=7, spared=(A,), cut_at=130.0, over_at=133.0, left=3),
     ),
+    past=(Treatment(receipt=3, listener=REDIS, since=0, until=6, over_at=99.0),),
     undo=(Undoable(receipt=4, sources={"6379/tcp": ()}, targets={"6379/tcp": (A,)}, generations={"6379/tcp": 6}),),
     receipts=(RECEIPT,),
     causes={"rewire": 4},
@@ -73,7 +74,7 @@ def test_after_a_boot_nothing_is_left_of_connections_and_deadlines(file: StateFi
     file.path.write_text(file.path.read_text().replace('"boot":"', '"boot":"another-'))
     stored = file.read()
     assert stored is not None
-    assert (stored.treatments, stored.old, stored.receipts[0].draining) == ((), {}, 0.0)
+    assert (stored.treatments, stored.past, stored.old, stored.receipts[0].draining) == ((), (), {}, 0.0)
     assert (stored.generation, stored.table, stored.wishes) == (7, EVERYTHING.table, EVERYTHING.wishes)
 
 

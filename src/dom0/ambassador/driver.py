@@ -19,6 +19,8 @@ from dom0.ambassador.state import StateFile, Stored, moment
 from dom0.ambassador.treatment import Treatment
 from dom0.errors import Dom0Error
 
+REMEMBERED = 3600.0  # seconds that State has what is done here
+MOST_PAST = 64
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +51,7 @@ async def treat(plane: DataPlane, stored: Stored) -> Stored:
     flows = await old_flows(plane, stored, stored.treatments)
     ticks = moment().ticks
     left: list[Treatment] = []
+    over: list[Treatment] = []
     receipts = {it.number: it for it in stored.receipts}
     for treatment in sorted(stored.treatments, key=lambda it: -it.until):
         mine = due(treatment, flows, ticks)
@@ -61,9 +64,12 @@ async def treat(plane: DataPlane, stored: Stored) -> Stored:
         if receipt := receipts.get(treatment.receipt):
             ended = 0 if treatment.left < 0 else max(0, treatment.left - len(mine.rest) - cut)
             receipts[receipt.number] = _count(receipt, treatment, len(mine.rest), rescued, moved, cut, ended, after)
-        if after is not None:
+        if after is None:
+            over.append(treatment)
+        else:
             left.append(after)
-    return msgspec.structs.replace(stored, treatments=tuple(left), receipts=tuple(receipts.values()))
+    past = tuple(it for it in (*stored.past, *over) if ticks < it.over_at + REMEMBERED)[-MOST_PAST:]
+    return msgspec.structs.replace(stored, treatments=tuple(left), past=past, receipts=tuple(receipts.values()))
 
 
 async def _cut(plane: DataPlane, flows: Collection[Flow]) -> int:

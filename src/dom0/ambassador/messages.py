@@ -123,7 +123,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shortcut: bool = True
     problems: tuple[Problem, ...] = ()
     receipts: int = 0
-    treatments: tuple[Treatment, ...] = ()  # not over yet; whoever forwards in our stead does the same
+    treatments: tuple[Treatment, ...] = ()  # of the last hour; whoever forwards in our stead does the same
     old: dict[str, tuple[int, ...]] = {}  # listener -> its former generations that may have connections yet
     undone: tuple[int, ...] = ()  # receipts whose treatments are called off
 

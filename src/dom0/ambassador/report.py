@@ -55,7 +55,7 @@ class Reporter:
             shortcut=forwarder.declaration.shortcut,
             problems=self.problems(),
             receipts=forwarder.stored.receipt,
-            treatments=forwarder.stored.treatments,
+            treatments=(*forwarder.stored.past, *forwarder.stored.treatments),
             old=forwarder.stored.old,
             undone=tuple(it.number for it in forwarder.stored.receipts if it.undone),
         )

@@ -131,6 +131,7 @@ def undo(stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], w
         wishes=wishes,
         undo=tuple(it for it in stored.undo if it != undoable),
         treatments=tuple(it for it in stored.treatments if it.receipt != undoable.receipt),
+        past=tuple(it for it in stored.past if it.receipt != undoable.receipt),
         receipts=receipts,
     )
     since = {it: undoable.generations.get(str(it), 0) + 1 for it in listeners}

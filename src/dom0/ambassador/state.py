@@ -65,6 +65,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     identities: dict[str, str] = {}  # of what the agent follows
     unhealthy: tuple[str, ...] = ()  # targets
     treatments: tuple[Treatment, ...] = ()
+    past: tuple[Treatment, ...] = ()  # done here; an agent that was away does them in the shortcuts yet
     undo: tuple[Undoable, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     causes: dict[str, int] = {}  # how many receipts there ever were of each
@@ -122,7 +123,7 @@ def boot() -> str:
 def _after_boot(stored: Stored) -> Stored:
     """No connection has survived; deadlines were counted from another boot."""
     receipts = tuple(msgspec.structs.replace(receipt, draining=0.0) for receipt in stored.receipts)
-    return msgspec.structs.replace(stored, treatments=(), old={}, receipts=receipts, boot=boot())
+    return msgspec.structs.replace(stored, treatments=(), past=(), old={}, receipts=receipts, boot=boot())
 
 
 def _check(stored: Stored) -> None:
