@@ -37,16 +37,23 @@ async def test_after_a_rewire_new_connections_go_to_the_new_target_and_old_ones_
     assert [flow.client.port for flow in await plane.flows([1])] == [old.port]
 
 
-async def test_no_connection_is_refused_while_targets_change(wires: Wires, plane: KernelPlane, family: int) -> None:
-    tables = [table([tcp(number, *at(wires.providers[number % 2]))]) for number in range(1, 41)]
-    await plane.set(tables[0])
+async def test_no_connection_is_refused_or_mistaken_while_targets_change(
+    wires: Wires, plane: KernelPlane, family: int
+) -> None:
+    """And each has the mark of the generation whose target it got."""
+    first, second = wires.providers
+    targets = [(at(first), at(second), at([first, second]))[number % 3] for number in range(45)]
+    await plane.set(table([tcp(1, *targets[0])]))
     with Load(wires.consumer, wires.ambassador.address(family)) as load:
-        for one in tables:
+        for generation, wanted in enumerate(targets, start=1):
             before = load.answered
-            await plane.set(one)
+            await plane.set(table([tcp(generation, *wanted)]))
             eventually(lambda: load.answered > before or load.errors)  # noqa: B023 -- called at once
     assert load.errors == []
     assert load.answerers == {"provider1:?", "provider2:?"}
+    flows = await plane.flows()
+    assert flows
+    assert [flow for flow in flows if flow.target not in targets[flow.generation - 1]] == []
 
 
 async def test_no_connection_is_refused_while_listeners_come_and_go(wires: Wires, plane: KernelPlane) -> None:
