@@ -7,12 +7,12 @@ STEP := @scripts/step
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test lint bench setup dev
+.PHONY: help up down clean test lint bench bench-ambassador setup dev
 .NOTPARALLEL:
 
 help: ## list these
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 up: setup ## install what is missing, build the images, run the machine of examples/mybox (or PROJECT=DIR)
 	$(STEP) "Docker Engine" scripts/engine
@@ -37,6 +37,10 @@ lint: dev ## style, types, import contract
 
 bench: dev ## measure against docker and docker compose, write docs/benchmarks.md
 	.venv/bin/python -m bench $(BENCH)
+
+bench-ambassador: dev ## measure ambassadors against the direct way and proxies, write their part of that page
+	$(STEP) "Debian packages" scripts/packages bench
+	.venv/bin/python -m bench.ambassador $(BENCH)
 
 setup:
 	$(STEP) "Debian packages" scripts/packages run

@@ -11,16 +11,13 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from bench import agent, projects
-from bench.report import Row, at_most, at_most_more, at_most_ratio, table
+from bench.report import REPORT, Row, at_most, at_most_more, at_most_ratio, table, write_section
 from bench.tools import DOM0, Compose, Dom0, Up, seconds
 from dom0.testing import chain, owned
 from dom0.testing.hosts import Host
 
-CHECKOUT = Path(__file__).parents[1]
-REPORT = CHECKOUT / "docs" / "benchmarks.md"
 IDLE_WINDOW = 130.0  # seconds; a health check of the root container, every two minutes, falls into it
 COMPOSE_UP = "docker compose up -d"
 
@@ -166,7 +163,7 @@ def main() -> None:
         facts = _facts(host, arguments.rounds)
     print(table(rows))
     if not arguments.only and arguments.rounds == _ROUNDS:
-        REPORT.write_text(f"{_HEAD}\n{facts}\n\n{table(rows)}\n")
+        write_section(REPORT, "The machine", f"{_HEAD}\n{facts}\n\n{table(rows)}")
 
 
 def _facts(host: Host, rounds: int) -> str:
@@ -188,9 +185,7 @@ def _arguments() -> argparse.Namespace:
 
 _ROUNDS = 3
 _HEAD = """\
-# Benchmarks
-
-`make bench` writes this page. In one run, on one Docker Engine, dom0 and what a person would take instead take turns
+`make bench` writes this part. In one run, on one Docker Engine, dom0 and what a person would take instead take turns
 at the same project; every number is a median. The services are `busybox sleep` with `init: true`. A ratio below 1 means
 that dom0 is faster.
 

@@ -1,10 +1,14 @@
-"""Measurements as text. Pure."""
+"""Measurements as text, and the page they are on."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+
+REPORT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,15 @@ def _amount(samples: Sequence[float], unit: str) -> str:
             return f"{value:.1f} MB"
         case _:
             return f"{value:.2f} {unit}"
+
+
+def write_section(path: Path, title: str, text: str) -> None:
+    """Put `text` below the page's heading `## title`, instead of what is there; other sections stay."""
+    page = path.read_text()
+    section = f"## {title}\n\n{text}\n"
+    found = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    if found.search(page):
+        page = found.sub(lambda match: section if match.end() == len(page) else f"{section}\n", page)
+    else:
+        page = f"{page.rstrip()}\n\n{section}"
+    path.write_text(page)

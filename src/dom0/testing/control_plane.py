@@ -98,6 +98,11 @@ class ControlPlane:
         self.start()
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def state_file(self) -> Path:
         return self.directory / "state.json"
 
