@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,15 @@ BIG, CLIENT = "10.1.0.2", "10.1.0.3"
 
 
 @pytest.fixture
-def hosts(fresh_host: Callable[..., Host], tmp_path: Path) -> tuple[Machine, Machine]:
+def switch(engines_possible: None) -> Iterator[Switch]:
+    made = Switch()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def hosts(fresh_host: Callable[..., Host], switch: Switch, tmp_path: Path) -> tuple[Machine, Machine]:
     """big-server and client-server, each with the directory that `dom0 init` made."""
-    switch = Switch()
     machines = []
     for name, address in (("big-server", BIG), ("client-server", CLIENT)):
         host = fresh_host(name=name, switch=switch, address=f"{address}/24", outside=True)

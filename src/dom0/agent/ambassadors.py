@@ -147,6 +147,8 @@ class Ambassadors:
         known = self._find(name)
         known.wished = wanted(request.to)
         try:
+            if known.state is None:
+                known.state = await self._ask(known, Show(), State)
             await self._tell_found(known)
             if request.plan:
                 return await self._planned(known, await self._ask(known, request, Planned))

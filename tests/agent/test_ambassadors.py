@@ -1,0 +1,190 @@
+"""The agent and ambassadors that say what a test wants, on the fake Engine and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.agent.ambassadors import PATIENCE, Ambassadors
+from dom0.ambassador.messages import Follow, Rewire, Undo
+from dom0.engine.values import Image
+from dom0.errors import Dom0Error, UsageError
+from dom0.health import Problem
+from dom0.plan import labels
+from dom0.plan.desired import Slot
+from dom0.testing.builders import NETWORK, PROJECT, image_id, slot
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.fake_talk import FakeTalk, make_receipt, make_state
+from dom0.testing.virtual_time import LoopClock
+
+FOLLOWS = "service:web:80"
+
+
+class Bench:
+    def __init__(self, talk: FakeTalk) -> None:
+        self.docker = FakeDocker()
+        self.docker.images.all[image_id("app")] = Image(id=image_id("app"), tags=("app:latest",))
+        self.docker.networks.make(NETWORK, {}, "bridge")
+        self.engine = FakeEngine(self.docker)
+        self.talk = talk
+        self.ambassadors = Ambassadors(
+            FakeEngine(self.docker), lambda: PROJECT, tell=lambda: None, talk=talk, clock=LoopClock()
+        )
+
+    async def start(self, of: Slot, *, forwards: bool = False) -> str:
+        create = dict(of.create) | {"Image": image_id("app")}
+        own = {labels.AMBASSADOR: "true"} if forwards else {}
+        create["Labels"] = create["Labels"] | own
+        create["NetworkingConfig"] = {"EndpointsConfig": {NETWORK: {}}}
+        container_id = await self.engine.create_container(of.name, create)
+        await self.engine.start_container(container_id)
+        return container_id
+
+    def address(self, name: str) -> str:
+        return self.docker.container(name).endpoints[NETWORK].ip_address
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.ambassadors.run())
+            yield
+            self.ambassadors.close()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(600):
+            while not condition():  # noqa: ASYNC110 -- nothing tells of every condition
+                await asyncio.sleep(0.05)
+
+    def codes(self) -> list[str]:
+        return [problem.code for problem in self.ambassadors.problems]
+
+
+async def test_containers_behind_its_sources_are_told_and_told_again_when_they_change() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    await bench.start(slot("echo"), forwards=True)
+    await bench.start(slot("web"))
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        assert bench.talk.told == [{"service:web": (bench.address("box-web-1"),)}]
+        await bench.start(slot("web", number=2))
+        both = tuple(sorted((bench.address("box-web-1"), bench.address("box-web-2"))))
+        await bench.until(lambda: bench.talk.told[-1] == {"service:web": both})
+        await bench.engine.stop_container("box-web-1", timeout=1)
+        await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-2"),)})
+
+
+async def test_nothing_is_told_twice_and_nothing_to_one_that_follows_nobody() -> None:
+    bench = Bench(FakeTalk(make_state("10.0.0.4:80")))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.talk.watched)
+        await asyncio.sleep(300)
+        assert bench.talk.asked == []
+        bench.talk.say(make_state(FOLLOWS))
+        await asyncio.sleep(300)
+        assert len(bench.talk.told) == 1
+
+
+async def test_a_restarted_ambassador_is_listened_to_and_told_again() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    container_id = await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        await bench.engine.stop_container(container_id, timeout=1)
+        await asyncio.sleep(1)
+        await bench.engine.start_container(container_id)
+        await bench.until(lambda: len(bench.talk.watched) > 1 and len(bench.talk.told) > 1)
+
+
+async def test_one_that_cannot_be_asked_is_a_problem_after_a_while_and_none_when_it_answers() -> None:
+    bench = Bench(FakeTalk(None))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.ambassadors.status() and bench.ambassadors.status()[0].error)
+        assert bench.codes() == []
+        await asyncio.sleep(PATIENCE)
+        assert bench.codes() == ["ambassador-silent"]
+        bench.talk.say(make_state())
+        await bench.until(lambda: bench.codes() == [])
+
+
+async def test_its_own_problems_are_told_with_its_name() -> None:
+    problem = Problem(code="ambassador-name", subject="db", title="the name db is not found")
+    bench = Bench(FakeTalk(make_state(problems=(problem,))))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(bench.codes)
+        assert bench.ambassadors.problems == (replace(problem, subject="echo db"),)
+
+
+async def test_a_rewire_to_a_container_tells_first_where_that_is() -> None:
+    bench = Bench(FakeTalk(make_state("10.0.0.4:80")))
+    await bench.start(slot("echo"), forwards=True)
+    await bench.start(slot("web"))
+    async with bench.running():
+        await bench.until(bench.ambassadors.status)
+        rewired = await bench.ambassadors.rewire("echo", Rewire(to=("service:web",)))
+        assert rewired.receipt == make_receipt(kept=2)
+        kinds = [type(request) for request in bench.talk.asked]
+        assert kinds.index(Follow) < kinds.index(Rewire)
+        assert bench.talk.told[0] == {"service:web": (bench.address("box-web-1"),)}
+
+
+async def test_what_the_ambassador_refuses_is_refused_in_its_words() -> None:
+    bench = Bench(FakeTalk(make_state(), refusal=UsageError("to: a loop", hint="name the provider")))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(bench.ambassadors.status)
+        with pytest.raises(UsageError, match="to: a loop"):
+            await bench.ambassadors.rewire("box-echo-1", Rewire(to=("10.0.0.9:80",)))
+        with pytest.raises(UsageError, match="nobody: is no ambassador"):
+            await bench.ambassadors.undo("nobody", Undo())
+
+
+async def test_a_request_to_a_silent_one_says_that_it_forwards_on() -> None:
+    bench = Bench(FakeTalk(None))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(bench.ambassadors.status)
+        with pytest.raises(Dom0Error, match="box-echo-1: cannot be asked: nobody in it listens") as refused:
+            await bench.ambassadors.history("echo")
+        assert "it forwards as before" in refused.value.hint
+
+
+async def test_one_of_another_project_or_without_the_label_is_not_asked() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    await bench.start(slot("web"))
+    foreign = slot("echo")
+    create = foreign.create | {"Labels": {labels.AMBASSADOR: "true", labels.PROJECT: "other", labels.ROLE: "service"}}
+    await bench.start(replace(foreign, create=create))
+    async with bench.running():
+        await asyncio.sleep(300)
+        assert (bench.ambassadors.status(), bench.talk.watched) == ([], [])
+
+
+async def test_one_that_is_removed_is_forgotten() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    container_id = await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        await bench.engine.remove_container(container_id, force=True)
+        await bench.until(lambda: not bench.ambassadors.status())
+        assert bench.codes() == []
+
+
+async def test_an_engine_that_goes_away_and_comes_back_is_looked_at_anew() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    await bench.start(slot("echo", restart_policy="always"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        bench.docker.stop_engine(crash=True)
+        await asyncio.sleep(60)
+        bench.docker.start_engine()
+        await bench.engine.start_container("box-echo-1")
+        await bench.start(slot("web"))
+        await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-1"),)})

@@ -1,0 +1,93 @@
+"""Which addresses stand behind what an ambassador cannot find by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dom0.agent.followed import find, wanted
+from dom0.engine.values import Container, Endpoint, Health, State
+from dom0.plan import labels
+from dom0.testing.builders import PROJECT, container, slot
+
+AMBASSADOR = container(
+    slot("echo"), id="a" * 64, endpoints=(Endpoint(network="n", network_id="n", ip_address="10.0.0.9"),)
+)
+
+
+def provider(service: str, address: str, *, network: str = "n", **fields: Any) -> Container:
+    endpoint = Endpoint(network=network, network_id=network, ip_address=address, ipv6_address=fields.pop("v6", ""))
+    return container(slot(service), id=f"{address:0<64.64}", endpoints=(endpoint,), **fields)
+
+
+def found(text: str, *containers: Container) -> tuple[str, ...]:
+    (source,) = wanted([text])
+    return find([source], AMBASSADOR, containers, PROJECT).addresses[source.key]
+
+
+def test_what_an_ambassador_finds_by_itself_is_left_to_it() -> None:
+    assert wanted(["10.0.0.1:80", "name:80", "no source at all"]) == ()
+    assert [str(source) for source in wanted(["service:web:80", "service:web:80", "container:x"])] == [
+        "service:web:80",
+        "container:x",
+    ]
+
+
+def test_a_service_is_all_its_containers() -> None:
+    assert found(
+        "service:web:80", provider("web", "10.0.0.2"), provider("web", "10.0.0.3"), provider("db", "10.0.0.4")
+    ) == (
+        "10.0.0.2",
+        "10.0.0.3",
+    )
+
+
+def test_a_container_is_meant_by_its_whole_name_whoever_made_it() -> None:
+    other = provider("web", "10.0.0.2", name="cache", labels={})
+    assert found("container:cache:80", other, provider("web", "10.0.0.3", name="cache-2")) == ("10.0.0.2",)
+
+
+def test_a_service_of_another_project_is_not_ours() -> None:
+    other = provider("web", "10.0.0.2", labels={labels.PROJECT: "other", labels.SERVICE: "web"})
+    assert found("service:web:80", other) == ()
+
+
+@pytest.mark.parametrize(("text", "is_meant"), [("tier=db", True), ("tier", True), ("tier=web", False), ("tie", False)])
+def test_a_label_is_meant_with_its_value_or_without(text: str, is_meant: bool) -> None:
+    labelled = provider("web", "10.0.0.2", labels={"tier": "db"})
+    assert found(f"label:{text}:80", labelled) == (("10.0.0.2",) if is_meant else ())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": State.EXITED},
+        {"state": State.PAUSED},
+        {"state": State.RESTARTING},
+        {"health": Health.STARTING},
+        {"health": Health.UNHEALTHY},
+        {"network": "other"},
+    ],
+    ids=str,
+)
+def test_one_that_cannot_serve_does_not_count(fields: dict[str, Any]) -> None:
+    assert found("service:web:80", provider("web", "10.0.0.2", **fields)) == ()
+
+
+def test_a_healthy_one_counts_with_both_families() -> None:
+    assert found("service:web:80", provider("web", "10.0.0.2", v6="fd00::2", health=Health.HEALTHY)) == (
+        "10.0.0.2",
+        "fd00::2",
+    )
+
+
+def test_an_ambassador_is_not_behind_itself() -> None:
+    assert found("service:echo:80", AMBASSADOR) == ()
+
+
+def test_who_has_the_address_is_told_where_it_is_one_container() -> None:
+    sources = wanted(["service:web:80", "service:db:80"])
+    one, two, three = provider("web", "10.0.0.2"), provider("web", "10.0.0.3"), provider("db", "10.0.0.4")
+    assert find(sources, AMBASSADOR, [one, two, three], PROJECT).identities == {"service:db": three.id}
+    assert find(sources, AMBASSADOR, [one], PROJECT).identities == {"service:web": one.id}
