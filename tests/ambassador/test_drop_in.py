@@ -161,6 +161,18 @@ def test_without_net_admin_it_says_so_and_what_to_do(big: Host) -> None:
     assert "--cap-add NET_ADMIN" in shown
 
 
+def test_in_the_network_of_its_host_it_sets_no_rules(big: Host) -> None:
+    """They would be for everything that the host forwards."""
+    big.docker("run", "-d", "--name", "redis", "-p", "7777:6379", redis.IMAGE)
+    given = ("-e", f"REDIS_PORT_6399_TCP=tcp://{BIG}:7777", "--network", "host", *KERNEL)
+    big.docker("run", "-d", "--name", "amb", *given, IMAGE)
+    healthy(big, "amb")
+    assert "without --network host" in big.docker("exec", "amb", "dom0-ambassador", "show").stdout
+    assert "dom0" not in big.run(["nft", "list", "tables"]).stdout
+    asked_redis = ("run", "--rm", "--network", "host", redis.IMAGE, "redis-cli", "-h", BIG, "-p", "6399", "ping")
+    assert answer(big, *asked_redis) == "PONG"
+
+
 @pytest.mark.parametrize(
     ("variable", "reason"),
     [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dom0.ambassador import conntrack, nft
-from dom0.ambassador.interfaces import interfaces
+from dom0.ambassador.interfaces import interfaces, is_of_a_host
 from dom0.ambassador.place import Place
 from dom0.ambassador.table import Down, Listener, Protocol, Route, Target, table
 from dom0.run import CommandFailed, capture
@@ -50,6 +50,7 @@ class Capabilities:
     forwards_v4: bool
     forwards_v6: bool  # also where there is no IPv6 to forward
     liberal: bool
+    of_a_host: bool  # the network namespace is not this container's own
 
     @property
     def kernel(self) -> bool:
@@ -73,6 +74,7 @@ async def probe(place: Place) -> Capabilities:
         forwards_v4=all(_forwards(place, interface.name) for interface in interfaces(place)),
         forwards_v6=_forwards_v6(place),
         liberal=place.sysctl("net.netfilter.nf_conntrack_tcp_be_liberal") == "1",
+        of_a_host=is_of_a_host(place),
     )
 
 
@@ -84,6 +86,9 @@ def _lacks(found: Capabilities) -> Iterator[Lack]:
             "docker run --cap-add NET_ADMIN, in Compose cap_add: [NET_ADMIN]",
             essential=True,
         )
+    if found.of_a_host:
+        means = "a relay copies the bytes: rules of ours would be for all that this host forwards"
+        yield Lack("own-namespace", means, "docker run without --network host", essential=True)
     if found.nftables:
         remedy = "a kernel with nftables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)"
         yield Lack("nftables", f"a relay copies the bytes: {found.nftables}", remedy, essential=True)

@@ -12,6 +12,7 @@ can be left out for a second. `--sysctl net.ipv4.conf.all.send_redirects=0` and 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -30,6 +31,8 @@ _IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1
 _FORWARDING, _SEND_REDIRECTS = 1, 6  # IPV4_DEVCONF_…
 _NESTED = 0x8000
 _SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFHWADDR = 0x8913, 0x8915, 0x8927
+_SIOCETHTOOL, _GDRVINFO = 0x8946, 0x3
+_DRIVER_INFO = struct.Struct("4x32s32x32x32s64x")  # <linux/ethtool.h>: driver, bus; versions and counts left out
 _UP, _LOOPBACK, _NOARP = 0x1, 0x8, 0x80
 _HEADER = struct.Struct("=IHHII")
 _LINK_LOCAL = "fe80"
@@ -57,6 +60,22 @@ def let_through(place: Place) -> None:
 
 def interfaces(place: Place) -> tuple[Interface, ...]:
     return place.call(lambda: tuple(_interfaces()))
+
+
+def is_of_a_host(place: Place) -> bool:
+    """Whether hardware or a bridge is here, as with `docker run --network host`: our rules would be for all of it."""
+    return place.call(lambda: any(_is_of_a_host(name) for _, name in socket.if_nameindex()))
+
+
+def _is_of_a_host(name: str) -> bool:
+    asked = ctypes.create_string_buffer(struct.pack("=I", _GDRVINFO), _DRIVER_INFO.size)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            fcntl.ioctl(asking, _SIOCETHTOOL, struct.pack("16sP16x", name.encode(), ctypes.addressof(asked)))
+        except OSError:  # the loopback has no driver
+            return False
+    driver, bus = (text.rstrip(b"\0") for text in _DRIVER_INFO.unpack(asked.raw))
+    return driver == b"bridge" or bus not in (b"", b"N/A")
 
 
 def _message(index: int) -> bytes:

@@ -46,7 +46,8 @@ async def serve(environ: Mapping[str, str]) -> None:
     refuse_loops(declaration)
     place = own()
     with contextlib.suppress(OSError):  # probe tells what is missing
-        interfaces.let_through(place)
+        if not interfaces.is_of_a_host(place):
+            interfaces.let_through(place)
     found = await probe(place)
     plane = choose_plane(found)
     directory = Path(environ.get("DOM0_STATE", DIRECTORY))
