@@ -262,7 +262,8 @@ def _ask(method: str, target: str, document: type[T], **more: Any) -> T:
     try:
         return Agent().call(method, target, document, **more)
     except AgentUnreachable as error:
-        hint = f"{error.hint}; or ask the ambassador itself: docker exec AMBASSADOR dom0-ambassador --help"
+        verb = click.get_current_context().info_name
+        hint = f"{error.hint}\nor ask the ambassador itself: docker exec AMBASSADOR dom0-ambassador {verb}"
         raise AgentUnreachable(error.message, hint=hint) from error
 
 
