@@ -75,8 +75,9 @@ def test_what_was_down_from_the_beginning_is_tried_all_the_same() -> None:
     assert desired.wanted(rule(health=PROBING), [A], Found(unhealthy={str(A)}), None) == Wanted((A,))
 
 
-def test_what_was_never_found_does_not_listen() -> None:
+def test_what_was_never_found_does_not_listen_unless_the_rule_says_what_then() -> None:
     assert desired.wanted(rule("redis:6379"), [], Found(), None) is None
+    assert desired.wanted(rule("redis:6379", down=Hold()), [], Found(), None) == Wanted((), Down.HOLD)
 
 
 def test_targets_of_a_rewire_are_tried_although_they_look_down() -> None:

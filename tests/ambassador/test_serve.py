@@ -413,6 +413,18 @@ def test_what_the_agent_finds_is_followed(wires: Wires) -> None:
         assert answerer(wires) == "provider2"
 
 
+def test_consumers_wait_for_a_provider_that_was_never_there(wires: Wires) -> None:
+    with running(wires, settings(**{"6379": {"to": ["container:redis:6379"], "down": "hold"}})) as amb:
+        answers: list[str] = []
+        waiting = threading.Thread(target=lambda: answers.append(answerer(wires)))
+        waiting.start()
+        assert waits(wires)
+        amb.ask(Follow(found={"container:redis": (wires.providers[0].v4,)}), State)
+        waiting.join()
+        assert answers == ["provider1"]
+        assert amb.history() == [], "nothing was before"
+
+
 def test_another_container_with_the_same_address_is_another_generation(wires: Wires) -> None:
     a = wires.providers[0]
     with running(wires, settings(**{"6379": {"to": ["container:redis:6379"], "existing": "cut"}})) as amb:

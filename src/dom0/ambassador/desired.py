@@ -53,7 +53,7 @@ def is_loop(
 
 
 def wanted(rule: Rule, targets: Collection[Target], found: Found, last: Route | None) -> Wanted | None:
-    """None: nothing was ever found, so nothing listens.
+    """None: nothing was ever found and the rule does not say what then, so nothing listens.
 
     While no target is up the last ones stay (a probe that errs must not cut everybody off), unless the rule says what
     a new connection shall meet instead.
@@ -63,9 +63,8 @@ def wanted(rule: Rule, targets: Collection[Target], found: Found, last: Route | 
         return Wanted(up, Down.HOLD if rule.listener in found.held else None)
     before = tuple(it for it in last.targets if not targets or it in targets) if last else ()
     kept = before or tuple(targets)
-    if not kept:
-        return None
-    return Wanted(kept, Down.HOLD if rule.listener in found.held else _down(rule, found))
+    down = Down.HOLD if rule.listener in found.held else _down(rule, found)
+    return Wanted(kept, down) if kept or down else None
 
 
 def _down(rule: Rule, found: Found) -> Down | None:

@@ -129,7 +129,7 @@ def _routes(place: Place, family: Family, wanted: Table) -> dict[Listener, Route
     return {
         route.listener: Route(route.listener, route.generation, targets, route.down)
         for route in wanted.routes
-        if (targets := route.targets_of(family)) and not (place.is_consumer and route.down)
+        if ((targets := route.targets_of(family)) or not route.targets) and not (place.is_consumer and route.down)
     }
 
 
@@ -175,12 +175,9 @@ def _dispatch(place: Place, family: Family) -> list[str]:
 
 def _rules(route: Route, family: Family) -> list[str]:
     before = {None: [], Down.REFUSE: ["goto refuse"], Down.HOLD: ["drop"]}[route.down]
-    targets = _balance(route.targets_of(family))
-    return [
-        *before,
-        f"ct mark set {route.generation:d}",
-        f"meta l4proto {route.listener.protocol} dnat {family} to {targets}",
-    ]
+    targets = route.targets_of(family)
+    dnat = [f"meta l4proto {route.listener.protocol} dnat {family} to {_balance(targets)}"] if targets else []
+    return [*before, f"ct mark set {route.generation:d}", *dnat]
 
 
 def _balance(targets: tuple[Target, ...]) -> str:
@@ -261,6 +258,8 @@ def _parse_chain(name: str, rules: list[Any]) -> Route:
         case [[{"goto": {"target": "refuse"}}], *rest]:
             down, rules = Down.REFUSE, rest
     match rules:
+        case [[{"mangle": {"key": {"ct": {"key": "mark"}}, "value": int(generation)}}]] if down is not None:
+            return Route(Listener(Protocol(listener[1]), int(listener[2])), generation, (), down)
         case [
             [{"mangle": {"key": {"ct": {"key": "mark"}}, "value": int(generation)}}],
             [{"match": {"left": {"meta": {"key": "l4proto"}}, "right": right}}, {"dnat": dnat}],

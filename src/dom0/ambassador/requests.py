@@ -295,7 +295,7 @@ def _leads_nowhere(rule: Rule, to: Collection[Source]) -> UsageError:
 def _check_reachable(route: Route, targets: Collection[Target]) -> None:
     """Nobody translates between the families here. Raises UsageError."""
     before, after = ({target.family for target in of} for of in (route.targets, targets))
-    if not before & after:
+    if before and not before & after:
         names = {"ip": "IPv4", "ip6": "IPv6"}
         message = f"to: consumers come over {names[before.pop()]}, and the new target has only {names[after.pop()]}"
         raise UsageError(message, hint="name a target of the same family, or one of each; nothing was changed")

@@ -73,7 +73,7 @@ def adapt(
     receipts: list[int] = []
     groups: dict[tuple[str, str], list[Listener]] = {}
     for listener in changed:
-        if listener in routes:
+        if listener in routes and routes[listener].targets:
             groups.setdefault((str(ways[listener].existing), ways[listener].udp), []).append(listener)
     for listeners in groups.values():
         spared = {it: () if it in others else wants[it].targets for it in listeners}

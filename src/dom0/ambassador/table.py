@@ -59,7 +59,9 @@ class Target(msgspec.Struct, frozen=True, order=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """`down` is None while connections are to be forwarded. Targets of both families serve consumers of their own."""
+    """`down` is None while connections are to be forwarded; only then there have to be targets. Those of both families
+    serve consumers of their own.
+    """
 
     listener: Listener
     generation: int
@@ -103,7 +105,7 @@ def _check(route: Route) -> None:
         raise ValueError(f"{route.listener}: is no port")
     if not 1 <= route.generation < 2**32:
         raise ValueError(f"{route.listener}: {route.generation} is no generation")
-    if not 1 <= len(route.targets) <= MOST_TARGETS:
+    if not (route.down is None) <= len(route.targets) <= MOST_TARGETS:
         raise ValueError(f"{route.listener}: has {len(route.targets)} targets, 1 to {MOST_TARGETS} are possible")
     if len({(target.address, target.port) for target in route.targets}) != len(route.targets):
         raise ValueError(f"{route.listener}: a target is there twice")
