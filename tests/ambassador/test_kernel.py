@@ -70,12 +70,11 @@ asyncio.run(main())
 """
 
 TARGETS = [Target("10.0.0.1", 80), Target("10.0.0.2", 81, 3), Target("fd00::1", 80), Target("fd00::2", 1, 1000)]
-ROUTES = st.builds(
-    Route,
-    st.builds(Listener, st.sampled_from(Protocol), st.sampled_from([53, 6379, 65535])),
-    st.integers(1, 2**32 - 1),
-    st.lists(st.sampled_from(TARGETS), min_size=1, unique=True).map(tuple),
-    st.sampled_from([None, None, *Down]),
+LISTENERS = st.builds(Listener, st.sampled_from(Protocol), st.sampled_from([53, 6379, 65535]))
+GENERATIONS = st.integers(1, 2**32 - 1)
+SOME_TARGETS = st.lists(st.sampled_from(TARGETS), min_size=1, unique=True).map(tuple)
+ROUTES = st.builds(Route, LISTENERS, GENERATIONS, SOME_TARGETS, st.sampled_from([None, None, *Down])) | st.builds(
+    Route, LISTENERS, GENERATIONS, st.just(()), st.sampled_from(Down)
 )
 TABLES = st.lists(ROUTES, max_size=4, unique_by=(lambda route: route.listener, lambda route: route.generation)).map(
     table
