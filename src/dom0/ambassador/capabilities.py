@@ -65,11 +65,12 @@ class Capabilities:
 async def probe(place: Place) -> Capabilities:
     """Call it after `interfaces.let_through`, which mends what can be mended."""
     effective = _effective()
+    rules = nft.replace(place, _SAMPLE) + nft.end(place, ())
     net_admin, net_raw = bool(effective >> _NET_ADMIN & 1), bool(effective >> _NET_RAW & 1)
     return Capabilities(
         net_admin=net_admin,
         net_raw=net_raw,
-        nftables=await _refusal(place, ["nft", "--check", "-f", "-"], nft.replace(place, _SAMPLE)) if net_admin else "",
+        nftables=await _refusal(place, ["nft", "--check", "-f", "-"], rules) if net_admin else "",
         conntrack=await _refusal(place, conntrack.list_command([1]), "") if net_admin else "",
         forwards_v4=all(_forwards(place, interface.name) for interface in interfaces(place)),
         forwards_v6=_forwards_v6(place),
