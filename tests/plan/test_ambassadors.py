@@ -16,7 +16,11 @@ from dom0.testing.projects import facts, image, project
 LISTEN = "listen: {'6379': {to: ['10.0.0.4:6379']}}"
 OTHER = "listen: {'6379': {to: ['10.0.0.5:6379']}}"
 
-FORWARDING = {"net.ipv4.ip_forward": "1", "net.netfilter.nf_conntrack_tcp_be_liberal": "1"}
+FORWARDING = {
+    "net.ipv4.ip_forward": "1",
+    "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
+    "net.netfilter.nf_conntrack_acct": "1",
+}
 
 
 def expanded(service: str = "", ambassador: str = LISTEN, *, network: str = "", images: Any = ()) -> Desired:

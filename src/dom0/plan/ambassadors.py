@@ -17,6 +17,7 @@ STATE = "/var/lib/dom0-ambassador"
 IMAGE_ROLE = "ambassador"  # what the image's label dom0.role says
 CAPABILITIES = ("NET_ADMIN", "NET_RAW")
 LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"  # a segment out of its window ends no connection
+ACCOUNTING = "net.netfilter.nf_conntrack_acct"  # the kernel counts the bytes of connections
 FORWARD = "net.ipv4.ip_forward"
 FORWARD_6 = "net.ipv6.conf.all.forwarding"
 _KEY = "x-dom0.ambassador"
@@ -60,7 +61,7 @@ def _check(where: str, service: Service) -> None:
 
 
 def _service(project: Project, service: Service, settings: Settings, volume: str) -> Service:
-    sysctls = {FORWARD: "1", LIBERAL: "1"} | ({FORWARD_6: "1"} if _has_ipv6(project, service) else {})
+    sysctls = {FORWARD: "1", LIBERAL: "1", ACCOUNTING: "1"} | ({FORWARD_6: "1"} if _has_ipv6(project, service) else {})
     volumes = service.volumes
     if not any(volume_.target == STATE for volume_ in volumes):
         volumes = (*volumes, ServiceVolume(type="volume", source=volume, target=STATE))
