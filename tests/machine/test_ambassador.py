@@ -72,12 +72,15 @@ COMPOSE = """
           ambassador:
             listen:
               "7000": {to: ["service:one:7000"]}
+        networks: {default: {ipv4_address: 10.77.7.100}}
       client:
         image: python:test
         entrypoint: ["python3", "-u", "/client.py"]
         init: true
         volumes: ["./client.py:/client.py:ro"]
         depends_on: [echo, one]
+    networks:
+      default: {ipam: {config: [{subnet: 10.77.7.0/24}]}}
     """
 CONSUMERS = ("box-client-1", "stranger")
 
@@ -290,6 +293,18 @@ def test_an_ambassador_whose_control_plane_was_killed_is_heard_again_and_nothing
     rewire(agent, "service:two")
     until_seen(machine, "one", "two")
     assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
+
+
+def test_other_settings_replace_the_ambassador_and_connections_go_on(agent: BareAgent) -> None:
+    machine = agent.machine
+    before = {consumer: troubles(machine, consumer) for consumer in CONSUMERS}
+    old = machine.container("box-echo-1")["Id"]
+    agent.write(COMPOSE.replace('to: ["service:one:7000"]', 'to: ["service:two:7000"]'))
+    agent.ask("POST", "/v1/up")
+    machine.until_running("box-echo-1", not_id=old)
+    until_seen(machine, "one", "two")
+    assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
+    assert machine.until(lambda: "box-client-1" in shortcuts(agent))
 
 
 def test_who_is_no_ambassador_is_refused_with_those_that_are(agent: BareAgent) -> None:
