@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.table import Protocol, Target
 
+OVER = {"TIME_WAIT", "CLOSE"}  # the kernel's memory of connections that have ended
 RESTORE = ("conntrack", "-R")  # and a file, or `-`; what is there already is left as it is
 _TRANSLATED = 2  # occurrences of src=: original and reply
 _UNREPLIED, _ASSURED = "[UNREPLIED]", "[ASSURED]"
 _PROTOCOLS = {str(protocol) for protocol in Protocol}
-_OVER = {"TIME_WAIT", "CLOSE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def entries(printed: str, generations: Collection[int] | None = None) -> list[En
 
 def saved(kept: Iterable[Entry]) -> str:
     """The file for `conntrack -R`. Ended connections are left out."""
-    return "".join(f"{_saved(entry)}\n" for entry in kept if entry.flow.state not in _OVER)
+    return "".join(f"{_saved(entry)}\n" for entry in kept if entry.flow.state not in OVER)
 
 
 def _entries(line: str) -> Iterator[Entry]:

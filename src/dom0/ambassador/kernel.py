@@ -3,13 +3,15 @@
 One class for both places: the ambassador's own namespace, and a consumer's (the shortcut). What the kernel is told
 stays when this process ends; a new one reads it back and goes on.
 
-What was seen of conntrack (Linux 6.18, conntrack 1.4.8):
+What was seen (Linux 6.18, nft 1.1.3, conntrack 1.4.8):
 - Without `nf_conntrack_tcp_be_liberal` a segment beyond its window is not translated, so our own kernel gets it and
   resets its sender; with it, it goes to the other end.
 - `conntrack -R` brings translated connections back with marks and ports; they carry full load at once, with and without
   be_liberal, because the kernel learns their windows anew.
 - A connection that is deleted and whose client speaks next is translated as a new one by the rules in force; the new
   target knows nothing of it and resets it. Whoever is silent learns nothing: hence poke.py.
+- A change is in force some milliseconds before `nft` ends: when it closes its socket, the kernel makes it wait until
+  what was replaced is out of use.
 - Without the last NAT hook of a namespace the kernel translates established connections no longer: hence `retire`.
 """
 
@@ -33,7 +35,6 @@ _log = logging.getLogger(__name__)
 _SECONDS = 30.0  # for a command that ends in milliseconds
 _INTERRUPTED = "Interrupted system call"  # the kernel's table grew while it was listed: ask again
 _TRIES = 5
-_OVER = {"TIME_WAIT", "CLOSE"}
 
 
 class Fill(msgspec.Struct, frozen=True):
@@ -115,7 +116,7 @@ class KernelPlane:
         Without our hooks the kernel translates what is established no longer, so they stay until it has ended.
         """
         await self.set(Table())
-        if any(flow.state not in _OVER for flow in await self.flows()):
+        if any(flow.state not in conntrack.OVER for flow in await self.flows()):
             return False
         await self.cleanup()
         return True
