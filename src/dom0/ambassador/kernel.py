@@ -115,7 +115,8 @@ class KernelPlane:
 
         Without our hooks the kernel translates what is established no longer, so they stay until it has ended.
         """
-        await self.set(Table())
+        if self._set != Table():
+            await self.set(Table())
         if any(flow.state not in conntrack.OVER for flow in await self.flows()):
             return False
         await self.cleanup()
