@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.dataplane import DataPlane, Flow
 from dom0.ambassador.declaration import Declaration, Rule
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.kernel import KernelPlane
@@ -21,6 +22,7 @@ from dom0.ambassador.serve import make_forwarder
 from dom0.ambassador.sources import Fixed
 from dom0.ambassador.state import StateFile, Stored
 from dom0.ambassador.table import Listener, Protocol, Table
+from dom0.errors import Dom0Error
 from dom0.testing.wires import Wires
 
 REDIS = Listener(Protocol.TCP, 6379)
@@ -76,11 +78,14 @@ class MortalPlane(KernelPlane):
 
 
 @contextlib.asynccontextmanager
-async def control_plane(wires: Wires, directory: Path, life: Life) -> AsyncIterator[Forwarder]:
+async def control_plane(
+    wires: Wires, directory: Path, life: Life, plane: DataPlane | None = None
+) -> AsyncIterator[Forwarder]:
     """At work, until the block ends as a kill ends it."""
     source = Fixed(wires.providers[0].v4, 6379)
     declaration = Declaration((Rule(listener=REDIS, sources=(source,)),))
-    forwarder = make_forwarder(MortalPlane(wires.ambassador.namespace, life), declaration, MortalFile(directory, life))
+    plane = plane or MortalPlane(wires.ambassador.namespace, life)
+    forwarder = make_forwarder(plane, declaration, MortalFile(directory, life))
     working = asyncio.create_task(forwarder.run())
     try:
         await forwarder.look_after(0)
@@ -139,3 +144,30 @@ async def test_killed_at_any_instant_nothing_is_lost(
             assert instant > 3, "it was killed nowhere"
             return
     raise AssertionError("it has more instants than we look at")
+
+
+class RefusingPlane(KernelPlane):
+    """Takes tables until it is told not to."""
+
+    refuses = False
+
+    async def set(self, wanted: Table) -> None:
+        if self.refuses:
+            raise Dom0Error("nft: no")
+        await super().set(wanted)
+
+
+async def test_a_table_that_the_kernel_refuses_leaves_the_former_one_and_spends_its_number(
+    wires: Wires, tmp_path: Path
+) -> None:
+    plane = RefusingPlane(own(wires.ambassador.namespace))
+    async with control_plane(wires, tmp_path, Life(10_000), plane) as forwarder:
+        before = forwarder.stored
+        plane.refuses = True
+        request = Rewire(to=(wires.providers[1].v4,), existing="cut")
+        with pytest.raises(Dom0Error, match="nft: no"):
+            await rewire(forwarder, request)
+        assert forwarder.stored == msgspec.structs.replace(before, generation=2)
+        assert await plane.read() == before.table
+        plane.refuses = False
+        assert (await rewire(forwarder, request)).generations == (3,)

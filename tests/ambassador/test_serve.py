@@ -183,6 +183,7 @@ def test_a_treatment_that_is_done_is_told_for_those_who_were_away(wires: Wires, 
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "no target": ({"to": ()}, "to: is missing"),
+    "too many targets": ({"to": tuple(f"h{number}" for number in range(65))}, "65 targets are more than 64"),
     "a target with a rule in it": ({"to": ("h; flush ruleset",)}, "neither an address nor a name"),
     "a name that does not exist": ({"to": ("no-such-name.invalid:1",)}, "is not found"),
     "the ambassador itself": ({"to": ("10.77.0.2:6379",)}, "a loop"),

@@ -77,7 +77,7 @@ class Lookup:
 
         try:
             reply = await resolver.resolve(host, record, search=True, raise_on_no_answer=False, lifetime=LIFETIME)
-        except (dns.exception.DNSException, OSError) as error:
+        except (dns.exception.DNSException, OSError, ValueError) as error:
             return Answer(), None, _reason(error)
         found = {address for item in reply.rrset or () for address in _usable(str(item.address))}
         if not found:

@@ -20,7 +20,7 @@ from dom0.ambassador.report import Reporter
 from dom0.ambassador.rewire import Change, Way
 from dom0.ambassador.sources import Fixed, Followed, Named, Source
 from dom0.ambassador.state import moment
-from dom0.ambassador.table import Listener, Protocol, Route, Target
+from dom0.ambassador.table import MOST_TARGETS, Listener, Protocol, Route, Target
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.wording import printable
 
@@ -258,6 +258,8 @@ def _with_flows(listener: ListenerState, flows: int) -> ListenerState:
 def _parse(to: Collection[str]) -> list[Source]:
     if not to:
         raise UsageError("to: is missing", hint=f"one or more of {sources.FORMS}")
+    if len(to) > MOST_TARGETS:
+        raise UsageError(f"to: {len(to)} targets are more than {MOST_TARGETS}")
     parsed = []
     for text in to:
         try:

@@ -117,7 +117,11 @@ class StateFile:
 
 
 def boot() -> str:
-    return _BOOT.read_text().strip()
+    """Empty where the kernel does not tell one from another."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _after_boot(stored: Stored) -> Stored:
