@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from dom0.ambassador.client import follow
 from dom0.ambassador.messages import Follow, Planned, Rewire, State
 from dom0.errors import Dom0Error
 from dom0.testing.control_plane import ControlPlane
@@ -271,6 +270,17 @@ def test_without_its_state_it_takes_over_what_the_kernel_forwards_by(wires: Wire
     assert (receipt.generations, receipt.cut, old.is_reset()) == ((4,), 1, True)
 
 
+def test_a_state_that_is_older_than_the_rules_gives_no_number_again(wires: Wires, amb: ControlPlane) -> None:
+    old = amb.state_file.read_text()
+    amb.rewire(wires.providers[1].v4)
+    client = dial(wires)
+    amb.kill()
+    amb.state_file.write_text(old)
+    amb.start()
+    assert (answerer(wires), client.ask()) == ("provider1", "provider2:?")
+    assert amb.state().table.routes[0].generation == 3
+
+
 def test_a_damaged_state_is_set_aside_and_told(wires: Wires, amb: ControlPlane) -> None:
     client = dial(wires)
     amb.kill()
@@ -453,7 +463,7 @@ def test_a_container_that_is_gone_leaves_the_last_target_and_a_restart_knows_it(
 
 
 def test_watchers_get_the_state_at_once_and_after_every_change(wires: Wires, amb: ControlPlane) -> None:
-    states = follow(path=amb.watch)
+    states = amb.states()
     assert next(states).table.routes[0].generation == 1
     amb.rewire(wires.providers[1].v4)
     assert any(state.table.routes[0].generation == 2 for state in states)

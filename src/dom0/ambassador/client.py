@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from dom0.ambassador.messages import CONTROL, WATCH, Refused, Request, State
+from dom0.ambassador.messages import CONTROL, Refused, Request
 from dom0.errors import Dom0Error
 
 TIMEOUT = 60.0  # seconds; a rewire that holds takes as long as it may hold on top
@@ -51,14 +50,7 @@ def decode(line: bytes, kind: type[T]) -> T:
         raise Dom0Error(f"ambassador: gave no answer that can be read: {error}") from error
 
 
-def follow(*, path: Path = Path(WATCH)) -> Iterator[State]:
-    """State, now and after every change, until the ambassador ends. Raises Dom0Error."""
-    with _connect(path, None) as connection, connection.makefile("rb") as lines:
-        for line in lines:
-            yield decode(line, State)
-
-
-def _connect(path: Path, timeout: float | None) -> socket.socket:
+def _connect(path: Path, timeout: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(timeout)
     try:

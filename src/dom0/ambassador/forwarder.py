@@ -85,8 +85,7 @@ class Forwarder:
             self.damaged = error.message
             self.file.set_aside()
             stored = None
-        stored = stored or Stored(table=shown or Table())
-        stored = await self._with_all_generations(stored, shown or Table())
+        stored = await self._with_all_generations(stored or Stored(), shown or Table())
         if stored.digest != self.declaration.digest:
             stored = msgspec.structs.replace(stored, digest=self.declaration.digest, wishes={}, undo=())
         for key, addresses in stored.addresses.items():
@@ -100,6 +99,7 @@ class Forwarder:
         highest = max([stored.generation, *(route.generation for route in shown.routes)])
         if stored.generation and highest == stored.generation:
             return stored
+        stored = msgspec.structs.replace(stored, table=shown)  # the kernel knows more than the file
         old: dict[str, set[int]] = {key: set(numbers) for key, numbers in stored.old.items()}
         for flow in await self.plane.flows():
             old.setdefault(str(Listener(flow.protocol, flow.listener.port)), set()).add(flow.generation)

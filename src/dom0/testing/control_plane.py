@@ -8,19 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from dom0.ambassador.client import ask
+from dom0.ambassador.client import ask, decode
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import Flows, History, Receipt, Request, Rewire, Show, State, Undo
 from dom0.errors import Dom0Error
-from dom0.testing.wires import Node, eventually
+from dom0.testing.wires import PATIENCE, Node, eventually
 
 T = TypeVar("T")
 _COMMAND = (sys.executable, "-m", "dom0.ambassador.command")
@@ -119,6 +120,15 @@ class ControlPlane:
 
     def state(self) -> State:
         return self.ask(Show(), State)
+
+    def states(self) -> Iterator[State]:
+        """What a watcher is told, until the ambassador ends."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(self.watch))
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    yield decode(line, State)
 
     def rewire(self, *to: str, **how: object) -> Receipt:
         return self.ask(Rewire(to=to, **how), Receipt)  # type: ignore[arg-type]
