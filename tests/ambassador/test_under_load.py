@@ -19,6 +19,8 @@ STEADY, FRESH = 6, 2
 PATIENCE = 60.0  # seconds: what is asked of a machine under load
 RUN = ("run", "-d", "--net", "load")
 REWIRES = 200
+KERNEL = ("--cap-add", "NET_ADMIN")
+BOTH = pytest.mark.parametrize("mode", [KERNEL, ()], ids=["kernel", "relay"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +29,24 @@ def loaded(session_host: Host, ambassador_image: None) -> None:
 
 
 @pytest.fixture
-def host(loaded: None, engine_host: Host) -> Host:
+def mode(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """In the kernel, unless a test is marked with BOTH."""
+    return tuple(getattr(request, "param", KERNEL))
+
+
+@pytest.fixture
+def host(loaded: None, engine_host: Host, mode: tuple[str, ...]) -> Host:
     """With a network, two providers `one` and `two`, and an ambassador in front of `one`."""
     engine_host.docker("network", "create", "--subnet", "10.8.0.0/24", "load")
     for name, address in (("one", "10.8.0.11"), ("two", "10.8.0.12")):
         engine_host.docker(*RUN, "--ip", address, "--name", name, redis.IMAGE)
-    start_ambassador(engine_host)
+    start_ambassador(engine_host, *mode)
     return engine_host
 
 
 def start_ambassador(host: Host, *options: str) -> None:
     given = ("-e", "REDIS_PORT_6379_TCP=tcp://10.8.0.11:6379", "-v", "ambassador:/var/lib/dom0-ambassador")
-    host.docker(*RUN, "--ip", AMBASSADOR, "--cap-add", "NET_ADMIN", "--name", "amb", *given, *options, IMAGE)
+    host.docker(*RUN, "--ip", AMBASSADOR, "--name", "amb", *given, *options, IMAGE)
     eventually(lambda: host.docker("exec", "amb", *SHOW, check=False).code == 0, "the control plane", patience=PATIENCE)
 
 
@@ -107,7 +115,7 @@ def test_another_container_with_the_same_address_takes_the_connections_over(host
     for mac in ("02:42:0a:08:00:aa", "02:42:0a:08:00:bb"):
         host.docker("stop", "amb")
         host.docker("rm", "amb")
-        start_ambassador(host, "--mac-address", mac)
+        start_ambassador(host, *KERNEL, "--mac-address", mac)
         asking.goes_on()
     assert asking.end()["failed"] == []
 
@@ -121,6 +129,7 @@ def test_connections_of_before_a_rewire_outlive_a_restart_too(host: Host, load: 
     assert "10.8.0.12:6379" in eventually(lambda: host.docker("exec", "amb", *SHOW, check=False).stdout, "the state")
 
 
+@BOTH
 def test_a_killed_control_plane_is_noticed_by_nobody_and_comes_back(host: Host, load: Load) -> None:
     asking = load(fresh=FRESH)
     for _ in range(3):
@@ -128,9 +137,12 @@ def test_a_killed_control_plane_is_noticed_by_nobody_and_comes_back(host: Host, 
         host.run(["kill", "-9", before])
         asking.goes_on()
         await_control_plane(host, other_than=before)
+        host.docker("exec", "amb", "dom0-ambassador", "rewire", "--to", "10.8.0.12:6379")
+        asking.goes_on()
     assert asking.end()["failed"] == []
 
 
+@BOTH
 def test_not_one_request_of_many_fails_while_targets_change_again_and_again(host: Host, load: Load) -> None:
     asking = load(fresh=FRESH)
     targets = [f"10.8.0.{11 + number % 2}:6379" for number in range(1, REWIRES + 1)]

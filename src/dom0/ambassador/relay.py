@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import re
 import signal
 import socket
+import struct
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -39,6 +41,8 @@ _BACKLOG = 1024  # connections that wait to be accepted
 _UDP_SILENCE = 120  # seconds, as the kernel's connection tracking has it
 _FOREVER = 100_000_000  # seconds; socat would end a connection half a second after one side has said its last
 _DEADLINE = 5.0  # seconds until a UDP socket is open
+_TRIES, _PAUSE = 2000, 0.001  # seconds
+_SO_ATTACH_REUSEPORT_CBPF, _BPF_RETURN = 51, 0x06  # <asm/socket.h>, <linux/bpf_common.h>
 _TARGET = re.compile(r"\[?([0-9a-f.:]+?)\]?:(\d+)", re.ASCII)
 
 
@@ -78,7 +82,7 @@ class RelayPlane:
         self._sockets |= opened
         for pid, relay in before.items():
             if relay not in wanted:
-                _signal(pid, signal.SIGTERM)
+                await _retire(pid, beside=opened.get(relay.listener))
         self._down = tuple(route for route in table.routes if route.down is not None)
         self._close({relay.listener for relay in wanted} | _holding(table))
 
@@ -217,6 +221,55 @@ async def _until_listening(pid: int, relay: Relay) -> None:
         if _has_ended(pid) or time.monotonic() > deadline:
             raise Dom0Error(f"{relay.listener}: cannot be listened on", hint="is another program using the port?")
         await asyncio.sleep(0.005)
+
+
+async def _retire(pid: int, *, beside: socket.socket | None) -> None:
+    """End a socat that waits for connections, but not with one in hand: between accepting and making its process.
+
+    `beside` is given where it has a listening socket of its own, of a control plane before us: what waits there to be
+    accepted would be lost, so all that is new goes to ours first.
+    """
+    if beside is not None:
+        _prefer(beside)
+    for _ in range(_TRIES):
+        if not _signal(pid, signal.SIGSTOP):
+            return
+        await _until_stopped(pid)
+        there = sockets.sockets()
+        if not _connected(pid, there) and not (beside and _queued(pid, there)):
+            break
+        _signal(pid, signal.SIGCONT)
+        await asyncio.sleep(_PAUSE)
+    _signal(pid, signal.SIGKILL)
+
+
+def _prefer(handle: socket.socket) -> None:
+    """Of the two sockets that listen on a port, the later one gets all connections, instead of every other."""
+    program = struct.pack("=HBBI", _BPF_RETURN, 0, 0, 1)
+    held = ctypes.create_string_buffer(program)
+    filters = struct.pack("@HP", 1, ctypes.addressof(held))
+    handle.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, filters)
+
+
+def _queued(pid: int, there: dict[int, Socket]) -> int:
+    found = (there[inode] for inode in sockets.inodes(pid) if inode in there)
+    return sum(end.queued for end in found if end.state == "LISTEN")
+
+
+async def _until_stopped(pid: int) -> None:
+    """A signal that was sent need not have arrived."""
+    for _ in range(_TRIES):
+        if _state(pid) in ("T", "Z", ""):
+            return
+        await asyncio.sleep(_PAUSE)
+
+
+def _state(pid: int) -> str:
+    """Of a process, as /proc names it: T is stopped; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def _has_ended(pid: int) -> bool:

@@ -35,6 +35,7 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
     local: Target
     remote: Target
     state: str
+    queued: int = 0  # what waits to be read: connections of one that listens, bytes of others
 
 
 def sockets(proc: Path = Path("/proc")) -> dict[int, Socket]:
@@ -55,9 +56,12 @@ def parse(listed: str, protocol: Protocol) -> dict[int, Socket]:
         fields = line.split()
         if len(fields) < _FIELDS:
             continue
-        local, remote, state, inode = fields[1], fields[2], fields[3], int(fields[9])
-        found[inode] = Socket(
-            protocol=protocol, local=_end(local), remote=_end(remote), state=_STATES.get(state.upper(), "")
+        found[int(fields[9])] = Socket(
+            protocol=protocol,
+            local=_end(fields[1]),
+            remote=_end(fields[2]),
+            state=_STATES.get(fields[3].upper(), ""),
+            queued=int(fields[4].partition(":")[2], 16),
         )
     return found
 
