@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent import shortcut
 from dom0.agent.ambassadors import PATIENCE, Ambassadors
 from dom0.ambassador.messages import Follow, Rewire, Undo
 from dom0.engine.values import Image
@@ -23,6 +25,12 @@ from dom0.testing.fake_talk import FakeTalk, make_receipt, make_state
 from dom0.testing.virtual_time import LoopClock
 
 FOLLOWS = "service:web:80"
+
+
+@pytest.fixture(autouse=True)
+def no_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The fake Engine's containers have none, and no namespace of this machine is meant."""
+    monkeypatch.setattr(shortcut, "PROC", tmp_path)
 
 
 class Bench:

@@ -271,6 +271,16 @@ def test_a_killed_agent_leaves_the_shortcut_and_the_next_one_adopts_it(agent: Ba
     assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
 
 
+def test_a_rewire_while_no_agent_runs_reaches_the_shortcut_when_one_does(agent: BareAgent) -> None:
+    machine = agent.machine
+    agent.kill()
+    (two,) = targets(machine, "two")
+    machine.docker("exec", "box-echo-1", "dom0-ambassador", "rewire", "--to", two, "--existing", "cut")
+    machine.until(lambda: seen(machine, "stranger") == ("two", "two"))
+    agent.start()
+    until_seen(machine, "two", "two")
+
+
 def test_an_agent_that_ends_lets_new_connections_take_the_ambassador(agent: BareAgent) -> None:
     machine = agent.machine
     before = troubles(machine, "box-client-1")
@@ -305,6 +315,26 @@ def test_other_settings_replace_the_ambassador_and_connections_go_on(agent: Bare
     until_seen(machine, "one", "two")
     assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
     assert machine.until(lambda: "box-client-1" in shortcuts(agent))
+
+
+def test_switched_off_it_goes_away_and_connections_do_not(agent: BareAgent) -> None:
+    machine = agent.machine
+    before = {consumer: troubles(machine, consumer) for consumer in CONSUMERS}
+    agent.write(COMPOSE.replace('["service:one:7000"]}', '["service:one:7000"]}\n            shortcut: false'))
+    agent.kill()  # so another one has to find what this one left
+    agent.start()
+    agent.ask("POST", "/v1/up")
+    machine.until(lambda: ambassador(agent)["state"].get("shortcut") is False)
+    rewire(agent, "service:two")
+    until_seen(machine, "one", "two")
+    assert {consumer: troubles(machine, consumer) for consumer in CONSUMERS} == before
+    assert shortcuts(agent) == set()
+    machine.docker("restart", "--time", "1", "box-client-1")
+    machine.until(lambda: seen(machine, "box-client-1") == ("two", "two"))
+    assert "dom0_shortcut" not in namespace(machine, "box-client-1")
+    agent.write(COMPOSE)
+    agent.ask("POST", "/v1/up")
+    machine.until_good()
 
 
 def test_who_is_no_ambassador_is_refused_with_those_that_are(agent: BareAgent) -> None:

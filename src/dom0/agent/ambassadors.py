@@ -19,16 +19,18 @@ from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFl
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.conversation import Conversation, Talk, Unanswered
 from dom0.agent.followed import Found, concerns, find, wanted
-from dom0.agent.shortcut import Shortcuts
+from dom0.agent.shortcut import Shortcuts, is_ours, sweep
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
 from dom0.ambassador.table import Protocol
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event
+from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
 from dom0.health import Problem, Severity
 from dom0.plan import labels
+from dom0.plan.desired import Role
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,7 +63,7 @@ class Known:
 
 
 class Ambassadors:
-    """`project` names the present one; `tell` is called when there is something new to show."""
+    """`project` names the present one; `tell` is called when the problems are others."""
 
     def __init__(
         self,
@@ -83,6 +85,8 @@ class Ambassadors:
         self._closing = asyncio.Event()
         self._look_needed = True
         self._look_again_at = 0.0
+        self._told: tuple[Problem, ...] = ()
+        self._swept = ""  # project
 
     async def run(self) -> None:
         """Until `close`."""
@@ -185,7 +189,7 @@ class Ambassadors:
         await self._follow(known)
         part = known.shortcuts.counted(receipt.number)
         refused = tuple(f"{consumer}: {why}" for consumer, why in sorted(known.shortcuts.refused.items()))
-        self._tell()
+        self._tell_problems()
         return Rewired(receipt=_together(receipt, part), shortcuts=part, refused=refused)
 
     async def _planned(self, known: Known, planned: Planned) -> Rewired:
@@ -238,7 +242,12 @@ class Ambassadors:
                 known.told = None
             await self._follow(known, verify=verify)
         self._leaving = [shortcuts for shortcuts in self._leaving if not await shortcuts.retire()]
-        self._tell()
+        self._tell_problems()
+
+    def _tell_problems(self) -> None:
+        if (problems := self.problems) != self._told:
+            self._told = problems
+            self._tell()
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         """List the ambassadors of the project, and the containers on their networks."""
@@ -259,6 +268,18 @@ class Ambassadors:
                 known.told = None
             known.members = await self._members(container)
             self._watch(service, known, tasks, anew=before != known.start)
+        if self._swept != project:
+            self._swept = project
+            await self._sweep(project)
+
+    async def _sweep(self, project: str) -> None:
+        """Once, at first: ambassadors that went while no agent ran have left rules in containers of ours."""
+        ours = await self._engine.containers(labels=[f"{labels.PROJECT}={project}"])
+        for row in (*ours, *await self._engine.containers(labels=[f"{labels.ROLE}={Role.DEV}"])):
+            container = await self._inspect(row.id)
+            if container is not None and container.state is Life.RUNNING and is_ours(container, project):
+                with contextlib.suppress(Dom0Error, OSError):
+                    await sweep(self._engine, container, self._known.keys())
 
     def _forget(self, service: str) -> None:
         known = self._known.pop(service)

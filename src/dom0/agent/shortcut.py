@@ -49,6 +49,10 @@ Start = tuple[str, float]
 """Container ID and when it was started: what one shortcut is for."""
 
 
+class Ended(Dom0Error):
+    """The container is not what it was a moment ago."""
+
+
 class Shortcuts:
     """Of one ambassador. `follow` may be called at any time, with whatever is known then."""
 
@@ -58,6 +62,7 @@ class Shortcuts:
         self._project = project
         self._name = table_name(service)
         self._open: dict[Start, Shortcut] = {}
+        self._seen: set[Start] = set()
         self._shown: tuple[ShortcutStatus, ...] = ()
         self._lock = asyncio.Lock()
 
@@ -87,6 +92,7 @@ class Shortcuts:
             running = {(member.id, member.started): member for member in members if member.state is Life.RUNNING}
             for start in self._open.keys() - running.keys():
                 self._open.pop(start).close()
+            self._seen &= running.keys()
             self.refused = {}
             known = frozenset(map(table_name, present))
             shown = [
@@ -99,7 +105,7 @@ class Shortcuts:
         async with self._lock:
             for start, shortcut in list(self._open.items()):
                 with contextlib.suppress(Dom0Error, OSError):
-                    if await shortcut.retire():
+                    if await shortcut.is_over():
                         self._open.pop(start).close()
             self._shown = ()
             return not self._open
@@ -140,21 +146,30 @@ class Shortcuts:
         try:
             table, reason = self._wanted(ambassador, state, consumer)
             shortcut = self._open.get(start)
-            if shortcut is None and table.routes:
+            if shortcut is None and (table.routes or self._may_have_rules(ambassador, consumer)):
                 shortcut = self._open[start] = await self._enter(ambassador, consumer, known)
             if shortcut is None:
                 return ShortcutStatus(consumer=consumer.name, reason=reason)
-            if table.routes:
-                shortcut.move(addresses(ambassador, consumer))
-                await shortcut.follow(state, table, verify=verify)
-            elif await shortcut.retire():
+            shortcut.move(addresses(ambassador, consumer))
+            await shortcut.follow(state, table, verify=verify)
+            if not table.routes and await shortcut.is_over():
                 self._open.pop(start).close()
+        except (Ended, FileNotFoundError, ProcessLookupError):  # of /proc
+            return ShortcutStatus(consumer=consumer.name, reason="it has just ended")
         except (Dom0Error, OSError, ValueError) as error:
             why = error.message if isinstance(error, Dom0Error) else str(error)
             self.refused[consumer.name] = why
             return ShortcutStatus(consumer=consumer.name, reason=why)
         listeners = tuple(str(route.listener) for route in table.routes)
         return ShortcutStatus(consumer=consumer.name, listeners=listeners, reason=reason)
+
+    def _may_have_rules(self, ambassador: Container, consumer: Container) -> bool:
+        """Once for each start: an earlier agent may have left some in a container of ours."""
+        start = (consumer.id, consumer.started)
+        if start in self._seen or not is_ours(consumer, self._project()) or not addresses(ambassador, consumer):
+            return False
+        self._seen.add(start)
+        return True
 
     def _wanted(self, ambassador: Container, state: State, consumer: Container) -> tuple[Table, str]:
         """The routes that `consumer` may take by itself, and why not the others."""
@@ -175,7 +190,7 @@ class Shortcuts:
         handle = await enter(self._engine, consumer)
         try:
             where = place.consumer(_path(handle), addresses(ambassador, consumer), self._name)
-            await silence(where, known)
+            await silence(where.namespace, known)
         except BaseException:
             os.close(handle)
             raise
@@ -199,8 +214,8 @@ class Shortcut:
         return any(self._treatments.values())
 
     def move(self, addresses: tuple[str, ...]) -> None:
-        """The ambassador is at other addresses now."""
-        if addresses != self._place.addresses:
+        """The ambassador is at other addresses now; without any it may come back to those of before."""
+        if addresses not in ((), self._place.addresses):
             self._place = msgspec.structs.replace(self._place, addresses=addresses)
             self.plane, self._table = KernelPlane(self._place), None
 
@@ -212,8 +227,8 @@ class Shortcut:
             self._table = table
         await self._treat(state, table)
 
-    async def retire(self) -> bool:
-        """Raises Dom0Error."""
+    async def is_over(self) -> bool:
+        """Forward nothing new; whether nothing is under way any more, and nothing of ours left. Raises Dom0Error."""
         self._table = None
         return await self.plane.retire()
 
@@ -221,7 +236,7 @@ class Shortcut:
         os.close(self._handle)
 
     async def _treat(self, state: State, table: Table) -> None:
-        told = {(one.receipt, one.listener): one for one in state.treatments if table.route(one.listener)}
+        told = {(one.receipt, one.listener): one for one in state.treatments}
         fresh = {key: msgspec.structs.replace(one, left=-1) for key, one in told.items()}
         self._treatments = {key: self._treatments.get(key, one) for key, one in fresh.items()} | {
             key: one for key, one in self._treatments.items() if one is not None and one.receipt not in state.undone
@@ -283,9 +298,7 @@ def table_name(service: str) -> str:
 
 def why_not(state: State, consumer: Container, project: str) -> str:
     """Why `consumer` gets no shortcut whatever the targets are."""
-    role = consumer.labels.get(labels.ROLE)
-    ours = role == Role.DEV or (consumer.labels.get(labels.PROJECT) == project and role == Role.SERVICE)
-    if not ours:
+    if not is_ours(consumer, project):
         return "dom0 did not make it"
     if labels.AMBASSADOR in consumer.labels:
         return "it forwards itself"
@@ -294,6 +307,12 @@ def why_not(state: State, consumer: Container, project: str) -> str:
     if state.plane != KERNEL:
         return f"the ambassador forwards by a {state.plane}, not in the kernel"
     return ""
+
+
+def is_ours(container: Container, project: str) -> bool:
+    """A service of the project, or a container of `dom0 dev`."""
+    role = container.labels.get(labels.ROLE)
+    return role == Role.DEV or (container.labels.get(labels.PROJECT) == project and role == Role.SERVICE)
 
 
 def addresses(ambassador: Container, consumer: Container) -> tuple[str, ...]:
@@ -333,13 +352,26 @@ async def enter(engine: Engine, consumer: Container) -> int:
 def _check_own(handle: int, consumer: Container, now: Container) -> None:
     """Raises Dom0Error unless the open namespace is `consumer`'s and nobody else's."""
     if (now.pid, now.started, now.state) != (consumer.pid, consumer.started, Life.RUNNING):
-        raise Dom0Error(f"{consumer.name}: has ended meanwhile")
+        raise Ended(f"{consumer.name}: has ended meanwhile")
     if os.fstat(handle).st_ino == (PROC / "self" / "ns" / "net").stat().st_ino:
         raise Dom0Error(f"{consumer.name}: is in the host's network")
 
 
-async def silence(where: Place, known: Collection[str]) -> None:
-    """Rules that an earlier agent made for an ambassador that is gone lead nowhere; what is established goes on."""
+async def sweep(engine: Engine, container: Container, present: Collection[str]) -> None:
+    """Silence what an earlier agent left in `container` for ambassadors that are not `present` any more.
+
+    Raises Dom0Error, OSError.
+    """
+    handle = await enter(engine, container)
+    try:
+        await silence(_path(handle), frozenset(map(table_name, present)))
+    finally:
+        os.close(handle)
+
+
+async def silence(namespace: str, known: Collection[str]) -> None:
+    """Rules of ambassadors that are gone lead nowhere from now on; what is established goes on by them."""
+    where = place.own(namespace)
     listed = await capture(where.command(["nft", "-j", "list", "tables"]))
     gone = [table for table in nft.shortcuts(listed.stdout) if table.removeprefix(f"{place.SHORTCUT}_") not in known]
     text = "".join(f"flush map {family} {table} listeners\n" for table in gone for family in nft.FAMILIES)
