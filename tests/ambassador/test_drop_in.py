@@ -188,5 +188,14 @@ def test_a_declaration_that_makes_no_sense_ends_it_with_the_reason(big: Host, va
     assert reason in ended.stderr
 
 
+def test_a_root_that_is_read_only_is_enough_with_room_for_its_state(big: Host) -> None:
+    given = ("--read-only", "-e", "X_PORT_80_TCP=tcp://10.9.9.9:80", *KERNEL)
+    refused = big.docker("run", "--rm", *given, IMAGE, check=False)
+    assert refused.code == 1
+    assert "/var/lib/dom0-ambassador cannot be written to" in refused.stderr
+    big.docker("run", "-d", "--name", "amb", "--tmpfs", "/run", "-v", "/var/lib/dom0-ambassador", *given, IMAGE)
+    healthy(big, "amb")
+
+
 def test_the_command_of_the_image_is_its_argument(big: Host) -> None:
     assert big.docker("run", "--rm", IMAGE, "version").stdout.startswith("dom0-ambassador ")
