@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -82,6 +83,26 @@ def test_a_drain_counts_who_ended_and_who_was_cut(wires: Wires, amb: ControlPlan
     assert stays.is_reset()
     last = eventually(lambda: [it for it in amb.history() if it.draining == 0], "the end of the drain")[-1]
     assert (last.kept, last.ended, last.cut) == (0, 1, 1)
+
+
+def test_a_drain_of_several_listeners_is_counted_together(wires: Wires) -> None:
+    a, b = wires.providers
+    with running(wires, settings(**{"6379-6380": {"to": [f"{a.v4}:6379"]}})) as amb:
+        clients = [dial(wires, 6379), dial(wires, 6380), dial(wires, 6380)]
+        assert amb.rewire(b.v4, existing="drain=1s").kept == 3
+        assert all(client.is_reset() for client in clients)
+        (last,) = eventually(lambda: [it for it in amb.history() if it.draining == 0], "the end of the drain")
+        assert (last.kept, last.ended, last.cut) == (0, 0, 3)
+
+
+def test_rewires_at_the_same_time_take_turns(wires: Wires, amb: ControlPlane) -> None:
+    to = [provider.v4 for provider in wires.providers] * 4
+    with ThreadPoolExecutor(len(to)) as pool:
+        receipts = sorted(pool.map(amb.rewire, to), key=lambda it: it.number)
+    assert [it.number for it in receipts] == list(range(1, 9))
+    assert [it.generations for it in receipts] == [(number,) for number in range(2, 10)]
+    assert [it.before for it in receipts[1:]] == [it.after for it in receipts[:-1]]
+    assert amb.targets()["6379/tcp"] == receipts[-1].after
 
 
 def test_udp_moves_with_the_next_datagram_or_stays_if_told(wires: Wires) -> None:
