@@ -56,6 +56,12 @@ def converse(rig: Rig, talk: Talk) -> None:
         ),
         ("/v1/try", f'{{"dom0_image": "{OLD}\\n", "seconds": 60}}'.encode()),
         ("/v1/confirm", b""),
+        ("/v1/ambassadors/nobody/rewire", b'{"to": ["10.0.0.1:80"]}'),
+        ("/v1/ambassadors/nobody/rewire", b"{}"),
+        ("/v1/ambassadors/nobody/rewire", b'{"to": "10.0.0.1:80"}'),
+        ("/v1/ambassadors/nobody/rewire", b'{"do": "undo", "to": ["10.0.0.1:80"]}'),
+        ("/v1/ambassadors/%2e%2e%2fetc/rewire", b'{"to": ["10.0.0.1:80"]}'),
+        ("/v1/ambassadors/nobody/undo", b'{"everything": true}'),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_with_words_and_changes_nothing(rig: Rig, path: str, body: bytes) -> None:

@@ -337,6 +337,21 @@ def test_switched_off_it_goes_away_and_connections_do_not(agent: BareAgent) -> N
     machine.until_good()
 
 
+def test_an_ambassador_at_another_address_takes_its_shortcut_along(agent: BareAgent) -> None:
+    machine = agent.machine
+    lost = count(machine, "box-client-1")["lost"]
+    agent.write(COMPOSE.replace("10.77.7.100", "10.77.7.200"))
+    agent.ask("POST", "/v1/up")
+    machine.until(lambda: "10.77.7.200" in namespace(machine, "box-client-1"))
+    until_seen(machine, "one", "one")
+    assert count(machine, "box-client-1")["lost"] == lost, "its old connection goes on by the shortcut"
+    rewire(agent, "service:two")
+    machine.until(lambda: seen(machine, "stranger")[1] == "two" == seen(machine, "box-client-1")[1])
+    agent.write(COMPOSE)
+    agent.ask("POST", "/v1/up")
+    machine.until_good()
+
+
 def test_who_is_no_ambassador_is_refused_with_those_that_are(agent: BareAgent) -> None:
     refused = agent.machine.dom0("ambassador", "rewire", "nobody", "--to", "10.0.0.1:1", check=False)
     assert refused.code == 2

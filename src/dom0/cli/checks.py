@@ -44,16 +44,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 async def examine() -> list[Finding]:
     """Make all checks, in the order in which a person would mend them."""
-    program, compose, buildx, builder, nft, restic = await asyncio.gather(
+    program, compose, buildx, builder, restic = await asyncio.gather(
         _docker_program(),
         _plugin("docker compose", OLDEST_COMPOSE),
         _plugin("docker buildx", OLDEST_BUILDX),
         _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
-        _program("nft", "publishing ports of ambassadors needs it", package="nftables"),
         _program("restic", "the first dom0 home command takes it from this host"),
     )
     engine = await _engine()
-    return [program, compose, buildx, *engine, _cgroups(), builder, nft, restic, _ssh_port(), _clock(), _agent()]
+    return [program, compose, buildx, *engine, _cgroups(), builder, restic, _ssh_port(), _clock(), _agent()]
 
 
 async def _docker_program() -> Finding:
@@ -75,13 +74,13 @@ async def _plugin(name: str, oldest: tuple[int, int]) -> Finding:
     return Finding(check=name, verdict=Verdict.OK, found=found)
 
 
-async def _program(name: str, purpose: str, *, package: str = "") -> Finding:
+async def _program(name: str, purpose: str) -> Finding:
     if shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is None:
         return Finding(
             check=name,
             verdict=Verdict.WARNING,
             found=f"not installed; {purpose}",
-            hint=f"apt-get install {package or name}",
+            hint=f"apt-get install {name}",
         )
     return Finding(check=name, verdict=Verdict.OK, found="installed")
 
