@@ -39,6 +39,7 @@ RESYNC = 30.0  # seconds between looks that nothing asked for
 SETTLE = 0.05  # seconds: events come in swarms
 TREAT_EVERY = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds until an ambassador is asked again, growing
+RESTARTS_WITHIN = 60.0  # seconds
 PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its control plane starts after its rules
 _NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
 
@@ -241,8 +242,14 @@ class Ambassadors:
                 log.info("%s: %s", known.container.name, error.message)
                 known.told = None
             await self._follow(known, verify=verify)
+            if self._has_stopped(known.container):
+                await known.shortcuts.retire()
         self._leaving = [shortcuts for shortcuts in self._leaving if not await shortcuts.retire()]
         self._tell_problems()
+
+    def _has_stopped(self, ambassador: Container) -> bool:
+        """A restart goes unnoticed in shortcuts; one that somebody stopped forwards nothing new."""
+        return not ambassador.running and self._clock.now() - ambassador.finished >= RESTARTS_WITHIN
 
     def _tell_problems(self) -> None:
         if (problems := self.problems) != self._told:

@@ -36,7 +36,7 @@ from dom0.ambassador.treatment import Treatment
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container
 from dom0.engine.values import State as Life
-from dom0.errors import Dom0Error
+from dom0.errors import Dom0Error, NotFound
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.run import capture
@@ -44,6 +44,7 @@ from dom0.run import capture
 log = logging.getLogger(__name__)
 
 PROC = Path("/proc")
+AT_ONCE = 8  # consumers; each needs a few short processes
 KERNEL = "kernel"  # the plane whose rules can be had here too
 Start = tuple[str, float]
 """Container ID and when it was started: what one shortcut is for."""
@@ -90,25 +91,40 @@ class Shortcuts:
         """
         async with self._lock:
             running = {(member.id, member.started): member for member in members if member.state is Life.RUNNING}
-            for start in self._open.keys() - running.keys():
-                self._open.pop(start).close()
+            await self._leave(self._open.keys() - running.keys())
             self._seen &= running.keys()
             self.refused = {}
             known = frozenset(map(table_name, present))
-            shown = [
-                self._follow_one(ambassador, state, running[start], known, verify=verify) for start in sorted(running)
-            ]
-            self._shown = tuple(sorted(await asyncio.gather(*shown), key=lambda one: one.consumer))
+            turns = asyncio.Semaphore(AT_ONCE)
+
+            async def take_turn(consumer: Container) -> ShortcutStatus:
+                async with turns:
+                    return await self._follow_one(ambassador, state, consumer, known, verify=verify)
+
+            shown = await asyncio.gather(*(take_turn(consumer) for consumer in running.values()))
+            self._shown = tuple(sorted(shown, key=lambda one: one.consumer))
 
     async def retire(self) -> bool:
         """Forward nothing new; returns whether nothing is left to be done here."""
         async with self._lock:
-            for start, shortcut in list(self._open.items()):
-                with contextlib.suppress(Dom0Error, OSError):
-                    if await shortcut.is_over():
-                        self._open.pop(start).close()
+            await self._leave(self._open.keys())
             self._shown = ()
             return not self._open
+
+    async def _leave(self, starts: Collection[Start]) -> None:
+        """Containers that are no consumers any more: of those that run, connections under way go on first."""
+        for start in list(starts):
+            with contextlib.suppress(Dom0Error, OSError):
+                if not await self._runs(start) or await self._open[start].is_over():
+                    self._open.pop(start).close()
+
+    async def _runs(self, start: Start) -> bool:
+        """A namespace that we hold open does not end with its container."""
+        try:
+            container = await self._engine.container(start[0])
+        except NotFound:
+            return False
+        return container.state is Life.RUNNING and container.started == start[1]
 
     async def withdraw(self) -> None:
         """Nobody will keep them up to date from now on: new connections take the ambassador."""
