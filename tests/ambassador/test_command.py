@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from dom0.ambassador.command import cli
-from dom0.testing.control_plane import ControlPlane
+from dom0.testing.control_plane import ControlPlane, run_once
 from dom0.testing.wires import Wires
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_done_ends_with_its_exit_code_and_a_reason(
 
 
 def test_without_any_listener_run_says_which_variables_it_looks_for(wires: Wires) -> None:
-    code, _, errors = ControlPlane(wires.ambassador, {}).command("run")
+    code, _, errors = run_once(wires.ambassador, {}, "run")
     assert code == 3
     assert "ALIAS_PORT_<n>_TCP=tcp://HOST:PORT" in errors
 

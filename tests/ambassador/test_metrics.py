@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dom0.testing.control_plane import ControlPlane
+from dom0.testing.control_plane import ControlPlane, run_once
 from dom0.testing.wires import Wires
 
 PORT = 9180
@@ -102,6 +102,5 @@ def test_a_port_that_is_taken_is_named(wires: Wires) -> None:
     taken = wires.ambassador.socket()
     taken.bind((wires.ambassador.v4, PORT))
     taken.listen()
-    amb = ControlPlane(wires.ambassador, declared(wires, metrics=f"{wires.ambassador.v4}:{PORT}"))
-    code, _, errors = amb.command("run")
+    code, _, errors = run_once(wires.ambassador, declared(wires, metrics=f"{wires.ambassador.v4}:{PORT}"), "run")
     assert (code, f"metrics: {wires.ambassador.v4}:{PORT}" in errors) == (1, True)

@@ -13,7 +13,7 @@ import pytest
 
 from dom0.ambassador.messages import Follow, Planned, Rewire, State
 from dom0.errors import Dom0Error
-from dom0.testing.control_plane import ControlPlane
+from dom0.testing.control_plane import ControlPlane, run_once
 from dom0.testing.name_server import NameServer
 from dom0.testing.wires import Client, Wires, eventually
 
@@ -230,8 +230,7 @@ def test_a_rewire_that_makes_no_sense_changes_nothing(
 
 
 def test_an_ambassador_that_leads_to_itself_does_not_start(wires: Wires) -> None:
-    amb = ControlPlane(wires.ambassador, {REDIS: f"tcp://{wires.ambassador.v4}:6379"})
-    code, _, errors = amb.command("run")
+    code, _, errors = run_once(wires.ambassador, {REDIS: f"tcp://{wires.ambassador.v4}:6379"}, "run")
     assert (code, "6379/tcp: 10.77.0.2:6379 is this ambassador itself: a loop" in errors) == (3, True)
 
 

@@ -1,13 +1,12 @@
 """An ambassador's control plane as a process of its own in a namespace of `wires`, and what asks it.
 
-It ends with the test: whoever starts one stops it. Its sockets and its state are in a directory of its own.
+It ends with the test, also with one that is killed. Its sockets and its state are in a directory of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dom0.ambassador.client import ask, decode
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import Flows, History, Receipt, Request, Rewire, Show, State, Undo
 from dom0.errors import Dom0Error
+from dom0.testing import owned
 from dom0.testing.wires import PATIENCE, Node, eventually
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class ControlPlane:
     def __init__(self, node: Node, environ: Mapping[str, str], *, hosts: str = "", resolv_conf: str = "") -> None:
         self._node = node
         self.environ = dict(environ)
-        self.directory = Path(tempfile.mkdtemp(prefix="dom0-ambassador-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="ambassador-", dir=owned.run_root()))
         self._files = {"/etc/hosts": hosts, "/etc/resolv.conf": resolv_conf}
         self._process: subprocess.Popen[str] | None = None
 
@@ -44,8 +44,11 @@ class ControlPlane:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
         self.kill()
-        shutil.rmtree(self.directory)
+        owned.remove_directory(self.directory)
 
     def start(self) -> None:
         """Returns when it answers, and so has looked at everything once."""
@@ -58,7 +61,18 @@ class ControlPlane:
     def _spawn(self, *words: str, piped: int | None = None) -> subprocess.Popen[str]:
         binds = [f"mount --bind {self._mine(path)} {path}" for path, content in self._files.items() if content]
         script = "; ".join([*binds, 'exec "$@"'])
-        argv = ["nsenter", f"--net={self._node.namespace}", "--", "unshare", "--mount", "--propagation", "private"]
+        argv = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "nsenter",
+            f"--net={self._node.namespace}",
+            "--",
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+        ]
         return subprocess.Popen(
             [*argv, "sh", "-c", script, "sh", *_COMMAND, *words],
             env={**_without_links(os.environ), **self._variables()},
@@ -162,6 +176,15 @@ class ControlPlane:
         with contextlib.suppress(Dom0Error):
             return bool(self.state().version)
         return False
+
+
+def run_once(node: Node, environ: Mapping[str, str], *words: str) -> tuple[int, str, str]:
+    """As `ControlPlane.command`, where nothing runs yet."""
+    plane = ControlPlane(node, environ)
+    try:
+        return plane.command(*words)
+    finally:
+        plane.remove()
 
 
 def _without_links(environ: Mapping[str, str]) -> dict[str, str]:
