@@ -28,5 +28,13 @@ def test_what_a_service_builds_on_the_rootfs_is_no_part_of_the_chain() -> None:
     assert rows_of([SERVICE], {}) == []
 
 
+def test_the_image_of_ambassadors_stands_alone_and_is_used_by_them() -> None:
+    alone = Image(
+        id="sha256:a", tags=("dom0-ambassador:latest",), labels={labels.INPUTS: "x", labels.ROLE: "ambassador"}
+    )
+    (row,) = rows_of([alone], {"sha256:a": ["redis", "box-db-1"]})
+    assert (row.name, row.based_on, row.used_by) == ("dom0-ambassador", "", ("redis", "box-db-1"))
+
+
 def test_a_row_says_its_size() -> None:
     assert rows_of([ROOTFS], {}) == [ImageRow(name="dom0-rootfs", id="sha256:r", size=75, based_on="", used_by=())]

@@ -108,10 +108,11 @@ async def _rows() -> list[ImageRow]:
 
 
 async def _users(engine: Engine) -> dict[str, list[str]]:
-    """Image ID -> the root container and the generations that were made from it."""
+    """Image ID -> the root container, ambassadors and the generations that were made from it."""
     users: dict[str, list[str]] = {}
-    for container in await engine.containers(labels=[f"{labels.ROLE}=root"]):
-        users.setdefault(container.image_id, []).append(container.name)
+    for label in (f"{labels.ROLE}=root", f"{labels.ROLE}=ambassador", labels.AMBASSADOR):  # with dom0, and without
+        for container in await engine.containers(labels=[label]):
+            users.setdefault(container.image_id, []).append(container.name)
     with contextlib.suppress(AgentUnreachable):
         for generation in reversed(Agent().history()):
             users.setdefault(generation.dom0_image, []).append(f"generation {generation.number}")
