@@ -136,6 +136,13 @@ async def test_another_agent_finds_what_this_one_left(bench: Bench) -> None:
     assert bench.ask() == f"{one.name}:?"
 
 
+async def test_what_an_earlier_agent_left_goes_where_nobody_wants_it(bench: Bench) -> None:
+    await bench.follow(leads(bench.wires.providers[0], 1), bench.consumer)
+    bench.shortcuts = Shortcuts(FakeEngine(bench.docker), "echo", lambda: PROJECT)
+    await bench.follow(make_state(), bench.consumer)
+    assert "dom0_shortcut" not in bench.rules()
+
+
 async def test_an_agent_that_ends_takes_its_rules_out_of_the_way(bench: Bench) -> None:
     await bench.follow(leads(bench.wires.providers[0], 1), bench.consumer)
     await bench.shortcuts.withdraw()

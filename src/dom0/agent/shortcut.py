@@ -161,9 +161,9 @@ class Shortcuts:
         start = (consumer.id, consumer.started)
         try:
             table, reason = self._wanted(ambassador, state, consumer)
-            shortcut = self._open.get(start)
-            if shortcut is None and (table.routes or self._may_have_rules(ambassador, consumer)):
-                shortcut = self._open[start] = await self._enter(ambassador, consumer, known)
+            shortcut = self._open.get(start) or await self._begin(
+                ambassador, consumer, known, wanted=bool(table.routes)
+            )
             if shortcut is None:
                 return ShortcutStatus(consumer=consumer.name, reason=reason)
             shortcut.move(addresses(ambassador, consumer))
@@ -179,13 +179,21 @@ class Shortcuts:
         listeners = tuple(str(route.listener) for route in table.routes)
         return ShortcutStatus(consumer=consumer.name, listeners=listeners, reason=reason)
 
-    def _may_have_rules(self, ambassador: Container, consumer: Container) -> bool:
-        """Once for each start: an earlier agent may have left some in a container of ours."""
+    async def _begin(
+        self, ambassador: Container, consumer: Container, known: Collection[str], *, wanted: bool
+    ) -> Shortcut | None:
+        """None where no rules are wanted and there are none: an earlier agent may have left some, once a start."""
         start = (consumer.id, consumer.started)
-        if start in self._seen or not is_ours(consumer, self._project()) or not addresses(ambassador, consumer):
-            return False
+        ours = is_ours(consumer, self._project()) and bool(addresses(ambassador, consumer))
+        if not wanted and (start in self._seen or not ours):
+            return None
+        shortcut = await self._enter(ambassador, consumer, known)
         self._seen.add(start)
-        return True
+        if not wanted and await shortcut.plane.read() is None:
+            shortcut.close()
+            return None
+        self._open[start] = shortcut
+        return shortcut
 
     def _wanted(self, ambassador: Container, state: State, consumer: Container) -> tuple[Table, str]:
         """The routes that `consumer` may take by itself, and why not the others."""
