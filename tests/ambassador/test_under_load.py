@@ -129,6 +129,33 @@ def test_connections_of_before_a_rewire_outlive_a_restart_too(host: Host, load: 
     assert "10.8.0.12:6379" in eventually(lambda: host.docker("exec", "amb", *SHOW, check=False).stdout, "the state")
 
 
+ASK_TWICE = f"""
+import os, socket, time
+connection = socket.create_connection(("{AMBASSADOR}", 6379), timeout=60)
+for _ in range(2):
+    connection.sendall(b"PING\\r\\n")
+    print(connection.recv(100), flush=True)
+    while not os.path.exists("/run/again"):
+        time.sleep(0.1)
+"""
+
+
+def test_a_silent_connection_outlives_a_killed_container(host: Host) -> None:
+    host.docker(*RUN, "--name", "silent", "--entrypoint", "python3", IMAGE, "-c", ASK_TWICE)
+    eventually(lambda: pongs(host) == 1, "an answer", patience=PATIENCE)
+    flows = ("exec", "amb", "cat", "/var/lib/dom0-ambassador/flows")
+    eventually(lambda: "ESTABLISHED" in host.docker(*flows, check=False).stdout, "a saved one", patience=PATIENCE)
+    host.docker("kill", "amb")
+    host.docker("start", "amb")
+    eventually(lambda: host.docker("exec", "amb", *SHOW, check=False).code == 0, "the control plane", patience=PATIENCE)
+    host.docker("exec", "silent", "touch", "/run/again")
+    eventually(lambda: pongs(host) == 2, "another answer", patience=PATIENCE)
+
+
+def pongs(host: Host) -> int:
+    return host.docker("logs", "silent").stdout.count("PONG")
+
+
 @BOTH
 def test_a_killed_control_plane_is_noticed_by_nobody_and_comes_back(host: Host, load: Load) -> None:
     asking = load(fresh=FRESH)
