@@ -58,12 +58,13 @@ async def serve(environ: Mapping[str, str]) -> None:
         looks = forwarder.looks
         working = group.create_task(forwarder.run())
         await forwarder.look_after(looks)  # nobody rewires before what was before us is known
-        await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
-        await stack.enter_async_context(watch(forwarder, reporter, sockets / Path(WATCH).name))
         if declaration.metrics is not None:
             from dom0.ambassador.metrics import metrics
 
             await stack.enter_async_context(metrics(forwarder, reporter, declaration.metrics))
+        # Last, because who is answered here takes all else to be there.
+        await stack.enter_async_context(watch(forwarder, reporter, sockets / Path(WATCH).name))
+        await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
         if isinstance(plane, KernelPlane):
             group.create_task(save_often(plane, directory))
         await working
