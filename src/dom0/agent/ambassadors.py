@@ -46,7 +46,7 @@ _NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
 
 @dataclass
 class Known:
-    """What we know of one ambassador. `wished`: sources that a request under way needs as well."""
+    """What we know of one ambassador. `wished`: sources that requests under way need as well."""
 
     container: Container
     shortcuts: Shortcuts
@@ -54,7 +54,7 @@ class Known:
     error: Dom0Error | None = None
     silent_since: float = 0.0
     told: Found | None = None
-    wished: tuple[Followed, ...] = ()
+    wished: list[tuple[Followed, ...]] = field(default_factory=list)
     members: tuple[Container, ...] = ()
     watching: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -150,7 +150,8 @@ class Ambassadors:
     async def rewire(self, name: str, request: Rewire) -> Rewired:
         """Raises UsageError, EngineError, or what the ambassador refused with."""
         known = self._find(name)
-        known.wished = wanted(request.to)
+        wished = wanted(request.to)
+        known.wished.append(wished)
         try:
             if known.state is None:
                 known.state = await self._ask(known, Show(), State)
@@ -159,7 +160,7 @@ class Ambassadors:
                 return await self._planned(known, await self._ask(known, request, Planned))
             return await self._switched(known, await self._ask(known, request, Receipt))
         finally:
-            known.wished = ()
+            known.wished.remove(wished)
             self._wake.set()
 
     async def undo(self, name: str, request: Undo) -> Rewired:
@@ -314,7 +315,7 @@ class Ambassadors:
         if known.state is None or not known.container.running:
             return
         told = wanted(source for listener in known.state.listeners for source in listener.sources)
-        followed = tuple(dict.fromkeys((*told, *known.wished)))
+        followed = tuple(dict.fromkeys((*told, *(source for wished in known.wished for source in wished))))
         if not followed:
             return
         found = find(followed, known.container, await self._candidates(followed), self._project())
