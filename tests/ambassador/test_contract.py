@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from dom0.ambassador import conntrack
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.interfaces import let_through
 from dom0.ambassador.kernel import KernelPlane
@@ -51,7 +52,8 @@ async def test_no_connection_is_refused_or_mistaken_while_targets_change(
             eventually(lambda: load.answered > before or load.errors)  # noqa: B023 -- called at once
     assert load.errors == []
     assert load.answerers == {"provider1:?", "provider2:?"}
-    flows = await plane.flows()
+    listed = wires.ambassador.run(*conntrack.list_command(None))
+    flows = [entry.flow for entry in conntrack.entries(listed, ended=True)]
     assert flows
     assert [flow for flow in flows if flow.target not in targets[flow.generation - 1]] == []
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.table import Protocol, Target
 
-OVER = {"TIME_WAIT", "CLOSE"}  # the kernel's memory of connections that have ended
+_ENDED = (" TIME_WAIT src=", " CLOSE src=")  # the kernel's memory of connections that have ended
 RESTORE = ("conntrack", "-R")  # and a file, or `-`; what is there already is left as it is
 _TRANSLATED = 2  # occurrences of src=: original and reply
 _UNREPLIED, _ASSURED = "[UNREPLIED]", "[ASSURED]"
@@ -32,16 +32,20 @@ def list_command(generations: Collection[int] | None) -> list[str]:
     return ["conntrack", "-L", "-o", "extended,id", *mark]
 
 
-def entries(printed: str, generations: Collection[int] | None = None) -> list[Entry]:
-    """Connections with a mark in what was printed. Raises ValueError for a line that cannot be read."""
+def entries(printed: str, generations: Collection[int] | None = None, *, ended: bool = False) -> list[Entry]:
+    """Connections with a mark in what was printed. Raises ValueError for a line that cannot be read.
+
+    After a minute of many short connections nearly all lines are of `ended` ones: unless wanted, they are not parsed.
+    """
     wanted = None if generations is None else frozenset(generations)
-    found = (entry for line in printed.splitlines() for entry in _entries(line))
+    lines = (line for line in printed.splitlines() if ended or not any(words in line for words in _ENDED))
+    found = (entry for line in lines for entry in _entries(line))
     return [entry for entry in found if wanted is None or entry.flow.generation in wanted]
 
 
 def saved(kept: Iterable[Entry]) -> str:
-    """The file for `conntrack -R`. Ended connections are left out."""
-    return "".join(f"{_saved(entry)}\n" for entry in kept if entry.flow.state not in OVER)
+    """The file for `conntrack -R`."""
+    return "".join(f"{_saved(entry)}\n" for entry in kept)
 
 
 def _entries(line: str) -> Iterator[Entry]:

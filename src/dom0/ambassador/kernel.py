@@ -117,7 +117,7 @@ class KernelPlane:
         """
         if self._set != Table():
             await self.set(Table())
-        if any(flow.state not in conntrack.OVER for flow in await self.flows()):
+        if await self.flows():
             return False
         await self.cleanup()
         return True
