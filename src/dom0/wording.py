@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from dom0.printable import printable as spelled_out
+
 _LONGEST = 2000  # characters of one message
 _AT = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
@@ -63,7 +65,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def printable(text: str) -> str:
     """Text from outside, safe on a terminal: control and direction-changing characters spelled out, not endless."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = spelled_out(text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 

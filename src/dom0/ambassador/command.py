@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from dom0.errors import Dom0Error, UsageError
-from dom0.wording import printable
+from dom0.printable import printable
 
 if TYPE_CHECKING:
     from dom0.ambassador.dataplane import Flow
@@ -86,18 +86,13 @@ def ls(*, as_json: bool) -> None:
     state = _state()
     if as_json:
         return say_json(state.listeners)
+    from dom0.ambassador import text
+
     rows = [
-        (it.listener, ", ".join(it.targets) or "-", str(it.generation or "-"), str(it.flows), _remarks(it))
+        (it.listener, ", ".join(it.targets) or "-", str(it.generation or "-"), str(it.flows), text.remark(it))
         for it in state.listeners
     ]
-    return say_columns(("LISTENER", "TARGETS", "GENERATION", "FLOWS", ""), rows)
-
-
-def _remarks(listener: Any) -> str:
-    said = ["rewired"] if listener.rewired else []
-    said += [f"new connections: {listener.down}"] if listener.down else []
-    said += [f"down: {', '.join(listener.unhealthy)}"] if listener.unhealthy else []
-    return "; ".join(said)
+    return say_columns(("LISTENER", "TARGETS", "GENERATION", "FLOWS", "REMARK"), rows)
 
 
 @cli.command()
@@ -107,23 +102,14 @@ def show(*, as_json: bool) -> None:
     state = _state()
     if as_json:
         return say_json(state)
+    from dom0.ambassador import text
+
     say(f"dom0-ambassador {state.version}, forwards by: {state.plane}, shortcut: {'on' if state.shortcut else 'off'}")
     for it in state.listeners:
-        say()
-        say(f"{it.listener}  generation {it.generation}, {it.flows} flows, existing: {state.existing[it.listener]}")
-        say(f"  from     {', '.join(it.sources)}{'  (rewired)' if it.rewired else ''}")
-        say(f"  targets  {', '.join(it.targets) or 'none'}")
-        if it.unhealthy:
-            say(f"  down     {', '.join(it.unhealthy)}")
-        if it.down:
-            say(f"  new connections: {it.down}")
-    if state.problems:
-        say()
-        say("Problems:")
-    for problem in state.problems:
-        say(f"  {problem.severity} {problem.subject}: {problem.title}  [{problem.code}]")
-        if problem.hint:
-            say(f"      {problem.hint}")
+        existing = f"existing: {state.existing[it.listener]}"
+        say("\n".join(["", *text.listener_lines(it, f"{it.flows} flows", existing)]))
+    for line in text.problem_lines(state.problems):
+        say(line)
     return None
 
 
@@ -201,18 +187,9 @@ def history(*, as_json: bool) -> None:
     receipts: list[Receipt] = _ask(History(), list[Receipt])
     if as_json:
         return say_json(receipts)
-    rows = [
-        (
-            str(it.number),
-            _time(it.at),
-            it.cause + (" (undone)" if it.undone else ""),
-            ", ".join(it.listeners),
-            f"{', '.join(it.before) or '-'} → {', '.join(it.after)}",
-            _numbers(it),
-        )
-        for it in receipts
-    ]
-    return say_columns(("NUMBER", "AT", "CAUSE", "LISTENERS", "TARGETS", "OLD CONNECTIONS"), rows)
+    from dom0.ambassador import text
+
+    return say_columns(text.HISTORY, map(text.history_row, receipts))
 
 
 @cli.command()
@@ -252,55 +229,36 @@ def _ask(request: Any, kind: Any, *, timeout: float = 60.0) -> Any:
 
 
 def _say_receipt(receipt: Receipt) -> None:
+    from dom0.ambassador import text
+
     generations = ", ".join(map(str, receipt.generations))
-    say(f"{', '.join(receipt.listeners)}: {', '.join(receipt.before) or 'nothing'} → {', '.join(receipt.after)}")
+    say(text.headline(receipt))
     say(f"  receipt {receipt.number}, generation {generations}, switched in {receipt.switch_ms:.1f} ms")
-    say(f"  old connections: {_numbers(receipt)}")
+    say(f"  old connections: {text.old_connections(receipt)}")
 
 
 def _say_planned(planned: Planned) -> None:
-    receipt = planned.receipt
-    say(f"{', '.join(receipt.listeners)}: {', '.join(receipt.before) or 'nothing'} → {', '.join(receipt.after)}")
-    say(f"  would be: {_numbers(receipt)}")
+    from dom0.ambassador import text
+
+    say(text.headline(planned.receipt))
+    say(f"  would be: {text.old_connections(planned.receipt)}")
     _say_flows(planned.flows)
 
 
-def _numbers(receipt: Receipt) -> str:
-    names = ("kept", "ended", "cut", "rescued", "moved")
-    said = [f"{getattr(receipt, name)} {name}" for name in names if getattr(receipt, name)]
-    if receipt.draining:
-        said.append(f"drained until {_time(receipt.draining)}")
-    return ", ".join(said) or "none"
-
-
 def _say_flows(found: Iterable[Flow]) -> None:
-    rows = [
-        (
-            f"{it.listener.port}/{it.protocol}",
-            str(it.generation),
-            str(it.client),
-            str(it.target),
-            it.state or "-",
-            str(it.sent),
-            str(it.received),
-        )
-        for it in found
-    ]
-    say_columns(("LISTENER", "GENERATION", "CLIENT", "TARGET", "STATE", "SENT", "RECEIVED"), rows)
+    from dom0.ambassador import text
+
+    heads = ("LISTENER", "GENERATION", "CLIENT", "TARGET", "STATE", "SENT", "RECEIVED")
+    cells = map(text.flow_cells, found)
+    say_columns(heads, [[one[head] for head in heads] for one in cells])
 
 
-def _time(at: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def say(text: str = "") -> None:
-    click.echo("\n".join(map(printable, text.split("\n"))))
+def say(text: str) -> None:
+    click.echo(printable(text, keep="\n"))
 
 
 def say_to_stderr(text: str) -> None:
-    click.echo("\n".join(map(printable, text.split("\n"))), err=True)
+    click.echo(printable(text, keep="\n"), err=True)
 
 
 def say_json(document: Any) -> None:

@@ -80,18 +80,26 @@ def consumer(namespace: str, addresses: Sequence[str], name: str) -> Place:
 
 
 def _call_inside(namespace: str, function: Callable[[], T]) -> T:
+    def call() -> T:
+        handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _libc.setns(handle, _CLONE_NEWNET) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, f"{namespace}: {os.strerror(number)}")
+        finally:
+            os.close(handle)
+        return function()
+
+    return in_own_thread(call)
+
+
+def in_own_thread(function: Callable[[], T]) -> T:
+    """What `function` returns in a thread that ends with it, and takes with it the namespaces that it entered."""
     results: list[T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _libc.setns(handle, _CLONE_NEWNET) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, f"{namespace}: {os.strerror(number)}")
-            finally:
-                os.close(handle)
             results.append(function())
         except BaseException as error:  # carried to the caller, raised below
             errors.append(error)

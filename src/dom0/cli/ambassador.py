@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,11 +13,10 @@ from dom0.errors import EXIT_CHANGES, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFlow, Rewired
-    from dom0.ambassador.messages import ListenerState, Receipt
+    from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired
+    from dom0.ambassador.messages import ListenerState
     from dom0.cli.legacy_links import Legacy
 
-_COUNTS = ("kept", "ended", "cut", "rescued", "moved")
 T = TypeVar("T")
 
 _name = click.argument("name", metavar="AMBASSADOR", shell_complete=completion.ambassadors)
@@ -153,24 +151,14 @@ def history(name: str, as_json: bool) -> None:
 
     $ dom0 ambassador history redis
     """
+    from dom0.ambassador import text
     from dom0.ambassador.messages import Receipt
 
     receipts = _ask("GET", _path(name, "history"), list[Receipt])
     if as_json:
         terminal.say_json(receipts)
-        return
-    rows = [
-        (
-            str(one.number),
-            _time(one.at),
-            f"{one.cause}, undone" if one.undone else one.cause,
-            ", ".join(one.listeners),
-            f"{_targets(one.before)} → {_targets(one.after)}",
-            _numbers(one),
-        )
-        for one in receipts
-    ]
-    terminal.say_columns(("NUMBER", "AT", "CAUSE", "LISTENERS", "TARGETS", "OLD CONNECTIONS"), rows)
+    else:
+        terminal.say_columns(text.HISTORY, map(text.history_row, receipts))
 
 
 @command.command(name="flows")
@@ -289,16 +277,18 @@ def _consumers(one: AmbassadorStatus, listener: ListenerState) -> tuple[str]:
 
 
 def _remark(one: AmbassadorStatus, listener: ListenerState) -> str:
+    from dom0.ambassador import text
+
     if not one.running:
         return "does not run"
     said = [f"cannot be asked: {one.error}"] if one.error else []
-    said += ["rewired"] if listener.rewired else []
-    said += [f"new connections: {listener.down}"] if listener.down else []
-    said += [f"down: {', '.join(listener.unhealthy)}"] if listener.unhealthy else []
+    said += [remark] if (remark := text.remark(listener)) else []
     return "; ".join(said)
 
 
 def _lines(one: AmbassadorStatus) -> list[str]:
+    from dom0.ambassador import text
+
     state = one.state
     if state is None:
         return [f"{one.service}: container {one.container}, {_remark(one, _listeners(one)[0]) or 'not heard of yet'}"]
@@ -307,72 +297,36 @@ def _lines(one: AmbassadorStatus) -> list[str]:
     lines += [f"  cannot be asked: {one.error}; what follows is what it said last"] if one.error else []
     for listener in state.listeners:
         existing = state.existing.get(listener.listener, "")
-        lines += [
-            "",
-            f"{listener.listener}  generation {listener.generation}, existing: {existing}",
-            f"  from     {', '.join(listener.sources)}{' (rewired)' if listener.rewired else ''}",
-            f"  targets  {_targets(listener.targets)}",
-        ]
-        lines += [f"  down     {', '.join(listener.unhealthy)}"] if listener.unhealthy else []
-        lines += [f"  new connections: {listener.down}"] if listener.down else []
+        lines += ["", *text.listener_lines(listener, f"existing: {existing}")]
     lines += ["", "Consumers on its networks:"] if one.shortcuts else []
-    for shortcut_ in one.shortcuts:
-        has = f"shortcut for {', '.join(shortcut_.listeners)}" if shortcut_.listeners else "no shortcut"
-        lines.append(f"  {shortcut_.consumer}: {has}{f' ({shortcut_.reason})' if shortcut_.reason else ''}")
-    lines += ["", "Problems:"] if state.problems else []
-    lines += [
-        f"  {problem.severity} {problem.subject}: {problem.title}  [{problem.code}]" for problem in state.problems
-    ]
-    return lines
+    for consumer in one.shortcuts:
+        has = f"shortcut for {', '.join(consumer.listeners)}" if consumer.listeners else "no shortcut"
+        lines.append(f"  {consumer.consumer}: {has}{f' ({consumer.reason})' if consumer.reason else ''}")
+    return [*lines, *text.problem_lines(state.problems)]
 
 
 def _show_rewired(rewired: Rewired, *, plan: bool, as_json: bool) -> None:
+    from dom0.ambassador import text
+
     if as_json:
         terminal.say_json(rewired)
         return
     receipt = rewired.receipt
-    terminal.say(f"{', '.join(receipt.listeners)}: {_targets(receipt.before)} → {_targets(receipt.after)}")
+    beside = text.counts(rewired.shortcuts)
+    old = text.old_connections(receipt) + (f" (in shortcuts: {', '.join(beside)})" if beside else "")
+    terminal.say(text.headline(receipt))
     if plan:
-        terminal.say(f"  would be: {_numbers(receipt)}{_part(rewired.shortcuts)}")
+        terminal.say(f"  would be: {old}")
         _show_flows(rewired.flows)
         return
-    number = f"receipt {receipt.number}, switched in {receipt.switch_ms:.1f} ms"
-    terminal.say(f"  {number}; old connections: {_numbers(receipt)}{_part(rewired.shortcuts)}")
+    terminal.say(f"  receipt {receipt.number}, switched in {receipt.switch_ms:.1f} ms; old connections: {old}")
     for refused in rewired.refused:
         terminal.say_to_stderr(f"  shortcut of {refused}; its connections take the ambassador")
 
 
-def _numbers(counted: Receipt | InShortcuts) -> str:
-    said = [f"{number} {word}" for word in _COUNTS if (number := getattr(counted, word))]
-    if until := getattr(counted, "draining", 0.0):
-        said.append(f"drained until {_time(until)}")
-    return ", ".join(said) or "none"
-
-
-def _part(shortcuts: InShortcuts) -> str:
-    if not any(getattr(shortcuts, word) for word in _COUNTS):
-        return ""
-    return f" (in shortcuts: {_numbers(shortcuts)})"
-
-
 def _show_flows(found: Iterable[PlacedFlow]) -> None:
-    rows = [
-        (
-            f"{one.flow.listener.port}/{one.flow.protocol}",
-            str(one.flow.generation),
-            one.consumer or "-",
-            str(one.flow.client),
-            str(one.flow.target),
-            one.flow.state or "-",
-        )
-        for one in found
-    ]
-    terminal.say_columns(("LISTENER", "GENERATION", "SHORTCUT", "CLIENT", "TARGET", "STATE"), rows)
+    from dom0.ambassador import text
 
-
-def _targets(texts: tuple[str, ...]) -> str:
-    return ", ".join(texts) or "nothing"
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    heads = ("LISTENER", "GENERATION", "SHORTCUT", "CLIENT", "TARGET", "STATE")
+    cells = [text.flow_cells(one.flow) | {"SHORTCUT": one.consumer or "-"} for one in found]
+    terminal.say_columns(heads, [[one[head] for head in heads] for one in cells])

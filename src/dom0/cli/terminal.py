@@ -7,19 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 from dom0.errors import Dom0Error
+from dom0.printable import printable as printable
 
 Style = Callable[[str], str]
-
-
-def printable(text: str, *, keep: str = "") -> str:
-    r"""`text` with everything that is no visible character, but those in `keep`, written as `\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def say(text: str = "") -> None:

@@ -29,7 +29,17 @@ BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
 PACKAGE = Path(dom0.__file__).parent
 # Of the package dom0: the package `ambassador` and what it imports.
 _OF_AMBASSADORS = frozenset(
-    ("__init__.py", "ambassador", "durations.py", "errors.py", "health.py", "log.py", "run.py", "wording.py")
+    (
+        "__init__.py",
+        "ambassador",
+        "durations.py",
+        "errors.py",
+        "health.py",
+        "log.py",
+        "printable.py",
+        "run.py",
+        "wording.py",
+    )
 )
 BAKED = PACKAGE / "base-inputs"  # inside dom0-base: the digest it was made from
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
-T = TypeVar("T")
+from dom0.ambassador.place import in_own_thread
+
 Stream = int | IO[bytes] | None
 Child = subprocess.Popen[bytes]
 
@@ -37,7 +37,7 @@ def spawn_isolated(argv: Sequence[str], *, stdin: Stream = subprocess.DEVNULL, s
         _call("unshare", flags)
         return subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, start_new_session=True)
 
-    return _in_own_thread(start)
+    return in_own_thread(start)
 
 
 def spawn_inside(
@@ -71,28 +71,10 @@ def spawn_inside(
             start_new_session=True,
         )
 
-    return _in_own_thread(start)
+    return in_own_thread(start)
 
 
 def _call(function: str, *args: int) -> None:
     if getattr(_libc, function)(*args) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{function}: {os.strerror(number)}")
-
-
-def _in_own_thread(function: Callable[[], T]) -> T:
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:  # carried to the caller, raised below
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]

@@ -1,0 +1,102 @@
+"""What people read of an ambassador, the same in its container and from the machine. Pure; who prints it escapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from dom0.ambassador.dataplane import Flow
+from dom0.ambassador.messages import ListenerState, Receipt
+from dom0.health import Problem
+
+HISTORY = ("NUMBER", "AT", "CAUSE", "LISTENERS", "TARGETS", "OLD CONNECTIONS")
+
+
+class Counted(Protocol):
+    """What became of old connections, in one place or in several."""
+
+    @property
+    def kept(self) -> int: ...
+    @property
+    def ended(self) -> int: ...
+    @property
+    def cut(self) -> int: ...
+    @property
+    def rescued(self) -> int: ...
+    @property
+    def moved(self) -> int: ...
+
+
+def remark(listener: ListenerState) -> str:
+    said = ["rewired"] if listener.rewired else []
+    said += [f"new connections: {listener.down}"] if listener.down else []
+    said += [f"down: {', '.join(listener.unhealthy)}"] if listener.unhealthy else []
+    return "; ".join(said)
+
+
+def listener_lines(listener: ListenerState, *facts: str) -> Iterator[str]:
+    """`facts` stand beside its name."""
+    yield f"{listener.listener}  {', '.join((f'generation {listener.generation}', *facts))}"
+    yield f"  from     {', '.join(listener.sources)}{' (rewired)' if listener.rewired else ''}"
+    yield f"  targets  {', '.join(listener.targets) or 'none'}"
+    if listener.unhealthy:
+        yield f"  down     {', '.join(listener.unhealthy)}"
+    if listener.down:
+        yield f"  new connections: {listener.down}"
+
+
+def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
+    if problems:
+        yield ""
+        yield "Problems:"
+    for problem in problems:
+        yield f"  {problem.severity} {problem.subject}: {problem.title}  [{problem.code}]"
+        if problem.hint:
+            yield f"      {problem.hint}"
+
+
+def headline(receipt: Receipt) -> str:
+    return f"{', '.join(receipt.listeners)}: {_ways(receipt)}"
+
+
+def history_row(receipt: Receipt) -> tuple[str, ...]:
+    """Cells below HISTORY."""
+    cause = f"{receipt.cause}, undone" if receipt.undone else receipt.cause
+    old = old_connections(receipt)
+    return (str(receipt.number), time(receipt.at), cause, ", ".join(receipt.listeners), _ways(receipt), old)
+
+
+def old_connections(receipt: Receipt) -> str:
+    drained = [f"drained until {time(receipt.draining)}"] if receipt.draining else []
+    return ", ".join([*counts(receipt), *drained]) or "none"
+
+
+def counts(counted: Counted) -> list[str]:
+    names = ("kept", "ended", "cut", "rescued", "moved")
+    return [f"{number} {name}" for name in names if (number := getattr(counted, name))]
+
+
+def flow_cells(flow: Flow) -> dict[str, str]:
+    """By their heads."""
+    return {
+        "LISTENER": f"{flow.listener.port}/{flow.protocol}",
+        "GENERATION": str(flow.generation),
+        "CLIENT": str(flow.client),
+        "TARGET": str(flow.target),
+        "STATE": flow.state or "-",
+        "SENT": str(flow.sent),
+        "RECEIVED": str(flow.received),
+    }
+
+
+def time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def names(texts: Iterable[str]) -> str:
+    return ", ".join(texts) or "nothing"
+
+
+def _ways(receipt: Receipt) -> str:
+    return f"{names(receipt.before)} → {names(receipt.after)}"
