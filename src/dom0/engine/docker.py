@@ -41,6 +41,7 @@ _EXEC_KEPT = 64 << 10
 _LOGS_KEPT = 256 << 10
 _ARCHIVE = 64 << 30
 _LINE = 4 << 20  # of a stream of JSON; an event carries all labels of its container
+_BUILDKIT, _CLASSIC_BUILDER = "2", "1"  # as `POST /build` calls them
 _EXEC_LOOK = (0.002, 0.5)  # seconds between looks at an exec that closed its output but did not end: first, longest
 
 
@@ -356,7 +357,7 @@ class DockerEngine:
         no_cache: bool = False,
     ) -> str:
         where = _where("image", tag)
-        query = {"version": "2", "t": tag} | ({"nocache": "1"} if no_cache else {})
+        query = {"version": await self._builder(), "t": tag} | ({"nocache": "1"} if no_cache else {})
         query |= {key: msgspec.json.encode(value).decode() for key, value in (("labels", labels), ("buildargs", args))}
         image_id = ""
         async with self._http.stream("POST", "/build", where=where, query=query, data=context) as response:
@@ -365,6 +366,12 @@ class DockerEngine:
         if not image_id:
             raise EngineUnreachable(f"{where}: the Docker Engine did not say how the build ended")
         return image_id
+
+    async def _builder(self) -> str:
+        """BuildKit, unless containerd keeps the images: there it does not find a context that was sent along, and the
+        classic builder does. https://github.com/moby/moby/issues/47717
+        """
+        return _CLASSIC_BUILDER if (await self.info()).containerd_store else _BUILDKIT
 
     async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
         where = _where("image", ref)

@@ -26,6 +26,7 @@ from dom0.errors import EngineError
 
 T = TypeVar("T")
 
+_CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -157,6 +158,7 @@ def info(data: bytes, api_version: str, where: str) -> EngineInfo:
         cgroup_version=found.cgroup_version,
         operating_system=found.operating_system,
         swarm_active=found.swarm is not None and found.swarm.local_node_state == "active",
+        containerd_store=_CONTAINERD_STORE in (found.driver_status or ()),
     )
 
 

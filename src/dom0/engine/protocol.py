@@ -139,7 +139,7 @@ class Engine(Protocol):
         args: Mapping[str, str] = {},
         no_cache: bool = False,
     ) -> str:
-        """Build the Dockerfile in the tar `context` with BuildKit, tag the image, return its ID.
+        """Build the Dockerfile in the tar `context`, tag the image, return its ID.
 
         It stands on the context and on images that are here: for anything else `docker build` answers BuildKit's
         questions during the build, and nobody does here.

@@ -146,6 +146,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_version: str
     operating_system: str
     swarm_active: bool = False
+    containerd_store: bool = False  # images are kept by containerd, not by a driver of the Engine's own
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

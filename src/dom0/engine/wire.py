@@ -216,6 +216,7 @@ class Info(Wire):
     driver: str
     docker_root_dir: str
     operating_system: str
+    driver_status: list[list[str]] | None = None
     cgroup_version: str = "1"
     swarm: Swarm | None = None
 

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dom0.run import CommandFailed, Output
 from dom0.testing import api, busybox, owned
@@ -30,6 +31,8 @@ _PROGRAMS = ("dockerd", "containerd", "docker", "ip", "mount", "iptables")
 _LEADING_ELSEWHERE = ("DOCKER_", "DOM0_", "COMPOSE_", "MAKE", "MFLAGS")  # beginnings of variable names
 _ENGINE_DEADLINE = 60.0  # seconds until the Engine answers; about 2 on two idle cores
 _END_DEADLINE = 30.0  # seconds until killed processes are reaped
+CONTAINERD_STORE: Mapping[str, Any] = {"features": {"containerd-snapshotter": True}}
+"""daemon.json of an Engine that keeps images as the one of the base OS does."""
 _numbers = itertools.count()
 
 
@@ -75,9 +78,17 @@ class Host:
     """
 
     def __init__(
-        self, *, name: str = "", switch: Switch | None = None, address: str = "", outside: bool = False
+        self,
+        *,
+        name: str = "",
+        switch: Switch | None = None,
+        address: str = "",
+        outside: bool = False,
+        config: Mapping[str, Any] = {},
     ) -> None:
-        """`switch` and `address` connect it with other hosts; `outside` lets it reach what this machine reaches."""
+        """`switch` and `address` connect it with other hosts; `outside` lets it reach what this machine reaches;
+        `config` is the Engine's daemon.json.
+        """
         number = next(_numbers)
         self.name = name or f"host{number}"
         self.root = owned.run_root() / f"host{number}"
@@ -87,6 +98,7 @@ class Host:
         self.cgroup = f"{owned.owner_name()}-host{number}"
         self._children: list[Child] = []
         self._engine: Child | None = None
+        self._config = dict(config)
         self._outside: Outside | None = None
         self._init = _start_init(self.root, self.name)
         try:
@@ -177,8 +189,12 @@ class Host:
 
     def restart_engine(self) -> None:
         """As `systemctl restart docker`: containers are stopped and, as their policies say, started again."""
-        self._end_engine(signal.SIGTERM)
+        self.stop_engine()
         self.start_engine()
+
+    def stop_engine(self) -> None:
+        """As a shutdown of the machine: containers are stopped in good order, then the Engine ends."""
+        self._end_engine(signal.SIGTERM)
 
     def kill_engine(self) -> None:
         """As a crash; containers run on until `start_engine` finds them again (and stops them: no live-restore)."""
@@ -222,7 +238,7 @@ class Host:
 
     def _engine_command(self) -> list[str]:
         config = self.root / "daemon.json"  # the machine's /etc/docker/daemon.json is not for us
-        config.write_text(json.dumps({}))
+        config.write_text(json.dumps(self._config))
         return [
             "dockerd",
             f"--config-file={config}",
