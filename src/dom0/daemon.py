@@ -11,12 +11,14 @@ from pathlib import Path
 from dom0.agent import handover, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
+from dom0.agent.boot import BootNotes
 from dom0.agent.machine import Limits, Machine
 from dom0.agent.store import alone_in
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineUnreachable
+from dom0.host import boot_record
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
     )
     ambassadors = Ambassadors(engine, lambda: machine.project, tell=machine.changed.tell)
     machine.other_problems = lambda: ambassadors.problems
+    machine.on_plan = BootNotes(RUN / boot_record.RUNNING).note
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     socket = RUN / "dom0.sock"

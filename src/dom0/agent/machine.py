@@ -71,6 +71,7 @@ class Machine:
     ) -> None:
         self.changed = Changes()
         self.other_problems: Callable[[], tuple[Problem, ...]] = tuple  # of those who work beside it
+        self.on_plan: Callable[[Plan], None] = lambda _plan: None
         self._engine = engine
         self._state = state
         self._own = own
@@ -369,6 +370,7 @@ class Machine:
         if plan.well and self._belongs_to_another_image():
             self._handing_over = True
             self._spawn(self._give_way())
+        self.on_plan(plan)
         self.changed.tell()
 
     def _belongs_to_another_image(self) -> bool:

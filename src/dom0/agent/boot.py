@@ -1,0 +1,75 @@
+"""The agent's part of the boot record: when each service was first ready in this boot, and when all was well.
+
+The host's programs begin the record; where there is none, this is silent. What goes wrong with it ends our part of
+it, never a turn of the loop: the file is in memory, written a few times in a boot, and nothing here waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from dom0.host.boot import READY, SERVICE
+from dom0.host.boot_record import Mark, append, read
+from dom0.plan.container_plan import SlotPlan
+from dom0.plan.phase import Phase
+from dom0.plan.planner import Plan
+
+log = logging.getLogger(__name__)
+
+
+def boot_clock() -> float:
+    """Seconds since the kernel's start, also those asleep; the first number of /proc/uptime."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class BootNotes:
+    """Tell it every plan. An agent that starts again in the same boot goes on where the one before ended."""
+
+    def __init__(self, record: Path, *, clock: Callable[[], float] = boot_clock) -> None:
+        self._record = record
+        self._clock = clock
+        self._noted: set[str] | None = None  # stages in the record, once we have read it
+        self._waited: set[str] = set()  # services that were seen on their way
+        self._over = False
+
+    def note(self, plan: Plan) -> None:
+        if self._over:
+            return
+        try:
+            self._note(plan)
+        except OSError as error:
+            log.debug("boot record: %s", error)
+            self._over = True
+
+    def _note(self, plan: Plan) -> None:
+        if self._noted is None:
+            found = read(self._record)
+            self._noted = {mark.stage for mark in found.marks} if found else {READY}
+        fresh = [stage for stage in self._reached(plan) if stage not in self._noted]
+        self._over = READY in self._noted or READY in fresh
+        if fresh and READY not in self._noted:
+            now = self._clock()
+            append(self._record, [Mark(at=now, stage=stage) for stage in fresh])
+            self._noted |= set(fresh)
+
+    def _reached(self, plan: Plan) -> Iterator[str]:
+        for service, slots in groupby(sorted(plan.slots, key=_service), key=_service):
+            if self._is_up([slot.phase for slot in slots], service):
+                yield f"{SERVICE}{service}"
+        if plan.well and plan.settled:
+            yield READY
+
+    def _is_up(self, phases: list[Phase], service: str) -> bool:
+        """A job that had completed in an earlier boot does nothing in this one."""
+        if not set(phases) <= {Phase.READY, Phase.COMPLETED}:
+            self._waited.add(service)
+            return False
+        return Phase.READY in phases or service in self._waited
+
+
+def _service(slot: SlotPlan) -> str:
+    return slot.slot.service

@@ -1,0 +1,1 @@
+"""The host below the root container: its base OS, its boot, its disks."""

@@ -1,0 +1,114 @@
+"""The boot record: what a boot went through, and when. docs/boot.md says who writes which line, and when.
+
+One line a mark, `SECONDS<tab>STAGE<tab>TEXT`: the stage had come to its end when the kernel's boot clock showed
+SECONDS. Programs of the host and the agent append lines to the record of the running boot; copies of earlier boots lie
+on the data disk. A record is a file that anybody with root may have written and a power cut may have ended: only whole
+lines of the right form count, and nothing in them is believed to be harmless.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+RUNNING = "boot.record"  # below /run/dom0: of the boot that the machine is in
+KEPT = "boot"  # below /var/lib/dom0: the directory of NNNN.record
+LONGEST_TEXT = 200  # characters of a line that are kept
+_LARGEST = 256 * 1024  # bytes of a record that are read
+_KEPT_NAME = re.compile(r"(?P<number>\d{4,9})\.record", re.ASCII)
+_LINE = re.compile(
+    r"(?P<at>-?\d{1,7}(?:\.\d{1,9})?)\t(?P<stage>[a-z][a-z0-9-]{0,31}(?::[A-Za-z0-9][A-Za-z0-9_.-]{0,127})?)(?:\t(?P<text>.*))?",
+    re.ASCII,
+)
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """`stage` ended `at` seconds after the kernel's boot clock began; negative before it."""
+
+    at: float
+    stage: str  # kernel, engine, …, `service:NAME`
+    text: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """`number` counts the boots of this machine from 1, 0 if it is not known; `written` is of its last line."""
+
+    marks: tuple[Mark, ...]
+    number: int = 0
+    running: bool = False  # of the boot that the machine is in
+    written: float = 0.0  # seconds since the epoch
+    unreadable: int = 0  # lines that are none
+
+
+def line(mark: Mark) -> str:
+    """As it stands in a record, with its end."""
+    text = " ".join(mark.text.split())[:LONGEST_TEXT]
+    return f"{mark.at:.2f}\t{mark.stage}\t{text}\n"
+
+
+def append(path: Path, marks: Iterable[Mark]) -> None:
+    """Add to a record that is there. A line that a kill cut off must not become a whole one. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        cut_off = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, ("?\n" * cut_off + "".join(line(mark) for mark in marks)).encode())
+    finally:
+        os.close(descriptor)
+
+
+def parse(content: bytes) -> tuple[tuple[Mark, ...], int]:
+    """The marks in the order of their times, and how many lines are none. What has no end yet is not counted."""
+    whole, _, _ = content.rpartition(b"\n")
+    found = [_LINE.fullmatch(text) for text in whole.decode(errors="replace").split("\n")] if whole else []
+    marks = sorted((_mark(match) for match in found if match), key=lambda mark: mark.at)
+    return tuple(marks), found.count(None)
+
+
+def _mark(match: re.Match[str]) -> Mark:
+    return Mark(at=float(match["at"]), stage=match["stage"], text=(match["text"] or "")[:LONGEST_TEXT])
+
+
+def read(path: Path, *, number: int = 0, running: bool = False) -> Record | None:
+    """None when there is no such file, or it is no plain one. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123 -- a file descriptor
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        marks, unreadable = parse(file.read(_LARGEST))
+    return Record(marks=marks, number=number, running=running, written=found.st_mtime, unreadable=unreadable)
+
+
+def read_all(run: Path, state: Path) -> tuple[Record, ...]:
+    """Of this machine, oldest first, the running boot last. Raises OSError."""
+    kept = list(_read_kept(state / KEPT))
+    running = read(run / RUNNING, running=True)
+    if running is None or not running.marks:
+        return tuple(kept)
+    number = kept[-1].number + 1 if kept else 1
+    if kept and _is_copy(kept[-1], running):
+        number = kept.pop().number
+    return (*kept, msgspec.structs.replace(running, number=number))
+
+
+def _read_kept(directory: Path) -> Iterator[Record]:
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    numbered = ((int(match["number"]), match[0]) for name in names if (match := _KEPT_NAME.fullmatch(name)))
+    for number, name in sorted(numbered):
+        record = read(directory / name, number=number)
+        if record is not None and record.marks:
+            yield record
+
+
+def _is_copy(kept: Record, running: Record) -> bool:
+    """The copy of the running boot may lag behind; no two boots begin in the same way to the hundredth of a second."""
+    return set(kept.marks) <= set(running.marks)
