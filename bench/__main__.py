@@ -142,6 +142,7 @@ class Life:
 
 def main() -> None:
     arguments = _arguments()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # our own commands keep their byte code, as anybody's do
     owned.sweep()
     with Host(name="bench") as host:
         chain.provide(host)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 from dom0.agent.contract import HELPER, IMAGE, NAME, Contract, helper_body
@@ -24,7 +24,6 @@ from dom0.agent.succession import (
     Result,
     SetRestart,
     Start,
-    Step,
     Stop,
     Verdict,
     Verify,
@@ -45,11 +44,21 @@ STOP_GRACE = 20.0  # seconds for the old agent to end
 CHECK = ("dom0", "agent", "--check")
 
 Say = Callable[[str], None]
+Ask = Callable[[Engine, Container], Awaitable[bool]]
+"""Whether the agent in that root container answers."""
 
 
-async def start_root(engine: Engine, image_id: str, say: Say) -> None:
+async def ask_inside(engine: Engine, container: Container) -> bool:
+    """Ask by a process in the container: works from anywhere, and costs a start of Python."""
+    try:
+        return (await engine.exec(container.id, CHECK, timeout=PATIENCE)).exit_code == 0
+    except (Conflict, NotFound):
+        return False  # it is between two starts
+
+
+async def start_root(engine: Engine, image_id: str, say: Say, ask: Ask = ask_inside) -> None:
     """Run the root container of `image_id` where none runs. Raises Dom0Error with the end of its log."""
-    result = await settle(engine, image_id, say)
+    result = await settle(engine, image_id, say, ask)
     if result.result is not Result.DONE:
         log = (await engine.logs(NAME, tail=20)).strip()
         raise Dom0Error(f"{NAME}: {result.reason}\n{log}".strip(), hint="its whole log: docker logs dom0")
@@ -126,15 +135,18 @@ async def last_failure(engine: Engine) -> Problem | None:
     )
 
 
-async def settle(engine: Engine, wanted: str, say: Say) -> End:
+async def settle(engine: Engine, wanted: str, say: Say, ask: Ask = ask_inside) -> End:
     """Do one step after the other until a root container of the image ID `wanted` runs, or the one before it again."""
     verdict, reason = None, ""
     while True:
         step = decide(await look(engine), wanted, verdict)
         if isinstance(step, End):
             return End(step.result, step.reason or reason)
-        verdict = await _do(engine, step, wanted, say) or verdict
-        reason = verdict.reason if verdict and verdict.reason else reason
+        if isinstance(step, Start | Verify):
+            verdict = await _judge(engine, step, say, ask)
+            reason = verdict.reason or reason
+        else:
+            await _do(engine, step, wanted, say)
 
 
 async def look(engine: Engine) -> Found:
@@ -156,15 +168,10 @@ async def _find(engine: Engine, name: str) -> Container | None:
     return container
 
 
-async def _do(engine: Engine, step: Step, wanted: str, say: Say) -> Verdict | None:
+async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove, wanted: str, say: Say) -> None:
     match step:
         case Create(name):
             await engine.create_container(name, Contract().create_body(await _reference(engine, wanted)))
-        case Start(container):
-            say(f"start {_say(container)}")
-            return await _start(engine, container)
-        case Verify(container):
-            return await _verify(engine, container)
         case Stop(container):
             say(f"stop {_say(container)}")
             await engine.stop_container(container.id, timeout=STOP_GRACE)
@@ -174,11 +181,8 @@ async def _do(engine: Engine, step: Step, wanted: str, say: Say) -> Verdict | No
             await engine.update_container(container.id, {"RestartPolicy": {"Name": policy}})
         case Remove(container):
             await engine.remove_container(container.id, force=True)
-        case End():
-            raise AssertionError(step)
         case _:
             assert_never(step)
-    return None
 
 
 async def _reference(engine: Engine, image_id: str) -> str:
@@ -186,17 +190,20 @@ async def _reference(engine: Engine, image_id: str) -> str:
     return IMAGE if IMAGE in (await engine.image(image_id)).tags else image_id
 
 
-async def _start(engine: Engine, container: Container) -> Verdict:
-    try:
-        await engine.start_container(container.id)
-    except EngineError as error:
-        if error.transient:
-            raise
-        return Verdict(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
-    return await _verify(engine, container)
+async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Verdict:
+    container = step.container
+    if isinstance(step, Start):
+        say(f"start {_say(container)}")
+        try:
+            await engine.start_container(container.id)
+        except EngineError as error:
+            if error.transient:
+                raise
+            return Verdict(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
+    return await _verify(engine, container, ask)
 
 
-async def _verify(engine: Engine, container: Container) -> Verdict:
+async def _verify(engine: Engine, container: Container, ask: Ask) -> Verdict:
     """Ask until it answers, ends, or the time is over."""
     pause = PAUSE
     try:
@@ -205,20 +212,13 @@ async def _verify(engine: Engine, container: Container) -> Verdict:
                 now = await engine.container(container.id)
                 if not now.running or now.restart_count >= RESTARTS:
                     return Verdict(container.id, good=False, reason=f"{_say(now)} ended with code {now.exit_code}")
-                if await _answers(engine, container.id):
+                if await ask(engine, container):
                     return Verdict(container.id, good=True)
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, LONGEST_PAUSE)
     except TimeoutError:
         reason = f"{_say(container)} did not answer within {PATIENCE:g} s"
         return Verdict(container.id, good=False, reason=reason)
-
-
-async def _answers(engine: Engine, container_id: str) -> bool:
-    try:
-        return (await engine.exec(container_id, CHECK, timeout=PATIENCE)).exit_code == 0
-    except (Conflict, NotFound):
-        return False  # it is between two starts
 
 
 async def follow_helper(engine: Engine) -> None:

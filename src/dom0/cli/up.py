@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +16,15 @@ from dom0.cli.build import progress
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.unchanged import TAG, find_project
-from dom0.errors import NotFound, RolledBack, UsageError
+from dom0.errors import Dom0Error, NotFound, RolledBack, UsageError
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
-    from dom0.engine.values import Image
+    from dom0.engine.values import Container, Image
 
 SUCCESSION_WITHIN = 90.0  # seconds for the new root container to be in its place
 PAUSE = 0.1  # seconds between looks at it
+ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
 
 
 @click.command("up")
@@ -119,7 +121,7 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
     except NotFound:
         root = None
     if root is None or not root.running:
-        await start_root(engine, image.id, say)
+        await start_root(engine, image.id, say, _ask_here)
         return False
     if root.image_id == image.id:
         return False
@@ -127,6 +129,24 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
         return True
     await hand_over(engine, image.id, say)
     return False
+
+
+async def _ask_here(engine: Engine, root: Container) -> bool:
+    """A process in the container would take a processor from the agent that it waits for.
+
+    Where the Engine is that of another machine, nobody answers here for this container.
+    """
+    import asyncio
+
+    from dom0.agent.handover import ask_inside
+
+    deadline = time.monotonic() + ASK_HERE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Dom0Error):
+            if Agent().status().dom0_image == root.image_id:
+                return True
+        await asyncio.sleep(PAUSE_HERE)
+    return await ask_inside(engine, root)
 
 
 async def await_succession(engine: Engine) -> None:
