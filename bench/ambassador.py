@@ -23,7 +23,7 @@ from statistics import median
 from threading import Thread
 
 from bench.report import REPORT, write_section
-from bench.ways import FILES, WAYS, Running, spawn
+from bench.ways import FILES, QUIET, WAYS, Running, spawn
 from dom0.testing.control_plane import ControlPlane
 from dom0.testing.wires import Node, Wires, eventually
 
@@ -189,7 +189,7 @@ def _cut(rounds: int) -> list[float]:
 @contextlib.contextmanager
 def _own(wires: Wires) -> Iterator[ControlPlane]:
     variables = {f"X_PORT_{IDLE}_TCP": f"tcp://{wires.providers[0].v4}:{IDLE}"}
-    with ControlPlane(wires.ambassador, variables) as plane:
+    with ControlPlane(wires.ambassador, variables | QUIET) as plane:
         yield plane
 
 

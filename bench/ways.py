@@ -17,6 +17,7 @@ from dom0.testing.control_plane import ControlPlane
 from dom0.testing.wires import Node, Wires
 
 Way = Callable[[Wires, Mapping[int, int]], Iterator["Running"]]
+QUIET = {"DOM0_LOG": "error"}
 FILES = 16_384  # open ones of a process: 2,000 connections have two ends, and proxies want some more
 
 
@@ -50,7 +51,7 @@ def ambassador(wires: Wires, ports: Mapping[int, int]) -> Iterator[Running]:
     variables = {
         f"P{port}_PORT_{port}_TCP": f"tcp://{wires.providers[0].v4}:{target}" for port, target in ports.items()
     }
-    with ControlPlane(wires.ambassador, variables) as plane:
+    with ControlPlane(wires.ambassador, variables | QUIET) as plane:
         yield Running(wires.ambassador.v4, pids=[plane.pid])
 
 
