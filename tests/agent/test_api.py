@@ -91,7 +91,7 @@ def test_paths_methods_and_sizes_that_are_none_are_refused_as_documents_too(rig:
     converse(rig, talk)
 
 
-def test_a_client_that_hangs_up_leaves_the_machine_to_others(rig: Rig) -> None:
+def test_a_client_that_hangs_up_leaves_the_machine_to_others(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.project = desired(slot("web"), rollout=Rollout(monitor=0.2))
 
     async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
@@ -103,6 +103,7 @@ def test_a_client_that_hangs_up_leaves_the_machine_to_others(rig: Rig) -> None:
         assert last["outcome"] == "good"
 
     converse(rig, talk)
+    assert "Traceback" not in caplog.text
 
 
 def test_a_watcher_sees_the_last_change(rig: Rig) -> None:

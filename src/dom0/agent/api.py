@@ -63,6 +63,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _refusal(UsageError(f"{request.path}: {error.reason}", hint=HINT), error.status)
     except Dom0Error as error:
         return _refusal(error, STATUSES.get(error.exit_code, web.HTTPInternalServerError.status_code))
+    except ConnectionResetError:  # whoever asked has gone; what was asked for goes on
+        return web.Response()
 
 
 def _refusal(error: Dom0Error, status: int) -> web.Response:
