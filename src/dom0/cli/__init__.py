@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ssh": "dom0.cli.ssh",
     },
     "This host": {
+        "boot": "dom0.cli.boot",
         "doctor": "dom0.cli.doctor",
         "version": "dom0.cli.version",
         "completion": "dom0.cli.completion",

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from dom0.host.boot_record import Mark, Record
+from dom0.host.boot_record import FIRMWARE, Mark, Record
 
-FIRMWARE = "firmware"  # its mark says when the machine was switched on: before the kernel's clock began
 READY = "ready"  # all is well: the end of a boot, no stage of its own
 SERVICE = "service:"
 _BEGINS_WITH_THE_END_OF = {"network": "init", "healthy": "dom0"}  # and services like `healthy`
@@ -105,7 +104,8 @@ def compare(before: Boot, after: Boot) -> tuple[Difference, ...]:
     names = [*theirs, *(name for name in ours if name not in theirs)]
     rows = [Difference(name=name, before=ours.get(name), after=theirs.get(name)) for name in names]
     if before.ready is not None and after.ready is not None:
-        rows.append(Difference(name=READY, before=before.ready, after=after.ready))
+        ends = round(before.ready - before.began, 2), round(after.ready - after.began, 2)
+        rows.append(Difference(name=READY, before=ends[0], after=ends[1]))
     return tuple(rows)
 
 

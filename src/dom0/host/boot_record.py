@@ -18,6 +18,7 @@ import msgspec
 
 RUNNING = "boot.record"  # below /run/dom0: of the boot that the machine is in
 KEPT = "boot"  # below /var/lib/dom0: the directory of NNNN.record
+FIRMWARE = "firmware"  # the one stage whose mark is of its beginning: when the machine was switched on
 LONGEST_TEXT = 200  # characters of a line that are kept
 _LARGEST = 256 * 1024  # bytes of a record that are read
 _KEPT_NAME = re.compile(r"(?P<number>\d{4,9})\.record", re.ASCII)
@@ -65,12 +66,15 @@ def append(path: Path, marks: Iterable[Mark]) -> None:
 def parse(content: bytes) -> tuple[tuple[Mark, ...], int]:
     """The marks in the order of their times, and how many lines are none. What has no end yet is not counted."""
     whole, _, _ = content.rpartition(b"\n")
-    found = [_LINE.fullmatch(text) for text in whole.decode(errors="replace").split("\n")] if whole else []
-    marks = sorted((_mark(match) for match in found if match), key=lambda mark: mark.at)
-    return tuple(marks), found.count(None)
+    lines = whole.decode(errors="replace").split("\n") if whole else []
+    marks = [mark for mark in map(_mark, lines) if mark]
+    return tuple(sorted(marks, key=lambda mark: mark.at)), len(lines) - len(marks)
 
 
-def _mark(match: re.Match[str]) -> Mark:
+def _mark(text: str) -> Mark | None:
+    match = _LINE.fullmatch(text)
+    if match is None or (match["at"].startswith("-") and match["stage"] != FIRMWARE):
+        return None
     return Mark(at=float(match["at"]), stage=match["stage"], text=(match["text"] or "")[:LONGEST_TEXT])
 
 

@@ -1,0 +1,220 @@
+"""`dom0 boot`: what a boot went through, as a table or a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dom0.cli import terminal
+from dom0.cli.places import run_directory, state_directory
+from dom0.errors import Dom0Error, UsageError
+
+if TYPE_CHECKING:
+    from dom0.host.boot import Boot, Difference, Stage
+
+_WIDTH = 40  # characters of the longest bar
+_PICTURES = (".svg", ".png")
+
+
+@click.command(name="boot")
+@click.argument("number", required=False, type=int)
+@click.option("--last", metavar="N", type=click.IntRange(min=1), help="List the last N boots, a line for each.")
+@click.option(
+    "--compare", nargs=2, type=int, metavar="A B", help="Show how boot B differs from boot A, stage by stage."
+)
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw it instead, to a file that ends in .svg or .png.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="A Boot document, with --last a list; with --compare Differences."
+)
+def command(
+    number: int | None, last: int | None, compare: tuple[int, int] | None, plot: Path | None, as_json: bool
+) -> None:
+    """Show what a boot went through: every stage from power-on to the last service, and the slowest one.
+
+    NUMBER is that of a boot as `--last` lists them; left out, it is the boot that this machine is in.
+
+    $ dom0 boot
+    $ dom0 boot --last 10
+    $ dom0 boot --compare 6 7
+    $ dom0 boot --plot boot.svg
+    """
+    _check(number, last, compare, plot)
+    boots = _boots()
+    if compare:
+        chosen = [_pick(boots, one) for one in compare]
+    elif last:
+        chosen = boots[-last:]
+    else:
+        chosen = [boots[-1] if number is None else _pick(boots, number)]
+    if plot:
+        _draw(chosen, plot, as_strips=bool(last))
+    if as_json:
+        _say_json(chosen, last=last, compare=compare)
+    elif not plot:
+        _show(chosen, last=last, compare=compare)
+
+
+def _check(number: int | None, last: int | None, compare: tuple[int, int] | None, plot: Path | None) -> None:
+    if sum(one is not None for one in (number, last, compare)) > 1:
+        raise UsageError("boot: NUMBER, --last and --compare exclude each other", hint="`dom0 boot --help`")
+    if plot is not None and plot.suffix not in _PICTURES:
+        raise UsageError(f"boot: --plot {plot}: ends neither in .svg nor in .png", hint="--plot boot.svg")
+
+
+def _boots() -> list[Boot]:
+    from dom0.host import boot_record
+    from dom0.host.boot import tell
+
+    records = boot_record.read_all(run_directory(), state_directory())
+    if not records:
+        raise Dom0Error(
+            f"{run_directory() / boot_record.RUNNING}: there is no record of a boot",
+            hint="dom0's base OS keeps one, and the launcher on another host: see docs/boot.md",
+        )
+    return [tell(record) for record in records]
+
+
+def _pick(boots: Sequence[Boot], number: int) -> Boot:
+    for boot in boots:
+        if boot.number == number:
+            return boot
+    there = f"{boots[0].number} to {boots[-1].number}" if len(boots) > 1 else str(boots[0].number)
+    raise UsageError(f"boot: there is no record of boot {number}", hint=f"recorded: {there}; dom0 boot --last 50")
+
+
+def _say_json(chosen: Sequence[Boot], *, last: int | None, compare: tuple[int, int] | None) -> None:
+    from dom0.host.boot import compare as differences
+
+    if compare:
+        terminal.say_json(differences(*chosen))
+    else:
+        terminal.say_json(chosen if last else chosen[0])
+
+
+def _show(chosen: Sequence[Boot], *, last: int | None, compare: tuple[int, int] | None) -> None:
+    if compare:
+        _show_differences(*chosen)
+    elif last:
+        _show_list(chosen)
+    else:
+        _show_boot(chosen[0])
+
+
+def _show_boot(boot: Boot) -> None:
+    terminal.say(_headline(boot))
+    longest = max(boot.ended - boot.began, 0.01)
+    rows = [_row(stage, boot, longest) for stage in boot.stages]
+    terminal.say_columns(("STAGE", _number("FROM"), _number("TOOK"), "", ""), rows)
+    if boot.firmware is None:
+        terminal.say("Times are from the kernel's start: this machine does not tell how long its firmware took.")
+    if boot.unreadable:
+        terminal.say(f"Lines of the record that are not understood: {boot.unreadable}")
+
+
+def _headline(boot: Boot) -> str:
+    ready = f"ready after {boot.ready - boot.began:.2f} s" if boot.ready is not None else "not ready"
+    slowest = next((stage for stage in boot.stages if stage.name == boot.slowest), None)
+    part = f"; slowest: {slowest.name}, {slowest.seconds:.2f} s" if slowest else ""
+    return f"boot {boot.number}, {_when(boot)}: {ready}{part}"
+
+
+def _row(stage: Stage, boot: Boot, longest: float) -> tuple[str, ...]:
+    return (
+        stage.name,
+        _number(f"{stage.began - boot.began:.2f}"),
+        _number(f"{stage.seconds:.2f}"),
+        _bar(stage.began - boot.began, stage.ended - boot.began, longest),
+        ("slowest " if stage.name == boot.slowest else "") + stage.text,
+    )
+
+
+def _bar(began: float, ended: float, longest: float) -> str:
+    start = min(int(began / longest * _WIDTH), _WIDTH - 1)
+    length = max(round(ended / longest * _WIDTH) - start, 1)
+    return "·" * start + "█" * length + "·" * (_WIDTH - start - length)
+
+
+def _show_list(boots: Sequence[Boot]) -> None:
+    heads = ("", "BOOT", "RECORDED", "FIRMWARE", "ENGINE", "DOM0", "READY", "SLOWEST")
+    terminal.say_columns(heads, [_line(boot) for boot in boots])
+
+
+def _line(boot: Boot) -> tuple[str, ...]:
+    ready = f"{boot.ready - boot.began:.2f}" if boot.ready is not None else "-"
+    slowest = next((stage for stage in boot.stages if stage.name == boot.slowest), None)
+    return (
+        "*" if boot.running else "",
+        str(boot.number),
+        _when(boot),
+        f"{boot.firmware:.2f}" if boot.firmware is not None else "-",
+        _end(boot, "engine"),
+        _end(boot, "dom0"),
+        ready,
+        f"{slowest.name} {slowest.seconds:.2f}" if slowest else "-",
+    )
+
+
+def _end(boot: Boot, name: str) -> str:
+    ends = [stage.ended for stage in boot.stages if stage.name == name]
+    return f"{ends[-1] - boot.began:.2f}" if ends else "-"
+
+
+def _show_differences(before: Boot, after: Boot) -> None:
+    from dom0.host.boot import READY, compare
+
+    rows = compare(before, after)
+    heads = (f"BOOT {before.number}", f"BOOT {after.number}", "MORE")
+    terminal.say_columns(("STAGE", *map(_number, heads)), [_difference(row) for row in rows])
+    stages = [row for row in rows if row.name != READY]
+    if worst := max(stages, key=lambda row: abs(row.more), default=None):
+        terminal.say(f"\nlargest difference: {worst.name}, {worst.more:+.2f} s")
+
+
+def _difference(row: Difference) -> tuple[str, ...]:
+    took = ["-" if one is None else f"{one:.2f}" for one in (row.before, row.after)]
+    return (row.name, *map(_number, (*took, f"{row.more:+.2f}")))
+
+
+def _number(text: str) -> str:
+    return text.rjust(7)
+
+
+def _when(boot: Boot) -> str:
+    return datetime.fromtimestamp(boot.written).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _draw(chosen: Sequence[Boot], to: Path, *, as_strips: bool) -> None:
+    from dom0.host import boot_plot
+
+    picture = boot_plot.strips(chosen) if as_strips else boot_plot.waterfall(chosen)
+    if to.suffix == ".svg":
+        to.write_text(picture)
+    else:
+        _write_png(picture, to)
+    terminal.say(str(to))
+
+
+def _write_png(picture: str, to: Path) -> None:
+    import asyncio
+
+    from dom0.run import CommandFailed, capture
+
+    argv = ["rsvg-convert", "--format=png", "--zoom=2", f"--output={to}"]
+    try:
+        asyncio.run(capture(argv, stdin=picture.encode(), timeout=60))
+    except CommandFailed as error:
+        if error.code is not None:
+            raise
+        raise Dom0Error(
+            f"boot: --plot {to}: needs rsvg-convert",
+            hint="apt-get install librsvg2-bin; or --plot boot.svg, and elsewhere: rsvg-convert -o boot.png boot.svg",
+        ) from error
