@@ -102,10 +102,11 @@ def test_a_png_without_the_program_for_it_is_refused_with_a_way_out(
 
 def test_a_record_that_says_too_much_is_shown_as_text(records: Path, dom0: RunCommand) -> None:
     with records.open("ab") as file:
-        file.write(b"15.00\tengine\t\x1b]0;owned\x07\nno line\n16.00\tdo")
+        file.write(b"13.00\tengine\t\x1b]0;owned\x07\n13.50\tproblem\t\x1b[2J\nno line\n16.00\tdo")
     shown = dom0("boot").stdout
     assert "\x1b" not in shown
     assert r"\x1b]0;owned\x07" in shown
+    assert "problem after 17.50 s: " + r"\x1b[2J" in shown
     assert shown.endswith("Lines of the record that are not understood: 1\n")
 
 

@@ -24,6 +24,7 @@ from dom0.ambassador.dataplane import Flow
 from dom0.cli.commands import cli
 from dom0.compose.load import load
 from dom0.health import Problem
+from dom0.host import boot
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()
@@ -270,6 +271,11 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
 def test_every_field_of_the_api_is_documented(document: type[msgspec.Struct], words: type[StrEnum] | None) -> None:
     rows = ROW.findall(section(page("docs/reference/api.md"), document.__name__))
     assert rows == [*document.__struct_fields__, *(words or ())]
+
+
+@pytest.mark.parametrize("document", [boot.Boot, boot.Stage, boot.Difference], ids=lambda one: one.__name__)
+def test_every_field_of_a_boot_is_documented(document: type[msgspec.Struct]) -> None:
+    assert ROW.findall(section(page("docs/boot.md"), document.__name__)) == [*document.__struct_fields__]
 
 
 def test_every_request_of_the_api_is_documented() -> None:

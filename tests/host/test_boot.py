@@ -78,6 +78,22 @@ def test_a_stage_may_come_again() -> None:
     assert again.slowest == "image"
 
 
+def test_what_comes_again_after_all_was_well_is_a_later_story() -> None:
+    later = WHOLE + b"500.00\timage\tlatest\n501.00\tdom0\tlatest\n510.00\tproblem\tdom0 ended\n"
+    assert boot(later) == boot(WHOLE)
+
+
+def test_what_comes_late_for_the_first_time_is_a_part_of_the_boot() -> None:
+    """The agent may be done before the launcher has looked."""
+    assert took(WHOLE + b"22.00\tblessed\t\n")["blessed"] == (16.0, 6.0)
+
+
+def test_a_problem_is_no_stage() -> None:
+    broken = boot(WHOLE.replace(b"19.00\thealthy\t", b"19.00\tproblem\tdom0 of image 1: ends"))
+    assert "problem" not in {stage.name for stage in broken.stages}
+    assert [(trouble.at, trouble.text) for trouble in broken.troubles] == [(19.0, "dom0 of image 1: ends")]
+
+
 def test_an_unknown_stage_has_its_place_in_the_order_of_time() -> None:
     assert took(b"2.00\tkernel\t\n5.00\tbootlocal\t\n6.00\tengine\t\n") == {
         "kernel": (0.0, 2.0),

@@ -114,6 +114,8 @@ def _show_boot(boot: Boot) -> None:
     longest = max(boot.ended - boot.began, 0.01)
     rows = [_row(stage, boot, longest) for stage in boot.stages]
     terminal.say_columns(("STAGE", _number("FROM"), _number("TOOK"), "", ""), rows)
+    for trouble in boot.troubles:
+        terminal.say(f"problem after {trouble.at - boot.began:.2f} s: {trouble.text}")
     if boot.firmware is None:
         terminal.say("Times are from the kernel's start: this machine does not tell how long its firmware took.")
     if boot.unreadable:

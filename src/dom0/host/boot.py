@@ -13,6 +13,7 @@ import msgspec
 from dom0.host.boot_record import FIRMWARE, Mark, Record
 
 READY = "ready"  # all is well: the end of a boot, no stage of its own
+PROBLEM = "problem"  # something went wrong, as its text says; no stage either
 SERVICE = "service:"
 _BEGINS_WITH_THE_END_OF = {"network": "init", "healthy": "dom0"}  # and services like `healthy`
 
@@ -28,6 +29,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     beside: bool = False  # others went on meanwhile
 
 
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    at: float
+    text: str
+
+
 class Boot(msgspec.Struct, frozen=True, kw_only=True):
     """`ready` is when all was well, on the kernel's boot clock; None if it never was."""
 
@@ -38,6 +44,7 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     slowest: str  # name of a stage, "" if there is none
     firmware: float | None  # seconds before the kernel's clock began, None: the machine does not tell
     ready: float | None
+    troubles: tuple[Trouble, ...] = ()
     unreadable: int = 0
 
     @property
@@ -62,8 +69,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tell(record: Record) -> Boot:
-    stages = tuple(_stages(record.marks))
-    switched_on = next((mark.at for mark in record.marks if mark.stage == FIRMWARE and mark.at < 0), None)
+    marks = tuple(_of_the_boot(record.marks))
+    stages = tuple(_stages(mark for mark in marks if mark.stage not in (READY, PROBLEM)))
+    switched_on = next((mark.at for mark in marks if mark.stage == FIRMWARE and mark.at < 0), None)
     return Boot(
         number=record.number,
         running=record.running,
@@ -71,9 +79,19 @@ def tell(record: Record) -> Boot:
         stages=stages,
         slowest=max(stages, key=lambda stage: stage.seconds).name if stages else "",
         firmware=None if switched_on is None else -switched_on,
-        ready=next((mark.at for mark in record.marks if mark.stage == READY), None),
+        ready=next((mark.at for mark in marks if mark.stage == READY), None),
+        troubles=tuple(Trouble(at=mark.at, text=mark.text) for mark in marks if mark.stage == PROBLEM),
         unreadable=record.unreadable,
     )
+
+
+def _of_the_boot(marks: Iterable[Mark]) -> Iterator[Mark]:
+    """Once all was well, what comes again (the root container is restarted) is a later story."""
+    seen: set[str] = set()
+    for mark in marks:
+        if READY not in seen or mark.stage not in seen | {PROBLEM}:
+            yield mark
+        seen.add(mark.stage)
 
 
 def _stages(marks: Iterable[Mark]) -> Iterator[Stage]:
@@ -82,8 +100,6 @@ def _stages(marks: Iterable[Mark]) -> Iterator[Stage]:
     for mark in marks:
         if mark.stage == FIRMWARE:
             yield _stage(mark, min(mark.at, 0.0), 0.0)
-            continue
-        if mark.stage == READY:
             continue
         after = _BEGINS_WITH_THE_END_OF.get(mark.stage, "dom0" if mark.stage.startswith(SERVICE) else "")
         if after:
