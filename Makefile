@@ -7,7 +7,7 @@ STEP := @scripts/step
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test lint bench bench-ambassador setup dev
+.PHONY: help up down clean test lint bench bench-ambassador os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -34,6 +34,7 @@ lint: dev ## style, types, import contract
 	$(STEP) "mypy" .venv/bin/mypy
 	$(STEP) "lint-imports" .venv/bin/lint-imports
 	$(STEP) "lock files" scripts/check-locks
+	$(STEP) "shellcheck" shellcheck os/init os/tree/usr/lib/dom0/*
 
 bench: dev ## measure against docker and docker compose, write docs/benchmarks.md
 	.venv/bin/python -m bench $(BENCH)
@@ -41,6 +42,10 @@ bench: dev ## measure against docker and docker compose, write docs/benchmarks.m
 bench-ambassador: dev ## measure ambassadors against the direct way and proxies, write their part of that page
 	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.ambassador $(BENCH)
+
+os: setup ## build the base OS into dom0-os/
+	$(STEP) "Debian packages" scripts/packages os
+	$(STEP) --show "dom0 os build" $(DOM0) os build $(OS)
 
 setup:
 	$(STEP) "Debian packages" scripts/packages run

@@ -29,7 +29,7 @@ from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()
 SOURCES = sorted((CHECKOUT / "src" / "dom0").rglob("*.py"))
-TOP = ("src/", "tests/", "docs/", "scripts/", "images/", "examples/", "bench/")
+TOP = ("src/", "tests/", "docs/", "scripts/", "images/", "os/", "examples/", "bench/")
 HEREDOC = re.compile(r"<<'EOF'\n(.*?)^EOF$", re.DOTALL | re.MULTILINE)
 each_page = pytest.mark.parametrize("of", [pytest.param(of, id=of.name) for of in PAGES])
 ROW = re.compile(r"^\| (?:\[?`)([^`]+)`\]?", re.MULTILINE)

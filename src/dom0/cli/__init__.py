@@ -43,6 +43,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "home": "dom0.cli.home",
         "ssh": "dom0.cli.ssh",
     },
+    "Base OS": {
+        "os": "dom0.cli.os",
+    },
     "This host": {
         "boot": "dom0.cli.boot",
         "doctor": "dom0.cli.doctor",

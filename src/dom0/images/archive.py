@@ -117,8 +117,13 @@ def own_state(directory: Path) -> list[str]:
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
 
 
-async def download(packages: Sequence[str], archives: Sequence[Archive], status: Path, into: Path) -> None:
-    """Download `packages` and all they need in a root whose dpkg status file is `status`, to `into`/*.deb."""
+async def download(
+    packages: Sequence[str], archives: Sequence[Archive], status: Path, into: Path, *, architecture: str = ""
+) -> None:
+    """Download `packages` and all they need in a root whose dpkg status file is `status`, to `into`/*.deb.
+
+    `architecture`: another one than the host's, in Debian's word.
+    """
     with tempfile.TemporaryDirectory(prefix="dom0-apt-") as scratch:
         sources = Path(scratch) / "debian.sources"
         sources.write_text(sources_text(archives))
@@ -129,6 +134,8 @@ async def download(packages: Sequence[str], archives: Sequence[Archive], status:
             *("-o", f"Dir::Etc::sourcelist={sources}", "-o", "Dir::Etc::sourceparts=/dev/null"),
             *("-o", f"Dir::Etc::preferences={preferences}", "-o", f"Dir::Etc::preferencesparts={preferences}"),
         ]
+        if architecture:
+            options += ["-o", f"APT::Architecture={architecture}", "-o", f"APT::Architectures={architecture}"]
         await capture(["apt-get", *options, "update"], env=environment())
         install = ["install", "--yes", "--no-install-recommends", "--download-only", *packages]
         await capture(["apt-get", *options, *install], env=environment())

@@ -1,0 +1,71 @@
+"""`dom0 os`: the base OS, from Debian packages to a machine that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import click
+
+from dom0.cli import options, terminal
+from dom0.cli.build import progress
+
+FLAVOURS = ("vm", "metal")  # as in host.recipe, which would load what builds them
+ARCHITECTURES = ("amd64", "arm64")
+
+
+@click.group("os")
+def command() -> None:
+    """Build the base OS: one file that starts a machine whose last boot step is dom0.
+
+    $ dom0 os build --out ~/dom0-os
+    """
+
+
+@command.command("build")
+@click.option(
+    "--arch", type=click.Choice(ARCHITECTURES), metavar="ARCH", help="amd64 or arm64; this host's if left out."
+)
+@click.option(
+    "--flavour",
+    type=click.Choice(FLAVOURS),
+    default="vm",
+    show_default=True,
+    metavar="NAME",
+    help="vm for virtual machines, metal for all others.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="dom0-os",
+    show_default=True,
+    metavar="DIR",
+    help="Where the files go.",
+)
+@click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
+@click.option("--json", "as_json", is_flag=True, help="The manifest: version, packages, modules, artifacts.")
+def build(arch: str | None, flavour: str, out: Path, no_cache: bool, as_json: bool) -> None:
+    """Build the base OS from Debian packages: dom0-os.efi, and the same as linux and initrd.
+
+    Beside them comes manifest.json with every package, its version and size. What is up to date is not built again, and
+    the same packages make the same bytes.
+
+    $ dom0 os build
+    $ dom0 os build --flavour metal --out /srv/dom0-os
+    $ dom0 os build --no-cache  # take in Debian's security updates
+    """
+    from dom0.host import build as building
+    from dom0.host import recipe
+
+    say = progress() if not as_json else lambda line: None
+    built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache))
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(built.directory.iterdir()):
+        shutil.copyfile(file, out / file.name)
+    if as_json:
+        terminal.say_json(built.manifest)
+    elif not options.quiet():
+        rows = [(artifact.name, terminal.size(artifact.size)) for artifact in built.manifest.artifacts]
+        terminal.say(f"{out}: base OS {built.manifest.version}, kernel {built.manifest.kernel}")
+        terminal.say_columns(("FILE", "SIZE"), rows)

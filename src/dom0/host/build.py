@@ -1,0 +1,163 @@
+"""The base OS, told from its end: a UKI of kernel and initramfs; in that a squashfs; in that files of Debian packages.
+
+Each of the three takes what it is made from out of a cache, under the digest of what that is made from: where nothing
+has changed nothing is built, and a change of our own programs packs only the initramfs anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dom0
+from dom0.host import initramfs, manifest, modules, packages, root, squash
+from dom0.host.recipe import Recipe
+from dom0.images import contents, fetched
+from dom0.images.archive import environment
+from dom0.images.recipe import EPOCH
+from dom0.run import capture
+
+Say = Callable[[str], None]
+UKI, LINUX, INITRD = "dom0-os.efi", "linux", "initrd"
+COMMAND_LINE = "console=tty0 console=ttyS0 quiet loglevel=4 panic=10 dom0.medium=LABEL=DOM0-BOOT"
+"""Of the UKI; whoever loads kernel and initrd says it himself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A directory with `dom0-os.efi`, `linux`, `initrd` and `manifest.json`."""
+
+    directory: Path
+    manifest: manifest.Manifest
+
+
+async def build(recipe: Recipe, say: Say, *, no_cache: bool = False) -> Built:
+    """The base OS as it should be now; with `no_cache` in any case built, from the packages of today.
+
+    Raises Dom0Error.
+    """
+    kind = f"{recipe.architecture.name}-{recipe.flavour}"
+    async with _alone(say, kind):
+        found = await packages.fetch(recipe, anew=no_cache)
+        key = _key(recipe, found)
+
+        async def make(into: Path) -> None:
+            say(f"base OS {version_of(key)}: {len(found)} packages, {recipe.architecture.name}, {recipe.flavour}")
+            await _make(recipe, found, version_of(key), into, say)
+
+        directory = await fetched.cached(f"os-{kind}", key, make, anew=no_cache)
+    return Built(directory, manifest.decode((directory / manifest.FILE).read_bytes()))
+
+
+def version_of(key: str) -> str:
+    """What /etc/dom0-os says: other content, other version."""
+    return f"{dom0.__version__}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _key(recipe: Recipe, found: Sequence[packages.Package]) -> str:
+    return f"{dom0.__version__} {recipe.inputs()} {[package.file.name for package in found]}"
+
+
+async def _make(recipe: Recipe, found: Sequence[packages.Package], version: str, into: Path, say: Say) -> None:
+    with tempfile.TemporaryDirectory(prefix="dom0-os-") as directory:
+        scratch = Path(directory)
+        unpacked = scratch / "packages"
+        unpacked.mkdir()
+        await packages.unpack(found, unpacked)
+        kernel = await modules.find_kernel(unpacked)
+        chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
+        squashfs = await _squashfs(recipe, found, unpacked, kernel, scratch, say)
+        shutil.copyfile(kernel.image, into / LINUX)
+        tree = _lay_tree(recipe, version, scratch)
+        await initramfs.pack(recipe, kernel, tree, squashfs, scratch, into / INITRD)
+        await _unify(recipe, unpacked, kernel, tree, into)
+        artifacts = tuple(_artifact(into / name) for name in (UKI, LINUX, INITRD))
+        (into / manifest.FILE).write_bytes(
+            manifest.encode(
+                manifest.Manifest(
+                    version=version,
+                    architecture=recipe.architecture.name,
+                    flavour=recipe.flavour,
+                    kernel=kernel.release,
+                    packages=tuple(
+                        manifest.PackageEntry(name=package.name, version=package.version, size=package.size)
+                        for package in found
+                    ),
+                    modules=tuple(sorted(chosen)),
+                    artifacts=artifacts,
+                )
+            )
+        )
+
+
+async def _squashfs(
+    recipe: Recipe,
+    found: Sequence[packages.Package],
+    unpacked: Path,
+    kernel: modules.Kernel,
+    scratch: Path,
+    say: Say,
+) -> Path:
+    """The large part, which does not hold our own programs."""
+
+    async def make(into: Path) -> None:
+        say("root file system: compressing it, which takes a minute or two")
+        directory = scratch / "root"
+        await root.lay(recipe, unpacked, kernel, directory)
+        await squash.squash(directory, into / squash.SQUASHFS)
+
+    key = f"{recipe.root_inputs()} {[package.file.name for package in found]}"
+    kind = f"os-root-{recipe.architecture.name}-{recipe.flavour}"
+    return await fetched.cached(kind, key, make) / squash.SQUASHFS
+
+
+def _lay_tree(recipe: Recipe, version: str, scratch: Path) -> Path:
+    """Our own programs and settings, and which base OS this is."""
+    tree = scratch / "tree"
+    contents.copy(contents.entries(recipe.directory / "tree"), tree, time=EPOCH, public=True)
+    (tree / "etc/dom0-os").write_text(f"{version}\n")
+    (tree / "etc/os-release").write_text(
+        f'ID=dom0\nID_LIKE=debian\nNAME="dom0 base OS"\nPRETTY_NAME="dom0 base OS {version}"\nVERSION_ID={version}\n'
+    )
+    return tree
+
+
+async def _unify(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, tree: Path, into: Path) -> None:
+    efi = recipe.architecture.efi
+    stub = unpacked / "usr/lib/systemd/boot/efi" / f"linux{efi}.efi.stub"
+    argv = [
+        *("ukify", "build", f"--linux={into / LINUX}", f"--initrd={into / INITRD}", f"--cmdline={COMMAND_LINE}"),
+        *(f"--os-release=@{tree / 'etc/os-release'}", f"--uname={kernel.release}", f"--efi-arch={efi}"),
+        *(f"--stub={stub}", f"--output={into / UKI}"),
+    ]
+    # ukify is started by the first python3 on the PATH, and needs Debian's.
+    env = environment() | {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin", "SOURCE_DATE_EPOCH": str(EPOCH)}
+    await capture(argv, env=env)
+
+
+def _artifact(file: Path) -> manifest.Artifact:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return manifest.Artifact(name=file.name, size=file.stat().st_size, sha256=digest)
+
+
+@asynccontextmanager
+async def _alone(say: Say, kind: str) -> AsyncIterator[None]:
+    """One build at a time for each user: they share a cache."""
+    import asyncio
+
+    path = fetched.cache_directory() / f"os-{kind}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("base OS: waiting for another build of it")
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,53 @@
+"""Which shared libraries a program needs, for programs of any architecture: nothing is run to find out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+from dom0.run import capture
+
+_NEEDED = re.compile(r"\(NEEDED\)\s.*\[([^]]+)\]")
+_FILE = re.compile(r"^File: (.*)$")
+
+
+def is_elf(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4) == b"\x7fELF"
+
+
+async def libraries(programs: Iterable[Path], directory: Path) -> list[Path]:
+    """The files of `directory` that `programs` need, and those that these need. Raises Dom0Error if one is missing."""
+    found: dict[str, Path] = {}
+    waiting = list(programs)
+    while waiting:
+        asked, waiting = waiting, []
+        for program, names in (await _needed(asked)).items():
+            for name in names:
+                if name not in found:
+                    found[name] = _find(name, directory, program)
+                    waiting.append(found[name])
+    return list(found.values())
+
+
+def _find(name: str, directory: Path, program: str) -> Path:
+    file = directory / name
+    if not file.exists():
+        raise Dom0Error(f"{program}: needs {name}, which no package brings", hint="name its package in os/packages")
+    return file
+
+
+async def _needed(files: Iterable[Path]) -> dict[str, list[str]]:
+    """File -> names of libraries; of a file without any, nothing."""
+    paths = [str(file) for file in files]
+    printed = await capture(["readelf", "--dynamic", "--wide", *paths, "/dev/null"], check=False)
+    needed: dict[str, list[str]] = {}
+    file = ""
+    for line in printed.stdout.splitlines():
+        if of := _FILE.match(line):
+            file = of[1]
+        elif name := _NEEDED.search(line):
+            needed.setdefault(file, []).append(name[1])
+    return needed

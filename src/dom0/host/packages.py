@@ -1,0 +1,55 @@
+"""The Debian packages of the base OS: fetched from the host's package sources, kept, taken apart. None is installed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from dom0.host.recipe import Recipe
+from dom0.images import archive, fetched
+from dom0.run import capture
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """As its file is called."""
+
+    name: str
+    version: str
+    size: int  # bytes of the file
+    file: Path
+
+
+async def fetch(recipe: Recipe, *, anew: bool) -> tuple[Package, ...]:
+    """The packages of `recipe` and all they need, in their newest version when first asked for, or `anew`."""
+    archives = await archive.debian_archives()
+    arch = recipe.architecture.name
+
+    async def download(into: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="dom0-status-") as scratch:
+            nothing = Path(scratch) / "status"
+            nothing.touch()
+            await archive.download(recipe.packages, archives, nothing, into, architecture=arch)
+
+    key = f"{recipe.packages} {archive.sources_text(archives)}"
+    directory = await fetched.cached(f"os-packages-{arch}-{recipe.flavour}", key, download, anew=anew)
+    return tuple(_package(file) for file in sorted(directory.glob("*.deb")))
+
+
+def _package(file: Path) -> Package:
+    """Its name is NAME_VERSION_ARCHITECTURE.deb; the colon of a version's epoch is written %3a."""
+    name, version, _ = file.name.split("_")
+    return Package(name, unquote(version), file.stat().st_size, file)
+
+
+async def unpack(packages: Iterable[Package], into: Path) -> None:
+    """The files of all packages in one tree, as if they were installed without their scripts."""
+    for package in packages:
+        await capture(_unpack(package.file, into))
+
+
+def _unpack(file: Path, into: Path) -> Sequence[str]:
+    return ["dpkg-deb", "--extract", str(file), str(into)]

@@ -1,0 +1,120 @@
+"""What the base OS is made from: the lists in `os/`, read for one architecture and flavour. Only reads files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+from dom0.images.contents import digest, entries
+from dom0.images.recipe import EPOCH, PACKAGE
+
+FLAVOURS = ("vm", "metal")
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """`name` is Debian's, the others are those of the kernel, the C library and EFI."""
+
+    name: str
+    machine: str  # as uname says it
+    libraries: str  # directory
+    loader: str  # of dynamic programs; path as they carry it
+    efi: str
+
+
+ARCHITECTURES = {
+    arch.name: arch
+    for arch in (
+        Architecture("amd64", "x86_64", "usr/lib/x86_64-linux-gnu", "lib64/ld-linux-x86-64.so.2", "x64"),
+        Architecture("arm64", "aarch64", "usr/lib/aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1", "aa64"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Read once; the same Recipe and the same packages make the same bytes."""
+
+    architecture: Architecture
+    flavour: str
+    directory: Path
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return self._lists("packages")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self._list("files")
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Path of a link -> what it says."""
+        return dict(line.split() for line in self._list("links"))
+
+    @property
+    def applets(self) -> tuple[str, ...]:
+        return self._list("applets")
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return self._lists("modules")
+
+    @property
+    def first_modules(self) -> tuple[str, ...]:
+        """Those of the initramfs."""
+        return self._list("modules/initramfs")
+
+    def inputs(self) -> str:
+        """Digest of all that is known before a package is fetched: the recipe, and the code that follows it."""
+        return self._digest((*_ROOT_CODE, *_CODE), (*_ROOT_DATA, *_DATA))
+
+    def root_inputs(self) -> str:
+        """Digest of what the squashfs is made from: without our own programs."""
+        return self._digest(_ROOT_CODE, _ROOT_DATA)
+
+    def _digest(self, code: tuple[str, ...], data: tuple[str, ...]) -> str:
+        told = [(PACKAGE / "host" / name).read_text() for name in code]
+        text = f"{EPOCH} {self.architecture.name} {self.flavour} {told}"
+        return digest(entries(self.directory, lambda name: name.split("/")[0] not in data), text=text)
+
+    def _lists(self, name: str) -> tuple[str, ...]:
+        return (*self._list(f"{name}/common"), *self._list(f"{name}/{self.flavour}"))
+
+    def _list(self, name: str) -> tuple[str, ...]:
+        text = (self.directory / name).read_text()
+        lines = (line.strip() for line in text.splitlines())
+        names = {"arch": self.architecture.name, "lib": self.architecture.libraries}
+        return tuple(line.format(**names) for line in lines if line and not line.startswith("#"))
+
+
+_ROOT_CODE = ("elf.py", "modules.py", "recipe.py", "root.py", "squash.py")
+_ROOT_DATA = ("applets", "files", "links", "modules", "packages")
+_CODE = ("build.py", "initramfs.py", "manifest.py")
+_DATA = ("init", "tree")
+
+
+def recipe(arch: str = "", flavour: str = "vm") -> Recipe:
+    """The recipe for `arch` (Debian's word; this machine's if empty). Raises Dom0Error."""
+    return Recipe(ARCHITECTURES[arch or native()], flavour, directory())
+
+
+def native() -> str:
+    """The architecture of this machine. Raises Dom0Error if there is no recipe for it."""
+    machine = os.uname().machine
+    for arch in ARCHITECTURES.values():
+        if arch.machine == machine:
+            return arch.name
+    raise Dom0Error(f"{machine}: there is no base OS for this kind of processor", hint="name one with --arch")
+
+
+def directory() -> Path:
+    """The directory `os`: in the wheel, or in a checkout."""
+    for found in (PACKAGE / "data" / "os", PACKAGE.parent.parent / "os"):
+        if (found / "packages").is_dir():
+            return found
+    raise Dom0Error(
+        f"{PACKAGE}: the recipe of the base OS is missing", hint="install dom0 again, or use a whole checkout"
+    )

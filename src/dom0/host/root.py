@@ -1,0 +1,88 @@
+"""The root file system of the base OS, laid into a directory: files of packages, what they need, links, certificates.
+
+Our own programs are not in it: they come from `os/tree`, beside it in the initramfs, so that a change of them does not
+pack the large part anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+from dom0.host import elf, modules
+from dom0.host.recipe import Recipe
+
+_EMPTY = ("dev", "data", "etc", "home", "medium", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib", "var/log")
+_CERTIFICATES = "usr/share/ca-certificates/mozilla"
+_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+
+
+async def lay(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, root: Path) -> list[str]:
+    """Fill the directory `root`; returns the paths of the kernel modules in it. Raises Dom0Error."""
+    for directory in _EMPTY:
+        (root / directory).mkdir(parents=True)
+    for file in _listed(recipe, unpacked):
+        _copy(unpacked, file, root)
+    await _add_libraries(recipe, unpacked, root)
+    chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
+    await modules.place(kernel, chosen, root)
+    _bundle_certificates(root)
+    _link(recipe, root)
+    return chosen
+
+
+def _listed(recipe: Recipe, unpacked: Path) -> Iterator[Path]:
+    for pattern in recipe.files:
+        found = sorted(unpacked.glob(pattern))
+        if not found:
+            raise Dom0Error(
+                f"os/files: no package brings {pattern}", hint="name its package in os/packages, or take it out"
+            )
+        yield from found
+
+
+def _copy(unpacked: Path, file: Path, root: Path) -> None:
+    target = root / file.relative_to(unpacked)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(file, target, follow_symlinks=False)
+
+
+def _programs(root: Path) -> list[Path]:
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink())
+    return [file for file in files if elf.is_elf(file)]
+
+
+async def _add_libraries(recipe: Recipe, unpacked: Path, root: Path) -> None:
+    """Under the name that programs ask for, which is a link in Debian's packages."""
+    architecture = recipe.architecture
+    directory = unpacked / architecture.libraries
+    for library in await elf.libraries(_programs(root), directory):
+        target = root / architecture.libraries / library.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(library.resolve(), target)
+    loader = root / "usr" / architecture.loader
+    loader.parent.mkdir(parents=True, exist_ok=True)
+    if not loader.exists():
+        shutil.copy2((directory / loader.name).resolve(), loader)
+
+
+def _bundle_certificates(root: Path) -> None:
+    """One file, as the package's script would have made it."""
+    found = sorted((root / _CERTIFICATES).iterdir())
+    bundle = root / _BUNDLE
+    bundle.parent.mkdir(parents=True)
+    bundle.write_text("".join(f"{file.read_text().strip()}\n" for file in found))
+    shutil.rmtree(root / "usr/share/ca-certificates")
+
+
+def _link(recipe: Recipe, root: Path) -> None:
+    for path, target in recipe.links.items():
+        link = root / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    for applet in recipe.applets:
+        if not any(os.path.lexists(root / directory / applet) for directory in ("usr/bin", "usr/sbin")):
+            (root / "usr/bin" / applet).symlink_to("busybox")
