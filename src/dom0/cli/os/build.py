@@ -1,4 +1,4 @@
-"""`dom0 os`: the base OS, from Debian packages to a machine that runs it."""
+"""`dom0 os build`: the base OS from Debian packages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ FLAVOURS = ("vm", "metal")  # as in host.recipe, which would load what builds th
 ARCHITECTURES = ("amd64", "arm64")
 
 
-@click.group("os")
-def command() -> None:
-    """Build the base OS: one file that starts a machine whose last boot step is dom0.
-
-    $ dom0 os build --out ~/dom0-os
-    """
-
-
-@command.command("build")
+@click.command("build")
 @click.option(
     "--arch", type=click.Choice(ARCHITECTURES), metavar="ARCH", help="amd64 or arm64; this host's if left out."
 )

@@ -1,0 +1,21 @@
+"""`dom0 os`: the base OS, from Debian packages to a machine that runs it. A module for each command."""
+
+from __future__ import annotations
+
+import click
+
+from dom0.cli.os.build import build
+from dom0.cli.os.write import write
+
+
+@click.group("os")
+def command() -> None:
+    """Build the base OS: one file that starts a machine whose last boot step is dom0; and put it on boot media.
+
+    $ dom0 os build
+    $ dom0 os write dom0.img --ssh-key ~/.ssh/id_ed25519.pub
+    """
+
+
+for one in (build, write):
+    command.add_command(one)

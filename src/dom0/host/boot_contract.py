@@ -1,0 +1,63 @@
+"""The boot contract as it is written on a boot medium: settings and keys, checked as the base OS will check them.
+
+The program `contract` of the base OS reads it, and has the last word: it leaves out what it does not understand and
+goes on. Whoever writes a medium is told before. docs/os.md says what the settings mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from dom0.errors import UsageError
+from dom0.wording import did_you_mean, printable
+
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_ADDRESS = rf"({_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}|[0-9a-f:]*:[0-9a-f:]*)"
+# As in os/tree/usr/lib/dom0/contract. What only the boot loader knows (medium, slot, trial) is not set by hand.
+PATTERNS = {
+    "hostname": r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+    "ip": rf"dhcp|{_ADDRESS}/[0-9]{{1,3}},{_ADDRESS}(,{_ADDRESS})*",
+    "data": r"auto|ram|label=[A-Za-z0-9._-]{1,16}|uuid=[0-9A-Fa-f-]{8,36}|/dev/[a-z0-9]{1,32}",
+    "format": "blank",
+    "adopt": "ignore|use|use-readonly|copy-images",
+    "image": r"dom0/[A-Za-z0-9_][A-Za-z0-9._-]*",
+    "farm": r"[A-Za-z0-9.:_-]{1,255}",
+}
+_KEY = re.compile(
+    r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+    r" [A-Za-z0-9+/]{40,16000}={0,2}( .*)?"
+)
+
+
+def config(settings: Iterable[str]) -> bytes:
+    """The file dom0/config of `KEY=VALUE`s. Raises UsageError."""
+    found: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if key not in PATTERNS:
+            raise UsageError(f"--config {printable(setting)}: no such setting", hint=did_you_mean(key, PATTERNS))
+        if not equals or not re.fullmatch(PATTERNS[key], value):
+            raise UsageError(
+                f"--config {printable(setting)}: is no value for {key}", hint=f"`{PATTERNS[key]}`, see docs/os.md"
+            )
+        if key in found:
+            raise UsageError(f"--config {printable(setting)}: {key} is there twice")
+        found[key] = value
+    return "".join(f"{key}={value}\n" for key, value in found.items()).encode()
+
+
+def authorized_keys(files: Iterable[Path]) -> bytes:
+    """The file dom0/authorized_keys of files with public keys. Raises UsageError."""
+    keys: dict[str, None] = {}
+    for file in files:
+        lines = [line.strip() for line in file.read_text(errors="replace").splitlines()]
+        found = [line for line in lines if line and not line.startswith("#")]
+        for line in found or [""]:
+            if not _KEY.fullmatch(line):
+                raise UsageError(
+                    f"--ssh-key {file}: holds what is no public key", hint="the file that ends in .pub, without options"
+                )
+            keys[line] = None
+    return "".join(f"{key}\n" for key in keys).encode()

@@ -1,0 +1,84 @@
+"""GRUB for both firmwares, made from Debian's packages of it: one file each, with all modules that os/grub.cfg uses."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+from dom0.run import capture
+
+GRUB = Path("/usr/lib/grub")
+_PACKAGES = {"i386-pc": "grub-pc-bin", "x86_64-efi": "grub-efi-amd64-bin", "arm64-efi": "grub-efi-arm64-bin"}
+_MODULES = (
+    *("part_gpt", "part_msdos", "fat", "iso9660"),
+    *("normal", "configfile", "test", "echo", "sleep", "reboot", "halt", "keystatus", "search"),
+    *("linux", "loadenv", "probe"),
+)
+_FOR_BIOS = ("biosdisk", "serial", "terminal", "minicmd")
+_FOR_EFI = ("efi_gop", "minicmd")
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """What machines with processors of one kind start from, in GRUB's words; `bios` is "" if none has one."""
+
+    efi: str
+    efi_name: str  # by which the firmware finds it in EFI/BOOT
+    bios: str = ""
+
+
+FIRMWARE = {
+    "amd64": Firmware("x86_64-efi", "BOOTX64.EFI", "i386-pc"),
+    "arm64": Firmware("arm64-efi", "BOOTAA64.EFI"),
+}
+
+
+async def efi(firmware: Firmware, *, first: str = "") -> bytes:
+    """The program that EFI starts. Its grub.cfg lies where it was loaded from, or where `first`, a script, finds it.
+
+    Raises Dom0Error.
+    """
+    return await _image(firmware.efi, firmware.efi, (*_MODULES, *_FOR_EFI), prefix="/dom0", first=first)
+
+
+async def bios(firmware: Firmware, partition: int) -> bytes:
+    """What a BIOS starts from a disk (`core.img`); its grub.cfg is in that partition of the same disk."""
+    prefix = f"(,gpt{partition})/dom0"
+    return await _image(firmware.bios, firmware.bios, (*_MODULES, *_FOR_BIOS), prefix=prefix)
+
+
+async def bios_from_iso(firmware: Firmware, *, first: str) -> bytes:
+    """What a BIOS starts from a CD (`eltorito.img`)."""
+    modules = (*_MODULES, *_FOR_BIOS)
+    return await _image(firmware.bios, f"{firmware.bios}-eltorito", modules, prefix="/dom0", first=first)
+
+
+def boot_sector(firmware: Firmware, name: str = "boot.img") -> bytes:
+    """What a BIOS reads first, and which loads the rest."""
+    return (_directory(firmware.bios) / name).read_bytes()
+
+
+async def _image(platform: str, form: str, modules: Sequence[str], *, prefix: str, first: str = "") -> bytes:
+    directory = _directory(platform)
+    with tempfile.TemporaryDirectory(prefix="dom0-grub-") as scratch:
+        made = Path(scratch) / "image"
+        argv = ["grub-mkimage", f"--directory={directory}", f"--format={form}", f"--prefix={prefix}"]
+        if first:
+            script = Path(scratch) / "first.cfg"
+            script.write_text(first)
+            argv.append(f"--config={script}")
+        await capture([*argv, f"--output={made}", *modules])
+        return made.read_bytes()
+
+
+def _directory(platform: str) -> Path:
+    directory = GRUB / platform
+    if not (directory / "moddep.lst").exists():
+        raise Dom0Error(
+            f"{directory}: is missing, boot media need it",
+            hint=f"apt-get install grub-common {_PACKAGES[platform]}, or `scripts/packages os` in a checkout",
+        )
+    return directory

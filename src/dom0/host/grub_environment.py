@@ -1,0 +1,43 @@
+"""GRUB's environment block: 1024 bytes that GRUB itself can write at boot, in place. Here: which slot is started. Pure.
+
+os/grub.cfg counts with it, `slots` of the base OS changes it. docs/os.md says what the variables mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dom0.errors import Dom0Error
+
+SIZE = 1024  # bytes
+_HEAD = b"# GRUB Environment Block\n"
+FRESH = {"good": "a", "next": "", "left": "", "failed": ""}
+
+
+def encode(variables: Mapping[str, str]) -> bytes:
+    """Raises Dom0Error if they are too many."""
+    lines = b"".join(f"{name}={_escaped(value)}\n".encode() for name, value in variables.items())
+    block = (_HEAD + lines).ljust(SIZE, b"#")
+    if len(block) > SIZE:
+        raise Dom0Error(f"grubenv: {len(block)} bytes are too much for it")
+    return block
+
+
+def decode(block: bytes) -> dict[str, str]:
+    """Raises Dom0Error if GRUB would not take it for one either."""
+    if len(block) != SIZE or not block.startswith(_HEAD):
+        raise Dom0Error("grubenv: is no environment block of GRUB")
+    variables = {}
+    for line in block[len(_HEAD) :].decode(errors="replace").split("\n"):
+        name, equals, value = line.partition("=")
+        if equals and not name.startswith("#"):
+            variables[name] = _plain(value)
+    return variables
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\\n")
+
+
+def _plain(value: str) -> str:
+    return value.replace("\\\\", "\\")

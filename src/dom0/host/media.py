@@ -1,0 +1,34 @@
+"""Boot media, each as one story: from a base OS and a boot contract to a disk, an ISO or a tree for the network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dom0.host import device, disk_image, grub, medium
+from dom0.host.recipe import directory as recipe_directory
+from dom0.host.uki import Uki
+
+
+async def disk_files(os: Uki, told: medium.Contract) -> tuple[medium.File, ...]:
+    """What will lie on a disk. Raises Dom0Error."""
+    firmware = grub.FIRMWARE[os.architecture]
+    return medium.disk(os, told, grub_config=_grub_config(), efi_name=firmware.efi_name, efi=await grub.efi(firmware))
+
+
+async def write_disk(os: Uki, files: Sequence[medium.File], target: Path, size: int) -> None:
+    """Write a disk of `size` bytes to a file, whole or not at all, or to the begin of a device. Raises Dom0Error."""
+    bios = await disk_image.loader(grub.FIRMWARE[os.architecture])
+    to_device = device.is_device(target)
+    with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=None if to_device else target.parent) as scratch:
+        image = Path(scratch) / "disk"
+        await disk_image.write(files, bios, image, size)
+        if to_device:
+            await device.overwrite(target, image)
+        else:
+            image.replace(target)
+
+
+def _grub_config() -> bytes:
+    return (recipe_directory() / "grub.cfg").read_bytes()

@@ -1,0 +1,102 @@
+"""What lies on a boot medium, as a list of files: boot loader, slots, boot contract. Pure: whoever writes a disk or an
+ISO takes it from here. docs/os.md shows the same as a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.errors import UsageError
+from dom0.host import grub_environment
+from dom0.host.uki import Part, Uki
+
+LABEL = "DOM0-BOOT"  # by which the base OS finds its medium, see build.COMMAND_LINE
+SUMS = "sums"
+_LARGEST = (4 << 30) - 1  # bytes of a file on FAT
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    name: str  # path on the medium
+    content: bytes | Part
+
+    @property
+    def size(self) -> int:
+        return self.content.size if isinstance(self.content, Part) else len(self.content)
+
+    def sha256(self) -> str:
+        return self.content.sha256() if isinstance(self.content, Part) else hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What the medium says to the machine that starts from it; b"" and None leave a file out."""
+
+    config: bytes = b""
+    authorized_keys: bytes = b""
+    image: Path | None = None  # a tar of images with a dom0:latest
+
+
+def slot(os: Uki) -> tuple[File, ...]:
+    """The files of a base OS in its slot. Where the last one is, all of them are."""
+    files = (
+        File("linux", os.linux),
+        File("initrd", os.initrd),
+        File("line", f'set line="{os.line}"\n'.encode()),  # a script of GRUB
+        File("version", f"{os.version or 'unknown'} {os.release}\n".encode()),
+    )
+    return (*files, File(SUMS, "".join(f"{file.sha256()}  {file.name}\n" for file in files).encode()))
+
+
+def contract(told: Contract) -> tuple[File, ...]:
+    """Raises UsageError if the image is none."""
+    files = [File("dom0/config", told.config), File("dom0/authorized_keys", told.authorized_keys)]
+    image = [File("dom0/image.tar", _image(told.image))] if told.image else []
+    return (*(file for file in files if file.size), *image)
+
+
+def disk(os: Uki, told: Contract, *, grub_config: bytes, efi_name: str, efi: bytes) -> tuple[File, ...]:
+    """All files of a disk or stick; the second slot is empty until the first update."""
+    return (
+        File(f"EFI/BOOT/{efi_name}", efi),
+        File("dom0/grub.cfg", grub_config),
+        File("dom0/grubenv", grub_environment.encode(grub_environment.FRESH)),
+        *_below("dom0/a", slot(os)),
+        *contract(told),
+    )
+
+
+def iso(os: Uki, told: Contract, *, grub_config: bytes) -> tuple[File, ...]:
+    """All files of an ISO. It cannot be written to, so it has one slot and no count of tries."""
+    return (File("dom0/grub.cfg", grub_config), *_below("dom0/a", slot(os)), *contract(told))
+
+
+def _below(directory: str, files: Iterable[File]) -> tuple[File, ...]:
+    return tuple(File(f"{directory}/{file.name}", file.content) for file in files)
+
+
+def _image(file: Path) -> Part:
+    size = file.stat().st_size
+    if size > _LARGEST:
+        raise UsageError(f"--image {file}: is larger than 4 GiB, which no file on a boot medium can be")
+    try:
+        with tarfile.open(file, "r:") as archive:
+            first = {member.name for member, _ in zip(archive, range(10_000), strict=False)}
+    except tarfile.TarError as error:
+        raise UsageError(f"--image {file}: is no tar file", hint="docker save dom0:latest -o image.tar") from error
+    if not first & {"manifest.json", "index.json"}:
+        raise UsageError(f"--image {file}: holds no image", hint="docker save dom0:latest -o image.tar")
+    return Part(file, 0, size)
+
+
+def lay(files: Iterable[File], directory: Path) -> None:
+    """Write them below `directory`."""
+    for file in files:
+        target = directory / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as opened:
+            opened.writelines(file.content.chunks() if isinstance(file.content, Part) else [file.content])

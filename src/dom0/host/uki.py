@@ -1,0 +1,122 @@
+"""The update file, a UKI, taken apart: one EFI program (PE) with kernel, initrd and kernel line as sections.
+
+Whoever made the file may mean harm: every number in it is checked against the file before it is used, and what is too
+much for a base OS is refused. https://uapi-group.org/specifications/specs/unified_kernel_image/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dom0.errors import Dom0Error
+
+_MACHINES = {0x8664: "amd64", 0xAA64: "arm64"}  # of PE -> Debian's word
+_LARGEST = 2 << 30  # bytes of a section
+_LONGEST_TEXT = 4096  # bytes of a section that is text
+_MOST_SECTIONS = 64
+_HEADER = struct.Struct("<4sHHIIIHH")  # signature, machine, sections, time, symbols (2), optional header, flags
+_SECTION = struct.Struct("<8sIIII16x")  # name, size in memory, address, size in the file, place in the file
+_LINE = re.compile(r"[A-Za-z0-9 ,.:;/_=@%+~^()\[\]-]+")  # a kernel line that means the same to GRUB, iPXE and a shell
+_CHUNK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of a file that are a file of their own."""
+
+    file: Path
+    start: int
+    size: int
+
+    def chunks(self) -> Iterator[bytes]:
+        with self.file.open("rb") as opened:
+            opened.seek(self.start)
+            left = self.size
+            while left:
+                chunk = opened.read(min(left, _CHUNK))
+                if not chunk:
+                    raise Dom0Error(f"{self.file}: became shorter while it was read")
+                left -= len(chunk)
+                yield chunk
+
+    def sha256(self) -> str:
+        total = hashlib.sha256()
+        for chunk in self.chunks():
+            total.update(chunk)
+        return total.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Uki:
+    """`line` is the kernel line, `release` the kernel's version, `version` the base OS's ("" if it is not ours)."""
+
+    architecture: str  # Debian's word
+    linux: Part
+    initrd: Part
+    line: str
+    release: str
+    version: str
+
+
+def read(file: Path) -> Uki:
+    """Raises Dom0Error if `file` is no UKI, or none that GRUB and iPXE could start."""
+    with file.open("rb") as opened:
+        try:
+            architecture, sections = _sections(file, opened)
+            texts = {name: _text(sections, name) for name in (".cmdline", ".uname", ".osrel")}
+            linux, initrd = sections[".linux"], sections[".initrd"]
+        except struct.error as error:
+            raise _refused(file, "ends too early") from error
+        except KeyError as error:
+            raise _refused(file, f"has no section {error.args[0]}") from error
+        except UnicodeDecodeError as error:
+            raise _refused(file, "holds text that is not UTF-8") from error
+    line = " ".join(texts[".cmdline"].split())
+    if not _LINE.fullmatch(line):
+        raise _refused(file, "its kernel line holds characters that boot loaders read differently")
+    return Uki(architecture, linux, initrd, line, texts[".uname"].strip(), _version(texts[".osrel"]))
+
+
+def _sections(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
+    size = file.stat().st_size
+    head = opened.read(64)
+    if head[:2] != b"MZ":
+        raise _refused(file, "is no EFI program")
+    (at,) = struct.unpack_from("<I", head, 60)
+    opened.seek(at)
+    signature, machine, count, _, _, _, optional, _ = _HEADER.unpack(opened.read(_HEADER.size))
+    if signature != b"PE\0\0" or machine not in _MACHINES or not 0 < count <= _MOST_SECTIONS:
+        raise _refused(file, "is no EFI program for amd64 or arm64")
+    opened.seek(optional, 1)
+    found: dict[str, Part] = {}
+    for _ in range(count):
+        name, in_memory, _, in_file, start = _SECTION.unpack(opened.read(_SECTION.size))
+        part = Part(file, start, min(in_memory, in_file))
+        word = name.rstrip(b"\0").decode()
+        if word in found or part.size > _LARGEST or part.start + part.size > size:
+            raise _refused(file, f"its section {word!r} is there twice, or not in the file as its table says")
+        found[word] = part
+    return _MACHINES[machine], found
+
+
+def _text(sections: Mapping[str, Part], name: str) -> str:
+    part = sections[name]
+    if part.size > _LONGEST_TEXT:
+        raise _refused(part.file, f"its section {name} is too long")
+    return b"".join(part.chunks()).rstrip(b"\0").decode()
+
+
+def _version(os_release: str) -> str:
+    found = re.search(r'^VERSION_ID="?([A-Za-z0-9.+_-]{1,64})"?$', os_release, re.MULTILINE)
+    ours = re.search(r"^ID=dom0$", os_release, re.MULTILINE)
+    return found[1] if found and ours else ""
+
+
+def _refused(file: Path, what: str) -> Dom0Error:
+    return Dom0Error(f"{file}: {what}", hint="a base OS is one file, dom0-os.efi, made by `dom0 os build`")

@@ -1,0 +1,75 @@
+"""Taking a UKI apart, also one that somebody made to do harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from dom0.errors import Dom0Error
+from dom0.host import uki
+from dom0.host.build import COMMAND_LINE
+from dom0.testing.fake_uki import make_pe, make_uki
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "dom0-os.efi"
+
+
+def content(part: uki.Part) -> bytes:
+    return b"".join(part.chunks())
+
+
+def test_a_uki_is_split_into_what_it_was_made_from(file: Path) -> None:
+    file.write_bytes(make_uki(version="1.2-abc", linux=b"kernel", initrd=b"first root"))
+    found = uki.read(file)
+    assert (content(found.linux), content(found.initrd)) == (b"kernel", b"first root")
+    assert (found.line, found.release, found.version) == (COMMAND_LINE, "6.12.0-test", "1.2-abc")
+    assert found.architecture == "amd64"
+
+
+def test_one_of_another_system_has_no_version_of_ours(file: Path) -> None:
+    file.write_bytes(make_uki(osrel=b"ID=debian\nVERSION_ID=13\n"))
+    assert uki.read(file).version == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "is no EFI program"),
+        (b"\x7fELF" + b"\0" * 100, "is no EFI program"),
+        (b"MZ", "ends too early"),
+        (make_uki()[:200], "ends too early"),
+        (make_uki()[:-600], "not in the file"),
+        (make_uki(machine=0x14C), "is no EFI program for amd64 or arm64"),
+        (make_uki(initrd=b""), "has no section .initrd"),
+        (make_pe({".linux": b"", ".initrd": b""}), "has no section .cmdline"),
+        (make_uki(cmdline=b'quiet" ; halt'), "kernel line"),
+        (make_uki(cmdline=b"console=$root"), "kernel line"),
+        (make_uki(cmdline=b"a" * 5000), "too long"),
+        (make_uki(cmdline=b"\xff\xfe"), "not UTF-8"),
+    ],
+)
+def test_what_is_none_is_refused_with_the_reason(data: bytes, what: str, file: Path) -> None:
+    file.write_bytes(data)
+    with pytest.raises(Dom0Error, match=what):
+        uki.read(file)
+
+
+@given(some.integers(0, 400), some.binary(min_size=1, max_size=8))
+def test_damage_anywhere_in_its_head_is_a_refusal_or_another_uki(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bytes_: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "damaged.efi"
+    data = bytearray(make_uki())
+    data[place : place + len(bytes_)] = bytes_
+    file.write_bytes(data)
+    try:
+        found = uki.read(file)
+    except Dom0Error:
+        return
+    assert found.linux.start + len(content(found.linux)) <= len(data)
+    assert found.initrd.start + len(content(found.initrd)) <= len(data)
