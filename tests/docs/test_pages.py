@@ -24,7 +24,7 @@ from dom0.ambassador.dataplane import Flow
 from dom0.cli.commands import cli
 from dom0.compose.load import load
 from dom0.health import Problem
-from dom0.host import boot
+from dom0.host import boot, disk
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()
@@ -276,6 +276,11 @@ def test_every_field_of_the_api_is_documented(document: type[msgspec.Struct], wo
 @pytest.mark.parametrize("document", [boot.Boot, boot.Stage, boot.Difference], ids=lambda one: one.__name__)
 def test_every_field_of_a_boot_is_documented(document: type[msgspec.Struct]) -> None:
     assert ROW.findall(section(page("docs/boot.md"), document.__name__)) == [*document.__struct_fields__]
+
+
+@pytest.mark.parametrize("document", [disk.Data, disk.Device], ids=lambda one: one.__name__)
+def test_every_field_of_a_disk_is_documented(document: type[msgspec.Struct]) -> None:
+    assert ROW.findall(section(page("docs/disk.md"), document.__name__)) == [*document.__struct_fields__]
 
 
 def test_every_request_of_the_api_is_documented() -> None:

@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "This host": {
         "boot": "dom0.cli.boot",
+        "disk": "dom0.cli.disk",
         "doctor": "dom0.cli.doctor",
         "version": "dom0.cli.version",
         "completion": "dom0.cli.completion",

@@ -1,0 +1,100 @@
+# shellcheck shell=sh
+# Which block devices there are, and what each of them begins with. Only reads, and mounts nothing.
+
+mib=1048576
+mark=dom0-data-being-made # and a UUID, at the start of the last MiB: a file system that we began to make
+
+probe_all() {
+    mkdir -p "$facts"
+    for name in $(names); do
+        [ -b "/dev/$name" ] || rm "$facts/$name"
+    done
+    for name in $(block_devices); do probe "$name"; done
+}
+
+# Without memory, floppies and files: the root file system is one of these.
+block_devices() {
+    for directory in /sys/class/block/*; do
+        name=${directory##*/}
+        case $name in loop* | ram* | zram* | fd*) continue ;; esac
+        [ "$(cat "$directory/size")" = 0 ] || [ ! -b "/dev/$name" ] || echo "$name"
+    done
+}
+
+probe() { # NAME
+    {
+        echo "device=/dev/$1"
+        echo "bytes=$(($(cat "/sys/class/block/$1/size") * 512))"
+        grep -qsx 1 "/sys/class/block/$1/removable" && echo "removable=1"
+        [ ! -e "/sys/class/block/$1/partition" ] || echo "partition=1"
+        blkid -p -o udev "/dev/$1" 2>/dev/null | sed -n '
+            s/^ID_FS_TYPE=/type=/p; s/^ID_FS_LABEL_ENC=/label=/p; s/^ID_FS_UUID_ENC=/uuid=/p
+            s/^ID_PART_TABLE_TYPE=/table=/p; s/^ID_FS_AMBIVALENT=.*/type=ambivalent/p'
+        mounted=$(mount_point "$1")
+        [ -z "$mounted" ] || printf 'mounted=%s\n' "$mounted"
+    } >"$facts/.$1"
+    mv "$facts/.$1" "$facts/$1"
+    [ -n "$(fact "$1" table)" ] || has_partitions "$1" || probe_further "$1"
+}
+
+# The whole file system, not a part of it that is bound elsewhere.
+mount_point() { # NAME
+    awk -v number="$(cat "/sys/class/block/$1/dev")" \
+        '$3 == number && $4 == "/" { print $5; exit }' /proc/self/mountinfo
+}
+
+has_partitions() { # NAME
+    for partition in "/sys/class/block/$1/$1"*/partition; do
+        [ ! -e "$partition" ] || return 0
+    done
+    return 1
+}
+
+# No partitions, and perhaps no file system: that is not yet a blank disk.
+probe_further() { # NAME
+    type=$(fact "$1" type)
+    if is_half_made "$1" "$type"; then
+        set_fact "$1" half_made 1
+    elif [ -n "$type" ]; then
+        return
+    elif is_zero "$1" 0 && is_zero "$1" -1; then
+        set_fact "$1" blank 1
+    elif [ "$(head -c 29 "/dev/$1" | tr -d '\0')" = "boot2docker, please format-me" ]; then
+        set_fact "$1" please_format 1
+    fi
+}
+
+# What a power cut left of a file system of ours: our mark, and beside it nothing, or the file system that the mark
+# names, without its label and never mounted. Anything else came later and is somebody's.
+is_half_made() { # NAME TYPE
+    case $2 in '' | ext[234]) ;; *) return 1 ;; esac
+    found=$(read_mib "$1" -1 | head -c 64 | tr -d '\0' | head -n 1)
+    [ "${found% *}" = $mark ] || return 1
+    if [ -z "$2" ]; then
+        head -c 4096 "/dev/$1" | is_nothing
+    else
+        [ -z "$(fact "$1" label)" ] && [ "$(fact "$1" uuid)" = "${found#* }" ] && was_never_mounted "$1"
+    fi
+}
+
+# ext2 and its heirs: the superblock's time of the last mount, and how many there were.
+was_never_mounted() { # NAME
+    dd if="/dev/$1" bs=1 skip=$((1024 + 44)) count=4 2>/dev/null | is_nothing &&
+        dd if="/dev/$1" bs=1 skip=$((1024 + 52)) count=2 2>/dev/null | is_nothing
+}
+
+is_nothing() {
+    [ "$(tr -d '\0' | wc -c)" = 0 ]
+}
+
+is_zero() { # NAME 0|-1: the first or the last MiB of the device is there, and nothing but zeros
+    sectors=$(cat "/sys/class/block/$1/size")
+    [ "$sectors" -ge 4096 ] || return 1
+    [ "$(read_mib "$1" "$2" | wc -c)" = $mib ] && read_mib "$1" "$2" | is_nothing
+}
+
+read_mib() { # NAME 0|-1
+    skip=0
+    [ "$2" = 0 ] || skip=$(($(cat "/sys/class/block/$1/size") - 2048))
+    dd if="/dev/$1" bs=512 count=2048 skip=$skip 2>/dev/null
+}

@@ -1,0 +1,43 @@
+"""Reaches the programs of the base OS from wherever the Engine is reached: they run beside the root container, which
+shares the host's processes.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from dom0.errors import Dom0Error
+from dom0.run import Output, capture
+
+PROGRAMS = "/usr/lib/dom0"
+_NOT_THERE = 127  # as a shell, nsenter and docker say it of a program
+
+
+class NoBaseOS(Dom0Error):
+    """The host is another Linux."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: this host does not run the base OS",
+            hint="`dom0 os build` makes it; docs/disk.md says what it does",
+        )
+
+
+def command(program: str, *arguments: str, terminal: bool = False) -> list[str]:
+    """Words that run a program of the base OS on the host, with our standard input, and our terminal if wanted."""
+    exec_ = ["docker", "exec", "--interactive", *(["--tty"] if terminal else []), "dom0"]
+    return [*exec_, "nsenter", "--target", "1", "--mount", "--uts", "--net", "--", f"{PROGRAMS}/{program}", *arguments]
+
+
+async def run(program: str, *arguments: str, timeout: float | None = None) -> Output:
+    """Run it to its end. Raises NoBaseOS; Dom0Error with what the program refused: its first line, and what to do."""
+    argv = command(program, *arguments)
+    output = await capture(argv, timeout=timeout, check=False)
+    if output.code == _NOT_THERE:
+        raise NoBaseOS(program)
+    if output.code != 0:
+        message, _, hint = output.stderr.strip().partition("\n")
+        raise Dom0Error(
+            message or f"{program}: exit code {output.code}", hint=hint or f"to see it again: {shlex.join(argv)}"
+        )
+    return output
