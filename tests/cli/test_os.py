@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dom0.host.slots import OsStatus
 from dom0.run import Output
 from dom0.testing.fake_uki import make_uki
 
@@ -66,3 +69,110 @@ def test_without_a_base_os_the_error_says_how_to_make_one(dom0: RunCommand, work
     refused = dom0("os", "write", "dom0.img", "--os", "empty")
     assert refused.code == 2
     assert "dom0 os build --out empty" in refused.stderr
+
+
+# updates, on a machine whose programs are played by a script
+
+STATUS = """\
+version=1.0
+machine=x86_64
+running=a
+good=a
+next=
+left=
+failed=
+a=1.0 6.12.0
+b=0.9 6.11.0
+room=200000
+memory=500000
+"""
+DOCKER = """\
+#!/bin/sh
+# Plays `docker exec … nsenter … -- /usr/lib/dom0/slots COMMAND`.
+while [ "$1" != -- ]; do shift; done
+case $2:$3 in
+*/slots:status) cat "$HOME/status" ;;
+*/slots:update) cat >"$HOME/update.tar" ;;
+*/slots:rollback) echo "the next start is of slot b" ;;
+*/slots:restart) echo restart >"$HOME/restarted" ;;
+*/slots:signers) cat "$HOME/signers" 2>/dev/null || : ;;
+esac
+"""
+
+
+@pytest.fixture
+def machine(work: Path, tmp_path: Path, environment: dict[str, str]) -> Path:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text(DOCKER)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
+    (tmp_path / "status").write_text(STATUS)
+    return tmp_path
+
+
+def test_status_shows_both_slots(dom0: RunCommand, machine: Path) -> None:
+    assert dom0("os", "status").stdout == (
+        "base OS 1.0\nSLOT  BASE OS  KERNEL  STATE\na     1.0      6.12.0  runs, good\nb     0.9      6.11.0\n"
+    )
+    shown = msgspec.json.decode(dom0("os", "status", "--json").stdout, type=OsStatus)
+    assert (shown.running, shown.slots[1].version) == ("a", "0.9")
+
+
+def test_a_machine_without_slots_says_how_it_is_updated(dom0: RunCommand, machine: Path) -> None:
+    (machine / "status").write_text("version=1.0\nmachine=x86_64\n")
+    assert "no slots: it is updated by restarting" in dom0("os", "status").stdout
+    refused = dom0("os", "update", "dom0-os/dom0-os.efi", "--yes")
+    assert refused.code == 1
+    assert "replace the files there and restart" in refused.stderr
+    assert not (machine / "update.tar").exists()
+
+
+def test_an_update_reaches_the_machine_in_parts(dom0: RunCommand, machine: Path) -> None:
+    updated = dom0("os", "update", "dom0-os/dom0-os.efi", "--yes")
+    assert (updated.code, updated.stderr) == (0, "")
+    assert updated.stdout.startswith("slot b: base OS 1.0, kernel 6.12.0-test\nthe next start tries it")
+    with tarfile.open(machine / "update.tar") as tar:
+        assert tar.getnames() == ["linux", "initrd", "line", "version", "sums.new"]
+    assert not (machine / "restarted").exists()
+
+
+def test_an_update_may_restart_the_machine(dom0: RunCommand, machine: Path) -> None:
+    assert dom0("os", "update", "dom0-os/dom0-os.efi", "--reboot").code == 0
+    assert (machine / "restarted").exists()
+
+
+def test_an_update_that_nobody_confirms_changes_nothing(dom0: RunCommand, machine: Path) -> None:
+    refused = dom0("os", "update", "dom0-os/dom0-os.efi")
+    assert (refused.code, refused.stderr.splitlines()[0]) == (2, "dom0: os update: not confirmed, nothing was changed")
+    assert not (machine / "update.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments", "what"),
+    [
+        (STATUS, ["--sha256", "0" * 64], "has the digest"),
+        (STATUS.replace("room=200000", "room=10"), [], "has room for 0 MiB"),
+        (STATUS.replace("good=a", "good=b"), [], "slot a has not proved itself yet"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_machine_is_touched(
+    status: str, arguments: list[str], what: str, dom0: RunCommand, machine: Path
+) -> None:
+    (machine / "status").write_text(status)
+    refused = dom0("os", "update", "dom0-os/dom0-os.efi", "--yes", *arguments)
+    assert refused.code == 1
+    assert what in refused.stderr
+    assert not (machine / "update.tar").exists()
+
+
+def test_where_signers_are_named_an_update_without_signature_is_refused(dom0: RunCommand, machine: Path) -> None:
+    (machine / "signers").write_text(f"me@here {KEY}")
+    refused = dom0("os", "update", "dom0-os/dom0-os.efi", "--yes")
+    assert refused.code == 1
+    assert "is not signed" in refused.stderr
+    assert not (machine / "update.tar").exists()
+
+
+def test_rollback_says_what_the_next_start_is(dom0: RunCommand, machine: Path) -> None:
+    assert dom0("os", "rollback", "--yes").stdout == "the next start is of slot b\n"
+    assert dom0("os", "rollback").code == 2

@@ -24,7 +24,7 @@ from dom0.ambassador.dataplane import Flow
 from dom0.cli.commands import cli
 from dom0.compose.load import load
 from dom0.health import Problem
-from dom0.host import boot, disk
+from dom0.host import boot, disk, slots
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()
@@ -281,6 +281,11 @@ def test_every_field_of_a_boot_is_documented(document: type[msgspec.Struct]) -> 
 @pytest.mark.parametrize("document", [disk.Data, disk.Device], ids=lambda one: one.__name__)
 def test_every_field_of_a_disk_is_documented(document: type[msgspec.Struct]) -> None:
     assert ROW.findall(section(page("docs/disk.md"), document.__name__)) == [*document.__struct_fields__]
+
+
+@pytest.mark.parametrize("document", [slots.OsStatus, slots.Slot], ids=lambda one: one.__name__)
+def test_every_field_of_the_state_of_the_base_os_is_documented(document: type[msgspec.Struct]) -> None:
+    assert ROW.findall(section(page("docs/os.md"), document.__name__)) == [*document.__struct_fields__]
 
 
 def test_every_request_of_the_api_is_documented() -> None:

@@ -19,7 +19,7 @@ class NoBaseOS(Dom0Error):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what}: this host does not run the base OS",
-            hint="`dom0 os build` makes it; docs/disk.md says what it does",
+            hint="`dom0 os build` makes it; docs/os.md says what it does",
         )
 
 

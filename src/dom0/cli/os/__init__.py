@@ -5,17 +5,20 @@ from __future__ import annotations
 import click
 
 from dom0.cli.os.build import build
+from dom0.cli.os.status import status
+from dom0.cli.os.update import rollback, update
 from dom0.cli.os.write import write
 
 
 @click.group("os")
 def command() -> None:
-    """Build the base OS: one file that starts a machine whose last boot step is dom0; and put it on boot media.
+    """Build the base OS, one file that starts a machine whose last boot step is dom0; put it on boot media; update it.
 
     $ dom0 os build
     $ dom0 os write dom0.img --ssh-key ~/.ssh/id_ed25519.pub
+    $ dom0 os update dom0-os/dom0-os.efi --reboot
     """
 
 
-for one in (build, write):
+for one in (build, write, update, rollback, status):
     command.add_command(one)

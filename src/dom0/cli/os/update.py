@@ -1,0 +1,82 @@
+"""`dom0 os update` and `dom0 os rollback`: another base OS for the next start."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from dom0.cli import options, terminal
+from dom0.cli.os.write import ask
+
+_reboot = click.option("--reboot", is_flag=True, help="Restart the machine right away; implies --yes.")
+
+
+@click.command("update")
+@click.argument("source", metavar="FILE|URL")
+@click.option("--sha256", metavar="DIGEST", default="", help="What its digest has to be.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_reboot
+def update(source: str, sha256: str, yes: bool, reboot: bool) -> None:
+    """Put another base OS beside the one that runs; the next start tries it.
+
+    FILE is a dom0-os.efi. A digest (FILE.sha256) and a signature (FILE.sig) beside it are checked. The new one has
+    three tries to bring up a healthy dom0; else the machine starts the old one again, by itself. Containers, volumes
+    and images stay as they are.
+
+    $ dom0 os update dom0-os/dom0-os.efi
+    $ dom0 os update https://example.com/dom0-os.efi --reboot
+    """
+    asyncio.run(_update(source, sha256, ask_first=not (yes or reboot)))
+    if reboot:
+        _restart()
+    elif not options.quiet():
+        terminal.say("the next start tries it: dom0 os status")
+
+
+async def _update(source: str, sha256: str, *, ask_first: bool) -> None:
+    from dom0.host import medium, slots, uki, update_file
+
+    now = await slots.status()
+    slots.refuse_without_slots(now)
+    async with update_file.brought(source) as found:
+        update_file.check_digest(found, sha256)
+        who = await update_file.check_signature(found, await slots.signers())
+        os = uki.read(found.file)
+        files = medium.slot(os)
+        slots.refuse(now, os, files)
+        if not options.quiet():
+            signed = f", signed by {who}" if who else ""
+            terminal.say(f"slot {now.other}: base OS {os.version or 'unknown'}, kernel {os.release}{signed}")
+        if ask_first:
+            ask(
+                f"Let the next start try it, instead of {now.version}?", "os update: not confirmed, nothing was changed"
+            )
+        await slots.update(files)
+
+
+@click.command("rollback")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_reboot
+def rollback(yes: bool, reboot: bool) -> None:
+    """Start the other base OS next time; or call off an update that was not started yet.
+
+    $ dom0 os rollback
+    $ dom0 os rollback --reboot
+    """
+    from dom0.host import slots
+
+    now = asyncio.run(slots.status())
+    slots.refuse_without_slots(now)
+    if not (yes or reboot):
+        ask("Change which base OS starts next?", "os rollback: not confirmed, nothing was changed")
+    terminal.say(asyncio.run(slots.rollback()))
+    if reboot:
+        _restart()
+
+
+def _restart() -> None:
+    from dom0.host import slots
+
+    terminal.say("restarting")
+    asyncio.run(slots.restart())

@@ -1,0 +1,160 @@
+"""The two slots of a running machine: what its program `slots` says of them, and whether an update fits. docs/os.md."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from typing import IO
+
+import msgspec
+
+from dom0.errors import Dom0Error
+from dom0.host import medium, on_host
+from dom0.host.recipe import ARCHITECTURES
+from dom0.host.uki import Part, Uki
+from dom0.run import CommandFailed, transfer
+
+PROGRAM = "slots"
+SLOTS = ("a", "b")
+_ROOM_LEFT = 1024  # KiB of the medium that stay free
+_MEMORY_BESIDE = 100 * 1024  # KiB that a start needs besides the initrd, packed and unpacked
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    version: str  # of the base OS, "" if the slot is empty
+    kernel: str
+
+
+class OsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`slots` is empty, and so is all that follows it, on a machine that was not started from a disk with slots."""
+
+    version: str  # of the base OS that runs
+    machine: str  # as uname says it
+    slots: tuple[Slot, ...] = ()
+    running: str = ""
+    good: str = ""
+    next: str = ""
+    left: int = 0
+    failed: str = ""
+    room: int = 0  # KiB for a base OS in the other slot
+    memory: int = 0  # KiB
+
+    @property
+    def other(self) -> str:
+        return "b" if self.running == "a" else "a"
+
+    def state(self, slot: Slot) -> str:
+        """What a person should know of it."""
+        words = {
+            "runs": slot.name == self.running,
+            "good": slot.name == self.good,
+            f"on trial, {self.left} more": slot.name == self.next == self.running,
+            f"next, {self.left} tries": slot.name == self.next != self.running,
+            "did not prove itself": slot.name == self.failed,
+            "empty": not slot.version,
+        }
+        return ", ".join(word for word, holds in words.items() if holds)
+
+
+async def status() -> OsStatus:
+    """Raises NoBaseOS, Dom0Error."""
+    return decode((await on_host.run(PROGRAM, "status")).stdout)
+
+
+def decode(printed: str) -> OsStatus:
+    """What `slots status` printed. Raises Dom0Error."""
+    values = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+    if not values.get("running"):
+        return OsStatus(version=values.get("version", ""), machine=values.get("machine", ""))
+    found = [(name, values.get(name, "").split(" ", 1)) for name in SLOTS]
+    try:
+        return OsStatus(
+            version=values["version"],
+            machine=values["machine"],
+            slots=tuple(Slot(name=name, version=words[0], kernel=" ".join(words[1:])) for name, words in found),
+            running=values["running"],
+            good=values["good"],
+            next=values["next"],
+            left=int(values["left"] or 0),
+            failed=values["failed"],
+            room=int(values["room"]),
+            memory=int(values["memory"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise Dom0Error(f"slots: its answer is not understood: {error}") from error
+
+
+def refuse(now: OsStatus, os: Uki, files: Sequence[medium.File]) -> None:
+    """Raises Dom0Error if `os` cannot be this machine's next base OS, before anything is changed."""
+    refuse_without_slots(now)
+    if ARCHITECTURES[os.architecture].machine != now.machine:
+        raise Dom0Error(f"base OS: the file is for {os.architecture}, this machine is {now.machine}")
+    if now.running != now.good:
+        raise Dom0Error(
+            f"base OS: slot {now.running} has not proved itself yet, and {now.good} is the one to go back to",
+            hint="wait until it has, see `dom0 os status`",
+        )
+    needed = sum(file.size for file in files) // 1024 + _ROOM_LEFT
+    if needed > now.room:
+        raise Dom0Error(
+            f"base OS: the boot medium has room for {now.room // 1024} MiB, the update has {needed // 1024} MiB",
+            hint="write a larger one: dom0 os write",
+        )
+    memory = 2 * os.initrd.size // 1024 + _MEMORY_BESIDE
+    if memory > now.memory:
+        raise Dom0Error(
+            f"base OS: to start it takes {memory // 1024} MiB of memory, this machine has {now.memory // 1024} MiB"
+        )
+
+
+def refuse_without_slots(now: OsStatus) -> None:
+    if not now.slots:
+        raise Dom0Error(
+            "base OS: this machine was not started from a boot disk with slots",
+            hint="started from the network: replace the files there and restart; from an ISO: write a new one",
+        )
+
+
+async def update(files: Sequence[medium.File]) -> None:
+    """Put `files` into the slot that does not run, and arm it. Raises Dom0Error; then nothing new is started."""
+    argv = on_host.command(PROGRAM, "update", "-")
+    with tempfile.TemporaryFile(prefix="dom0-update-") as packed:
+        pack(files, packed)
+        packed.seek(0)
+        try:
+            await transfer(argv, stdin=packed)
+        except CommandFailed as error:
+            message, _, hint = error.stderr.strip().partition("\n")
+            raise Dom0Error(message or error.message, hint=hint or error.hint) from error
+
+
+def pack(files: Sequence[medium.File], packed: IO[bytes]) -> None:
+    """As `slots update` takes it. The sums have another name: `slots` gives them theirs when all is checked."""
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for file in files:
+            _add(tar, file)
+
+
+def _add(tar: tarfile.TarFile, file: medium.File) -> None:
+    entry = tarfile.TarInfo("sums.new" if file.name == medium.SUMS else file.name)
+    entry.size = file.size
+    with tempfile.TemporaryFile() as content:
+        content.writelines(file.content.chunks() if isinstance(file.content, Part) else [file.content])
+        content.seek(0)
+        tar.addfile(entry, content)
+
+
+async def rollback() -> str:
+    """What the next start will be. Raises Dom0Error if there is nothing to go back to."""
+    return (await on_host.run(PROGRAM, "rollback")).stdout.strip()
+
+
+async def restart() -> None:
+    await on_host.run(PROGRAM, "restart")
+
+
+async def signers() -> str:
+    """The file os-signers of the machine, "" if it has none."""
+    return (await on_host.run(PROGRAM, "signers")).stdout
