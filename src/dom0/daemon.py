@@ -8,7 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from dom0.agent import handover, source
+from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
@@ -51,7 +51,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
     )
     ambassadors = Ambassadors(engine, lambda: machine.project, tell=machine.changed.tell)
-    machine.other_problems = lambda: ambassadors.problems
+    machine.other_problems = lambda: (*ambassadors.problems, *disks.problems(RUN, STATE))
     machine.on_plan = BootNotes(RUN / boot_record.RUNNING).note
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)

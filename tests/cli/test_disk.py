@@ -72,3 +72,20 @@ def test_a_host_with_another_linux_says_so_plainly(host: Any, dom0: RunCommand) 
 def test_a_refusal_of_the_host_is_told_with_what_to_do(host: Any, dom0: RunCommand) -> None:
     refused = dom0("disk", "ls", env=host(code=1, refused="/dev/sdx: is not there\nnames of disks: dom0 disk ls\n"))
     assert refused.stderr == "dom0: /dev/sdx: is not there\n      names of disks: dom0 disk ls\n"
+
+
+def test_formatting_needs_consent(host: Any, dom0: RunCommand, tmp_path: Path) -> None:
+    env = host("/dev/sdb: is a data disk now\n")
+    refused = dom0("disk", "format", "/dev/sdb", env=env)
+    assert (refused.code, "only with consent" in refused.stderr) == (2, True)
+    assert not (tmp_path / "asked").exists()
+    assert dom0("disk", "format", "/dev/sdb", "--yes", env=env).stdout == "/dev/sdb: is a data disk now\n"
+    assert (tmp_path / "asked").read_text().endswith("/usr/lib/dom0/disk format /dev/sdb --yes\n")
+
+
+def test_adopting_needs_a_policy_and_tells_what_the_host_says(host: Any, dom0: RunCommand, tmp_path: Path) -> None:
+    env = host("/dev/sdc1: can be adopted.\ndata=uuid=1\n")
+    assert dom0("disk", "adopt", "/dev/sdc1", env=env).code == 2
+    assert dom0("disk", "adopt", "/dev/sdc1", "--policy", "ignore", env=env).code == 2
+    assert "data=uuid=1" in dom0("disk", "adopt", "/dev/sdc1", "--policy", "use", env=env).stdout
+    assert (tmp_path / "asked").read_text().endswith("/usr/lib/dom0/disk adopt /dev/sdc1 use\n")

@@ -13,6 +13,7 @@ import msgspec
 from dom0.errors import Dom0Error
 
 DOCUMENT = "os/disks.json"  # below /run/dom0
+IN_MEMORY, FULL = "data-in-memory", "data-full"  # codes of problems
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 

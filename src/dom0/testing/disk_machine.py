@@ -126,6 +126,16 @@ class DiskMachine:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
+    def call_it(self, identity: str) -> None:
+        """Give the machine the name that its firmware knows it by."""
+        file = self.root / "sys/class/dmi/id/product_uuid"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{identity}\n")
+
+    def install(self, *programs: str) -> None:
+        """Programs of this machine, with what they need: large ones, which few tests ask for."""
+        asyncio.run(_copy_programs(self.root, programs))
+
     # disks
 
     def blank(self, name: str, mib: int = 64) -> Disk:
@@ -227,11 +237,7 @@ async def _lay(root: Path) -> None:
     shutil.copytree(os_recipe.directory / "tree", root, dirs_exist_ok=True)
     shutil.copy2(BUSYBOX, root / "usr/bin/busybox")
     shutil.copy2("/etc/mke2fs.conf", root / "etc/mke2fs.conf")
-    for name in _PROGRAMS:
-        found = shutil.which(name, path="/usr/sbin:/sbin")
-        assert found is not None
-        shutil.copy2(found, root / "usr/sbin" / name)
-    await _copy_libraries(root, Path(os_recipe.architecture.libraries), Path(os_recipe.architecture.loader).name)
+    await _copy_programs(root, _PROGRAMS)
     for path, target in os_recipe.links.items():
         if path in ("bin", "lib", "lib64", "sbin"):
             (root / path).symlink_to(target)
@@ -240,10 +246,15 @@ async def _lay(root: Path) -> None:
             (root / "usr/bin" / applet).symlink_to("busybox")
 
 
-async def _copy_libraries(root: Path, directory: Path, loader: str) -> None:
-    needed = await elf.libraries([root / "usr/sbin" / name for name in _PROGRAMS], "/" / directory)
-    (root / directory).mkdir(parents=True)
-    for library in needed:
-        shutil.copy2(library.resolve(), root / directory / library.name)
-    (root / "usr/lib64").mkdir()
-    shutil.copy2((Path("/") / directory / loader).resolve(), root / "usr/lib64" / loader)
+async def _copy_programs(root: Path, names: Sequence[str]) -> None:
+    architecture = recipe().architecture
+    for name in names:
+        found = shutil.which(name, path="/usr/sbin:/usr/bin")
+        assert found is not None, name
+        shutil.copy2(found, root / "usr/sbin" / name)
+    directory, loader = Path(architecture.libraries), Path(architecture.loader).name
+    needed = await elf.libraries([root / "usr/sbin" / name for name in names], "/" / directory)
+    for library in (*needed, Path("/") / directory / loader):
+        target = root / ("usr/lib64" if library.name == loader else directory) / library.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(library.resolve(), target)

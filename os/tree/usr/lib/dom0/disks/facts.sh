@@ -30,6 +30,11 @@ names() {
     done
 }
 
+is_known() { # NAME: hostile as words that a person types
+    case $1 in '' | *[!A-Za-z0-9_-]*) return 1 ;; esac
+    [ -f "$facts/$1" ]
+}
+
 with_fact() { # KEY VALUE: the names of the devices where it is so
     grep -lxF "$1=$2" "$facts"/* 2>/dev/null | sed 's|.*/||'
 }

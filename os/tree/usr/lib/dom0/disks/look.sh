@@ -93,7 +93,7 @@ tell_store() { # NAME PATH [sizes]
     set_fact "$1" store_path "${2#/}"
     set_fact "$1" store_containers "$(has directory "$2/containers" && list "$2/containers" | wc -l)"
     set_fact "$1" store_images "$(count_images "$2")"
-    if [ -n "$3" ] && kib=$(timeout 60 du -skx "$top/$2" 2>/dev/null | cut -f 1) && [ -n "$kib" ]; then
+    if [ -n "$3" ] && [ "$top" = "$peephole" ] && kib=$(timeout 60 du -skx "$top/$2" 2>/dev/null | cut -f 1) && [ -n "$kib" ]; then
         set_fact "$1" store_bytes $((kib * 1024))
     fi
 }

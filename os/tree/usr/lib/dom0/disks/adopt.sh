@@ -1,0 +1,130 @@
+# shellcheck shell=sh
+# Stores of another Linux's Docker Engine. Their disk is never written to, but with `use`: for the other policies memory
+# lies over it, block by block, and takes what an Engine writes there.
+
+overlaid=/dev/mapper/dom0-overlaid
+changes=$run/changes
+copy=$run/copy
+engine_deadline=120 # seconds until an Engine answers
+
+# Makes $overlaid, a device like NAME's that can be written to. An overlay of directories would not do: no Engine keeps
+# layers on one.
+lay_memory_over() { # NAME
+    kib=$(($(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo) / 2))
+    modprobe -q dm_snapshot
+    mkdir -p "$changes"
+    blockdev --setro "/dev/$1" &&
+        mount -t tmpfs -o mode=700,size=${kib}k tmpfs "$changes" &&
+        truncate -s ${kib}K "$changes/blocks" &&
+        loop=$(losetup -f) &&
+        losetup "$loop" "$changes/blocks" &&
+        echo "0 $(cat "/sys/class/block/$1/size") snapshot /dev/$1 $loop N 8" |
+        DM_DISABLE_UDEV=1 dmsetup create dom0-overlaid >/dev/null
+}
+
+take_memory_away() { # NAME
+    DM_DISABLE_UDEV=1 dmsetup remove dom0-overlaid
+    loop=$(losetup | sed -n "s|^\([^:]*\): .*$changes/blocks.*|\1|p")
+    [ -z "$loop" ] || losetup -d "$loop"
+    umount "$changes"
+    blockdev --setrw "/dev/$1"
+} 2>/dev/null
+
+adopt_by_hand() { # DEVICE POLICY
+    alone copy
+    alone disk
+    probe_all
+    adopt_known "${1#/dev/}" "$1" "$2"
+}
+
+adopt_known() { # NAME DEVICE POLICY
+    is_known "$1" || refuse "$2: there is no such disk" "\`disk ls\` lists them"
+    look_into "$1"
+    obstacle=$(obstacle_to_adoption "$1" "$3")
+    [ -z "$obstacle" ] || refuse "$2: cannot be adopted: $obstacle" "\`disk ls\` says what is on it"
+    case $3 in
+    copy-images) copy_images "$1" ;;
+    use | use-readonly)
+        echo "$2: can be adopted. It is at the next boot, if the boot contract says so: in dom0/config on the boot medium"
+        printf 'data=uuid=%s\nadopt=%s\n' "$(fact "$1" uuid)" "$3"
+        ;;
+    *) refuse "$3: is no policy" "use, use-readonly, copy-images" ;;
+    esac
+}
+
+# In the background, after the boot. Each disk once: what somebody deletes afterwards stays deleted.
+adopt_by_contract() {
+    [ "$adopt" = copy-images ] || return 0
+    alone copy
+    alone disk
+    for name in $(foreign_stores); do
+        done=/var/lib/dom0/adopted/$(fact "$name" uuid)
+        [ ! -e "$done" ] || continue
+        obstacle=$(obstacle_to_adoption "$name" copy-images)
+        if [ -n "$obstacle" ]; then
+            warn "the images of /dev/$name cannot be copied: $obstacle"
+        elif (copy_images "$name") >"$run/copied" 2>&1; then
+            mkdir -p "${done%/*}" && mv "$run/copied" "$done"
+            say "the images of /dev/$name are copied"
+        else
+            warn "the images of /dev/$name could not be copied: $(tail -n 1 "$run/copied" | plain)"
+        fi
+    done
+    write_json
+}
+
+# By a second Engine on the other's store, which has none of its containers, for the time of the copying.
+copy_images() { # NAME
+    [ "$(sed -n 's/^kind=//p' $run/data)" != memory ] ||
+        refuse "/dev/$1: there is no data disk that its images could be copied to" "\`disk format\` makes one"
+    await_engine /run/docker.sock || refuse "the Docker Engine does not answer" "docker version"
+    trap 'end_second_engine "$1"; let_others disk; let_others copy' EXIT
+    start_second_engine "$1" || refuse "/dev/$1: no Engine starts on its store" "$(tail -n 3 "$copy/log" 2>/dev/null)"
+    let_others disk # which may take its time
+    docker -H "unix://$copy/socket" image ls --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>' | sort |
+        while read -r image; do copy_image "$image" || exit 1; done
+}
+
+start_second_engine() { # NAME
+    mkdir -p "$copy/disk"
+    lay_memory_over "$1" && mount_foreign "$overlaid" "$copy/disk" "$(fact "$1" type)" || return 1
+    store=$copy/disk/$(fact "$1" store_path)
+    for part in containers swarm; do
+        rm -rf "${store:?}/$part.away"
+        [ ! -e "$store/$part" ] || mv "$store/$part" "$store/$part.away"
+    done
+    case " $(fact "$1" store) " in
+    *' overlay2 '*) echo '{"storage-driver": "overlay2"}' ;;
+    *) echo '{"features": {"containerd-snapshotter": true}}' ;;
+    esac >"$copy/settings"
+    unshare -n dockerd --config-file "$copy/settings" --data-root "$store" --exec-root "$copy/run" \
+        --pidfile "$copy/pid" --host "unix://$copy/socket" --bridge none --iptables=false --ip6tables=false \
+        >"$copy/log" 2>&1 &
+    await_engine "$copy/socket"
+}
+
+await_engine() { # SOCKET
+    deadline=$((engine_deadline + $(seconds)))
+    until docker -H "unix://$1" version >/dev/null 2>&1; do
+        [ "$(seconds)" -lt $deadline ] || return 1
+        sleep 0.5
+    done
+}
+
+# Nothing that is here is replaced.
+copy_image() { # IMAGE
+    if docker image inspect "$1" >/dev/null 2>&1; then
+        echo "$1: is here already"
+        return
+    fi
+    docker -H "unix://$copy/socket" save "$1" | docker load --quiet || return 1
+}
+
+end_second_engine() { # NAME
+    if engine=$(cat "$copy/pid" 2>/dev/null); then
+        kill "$engine"
+        while [ -d "/proc/$engine" ]; do sleep 0.1; done
+    fi
+    umount "$copy/disk"
+    take_memory_away "$1"
+} 2>/dev/null

@@ -1,0 +1,197 @@
+# shellcheck shell=sh
+# Mounts what was chosen at /data, and its parts where they are used. What cannot be mounted is said, and memory takes its
+# place: the boot goes on.
+
+reserve_kib=32768 # kept free for the Engine on a disk that somebody fills to the last byte
+label_deadline=5  # seconds for a disk with our label to appear
+named_deadline=30 # for one that the boot contract names
+
+mount_data() {
+    alone disk
+    mkdir -p "$facts"
+    : >$run/disk.problems
+    probe_all
+    await_disks
+    choose
+    case $choice in
+    own) mount_own ;;
+    boot2docker) mount_boot2docker ;;
+    adopt) mount_adopted ;;
+    format) mount_new ;;
+    memory) false ;;
+    esac || mount_memory
+    follow_store
+    tell_data
+    write_json
+}
+
+# A disk may need seconds until its driver shows it. Waits for the one that is most wanted, not for all.
+await_disks() {
+    case $wanted in
+    ram) return ;;
+    auto) deadline=$label_deadline ;;
+    *) deadline=$named_deadline ;;
+    esac
+    deadline=$((deadline + $(seconds)))
+    until is_there || [ "$(seconds)" -ge $deadline ]; do
+        sleep 0.2
+        for name in $(block_devices); do
+            [ -f "$facts/$name" ] || probe "$name"
+        done
+    done
+}
+
+is_there() {
+    case $wanted in
+    auto) [ -n "$(with_fact label dom0-data)" ] ;;
+    *) [ -n "$(matching "$wanted")" ] ;;
+    esac
+}
+
+seconds() {
+    cut -d . -f 1 /proc/uptime
+}
+
+# Our own disk is mended where that loses nothing; a foreign one never.
+mount_own() {
+    device=/dev/$chosen
+    case $(fact "$chosen" type) in
+    ext[234])
+        kind=ext4
+        said=$(e2fsck -p "$device" 2>&1)
+        code=$?
+        if [ $code -ge 4 ]; then
+            reason="$device is damaged, and is not mounted; at the console: e2fsck $device"
+            return 1
+        elif [ $code -ge 1 ]; then
+            warn "$device was damaged, and could be mended: $(echo "$said" | tail -n 1 | plain)"
+        fi
+        ;;
+    *) kind=$(fact "$chosen" type) ;;
+    esac
+    if ! mount -t "$kind" -o noatime "$device" /data; then
+        reason="$device cannot be mounted"
+        return 1
+    fi
+    data_kind=disk
+    keep_reserve
+    bind /data/var/lib/docker /data/var/lib/dom0
+    keep_machine || :
+}
+
+mount_new() {
+    say "formatting /dev/$chosen: $reason"
+    if ! said=$(make_data_disk "$chosen" 2>&1); then
+        reason="/dev/$chosen could not be formatted: $(echo "$said" | plain)"
+        return 1
+    fi
+    probe "$chosen"
+    mount_own
+}
+
+mount_boot2docker() {
+    look_into "$chosen"
+    if [ -n "$(fact "$chosen" store)" ]; then
+        obstacle=$(obstacle_to_adoption "$chosen" boot2docker)
+        if [ -n "$obstacle" ]; then
+            reason="/dev/$chosen is boot2docker's, and cannot be used: $obstacle"
+            return 1
+        fi
+    fi
+    mount_foreign "/dev/$chosen" /data "$(fact "$chosen" type)" || return 1
+    data_kind=boot2docker
+    bind /data/var/lib/docker /data/var/lib/dom0
+}
+
+# The other Linux's /etc is not ours: what we keep besides the Engine's store lies in its var/lib/dom0.
+mount_adopted() {
+    data_kind=adopted
+    device=/dev/$chosen
+    if [ "$adopt" = use-readonly ]; then
+        data_kind=read-only
+        lay_memory_over "$chosen" || {
+            reason="/dev/$chosen cannot be used read-only: this kernel keeps no changes in memory"
+            return 1
+        }
+        device=$overlaid
+    fi
+    mkdir -p /foreign
+    mount_foreign "$device" /foreign "$(fact "$chosen" type)" || return 1
+    store=/foreign/$(fact "$chosen" store_path)
+    own=$(dirname "$store")/dom0
+    [ "$(fact "$chosen" store_path)" != . ] || own=/foreign/.dom0
+    if ! { mkdir -p "$own/host" && mount --bind "$own/host" /data && bind "$store" "$own"; }; then
+        umount /data /foreign
+        reason="on /dev/$chosen there is no place for dom0's own"
+        return 1
+    fi
+}
+
+mount_foreign() { # DEVICE PLACE KIND
+    kind=$3
+    case $kind in ext[23]) kind=ext4 ;; esac
+    mount -t "$kind" -o noatime "$1" "$2" || {
+        reason="$1 cannot be mounted: damaged, or in use as a part of something else"
+        return 1
+    }
+}
+
+mount_memory() {
+    data_kind=memory chosen=''
+    mount -t tmpfs -o mode=755,size=80% tmpfs /data
+    bind /data/var/lib/docker /data/var/lib/dom0
+}
+
+bind() { # STORE STATE
+    mkdir -p /data/etc "$1" "$2" /var/lib/docker /var/lib/dom0
+    mount --bind "$1" /var/lib/docker && mount --bind "$2" /var/lib/dom0
+}
+
+# A file that is given up when the disk is full: without any space the Engine does not start, and nobody can tidy up.
+keep_reserve() {
+    mkdir -p /data/etc
+    if [ "$(free_kib)" -lt $((reserve_kib / 2)) ]; then
+        problem data-full "/dev/$chosen, the data disk, is full: $(free_kib) KiB are free"
+        rm -f /data/etc/reserve
+    elif [ ! -e /data/etc/reserve ] && [ "$(free_kib)" -gt $((reserve_kib * 8)) ]; then
+        fallocate -l $((reserve_kib * 1024)) /data/etc/reserve || rm -f /data/etc/reserve
+    fi
+}
+
+free_kib() {
+    df -k /data | awk 'END { print $4 }'
+}
+
+keep_machine() {
+    [ "$(cat /data/etc/dom0-machine 2>/dev/null)" != "$(machine_id)" ] || return 0
+    machine_id >/data/etc/dom0-machine.new && sync && mv /data/etc/dom0-machine.new /data/etc/dom0-machine
+}
+
+# Engines keep images in two ways, and see only those that are kept in theirs. The one of this boot follows the store.
+follow_store() {
+    top=/var/lib/docker
+    kinds=$(store_kinds .)
+    case " $kinds " in
+    '  ' | *' containerd '*) ;;
+    *' overlay2 '*) sed -i 's/^ *"features":.*/    "storage-driver": "overlay2",/' /etc/docker/daemon.json ;;
+    *) problem data-disk "the Engine's store is of kind $kinds: what is in it is kept, and not seen by the Engine here" ;;
+    esac
+}
+
+tell_data() {
+    {
+        echo "kind=$data_kind"
+        [ -z "$chosen" ] || echo "device=/dev/$chosen"
+        [ -z "$chosen" ] || echo "uuid=$(fact "$chosen" uuid)"
+        echo "reason=$reason"
+    } >$run/data
+    [ -z "$warning" ] || problem data-disk "$warning"
+    if [ "$data_kind" != memory ]; then
+        say "data on /dev/$chosen: $reason"
+        [ "$data_kind" != read-only ] || say "WHAT CHANGES IS IN MEMORY, lost at power-off"
+    elif [ "$wanted" = ram ]; then
+        say "DATA IN MEMORY, lost at power-off: $reason"
+    else
+        problem data-in-memory "DATA IN MEMORY, lost at power-off: $reason"
+    fi
+}

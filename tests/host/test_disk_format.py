@@ -1,0 +1,162 @@
+"""`disk format` of the base OS: a blank disk becomes a data disk, whatever interrupts it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from dom0.testing.disk_machine import Disk, DiskMachine
+
+
+def is_sound(disk: Disk) -> bool:
+    return subprocess.run(["e2fsck", "-fn", str(disk.file)], capture_output=True, check=False).returncode == 0
+
+
+def is_ours_to_make(found: dict[str, Any]) -> bool:
+    """What consent to formatting holds for."""
+    return bool(found.get("blank") or found.get("half_made"))
+
+
+def test_a_blank_disk_becomes_a_data_disk(machine: DiskMachine) -> None:
+    disk = machine.blank("sda")
+    assert machine.disk("format", "/dev/sda", "--yes").stdout.startswith("/dev/sda: is a data disk now")
+    machine.flush()
+    found = machine.survey()["/dev/sda"]
+    assert (found["type"], found["label"]) == ("ext4", "dom0-data")
+    assert not is_ours_to_make(found)
+    assert is_sound(disk)
+    assert machine.disk("choose").stdout == "own /dev/sda: its label is dom0-data\n"
+
+
+def test_no_other_disk_than_the_named_one_is_formatted(machine: DiskMachine) -> None:
+    disks = [machine.blank(name) for name in ("sda", "sdb", "sdc")]
+    before = disks[0].digest()
+    machine.disk("format", "/dev/sdb", "--yes")
+    machine.flush()
+    assert [disk.digest() == before for disk in disks] == [True, False, True]
+
+
+def test_who_formats_types_the_name_of_the_disk(machine: DiskMachine) -> None:
+    disk = machine.blank("sda")
+    before = disk.digest()
+    for typed in ("", "yes\n", "/dev/sdb\n"):
+        refused = machine.disk("format", "/dev/sda", stdin=typed, check=False)
+        assert (refused.code, "left as it is" in refused.stderr) == (1, True)
+    machine.flush()
+    assert disk.digest() == before
+    assert machine.disk("format", "/dev/sda", stdin="/dev/sda\n").code == 0
+
+
+def test_a_disk_with_anything_on_it_is_refused_and_untouched(machine: DiskMachine) -> None:
+    data = machine.blank("sda")
+    machine.disk("format", "/dev/sda", "--yes")
+    machine.flush()
+    one_byte = machine.blank("sdb")
+    with one_byte.file.open("r+b") as opened:
+        opened.write(b"x")
+    for disk in (data, one_byte):
+        before = disk.digest()
+        refused = machine.disk("format", f"/dev/{disk.name}", "--yes", check=False)
+        assert (refused.code, "is not blank" in refused.stderr) == (1, True)
+        machine.flush()
+        assert disk.digest() == before
+    assert machine.disk("format", "/dev/sdc", "--yes", check=False).stderr.startswith("/dev/sdc: there is no such disk")
+
+
+def test_a_killed_formatting_leaves_what_is_recognised_and_can_be_made_again(machine: DiskMachine) -> None:
+    """At moments all over it. Never is a half-made file system taken for a data disk."""
+    seen = {"blank": 0, "half_made": 0, "done": 0}
+    chance = random.Random(4)  # noqa: S311 -- moments, no secrets
+    length = measured(machine)
+    for number in range(30):
+        name = f"sd{number}"
+        disk = machine.blank(name)
+        child = machine.start("/usr/lib/dom0/disk", "format", f"/dev/{name}", "--yes")
+        time.sleep(chance.uniform(0, 1.2) * length)
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        machine.boot()
+        check(machine, disk, seen)
+        machine.unplug(name)
+    assert seen["half_made"] > 0
+
+
+def test_what_reached_the_disk_before_a_power_cut_is_recognised_too(machine: DiskMachine, tmp_path: Path) -> None:
+    """Copies of the file below the device: without what was still in the memory of the machine."""
+    seen = {"blank": 0, "half_made": 0, "done": 0}
+    disk = machine.blank("sda", mib=96)
+    child = machine.start("/usr/lib/dom0/disk", "format", "/dev/sda", "--yes")
+    copies: list[Path] = []
+    while child.poll() is None and len(copies) < 60:
+        copies.append(tmp_path / f"{len(copies)}.disk")
+        subprocess.run(["cp", "--sparse=always", str(disk.file), str(copies[-1])], check=True)
+    child.communicate()
+    machine.unplug("sda")
+    for number, file in enumerate(copies):
+        name = f"sdb{number}"
+        check(machine, machine.plug(name, file), seen)
+        machine.unplug(name)
+    assert sum(seen.values()) == len(copies) > 3
+
+
+def check(machine: DiskMachine, disk: Disk, seen: dict[str, int]) -> None:
+    found = machine.survey()[f"/dev/{disk.name}"]
+    if found.get("label") == "dom0-data":
+        seen["done"] += 1
+        machine.flush()
+        assert is_sound(disk)
+        return
+    assert is_ours_to_make(found), found
+    seen["blank" if found.get("blank") else "half_made"] += 1
+    assert machine.disk("choose").stdout.startswith("memory: ")
+    machine.disk("format", f"/dev/{disk.name}", "--yes")
+    machine.flush()
+    assert machine.survey()[f"/dev/{disk.name}"]["label"] == "dom0-data"
+    assert is_sound(disk)
+
+
+def measured(machine: DiskMachine) -> float:
+    """Seconds that a whole formatting takes here, to spread the moments over it."""
+    machine.blank("sdz")
+    began = time.monotonic()
+    machine.disk("format", "/dev/sdz", "--yes")
+    took = time.monotonic() - began
+    machine.unplug("sdz")
+    return took
+
+
+def test_a_mark_of_ours_does_not_give_away_what_came_after_it(machine: DiskMachine, tmp_path: Path) -> None:
+    """Somebody used the disk after a formatting was cut off; the mark in its last MiB is still there."""
+    disk = machine.blank("sda")
+    mark = b"dom0-data-being-made 11111111-2222-3333-4444-555555555555\n"
+    with disk.file.open("r+b") as opened:
+        opened.seek(63 * 1024 * 1024)
+        opened.write(mark)
+    assert machine.survey()["/dev/sda"]["half_made"]
+    shutil.copyfile(disk.file, tmp_path / "raw")
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", str(disk.file), "60M"], check=True)
+    machine.flush()
+    assert not is_ours_to_make(machine.survey()["/dev/sda"])
+    raw = machine.plug("sdb", tmp_path / "raw")
+    with raw.file.open("r+b") as opened:
+        opened.write(b"a database of somebody's own")
+    assert not is_ours_to_make(machine.survey()["/dev/sdb"])
+
+
+def test_a_file_system_of_ours_that_was_ever_used_is_not_half_made(machine: DiskMachine) -> None:
+    disk = machine.blank("sda")
+    identity = "11111111-2222-3333-4444-555555555555"
+    with disk.file.open("r+b") as opened:
+        opened.seek(63 * 1024 * 1024)
+        opened.write(f"dom0-data-being-made {identity}\n".encode())
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-U", identity, str(disk.file), "63M"], check=True)
+    assert machine.survey()["/dev/sda"]["half_made"]
+    machine.run("/usr/bin/mount", "-t", "ext4", "/dev/sda", "/mnt")
+    machine.run("/usr/bin/umount", "/mnt")
+    assert not is_ours_to_make(machine.survey()["/dev/sda"])

@@ -1,0 +1,200 @@
+"""`disk mount` of the base OS: where the data of a boot is, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+from dom0.testing import file_systems
+from dom0.testing.disk_machine import DiskMachine
+
+DISK = "sda"
+
+
+def data_disk(machine: DiskMachine, *, mib: int = 64, tree: Path | None = None) -> None:
+    file = machine.root / f"{DISK}.disk"
+    file_systems.make(file, "ext4", label="dom0-data", mib=mib, tree=tree)
+    machine.plug(DISK, file)
+
+
+def problems(machine: DiskMachine) -> dict[str, str]:
+    return {problem["code"]: problem["text"] for problem in machine.document()["problems"]}
+
+
+def test_the_data_disk_is_mounted_and_its_parts_are_where_they_are_used(machine: DiskMachine) -> None:
+    data_disk(machine)
+    machine.disk("mount")
+    assert {machine.mounts()[place] for place in ("/data", "/var/lib/docker", "/var/lib/dom0")} == {"/dev/sda"}
+    assert machine.document()["data"]["kind"] == "disk"
+    assert machine.document()["problems"] == []
+    machine.console("dom0: data on /dev/sda: its label is dom0-data")
+
+
+def test_what_was_written_is_there_after_a_power_cut(machine: DiskMachine) -> None:
+    data_disk(machine)
+    machine.disk("mount")
+    machine.inside("/var/lib/docker/kept").write_text("yes")
+    machine.run("/usr/bin/sync")
+    machine.boot()
+    machine.disk("mount")
+    assert machine.inside("/var/lib/docker/kept").read_text() == "yes"
+
+
+def test_without_a_disk_the_data_is_in_memory_and_that_is_said_loudly(machine: DiskMachine) -> None:
+    machine.disk("mount")
+    assert machine.mounts()["/var/lib/docker"] == "tmpfs"
+    assert machine.document()["data"] == {"kind": "memory", "reason": "no disk is labelled dom0-data"}
+    assert "lost at power-off" in problems(machine)["data-in-memory"]
+    machine.console("dom0: DATA IN MEMORY, lost at power-off: no disk is labelled dom0-data")
+
+
+def test_memory_that_the_contract_asks_for_is_no_problem(machine: DiskMachine) -> None:
+    data_disk(machine)
+    machine.contract("data=ram")
+    machine.disk("mount")
+    assert machine.mounts()["/data"] == "tmpfs"
+    assert problems(machine) == {}
+    machine.console("DATA IN MEMORY")
+
+
+def test_with_consent_a_blank_disk_is_formatted_at_the_first_boot_and_used_at_the_second(machine: DiskMachine) -> None:
+    machine.blank("sda", mib=512)
+    machine.contract("format=blank")
+    machine.disk("mount")
+    machine.console("formatting /dev/sda")
+    assert machine.mounts()["/data"] == "/dev/sda"
+    machine.inside("/data/etc/hostname").write_text("box\n")
+    machine.run("/usr/bin/sync")
+    machine.boot("format=blank")
+    machine.disk("mount")
+    assert machine.inside("/data/etc/hostname").read_text() == "box\n"
+    assert problems(machine) == {}
+
+
+def test_a_disk_that_appears_late_is_waited_for(machine: DiskMachine) -> None:
+    file = machine.root / "late.disk"
+    file_systems.make(file, "ext4", label="late")
+    machine.contract("data=label=late")
+    plugging = threading.Timer(1.0, machine.plug, ("sdb", file))
+    plugging.start()
+    machine.disk("mount")
+    plugging.join()
+    assert machine.mounts()["/data"] == "/dev/sdb"
+
+
+def test_a_named_disk_that_never_comes_ends_in_memory(machine: DiskMachine) -> None:
+    data_disk(machine)
+    machine.contract("data=label=elsewhere")
+    machine.disk("mount")
+    assert machine.mounts()["/data"] == "tmpfs"
+    assert "data=label=elsewhere, and there is no such disk" in problems(machine)["data-in-memory"]
+
+
+def test_what_a_check_can_mend_is_mended_and_said(machine: DiskMachine) -> None:
+    """A wrong number of free blocks, and the flag that the kernel sets when it meets an error."""
+    data_disk(machine)
+    machine.flush()
+    file_systems.run(["debugfs", "-w", "-R", "ssv free_blocks_count 7", str(machine.root / "sda.disk")])
+    file_systems.run(["debugfs", "-w", "-R", "ssv state 2", str(machine.root / "sda.disk")])
+    machine.flush()
+    machine.disk("mount")
+    assert machine.mounts()["/data"] == "/dev/sda"
+    assert "was damaged, and could be mended" in problems(machine)["data-disk"]
+
+
+def test_what_a_check_cannot_mend_is_not_mounted_and_not_changed_further(machine: DiskMachine) -> None:
+    data_disk(machine, mib=32)
+    with (machine.root / "sda.disk").open("r+b") as opened:
+        opened.seek(2048)
+        opened.write(b"\xff" * 2048)
+        opened.seek(8193 * 1024)  # and the copy of the superblock
+        opened.write(b"\0" * 4096)
+        opened.seek(24577 * 1024)
+        opened.write(b"\0" * 4096)
+    machine.disk("mount")
+    assert machine.mounts()["/data"] == "tmpfs"
+    assert "e2fsck /dev/sda" in problems(machine)["data-in-memory"]
+
+
+def test_a_full_disk_is_mounted_and_said_and_the_reserve_is_given_up(machine: DiskMachine) -> None:
+    data_disk(machine, mib=512)
+    machine.disk("mount")
+    assert machine.inside("/data/etc/reserve").stat().st_size == 32 * file_systems.MIB
+    machine.run("/usr/bin/dd", "if=/dev/zero", "of=/data/var/lib/docker/layer", "bs=1M", check=False)
+    machine.boot()
+    machine.disk("mount")
+    assert "is full" in problems(machine)["data-full"]
+    assert machine.inside("/data/var/lib/docker/layer").exists()
+    machine.run("/usr/bin/dd", "if=/dev/zero", "of=/data/var/lib/dom0/state", "bs=1M", "count=20")
+
+
+def test_another_linux_is_used_beside_what_is_its_own(machine: DiskMachine, tmp_path: Path) -> None:
+    """Its /etc stays its own: name and name servers of this machine lie in its var/lib/dom0."""
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/hostname").write_text("theirs\n")
+    (tree / "var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
+    file = machine.root / "sdb.disk"
+    file_systems.make(file, "ext4", tree=tree, mib=64)
+    machine.plug("sdb", file)
+    machine.contract("adopt=use")
+    machine.disk("mount")
+    assert machine.document()["data"]["kind"] == "adopted"
+    machine.inside("/data/etc/hostname").write_text("box\n")
+    machine.inside("/var/lib/docker/new").write_text("")
+    machine.run("/usr/bin/sync")
+    machine.boot("adopt=use")
+    machine.disk("mount")
+    assert machine.inside("/data/etc/hostname").read_text() == "box\n"
+    assert machine.inside("/foreign/etc/hostname").read_text() == "theirs\n"
+    assert machine.inside("/foreign/var/lib/docker/new").exists()
+    assert machine.inside("/foreign/var/lib/dom0/host/etc/hostname").exists()
+
+
+def test_boot2dockers_disk_is_used_as_it_is(machine: DiskMachine, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
+    (tree / "var/lib/boot2docker").mkdir()
+    file = machine.root / "sdb.disk"
+    file_systems.make(file, "ext4", label="boot2docker-data", tree=tree, mib=64)
+    machine.plug("sdb", file)
+    machine.disk("mount")
+    assert machine.document()["data"]["kind"] == "boot2docker"
+    assert machine.mounts()["/var/lib/docker"] == "/dev/sdb"
+    assert machine.inside("/data/var/lib/boot2docker").is_dir()
+
+
+def test_boot2dockers_store_of_another_kind_is_refused_with_the_reason(machine: DiskMachine, tmp_path: Path) -> None:
+    (tmp_path / "tree/var/lib/docker/image/aufs/imagedb").mkdir(parents=True)
+    file = machine.root / "sdb.disk"
+    file_systems.make(file, "ext4", label="boot2docker-data", tree=tmp_path / "tree")
+    before = file.read_bytes()
+    machine.plug("sdb", file)
+    machine.disk("mount")
+    machine.flush()
+    assert "its storage driver is aufs" in problems(machine)["data-in-memory"]
+    assert file.read_bytes() == before
+
+
+def test_the_engine_follows_the_kind_of_store_that_is_there(machine: DiskMachine, tmp_path: Path) -> None:
+    """Else its images and containers would be hidden."""
+    (tmp_path / "tree/var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
+    settings = machine.root / "etc/docker/daemon.json"
+    assert json.loads(settings.read_text())["features"] == {"containerd-snapshotter": True}
+    data_disk(machine, tree=tmp_path / "tree")
+    machine.disk("mount")
+    followed = json.loads(settings.read_text())
+    assert "features" not in followed
+    assert followed["storage-driver"] == "overlay2"
+
+
+def test_a_survey_beside_a_mounted_data_disk_leaves_it_writable(machine: DiskMachine) -> None:
+    data_disk(machine)
+    machine.disk("mount")
+    found = machine.survey()["/dev/sda"]
+    assert found["mounted"] == "/data"
+    machine.inside("/data/still").write_text("written")
+    machine.run("/usr/bin/sync")
+    assert subprocess.run(["debugfs", "-R", "stat /still", str(machine.root / "sda.disk")], check=True)
