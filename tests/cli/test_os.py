@@ -71,6 +71,14 @@ def test_without_a_base_os_the_error_says_how_to_make_one(dom0: RunCommand, work
     assert "dom0 os build --out empty" in refused.stderr
 
 
+def test_iso_makes_one_and_does_not_replace_another_unasked(dom0: RunCommand, work: Path) -> None:
+    made = dom0("os", "iso", "dom0.iso", "--config", "hostname=attic")
+    assert (made.code, made.stderr) == (0, "")
+    assert made.stdout.endswith(", base OS 1.0\n")
+    refused = dom0("os", "iso", "dom0.iso")
+    assert (refused.code, refused.stderr) == (2, "dom0: dom0.iso: exists\n      --yes confirms\n")
+
+
 # updates, on a machine whose programs are played by a script
 
 STATUS = """\

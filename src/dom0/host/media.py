@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from dom0.host import device, disk_image, grub, medium
+from dom0.host import device, disk_image, grub, iso, medium
 from dom0.host.recipe import directory as recipe_directory
 from dom0.host.uki import Uki
 
@@ -28,6 +29,15 @@ async def write_disk(os: Uki, files: Sequence[medium.File], target: Path, size: 
             await device.overwrite(target, image)
         else:
             image.replace(target)
+
+
+async def write_iso(os: Uki, told: medium.Contract, target: Path) -> None:
+    """Write an ISO to the file `target`, whole or not at all. Raises Dom0Error."""
+    files = medium.iso(os, told, grub_config=_grub_config())
+    with tempfile.TemporaryDirectory(prefix=".dom0-iso-", dir=target.parent) as scratch:
+        image = Path(scratch) / "iso"
+        await iso.write(files, grub.FIRMWARE[os.architecture], image, datetime.now(UTC))
+        image.replace(target)
 
 
 def _grub_config() -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dom0.cli.os.build import build
+from dom0.cli.os.iso import iso
 from dom0.cli.os.status import status
 from dom0.cli.os.update import rollback, update
 from dom0.cli.os.write import write
@@ -20,5 +21,5 @@ def command() -> None:
     """
 
 
-for one in (build, write, update, rollback, status):
+for one in (build, write, iso, update, rollback, status):
     command.add_command(one)

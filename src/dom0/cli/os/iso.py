@@ -1,0 +1,42 @@
+"""`dom0 os iso`: a boot medium that cannot be written to."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from dom0.cli import options, terminal
+from dom0.cli.os.contract_options import contract_options, read_contract, read_os
+from dom0.cli.os.write import ask, check_parent
+
+
+@click.command("iso")
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@contract_options
+@click.option("-y", "--yes", is_flag=True, help="Replace FILE without asking.")
+def iso(
+    target: Path,
+    os_file: Path,
+    config: tuple[str, ...],
+    ssh_key: tuple[Path, ...],
+    image: Path | None,
+    yes: bool,
+) -> None:
+    """Write an ISO: for CDs and for consoles of servers and hypervisors that take one; EFI and BIOS.
+
+    It cannot be updated while it runs. Copied to a stick it starts from there as well.
+
+    $ dom0 os iso dom0.iso --ssh-key ~/.ssh/id_ed25519.pub
+    """
+    from dom0.host import media
+
+    os = read_os(os_file)
+    told = read_contract(config, ssh_key, image)
+    check_parent(target)
+    if target.exists() and not yes:
+        ask(f"{target} exists. Replace it?", f"{target}: exists")
+    asyncio.run(media.write_iso(os, told, target))
+    if not options.quiet():
+        terminal.say(f"{target}: {terminal.size(target.stat().st_size)}, base OS {os.version or 'unknown'}")

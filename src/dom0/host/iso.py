@@ -1,0 +1,59 @@
+"""A boot medium that cannot be written to, as an ISO: for EFI and BIOS, from a CD or copied to a stick as it is.
+
+GRUB for EFI lies in a FAT file system that is appended as a partition, GRUB for BIOS in the ISO's own file system. Both
+find that file system by its time of creation, which is its identity: another medium with the same label is not meant.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from dom0.host import disk_image, grub, medium
+from dom0.images.archive import environment
+from dom0.run import capture
+
+_BIOS_IMAGE = "dom0/eltorito.img"
+_MIB = 1 << 20
+# Types of partitions as xorriso takes them: GUIDs with their first three parts in little endian.
+_ESP_TYPE = "28732ac11ff8d211ba4b00a0c93ec93b"
+_DATA_TYPE = "a2a0d0ebe5b9334487c068b6b72699c7"
+
+
+async def write(files: Sequence[medium.File], firmware: grub.Firmware, iso: Path, created: datetime) -> None:
+    """Write an ISO to the file `iso`. Raises CommandFailed."""
+    first = f"search --set=root --fs-uuid {created:%Y-%m-%d-%H-%M-%S}-00\nset prefix=($root)/dom0\n"
+    with tempfile.TemporaryDirectory(prefix="dom0-iso-", dir=iso.parent) as directory:
+        tree, esp = Path(directory) / "tree", Path(directory) / "esp"
+        medium.lay(files, tree)
+        await _make_esp(firmware, first, esp)
+        if firmware.bios:
+            (tree / _BIOS_IMAGE).write_bytes(await grub.bios_from_iso(firmware, first=first))
+        await capture(_xorriso(firmware, tree, esp, iso, created), env=environment())
+
+
+async def _make_esp(firmware: grub.Firmware, first: str, esp: Path) -> None:
+    loader = medium.File(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware, first=first))
+    size = (loader.size // _MIB + 2) * _MIB
+    await capture(["mkfs.vfat", "-n", "DOM0-ESP", "-C", str(esp), str(size // 1024)], env=environment())
+    with tempfile.TemporaryDirectory(prefix="dom0-esp-") as directory:
+        medium.lay([loader], Path(directory))
+        await disk_image.copy(Path(directory), str(esp))
+
+
+def _xorriso(firmware: grub.Firmware, tree: Path, esp: Path, iso: Path, created: datetime) -> list[str]:
+    """As grub-mkrescue does it, and Ubuntu's installer."""
+    mbr = grub.GRUB / firmware.bios / "boot_hybrid.img"
+    from_disk = ["--grub2-mbr", str(mbr), "--mbr-force-bootable"]
+    from_cd = ["-b", _BIOS_IMAGE, "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", "--grub2-boot-info"]
+    return [
+        *("xorriso", "-as", "mkisofs", "-quiet", "-r", "-iso-level", "3", "-V", medium.LABEL, "-o", str(iso)),
+        *(f"--modification-date={created:%Y%m%d%H%M%S}00", "-partition_offset", "16"),
+        *(from_disk if firmware.bios else ()),
+        *("-append_partition", "2", _ESP_TYPE, str(esp), "-appended_part_as_gpt", "-iso_mbr_part_type", _DATA_TYPE),
+        *("-c", "dom0/boot.catalog"),
+        *([*from_cd, "-eltorito-alt-boot"] if firmware.bios else ()),
+        *("-e", "--interval:appended_partition_2:all::", "-no-emul-boot", str(tree)),
+    ]
