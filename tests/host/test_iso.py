@@ -34,7 +34,7 @@ def xorriso(iso: Path, *arguments: str) -> str:
 def test_it_holds_one_slot_and_the_boot_contract_and_no_count_of_tries(iso: Path) -> None:
     found = {line.strip("'") for line in xorriso(iso, "-find", "/dom0", "-type", "f").splitlines()}
     assert found == {
-        *("/dom0/grub.cfg", "/dom0/eltorito.img", "/dom0/boot.catalog", "/dom0/config", "/dom0/authorized_keys"),
+        *("/dom0/grub.cfg", "/dom0/eltorito.img", "/dom0/config", "/dom0/authorized_keys"),
         *(f"/dom0/a/{name}" for name in ("linux", "initrd", "line", "version", "sums")),
     }
 
@@ -53,7 +53,9 @@ def test_both_firmwares_find_a_loader_on_a_cd_and_on_a_stick(iso: Path) -> None:
 
 
 def test_it_carries_the_label_that_the_base_os_looks_for(iso: Path) -> None:
-    assert "Volume id    : 'DOM0-BOOT'" in xorriso(iso, "-toc")
+    with iso.open("rb") as opened:
+        opened.seek(16 * 2048 + 40)  # the primary volume descriptor, and its field for that
+        assert opened.read(32).decode().strip() == "DOM0-BOOT"
 
 
 def test_nothing_but_the_iso_is_left(iso: Path) -> None:
