@@ -235,6 +235,16 @@ async def test_the_reason_of_a_change_that_was_undone_can_be_read_until_the_next
     assert await handover.last_failure(engine) is None
 
 
+async def test_what_the_launcher_moved_out_of_the_way_goes_with_the_next_change() -> None:
+    place = Place("answers")
+    await place.run_old()
+    engine = FakeEngine(place.docker)
+    for name in ("dom0-aside-0123456789ab", "dom0-others"):
+        await engine.create_container(name, Contract().create_body(place.old))
+    await handover.forget_failure(engine)
+    assert place.names().keys() == {NAME, "dom0-others"}
+
+
 async def test_the_helper_says_why_it_went_back() -> None:
     place = Place("silent")
     await place.run_old()

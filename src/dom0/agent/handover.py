@@ -14,6 +14,7 @@ from typing import assert_never
 
 from dom0.agent.contract import HELPER, IMAGE, NAME, Contract, helper_body
 from dom0.agent.succession import (
+    ASIDE,
     FAILED,
     NAMES,
     Create,
@@ -118,6 +119,14 @@ async def forget_failure(engine: Engine) -> None:
     """Remove what a change that was undone has left to read: the new container, stopped, and the helper's."""
     for name in (HELPER, FAILED):
         if container := await _find(engine, name):
+            await engine.remove_container(container.id, force=True)
+    await remove_aside(engine)
+
+
+async def remove_aside(engine: Engine) -> None:
+    """Remove the root containers that the host's launcher, which deletes nothing, has moved out of the way."""
+    for container in await engine.containers(labels=[f"{ROLE}={Role.ROOT}"]):
+        if container.name.startswith(ASIDE):
             await engine.remove_container(container.id, force=True)
 
 

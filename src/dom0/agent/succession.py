@@ -21,6 +21,7 @@ from dom0.engine.values import Container, State
 NEXT = "dom0-next"
 PREVIOUS = "dom0-previous"
 FAILED = "dom0-failed"
+ASIDE = "dom0-aside-"  # and an ID: what the host's launcher finds under a name that it needs
 NAMES = (NAME, NEXT, PREVIOUS, FAILED)
 NO_RESTART = "no"
 

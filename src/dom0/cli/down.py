@@ -87,7 +87,7 @@ async def _find_volumes(engine: Engine, names: Sequence[str]) -> list[Volume]:
 async def _remove_agent(engine: Engine) -> None:
     """First of all: it would start again what is stopped. Also what a change of its image left."""
     from dom0.agent.contract import HELPER
-    from dom0.agent.handover import recover
+    from dom0.agent.handover import recover, remove_aside
     from dom0.agent.succession import NAMES
 
     await recover(engine, _say)
@@ -100,6 +100,7 @@ async def _remove_agent(engine: Engine) -> None:
             _say(f"stop and remove {name}")
             await engine.stop_container(container.id, timeout=STOP_GRACE)
             await engine.remove_container(container.id, force=True)
+    await remove_aside(engine)
 
 
 async def _remove_project(engine: Engine, project: str) -> None:
