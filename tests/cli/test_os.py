@@ -79,6 +79,16 @@ def test_iso_makes_one_and_does_not_replace_another_unasked(dom0: RunCommand, wo
     assert (refused.code, refused.stderr) == (2, "dom0: dom0.iso: exists\n      --yes confirms\n")
 
 
+def test_netboot_fills_a_directory(dom0: RunCommand, work: Path) -> None:
+    made = dom0("os", "netboot", "tree", "--url", "http://192.168.0.1/dom0", "--ssh-key", "key.pub")
+    assert (made.code, made.stderr) == (0, "")
+    assert made.stdout.startswith("tree: boot.ipxe starts base OS 1.0\niPXE for firmware: ")
+    assert (work / "tree" / "boot.ipxe").exists()
+    refused = dom0("os", "netboot", "other", "--url", "somewhere")
+    assert refused.code == 2
+    assert not (work / "other").exists()
+
+
 # updates, on a machine whose programs are played by a script
 
 STATUS = """\

@@ -30,7 +30,7 @@ async def pack(
     _place_modules(recipe, kernel, directory / "modules")
     shutil.copyfile(squashfs, directory / SQUASHFS)
     stamp(directory)
-    await _write(directory, scratch / "names", archive)
+    await write(directory, scratch / "names", archive)
 
 
 def _place_busybox(kernel: modules.Kernel, directory: Path) -> None:
@@ -47,7 +47,8 @@ def _place_modules(recipe: Recipe, kernel: modules.Kernel, directory: Path) -> N
         modules.write_unpacked(kernel.directory / path, directory / f"{number:02}-{name}")
 
 
-async def _write(directory: Path, names: Path, archive: Path) -> None:
+async def write(directory: Path, names: Path, archive: Path) -> None:
+    """All below `directory` as an archive that the kernel unpacks; `names` is a file for our use."""
     _list_names(directory, names)
     argv = ["cpio", "--create", "--format=newc", "--reproducible", "--owner=0:0", "--quiet", f"--directory={directory}"]
     with names.open("rb") as stdin, archive.open("wb") as stdout:

@@ -6,6 +6,7 @@ import click
 
 from dom0.cli.os.build import build
 from dom0.cli.os.iso import iso
+from dom0.cli.os.netboot import netboot
 from dom0.cli.os.status import status
 from dom0.cli.os.update import rollback, update
 from dom0.cli.os.write import write
@@ -21,5 +22,5 @@ def command() -> None:
     """
 
 
-for one in (build, write, iso, update, rollback, status):
+for one in (build, write, iso, netboot, update, rollback, status):
     command.add_command(one)

@@ -1,0 +1,87 @@
+"""What machines start from over a network, as a directory that a web server (and for firmware a TFTP server) serves.
+
+    boot.ipxe       says which base OS is started and how; written last, so that it never names what is not there
+    VERSION/        linux, initrd, and medium.cpio with the boot contract: laid at /medium as a boot medium would be
+    autoexec.ipxe   what iPXE runs when firmware has loaded it from here
+    undionly.kpxe, snponly.efi, ipxe.efi   iPXE for BIOS and EFI, where Debian's package ipxe is installed
+
+Machines are updated by another boot.ipxe and their next start; nothing is ever installed on them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dom0.errors import UsageError
+from dom0.host import initramfs, medium
+from dom0.host.uki import Uki
+from dom0.wording import printable
+
+IPXE = Path("/usr/lib/ipxe")
+_LOADERS = {
+    "amd64": {"undionly.kpxe": "undionly.kpxe", "snponly.efi": "snponly.efi", "ipxe.efi": "ipxe-amd64.efi"},
+    "arm64": {"ipxe.efi": "ipxe-arm64.efi"},
+}
+_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
+
+
+async def write(os: Uki, told: medium.Contract, directory: Path, url: str) -> list[str]:
+    """Fill `directory`, which is served as `url` ("": by TFTP alone). Returns the loaders that are in it.
+
+    Raises Dom0Error.
+    """
+    base = _checked(url)
+    name = os.version or f"os-{os.initrd.sha256()[:12]}"
+    contract = medium.contract(told)
+    (directory / name).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".dom0-netboot-", dir=directory) as scratch:
+        fresh = Path(scratch)
+        medium.lay([medium.File("linux", os.linux), medium.File("initrd", os.initrd)], fresh / name)
+        if contract:
+            await _pack(contract, fresh, fresh / name / "medium.cpio")
+        for file in (fresh / name).iterdir():
+            file.replace(directory / name / file.name)
+        loaders = [file.replace(directory / file.name).name for file in _copied_loaders(os, fresh)]
+        for script, text in (
+            ("autoexec.ipxe", first_script(base)),
+            ("boot.ipxe", boot_script(os, name, bool(contract))),
+        ):
+            (fresh / script).write_text(text)
+            (fresh / script).replace(directory / script)
+    return loaders
+
+
+def boot_script(os: Uki, name: str, told: bool) -> str:
+    """Names in it are relative to where it comes from."""
+    lines = ["#!ipxe", f"kernel {name}/linux dom0.medium=none {os.line}", f"initrd {name}/initrd"]
+    if told:
+        lines.append(f"initrd {name}/medium.cpio")
+    return "\n".join([*lines, "boot"]) + "\n"
+
+
+def first_script(base: str) -> str:
+    """EFI's network has to be set up by iPXE itself before it reaches a web server."""
+    return f"#!ipxe\ndhcp\nchain {base}boot.ipxe\n"
+
+
+def _checked(url: str) -> str:
+    if url and not _URL.fullmatch(url):
+        raise UsageError(f"--url {printable(url)}: is no address of a web server", hint="http://192.168.0.1/dom0")
+    return f"{url.rstrip('/')}/" if url else ""
+
+
+async def _pack(files: tuple[medium.File, ...], scratch: Path, archive: Path) -> None:
+    tree = scratch / "tree"
+    medium.lay(files, tree / "medium")
+    await initramfs.write(tree, scratch / "names", archive)
+
+
+def _copied_loaders(os: Uki, fresh: Path) -> Iterator[Path]:
+    for name, source in _LOADERS[os.architecture].items():
+        if (IPXE / source).is_file():
+            shutil.copyfile(IPXE / source, fresh / name)
+            yield fresh / name

@@ -1,0 +1,96 @@
+"""The directory that machines start from over a network. That they do: test_vm_media."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dom0.errors import UsageError
+from dom0.host import medium, netboot, uki
+from dom0.host.build import COMMAND_LINE
+from dom0.testing.fake_uki import make_uki
+
+NOTHING = medium.Contract()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return tmp_path / "tree"
+
+
+def write(tree: Path, told: medium.Contract = NOTHING, *, version: str = "1.0", url: str = "") -> list[str]:
+    file = tree.parent / "dom0-os.efi"
+    file.write_bytes(make_uki(version=version))
+    return asyncio.run(netboot.write(uki.read(file), told, tree, url))
+
+
+def test_the_script_starts_what_lies_beside_it(tree: Path) -> None:
+    write(tree)
+    script = (tree / "boot.ipxe").read_text().splitlines()
+    assert script == [
+        "#!ipxe",
+        f"kernel 1.0/linux dom0.medium=none {COMMAND_LINE}",
+        "initrd 1.0/initrd",
+        "boot",
+    ]
+    assert sorted(path.name for path in (tree / "1.0").iterdir()) == ["initrd", "linux"]
+
+
+def test_the_boot_contract_comes_as_an_archive_that_becomes_the_medium(tree: Path) -> None:
+    write(tree, medium.Contract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n"))
+    assert "initrd 1.0/medium.cpio" in (tree / "boot.ipxe").read_text().splitlines()
+    archive = (tree / "1.0/medium.cpio").read_bytes()
+    listed = subprocess.run(["cpio", "--list", "--quiet"], input=archive, check=True, capture_output=True).stdout
+    files = {name for name in listed.decode().splitlines() if name not in ("medium", "medium/dom0")}
+    assert files == {"medium/dom0/config", "medium/dom0/authorized_keys"}
+
+
+@pytest.mark.parametrize(
+    ("url", "chained"),
+    [
+        ("", "chain boot.ipxe"),
+        ("http://192.168.0.1/dom0", "chain http://192.168.0.1/dom0/boot.ipxe"),
+        ("https://[fd00::1]:8080/", "chain https://[fd00::1]:8080/boot.ipxe"),
+    ],
+)
+def test_firmware_is_led_to_the_web_server(url: str, chained: str, tree: Path) -> None:
+    write(tree, url=url)
+    assert (tree / "autoexec.ipxe").read_text().splitlines() == ["#!ipxe", "dhcp", chained]
+
+
+@pytest.mark.parametrize(
+    "url", ["192.168.0.1", "tftp://x/", "http://x/ && shell", "http://x/${net0/mac}", "http://x\nshell"]
+)
+def test_an_address_that_ipxe_would_read_otherwise_is_refused(url: str, tree: Path) -> None:
+    with pytest.raises(UsageError, match="no address of a web server"):
+        write(tree, url=url)
+    assert not tree.exists()
+
+
+def test_a_newer_base_os_replaces_the_script_and_leaves_the_older_files(tree: Path) -> None:
+    write(tree)
+    write(tree, version="2.0")
+    assert "kernel 2.0/linux" in (tree / "boot.ipxe").read_text()
+    assert (tree / "1.0/initrd").exists()
+    assert not [path.name for path in tree.iterdir() if path.name.startswith(".")]
+
+
+def test_without_ipxe_the_tree_is_made_and_says_that_loaders_are_missing(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netboot, "IPXE", tree.parent / "nowhere")
+    assert write(tree) == []
+    assert (tree / "boot.ipxe").exists()
+
+
+def test_loaders_of_both_firmwares_are_copied(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tree.parent / "ipxe"
+    package.mkdir()
+    for name in ("undionly.kpxe", "snponly.efi", "ipxe-amd64.efi"):
+        (package / name).write_text(name)
+    monkeypatch.setattr(netboot, "IPXE", package)
+    assert write(tree) == ["undionly.kpxe", "snponly.efi", "ipxe.efi"]
+    assert (tree / "ipxe.efi").read_text() == "ipxe-amd64.efi"
