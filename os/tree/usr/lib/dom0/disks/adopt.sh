@@ -18,13 +18,13 @@ lay_memory_over() { # NAME
         truncate -s ${kib}K "$changes/blocks" &&
         loop=$(losetup -f) &&
         losetup "$loop" "$changes/blocks" &&
-        echo "0 $(cat "/sys/class/block/$1/size") snapshot /dev/$1 $loop N 8" |
+        echo "0 $(sectors "$1") snapshot /dev/$1 $loop N 8" |
         DM_DISABLE_UDEV=1 dmsetup create dom0-overlaid >/dev/null
 }
 
 take_memory_away() { # NAME
     DM_DISABLE_UDEV=1 dmsetup remove dom0-overlaid
-    loop=$(losetup | sed -n "s|^\([^:]*\): .*$changes/blocks.*|\1|p")
+    loop=$(losetup -a | sed -n "s|^\([^:]*\): .*$changes/blocks.*|\1|p")
     [ -z "$loop" ] || losetup -d "$loop"
     umount "$changes"
     blockdev --setrw "/dev/$1"

@@ -55,9 +55,12 @@ choose_by_machine() { # CHOICE WHAT NAMES
 
 machine_id() {
     for file in /sys/class/dmi/id/product_uuid /sys/firmware/devicetree/base/serial-number; do
-        id=$(tr -d '\0' <$file 2>/dev/null | tr -cd 'A-Za-z0-9-' | head -c 64)
-        case $id in *[1-9A-Ea-e]*)
-            echo "$id"
+        serial=
+        [ ! -r $file ] || read -r serial <$file
+        case $serial in
+        *[!A-Za-z0-9-]*) ;;
+        *[1-9A-Ea-e]*)
+            echo "$serial"
             return
             ;;
         esac
@@ -68,7 +71,7 @@ machine_id() {
 matching() { # WANTED: label=…, uuid=…, /dev/…
     case $1 in
     label=*) with_fact label "${1#label=}" ;;
-    uuid=*) grep -lixF "$1" "$facts"/* 2>/dev/null | sed 's|.*/||' ;;
+    uuid=*) (cd "$facts" && grep -lixF "$1" -- * 2>/dev/null) ;;
     /dev/*) with_fact device "$1" ;;
     esac
 }
@@ -208,7 +211,9 @@ mountable() { # names on standard input: those with a file system that data can 
 }
 
 is_one() { # NAMES
-    [ "$(echo "$1" | wc -w)" = 1 ]
+    # shellcheck disable=SC2086 # these are words
+    set -- $1
+    [ $# = 1 ]
 }
 
 told() { # NAMES

@@ -15,8 +15,15 @@
 run=/run/dom0/os
 facts=$run/disks
 
+# Without another program, as much of this: it is asked often, and a boot waits for it.
 fact() { # NAME KEY
-    sed -n "s/^$2=//p" "$facts/$1" | head -n 1
+    while IFS= read -r line; do
+        case $line in "$2="*)
+            printf '%s\n' "${line#*=}"
+            return
+            ;;
+        esac
+    done <"$facts/$1"
 }
 
 set_fact() { # NAME KEY VALUE
@@ -36,7 +43,7 @@ is_known() { # NAME: hostile as words that a person types
 }
 
 with_fact() { # KEY VALUE: the names of the devices where it is so
-    grep -lxF "$1=$2" "$facts"/* 2>/dev/null | sed 's|.*/||'
+    (cd "$facts" && grep -lxF "$1=$2" -- * 2>/dev/null)
 }
 
 plain() { # of standard input the first line, without what a console or a reader of ours may stumble over
@@ -45,15 +52,12 @@ plain() { # of standard input the first line, without what a console or a reader
 
 # One that cannot be cut off: readers see the old document or the new one.
 write_json() {
-    {
-        echo "[data]"
-        cat "$run/data" 2>/dev/null
-        echo "[problems]"
-        cat "$run/disk.problems" 2>/dev/null
-        for name in $(names); do
-            echo "[device]"
-            cat "$facts/$name"
-        done
-    } | awk -f /usr/lib/dom0/disks/json.awk >$run/disks.json.new
+    set --
+    for file in "$facts"/*; do
+        [ ! -f "$file" ] || set -- "$@" "$file"
+    done
+    touch $run/data $run/disk.problems
+    awk -f /usr/lib/dom0/disks/json.awk kind=data $run/data kind=problems $run/disk.problems kind=device "$@" \
+        >$run/disks.json.new
     mv $run/disks.json.new $run/disks.json
 }

@@ -6,7 +6,7 @@
 # superblock is written; is_half_made counts on that.
 make_data_disk() { # NAME; fails with words on standard error
     id=$(cat /proc/sys/kernel/random/uuid)
-    kib=$(($(cat "/sys/class/block/$1/size") / 2 - 1024)) # the last MiB is for the mark
+    kib=$(($(sectors "$1") / 2 - 1024)) # the last MiB is for the mark
     write_mark "$1" "$mark $id" &&
         /usr/sbin/mke2fs -q -F -t ext4 -b 4096 -m 1 -U "$id" "/dev/$1" "${kib}k" </dev/null >&2 &&
         sync &&
@@ -16,7 +16,7 @@ make_data_disk() { # NAME; fails with words on standard error
 }
 
 write_mark() { # NAME TEXT: all of it in one sector, so it is there or not
-    printf '%s\n' "$2" | dd of="/dev/$1" bs=512 seek=$(($(cat "/sys/class/block/$1/size") - 2048)) count=1 \
+    printf '%s\n' "$2" | dd of="/dev/$1" bs=512 seek=$(($(sectors "$1") - 2048)) count=1 \
         conv=sync,fsync,notrunc 2>/dev/null
 }
 

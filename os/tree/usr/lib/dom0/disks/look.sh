@@ -31,6 +31,10 @@ open_read_only() { # NAME: at the peephole
         return 1
         ;;
     esac
+    if [ -n "$(ls "/sys/class/block/$1/holders" 2>/dev/null)" ]; then
+        set_fact "$1" closed "in use as a part of something else"
+        return 1
+    fi
     was_read_only=$(blockdev --getro "/dev/$1")
     mkdir -p "$peephole"
     if ! blockdev --setro "/dev/$1" 2>/dev/null; then
@@ -39,7 +43,7 @@ open_read_only() { # NAME: at the peephole
     fi
     if ! mount -t $kind -o "ro,nosuid,nodev,noexec,$options" "/dev/$1" "$peephole" 2>/dev/null; then
         [ "$was_read_only" = 1 ] || blockdev --setrw "/dev/$1"
-        set_fact "$1" closed "its $kind file system cannot be mounted: damaged, or in use as a part of something else"
+        set_fact "$1" closed "its $kind file system cannot be mounted: damaged, or in use"
         return 1
     fi
 }

@@ -49,7 +49,7 @@ is_there() {
 }
 
 seconds() {
-    cut -d . -f 1 /proc/uptime
+    read -r uptime _ </proc/uptime && echo "${uptime%.*}"
 }
 
 # Our own disk is mended where that loses nothing; a foreign one never.
@@ -131,7 +131,7 @@ mount_foreign() { # DEVICE PLACE KIND
     kind=$3
     case $kind in ext[23]) kind=ext4 ;; esac
     mount -t "$kind" -o noatime "$1" "$2" || {
-        reason="$1 cannot be mounted: damaged, or in use as a part of something else"
+        reason="$1 cannot be mounted: damaged, or in use"
         return 1
     }
 }
@@ -163,7 +163,9 @@ free_kib() {
 }
 
 keep_machine() {
-    [ "$(cat /data/etc/dom0-machine 2>/dev/null)" != "$(machine_id)" ] || return 0
+    kept=
+    [ ! -f /data/etc/dom0-machine ] || read -r kept </data/etc/dom0-machine
+    [ "$kept" != "$(machine_id)" ] || return 0
     machine_id >/data/etc/dom0-machine.new && sync && mv /data/etc/dom0-machine.new /data/etc/dom0-machine
 }
 

@@ -12,35 +12,47 @@ probe_all() {
     for name in $(block_devices); do probe "$name"; done
 }
 
-# Without memory, floppies and files: the root file system is one of these.
+# Without memory, floppies, files (the root file system is one) and what we laid over a disk.
 block_devices() {
     for directory in /sys/class/block/*; do
         name=${directory##*/}
-        case $name in loop* | ram* | zram* | fd*) continue ;; esac
-        [ "$(cat "$directory/size")" = 0 ] || [ ! -b "/dev/$name" ] || echo "$name"
+        case $name in loop* | ram* | zram* | fd* | dm-* | '*') continue ;; esac
+        [ "$(sectors "$name")" = 0 ] || [ ! -b "/dev/$name" ] || echo "$name"
     done
 }
 
-probe() { # NAME
-    {
-        echo "device=/dev/$1"
-        echo "bytes=$(($(cat "/sys/class/block/$1/size") * 512))"
-        grep -qsx 1 "/sys/class/block/$1/removable" && echo "removable=1"
-        [ ! -e "/sys/class/block/$1/partition" ] || echo "partition=1"
-        blkid -p -o udev "/dev/$1" 2>/dev/null | sed -n '
-            s/^ID_FS_TYPE=/type=/p; s/^ID_FS_LABEL_ENC=/label=/p; s/^ID_FS_UUID_ENC=/uuid=/p
-            s/^ID_PART_TABLE_TYPE=/table=/p; s/^ID_FS_AMBIVALENT=.*/type=ambivalent/p'
-        mounted=$(mount_point "$1")
-        [ -z "$mounted" ] || printf 'mounted=%s\n' "$mounted"
-    } >"$facts/.$1"
-    mv "$facts/.$1" "$facts/$1"
-    [ -n "$(fact "$1" table)" ] || has_partitions "$1" || probe_further "$1"
+sectors() { # NAME: of 512 bytes
+    read -r number <"/sys/class/block/$1/size" && echo "$number"
 }
 
-# The whole file system, not a part of it that is bound elsewhere.
-mount_point() { # NAME
-    awk -v number="$(cat "/sys/class/block/$1/dev")" \
-        '$3 == number && $4 == "/" { print $5; exit }' /proc/self/mountinfo
+probe() { # NAME
+    told=$(blkid -p -o udev "/dev/$1" 2>/dev/null | sed -n '
+        s/^ID_FS_TYPE=/type=/p; s/^ID_FS_LABEL_ENC=/label=/p; s/^ID_FS_UUID_ENC=/uuid=/p
+        s/^ID_PART_TABLE_TYPE=/table=/p; s/^ID_FS_AMBIVALENT=.*/type=ambivalent/p')
+    removable=0
+    read -r removable 2>/dev/null <"/sys/class/block/$1/removable"
+    {
+        echo "device=/dev/$1"
+        echo "bytes=$(($(sectors "$1") * 512))"
+        [ "$removable" = 0 ] || echo "removable=1"
+        [ ! -e "/sys/class/block/$1/partition" ] || echo "partition=1"
+        [ -z "$told" ] || printf '%s\n' "$told"
+        tell_mount_point "$1"
+    } >"$facts/.$1"
+    mv "$facts/.$1" "$facts/$1"
+    case $told in *table=*) return ;; esac
+    has_partitions "$1" || probe_further "$1"
+}
+
+# Of the whole file system, not of a part that is bound elsewhere.
+tell_mount_point() { # NAME
+    read -r wanted_number <"/sys/class/block/$1/dev"
+    while read -r _ _ number root place _; do
+        if [ "$number $root" = "$wanted_number /" ]; then
+            printf 'mounted=%s\n' "$place"
+            return
+        fi
+    done </proc/self/mountinfo
 }
 
 has_partitions() { # NAME
@@ -59,7 +71,7 @@ probe_further() { # NAME
         return
     elif is_zero "$1" 0 && is_zero "$1" -1; then
         set_fact "$1" blank 1
-    elif [ "$(head -c 29 "/dev/$1" | tr -d '\0')" = "boot2docker, please format-me" ]; then
+    elif [ "$(head -c 29 "/dev/$1" 2>/dev/null | tr -d '\0')" = "boot2docker, please format-me" ]; then
         set_fact "$1" please_format 1
     fi
 }
@@ -71,7 +83,7 @@ is_half_made() { # NAME TYPE
     found=$(read_mib "$1" -1 | head -c 64 | tr -d '\0' | head -n 1)
     [ "${found% *}" = $mark ] || return 1
     if [ -z "$2" ]; then
-        head -c 4096 "/dev/$1" | is_nothing
+        head -c 4096 "/dev/$1" 2>/dev/null | is_nothing
     else
         [ -z "$(fact "$1" label)" ] && [ "$(fact "$1" uuid)" = "${found#* }" ] && was_never_mounted "$1"
     fi
@@ -88,13 +100,12 @@ is_nothing() {
 }
 
 is_zero() { # NAME 0|-1: the first or the last MiB of the device is there, and nothing but zeros
-    sectors=$(cat "/sys/class/block/$1/size")
-    [ "$sectors" -ge 4096 ] || return 1
+    [ "$(sectors "$1")" -ge 4096 ] || return 1
     [ "$(read_mib "$1" "$2" | wc -c)" = $mib ] && read_mib "$1" "$2" | is_nothing
 }
 
 read_mib() { # NAME 0|-1
     skip=0
-    [ "$2" = 0 ] || skip=$(($(cat "/sys/class/block/$1/size") - 2048))
+    [ "$2" = 0 ] || skip=$(($(sectors "$1") - 2048))
     dd if="/dev/$1" bs=512 count=2048 skip=$skip 2>/dev/null
 }
