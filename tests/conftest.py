@@ -21,6 +21,7 @@ _MARKS = {
     "fresh_host": pytest.mark.engine,
     "chain_images": pytest.mark.chain,
     "ambassador_image": pytest.mark.chain,
+    "rescue_image": pytest.mark.chain,
 }
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dom0
-from dom0.host import initramfs, manifest, modules, packages, root, squash
+from dom0.host import initramfs, manifest, modules, packages, rescue, root, squash
 from dom0.host.recipe import Recipe
 from dom0.images import contents, fetched
 from dom0.images.archive import environment
@@ -37,19 +37,20 @@ class Built:
     manifest: manifest.Manifest
 
 
-async def build(recipe: Recipe, say: Say, *, no_cache: bool = False) -> Built:
+async def build(recipe: Recipe, say: Say, *, no_cache: bool = False, with_rescue: bool = True) -> Built:
     """The base OS as it should be now; with `no_cache` in any case built, from the packages of today.
 
     Raises Dom0Error.
     """
     kind = f"{recipe.architecture.name}-{recipe.flavour}"
     async with _alone(say, kind):
-        found = await packages.fetch(recipe, anew=no_cache)
-        key = _key(recipe, found)
+        found = await packages.fetch(kind, recipe.packages, recipe.architecture.name, anew=no_cache)
+        rescue_image = await rescue.build(recipe, say, anew=no_cache) if with_rescue else None
+        key = _key(recipe, found, rescue_image)
 
         async def make(into: Path) -> None:
             say(f"base OS {version_of(key)}: {len(found)} packages, {recipe.architecture.name}, {recipe.flavour}")
-            await _make(recipe, found, version_of(key), into, say)
+            await _make(recipe, found, rescue_image, version_of(key), into, say)
 
         directory = await fetched.cached(f"os-{kind}", key, make, anew=no_cache)
     return Built(directory, manifest.decode((directory / manifest.FILE).read_bytes()))
@@ -60,11 +61,19 @@ def version_of(key: str) -> str:
     return f"{dom0.__version__}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def _key(recipe: Recipe, found: Sequence[packages.Package]) -> str:
-    return f"{dom0.__version__} {recipe.inputs()} {[package.file.name for package in found]}"
+def _key(recipe: Recipe, found: Sequence[packages.Package], rescue_image: Path | None) -> str:
+    names = [package.file.name for package in found]
+    return f"{dom0.__version__} {recipe.inputs()} {names} {rescue_image.parent.name if rescue_image else None}"
 
 
-async def _make(recipe: Recipe, found: Sequence[packages.Package], version: str, into: Path, say: Say) -> None:
+async def _make(
+    recipe: Recipe,
+    found: Sequence[packages.Package],
+    rescue_image: Path | None,
+    version: str,
+    into: Path,
+    say: Say,
+) -> None:
     with tempfile.TemporaryDirectory(prefix="dom0-os-") as directory:
         scratch = Path(directory)
         unpacked = scratch / "packages"
@@ -74,7 +83,7 @@ async def _make(recipe: Recipe, found: Sequence[packages.Package], version: str,
         chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
         squashfs = await _squashfs(recipe, found, unpacked, kernel, scratch, say)
         shutil.copyfile(kernel.image, into / LINUX)
-        tree = _lay_tree(recipe, version, scratch)
+        tree = _lay_tree(recipe, version, rescue_image, scratch)
         await initramfs.pack(recipe, kernel, tree, squashfs, scratch, into / INITRD)
         await _unify(recipe, unpacked, kernel, tree, into)
         artifacts = tuple(_artifact(into / name) for name in (UKI, LINUX, INITRD))
@@ -91,6 +100,7 @@ async def _make(recipe: Recipe, found: Sequence[packages.Package], version: str,
                     ),
                     modules=tuple(sorted(chosen)),
                     artifacts=artifacts,
+                    rescue=_artifact(rescue_image).size if rescue_image else 0,
                 )
             )
         )
@@ -117,10 +127,13 @@ async def _squashfs(
     return await fetched.cached(kind, key, make) / squash.SQUASHFS
 
 
-def _lay_tree(recipe: Recipe, version: str, scratch: Path) -> Path:
-    """Our own programs and settings, and which base OS this is."""
+def _lay_tree(recipe: Recipe, version: str, rescue_image: Path | None, scratch: Path) -> Path:
+    """Our own programs and settings, the rescue image, and which base OS this is."""
     tree = scratch / "tree"
     contents.copy(contents.entries(recipe.directory / "tree"), tree, time=EPOCH, public=True)
+    if rescue_image is not None:
+        (tree / "usr/share/dom0").mkdir(parents=True)
+        shutil.copyfile(rescue_image, tree / "usr/share/dom0" / rescue.ARCHIVE)
     (tree / "etc/dom0-os").write_text(f"{version}\n")
     (tree / "etc/os-release").write_text(
         f'ID=dom0\nID_LIKE=debian\nNAME="dom0 base OS"\nPRETTY_NAME="dom0 base OS {version}"\nVERSION_ID={version}\n'

@@ -25,6 +25,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[PackageEntry, ...]
     modules: tuple[str, ...]  # paths below the kernel's directory
     artifacts: tuple[Artifact, ...]
+    rescue: int = 0  # bytes of the rescue image in it
 
 
 FILE = "manifest.json"

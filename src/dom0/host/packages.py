@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from dom0.host.recipe import Recipe
 from dom0.images import archive, fetched
 from dom0.run import capture
 
@@ -23,19 +22,21 @@ class Package:
     file: Path
 
 
-async def fetch(recipe: Recipe, *, anew: bool) -> tuple[Package, ...]:
-    """The packages of `recipe` and all they need, in their newest version when first asked for, or `anew`."""
+async def fetch(kind: str, names: Sequence[str], arch: str, *, anew: bool) -> tuple[Package, ...]:
+    """The packages `names` and all they need, in their newest version when first asked for, or `anew`.
+
+    Of each `kind` those of the latest `names` are kept.
+    """
     archives = await archive.debian_archives()
-    arch = recipe.architecture.name
 
     async def download(into: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="dom0-status-") as scratch:
             nothing = Path(scratch) / "status"
             nothing.touch()
-            await archive.download(recipe.packages, archives, nothing, into, architecture=arch)
+            await archive.download(names, archives, nothing, into, architecture=arch)
 
-    key = f"{recipe.packages} {archive.sources_text(archives)}"
-    directory = await fetched.cached(f"os-packages-{arch}-{recipe.flavour}", key, download, anew=anew)
+    key = f"{names} {archive.sources_text(archives)}"
+    directory = await fetched.cached(f"os-packages-{kind}", key, download, anew=anew)
     return tuple(_package(file) for file in sorted(directory.glob("*.deb")))
 
 

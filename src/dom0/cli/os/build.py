@@ -35,9 +35,12 @@ ARCHITECTURES = ("amd64", "arm64")
     metavar="DIR",
     help="Where the files go.",
 )
+@click.option(
+    "--rescue/--no-rescue", default=True, show_default=True, help="Put the rescue image in: an ssh server, 3 MB."
+)
 @click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
 @click.option("--json", "as_json", is_flag=True, help="The manifest: version, packages, modules, artifacts.")
-def build(arch: str | None, flavour: str, out: Path, no_cache: bool, as_json: bool) -> None:
+def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: bool, as_json: bool) -> None:
     """Build the base OS from Debian packages: dom0-os.efi, and the same as linux and initrd.
 
     Beside them comes manifest.json with every package, its version and size. What is up to date is not built again, and
@@ -45,13 +48,14 @@ def build(arch: str | None, flavour: str, out: Path, no_cache: bool, as_json: bo
 
     $ dom0 os build
     $ dom0 os build --flavour metal --out /srv/dom0-os
+    $ dom0 os build --no-rescue  # without the ssh server for a machine on which no dom0 works
     $ dom0 os build --no-cache  # take in Debian's security updates
     """
     from dom0.host import build as building
     from dom0.host import recipe
 
     say = progress() if not as_json else lambda line: None
-    built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache))
+    built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(built.directory.iterdir()):
         shutil.copyfile(file, out / file.name)
@@ -59,5 +63,7 @@ def build(arch: str | None, flavour: str, out: Path, no_cache: bool, as_json: bo
         terminal.say_json(built.manifest)
     elif not options.quiet():
         rows = [(artifact.name, terminal.size(artifact.size)) for artifact in built.manifest.artifacts]
+        if built.manifest.rescue:
+            rows.append(("of these, the rescue image", terminal.size(built.manifest.rescue)))
         terminal.say(f"{out}: base OS {built.manifest.version}, kernel {built.manifest.kernel}")
         terminal.say_columns(("FILE", "SIZE"), rows)

@@ -1,0 +1,121 @@
+"""The rescue image: an ssh server for a machine on which no dom0 runs.
+
+Made from Debian packages by `os/rescue`, without an Engine, as a file that `docker load` takes; the same packages make
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dom0.host import elf, packages
+from dom0.host.recipe import Recipe
+from dom0.images import contents, fetched
+from dom0.images.recipe import EPOCH
+
+ARCHIVE = "rescue.tar"
+NAME = "dom0-rescue:latest"
+LAYER = "layer.tar.gz"  # the launcher unpacks it by this name where there is no Engine
+_COMMAND = "/usr/lib/dom0/rescue-sshd"
+_EMPTY = ("dev", "proc", "root", "run", "sys", "tmp", "usr/lib", "usr/sbin", "var/lib/dom0")
+_LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/sbin", "usr/bin/sh": "busybox"}
+
+
+async def build(recipe: Recipe, say: Callable[[str], None], *, anew: bool) -> Path:
+    """The archive, as it should be now. Raises Dom0Error."""
+    inner = replace(recipe, directory=recipe.directory / "rescue")
+    names = (inner.directory / "packages").read_text().split()
+    found = await packages.fetch(f"rescue-{recipe.architecture.name}", names, recipe.architecture.name, anew=anew)
+
+    async def make(into: Path) -> None:
+        say(f"rescue image: {len(found)} packages")
+        await _make(inner, found, into / ARCHIVE)
+
+    key = _key(inner, found)
+    return await fetched.cached(f"os-rescue-{recipe.architecture.name}", key, make, anew=anew) / ARCHIVE
+
+
+def _key(recipe: Recipe, found: Sequence[packages.Package]) -> str:
+    names = [package.file.name for package in found]
+    text = f"{Path(__file__).read_text()} {EPOCH} {recipe.architecture.name} {names}"
+    return contents.digest(contents.entries(recipe.directory), text=text)
+
+
+async def _make(recipe: Recipe, found: Sequence[packages.Package], archive: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="dom0-rescue-") as directory:
+        unpacked, root = Path(directory) / "packages", Path(directory) / "root"
+        unpacked.mkdir()
+        await packages.unpack(found, unpacked)
+        contents.copy(contents.entries(recipe.directory / "tree"), root, time=EPOCH, public=True)
+        await _lay(recipe, unpacked, root)
+        _write(recipe, _layer(root), archive)
+
+
+async def _lay(recipe: Recipe, unpacked: Path, root: Path) -> None:
+    for directory in _EMPTY:
+        (root / directory).mkdir(parents=True, exist_ok=True)
+    for path, target in _LINKS.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).symlink_to(target)
+    for name in recipe.files:
+        _copy(unpacked / name, root / name)
+    libraries = unpacked / recipe.architecture.libraries
+    for library in await elf.libraries([root / name for name in recipe.files], libraries):
+        _copy(library.resolve(), root / recipe.architecture.libraries / library.name)
+    loader = Path("usr") / recipe.architecture.loader
+    _copy((libraries / loader.name).resolve(), root / loader)
+
+
+def _copy(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(file, target)
+
+
+def _layer(root: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path in sorted(root.rglob("*")):
+            tar.add(path, str(path.relative_to(root)), recursive=False, filter=_of_nobody)
+    return buffer.getvalue()
+
+
+def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = EPOCH
+    return entry
+
+
+def _write(recipe: Recipe, layer: bytes, archive: Path) -> None:
+    """As `docker save` writes it; the configuration's name is its digest, the image's ID."""
+    config = json.dumps(_config(recipe, layer)).encode()
+    name = f"{hashlib.sha256(config).hexdigest()}.json"
+    listing = [{"Config": name, "RepoTags": [NAME], "Layers": [LAYER]}]
+    with tarfile.open(archive, mode="w") as tar:
+        for path, content in (
+            (LAYER, gzip.compress(layer, mtime=0)),
+            (name, config),
+            ("manifest.json", json.dumps(listing).encode()),
+        ):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode, entry.mtime = len(content), 0o644, EPOCH
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def _config(recipe: Recipe, layer: bytes) -> dict[str, Any]:
+    return {
+        "architecture": recipe.architecture.name,
+        "os": "linux",
+        "config": {"Cmd": [_COMMAND], "Labels": {"dom0.role": "rescue"}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }

@@ -1,0 +1,129 @@
+"""The rescue container: a login by ssh where no dom0 works, with or without an Engine."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dom0.host import recipe, rescue
+from dom0.images import fetched
+from dom0.run import Output
+from dom0.testing.hosts import CONTAINERD_STORE, Host
+from dom0.testing.launcher import EXITS, HEALTHY, Launcher
+
+
+@pytest.fixture(scope="session")
+def rescue_image(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy: of several test processes, and of builds beside them, each may put another one in its place."""
+    with (fetched.cache_directory() / "rescue-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        archive = tmp_path_factory.mktemp("rescue") / rescue.ARCHIVE
+        shutil.copyfile(built(), archive)
+    return archive
+
+
+def built() -> Path:
+    return asyncio.run(rescue.build(recipe.recipe(), lambda line: None, anew=False))
+
+
+class Person:
+    """With a key that the boot contract names."""
+
+    def __init__(self, host: Host, directory: Path) -> None:
+        self._host = host
+        self._key = directory / "id"
+        host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key)])
+        self.public = self._key.with_suffix(".pub").read_text()
+        self.known = directory / "known_hosts"
+
+    def ssh(self, *command: str, port: int = 22) -> Output:
+        options = {
+            "IdentityFile": self._key,
+            "IdentitiesOnly": "yes",
+            "BatchMode": "yes",
+            "StrictHostKeyChecking": "accept-new",
+            "UserKnownHostsFile": self.known,
+        }
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        argv = ["ssh", "-F", "/dev/null", *words, "-p", str(port), "root@127.0.0.1", *command]
+        return self._host.run(argv, check=False, timeout=60)
+
+
+@pytest.fixture(params=["store of the Engine", "store of containerd"])
+def machine(request: pytest.FixtureRequest, fresh_host: Callable[..., Host], rescue_image: Path) -> Iterator[Launcher]:
+    """As the base OS has it, where containerd keeps the images, and as most Engines do."""
+    made = Launcher(fresh_host(config=CONTAINERD_STORE if "containerd" in request.param else {}))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def person(machine: Launcher, tmp_path: Path) -> Person:
+    found = Person(machine.host, tmp_path)
+    machine.host.run(["mkdir", "-p", "/run/dom0/os"])
+    machine.host.path("/run/dom0/os/authorized_keys").write_text(found.public)
+    return found
+
+
+def until_admitted(machine: Launcher, person: Person, port: int = 22) -> None:
+    machine.until(lambda: person.ssh("true", port=port).code == 0)
+
+
+def test_where_both_images_are_broken_a_person_logs_in_and_mends_it(
+    machine: Launcher, person: Person, rescue_image: Path, tmp_path: Path
+) -> None:
+    machine.image(EXITS)
+    machine.host.docker("tag", machine.image(EXITS, "dom0:other"), "dom0:last-good")
+    machine.start(DOM0_RESCUE=str(rescue_image))
+    assert "no dom0 image works" in machine.until_tells("rescue")["why"]
+    until_admitted(machine, person)
+    until_admitted(machine, person, port=2222)
+    assert "dom0-rescue" in person.ssh("docker", "ps", "--format", "{{.Names}}").stdout
+    assert person.ssh("cat", "/run/dom0/os/launcher").stdout.startswith("runs=rescue")
+    machine.image(HEALTHY, "dom0:mended")
+    assert person.ssh("docker", "tag", "dom0:mended", "dom0:latest").code == 0
+    machine.until_good(machine.id_of("dom0:mended"))
+    machine.until(lambda: not machine.host.docker("ps", "--all", "--quiet", "--filter", "name=rescue").stdout)
+
+
+def test_the_server_has_the_host_key_of_dom0s_own(
+    machine: Launcher, person: Person, rescue_image: Path, tmp_path: Path
+) -> None:
+    directory = machine.host.state / "ssh"
+    directory.mkdir()
+    key = directory / "ssh_host_ed25519_key"
+    machine.host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
+    machine.start(DOM0_RESCUE=str(rescue_image))
+    until_admitted(machine, person)
+    assert key.with_suffix(".pub").read_text().split()[1] in person.known.read_text()
+
+
+def test_who_has_no_key_is_not_admitted(machine: Launcher, person: Person, rescue_image: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    stranger = Person(machine.host, tmp_path / "other")
+    machine.start(DOM0_RESCUE=str(rescue_image))
+    until_admitted(machine, person)
+    assert "Permission denied" in stranger.ssh("true").stderr
+
+
+def test_without_an_engine_the_server_runs_beside_it(machine: Launcher, person: Person, rescue_image: Path) -> None:
+    machine.host.stop_engine()
+    machine.start(DOM0_RESCUE=str(rescue_image), DOM0_ENGINE_WITHIN="0")
+    until_admitted(machine, person)
+    assert machine.told()["why"] == "the Docker Engine does not answer"
+    machine.host.start_engine()
+    image = machine.image(HEALTHY)
+    machine.until_good(image)
+    machine.until(lambda: person.ssh("true").code != 0)
+
+
+def test_the_same_packages_make_the_same_image(
+    rescue_image: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert built().read_bytes() == rescue_image.read_bytes()
