@@ -18,7 +18,7 @@ from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineUnreachable
-from dom0.host import boot_record
+from dom0.host import boot_record, launcher
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,11 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
     )
     ambassadors = Ambassadors(engine, lambda: machine.project, tell=machine.changed.tell)
-    machine.other_problems = lambda: (*ambassadors.problems, *disks.problems(RUN, STATE))
+    machine.other_problems = lambda: (
+        *launcher.problems(RUN, own.image),
+        *ambassadors.problems,
+        *disks.problems(RUN, STATE),
+    )
     machine.on_plan = BootNotes(RUN / boot_record.RUNNING).note
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)

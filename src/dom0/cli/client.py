@@ -12,8 +12,9 @@ import msgspec
 
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
 from dom0.cli import unix_http
-from dom0.cli.places import agent_socket
+from dom0.cli.places import agent_socket, run_directory
 from dom0.errors import Busy, Dom0Error, UsageError
+from dom0.host import launcher
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
 
@@ -114,6 +115,8 @@ class Agent:
 
     def _unreachable(self, error: OSError) -> AgentUnreachable:
         match error:
+            case FileNotFoundError() | ConnectionRefusedError() if (kept_down := _told_by_launcher()) is not None:
+                return kept_down
             case FileNotFoundError():
                 return AgentUnreachable("dom0: does not run here", hint="start it: dom0 up")
             case PermissionError():
@@ -127,3 +130,18 @@ class Agent:
                     f"{self.path}: no answer within {ANSWER_WITHIN:g} s", hint="see why: docker logs dom0"
                 )
         return AgentUnreachable(f"{self.path}: the connection broke: {error}", hint="see why: docker logs dom0")
+
+
+def _told_by_launcher() -> AgentUnreachable | None:
+    """Where the host's launcher knows why no dom0 runs."""
+    told = launcher.told(run_directory())
+    if told is None or told.runs not in _HINTS:
+        return None
+    return AgentUnreachable(f"dom0: does not run here: {told.why}", hint=_HINTS[told.runs])
+
+
+_HINTS = {
+    launcher.Runs.STOPPED: "start it: docker start dom0; or, if it was taken down: dom0 up",
+    launcher.Runs.RESCUE: "see why: docker logs dom0-failed; bring an image that works: dom0 up",
+    launcher.Runs.NOTHING: "see why: docker logs dom0-failed; bring an image that works: dom0 up",
+}

@@ -1,0 +1,59 @@
+"""What the host's launcher tells: which image it runs as dom0, and why that is not dom0:latest.
+
+It is a file that anybody with root may have written: only the lines that docs/launcher.md names count. Cheap to load,
+for commands that ask when no agent answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from dom0.health import Problem
+
+FILE = "os/launcher"  # below /run/dom0
+_LARGEST = 4096  # bytes that are read
+_LONGEST = 300  # characters of a reason
+
+
+class Runs(StrEnum):
+    LATEST = "latest"
+    CHOSEN = "chosen"  # somebody has put another image in its place
+    LAST_GOOD = "last-good"
+    RESCUE = "rescue"
+    STOPPED = "stopped"  # by a person
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    runs: Runs
+    image: str = ""  # ID, "" if none runs
+    why: str = ""
+
+
+def told(run: Path) -> Told | None:
+    """Below /run/dom0 `run`; None where no launcher is, or what it told makes no sense."""
+    try:
+        with (run / FILE).open("rb") as opened:
+            text = opened.read(_LARGEST).decode(errors="replace")
+        fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        return Told(Runs(fields.get("runs", "")), fields.get("image", ""), fields.get("why", "")[:_LONGEST])
+    except (OSError, ValueError):
+        return None
+
+
+def problems(run: Path, image: str) -> tuple[Problem, ...]:
+    """For the agent that runs from `image`: whether it is there in place of a dom0:latest that does not work."""
+    found = told(run)
+    if found is None or found.runs is not Runs.LAST_GOOD or found.image != image:
+        return ()
+    return (
+        Problem(
+            code="last-good",
+            subject="dom0",
+            title=f"runs from the last image that was good: {found.why}",
+            hint="see why: docker logs dom0-failed; then bring another image: dom0 up",
+        ),
+    )
