@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -56,6 +57,20 @@ def build(name: str | None, no_cache: bool) -> None:
     asyncio.run(_build([name] if name else [BASE, AMBASSADOR], no_cache))
 
 
+@command.command("save")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+def save(file: Path) -> None:
+    """Save dom0:latest and all images that its machine needs to FILE, for boot media (see `dom0 os write`).
+
+    So a machine starts without a network. An image that is not on this host is named: the machine will pull it.
+
+    $ dom0 build && dom0 image save dom0.tar
+    """
+    saved = asyncio.run(_save(file))
+    if not options.quiet():
+        terminal.say(f"{file}: {', '.join(saved)}, {terminal.size(file.stat().st_size)}")
+
+
 @command.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects: name, id, size, based_on, used_by.")
 def list_images(as_json: bool) -> None:
@@ -94,6 +109,22 @@ async def _build(names: Sequence[str], no_cache: bool) -> None:
     if not options.quiet():
         for name, image in built.items():
             terminal.say(f"{name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
+
+
+async def _save(file: Path) -> Sequence[str]:
+    from dom0.engine.docker import DockerEngine
+    from dom0.images.save import images_of_machine
+    from dom0.images.save import save as save_images
+
+    engine = await DockerEngine.connect()
+    try:
+        images = await images_of_machine(engine)
+    finally:
+        await engine.close()
+    for missing in images.missing:
+        terminal.say_to_stderr(f"{missing}: not on this host and not saved; the machine will pull it")
+    await save_images(images, file)
+    return images.here
 
 
 async def _rows() -> list[ImageRow]:

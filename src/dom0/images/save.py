@@ -1,0 +1,60 @@
+"""All images of a machine in one file: what a boot medium carries, so that the first boot needs no network."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.compose.load import load
+from dom0.engine.protocol import Engine
+from dom0.errors import Dom0Error, NotFound
+from dom0.images import docker
+from dom0.images.project import PLACED
+from dom0.images.recipe import BASE, DOM0
+from dom0.images.unpack import unpack_project
+from dom0.plan import labels
+from dom0.plan.desired import Role
+from dom0.plan.facts import images_needed
+from dom0.run import capture
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """References. `missing` are not on this Engine: the machine will have to pull them."""
+
+    here: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+async def images_of_machine(engine: Engine) -> Images:
+    """dom0:latest, dom0-base that its login stands on, and the images of its services. Raises Dom0Error."""
+    try:
+        image = await engine.image(DOM0)
+    except NotFound as error:
+        raise Dom0Error(f"{DOM0}: there is no such image", hint="dom0 build") from error
+    if image.labels.get(labels.ROLE) != Role.ROOT:
+        raise Dom0Error(f"{DOM0}: is not the image of a machine", hint="dom0 build")
+    with tempfile.TemporaryDirectory(prefix="dom0-save-") as scratch:
+        project = await load(await unpack_project(engine, DOM0, Path(scratch)), PLACED)
+    wanted = dict.fromkeys([DOM0, BASE, *(need.ref for need in images_needed(project))])
+    missing = [ref for ref in wanted if not await _is_here(engine, ref)]
+    return Images(tuple(ref for ref in wanted if ref not in missing), tuple(missing))
+
+
+async def save(images: Images, file: Path) -> None:
+    """Write those that are here to the tar `file`, whole or not at all. Raises CommandFailed."""
+    fresh = file.with_name(f".{file.name}.new")
+    try:
+        await capture(["docker", "save", f"--output={fresh}", *images.here], env=docker.environment())
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+async def _is_here(engine: Engine, ref: str) -> bool:
+    try:
+        await engine.image(ref)
+    except NotFound:
+        return False
+    return True

@@ -1,0 +1,46 @@
+"""`dom0 image save`: one file with all that a machine needs."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from dom0.run import CommandFailed
+from dom0.testing.hosts import Host
+from dom0.testing.machines import Machine
+
+PROJECT = """
+services:
+  web: {image: "busybox:test", command: [sleep, "9"]}
+  job: {image: "nobody/has-it:1"}
+"""
+
+
+@pytest.fixture
+def machine(engine_host: Host, chain_images: None, tmp_path: Path) -> Machine:
+    return Machine(engine_host, tmp_path)
+
+
+def test_the_file_holds_the_machine_its_login_and_its_services(machine: Machine, tmp_path: Path) -> None:
+    machine.write(PROJECT)
+    machine.dom0("build")
+    said = machine.dom0("image", "save", "dom0.tar")
+    assert "nobody/has-it:1: not on this host" in said.stderr
+    with tarfile.open(tmp_path / "dom0.tar") as archive:
+        manifest = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+    assert {tag for image in manifest for tag in image["RepoTags"]} == {
+        "dom0:latest",
+        "dom0-base:latest",
+        "busybox:test",
+    }
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_without_a_machine_it_says_how_to_make_one_and_writes_nothing(machine: Machine, tmp_path: Path) -> None:
+    machine.docker("tag", "busybox:test", "dom0:latest")
+    with pytest.raises(CommandFailed, match="is not the image of a machine"):
+        machine.dom0("image", "save", "dom0.tar")
+    assert not (tmp_path / "dom0.tar").exists()
