@@ -7,7 +7,7 @@ STEP := @scripts/step
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test lint bench bench-ambassador os setup dev
+.PHONY: help up down clean test test-vm lint bench bench-ambassador os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -27,6 +27,9 @@ clean: ## say what else `up` and `test` left, ask, and delete it
 
 test: dev ## every test, on Docker Engines of its own
 	.venv/bin/pytest -n 2 --dist worksteal $(PYTEST)
+
+test-vm: dev ## the tests that boot the base OS in virtual machines
+	DOM0_TEST_VM=1 .venv/bin/pytest -n 2 --dist worksteal -m vm $(PYTEST)
 
 lint: dev ## style, types, import contract
 	$(STEP) "ruff check" .venv/bin/ruff check

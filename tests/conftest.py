@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from dom0.testing import api, hosts, owned
+from dom0.testing import api, hosts, owned, vm
 
 # A test says nothing about time: this machine may be busy with something else.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,6 +40,15 @@ def engines_possible() -> None:
             pytest.fail(f"CI must run the tests that need an Engine, and cannot: {reason}")
         pytest.skip(f"no Engine for tests: {reason}")
     owned.sweep()
+
+
+@pytest.fixture(scope="session")
+def virtual_machines(engines_possible: None) -> None:
+    """Where virtual machines are not tested, skip and say why. Asked to and unable is a failure."""
+    if reason := vm.missing():
+        if os.environ.get(vm.VARIABLE) == "1":
+            pytest.fail(f"the tests of virtual machines cannot run: {reason}")
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

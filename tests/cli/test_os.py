@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,40 @@ def test_where_signers_are_named_an_update_without_signature_is_refused(dom0: Ru
 def test_rollback_says_what_the_next_start_is(dom0: RunCommand, machine: Path) -> None:
     assert dom0("os", "rollback", "--yes").stdout == "the next start is of slot b\n"
     assert dom0("os", "rollback").code == 2
+
+
+# run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["-p", "22"], "--publish 22: is no PORT:PORT"),
+        (["-p", "99999:22"], "--publish 99999:22: is no PORT:PORT"),
+        (["--config", "hostname=Ä"], "is no value for hostname"),
+        (["-m", "1"], "-m"),
+    ],
+)
+def test_run_refuses_before_it_makes_a_machine(arguments: list[str], what: str, dom0: RunCommand, work: Path) -> None:
+    refused = dom0("os", "run", *arguments)
+    assert refused.code == 2
+    assert what in refused.stderr
+    assert not list((work / "dom0-vm").glob("*.img"))
+
+
+def test_run_does_not_replace_the_boot_disk_of_a_machine_unasked(dom0: RunCommand, work: Path) -> None:
+    (work / "dom0-vm").mkdir()
+    (work / "dom0-vm" / "boot.img").write_text("mine")
+    refused = dom0("os", "run", "--ssh-key", "key.pub")
+    assert (refused.code, "--rewrite" in refused.stderr) == (2, True)
+    assert (work / "dom0-vm" / "boot.img").read_text() == "mine"
+
+
+def test_run_says_which_port_is_taken(dom0: RunCommand, work: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = dom0("os", "run", "-p", f"{port}:22")
+    assert refused.code == 2
+    assert f"--publish {port}:22: Address already in use" in refused.stderr

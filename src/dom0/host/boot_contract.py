@@ -27,7 +27,7 @@ PATTERNS = {
 }
 _KEY = re.compile(
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
-    r" [A-Za-z0-9+/]{40,16000}={0,2}( .*)?"
+    r" [A-Za-z0-9+/]{40,}={0,2}( .*)?"
 )
 
 

@@ -7,6 +7,7 @@ import click
 from dom0.cli.os.build import build
 from dom0.cli.os.iso import iso
 from dom0.cli.os.netboot import netboot
+from dom0.cli.os.run import run
 from dom0.cli.os.status import status
 from dom0.cli.os.update import rollback, update
 from dom0.cli.os.write import write
@@ -22,5 +23,5 @@ def command() -> None:
     """
 
 
-for one in (build, write, iso, netboot, update, rollback, status):
+for one in (build, write, iso, netboot, run, update, rollback, status):
     command.add_command(one)

@@ -44,7 +44,7 @@ _OPTIONS = (
         "--image",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="TAR",
-        help="Images that the first boot loads, of `docker save`: so it needs no network.",
+        help="Images that the first boot loads, of `dom0 image save`: so it needs no network.",
     ),
 )
 

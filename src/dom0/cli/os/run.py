@@ -1,0 +1,159 @@
+"""`dom0 os run`: the base OS in a virtual machine, from the same boot disk that a real one would get."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dom0.cli import terminal
+from dom0.cli.os.contract_options import contract_options, read_contract, read_os
+from dom0.errors import UsageError
+from dom0.run import become
+from dom0.wording import printable
+
+if TYPE_CHECKING:
+    from dom0.host.medium import Contract
+    from dom0.host.qemu import Bios, Uefi
+
+_DATA_SIZE = 16 << 30  # bytes; the file takes what is written to it
+_CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what else there is
+
+
+@click.command("run")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="dom0-vm",
+    show_default=True,
+    metavar="DIR",
+    help="What the machine consists of: boot.img, data.img. Made if it is not there.",
+)
+@click.option("--rewrite", is_flag=True, help="Write the boot disk anew; the data disk stays.")
+@contract_options
+@click.option("--iso", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="Start it.")
+@click.option(
+    "--firmware", type=click.Choice(["uefi", "bios"]), default="uefi", show_default=True, help="uefi or bios."
+)
+@click.option("-m", "--memory", type=click.IntRange(min=256), default=1024, show_default=True, metavar="MIB")
+@click.option("--cpus", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Processors.")
+@click.option(
+    "-p",
+    "--publish",
+    multiple=True,
+    default=("2222:22",),
+    show_default=True,
+    metavar="PORT:PORT",
+    help="Port of 127.0.0.1 here, and port of the machine. Can be given more than once.",
+)
+def run(
+    directory: Path,
+    rewrite: bool,
+    os_file: Path,
+    config: tuple[str, ...],
+    ssh_key: tuple[Path, ...],
+    image: Path | None,
+    iso: Path | None,
+    firmware: str,
+    memory: int,
+    cpus: int,
+    publish: tuple[str, ...],
+) -> None:
+    """Run the base OS in a virtual machine of QEMU, with its console on this terminal. Ctrl-A x switches it off.
+
+    It starts from a boot disk as `dom0 os write` makes it, and may format its data disk: both are files in DIR, and
+    what the machine keeps is there when it is started again. KVM is used where it works.
+
+    $ dom0 os run --ssh-key ~/.ssh/id_ed25519.pub --image dom0.tar
+    $ dom0 os run -m 512 -p 8080:80 -p 2222:22
+    $ dom0 os run --dir another --iso dom0.iso
+    """
+    from dom0.host import qemu
+
+    forwards = dict(_forward(one) for one in publish)
+    accelerator = asyncio.run(qemu.accelerator())
+    directory.mkdir(parents=True, exist_ok=True)
+    drives = [] if iso else [_boot_disk(directory, rewrite, os_file, config, ssh_key, image)]
+    machine = qemu.Machine(
+        boot=_firmware(firmware, directory),
+        memory=memory,
+        processors=cpus,
+        drives=[qemu.Drive(file) for file in (*drives, _data_disk(directory))],
+        cd=iso,
+        forwards=forwards,
+    )
+    if accelerator == "tcg":
+        terminal.say_to_stderr("KVM does not work here: the machine is emulated, which is ten times slower")
+    sys.stdout.flush()
+    become(qemu.command(machine, accelerator, _CONSOLE))
+
+
+def _boot_disk(
+    directory: Path,
+    rewrite: bool,
+    os_file: Path,
+    config: tuple[str, ...],
+    ssh_key: tuple[Path, ...],
+    image: Path | None,
+) -> Path:
+    """Written once: updates of the base OS, and which slot is good, are on it."""
+    disk = directory / "boot.img"
+    if disk.exists() and not rewrite:
+        if config or ssh_key or image:
+            raise UsageError(f"{disk}: is there already, with its own settings", hint="--rewrite writes it anew")
+        return disk
+    if not any(setting.startswith("format=") for setting in config):
+        config = (*config, "format=blank")
+    asyncio.run(_write(os_file, read_contract(config, ssh_key, image), disk))
+    return disk
+
+
+async def _write(os_file: Path, told: Contract, disk: Path) -> None:
+    from dom0.host import disk_image, media
+
+    os = read_os(os_file)
+    files = await media.disk_files(os, told)
+    await media.write_disk(os, files, disk, disk_image.least_size(files))
+
+
+def _data_disk(directory: Path) -> Path:
+    disk = directory / "data.img"
+    if not disk.exists():
+        with disk.open("xb") as opened:
+            opened.truncate(_DATA_SIZE)
+    return disk
+
+
+def _firmware(name: str, directory: Path) -> Bios | Uefi:
+    from dom0.host import qemu
+
+    if name == "bios":
+        return qemu.Bios()
+    if not qemu.UEFI_CODE.exists():
+        raise UsageError(f"{qemu.UEFI_CODE}: not installed", hint="apt-get install ovmf, or --firmware bios")
+    variables = directory / "uefi-variables"
+    if not variables.exists():
+        shutil.copyfile(qemu.UEFI_VARIABLES, variables)
+    return qemu.Uefi(variables)
+
+
+def _forward(publish: str) -> tuple[int, int]:
+    """Raises UsageError for what is no pair of ports, and for a port that somebody uses."""
+    found = re.fullmatch(r"([0-9]{1,5}):([0-9]{1,5})", publish)
+    if not found or not all(0 < int(port) < 65536 for port in found.groups()):
+        raise UsageError(f"--publish {printable(publish)}: is no PORT:PORT", hint="as 2222:22")
+    outside, inside = int(found[1]), int(found[2])
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", outside))
+        except OSError as error:
+            raise UsageError(f"--publish {publish}: {error.strerror}", hint="take another port: -p 2223:22") from error
+    return outside, inside

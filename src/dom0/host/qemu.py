@@ -1,0 +1,128 @@
+"""A virtual machine for the base OS, as QEMU's command line. Pure but for `accelerator`, which asks QEMU.
+
+Only devices that the flavour `vm` has drivers for are used: virtio, and AHCI for a CD.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dom0.errors import Dom0Error
+from dom0.run import capture
+
+PROGRAM = "qemu-system-x86_64"
+# Debian's package ovmf. The first is code that nobody writes to, the second what a machine's copy starts from.
+UEFI_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+UEFI_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+_PROBE_DEADLINE = 20.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A file with the content of a disk. `temporary`: what the machine writes is gone when it ends."""
+
+    file: Path
+    format: str = "raw"
+    read_only: bool = False
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Kernel and initramfs handed over by QEMU itself, without firmware that looks for a boot medium."""
+
+    linux: Path
+    initrd: Path
+    command_line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bios:
+    """SeaBIOS: boots a disk, a CD, or from the network by the iPXE of the network card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uefi:
+    """OVMF. `variables` is this machine's copy of UEFI_VARIABLES, which it writes to."""
+
+    variables: Path
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkBoot:
+    """What QEMU's own network offers: the files below `directory` by TFTP, `file` as the one to boot."""
+
+    directory: Path
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`forwards`: port on this machine's 127.0.0.1 -> port of the virtual machine. `memory` is in MiB."""
+
+    boot: Direct | Bios | Uefi
+    memory: int = 1024
+    processors: int = 2
+    drives: Sequence[Drive] = ()
+    cd: Path | None = None
+    network_boot: NetworkBoot | None = None
+    forwards: dict[int, int] = field(default_factory=dict)
+
+
+def command(machine: Machine, accelerator: Literal["kvm", "tcg"], console: Sequence[str]) -> list[str]:
+    """`console` says where the serial port leads, in QEMU's options. A restart inside ends QEMU only if it asks to."""
+    how = ["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    return [
+        *(PROGRAM, "-machine", "q35", *how, "-smp", str(machine.processors), "-m", str(machine.memory)),
+        *("-nodefaults", "-display", "none", "-monitor", "none", *console),
+        *_boot(machine.boot),
+        *(option for drive in machine.drives for option in ("-drive", _drive(drive))),
+        *(("-drive", f"media=cdrom,readonly=on,format=raw,file={_escaped(machine.cd)}") if machine.cd else ()),
+        *("-netdev", _network(machine), "-device", "virtio-net-pci,netdev=net0"),
+        *("-device", "virtio-rng-pci", "-device", "virtio-balloon-pci"),
+    ]
+
+
+async def accelerator() -> Literal["kvm", "tcg"]:
+    """What works here: a /dev/kvm that opens need not. Raises Dom0Error where QEMU is not installed."""
+    if shutil.which(PROGRAM) is None:
+        raise Dom0Error(f"{PROGRAM}: not installed", hint="apt-get install qemu-system-x86")
+    # Makes the processor, which is where it fails, and does not start it.
+    argv = [PROGRAM, "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-nodefaults", "-display", "none"]
+    probed = await capture([*argv, "-S", "-monitor", "stdio"], stdin=b"quit\n", timeout=_PROBE_DEADLINE, check=False)
+    return "kvm" if probed.code == 0 else "tcg"
+
+
+def _boot(boot: Direct | Bios | Uefi) -> list[str]:
+    match boot:
+        case Direct():
+            return ["-kernel", str(boot.linux), "-initrd", str(boot.initrd), "-append", boot.command_line]
+        case Uefi():
+            code = f"if=pflash,unit=0,format=raw,readonly=on,file={_escaped(UEFI_CODE)}"
+            return ["-drive", code, "-drive", f"if=pflash,unit=1,format=raw,file={_escaped(boot.variables)}"]
+        case Bios():
+            return []
+
+
+def _drive(drive: Drive) -> str:
+    options = [f"if=virtio,format={drive.format},file={_escaped(drive.file)}"]
+    options += ["readonly=on"] if drive.read_only else ["discard=unmap"]
+    options += ["snapshot=on"] if drive.temporary else []
+    return ",".join(options)
+
+
+def _network(machine: Machine) -> str:
+    options = ["user,id=net0"]
+    options += [f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for outside, inside in machine.forwards.items()]
+    if found := machine.network_boot:
+        options += [f"tftp={_escaped(found.directory)}", f"bootfile={found.file}"]
+    return ",".join(options)
+
+
+def _escaped(path: Path) -> str:
+    """A comma ends an option of QEMU's; two are one comma."""
+    return str(path).replace(",", ",,")
