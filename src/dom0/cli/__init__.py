@@ -49,6 +49,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "This host": {
         "boot": "dom0.cli.boot",
         "disk": "dom0.cli.disk",
+        "install-host": "dom0.cli.install_host",
         "doctor": "dom0.cli.doctor",
         "version": "dom0.cli.version",
         "completion": "dom0.cli.completion",

@@ -48,8 +48,11 @@ BROKEN = {"exits": EXITS, "hangs": HANGS, "is unhealthy": UNHEALTHY, "does not s
 class Launcher:
     """Of one host. `start` it, `kill` it, `reboot` the machine under it."""
 
-    def __init__(self, host: Host, *, interpreter: tuple[str, ...] = ("busybox", "sh")) -> None:
+    def __init__(
+        self, host: Host, *, interpreter: tuple[str, ...] = ("busybox", "sh"), program: Path = PROGRAM
+    ) -> None:
         self.host = host
+        self._program = program
         self._interpreter = interpreter
         self._process: Child | None = None
         self._log = host.root / "launch.log"
@@ -71,7 +74,7 @@ class Launcher:
     def start(self, **settings: str) -> None:
         assert self._process is None
         with self._log.open("ab") as log:
-            argv = [*self._interpreter, str(PROGRAM)]
+            argv = [*self._interpreter, str(self._program)]
             self._process = self.host.popen(argv, stdout=log, stderr=log, env=_HASTE | settings)
 
     def kill(self) -> None:

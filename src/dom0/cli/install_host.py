@@ -1,0 +1,84 @@
+"""`dom0 install-host`: the launcher of the base OS, on a host that is another Linux."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from dom0.cli import options, terminal
+
+SYSTEMD = Path("/run/systemd/system")  # there while it runs
+
+
+@click.command("install-host")
+@click.option("--uninstall", is_flag=True, help="Remove what was installed, as far as it is unchanged.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default="/",
+    show_default=True,
+    metavar="DIR",
+    help="Install below DIR, of a system that does not run, and start nothing.",
+)
+def command(uninstall: bool, root: Path) -> int:
+    """Let this host start dom0:latest at every boot, and keep an eye on it.
+
+    It installs the launcher of the base OS as a systemd unit, dom0.service: dom0:latest, else the last image that was
+    good. What runs is not touched, and a second time nothing changes. Uninstalled, dom0 runs on.
+
+    $ dom0 install-host
+    $ dom0 install-host --uninstall
+    $ dom0 install-host --root /mnt/target
+    """
+    from dom0.host import install
+
+    starts = root == Path("/") and SYSTEMD.exists()
+    if uninstall:
+        return _uninstall(root, starts=starts)
+    written = install.install(root)
+    for path in written:
+        _say(f"install /{path}")
+    if starts and written:
+        asyncio.run(_systemctl("daemon-reload"))
+        asyncio.run(_systemctl("restart", install.UNIT))
+    _say_result(root, starts=starts, changed=bool(written))
+    return 0
+
+
+def _uninstall(root: Path, *, starts: bool) -> int:
+    from dom0.host import install
+
+    if starts and (root / install.RECEIPT).exists():
+        asyncio.run(_systemctl("stop", install.UNIT))
+    done = install.uninstall(root)
+    for path in done.remove:
+        _say(f"remove /{path}")
+    for path in done.keep:
+        terminal.say_to_stderr(f"keep /{path}: it was changed since dom0 installed it")
+    if starts and done.remove:
+        asyncio.run(_systemctl("daemon-reload"))
+    if not done.remove and not done.keep:
+        _say("nothing of the launcher is installed")
+    return int(bool(done.keep))
+
+
+async def _systemctl(*arguments: str) -> None:
+    from dom0.run import capture
+
+    await capture(["systemctl", *arguments], timeout=60)
+
+
+def _say_result(root: Path, *, starts: bool, changed: bool) -> None:
+    if starts:
+        _say("dom0.service runs: systemctl status dom0" if changed else "nothing to do, the launcher is installed")
+    elif root != Path("/"):
+        _say(f"the launcher is installed: {root} starts dom0 when it boots")
+    else:
+        _say("the launcher is installed, but no systemd runs here: start /usr/lib/dom0/launch at boot yourself")
+
+
+def _say(text: str) -> None:
+    if not options.quiet():
+        terminal.say(text)

@@ -1,0 +1,171 @@
+"""The launcher on a host that is not ours: which files it is, and how they come and go.
+
+A receipt beside the programs, in the form of sha256sum, says what was installed. Only what is still as it says is
+replaced or removed; what somebody has changed or had there before is his.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+from dom0.host.recipe import directory
+from dom0.images.contents import entries
+
+UNIT = "dom0.service"
+PROGRAMS = ("usr/lib/dom0/launch", "usr/lib/dom0/mark")  # of the base OS's, those that a foreign host needs
+RECEIPT = "usr/lib/dom0/installed"
+BASE_OS = "etc/dom0-os"
+_UNIT_FILE = f"etc/systemd/system/{UNIT}"
+_WANTED = f"etc/systemd/system/multi-user.target.wants/{UNIT}"  # what `systemctl enable` would make
+_EXECUTABLE, _PLAIN = 0o755, 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file or, without a mode, a link; its path is relative to the root."""
+
+    path: str
+    content: bytes
+    mode: int = 0
+
+    @property
+    def digest(self) -> str:
+        return digest(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """`remove` is still as it was installed; `keep` was changed since."""
+
+    remove: tuple[str, ...]
+    keep: tuple[str, ...]
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# pure
+
+
+def plan_install(wanted: Iterable[File], found: Mapping[str, bytes], installed: Mapping[str, str]) -> tuple[File, ...]:
+    """What has to be written: `found` is what is there, `installed` the digests that the receipt names.
+
+    Raises Dom0Error where something is there that dom0 has not installed so.
+    """
+    due = tuple(file for file in wanted if found.get(file.path) != file.content)
+    for file in due:
+        there = found.get(file.path)
+        if there is None:
+            continue
+        if file.path not in installed:
+            raise Dom0Error(
+                f"/{file.path}: is there, and dom0 did not install it", hint=f"mv /{file.path} /{file.path}.old"
+            )
+        if digest(there) != installed[file.path]:
+            raise Dom0Error(
+                f"/{file.path}: was changed since dom0 installed it",
+                hint=f"keep the change elsewhere: mv /{file.path} /{file.path}.old",
+            )
+    return due
+
+
+def plan_removal(found: Mapping[str, bytes], installed: Mapping[str, str]) -> Removal:
+    there = [path for path in installed if path in found]
+    same = tuple(path for path in there if digest(found[path]) == installed[path])
+    return Removal(remove=same, keep=tuple(path for path in there if path not in same))
+
+
+# files
+
+
+def files() -> tuple[File, ...]:
+    """What belongs on a host. Raises Dom0Error where the recipe of the base OS is missing."""
+    os_directory = directory()
+    foreign = [entry for entry in entries(os_directory / "foreign") if entry.kind == "file"]
+    return (
+        *(File(path, (os_directory / "tree" / path).read_bytes(), _EXECUTABLE) for path in PROGRAMS),
+        *(File(entry.name, Path(entry.path).read_bytes(), _PLAIN) for entry in foreign),
+        File(_WANTED, f"/{_UNIT_FILE}".encode()),
+    )
+
+
+def install(root: Path) -> tuple[str, ...]:
+    """Below `root`; returns the paths that were written, none if all is there. Raises Dom0Error, OSError."""
+    if (root / BASE_OS).exists():
+        raise Dom0Error("install-host: this host runs the base OS, which has its launcher", hint="dom0 status")
+    wanted, before = files(), _read_receipt(root)
+    due = plan_install(wanted, _look(root, [file.path for file in wanted]), before)
+    for file in due:
+        _write(root, file)
+    if before != (now := {file.path: file.digest for file in wanted}):
+        _write_receipt(root, now)  # last: what is as wanted needs none, should this be cut off
+    return tuple(file.path for file in due)
+
+
+def uninstall(root: Path) -> Removal:
+    """Raises OSError."""
+    installed = _read_receipt(root)
+    plan = plan_removal(_look(root, installed), installed)
+    for path in plan.remove:
+        (root / path).unlink()
+    if plan.keep:
+        _write_receipt(root, {path: installed[path] for path in plan.keep})
+    else:
+        (root / RECEIPT).unlink(missing_ok=True)
+    for path in (*plan.remove, RECEIPT):
+        _remove_empty((root / path).parent)
+    return plan
+
+
+def _look(root: Path, paths: Iterable[str]) -> dict[str, bytes]:
+    found = {}
+    for path in paths:
+        file = root / path
+        if file.is_symlink():
+            found[path] = os.fsencode(file.readlink())
+        elif file.exists():
+            found[path] = file.read_bytes()
+    return found
+
+
+def _write(root: Path, file: File) -> None:
+    """Whole, or as before."""
+    target = root / file.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.new")
+    fresh.unlink(missing_ok=True)
+    if file.mode:
+        fresh.write_bytes(file.content)
+        fresh.chmod(file.mode)
+    else:
+        fresh.symlink_to(file.content.decode())
+    fresh.replace(target)
+
+
+def _read_receipt(root: Path) -> dict[str, str]:
+    """Path -> digest. Lines of another form are nobody's."""
+    receipt = root / RECEIPT
+    if not receipt.exists():
+        return {}
+    known = {file.path for file in files()}
+    lines = (line.split("  /", 1) for line in receipt.read_text().splitlines())
+    return {words[1]: words[0] for words in lines if len(words) == 2 and words[1] in known}
+
+
+def _write_receipt(root: Path, digests: Mapping[str, str]) -> None:
+    text = "".join(f"{value}  /{path}\n" for path, value in sorted(digests.items()))
+    _write(root, File(RECEIPT, text.encode(), _PLAIN))
+
+
+def _remove_empty(directory: Path) -> None:
+    """One that other files are in stays."""
+    try:
+        directory.rmdir()
+    except OSError:
+        return
