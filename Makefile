@@ -7,7 +7,7 @@ STEP := @scripts/step
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-vm lint bench bench-ambassador os setup dev
+.PHONY: help up down clean test test-vm lint bench bench-ambassador bench-boot os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -45,6 +45,10 @@ bench: dev ## measure against docker and docker compose, write docs/benchmarks.m
 bench-ambassador: dev ## measure ambassadors against the direct way and proxies, write their part of that page
 	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.ambassador $(BENCH)
+
+bench-boot: dev ## measure a boot of the base OS against a plain Debian, write its part of that page
+	$(STEP) "Debian packages" scripts/packages bench
+	.venv/bin/python -m bench.boot $(BENCH)
 
 os: setup ## build the base OS into dom0-os/
 	$(STEP) "Debian packages" scripts/packages os

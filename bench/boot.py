@@ -1,0 +1,192 @@
+"""`make bench-boot`: a machine with the base OS beside a plain Debian with the same services; its part of
+docs/benchmarks.md.
+
+Two virtual machines with the same devices, memory and processors take turns. QEMU loads kernel and initramfs of both,
+so no boot loader is in it. Each has been started and switched off once before, so what is measured are later boots.
+`--runs N` and `--no-floor` make it short; then nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import boot_machines, observed, plain_debian
+from bench.boot_machines import MEMORY, Switched, System, switched_on
+from bench.observed import Heard
+from bench.report import REPORT, Row, at_most, at_most_ratio, table, write_section
+from dom0.host import build, recipe
+from dom0.testing import data_disk
+
+SERVICES = ("mybox-redis-1", "mybox-visitor-1")
+WATCHED = ("mybox-redis-1",)  # those with a health check
+_DEADLINE = 300.0  # seconds for one boot; what takes longer does not come up
+_STEP = 16  # MiB
+_LEAST, _MOST = 128, 1024  # MiB: what nothing boots with, what all does
+_GOAL, _SIZE, _FLOOR = 0.55, 90, 384
+_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Seconds since the machine was switched on."""
+
+    engine: float
+    services: float
+    healthy: float
+    dom0: float | None
+
+
+def _boot_of(heard: Iterable[Heard]) -> Boot | None:
+    """None while it is not over."""
+    heard = list(heard)
+    found = observed.events(heard)
+    engine = observed.engine_answers(heard)
+    services, healthy = observed.all_run(found, SERVICES), observed.all_healthy(found, WATCHED)
+    if engine is None or services is None or healthy is None:
+        return None
+    return Boot(engine, services, max(services, healthy), observed.all_run(found, ["dom0"]))
+
+
+def _measure(system: System, scratch: Path) -> Boot:
+    with switched_on(system, scratch) as machine:
+        return _wait(machine, system)
+
+
+def _wait(machine: Switched, system: System) -> Boot:
+    machine.wait(lambda heard: _boot_of(heard) is not None, within=_DEADLINE)
+    boot = _boot_of(machine.heard)
+    if boot is None:
+        raise RuntimeError(f"{system.name}: its services are not healthy after {_DEADLINE:.0f} s")
+    return boot
+
+
+def _first_boot(system: System, scratch: Path) -> Boot:
+    """And the state that later boots begin with."""
+    with switched_on(system, scratch, keep=True) as machine:
+        boot = _wait(machine, system)
+        machine.press_power_button()
+    return boot
+
+
+def _floor(system: System, scratch: Path) -> int:
+    """The least memory, in MiB, with which it comes up."""
+
+    def comes_up(memory: int) -> bool:
+        with switched_on(system, scratch, memory=memory) as machine:
+            up = machine.wait(lambda heard: _boot_of(heard) is not None, within=_DEADLINE)
+        print(f" ok {system.name} with {memory} MiB: {'comes up' if up else 'does not come up'}", flush=True)
+        return up
+
+    return _least(comes_up, _LEAST, _MOST, _STEP)
+
+
+def _least(is_enough: Callable[[int], bool], too_little: int, enough: int, step: int) -> int:
+    """The least amount that is enough, where `enough` is known to be and `too_little` not to be."""
+    while enough - too_little > step:
+        middle = too_little + (enough - too_little) // (2 * step) * step
+        if is_enough(middle):
+            enough = middle
+        else:
+            too_little = middle
+    return enough
+
+
+def _rows(dom0: list[Boot], debian: list[Boot], sizes: dict[str, int], floors: dict[str, int]) -> Iterator[Row]:
+    def compare(what: str, of: Callable[[Boot], float]) -> Row:
+        return at_most_ratio(what, [of(one) for one in dom0], [of(one) for one in debian], "plain Debian", _GOAL)
+
+    yield compare("power-on until the Engine answers", lambda boot: boot.engine)
+    yield Row("power-on until dom0 runs", [boot.dom0 for boot in dom0 if boot.dom0 is not None])
+    yield compare("power-on until all services run", lambda boot: boot.services)
+    yield compare("power-on until all services are healthy", lambda boot: boot.healthy)
+    yield at_most("size: the base OS as one file, without the rescue image", [sizes["bare"] / 1e6], _SIZE, "MB")
+    used = [sizes["debian"] / 1e6]
+    yield Row("size: all but the Engine's store", [sizes["uki"] / 1e6], used, "plain Debian", unit="MB")
+    if floors:
+        dom0_floor, debian_floor = [float(floors["dom0"])], [float(floors["plain Debian"])]
+        reached = dom0_floor[0] <= _FLOOR
+        yield Row("least memory", dom0_floor, debian_floor, "plain Debian", "MiB", f"≤ {_FLOOR} MiB", reached)
+
+
+def _report(rows: list[Row], first: dict[str, Boot], kernel: str, runs: int) -> str:
+    return "\n\n".join(
+        [
+            _INTRODUCTION,
+            f"Measured {time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores, Linux {platform.release()}, QEMU "
+            f"without KVM (`tcg,thread=multi`), 2 processors, {MEMORY} MiB; Debian's kernel "
+            f"{kernel} in both; medians of {runs} runs.",
+            table(rows),
+            f"The first boot, where dom0 finds only images and makes every container: all services run after "
+            f"{first['dom0'].services:.1f} s. Of the plain Debian, which has its containers: "
+            f"{first['plain Debian'].services:.1f} s.",
+        ]
+    )
+
+
+def measure(runs: int, *, floor: bool) -> str:
+    built = asyncio.run(build.build(recipe.recipe(), lambda line: print(f"... {line}", flush=True)))
+    plain_debian.DISKS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=plain_debian.DISKS) as directory:
+        scratch = Path(directory)
+        observer = boot_machines.build_observer(scratch)
+        plain = plain_debian.provide(observer)
+        systems = [
+            boot_machines.dom0_system(built.directory, data_disk.provide(started=False), observer, scratch),
+            boot_machines.debian_system(plain, scratch),
+        ]
+        first = {system.name: _told("first boot", system, _first_boot(system, scratch)) for system in systems}
+        boots: dict[str, list[Boot]] = {system.name: [] for system in systems}
+        for number in range(runs):
+            for system in systems:
+                boots[system.name].append(_told(f"run {number + 1}", system, _measure(system, scratch)))
+        floors = {system.name: _floor(system, scratch) for system in systems} if floor else {}
+        uki = (built.directory / build.UKI).stat().st_size
+        sizes = {"uki": uki, "bare": uki - built.manifest.rescue, "debian": plain.used}
+        rows = list(_rows(boots["dom0"], boots["plain Debian"], sizes, floors))
+        return _report(rows, first, built.manifest.kernel, runs)
+
+
+def _told(what: str, system: System, boot: Boot) -> Boot:
+    dom0 = f"dom0 {boot.dom0:.2f} s, " if boot.dom0 is not None else ""
+    times = f"Engine {boot.engine:.2f} s, {dom0}services {boot.services:.2f} s, healthy {boot.healthy:.2f} s"
+    print(f" ok {what}, {system.name}: {times}", flush=True)
+    return boot
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.boot", description=__doc__)
+    parser.add_argument("--runs", type=int, default=_RUNS, help="default: %(default)s")
+    parser.add_argument("--no-floor", action="store_true", help="do not look for the least memory")
+    arguments = parser.parse_args()
+    report = measure(arguments.runs, floor=not arguments.no_floor)
+    print(report)
+    if arguments.runs >= _RUNS and not arguments.no_floor:
+        write_section(REPORT, "Booting", report)
+
+
+_INTRODUCTION = """\
+`make bench-boot` writes this part. Two virtual machines with the same devices take turns: one with the base OS, and a
+plain Debian that a person would install instead: systemd, the same kernel, the same Docker Engine, an OpenSSH server.
+Both have the services of `examples/mybox`; there dom0 keeps them running, here the Engine starts what `docker compose
+up` has made once.
+
+- QEMU loads kernel and initramfs of both: no boot loader is in the times. They are later boots: each machine was
+  started and switched off once before, and every run finds the disk as it was then.
+- A small program in both machines passes on what the Engine says of its containers, to a serial port; the times are
+  those of the machine outside. What the Engine started before it answered has the Engine's own time.
+- dom0 also starts its agent and a login, which the plain Debian does not have in containers.
+- **healthy**: the health check of redis, which the Engine runs for the first time ten seconds after the start. That
+  constant is in both, so the ratio says little.
+- **least memory**: in steps of 16 MiB, without swap; all services have to be healthy within five minutes. The base OS
+  has its files in memory, the plain Debian on a disk."""
+
+if __name__ == "__main__":
+    main()
