@@ -10,13 +10,11 @@ from pathlib import Path
 from dom0.testing import file_systems
 from dom0.testing.disk_machine import DiskMachine
 
-DISK = "sda"
 
-
-def data_disk(machine: DiskMachine, *, mib: int = 64, tree: Path | None = None) -> None:
-    file = machine.root / f"{DISK}.disk"
+def data_disk(machine: DiskMachine, *, name: str = "sda", mib: int = 64, tree: Path | None = None) -> None:
+    file = machine.root / f"{name}.disk"
     file_systems.make(file, "ext4", label="dom0-data", mib=mib, tree=tree)
-    machine.plug(DISK, file)
+    machine.plug(name, file)
 
 
 def problems(machine: DiskMachine) -> dict[str, str]:
@@ -90,6 +88,15 @@ def test_a_named_disk_that_never_comes_ends_in_memory(machine: DiskMachine) -> N
     machine.disk("mount")
     assert machine.mounts()["/data"] == "tmpfs"
     assert "data=label=elsewhere, and there is no such disk" in problems(machine)["data-in-memory"]
+
+
+def test_a_disk_that_comes_too_late_is_said(machine: DiskMachine) -> None:
+    machine.disk("mount")
+    with machine.start("/usr/lib/dom0/disk", "watch"):
+        machine.blank("sda")
+        data_disk(machine, name="sdb")
+        machine.console("/dev/sdb came after the boot had gone on without it")
+        machine.power_off()
 
 
 def test_what_a_check_can_mend_is_mended_and_said(machine: DiskMachine) -> None:

@@ -78,8 +78,9 @@ class DiskMachine:
     """Use it as a context manager. `cmdline` is the kernel line, `settings` files below the root."""
 
     def __init__(self, cmdline: str = "") -> None:
-        self.root = owned.run_root() / f"disks{next(_numbers)}"
+        self.root = owned.run_root() / f"diskmachine{next(_numbers)}"
         self._loops: dict[str, loop.Loop] = {}
+        self._children: list[Child] = []
         self._init: Child | None = None
         self.root.mkdir()
         asyncio.run(_lay(self.root))
@@ -112,6 +113,9 @@ class DiskMachine:
         """As pulling the plug: everything in it ends, and its mounts with it."""
         if self._init is not None:
             self._init.kill()
+            for child in self._children:  # the kernel lets their first process go when they are reaped
+                child.wait()
+            self._children.clear()
             self._init.wait()
             for stream in (self._init.stdin, self._init.stdout):
                 assert stream is not None
@@ -201,7 +205,9 @@ class DiskMachine:
         assert self._init is not None
         pipe = subprocess.PIPE
         chroot = [str(BUSYBOX), "chroot", str(self.root), "/usr/bin/env", "-i", *argv]
-        return spawn_inside(self._init.pid, chroot, stdin=pipe, stdout=pipe, stderr=pipe)
+        child = spawn_inside(self._init.pid, chroot, stdin=pipe, stdout=pipe, stderr=pipe)
+        self._children.append(child)
+        return child
 
     def disk(self, *arguments: str, stdin: str = "", check: bool = True) -> Output:
         return self.run("/usr/lib/dom0/disk", *arguments, stdin=stdin, check=check)

@@ -2,31 +2,29 @@
 # Stores of another Linux's Docker Engine. Their disk is never written to, but with `use`: for the other policies memory
 # lies over it, block by block, and takes what an Engine writes there.
 
-overlaid=/dev/mapper/dom0-overlaid
-changes=$run/changes
 copy=$run/copy
 engine_deadline=120 # seconds until an Engine answers
 
-# Makes $overlaid, a device like NAME's that can be written to. An overlay of directories would not do: no Engine keeps
-# layers on one.
-lay_memory_over() { # NAME
+# Makes /dev/mapper/dom0-PLACE, a device like NAME's that can be written to. An overlay of directories would not do: no
+# Engine keeps layers on one.
+lay_memory_over() { # NAME PLACE
     kib=$(($(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo) / 2))
     modprobe -q dm_snapshot
-    mkdir -p "$changes"
+    mkdir -p "$run/$2"
     blockdev --setro "/dev/$1" &&
-        mount -t tmpfs -o mode=700,size=${kib}k tmpfs "$changes" &&
-        truncate -s ${kib}K "$changes/blocks" &&
+        mount -t tmpfs -o mode=700,size=${kib}k tmpfs "$run/$2" &&
+        truncate -s ${kib}K "$run/$2/blocks" &&
         loop=$(losetup -f) &&
-        losetup "$loop" "$changes/blocks" &&
+        losetup "$loop" "$run/$2/blocks" &&
         echo "0 $(sectors "$1") snapshot /dev/$1 $loop N 8" |
-        DM_DISABLE_UDEV=1 dmsetup create dom0-overlaid >/dev/null
+        DM_DISABLE_UDEV=1 dmsetup create "dom0-$2" >/dev/null
 }
 
-take_memory_away() { # NAME
-    DM_DISABLE_UDEV=1 dmsetup remove dom0-overlaid
-    loop=$(losetup -a | sed -n "s|^\([^:]*\): .*$changes/blocks.*|\1|p")
+take_memory_away() { # NAME PLACE
+    DM_DISABLE_UDEV=1 dmsetup remove "dom0-$2"
+    loop=$(losetup -a | sed -n "s|^\([^:]*\): .*$run/$2/blocks.*|\1|p")
     [ -z "$loop" ] || losetup -d "$loop"
-    umount "$changes"
+    umount "$run/$2"
     blockdev --setrw "/dev/$1"
 } 2>/dev/null
 
@@ -43,7 +41,7 @@ adopt_known() { # NAME DEVICE POLICY
     obstacle=$(obstacle_to_adoption "$1" "$3")
     [ -z "$obstacle" ] || refuse "$2: cannot be adopted: $obstacle" "\`disk ls\` says what is on it"
     case $3 in
-    copy-images) copy_images "$1" ;;
+    copy-images) (copy_images "$1") ;;
     use | use-readonly)
         echo "$2: can be adopted. It is at the next boot, if the boot contract says so: in dom0/config on the boot medium"
         printf 'data=uuid=%s\nadopt=%s\n' "$(fact "$1" uuid)" "$3"
@@ -63,22 +61,26 @@ adopt_by_contract() {
         obstacle=$(obstacle_to_adoption "$name" copy-images)
         if [ -n "$obstacle" ]; then
             warn "the images of /dev/$name cannot be copied: $obstacle"
-        elif (copy_images "$name") >"$run/copied" 2>&1; then
-            mkdir -p "${done%/*}" && mv "$run/copied" "$done"
+        elif (copy_images "$name") >"$run/copy.log" 2>&1; then
+            mkdir -p "${done%/*}" && mv "$run/copy.log" "$done"
             say "the images of /dev/$name are copied"
         else
-            warn "the images of /dev/$name could not be copied: $(tail -n 1 "$run/copied" | plain)"
+            warn "the images of /dev/$name could not be copied: $(tail -n 2 "$run/copy.log" | tr '\n' ' ' | plain)"
         fi
+        alone disk
     done
     write_json
 }
 
-# By a second Engine on the other's store, which has none of its containers, for the time of the copying.
+# By a second Engine on the other's store, which has none of its containers, for the time of the copying. In a process of
+# its own, at whose end it ends as well.
 copy_images() { # NAME
+    foreign=$1
     [ "$(sed -n 's/^kind=//p' $run/data)" != memory ] ||
         refuse "/dev/$1: there is no data disk that its images could be copied to" "\`disk format\` makes one"
     await_engine /run/docker.sock || refuse "the Docker Engine does not answer" "docker version"
-    trap 'end_second_engine "$1"; let_others disk; let_others copy' EXIT
+    end_second_engine "$1" # of one that was killed
+    trap 'end_second_engine "$foreign"' EXIT
     start_second_engine "$1" || refuse "/dev/$1: no Engine starts on its store" "$(tail -n 3 "$copy/log" 2>/dev/null)"
     let_others disk # which may take its time
     docker -H "unix://$copy/socket" image ls --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>' | sort |
@@ -87,7 +89,7 @@ copy_images() { # NAME
 
 start_second_engine() { # NAME
     mkdir -p "$copy/disk"
-    lay_memory_over "$1" && mount_foreign "$overlaid" "$copy/disk" "$(fact "$1" type)" || return 1
+    lay_memory_over "$1" copied && mount_foreign /dev/mapper/dom0-copied "$copy/disk" "$(fact "$1" type)" || return 1
     store=$copy/disk/$(fact "$1" store_path)
     for part in containers swarm; do
         rm -rf "${store:?}/$part.away"
@@ -126,5 +128,6 @@ end_second_engine() { # NAME
         while [ -d "/proc/$engine" ]; do sleep 0.1; done
     fi
     umount "$copy/disk"
-    take_memory_away "$1"
+    rm -f "$copy/pid"
+    take_memory_away "$1" copied
 } 2>/dev/null

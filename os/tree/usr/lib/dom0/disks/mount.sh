@@ -41,6 +41,27 @@ await_disks() {
     done
 }
 
+# A disk that came too late is not mounted under a running Engine; somebody has to know of it.
+watch() {
+    [ "$wanted" != ram ] && grep -qx kind=memory $run/data || return 0
+    for _ in $(seq 300); do
+        for name in $(block_devices); do
+            [ -f "$facts/$name" ] || tell_late "$name"
+        done
+        sleep 2
+    done
+}
+
+tell_late() { # NAME
+    alone disk
+    probe "$1"
+    if is_there; then
+        warn "/dev/$1 came after the boot had gone on without it; the next boot takes it"
+    fi
+    write_json
+    let_others disk
+}
+
 is_there() {
     case $wanted in
     auto) [ -n "$(with_fact label dom0-data)" ] ;;
@@ -109,11 +130,11 @@ mount_adopted() {
     device=/dev/$chosen
     if [ "$adopt" = use-readonly ]; then
         data_kind=read-only
-        lay_memory_over "$chosen" || {
+        lay_memory_over "$chosen" adopted || {
             reason="/dev/$chosen cannot be used read-only: this kernel keeps no changes in memory"
             return 1
         }
-        device=$overlaid
+        device=/dev/mapper/dom0-adopted
     fi
     mkdir -p /foreign
     mount_foreign "$device" /foreign "$(fact "$chosen" type)" || return 1
