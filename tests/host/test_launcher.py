@@ -222,10 +222,15 @@ def test_an_image_that_takes_the_machine_with_it_is_left_after_some_boots(machin
 def carry(machine: Launcher, kind: Kind) -> str:
     """An archive with a dom0:latest that the Engine does not have; returns its image's ID."""
     image = machine.image(kind)
-    (machine.host.root / "medium/dom0").mkdir(parents=True, exist_ok=True)
-    machine.host.docker("save", "--output", str(machine.host.root / "medium/dom0/image.tar"), "dom0:latest")
+    save(machine, "dom0:latest")
     machine.host.docker("image", "rm", "dom0:latest")
     return image
+
+
+def save(machine: Launcher, *names: str) -> None:
+    archive = machine.host.root / "medium/dom0/image.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    machine.host.docker("save", "--output", str(archive), *names)
 
 
 def boot_with_medium(machine: Launcher) -> None:
@@ -253,6 +258,22 @@ def test_another_image_on_the_medium_takes_the_name_and_the_one_before_keeps_one
     boot_with_medium(machine)
     machine.until_good(new)
     assert machine.id_of("dom0:before-medium") == good
+
+
+def test_the_archive_may_have_other_images_or_one_of_another_name(machine: Launcher) -> None:
+    image = machine.image(HEALTHY)
+    save(machine, "busybox:test", "dom0:latest")
+    machine.host.docker("image", "rm", "dom0:latest")
+    boot_with_medium(machine)
+    machine.until_good(image)
+    other = machine.image(HEALTHY, "box:new")
+    save(machine, "busybox:test", "box:new")
+    boot_with_medium(machine)
+    machine.until(lambda: any("has no dom0:latest" in line for line in machine.record()))
+    machine.until_runs(image, "latest")
+    save(machine, "box:new")
+    boot_with_medium(machine)
+    machine.until_good(other)
 
 
 def test_a_damaged_archive_stops_nothing(machine: Launcher, good: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dom0.testing import data_disk, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
-STAGES = ["kernel", "init", "disk", "network", "engine", "dom0"]
+STAGES = ["kernel", "init", "disk", "network", "engine", "image", "dom0", "healthy"]
 
 
 def test_a_machine_boots_to_dom0_and_its_services(virtual_machines: None) -> None:

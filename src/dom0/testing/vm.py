@@ -145,10 +145,13 @@ class VirtualMachine:
             connection.sendall(line.encode() + b"\n")
             time.sleep(PAUSE)  # QEMU drops what it has not passed on when the connection ends
 
-    def ssh(self, *command: str, patience: float = PATIENCE, check: bool = True) -> Output:
-        """Run a shell command in the dom0 of examples/mybox; tries until sshd lets us in. Raises CommandFailed."""
+    def ssh(self, *command: str, user: str = "dom0", patience: float = PATIENCE, check: bool = True) -> Output:
+        """Run a shell command in the dom0 of examples/mybox; tries until sshd lets us in. Raises CommandFailed.
+
+        As `root`: in the rescue container.
+        """
         assert self._key is not None, "this machine was given no key"
-        argv = ["ssh", "-i", str(self._key.file), "-p", str(self._port), *_SSH_OPTIONS, "dom0@127.0.0.1", *command]
+        argv = ["ssh", "-i", str(self._key.file), "-p", str(self._port), *_SSH_OPTIONS, f"{user}@127.0.0.1", *command]
         deadline = time.monotonic() + patience
         while True:
             done = subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
