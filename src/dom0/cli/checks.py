@@ -52,7 +52,7 @@ async def examine() -> list[Finding]:
         _program("restic", "the first dom0 home command takes it from this host"),
     )
     engine = await _engine()
-    return [program, compose, buildx, *engine, _cgroups(), builder, restic, _ssh_port(), _clock(), _agent()]
+    return [program, compose, buildx, *engine, _cgroups(), builder, restic, _ssh_port(), _clock(), _launcher(), _agent()]
 
 
 async def _docker_program() -> Finding:
@@ -185,6 +185,13 @@ def _clock() -> Finding:
             check="clock", verdict=Verdict.WARNING, found=f"{now} is before this program was installed", hint="set it"
         )
     return Finding(check="clock", verdict=Verdict.OK, found=now)
+
+
+def _launcher() -> Finding:
+    if Path("/usr/lib/dom0/launch").exists():
+        return Finding(check="launcher", verdict=Verdict.OK, found="installed; what it started: /run/dom0/os/launcher")
+    found = "not installed; dom0 install-host lets this host start dom0, and go back to the last good image"
+    return Finding(check="launcher", verdict=Verdict.OK, found=found)
 
 
 def _agent() -> Finding:
