@@ -52,7 +52,8 @@ async def examine() -> list[Finding]:
         _program("restic", "the first dom0 home command takes it from this host"),
     )
     engine = await _engine()
-    return [program, compose, buildx, *engine, _cgroups(), builder, restic, _ssh_port(), _clock(), _launcher(), _agent()]
+    host = [_ssh_port(), _clock(), _launcher(), _agent()]
+    return [program, compose, buildx, *engine, _cgroups(), builder, restic, *host]
 
 
 async def _docker_program() -> Finding:
