@@ -17,7 +17,7 @@ _MODULES = (
     *("normal", "configfile", "test", "echo", "sleep", "reboot", "halt", "keystatus", "search"),
     *("linux", "loadenv", "probe"),
 )
-_FOR_BIOS = ("biosdisk", "serial", "terminal", "minicmd")
+_FOR_BIOS = ("biosdisk", "chain", "serial", "terminal", "minicmd")
 _FOR_EFI = ("efi_gop", "minicmd")
 
 

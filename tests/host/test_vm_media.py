@@ -1,0 +1,231 @@
+"""Whole machines from every kind of boot medium: each ends with a login in the dom0 of examples/mybox. And updates."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import http.server
+import json
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.host import boot_contract, build, disk_image, grub_environment, media, medium, netboot, qemu, uki
+from dom0.testing import data_disk, tiny_os, vm
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture
+def place(virtual_machines: None) -> Iterator[Path]:
+    with vm.scratch() as directory:
+        yield directory
+
+
+@pytest.fixture
+def key(place: Path) -> vm.Key:
+    return vm.Key(place)
+
+
+@pytest.fixture
+def told(key: vm.Key) -> medium.Contract:
+    keys = boot_contract.authorized_keys([key.file.with_suffix(".pub")])
+    return medium.Contract(boot_contract.config(["hostname=attic"]), keys)
+
+
+@pytest.fixture
+def data(place: Path) -> qemu.Drive:
+    return vm.overlay(place / "data", data_disk.provide(started=False))
+
+
+@pytest.fixture
+def served(place: Path) -> Iterator[tuple[Path, str]]:
+    """A directory, and where virtual machines reach it by HTTP."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- its name there
+            pass
+
+    directory = place / "served"
+    directory.mkdir()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(directory))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield directory, f"http://10.0.2.2:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def base_os() -> uki.Uki:
+    return uki.read(vm.base_os() / build.UKI)
+
+
+def firmware(kind: str, place: Path) -> qemu.Bios | qemu.Uefi:
+    if kind == "bios":
+        return qemu.Bios()
+    return qemu.Uefi(Path(shutil.copyfile(qemu.UEFI_VARIABLES, place / "variables")))
+
+
+def write_disk(told: medium.Contract, file: Path) -> qemu.Drive:
+    os = base_os()
+    files = asyncio.run(media.disk_files(os, told))
+    asyncio.run(media.write_disk(os, files, file, disk_image.least_size(files)))
+    return qemu.Drive(file)
+
+
+def is_mybox_named_attic(machine: vm.VirtualMachine) -> None:
+    machine.wait_for_services()
+    assert machine.ssh("dom0 exec redis redis-cli ping").stdout.strip() == "PONG"
+    assert "attic" in machine.ssh("docker info --format '{{.Name}}'").stdout
+
+
+@pytest.mark.parametrize("kind", ["bios", "uefi"])
+def test_a_disk_starts_a_machine(kind: str, told: medium.Contract, data: qemu.Drive, key: vm.Key, place: Path) -> None:
+    drive = write_disk(told, place / "boot.img")
+    with vm.VirtualMachine(firmware(kind, place), drives=[drive, data], key=key) as machine:
+        is_mybox_named_attic(machine)
+
+
+@pytest.mark.parametrize("kind", ["bios", "uefi"])
+@pytest.mark.parametrize("how", ["cd", "stick"])
+def test_an_iso_starts_a_machine(
+    how: str, kind: str, told: medium.Contract, data: qemu.Drive, key: vm.Key, place: Path
+) -> None:
+    iso = place / "dom0.iso"
+    asyncio.run(media.write_iso(base_os(), told, iso))
+    drives = [data] if how == "cd" else [qemu.Drive(iso, read_only=True), data]
+    cd = iso if how == "cd" else None
+    with vm.VirtualMachine(firmware(kind, place), drives=drives, cd=cd, key=key) as machine:
+        is_mybox_named_attic(machine)
+
+
+@pytest.mark.parametrize(("kind", "first"), [("bios", "autoexec.ipxe"), ("uefi", "snponly.efi")])
+def test_the_network_starts_a_machine(
+    kind: str,
+    first: str,
+    told: medium.Contract,
+    data: qemu.Drive,
+    key: vm.Key,
+    served: tuple[Path, str],
+    place: Path,
+) -> None:
+    directory, url = served
+    assert first in {"autoexec.ipxe", *asyncio.run(netboot.write(base_os(), told, directory, url))}
+    network = qemu.NetworkBoot(directory, first)
+    with vm.VirtualMachine(firmware(kind, place), drives=[data], network_boot=network, key=key) as machine:
+        is_mybox_named_attic(machine)
+
+
+def state(machine: vm.VirtualMachine) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(machine.ssh("dom0 os status --json").stdout)
+    return found
+
+
+def serve_update(file: Path, served: tuple[Path, str]) -> str:
+    directory, url = served
+    shutil.copyfile(file, directory / file.name)
+    (directory / f"{file.name}.sha256").write_text(hashlib.sha256(file.read_bytes()).hexdigest())
+    return f"{url}/{file.name}"
+
+
+def test_an_update_that_works_is_blessed_and_one_that_does_not_is_left_again(
+    told: medium.Contract, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
+) -> None:
+    drives = [write_disk(told, place / "boot.img"), data]
+    with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
+        machine.wait_for_services()
+        assert (state(machine)["running"], state(machine)["good"]) == ("a", "a")
+        machine.ssh(f"dom0 os update {serve_update(vm.base_os() / build.UKI, served)} --reboot", check=False)
+        machine.wait()
+    with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
+        machine.wait_for("starting slot b trial")
+        machine.wait_for("slot b has proved itself")
+        machine.wait_for_services()
+        assert (state(machine)["running"], state(machine)["good"], state(machine)["next"]) == ("b", "b", "")
+        broken = tiny_os.make(place, "broken", tiny_os.PANICS).linux.file
+        machine.ssh(f"dom0 os update {serve_update(broken, served)} --reboot", check=False)
+        machine.wait()
+    for _ in range(3):
+        with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
+            machine.wait_for("tiny broken")
+            machine.wait()
+    with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
+        machine.wait_for_services()
+        now = state(machine)
+        assert (now["running"], now["good"], now["next"], now["failed"]) == ("b", "b", "", "a")
+
+
+def test_whenever_the_power_is_cut_a_disk_has_the_old_or_the_new_one_and_can_be_updated_again(
+    told: medium.Contract, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
+) -> None:
+    drive = write_disk(told, place / "boot.img")
+    command = f"dom0 os update {serve_update(vm.base_os() / build.UKI, served)} --yes"
+    with vm.VirtualMachine(qemu.Bios(), drives=[drive, data], key=key) as machine:
+        machine.wait_for_services()
+        update = threading.Thread(target=machine.ssh, args=(command,))
+        update.start()
+        while update.is_alive():
+            snapshot = as_if_the_power_was_cut(machine, drive.file, place / "snapshot")
+            snapshot.replace(place / state_of_disk(snapshot, place))
+        update.join()
+    assert state_of_disk(drive.file, place) == "new"
+    with vm.VirtualMachine(qemu.Bios(), drives=[qemu.Drive(place / "begun"), data], key=key) as machine:
+        machine.wait_for_services()
+        machine.ssh(command)
+        assert (state(machine)["running"], state(machine)["next"]) == ("a", "b")
+
+
+def as_if_the_power_was_cut(machine: vm.VirtualMachine, disk: Path, snapshot: Path) -> Path:
+    """What is on the disk at this instant, and not what the machine still has in its memory."""
+    machine.process.send_signal(signal.SIGSTOP)
+    try:
+        shutil.copyfile(disk, snapshot)
+    finally:
+        machine.process.send_signal(signal.SIGCONT)
+    return snapshot
+
+
+def state_of_disk(disk: Path, place: Path) -> str:
+    """`old`, `new`, or `begun`: old, with a part of the new one beside it. An assertion fails for any other."""
+    file_system = f"{disk}@@2M"
+    block = subprocess.run(["mtype", "-i", file_system, "::dom0/grubenv"], check=True, capture_output=True).stdout
+    environment = grub_environment.decode(block)
+    assert is_whole(file_system, "a", place)
+    if environment == grub_environment.FRESH:
+        beside = subprocess.run(["mdir", "-b", "-i", file_system, "::dom0/b"], check=False, capture_output=True)
+        return "begun" if beside.stdout else "old"
+    assert environment == {"good": "a", "next": "b", "left": "3", "failed": ""}
+    assert is_whole(file_system, "b", place)
+    return "new"
+
+
+def is_whole(file_system: str, slot: str, place: Path) -> bool:
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        subprocess.run(["mcopy", "-n", "-s", "-i", file_system, f"::dom0/{slot}", directory], check=True)
+        argv = ["sha256sum", "--check", "--strict", "--quiet", "sums"]
+        return subprocess.run(argv, cwd=Path(directory) / slot, check=False).returncode == 0
+
+
+def test_one_that_never_brings_up_a_healthy_dom0_restarts_so_that_its_try_counts(
+    told: medium.Contract, place: Path
+) -> None:
+    disk = write_disk(told, place / "boot.img").file
+    file_system = f"{disk}@@2M"
+    config = subprocess.run(["mtype", "-i", file_system, "::dom0/grub.cfg"], check=True, capture_output=True).stdout
+    hasty = config.replace(b"set seconds=900", b"set seconds=45")
+    trial = grub_environment.encode({"good": "b", "next": "a", "left": "3", "failed": ""})
+    for name, content in (("grub.cfg", hasty), ("grubenv", trial)):
+        subprocess.run(["mcopy", "-o", "-i", file_system, "-", f"::dom0/{name}"], check=True, input=content)
+    with vm.VirtualMachine(qemu.Bios(), drives=[qemu.Drive(disk)]) as machine:
+        machine.wait_for("slot a did not prove itself in 45 s")
+        machine.wait()
+    found = subprocess.run(["mtype", "-i", file_system, "::dom0/grubenv"], check=True, capture_output=True).stdout
+    assert grub_environment.decode(found)["left"] == "2"
