@@ -64,7 +64,7 @@ def save(file: Path) -> None:
 
     So a machine starts without a network. An image that is not on this host is named: the machine will pull it.
 
-    $ dom0 build && dom0 image save dom0.tar
+    $ dom0 image save dom0.tar
     """
     saved = asyncio.run(_save(file))
     if not options.quiet():

@@ -42,7 +42,9 @@ _CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what el
 @click.option(
     "--firmware", type=click.Choice(["uefi", "bios"]), default="uefi", show_default=True, help="uefi or bios."
 )
-@click.option("-m", "--memory", type=click.IntRange(min=256), default=1024, show_default=True, metavar="MIB")
+@click.option(
+    "-m", "--memory", type=click.IntRange(min=256), default=1024, show_default=True, metavar="MIB", help="MiB of it."
+)
 @click.option("--cpus", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Processors.")
 @click.option(
     "-p",
