@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -233,6 +234,20 @@ async def test_the_reason_of_a_change_that_was_undone_can_be_read_until_the_next
     assert problem.title == "the new one did not answer"
     await handover.forget_failure(engine)
     assert await handover.last_failure(engine) is None
+
+
+async def test_one_that_the_launcher_makes_at_the_same_moment_is_taken_as_it_is() -> None:
+    place = Place("answers")
+    engine, launcher = FakeEngine(place.docker), FakeEngine(place.docker)
+
+    class Slower(FakeEngine):
+        async def create_container(self, name: str, body: Mapping[str, Any], *, platform: str = "") -> str:
+            await launcher.create_container(NAME, Contract().create_body(place.new))
+            return await super().create_container(name, body, platform=platform)
+
+    await handover.start_root(Slower(place.docker), place.new, silent)
+    assert place.names() == {NAME: ("new", State.RUNNING)}
+    assert (await engine.container(NAME)).running
 
 
 async def test_what_the_launcher_moved_out_of_the_way_goes_with_the_next_change() -> None:

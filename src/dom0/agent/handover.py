@@ -180,7 +180,7 @@ async def _find(engine: Engine, name: str) -> Container | None:
 async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove, wanted: str, say: Say) -> None:
     match step:
         case Create(name):
-            await engine.create_container(name, Contract().create_body(await _reference(engine, wanted)))
+            await _create(engine, name, await _reference(engine, wanted))
         case Stop(container):
             say(f"stop {_say(container)}")
             await engine.stop_container(container.id, timeout=STOP_GRACE)
@@ -192,6 +192,15 @@ async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove
             await engine.remove_container(container.id, force=True)
         case _:
             assert_never(step)
+
+
+async def _create(engine: Engine, name: str, image: str) -> None:
+    """One that the host's launcher has made meanwhile is as good; the next look takes it as it is."""
+    try:
+        await engine.create_container(name, Contract().create_body(image))
+    except Conflict:
+        if await _find(engine, name) is None:
+            raise
 
 
 async def _reference(engine: Engine, image_id: str) -> str:
