@@ -23,7 +23,7 @@ from statistics import median
 from threading import Thread
 
 from bench.report import REPORT, write_section
-from bench.ways import FILES, QUIET, WAYS, Running, spawn
+from bench.ways import BARE, FILES, QUIET, WAYS, Running, settle, spawn
 from dom0.testing.control_plane import ControlPlane
 from dom0.testing.wires import Node, Wires, eventually
 
@@ -83,7 +83,7 @@ def measure(rounds: int, only: str) -> list[Measured]:
                     p99.samples[name].append(high)
                     rate, _, _ = _redis(wires.consumer, running, "-n", str(CONNECTS), "-k", "0")
                     connects.samples[name].append(rate)
-                    if name != "direct":
+                    if name not in (BARE, "direct"):
                         memory.samples[name].append(_memory(wires.consumer, running))
                 print(f" ok round {number + 1}, {name} ({time.monotonic() - began:.0f} s)", flush=True)
     return [stream, gets, p50, p99, connects, memory]
@@ -92,6 +92,8 @@ def measure(rounds: int, only: str) -> list[Measured]:
 @contextlib.contextmanager
 def _stage(name: str) -> Iterator[tuple[Wires, Running]]:
     with Wires(providers=1, ports=(IDLE,)) as wires, contextlib.ExitStack() as stack:
+        if name != BARE:
+            settle(wires)
         provider = wires.providers[0]
         for argv in (
             ["redis-server", "--save", "", "--protected-mode", "no", "--tcp-backlog", "4096"],
@@ -197,16 +199,20 @@ def _own(wires: Wires) -> Iterator[ControlPlane]:
 
 
 def _report(rounds: int, measured: list[Measured], rewires: list[float], cuts: list[float]) -> str:
-    head = f"| | {' | '.join(WAYS)} |\n|---|{'---:|' * len(WAYS)}"
     return "\n\n".join(
         [
             _INTRODUCTION,
             f"Measured {time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores, Linux {platform.release()}, "
             f"{_versions()}; medians of {rounds} rounds.",
-            "\n".join([head, *(one.line() for one in measured)]),
+            _table(measured),
             "\n".join(["| | seen | to reach | |", "|---|---:|---:|---|", *_goals(measured, rewires, cuts)]),
         ]
     )
+
+
+def _table(measured: list[Measured]) -> str:
+    head = f"| | {' | '.join(WAYS)} |\n|---|{'---:|' * len(WAYS)}"
+    return "\n".join([head, *(one.line() for one in measured)])
 
 
 def _goals(measured: list[Measured], rewires: list[float], cuts: list[float]) -> Iterator[str]:
@@ -244,9 +250,12 @@ def main() -> None:
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     measured = measure(arguments.rounds, arguments.only)
+    if arguments.only:
+        print(_table(measured))
+        return
     report = _report(arguments.rounds, measured, _rewire(), _cut(arguments.rounds))
     print(report)
-    if not arguments.only and arguments.rounds == _ROUNDS:
+    if arguments.rounds == _ROUNDS:
         write_section(REPORT, "Ambassadors", report)
 
 
@@ -255,6 +264,9 @@ _INTRODUCTION = """\
 `make bench-ambassador` writes this part. Consumer, forwarder and provider are network namespaces on one bridge of one
 machine, so all of them share its cores. In brackets: the ratio to the direct way in the same round.
 
+- **direct**: from container to container. What the Engine lays into every container on a network, the rules by which
+  its name server is found, is there in all ways, and makes the kernel track all connections. **bare**: without them, as
+  between processes that are in no container; nobody who takes a container has that.
 - **shortcut**: the ambassador's rules in the consumer's own namespace; **ambassador**: the same ambassador in its own.
 - **one stream**: `iperf3`. **redis GET**: `redis-benchmark` with 20 clients. **new connections**: the same, with one
   for each request.

@@ -41,6 +41,30 @@ def spawn(node: Node, *argv: str, directory: Path | None = None) -> subprocess.P
     return subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+# What the Engine puts into the network namespace of every container on a network of its own, so that its name server
+# is found (libnetwork, resolver_unix.go). With it the kernel tracks all connections there, whoever forwards them.
+ENGINES_RULES = """\
+table ip nat {
+    chain DOCKER_OUTPUT {
+        ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:40001
+        ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:40002
+    }
+    chain OUTPUT { type nat hook output priority -100; ip daddr 127.0.0.11 jump DOCKER_OUTPUT; }
+    chain DOCKER_POSTROUTING {
+        ip saddr 127.0.0.11 tcp sport 40001 snat to :53
+        ip saddr 127.0.0.11 udp sport 40002 snat to :53
+    }
+    chain POSTROUTING { type nat hook postrouting priority 100; ip daddr 127.0.0.11 jump DOCKER_POSTROUTING; }
+}
+"""
+
+
+def settle(wires: Wires) -> None:
+    """Make containers of the namespaces: all have the rules that the Engine gives them."""
+    for node in (*wires.consumers, wires.ambassador, *wires.providers):
+        node.run("nft", "--file", "-", stdin=ENGINES_RULES)
+
+
 @contextmanager
 def direct(wires: Wires, _ports: Mapping[int, int]) -> Iterator[Running]:
     yield Running(wires.providers[0].v4)
@@ -126,7 +150,9 @@ def docker_proxy(wires: Wires, ports: Mapping[int, int]) -> Iterator[Running]:
         )
 
 
+BARE = "bare"  # direct, between namespaces that are no containers
 WAYS = {
+    BARE: direct,
     "direct": direct,
     "shortcut": shortcut,
     "ambassador": ambassador,
