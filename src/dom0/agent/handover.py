@@ -38,7 +38,7 @@ from dom0.health import Problem
 from dom0.plan.desired import Role
 from dom0.plan.labels import ROLE
 
-PATIENCE = 60.0  # seconds for a new root container to answer
+PATIENCE = 180.0  # seconds for a new root container to answer, as the launcher waits; small machines are slow
 PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between questions, growing: each one costs a start of Python
 RESTARTS = 3  # of a new root container by the Engine before it counts as failed
 STOP_GRACE = 20.0  # seconds for the old agent to end

@@ -18,7 +18,7 @@ from dom0.images import fingerprint
 
 TAG = "dom0:latest"
 PROJECT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile", "compose.d")
-ANSWER_WITHIN = 10.0  # seconds
+ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
 class Machine(NamedTuple):

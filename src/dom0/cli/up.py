@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
 
-SUCCESSION_WITHIN = 90.0  # seconds for the new root container to be in its place
+SUCCESSION_WITHIN = 240.0  # seconds for the new root container to be in its place
 PAUSE = 0.1  # seconds between looks at it
 ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
 
