@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dom0.cli import terminal
 
-ANSWER_WITHIN = 8.0  # seconds; the image's health check gives up after ten
+ANSWER_WITHIN = 20.0  # seconds; the image's health check gives up after thirty
 
 
 def answer(argv: Sequence[str]) -> bool:
