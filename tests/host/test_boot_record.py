@@ -123,6 +123,14 @@ def test_a_running_boot_that_was_not_copied_yet_is_the_next_one(tmp_path: Path) 
     assert [record.number for record in read_all(tmp_path / "run", tmp_path / "state")] == [6, 7]
 
 
+def test_a_login_sees_the_copies_beside_the_running_record(tmp_path: Path) -> None:
+    write(tmp_path / "run/boot/0006.record", b"1.10\tkernel\t\n")
+    write(tmp_path / "run/boot/0007.record", b"1.20\tkernel\t\n")
+    write(tmp_path / "run/boot.record", b"1.20\tkernel\t\n2.20\tinit\t\n")
+    records = read_all(tmp_path / "run", tmp_path / "state")
+    assert [(record.number, record.running) for record in records] == [(6, False), (7, True)]
+
+
 def test_copies_are_told_by_their_names(tmp_path: Path) -> None:
     for name in ("0010.record", "0009.record", ".0011.record.new", "x.record", "12.record", "0013.record.bak"):
         write(tmp_path / "state/boot" / name, b"1.10\tkernel\t\n")

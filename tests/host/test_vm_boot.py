@@ -1,24 +1,52 @@
-"""A whole machine from nothing but kernel and initramfs: it ends with a login in the dom0 of examples/mybox."""
+"""A whole machine from nothing but kernel and initramfs: it ends with a login in the dom0 of examples/mybox, and what
+it went through is told, also after the next start.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from dom0.testing import data_disk, vm
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
-STAGES = ["kernel", "init", "disk", "network", "engine", "image", "dom0", "healthy"]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
+STAGES = ["kernel", "init", "drivers", "disk", "engine", "image", "dom0"]  # one after the other
+BESIDE = {"network", "healthy", "service:dom0-sshd", "service:redis", "service:visitor"}
 
 
-def test_a_machine_boots_to_dom0_and_its_services(virtual_machines: None) -> None:
+def test_a_machine_boots_to_dom0_and_its_services_and_keeps_the_record(virtual_machines: None) -> None:
     with vm.scratch() as directory:
         key = vm.Key(directory)
         disk = vm.overlay(directory / "data", data_disk.provide(started=False))
         with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
             machine.wait_for_services()
             assert machine.ssh("dom0 exec redis redis-cli ping").stdout.strip() == "PONG"
-            boot = json.loads(machine.ssh("dom0 boot --json").stdout)
-            assert [stage["name"] for stage in boot["stages"] if not stage["name"].startswith("service")] == STAGES
             assert "swap" not in machine.ssh("cat /proc/swaps").stdout
+            first = _boot_with_all_stages(machine)
+            machine.ssh("until grep -q healthy /run/dom0/boot/0001.record; do sleep 1; done")
+            machine.cut_power()
+        with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
+            machine.wait_for_services()
+            second = _boot_with_all_stages(machine)
+            boots = json.loads(machine.ssh("dom0 boot --last 5 --json").stdout)
+            assert [(boot["number"], boot["running"]) for boot in boots] == [(1, False), (2, True)]
+            assert boots[0]["stages"] == first["stages"]
+            assert second["number"] == 2
+            differences = json.loads(machine.ssh("dom0 boot --compare 1 2 --json").stdout)
+            assert {*STAGES, *BESIDE} <= {row["name"] for row in differences}
+            assert machine.ssh("dom0 boot --plot /tmp/boot.svg && cat /tmp/boot.svg").stdout.count("<title>") >= 12
+
+
+def _boot_with_all_stages(machine: vm.VirtualMachine) -> dict[str, Any]:
+    """The document of the running boot, once it has all stages and is over."""
+    machine.ssh("until dom0 boot --json | grep -q '\"healthy\"'; do sleep 1; done")
+    boot: dict[str, Any] = json.loads(machine.ssh("dom0 boot --json").stdout)
+    stages = boot["stages"]
+    assert [stage["name"] for stage in stages if not stage["beside"]] == STAGES
+    assert {stage["name"] for stage in stages if stage["beside"]} - {"service:prepare"} == BESIDE
+    assert all(0 <= stage["began"] <= stage["ended"] for stage in stages)
+    assert boot["ready"] is not None
+    assert (boot["troubles"], boot["unreadable"]) == ([], 0)
+    return boot

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 RUNNING = "boot.record"  # below /run/dom0: of the boot that the machine is in
-KEPT = "boot"  # below /var/lib/dom0: the directory of NNNN.record
+KEPT = "boot"  # below /var/lib/dom0: the directory of NNNN.record; for logins also below /run/dom0
 FIRMWARE = "firmware"  # the one stage whose mark is of its beginning: when the machine was switched on
 LONGEST_TEXT = 200  # characters of a line that are kept
 _LARGEST = 256 * 1024  # bytes of a record that are read
@@ -94,7 +94,7 @@ def read(path: Path, *, number: int = 0, running: bool = False) -> Record | None
 
 def read_all(run: Path, state: Path) -> tuple[Record, ...]:
     """Of this machine, oldest first, the running boot last. Raises OSError."""
-    kept = list(_read_kept(state / KEPT))
+    kept = list(_read_kept(state / KEPT)) or list(_read_kept(run / KEPT))
     running = read(run / RUNNING, running=True)
     if running is None or not running.marks:
         return tuple(kept)
