@@ -20,6 +20,7 @@ _COLOURS = {
     "firmware": "#9aa5b1",
     "kernel": "#3e7cb1",
     "init": "#6a5fb8",
+    "drivers": "#a39bd6",
     "network": "#8fc1e3",
     "disk": "#2a9d8f",
     "engine": "#e07a3f",
