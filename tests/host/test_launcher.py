@@ -207,6 +207,18 @@ def test_where_nothing_works_everything_is_tried_again(machine: Launcher) -> Non
     machine.until_good(machine.image(HEALTHY))
 
 
+def test_the_only_one_is_not_taken_away_when_it_is_slow(machine: Launcher) -> None:
+    """It is healthy when a file is there, which comes long after it was given up."""
+    image = machine.image(Kind(health="--interval=300ms --start-period=1h CMD test -e /var/lib/dom0/launcher/slow"))
+    machine.start(DOM0_HEALTHY_WITHIN="3")
+    machine.until_tells("nothing")
+    before = machine.container()["State"]["StartedAt"]
+    machine.host.path("/var/lib/dom0/launcher/slow").touch()
+    machine.until_good(image)
+    assert machine.container()["State"]["StartedAt"] == before
+    assert machine.told()["runs"] == "latest"
+
+
 def test_an_image_that_takes_the_machine_with_it_is_left_after_some_boots(machine: Launcher, good: str) -> None:
     bad = machine.image(HANGS)
     for _ in range(5):
