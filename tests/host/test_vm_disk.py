@@ -104,8 +104,8 @@ def test_a_blank_disk_is_formatted_with_consent_and_images_of_other_linuxes_come
     own = vm.blank(directory / "own", SIZE)
     drives = [own, *(disk.drive for disk in foreign)]
     with boot(*drives, contract="format=blank adopt=copy-images") as machine:
-        machine.wait_for("the images of /dev/vdb are copied")
-        machine.wait_for("the images of /dev/vdc are copied")
+        for device in ("/dev/vdb", "/dev/vdc"):
+            assert machine.wait_for(f"the images of {device} (.*)")[1].strip() == "are copied"
         console = Console(machine)
         assert "mine" in console.ask("docker run --rm built:1 cat /mine")
         assert console.ask("docker ps --all --quiet") == ""

@@ -3,7 +3,7 @@
 # lies over it, block by block, and takes what an Engine writes there.
 
 copy=$run/copy
-engine_deadline=120 # seconds until an Engine answers
+engine_deadline=600 # seconds until an Engine answers; in the background, on a machine that may be slow and busy
 
 # Makes /dev/mapper/dom0-PLACE, a device like NAME's that can be written to. An overlay of directories would not do: no
 # Engine keeps layers on one.
