@@ -365,7 +365,7 @@ def test_a_stop_holds_until_the_next_boot(machine: Launcher, good: str) -> None:
 # cut off
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_launcher_that_is_killed_anywhere_ends_with_one_root_container(
     machine: Launcher, good: str, seed: int
 ) -> None:

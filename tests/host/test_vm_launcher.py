@@ -34,6 +34,7 @@ def test_a_broken_dom0_latest_is_left_for_the_last_good_one(virtual_machines: No
             machine.cut_power()
         with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
             machine.wait_for(r"dom0 of image \w+ ended")
+            machine.wait_for(r"dom0 of image \w+ is good")
             machine.wait_for_services()
             assert "last-good" in machine.ssh("dom0 status").stdout
             assert machine.ssh("docker inspect --format '{{.State.Status}}' dom0-failed").stdout == "exited\n"
