@@ -45,6 +45,13 @@ def answerer(wires: Wires, port: int = 6379) -> str:
     return dial(wires, port).ask().partition(":")[0]
 
 
+def answers(wires: Wires) -> bool:
+    try:
+        return bool(answerer(wires))
+    except ConnectionRefusedError:
+        return False
+
+
 # rewires
 
 
@@ -374,6 +381,7 @@ def test_a_name_that_is_not_found_is_a_problem_until_it_is(wires: Wires) -> None
         eventually(lambda: "ambassador-name" in amb.problems())
         amb.write("/etc/hosts", f"{wires.providers[0].v4} redis\n")
         eventually(lambda: amb.problems() == set(), "the name")
+        eventually(lambda: answers(wires), "its rule, which comes after the name")
         assert answerer(wires) == "provider1"
 
 
