@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dom0.host import build, qemu, recipe
 from dom0.run import CommandFailed, Output
@@ -164,14 +164,19 @@ class VirtualMachine:
             raise CommandFailed(argv, done.returncode, done.stderr)
         return Output(done.returncode, done.stdout, done.stderr)
 
+    def status(self, *, patience: float = PATIENCE) -> Any:
+        """As `dom0 status --json` prints it. Waits until dom0 runs: sshd may be there before it."""
+        deadline = time.monotonic() + patience
+        while (said := self.ssh("dom0 status --json", patience=patience, check=False)).code != 0:
+            assert time.monotonic() < deadline, f"dom0 does not run: {said.stderr}\n{self._report()}"
+            time.sleep(1)
+        return json.loads(said.stdout)
+
     def wait_for_services(self, *, patience: float = PATIENCE) -> None:
         """Wait until all that examples/mybox names runs."""
         deadline = time.monotonic() + patience
-        while True:
-            said = self.ssh("dom0 status --json", patience=patience, check=False)  # sshd is there before dom0
-            if said.code == 0 and json.loads(said.stdout)["converged"]:
-                return
-            assert time.monotonic() < deadline, f"dom0 is not done: {said}\n{self._report()}"
+        while not (status := self.status(patience=patience))["converged"]:
+            assert time.monotonic() < deadline, f"dom0 still has to do {status['steps']}\n{self._report()}"
             time.sleep(1)
 
     def wait(self, *, patience: float = PATIENCE) -> None:

@@ -2,7 +2,9 @@
 # Stores of another Linux's Docker Engine. Their disk is never written to, but with `use`: for the other policies memory
 # lies over it, block by block, and takes what an Engine writes there.
 
-copy=$run/copy
+# Not below /run/dom0: containers are given that with all that is mounted in it, and would hold it.
+apart=/run/disks
+copy=$apart/copy
 engine_deadline=600 # seconds until an Engine answers; in the background, on a machine that may be slow and busy
 
 # Makes /dev/mapper/dom0-PLACE, a device like NAME's that can be written to. An overlay of directories would not do: no
@@ -10,21 +12,21 @@ engine_deadline=600 # seconds until an Engine answers; in the background, on a m
 lay_memory_over() { # NAME PLACE
     kib=$(($(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo) / 2))
     modprobe -q dm_snapshot
-    mkdir -p "$run/$2"
+    mkdir -p "$apart/$2"
     blockdev --setro "/dev/$1" &&
-        mount -t tmpfs -o mode=700,size=${kib}k tmpfs "$run/$2" &&
-        truncate -s ${kib}K "$run/$2/blocks" &&
+        mount -t tmpfs -o mode=700,size=${kib}k tmpfs "$apart/$2" &&
+        truncate -s ${kib}K "$apart/$2/blocks" &&
         loop=$(losetup -f) &&
-        losetup "$loop" "$run/$2/blocks" &&
+        losetup "$loop" "$apart/$2/blocks" &&
         echo "0 $(sectors "$1") snapshot /dev/$1 $loop N 8" |
         DM_DISABLE_UDEV=1 dmsetup create "dom0-$2" >/dev/null
 }
 
 take_memory_away() { # NAME PLACE
     DM_DISABLE_UDEV=1 dmsetup remove "dom0-$2"
-    loop=$(losetup -a | sed -n "s|^\([^:]*\): .*$run/$2/blocks.*|\1|p")
+    loop=$(losetup -a | sed -n "s|^\([^:]*\): .*$apart/$2/blocks.*|\1|p")
     [ -z "$loop" ] || losetup -d "$loop"
-    umount "$run/$2"
+    umount "$apart/$2"
     blockdev --setrw "/dev/$1"
 } 2>/dev/null
 
