@@ -200,10 +200,10 @@ def test_a_name_that_is_gone_does_not_stop_a_boot(machine: Launcher, good: str) 
 
 
 def test_where_nothing_works_everything_is_tried_again(machine: Launcher) -> None:
+    """Each time as fast as the first time: the Engine doubles its pause at each end, up to a minute."""
     machine.image(EXITS)
     machine.start(DOM0_RETRY="1")
-    machine.until_tells("nothing")
-    machine.until(lambda: machine.log().count("no dom0 image works") >= 2)
+    machine.until(lambda: machine.log().count("no dom0 image works") >= 4)
     machine.until_good(machine.image(HEALTHY))
 
 
