@@ -88,13 +88,24 @@ def command(machine: Machine, accelerator: Literal["kvm", "tcg"], console: Seque
 
 
 async def accelerator() -> Literal["kvm", "tcg"]:
-    """What works here: a /dev/kvm that opens need not. Raises Dom0Error where QEMU is not installed."""
+    """What works here: a /dev/kvm that opens need not. Raises Dom0Error where QEMU is not installed.
+
+    A KVM without the processor's own virtualisation (PVM, nested) makes a machine too, but runs only kernels that were
+    built for it: any other ends with "KVM internal error" at an instruction that is not emulated.
+    """
     if shutil.which(PROGRAM) is None:
         raise Dom0Error(f"{PROGRAM}: not installed", hint="apt-get install qemu-system-x86")
+    if not _has_virtualisation():
+        return "tcg"
     # Makes the processor, which is where it fails, and does not start it.
     argv = [PROGRAM, "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-nodefaults", "-display", "none"]
     probed = await capture([*argv, "-S", "-monitor", "stdio"], stdin=b"quit\n", timeout=_PROBE_DEADLINE, check=False)
     return "kvm" if probed.code == 0 else "tcg"
+
+
+def _has_virtualisation() -> bool:
+    """Of the processor's own, by Intel's or AMD's name."""
+    return not {"vmx", "svm"}.isdisjoint(Path("/proc/cpuinfo").read_text().split())
 
 
 def _boot(boot: Direct | Bios | Uefi) -> list[str]:
