@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +15,6 @@ from dom0.errors import UsageError
 if TYPE_CHECKING:
     from dom0.host.medium import Contract
     from dom0.host.uki import Uki
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 UKI = "dom0-os.efi"  # as in host.build, which would load what builds it
 _OPTIONS = (
@@ -49,25 +49,47 @@ _OPTIONS = (
 )
 
 
-def contract_options(command: F) -> F:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was said by these options; `config`, `ssh_key` and `image` are for the machine."""
+
+    os_file: Path
+    config: tuple[str, ...]
+    ssh_key: tuple[Path, ...]
+    image: Path | None
+
+    def os(self) -> Uki:
+        """Raises Dom0Error."""
+        from dom0.host import uki
+
+        found = self.os_file / UKI if self.os_file.is_dir() else self.os_file
+        if not found.is_file():
+            raise UsageError(f"--os {self.os_file}: holds no {UKI}", hint=f"dom0 os build --out {self.os_file}")
+        return uki.read(found)
+
+    def contract(self, **defaults: str) -> Contract:
+        """`defaults` are settings for keys that were not said. Raises UsageError."""
+        from dom0.host import boot_contract
+        from dom0.host.medium import Contract
+
+        said = {setting.partition("=")[0] for setting in self.config}
+        config = (*self.config, *(f"{key}={value}" for key, value in defaults.items() if key not in said))
+        return Contract(boot_contract.config(config), boot_contract.authorized_keys(self.ssh_key), self.image)
+
+    def is_for_the_machine(self) -> bool:
+        return bool(self.config or self.ssh_key or self.image)
+
+
+def contract_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command is given all of them as `told`."""
+
+    @functools.wraps(command)
+    def with_told(
+        *, os_file: Path, config: tuple[str, ...], ssh_key: tuple[Path, ...], image: Path | None, **others: Any
+    ) -> None:
+        command(told=Told(os_file, config, ssh_key, image), **others)
+
+    decorated: Callable[..., None] = with_told
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def read_os(file: Path) -> Uki:
-    """Raises Dom0Error."""
-    from dom0.host import uki
-
-    found = file / UKI if file.is_dir() else file
-    if not found.is_file():
-        raise UsageError(f"--os {file}: holds no {UKI}", hint=f"dom0 os build --out {file}")
-    return uki.read(found)
-
-
-def read_contract(config: tuple[str, ...], ssh_key: tuple[Path, ...], image: Path | None) -> Contract:
-    """Raises UsageError."""
-    from dom0.host import boot_contract
-    from dom0.host.medium import Contract
-
-    return Contract(boot_contract.config(config), boot_contract.authorized_keys(ssh_key), image)
+        decorated = option(decorated)
+    return decorated

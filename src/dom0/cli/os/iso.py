@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.os.contract_options import contract_options, read_contract, read_os
+from dom0.cli.os.contract_options import Told, contract_options
 from dom0.cli.os.write import ask, check_parent
 
 
@@ -16,14 +16,7 @@ from dom0.cli.os.write import ask, check_parent
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @contract_options
 @click.option("-y", "--yes", is_flag=True, help="Replace FILE without asking.")
-def iso(
-    target: Path,
-    os_file: Path,
-    config: tuple[str, ...],
-    ssh_key: tuple[Path, ...],
-    image: Path | None,
-    yes: bool,
-) -> None:
+def iso(target: Path, told: Told, yes: bool) -> None:
     """Write an ISO: for CDs and for consoles of servers and hypervisors that take one; EFI and BIOS.
 
     It cannot be updated while it runs. Copied to a stick it starts from there as well.
@@ -32,11 +25,10 @@ def iso(
     """
     from dom0.host import media
 
-    os = read_os(os_file)
-    told = read_contract(config, ssh_key, image)
+    os, contract = told.os(), told.contract()
     check_parent(target)
     if target.exists() and not yes:
         ask(f"{target} exists. Replace it?", f"{target}: exists")
-    asyncio.run(media.write_iso(os, told, target))
+    asyncio.run(media.write_iso(os, contract, target))
     if not options.quiet():
         terminal.say(f"{target}: {terminal.size(target.stat().st_size)}, base OS {os.version or 'unknown'}")

@@ -8,21 +8,14 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.os.contract_options import contract_options, read_contract, read_os
+from dom0.cli.os.contract_options import Told, contract_options
 
 
 @click.command("netboot")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--url", metavar="URL", default="", help="What a web server serves DIR as; without, all goes by TFTP.")
 @contract_options
-def netboot(
-    directory: Path,
-    url: str,
-    os_file: Path,
-    config: tuple[str, ...],
-    ssh_key: tuple[Path, ...],
-    image: Path | None,
-) -> None:
+def netboot(directory: Path, url: str, told: Told) -> None:
     """Fill DIR with what iPXE starts machines from over the network; nothing is installed on them.
 
     Run again with a newer base OS, it updates all of them at their next start. The files of older ones are left there.
@@ -31,9 +24,8 @@ def netboot(
     """
     from dom0.host import netboot as tree
 
-    os = read_os(os_file)
-    told = read_contract(config, ssh_key, image)
-    loaders = asyncio.run(tree.write(os, told, directory, url))
+    os, contract = told.os(), told.contract()
+    loaders = asyncio.run(tree.write(os, contract, directory, url))
     if not options.quiet():
         terminal.say(f"{directory}: boot.ipxe starts base OS {os.version or 'unknown'}")
         terminal.say(f"iPXE for firmware: {', '.join(loaders) or 'none, install the package ipxe and run this again'}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0.cli import terminal
-from dom0.cli.os.contract_options import contract_options, read_contract, read_os
+from dom0.cli.os.contract_options import Told, contract_options
 from dom0.errors import UsageError
 from dom0.run import become
 from dom0.wording import printable
@@ -21,6 +21,7 @@ from dom0.wording import printable
 if TYPE_CHECKING:
     from dom0.host.medium import Contract
     from dom0.host.qemu import Bios, Uefi
+    from dom0.host.uki import Uki
 
 _DATA_SIZE = 16 << 30  # bytes; the file takes what is written to it
 _CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what else there is
@@ -58,10 +59,7 @@ _CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what el
 def run(
     directory: Path,
     rewrite: bool,
-    os_file: Path,
-    config: tuple[str, ...],
-    ssh_key: tuple[Path, ...],
-    image: Path | None,
+    told: Told,
     iso: Path | None,
     firmware: str,
     memory: int,
@@ -82,7 +80,7 @@ def run(
     forwards = dict(_forward(one) for one in publish)
     accelerator = asyncio.run(qemu.accelerator())
     directory.mkdir(parents=True, exist_ok=True)
-    drives = [] if iso else [_boot_disk(directory, rewrite, os_file, config, ssh_key, image)]
+    drives = [] if iso else [_boot_disk(directory, told, rewrite=rewrite)]
     machine = qemu.Machine(
         boot=_firmware(firmware, directory),
         memory=memory,
@@ -97,31 +95,21 @@ def run(
     become(qemu.command(machine, accelerator, _CONSOLE))
 
 
-def _boot_disk(
-    directory: Path,
-    rewrite: bool,
-    os_file: Path,
-    config: tuple[str, ...],
-    ssh_key: tuple[Path, ...],
-    image: Path | None,
-) -> Path:
+def _boot_disk(directory: Path, told: Told, *, rewrite: bool) -> Path:
     """Written once: updates of the base OS, and which slot is good, are on it."""
     disk = directory / "boot.img"
     if disk.exists() and not rewrite:
-        if config or ssh_key or image:
+        if told.is_for_the_machine():
             raise UsageError(f"{disk}: is there already, with its own settings", hint="--rewrite writes it anew")
         return disk
-    if not any(setting.startswith("format=") for setting in config):
-        config = (*config, "format=blank")
-    asyncio.run(_write(os_file, read_contract(config, ssh_key, image), disk))
+    asyncio.run(_write(told.os(), told.contract(format="blank"), disk))
     return disk
 
 
-async def _write(os_file: Path, told: Contract, disk: Path) -> None:
+async def _write(os: Uki, contract: Contract, disk: Path) -> None:
     from dom0.host import disk_image, media
 
-    os = read_os(os_file)
-    files = await media.disk_files(os, told)
+    files = await media.disk_files(os, contract)
     await media.write_disk(os, files, disk, disk_image.least_size(files))
 
 

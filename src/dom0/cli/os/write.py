@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.os.contract_options import contract_options, read_contract, read_os
+from dom0.cli.os.contract_options import Told, contract_options
 from dom0.errors import UsageError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -20,15 +20,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 @click.option("--size", metavar="SIZE", help="Of the disk, as 2G or 800M; what it takes if left out.")
 @contract_options
 @click.option("-y", "--yes", is_flag=True, help="Overwrite what is there without asking.")
-def write(
-    target: Path,
-    size: str | None,
-    os_file: Path,
-    config: tuple[str, ...],
-    ssh_key: tuple[Path, ...],
-    image: Path | None,
-    yes: bool,
-) -> None:
+def write(target: Path, size: str | None, told: Told, yes: bool) -> None:
     """Write a boot disk: for EFI and BIOS, with room for two versions of the base OS.
 
     On a DEVICE everything that was on it is lost: what that is is shown, and you are asked. It is read back when it is
@@ -40,10 +32,9 @@ def write(
     """
     from dom0.host import disk_image, media
 
-    os = read_os(os_file)
-    told = read_contract(config, ssh_key, image)
+    os, contract = told.os(), told.contract()
     check_parent(target)
-    files = asyncio.run(media.disk_files(os, told))
+    files = asyncio.run(media.disk_files(os, contract))
     wanted = _bytes(size) if size else disk_image.least_size(files)
     if target.is_block_device():
         asyncio.run(_confirm_device(target, wanted, yes=yes))
