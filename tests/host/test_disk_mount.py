@@ -17,6 +17,17 @@ def data_disk(machine: DiskMachine, *, name: str = "sda", mib: int = 64, tree: P
     machine.plug(name, file)
 
 
+def damaged_data_disk(machine: DiskMachine) -> None:
+    """Neither superblock of it is one."""
+    data_disk(machine, mib=32)
+    with (machine.root / "sda.disk").open("r+b") as opened:
+        opened.seek(2048)
+        opened.write(b"\xff" * 2048)
+        for copy in (8193 * 1024, 24577 * 1024):
+            opened.seek(copy)
+            opened.write(b"\0" * 4096)
+
+
 def problems(machine: DiskMachine) -> dict[str, str]:
     return {problem["code"]: problem["text"] for problem in machine.document()["problems"]}
 
@@ -99,6 +110,26 @@ def test_a_disk_that_comes_too_late_is_said(machine: DiskMachine) -> None:
         machine.power_off()
 
 
+def test_a_disk_that_a_survey_has_met_first_is_said_too(machine: DiskMachine) -> None:
+    machine.disk("mount")
+    data_disk(machine, name="sdb")
+    machine.disk("survey")
+    with machine.start("/usr/lib/dom0/disk", "watch"):
+        machine.console("/dev/sdb came after the boot had gone on without it")
+        machine.power_off()
+
+
+def test_a_disk_that_was_there_and_is_damaged_came_not_late(machine: DiskMachine) -> None:
+    damaged_data_disk(machine)
+    machine.disk("mount")
+    assert machine.mounts()["/data"] == "tmpfs"
+    with machine.start("/usr/lib/dom0/disk", "watch"):
+        data_disk(machine, name="sdb")
+        said = machine.console("/dev/sdb came after the boot had gone on without it")
+        machine.power_off()
+    assert "/dev/sda came after" not in said
+
+
 def test_what_a_check_can_mend_is_mended_and_said(machine: DiskMachine) -> None:
     """A wrong number of free blocks, and the flag that the kernel sets when it meets an error."""
     data_disk(machine)
@@ -112,14 +143,7 @@ def test_what_a_check_can_mend_is_mended_and_said(machine: DiskMachine) -> None:
 
 
 def test_what_a_check_cannot_mend_is_not_mounted_and_not_changed_further(machine: DiskMachine) -> None:
-    data_disk(machine, mib=32)
-    with (machine.root / "sda.disk").open("r+b") as opened:
-        opened.seek(2048)
-        opened.write(b"\xff" * 2048)
-        opened.seek(8193 * 1024)  # and the copy of the superblock
-        opened.write(b"\0" * 4096)
-        opened.seek(24577 * 1024)
-        opened.write(b"\0" * 4096)
+    damaged_data_disk(machine)
     machine.disk("mount")
     assert machine.mounts()["/data"] == "tmpfs"
     assert "e2fsck /dev/sda" in problems(machine)["data-in-memory"]

@@ -12,6 +12,7 @@ mount_data() {
     : >$run/disk.problems
     probe_all
     await_disks
+    names >$run/disks.known
     choose
     case $choice in
     own) mount_own ;;
@@ -33,7 +34,7 @@ await_disks() {
     *) deadline=$named_deadline ;;
     esac
     deadline=$((deadline + $(seconds)))
-    until is_there || [ "$(seconds)" -ge $deadline ]; do
+    until [ -n "$(wanted_disks)" ] || [ "$(seconds)" -ge $deadline ]; do
         sleep 0.2
         for name in $(block_devices); do
             [ -f "$facts/$name" ] || probe "$name"
@@ -46,7 +47,7 @@ watch() {
     [ "$wanted" != ram ] && grep -qx kind=memory $run/data || return 0
     for _ in $(seq 300); do
         for name in $(block_devices); do
-            [ -f "$facts/$name" ] || tell_late "$name"
+            grep -qx "$name" $run/disks.known || tell_late "$name"
         done
         sleep 2
     done
@@ -54,18 +55,19 @@ watch() {
 
 tell_late() { # NAME
     alone disk
-    probe "$1"
-    if is_there; then
+    echo "$1" >>$run/disks.known
+    [ -f "$facts/$1" ] || probe "$1" # else a survey has met it first
+    if wanted_disks | grep -qx "$1"; then
         warn "/dev/$1 came after the boot had gone on without it; the next boot takes it"
     fi
     write_json
     let_others disk
 }
 
-is_there() {
+wanted_disks() {
     case $wanted in
-    auto) [ -n "$(with_fact label dom0-data)" ] ;;
-    *) [ -n "$(matching "$wanted")" ] ;;
+    auto) with_fact label dom0-data ;;
+    *) matching "$wanted" ;;
     esac
 }
 
