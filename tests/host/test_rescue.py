@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dom0.host import recipe, rescue
-from dom0.images import fetched
 from dom0.run import Output
+from dom0.testing.chain import CACHE
 from dom0.testing.hosts import CONTAINERD_STORE, Host
 from dom0.testing.launcher import EXITS, HEALTHY, Launcher
 
@@ -20,8 +20,10 @@ from dom0.testing.launcher import EXITS, HEALTHY, Launcher
 @pytest.fixture(scope="session")
 def rescue_image(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy: of several test processes, and of builds beside them, each may put another one in its place."""
-    with (fetched.cache_directory() / "rescue-tests.lock").open("w") as lock:
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "rescue.lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("XDG_CACHE_HOME", str(CACHE))
         archive = tmp_path_factory.mktemp("rescue") / rescue.ARCHIVE
         shutil.copyfile(built(), archive)
     return archive
