@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dom0.ambassador import nft
 from dom0.ambassador.place import consumer, own
-from dom0.ambassador.table import Down, Route, Table, Target, table
+from dom0.ambassador.table import Down, Table, Target, table
 from dom0.testing.routes import tcp, udp
 
 ONE = Target("10.0.0.1", 80)
@@ -25,7 +25,7 @@ PLACES = [own(), consumer("/proc/7/ns/net", ["10.0.0.9", "fd00::9"], "redis")]
 
 def test_a_table_is_written_in_one_transaction_that_first_takes_the_old_one_away() -> None:
     text = nft.replace(own(), table([tcp(7, HEAVY, ONE, V6), udp(8, ONE, listen=53, down=Down.REFUSE)]))
-    assert text.splitlines()[:16] == [
+    assert text.splitlines()[:18] == [
         "add table ip dom0_ambassador",
         "delete table ip dom0_ambassador",
         "add table ip dom0_ambassador",
@@ -37,10 +37,12 @@ def test_a_table_is_written_in_one_transaction_that_first_takes_the_old_one_away
         "add rule ip dom0_ambassador tcp_6379 ct mark set 7",
         "add rule ip dom0_ambassador tcp_6379 meta l4proto tcp dnat ip to "
         "numgen random mod 4 map { 0 : 10.0.0.1 . 80, 1-3 : 10.0.0.2 . 81 }",
+        "add rule ip dom0_ambassador tcp_6379 drop",
         "add chain ip dom0_ambassador udp_53",
         "add rule ip dom0_ambassador udp_53 goto refuse",
         "add rule ip dom0_ambassador udp_53 ct mark set 8",
         "add rule ip dom0_ambassador udp_53 meta l4proto udp dnat ip to 10.0.0.1:80",
+        "add rule ip dom0_ambassador udp_53 drop",
         "add element ip dom0_ambassador listeners { tcp . 6379 : goto tcp_6379, udp . 53 : goto udp_53 }",
         "add chain ip dom0_ambassador forwarding { type nat hook prerouting priority -100; }",
     ]
@@ -55,19 +57,36 @@ def test_a_rewire_rewrites_the_chains_of_its_listeners_only() -> None:
         "add rule ip dom0_ambassador tcp_6379 ct mark set 3\n"
         "add rule ip dom0_ambassador tcp_6379 meta l4proto tcp dnat ip to "
         "numgen random mod 3 map { 0-2 : 10.0.0.2 . 81 }\n"
+        "add rule ip dom0_ambassador tcp_6379 drop\n"
     )
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ([tcp(1, ONE)], [tcp(1, ONE), tcp(2, ONE, listen=7000)]),
-        ([tcp(1, ONE)], [tcp(2, ONE, V6)]),
-        ([tcp(1, ONE)], []),
-    ],
-)
-def test_listeners_that_come_or_go_take_a_whole_new_table(before: list[Route], after: list[Route]) -> None:
-    assert nft.update(own(), table(before), table(after)) is None
+def test_listeners_that_come_and_go_leave_the_others_as_they_are() -> None:
+    stays = tcp(1, ONE)
+    before, after = table([stays, udp(2, ONE, listen=53)]), table([stays, tcp(3, ONE, V6, listen=7000)])
+    assert nft.update(own(), before, after).splitlines() == [
+        "delete element ip dom0_ambassador listeners { udp . 53 }",
+        "flush chain ip dom0_ambassador udp_53",
+        "delete chain ip dom0_ambassador udp_53",
+        "add chain ip dom0_ambassador tcp_7000",
+        "add rule ip dom0_ambassador tcp_7000 ct mark set 3",
+        "add rule ip dom0_ambassador tcp_7000 meta l4proto tcp dnat ip to 10.0.0.1:80",
+        "add rule ip dom0_ambassador tcp_7000 drop",
+        "add element ip dom0_ambassador listeners { tcp . 7000 : goto tcp_7000 }",
+        "add chain ip6 dom0_ambassador tcp_7000",
+        "add rule ip6 dom0_ambassador tcp_7000 ct mark set 3",
+        "add rule ip6 dom0_ambassador tcp_7000 meta l4proto tcp dnat ip6 to [fd00::1]:80",
+        "add rule ip6 dom0_ambassador tcp_7000 drop",
+        "add element ip6 dom0_ambassador listeners { tcp . 7000 : goto tcp_7000 }",
+    ]
+
+
+def test_where_nothing_differs_nothing_is_written() -> None:
+    assert nft.update(own(), table([tcp(1, ONE)]), table([tcp(1, ONE)])) == ""
+
+
+def test_a_shortcut_leaves_what_it_has_not_translated_to_the_ambassador() -> None:
+    assert " drop" not in nft.replace(PLACES[1], table([tcp(1, ONE)]))
 
 
 def test_a_shortcut_takes_tcp_at_its_syn_only() -> None:

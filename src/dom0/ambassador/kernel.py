@@ -60,7 +60,7 @@ class KernelPlane:
         return "kernel"
 
     async def set(self, wanted: Table) -> None:
-        """A change of listeners, and the same table again, write everything anew; so does the first call."""
+        """Only what differs is written; by the first call, and for the same table again, everything is."""
         table(wanted.routes)  # a bug elsewhere must not become a rule
         async with self._setting:
             before, self._set = self._set, None
@@ -148,11 +148,8 @@ class KernelPlane:
         return True
 
     async def _update(self, before: Table, wanted: Table) -> bool:
-        text = nft.update(self._place, before, wanted)
-        if text is None:
-            return False
         try:
-            await self._nft(text)
+            await self._nft(nft.update(self._place, before, wanted))
         except CommandFailed as error:  # somebody took our table away
             _log.warning("table %s is written anew: %s", self._place.table, error)
             return False

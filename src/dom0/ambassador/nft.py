@@ -9,8 +9,13 @@ drop of what is to be routed through us to elsewhere, cost the packets of establ
 Several targets share by `numgen random mod SUM-OF-WEIGHTS`. One target is written without a map: the kernel needs
 0.5 ms for each anonymous map, which 4,096 listeners would notice.
 
-`replace` makes everything anew in one transaction and knows nothing of what was there. `update` rewrites chains of
-listeners that stay, which never touches a hook and costs as little with thousands of listeners as with one.
+`replace` makes everything anew in one transaction and knows nothing of what was there. `update` changes the listeners
+that differ, which never touches a hook nor the others, and costs as little with thousands of listeners as with one.
+
+A packet that is under way while a transaction comes into force runs the old chain, and finds nothing in an anonymous
+map of it, whose elements are of the past by then (Linux 6.18: 9 of 129,000 connections refused by 4,600 changes). What
+a listener's chain has not translated is dropped: the client sends its first packet again, where our own kernel would
+refuse it. A consumer's goes to the ambassador instead.
 
 The masquerade keeps the port where it can (no `fully-random`): only then does a connection whose conntrack entry was
 lost go on when its client speaks next. It is for connections with a mark of ours: rules of others in the namespace,
@@ -46,17 +51,23 @@ def replace(place: Place, wanted: Table) -> str:
     return "".join(f"{line}\n" for family in FAMILIES for line in _whole(place, family, wanted))
 
 
-def update(place: Place, before: Table, after: Table) -> str | None:
-    """From `before`, which is in force, to `after`; None if that takes `replace`."""
+def update(place: Place, before: Table, after: Table) -> str:
+    """From `before`, which is in force, to `after`."""
     lines: list[str] = []
     for family in FAMILIES:
+        name = f"{family} {place.table}"
         old, new = _routes(place, family, before), _routes(place, family, after)
-        if old.keys() != new.keys():
-            return None
+        gone = [listener for listener in old if listener not in new]
+        come = [listener for listener in new if listener not in old]
+        if gone:
+            lines.append(f"delete element {name} listeners {{ {', '.join(map(_key, gone))} }}")
+            lines += [f"{verb} chain {name} {_chain(listener)}" for listener in gone for verb in ("flush", "delete")]
         for listener, route in new.items():
-            if route != old[listener]:
-                chain = f"{family} {place.table} {_chain(listener)}"
-                lines += [f"flush chain {chain}", *(f"add rule {chain} {rule}" for rule in _rules(route, family))]
+            if route != old.get(listener):
+                chain = f"{name} {_chain(listener)}"
+                lines.append(f"{'flush' if listener in old else 'add'} chain {chain}")
+                lines += [f"add rule {chain} {rule}" for rule in _rules(place, route, family)]
+        lines += _leads(name, come)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -146,17 +157,21 @@ def _whole(place: Place, family: Family, wanted: Table) -> Iterator[str]:
         yield f"add rule {name} refuse reject with {_UNREACHABLE[family]}"
     for listener, route in routes.items():
         yield f"add chain {name} {_chain(listener)}"
-        for rule in _rules(route, family):
+        for rule in _rules(place, route, family):
             yield f"add rule {name} {_chain(listener)} {rule}"
-    if routes:
-        elements = ", ".join(f"{key.protocol} . {key.port:d} : goto {_chain(key)}" for key in routes)
-        yield f"add element {name} listeners {{ {elements} }}"
+    yield from _leads(name, routes)
     hook = "output" if place.is_consumer else "prerouting"
     yield f"add chain {name} forwarding {{ type nat hook {hook} priority -100; }}"
     for rule in _dispatch(place, family):
         yield f"add rule {name} forwarding {rule}"
     yield f"add chain {name} returning {{ type nat hook postrouting priority srcnat; }}"
     yield f"add rule {name} returning ct mark != 0 ct status dnat masquerade"
+
+
+def _leads(table_name: str, listeners: Collection[Listener]) -> Iterator[str]:
+    if listeners:
+        elements = ", ".join(f"{_key(listener)} : goto {_chain(listener)}" for listener in listeners)
+        yield f"add element {table_name} listeners {{ {elements} }}"
 
 
 def _dispatch(place: Place, family: Family) -> list[str]:
@@ -173,11 +188,12 @@ def _dispatch(place: Place, family: Family) -> list[str]:
     ]
 
 
-def _rules(route: Route, family: Family) -> list[str]:
+def _rules(place: Place, route: Route, family: Family) -> list[str]:
     before = {None: [], Down.REFUSE: ["goto refuse"], Down.HOLD: ["drop"]}[route.down]
     targets = route.targets_of(family)
     dnat = [f"meta l4proto {route.listener.protocol} dnat {family} to {_balance(targets)}"] if targets else []
-    return [*before, f"ct mark set {route.generation:d}", *dnat]
+    missed = ["drop"] if targets and not place.is_consumer else []
+    return [*before, f"ct mark set {route.generation:d}", *dnat, *missed]
 
 
 def _balance(targets: tuple[Target, ...]) -> str:
@@ -199,6 +215,10 @@ def _address(target: Target) -> str:
     """Parsed and printed again, without a zone: only an address can come out. Raises ValueError."""
     parsed = ipaddress.ip_address(target.address)
     return str(type(parsed)(int(parsed)))
+
+
+def _key(listener: Listener) -> str:
+    return f"{Protocol(listener.protocol)} . {listener.port:d}"
 
 
 def _chain(listener: Listener) -> str:
@@ -263,7 +283,8 @@ def _parse_chain(name: str, rules: list[Any]) -> Route:
         case [
             [{"mangle": {"key": {"ct": {"key": "mark"}}, "value": int(generation)}}],
             [{"match": {"left": {"meta": {"key": "l4proto"}}, "right": right}}, {"dnat": dnat}],
-        ] if right == listener[1]:
+            *missed,
+        ] if missed in ([], [[{"drop": None}]]) and right == listener[1]:
             targets = tuple(_parse_targets(dnat))
             return Route(Listener(Protocol(listener[1]), int(listener[2])), generation, targets, down)
     raise ValueError(f"{name}: is not as we write it")
