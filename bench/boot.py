@@ -27,7 +27,7 @@ from dom0.testing import data_disk
 
 SERVICES = ("mybox-redis-1", "mybox-visitor-1")
 WATCHED = ("mybox-redis-1",)  # those with a health check
-_DEADLINE = 300.0  # seconds for one boot; what takes longer does not come up
+_DEADLINE = 180.0  # seconds for one boot; what takes longer does not come up
 _STEP = 16  # MiB
 _LEAST, _MOST = 256, 512  # MiB: an initramfs like ours does not fit in the first, all comes up with the second
 _GOAL, _SIZE, _FLOOR = 0.55, 90, 384
@@ -185,7 +185,7 @@ up` has made once.
 - dom0 also starts its agent and a login, which the plain Debian does not have in containers.
 - **healthy**: the health check of redis, which the Engine runs for the first time ten seconds after the start. That
   constant is in both, so the ratio says little.
-- **least memory**: between 272 and 512 MiB, in steps of 16, without swap; all services have to be healthy within five
+- **least memory**: between 272 and 512 MiB, in steps of 16, without swap; all services have to be healthy within three
   minutes. The base OS has its files in memory, the plain Debian on a disk."""
 
 if __name__ == "__main__":
