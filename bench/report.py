@@ -75,6 +75,8 @@ def _amount(samples: Sequence[float], unit: str) -> str:
             return f"{value:.2f} s"
         case "MB":
             return f"{value:.1f} MB"
+        case "MiB":
+            return f"{value:.0f} {unit}"
         case _:
             return f"{value:.2f} {unit}"
 
