@@ -89,7 +89,7 @@ def _floor(system: System, scratch: Path) -> int:
 
 
 def _least(is_enough: Callable[[int], bool], too_little: int, enough: int, step: int) -> int:
-    """The least amount that is enough, where `enough` is known to be and `too_little` not to be."""
+    """The least amount above `too_little` that is enough, where `enough` is known to be."""
     while enough - too_little > step:
         middle = too_little + (enough - too_little) // (2 * step) * step
         if is_enough(middle):
@@ -186,7 +186,8 @@ up` has made once.
 - **healthy**: the health check of redis, which the Engine runs for the first time ten seconds after the start. That
   constant is in both, so the ratio says little.
 - **least memory**: between 272 and 512 MiB, in steps of 16, without swap; all services have to be healthy within three
-  minutes. The base OS has its files in memory, the plain Debian on a disk."""
+  minutes. The base OS has its files in memory, the plain Debian on a disk.
+  272 means that it may do with less."""
 
 if __name__ == "__main__":
     main()
