@@ -1,8 +1,9 @@
-"""What is answered before click is loaded."""
+"""What is done before click is loaded."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +18,9 @@ RunCommand = Callable[..., Output]
 HEAVY = ("click", "msgspec", "asyncio", "http.client", "dataclasses", "ssl", "shutil")
 
 
-@pytest.mark.parametrize("module", ["at_once", "unchanged"])
+@pytest.mark.parametrize("module", ["cli.at_once", "cli.unchanged", "engine.address", "engine.answer"])
 def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
-    script = f"import sys, dom0.cli.{module}; print(*sorted(set(sys.modules) & {set(HEAVY)}))"
+    script = f"import sys, dom0.{module}; print(*sorted(set(sys.modules) & {set(HEAVY)}))"
     done = subprocess.run(
         [sys.executable, "-IS", "-c", f"import sys; sys.path[:0] = {sys.path}; {script}"],
         capture_output=True,
@@ -28,6 +29,22 @@ def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
         env=dict(os.environ),
     )
     assert done.stdout.split() == []
+
+
+def test_the_agent_waits_for_the_engine_before_anything_else_is_loaded(tmp_path: Path) -> None:
+    """As a boot has it: the Engine starts this container, and answers when it has started the others too."""
+    path = tmp_path / "docker.sock"
+    script = "import sys; from dom0.cli import at_once; print(at_once.answer(['agent']), 'click' in sys.modules)"
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(path))
+        engine.listen()
+        argv = [sys.executable, "-c", script]
+        environment = os.environ | {"DOCKER_HOST": f"unix://{path}"}
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as agent:
+            with engine.accept()[0] as asking:
+                assert agent.poll() is None
+                asking.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
+            assert agent.communicate()[0] == "False False\n"
 
 
 def test_the_health_check_is_well_while_the_agent_answers(dom0: RunCommand, agent: FakeAgent) -> None:

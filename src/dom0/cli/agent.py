@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 
 from dom0 import log
 from dom0.cli.client import Agent
-from dom0.engine import address, answer
-
-_ENGINE_WITHIN = 60.0  # seconds; then the agent says itself that there is none
 
 
 @click.command("agent", hidden=True)
@@ -24,8 +20,6 @@ def command(check: bool) -> None:
     if check:
         Agent().status()
         return
-    answer.await_engine(address.find(None, os.environ, Path.home()), within=_ENGINE_WITHIN)
-
     import asyncio
 
     from dom0 import daemon

@@ -1,16 +1,19 @@
-"""What is answered before click is loaded, which would be most of the time: it is asked again and again.
+"""What is done before click is loaded: that would be most of the time of an answer that is asked for again and again,
+and is in the way of the Engine, where the agent waits for it in a boot.
 
 Only a command in its plainest form, and only a yes; for all else the command itself asks, and says what it found.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dom0.cli import terminal
 
 ANSWER_WITHIN = 20.0  # seconds; the image's health check gives up after thirty
+_ENGINE_WITHIN = 60.0  # seconds; then the agent says itself that there is none
 
 
 def answer(argv: Sequence[str]) -> bool:
@@ -18,6 +21,8 @@ def answer(argv: Sequence[str]) -> bool:
     match argv:
         case ["agent", "--check"]:
             return _agent_answers()
+        case ["agent"]:
+            _await_engine()
         case ["up"]:
             return _says_nothing_to_do(None)
         case ["up", directory] if directory[:1] not in ("", "-"):
@@ -34,6 +39,12 @@ def _agent_answers() -> bool:
             return answer.status == unix_http.OK
     except OSError:
         return False
+
+
+def _await_engine() -> None:
+    from dom0.engine import address, answer
+
+    answer.await_engine(address.find(None, os.environ, Path.home()), within=_ENGINE_WITHIN)
 
 
 def _says_nothing_to_do(directory: Path | None) -> bool:

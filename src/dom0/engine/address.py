@@ -5,7 +5,6 @@ Reads environment and files of the docker CLI; opens no connection.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,6 +102,8 @@ def _current_context(config: Path) -> str:
 
 def _of_context(context: str, config: Path, home: Path) -> Address:
     """The docker CLI keeps a context in a directory named by the digest of its name."""
+    import hashlib  # takes as long to load as all else here, and few hosts have a context
+
     digest = hashlib.sha256(context.encode()).hexdigest()
     where = f"docker context {context!r}"
     hint = "set DOCKER_HOST, or choose another one: docker context use default"
