@@ -19,12 +19,16 @@ _TABLES = ("modules.dep", "modules.alias", "modules.symbols", "modules.builtin",
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The one kernel in a tree of unpacked packages. `needs`: path of a module, relative -> paths that it needs."""
+    """The one kernel in a tree of unpacked packages. Paths of modules are relative to `directory`; `needs` is what a
+    module cannot be loaded without, `asks` what it asks for once it runs (`softdep` in modprobe.d(5)), as ext4 does for
+    checksums.
+    """
 
     release: str
     image: Path
     directory: Path
     needs: dict[str, tuple[str, ...]]
+    asks: dict[str, tuple[str, ...]]
     built_in: frozenset[str]
 
 
@@ -39,7 +43,7 @@ async def find_kernel(unpacked: Path) -> Kernel:
     lines = (line.split(":") for line in (directory / "modules.dep").read_text().splitlines())
     needs = {module: tuple(needed.split()) for module, needed in lines}
     built_in = frozenset(_name(line) for line in (directory / "modules.builtin").read_text().splitlines())
-    return Kernel(release, images[0], directory, needs, built_in)
+    return Kernel(release, images[0], directory, needs, _asks(directory, needs), built_in)
 
 
 def choose(kernel: Kernel, wanted: Iterable[str]) -> list[str]:
@@ -55,9 +59,33 @@ def choose(kernel: Kernel, wanted: Iterable[str]) -> list[str]:
         if not matching and pattern not in kernel.built_in:
             raise Dom0Error(f"os/modules: kernel {kernel.release} has no module {word}", hint="take it out of the list")
         for name in matching:
-            for path in (*reversed(kernel.needs[paths[name]]), paths[name]):  # depmod lists the farthest last
-                chosen[path] = None
+            _add(kernel, paths[name], chosen)
     return list(chosen)
+
+
+def _add(kernel: Kernel, path: str, chosen: dict[str, None]) -> None:
+    for needed in (*reversed(kernel.needs[path]), path):  # depmod lists the farthest last
+        if needed not in chosen:
+            chosen[needed] = None
+            for asked in kernel.asks.get(needed, ()):
+                _add(kernel, asked, chosen)
+
+
+def _asks(directory: Path, needs: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """By depmod's tables. A word of `softdep` is the name of a module or one that several have."""
+    paths = {_name(path): path for path in needs}
+    meant: dict[str, list[str]] = {name: [path] for name, path in paths.items()}
+    for _, alias, name in _words(directory / "modules.alias"):
+        meant.setdefault(alias.replace("-", "_"), []).append(paths[name])
+    asks: dict[str, tuple[str, ...]] = {}
+    for _, name, *words in _words(directory / "modules.softdep"):
+        found = (path for word in words for path in meant.get(word.replace("-", "_"), ()))
+        asks[paths[name]] = (*asks.get(paths[name], ()), *found)
+    return asks
+
+
+def _words(table: Path) -> list[list[str]]:
+    return [line.split() for line in table.read_text().splitlines() if line and not line.startswith("#")]
 
 
 async def place(kernel: Kernel, paths: Iterable[str], root: Path) -> None:

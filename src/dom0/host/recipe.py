@@ -81,7 +81,12 @@ class Recipe:
         return digest(entries(self.directory, lambda name: name.split("/")[0] not in data), text=text)
 
     def _lists(self, name: str) -> tuple[str, ...]:
-        return (*self._list(f"{name}/common"), *self._list(f"{name}/{self.flavour}"))
+        """What all have, what the flavour has, and what that has for this architecture only, if anything."""
+        lists = [f"{name}/common", f"{name}/{self.flavour}"]
+        own = f"{name}/{self.flavour}-{self.architecture.name}"
+        if (self.directory / own).exists():
+            lists.append(own)
+        return tuple(line for each in lists for line in self._list(each))
 
     def _list(self, name: str) -> tuple[str, ...]:
         text = (self.directory / name).read_text()
