@@ -32,7 +32,7 @@ def work(dom0: RunCommand, tmp_path: Path) -> Path:
 def test_write_makes_a_disk_and_says_what_is_in_it(dom0: RunCommand, work: Path) -> None:
     written = dom0("os", "write", "dom0.img", "--size", "400M", "--ssh-key", "key.pub", "--config", "hostname=attic")
     assert (written.code, written.stderr) == (0, "")
-    assert written.stdout == "dom0.img: boot disk of 419MB, base OS 1.0 in slot a\n"
+    assert written.stdout == "dom0.img: boot disk of 419MB, base OS 1.0 for hardware in slot a\n"
     assert (work / "dom0.img").stat().st_size == 400 << 20
 
 
@@ -75,7 +75,7 @@ def test_without_a_base_os_the_error_says_how_to_make_one(dom0: RunCommand, work
 def test_iso_makes_one_and_does_not_replace_another_unasked(dom0: RunCommand, work: Path) -> None:
     made = dom0("os", "iso", "dom0.iso", "--config", "hostname=attic")
     assert (made.code, made.stderr) == (0, "")
-    assert made.stdout.endswith(", base OS 1.0\n")
+    assert made.stdout.endswith(", base OS 1.0 for hardware\n")
     refused = dom0("os", "iso", "dom0.iso")
     assert (refused.code, refused.stderr) == (2, "dom0: dom0.iso: exists\n      --yes confirms\n")
 
@@ -83,7 +83,7 @@ def test_iso_makes_one_and_does_not_replace_another_unasked(dom0: RunCommand, wo
 def test_netboot_fills_a_directory(dom0: RunCommand, work: Path) -> None:
     made = dom0("os", "netboot", "tree", "--url", "http://192.168.0.1/dom0", "--ssh-key", "key.pub")
     assert (made.code, made.stderr) == (0, "")
-    assert made.stdout.startswith("tree: boot.ipxe starts base OS 1.0\niPXE for firmware: ")
+    assert made.stdout.startswith("tree: boot.ipxe starts base OS 1.0 for hardware\niPXE for firmware: ")
     assert (work / "tree" / "boot.ipxe").exists()
     refused = dom0("os", "netboot", "other", "--url", "somewhere")
     assert refused.code == 2
@@ -149,7 +149,7 @@ def test_a_machine_without_slots_says_how_it_is_updated(dom0: RunCommand, machin
 def test_an_update_reaches_the_machine_in_parts(dom0: RunCommand, machine: Path) -> None:
     updated = dom0("os", "update", "dom0-os/dom0-os.efi", "--yes")
     assert (updated.code, updated.stderr) == (0, "")
-    assert updated.stdout.startswith("slot b: base OS 1.0, kernel 6.12.0-test\nthe next start tries it")
+    assert updated.stdout.startswith("slot b: base OS 1.0 for hardware, kernel 6.12.0-test\nthe next start tries it")
     with tarfile.open(machine / "update.tar") as tar:
         assert tar.getnames() == ["linux", "initrd", "line", "version", "sums.new"]
     assert not (machine / "restarted").exists()

@@ -6,8 +6,10 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dom0.errors import Dom0Error
@@ -310,6 +312,17 @@ def test_what_cannot_be_the_next_base_os_is_refused_before_anything_changes(
     os = an_os(tmp_path)
     with pytest.raises(Dom0Error, match=what):
         slots.refuse(slots.OsStatus(**{f: getattr(NOW, f) for f in NOW.__struct_fields__} | now), os, medium.slot(os))
+
+
+@pytest.mark.parametrize(("runs", "is_refused"), [("6.12.1-amd64", True), ("6.12.0-cloud-amd64", False)])
+def test_one_for_virtual_machines_is_no_update_of_hardware(runs: str, is_refused: bool, tmp_path: Path) -> None:
+    """It might come up, be blessed, and have no network."""
+    file = tmp_path / "os.efi"
+    file.write_bytes(make_uki(uname=b"6.12.1-cloud-amd64\0"))
+    os = uki.read(file)
+    now = msgspec.structs.replace(NOW, slots=(slots.Slot(name="a", version="1.0", kernel=runs),))
+    with pytest.raises(Dom0Error, match="is for virtual machines") if is_refused else nullcontext():
+        slots.refuse(now, os, medium.slot(os))
 
 
 def test_an_answer_that_is_none_is_an_error() -> None:

@@ -12,7 +12,7 @@ import msgspec
 from dom0.errors import Dom0Error
 from dom0.host import medium, on_host
 from dom0.host.recipe import ARCHITECTURES
-from dom0.host.uki import Part, Uki
+from dom0.host.uki import Part, Uki, is_for_virtual_machines
 from dom0.run import CommandFailed, transfer
 
 PROGRAM = "slots"
@@ -44,6 +44,11 @@ class OsStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def other(self) -> str:
         return "b" if self.running == "a" else "a"
+
+    @property
+    def kernel(self) -> str:
+        """The release of the one that runs."""
+        return next(slot.kernel for slot in self.slots if slot.name == self.running)
 
     def state(self, slot: Slot) -> str:
         """What a person should know of it."""
@@ -91,6 +96,11 @@ def refuse(now: OsStatus, os: Uki, files: Sequence[medium.File]) -> None:
     refuse_without_slots(now)
     if ARCHITECTURES[os.architecture].machine != now.machine:
         raise Dom0Error(f"base OS: the file is for {os.architecture}, this machine is {now.machine}")
+    if is_for_virtual_machines(os.release) and not is_for_virtual_machines(now.kernel):
+        raise Dom0Error(
+            "base OS: the file is for virtual machines, this machine runs one for hardware",
+            hint="dom0 os build --flavour metal",
+        )
     if now.running != now.good:
         raise Dom0Error(
             f"base OS: slot {now.running} has not proved itself yet, and {now.good} is the one to go back to",

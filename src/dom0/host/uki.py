@@ -63,6 +63,17 @@ class Uki:
     release: str
     version: str
 
+    @property
+    def title(self) -> str:
+        """What a person should know of it."""
+        what = "virtual machines" if is_for_virtual_machines(self.release) else "hardware"
+        return f"base OS {self.version or 'unknown'} for {what}"
+
+
+def is_for_virtual_machines(release: str) -> bool:
+    """Whether a kernel of that release is Debian's without drivers for hardware (its packages linux-image-cloud-*)."""
+    return "-cloud-" in release
+
 
 def read(file: Path) -> Uki:
     """Raises Dom0Error if `file` is no UKI, or none that GRUB and iPXE could start."""

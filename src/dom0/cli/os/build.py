@@ -25,7 +25,7 @@ ARCHITECTURES = ("amd64", "arm64")
     default="vm",
     show_default=True,
     metavar="NAME",
-    help="vm for virtual machines, metal for all others.",
+    help="vm for virtual machines, metal for sticks, cards and all that is no virtual machine.",
 )
 @click.option(
     "--out",
@@ -47,7 +47,8 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
     the same packages make the same bytes.
 
     $ dom0 os build
-    $ dom0 os build --flavour metal --out /srv/dom0-os
+    $ dom0 os build --flavour metal  # for sticks and cards
+    $ dom0 os build --arch arm64 --out /srv/dom0-os
     $ dom0 os build --no-rescue  # without the ssh server for a machine on which no dom0 works
     $ dom0 os build --no-cache  # take in Debian's security updates
     """

@@ -31,4 +31,4 @@ def iso(target: Path, told: Told, yes: bool) -> None:
         ask(f"{target} exists. Replace it?", f"{target}: exists")
     asyncio.run(media.write_iso(os, contract, target))
     if not options.quiet():
-        terminal.say(f"{target}: {terminal.size(target.stat().st_size)}, base OS {os.version or 'unknown'}")
+        terminal.say(f"{target}: {terminal.size(target.stat().st_size)}, {os.title}")

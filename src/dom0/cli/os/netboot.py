@@ -27,5 +27,5 @@ def netboot(directory: Path, url: str, told: Told) -> None:
     os, contract = told.os(), told.contract()
     loaders = asyncio.run(tree.write(os, contract, directory, url))
     if not options.quiet():
-        terminal.say(f"{directory}: boot.ipxe starts base OS {os.version or 'unknown'}")
+        terminal.say(f"{directory}: boot.ipxe starts {os.title}")
         terminal.say(f"iPXE for firmware: {', '.join(loaders) or 'none, install the package ipxe and run this again'}")

@@ -47,7 +47,7 @@ async def _update(source: str, sha256: str, *, ask_first: bool) -> None:
         slots.refuse(now, os, files)
         if not options.quiet():
             signed = f", signed by {who}" if who else ""
-            terminal.say(f"slot {now.other}: base OS {os.version or 'unknown'}, kernel {os.release}{signed}")
+            terminal.say(f"slot {now.other}: {os.title}, kernel {os.release}{signed}")
         if ask_first:
             ask(
                 f"Let the next start try it, instead of {now.version}?", "os update: not confirmed, nothing was changed"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dom0.cli import options, terminal
 from dom0.cli.os.contract_options import Told, contract_options
 from dom0.errors import UsageError
+
+if TYPE_CHECKING:
+    from dom0.host.uki import Uki
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -37,12 +41,12 @@ def write(target: Path, size: str | None, told: Told, yes: bool) -> None:
     files = asyncio.run(media.disk_files(os, contract))
     wanted = _bytes(size) if size else disk_image.least_size(files)
     if target.is_block_device():
-        asyncio.run(_confirm_device(target, wanted, yes=yes))
+        asyncio.run(_confirm_device(target, wanted, os, yes=yes))
     elif target.exists() and not yes:
         ask(f"{target} exists. Replace it?", f"{target}: exists")
     asyncio.run(media.write_disk(os, files, target, wanted))
     if not options.quiet():
-        terminal.say(f"{target}: boot disk of {terminal.size(wanted)}, base OS {os.version or 'unknown'} in slot a")
+        terminal.say(f"{target}: boot disk of {terminal.size(wanted)}, {os.title} in slot a")
 
 
 def check_parent(target: Path) -> None:
@@ -52,13 +56,16 @@ def check_parent(target: Path) -> None:
         raise UsageError(f"{target}: is neither a file nor a block device")
 
 
-async def _confirm_device(target: Path, size: int, *, yes: bool) -> None:
-    from dom0.host import device
+async def _confirm_device(target: Path, size: int, os: Uki, *, yes: bool) -> None:
+    from dom0.host import device, uki
 
     found = await device.look(target)
     device.refuse(found, size)
     for line in device.contents(found):
         terminal.say_to_stderr(line)
+    if uki.is_for_virtual_machines(os.release):
+        terminal.say_to_stderr(f"{os.title}: not for sticks and cards, it has no drivers for most real machines")
+        terminal.say_to_stderr("for those: dom0 os build --flavour metal")
     if not yes:
         ask(f"Overwrite {target}? All of the above is lost.", f"{target}: not confirmed, nothing was written")
 
