@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def served(place: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def base_os() -> uki.Uki:
-    return uki.read(vm.base_os() / build.UKI)
+def base_os(flavour: str = "vm") -> uki.Uki:
+    return uki.read(vm.base_os(flavour) / build.UKI)
 
 
 def firmware(kind: str, place: Path) -> qemu.Bios | qemu.Uefi:
@@ -74,10 +75,10 @@ def firmware(kind: str, place: Path) -> qemu.Bios | qemu.Uefi:
     return qemu.Uefi(Path(shutil.copyfile(qemu.UEFI_VARIABLES, place / "variables")))
 
 
-def write_disk(told: medium.Contract, file: Path) -> qemu.Drive:
-    os = base_os()
+def write_disk(told: medium.Contract, file: Path, flavour: str = "vm", *, size: int = 0) -> qemu.Drive:
+    os = base_os(flavour)
     files = asyncio.run(media.disk_files(os, told))
-    asyncio.run(media.write_disk(os, files, file, disk_image.least_size(files)))
+    asyncio.run(media.write_disk(os, files, file, size or disk_image.least_size(files)))
     return qemu.Drive(file)
 
 
@@ -91,6 +92,32 @@ def is_mybox_named_attic(machine: vm.VirtualMachine) -> None:
 def test_a_disk_starts_a_machine(kind: str, told: medium.Contract, data: qemu.Drive, key: vm.Key, place: Path) -> None:
     drive = write_disk(told, place / "boot.img")
     with vm.VirtualMachine(firmware(kind, place), drives=[drive, data], key=key) as machine:
+        is_mybox_named_attic(machine)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stick", "disk", "network_card"),
+    [("uefi", "usb-storage", "ide-hd,bus=ide.0", "e1000e"), ("bios", "sd-card", "nvme,serial=1", "igb")],
+)
+def test_hardware_that_one_can_touch_starts_from_a_usb_stick_or_an_sd_card(
+    kind: str,
+    stick: str,
+    disk: str,
+    network_card: str,
+    told: medium.Contract,
+    data: qemu.Drive,
+    key: vm.Key,
+    place: Path,
+) -> None:
+    """The flavour `metal`, with nothing of what only virtual machines have."""
+    written = write_disk(told, place / "boot.img", "metal", size=512 << 20)  # what QEMU takes for a card
+    with vm.VirtualMachine(
+        firmware(kind, place),
+        drives=[replace(written, device=stick), replace(data, device=disk)],
+        controllers=["qemu-xhci", "sdhci-pci"],
+        network_card=network_card,
+        key=key,
+    ) as machine:
         is_mybox_named_attic(machine)
 
 

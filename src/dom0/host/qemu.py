@@ -1,6 +1,6 @@
 """A virtual machine for the base OS, as QEMU's command line. Pure but for `accelerator`, which asks QEMU.
 
-Only devices that the flavour `vm` has drivers for are used: virtio, and AHCI for a CD.
+Unless other devices are named, only those that the flavour `vm` has drivers for are used: virtio, and AHCI for a CD.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dom0.errors import Dom0Error
 from dom0.run import capture
 
 PROGRAM = "qemu-system-x86_64"
+PROGRAM_ARM64 = "qemu-system-aarch64"
+_EMULATED = "tcg,thread=multi"
 # Debian's package ovmf. The first is code that nobody writes to, the second what a machine's copy starts from.
 UEFI_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 UEFI_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
@@ -23,12 +25,15 @@ _PROBE_DEADLINE = 20.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A file with the content of a disk. `temporary`: what the machine writes is gone when it ends."""
+    """A file with the content of a disk. `temporary`: what the machine writes is gone when it ends. `device` is what
+    the machine has it as, in QEMU's words (`usb-storage`); a virtio disk if empty.
+    """
 
     file: Path
     format: str = "raw"
     read_only: bool = False
     temporary: bool = False
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +67,33 @@ class NetworkBoot:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`forwards`: port on this machine's 127.0.0.1 -> port of the virtual machine. `memory` is in MiB."""
+    """`forwards`: port on this machine's 127.0.0.1 -> port of the virtual machine. `memory` is in MiB. `controllers`
+    are devices that drives hang on (`qemu-xhci`).
+    """
 
     boot: Direct | Bios | Uefi
     memory: int = 1024
     processors: int = 2
     drives: Sequence[Drive] = ()
     cd: Path | None = None
+    architecture: Literal["amd64", "arm64"] = "amd64"
+    controllers: Sequence[str] = ()
+    network_card: str = "virtio-net-pci"
     network_boot: NetworkBoot | None = None
     forwards: dict[int, int] = field(default_factory=dict)
 
 
 def command(machine: Machine, accelerator: Literal["kvm", "tcg"], console: Sequence[str]) -> list[str]:
     """`console` says where the serial port leads, in QEMU's options. A restart inside ends QEMU only if it asks to."""
-    how = ["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
     return [
-        *(PROGRAM, "-machine", "q35", *how, "-smp", str(machine.processors), "-m", str(machine.memory)),
+        *_processor(machine.architecture, accelerator),
+        *("-smp", str(machine.processors), "-m", str(machine.memory)),
         *("-nodefaults", "-display", "none", "-monitor", "none", *console),
         *_boot(machine.boot),
-        *(option for drive in machine.drives for option in ("-drive", _drive(drive))),
+        *(option for controller in machine.controllers for option in ("-device", controller)),
+        *(option for number, drive in enumerate(machine.drives) for option in _drive(number, drive)),
         *(("-drive", f"media=cdrom,readonly=on,format=raw,file={_escaped(machine.cd)}") if machine.cd else ()),
-        *("-netdev", _network(machine), "-device", "virtio-net-pci,netdev=net0"),
+        *("-netdev", _network(machine), "-device", f"{machine.network_card},netdev=net0"),
         *("-device", "virtio-rng-pci", "-device", "virtio-balloon-pci"),
     ]
 
@@ -108,6 +119,13 @@ def _has_virtualisation() -> bool:
     return not {"vmx", "svm"}.isdisjoint(Path("/proc/cpuinfo").read_text().split())
 
 
+def _processor(architecture: str, accelerator: str) -> list[str]:
+    if architecture == "arm64":  # signed pointers by QEMU's own quick way, not the one of the specification
+        return [PROGRAM_ARM64, "-machine", "virt", "-accel", _EMULATED, "-cpu", "max,pauth-impdef=on"]
+    how = ("kvm", "host") if accelerator == "kvm" else (_EMULATED, "max")
+    return [PROGRAM, "-machine", "q35", "-accel", how[0], "-cpu", how[1]]
+
+
 def _boot(boot: Direct | Bios | Uefi) -> list[str]:
     match boot:
         case Direct():
@@ -119,11 +137,18 @@ def _boot(boot: Direct | Bios | Uefi) -> list[str]:
             return []
 
 
-def _drive(drive: Drive) -> str:
-    options = [f"if=virtio,format={drive.format},file={_escaped(drive.file)}"]
+def _drive(number: int, drive: Drive) -> list[str]:
+    options = [f"format={drive.format},file={_escaped(drive.file)}"]
     options += ["readonly=on"] if drive.read_only else ["discard=unmap"]
     options += ["snapshot=on"] if drive.temporary else []
-    return ",".join(options)
+    if not drive.device:
+        return ["-drive", ",".join(["if=virtio", *options])]
+    return [
+        "-drive",
+        ",".join([f"if=none,id=drive{number}", *options]),
+        "-device",
+        f"{drive.device},drive=drive{number}",
+    ]
 
 
 def _network(machine: Machine) -> str:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dom0.host import build, qemu, recipe
 from dom0.run import CommandFailed, Output
@@ -48,9 +48,9 @@ def missing() -> str:
     return f"not installed: {', '.join(programs)}" if programs else ""
 
 
-def base_os() -> Path:
+def base_os(flavour: str = "vm", *, arch: str = "") -> Path:
     """The directory with the base OS as the sources say, built once for all; the cache is the checkout's own."""
-    argv = [sys.executable, "-m", "dom0.testing.vm"]
+    argv = [sys.executable, "-m", "dom0.testing.vm", arch, flavour]
     environment = os.environ | {"XDG_CACHE_HOME": str(CACHE)}
     built = subprocess.run(argv, check=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     return Path(os.fsdecode(built.stdout).strip())
@@ -89,6 +89,9 @@ class VirtualMachine:
         *,
         drives: Sequence[qemu.Drive] = (),
         cd: Path | None = None,
+        architecture: Literal["amd64", "arm64"] = "amd64",
+        controllers: Sequence[str] = (),
+        network_card: str = "virtio-net-pci",
         network_boot: qemu.NetworkBoot | None = None,
         memory: int = 1024,
         processors: int = 1,  # without KVM, two that wait for each other on a busy machine may stand still for minutes
@@ -105,6 +108,9 @@ class VirtualMachine:
             processors=processors,
             drives=drives,
             cd=cd,
+            architecture=architecture,
+            controllers=controllers,
+            network_card=network_card,
             network_boot=network_boot,
             forwards={self._port: SSH_PORT},
         )
@@ -237,4 +243,5 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{asyncio.run(build.build(recipe.recipe(), lambda line: None)).directory}\n")
+    wanted = recipe.recipe(*sys.argv[1:])
+    sys.stdout.write(f"{asyncio.run(build.build(wanted, lambda line: None)).directory}\n")
