@@ -95,6 +95,21 @@ def test_a_disk_starts_a_machine(kind: str, told: medium.Contract, data: qemu.Dr
         is_mybox_named_attic(machine)
 
 
+def test_a_machine_with_an_address_of_its_own_asks_nobody_for_one(
+    told: medium.Contract, data: qemu.Drive, key: vm.Key, place: Path
+) -> None:
+    """The address is the one that QEMU leads connections to; one of the name servers only we know."""
+    config = told.config + b"ip=10.0.2.15/24,10.0.2.2,10.0.2.3,192.0.2.53\n"
+    drive = write_disk(replace(told, config=config), place / "boot.img")
+    with vm.VirtualMachine(qemu.Bios(), drives=[drive, data], key=key) as machine:
+        is_mybox_named_attic(machine)
+        servers = machine.ssh("docker exec dom0 cat /etc/resolv.conf").stdout
+        assert {"nameserver 10.0.2.3", "nameserver 192.0.2.53"} <= set(servers.splitlines())
+        assert "udhcpc" not in machine.ssh("docker exec dom0 sh -c 'cat /proc/[0-9]*/comm 2>/dev/null || :'").stdout
+        routes = [line.split() for line in machine.ssh("docker exec dom0 cat /proc/net/route").stdout.splitlines()]
+        assert [(route[0], route[2]) for route in routes if route[1] == "00000000"] == [("eth0", "0202000A")]
+
+
 @pytest.mark.parametrize(
     ("kind", "stick", "disk", "network_card"),
     [("uefi", "usb-storage", "ide-hd,bus=ide.0", "e1000e"), ("bios", "sd-card", "nvme,serial=1", "igb")],
