@@ -75,8 +75,8 @@ def _asks(directory: Path, needs: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """By depmod's tables. A word of `softdep` is the name of a module or one that several have."""
     paths = {_name(path): path for path in needs}
     meant: dict[str, list[str]] = {name: [path] for name, path in paths.items()}
-    for _, alias, name in _words(directory / "modules.alias"):
-        meant.setdefault(alias.replace("-", "_"), []).append(paths[name])
+    for _, *alias, name in _words(directory / "modules.alias"):  # some have spaces
+        meant.setdefault(" ".join(alias).replace("-", "_"), []).append(paths[name])
     asks: dict[str, tuple[str, ...]] = {}
     for _, name, *words in _words(directory / "modules.softdep"):
         found = (path for word in words for path in meant.get(word.replace("-", "_"), ()))
