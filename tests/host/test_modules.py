@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import Dom0Error
-from dom0.host.modules import Kernel, choose
+from dom0.host.modules import Kernel, asks_of, choose
 
 KERNEL = Kernel(
     release="6.1",
@@ -51,3 +51,22 @@ def test_one_that_is_built_in_is_there_and_one_that_is_not_is_refused() -> None:
     assert names("loop") == []
     with pytest.raises(Dom0Error, match=r"kernel 6\.1 has no module ext5"):
         names("ext5")
+
+
+def test_what_a_module_asks_for_has_its_own_name_or_one_that_several_have(tmp_path: Path) -> None:
+    (tmp_path / "modules.softdep").write_text(
+        "# by depmod\n"
+        "softdep ext4 pre: crypto-crc32c\n"
+        "softdep nft_log pre: nft-nat\n"
+        "softdep nft_log post: jbd2 nothing-like-that\n"
+    )
+    (tmp_path / "modules.alias").write_text(
+        "# by depmod\n"
+        "alias crypto-crc32c crc32c_generic\n"
+        "alias crypto-crc32c crc32c_fast\n"
+        "alias of:N*T*Cmaker,a name with spaces crc16\n"
+    )
+    assert asks_of(tmp_path, KERNEL.needs) == {
+        "fs/ext4.ko.xz": ("lib/crc32c-generic.ko.xz", "lib/crc32c-fast.ko.xz"),
+        "net/nft_log.ko.xz": ("net/nft_nat.ko.xz", "fs/jbd2.ko.xz"),
+    }

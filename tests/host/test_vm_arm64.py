@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from dom0.host import build, qemu
 from dom0.testing import vm
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.timeout(2400),
-    pytest.mark.skipif(not shutil.which(qemu.PROGRAM_ARM64), reason=f"not installed: {qemu.PROGRAM_ARM64}"),
-]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
 
 
 def test_a_machine_with_another_processor_boots_to_its_engine_and_the_rescue_server(virtual_machines: None) -> None:

@@ -43,7 +43,7 @@ async def find_kernel(unpacked: Path) -> Kernel:
     lines = (line.split(":") for line in (directory / "modules.dep").read_text().splitlines())
     needs = {module: tuple(needed.split()) for module, needed in lines}
     built_in = frozenset(_name(line) for line in (directory / "modules.builtin").read_text().splitlines())
-    return Kernel(release, images[0], directory, needs, _asks(directory, needs), built_in)
+    return Kernel(release, images[0], directory, needs, asks_of(directory, needs), built_in)
 
 
 def choose(kernel: Kernel, wanted: Iterable[str]) -> list[str]:
@@ -71,9 +71,11 @@ def _add(kernel: Kernel, path: str, chosen: dict[str, None]) -> None:
                 _add(kernel, asked, chosen)
 
 
-def _asks(directory: Path, needs: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """By depmod's tables. A word of `softdep` is the name of a module or one that several have."""
-    paths = {_name(path): path for path in needs}
+def asks_of(directory: Path, modules: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Path of a module -> paths that it asks for, by depmod's tables `modules.softdep` and `modules.alias`. A word of
+    the first is the name of a module, or one that several have.
+    """
+    paths = {_name(path): path for path in modules}
     meant: dict[str, list[str]] = {name: [path] for name, path in paths.items()}
     for _, *alias, name in _words(directory / "modules.alias"):  # some have spaces
         meant.setdefault(" ".join(alias).replace("-", "_"), []).append(paths[name])

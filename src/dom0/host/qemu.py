@@ -143,12 +143,8 @@ def _drive(number: int, drive: Drive) -> list[str]:
     options += ["snapshot=on"] if drive.temporary else []
     if not drive.device:
         return ["-drive", ",".join(["if=virtio", *options])]
-    return [
-        "-drive",
-        ",".join([f"if=none,id=drive{number}", *options]),
-        "-device",
-        f"{drive.device},drive=drive{number}",
-    ]
+    name = f"drive{number}"
+    return ["-drive", ",".join([f"if=none,id={name}", *options]), "-device", f"{drive.device},drive={name}"]
 
 
 def _network(machine: Machine) -> str:

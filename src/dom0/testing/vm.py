@@ -35,7 +35,10 @@ CONSOLE = "console=ttyS0 quiet loglevel=4 panic=-1"
 """Beginning of a kernel line: words on the serial port; after a panic the machine ends."""
 SSH_PORT = 2222  # of examples/mybox
 VARIABLE = "DOM0_TEST_VM"
-_PROGRAMS = (qemu.PROGRAM, "qemu-img", "ssh", "ssh-keygen", "mcopy", "mkfs.vfat", "ukify", "mksquashfs")
+_PROGRAMS = (
+    *(qemu.PROGRAM, qemu.PROGRAM_ARM64, "qemu-img"),
+    *("ssh", "ssh-keygen", "mcopy", "mkfs.vfat", "ukify", "mksquashfs"),
+)
 _DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _numbers = itertools.count()
 
