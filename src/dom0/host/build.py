@@ -43,7 +43,7 @@ async def build(recipe: Recipe, say: Say, *, no_cache: bool = False, with_rescue
     Raises Dom0Error.
     """
     kind = f"{recipe.architecture.name}-{recipe.flavour}"
-    async with _alone(say, kind):
+    async with _alone(say, recipe.architecture.name):
         found = await packages.fetch(kind, recipe.packages, recipe.architecture.name, anew=no_cache)
         rescue_image = await rescue.build(recipe, say, anew=no_cache) if with_rescue else None
         key = _key(recipe, found, rescue_image)
@@ -161,11 +161,11 @@ def _artifact(file: Path) -> manifest.Artifact:
 
 
 @asynccontextmanager
-async def _alone(say: Say, kind: str) -> AsyncIterator[None]:
-    """One build at a time for each user: they share a cache."""
+async def _alone(say: Say, architecture: str) -> AsyncIterator[None]:
+    """One build at a time for each user and architecture: all its flavours share a cached rescue image."""
     import asyncio
 
-    path = fetched.cache_directory() / f"os-{kind}.lock"
+    path = fetched.cache_directory() / f"os-{architecture}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
