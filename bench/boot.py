@@ -181,7 +181,8 @@ up` has made once.
 - QEMU loads kernel and initramfs of both: no boot loader is in the times. They are later boots: each machine was
   started and switched off once before, and every run finds the disk as it was then.
 - A small program in both machines passes on what the Engine says of its containers, to a serial port; the times are
-  those of the machine outside. What the Engine started before it answered has the Engine's own time.
+  those of the machine outside. What the Engine started before it answered has the Engine's own time: at its start the
+  Engine restarts containers first and answers afterwards, so services run before it answers.
 - dom0 also starts its agent and a login, which the plain Debian does not have in containers.
 - **healthy**: the health check of redis, which the Engine runs for the first time ten seconds after the start. That
   constant is in both, so the ratio says little.
