@@ -31,7 +31,12 @@ def test_what_is_on_it_is_named() -> None:
         "/dev/sdb: 8.0 GB, Ultra Fit usb",
         "  /dev/sdb1: 4.0 GB, ext4 labelled photos",
     ]
-    assert device.contents(node()) == ["/dev/sdb: 8.0 GB", "  empty"]
+    assert device.contents(node()) == ["/dev/sdb: 8.0 GB", "  nothing that is known"]
+
+
+def test_what_a_device_says_of_itself_cannot_make_lines_of_its_own() -> None:
+    found = node(children=[{**PARTITION, "label": "x\n/dev/sdb: blank", "mountpoints": [None]}])
+    assert device.contents(found)[1].endswith(r"labelled x\n/dev/sdb: blank")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +48,7 @@ def test_what_is_on_it_is_named() -> None:
         (node(type="part"), "part of a disk"),
         (node(ro=True), "write-protected"),
         (node(size=GB // 2), "are needed"),
+        (node(**{"log-sec": 4096}), "sectors of 4096 bytes"),
     ],
 )
 def test_what_must_not_be_overwritten_is_refused(found: device.Node, what: str) -> None:
@@ -76,7 +82,10 @@ def disk(path: Path) -> Path:
 
 def test_a_disk_that_is_written_reads_back_and_ends_where_the_device_ends(loop: Path, tmp_path: Path) -> None:
     image = disk(tmp_path / "disk")
-    asyncio.run(device.overwrite(loop, image))
+    said: list[str] = []
+    with device.held(loop) as held:
+        asyncio.run(device.overwrite(held, image, said.append))
+    assert said == [f"writing to {loop}", "reading it back"]
     assert loop.read_bytes()[2 << 20 : 7 << 20] == image.read_bytes()[2 << 20 : 7 << 20]
     assert loop.read_bytes()[-512:].startswith(b"EFI PART")
     assert asyncio.run(device.look(loop)).size == 16 << 20
@@ -90,7 +99,16 @@ def test_a_device_that_somebody_has_mounted_is_refused_by_the_kernel_as_well(loo
     try:
         with pytest.raises(UsageError, match="is in use"):
             device.refuse(asyncio.run(device.look(loop)), 1)
-        with pytest.raises(Dom0Error, match="busy"):
-            asyncio.run(device.overwrite(loop, disk(tmp_path / "disk")))
+        with pytest.raises(Dom0Error, match="busy"), device.held(loop):
+            pass
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_a_device_that_is_held_cannot_be_mounted_by_somebody_else(loop: Path, tmp_path: Path) -> None:
+    subprocess.run(["mke2fs", "-q", loop], check=True)
+    with device.held(loop):
+        mounted = subprocess.run(["mount", loop, tmp_path], capture_output=True, text=True, check=False)
+    assert mounted.returncode
+    subprocess.run(["mount", loop, tmp_path], check=True)
+    subprocess.run(["umount", tmp_path], check=True)

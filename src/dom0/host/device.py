@@ -5,8 +5,12 @@ What a device says of itself (model, labels) was written by others, and is for p
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,9 +18,14 @@ import msgspec
 from dom0.errors import Dom0Error, UsageError
 from dom0.images.archive import environment
 from dom0.run import capture
+from dom0.wording import printable
 
 _CHUNK = 4 << 20  # bytes
-_COLUMNS = "path,type,size,model,tran,ro,label,fstype,mountpoints"
+_COLUMNS = "path,type,size,log-sec,model,tran,ro,label,fstype,mountpoints"
+
+
+_READ_PARTITIONS = 0x125F  # BLKRRPART of linux/fs.h
+_SECTOR = 512  # bytes; where the partition table lies depends on it
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +34,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     type: str  # disk, part, loop, crypt, lvm, …
     size: int  # bytes
+    sector: int = msgspec.field(name="log-sec", default=_SECTOR)  # bytes
     model: str | None = None
     tran: str | None = None  # usb, nvme, sata, …
     ro: bool = False
@@ -43,8 +53,12 @@ class _Listing(msgspec.Struct, frozen=True):
     blockdevices: tuple[Node, ...]
 
 
-def is_device(path: Path) -> bool:
-    return path.is_block_device()
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A device that nobody else can mount or hold meanwhile, and whose name no other device gets."""
+
+    path: Path
+    opened: int
 
 
 async def look(path: Path) -> Node:
@@ -71,6 +85,11 @@ def refuse(node: Node, size: int) -> None:
         raise UsageError(f"{node.path}: is in use: {places}", hint="umount it first, if it is the one you mean")
     if node.ro:
         raise UsageError(f"{node.path}: is write-protected")
+    if node.sector != _SECTOR:
+        raise UsageError(
+            f"{node.path}: has sectors of {node.sector} bytes, and a boot disk is made for {_SECTOR}",
+            hint="take another one",
+        )
     if node.size < size:
         raise UsageError(f"{node.path}: has {node.size >> 20} MiB, {size >> 20} MiB are needed")
 
@@ -84,29 +103,43 @@ def contents(node: Node) -> list[str]:
             label = f" labelled {one.label}" if one.label else ""
             lines.append(f"  {one.path}: {_size(one.size)}, {one.fstype}{label}")
     if len(lines) == 1:
-        lines.append("  " + (f"{len(node.children)} partitions without a known content" if node.children else "empty"))
-    return lines
+        parts = f"{len(node.children)} partitions with " if node.children else ""
+        lines.append(f"  {parts}nothing that is known")
+    return [printable(line) for line in lines]
 
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
-async def overwrite(device: Path, image: Path) -> None:
-    """Write the disk `image` to `device`, read it back, and move GPT's second table to the end of the device.
-
-    Raises Dom0Error if somebody else uses it, or it does not read as it was written.
-    """
+@contextmanager
+def held(device: Path) -> Iterator[Held]:
+    """Raises Dom0Error if somebody else uses it."""
     try:
         opened = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)  # fails for what is mounted, wherever that is
+    except PermissionError as error:
+        raise Dom0Error(f"{device}: {error.strerror}", hint="only root may write to devices: sudo") from error
     except OSError as error:
         raise Dom0Error(f"{device}: {error.strerror}", hint="something uses it: lsblk, lsof") from error
     try:
-        _write(opened, image)
-        _compare(opened, device, image)
+        yield Held(device, opened)
     finally:
         os.close(opened)
-    await capture(["sfdisk", "--quiet", "--relocate", "gpt-bak-std", str(device)], env=environment())
+
+
+async def overwrite(device: Held, image: Path, say: Callable[[str], None]) -> None:
+    """Write the disk `image` to `device`, read it back, and move GPT's second table to the end of the device.
+
+    Raises Dom0Error if it does not read as it was written.
+    """
+    say(f"writing to {device.path}")
+    _write(device.opened, image)
+    say("reading it back")
+    _compare(device, image)
+    argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", str(device.path)]
+    await capture(argv, env=environment())  # which may not tell the kernel while we hold the device
+    with contextlib.suppress(OSError):  # a loop device may have none
+        fcntl.ioctl(device.opened, _READ_PARTITIONS)
 
 
 def _write(opened: int, image: Path) -> None:
@@ -117,8 +150,9 @@ def _write(opened: int, image: Path) -> None:
     os.fsync(opened)
 
 
-def _compare(opened: int, device: Path, image: Path) -> None:
+def _compare(device: Held, image: Path) -> None:
     """From the device, not from what the kernel still remembers of it."""
+    opened = device.opened
     os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
     os.lseek(opened, 0, os.SEEK_SET)
     with image.open("rb") as source:
@@ -128,5 +162,5 @@ def _compare(opened: int, device: Path, image: Path) -> None:
                 back += more
             if back != chunk:
                 raise Dom0Error(
-                    f"{device}: does not read as it was written", hint="the device is broken; take another one"
+                    f"{device.path}: does not read as it was written", hint="the device is broken; take another one"
                 )

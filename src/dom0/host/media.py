@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dom0.host import device, disk_image, grub, iso, medium
 from dom0.host.recipe import directory as recipe_directory
 from dom0.host.uki import Uki
+
+Say = Callable[[str], None]
+_SCRATCH = Path("/var/tmp")  # noqa: S108 -- on a disk: /tmp may be memory
 
 
 async def disk_files(os: Uki, told: medium.Contract) -> tuple[medium.File, ...]:
@@ -19,16 +23,25 @@ async def disk_files(os: Uki, told: medium.Contract) -> tuple[medium.File, ...]:
 
 
 async def write_disk(os: Uki, files: Sequence[medium.File], target: Path, size: int) -> None:
-    """Write a disk of `size` bytes to a file, whole or not at all, or to the begin of a device. Raises Dom0Error."""
+    """Write a disk of `size` bytes to a file, whole or not at all. Raises Dom0Error."""
+    async with _disk(os, files, size, target.parent) as image:
+        image.replace(target)
+
+
+async def write_device(os: Uki, files: Sequence[medium.File], held: device.Held, size: int, say: Say) -> None:
+    """Write a disk of `size` bytes to the begin of a device. Raises Dom0Error."""
+    say("making the disk")
+    async with _disk(os, files, size, _SCRATCH) as image:
+        await device.overwrite(held, image, say)
+
+
+@asynccontextmanager
+async def _disk(os: Uki, files: Sequence[medium.File], size: int, beside: Path) -> AsyncIterator[Path]:
     bios = await disk_image.loader(grub.FIRMWARE[os.architecture])
-    to_device = device.is_device(target)
-    with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=None if to_device else target.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=beside) as scratch:
         image = Path(scratch) / "disk"
         await disk_image.write(files, bios, image, size)
-        if to_device:
-            await device.overwrite(target, image)
-        else:
-            image.replace(target)
+        yield image
 
 
 async def write_iso(os: Uki, told: medium.Contract, target: Path) -> None:

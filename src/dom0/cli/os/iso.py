@@ -9,7 +9,7 @@ import click
 
 from dom0.cli import options, terminal
 from dom0.cli.os.contract_options import Told, contract_options
-from dom0.cli.os.write import ask, check_parent
+from dom0.cli.os.write import confirm_file
 
 
 @click.command("iso")
@@ -26,9 +26,7 @@ def iso(target: Path, told: Told, yes: bool) -> None:
     from dom0.host import media
 
     os, contract = told.os(), told.contract()
-    check_parent(target)
-    if target.exists() and not yes:
-        ask(f"{target} exists. Replace it?", f"{target}: exists")
+    confirm_file(target, yes=yes)
     asyncio.run(media.write_iso(os, contract, target))
     if not options.quiet():
         terminal.say(f"{target}: {terminal.size(target.stat().st_size)}, {os.title}")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dom0.cli import options, terminal
+from dom0.cli.build import progress
 from dom0.cli.os.contract_options import Told, contract_options
 from dom0.errors import UsageError
 
 if TYPE_CHECKING:
+    from dom0.host.medium import File
     from dom0.host.uki import Uki
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_LARGEST = 2 << 40  # bytes; what FAT32 can have with sectors of 512
 
 
 @click.command("write")
@@ -32,42 +36,65 @@ def write(target: Path, size: str | None, told: Told, yes: bool) -> None:
 
     $ dom0 os write dom0.img
     $ dom0 os write /dev/sdb --ssh-key ~/.ssh/id_ed25519.pub --config hostname=attic --config format=blank
-    $ docker save dom0:latest -o dom0.tar && dom0 os write dom0.img --image dom0.tar
+    $ dom0 image save dom0.tar && dom0 os write dom0.img --image dom0.tar
     """
     from dom0.host import disk_image, media
 
     os, contract = told.os(), told.contract()
-    check_parent(target)
     files = asyncio.run(media.disk_files(os, contract))
     wanted = _bytes(size) if size else disk_image.least_size(files)
     if target.is_block_device():
-        asyncio.run(_confirm_device(target, wanted, os, yes=yes))
-    elif target.exists() and not yes:
-        ask(f"{target} exists. Replace it?", f"{target}: exists")
-    asyncio.run(media.write_disk(os, files, target, wanted))
+        asyncio.run(_write_device(os, files, target, wanted, yes=yes))
+    else:
+        confirm_file(target, yes=yes)
+        asyncio.run(media.write_disk(os, files, target, wanted))
     if not options.quiet():
         terminal.say(f"{target}: boot disk of {terminal.size(wanted)}, {os.title} in slot a")
 
 
-def check_parent(target: Path) -> None:
+def confirm_file(target: Path, *, yes: bool) -> None:
+    """Raises UsageError where no file can be made, or one is and shall stay."""
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: no such directory", hint="make it first")
-    if target.exists() and not (target.is_block_device() or target.is_file()):
-        raise UsageError(f"{target}: is neither a file nor a block device")
+    if target.is_block_device():
+        raise UsageError(f"{target}: is a device", hint="`dom0 os write` writes sticks; an ISO is copied with dd")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target}: is no file")
+    if _is_among_devices(target):
+        raise UsageError(f"{target}: no such device", hint="those that are there: lsblk")
+    if target.exists() and not yes:
+        ask(f"{target} exists. Replace it?", f"{target}: exists")
 
 
-async def _confirm_device(target: Path, size: int, os: Uki, *, yes: bool) -> None:
-    from dom0.host import device, uki
+def _is_among_devices(target: Path) -> bool:
+    """Where a file would take memory, and the place of a device that somebody meant. /dev/shm is another one."""
+    devices, parent = Path("/dev"), target.parent.resolve()
+    return parent.is_relative_to(devices) and parent.stat().st_dev == devices.stat().st_dev
 
-    found = await device.look(target)
-    device.refuse(found, size)
-    for line in device.contents(found):
+
+async def _write_device(os: Uki, files: Sequence[File], target: Path, size: int, *, yes: bool) -> None:
+    """What is shown and agreed to is what is written: it is held from before to after."""
+    from dom0.host import device, media
+
+    device.refuse(await device.look(target), size)  # which says more than that it cannot be held
+    with device.held(target) as held:
+        found = await device.look(target)
+        device.refuse(found, size)
+        _tell(device.contents(found), os)
+        if not yes:
+            ask(f"Overwrite {target}? All of the above is lost.", f"{target}: not confirmed, nothing was written")
+        say = progress() if not options.quiet() else lambda line: None
+        await media.write_device(os, files, held, size, say)
+
+
+def _tell(contents: Sequence[str], os: Uki) -> None:
+    from dom0.host import uki
+
+    for line in contents:
         terminal.say_to_stderr(line)
     if uki.is_for_virtual_machines(os.release):
         terminal.say_to_stderr(f"{os.title}: not for sticks and cards, it has no drivers for most real machines")
         terminal.say_to_stderr("for those: dom0 os build --flavour metal")
-    if not yes:
-        ask(f"Overwrite {target}? All of the above is lost.", f"{target}: not confirmed, nothing was written")
 
 
 def ask(question: str, refusal: str) -> None:
@@ -80,4 +107,7 @@ def _bytes(size: str) -> int:
     found = re.fullmatch(r"([0-9]{1,12})([KMG]?)", size.strip().upper().removesuffix("B").removesuffix("I"))
     if not found:
         raise UsageError(f"--size {size}: is no size", hint="as 2G or 800M")
-    return int(found[1]) * _UNITS[found[2]]
+    wanted = int(found[1]) * _UNITS[found[2]]
+    if wanted > _LARGEST:
+        raise UsageError(f"--size {size}: is more than a boot disk can have", hint="2048G at most")
+    return wanted
