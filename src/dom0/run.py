@@ -81,6 +81,11 @@ async def capture(
     return output
 
 
+async def sync(path: Path) -> None:
+    """Wait until all of the file system that has `path` is on its disk. Raises CommandFailed."""
+    await capture(["sync", "--file-system", str(path)])
+
+
 async def transfer(argv: Sequence[str], *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> None:
     """Run `argv` to its end with files as its input and output, for what is too long to hold. Raises CommandFailed."""
     process = await _spawn(argv, stdin=stdin or subprocess.DEVNULL, stdout=stdout or subprocess.DEVNULL)

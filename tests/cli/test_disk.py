@@ -69,6 +69,22 @@ def test_a_host_with_another_linux_says_so_plainly(host: Any, dom0: RunCommand) 
     assert "this host does not run the base OS" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("refused", "code", "what"),
+    [
+        ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", 4, "Cannot connect"),
+        ("Error response from daemon: No such container: dom0", 1, "does not run on this host"),
+        ("Error response from daemon: container 0123 is not running", 1, "does not run on this host"),
+    ],
+)
+def test_without_an_engine_or_a_dom0_it_says_so(
+    refused: str, code: int, what: str, host: Any, dom0: RunCommand
+) -> None:
+    said = dom0("disk", "ls", env=host(code=1, refused=f"{refused}\n"))
+    assert (said.code, what in said.stderr) == (code, True)
+    assert "nsenter" not in said.stderr
+
+
 def test_a_refusal_of_the_host_is_told_with_what_to_do(host: Any, dom0: RunCommand) -> None:
     refused = dom0("disk", "ls", env=host(code=1, refused="/dev/sdx: is not there\nnames of disks: dom0 disk ls\n"))
     assert refused.stderr == "dom0: /dev/sdx: is not there\n      names of disks: dom0 disk ls\n"

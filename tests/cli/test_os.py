@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +57,10 @@ def test_write_does_not_replace_a_file_unasked(dom0: RunCommand, work: Path) -> 
         (["dom0.img", "--image", "key.pub"], "is no tar file"),
         (["dom0.img", "--os", "key.pub"], "key.pub: is no EFI program"),
         (["nowhere/dom0.img"], "nowhere: no such directory"),
-        (["/dev/null"], "is neither a file nor a block device"),
+        (["dom0.img", "--size", "999999999999G"], "more than a boot disk can have"),
+        (["dom0.img", "--os", "nowhere"], "dom0 os build --out nowhere"),
+        (["/dev/null"], "/dev/null: is no file"),
+        (["/dev/no-such-stick"], "/dev/no-such-stick: no such device"),
     ],
 )
 def test_write_refuses_before_it_writes(arguments: list[str], what: str, dom0: RunCommand, work: Path) -> None:
@@ -78,6 +83,24 @@ def test_iso_makes_one_and_does_not_replace_another_unasked(dom0: RunCommand, wo
     assert made.stdout.endswith(", base OS 1.0 for hardware\n")
     refused = dom0("os", "iso", "dom0.iso")
     assert (refused.code, refused.stderr) == (2, "dom0: dom0.iso: exists\n      --yes confirms\n")
+
+
+def test_iso_takes_no_device(dom0: RunCommand, work: Path, tmp_path: Path) -> None:
+    device = tmp_path / "stick"
+    os.mknod(device, stat.S_IFBLK | 0o600, os.makedev(7, 250))
+    refused = dom0("os", "iso", str(device), "--yes")
+    assert (refused.code, "is a device" in refused.stderr) == (2, True)
+    assert device.is_block_device()
+
+
+def test_run_refuses_what_it_would_not_follow(dom0: RunCommand, work: Path) -> None:
+    (work / "dom0.iso").touch()
+    refused = dom0("os", "run", "--iso", "dom0.iso", "--ssh-key", "key.pub", "-p", "0:22")
+    assert (refused.code, "they are given to `dom0 os iso`" in refused.stderr) == (2, True)
+    (work / "dom0-os" / "dom0-os.efi").write_bytes(make_uki(machine=0xAA64))
+    refused = dom0("os", "run")
+    assert (refused.code, "is for arm64" in refused.stderr) == (2, True)
+    assert not (work / "dom0-vm" / "boot.img").exists()
 
 
 def test_netboot_fills_a_directory(dom0: RunCommand, work: Path) -> None:
@@ -149,7 +172,10 @@ def test_a_machine_without_slots_says_how_it_is_updated(dom0: RunCommand, machin
 def test_an_update_reaches_the_machine_in_parts(dom0: RunCommand, machine: Path) -> None:
     updated = dom0("os", "update", "dom0-os/dom0-os.efi", "--yes")
     assert (updated.code, updated.stderr) == (0, "")
-    assert updated.stdout.startswith("slot b: base OS 1.0 for hardware, kernel 6.12.0-test\nthe next start tries it")
+    lines = updated.stdout.splitlines()
+    assert lines[0] == "slot b: base OS 1.0 for hardware, kernel 6.12.0-test"
+    assert lines[1].endswith("  writing slot b")
+    assert lines[2].startswith("the next start tries it")
     with tarfile.open(machine / "update.tar") as tar:
         assert tar.getnames() == ["linux", "initrd", "line", "version", "sums.new"]
     assert not (machine / "restarted").exists()

@@ -31,8 +31,17 @@ def test_a_uki_is_split_into_what_it_was_made_from(file: Path) -> None:
     assert found.architecture == "amd64"
 
 
-def test_one_of_another_system_has_no_version_of_ours(file: Path) -> None:
-    file.write_bytes(make_uki(osrel=b"ID=debian\nVERSION_ID=13\n"))
+@pytest.mark.parametrize(
+    "osrel",
+    [
+        b"ID=debian\nVERSION_ID=13\n",
+        b"ID=dom0\nVERSION_ID=..\n",
+        b"ID=dom0\nVERSION_ID=boot.ipxe\n",
+        b"ID=dom0\nVERSION_ID=1/../..\n",
+    ],
+)
+def test_what_can_be_no_version_of_ours_is_none(osrel: bytes, file: Path) -> None:
+    file.write_bytes(make_uki(osrel=osrel))
     assert uki.read(file).version == ""
 
 
@@ -49,6 +58,10 @@ def test_one_of_another_system_has_no_version_of_ours(file: Path) -> None:
         (make_pe({".linux": b"", ".initrd": b""}), "has no section .cmdline"),
         (make_uki(cmdline=b'quiet" ; halt'), "kernel line"),
         (make_uki(cmdline=b"console=$root"), "kernel line"),
+        (make_uki(cmdline=b"quiet ; chain http://example.com"), "kernel line"),
+        (make_uki(uname=b"6.12.0, signed by somebody"), "kernel's release"),
+        (make_uki(uname=b"6.12.0\nsigned by somebody"), "kernel's release"),
+        (make_uki(uname=b".."), "kernel's release"),
         (make_uki(cmdline=b"a" * 5000), "too long"),
         (make_uki(cmdline=b"\xff\xfe"), "not UTF-8"),
     ],

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import http.server
+import re
+import signal
+import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -44,9 +49,8 @@ def url(file: Path) -> Iterator[str]:
 
 def check(source: str, *, sha256: str = "", signers: str = "") -> str:
     async def work() -> str:
-        async with update_file.brought(source) as update:
+        async with update_file.brought(source, sha256, lambda line: None) as update:
             assert update.file.read_bytes() == b"base os"
-            update_file.check_digest(update, sha256)
             return await update_file.check_signature(update, signers)
 
     return asyncio.run(work())
@@ -89,16 +93,19 @@ def test_what_is_no_digest_is_refused(text: str, file: Path) -> None:
 
 
 def test_from_a_server_nothing_is_taken_without_a_digest(url: str) -> None:
-    with pytest.raises(Dom0Error, match="comes without a digest"):
+    with pytest.raises(Dom0Error, match="nothing is taken from a server without a digest"):
         check(url)
     check(url, sha256=DIGEST)
 
 
 def test_a_server_without_the_file_or_none_at_all_is_an_error(url: str) -> None:
     with pytest.raises(Dom0Error, match="not found"):
-        check(f"{url}.gone")
+        check(f"{url}.gone", sha256=DIGEST)
     with pytest.raises(Dom0Error, match="refused"):
         check("http://127.0.0.1:1/os.efi")
+    for wrong in ("http://127.0.0.1:port/os.efi", "http://127.0.0.1/an os.efi", "http://[::1/os.efi"):
+        with pytest.raises(Dom0Error, match=re.escape(wrong)):
+            check(wrong)
     with pytest.raises(Dom0Error, match="neither a file nor an http URL"):
         check("file:///etc/passwd")
 
@@ -107,6 +114,51 @@ def test_a_download_without_an_end_is_given_up(url: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(update_file, "_LARGEST", 3)
     with pytest.raises(Dom0Error, match="is larger than"):
         check(url, sha256=DIGEST)
+
+
+def test_what_speaks_no_http_is_an_error() -> None:
+    def answer(server: socket.socket) -> None:
+        with server.accept()[0] as client:
+            client.send(b"SSH-2.0-OpenSSH_10.0\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        with pytest.raises(Dom0Error, match="OpenSSH"):
+            check(f"http://127.0.0.1:{server.getsockname()[1]}/os.efi")
+        thread.join()
+
+
+def test_an_interrupt_ends_a_download() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    class Endless(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404 if self.path.endswith(".sig") else 200)
+            self.end_headers()
+            if self.path.endswith(".sha256"):
+                self.wfile.write(DIGEST.encode())
+            elif self.path.endswith(".efi"):
+                with contextlib.suppress(OSError):
+                    while not over.wait(0.01):
+                        self.wfile.write(b"base os")
+                        begun.set()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- its name there
+            pass
+
+    program = "import asyncio, sys\nfrom dom0.host import update_file\nasync def main():\n" + (
+        "    async with update_file.brought(sys.argv[1], '', print): pass\nasyncio.run(main())"
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/os.efi"
+        client = subprocess.Popen([sys.executable, "-c", program, url], stderr=subprocess.PIPE, text=True)
+        assert begun.wait(30)
+        client.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in client.communicate(timeout=30)[1]
+        over.set()
+        server.shutdown()
 
 
 class Signer:
@@ -135,6 +187,12 @@ def test_a_signature_of_somebody_believed_is_taken(file: Path, url: str, alice: 
     beside(file, DIGEST)
     assert check(str(file), signers=alice.allowed) == "alice@example.com"
     assert check(url, signers=f"# ours\n{alice.allowed}") == "alice@example.com"
+
+
+def test_where_no_signer_is_left_nothing_is_taken(file: Path, alice: Signer) -> None:
+    alice.sign(file)
+    with pytest.raises(Dom0Error, match="not signed by anybody"):
+        check(str(file), signers="# /var/lib/dom0/os-signers\n")
 
 
 def test_without_a_signature_nothing_is_taken_where_signers_are_named(file: Path, alice: Signer) -> None:

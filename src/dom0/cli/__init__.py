@@ -8,6 +8,7 @@ only for what at_once.py has no answer to.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -100,8 +101,9 @@ def _refuse(error: Dom0Error) -> int:
 
 
 def _of_system(error: OSError) -> Dom0Error:
-    where = error.filename if isinstance(error.filename, str) else "dom0"
-    return Dom0Error(f"{where}: {error.strerror or error}")
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    hint = "free some space: df -h" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return Dom0Error(f"{where}{error.strerror or error}", hint=hint)
 
 
 def _first(group: BaseExceptionGroup[Dom0Error]) -> Dom0Error:

@@ -27,7 +27,12 @@ _existing = click.option(
     default="",
     help="Old connections: keep, cut, drain=30s. Default: as the service says.",
 )
-_udp = click.option("--udp", type=click.Choice(["move", "keep"]), help="UDP flows. Default: as the service says.")
+_udp = click.option(
+    "--udp",
+    type=click.Choice(["move", "keep"]),
+    metavar="WHAT",
+    help="move: UDP flows go to the new target at once; keep: they stay. Default: as the service says.",
+)
 
 
 @click.group(name="ambassador")

@@ -22,7 +22,9 @@ from dom0.run import become
 @click.option("-u", "--user", metavar="USER", help="As docker exec.")
 @click.option("-w", "--workdir", metavar="DIR", help="As docker exec.")
 @click.option("--privileged", is_flag=True, help="As docker exec.")
-@click.option("--index", type=click.IntRange(min=1), help="Which container of the service, if it has several.")
+@click.option(
+    "--index", type=click.IntRange(min=1), metavar="N", help="Which container of the service, if it has several."
+)
 @click.argument("service", shell_complete=completion.services)
 @click.argument("arguments", metavar="COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(

@@ -30,7 +30,8 @@ _password_file = click.option(
     "--password-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="RESTIC_PASSWORD_FILE",
-    help="Read the backup's password from its first line; default: RESTIC_PASSWORD, or ask.",
+    metavar="FILE",
+    help="Read the backup's password from its first line; default: RESTIC_PASSWORD_FILE, RESTIC_PASSWORD, or ask.",
 )
 _no_password = click.option("--insecure-no-password", is_flag=True, help="As restic: anybody can read the backup.")
 

@@ -42,7 +42,7 @@ def _read_tail(ctx: click.Context, parameter: click.Parameter, value: str) -> in
     metavar="LINES",
     default="all",
     callback=_read_tail,
-    help="So much of each one's past; default: all.",
+    help="Only the last LINES lines of each container; default: all.",
 )
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line.")
 @click.option("--no-log-prefix", is_flag=True, help="Do not say which container a line is from.")

@@ -28,7 +28,14 @@ def read_duration(ctx: click.Context, parameter: click.Parameter, value: str) ->
 
 @click.command("try")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--for", "length", required=True, metavar="TIME", callback=read_duration, help="60s, 5m, 1h30m.")
+@click.option(
+    "--for",
+    "length",
+    required=True,
+    metavar="TIME",
+    callback=read_duration,
+    help="When it goes back unless it is confirmed: 60s, 5m, 1h30m. Has to be given.",
+)
 @click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
 @click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
 def command(directory: Path | None, length: float, tag: str, as_json: bool) -> None:

@@ -76,7 +76,7 @@ TABLE: tuple[Row, ...] = (
             "healthcheck": "and decides whether a new generation is good",
             "logging mac_address mem_limit mem_reservation mem_swappiness memswap_limit": "",
             "network_mode networks oom_kill_disable oom_score_adj pid pids_limit platform ports privileged": "",
-            "profiles": "services whose profile is not enabled do not run",
+            "profiles": "no service runs whose profile is not enabled: `COMPOSE_PROFILES=NAME` in the project's `.env`",
             "pull_policy": "`build` images come from `dom0 build`",
             "read_only restart runtime": "",
             "scale": "up to 1000 containers in a project",

@@ -6,14 +6,17 @@ has changed nothing is built, and a change of our own programs packs only the in
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import dom0
 from dom0.host import initramfs, manifest, modules, packages, rescue, root, squash
@@ -44,6 +47,7 @@ async def build(recipe: Recipe, say: Say, *, no_cache: bool = False, with_rescue
     """
     kind = f"{recipe.architecture.name}-{recipe.flavour}"
     async with _alone(say, recipe.architecture.name):
+        os.umask(0o022)  # modes of what is made here end up in it
         found = await packages.fetch(kind, recipe.packages, recipe.architecture.name, anew=no_cache)
         rescue_image = await rescue.build(recipe, say, anew=no_cache) if with_rescue else None
         key = _key(recipe, found, rescue_image)
@@ -54,6 +58,22 @@ async def build(recipe: Recipe, say: Say, *, no_cache: bool = False, with_rescue
 
         directory = await fetched.cached(f"os-{kind}", key, make, anew=no_cache)
     return Built(directory, manifest.decode((directory / manifest.FILE).read_bytes()))
+
+
+def place(built: Built, directory: Path) -> None:
+    """Copy the files to `directory`; those that were there are replaced when all of the new ones are on the disk."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".dom0-os-", dir=directory) as scratch:
+        fresh = [_copied(file, Path(scratch) / file.name) for file in sorted(built.directory.iterdir())]
+        for file in fresh:
+            file.replace(directory / file.name)
+
+
+def _copied(file: Path, target: Path) -> Path:
+    shutil.copyfile(file, target)
+    with target.open("rb") as opened:
+        os.fsync(opened.fileno())
+    return target
 
 
 def version_of(key: str) -> str:
@@ -163,14 +183,21 @@ def _artifact(file: Path) -> manifest.Artifact:
 @asynccontextmanager
 async def _alone(say: Say, architecture: str) -> AsyncIterator[None]:
     """One build at a time for each user and architecture: all its flavours share a cached rescue image."""
-    import asyncio
-
     path = fetched.cache_directory() / f"os-{architecture}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("base OS: waiting for another build of it")
-            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        waits = False
+        while not _locked(lock):
+            if not waits:
+                say("base OS: waiting for another build of it")
+            waits = True
+            await asyncio.sleep(0.5)
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

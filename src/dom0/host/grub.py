@@ -12,6 +12,7 @@ from dom0.run import capture
 
 GRUB = Path("/usr/lib/grub")
 _PACKAGES = {"i386-pc": "grub-pc-bin", "x86_64-efi": "grub-efi-amd64-bin", "arm64-efi": "grub-efi-arm64-bin"}
+_ELSEWHERE = {"arm64-efi": ", on a machine of that kind: Debian has it only there"}
 _MODULES = (
     *("part_gpt", "part_msdos", "fat", "iso9660"),
     *("normal", "configfile", "test", "echo", "sleep", "reboot", "halt", "keystatus", "search"),
@@ -79,6 +80,6 @@ def _directory(platform: str) -> Path:
     if not (directory / "moddep.lst").exists():
         raise Dom0Error(
             f"{directory}: is missing, boot media need it",
-            hint=f"apt-get install grub-common {_PACKAGES[platform]}, or `scripts/packages os` in a checkout",
+            hint=f"apt-get install grub-common {_PACKAGES[platform]}{_ELSEWHERE.get(platform, '')}",
         )
     return directory

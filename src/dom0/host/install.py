@@ -141,8 +141,11 @@ def _write(root: Path, file: File) -> None:
     fresh = target.with_name(f".{target.name}.new")
     fresh.unlink(missing_ok=True)
     if file.mode:
-        fresh.write_bytes(file.content)
-        fresh.chmod(file.mode)
+        with fresh.open("wb") as opened:
+            opened.write(file.content)
+            os.fchmod(opened.fileno(), file.mode)
+            opened.flush()
+            os.fsync(opened.fileno())  # or a power cut may leave the name without the content
     else:
         fresh.symlink_to(file.content.decode())
     fresh.replace(target)

@@ -19,6 +19,7 @@ from pathlib import Path
 from dom0.errors import UsageError
 from dom0.host import initramfs, medium
 from dom0.host.uki import Uki
+from dom0.run import sync
 from dom0.wording import printable
 
 IPXE = Path("/usr/lib/ipxe")
@@ -46,11 +47,11 @@ async def write(os: Uki, told: medium.Contract, directory: Path, url: str) -> li
         for file in (fresh / name).iterdir():
             file.replace(directory / name / file.name)
         loaders = [file.replace(directory / file.name).name for file in _copied_loaders(os, fresh)]
-        for script, text in (
-            ("autoexec.ipxe", first_script(base)),
-            ("boot.ipxe", boot_script(os, name, bool(contract))),
-        ):
+        scripts = {"autoexec.ipxe": first_script(base), "boot.ipxe": boot_script(os, name, bool(contract))}
+        for script, text in scripts.items():
             (fresh / script).write_text(text)
+        await sync(directory)
+        for script in scripts:
             (fresh / script).replace(directory / script)
     return loaders
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shlex
 
-from dom0.errors import Dom0Error
+from dom0.errors import Dom0Error, EngineUnreachable
 from dom0.run import Output, capture
 
 PROGRAMS = "/usr/lib/dom0"
@@ -30,14 +30,26 @@ def command(program: str, *arguments: str, terminal: bool = False) -> list[str]:
 
 
 async def run(program: str, *arguments: str, timeout: float | None = None) -> Output:
-    """Run it to its end. Raises NoBaseOS; Dom0Error with what the program refused: its first line, and what to do."""
+    """Run it to its end. Raises NoBaseOS, EngineUnreachable; Dom0Error where no dom0 runs, and with what the program
+    refused: its first line, and what to do.
+    """
     argv = command(program, *arguments)
     output = await capture(argv, timeout=timeout, check=False)
     if output.code == _NOT_THERE:
         raise NoBaseOS(program)
     if output.code != 0:
+        _refuse_without_dom0(output.stderr)
         message, _, hint = output.stderr.strip().partition("\n")
         raise Dom0Error(
             message or f"{program}: exit code {output.code}", hint=hint or f"to see it again: {shlex.join(argv)}"
         )
     return output
+
+
+def _refuse_without_dom0(stderr: str) -> None:
+    """By docker's own words: its exit code is 1 for all of it."""
+    said = stderr.strip().splitlines()[0] if stderr.strip() else ""
+    if "docker daemon" in said.lower() or "docker API" in said:
+        raise EngineUnreachable(said, hint="is it running? On another Linux: systemctl status docker")
+    if said.startswith("Error") and ("No such container" in said or "is not running" in said):
+        raise Dom0Error("dom0: does not run on this host", hint="start it: dom0 up; or look: docker ps --all")

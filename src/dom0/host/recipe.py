@@ -76,7 +76,7 @@ class Recipe:
         return self._digest(_ROOT_CODE, _ROOT_DATA)
 
     def _digest(self, code: tuple[str, ...], data: tuple[str, ...]) -> str:
-        told = [(PACKAGE / "host" / name).read_text() for name in code]
+        told = [(PACKAGE / name).read_text() for name in code]
         text = f"{EPOCH} {self.architecture.name} {self.flavour} {told}"
         return digest(entries(self.directory, lambda name: name.split("/")[0] not in data), text=text)
 
@@ -95,9 +95,9 @@ class Recipe:
         return tuple(line.format(**names) for line in lines if line and not line.startswith("#"))
 
 
-_ROOT_CODE = ("elf.py", "modules.py", "recipe.py", "root.py", "squash.py")
+_ROOT_CODE = ("host/elf.py", "host/modules.py", "host/recipe.py", "host/root.py", "host/squash.py")
 _ROOT_DATA = ("applets", "files", "links", "modules", "packages")
-_CODE = ("build.py", "initramfs.py", "manifest.py")
+_CODE = ("host/build.py", "host/initramfs.py", "host/manifest.py", "images/contents.py")
 _DATA = ("init", "tree")
 
 

@@ -47,7 +47,8 @@ async def build(recipe: Recipe, say: Callable[[str], None], *, anew: bool) -> Pa
 
 def _key(recipe: Recipe, found: Sequence[packages.Package]) -> str:
     names = [package.file.name for package in found]
-    text = f"{Path(__file__).read_text()} {EPOCH} {recipe.architecture.name} {names}"
+    code = [Path(file).read_text() for file in (__file__, elf.__file__, contents.__file__)]
+    text = f"{code} {EPOCH} {recipe.architecture.name} {names}"
     return contents.digest(contents.entries(recipe.directory), text=text)
 
 

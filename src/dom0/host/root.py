@@ -20,8 +20,8 @@ _CERTIFICATES = "usr/share/ca-certificates/mozilla"
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 
-async def lay(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, root: Path) -> list[str]:
-    """Fill the directory `root`; returns the paths of the kernel modules in it. Raises Dom0Error."""
+async def lay(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, root: Path) -> None:
+    """Fill the directory `root`. Raises Dom0Error."""
     for directory in _EMPTY:
         (root / directory).mkdir(parents=True)
     for file in _listed(recipe, unpacked):
@@ -31,7 +31,6 @@ async def lay(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, root: Path
     await modules.place(kernel, chosen, root)
     _bundle_certificates(root)
     _link(recipe, root)
-    return chosen
 
 
 def _listed(recipe: Recipe, unpacked: Path) -> Iterator[Path]:

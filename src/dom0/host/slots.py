@@ -166,5 +166,5 @@ async def restart() -> None:
 
 
 async def signers() -> str:
-    """The file os-signers of the machine, "" if it has none."""
+    """The file os-signers of the machine after a comment, "" if it has none. Raises Dom0Error."""
     return (await on_host.run(PROGRAM, "signers")).stdout

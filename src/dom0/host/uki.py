@@ -22,7 +22,8 @@ _LONGEST_TEXT = 4096  # bytes of a section that is text
 _MOST_SECTIONS = 64
 _HEADER = struct.Struct("<4sHHIIIHH")  # signature, machine, sections, time, symbols (2), optional header, flags
 _SECTION = struct.Struct("<8sIIII16x")  # name, size in memory, address, size in the file, place in the file
-_LINE = re.compile(r"[A-Za-z0-9 ,.:;/_=@%+~^()\[\]-]+")  # a kernel line that means the same to GRUB, iPXE and a shell
+_LINE = re.compile(r"[A-Za-z0-9 ,.:/_=@%+\[\]-]+")  # a kernel line that means the same to GRUB, iPXE and a shell
+_RELEASE = re.compile(r"[0-9][A-Za-z0-9.+_~-]{0,63}")  # of a kernel, or of the base OS: also the name of a directory
 _CHUNK = 1 << 20  # bytes
 
 
@@ -91,7 +92,10 @@ def read(file: Path) -> Uki:
     line = " ".join(texts[".cmdline"].split())
     if not _LINE.fullmatch(line):
         raise _refused(file, "its kernel line holds characters that boot loaders read differently")
-    return Uki(architecture, linux, initrd, line, texts[".uname"].strip(), _version(texts[".osrel"]))
+    release = texts[".uname"].strip()
+    if not _RELEASE.fullmatch(release):
+        raise _refused(file, "its kernel's release is none")
+    return Uki(architecture, linux, initrd, line, release, _version(texts[".osrel"]))
 
 
 def _sections(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
@@ -124,9 +128,9 @@ def _text(sections: Mapping[str, Part], name: str) -> str:
 
 
 def _version(os_release: str) -> str:
-    found = re.search(r'^VERSION_ID="?([A-Za-z0-9.+_-]{1,64})"?$', os_release, re.MULTILINE)
-    ours = re.search(r"^ID=dom0$", os_release, re.MULTILINE)
-    return found[1] if found and ours else ""
+    values = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
+    version = values.get("VERSION_ID", "").strip('"')
+    return version if values.get("ID") == "dom0" and _RELEASE.fullmatch(version) else ""
 
 
 def _refused(file: Path, what: str) -> Dom0Error:

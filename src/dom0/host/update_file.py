@@ -1,17 +1,20 @@
 """An update file that comes from somewhere: brought here, and checked against its digest and its signature.
 
 Beside FILE may lie FILE.sha256 (as sha256sum prints it) and FILE.sig (as `ssh-keygen -Y sign -n dom0-os` makes it), and
-the same beside a URL. What was not asked for need not be there, but what is there has to be right.
+the same beside a URL. A digest that is there has to be right; a signature is looked at where the machine asks for one,
+and has to be there then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import re
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +23,12 @@ from typing import IO
 
 from dom0.errors import Dom0Error, UsageError
 from dom0.run import CommandFailed, capture, transfer
+from dom0.wording import printable
 
 NAMESPACE = "dom0-os"  # of signatures
 _LARGEST = 2 << 30  # bytes of a download
 _LARGEST_BESIDE = 64 << 10
+_SCRATCH = "/var/tmp"  # noqa: S108 -- on a disk: /tmp may be memory
 _PATIENCE = 60.0  # seconds without a byte
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -31,62 +36,85 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """`digest` is "" and `signature` None where there is none beside the file."""
+    """`signature` is None where there is none beside the file."""
 
     source: str
     file: Path
-    digest: str
     signature: Path | None
 
 
 @asynccontextmanager
-async def brought(source: str) -> AsyncIterator[Update]:
-    """`source`, a path or a URL, as a file for the time of the block. Raises Dom0Error."""
-    with TemporaryDirectory(prefix="dom0-update-") as directory:
+async def brought(source: str, asked: str, say: Callable[[str], None]) -> AsyncIterator[Update]:
+    """`source`, a path or a URL, as a file for the time of the block. Its digest is `asked` ("": nobody knows it) and
+    the one beside it.
+
+    Raises Dom0Error.
+    """
+    if asked and not _DIGEST.fullmatch(asked.lower()):
+        raise UsageError(f"--sha256 {printable(asked)}: is no SHA-256 digest", hint="64 hexadecimal digits")
+    with TemporaryDirectory(prefix="dom0-update-", dir=_SCRATCH) as directory:
         if re.match(r"https?://", source):
-            yield await asyncio.to_thread(_download_all, source, Path(directory))
+            update, beside = await _download_all(source, Path(directory), asked, say)
         elif "://" in source:
-            raise UsageError(f"{source}: is neither a file nor an http URL")
+            raise UsageError(f"{printable(source)}: is neither a file nor an http URL")
         else:
-            yield _beside(source)
+            update, beside = _beside(source)
+        _check_digest(update, [digest for digest in (asked.lower(), beside) if digest])
+        yield update
 
 
-def _beside(source: str) -> Update:
+def _beside(source: str) -> tuple[Update, str]:
+    """The file, and the digest beside it, "" if there is none."""
     file, digest, signature = (Path(f"{source}{end}") for end in ("", ".sha256", ".sig"))
     if not file.is_file():
         raise UsageError(f"{source}: no such file", hint="dom0 os build makes dom0-os/dom0-os.efi")
     told = _digest_of(digest.read_text(errors="replace"), str(digest)) if digest.is_file() else ""
-    return Update(source, file, told, signature if signature.is_file() else None)
+    return Update(source, file, signature if signature.is_file() else None), told
 
 
-def _download_all(url: str, directory: Path) -> Update:
+async def _download_all(url: str, directory: Path, asked: str, say: Callable[[str], None]) -> tuple[Update, str]:
+    """As _beside. The small files come first: without a digest there is no need for the large one."""
     file, digest, signature = (directory / name for name in ("file", "digest", "signature"))
-    if not _download(url, file, _LARGEST):
-        raise Dom0Error(f"{url}: not found")
     told = ""
-    if _download(f"{url}.sha256", digest, _LARGEST_BESIDE):
+    if await _download(f"{url}.sha256", digest, _LARGEST_BESIDE):
         told = _digest_of(digest.read_text(errors="replace"), f"{url}.sha256")
-    signed = _download(f"{url}.sig", signature, _LARGEST_BESIDE)
-    return Update(url, file, told, signature if signed else None)
+    signed = await _download(f"{url}.sig", signature, _LARGEST_BESIDE)
+    if not told and not asked:
+        raise Dom0Error(
+            f"{url}.sha256: not found, and nothing is taken from a server without a digest",
+            hint="put it there, or name the digest with --sha256",
+        )
+    say(f"downloading {url}")
+    if not await _download(url, file, _LARGEST):
+        raise Dom0Error(f"{url}: not found")
+    return Update(url, file, signature if signed else None), told
 
 
-def _download(url: str, target: Path, largest: int) -> bool:
+async def _download(url: str, target: Path, largest: int) -> bool:
     """False if the server has no such file. Raises Dom0Error."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(_fetch, url, target, largest, stop)
+    finally:
+        stop.set()  # a thread cannot be cancelled
+
+
+def _fetch(url: str, target: Path, largest: int, stop: threading.Event) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE) as answer, target.open("wb") as opened:  # noqa: S310 -- http
-            _copy(answer, opened, url, largest)
+            _copy(answer, opened, url, largest, stop)
     except urllib.error.HTTPError as error:
         if error.code in (403, 404, 410):
             return False
-        raise Dom0Error(f"{url}: {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
-        raise Dom0Error(f"{url}: {error}") from error
+        raise Dom0Error(f"{printable(url)}: {error.code} {printable(error.reason)}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Dom0Error(f"{printable(url)}: {printable(str(error)) or type(error).__name__}") from error
     return True
 
 
-def _copy(answer: IO[bytes], opened: IO[bytes], url: str, largest: int) -> None:
+def _copy(answer: http.client.HTTPResponse, opened: IO[bytes], url: str, largest: int, stop: threading.Event) -> None:
     size = 0
-    while chunk := answer.read(_CHUNK):
+    while not stop.is_set() and (chunk := answer.read1(_CHUNK)):
         size += len(chunk)
         if size > largest:
             raise Dom0Error(f"{url}: is larger than {largest >> 10} KiB")
@@ -100,24 +128,20 @@ def _digest_of(text: str, where: str) -> str:
     return words[0].lower()
 
 
-def check_digest(update: Update, asked: str) -> None:
-    """`asked` is what the caller knows ("" nothing). Raises Dom0Error if one of the digests is another."""
-    if asked and not _DIGEST.fullmatch(asked.lower()):
-        raise UsageError(f"--sha256 {asked}: is no SHA-256 digest", hint="64 hexadecimal digits")
-    if not asked and not update.digest and "://" in update.source:
-        raise Dom0Error(
-            f"{update.source}: comes without a digest", hint="put .sha256 beside it, or name it with --sha256"
-        )
+def _check_digest(update: Update, wanted: Sequence[str]) -> None:
     with update.file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
-    for told in (asked.lower(), update.digest):
-        if told and told != found:
-            raise Dom0Error(f"{update.source}: has the digest {found}, not {told}", hint="fetch it again")
+    for digest in wanted:
+        if digest != found:
+            raise Dom0Error(f"{update.source}: has the digest {found}, not {digest}", hint="fetch it again")
 
 
 async def check_signature(update: Update, signers: str) -> str:
-    """Who signed it, of `signers` (as ssh-keygen's allowed signers); "" where nobody has to. Raises Dom0Error."""
-    if not signers.strip():
+    """Who signed it, of `signers` (as ssh-keygen's allowed signers); "" where that is "": nobody has to.
+
+    Raises Dom0Error, so also for signers of whom none is left.
+    """
+    if not signers:
         return ""
     if update.signature is None:
         raise Dom0Error(
@@ -134,6 +158,8 @@ async def check_signature(update: Update, signers: str) -> str:
             with update.file.open("rb") as content:
                 await transfer(["ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", who, *common], stdin=content)
         except (CommandFailed, IndexError) as error:
+            if isinstance(error, CommandFailed) and error.code is None:
+                raise  # there is no ssh-keygen
             raise Dom0Error(
                 f"{update.source}: is not signed by anybody whom this machine believes",
                 hint="they are in /var/lib/dom0/os-signers",

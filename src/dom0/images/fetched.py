@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dom0.errors import Dom0Error
 from dom0.images.recipe import data
-from dom0.run import CommandFailed, capture
+from dom0.run import CommandFailed, capture, sync
 
 _GLIBC = (17, 28, 34)  # minor versions that wheels are built for; Debian's own is newer than all of them
 
@@ -56,6 +56,7 @@ async def cached(kind: str, key: str, fetch: Callable[[Path], Awaitable[None]], 
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=top))
         try:
             await fetch(fresh)
+            await sync(fresh)  # a directory that has its name is believed
             _replace_all(top, fresh, wanted)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)

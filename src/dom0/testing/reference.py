@@ -23,6 +23,9 @@ compose wherever they mean the same. How a command ends: [exit codes](exit-codes
 Every command understands, before its name as in docker or after it:
 """
 _FOOT = """\
+`--host` names the Engine alone. `status`, `history`, `up`, `try`, `confirm`, `rollback` and most of `ambassador` ask
+the agent of this machine, by its socket: for another machine, log in there and type them there.
+
 A command that takes DIR uses the current directory if it is left out. `dom0 --version` prints the command's version.
 
 For tests the two places of dom0 can be moved: `DOM0_RUN` (its socket, default `/run/dom0`) and `DOM0_STATE`

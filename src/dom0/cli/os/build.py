@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import click
@@ -36,7 +35,7 @@ ARCHITECTURES = ("amd64", "arm64")
     help="Where the files go.",
 )
 @click.option(
-    "--rescue/--no-rescue", default=True, show_default=True, help="Put the rescue image in: an ssh server, 3 MB."
+    "--rescue/--no-rescue", default=True, help="Put the rescue image in or not: an ssh server, 3 MB. Default: in."
 )
 @click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
 @click.option("--json", "as_json", is_flag=True, help="The manifest: version, packages, modules, artifacts.")
@@ -57,9 +56,7 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
 
     say = progress() if not as_json else lambda line: None
     built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
-    out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(built.directory.iterdir()):
-        shutil.copyfile(file, out / file.name)
+    building.place(built, out)
     if as_json:
         terminal.say_json(built.manifest)
     elif not options.quiet():

@@ -21,7 +21,7 @@ _OPTIONS = (
     click.option(
         "--os",
         "os_file",
-        type=click.Path(path_type=Path, exists=True),
+        type=click.Path(path_type=Path),
         default="dom0-os",
         show_default=True,
         metavar="DIR|FILE",
@@ -31,20 +31,22 @@ _OPTIONS = (
         "--config",
         multiple=True,
         metavar="KEY=VALUE",
-        help="A setting of the boot contract: hostname, ip, data, format, adopt, farm. Can be given more than once.",
+        help="A setting of the boot contract: hostname, ip, data, format, adopt. Can be given more than once.",
     ),
     click.option(
         "--ssh-key",
         multiple=True,
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="FILE",
-        help="Public keys that may log in to dom0. Can be given more than once.",
+        help="Public keys that may log in to dom0 (with `x-dom0.ssh`) and to the rescue server. "
+        "Can be given more than once.",
     ),
     click.option(
         "--image",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="TAR",
-        help="Images that the first boot loads, of `dom0 image save`: so it needs no network.",
+        help="The machine's images, of `dom0 image save`. A new machine without them has no dom0, only the rescue "
+        "server.",
     ),
 )
 
@@ -63,8 +65,9 @@ class Told:
         from dom0.host import uki
 
         found = self.os_file / UKI if self.os_file.is_dir() else self.os_file
-        if not found.is_file():
-            raise UsageError(f"--os {self.os_file}: holds no {UKI}", hint=f"dom0 os build --out {self.os_file}")
+        if not found.exists():
+            directory = self.os_file.parent if self.os_file.name == UKI else self.os_file
+            raise UsageError(f"--os {self.os_file}: there is no base OS", hint=f"dom0 os build --out {directory}")
         return uki.read(found)
 
     def contract(self, **defaults: str) -> Contract:

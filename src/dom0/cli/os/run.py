@@ -39,20 +39,30 @@ _CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what el
 )
 @click.option("--rewrite", is_flag=True, help="Write the boot disk anew; the data disk stays.")
 @contract_options
-@click.option("--iso", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="Start it.")
 @click.option(
-    "--firmware", type=click.Choice(["uefi", "bios"]), default="uefi", show_default=True, help="uefi or bios."
+    "--iso",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Start this, of `dom0 os iso`, instead of a boot disk.",
 )
 @click.option(
-    "-m", "--memory", type=click.IntRange(min=256), default=1024, show_default=True, metavar="MIB", help="MiB of it."
+    "--firmware",
+    type=click.Choice(["uefi", "bios"]),
+    default="uefi",
+    show_default=True,
+    metavar="NAME",
+    help="uefi or bios.",
+)
+@click.option(
+    "-m", "--memory", type=click.IntRange(min=256), default=1024, show_default=True, metavar="MIB", help="In MiB."
 )
 @click.option("--cpus", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Processors.")
 @click.option(
     "-p",
     "--publish",
     multiple=True,
-    default=("2222:22",),
-    show_default=True,
+    default=("2222:2222",),
+    show_default="2222:2222",
     metavar="PORT:PORT",
     help="Port of 127.0.0.1 here, and port of the machine. Can be given more than once.",
 )
@@ -71,12 +81,15 @@ def run(
     It starts from a boot disk as `dom0 os write` makes it, and may format its data disk: both are files in DIR, and
     what the machine keeps is there when it is started again. KVM is used where it works.
 
-    $ dom0 os run --ssh-key ~/.ssh/id_ed25519.pub --image dom0.tar
-    $ dom0 os run -m 512 -p 8080:80 -p 2222:22
+    $ dom0 os run --ssh-key ~/.ssh/id_ed25519.pub --image dom0.tar -p 2223:2222
+    $ ssh -p 2223 dom0@127.0.0.1
+    $ dom0 os run -m 512 -p 8080:80 -p 2222:2222
     $ dom0 os run --dir another --iso dom0.iso
     """
     from dom0.host import qemu
 
+    if iso and (rewrite or told.is_for_the_machine()):
+        raise UsageError(f"--iso {iso}: has its own settings", hint="they are given to `dom0 os iso`")
     forwards = dict(_forward(one) for one in publish)
     accelerator = asyncio.run(qemu.accelerator())
     directory.mkdir(parents=True, exist_ok=True)
@@ -102,7 +115,13 @@ def _boot_disk(directory: Path, told: Told, *, rewrite: bool) -> Path:
         if told.is_for_the_machine():
             raise UsageError(f"{disk}: is there already, with its own settings", hint="--rewrite writes it anew")
         return disk
-    asyncio.run(_write(told.os(), told.contract(format="blank"), disk))
+    os = told.os()
+    if os.architecture != "amd64":
+        raise UsageError(
+            f"--os {told.os_file}: is for {os.architecture}, the machine is an amd64 one",
+            hint="dom0 os build --arch amd64 --out DIR, and --os DIR",
+        )
+    asyncio.run(_write(os, told.contract(format="blank"), disk))
     return disk
 
 
@@ -145,5 +164,6 @@ def _forward(publish: str) -> tuple[int, int]:
         try:
             probe.bind(("127.0.0.1", outside))
         except OSError as error:
-            raise UsageError(f"--publish {publish}: {error.strerror}", hint="take another port: -p 2223:22") from error
+            hint = f"take another port: -p {outside + 1}:{inside}"
+            raise UsageError(f"--publish {publish}: {error.strerror}", hint=hint) from error
     return outside, inside

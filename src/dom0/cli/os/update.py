@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from dom0.cli import options, terminal
+from dom0.cli.build import progress
 from dom0.cli.os.write import ask
 
 _reboot = click.option("--reboot", is_flag=True, help="Restart the machine right away; implies --yes.")
@@ -20,9 +21,9 @@ _reboot = click.option("--reboot", is_flag=True, help="Restart the machine right
 def update(source: str, sha256: str, yes: bool, reboot: bool) -> None:
     """Put another base OS beside the one that runs; the next start tries it.
 
-    FILE is a dom0-os.efi. A digest (FILE.sha256) and a signature (FILE.sig) beside it are checked. The new one has
-    three tries to bring up a healthy dom0; else the machine starts the old one again, by itself. Containers, volumes
-    and images stay as they are.
+    FILE is a dom0-os.efi. A digest beside it (FILE.sha256) is checked, and the signature beside it (FILE.sig) where the
+    machine has /var/lib/dom0/os-signers. The new one has three tries to bring up a healthy dom0; else the machine
+    starts the old one again, by itself. Containers, volumes and images stay as they are.
 
     $ dom0 os update dom0-os/dom0-os.efi
     $ dom0 os update https://example.com/dom0-os.efi --reboot
@@ -39,8 +40,8 @@ async def _update(source: str, sha256: str, *, ask_first: bool) -> None:
 
     now = await slots.status()
     slots.refuse_without_slots(now)
-    async with update_file.brought(source) as found:
-        update_file.check_digest(found, sha256)
+    say = progress() if not options.quiet() else lambda line: None
+    async with update_file.brought(source, sha256, say) as found:
         who = await update_file.check_signature(found, await slots.signers())
         os = uki.read(found.file)
         files = medium.slot(os)
@@ -52,6 +53,7 @@ async def _update(source: str, sha256: str, *, ask_first: bool) -> None:
             ask(
                 f"Let the next start try it, instead of {now.version}?", "os update: not confirmed, nothing was changed"
             )
+        say(f"writing slot {now.other}")
         await slots.update(files)
 
 
