@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -272,6 +273,23 @@ def test_another_image_on_the_medium_takes_the_name_and_the_one_before_keeps_one
     assert machine.id_of("dom0:before-medium") == good
 
 
+def test_a_load_that_was_cut_off_does_not_lose_the_image_before(machine: Launcher, good: str) -> None:
+    new = carry(machine, HEALTHY)
+    machine.host.docker("tag", good, "dom0:latest")
+    archive = machine.host.root / "medium/dom0/image.tar"
+    whole = archive.read_bytes()
+    boot_with_medium(machine)
+    machine.until_good(new)
+    # as if the power had gone after the name was set, and before that was written down
+    digest = hashlib.sha256(whole).hexdigest()
+    machine.host.path("/var/lib/dom0/launcher/medium").unlink()
+    machine.host.path("/var/lib/dom0/launcher/loading").write_text(f"{digest}\n")
+    boot_with_medium(machine)
+    machine.until(lambda: digest in machine.recall("medium"))
+    assert machine.id_of("dom0:before-medium") == good
+    assert machine.recall("loading") == ""
+
+
 def test_the_archive_may_have_other_images_or_one_of_another_name(machine: Launcher) -> None:
     image = machine.image(HEALTHY)
     save(machine, "busybox:test", "dom0:latest")
@@ -336,6 +354,19 @@ def test_a_person_who_kills_or_removes_dom0_gets_it_back(machine: Launcher, good
         found = machine.until(lambda: machine.container()["State"]["Running"] and machine.container())
         assert found["State"]["StartedAt"] != before
         machine.until_runs(good, "latest")
+
+
+def test_a_removal_that_takes_its_time_is_no_fault_of_the_image(machine: Launcher, good: str) -> None:
+    stays = machine.container()["GraphDriver"]["Data"]["UpperDir"] + "/stays"
+    machine.host.run(["touch", stays])
+    machine.host.run(["chattr", "+i", stays])
+    try:
+        machine.host.docker("rm", "--force", "dom0", check=False)
+        machine.until(lambda: any(name.startswith(("dom0-prev", "dom0-aside")) for name in machine.roots()))
+    finally:
+        machine.host.run(["chattr", "-i", stays])
+    machine.until_runs(good, "latest")
+    assert not machine.recall("failed")
 
 
 @pytest.mark.parametrize("also_removed", [False, True])

@@ -115,11 +115,24 @@ def test_who_has_no_key_is_not_admitted(machine: Launcher, person: Person, rescu
 
 def test_without_an_engine_the_server_runs_beside_it(machine: Launcher, person: Person, rescue_image: Path) -> None:
     machine.host.stop_engine()
-    machine.start(DOM0_RESCUE=str(rescue_image), DOM0_ENGINE_WITHIN="0")
+    machine.start(DOM0_RESCUE=str(rescue_image), DOM0_ENGINE_WITHIN="1")
     until_admitted(machine, person)
     assert machine.told()["why"] == "the Docker Engine does not answer"
     machine.host.start_engine()
     image = machine.image(HEALTHY)
+    machine.until_good(image)
+    machine.until(lambda: person.ssh("true").code != 0)
+
+
+@pytest.mark.parametrize("machine", ["store of the Engine"], indirect=True)
+def test_an_engine_that_hangs_is_as_good_as_none(machine: Launcher, person: Person, rescue_image: Path) -> None:
+    image = machine.image(HEALTHY)
+    machine.host.run(["busybox", "killall", "-STOP", "containerd"])  # dockerd says its version, and starts nothing
+    machine.start(DOM0_RESCUE=str(rescue_image), DOM0_ENGINE_WITHIN="2", DOM0_RESCUE_PATIENCE="2")
+    until_admitted(machine, person)
+    assert machine.told()["why"] == "the Docker Engine does not answer"
+    assert not machine.recall("failed")  # it is no fault of the image
+    machine.host.run(["busybox", "killall", "-CONT", "containerd"])
     machine.until_good(image)
     machine.until(lambda: person.ssh("true").code != 0)
 

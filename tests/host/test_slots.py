@@ -132,6 +132,13 @@ def test_rollback_of_a_trial_cannot_be_undone_by_a_blessing_that_comes_late(
     assert machine.environment() == FRESH | {"failed": "b"}
 
 
+def test_one_that_was_given_up_and_runs_as_the_only_one_left_can_be_blessed(machine: SlotsMachine) -> None:
+    machine.write_environment(failed="b")
+    machine.tell("b")  # GRUB could not start the good one
+    assert machine.slots("bless").code == 0
+    assert machine.environment() == FRESH | {"good": "b"}
+
+
 def test_rollback_of_a_blessed_update_tries_the_old_one(machine: SlotsMachine, packed: Callable[[str], Path]) -> None:
     machine.slots("update", "-", stdin=packed("2.0"))
     machine.tell("b", trial=900)

@@ -95,13 +95,16 @@ class SlotsMachine:
         """Where its absolute `path` is reached from outside, mounts too."""
         return Path(f"/proc/{self._init.pid}/root{self.root}{path}")
 
-    def start(self, *arguments: str, stdin: Path | None = None) -> Child:
-        argv = [str(BUSYBOX), "chroot", str(self.root), "/usr/bin/env", "-i", "/usr/lib/dom0/slots", *arguments]
+    def start(self, *arguments: str, stdin: Path | None = None, program: str = "slots") -> Child:
+        argv = [str(BUSYBOX), "chroot", str(self.root), "/usr/bin/env", "-i", f"/usr/lib/dom0/{program}", *arguments]
         with (stdin or Path(os.devnull)).open("rb") as opened:
             return spawn_inside(self._init.pid, argv, stdin=opened, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def slots(self, *arguments: str, stdin: Path | None = None) -> Output:
-        with self.start(*arguments, stdin=stdin) as child:
+        return self.run("slots", *arguments, stdin=stdin)
+
+    def run(self, program: str, *arguments: str, stdin: Path | None = None) -> Output:
+        with self.start(*arguments, stdin=stdin, program=program) as child:
             stdout, stderr = child.communicate(timeout=_DEADLINE)
         return Output(child.returncode, stdout.decode(), stderr.decode())
 
@@ -137,8 +140,12 @@ class SlotsMachine:
         self._remount("ro")
 
     def damage(self, name: str) -> None:
+        self.write(name, b"damaged")
+
+    def write(self, name: str, content: bytes) -> None:
+        """A file on the medium, as a person would at another machine."""
         self._remount("rw")
-        self.inside(f"/medium/{name}").write_bytes(b"damaged")
+        self.inside(f"/medium/{name}").write_bytes(content)
         self._remount("ro")
 
     def _remount(self, how: str) -> None:
