@@ -37,7 +37,7 @@ lint: dev ## style, types, import contract
 	$(STEP) "mypy" .venv/bin/mypy
 	$(STEP) "lint-imports" .venv/bin/lint-imports
 	$(STEP) "lock files" scripts/check-locks
-	$(STEP) "shellcheck" shellcheck -xa os/init $$(find os/tree/usr/lib/dom0 os/rescue/tree/usr/lib/dom0 -maxdepth 1 -type f)
+	$(STEP) "shellcheck" shellcheck -xa os/init os/tree/usr/bin/dom0 $$(find os/tree/usr/lib/dom0 os/rescue/tree/usr/lib/dom0 -maxdepth 1 -type f)
 
 bench: dev ## measure against docker and docker compose, write docs/benchmarks.md
 	.venv/bin/python -m bench $(BENCH)

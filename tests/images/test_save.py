@@ -25,7 +25,7 @@ def machine(engine_host: Host, chain_images: None, tmp_path: Path) -> Machine:
 
 
 def test_the_file_holds_the_machine_its_login_and_its_services(machine: Machine, tmp_path: Path) -> None:
-    machine.write(PROJECT)
+    machine.write(f"{PROJECT}x-dom0:\n  home: {{}}\n")
     machine.dom0("build")
     said = machine.dom0("image", "save", "dom0.tar")
     assert "nobody/has-it:1: not on this host" in said.stderr
@@ -35,8 +35,15 @@ def test_the_file_holds_the_machine_its_login_and_its_services(machine: Machine,
         "dom0:latest",
         "dom0-base:latest",
         "busybox:test",
+        "dom0-restic:latest",
     }
     assert not list(tmp_path.glob(".*"))
+
+
+def test_without_a_home_there_is_nothing_to_back_up(machine: Machine, tmp_path: Path) -> None:
+    machine.write(PROJECT)
+    machine.dom0("build")
+    assert "dom0-restic" not in machine.dom0("image", "save", "dom0.tar").stdout
 
 
 def test_without_a_machine_it_says_how_to_make_one_and_writes_nothing(machine: Machine, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from dom0.cli import options, terminal
 from dom0.cli.build import progress
 from dom0.cli.client import Agent, AgentUnreachable
+from dom0.errors import Dom0Error
 from dom0.plan import labels
 
 # As in images.recipe, which would load what builds them.
@@ -62,7 +63,8 @@ def build(name: str | None, no_cache: bool) -> None:
 def save(file: Path) -> None:
     """Save dom0:latest and all images that its machine needs to FILE, for boot media (see `dom0 os write`).
 
-    So a machine starts without a network. An image that is not on this host is named: the machine will pull it.
+    So a machine starts without a network, and makes backups of its home. An image that is not on this host is named:
+    the machine will pull it.
 
     $ dom0 image save dom0.tar
     """
@@ -113,18 +115,30 @@ async def _build(names: Sequence[str], no_cache: bool) -> None:
 
 async def _save(file: Path) -> Sequence[str]:
     from dom0.engine.docker import DockerEngine
-    from dom0.images.save import images_of_machine
-    from dom0.images.save import save as save_images
+    from dom0.images import save as saving
 
     engine = await DockerEngine.connect()
     try:
-        images = await images_of_machine(engine)
+        images = await saving.images_of_machine(engine)
+        references = [*images.here, *(await _image_for_backups(engine) if images.has_home else ())]
     finally:
         await engine.close()
     for missing in images.missing:
         terminal.say_to_stderr(f"{missing}: not on this host and not saved; the machine will pull it")
-    await save_images(images, file)
-    return images.here
+    await saving.save(references, file)
+    return references
+
+
+async def _image_for_backups(engine: Engine) -> Sequence[str]:
+    """Of the home; a machine with the base OS cannot make it."""
+    from dom0 import home
+
+    try:
+        await home.prepare_image(engine)
+    except Dom0Error as error:
+        terminal.say_to_stderr(f"{home.IMAGE}: not saved, so `dom0 home` has no backups there; {error.message}")
+        return ()
+    return (home.IMAGE,)
 
 
 async def _rows() -> list[ImageRow]:

@@ -29,6 +29,7 @@ KEY_TYPES = (
     "sk-ecdsa-sha2-nistp256@openssh.com",
     "ssh-rsa",
 )
+_AS_ROOT = "as root; in a login: docker exec -i dom0 dom0 ssh add - <FILE"
 LONGEST_INPUT = 1 << 20  # bytes; a key is below 1 kB
 
 
@@ -174,7 +175,7 @@ def _changing() -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         directory = os.open(path.parent, os.O_RDONLY)
     except PermissionError as error:
-        raise Dom0Error(f"{path.parent}: permission denied", hint="change the keys as root") from error
+        raise Dom0Error(f"{path.parent}: permission denied", hint=_AS_ROOT) from error
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         yield path
@@ -192,5 +193,5 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except PermissionError as error:
-        raise Dom0Error(f"{path}: permission denied", hint="change the keys as root") from error
+        raise Dom0Error(f"{path}: permission denied", hint=_AS_ROOT) from error
     new.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Images:
 
     here: tuple[str, ...]
     missing: tuple[str, ...]
+    has_home: bool
 
 
 async def images_of_machine(engine: Engine) -> Images:
@@ -39,14 +41,16 @@ async def images_of_machine(engine: Engine) -> Images:
         project = await load(await unpack_project(engine, DOM0, Path(scratch)), PLACED)
     wanted = dict.fromkeys([DOM0, BASE, *(need.ref for need in images_needed(project))])
     missing = [ref for ref in wanted if not await _is_here(engine, ref)]
-    return Images(tuple(ref for ref in wanted if ref not in missing), tuple(missing))
+    here = tuple(ref for ref in wanted if ref not in missing)
+    has_home = project.machine is not None and project.machine.home is not None
+    return Images(here, tuple(missing), has_home)
 
 
-async def save(images: Images, file: Path) -> None:
-    """Write those that are here to the tar `file`, whole or not at all. Raises CommandFailed."""
+async def save(references: Sequence[str], file: Path) -> None:
+    """Write these images to the tar `file`, whole or not at all. Raises CommandFailed."""
     fresh = file.with_name(f".{file.name}.new")
     try:
-        await capture(["docker", "save", f"--output={fresh}", *images.here], env=docker.environment())
+        await capture(["docker", "save", f"--output={fresh}", *references], env=docker.environment())
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
