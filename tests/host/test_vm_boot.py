@@ -37,6 +37,18 @@ def test_a_machine_boots_to_dom0_and_its_services_and_keeps_the_record(virtual_m
             differences = json.loads(machine.ssh("dom0 boot --compare 1 2 --json").stdout)
             assert {*STAGES, *BESIDE} <= {row["name"] for row in differences}
             assert machine.ssh("dom0 boot --plot /tmp/boot.svg && cat /tmp/boot.svg").stdout.count("<title>") >= 12
+            _one_more_key_is_let_in(machine, vm.Key(directory, "other"))
+            machine.type("")  # wakes the shell of the console
+            machine.type("dom0 ssh ls --json | grep -c fingerprint; echo typed: $?")
+            machine.wait_for(r"typed: 0")
+
+
+def _one_more_key_is_let_in(machine: vm.VirtualMachine, other: vm.Key) -> None:
+    """As docs/os.md says it, because a login is not root on the host."""
+    refused = machine.ssh(f"echo {other.public} | dom0 ssh add -", check=False)
+    assert "docker exec -i dom0 dom0 ssh add" in refused.stderr
+    machine.ssh(f"echo {other.public} | docker exec -i dom0 dom0 ssh add -")
+    assert machine.ssh("true", key=other).code == 0
 
 
 def _boot_with_all_stages(machine: vm.VirtualMachine) -> dict[str, Any]:

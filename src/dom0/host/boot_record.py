@@ -8,6 +8,7 @@ lines of the right form count, and nothing in them is believed to be harmless.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -82,13 +83,17 @@ def read(path: Path, *, number: int = 0, running: bool = False) -> Record | None
     """None when there is no such file, or it is no plain one. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 -- a file descriptor
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # the second: a symbolic link
+            return None
+        raise
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             return None
-        marks, unreadable = parse(file.read(_LARGEST))
+        marks, unreadable = parse(os.read(descriptor, _LARGEST))
+    finally:
+        os.close(descriptor)
     return Record(marks=marks, number=number, running=running, written=found.st_mtime, unreadable=unreadable)
 
 

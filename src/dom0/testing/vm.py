@@ -68,8 +68,8 @@ def direct(command_line: str = "") -> qemu.Direct:
 class Key:
     """An ssh key of this run."""
 
-    def __init__(self, directory: Path) -> None:
-        self.file = directory / "id_ed25519"
+    def __init__(self, directory: Path, name: str = "id_ed25519") -> None:
+        self.file = directory / name
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(self.file)]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
 
@@ -154,13 +154,21 @@ class VirtualMachine:
             connection.sendall(line.encode() + b"\n")
             time.sleep(PAUSE)  # QEMU drops what it has not passed on when the connection ends
 
-    def ssh(self, *command: str, user: str = "dom0", patience: float = PATIENCE, check: bool = True) -> Output:
+    def ssh(
+        self,
+        *command: str,
+        user: str = "dom0",
+        patience: float = PATIENCE,
+        check: bool = True,
+        key: Key | None = None,
+    ) -> Output:
         """Run a shell command in the dom0 of examples/mybox; tries until sshd lets us in. Raises CommandFailed.
 
-        As `root`: in the rescue container.
+        As `root`: in the rescue container. `key`: another one than the machine was given.
         """
-        assert self._key is not None, "this machine was given no key"
-        argv = ["ssh", "-i", str(self._key.file), "-p", str(self._port), *_SSH_OPTIONS, f"{user}@127.0.0.1", *command]
+        key = key or self._key
+        assert key is not None, "this machine was given no key"
+        argv = ["ssh", "-i", str(key.file), "-p", str(self._port), *_SSH_OPTIONS, f"{user}@127.0.0.1", *command]
         deadline = time.monotonic() + patience
         while True:
             done = subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
