@@ -194,6 +194,17 @@ def test_no_symbolic_link_leads_out_of_a_disk(machine: DiskMachine, tmp_path: Pa
     assert "system" not in found
 
 
+def test_nothing_is_mounted_where_containers_would_hold_it(machine: DiskMachine, tmp_path: Path) -> None:
+    """They are given /run/dom0 with all that is mounted in it. Who counts a store sees what is mounted meanwhile."""
+    plug_in(machine, "sda", "ext4", tree=linux(tmp_path / "tree"))
+    with (machine.root / "usr/lib/dom0/disks/look.sh").open("a") as program:
+        program.write("timeout() { cat /proc/mounts >/run/mounts; }\n")
+    machine.survey()
+    rows = machine.inside("/run/mounts").read_text().splitlines()
+    places = [place for device, place, *_ in map(str.split, rows) if device == "/dev/sda"]
+    assert [place.startswith("/run/dom0/") for place in places] == [False]
+
+
 def test_a_disk_that_is_gone_is_no_longer_told(machine: DiskMachine) -> None:
     machine.blank("sda")
     machine.blank("sdb")

@@ -2,8 +2,6 @@
 # Stores of another Linux's Docker Engine. Their disk is never written to, but with `use`: for the other policies memory
 # lies over it, block by block, and takes what an Engine writes there.
 
-# Not below /run/dom0: containers are given that with all that is mounted in it, and would hold it.
-apart=/run/disks
 copy=$apart/copy
 engine_deadline=600 # seconds until an Engine answers; in the background, on a machine that may be slow and busy
 

@@ -14,6 +14,9 @@
 
 run=/run/dom0/os
 facts=$run/disks
+# What is mounted for a moment is mounted below this. Not below /run/dom0: containers are given that with all that is
+# mounted in it, and one that starts meanwhile would hold it.
+apart=/run/disks
 
 # Without another program, as much of this: it is asked often, and a boot waits for it.
 fact() { # NAME KEY

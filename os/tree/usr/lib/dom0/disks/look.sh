@@ -4,7 +4,7 @@
 #
 # What lies in them is hostile: no symbolic link of theirs is followed, and only plain files are read.
 
-peephole=$run/look
+peephole=$apart/look
 
 look_into_all() { # [sizes]
     for name in $(names); do look_into "$name" "${1-}"; done
