@@ -83,8 +83,18 @@ copy_images() { # NAME
     trap 'end_second_engine "$foreign"' EXIT
     start_second_engine "$1" || refuse "/dev/$1: no Engine starts on its store" "$(tail -n 3 "$copy/log" 2>/dev/null)"
     let_others disk # which may take its time
-    docker -H "unix://$copy/socket" image ls --format '{{.Repository}}:{{.Tag}}' | grep -v '<none>' | sort |
-        while read -r image; do copy_image "$image" || exit 1; done
+    images=$(docker -H "unix://$copy/socket" image ls --format '{{.Repository}}:{{.Tag}}') ||
+        refuse "/dev/$1: the Engine on its store does not list its images" "$(tail -n 3 "$copy/log")"
+    echo "$images" | sed '/^$/d; /<none>/d' | sort | copy_each
+}
+
+# One that cannot be copied keeps no other from it.
+copy_each() { # names on standard input
+    failed=
+    while read -r image; do
+        copy_image "$image" || failed="$failed $image"
+    done
+    [ -z "$failed" ] || refuse "not copied:$failed" "The others are here, and are left out when it is tried again."
 }
 
 start_second_engine() { # NAME
@@ -119,7 +129,8 @@ copy_image() { # IMAGE
         echo "$1: is here already"
         return
     fi
-    docker -H "unix://$copy/socket" save "$1" | docker load --quiet || return 1
+    docker -H "unix://$copy/socket" save "$1" | docker load --quiet
+    docker image inspect "$1" >/dev/null 2>&1 # whether it was saved is not known otherwise
 }
 
 end_second_engine() { # NAME
