@@ -77,15 +77,17 @@ probe_further() { # NAME
 }
 
 # What a power cut left of a file system of ours: our mark, and beside it nothing, or the file system that the mark
-# names, without its label and never mounted. Anything else came later and is somebody's.
+# names, without its label and never mounted. Anything else came later and is somebody's. The label is asked for first:
+# our own disk has one, and its boot waits for no end of a disk to be read.
 is_half_made() { # NAME TYPE
     case $2 in '' | ext[234]) ;; *) return 1 ;; esac
+    [ -z "$(fact "$1" label)" ] || return 1
     found=$(read_mib "$1" -1 | head -c 64 | tr -d '\0' | head -n 1)
     [ "${found% *}" = $mark ] || return 1
     if [ -z "$2" ]; then
         head -c 4096 "/dev/$1" 2>/dev/null | is_nothing
     else
-        [ -z "$(fact "$1" label)" ] && [ "$(fact "$1" uuid)" = "${found#* }" ] && was_never_mounted "$1"
+        [ "$(fact "$1" uuid)" = "${found#* }" ] && was_never_mounted "$1"
     fi
 }
 
