@@ -145,6 +145,19 @@ def test_of_two_disks_of_ours_the_one_is_taken_that_this_machine_used_last(
     assert choice(machine).startswith("own /dev/sdb: of several disks that are labelled dom0-data it is the one")
 
 
+def test_the_only_disk_is_taken_also_from_another_machine_and_that_is_said(
+    machine: DiskMachine, plug: Plug, tmp_path: Path
+) -> None:
+    """It was moved to new hardware. Without names of both machines nothing is known."""
+    plug("sda", label="dom0-data", tree=ours(tmp_path, "another-machine-1"))
+    assert choice(machine) == "own /dev/sda: its label is dom0-data"
+    machine.call_it(MINE)
+    assert choice(machine).startswith("own /dev/sda: its label is dom0-data; another machine used it last")
+    machine.unplug("sda")
+    plug("sdb", label="dom0-data", tree=ours(tmp_path, "unknown"))
+    assert choice(machine) == "own /dev/sdb: its label is dom0-data"
+
+
 def test_between_a_disk_and_its_copy_nobody_guesses(machine: DiskMachine, plug: Plug, tmp_path: Path) -> None:
     machine.call_it(MINE)
     for name in ("sda", "sdb"):

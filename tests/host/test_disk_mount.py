@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 from pathlib import Path
 
 from dom0.testing import file_systems
 from dom0.testing.disk_machine import DiskMachine
+
+MINE = "4c4c4544-0000-1111-2222-333333333333"
 
 
 def data_disk(machine: DiskMachine, *, name: str = "sda", mib: int = 64, tree: Path | None = None) -> None:
@@ -26,6 +29,24 @@ def damaged_data_disk(machine: DiskMachine) -> None:
         for copy in (8193 * 1024, 24577 * 1024):
             opened.seek(copy)
             opened.write(b"\0" * 4096)
+
+
+def disk_of(machine: DiskMachine, identity: str, *, name: str) -> None:
+    """A data disk that the machine of that name used last."""
+    tree = machine.root / f"{name}.tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/dom0-machine").write_text(f"{identity}\n")
+    data_disk(machine, name=name, tree=tree)
+
+
+def set_seconds(machine: DiskMachine, **settings: int) -> None:
+    """How long it waits: label_deadline, named_deadline."""
+    program = machine.root / "usr/lib/dom0/disks/mount.sh"
+    text = program.read_text()
+    for name, seconds in settings.items():
+        text, count = re.subn(rf"(?m)^{name}=\d+", f"{name}={seconds}", text)
+        assert count == 1
+    program.write_text(text)
 
 
 def problems(machine: DiskMachine) -> dict[str, str]:
@@ -91,6 +112,49 @@ def test_a_disk_that_appears_late_is_waited_for(machine: DiskMachine) -> None:
     machine.disk("mount")
     plugging.join()
     assert machine.mounts()["/data"] == "/dev/sdb"
+
+
+def test_a_disk_of_another_machine_takes_nobodys_place(machine: DiskMachine) -> None:
+    """It is there first. Ours comes when disks with our label are no longer waited for."""
+    machine.call_it(MINE)
+    set_seconds(machine, label_deadline=1)
+    disk_of(machine, "another-machine-1", name="sda")
+    machine.flush()
+    before = (machine.root / "sda.disk").read_bytes()
+    plugging = threading.Timer(2.0, disk_of, (machine, MINE), {"name": "sdb"})
+    plugging.start()
+    machine.disk("mount")
+    plugging.join()
+    machine.flush()
+    assert machine.mounts()["/data"] == "/dev/sdb"
+    assert (machine.root / "sda.disk").read_bytes() == before
+    machine.console("the only data disk here is one that another machine used last; waiting up to 30 s")
+
+
+def test_a_disk_that_was_moved_to_new_hardware_is_waited_beside_once_and_is_its_own_then(machine: DiskMachine) -> None:
+    machine.call_it(MINE)
+    set_seconds(machine, label_deadline=1, named_deadline=3)
+    disk_of(machine, "another-machine-1", name="sda")
+    machine.disk("mount")
+    assert machine.mounts()["/data"] == "/dev/sda"
+    assert "another machine used it last" in machine.document()["data"]["reason"]
+    assert problems(machine)["data-disk"] == (
+        "/dev/sda is taken although another machine used it last: another-machine-1"
+    )
+    assert machine.inside("/data/etc/dom0-machine").read_text() == f"{MINE}\n"
+    machine.run("/usr/bin/sync")
+    machine.boot()
+    set_seconds(machine, label_deadline=1000, named_deadline=1000)
+    machine.disk("mount")
+    assert machine.document()["data"]["reason"] == "its label is dom0-data"
+    assert problems(machine) == {}
+
+
+def test_a_machine_without_a_name_waits_for_no_other_disk(machine: DiskMachine) -> None:
+    set_seconds(machine, label_deadline=1000, named_deadline=1000)
+    disk_of(machine, "another-machine-1", name="sda")
+    machine.disk("mount")
+    assert machine.document()["data"]["reason"] == "its label is dom0-data"
 
 
 def test_a_named_disk_that_never_comes_ends_in_memory(machine: DiskMachine) -> None:

@@ -32,17 +32,28 @@ take() { # CHOICE NAME REASON
 choose_label() { # LABEL CHOICE
     candidates=$(with_fact label "$1" | mountable)
     [ -n "$candidates" ] || return 1
-    if is_one "$candidates"; then
-        take "$2" "$candidates" "its label is $1"
-    else
+    if ! is_one "$candidates"; then
         choose_by_machine "$2" "labelled $1" "$candidates"
+    elif is_anothers "$candidates"; then
+        take "$2" "$candidates" "its label is $1; another machine used it last, and no disk of this one is here"
+        warning="/dev/$candidates is taken although another machine used it last: $(fact "$candidates" machine)"
+    else
+        take "$2" "$candidates" "its label is $1"
     fi
+}
+
+# Another machine used it last. Not known where one of the two has no name.
+is_anothers() { # NAME
+    mine=$(machine_id)
+    [ "$mine" != unknown ] || return 1
+    [ -n "$(fact "$1" machine)" ] || look_into "$1" machine
+    case $(fact "$1" machine) in '' | unknown | "$mine") return 1 ;; esac
 }
 
 # Several disks of ours: the one that this machine used last. A copy of a disk says the same as the disk, and another
 # machine's says something else.
 choose_by_machine() { # CHOICE WHAT NAMES
-    for name in $3; do look_into "$name"; done
+    for name in $3; do look_into "$name" machine; done
     mine=$(machine_id)
     candidates=$(for name in $3; do [ "$(fact "$name" machine)" != "$mine" ] || echo "$name"; done)
     if [ "$mine" != unknown ] && is_one "$candidates"; then

@@ -10,7 +10,8 @@ look_into_all() { # [sizes]
     for name in $(names); do look_into "$name" "${1-}"; done
 }
 
-look_into() { # NAME [sizes]
+# `sizes`: how much space a store takes as well; `machine`: only which machine used it last, for a boot that waits.
+look_into() { # NAME [sizes|machine]
     if top=$(fact "$1" mounted) && [ -n "$top" ]; then
         look_around "$1" "${2-}"
     elif open_read_only "$1"; then
@@ -53,8 +54,10 @@ close_read_only() { # NAME
     [ "$was_read_only" = 1 ] || blockdev --setrw "/dev/$1"
 }
 
-# Where another Linux may have put its root, on btrfs; and where an Engine's store is: on the root, on a /var, alone.
-look_around() { # NAME [sizes]; $top
+look_around() { # NAME [sizes|machine]; $top
+    ! has file etc/dom0-machine || set_fact "$1" machine "$(plain <"$top/etc/dom0-machine")"
+    [ "$2" != machine ] || return 0
+    # Where another Linux may have put its root, on btrfs; and where an Engine's store is: on the root, on a /var, alone.
     for root in '' @ @rootfs root; do
         [ -z "$root" ] || has directory "$root" || continue
         tell_system "$1" "$root"
@@ -62,7 +65,6 @@ look_around() { # NAME [sizes]; $top
             ! has directory "$root/$path" || tell_store "$1" "$root/$path" "${2-}"
         done
     done
-    ! has file etc/dom0-machine || set_fact "$1" machine "$(plain <"$top/etc/dom0-machine")"
 }
 
 has() { # file|directory PATH: below $top, with no symbolic link on the way

@@ -4,7 +4,7 @@
 
 reserve_kib=32768 # kept free for the Engine on a disk that somebody fills to the last byte
 label_deadline=5  # seconds for a disk with our label to appear
-named_deadline=30 # for one that the boot contract names
+named_deadline=30 # for one that the boot contract names, and before one is taken that is not ours
 
 mount_data() {
     alone disk
@@ -28,18 +28,40 @@ mount_data() {
 
 # A disk may need seconds until its driver shows it. Waits for the one that is most wanted, not for all.
 await_disks() {
+    began=$(seconds)
     case $wanted in
-    ram) return ;;
-    auto) deadline=$label_deadline ;;
-    *) deadline=$named_deadline ;;
+    ram) ;;
+    auto) await_until is_past $label_deadline || await_before_taking_another ;;
+    *) await_until is_past $named_deadline ;;
     esac
-    deadline=$((deadline + $(seconds)))
-    until [ -n "$(wanted_disks)" ] || [ "$(seconds)" -ge $deadline ]; do
+}
+
+# It would be written to and be this one's from then on.
+await_before_taking_another() {
+    [ -n "$(wanted_disks)" ] || return
+    say "the only data disk here is one that another machine used last; waiting up to $named_deadline s for one of this machine"
+    await_until is_past $named_deadline
+}
+
+await_until() { # CONDITION ...: fails if that comes before a disk of ours
+    while [ -z "$(awaited_disks)" ]; do
+        ! "$@" || return 1
         sleep 0.2
         for name in $(block_devices); do
-            [ -f "$facts/$name" ] || probe "$name"
+            [ -f "$facts/$name" ] || probe "$name" || :
         done
     done
+}
+
+# One that another machine used last ends no wait: it may be there only to be looked at.
+awaited_disks() {
+    for name in $(wanted_disks); do
+        [ "$wanted" = auto ] && is_anothers "$name" || echo "$name"
+    done
+}
+
+is_past() { # SECONDS of waiting
+    [ "$(seconds)" -ge $((began + $1)) ]
 }
 
 # A disk that came too late is not mounted under a running Engine; somebody has to know of it.
