@@ -40,13 +40,20 @@ def disk_of(machine: DiskMachine, identity: str, *, name: str) -> None:
 
 
 def set_seconds(machine: DiskMachine, **settings: int) -> None:
-    """How long it waits: label_deadline, named_deadline."""
+    """How long it waits: label_deadline, named_deadline, quiet."""
     program = machine.root / "usr/lib/dom0/disks/mount.sh"
     text = program.read_text()
     for name, seconds in settings.items():
         text, count = re.subn(rf"(?m)^{name}=\d+", f"{name}={seconds}", text)
         assert count == 1
     program.write_text(text)
+
+
+def usb_device(machine: DiskMachine, name: str = "usb1") -> Path:
+    """As the kernel shows it before it may be a disk."""
+    directory = machine.root / "sys/bus/usb/devices" / name
+    directory.mkdir(parents=True)
+    return directory
 
 
 def problems(machine: DiskMachine) -> dict[str, str]:
@@ -155,6 +162,62 @@ def test_a_machine_without_a_name_waits_for_no_other_disk(machine: DiskMachine) 
     disk_of(machine, "another-machine-1", name="sda")
     machine.disk("mount")
     assert machine.document()["data"]["reason"] == "its label is dom0-data"
+
+
+def test_no_disk_is_formatted_while_one_on_usb_may_still_come(machine: DiskMachine) -> None:
+    """Ours is a SCSI host for some time, because it has to spin."""
+    set_seconds(machine, label_deadline=1, quiet=1)
+    spare = machine.blank("sda")
+    machine.contract("format=blank")
+    host = usb_device(machine, "2-1:1.0") / "host6"
+    host.mkdir()
+
+    def spin() -> None:
+        data_disk(machine, name="sdb")
+        (host / "target6:0:0/6:0:0:0/block").mkdir(parents=True)
+
+    spinning = threading.Timer(5.0, spin)
+    spinning.start()
+    machine.disk("mount")
+    spinning.join()
+    assert machine.mounts()["/data"] == "/dev/sdb"
+    assert machine.survey()[f"/dev/{spare.name}"]["blank"]
+
+
+def test_another_linux_is_not_adopted_while_usb_devices_appear(machine: DiskMachine, tmp_path: Path) -> None:
+    set_seconds(machine, label_deadline=1, quiet=2)
+    (tmp_path / "tree/var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
+    file = machine.root / "sda.disk"
+    file_systems.make(file, "ext4", tree=tmp_path / "tree", mib=64)
+    machine.plug("sda", file)
+    machine.contract("adopt=use")
+    usb_device(machine)
+    coming = [threading.Timer(number / 2, usb_device, (machine, f"1-{number}")) for number in range(1, 9)]
+    coming.append(threading.Timer(4.5, data_disk, (machine,), {"name": "sdb"}))
+    for each in coming:
+        each.start()
+    machine.disk("mount")
+    for each in coming:
+        each.join()
+    assert machine.mounts()["/data"] == "/dev/sdb"
+
+
+def test_a_blank_disk_is_formatted_when_nothing_has_come_for_some_seconds(machine: DiskMachine) -> None:
+    set_seconds(machine, label_deadline=1, quiet=2, named_deadline=1000)
+    machine.blank("sda", mib=512)
+    machine.contract("format=blank")
+    usb_device(machine)
+    machine.disk("mount")
+    assert machine.document()["data"]["kind"] == "disk"
+
+
+def test_a_usb_device_that_never_is_a_disk_is_not_waited_for_without_end(machine: DiskMachine) -> None:
+    set_seconds(machine, label_deadline=1, named_deadline=3, quiet=1)
+    machine.blank("sda", mib=512)
+    machine.contract("format=blank")
+    (usb_device(machine, "2-1:1.0") / "host6").mkdir()
+    machine.disk("mount")
+    assert machine.document()["data"]["kind"] == "disk"
 
 
 def test_a_named_disk_that_never_comes_ends_in_memory(machine: DiskMachine) -> None:

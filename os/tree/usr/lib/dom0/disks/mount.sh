@@ -5,6 +5,7 @@
 reserve_kib=32768 # kept free for the Engine on a disk that somebody fills to the last byte
 label_deadline=5  # seconds for a disk with our label to appear
 named_deadline=30 # for one that the boot contract names, and before one is taken that is not ours
+quiet=5           # without anything new on a bus where disks come late
 
 mount_data() {
     alone disk
@@ -36,8 +37,11 @@ await_disks() {
     esac
 }
 
-# It would be written to and be this one's from then on.
+# Another machine's disk would be written to and be this one's from then on; a disk that is formatted or adopted would be
+# a second one when our own is there again. Neither can be taken back, so ours has more time.
 await_before_taking_another() {
+    choose
+    case $choice in format | adopt) await_until all_is_there && return ;; esac
     [ -n "$(wanted_disks)" ] || return
     say "the only data disk here is one that another machine used last; waiting up to $named_deadline s for one of this machine"
     await_until is_past $named_deadline
@@ -62,6 +66,28 @@ awaited_disks() {
 
 is_past() { # SECONDS of waiting
     [ "$(seconds)" -ge $((began + $1)) ]
+}
+
+# The kernel ends the loading of a module when all disks are found that its driver looks for, and that was before us. Only
+# on USB and in card readers they come later: hubs and disks there tell of themselves one after the other.
+all_is_there() {
+    if [ -z "$(ls /sys/bus/usb/devices /sys/class/mmc_host 2>/dev/null)" ] || is_past $named_deadline; then
+        return 0
+    fi
+    now=$(ls /sys/bus/usb/devices /sys/bus/mmc/devices /sys/class/block 2>/dev/null)
+    if [ "$now" != "${before-nothing}" ] || is_usb_disk_coming; then
+        before=$now quiet_since=$(seconds)
+    fi
+    [ "$(seconds)" -ge $((quiet_since + quiet)) ]
+}
+
+# A USB disk is a SCSI host at once, and a block device when it spins.
+is_usb_disk_coming() {
+    for host in /sys/bus/usb/devices/*/host*; do
+        set -- "$host"/target*/*/block
+        [ ! -d "$host" ] || [ -d "$1" ] || return 0
+    done
+    return 1
 }
 
 # A disk that came too late is not mounted under a running Engine; somebody has to know of it.
