@@ -17,9 +17,9 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dom0.host import elf
 from dom0.host.recipe import recipe
@@ -28,6 +28,7 @@ from dom0.testing import loop, owned
 from dom0.testing.busybox import BUSYBOX
 from dom0.testing.namespaces import Child, spawn_inside, spawn_isolated
 
+T = TypeVar("T")
 _PROGRAMS = ("blkid", "e2fsck", "e2label", "mke2fs", "tune2fs")
 _DEADLINE = 60.0  # seconds that a program may take; they take less than one
 _MIB = 1024 * 1024
@@ -115,11 +116,11 @@ class DiskMachine:
             self._init.kill()
             for child in self._children:  # the kernel lets their first process go when they are reaped
                 child.wait()
-            self._children.clear()
             self._init.wait()
-            for stream in (self._init.stdin, self._init.stdout):
-                assert stream is not None
-                stream.close()
+            for process in (*self._children, self._init):
+                for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+                    stream.close()
+            self._children.clear()
             self._init = None
 
     def contract(self, settings: str) -> None:
@@ -220,6 +221,18 @@ class DiskMachine:
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.inside("/run/dom0/os/disks.json").read_bytes())
         return document
+
+    def until(self, condition: Callable[[], T]) -> T:
+        """What it returns once that is true; a file that is not there yet is not."""
+        deadline = time.monotonic() + _DEADLINE
+        while True:
+            try:
+                if found := condition():
+                    return found
+            except (OSError, ValueError):
+                pass
+            assert time.monotonic() < deadline, f"it never came to that; the console: {self.console()}"
+            time.sleep(0.02)
 
     def console(self, until: str = "") -> str:
         """What was said on it; `until` it holds that text, because it comes through a pipe."""
