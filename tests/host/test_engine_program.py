@@ -53,3 +53,13 @@ def test_it_comes_back_while_a_container_has_a_containerd_of_its_own(started: Di
     starts(started, 1)
     started.start(ENGINE, "containerd")
     assert len(starts(started, 2)) == 2
+
+
+def test_nothing_is_started_once_the_machine_goes_down(started: DiskMachine) -> None:
+    started.start(ENGINE, "containerd")
+    (first,) = starts(started, 1)
+    init = started.start(ENGINE, "containerd")
+    started.inside("/run/dom0/os/stopping").touch()
+    started.run("/usr/bin/kill", "-KILL", first)
+    assert init.wait(10) == 0
+    assert starts(started, 1) == [first]

@@ -1,0 +1,92 @@
+"""`rc` of the base OS: a power-off leaves nothing half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+
+import pytest
+
+from dom0.testing import file_systems
+from dom0.testing.disk_machine import DiskMachine
+from dom0.testing.namespaces import Child
+
+HERE = "/usr/lib/dom0"
+SOCKET = "/run/docker/containerd/containerd.sock"
+
+# Writes to the data disk, as long as it lives.
+CONTAINERD = """#!/bin/sh
+exec 3>/var/lib/docker/open
+exec sleep 100000
+"""
+# Its containers stop when the test says so.
+DOCKERD = """#!/bin/sh
+trap 'until [ -e /run/stopped ]; do sleep 0.05; done; rm /run/docker.pid; exit' TERM
+echo $$ >/run/docker.pid
+while :; do sleep 0.05; done
+"""
+
+
+def install(machine: DiskMachine, path: str, text: str) -> None:
+    machine.inside(path).write_text(text)
+    machine.inside(path).chmod(0o755)
+
+
+@pytest.fixture
+def running(machine: DiskMachine) -> DiskMachine:
+    """Its data on a disk, and both programs of the Engine as init runs them."""
+    file = machine.root / "sda.disk"
+    file_systems.make(file, "ext4", label="dom0-data", mib=64)
+    machine.plug("sda", file)
+    machine.disk("mount")
+    install(machine, "/usr/bin/containerd", CONTAINERD)
+    install(machine, "/usr/sbin/dockerd", DOCKERD)
+    machine.inside(SOCKET).parent.mkdir(parents=True)
+    os.mknod(machine.inside(SOCKET), stat.S_IFSOCK | 0o600)
+    machine.start(f"{HERE}/engine", "containerd")  # of the boot
+    machine.until(machine.inside("/var/lib/docker/open").exists)
+    machine.start(f"{HERE}/engine", "containerd")
+    machine.start(f"{HERE}/engine", "dockerd")
+    machine.until(lambda: machine.inside("/run/docker.pid").read_text())
+    return machine
+
+
+def stop(machine: DiskMachine) -> Child:
+    return machine.start("DOM0_PATIENCE=1", f"{HERE}/rc", "stop")
+
+
+def is_clean(machine: DiskMachine) -> bool:
+    """Nothing in the journal of the data disk is still to be done."""
+    machine.flush()
+    argv = ["/usr/sbin/dumpe2fs", "-h", str(machine.root / "sda.disk")]
+    told = subprocess.run(argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return "needs_recovery" not in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("stop_times", "seconds"), [((None,), 10), ((None, 120, 20), 130), ((20, -1), 610), ((1200, -1), 1210)]
+)
+def test_an_engine_may_take_as_long_as_its_containers_were_given(
+    running: DiskMachine, stop_times: tuple[int | None, ...], seconds: int
+) -> None:
+    for number, stop_time in enumerate(stop_times):
+        file = running.inside(f"/var/lib/docker/containers/{number}/config.v2.json")
+        file.parent.mkdir(parents=True)
+        settings = {"Env": ['A="StopTimeout":7'], "Image": "a"} | ({"StopTimeout": stop_time} if stop_time else {})
+        file.write_text(json.dumps({"Config": settings, "Name": "/a"}, separators=(",", ":")))  # as the Engine does
+    going = stop(running)
+    running.console(until=f"dom0: waiting up to {seconds} s for containers to stop")
+    assert going.poll() is None
+    running.inside("/run/stopped").touch()
+    assert going.wait(30) == 0
+    assert is_clean(running)
+
+
+def test_a_power_off_leaves_the_data_disk_unmounted_and_nothing_of_the_engine(running: DiskMachine) -> None:
+    running.inside("/run/stopped").touch()
+    assert not is_clean(running)
+    assert stop(running).wait(30) == 0
+    assert is_clean(running)
+    assert "waiting" not in running.console()
