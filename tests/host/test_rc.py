@@ -1,4 +1,4 @@
-"""`rc` of the base OS: a power-off leaves nothing half done."""
+"""`rc` of the base OS: what a boot starts, and that a power-off leaves nothing half done."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dom0.testing.namespaces import Child
 
 HERE = "/usr/lib/dom0"
 SOCKET = "/run/docker/containerd/containerd.sock"
+STEPS = ("readahead", "mark", "drivers", "contract", "disk", "record", "engine", "network", "bootlocal")
 
 # Writes to the data disk, as long as it lives.
 CONTAINERD = """#!/bin/sh
@@ -90,3 +91,32 @@ def test_a_power_off_leaves_the_data_disk_unmounted_and_nothing_of_the_engine(ru
     assert stop(running).wait(30) == 0
     assert is_clean(running)
     assert "waiting" not in running.console()
+
+
+@pytest.fixture
+def booting(machine: DiskMachine) -> DiskMachine:
+    """Its programs only write down that they were called, and with which word."""
+    for name in STEPS:
+        install(machine, f"{HERE}/{name}", f"#!/bin/sh\necho {name} ${{1-}} >>/run/steps\n")
+    machine.inside("/usr/bin/syslogd").unlink()
+    machine.inside("/usr/bin/syslogd").symlink_to("true")
+    machine.inside("/var/lib/dom0").mkdir(parents=True)
+    machine.inside("/sys/fs/cgroup").mkdir(parents=True)
+    return machine
+
+
+def steps(machine: DiskMachine) -> list[str]:
+    """Of a boot, and of what it leaves beside it."""
+    machine.run(f"{HERE}/rc", "boot")
+    return machine.inside("/run/steps").read_text().splitlines()
+
+
+def test_containerd_starts_early_in_a_boot(booting: DiskMachine) -> None:
+    assert "engine containerd" in steps(booting)
+
+
+def test_with_a_program_of_the_owner_containerd_starts_after_it(booting: DiskMachine) -> None:
+    booting.inside("/var/lib/dom0/bootlocal.sh").touch()
+    found = steps(booting)
+    assert "bootlocal" in found
+    assert "engine containerd" not in found
