@@ -1,4 +1,4 @@
-"""`network` of the base OS: every card that comes has its address, also one that comes again."""
+"""`network` and `lease` of the base OS: every card that comes has its address, also one that comes again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Cards:
     def __init__(self, machine: DiskMachine) -> None:
         self.machine = machine
         machine.inside("/sys/class/net").mkdir(parents=True)
+        machine.inside("/data/etc").mkdir()
 
     def plug(self, name: str) -> None:
         self.ip("link", "add", "name", name, "type", "veth")
@@ -37,6 +38,9 @@ class Cards:
 
     def has_address(self, name: str, address: str) -> bool:
         return f" {address} " in self.ip("-4", "address", "show", "dev", name)
+
+    def routes(self) -> list[str]:
+        return self.ip("route", "show").splitlines()
 
     def await_address(self, name: str, address: str) -> None:
         self.machine.until(lambda: self.has_address(name, address))
@@ -108,3 +112,23 @@ def test_a_second_card_does_not_get_the_static_address(cards: Cards) -> None:
     cards.machine.until(lambda: cards.machine.inside(f"{RUN}/interface.eth1").read_text())
     assert cards.has_address("eth0", "192.0.2.7/24")
     assert not cards.has_address("eth1", "192.0.2.7/24")
+
+
+def test_a_static_address_may_be_in_no_network(cards: Cards) -> None:
+    cards.plug("eth0")
+    cards.keep("192.0.2.7/32,198.51.100.1")
+    cards.await_address("eth0", "192.0.2.7/32")
+    cards.machine.until(cards.routes)
+    assert [route.split()[:5] for route in cards.routes()] == [["default", "via", "198.51.100.1", "dev", "eth0"]]
+
+
+@pytest.mark.parametrize(("mask", "router"), [("24", "192.0.2.1"), ("32", "198.51.100.1")])
+def test_a_lease_may_be_in_no_network(cards: Cards, mask: str, router: str) -> None:
+    cards.plug("eth0")
+    cards.ip("link", "set", "eth0", "up")
+    lease = (f"mask={mask}", "ip=192.0.2.7", f"router={router}", "interface=eth0", "/usr/lib/dom0/lease")
+    for word in ("bound", "renew"):
+        cards.machine.run(*lease, word)
+        assert cards.has_address("eth0", f"192.0.2.7/{mask}")
+        default = [route for route in cards.routes() if route.startswith("default")]
+        assert [route.split()[:5] for route in default] == [["default", "via", router, "dev", "eth0"]]
