@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dom0.compose.load import load
@@ -41,11 +41,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """The dom0 image this agent runs from. Outside of a container all of it is empty."""
+    """The dom0 image this agent runs from. Outside of a container all of it is empty.
+
+    `base` is the dom0-base that is here, `built_on` the ID that it had where the image was built: an Engine that keeps
+    images in another way, and was brought both, knows it by another one.
+    """
 
     image: str = ""
     inputs: str = ""
     base: Image | None = None
+    built_on: str = ""
 
 
 async def find_own(engine: Engine) -> Own:
@@ -55,11 +60,12 @@ async def find_own(engine: Engine) -> Own:
     if match is None:
         return Own()
     image = await engine.image((await engine.container(match[1])).image_id)
+    built_on = image.labels.get(labels.BASE, "")
     try:
-        base = await engine.image(image.labels.get(labels.BASE) or image.id)
+        base = await engine.image(built_on or image.id)
     except NotFound:
         base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
-    return Own(image.id, image.labels.get(labels.INPUTS, ""), base)
+    return Own(image.id, image.labels.get(labels.INPUTS, ""), base, built_on)
 
 
 async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:
@@ -71,14 +77,14 @@ async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, im
     if image_id == own.image:
         return await _resolve_in(engine, etc, state, own, say)
     image = await engine.image(image_id)
-    if own.base is None or image.labels.get(labels.BASE) != own.base.id:
+    if image.labels.get(labels.BASE, "") != own.built_on:
         raise UsageError(
             f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
         incoming = await unpack_project(engine, image_id, Path(scratch))
         return await _resolve_in(
-            engine, incoming, state, Own(image.id, image.labels.get(labels.INPUTS, ""), own.base), say
+            engine, incoming, state, replace(own, image=image.id, inputs=image.labels.get(labels.INPUTS, "")), say
         )
 
 
