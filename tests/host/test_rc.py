@@ -93,6 +93,14 @@ def test_a_power_off_leaves_the_data_disk_unmounted_and_nothing_of_the_engine(ru
     assert "waiting" not in running.console()
 
 
+def test_dom0_is_left_to_the_launcher_of_the_next_boot_before_the_engine_ends(running: DiskMachine) -> None:
+    asked = running.inside("/run/asked")
+    install(running, "/usr/bin/docker", f'#!/bin/sh\n[ -e /run/docker.pid ] && echo "$@" >>/run/{asked.name}\n')
+    running.inside("/run/stopped").touch()
+    assert stop(running).wait(30) == 0
+    assert asked.read_text() == "update --restart no dom0\n"
+
+
 @pytest.fixture
 def booting(machine: DiskMachine) -> DiskMachine:
     """Its programs only write down that they were called, and with which word."""
@@ -109,6 +117,11 @@ def steps(machine: DiskMachine) -> list[str]:
     """Of a boot, and of what it leaves beside it."""
     machine.run(f"{HERE}/rc", "boot")
     return machine.inside("/run/steps").read_text().splitlines()
+
+
+def test_programs_find_their_own_files_where_they_expect_them(booting: DiskMachine) -> None:
+    steps(booting)
+    assert booting.run("/bin/sh", "-c", "echo word | cat /dev/stdin").stdout == "word\n"
 
 
 def test_containerd_starts_early_in_a_boot(booting: DiskMachine) -> None:
