@@ -15,6 +15,7 @@ import pytest
 
 from dom0.host.slots import OsStatus
 from dom0.run import Output
+from dom0.testing import loop
 from dom0.testing.fake_uki import make_uki
 
 RunCommand = Callable[..., Output]
@@ -45,6 +46,26 @@ def test_write_does_not_replace_a_file_unasked(dom0: RunCommand, work: Path) -> 
     assert (work / "dom0.img").read_text() == "precious"
     assert dom0("os", "write", "dom0.img", "--yes").code == 0
     assert (work / "dom0.img").stat().st_size > 1 << 20
+
+
+def test_write_shows_what_a_device_is_and_writes_it_with_consent(dom0: RunCommand, work: Path, tmp_path: Path) -> None:
+    if reason := loop.missing():
+        pytest.skip(reason)
+    stick = tmp_path / "stick"
+    with stick.open("xb") as opened:
+        opened.truncate(600 << 20)
+    with loop.Loop(stick) as device:
+        refused = dom0("os", "write", str(device.path))
+        assert refused.code == 2
+        assert "nothing that is known" in refused.stderr
+        assert "not confirmed, nothing was written" in refused.stderr
+        assert not stick.stat().st_blocks
+        written = dom0("os", "write", str(device.path), "--yes")
+        assert written.code == 0, written.stderr
+        assert written.stdout.endswith("base OS 1.0 for hardware in slot a\n")
+    with stick.open("rb") as opened:
+        opened.seek(-512, os.SEEK_END)
+        assert opened.read(8) == b"EFI PART"
 
 
 @pytest.mark.parametrize(
