@@ -183,8 +183,8 @@ up` has made once.
 - A small program in both machines passes on what the Engine says of its containers, to a serial port; the times are
   those of the machine outside. What the Engine started before it answered has the Engine's own time: at its start the
   Engine restarts containers first and answers afterwards, so services run before it answers.
-- dom0 also starts a login and its agent, which the plain Debian does not have in containers. After a power-off the agent
-  comes last, when the services run; after a power cut it starts beside them.
+- dom0 also starts a login and its agent, which the plain Debian does not have in containers. After a power-off the
+  agent comes last, when the services run; after a power cut it starts beside them.
 - **healthy**: the health check of redis, which the Engine runs for the first time ten seconds after the start. That
   constant is in both, so the ratio says little.
 - **least memory**: between 272 and 512 MiB, in steps of 16, without swap; all services have to be healthy within three

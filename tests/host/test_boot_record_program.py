@@ -20,7 +20,7 @@ def root(tmp_path: Path) -> Path:
         pytest.skip("needs root and busybox-static")
     shutil.copytree(directory() / "tree/usr", tmp_path / "usr")
     for name in ("usr/bin", "run/dom0/os", "var/lib/dom0", "proc", "dev"):
-        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(BUSYBOX, tmp_path / "usr/bin/busybox")
     for applet in recipe().applets:
         (tmp_path / "usr/bin" / applet).symlink_to("busybox")

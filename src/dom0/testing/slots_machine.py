@@ -157,7 +157,7 @@ class SlotsMachine:
         os_recipe = recipe()
         shutil.copytree(os_recipe.directory / "tree", self.root, symlinks=True, dirs_exist_ok=True)
         for directory in ("dev", "medium", "proc", "run", "tmp", "usr/bin", "usr/sbin", "var/lib/dom0"):
-            (self.root / directory).mkdir(parents=True)
+            (self.root / directory).mkdir(parents=True, exist_ok=True)
         shutil.copy2(BUSYBOX, self.root / "usr/bin/busybox")
         for applet in os_recipe.applets:
             (self.root / "usr/bin" / applet).symlink_to("busybox")
