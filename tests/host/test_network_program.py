@@ -87,22 +87,14 @@ def test_a_card_that_comes_again_under_its_name_is_served_again(cards: Cards) ->
     cards.machine.until(lambda: cards.clients() == {second})
 
 
-def test_a_static_address_comes_again_with_its_card(cards: Cards) -> None:
+@pytest.mark.parametrize("comes", ["eth0", "eth1"])
+def test_a_static_address_goes_to_the_card_that_comes_in_place_of_its_own(cards: Cards, comes: str) -> None:
     cards.plug("eth0")
     cards.keep("192.0.2.7/24,192.0.2.1,192.0.2.53")
     cards.await_address("eth0", "192.0.2.7/24")
     cards.unplug("eth0")
-    cards.plug("eth0")
-    cards.await_address("eth0", "192.0.2.7/24")
-
-
-def test_a_static_address_goes_to_another_card_that_comes_in_place_of_its_own(cards: Cards) -> None:
-    cards.plug("eth0")
-    cards.keep("192.0.2.7/24,192.0.2.1")
-    cards.await_address("eth0", "192.0.2.7/24")
-    cards.unplug("eth0")
-    cards.plug("eth1")
-    cards.await_address("eth1", "192.0.2.7/24")
+    cards.plug(comes)
+    cards.await_address(comes, "192.0.2.7/24")
 
 
 def test_a_second_card_does_not_get_the_static_address(cards: Cards) -> None:

@@ -94,11 +94,27 @@ def test_a_power_off_leaves_the_data_disk_unmounted_and_nothing_of_the_engine(ru
 
 
 def test_dom0_is_left_to_the_launcher_of_the_next_boot_before_the_engine_ends(running: DiskMachine) -> None:
-    asked = running.inside("/run/asked")
-    install(running, "/usr/bin/docker", f'#!/bin/sh\n[ -e /run/docker.pid ] && echo "$@" >>/run/{asked.name}\n')
-    running.inside("/run/stopped").touch()
-    assert stop(running).wait(30) == 0
-    assert asked.read_text() == "update --restart no dom0\n"
+    assert asked_of_engine(running, root="0123") == ["update --restart no 0123"]
+
+
+def test_a_container_of_that_name_that_is_none_of_dom0_is_left_alone(running: DiskMachine) -> None:
+    assert asked_of_engine(running, root="") == []
+
+
+def asked_of_engine(machine: DiskMachine, root: str) -> list[str]:
+    """What a power-off asks of an Engine that still runs, besides which root container of the name dom0 it has."""
+    asked = machine.inside("/run/asked")
+    asked.touch()
+    install(
+        machine,
+        "/usr/bin/docker",
+        "#!/bin/sh\n[ -e /run/docker.pid ] || exit 1\ncase $* in\n"
+        f"'ps --quiet --filter name=^dom0$ --filter label=dom0.role=root') echo {root} ;;\n"
+        "*) echo $* >>/run/asked ;;\nesac\n",
+    )
+    machine.inside("/run/stopped").touch()
+    assert stop(machine).wait(30) == 0
+    return asked.read_text().splitlines()
 
 
 @pytest.fixture

@@ -206,6 +206,17 @@ def test_an_update_that_does_not_fit_says_so(machine: SlotsMachine, tmp_path: Pa
     assert machine.environment() == FRESH
 
 
+def test_no_signers_are_not_the_same_as_none_that_are_left(machine: SlotsMachine) -> None:
+    assert machine.slots("signers").stdout == ""
+    signers = machine.inside("/var/lib/dom0/os-signers")
+    for content in ("", "me@example.com ssh-ed25519 AAAA\n"):
+        signers.write_text(content)
+        assert machine.slots("signers").stdout == f"# /var/lib/dom0/os-signers\n{content}"
+    signers.unlink()
+    signers.symlink_to("gone")
+    assert machine.slots("signers").code != 0
+
+
 def test_a_machine_without_slots_says_what_to_do_instead(machine: SlotsMachine) -> None:
     machine.tell("")
     assert slots.decode(machine.slots("status").stdout).slots == ()

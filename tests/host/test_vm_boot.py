@@ -33,9 +33,7 @@ def test_a_machine_boots_to_dom0_and_its_services_and_keeps_the_record(virtual_m
             machine.wait_for_services()
             machine.ssh("docker update --restart unless-stopped mybox-redis-1")  # crun needs some things for it
             second = _boot_with_all_stages(machine)
-            # At power-off it lost its restart policy, so that the services come first; the launcher gives it back.
-            policy = machine.ssh("docker inspect dom0 --format {{.HostConfig.RestartPolicy.Name}}").stdout
-            assert policy.strip() == "always"
+            _dom0_started_after_the_services(machine)
             boots = json.loads(machine.ssh("dom0 boot --last 5 --json").stdout)
             assert [(boot["number"], boot["running"]) for boot in boots] == [(1, False), (2, True)]
             assert boots[0]["stages"] == first["stages"]
@@ -47,6 +45,15 @@ def test_a_machine_boots_to_dom0_and_its_services_and_keeps_the_record(virtual_m
             machine.type("")
             machine.type("dom0 ssh ls --json | grep -c fingerprint; echo typed: $?")
             machine.wait_for(r"typed: 0")
+
+
+def _dom0_started_after_the_services(machine: vm.VirtualMachine) -> None:
+    """At power-off it lost its restart policy, which the launcher gives back; else the Engine starts it beside them."""
+    format_ = "{{.State.StartedAt}} {{.HostConfig.RestartPolicy.Name}}"
+    told = machine.ssh(f"docker inspect dom0 dom0-sshd mybox-redis-1 mybox-visitor-1 --format '{format_}'").stdout
+    (started, policy), *services = [line.split() for line in told.splitlines()]
+    assert policy == "always"
+    assert all(of_service < started for of_service, _ in services)
 
 
 def _one_more_key_is_let_in(machine: vm.VirtualMachine, other: vm.Key) -> None:

@@ -22,8 +22,6 @@ from dom0.wording import printable
 
 _CHUNK = 4 << 20  # bytes
 _COLUMNS = "path,type,size,log-sec,model,tran,ro,label,fstype,mountpoints"
-
-
 _READ_PARTITIONS = 0x125F  # BLKRRPART of linux/fs.h
 _SECTOR = 512  # bytes; where the partition table lies depends on it
 

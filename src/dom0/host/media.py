@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dom0.host import device, disk_image, grub, iso, medium
+from dom0.host import device, disk_image, grub, iso, medium, scratch
 from dom0.host.recipe import directory as recipe_directory
 from dom0.host.uki import Uki
 
 Say = Callable[[str], None]
-_SCRATCH = Path("/var/tmp")  # noqa: S108 -- on a disk: /tmp may be memory
 
 
 async def disk_files(os: Uki, told: medium.Contract) -> tuple[medium.File, ...]:
@@ -31,15 +30,15 @@ async def write_disk(os: Uki, files: Sequence[medium.File], target: Path, size: 
 async def write_device(os: Uki, files: Sequence[medium.File], held: device.Held, size: int, say: Say) -> None:
     """Write a disk of `size` bytes to the begin of a device. Raises Dom0Error."""
     say("making the disk")
-    async with _disk(os, files, size, _SCRATCH) as image:
+    async with _disk(os, files, size, scratch.DIRECTORY) as image:
         await device.overwrite(held, image, say)
 
 
 @asynccontextmanager
 async def _disk(os: Uki, files: Sequence[medium.File], size: int, beside: Path) -> AsyncIterator[Path]:
     bios = await disk_image.loader(grub.FIRMWARE[os.architecture])
-    with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=beside) as scratch:
-        image = Path(scratch) / "disk"
+    with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=beside) as directory:
+        image = Path(directory) / "disk"
         await disk_image.write(files, bios, image, size)
         yield image
 
@@ -47,8 +46,8 @@ async def _disk(os: Uki, files: Sequence[medium.File], size: int, beside: Path) 
 async def write_iso(os: Uki, told: medium.Contract, target: Path) -> None:
     """Write an ISO to the file `target`, whole or not at all. Raises Dom0Error."""
     files = medium.iso(os, told, grub_config=_grub_config())
-    with tempfile.TemporaryDirectory(prefix=".dom0-iso-", dir=target.parent) as scratch:
-        image = Path(scratch) / "iso"
+    with tempfile.TemporaryDirectory(prefix=".dom0-iso-", dir=target.parent) as directory:
+        image = Path(directory) / "iso"
         await iso.write(files, grub.FIRMWARE[os.architecture], image, datetime.now(UTC))
         image.replace(target)
 

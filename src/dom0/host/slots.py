@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from typing import IO
 import msgspec
 
 from dom0.errors import Dom0Error
-from dom0.host import medium, on_host
+from dom0.host import medium, on_host, scratch
 from dom0.host.recipe import ARCHITECTURES
-from dom0.host.uki import Part, Uki, is_for_virtual_machines
+from dom0.host.uki import Uki, is_for_virtual_machines
 from dom0.run import CommandFailed, transfer
 
 PROGRAM = "slots"
@@ -130,7 +131,7 @@ def refuse_without_slots(now: OsStatus) -> None:
 async def update(files: Sequence[medium.File]) -> None:
     """Put `files` into the slot that does not run, and arm it. Raises Dom0Error; then nothing new is started."""
     argv = on_host.command(PROGRAM, "update", "-")
-    with tempfile.TemporaryFile(prefix="dom0-update-") as packed:
+    with tempfile.TemporaryFile(prefix="dom0-update-", dir=scratch.DIRECTORY) as packed:
         pack(files, packed)
         packed.seek(0)
         try:
@@ -150,10 +151,12 @@ def pack(files: Sequence[medium.File], packed: IO[bytes]) -> None:
 def _add(tar: tarfile.TarFile, file: medium.File) -> None:
     entry = tarfile.TarInfo("sums.new" if file.name == medium.SUMS else file.name)
     entry.size = file.size
-    with tempfile.TemporaryFile() as content:
-        content.writelines(file.content.chunks() if isinstance(file.content, Part) else [file.content])
-        content.seek(0)
-        tar.addfile(entry, content)
+    if isinstance(file.content, bytes):
+        tar.addfile(entry, io.BytesIO(file.content))
+        return
+    with file.content.file.open("rb") as whole:
+        whole.seek(file.content.start)
+        tar.addfile(entry, whole)  # as many bytes as the entry has
 
 
 async def rollback() -> str:

@@ -22,13 +22,13 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from dom0.errors import Dom0Error, UsageError
+from dom0.host import scratch
 from dom0.run import CommandFailed, capture, transfer
 from dom0.wording import printable
 
 NAMESPACE = "dom0-os"  # of signatures
 _LARGEST = 2 << 30  # bytes of a download
 _LARGEST_BESIDE = 64 << 10
-_SCRATCH = "/var/tmp"  # noqa: S108 -- on a disk: /tmp may be memory
 _PATIENCE = 60.0  # seconds without a byte
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -52,7 +52,7 @@ async def brought(source: str, asked: str, say: Callable[[str], None]) -> AsyncI
     """
     if asked and not _DIGEST.fullmatch(asked.lower()):
         raise UsageError(f"--sha256 {printable(asked)}: is no SHA-256 digest", hint="64 hexadecimal digits")
-    with TemporaryDirectory(prefix="dom0-update-", dir=_SCRATCH) as directory:
+    with TemporaryDirectory(prefix="dom0-update-", dir=scratch.DIRECTORY) as directory:
         if re.match(r"https?://", source):
             update, beside = await _download_all(source, Path(directory), asked, say)
         elif "://" in source:
