@@ -17,6 +17,7 @@ from dom0.plan.desired import Rollout
 from dom0.testing.builders import desired, slot
 from dom0.testing.rig import OLD, Rig
 
+JSON = {"Content-Type": "application/json"}
 Talk = Callable[[aiohttp.ClientSession, Machine], Awaitable[None]]
 
 
@@ -66,13 +67,74 @@ def converse(rig: Rig, talk: Talk) -> None:
 )
 def test_what_is_asked_wrongly_is_refused_with_words_and_changes_nothing(rig: Rig, path: str, body: bytes) -> None:
     async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
-        async with session.post(path, data=body) as response:
+        async with session.post(path, data=body, headers=JSON) as response:
             refusal = await response.json()
             assert response.status == 400, refusal
         assert refusal["message"]
         assert refusal["hint"]
         assert not (rig.path / "state" / "trial.json").exists()
         assert len(machine.history()) <= 1
+
+    converse(rig, talk)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "attacker.example"}, 403),
+        ({"Host": "attacker.example:8000"}, 403),
+        ({"Host": "localhost.attacker.example"}, 403),
+        ({"Host": "localhost@attacker.example"}, 403),
+        ({"Host": "127.0.0.1.nip.io:8000"}, 403),
+        ({"Host": "192.168.1.5:8000"}, 403),
+        ({"Origin": "http://attacker.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:3000"}, 403),
+        ({"Host": "localhost:8000", "Origin": "http://127.0.0.1:8000"}, 403),
+        ({"Host": "attacker.example", "Origin": "http://attacker.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Host": "localhost:8000"}, 403),
+        ({"Sec-Fetch-Site": "Cross-Site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "multipart/form-data; boundary=application/json"}, 415),
+        ({"Content-Type": "text/plain; application/json"}, 415),
+        ({"Content-Type": ""}, 415),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST /v1/up", "GET /v1/status", "GET /v1/nothing"])
+def test_what_a_web_page_could_send_is_refused(rig: Rig, method: str, headers: dict[str, str], status: int) -> None:
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        before = machine.history()
+        verb, path = method.split()
+        async with session.request(verb, path, data=b'{"force": true}', headers=JSON | headers) as response:
+            assert response.status == status
+            assert "machine" not in await response.text()
+        assert machine.history() == before
+
+    converse(rig, talk)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Host": "localhost"},
+        {"Host": "LOCALHOST:8000"},
+        {"Host": "127.0.0.1:65535"},
+        {"Host": "[::1]:8000"},
+        {"Host": "localhost:8000", "Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"},
+        {"Host": "localhost:8000", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"},
+        {"Content-Type": "application/json; charset=utf-8"},
+    ],
+)
+def test_what_programs_send_is_answered(rig: Rig, headers: dict[str, str]) -> None:
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        async with session.get("/v1/status", headers=headers) as response:
+            assert response.status == 200
+        async with session.post("/v1/rollback", data=b'{"generation": 99}', headers=JSON | headers) as response:
+            assert response.status == 400, "it was read"
 
     converse(rig, talk)
 
@@ -84,7 +146,7 @@ def test_paths_methods_and_sizes_that_are_none_are_refused_as_documents_too(rig:
             ("GET", "/v1/up", b"", 405),
             ("POST", "/v1/up", b" " * (LARGEST_BODY + 1), 413),
         ):
-            async with session.request(method, path, data=body) as response:
+            async with session.request(method, path, data=body, headers=JSON) as response:
                 assert response.status == status
                 assert path in (await response.json())["message"]
 

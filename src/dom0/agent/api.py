@@ -19,6 +19,7 @@ from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.machine import Machine
 from dom0.agent.notes import Trial
 from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
+from dom0.agent.web_pages import check_request
 from dom0.ambassador.messages import Flows, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 
@@ -58,8 +59,9 @@ async def _listen(runner: web.AppRunner, path: Path, gid: int) -> None:
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
+        check_request(request)
         return await handler(request)
-    except web.HTTPError as error:  # no such path, another method, a body that is too large
+    except web.HTTPError as error:  # of a web page, no such path, another method, a body that is too large
         return _refusal(UsageError(f"{request.path}: {error.reason}", hint=HINT), error.status)
     except Dom0Error as error:
         return _refusal(error, STATUSES.get(error.exit_code, web.HTTPInternalServerError.status_code))

@@ -7,7 +7,7 @@
     POST /v1/rollback  RollbackRequest -> Progress lines, as up
     POST /v1/try       TryRequest -> 204; the next generation from that image goes back unless confirmed
     POST /v1/confirm              -> Status
-An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 409 (busy) or 500.
+An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403 (by a web page), 409 (busy) or 500.
 """
 
 from __future__ import annotations

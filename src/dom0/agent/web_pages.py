@@ -1,0 +1,40 @@
+"""Which requests may come from a web page in somebody's browser: none. Pure.
+
+The socket has no password: who can open it may use it. Once it is forwarded to a TCP port (`ssh -L`), every page that a
+browser on that machine shows can reach it too, without a preflight for what a form or an image could send. Browsers
+say where a request comes from, and pages cannot change that. A name that resolves to 127.0.0.1 (DNS rebinding) makes a
+page same-origin, so only names that lead nowhere else are answered.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
+
+HOSTS = ("localhost", "127.0.0.1", "[::1]", "dom0", "")  # the last two are what clients of a unix socket send
+FROM_NO_PAGE = ("same-origin", "none")  # none: typed, or a bookmark
+SEC_FETCH_SITE = "Sec-Fetch-Site"
+JSON = "application/json"
+_PORT = re.compile(r":[0-9]{1,5}\Z")
+
+
+def check_request(request: web.Request) -> None:
+    """Raises HTTPForbidden, HTTPUnsupportedMediaType."""
+    if reason := refuse_page(request.headers):
+        raise web.HTTPForbidden(reason=reason)
+    if request.body_exists and request.content_type != JSON:
+        raise web.HTTPUnsupportedMediaType(reason=f"a body has to be of Content-Type {JSON}")
+
+
+def refuse_page(headers: CIMultiDictProxy[str]) -> str:
+    """Why a request with these headers is not answered, "" if it is."""
+    hosts = headers.getall(hdrs.HOST, [""])
+    if len(hosts) != 1 or _PORT.sub("", hosts[0]).lower() not in HOSTS:
+        return "Host has to be localhost, 127.0.0.1, [::1] or dom0"
+    if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in headers.getall(hdrs.ORIGIN, [])):
+        return "a web page of another origin may not ask the agent"
+    if any(site.lower() not in FROM_NO_PAGE for site in headers.getall(SEC_FETCH_SITE, [])):
+        return "a web page of another site may not ask the agent"
+    return ""
