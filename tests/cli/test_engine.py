@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -162,6 +163,26 @@ def test_following_shows_what_comes_from_containers_that_start_later(
         deadline.cancel()
         following.kill()
         following.communicate()
+
+
+@pytest.mark.parametrize("options", [[], ["--follow"]])
+def test_logs_end_without_a_word_when_nobody_reads_any_more(
+    environment: dict[str, str], engine_host: Host, options: list[str]
+) -> None:
+    script = "seq 20000; while sleep 0.1; do echo more; done"
+    start(engine_host, "web", script)
+    start(engine_host, "other", script)
+    argv = [sys.executable, "-m", "dom0", "logs", *options]
+    variables = environment | {"DOCKER_HOST": engine_host.docker_host}
+    with subprocess.Popen(argv, stdout=PIPE, stderr=PIPE, text=True, env=variables) as printing:
+        assert printing.stdout is not None
+        assert printing.stderr is not None
+        assert printing.stdout.readline().endswith("  | 1\n")
+        printing.stdout.close()
+        try:
+            assert (printing.wait(60), printing.stderr.read()) == (141, "")
+        finally:
+            printing.kill()
 
 
 # tree, down, doctor

@@ -58,6 +58,7 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 HIDDEN = {"agent": "dom0.cli.agent", "handover": "dom0.cli.handover"}
 COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
+_KNOWN = (Dom0Error, OSError, KeyboardInterrupt, EOFError)  # all others are bugs
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN
 
 
@@ -71,21 +72,13 @@ def run(argv: Sequence[str]) -> int:
     try:
         code = 0 if at_once.answer(argv) else _invoke(argv)
         sys.stdout.flush()
-    except Dom0Error as error:
-        return _refuse(error)
-    except (KeyboardInterrupt, EOFError):
-        terminal.say_to_stderr("")  # ends the line of the terminal's ^C
-        return 130
-    except BrokenPipeError:  # nobody reads any more; the flush at exit stays quiet
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        return _refuse(_of_system(error))
+    except _KNOWN as error:
+        return _end(error)
     except BaseExceptionGroup as group:
-        errors = group.subgroup(Dom0Error)
-        if errors is None:
+        known = group.subgroup(_KNOWN)
+        if known is None:
             raise
-        return _refuse(_first(errors))
+        return _end(_first(known))
     return code
 
 
@@ -95,9 +88,19 @@ def _invoke(argv: Sequence[str]) -> int:
     return commands.invoke(argv)
 
 
-def _refuse(error: Dom0Error) -> int:
-    terminal.say_error(error)
-    return error.exit_code
+def _end(error: BaseException) -> int:
+    """The exit code; an error is told, an interrupt and a closed pipe are none."""
+    match error:
+        case Dom0Error():
+            terminal.say_error(error)
+            return error.exit_code
+        case BrokenPipeError():  # nobody reads any more; the flush at exit stays quiet
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        case OSError():
+            return _end(_of_system(error))
+    terminal.say_to_stderr("")  # ends the line of the terminal's ^C
+    return 130
 
 
 def _of_system(error: OSError) -> Dom0Error:
@@ -106,6 +109,6 @@ def _of_system(error: OSError) -> Dom0Error:
     return Dom0Error(f"{where}{error.strerror or error}", hint=hint)
 
 
-def _first(group: BaseExceptionGroup[Dom0Error]) -> Dom0Error:
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -128,14 +129,18 @@ async def _merge(
     engine: DockerEngine, containers: Sequence[ContainerSummary], printer: Printer, tail: int | None
 ) -> None:
     """Print the past of all containers, the oldest line first; one line of each is held in memory."""
-    sources = [(container, _lines(engine, container, tail=tail, follow=False)) for container in containers]
-    heads = {index: await anext(lines, None) for index, (_, lines) in enumerate(sources)}
-    while present := [(head, index) for index, head in heads.items() if head is not None]:
-        head, index = min(present)
-        container, lines = sources[index]
-        printer.print(container, head)
-        heads[index] = await anext(lines, None)
-    printer.flush()
+    async with contextlib.AsyncExitStack() as stack:
+        sources = [
+            (container, await stack.enter_async_context(_lines(engine, container, tail=tail, follow=False)))
+            for container in containers
+        ]
+        heads = {index: await anext(lines, None) for index, (_, lines) in enumerate(sources)}
+        while present := [(head, index) for index, head in heads.items() if head is not None]:
+            head, index = min(present)
+            container, lines = sources[index]
+            printer.print(container, head)
+            heads[index] = await anext(lines, None)
+        printer.flush()
 
 
 async def _follow(
@@ -168,11 +173,12 @@ async def _print_all(
 ) -> bytes:
     """Print the lines later than `after` until the container ends; returns the time of the last one."""
     try:
-        async for line in _lines(engine, container, tail=tail, since=since, follow=True):
-            if line.moment > after:
-                printer.print(container, line)
-                printer.flush()
-                after = line.moment
+        async with _lines(engine, container, tail=tail, since=since, follow=True) as lines:
+            async for line in lines:
+                if line.moment > after:
+                    printer.print(container, line)
+                    printer.flush()
+                    after = line.moment
     except NotFound:
         pass  # it was removed meanwhile
     return after
@@ -191,6 +197,7 @@ async def _print_again(
     return await _print_all(engine, container, printer, since=started - START_MARGIN, after=await earlier)
 
 
+@contextlib.asynccontextmanager
 async def _lines(
     engine: DockerEngine,
     container: ContainerSummary,
@@ -198,9 +205,15 @@ async def _lines(
     tail: int | None = None,
     since: float = 0.0,
     follow: bool,
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[AsyncIterator[Line]]:
+    pieces = engine.follow_logs(container.id, tail=tail, since=since, follow=follow)
+    async with contextlib.aclosing(pieces), contextlib.aclosing(_split(pieces)) as lines:
+        yield lines
+
+
+async def _split(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Line]:
     rest = b""
-    async for piece in engine.follow_logs(container.id, tail=tail, since=since, follow=follow):
+    async for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
         for line in whole:
             yield _parse(line)

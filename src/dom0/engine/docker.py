@@ -148,11 +148,12 @@ class DockerEngine:
         return kept.text()
 
     async def follow_logs(
-        self, ref: str, *, tail: int | None = None, since: float = 0.0, follow: bool = True
-    ) -> AsyncIterator[bytes]:
+        self, ref: str, *, tail: int | None = None, since: float = 0.0, until: float = 0.0, follow: bool = True
+    ) -> AsyncGenerator[bytes]:
         """Output and error in order, each line with the Engine's time before it, in pieces as they come.
 
-        `tail` None is everything; with `follow` it ends when the container does. For people: not in the protocol.
+        `tail` None is everything, `until` 0 no end; with `follow` it ends when the container does. For people: not in
+        the protocol.
         """
         where = _where("container", ref)
         path = await self._container_path(ref)
@@ -160,6 +161,7 @@ class DockerEngine:
         frames = None if terminal.config.tty else Demultiplexer()
         query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": _flag(follow)}
         query |= {"tail": "all" if tail is None else str(tail), "since": f"{since:.9f}"}
+        query |= {"until": f"{until:.9f}"} if until else {}
         async with self._http.stream("GET", f"{path}/logs", where=where, query=query) as response:
             async for chunk in response.content.iter_any():
                 for piece in frames.feed(chunk) if frames else (chunk,):
