@@ -151,11 +151,39 @@ async def test_a_dockerfile_that_makes_no_machine_is_refused_and_leaves_nothing(
     host: Host, engine: DockerEngine, write: Write
 ) -> None:
     before = {tag for image in await engine.images() for tag in image.tags}
-    with pytest.raises(ProjectError, match="Dockerfile: the image does not stand on dom0-base"):
-        await build(engine, write(Dockerfile="FROM busybox:test\n", compose=COMPOSE))
+    named = {"Dockerfile.dom0": "FROM busybox:test\n"}
+    with pytest.raises(ProjectError, match=r"Dockerfile\.dom0: the image does not stand on dom0-base"):
+        await build(engine, write("named", compose=COMPOSE, **named))
     with pytest.raises(ProjectError, match=r"Dockerfile: /etc/dom0"):
         await build(engine, write(Dockerfile="FROM dom0-base\n", compose=COMPOSE))
     assert {tag for image in await engine.images() for tag in image.tags} == before
+
+
+async def test_a_dockerfile_of_that_name_is_the_machines_beside_one_of_a_service(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    named = {"Dockerfile.dom0": "FROM dom0-base\nCOPY box.yaml /etc/dom0/compose.d/\n", "box.yaml": COMPOSE}
+    project = write(Dockerfile="FROM dom0-base\n", compose="services: {web: {build: .}}\n", **named)
+    assert (await build(engine, project)).changed
+    assert etc(host) == ["compose.d/box.yaml 644"]
+    assert not (await build(engine, project)).changed
+
+
+@pytest.mark.parametrize("base", ["busybox:test", "dom0-base"])
+async def test_a_dockerfile_that_a_service_is_built_from_is_not_the_machines(
+    host: Host, engine: DockerEngine, write: Write, base: str
+) -> None:
+    compose = "name: box\nservices: {web: {build: .}}\n"
+    project = write(compose=compose, Dockerfile=f"FROM {base}\nCOPY page /web/\n", page="1", ignore="Dockerfile\n")
+    first = await build(engine, project)
+    show = ["run", "--rm", "--entrypoint=cat", "box-web", "/web/page"]
+    assert host.docker(*show).stdout == "1"
+    assert not (await build(engine, project)).changed
+    await build(engine, write(page="2"))
+    assert host.docker(*show).stdout == "2"
+    await build(engine, write(Dockerfile=f"FROM {base}\nCOPY page /web/\nRUN echo 3 >/web/page\n"))
+    assert host.docker(*show).stdout == "3\n"
+    assert first.image.labels[labels.ROLE] == "root"
 
 
 def test_a_project_is_built_from_inside_the_base_too(host: Host, write: Write) -> None:

@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Path:
 def image(project: Path, builds: dict[str, str] | None = None) -> dict[str, str]:
     """The labels of an image built now."""
     return {
-        INPUTS: fingerprint.inputs_digest(project, PARENTS, builds or {}),
+        INPUTS: fingerprint.inputs_digest(project, PARENTS, builds or {}, ""),
         BUILDS: msgspec.json.encode(builds or {}).decode(),
     }
 
@@ -77,25 +77,28 @@ def test_sources_elsewhere_or_unknown_are_never_current(project: Path, builds: s
     assert not fingerprint.is_current(project, labels, PARENTS)
 
 
-@pytest.mark.parametrize(
-    ("dockerfile", "parents"),
-    [
-        ("FROM farm/dom0\n", ("farm/dom0",)),
-        ("FROM --platform=$P golang AS build\nfrom build as more\nFROM dom0-base\n", ("golang", "dom0-base")),
-        ("ARG BASE=x\nFROM $BASE\n", ()),
-        ("FROM scratch\n", ()),
-        ("# FROM comment\nRUN echo FROM x\nFROM dom0-base", ("dom0-base",)),
-    ],
-)
-def test_the_images_below_are_read_from_the_dockerfile(
-    project: Path, dockerfile: str, parents: tuple[str, ...]
-) -> None:
-    (project / "Dockerfile").write_text(dockerfile)
-    assert fingerprint.parents_of(project) == parents
+def test_the_dockerfile_counts_whatever_the_dockerignore_says(project: Path) -> None:
+    (project / ".dockerignore").write_text("Dockerfile*\n")
+    for name in ("Dockerfile", "Dockerfile.dom0"):
+        labels = image(project)
+        (project / name).write_text("FROM dom0-base\n")
+        assert not fingerprint.is_current(project, labels, PARENTS)
 
 
-def test_without_a_dockerfile_it_is_dom0_base(project: Path) -> None:
-    assert fingerprint.parents_of(project) == ("dom0-base",)
+def test_of_a_service_built_from_the_whole_project_git_and_what_is_ignored_do_not_count(project: Path) -> None:
+    (project / ".dockerignore").write_text("*.log\n")
+    labels = image(project, {"box-web": "."})
+    (project / ".git" / "index").touch()
+    (project / "debug.log").touch()
+    assert fingerprint.is_current(project, labels, PARENTS)
+    (project / "page").touch()
+    assert not fingerprint.is_current(project, labels, PARENTS)
+
+
+def test_without_a_dockerfile_the_image_below_is_dom0_base(project: Path) -> None:
+    (project / "Dockerfile").write_text("FROM of/a/service\n")
+    assert fingerprint.parents_of(project, "") == ("dom0-base",)
+    assert fingerprint.parents_of(project, "Dockerfile") == ("of/a/service",)
 
 
 def test_an_unreadable_dockerignore_is_refused(project: Path) -> None:

@@ -75,16 +75,15 @@ async def _plan(directory: Path) -> list[Change]:
 async def _project(engine: Engine, directory: Path) -> AsyncIterator[Project]:
     """The project as the agent will read it. One with its own Dockerfile is read from its image."""
     from dom0.compose.load import load
-    from dom0.images import fingerprint
-    from dom0.images.project import PLACED
+    from dom0.images.project import PLACED, find_dockerfile
     from dom0.images.unpack import unpack_project
 
-    if not (directory / fingerprint.DOCKERFILE).is_file():
+    if not (own := await find_dockerfile(engine, directory)):
         yield await load(directory, PLACED)
         return
     if not _is_built(directory):
         raise ProjectError(
-            f"{directory / fingerprint.DOCKERFILE}: what is in its image is known only when it is built",
+            f"{directory / own}: what is in its image is known only when it is built",
             hint="dom0 build makes the image and touches nothing that runs; then dom0 plan",
         )
     with tempfile.TemporaryDirectory(prefix="dom0-plan-") as scratch:

@@ -17,7 +17,10 @@ from dom0.errors import UsageError
 from dom0.images import fingerprint
 
 TAG = "dom0:latest"
-PROJECT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile", "compose.d")
+PROJECT_FILES = (
+    *("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "compose.d"),
+    *("Dockerfile.dom0", "Dockerfile"),
+)
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
@@ -85,7 +88,7 @@ def is_current(project: Path, tag: str, images: Images) -> bool:
     labels = images[tag].labels
     if any(not _id_of(images, ref) for ref in fingerprint.builds_of(labels) or ()):
         return False
-    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project)}
+    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project, fingerprint.dockerfile_of(labels))}
     return fingerprint.is_current(project, labels, parents)
 
 

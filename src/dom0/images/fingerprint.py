@@ -7,24 +7,23 @@ with the directories they came from (`dom0.builds`); together with the present I
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dom0.errors import ProjectError
 from dom0.images.contents import digest, entries
+from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore
 from dom0.images.recipe import BASE, base_inputs
-from dom0.plan.labels import BUILDS, INPUTS
+from dom0.plan.labels import BUILDS, DOCKERFILE, INPUTS
 
-DOCKERFILE = "Dockerfile"
 IGNORE = ".dockerignore"
 ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
+WHOLE = "."  # the project's directory, with its own .dockerignore
 OURS = "/dom0"  # no directory: an image that is made from dom0 itself, whose digest is part of the image's anyway
-_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE)
 
 Builds = Mapping[str, str]
-"""Reference of a service's image -> its build context, relative to the project; or ELSEWHERE, OURS."""
+"""Reference of a service's image -> its build context, relative to the project; or ELSEWHERE, WHOLE, OURS."""
 
 
 def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str, str]) -> bool:
@@ -35,7 +34,12 @@ def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str,
     builds = builds_of(labels)
     if builds is None or ELSEWHERE in builds.values():
         return False
-    return labels.get(INPUTS) == inputs_digest(directory, parents, builds)
+    return labels.get(INPUTS) == inputs_digest(directory, parents, builds, dockerfile_of(labels))
+
+
+def dockerfile_of(labels: Mapping[str, str]) -> str:
+    """The Dockerfile of the project that an image was made with, "" for none."""
+    return labels.get(DOCKERFILE, "")
 
 
 def builds_of(labels: Mapping[str, str]) -> Builds | None:
@@ -48,21 +52,16 @@ def builds_of(labels: Mapping[str, str]) -> Builds | None:
     return builds if is_one else None
 
 
-def inputs_digest(directory: Path, parents: Mapping[str, str], builds: Builds) -> str:
+def inputs_digest(directory: Path, parents: Mapping[str, str], builds: Builds, dockerfile: str) -> str:
     """Digest of the project, the images below it and dom0 itself."""
     ignore = read_ignore(directory)
-    contexts = tuple(f"{context}/" for context in builds.values() if context != OURS)
+    contexts = tuple(f"{context}/" for context in builds.values() if context not in (OURS, WHOLE))
 
     def left_out(name: str) -> bool:
-        return ignore(name) and not _is_in(f"{name}/", contexts)
+        return ignore(name) and name not in (MACHINES, PLAIN) and not f"{name}/".startswith(contexts)
 
-    told = json.dumps([base_inputs(), dict(parents), dict(builds)], sort_keys=True)
+    told = json.dumps([base_inputs(), dict(parents), dict(builds), dockerfile], sort_keys=True)
     return digest(entries(directory, left_out, prune=not contexts and not ignore.has_exceptions), text=told)
-
-
-def _is_in(name: str, contexts: Iterable[str]) -> bool:
-    """Whether `name/` lies in one of the `contexts`, each with `/` at its end; `./` is the whole project."""
-    return any(context == "./" or name.startswith(context) for context in contexts)
 
 
 def read_ignore(directory: Path) -> Ignore:
@@ -77,15 +76,6 @@ def read_ignore(directory: Path) -> Ignore:
     return Ignore(f"{IGNORE}\n.git\n{text}", where=str(path))
 
 
-def parents_of(directory: Path) -> tuple[str, ...]:
+def parents_of(directory: Path, dockerfile: str) -> tuple[str, ...]:
     """The images that the project's image is built on: what its Dockerfile says, else dom0-base."""
-    path = directory / DOCKERFILE
-    if not path.is_file():
-        return (BASE,)
-    try:
-        text = path.read_text(errors="replace")
-    except OSError as error:
-        raise ProjectError(f"{path}: {error.strerror}") from error
-    found = _FROM.findall(text)
-    stages = {"scratch", *(stage for _, stage in found)}
-    return tuple(dict.fromkeys(image for image, _ in found if image not in stages and "$" not in image))
+    return images_below(directory / dockerfile) if dockerfile else (BASE,)

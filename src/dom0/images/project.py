@@ -6,6 +6,7 @@ stands on dom0-base. Either way the agent's own reading of the finished project 
 
 from __future__ import annotations
 
+import asyncio
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import NotFound, ProjectError
-from dom0.images import contents, docker, fingerprint, room
+from dom0.images import contents, docker, dockerfile, fingerprint, room
 from dom0.images.chain import build_ambassador, build_base
 from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, unpack_project
@@ -53,27 +54,46 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
 
     Raises ProjectError for a project that cannot be used as it is written, with nothing changed, and Dom0Error.
     """
-    own = (directory / fingerprint.DOCKERFILE).is_file()
+    own = await find_dockerfile(engine, directory)
     project = None if own else await load(directory, directory, hashed=False)
     base = await build_base(engine, say)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
     before = await _image(engine, options.tag)
-    if before and not options.no_cache and not options.pull and await _is_current(engine, directory, before):
+    if before and not options.no_cache and not options.pull and await _is_current(engine, directory, own, before):
         return Built(before, changed=False)
     await room.check(engine)
     if project is None:
-        image_id = await _build_own(engine, directory, base, say, options)
+        image_id = await _build_own(engine, directory / own, base, say, options)
     else:
         image_id = await _build_generated(engine, directory, project, base, say, options)
     return Built(await engine.image(image_id), changed=before is None or before.id != image_id)
 
 
-async def _is_current(engine: Engine, directory: Path, image: Image) -> bool:
+async def find_dockerfile(engine: Engine, directory: Path) -> str:
+    """The name of the Dockerfile that makes the machine's image, "" where the project has none. Raises ProjectError."""
+    if (directory / dockerfile.MACHINES).is_file():
+        return dockerfile.MACHINES
+    plain = directory / dockerfile.PLAIN
+    if not plain.is_file() or not await _is_machine(engine, dockerfile.image_of_last_stage(plain)):
+        return ""
+    return "" if await asyncio.to_thread(dockerfile.builds_service, directory) else dockerfile.PLAIN
+
+
+async def _is_machine(engine: Engine, ref: str) -> bool:
+    if ref.removesuffix(":latest") == BASE:
+        return True
+    image = await _image(engine, ref) if ref else None
+    return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
+
+
+async def _is_current(engine: Engine, directory: Path, own: str, image: Image) -> bool:
+    if own != fingerprint.dockerfile_of(image.labels):
+        return False
     for ref in fingerprint.builds_of(image.labels) or ():
         if await _image(engine, ref) is None:
             return False
-    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory))
+    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory, own))
 
 
 async def _build_generated(
@@ -85,7 +105,7 @@ async def _build_generated(
         await _check_as_agent(staged)
         await _build_services(project, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
-        told = await _labels(engine, directory, project, directory) | {labels.BASE: base.id}
+        told = await _labels(engine, directory, "", project) | {labels.BASE: base.id}
         context = Path(scratch) / "context.tar"
         pack(staged, context)
         with context.open("rb") as tar:
@@ -140,27 +160,27 @@ def _write(path: Path, content: bytes) -> None:
     contents.stamp(path, EPOCH)
 
 
-async def _build_own(engine: Engine, directory: Path, base: Image, say: Say, options: Options) -> str:
+async def _build_own(engine: Engine, own: Path, base: Image, say: Say, options: Options) -> str:
     """Built once to see what it holds, and again, from the cache, with the labels that only then are known."""
-    say(f"{options.tag}: as {directory / fingerprint.DOCKERFILE} says")
-    recipe = docker.Recipe(options.tag, directory, no_cache=options.no_cache, pull=options.pull)
+    say(f"{options.tag}: as {own} says")
+    recipe = docker.Recipe(options.tag, own.parent, own, no_cache=options.no_cache, pull=options.pull)
     trial_id = await docker.build(recipe)
     trial_tag = f"dom0-trial:{trial_id.removeprefix('sha256:')[:12]}"  # gone again with its name
     await engine.tag_image(trial_id, trial_tag)
     try:
-        told = await _labels_of_own(engine, directory, trial_tag, say, options)
+        told = await _labels_of_own(engine, own, trial_tag, say, options)
         told = {labels.BASE: base.id} | told
-        return await docker.build(docker.Recipe(options.tag, directory, labels=told, tag=options.tag))
+        return await docker.build(docker.Recipe(options.tag, own.parent, own, labels=told, tag=options.tag))
     finally:
         await engine.remove_image(trial_tag)
 
 
-async def _labels_of_own(engine: Engine, directory: Path, trial: str, say: Say, options: Options) -> dict[str, str]:
+async def _labels_of_own(engine: Engine, own: Path, trial: str, say: Say, options: Options) -> dict[str, str]:
     """Check the image `trial` as the agent will, build its services, and say what its labels should be."""
     found = (await engine.image(trial)).labels
     if found.get(labels.ROLE) != Role.ROOT:
         raise ProjectError(
-            f"{directory / fingerprint.DOCKERFILE}: the image does not stand on {BASE}",
+            f"{own}: the image does not stand on {BASE}",
             hint=f"FROM {BASE}, or FROM another dom0 image, in its last stage",
         )
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
@@ -168,12 +188,12 @@ async def _labels_of_own(engine: Engine, directory: Path, trial: str, say: Say, 
         try:
             project = await load(etc, etc)
         except ProjectError as error:
-            where = f"{directory / fingerprint.DOCKERFILE}: {ETC}"
+            where = f"{own}: {ETC}"
             raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
         if _has_ambassadors(project):
             await build_ambassador(engine, say)
         await _build_services(await _without_inherited(engine, project), say, options)
-        told = await _labels(engine, directory, project, etc)
+        told = await _labels(engine, own.parent, own.name, project, etc)
     inherited = {labels.BASE: found[labels.BASE]} if labels.BASE in found else {}
     return told | inherited
 
@@ -202,19 +222,23 @@ async def _check_as_agent(etc: Path) -> None:
         raise ProjectError(error.message, hint=hint) from error
 
 
-async def _labels(engine: Engine, directory: Path, project: Project, contexts_in: Path) -> dict[str, str]:
+async def _labels(
+    engine: Engine, directory: Path, own: str, project: Project, etc: Path | None = None
+) -> dict[str, str]:
+    """`etc`: where `project` was read, of an image that the Dockerfile `own` makes."""
     builds = {
-        image_ref(project, name): _context(service.build.context, contexts_in, is_own=contexts_in != directory)
+        image_ref(project, name): _context(service.build.context, etc or directory, is_own=etc is not None)
         for name, service in project.services.items()
         if service.build is not None
     }
     if _has_ambassadors(project):
         builds[AMBASSADOR] = fingerprint.OURS
-    inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory), builds)
+    inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory, own), builds, own)
     return {
         labels.PROJECT: project.name,
         labels.INPUTS: inputs,
         labels.BUILDS: msgspec.json.encode(builds, order="sorted").decode(),
+        labels.DOCKERFILE: own,
     }
 
 
@@ -223,11 +247,11 @@ def _context(context: str, directory: Path, *, is_own: bool) -> str:
     path = Path(context)
     if not path.is_absolute() or not path.is_relative_to(directory):
         return fingerprint.ELSEWHERE
-    return "." if is_own else str(path.relative_to(directory))
+    return fingerprint.WHOLE if is_own else str(path.relative_to(directory))
 
 
-async def _parents(engine: Engine, directory: Path) -> dict[str, str]:
-    found = {ref: await _image(engine, ref) for ref in fingerprint.parents_of(directory)}
+async def _parents(engine: Engine, directory: Path, own: str) -> dict[str, str]:
+    found = {ref: await _image(engine, ref) for ref in fingerprint.parents_of(directory, own)}
     return {ref: image.id if image else "" for ref, image in found.items()}
 
 

@@ -1,0 +1,76 @@
+"""Which Dockerfile of a project makes the machine's image, if one does, and what a Dockerfile stands on.
+
+`Dockerfile.dom0` is the machine's. So is a plain `Dockerfile` that stands on a dom0 image, unless a service is built
+from it: beside most Compose files lies the Dockerfile of a service. Reads files, asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dom0.errors import ProjectError
+
+MACHINES = "Dockerfile.dom0"
+PLAIN = "Dockerfile"
+_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE)
+
+
+def images_below(file: Path) -> tuple[str, ...]:
+    """The images that the stages of a Dockerfile begin with, as far as they are written out. Raises ProjectError."""
+    found = _stages(file)
+    own = {"scratch", *(name for _, name in found)}
+    return tuple(dict.fromkeys(image for image, _ in found if image not in own and "$" not in image))
+
+
+def image_of_last_stage(file: Path) -> str:
+    """The image that the last stage stands on, "" for none or one that an argument names. Raises ProjectError."""
+    stages: dict[str, str] = {}
+    image = ""
+    for base, name in _stages(file):
+        image = stages.get(base.lower(), base)
+        stages[name.lower()] = image
+    return "" if "$" in image or image == "scratch" else image
+
+
+def _stages(file: Path) -> list[tuple[str, str]]:
+    try:
+        return _FROM.findall(file.read_text(errors="replace"))
+    except OSError as error:
+        raise ProjectError(f"{file}: {error.strerror}") from error
+
+
+def builds_service(directory: Path) -> bool:
+    """Whether a service of the project is built from its plain Dockerfile, or may be.
+
+    A project that cannot be read has no such service: it may be made to be merged with the one in an image below.
+    """
+    from dom0.compose.files import read_project  # whoever knows which Dockerfile it was does without
+
+    try:
+        documents = list(read_project(directory).documents)
+    except ProjectError:
+        return False
+    return any(_may_be_plain(directory, build) for document in documents for build in _builds(document))
+
+
+def _builds(document: dict[str, Any]) -> Iterator[Any]:
+    from dom0.compose.references import plain, services
+
+    for _, service in services(document):
+        if isinstance(service, dict) and service.get("build") is not None:
+            yield plain(service["build"])
+
+
+def _may_be_plain(directory: Path, build: Any) -> bool:
+    if isinstance(build, str):
+        build = {"context": build}
+    if not isinstance(build, dict) or "dockerfile_inline" in build:
+        return False
+    context, file = build.get("context", "."), build.get("dockerfile", PLAIN)
+    if not (isinstance(context, str) and isinstance(file, str)):
+        return False
+    return "$" in context + file or os.path.normpath(directory / context / file) == str(directory / PLAIN)
