@@ -232,6 +232,22 @@ async def test_a_trial_whose_time_has_passed_before_it_was_judged_goes_back_all_
         await rig.box.until(lambda: rig.hashes() == {"h1"})
 
 
+async def test_nothing_is_called_as_desired_while_the_engine_does_not_answer(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        seen = machine.changed.count
+        rig.box.docker.stop_engine()
+        await machine.changed.after(seen)
+        status = machine.status()
+        assert [problem.code for problem in status.problems] == ["engine-unreachable"]
+        assert not status.converged
+        refused = await rig.up()
+        assert [problem.code for problem in refused.problems] == ["engine-unreachable"]
+        rig.box.docker.start_engine()
+        await machine.changed.until(lambda: machine.status().converged)
+        assert machine.status().problems == ()
+
+
 async def test_confirming_without_a_trial_is_refused(rig: Rig) -> None:
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)

@@ -81,7 +81,8 @@ class Current:
 
     @property
     def converged(self) -> bool:
-        return self.reconciler is not None and self.reconciler.is_settled
+        """Not while the Engine does not tell what there is: the last plan is about what was."""
+        return self.reconciler is not None and self.reconciler.trouble is None and self.reconciler.is_settled
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -137,6 +137,7 @@ class Machine:
             clock=self._clock,
         )
         reconciler.on_step = self._on_step
+        reconciler.on_trouble = self.changed.tell
         return reconciler
 
     # our own project
@@ -171,10 +172,15 @@ class Machine:
             self.changed.tell()
 
     def _problem_of(self, error: Dom0Error) -> Problem:
-        if isinstance(error, Unwritable):
-            code = "state-unwritable"
-        else:
-            code = "project-invalid" if isinstance(error, ProjectError) else "engine-refused"
+        match error:
+            case Unwritable():
+                code = "state-unwritable"
+            case ProjectError():
+                code = "project-invalid"
+            case EngineUnreachable():
+                code = "engine-unreachable"
+            case _:
+                code = "engine-refused"
         return Problem(code=code, subject="dom0", title=error.message, hint=error.hint, since=self._clock.now())
 
     async def _propose(self, cause: str, *, image: str = "", force: bool = False) -> None:

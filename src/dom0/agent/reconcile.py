@@ -80,6 +80,7 @@ class Reconciler:
         self.plan: Plan | None = None
         self.on_plan: Callable[[Plan], float] = lambda _plan: 0.0  # returns seconds to plan again within, 0: any
         self.on_step: StepListener = lambda _step, _error, _seconds: None
+        self.on_trouble: Callable[[], None] = lambda: None  # it has begun, or is another one
         self.trouble: EngineError | None = None  # why the last look at the Engine failed
         self.trouble_since = 0.0
         self.unsaved: Dom0Error | None = None  # why the memory could not be written
@@ -234,11 +235,13 @@ class Reconciler:
         self.memory = replace(self.memory, stopped=self.memory.stopped | interrupted)
 
     def _note_trouble(self, error: EngineError) -> None:
-        if self.trouble is None:
+        before, self.trouble = self.trouble, error
+        self._look_needed = True
+        if before is None:
             log.warning("%s", error.message)
             self.trouble_since = self._clock.now()
-        self.trouble = error
-        self._look_needed = True
+        if type(before) is not type(error):
+            self.on_trouble()
 
     def _until_next_turn(self) -> float:
         if self.trouble is not None:

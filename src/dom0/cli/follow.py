@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dom0.agent.status import Outcome, Progress
 from dom0.cli import options, terminal
 from dom0.cli.status import problem_lines
-from dom0.errors import Dom0Error, EngineError, ProjectError, RolledBack
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable, ProjectError, RolledBack
 
 REFUSALS: dict[str, type[Dom0Error]] = {
     "project-invalid": ProjectError,
     "engine-refused": EngineError,
+    "engine-unreachable": EngineUnreachable,
     "state-unwritable": Dom0Error,
 }
 """Codes of the problem `dom0` that say that nothing was begun, and what they are raised as."""

@@ -67,10 +67,16 @@ def lines(status: Status) -> list[str]:
 
 
 def headline(status: Status) -> str:
-    state = "as desired" if status.converged else "not yet as desired"
     if status.generation is None:
         return f"{status.project}: no generation yet"
-    return f"{status.project}: {state}; generation {_generation(status.generation, status.now)}"
+    return f"{status.project}: {_state(status)}; generation {_generation(status.generation, status.now)}"
+
+
+def _state(status: Status) -> str:
+    blind = next((problem.title for problem in status.problems if problem.subject == "engine"), "")
+    if blind:
+        return f"unknown, {blind}; below is what was seen last"
+    return "as desired" if status.converged else "not yet as desired"
 
 
 def _generation(info: GenerationInfo, now: float) -> str:
