@@ -124,6 +124,32 @@ async def test_a_memory_that_cannot_be_written_stops_nothing(rig: Rig) -> None:
         await rig.box.until(lambda: codes(machine) == [])
 
 
+async def test_what_could_not_be_remembered_is_no_problem_once_it_needs_not_be(rig: Rig) -> None:
+    """Nothing happens any more that would be written: the problem goes all the same, and who watches is told."""
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        unblock = block(rig.path / "state" / "memory.json")
+        await rig.box.person.kill_container("box-web-1")
+        await rig.box.until(lambda: codes(machine) == ["state-unwritable"])
+        await rig.box.until(lambda: machine.status().converged)
+        unblock()
+        async with asyncio.timeout(30):
+            await machine.changed.until(lambda: codes(machine) == [])
+
+
+async def test_files_that_could_not_be_placed_at_the_start_are_placed_once_they_can(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    placed = rig.path / "state" / "project"
+    placed.rename(rig.path / "aside")
+    placed.write_text("a file")
+    async with rig.running() as machine:
+        await rig.box.until(lambda: codes(machine) == ["state-unwritable"] and machine.status().converged)
+        placed.unlink()
+        await rig.box.until(lambda: codes(machine) == [])
+        assert rig.placed() == "one"
+
+
 async def test_a_judgement_that_cannot_be_written_is_made_again(rig: Rig) -> None:
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)

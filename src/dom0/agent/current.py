@@ -102,12 +102,17 @@ class Current:
         if damage is not None:
             self._note_damage(damage, "an empty one")
         self._must_go_back = generation.outcome is Outcome.FAILED
+        self._aim_at(self._settle_in(generation), memory)
+
+    def _settle_in(self, generation: Generation) -> Generation:
+        """It goes on with the files that are there where they cannot be written; that is tried again."""
         try:
             place(self.generations.files(generation.number), self._project)
             generation = self._take_over(generation)
+            self._problems.pop("placement", None)
         except Dom0Error as error:
             self._problems["placement"] = _unwritable(error)
-        self._aim_at(generation, memory)
+        return generation
 
     def _take_over(self, generation: Generation) -> Generation:
         """A generation of our own image is ours from now on, whichever agent made it current."""
@@ -220,6 +225,9 @@ class Current:
         try:
             again_in = self._judge(plan, now)
             self._problems.pop("unwritable", None)
+            if "placement" in self._problems and self.generation is not None:
+                self.generation = self._settle_in(self.generation)
+                again_in = min(again_in or AGAIN, AGAIN)
         except Dom0Error as error:
             self._note_unwritable(error)
             again_in = AGAIN

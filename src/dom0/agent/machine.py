@@ -17,7 +17,7 @@ import msgspec
 
 from dom0 import __version__
 from dom0.agent.clock import Clock, SystemClock
-from dom0.agent.current import Current
+from dom0.agent.current import AGAIN, Current
 from dom0.agent.generations import Generation, describe
 from dom0.agent.kept import keep_images
 from dom0.agent.last_words import last_words
@@ -162,7 +162,7 @@ class Machine:
             except Dom0Error as error:
                 self._note_own_problem(error)
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
 
     def _note_own_problem(self, error: Dom0Error) -> None:
         problem = self._problem_of(error)

@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 RESYNC = 60.0  # seconds between full listings
 THOROUGH_EVERY = 10  # of which each tenth inspects every container
+SAVE_AGAIN = 10.0  # seconds until what could not be written is tried again
 RECONNECT_MOST = 5.0  # seconds between attempts to reach the Engine
 SHORTEST_WAIT = 0.001  # seconds: timers and clocks differ in their last digits
 DEFAULT_NETWORK = "bridge"
@@ -80,7 +81,7 @@ class Reconciler:
         self.plan: Plan | None = None
         self.on_plan: Callable[[Plan], float] = lambda _plan: 0.0  # returns seconds to plan again within, 0: any
         self.on_step: StepListener = lambda _step, _error, _seconds: None
-        self.on_trouble: Callable[[], None] = lambda: None  # it has begun, or is another one
+        self.on_trouble: Callable[[], None] = lambda: None  # `trouble` has begun, or `unsaved` is another one
         self.trouble: EngineError | None = None  # why the last look at the Engine failed
         self.trouble_since = 0.0
         self.unsaved: Dom0Error | None = None  # why the memory could not be written
@@ -250,6 +251,8 @@ class Reconciler:
         waits = [self._look_again_at - self._clock.monotonic()]
         if self._plan_again_at:
             waits.append(self._plan_again_at - self._clock.monotonic())
+        if self.unsaved is not None:
+            waits.append(SAVE_AGAIN)
         if self.plan is not None and self.plan.retry_at:
             waits.append(self.plan.retry_at - self._clock.now())
         return max(SHORTEST_WAIT, min(waits))
@@ -263,15 +266,17 @@ class Reconciler:
 
     def _keep_memory(self) -> None:
         """A full disk stops nothing that runs: until there is room, the next agent would know less."""
-        if self.memory == self._saved:
-            return
-        try:
-            self._save(self.memory)
-            self._saved, self.unsaved = self.memory, None
-        except Dom0Error as error:
-            if self.unsaved is None:
-                log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
-            self.unsaved = error
+        before, self.unsaved = self.unsaved, None
+        if self.memory != self._saved:
+            try:
+                self._save(self.memory)
+                self._saved = self.memory
+            except Dom0Error as error:
+                if before is None:
+                    log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+                self.unsaved = error
+        if (before is None) != (self.unsaved is None):
+            self.on_trouble()
 
     # steps
 
