@@ -57,7 +57,7 @@ def test_the_login_has_the_home_the_engine_and_the_keys() -> None:
     sshd = slots(ssh=Ssh(user="ada", uid=2000, port=22, authorized_keys=(KEY,)), home=Home(volume="data"))[SSHD]
     assert sshd.create["HostConfig"]["Mounts"] == [{"Type": "volume", "Source": "data", "Target": "/home/ada"}]
     assert sshd.create["HostConfig"]["Binds"] == [
-        "/var/run/docker.sock:/var/run/docker.sock",
+        "/var/run/docker.sock:/run/docker.sock",
         "/run/dom0:/run/dom0",
         "/var/lib/dom0/ssh:/var/lib/dom0/ssh",
     ]

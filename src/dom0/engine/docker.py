@@ -42,6 +42,7 @@ _LOGS_KEPT = 256 << 10
 _ARCHIVE = 64 << 30
 _LINE = 4 << 20  # of a stream of JSON; an event carries all labels of its container
 _BUILDKIT, _CLASSIC_BUILDER = "2", "1"  # as `POST /build` calls them
+_CONTEXT_IS_FOUND = (1, 51)  # the oldest API that this was seen with
 _EXEC_LOOK = (0.002, 0.5)  # seconds between looks at an exec that closed its output but did not end: first, longest
 
 
@@ -175,7 +176,12 @@ class DockerEngine:
 
     async def put_archive(self, ref: str, path: str, tar: bytes) -> None:
         url = f"{await self._container_path(ref)}/archive"
-        await self._http.call("PUT", url, where=_where("container", ref), query={"path": path}, data=tar)
+        try:
+            await self._http.call("PUT", url, where=_where("container", ref), query={"path": path}, data=tar)
+        except EngineError as error:
+            if "path escapes from parent" in error.message:  # https://github.com/moby/moby/issues/52653
+                error.hint = _MOUNT_BELOW_A_LINK
+            raise
 
     async def get_archive(self, ref: str, path: str, into: IO[bytes]) -> None:
         url = f"{await self._container_path(ref)}/archive"
@@ -370,10 +376,12 @@ class DockerEngine:
         return image_id
 
     async def _builder(self) -> str:
-        """BuildKit, unless containerd keeps the images: there it does not find a context that was sent along, and the
-        classic builder does. https://github.com/moby/moby/issues/47717
+        """BuildKit, unless an older Engine's images are kept by containerd: there it does not find a context that was
+        sent along, and the classic builder does. https://github.com/moby/moby/issues/47717
         """
-        return _CLASSIC_BUILDER if (await self.info()).containerd_store else _BUILDKIT
+        if self._http.api >= _CONTEXT_IS_FOUND or not (await self.info()).containerd_store:
+            return _BUILDKIT
+        return _CLASSIC_BUILDER
 
     async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
         where = _where("image", ref)
@@ -423,6 +431,10 @@ def split_tag(ref: str) -> tuple[str, str]:
 
 
 _EVENTS = "Docker Engine: events"
+_MOUNT_BELOW_A_LINK = (
+    "this Engine copies no file into a container with a mount below a link of its image, as /var/run often is: "
+    "write where the link leads, /run/docker.sock for /var/run/docker.sock; or upgrade to Engine 29.5.2"
+)
 _ID_START = re.compile(r"[0-9a-f]{1,63}")
 _IMAGE_ID_START = re.compile(r"[0-9a-f]{1,64}")  # a full one begins with sha256:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

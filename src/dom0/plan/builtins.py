@@ -23,7 +23,8 @@ from dom0.plan.hashing import volume_hash
 SSHD = "dom0-sshd"
 HOME = "home-volume"
 IMAGE = "dom0-base"
-SOCKET = "/var/run/docker.sock"
+SOCKET = "/var/run/docker.sock"  # on the host
+SOCKET_INSIDE = "/run/docker.sock"  # not below /var/run, a link: see DockerEngine.put_archive
 RUN_DIRECTORY = "/run/dom0"
 SSH_STATE = "/var/lib/dom0/ssh"  # host keys, and the keys that `dom0 ssh add` let in
 PROJECT_KEYS = "/etc/ssh/authorized_keys.d"  # images/dom0-base/tree/etc/ssh/sshd_config.d/dom0.conf
@@ -69,7 +70,7 @@ def _sshd_slot(project: str, machine: Machine, ssh: Ssh, base: Image) -> Slot:
         "ExposedPorts": {"22/tcp": {}},
         "Healthcheck": {"Test": ["NONE"]},  # sshd ends when it cannot serve
         "HostConfig": {
-            "Binds": [f"{path}:{path}" for path in (SOCKET, RUN_DIRECTORY, SSH_STATE)],
+            "Binds": [f"{SOCKET}:{SOCKET_INSIDE}", *(f"{path}:{path}" for path in (RUN_DIRECTORY, SSH_STATE))],
             "Mounts": _home_mounts(machine),
             "NetworkMode": "bridge",
             "PortBindings": {"22/tcp": [{"HostPort": str(ssh.port)}]},
