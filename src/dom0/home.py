@@ -206,7 +206,7 @@ async def _build_image(engine: Engine) -> None:
         context = Path(directory)
         await asyncio.to_thread(shutil.copy, restic, context / "restic")
         (context / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCOPY restic /usr/bin/restic\n")
-        await docker.build(docker.Recipe(IMAGE, context, tag=IMAGE))
+        await docker.build(docker.Recipe(IMAGE, context, IMAGE))
 
 
 @asynccontextmanager

@@ -21,8 +21,8 @@ from dom0.images.recipe import AMBASSADOR, EPOCH, ambassador_files, data
 from dom0.plan.labels import INPUTS
 
 
-async def build_ambassador(inputs: str, *, no_cache: bool) -> str:
-    """Build dom0-ambassador and return the image's ID. Raises Dom0Error."""
+async def build_ambassador(inputs: str, *, no_cache: bool) -> None:
+    """Build dom0-ambassador. Raises Dom0Error."""
     with tempfile.TemporaryDirectory(prefix="dom0-ambassador-") as directory:
         scratch = Path(directory)
         context, agent = scratch / "context", scratch / "agent"
@@ -39,7 +39,7 @@ async def build_ambassador(inputs: str, *, no_cache: bool) -> str:
             tag=AMBASSADOR,
             no_cache=no_cache,
         )
-        return await docker.build(recipe)
+        await docker.build(recipe)
 
 
 def mmdebstrap(archives: Sequence[Archive], sources: Path, tar: Path) -> list[str]:

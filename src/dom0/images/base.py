@@ -14,8 +14,8 @@ from dom0.images.recipe import BAKED, BASE, EPOCH, ROOTFS, agent_files, data
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
 
-async def build_base(rootfs_id: str, inputs: str, *, no_cache: bool) -> str:
-    """Build dom0-base on the present dom0-rootfs and return the image's ID."""
+async def build_base(rootfs_id: str, inputs: str, *, no_cache: bool) -> None:
+    """Build dom0-base on the present dom0-rootfs."""
     packages = await _packages(rootfs_id, no_cache=no_cache)
     wheels = await fetched.wheels(BASE, _python_version(packages))
     with tempfile.TemporaryDirectory(prefix="dom0-agent-") as scratch:
@@ -29,7 +29,7 @@ async def build_base(rootfs_id: str, inputs: str, *, no_cache: bool) -> str:
             tag=BASE,
             no_cache=no_cache,
         )
-        return await docker.build(recipe)
+        await docker.build(recipe)
 
 
 async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:

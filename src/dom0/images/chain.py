@@ -77,9 +77,7 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
         context.mkdir()
         await _pack_rootfs(scratch, context / "rootfs.tar", say)
         dockerfile = recipe.data(recipe.ROOTFS) / "Dockerfile"
-        await docker.build(
-            docker.Recipe(recipe.ROOTFS, context, dockerfile, labels={INPUTS: inputs}, tag=recipe.ROOTFS)
-        )
+        await docker.build(docker.Recipe(recipe.ROOTFS, context, recipe.ROOTFS, dockerfile, labels={INPUTS: inputs}))
     return await engine.image(recipe.ROOTFS)
 
 

@@ -26,13 +26,18 @@ class BuildFailed(Dom0Error):
 
 
 def environment() -> dict[str, str]:
-    """For docker: our Engine and its own builder. The variables of the caller's shell reach no build."""
+    """For docker: our Engine and its own builder. The variables of the caller's shell reach no build.
+
+    Attestations hold the time of the build: with them the same build is another image each time where containerd
+    keeps the images.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("COMPOSE_", "BUILDX_"))}
     kept.pop("DOCKER_CONTEXT", None)
     address = find(None, os.environ, Path.home())
     return kept | {
         "DOCKER_HOST": address.text,
         "BUILDX_BUILDER": "default",
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
         "BUILDKIT_PROGRESS": "plain",
         "SOURCE_DATE_EPOCH": str(EPOCH),
     }
@@ -44,10 +49,10 @@ class Recipe:
 
     what: str
     context: Path
+    tag: str
     dockerfile: Path | None = None
     contexts: Mapping[str, Path] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    tag: str = ""
     no_cache: bool = False
     pull: bool = False
 
@@ -55,7 +60,7 @@ class Recipe:
         return [
             *("docker", "build"),
             *([f"--file={self.dockerfile}"] if self.dockerfile else []),
-            *([f"--tag={self.tag}"] if self.tag else []),
+            f"--tag={self.tag}",
             *(["--no-cache"] if self.no_cache else []),
             *(["--pull"] if self.pull else []),
             *(f"--build-context={name}={path}" for name, path in self.contexts.items()),
@@ -64,12 +69,12 @@ class Recipe:
         ]
 
 
-async def build(recipe: Recipe) -> str:
-    """Build an image and return its ID. Raises BuildFailed."""
-    with tempfile.TemporaryDirectory(prefix="dom0-build-") as scratch:
-        id_file = Path(scratch) / "id"
-        await _run(recipe.what, [*recipe.command(), f"--iidfile={id_file}"])
-        return id_file.read_text().strip()
+async def build(recipe: Recipe) -> None:
+    """Build an image and give it its name. Raises BuildFailed.
+
+    Which ID it has, ask the Engine: docker writes the ID of a part of it where containerd keeps the images.
+    """
+    await _run(recipe.what, recipe.command())
 
 
 async def extract(image: str, path: str, into: Path) -> Path:

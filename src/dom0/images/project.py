@@ -7,6 +7,7 @@ stands on dom0-base. Either way the agent's own reading of the finished project 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -163,14 +164,14 @@ def _write(path: Path, content: bytes) -> None:
 async def _build_own(engine: Engine, own: Path, base: Image, say: Say, options: Options) -> str:
     """Built once to see what it holds, and again, from the cache, with the labels that only then are known."""
     say(f"{options.tag}: as {own} says")
-    recipe = docker.Recipe(options.tag, own.parent, own, no_cache=options.no_cache, pull=options.pull)
-    trial_id = await docker.build(recipe)
-    trial_tag = f"dom0-trial:{trial_id.removeprefix('sha256:')[:12]}"  # gone again with its name
-    await engine.tag_image(trial_id, trial_tag)
+    trial_tag = f"dom0-trial:{secrets.token_hex(6)}"  # gone again with its name
+    trial = docker.Recipe(options.tag, own.parent, trial_tag, own, no_cache=options.no_cache, pull=options.pull)
     try:
+        await docker.build(trial)
         told = await _labels_of_own(engine, own, trial_tag, say, options)
         told = {labels.BASE: base.id} | told
-        return await docker.build(docker.Recipe(options.tag, own.parent, own, labels=told, tag=options.tag))
+        await docker.build(docker.Recipe(options.tag, own.parent, options.tag, own, labels=told))
+        return (await engine.image(options.tag)).id
     finally:
         await engine.remove_image(trial_tag)
 
