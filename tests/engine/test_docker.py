@@ -24,6 +24,16 @@ from dom0.errors import Conflict, EngineError, EngineUnreachable, EngineUnsuitab
 from dom0.testing.hosts import Host
 
 PING = b"HTTP/1.1 200 OK\r\nApi-Version: 1.45\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
+INFO = {
+    "ID": "a",
+    "Name": "host",
+    "ServerVersion": "26.1",
+    "NCPU": 2,
+    "MemTotal": 3,
+    "Driver": "overlay2",
+    "DockerRootDir": "/d",
+    "OperatingSystem": "Debian",
+}
 INSPECT_TTY = {"Config": {"Tty": True}}
 
 
@@ -89,7 +99,7 @@ def no_docker_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 # finding and judging
 
 
-@pytest.mark.parametrize(("offered", "used"), [("1.41", "1.41"), ("1.44", "1.44"), ("1.45", "1.45"), ("1.99", "1.45")])
+@pytest.mark.parametrize(("offered", "used"), [("1.41", "1.41"), ("1.44", "1.44"), ("1.51", "1.51"), ("1.99", "1.51")])
 async def test_the_lower_api_version_is_used(impostor: Impostor, offered: str, used: str) -> None:
     impostor.answers["GET /_ping"] = answer(b"OK", "200 OK", f"Api-Version: {offered}")
     impostor.answers["GET /containers/json"] = answer([])
@@ -424,20 +434,41 @@ async def test_logs_of_a_terminal_have_no_frames(impostor: Impostor) -> None:
         ("400 Bad Request", {"message": "invalid reference format"}, False),
         ("200 OK", {"error": "no matching manifest for linux/amd64 in the manifest list entries"}, False),
         ("200 OK", {"error": "unexpected EOF"}, True),
+        ("200 OK", {"errorDetail": {"message": "unexpected EOF"}}, True),
+        ("200 OK", {"error": "unexpected EOF", "errorDetail": {"code": 1, "message": "unexpected EOF"}}, True),
         ("200 OK", {"error": "denied: requested access to the resource is denied"}, False),
     ],
 )
 async def test_a_failed_pull_says_whether_to_try_again(
-    impostor: Impostor, status: str, body: dict[str, str], transient: bool
+    impostor: Impostor, status: str, body: dict[str, Any], transient: bool
 ) -> None:
     impostor.answers["POST /images/create"] = answer(body, status)
     async with connected(impostor) as engine:
         with pytest.raises(EngineError) as refusal:
             async for _ in engine.pull_image("x"):
                 pass
-    assert refusal.value.message == f"image x: {body.get('message') or body.get('error')}"
+    words = body.get("message") or body.get("error") or body["errorDetail"]["message"]
+    assert refusal.value.message == f"image x: {words}"
     assert refusal.value.transient is transient
     assert bool(refusal.value.hint) is not transient
+
+
+@pytest.mark.parametrize("line", [{"error": "no"}, {"errorDetail": {"message": "no"}}])
+async def test_a_failed_build_is_no_success(impostor: Impostor, line: dict[str, Any]) -> None:
+    impostor.answers["GET /info"] = answer(INFO)
+    impostor.answers["POST /build"] = answer(line)
+    async with connected(impostor) as engine:
+        with pytest.raises(EngineError, match="image own: the build failed: no"):
+            await engine.build_image(io.BytesIO(), tag="own")
+
+
+async def test_an_engine_that_copies_nothing_below_a_link_gets_a_way_out(impostor: Impostor) -> None:
+    words = "mkdirat var/run: path escapes from parent"
+    impostor.answers["PUT /containers/one/archive"] = answer({"message": words}, "500 Internal Server Error")
+    async with connected(impostor) as engine:
+        with pytest.raises(EngineError, match="path escapes from parent") as refusal:
+            await engine.put_archive("one", "/", b"")
+    assert "/run/docker.sock for /var/run/docker.sock" in refusal.value.hint
 
 
 @pytest.mark.parametrize(

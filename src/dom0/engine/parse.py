@@ -177,8 +177,8 @@ def event(line: bytes, where: str) -> Event:
 def pull_progress(line: bytes, where: str) -> PullProgress:
     """Read one line of `POST /images/create`. Raises EngineError for an error in it."""
     found = decode(line, wire.PullLine, where)
-    if found.error:
-        raise pull_refusal(where, found.error)
+    if found.failure:
+        raise pull_refusal(where, found.failure)
     detail = found.progress_detail or wire.PullDetail()
     return PullProgress(
         layer=printable(found.id), status=printable(found.status), current=detail.current, total=detail.total
@@ -188,8 +188,8 @@ def pull_progress(line: bytes, where: str) -> PullProgress:
 def built_image(line: bytes, where: str) -> str:
     """The image's ID from a line of `POST /build`, "" if it is not in this one. Raises EngineError for an error."""
     found = decode(line, wire.BuildLine, where)
-    if found.error:
-        raise EngineError(f"{where}: the build failed: {printable(found.error)}")
+    if found.failure:
+        raise EngineError(f"{where}: the build failed: {printable(found.failure)}")
     return found.aux.id if isinstance(found.aux, wire.BuiltImage) else ""
 
 

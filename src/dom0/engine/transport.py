@@ -26,7 +26,7 @@ from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, Eng
 Query = Mapping[str, str]
 
 MIN_API = (1, 41)  # Engine 20.10
-MAX_API = (1, 45)  # Engine 26.1: the newest that this adapter was tried with
+MAX_API = (1, 51)  # Engine 28.5: the newest that this adapter was tried with
 
 PATIENCE = 300.0  # seconds for one answer; an Engine under load starts a container in ten
 _CONNECT = 10.0

@@ -1,7 +1,7 @@
 """What the Engine answers, as frozen values. Nothing here does I/O.
 
 Times are seconds since the epoch (0.0: never), sizes are bytes, IDs are the Engine's full ones
-(64 hex digits; images with the `sha256:` prefix). Source of every field: Docker Engine API 1.41 to 1.45.
+(64 hex digits; images with the `sha256:` prefix). Source of every field: Docker Engine API 1.41 to 1.51.
 """
 
 from __future__ import annotations

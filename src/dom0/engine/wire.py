@@ -1,7 +1,7 @@
 """The parts of the Engine's JSON that are read, spelled as the Engine does. Types only; `parse` makes values of them.
 
 Go writes `null` for an empty list or map, so every one of them may be None here. Field names: Docker Engine API 1.41 to
-1.45, seen on Engine 26.1.
+1.51, seen on Engine 26.1 and 28.5.
 """
 
 from __future__ import annotations
@@ -233,6 +233,21 @@ class Event(Wire):
     actor: Actor | None = None
 
 
+class ErrorDetail(msgspec.Struct):
+    message: str = ""
+
+
+class StreamLine(msgspec.Struct, rename="camel"):
+    """Of a pull or build. `error` repeats what `errorDetail` says, and is deprecated since API 1.48."""
+
+    error: str = ""
+    error_detail: ErrorDetail | None = None
+
+    @property
+    def failure(self) -> str:
+        return (self.error_detail.message if self.error_detail else "") or self.error
+
+
 class PullDetail(msgspec.Struct):
     current: int = 0
     total: int = 0
@@ -242,15 +257,13 @@ class BuiltImage(msgspec.Struct):
     id: str = msgspec.field(default="", name="ID")
 
 
-class BuildLine(msgspec.Struct):
+class BuildLine(StreamLine, rename="camel"):
     """What BuildKit does is text in `aux`, protobuf in base64; the last line but one says what it made."""
 
-    error: str = ""
     aux: BuiltImage | str | None = None
 
 
-class PullLine(msgspec.Struct, rename="camel"):
+class PullLine(StreamLine, rename="camel"):
     id: str = ""
     status: str = ""
-    error: str = ""
     progress_detail: PullDetail | None = None
