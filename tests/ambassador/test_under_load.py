@@ -17,6 +17,7 @@ IMAGE = "dom0-ambassador"
 AMBASSADOR = "10.8.0.10"
 STEADY, FRESH = 6, 2
 PATIENCE = 60.0  # seconds: what is asked of a machine under load
+UNANNOUNCED = "com.docker.network.advertise_addr_nmsgs=0"  # docs/ambassador.md says when this is needed
 RUN = ("run", "-d", "--net", "load")
 REWIRES = 200
 KERNEL = ("--cap-add", "NET_ADMIN")
@@ -37,7 +38,7 @@ def mode(request: pytest.FixtureRequest) -> tuple[str, ...]:
 @pytest.fixture
 def host(loaded: None, engine_host: Host, mode: tuple[str, ...]) -> Host:
     """With a network, two providers `one` and `two`, and an ambassador in front of `one`."""
-    engine_host.docker("network", "create", "--subnet", "10.8.0.0/24", "load")
+    engine_host.docker("network", "create", "--subnet", "10.8.0.0/24", "--opt", UNANNOUNCED, "load")
     for name, address in (("one", "10.8.0.11"), ("two", "10.8.0.12")):
         engine_host.docker(*RUN, "--ip", address, "--name", name, redis.IMAGE)
     start_ambassador(engine_host, *mode)
