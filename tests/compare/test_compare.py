@@ -124,7 +124,7 @@ async def create(host: Host, project: Project, *, start: bool) -> None:
     try:
         images = {need.ref: await engine.image(need.ref) for need in images_needed(project)}
         desired = expand(project, Facts(images=images))
-        applier = Applier(engine, generation=1, all_endpoints=True)
+        applier = Applier(engine, mint=lambda: "mark", generation=1, all_endpoints=True)
         for network in desired.networks:
             await applier.apply(CreateNetwork(lock="", reason="", spec=network))
         for volume in desired.volumes:

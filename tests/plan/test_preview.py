@@ -82,6 +82,7 @@ def test_what_nobody_asks_for_any_more_is_removed_but_never_a_volume() -> None:
     found = replace(
         found,
         networks=(*found.networks, Network(id="n9", name="box_old", driver="bridge", labels=ours)),
+        own_networks=found.own_networks | {"n9"},
         volumes=(Volume(name="box_old", driver="local", labels=ours),),
     )
     assert planned(desired(web), found) == [

@@ -9,7 +9,7 @@ import contextlib
 import io
 import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
 from dom0.engine.protocol import Engine
@@ -38,10 +38,14 @@ SERVICE_REFERENCE = re.compile(r"^service:([^:]+)")
 
 
 class Applier:
-    """`all_endpoints`: the Engine takes every network at create (API 1.44), else only the first one."""
+    """`all_endpoints`: the Engine takes every network at create (API 1.44), else only the first one.
 
-    def __init__(self, engine: Engine, *, generation: int, all_endpoints: bool) -> None:
+    `mint` makes the mark of a create (plan/ownership).
+    """
+
+    def __init__(self, engine: Engine, *, mint: Callable[[], str], generation: int, all_endpoints: bool) -> None:
         self._engine = engine
+        self._mint = mint
         self._generation = generation
         self._all_endpoints = all_endpoints
 
@@ -84,7 +88,7 @@ class Applier:
 
     async def _create_network(self, spec: NetworkSpec) -> frozenset[str]:
         with contextlib.suppress(Conflict):  # somebody was faster; the next look tells whether it will do
-            await self._engine.create_network(spec.name, spec.create)
+            await self._engine.create_network(spec.name, self._marked(spec.create))
         return frozenset()
 
     async def _replace_network(self, step: ReplaceNetwork) -> frozenset[str]:
@@ -107,8 +111,11 @@ class Applier:
     async def _create_container(self, step: CreateContainer) -> frozenset[str]:
         image = await self._image_reference(step.slot)
         body = create_body(step, image, generation=self._generation, all_endpoints=self._all_endpoints)
-        container_id = await self._engine.create_container(step.name, body, platform=step.slot.platform)
+        container_id = await self._engine.create_container(step.name, self._marked(body), platform=step.slot.platform)
         return frozenset({container_id})
+
+    def _marked(self, body: Body) -> Body:
+        return {**body, "Labels": {**(body.get("Labels") or {}), labels.CREATE: self._mint()}}
 
     async def _image_reference(self, slot: Slot) -> str:
         """The name as written while it still means the pinned image, so that `docker ps` shows it; else the ID."""

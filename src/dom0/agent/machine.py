@@ -22,6 +22,7 @@ from dom0.agent.generations import Generation, describe
 from dom0.agent.kept import keep_images
 from dom0.agent.last_words import last_words
 from dom0.agent.notes import Trial
+from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.progress import Board, Changes
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.report import service_statuses
@@ -135,6 +136,8 @@ class Machine:
             limit=self._limits.steps,
             all_endpoints=self._limits.all_endpoints,
             clock=self._clock,
+            seal=read_seal(self._state),
+            save_seal=lambda seal: write_seal(self._state, seal),
         )
         reconciler.on_step = self._on_step
         reconciler.on_trouble = self.changed.tell

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from dom0.agent.ownership import Ownership
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, ContainerSummary, Event, Network, Volume
 from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.plan import labels
 from dom0.plan.actual import Actual, slot_key, slot_key_in
-from dom0.plan.desired import Desired, Role
+from dom0.plan.desired import Desired
 
 OF_CONTAINERS = ("connect", "disconnect", "mount", "unmount")  # events that leave networks and volumes as they are
-OURS = (Role.SERVICE, Role.SSHD, Role.HOME)
 
 
 class Observer:
-    def __init__(self, engine: Engine, project: str) -> None:
+    def __init__(self, engine: Engine, ownership: Ownership) -> None:
         self._engine = engine
-        self._project = project
+        self._ownership = ownership
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}
-        self._labels: dict[str, dict[str, str]] = {}  # of our containers, by ID, as lists and events tell them
+        self._labels: dict[str, dict[str, str]] = {}  # of what says it is ours, by ID, as lists and events tell them
+        self._strangers: set[str] = set()  # IDs of what says so, and is not
         self._unreadable: dict[str, str] = {}  # container ID -> the Engine's words
         self._networks: tuple[Network, ...] = ()
         self._volumes: tuple[Volume, ...] = ()
@@ -39,19 +40,26 @@ class Observer:
         self._volumes = await self._engine.volumes()
         rows = await self._engine.containers()
         self._names = {row.name: row.id for row in rows}
-        ours = {row.id: row for row in rows if self.is_ours(row.labels)}
+        ours = {row.id: row for row in rows if self._ownership.is_claimed(row.labels)}
         self._containers = {id_: known for id_, known in self._containers.items() if id_ in ours}
+        self._strangers &= ours.keys()
         self._labels = {id_: row.labels for id_, row in ours.items()}
         self._unreadable = {id_: words for id_, words in self._unreadable.items() if id_ in ours}
         self._dirty |= {row.id for row in ours.values() if thorough or self._has_changed(row)}
         await self.refresh()
+        self._ownership.keep(self._labels)
+        self._ownership.end_of_first_look(self.containers, self._networks)
 
     async def refresh(self, touched: Iterable[str] = (), *, later: Collection[str] = ()) -> None:
         """Look again at what events marked and at the containers in `touched`; those in `later` another time."""
         marked = self._dirty | set(touched)
         dirty, self._dirty = marked.difference(later), marked.intersection(later)
-        for container_id in dirty:
-            await self._inspect(container_id)
+        inspected = [await self._inspect(container_id) for container_id in dirty]
+        for container in sorted(filter(None, inspected), key=lambda one: one.created):
+            if await self._ownership.owns(container, self._engine):
+                self._containers[container.id] = container
+            elif self._ownership.is_claimed(container.labels):
+                self._strangers.add(container.id)
         if self._ground_dirty:
             self._ground_dirty = False
             self._networks = await self._engine.networks()
@@ -84,15 +92,20 @@ class Observer:
         return Actual(
             containers=self.containers,
             networks=self._networks,
+            own_networks=frozenset(one.id for one in self._networks if self._ownership.owns_network(one)),
             volumes=self._volumes,
             names=dict(self._names),
-            unreadable={slot_key_in(self._labels[id_]): words for id_, words in self._unreadable.items()},
+            unreadable={
+                slot_key_in(self._labels[id_]): words
+                for id_, words in self._unreadable.items()
+                if id_ not in self._strangers
+            },
             processes=await self._processes(desired),
         )
 
-    def is_ours(self, container_labels: dict[str, str]) -> bool:
-        """By its labels, which an event carries among its attributes."""
-        return container_labels.get(labels.PROJECT) == self._project and container_labels.get(labels.ROLE) in OURS
+    def is_ours(self, event: Event) -> bool:
+        """Whether an event of a container is of one of ours, as far as is known yet: it carries the labels."""
+        return self._ownership.is_claimed(event.attributes) and event.id not in self._strangers
 
     def _has_changed(self, row: ContainerSummary) -> bool:
         known = self._containers.get(row.id)
@@ -104,16 +117,16 @@ class Observer:
             self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id}
         elif name and event.action in ("create", "rename"):
             self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id} | {name: event.id}
-        if not self.is_ours(event.attributes) and event.id not in self._containers:
+        if not self.is_ours(event) and event.id not in self._containers:
             return event.action in ("create", "rename", "destroy")
         if event.action.startswith(("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")):
             return False
         self._dirty.add(event.id)
-        if self.is_ours(event.attributes):
+        if self.is_ours(event):
             self._labels[event.id] = event.attributes
         return True
 
-    async def _inspect(self, container_id: str) -> None:
+    async def _inspect(self, container_id: str) -> Container | None:
         try:
             container = await self._engine.container(container_id)
         except NotFound:
@@ -121,16 +134,15 @@ class Observer:
             self._labels.pop(container_id, None)
             self._unreadable.pop(container_id, None)
             self._names = {name: id_ for name, id_ in self._names.items() if id_ != container_id}
-            return
+            return None
         except EngineUnreachable:
             raise
         except EngineError as error:
             self._note_unreadable(container_id, error)
-            return
+            return None
         self._unreadable.pop(container_id, None)
         self._names = {n: id_ for n, id_ in self._names.items() if id_ != container_id} | {container.name: container.id}
-        if self.is_ours(container.labels):
-            self._containers[container_id] = container
+        return container
 
     def _note_unreadable(self, container_id: str, error: EngineError) -> None:
         """After a power cut the Engine may list a container that it cannot describe: the others are none the worse.

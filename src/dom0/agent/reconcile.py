@@ -22,12 +22,14 @@ from dom0.agent.apply import Applier
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.gate import Gates
 from dom0.agent.observe import Observer
+from dom0.agent.ownership import Ownership
 from dom0.agent.refusal import Repeats, no_effect, refusal_of
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
+from dom0.plan.ownership import Seal
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.remember import count_crash, remember, remember_plan, without
 from dom0.plan.steps import (
@@ -75,6 +77,8 @@ class Reconciler:
         limit: int,
         all_endpoints: bool,
         clock: Clock | None = None,
+        seal: Seal | None = None,
+        save_seal: Callable[[Seal], None] = lambda _seal: None,
     ) -> None:
         self.memory = memory
         self.desired = desired
@@ -87,7 +91,8 @@ class Reconciler:
         self.unsaved: Dom0Error | None = None  # why the memory could not be written
         self.generation = 0
         self._engine = engine
-        self._observer = Observer(engine, desired.project)
+        self._ownership = Ownership(desired.project, seal or Seal(), memory.marks, save_seal)
+        self._observer = Observer(engine, self._ownership)
         self._save = save
         self._saved: Memory | None = None  # as it is on the disk, once we know
         self._limit = limit
@@ -262,7 +267,8 @@ class Reconciler:
     def _remember_plan(self, plan: Plan) -> None:
         busy = {step.container_id for step in self._under_way.values() if isinstance(step, STOPPING)}
         containers, now = self._observer.containers, self._clock.now()
-        self.memory = remember_plan(self.memory, plan, containers, busy=busy, now=now)
+        memory = remember_plan(self.memory, plan, containers, busy=busy, now=now)
+        self.memory = replace(memory, marks=self._ownership.known)
 
     def _keep_memory(self) -> None:
         """A full disk stops nothing that runs: until there is room, the next agent would know less."""
@@ -286,7 +292,9 @@ class Reconciler:
         if stops:
             self.memory = replace(self.memory, stopped=self.memory.stopped | stops)
             self._keep_memory()
-        applier = Applier(self._engine, generation=self.generation, all_endpoints=self._all_endpoints)
+        applier = Applier(
+            self._engine, mint=self._ownership.mint, generation=self.generation, all_endpoints=self._all_endpoints
+        )
         for step in due:
             task = tasks.create_task(self._run_step(step, applier))
             self._step_tasks.add(task)
@@ -393,7 +401,7 @@ class Reconciler:
         if not self._observer.note(event):
             return
         by_the_engine = event.time < self._engine_start  # no person could reach it yet (seen on Docker 26.1)
-        if event.type == "container" and not by_the_engine and self._observer.is_ours(event.attributes):
+        if event.type == "container" and not by_the_engine and self._observer.is_ours(event):
             self.memory = remember(self.memory, event)
         if event.attributes.get("container", event.id) not in self._starting():  # else the end of its step wakes us
             self._wake.set()
@@ -402,10 +410,18 @@ class Reconciler:
 STOPPING = (StopContainer, ParkContainer, RestartContainer, RemoveContainer)
 
 
-async def take_down(engine: Engine, project: str, *, limit: int, on_step: StepListener | None = None) -> Plan:
+async def take_down(
+    engine: Engine, project: str, *, limit: int, seal: Seal | None = None, on_step: StepListener | None = None
+) -> Plan:
     """Stop and remove the project's containers, dependents first, and its networks. Volumes and images stay."""
     reconciler = Reconciler(
-        engine, Desired(project=project), memory=Memory(), save=lambda _memory: None, limit=limit, all_endpoints=True
+        engine,
+        Desired(project=project),
+        memory=Memory(),
+        save=lambda _memory: None,
+        limit=limit,
+        all_endpoints=True,
+        seal=seal,
     )
     if on_step is not None:
         reconciler.on_step = on_step

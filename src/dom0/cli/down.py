@@ -104,10 +104,11 @@ async def _remove_agent(engine: Engine) -> None:
 
 
 async def _remove_project(engine: Engine, project: str) -> None:
+    from dom0.agent.ownership import read_seal
     from dom0.agent.reconcile import take_down
 
     limit = STEPS_PER_CORE * (await engine.info()).cpus
-    await take_down(engine, project, limit=limit, on_step=_say_step)
+    await take_down(engine, project, limit=limit, seal=read_seal(state_directory()), on_step=_say_step)
 
 
 def _forget_machine() -> None:

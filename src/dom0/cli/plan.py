@@ -126,10 +126,11 @@ def _own_container(image: Image | None, *, is_built_anew: bool) -> list[Change]:
 
 async def _containers(engine: Engine, project: Project) -> list[Change]:
     from dom0.agent.observe import Observer
+    from dom0.agent.ownership import Ownership, read_seal
     from dom0.plan.preview import preview
 
     desired = await _desired(engine, project)
-    observer = Observer(engine, project.name)
+    observer = Observer(engine, Ownership(project.name, read_seal(state_directory())))
     await observer.look()
     return preview(desired, await observer.actual(desired), _memory(), time.time())
 

@@ -15,6 +15,7 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
 
     containers: tuple[Container, ...] = ()
     networks: tuple[Network, ...] = ()
+    own_networks: frozenset[str] = frozenset()  # IDs of those that we made
     volumes: tuple[Volume, ...] = ()
     names: Mapping[str, str] = {}  # every container's name on this Engine -> its ID, foreign ones too
     unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it

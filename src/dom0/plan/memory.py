@@ -51,6 +51,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signalled: dict[str, float] = {}  # container ID -> when: somebody else sent it a signal
     quiet: dict[str, float] = {}  # container ID -> until: it was signalled and ended, a `stop` event may follow
     last_event: float = 0.0  # the Engine's clock
+    marks: dict[str, str] = {}  # mark of a container of ours (its ID where it has none) -> its ID, see ownership
     recreate: tuple[str, ...] = ()  # IDs of containers that `dom0 up --force-recreate` found and made obsolete
 
 

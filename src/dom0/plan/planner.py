@@ -127,13 +127,9 @@ def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
     return steps, problems
 
 
-def _is_ours(network: Network, scene: Scene) -> bool:
-    return network.labels.get(labels.PROJECT) == scene.desired.project
-
-
 def _is_outdated(found: Network, wanted: NetworkSpec, scene: Scene) -> bool:
     """A network of that name that dom0 did not make is used as it is, as Compose does."""
-    return _is_ours(found, scene) and found.labels.get(labels.HASH) != wanted.hash
+    return found.id in scene.actual.own_networks and found.labels.get(labels.HASH) != wanted.hash
 
 
 def _replace_network(found: Network, spec: NetworkSpec, scene: Scene) -> ReplaceNetwork:
@@ -210,5 +206,5 @@ def _plan_leftover_networks(scene: Scene) -> list[AnyStep]:
             lock=f"network:{network.name}", reason="nothing asks for it", network_id=network.id, name=network.name
         )
         for network in scene.actual.networks
-        if _is_ours(network, scene) and network.name not in wanted | used
+        if network.id in scene.actual.own_networks and network.name not in wanted | used
     ]

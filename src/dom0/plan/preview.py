@@ -9,7 +9,6 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.engine.values import Network, Volume
-from dom0.plan import labels
 from dom0.plan.actual import Actual
 from dom0.plan.container_plan import SlotPlan
 from dom0.plan.desired import Desired, Slot
@@ -111,5 +110,5 @@ def _leftovers(scene: Scene) -> Iterator[Change]:
         yield Change(action="remove", kind="container", name=container.name, reason=reason)
     wanted = {network.name for network in scene.desired.networks}
     for network in scene.actual.networks:
-        if network.labels.get(labels.PROJECT) == scene.desired.project and network.name not in wanted:
+        if network.id in scene.actual.own_networks and network.name not in wanted:
             yield Change(action="remove", kind="network", name=network.name, reason=reason)

@@ -10,6 +10,7 @@ from dom0.agent.reconcile import Reconciler
 from dom0.engine.values import Image
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
+from dom0.plan.ownership import Seal
 from dom0.plan.text import say_step
 from dom0.testing.builders import image_id
 from dom0.testing.fake_docker import FakeDocker
@@ -31,10 +32,14 @@ class Box:
         self.person = FakeEngine(self.docker)
         self.desired = desired
         self.memory = Memory()
+        self.seal = Seal()
         self.loop: Reconciler
 
     def save(self, memory: Memory) -> None:
         self.memory = memory
+
+    def save_seal(self, seal: Seal) -> None:
+        self.seal = seal
 
     def start(self) -> Reconciler:
         self.loop = Reconciler(
@@ -45,6 +50,8 @@ class Box:
             limit=4,
             all_endpoints=True,
             clock=LoopClock(),
+            seal=self.seal,
+            save_seal=self.save_seal,
         )
         return self.loop
 

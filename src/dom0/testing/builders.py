@@ -77,4 +77,5 @@ def container(of: Slot, *, id: str = "", state: State = State.RUNNING, **fields:
 def actual(*containers: Container, foreign: dict[str, str] | None = None, **fields: Any) -> Actual:
     network = Network(id=NETWORK_ID, name=NETWORK, driver="bridge", labels={labels.PROJECT: PROJECT, labels.HASH: "n1"})
     names = {c.name: c.id for c in containers} | (foreign or {})
-    return Actual(**{"containers": containers, "networks": (network,), "names": names, **fields})
+    own = frozenset({NETWORK_ID})
+    return Actual(**{"containers": containers, "networks": (network,), "own_networks": own, "names": names, **fields})

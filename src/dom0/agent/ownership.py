@@ -1,0 +1,118 @@
+"""Remembers which containers were found to be ours, so that the Engine is asked about an image only in doubt.
+
+What decides is in plan/ownership. The file `ownership.json` is written once: when its key is new, the first look at the
+Engine tells what was there before. Without the file (an older dom0, a disk that was mended) labels and images decide.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from dom0.agent.store import Damaged, read_json, write_json
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Container, Network
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable
+from dom0.plan.desired import Role
+from dom0.plan.labels import CREATE, PROJECT, ROLE
+from dom0.plan.ownership import Seal, is_inherited, is_ours, new_mark, new_seal
+
+log = logging.getLogger(__name__)
+
+FILE = "ownership.json"  # in the state directory
+CONTAINERS = (Role.SERVICE, Role.SSHD, Role.HOME)
+
+
+def read_seal(state: Path) -> Seal:
+    """An empty one where there is none, or where we may not read it."""
+    try:
+        return read_json(state / FILE, Seal) or Seal()
+    except Damaged as error:
+        log.warning("%s", error.message)
+        return Seal()
+
+
+def write_seal(state: Path, seal: Seal) -> None:
+    """Raises Unwritable."""
+    write_json(state / FILE, seal)
+
+
+class Ownership:
+    """`known`: mark of a container that was found to be ours (its ID where it has none) -> its ID."""
+
+    def __init__(
+        self, project: str, seal: Seal, known: Mapping[str, str] = {}, save: Callable[[Seal], None] = lambda _seal: None
+    ) -> None:
+        self._project = project
+        self._seal = seal if seal.key else new_seal()
+        self._save = save
+        self._known = dict(known)
+        self._minted: set[str] = set()  # marks that no image can carry yet
+        self._image_labels: dict[str, Mapping[str, str]] = {}
+
+    @property
+    def known(self) -> dict[str, str]:
+        return dict(self._known)
+
+    def mint(self) -> str:
+        """A mark for one create."""
+        mark = new_mark(self._seal)
+        self._minted.add(mark)
+        return mark
+
+    def is_claimed(self, own_labels: Mapping[str, str]) -> bool:
+        """Whether it says that it is a container of ours."""
+        return own_labels.get(PROJECT) == self._project and own_labels.get(ROLE) in CONTAINERS
+
+    def keep(self, present: Mapping[str, Mapping[str, str]]) -> None:
+        """Forget marks that no container carries; `present`: labels by ID of those that say they are ours."""
+        marks = {own_labels.get(CREATE, id_) for id_, own_labels in present.items()}
+        self._known = {mark: id_ for mark, id_ in self._known.items() if mark in marks}
+
+    async def owns(self, container: Container, engine: Engine) -> bool:
+        """Ask for older containers first: a copy comes after what it is one of. Raises EngineUnreachable."""
+        if not self.is_claimed(container.labels):
+            return False
+        mark = container.labels.get(CREATE, container.id)
+        if mark in self._known:
+            return self._known[mark] == container.id
+        if mark not in self._minted and not await self._is_made_by_us(container, engine):
+            return False
+        self._known[mark] = container.id
+        return True
+
+    def owns_network(self, network: Network) -> bool:
+        return network.labels.get(PROJECT) == self._project and is_ours(self._seal, network.id, network.labels)
+
+    def end_of_first_look(self, containers: Iterable[Container], networks: Iterable[Network]) -> None:
+        """From now on what carries our labels is ours only if it is marked, or was here."""
+        if self._seal.older is not None:
+            return
+        older = {c.id for c in containers} | {n.id for n in networks if n.labels.get(PROJECT) == self._project}
+        seal = replace(self._seal, older=frozenset(older))
+        try:
+            self._save(seal)
+        except Dom0Error as error:
+            log.warning("%s", error.message)
+            return
+        self._seal = seal
+
+    async def _is_made_by_us(self, container: Container, engine: Engine) -> bool:
+        if not is_ours(self._seal, container.id, container.labels):
+            return False
+        if container.image_id not in self._image_labels:
+            self._image_labels[container.image_id] = await _labels_of(engine, container.image_id)
+        return not is_inherited(container.labels, self._image_labels[container.image_id])
+
+
+async def _labels_of(engine: Engine, image_id: str) -> Mapping[str, str]:
+    """None where its image was removed under it (`docker rmi --force`)."""
+    try:
+        return (await engine.image(image_id)).labels
+    except EngineUnreachable:
+        raise
+    except EngineError:
+        return {}
