@@ -63,10 +63,24 @@ def test_json_is_for_programs(host: Any, dom0: RunCommand) -> None:
     assert found["data"] == DOCUMENT["data"]
 
 
-def test_a_host_with_another_linux_says_so_plainly(host: Any, dom0: RunCommand) -> None:
-    refused = dom0("disk", "ls", env=host(code=127, refused="nsenter: failed to execute /usr/lib/dom0/disk"))
+@pytest.mark.parametrize("command", [("disk", "ls"), ("os", "status")])
+@pytest.mark.parametrize(
+    ("code", "said", "what"),
+    [
+        (127, "failed to execute /usr/lib/dom0/disk: No such file or directory", "this host does not run the base OS"),
+        (126, "failed to execute /usr/lib/dom0/disk: Not a directory", "this host does not run the base OS"),
+        (1, "reassociate to namespaces failed: Operation not permitted", "may not enter this host"),
+        (1, "cannot open /proc/1/ns/mnt: Permission denied", "may not enter this host"),
+    ],
+)
+def test_a_host_without_the_base_os_says_so_plainly(
+    host: Any, dom0: RunCommand, command: tuple[str, str], code: int, said: str, what: str
+) -> None:
+    refused = dom0(*command, env=host(code=code, refused=f"nsenter: {said}"))
     assert refused.code == 1
-    assert "this host does not run the base OS" in refused.stderr
+    assert what in refused.stderr
+    assert "nsenter" not in refused.stderr
+    assert "base OS" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,15 @@ def test_dev_without_an_image_runs_what_the_project_says(on_host: RunCommand, en
     assert on_host("dev", "--", "echo", "--", "mine").stdout == "-- mine\n"
 
 
+def test_dev_takes_dashes_between_image_and_command_as_their_separator_and_hands_on_all_others(
+    on_host: RunCommand, engine_host: Host
+) -> None:
+    assert on_host("dev", busybox.IMAGE, "--", "echo", "-n", "--", "mine").stdout == "-- mine"
+    assert on_host("dev", busybox.IMAGE, "echo", "--", "mine").stdout == "-- mine\n"
+    assert on_host("dev", "-e", "A=1", busybox.IMAGE, "sh", "-c", 'echo "$A $1"', "sh", "--").stdout == "1 --\n"
+    assert "\0" not in on_host("dev", "--name", "--", busybox.IMAGE, "true").stderr
+
+
 def test_dev_ends_with_the_exit_code_of_the_command_and_passes_its_input_on(
     on_host: RunCommand, engine_host: Host
 ) -> None:

@@ -19,15 +19,15 @@ from dom0.run import become
 
 HOME_CONTAINER = "home-volume"
 DEV = "dev"  # plan.desired.Role.DEV, which would load half of plan/
-_DEFAULT_IMAGE = "\0"  # stands for a leading `--`: no argument can hold a NUL
+_DASHES = "\0"  # stands for the first `--`, which click would drop: no argument can hold a NUL
 
 
 class DevCommand(click.Command):
-    """Keeps a `--` that comes where IMAGE would: `dom0 dev -- make` runs make in the project's image."""
+    """Keeps `--`: `dom0 dev -- make` runs make in the project's image."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
-            args[args.index("--")] = _DEFAULT_IMAGE
+            args[args.index("--")] = _DASHES
         return super().parse_args(ctx, args)
 
 
@@ -58,11 +58,11 @@ class Caller:
 @click.option("-u", "--user", metavar="USER", help="As docker run; default: the owner of the home.")
 @click.option("-w", "--workdir", metavar="DIR", help="As docker run; default: here if inside the home, else the home.")
 @click.option("--entrypoint", metavar="COMMAND", help="As docker run.")
-@click.argument("arguments", metavar="[IMAGE | --] [COMMAND]...", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", metavar="[IMAGE] [--] [COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...], **given: Any) -> None:
     """Run a throw-away container with your home, your terminal, your user, your directory.
 
-    Without IMAGE (or with -- in its place) it is the image that `x-dom0.dev` names. The container is removed at its
+    Without IMAGE it is the image that `x-dom0.dev` names, and -- comes before COMMAND. The container is removed at its
     end; what it wrote in the home stays.
 
     $ dom0 dev  # the project's development image
@@ -100,8 +100,10 @@ def _read_command(text: str) -> tuple[str, ...]:
 
 
 def choose_image(arguments: Sequence[str], home: Home | None) -> tuple[str, tuple[str, ...]]:
-    if arguments and arguments[0] != _DEFAULT_IMAGE:
-        return arguments[0], tuple(arguments[1:])
+    if arguments and arguments[0] != _DASHES:
+        image, *words = arguments
+        words = words[1:] if words[:1] == [_DASHES] else words
+        return image, tuple("--" if word == _DASHES else word for word in words)
     if home is None or not home.dev_image:
         raise UsageError(
             "dev: no IMAGE given, and the running project names none",
@@ -163,5 +165,5 @@ def _as_docker(given: dict[str, Any]) -> list[str]:
     for name, value in given.items():
         values = value if isinstance(value, tuple) else (value,) if value is not None else ()
         for one in values:
-            argv += [f"--{name}", one]
+            argv += [f"--{name}", one.replace(_DASHES, "--")]
     return argv

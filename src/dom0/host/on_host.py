@@ -10,7 +10,8 @@ from dom0.errors import Dom0Error, EngineUnreachable
 from dom0.run import Output, capture
 
 PROGRAMS = "/usr/lib/dom0"
-_NOT_THERE = 127  # as a shell, nsenter and docker say it of a program
+_NOT_THERE = (126, 127)  # as a shell, nsenter and docker say it of a program
+_NSENTER = "nsenter: "
 
 
 class NoBaseOS(Dom0Error):
@@ -35,11 +36,16 @@ async def run(program: str, *arguments: str, timeout: float | None = None) -> Ou
     """
     argv = command(program, *arguments)
     output = await capture(argv, timeout=timeout, check=False)
-    if output.code == _NOT_THERE:
+    if output.code in _NOT_THERE:
         raise NoBaseOS(program)
     if output.code != 0:
         _refuse_without_dom0(output.stderr)
         message, _, hint = output.stderr.strip().partition("\n")
+        if message.startswith(_NSENTER):
+            raise Dom0Error(
+                f"{program}: the container dom0 may not enter this host: {message.removeprefix(_NSENTER)}",
+                hint="it is for hosts that run the base OS (docs/os.md), where dom0 is privileged",
+            )
         raise Dom0Error(
             message or f"{program}: exit code {output.code}", hint=hint or f"to see it again: {shlex.join(argv)}"
         )
