@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 from dom0.errors import Dom0Error
 
 if TYPE_CHECKING:
+    import socket
     from asyncio.subprocess import Process
 
 
@@ -148,6 +149,31 @@ def start(argv: Sequence[str], *, third: int | None = None) -> int:
         return os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions, setsid=True)
     except FileNotFoundError as error:
         raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
+
+
+def dial(argv: Sequence[str], *, stderr: bool = True) -> socket.socket:
+    """A connection to whatever `argv` reaches with its standard input and output; the program ends with it.
+
+    `stderr`: what it says there goes to ours. Raises CommandFailed if it cannot start.
+    """
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
+        ]
+        if not stderr:
+            actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
+        try:
+            os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, FileNotFoundError):
+                raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
+            raise
+    return ours
 
 
 def passthrough(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:

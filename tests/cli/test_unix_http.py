@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.cli.unix_http import ask
+from dom0.cli.unix_http import ask, connect
 
 Server = Callable[[bytes], str]
 
@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Server:
 
 
 def read(path: str) -> tuple[int, bytes]:
-    with ask(path, "GET", "/", timeout=10) as answer:
+    with ask(connect(path), "GET", "/", timeout=10) as answer:
         return answer.status, answer.read()
 
 
@@ -49,7 +49,7 @@ def test_a_body_of_a_told_length_is_read_whole(server: Server) -> None:
 
 
 def test_lines_are_told_one_by_one(server: Server) -> None:
-    with ask(server(b"HTTP/1.0 200 OK\r\n\r\n1\n2\n"), "GET", "/", timeout=10) as answer:
+    with ask(connect(server(b"HTTP/1.0 200 OK\r\n\r\n1\n2\n")), "GET", "/", timeout=10) as answer:
         assert list(answer.lines()) == [b"1\n", b"2\n"]
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_whole_answer_is_an_error(server: Server, answer: bytes, word
 
 def test_half_a_line_at_the_end_of_a_stream_is_an_error(server: Server) -> None:
     with (
-        ask(server(b'HTTP/1.0 200 OK\r\n\r\n{}\n{"a"'), "GET", "/", timeout=10) as answer,
+        ask(connect(server(b'HTTP/1.0 200 OK\r\n\r\n{}\n{"a"')), "GET", "/", timeout=10) as answer,
         pytest.raises(ConnectionError, match="cut off"),
     ):
         list(answer.lines())

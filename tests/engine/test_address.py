@@ -69,6 +69,11 @@ def test_tls_without_its_files_is_refused_with_their_place() -> None:
         "tcp://user@a:1",
         "tcp://a\x1b:1",
         "tcp://[::1",
+        "ssh://",
+        "ssh://me:secret@box",
+        "ssh://box:b",
+        "ssh://box?x=1",
+        "ssh://bo\x1bx",
     ],
 )
 def test_what_is_no_address_is_refused_with_its_place(host: str) -> None:
@@ -78,10 +83,21 @@ def test_what_is_no_address_is_refused_with_its_place(host: str) -> None:
     assert "unix:///" in refusal.value.hint
 
 
-def test_ssh_is_refused_with_a_way_round() -> None:
-    with pytest.raises(EngineUnreachable, match="ssh:// is not supported") as refusal:
-        find(None, {"DOCKER_HOST": "ssh://me@box"}, HOME)
-    assert "ssh -NL /tmp/engine.sock:/var/run/docker.sock me@box" in refusal.value.hint
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("ssh://box", "-- box docker system dial-stdio"),
+        ("ssh://me@box", "-l me -- box docker system dial-stdio"),
+        ("ssh://me@box:2222", "-l me -p 2222 -- box docker system dial-stdio"),
+        ("ssh://[::1]:2222", "-p 2222 -- ::1 docker system dial-stdio"),
+        ("ssh://box/run/user/1/d;x.sock", "-- box docker --host 'unix:///run/user/1/d;x.sock' system dial-stdio"),
+        ("ssh://-oProxyCommand=x", "-- -oproxycommand=x docker system dial-stdio"),
+    ],
+)
+def test_ssh_is_reached_as_the_docker_command_does(host: str, words: str) -> None:
+    found = find(None, {"DOCKER_HOST": host}, HOME)
+    assert (found.socket, found.base) == ("", "http://docker")
+    assert " ".join(found.dial) == f"ssh -o ConnectTimeout=30 -T {words}"
 
 
 def test_the_current_context_is_followed(tmp_path: Path) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+import selectors
+import socket
 
 import click
 
 from dom0 import log
+from dom0.cli import unix_http
 from dom0.cli.client import Agent
+from dom0.cli.places import agent_socket
+
+_PIECE = 1 << 16  # bytes
 
 
 @click.command("agent", hidden=True)
 @click.option("--check", is_flag=True, help="Ask the running agent whether it answers (the image's health check).")
-def command(check: bool) -> None:
-    """Run the agent, or --check the running one.
+@click.option("--dial", is_flag=True, help="Connect standard input and output with the running agent's socket.")
+def command(check: bool, dial: bool) -> None:
+    """Run the agent, or --check the running one, or --dial it.
 
     Example: dom0 agent --check
     """
+    if dial:
+        _connect_with(unix_http.connect(str(agent_socket())))
+        return
     if check:
         Agent().status()
         return
@@ -26,3 +36,17 @@ def command(check: bool) -> None:
 
     log.configure(os.environ.get("DOM0_LOG", "info"))
     asyncio.run(daemon.run())
+
+
+def _connect_with(agent: socket.socket) -> None:
+    """It ends with the agent's answer, or when whoever asks has gone: then an answer would reach nobody."""
+    with selectors.DefaultSelector() as ready:
+        ready.register(agent, selectors.EVENT_READ, (agent.fileno(), 1))
+        ready.register(0, selectors.EVENT_READ, (0, agent.fileno()))
+        while True:
+            for key, _ in ready.select():
+                source, target = key.data
+                if not (data := os.read(source, _PIECE)):
+                    return
+                while data:
+                    data = data[os.write(target, data) :]

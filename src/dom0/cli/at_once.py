@@ -35,7 +35,8 @@ def _agent_answers() -> bool:
     from dom0.cli.places import agent_socket
 
     try:
-        with unix_http.ask(str(agent_socket()), "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
+        connection = unix_http.connect(str(agent_socket()))
+        with unix_http.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
             return answer.status == unix_http.OK
     except OSError:
         return False

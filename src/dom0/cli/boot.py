@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0.cli import terminal
-from dom0.cli.places import run_directory, state_directory
+from dom0.cli.places import require_here, run_directory, state_directory
 from dom0.errors import Dom0Error, UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def _boots() -> list[Boot]:
     from dom0.host import boot_record
     from dom0.host.boot import tell
 
+    require_here("the record of boots")
     records = boot_record.read_all(run_directory(), state_directory())
     if not records:
         raise Dom0Error(

@@ -1,4 +1,5 @@
-"""Asks the running dom0 on its unix socket. The documents are in agent/status.py.
+"""Asks the running dom0: on its unix socket, or through the Engine of another machine. The documents are in
+agent/status.py.
 
 Nothing here imports aiohttp or asyncio: a command starts at once.
 """
@@ -10,11 +11,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from dom0 import __version__
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
 from dom0.cli import unix_http
-from dom0.cli.places import agent_socket, run_directory
+from dom0.cli.containers import ROOT
+from dom0.cli.places import agent_socket, is_here, run_directory
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.host import launcher
+from dom0.run import dial
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
 
@@ -32,11 +36,16 @@ class _Refusal(msgspec.Struct):
     hint: str = ""
 
 
+THROUGH_ENGINE = ("docker", "exec", "--interactive", "dom0", "dom0", "agent", "--dial")
+"""Its input and output are a connection to the agent of the machine whose Engine docker asks."""
+
+
 class Agent:
-    """The agent of this host. Every call raises AgentUnreachable, or what the agent refused with."""
+    """The agent of the machine whose Engine is named. Every call raises AgentUnreachable, or what the agent refused."""
 
     def __init__(self) -> None:
-        self.path = str(agent_socket())
+        self._here = is_here()
+        self.path = str(agent_socket()) if self._here else "dom0"
 
     def status(self) -> Status:
         return self._get("/v1/status", Status)
@@ -88,7 +97,8 @@ class Agent:
     def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> unix_http.Answer:
         data = msgspec.json.encode(body) if body is not None else None
         try:
-            answer = unix_http.ask(self.path, method, target, body=data, timeout=timeout)
+            connection = unix_http.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
+            answer = unix_http.ask(connection, method, target, body=data, timeout=timeout)
             if answer.status >= unix_http.BAD_REQUEST:
                 with answer:
                     raise self._refused(answer.status, answer.read())
@@ -113,7 +123,9 @@ class Agent:
         kind = {unix_http.BAD_REQUEST: UsageError, unix_http.CONFLICT: Busy}.get(status, Dom0Error)
         return kind(refusal.message, hint=refusal.hint)
 
-    def _unreachable(self, error: OSError) -> AgentUnreachable:
+    def _unreachable(self, error: OSError) -> Dom0Error:
+        if not self._here:
+            return _unreachable_there(error)
         match error:
             case FileNotFoundError() | ConnectionRefusedError() if (kept_down := _told_by_launcher()) is not None:
                 return kept_down
@@ -130,6 +142,16 @@ class Agent:
                     f"{self.path}: no answer within {ANSWER_WITHIN:g} s", hint="see why: docker logs dom0"
                 )
         return AgentUnreachable(f"{self.path}: the connection broke: {error}", hint="see why: docker logs dom0")
+
+
+def _unreachable_there(error: OSError) -> Dom0Error:
+    """By what its Engine says of the root container. Raises EngineError."""
+    from dom0.cli import engine_client
+
+    if engine_client.container(ROOT) is None:
+        return AgentUnreachable("dom0: does not run on that machine", hint="start it: dom0 up")
+    hint = f"see why: docker logs {ROOT}; it has to be of this version: {__version__}"
+    return AgentUnreachable(f"dom0: does not answer on that machine: {error}", hint=hint)
 
 
 def _told_by_launcher() -> AgentUnreachable | None:

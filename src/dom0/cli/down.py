@@ -11,7 +11,7 @@ import click
 
 from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.places import state_directory
+from dom0.cli.places import is_here, state_directory
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
 
@@ -116,8 +116,8 @@ def _forget_machine() -> None:
 
     The next `dom0 up` is a first start, of any project, and runs the jobs as Compose would. The generations stay.
     """
-    if _agent_answers():
-        return  # it keeps a machine on another Engine than the one that was named
+    if not is_here() or _agent_answers():
+        return  # of another machine, or of one on another Engine than the one that was named
     for name in ("current", "memory.json"):
         with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
             (state_directory() / name).unlink()

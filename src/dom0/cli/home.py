@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.places import state_directory
+from dom0.cli.places import require_here, state_directory
 from dom0.errors import Dom0Error, UsageError
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ def local_repository() -> Repository:
     """Not encrypted: who can read it can read the home beside it."""
     from dom0.home import Repository
 
+    require_here("the directory of snapshots")
     return Repository(state_directory() / "home-snapshots", directory=True, password=None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
+from dom0.cli.places import require_here
 
 SYSTEMD = Path("/run/systemd/system")  # there while it runs
 
@@ -34,6 +35,7 @@ def command(uninstall: bool, root: Path) -> int:
     """
     from dom0.host import install
 
+    require_here("the host")
     starts = root == Path("/") and SYSTEMD.exists()
     if uninstall:
         return _uninstall(root, starts=starts)

@@ -47,7 +47,7 @@ def _global_options(*, hidden: bool) -> list[click.Option]:
             expose_value=False,
             hidden=hidden,
             callback=_set_host,
-            help="Docker Engine to use, as DOCKER_HOST: unix:///path or tcp://host:port.",
+            help="Docker Engine to use, as DOCKER_HOST: unix:///path, tcp://host:port or ssh://user@host.",
         ),
         click.Option(
             ["-q", "--quiet"],

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.places import state_directory
+from dom0.cli.places import is_here, state_directory
 from dom0.cli.unchanged import TAG, is_current, tagged_images
 from dom0.errors import EXIT_CHANGES, NotFound, ProjectError
 
@@ -150,12 +150,15 @@ async def _desired(engine: Engine, project: Project) -> Desired:
 
 
 def _memory() -> Memory:
-    """What the agent knows about finished jobs; `dom0 up` forgets the rest. Without the right to read it: nothing."""
+    """What the agent knows about finished jobs; `dom0 up` forgets the rest.
+
+    Nothing without the right to read it, and of another machine.
+    """
     from dom0.agent.store import read_json
     from dom0.plan.memory import Memory
 
     try:
-        memory = read_json(state_directory() / "memory.json", Memory)
+        memory = read_json(state_directory() / "memory.json", Memory) if is_here() else None
     except PermissionError:
         memory = None
     return replace(Memory(), completed=memory.completed, gated=memory.gated) if memory else Memory()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,18 @@ def not_understood(error: Exception) -> EngineError:
 
 
 def _get(where: address.Address, target: str) -> tuple[int, bytes]:
-    if not where.socket:
+    if not where.socket and not where.dial:
         return _get_over_tcp(where, target)
-    with unix_http.ask(where.socket, "GET", target, timeout=ANSWER_WITHIN) as answer:
+    with unix_http.ask(_connect(where), "GET", target, timeout=ANSWER_WITHIN) as answer:
         return answer.status, answer.read()
+
+
+def _connect(where: address.Address) -> socket.socket:
+    if not where.dial:
+        return unix_http.connect(where.socket)
+    from dom0 import run  # only here: most Engines are on this machine
+
+    return run.dial(where.dial)
 
 
 def _get_over_tcp(where: address.Address, target: str) -> tuple[int, bytes]:
@@ -59,7 +69,7 @@ def _get_over_tcp(where: address.Address, target: str) -> tuple[int, bytes]:
 
 
 def _unreachable(where: address.Address, error: OSError) -> EngineUnreachable:
-    hint = "what is missing: dom0 doctor"
+    hint = f"try it: {shlex.join(where.dial)}" if where.dial else "what is missing: dom0 doctor"
     if isinstance(error, PermissionError):
         hint = "ask as root, or as a user of the group docker"
     return EngineUnreachable(f"{where.text}: no Docker Engine answers: {error}", hint=hint)

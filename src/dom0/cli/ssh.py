@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from dom0.cli import options, terminal
-from dom0.cli.places import state_directory
+from dom0.cli.places import require_here, state_directory
 from dom0.errors import Dom0Error, UsageError
 
 KEY_TYPES = (
@@ -107,6 +107,7 @@ def remove(keys: tuple[str, ...]) -> None:
 
 
 def keys_file() -> Path:
+    require_here("the file of keys")
     return state_directory() / "ssh" / "authorized_keys"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dom0.cli import quick_engine, unix_http
-from dom0.cli.places import agent_socket
+from dom0.cli.places import agent_socket, is_here
 from dom0.errors import UsageError
 from dom0.images import fingerprint
 
@@ -60,7 +60,10 @@ def nothing_to_do(project: Path, tag: str) -> Machine | None:
     None if not, and where that cannot be told. Raises EngineError, ProjectError.
     """
     try:
-        with unix_http.ask(str(agent_socket()), "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
+        if not is_here():
+            return None
+        connection = unix_http.connect(str(agent_socket()))
+        with unix_http.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
             status = json.loads(answer.read()) if answer.status == unix_http.OK else {}
         generation = status.get("generation") or {}
         if generation.get("outcome") != "good" or not status["converged"] or status["problems"]:

@@ -1,4 +1,4 @@
-"""As little HTTP over a unix socket as asking the agent and the Engine takes, for what must answer at once.
+"""As little HTTP over a connection as asking the agent and the Engine takes, for what must answer at once.
 
 It is HTTP/1.0: an answer ends with its connection, there are no chunks and nothing is kept open. `http.client` takes
 longer to load than all else that a short command does.
@@ -58,14 +58,26 @@ class Answer:
         return line
 
 
-def ask(path: str, method: str, target: str, *, body: bytes | None = None, timeout: float | None) -> Answer:
-    """Ask whoever listens at the socket `path`; `timeout` is in seconds of silence. Raises OSError."""
+def connect(path: str) -> socket.socket:
+    """Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def ask(
+    connection: socket.socket, method: str, target: str, *, body: bytes | None = None, timeout: float | None
+) -> Answer:
+    """Ask once over `connection`, which ends with the answer; `timeout` is in seconds of silence. Raises OSError."""
     head = f"{method} {target} HTTP/1.0\r\nHost: dom0\r\n"
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    with connection:
         connection.settimeout(timeout)
-        connection.connect(path)
         connection.sendall(f"{head}\r\n".encode() + (body or b""))
         return Answer(connection)
 

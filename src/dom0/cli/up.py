@@ -15,6 +15,7 @@ from dom0.cli import terminal, unchanged
 from dom0.cli.build import progress
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
+from dom0.cli.places import is_here
 from dom0.cli.unchanged import TAG, find_project
 from dom0.errors import Dom0Error, NotFound, RolledBack, UsageError
 
@@ -141,7 +142,7 @@ async def _ask_here(engine: Engine, root: Container) -> bool:
     from dom0.agent.handover import ask_inside
 
     deadline = time.monotonic() + ASK_HERE
-    while time.monotonic() < deadline:
+    while is_here() and time.monotonic() < deadline:
         with contextlib.suppress(Dom0Error):
             if Agent().status().dom0_image == root.image_id:
                 return True

@@ -6,6 +6,7 @@ Reads environment and files of the docker CLI; opens no connection.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT = "unix:///var/run/docker.sock"
-_FORMS = "use unix:///path/to/docker.sock or tcp://host:port"
+_FORMS = "use unix:///path/to/docker.sock, tcp://host:port or ssh://user@host"
+_DIAL = ("docker", "system", "dial-stdio")  # how the docker CLI reaches an Engine through ssh
 
 
 class Address(NamedTuple):
     text: str  # as written, for messages
     base: str  # start of every URL
-    socket: str = ""  # path of the unix socket, "" for tcp
+    socket: str = ""  # path of the unix socket, "" for tcp and ssh
+    dial: tuple[str, ...] = ()  # a command whose input and output are one connection: ssh
     certificates: Path | None = None  # directory with ca.pem, cert.pem and key.pem: TLS
 
     def tls(self) -> ssl.SSLContext | None:
@@ -69,12 +72,24 @@ def parse(text: str, env: Mapping[str, str], home: Path, *, where: str) -> Addre
     if parts.scheme == "tcp":
         return _tcp(text, env, home, where=where)
     if parts.scheme == "ssh":
-        raise EngineUnreachable(
-            f"{where}: {text!r}: an Engine behind ssh:// is not supported",
-            hint=f"forward its socket: ssh -NL /tmp/engine.sock:/var/run/docker.sock {parts.netloc} "
-            "and set DOCKER_HOST=unix:///tmp/engine.sock",
-        )
+        return Address(text, "http://docker", dial=_ssh(text, where=where))
     raise EngineUnreachable(f"{where}: {text!r} is no address of an Engine", hint=_FORMS)
+
+
+def _ssh(text: str, *, where: str) -> tuple[str, ...]:
+    """As the docker CLI does it; the path, if any, is that of the Engine's socket over there."""
+    parts = urlsplit(text)
+    try:
+        usable = bool(parts.hostname) and parts.password is None and not parts.query and not parts.fragment
+        port = ("-p", str(parts.port)) if parts.port is not None else ()
+    except ValueError:  # the port is no number
+        usable = False
+    if not usable or not text.isprintable() or parts.hostname is None:
+        raise EngineUnreachable(f"{where}: {text!r} is not ssh://user@host:port", hint=_FORMS)
+    user = ("-l", parts.username) if parts.username else ()
+    socket = ("--host", shlex.quote(f"unix://{parts.path}")) if parts.path.strip("/") else ()
+    docker, *dial = _DIAL
+    return ("ssh", "-o", "ConnectTimeout=30", "-T", *user, *port, "--", parts.hostname, docker, *socket, *dial)
 
 
 def _tcp(text: str, env: Mapping[str, str], home: Path, *, where: str) -> Address:

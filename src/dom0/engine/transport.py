@@ -6,15 +6,18 @@ needs none of them, and each is a way for a hostile one to reach further than it
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
-from collections.abc import AsyncIterator, Mapping
+import shlex
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import IO
 from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from dom0.engine import parse
@@ -22,6 +25,7 @@ from dom0.engine.address import Address
 from dom0.engine.frames import Lines, Malformed
 from dom0.engine.values import Body
 from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
+from dom0.run import dial
 
 Query = Mapping[str, str]
 
@@ -30,9 +34,24 @@ MAX_API = (1, 51)  # Engine 28.5: the newest that this adapter was tried with
 
 PATIENCE = 300.0  # seconds for one answer; an Engine under load starts a container in ten
 _CONNECT = 10.0
+_LOG_IN = 60.0
 _MAX_ANSWER = 64 << 20
 _MAX_REFUSAL = 64 << 10
 _LINES = 64 << 10  # what aiohttp may read ahead
+
+
+class DialConnector(aiohttp.BaseConnector):
+    """Each connection is the input and output of a command."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        super().__init__(limit=0)
+        self._argv = argv
+
+    async def _create_connection(self, req: object, traces: object, timeout: object) -> ResponseHandler:
+        connection = dial(self._argv)
+        connection.setblocking(False)
+        _, protocol = await asyncio.get_running_loop().create_connection(self._factory, sock=connection)
+        return protocol
 
 
 class Transport:
@@ -48,6 +67,8 @@ class Transport:
             connector=(
                 aiohttp.UnixConnector(address.socket, limit=0)
                 if address.socket
+                else DialConnector(address.dial)
+                if address.dial
                 else aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True)
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -64,7 +85,8 @@ class Transport:
     async def negotiate(self) -> None:
         """Settle on the lower of our newest API and the Engine's. Raises EngineUnreachable or EngineUnsuitable."""
         where = f"Docker Engine at {self.address.text}"
-        async with self.stream("GET", "/_ping", where=where, patience=_CONNECT) as response:
+        patience = _LOG_IN if self.address.dial else _CONNECT
+        async with self.stream("GET", "/_ping", where=where, patience=patience) as response:
             offered = _version(response.headers.get("Api-Version", ""))
         if offered is None:
             raise EngineUnsuitable(f"{where}: does not say which API it speaks", hint="is this a Docker Engine?")
@@ -156,7 +178,9 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise EngineUnreachable(
                 f"{where}: the connection to the Docker Engine broke: {parse.printable(str(error)) or 'closed'}",
-                hint="it was restarted or stopped; see systemctl status docker",
+                hint=f"try it: {shlex.join(self.address.dial)}"
+                if self.address.dial
+                else "it was restarted or stopped; see systemctl status docker",
             ) from error
 
 

@@ -23,13 +23,15 @@ compose wherever they mean the same. How a command ends: [exit codes](exit-codes
 Every command understands, before its name as in docker or after it:
 """
 _FOOT = """\
-`--host` names the Engine alone. `status`, `history`, `up`, `try`, `confirm`, `rollback` and most of `ambassador` ask
-the agent of this machine, by its socket: for another machine, log in there and type them there.
+The machine is the one whose Engine is named: by `--host`, `DOCKER_HOST`, a docker context, else the one of this host.
+Where it is not this host's usual socket, the dom0 there is asked through it (`docker exec dom0`), so it has to be of
+this version. `ssh://` is as docker has it: each connection is `ssh HOST docker system dial-stdio`. Commands that need
+files of the host refuse: `boot`, `home snapshot` and `ls`, `install-host`, `ssh add`, `ls` and `rm`.
 
 A command that takes DIR uses the current directory if it is left out. `dom0 --version` prints the command's version.
 
-For tests the two places of dom0 can be moved: `DOM0_RUN` (its socket, default `/run/dom0`) and `DOM0_STATE`
-(default `/var/lib/dom0`).
+For tests the two places of dom0 can be moved: `DOM0_RUN` (its socket, default `/run/dom0`; this one is asked then) and
+`DOM0_STATE` (default `/var/lib/dom0`).
 """
 
 
