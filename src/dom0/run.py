@@ -5,11 +5,11 @@ asyncio is loaded where it is used: commands that only become another program st
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
@@ -47,13 +47,16 @@ async def capture(
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     timeout: float | None = None,
+    memory: int | None = None,
     check: bool = True,
 ) -> Output:
     """Run `argv` to its end and return what it printed.
 
-    `env` replaces the whole environment when given; `timeout` is in seconds. Raises CommandFailed.
+    `env` replaces the whole environment when given; `timeout` is in seconds, `memory` the most bytes of its own that
+    it may have. Raises CommandFailed.
     """
     import asyncio
+    import resource
 
     try:
         process = await asyncio.create_subprocess_exec(
@@ -67,6 +70,9 @@ async def capture(
     except FileNotFoundError as error:
         raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
     try:
+        if memory is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
         async with asyncio.timeout(timeout):
             stdout, stderr = await process.communicate(stdin)
     except TimeoutError:
@@ -98,7 +104,7 @@ async def transfer(argv: Sequence[str], *, stdin: IO[bytes] | None = None, stdou
         raise CommandFailed(argv, process.returncode, stderr.decode(errors="replace"))
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def while_listening(argv: Sequence[str]) -> AsyncIterator[None]:
     """Keep `argv` running during the block: a program like `cat`, that repeats what it reads and ends with its input.
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
-from dom0.compose.files import MAX_FILES, find_layers, read_project
+from dom0.compose.files import MAX_FILES, ProjectFiles, read_project, read_regular
+from dom0.compose.parser import find_parser, view_of
 from dom0.compose.source import MAX_BYTES
 from dom0.errors import ProjectError
 
 WEB = "services:\n  web:\n    image: busybox\n"
 
 
+def read(root: Path) -> ProjectFiles:
+    with view_of("project") as view:
+        return asyncio.run(read_project(root, find_parser(view, profiles=(), variables={}), view))
+
+
 def message(root: Path) -> str:
     with pytest.raises(ProjectError) as refusal:
-        read_project(root)
+        read(root)
     return refusal.value.message.replace(str(root), "PROJECT")
 
 
@@ -65,14 +72,14 @@ def test_a_symbolic_link_out_of_the_project(tmp_path: Path) -> None:
 def test_a_symbolic_link_inside_the_project_is_followed(tmp_path: Path) -> None:
     write(tmp_path, real=WEB)
     (tmp_path / "compose.yaml").symlink_to("real.yaml")
-    assert read_project(tmp_path).services == {"web"}
+    assert read(tmp_path).services == {"web"}
 
 
 def test_a_project_that_is_itself_a_symbolic_link(tmp_path: Path) -> None:
     write(tmp_path, compose=WEB)
     link = tmp_path / "link"
     link.symlink_to(tmp_path, target_is_directory=True)
-    assert read_project(link).root == tmp_path
+    assert read(link).root == tmp_path
 
 
 def test_a_file_of_a_hundred_megabytes_is_not_read(tmp_path: Path) -> None:
@@ -114,7 +121,7 @@ def test_a_chain_of_includes_ends(tmp_path: Path) -> None:
 
 def test_a_circle_of_includes_is_left_to_compose(tmp_path: Path) -> None:
     write(tmp_path, compose="include: [more.yaml]\n" + WEB, more="include: [compose.yaml]\n")
-    assert len(read_project(tmp_path).sources) == 2
+    assert len(read(tmp_path).sources) == 2
 
 
 def test_a_path_longer_than_any_file_name(tmp_path: Path) -> None:
@@ -124,7 +131,7 @@ def test_a_path_longer_than_any_file_name(tmp_path: Path) -> None:
 
 def test_an_optional_env_file_need_not_be_there(tmp_path: Path) -> None:
     write(tmp_path, compose=WEB + "    env_file: [{path: none.env, required: false}]\n")
-    assert read_project(tmp_path).services == {"web"}
+    assert read(tmp_path).services == {"web"}
 
 
 def test_paths_in_an_included_file_start_at_its_project_directory(tmp_path: Path) -> None:
@@ -133,7 +140,7 @@ def test_paths_in_an_included_file_start_at_its_project_directory(tmp_path: Path
     (tmp_path / "b" / "x.env").write_text("A=b\n")
     write(tmp_path / "a", more=WEB + "    env_file: x.env\n")
     write(tmp_path, compose="include: [{path: a/more.yaml, project_directory: b}]\n")
-    assert len(read_project(tmp_path).sources) == 2
+    assert len(read(tmp_path).sources) == 2
 
 
 def test_layers_stand_in_lexical_order_and_only_yaml_counts(tmp_path: Path) -> None:
@@ -141,7 +148,7 @@ def test_layers_stand_in_lexical_order_and_only_yaml_counts(tmp_path: Path) -> N
     layers.mkdir()
     for name in ("60-mine.yaml", "5-old.yaml", "10-farm.yml", "note.txt", "10-farm.yaml~"):
         (layers / name).write_text(WEB)
-    assert find_layers(tmp_path) == ("compose.d/10-farm.yml", "compose.d/5-old.yaml", "compose.d/60-mine.yaml")
+    assert read(tmp_path).layers == ("compose.d/10-farm.yml", "compose.d/5-old.yaml", "compose.d/60-mine.yaml")
 
 
 @pytest.mark.parametrize(
@@ -161,4 +168,88 @@ def test_names_of_compose_files_as_compose_looks_for_them(
 ) -> None:
     for name in there:
         (tmp_path / name).write_text(WEB)
-    assert find_layers(tmp_path) == taken
+    assert read(tmp_path).layers == taken
+
+
+HOSTILE = [
+    "${F:-/dev/zero}",
+    "${F:-/etc/hostname}",
+    "${HOME}/.profile",
+    "$OUT/secret",
+    "${PWD}/../secret",
+    "${F:-../secret}",
+]
+
+
+@pytest.mark.parametrize("file", HOSTILE)
+@pytest.mark.parametrize("key", ["env_file", "extends"])
+def test_a_variable_does_not_lead_out_of_the_project(file: str, key: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("A=secret\n")
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / ".env").write_text(f"OUT={tmp_path}\n")
+    value = f"'{file}'" if key == "env_file" else f"{{file: '{file}', service: web}}"
+    write(root, compose=WEB + f"    {key}: {value}\n")
+    assert message(root).startswith(f"compose.yaml:4: services.web.{key}")
+    assert message(root).endswith("is outside the project")
+
+
+@pytest.mark.parametrize("include", ["'$F'", "{path: '$F'}", "{path: more.yaml, env_file: '$F'}"])
+def test_nor_does_a_variable_of_an_include(include: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("F=/etc/hostname\n")
+    write(tmp_path, compose=f"include: [{include}]\n", more=WEB)
+    assert message(tmp_path) == "compose.yaml:1: include.0: /etc/hostname is outside the project"
+
+
+def test_a_pipe_behind_a_variable_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path, compose=WEB + "    env_file: '${F:-pipe}'\n")
+    assert message(tmp_path) == "compose.yaml:4: services.web.env_file: pipe: is a pipe, not a file"
+
+
+def test_a_link_whose_name_looks_like_a_variable_is_not_what_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "${F:-e}").symlink_to("/etc/hostname")
+    (tmp_path / "e").write_text("A=b\n")
+    write(tmp_path, compose=WEB + "    env_file: '${F:-e}'\n")
+    assert set(read(tmp_path).copies) == {"compose.yaml", "e"}
+    write(tmp_path, compose=WEB + "    env_file: '$${F:-e}'\n")
+    assert message(tmp_path).endswith("${F:-e}: is a symbolic link that leads out of the project")
+
+
+def test_a_pipe_as_dotenv_of_an_included_project_does_not_block(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    os.mkfifo(tmp_path / "shop" / ".env")
+    write(tmp_path / "shop", compose=WEB)
+    write(tmp_path, compose="include: [shop/compose.yaml]\n")
+    assert message(tmp_path) == "shop/.env: is a pipe, not a file"
+
+
+def test_what_compose_reads_has_no_variable_left_in_a_path(tmp_path: Path) -> None:
+    (tmp_path / "a b.env").touch()
+    text = WEB + "    env_file: [&x '${F:-a b.env}', !!str '${F:-a b.env}', *x]\n    command: ['${F:-c}']\n"
+    text += "  db:\n    env_file:\n      - |-\n        ${F:-a b.env}\n      - a b.env\n"
+    write(tmp_path, compose=text)
+    copy = read(tmp_path).copies["compose.yaml"].decode()
+    values = '[&x "a b.env", !<tag:yaml.org,2002:str> "a b.env", *x]'
+    written = text.replace("[&x '${F:-a b.env}', !!str '${F:-a b.env}', *x]", values)
+    assert copy == written.replace("|-\n        ${F:-a b.env}", '"a b.env"')
+
+
+def test_a_file_that_becomes_a_link_while_it_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("A=secret\n")
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "a.env").symlink_to(tmp_path / "outside")
+    with pytest.raises(ProjectError, match=r"a\.env: is a symbolic link that leads out of the project"):
+        read_regular(root / "a.env", name="a.env", inside=root)
+
+
+def test_one_file_for_two_includes_with_different_variables(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".env").write_text(f"F={name}.env\n")
+        (tmp_path / name / f"{name}.env").write_text(f"A={name}\n")
+    write(tmp_path, more=WEB + "    env_file: $F\n")
+    entries = ", ".join(f"{{path: more.yaml, project_directory: {name}}}" for name in ("a", "b"))
+    write(tmp_path, compose=f"include: [{entries}]\n")
+    assert message(tmp_path) == "compose.yaml:1: include.1: more.yaml: is read twice, and its variables differ"

@@ -226,6 +226,27 @@ async def test_a_compose_that_says_what_nobody_understands(tmp_path: Path, fake_
         await load(box(tmp_path), FINAL)
 
 
+async def test_compose_sees_copies_and_nothing_else_of_the_project(
+    tmp_path: Path, fake_plugin: Callable[[str], None]
+) -> None:
+    directory = box(tmp_path, WEB + "    env_file: web.env\n")
+    (directory / "real.env").touch()
+    (directory / "web.env").symlink_to("real.env")
+    (directory / "other").touch()
+    fake_plugin("find . -printf '%y %P\\n' | sort | tr '\\n' ' ' >&2; exit 1")
+    with pytest.raises(ProjectError, match=r"d  f compose\.yaml f web\.env"):
+        await load(directory, FINAL)
+
+
+async def test_a_compose_that_grows_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_plugin: Callable[[str], None]
+) -> None:
+    monkeypatch.setattr(parser, "MAX_MEMORY", 64 * 1024 * 1024)
+    fake_plugin("exec tail /dev/zero")
+    with pytest.raises(ProjectError, match="memory exhausted"):
+        await load(box(tmp_path), FINAL)
+
+
 async def test_a_cancelled_load_leaves_nothing(tmp_path: Path, fake_plugin: Callable[[str], None]) -> None:
     pid = tmp_path / "pid"
     os.mkfifo(pid)

@@ -44,9 +44,9 @@ def test_the_images_below_are_read_from_the_dockerfile(
     ["build: .", "build: ./", "build: {context: ., target: x}", "build: {context: web, dockerfile: ../Dockerfile}",
      "build: {args: {A: b}}", "build: {context: '${WHERE:-.}'}"],
 )  # fmt: skip
-def test_a_service_is_built_from_the_plain_dockerfile_however_that_is_written(tmp_path: Path, build: str) -> None:
+async def test_a_service_is_built_from_the_plain_dockerfile_however_that_is_written(tmp_path: Path, build: str) -> None:
     (tmp_path / "compose.yaml").write_text(f"services: {{web: {{{build}}}}}\n")
-    assert builds_service(tmp_path)
+    assert await builds_service(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_a_service_is_built_from_the_plain_dockerfile_however_that_is_written(tm
     ["build: web", "build: {context: ., dockerfile: web.dockerfile}", "build: {dockerfile_inline: FROM x}", "build: 7",
      "image: x"],
 )  # fmt: skip
-def test_no_service_is_built_from_it(tmp_path: Path, build: str) -> None:
+async def test_no_service_is_built_from_it(tmp_path: Path, build: str) -> None:
     (tmp_path / "compose.yaml").write_text(f"services: {{web: {{{build}}}}}\n")
-    assert not builds_service(tmp_path)
+    assert not await builds_service(tmp_path)
 
 
-def test_a_project_that_cannot_be_read_has_no_service_built_from_it(tmp_path: Path) -> None:
-    assert not builds_service(tmp_path)
+async def test_a_project_that_cannot_be_read_has_no_service_built_from_it(tmp_path: Path) -> None:
+    assert not await builds_service(tmp_path)
     (tmp_path / "compose.yaml").write_text("services: {web: {build: .\n")
-    assert not builds_service(tmp_path)
+    assert not await builds_service(tmp_path)

@@ -21,9 +21,15 @@ def directory(tmp_path: Path) -> Path:
     return root
 
 
+def layers(directory: Path) -> set[str]:
+    return {path.name for path in directory.glob("compose.d/*")}
+
+
 def layout(directory: Path, tmp_path: Path) -> set[str]:
     target = tmp_path / "staged"
-    stage(directory, "box", target)
+    files = ["compose.yaml", "compose.override.yaml", *sorted(f"compose.d/{name}" for name in layers(directory))]
+    there = tuple(str(directory / file) for file in files if (directory / file).exists())
+    stage(directory, Project(name="box", working_dir=str(directory), config_files=there), target)
     return {str(path.relative_to(target)) for path in target.rglob("*") if not path.is_dir()}
 
 

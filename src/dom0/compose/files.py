@@ -1,20 +1,26 @@
 """Reads the files of a project before Compose does: which ones are Compose files, and everything they draw in.
 
 Compose would open whatever a file names: a pipe that never ends, a device, a file outside the directory that becomes
-the image. Here each one is a regular file of bounded size inside the project, or it is refused.
+the image. Here each one is a regular file of bounded size inside the project, or it is refused; Compose is shown copies
+of what was read. A variable in a path is filled in by Compose itself before (`Parser.interpolate`), and its value is
+what stands in the copy: the main reading opens no path that was not seen here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import posixpath
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from dom0.compose.complaints import understand
+from dom0.compose.parser import Parser, Rejected, View
 from dom0.compose.places import Places, Refusal, refuse
 from dom0.compose.references import Reference, references, services, unfit
 from dom0.compose.source import MAX_BYTES, Source, read_source
@@ -26,15 +32,20 @@ MAX_TOTAL = 8 * 1024 * 1024
 MAX_FILES = 128
 
 _BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_MOVE = "the image holds the project's directory and nothing else: move the file there"
 _OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml", "compose.yaml", *_BASES[2:]))
 
 
 @dataclass(slots=True)
 class ProjectFiles:
-    """`layers` are the Compose files in their order, paths below `root`; `sources` these and what they draw in."""
+    """`layers` are the Compose files in their order, paths below `root`; `sources` these and what they draw in.
+
+    `copies` is all that Compose may open, by paths below `root`.
+    """
 
     root: Path
-    layers: tuple[str, ...]
+    layers: tuple[str, ...] = ()
+    copies: dict[str, bytes] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
     services: set[str] = field(default_factory=set)  # names of all, also of those that a profile keeps out
 
@@ -50,23 +61,29 @@ class ProjectFiles:
                 yield from source.documents
 
 
-def read_project(root: Path) -> ProjectFiles:
+async def read_project(root: Path, parser: Parser, view: View) -> ProjectFiles:
     """Raises ProjectError. Nothing outside `root` is opened."""
-    try:
-        files = ProjectFiles(root.resolve(), find_layers(root))
-    except OSError as error:
-        raise ProjectError(f"{root}: {unreadable(error)}") from error
-    reader = _Reader(files)
+    files, base = await asyncio.to_thread(_begin, root)
+    reader = _Reader(files, parser, view)
+    dotenv = await reader.dotenv(files.root)
+    chosen = () if base[:1] and base[0].startswith(f"{LAYERS}/") else await reader.chosen_by(dotenv)
+    files.layers = chosen or base
+    if not files.layers:
+        raise ProjectError(f"{root}: there is no compose.yaml", hint="dom0 init makes one")
     for layer in files.layers:
-        reader.read(files.root / layer, files.root)
-    dotenv = files.root / ".env"
-    if os.path.lexists(dotenv):
-        reader.measure(dotenv)
+        await reader.read(files.root / layer, files.root, dotenv)
     return files
 
 
-def find_layers(root: Path) -> tuple[str, ...]:
-    """The Compose files below `root` in the order in which they are merged. Raises ProjectError."""
+def _begin(root: Path) -> tuple[ProjectFiles, tuple[str, ...]]:
+    try:
+        return ProjectFiles(root.resolve()), _standard_files(root)
+    except OSError as error:
+        raise ProjectError(f"{root}: {unreadable(error)}") from error
+
+
+def _standard_files(root: Path) -> tuple[str, ...]:
+    """The Compose files below `root` in the order in which they are merged, by their names. Raises ProjectError."""
     if not root.is_dir():
         what = "is not a directory" if os.path.lexists(root) else "there is no such directory"
         raise ProjectError(f"{root}: {what}", hint="a project is a directory with a compose.yaml in it")
@@ -75,10 +92,8 @@ def find_layers(root: Path) -> tuple[str, ...]:
     if layers and base:
         hint = f"keep {base} in a project, or the files in {LAYERS} in an image"
         raise ProjectError(f"{root}: there is {base} and there is {LAYERS}, which one is meant?", hint=hint)
-    if layers:
+    if layers or not base:
         return layers
-    if not base:
-        raise ProjectError(f"{root}: there is no compose.yaml", hint="dom0 init makes one")
     override = next((name for name in _OVERRIDES if os.path.lexists(root / name)), "")
     return (base, override) if override else (base,)
 
@@ -95,11 +110,15 @@ class Irregular(OSError):
     """A directory, a pipe, a socket or a device."""
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading without ever waiting for it. Raises OSError, Irregular for what is no file."""
+def open_regular(path: Path, *, inside: Path = Path("/")) -> BufferedReader:
+    """Open a file for reading without ever waiting for it. Raises OSError, Irregular for what is no file.
+
+    Nor is it one if it lies elsewhere than `inside` by the time it is open.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _require_regular(os.fstat(descriptor).st_mode)
+        _require_inside(descriptor, inside)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -111,10 +130,15 @@ def _require_regular(mode: int) -> None:
         raise Irregular(0, f"is {_kind(mode)}, not a file")
 
 
-def read_regular(path: Path, *, name: str, most: int = MAX_BYTES) -> bytes:
+def _require_inside(descriptor: int, directory: Path) -> None:
+    if directory != Path("/") and not Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(directory):
+        raise Irregular(0, "is a symbolic link that leads out of the project")
+
+
+def read_regular(path: Path, *, name: str, most: int = MAX_BYTES, inside: Path = Path("/")) -> bytes:
     """The bytes of a regular file; `name` is how messages call it. Raises ProjectError."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path, inside=inside) as file:
             size = os.fstat(file.fileno()).st_size
             content = file.read(most + 1) if size <= most else b""
     except OSError as error:
@@ -141,28 +165,69 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+Variables = tuple[bytes, ...]
+"""Contents of env files, the later one stands above."""
+
+
 class _Reader:
     """Follows references; every use of a file counts against the total, as it does in what Compose prints."""
 
-    def __init__(self, files: ProjectFiles) -> None:
+    def __init__(self, files: ProjectFiles, parser: Parser, view: View) -> None:
         self._files = files
-        self._seen: set[Path] = set()
+        self._parser = parser
+        self._view = view
+        self._seen: set[tuple[Path, Path, Variables, bool]] = set()
+        self._originals: dict[str, bytes] = {}
         self._total = 0
         self._count = 0
 
-    def read(self, path: Path, base: Path, *, extended: bool = False) -> None:
+    async def dotenv(self, directory: Path) -> Variables:
+        """The `.env` in there, if there is one."""
+        file = directory / ".env"
+        return (await self._content(file),) if _is_there(file) else ()
+
+    async def chosen_by(self, dotenv: Variables) -> tuple[str, ...]:
+        """The Compose files that COMPOSE_FILE names in the project's `.env`."""
+        if not any(b"COMPOSE_FILE" in content for content in dotenv):
+            return ()
+        where = Refusal(("COMPOSE_FILE",), "", file=".env")
+        named, separator = await self._filled_in(
+            ["${COMPOSE_FILE-}", "${COMPOSE_PATH_SEPARATOR-}"], dotenv, [where] * 2
+        )
+        layers = []
+        for name in named.split(separator or ":") if named else ():
+            path = self._path(name, self._files.root)
+            if not path.is_relative_to(self._files.root):
+                raise self._refused(where, f"{name} is outside the project", _MOVE)
+            layers.append(self._name(path))
+        if layers and "/" in layers[0]:
+            hint = f"leave COMPOSE_FILE out and write a compose.yaml with include: [{layers[0]}] into the project"
+            raise self._refused(where, f"{layers[0]} is in another directory than .env, where its paths start", hint)
+        return tuple(layers)
+
+    async def read(self, path: Path, base: Path, variables: Variables, *, extended: bool = False) -> None:
         """`extended`: its services are only parts of others."""
-        content = self._content(path)
-        if path in self._seen:
+        content = await self._content(path)
+        if (path, base, variables, extended) in self._seen:
             return
-        self._seen.add(path)
-        source = read_source(self._name(path), content)
-        self._files.sources.append(source)
-        for document in source.documents:
-            if not extended:
+        self._seen.add((path, base, variables, extended))
+        source = await asyncio.to_thread(read_source, self._name(path), content)
+        if source.name not in (known.name for known in self._files.sources):
+            self._files.sources.append(source)
+        found = [reference for document in source.documents for reference in references(document)]
+        values = await self._values(source, found, variables)
+        self._keep_copy(source, values)
+        if not extended:
+            for document in source.documents:
                 self._remember_services(document)
-            for reference in references(document, base):
-                self._follow(source, reference)
+        for reference in found:
+            filled = reference.filled_in(values)
+            needed = filled.required and not (extended and not filled.is_compose)
+            await self._follow(source, filled, base, variables, needed=needed)
 
     def _remember_services(self, document: dict[str, Any]) -> None:
         for name, service in services(document):
@@ -171,36 +236,79 @@ class _Reader:
             else:
                 self._files.services.add(name)
 
-    def measure(self, path: Path) -> None:
-        self._content(path)
+    async def _values(self, source: Source, found: Sequence[Reference], variables: Variables) -> dict[str, str]:
+        """What becomes of the texts that have variables in them."""
+        wanted = {
+            text: self._place(source, reference) for reference in found for text in reference.texts if "$" in text
+        }
+        return dict(zip(wanted, await self._filled_in(list(wanted), variables, list(wanted.values())), strict=True))
 
-    def _follow(self, source: Source, reference: Reference) -> None:
-        if not reference.is_compose and "$" in reference.file:
-            return  # Compose finds out which one is meant, and says so if it is not there
-        where = Refusal(reference.path, "", file=source.name, line=Places({"": source.lines}).find(reference.path)[1])
+    async def _filled_in(self, texts: Sequence[str], variables: Variables, places: Sequence[Refusal]) -> Sequence[str]:
+        if not texts:
+            return ()
+        try:
+            return await self._parser.interpolate(self._view, texts, variables)
+        except Rejected as rejected:
+            told = understand(rejected.words, ())
+            number = int(told.path[1]) if len(told.path) > 1 and told.path[1].isdigit() else 0
+            raise self._refused(places[number], told.what, told.hint) from rejected
+
+    def _keep_copy(self, source: Source, values: Mapping[str, str]) -> None:
+        if not values:
+            return
+        copy = source.with_values(values).encode()
+        if self._files.copies[source.name] not in (source.text.encode(), copy):
+            hint = "use two files, or write the paths in it out"
+            raise ProjectError(f"{source.name}: is read twice, and its variables differ", hint=hint)
+        self._files.copies[source.name] = copy
+
+    async def _follow(
+        self, source: Source, reference: Reference, base: Path, variables: Variables, *, needed: bool
+    ) -> None:
+        where = self._place(source, reference)
         if problem := unfit(reference):
             raise self._refused(where, *problem)
-        path = Path(os.path.normpath(reference.base / reference.file))
+        path = self._path(reference.file, base)
+        if str(path) == os.devnull and not reference.is_compose:
+            return
         if not path.is_relative_to(self._files.root):
-            hint = "the image holds the project's directory and nothing else: move the file there"
-            raise self._refused(where, f"{reference.file} is outside the project", hint)
-        if not reference.required and not os.path.lexists(path):
+            raise self._refused(where, f"{reference.file} is outside the project", _MOVE)
+        if not needed and not _is_there(path):
             return
         try:
-            if reference.is_compose:
-                self.read(path, reference.inner or path.parent, extended=reference.kind == "extends")
+            if reference.kind == "include":
+                await self._include(path, reference, base, variables)
+            elif reference.kind == "extends":
+                await self.read(path, path.parent, variables, extended=True)
             else:
-                self.measure(path)
+                await self._content(path)
         except ProjectError as error:
             own = f"{self._name(path)}: "
             if error.message.startswith(own):  # about the file as a whole: say who wants it
                 raise self._refused(where, error.message, error.hint) from error
             raise
 
-    def _content(self, path: Path) -> bytes:
+    async def _include(self, path: Path, reference: Reference, base: Path, variables: Variables) -> None:
+        inner = self._path(reference.directory or posixpath.dirname(reference.beside), base)
+        if reference.env_files is None:
+            own = await self.dotenv(inner) if inner.is_relative_to(self._files.root) else ()
+        else:
+            files = [self._path(file, base) for file in reference.env_files if file != os.devnull]
+            own = tuple([await self._content(file) for file in files])
+        await self.read(path, inner, tuple(dict.fromkeys((*own, *variables))))
+
+    def _path(self, written: str, base: Path) -> Path:
+        """Where a path leads that is written so; `${PWD}` is the project as Compose sees it."""
+        inside = self._view.inside(written)
+        return Path(os.path.normpath(base / written if inside is None else self._files.root / inside))
+
+    async def _content(self, path: Path) -> bytes:
         name = self._name(path)
-        self._check_inside(path, name)
-        content = read_regular(path, name=name)
+        if name in self._files.copies:
+            content = self._originals[name]
+        else:
+            content = await asyncio.to_thread(self._read_inside, path, name)
+            self._files.copies[name] = self._originals[name] = content
         self._total += len(content)
         self._count += 1
         if self._total > MAX_TOTAL or self._count > MAX_FILES:
@@ -208,7 +316,7 @@ class _Reader:
             raise ProjectError(f"{name}: the Compose files draw in too much, {most} is the most they may")
         return content
 
-    def _check_inside(self, path: Path, name: str) -> None:
+    def _read_inside(self, path: Path, name: str) -> bytes:
         try:
             real = path.resolve(strict=True)
         except OSError as error:
@@ -218,9 +326,14 @@ class _Reader:
         if not real.is_relative_to(self._files.root):
             hint = "the image holds the project's directory and nothing else: put the file itself there"
             raise ProjectError(f"{name}: is a symbolic link that leads out of the project", hint=hint)
+        return read_regular(real, name=name, inside=self._files.root)
 
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self._files.root)
 
+    def _place(self, source: Source, reference: Reference) -> Refusal:
+        line = Places({"": source.lines}).find(reference.path)[1]
+        return Refusal(reference.path, "", file=source.name, line=line)
+
     def _refused(self, where: Refusal, what: str, hint: str = "") -> ProjectError:
-        return refuse([Refusal(where.path, what, hint, where.file, where.line)], Places({}))
+        return refuse([replace(where, what=what, hint=hint)], Places({}))

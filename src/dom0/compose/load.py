@@ -54,13 +54,25 @@ async def load(
         if not _PROFILE.fullmatch(profile):
             raise ProjectError(f"profile {printable(profile)!r}: this cannot be a profile's name")
     try:
-        files = await asyncio.to_thread(read_project, source)
-        _require_name(files)
-        with view_of(files.root) as view:
+        with view_of(_directory_name(source)) as view:
             parser = find_parser(view, profiles=profiles, variables=env or {})
+            files = await read_project(source, parser, view)
+            _require_name(files)
+            view.fill(files.copies)
             return await _resolve(files, view, parser, final, hashed=hashed)
     except OSError as error:
         raise Dom0Error(f"{error.filename or source}: {unreadable(error)}") from error
+
+
+async def read_documents(source: Path) -> list[dict[str, Any]]:
+    """What the project's own Compose files say, lowest first, before anything is resolved. Raises ProjectError."""
+    with view_of(_directory_name(source)) as view:
+        parser = find_parser(view, profiles=(), variables={})
+        return list((await read_project(source, parser, view)).documents)
+
+
+def _directory_name(source: Path) -> str:
+    return source.resolve().name or "project"
 
 
 def _require_name(files: ProjectFiles) -> None:
@@ -78,7 +90,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
         hashes, (digests, profiles) = await _at_once(
-            parser.hashes(final, resolved.for_hashing(data)) if hashed else _no_hashes(),
+            parser.hashes(view, resolved.for_hashing(data)) if hashed else _no_hashes(),
             asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
         )
     except Rejected as rejected:
@@ -138,8 +150,7 @@ def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fina
         inside = view.inside(path)
         if view.climbs_out(path):
             shown = os.path.relpath(path, view.root)
-            hint = "the machine gets the project's directory only: move it there, or write an absolute path of the host"
-            escaped.append(Refusal(where, f"{shown} leads out of the project", hint))
+            escaped.append(Refusal(where, f"{shown} leads out of the project", _cure(shown, files)))
         return path if inside is None else os.path.normpath(final / inside)
 
     def contexts(path: str, where: tuple[str, ...]) -> str:
@@ -150,6 +161,17 @@ def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fina
     resolved.relocate(data, paths, contexts)
     if escaped:
         raise refuse(escaped, files.places)
+
+
+def _cure(climbing: str, files: ProjectFiles) -> str:
+    """What to do about a path that leads out of the project by as many `..` as it begins with."""
+    above = files.root.joinpath(*[".."] * climbing.split("/").count("..")).resolve()
+    layers = [str((files.root / layer).relative_to(above)) for layer in files.layers]
+    include = layers[0] if len(layers) == 1 else f"{{path: [{', '.join(layers)}]}}"
+    return (
+        f"the machine gets the project's directory only: make {above} the project, with a compose.yaml that says "
+        f"include: [{include}], or move the files here, or write an absolute path of the host"
+    )
 
 
 def _accepted(data: dict[str, Any], files: ProjectFiles) -> Project:

@@ -1,9 +1,10 @@
 """Runs the reference parser, `docker compose config`, shut off from everything but the project.
 
 The plugin is started by itself, as its standalone form allows: without the docker CLI in front it takes half the time,
-and an empty DOCKER_CONFIG would hide plugins from it. The project is shown to it under a path of our own (a symbolic
-link deep in an empty directory), so that what it prints does not depend on where the project lies, and a path that
-climbs out with `..` is told from one that was written as absolute.
+and an empty DOCKER_CONFIG would hide plugins from it. What it sees of the project are copies of the files that
+`files` has read and measured, in a directory of our own: nobody can put anything else in their place meanwhile, what is
+printed does not depend on where the project lies, and a path that climbs out with `..` is told from one that was
+written as absolute (the directory lies deep in an empty one).
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from dom0.errors import Dom0Error, ProjectError
 from dom0.run import CommandFailed, Output, capture
 
 MAX_OUTPUT = 32 * 1024 * 1024
+MAX_MEMORY = 2 * 1024 * 1024 * 1024  # bytes; it takes some 50 MB, and 300 where a service publishes every port
 TIMEOUT = 60.0  # seconds; it takes 0.03 to 0.1 of them, and four where a service publishes every port
 OLDEST = (2, 24)  # the first with !override
 
@@ -41,6 +46,7 @@ _ENVIRONMENT = {
     "COMPOSE_COMPATIBILITY": "false",
     "COMPOSE_ENV_FILES": "",
 }
+_TEXTS = "x-texts"
 _WARNING = re.compile(r'^time="[^"]*" level=warning msg="(?P<text>(?:[^"\\]|\\.)*)"$')
 
 
@@ -60,6 +66,13 @@ class View:
     root: Path
     scratch: Path
 
+    def fill(self, copies: Mapping[str, bytes]) -> None:
+        """Put the files that Compose may open below `root`, by their relative paths."""
+        for name, content in copies.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
     def original(self, path: str, source: Path) -> str:
         """A path of Compose's output, as it is below `source`; another one as it is."""
         if not path.startswith(f"{self.scratch}/"):
@@ -68,7 +81,7 @@ class View:
 
     def inside(self, path: str) -> str | None:
         """The path relative to the project (`.` is the project itself), None if it lies elsewhere."""
-        root = str(self.root)
+        root, path = str(self.root), os.path.normpath(path)
         if path == root or path.startswith(f"{root}/"):
             return os.path.relpath(path, root)
         return None
@@ -78,13 +91,12 @@ class View:
 
 
 @contextmanager
-def view_of(source: Path) -> Iterator[View]:
-    with tempfile.TemporaryDirectory(prefix="dom0-compose-") as name:
-        scratch = Path(name)
-        above = scratch.joinpath(*["_"] * _DEPTH)
-        above.mkdir(parents=True)
-        root = above / source.name
-        root.symlink_to(source, target_is_directory=True)
+def view_of(name: str) -> Iterator[View]:
+    """Of a project in a directory called `name`, empty at first."""
+    with tempfile.TemporaryDirectory(prefix="dom0-compose-") as directory:
+        scratch = Path(directory)
+        root = scratch.joinpath(*["_"] * _DEPTH, name)
+        root.mkdir(parents=True)
         yield View(root, scratch)
 
 
@@ -104,11 +116,38 @@ class Parser:
             raise Dom0Error(f"{self.plugin}: Docker Compose {text or '?'} is too old, {wanted} is needed", hint=INSTALL)
         return text
 
-    async def config(self, view: View, layers: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
-        """The resolved project as YAML, `$` still doubled, and the warnings. Raises Rejected."""
-        result = view.scratch / "resolved.yaml"
-        arguments = [*self._project(view.root, layers), "config", "--format", "yaml", "--output", str(result)]
-        output = await self._run(arguments, view.root)
+    async def interpolate(self, view: View, texts: Sequence[str], env_files: Sequence[bytes]) -> list[str]:
+        """`texts` with their variables filled in by Compose's own rules; the later of `env_files` stands above.
+
+        Raises Rejected; its words name a text as `x-texts.[0]`.
+        """
+        with tempfile.TemporaryDirectory(dir=view.scratch) as name:
+            arguments = self._probe(Path(name), texts, env_files)
+            text, _ = await self._config(arguments, view, Path(name), "json")
+        found: list[str] = msgspec.json.decode(text.replace("$$", "$"))[_TEXTS]
+        return found
+
+    def _probe(self, directory: Path, texts: Sequence[str], env_files: Sequence[bytes]) -> list[str]:
+        project = directory / "probe.yaml"
+        project.write_bytes(msgspec.json.encode({"name": "probe", _TEXTS: texts}))
+        arguments = []
+        for number, content in enumerate(env_files):
+            file = directory / f"{number}.env"
+            file.write_bytes(content)
+            arguments += ["--env-file", str(file)]
+        return [*arguments, *self._project(directory, [project])]
+
+    async def config(
+        self, view: View, layers: Sequence[Path], *, form: Literal["yaml", "json"] = "yaml"
+    ) -> tuple[str, tuple[str, ...]]:
+        """The resolved project as text, `$` still doubled, and the warnings. Raises Rejected."""
+        return await self._config(self._project(view.root, layers), view, view.scratch, form)
+
+    async def _config(
+        self, arguments: Sequence[str], view: View, directory: Path, form: str
+    ) -> tuple[str, tuple[str, ...]]:
+        result = directory / f"resolved.{form}"
+        output = await self._run([*arguments, "config", "--format", form, "--output", str(result)], view.root)
         warnings, rest = split_warnings(output.stderr)
         if output.code:
             raise Rejected(rest, warnings)
@@ -120,14 +159,16 @@ class Parser:
             )
         return result.read_text(encoding="utf-8", errors="replace"), warnings
 
-    async def hashes(self, directory: Path, resolved: str) -> dict[str, str]:
+    async def hashes(self, view: View, resolved: str) -> dict[str, str]:
         """Of each service of a resolved project: what `docker compose up` would write on its containers.
 
         (Except where a service shares a namespace of another one: there Compose hashes the container's ID too.)
         Raises Rejected.
         """
-        arguments = [*self._project(directory, [Path("-")]), "config", "--hash", "*"]
-        output = await self._run(arguments, Path("/"), resolved.encode())
+        nowhere = view.scratch / "nowhere"  # no .env is there
+        nowhere.mkdir()
+        arguments = [*self._project(nowhere, [Path("-")]), "--profile", "*", "config", "--hash", "*"]
+        output = await self._run(arguments, nowhere, resolved.encode())
         if output.code:
             warnings, rest = split_warnings(output.stderr)
             raise Rejected(rest, warnings)
@@ -142,7 +183,15 @@ class Parser:
     async def _run(self, arguments: Sequence[str], directory: Path, stdin: bytes | None = None) -> Output:
         argv = [str(self.plugin), *arguments]
         try:
-            return await capture(argv, cwd=directory, env=self.environment, stdin=stdin, timeout=TIMEOUT, check=False)
+            return await capture(
+                argv,
+                cwd=directory,
+                env=self.environment,
+                stdin=stdin,
+                timeout=TIMEOUT,
+                memory=MAX_MEMORY,
+                check=False,
+            )
         except CommandFailed as error:
             raise ProjectError(f"Docker Compose cannot read the project: {error.message}") from error
 

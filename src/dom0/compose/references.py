@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dom0.compose.values import Override
@@ -14,66 +13,82 @@ _REMOTE = ("://", "git@", "oci:")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A file that a Compose file names; `base` is the directory its path starts at.
+    """A file that a Compose file names, as it is written there; `path` is the key's place.
 
-    `inner` is where paths inside of it start: at its own directory unless `project_directory` says otherwise.
+    Of an include: `directory` is where paths inside of the file start (if empty: where `beside` lies, the first file
+    of the include), `env_files` hold variables for it (None: the `.env` of that directory).
     """
 
     kind: str  # include, extends, env_file, label_file
     path: tuple[str, ...]
     file: str
-    base: Path
-    inner: Path | None = None
     required: bool = True
+    directory: str = ""
+    beside: str = ""
+    env_files: tuple[str, ...] | None = None
 
     @property
     def is_compose(self) -> bool:
         return self.kind in ("include", "extends")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is a path, each may have variables."""
+        return (self.file, self.directory, self.beside, *(self.env_files or ()))
+
+    def filled_in(self, values: Mapping[str, str]) -> Reference:
+        """With texts that have a value replaced by it."""
+        file, directory, beside, *env_files = (values.get(text, text) for text in self.texts)
+        own = None if self.env_files is None else tuple(env_files)
+        return replace(self, file=file, directory=directory, beside=beside, env_files=own)
 
 
 def unfit(reference: Reference) -> tuple[str, str] | None:
     """What is wrong with naming such a file at all, and what to do."""
     if reference.file.startswith("~"):
         return f"{reference.file} is outside the project", "put the file into the project's directory"
-    if not reference.is_compose:
-        return None
-    if "$" in reference.file:
-        return f"{reference.file}: a variable cannot stand in this path", "write the path out"
-    if any(mark in reference.file for mark in _REMOTE):
+    if reference.is_compose and any(mark in reference.file for mark in _REMOTE):
         what = f"{reference.file} is somewhere else, and a machine has to come up without a network"
         return what, "put a copy of it into the project"
     return None
 
 
-def references(document: dict[str, Any], base: Path) -> Iterator[Reference]:
+def references(document: dict[str, Any]) -> Iterator[Reference]:
     """Every file that `document` names. What has another shape than it should is left to Compose to refuse."""
     for number, entry in enumerate(_list(document.get("include"))):
-        yield from _include(_long(entry), ("include", str(number)), base)
+        yield from _include(_long(entry), ("include", str(number)))
     for name, service in services(document):
-        if not isinstance(service, dict):
-            continue
-        path = ("services", name)
-        extends = service.get("extends")
-        if isinstance(extends, dict) and isinstance(extends.get("file"), str):
-            yield Reference("extends", (*path, "extends", "file"), extends["file"], base)
-        for kind in ("env_file", "label_file"):
-            yield from _data_files(kind, service.get(kind), (*path, kind), base)
+        if isinstance(service, dict):
+            yield from _of_service(service, ("services", name))
 
 
-def _include(entry: dict[str, Any], path: tuple[str, ...], base: Path) -> Iterator[Reference]:
-    files = [file for file in _list(entry.get("path")) if isinstance(file, str)]
-    directory = entry.get("project_directory")
-    inner = base / (directory if isinstance(directory, str) else Path(files[0]).parent if files else "")
+def _of_service(service: dict[str, Any], path: tuple[str, ...]) -> Iterator[Reference]:
+    extends = plain(service.get("extends"))
+    file = plain(extends.get("file")) if isinstance(extends, dict) else None
+    if isinstance(file, str):
+        yield Reference("extends", (*path, "extends", "file"), file)
+    needed = not service.get("profiles")  # Compose opens these only where the profile is enabled
+    for kind in ("env_file", "label_file"):
+        yield from _data_files(kind, service.get(kind), (*path, kind), needed=needed)
+
+
+def _include(entry: dict[str, Any], path: tuple[str, ...]) -> Iterator[Reference]:
+    files = [file for file in map(plain, _list(entry.get("path"))) if isinstance(file, str)]
+    written = plain(entry.get("project_directory"))
+    directory = written if isinstance(written, str) else ""
+    env_files = tuple(file for file in map(plain, _list(entry.get("env_file"))) if isinstance(file, str))
+    yield from _data_files("env_file", entry.get("env_file"), path)
     for file in files:
-        yield Reference("include", path, file, base, inner)
-    yield from _data_files("env_file", entry.get("env_file"), path, base)
+        yield Reference("include", path, file, directory=directory, beside=files[0], env_files=env_files or None)
 
 
-def _data_files(kind: str, value: Any, path: tuple[str, ...], base: Path) -> Iterator[Reference]:
-    for entry in map(_long, _list(value)):
-        if isinstance(entry.get("path"), str):
-            required = entry.get("required") is not False
-            yield Reference(kind, path, entry["path"], base, required=required)
+def _data_files(kind: str, value: Any, path: tuple[str, ...], *, needed: bool = True) -> Iterator[Reference]:
+    several = isinstance(plain(value), list)
+    for number, entry in enumerate(map(_long, _list(value))):
+        file = plain(entry.get("path"))
+        if isinstance(file, str):
+            where = (*path, str(number)) if several else path
+            yield Reference(kind, where, file, required=needed and plain(entry.get("required")) is not False)
 
 
 def services(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -8,8 +8,9 @@ and size are known before anything recursive touches the text.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,19 +34,45 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
+class Variable:
+    """A value with a `$` in it: where its characters are in the text, with its anchor and its tag."""
+
+    value: str
+    start: int
+    end: int
+    head: str
+
+    def written(self, value: str, text: str) -> str:
+        """The same node with another value; `$` means itself in it."""
+        line_break = "\n" if text[self.start : self.end].endswith("\n") else ""  # of a block scalar
+        return self.head + json.dumps(value.replace("$", "$$"), ensure_ascii=False) + line_break
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """`name` is how messages call the file; `documents` hold plain data, with `values.Reset` and `values.Override`."""
 
     name: str
     documents: tuple[dict[str, Any], ...]
     lines: dict[str, int]
+    text: str
+    variables: tuple[Variable, ...] = ()
+
+    def with_values(self, values: Mapping[str, str]) -> str:
+        """The text, with `values` written out wherever one of their keys is a whole value."""
+        parts, end = [], 0
+        for found in self.variables:
+            if found.value in values:
+                parts += [self.text[end : found.start], found.written(values[found.value], self.text)]
+                end = found.end
+        return "".join([*parts, self.text[end:]])
 
 
 def read_source(name: str, content: bytes) -> Source:
     """Raises ProjectError with the line at fault."""
     text = _decode(name, content)
     try:
-        lines = _measure(name, text)
+        walk = _measure(name, text)
         documents = tuple(_mapping(name, document) for document in yaml.load_all(text, Loader=SourceLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -56,7 +83,7 @@ def read_source(name: str, content: bytes) -> Source:
         raise _refused(name, f"this is not YAML: {error.reason}", line=line) from error
     if not any(documents):
         raise _refused(name, "the file is empty", "it needs at least a name and services; dom0 init makes an example")
-    return Source(name, documents, lines)
+    return Source(name, documents, walk.lines, text, tuple(walk.variables))
 
 
 def _decode(name: str, content: bytes) -> str:
@@ -80,11 +107,11 @@ def _mapping(name: str, document: Any) -> dict[str, Any]:
     return document
 
 
-def _measure(name: str, text: str) -> dict[str, int]:
+def _measure(name: str, text: str) -> _Walk:
     walk = _Walk(name)
     for event in _events(text):
         walk.step(event)
-    return walk.lines
+    return walk
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -117,6 +144,7 @@ class _Walk:
 
     def __init__(self, name: str) -> None:
         self.lines: dict[str, int] = {}
+        self.variables: list[Variable] = []
         self._name = name
         self._stack: list[_Frame] = []
         self._anchors: dict[str, tuple[int, int]] = {}  # nodes, height
@@ -162,6 +190,8 @@ class _Walk:
             raise self._refused("the text holds a NUL character", line)
         if event.implicit[0] and not event.style:
             self._check_number(event.value, line)
+        if "$" in event.value:
+            self.variables.append(_variable(event))
         if self._stack:
             self._remember_line(self._stack[-1].child(), line)
         self._count(event.anchor, 1, 0, line)
@@ -231,6 +261,14 @@ class _Walk:
         frame = self._stack[-1] if self._stack else _Frame((), is_mapping=True)
         path = frame.path if frame.key_due or not self._stack else frame.child()
         return _refused(self._name, what, hint, path=path, line=line)
+
+
+def _variable(event: yaml.ScalarEvent) -> Variable:
+    assert event.start_mark
+    assert event.end_mark
+    anchor = f"&{event.anchor} " if event.anchor else ""
+    tag = f"!<{event.tag}> " if event.tag else ""
+    return Variable(event.value, event.start_mark.index, event.end_mark.index, anchor + tag)
 
 
 def _refused(name: str, what: str, hint: str = "", *, path: Path = (), line: int = 0) -> ProjectError:

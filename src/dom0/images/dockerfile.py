@@ -43,15 +43,15 @@ def _stages(file: Path) -> list[tuple[str, str]]:
         raise ProjectError(f"{file}: {error.strerror}") from error
 
 
-def builds_service(directory: Path) -> bool:
+async def builds_service(directory: Path) -> bool:
     """Whether a service of the project is built from its plain Dockerfile, or may be.
 
     A project that cannot be read has no such service: it may be made to be merged with the one in an image below.
     """
-    from dom0.compose.files import read_project  # whoever knows which Dockerfile it was does without
+    from dom0.compose.load import read_documents  # whoever knows which Dockerfile it was does without
 
     try:
-        documents = list(read_project(directory).documents)
+        documents = await read_documents(directory)
     except ProjectError:
         return False
     return any(_may_be_plain(directory, build) for document in documents for build in _builds(document))

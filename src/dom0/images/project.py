@@ -6,7 +6,7 @@ stands on dom0-base. Either way the agent's own reading of the finished project 
 
 from __future__ import annotations
 
-import asyncio
+import os
 import secrets
 import tarfile
 import tempfile
@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from dom0.compose.files import LAYERS, find_layers, read_project
+from dom0.compose.files import LAYERS
 from dom0.compose.load import load
 from dom0.compose.model import Project
+from dom0.compose.source import read_source
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import NotFound, ProjectError
@@ -78,7 +79,7 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
     plain = directory / dockerfile.PLAIN
     if not plain.is_file() or not await _is_machine(engine, dockerfile.image_of_last_stage(plain)):
         return ""
-    return "" if await asyncio.to_thread(dockerfile.builds_service, directory) else dockerfile.PLAIN
+    return "" if await dockerfile.builds_service(directory) else dockerfile.PLAIN
 
 
 async def _is_machine(engine: Engine, ref: str) -> bool:
@@ -102,7 +103,7 @@ async def _build_generated(
 ) -> str:
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
         staged = Path(scratch) / "etc"
-        stage(directory, project.name, staged)
+        stage(directory, project, staged)
         await _check_as_agent(staged)
         await _build_services(project, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
@@ -114,9 +115,9 @@ async def _build_generated(
             return await engine.build_image(tar, tag=options.tag, labels=told, args=args, no_cache=options.no_cache)
 
 
-def stage(directory: Path, name: str, into: Path) -> None:
+def stage(directory: Path, project: Project, into: Path) -> None:
     """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is."""
-    layers = find_layers(directory)
+    layers = [os.path.relpath(file, project.working_dir) for file in project.config_files]
     ignore = fingerprint.read_ignore(directory)
     found = contents.entries(directory, lambda path: ignore(path) or path in layers, prune=not ignore.has_exceptions)
     contents.copy(found, into, time=EPOCH)
@@ -125,11 +126,16 @@ def stage(directory: Path, name: str, into: Path) -> None:
     if layers[0].startswith(f"{LAYERS}/"):
         names = [Path(layer).name for layer in layers]
     else:
-        names = [f"50-{name}.yaml", f"51-{name}.override.yaml"][: len(layers)]
-        if not any(document.get("name") for document in read_project(directory).documents):
-            _write(target / f"49-{name}.yaml", f"name: {name}\n".encode())  # Compose takes the directory's
+        numbered = enumerate(layers[1:], 51)
+        names = [f"50-{project.name}.yaml", *(f"{number}-{project.name}.override.yaml" for number, _ in numbered)]
+        if not any(_says_name(layer, directory) for layer in layers):
+            _write(target / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
     for layer, layer_name in zip(layers, names, strict=True):
         _write(target / layer_name, (directory / layer).read_bytes())
+
+
+def _says_name(layer: str, directory: Path) -> bool:
+    return any(document.get("name") for document in read_source(layer, (directory / layer).read_bytes()).documents)
 
 
 def pack(directory: Path, context: Path) -> None:
