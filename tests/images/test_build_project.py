@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, ProjectError
+from dom0.images import selection
 from dom0.images.project import Built, Options, build_project
 from dom0.images.recipe import BASE
 from dom0.plan import labels
@@ -91,13 +93,34 @@ async def test_a_bad_project_changes_nothing(host: Host, engine: DockerEngine, w
     assert (await engine.image(TAG)).id == first.image.id
 
 
-async def test_a_file_that_the_machine_needs_and_does_not_get_is_noticed_at_once(
+async def test_what_the_machine_needs_is_in_its_image_and_noticed_whatever_the_dockerignore_says(
     host: Host, engine: DockerEngine, write: Write
 ) -> None:
-    compose = COMPOSE.replace("command:", "env_file: vars.env, command:")
-    with pytest.raises(ProjectError, match=r"vars\.env") as caught:
-        await build(engine, write(compose=compose, ignore="*.env\n", **{"vars.env": "A=b"}))
+    compose = COMPOSE.replace("command:", "env_file: vars.env, command:").replace("busybox:test", "${WHICH}")
+    files = {".env": "WHICH=busybox:test\n", "vars.env": "A=b\n"}
+    project = write(compose=compose, ignore="**/*.env\n.env\ncompose*.y*ml\n", **files)
+    assert (await build(engine, project)).changed
+    found = {row.split()[0] for row in etc(host)}
+    assert {"compose.d/50-box.yaml", ".env", "vars.env"} <= found
+    assert not (await build(engine, project)).changed
+    for edit in ({"vars.env": "A=c\n"}, {".env": "WHICH=busybox\n"}, {"compose": compose.replace("1000", "2000")}):
+        write(**edit)
+        with contextlib.suppress(ProjectError):  # there is no busybox
+            assert (await build(engine, project)).changed
+
+
+async def test_a_project_that_would_be_another_one_in_its_image_is_refused(
+    host: Host, engine: DockerEngine, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await build(engine, write(compose=COMPOSE))
+    compose = "name: box\nservices:\n  a:\n    image: busybox:test\n    environment:\n      SECRET: ${SECRET}\n"
+    monkeypatch.setattr(selection, "kept", lambda *_arguments: ())
+    with pytest.raises(
+        ProjectError, match=r"^compose\.yaml:6: services\.a\.environment\.SECRET: is not what"
+    ) as caught:
+        await build(engine, write(compose=compose, ignore=".env\n", **{".env": "SECRET=x\n"}))
     assert ".dockerignore" in caught.value.hint
+    assert (await engine.image(TAG)).id == first.image.id
 
 
 async def test_services_are_built_and_built_again_for_their_files_alone(

@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Path:
 def image(project: Path, builds: dict[str, str] | None = None) -> dict[str, str]:
     """The labels of an image built now."""
     return {
-        INPUTS: fingerprint.inputs_digest(project, PARENTS, builds or {}, ""),
+        INPUTS: fingerprint.inputs_digest(project, PARENTS, fingerprint.Made(builds or {})),
         BUILDS: msgspec.json.encode(builds or {}).decode(),
     }
 

@@ -7,10 +7,28 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dom0.compose.load import load
 from dom0.compose.model import Build, FileObject, Project, Service
-from dom0.images.project import build_file, stage
+from dom0.images import selection
+from dom0.images.fingerprint import read_ignore
+from dom0.images.project import PLACED, build_file, stage
 
 NAMED = "name: box\nservices: {a: {image: i}}\n"
+COMPOSE_OF_ALL_KINDS = """
+name: box
+include: [parts/more.yml]
+services:
+  web:
+    image: i:${TAG}
+    env_file: env/web.env
+    extends: {file: conf/base.yml, service: base}
+    volumes: ["./conf/site.conf:/site.conf"]
+    configs: [config]
+    secrets: [secret]
+    security_opt: ["seccomp:seccomp.json"]
+configs: {config: {file: conf/config}}
+secrets: {secret: {file: secret}}
+"""
 
 
 @pytest.fixture
@@ -21,64 +39,111 @@ def directory(tmp_path: Path) -> Path:
     return root
 
 
-def layers(directory: Path) -> set[str]:
-    return {path.name for path in directory.glob("compose.d/*")}
-
-
-def layout(directory: Path, tmp_path: Path) -> set[str]:
+async def layout(directory: Path, tmp_path: Path) -> set[str]:
+    """The files in the image, which has to be read as the project is."""
     target = tmp_path / "staged"
-    files = ["compose.yaml", "compose.override.yaml", *sorted(f"compose.d/{name}" for name in layers(directory))]
-    there = tuple(str(directory / file) for file in files if (directory / file).exists())
-    stage(directory, Project(name="box", working_dir=str(directory), config_files=there), target)
-    return {str(path.relative_to(target)) for path in target.rglob("*") if not path.is_dir()}
+    project = await load(directory, PLACED, hashed=False)
+    stage(directory, project, selection.kept(project, directory, read_ignore(directory)), target)
+    await load(target, PLACED, like=project)
+    return {str(path.relative_to(target)) for path in target.rglob("*") if path.is_symlink() or path.is_file()}
 
 
-def test_the_compose_file_becomes_a_layer_and_the_rest_stays_where_it_is(directory: Path, tmp_path: Path) -> None:
+async def test_the_compose_file_becomes_a_layer_and_the_rest_stays_where_it_is(directory: Path, tmp_path: Path) -> None:
     (directory / "conf").mkdir()
     (directory / "conf" / "a.conf").touch()
     (directory / ".env").touch()
-    assert layout(directory, tmp_path) == {"compose.d/50-box.yaml", "conf/a.conf", ".env"}
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "conf/a.conf", ".env"}
 
 
-def test_the_override_is_the_layer_above(directory: Path, tmp_path: Path) -> None:
+async def test_the_override_is_the_layer_above(directory: Path, tmp_path: Path) -> None:
     (directory / "compose.override.yaml").write_text("services: {}\n")
-    assert layout(directory, tmp_path) == {"compose.d/50-box.yaml", "compose.d/51-box.override.yaml"}
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "compose.d/51-box.override.yaml"}
 
 
-def test_a_name_that_came_from_the_directory_is_written_down(directory: Path, tmp_path: Path) -> None:
+async def test_a_name_that_came_from_the_directory_is_written_down(directory: Path, tmp_path: Path) -> None:
     (directory / "compose.yaml").write_text("services: {a: {image: i}}\n")
-    assert layout(directory, tmp_path) == {"compose.d/49-box.yaml", "compose.d/50-box.yaml"}
-    assert (tmp_path / "staged" / "compose.d" / "49-box.yaml").read_text() == "name: box\n"
+    assert await layout(directory, tmp_path) == {"compose.d/49-project.yaml", "compose.d/50-project.yaml"}
+    assert (tmp_path / "staged" / "compose.d" / "49-project.yaml").read_text() == "name: project\n"
 
 
-def test_a_project_in_layers_stays_as_it_is(directory: Path, tmp_path: Path) -> None:
+async def test_a_project_in_layers_stays_as_it_is(directory: Path, tmp_path: Path) -> None:
     (directory / "compose.yaml").unlink()
     (directory / "compose.d").mkdir()
     for name in ("10-a.yaml", "60-mine.yaml"):
         (directory / "compose.d" / name).write_text(NAMED)
-    assert layout(directory, tmp_path) == {"compose.d/10-a.yaml", "compose.d/60-mine.yaml"}
+    assert await layout(directory, tmp_path) == {"compose.d/10-a.yaml", "compose.d/60-mine.yaml"}
 
 
-def test_git_and_what_is_ignored_stay_out(directory: Path, tmp_path: Path) -> None:
+async def test_git_and_what_is_ignored_stay_out(directory: Path, tmp_path: Path) -> None:
     (directory / ".dockerignore").write_text("*.md\n")
     (directory / ".git").mkdir()
     (directory / ".git" / "HEAD").touch()
     (directory / "README.md").touch()
-    assert layout(directory, tmp_path) == {"compose.d/50-box.yaml"}
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml"}
 
 
-def test_a_compose_file_that_is_a_link_is_copied(directory: Path, tmp_path: Path) -> None:
+async def test_a_compose_file_that_is_a_link_is_copied(directory: Path, tmp_path: Path) -> None:
     (directory / "compose.yaml").rename(directory / "real.yaml")
     (directory / "compose.yaml").symlink_to("real.yaml")
-    layout(directory, tmp_path)
+    await layout(directory, tmp_path)
     placed = tmp_path / "staged" / "compose.d" / "50-box.yaml"
     assert (placed.is_symlink(), placed.read_text()) == (False, NAMED)
 
 
-def test_modes_of_the_projects_files_are_kept(directory: Path, tmp_path: Path) -> None:
+async def test_modes_of_the_projects_files_are_kept(directory: Path, tmp_path: Path) -> None:
     (directory / "secret").touch(mode=0o600)
-    layout(directory, tmp_path)
+    await layout(directory, tmp_path)
     assert (tmp_path / "staged" / "secret").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("ignored", ["*", "**\n", ".env\nenv\nparts\nconf\nsecret\n*.yaml\n*.yml\n*.json\n"])
+async def test_what_the_machine_needs_is_taken_whatever_the_dockerignore_says(
+    directory: Path, tmp_path: Path, ignored: str
+) -> None:
+    files = {
+        "compose.yaml": COMPOSE_OF_ALL_KINDS,
+        ".dockerignore": ignored,
+        ".env": "TAG=7\n",
+        "env/web.env": "A=b\n",
+        "parts/more.yml": "services: {more: {image: i, env_file: more.env}}\n",
+        "parts/more.env": "C=d\n",
+        "parts/.env": "E=f\n",
+        "conf/base.yml": "services: {base: {environment: {G: h}}}\n",
+        "conf/site.conf": "x",
+        "conf/config": "x",
+        "conf/not-needed": "x",
+        "secret": "x",
+        "seccomp.json": "{}",
+    }
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    needed = files.keys() - {"compose.yaml", ".dockerignore", "conf/not-needed"}
+    assert await layout(directory, tmp_path) == needed | {"compose.d/50-box.yaml"}
+
+
+async def test_of_a_directory_that_is_ignored_and_bound_the_machine_gets_an_empty_one(
+    directory: Path, tmp_path: Path
+) -> None:
+    (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, volumes: ['./data/db:/data']}}\n")
+    (directory / ".dockerignore").write_text("data\n")
+    (directory / "data" / "db").mkdir(parents=True)
+    (directory / "data" / "db").chmod(0o750)
+    for name in ("data/other", "data/db/table"):
+        (directory / name).touch()
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml"}
+    assert (tmp_path / "staged" / "data" / "db").stat().st_mode & 0o777 == 0o750
+
+
+async def test_a_needed_file_behind_links_is_taken_with_them(directory: Path, tmp_path: Path) -> None:
+    (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, env_file: now/a.env}}\n")
+    (directory / ".dockerignore").write_text("now\nv2\nreal\n")
+    (directory / "v2").mkdir()
+    (directory / "now").symlink_to("v2")
+    (directory / "v2" / "a.env").symlink_to("../real")
+    (directory / "real").write_text("A=b\n")
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "now", "v2/a.env", "real"}
 
 
 def test_compose_is_told_only_what_is_to_be_built_and_expands_nothing() -> None:
@@ -88,9 +153,10 @@ def test_compose_is_told_only_what_is_to_be_built_and_expands_nothing() -> None:
             "web": Service(build=Build(context="/p/web", args={"A": "$B"}), command=("x",)),
             "db": Service(image="postgres"),
         },
-        secrets={"token": FileObject(name="box_token", file="/p/token")},
+        secrets={"token": FileObject(name="box_token", file="/placed/token")},
+        working_dir="/placed",
     )
-    assert msgspec.json.decode(build_file(project)) == {
+    assert msgspec.json.decode(build_file(project, Path("/p"))) == {
         "name": "box",
         "services": {"web": {"image": "box-web", "build": {"context": "/p/web", "args": {"A": "$$B"}}}},
         "secrets": {"token": {"name": "box_token", "file": "/p/token"}},
@@ -105,5 +171,5 @@ def test_services_that_share_an_image_build_it_once_and_others_each_their_own() 
         "third": Service(image="tools", build=other),
         "fourth": Service(build=tools),
     }
-    told = msgspec.json.decode(build_file(Project(name="box", services=services)))["services"]
+    told = msgspec.json.decode(build_file(Project(name="box", services=services), Path("/p")))["services"]
     assert sorted(told) == ["fourth", "prepare", "third"]

@@ -18,6 +18,7 @@ import msgspec
 
 from dom0.compose import checks, contents, machine, resolved, support
 from dom0.compose.complaints import understand
+from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.model import Project
 from dom0.compose.parser import Parser, Rejected, View, find_parser, view_of
@@ -42,13 +43,14 @@ async def load(
     profiles: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     hashed: bool = True,
+    like: Project | None = None,
 ) -> Project:
     """The project in the directory `source`, with paths as they will be once its files are placed at `final`.
 
     `source` holds a compose.yaml, or the layers of an image in compose.d. Variables come from the project's `.env` and
     from `env`, never from this process. Who runs nothing can do without Compose's hashes (`hashed`), which take another
-    start of it. Raises ProjectError with everything that is wrong with the project, Dom0Error when Compose is missing
-    or the disk is full.
+    start of it. Raises ProjectError with everything that is wrong with the project, or the first key of it that is not
+    as in the project `like`; Dom0Error when Compose is missing or the disk is full.
     """
     for profile in profiles:
         if not _PROFILE.fullmatch(profile):
@@ -59,7 +61,10 @@ async def load(
             files = await read_project(source, parser, view)
             _require_name(files)
             view.fill(files.copies)
-            return await _resolve(files, view, parser, final, hashed=hashed)
+            project = await _resolve(files, view, parser, final, hashed=hashed)
+            if like and (path := difference(like, project)):
+                raise refuse([Refusal(path, "is not what it is in the project")], files.places)
+            return project
     except OSError as error:
         raise Dom0Error(f"{error.filename or source}: {unreadable(error)}") from error
 
@@ -102,6 +107,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         compose_version=version,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
+        opened=tuple(sorted(files.copies)),
         contents=profiles,
         digests=digests,
         warnings=tuple(_warnings(data, warnings, files, view)),

@@ -400,6 +400,7 @@ class Project(_Part, frozen=True, kw_only=True):
     compose_version: str = ""  # "2.26.1"
     working_dir: str = ""  # for Compose's labels, as are:
     config_files: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()  # all files that it was read from, relative to the project
     environment: dict[str, str] = {}  # values of the variables that configs and secrets name
     contents: dict[str, str] = {}  # text of the seccomp profiles, by the path as `security_opt` spells it
     digests: dict[str, str] = {}  # absolute path of a config, secret or bind-mounted project file -> sha256 of it

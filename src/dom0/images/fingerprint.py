@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from dom0.errors import ProjectError
 from dom0.images.contents import digest, entries
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore
 from dom0.images.recipe import BASE, base_inputs
-from dom0.plan.labels import BUILDS, DOCKERFILE, INPUTS
+from dom0.plan.labels import BUILDS, DOCKERFILE, INPUTS, KEPT
 
 IGNORE = ".dockerignore"
 ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
@@ -26,6 +27,14 @@ Builds = Mapping[str, str]
 """Reference of a service's image -> its build context, relative to the project; or ELSEWHERE, WHOLE, OURS."""
 
 
+class Made(NamedTuple):
+    """How an image is made, as its labels say it; see `plan.labels`."""
+
+    builds: Builds
+    dockerfile: str = ""
+    kept: tuple[str, ...] = ()
+
+
 def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str, str]) -> bool:
     """Whether an image with `labels` is what `directory` would become. `parents`: as `parents_of` names them -> ID.
 
@@ -34,7 +43,14 @@ def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str,
     builds = builds_of(labels)
     if builds is None or ELSEWHERE in builds.values():
         return False
-    return labels.get(INPUTS) == inputs_digest(directory, parents, builds, dockerfile_of(labels))
+    return labels.get(INPUTS) == inputs_digest(directory, parents, Made(builds, dockerfile_of(labels), kept_of(labels)))
+
+
+def builds_of(labels: Mapping[str, str]) -> Builds | None:
+    """The service images that were built with an image; None if it does not say."""
+    builds = _json(labels, BUILDS)
+    is_one = isinstance(builds, dict) and all(isinstance(context, str) for context in builds.values())
+    return builds if is_one else None
 
 
 def dockerfile_of(labels: Mapping[str, str]) -> str:
@@ -42,25 +58,29 @@ def dockerfile_of(labels: Mapping[str, str]) -> str:
     return labels.get(DOCKERFILE, "")
 
 
-def builds_of(labels: Mapping[str, str]) -> Builds | None:
-    """The service images that were built with an image; None if it does not say."""
+def kept_of(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """What an image holds although .dockerignore leaves it out."""
+    names = _json(labels, KEPT)
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+
+
+def _json(labels: Mapping[str, str], label: str) -> Any:
     try:
-        builds = json.loads(labels.get(BUILDS, ""))
+        return json.loads(labels.get(label, ""))
     except ValueError:
         return None
-    is_one = isinstance(builds, dict) and all(isinstance(context, str) for context in builds.values())
-    return builds if is_one else None
 
 
-def inputs_digest(directory: Path, parents: Mapping[str, str], builds: Builds, dockerfile: str) -> str:
+def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> str:
     """Digest of the project, the images below it and dom0 itself."""
     ignore = read_ignore(directory)
-    contexts = tuple(f"{context}/" for context in builds.values() if context not in (OURS, WHOLE))
+    contexts = tuple(f"{context}/" for context in made.builds.values() if context not in (OURS, WHOLE))
+    counted = {MACHINES, PLAIN, *made.kept}
 
     def left_out(name: str) -> bool:
-        return ignore(name) and name not in (MACHINES, PLAIN) and not f"{name}/".startswith(contexts)
+        return ignore(name) and name not in counted and not f"{name}/".startswith(contexts)
 
-    told = json.dumps([base_inputs(), dict(parents), dict(builds), dockerfile], sort_keys=True)
+    told = json.dumps([base_inputs(), dict(parents), dict(made.builds), made.dockerfile, made.kept], sort_keys=True)
     return digest(entries(directory, left_out, prune=not contexts and not ignore.has_exceptions), text=told)
 
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from dom0.compose.source import read_source
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import NotFound, ProjectError
-from dom0.images import contents, docker, dockerfile, fingerprint, room
+from dom0.images import contents, docker, dockerfile, fingerprint, room, selection
 from dom0.images.chain import build_ambassador, build_base
 from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, unpack_project
@@ -57,7 +57,7 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
     Raises ProjectError for a project that cannot be used as it is written, with nothing changed, and Dom0Error.
     """
     own = await find_dockerfile(engine, directory)
-    project = None if own else await load(directory, directory, hashed=False)
+    project = None if own else await load(directory, PLACED, hashed=False)
     base = await build_base(engine, say)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
@@ -101,13 +101,15 @@ async def _is_current(engine: Engine, directory: Path, own: str, image: Image) -
 async def _build_generated(
     engine: Engine, directory: Path, project: Project, base: Image, say: Say, options: Options
 ) -> str:
+    kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
         staged = Path(scratch) / "etc"
-        stage(directory, project, staged)
-        await _check_as_agent(staged)
-        await _build_services(project, say, options)
+        stage(directory, project, kept, staged)
+        await _check_as_agent(staged, project)
+        await _build_services(project, directory, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
-        told = await _labels(engine, directory, "", project) | {labels.BASE: base.id}
+        made = fingerprint.Made(_builds(project, directory), "", kept)
+        told = await _labels(engine, directory, project, made) | {labels.BASE: base.id}
         context = Path(scratch) / "context.tar"
         pack(staged, context)
         with context.open("rb") as tar:
@@ -115,23 +117,33 @@ async def _build_generated(
             return await engine.build_image(tar, tag=options.tag, labels=told, args=args, no_cache=options.no_cache)
 
 
-def stage(directory: Path, project: Project, into: Path) -> None:
-    """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is."""
-    layers = [os.path.relpath(file, project.working_dir) for file in project.config_files]
+def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) -> None:
+    """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is.
+
+    `kept`: what .dockerignore does not leave out although it says so.
+    """
+    layers = _layers(project)
     ignore = fingerprint.read_ignore(directory)
-    found = contents.entries(directory, lambda path: ignore(path) or path in layers, prune=not ignore.has_exceptions)
-    contents.copy(found, into, time=EPOCH)
+    needed = frozenset(kept)
+
+    def left_out(name: str) -> bool:
+        return name in layers or (ignore(name) and name not in needed)
+
+    contents.copy(contents.entries(directory, left_out, prune=not ignore.has_exceptions), into, time=EPOCH)
     into.chmod(0o755)
-    target = into / LAYERS
-    if layers[0].startswith(f"{LAYERS}/"):
-        names = [Path(layer).name for layer in layers]
-    else:
-        numbered = enumerate(layers[1:], 51)
-        names = [f"50-{project.name}.yaml", *(f"{number}-{project.name}.override.yaml" for number, _ in numbered)]
-        if not any(_says_name(layer, directory) for layer in layers):
-            _write(target / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
-    for layer, layer_name in zip(layers, names, strict=True):
-        _write(target / layer_name, (directory / layer).read_bytes())
+    if not any(_says_name(name, directory) for name in layers):
+        _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
+    for name, layer in layers.items():
+        _write(into / layer, (directory / name).read_bytes())
+
+
+def _layers(project: Project) -> dict[str, str]:
+    """The project's Compose files, and what they are called in an image."""
+    names = [os.path.relpath(file, project.working_dir) for file in project.config_files]
+    if names[0].startswith(f"{LAYERS}/"):
+        return {name: name for name in names}
+    numbered = {name: f"{LAYERS}/{number}-{project.name}.override.yaml" for number, name in enumerate(names, 50)}
+    return numbered | {names[0]: f"{LAYERS}/50-{project.name}.yaml"}
 
 
 def _says_name(layer: str, directory: Path) -> bool:
@@ -193,14 +205,20 @@ async def _labels_of_own(engine: Engine, own: Path, trial: str, say: Say, option
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
         etc = await unpack_project(engine, trial, Path(scratch))
         try:
-            project = await load(etc, etc)
+            project = await load(etc, PLACED)
         except ProjectError as error:
             where = f"{own}: {ETC}"
             raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
         if _has_ambassadors(project):
             await build_ambassador(engine, say)
-        await _build_services(await _without_inherited(engine, project), say, options)
-        told = await _labels(engine, own.parent, own.name, project, etc)
+        await _build_services(await _without_inherited(engine, project), etc, say, options)
+        # Of the image's own /etc/dom0 every file is in the digest anyway.
+        elsewhere = (fingerprint.ELSEWHERE, fingerprint.OURS)
+        builds = {
+            ref: context if context in elsewhere else fingerprint.WHOLE
+            for ref, context in _builds(project, etc).items()
+        }
+        told = await _labels(engine, own.parent, project, fingerprint.Made(builds, own.name))
     inherited = {labels.BASE: found[labels.BASE]} if labels.BASE in found else {}
     return told | inherited
 
@@ -221,40 +239,44 @@ async def _without_inherited(engine: Engine, project: Project) -> Project:
     return msgspec.structs.replace(project, services=kept)
 
 
-async def _check_as_agent(etc: Path) -> None:
+async def _check_as_agent(etc: Path, project: Project) -> None:
+    """Raises ProjectError, with the names that files have in the project, where `etc` is not read as `project`."""
     try:
-        await load(etc, PLACED)
+        await load(etc, PLACED, like=project)
     except ProjectError as error:
-        hint = f"does .dockerignore leave out what compose.yaml needs?\n{error.hint}".strip()
-        raise ProjectError(error.message, hint=hint) from error
+        message = error.message
+        for name, layer in _layers(project).items():
+            message = message.replace(layer, name)
+        hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
+        raise ProjectError(message, hint=hint) from error
 
 
-async def _labels(
-    engine: Engine, directory: Path, own: str, project: Project, etc: Path | None = None
-) -> dict[str, str]:
-    """`etc`: where `project` was read, of an image that the Dockerfile `own` makes."""
+def _builds(project: Project, directory: Path) -> dict[str, str]:
     builds = {
-        image_ref(project, name): _context(service.build.context, etc or directory, is_own=etc is not None)
+        image_ref(project, name): _context(service.build.context, directory)
         for name, service in project.services.items()
         if service.build is not None
     }
-    if _has_ambassadors(project):
-        builds[AMBASSADOR] = fingerprint.OURS
-    inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory, own), builds, own)
+    return builds | ({AMBASSADOR: fingerprint.OURS} if _has_ambassadors(project) else {})
+
+
+async def _labels(engine: Engine, directory: Path, project: Project, made: fingerprint.Made) -> dict[str, str]:
+    inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory, made.dockerfile), made)
     return {
         labels.PROJECT: project.name,
         labels.INPUTS: inputs,
-        labels.BUILDS: msgspec.json.encode(builds, order="sorted").decode(),
-        labels.DOCKERFILE: own,
+        labels.BUILDS: msgspec.json.encode(made.builds, order="sorted").decode(),
+        labels.DOCKERFILE: made.dockerfile,
+        labels.KEPT: msgspec.json.encode(made.kept).decode(),
     }
 
 
-def _context(context: str, directory: Path, *, is_own: bool) -> str:
-    """`context` relative to `directory`. Of an image's own /etc/dom0 every file is in the digest anyway."""
+def _context(context: str, directory: Path) -> str:
+    """`context` relative to `directory`."""
     path = Path(context)
     if not path.is_absolute() or not path.is_relative_to(directory):
         return fingerprint.ELSEWHERE
-    return fingerprint.WHOLE if is_own else str(path.relative_to(directory))
+    return str(path.relative_to(directory))
 
 
 async def _parents(engine: Engine, directory: Path, own: str) -> dict[str, str]:
@@ -270,15 +292,16 @@ def _has_ambassadors(project: Project) -> bool:
     )
 
 
-async def _build_services(project: Project, say: Say, options: Options) -> None:
+async def _build_services(project: Project, directory: Path, say: Say, options: Options) -> None:
     built = [name for name, service in project.services.items() if service.build is not None]
     if built:
         say(f"{project.name}: building {', '.join(built)}")
-        await docker.compose_build(build_file(project), project.name, no_cache=options.no_cache, pull=options.pull)
+        file = build_file(project, directory)
+        await docker.compose_build(file, project.name, no_cache=options.no_cache, pull=options.pull)
 
 
-def build_file(project: Project) -> bytes:
-    """A Compose file that says nothing but what is to be built, every value final.
+def build_file(project: Project, directory: Path) -> bytes:
+    """A Compose file that says nothing but what is to be built from the project in `directory`, every value final.
 
     Services that share an image build it once: Compose labels it with the service, so that whoever of them came last
     would decide its ID.
@@ -289,6 +312,9 @@ def build_file(project: Project) -> bytes:
         if service.build is not None and wanted not in services.values():
             services[name] = wanted
     secrets = {key: msgspec.to_builtins(secret) for key, secret in project.secrets.items()}
+    for secret in secrets.values():
+        if secret.get("file"):
+            secret["file"] = os.path.normpath(directory / os.path.relpath(secret["file"], project.working_dir))
     document = {"name": project.name, "services": services, "secrets": secrets}
     return msgspec.json.encode(document, order="sorted").replace(b"$", b"$$")
 

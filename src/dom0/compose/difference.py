@@ -1,0 +1,43 @@
+"""Where two readings of one project differ in what a machine is told. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dom0.compose.model import Project
+from dom0.compose.places import Path
+
+# What says only where a project was read, and with what.
+_OF_THE_READING = ("compose_hashes", "compose_version", "config_files", "opened", "warnings", "working_dir")
+
+
+def difference(wanted: Project, found: Project) -> Path | None:
+    """The first key that is another one, missing or too much. Where services are built is not looked at."""
+    return _difference(_told(wanted), _told(found), ())
+
+
+def _told(project: Project) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(project)
+    for key in _OF_THE_READING:
+        told.pop(key, None)
+    for service in told.get("services", {}).values():
+        service.pop("build", None)
+    return told
+
+
+def _difference(wanted: Any, found: Any, path: Path) -> Path | None:
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for key in dict.fromkeys([*wanted, *found]):
+            if key not in wanted or key not in found:
+                return (*path, key)
+            if inner := _difference(wanted[key], found[key], (*path, key)):
+                return inner
+        return None
+    if isinstance(wanted, list | tuple) and isinstance(found, list | tuple) and len(wanted) == len(found):
+        for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
+            if inner := _difference(one, other, (*path, str(number))):
+                return inner
+        return None
+    return None if wanted == found else path

@@ -1,0 +1,41 @@
+"""Two readings of one project are compared in all that a machine is told, and in nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from dom0.compose.difference import difference
+from dom0.compose.model import Build, Project, Service, ServiceVolume
+
+VOLUME = ServiceVolume(type="bind", source="/p/x", target="/x")
+PROJECT = Project(
+    name="box",
+    services={"a": Service(image="i", environment={"A": "b", "C": None}, volumes=(VOLUME,))},
+    digests={"/p/x": "1"},
+)
+
+
+def service(**changes: object) -> Project:
+    return Project(name="box", services={"a": Service(**{"image": "i"} | changes)}, digests={"/p/x": "1"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("found", "path"),
+    [
+        (service(environment={"A": "", "C": None}, volumes=(VOLUME,)), ("services", "a", "environment", "A")),
+        (service(environment={"A": "b"}, volumes=(VOLUME,)), ("services", "a", "environment", "C")),
+        (service(environment={"A": "b", "C": None}), ("services", "a", "volumes")),
+        (Project(name="box"), ("services",)),
+        (Project(name="other", services=PROJECT.services, digests=PROJECT.digests), ("name",)),
+        (Project(name="box", services=PROJECT.services), ("digests",)),
+    ],
+)
+def test_the_first_key_that_differs_is_named(found: Project, path: tuple[str, ...]) -> None:
+    assert difference(PROJECT, found) == path
+
+
+def test_where_and_with_what_it_was_read_does_not_count() -> None:
+    assert difference(PROJECT, PROJECT) is None
+    one = Project(name="box", services={"a": Service(build=Build(context="/here"))}, opened=(".env",), working_dir="/p")
+    other = Project(name="box", services={"a": Service(build=Build(context="/there"))}, compose_hashes={"a": "1"})
+    assert difference(one, other) is None
