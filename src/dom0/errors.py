@@ -3,6 +3,7 @@
     Dom0Error                     1   something failed
     ├── UsageError                2   the command line is wrong
     ├── ProjectError              3   the project cannot be used as it is written
+    │   └── InUse                 3   something that dom0 did not make has what the project needs
     ├── EngineError               4   the Docker Engine refused or failed
     │   ├── EngineUnreachable     4   no Engine answers, or no permission to ask it
     │   ├── EngineUnsuitable      4   the Engine is too old or lacks what is needed
@@ -37,6 +38,10 @@ class UsageError(Dom0Error):
 
 class ProjectError(Dom0Error):
     exit_code = 3
+
+
+class InUse(ProjectError):
+    pass
 
 
 class EngineError(Dom0Error):

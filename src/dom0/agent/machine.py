@@ -19,6 +19,7 @@ from dom0 import __version__
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
 from dom0.agent.generations import Generation, describe
+from dom0.agent.in_use import find_others, require_free
 from dom0.agent.kept import keep_images
 from dom0.agent.last_words import last_words
 from dom0.agent.notes import Trial
@@ -30,7 +31,7 @@ from dom0.agent.source import Candidate, Own
 from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import Unwritable, writing
 from dom0.engine.protocol import Engine
-from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, NotFound, ProjectError, UsageError
+from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, InUse, NotFound, ProjectError, UsageError
 from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.desired import Desired
@@ -178,6 +179,8 @@ class Machine:
         match error:
             case Unwritable():
                 code = "state-unwritable"
+            case InUse():
+                code = "project-in-use"
             case ProjectError():
                 code = "project-invalid"
             case EngineUnreachable():
@@ -192,6 +195,7 @@ class Machine:
             present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
             with writing(self._state):
                 candidate = await self._resolve(image, self._say)
+                require_free(candidate.desired, await find_others(self._engine, candidate.desired.project))
                 self._current.begin(candidate, cause, recreate=tuple(container.id for container in present))
             self._own_problem = None
 

@@ -17,6 +17,7 @@ from dom0.plan.actual import Actual, slot_key, slot_key_in
 from dom0.plan.desired import Desired
 
 OF_CONTAINERS = ("connect", "disconnect", "mount", "unmount")  # events that leave networks and volumes as they are
+OF_OTHERS = ("create", "rename", "destroy", "start", "die")  # events of containers of others that concern us
 
 
 class Observer:
@@ -27,6 +28,8 @@ class Observer:
         self._names: dict[str, str] = {}
         self._labels: dict[str, dict[str, str]] = {}  # of what says it is ours, by ID, as lists and events tell them
         self._strangers: set[str] = set()  # IDs of what says so, and is not
+        self._others: tuple[ContainerSummary, ...] = ()
+        self._others_dirty = False
         self._unreadable: dict[str, str] = {}  # container ID -> the Engine's words
         self._networks: tuple[Network, ...] = ()
         self._volumes: tuple[Volume, ...] = ()
@@ -35,11 +38,16 @@ class Observer:
 
     async def look(self, *, thorough: bool = True) -> None:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
-        self._dirty, self._ground_dirty = set(), False  # before the questions: events go on marking meanwhile
+        self._dirty, self._ground_dirty, self._others_dirty = (
+            set(),
+            False,
+            False,
+        )  # before the questions: events go on marking meanwhile
         self._networks = await self._engine.networks()
         self._volumes = await self._engine.volumes()
         rows = await self._engine.containers()
         self._names = {row.name: row.id for row in rows}
+        self._others = rows
         ours = {row.id: row for row in rows if self._ownership.is_claimed(row.labels)}
         self._containers = {id_: known for id_, known in self._containers.items() if id_ in ours}
         self._strangers &= ours.keys()
@@ -60,6 +68,9 @@ class Observer:
                 self._containers[container.id] = container
             elif self._ownership.is_claimed(container.labels):
                 self._strangers.add(container.id)
+        if self._others_dirty:
+            self._others_dirty = False
+            self._others = await self._engine.containers()
         if self._ground_dirty:
             self._ground_dirty = False
             self._networks = await self._engine.networks()
@@ -94,6 +105,7 @@ class Observer:
             networks=self._networks,
             own_networks=frozenset(one.id for one in self._networks if self._ownership.owns_network(one)),
             volumes=self._volumes,
+            others=tuple(row for row in self._others if row.id not in self._containers),
             names=dict(self._names),
             unreadable={
                 slot_key_in(self._labels[id_]): words
@@ -118,7 +130,8 @@ class Observer:
         elif name and event.action in ("create", "rename"):
             self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id} | {name: event.id}
         if not self.is_ours(event) and event.id not in self._containers:
-            return event.action in ("create", "rename", "destroy")
+            self._others_dirty |= event.action in OF_OTHERS
+            return event.action in OF_OTHERS
         if event.action.startswith(("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")):
             return False
         self._dirty.add(event.id)

@@ -16,14 +16,12 @@ from dom0.agent.store import Damaged, read_json, write_json
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Network
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
-from dom0.plan.desired import Role
-from dom0.plan.labels import CREATE, PROJECT, ROLE
-from dom0.plan.ownership import Seal, is_inherited, is_ours, new_mark, new_seal
+from dom0.plan.labels import CREATE, PROJECT
+from dom0.plan.ownership import Seal, is_claimed, is_inherited, is_ours, new_mark, new_seal
 
 log = logging.getLogger(__name__)
 
 FILE = "ownership.json"  # in the state directory
-CONTAINERS = (Role.SERVICE, Role.SSHD, Role.HOME)
 
 
 def read_seal(state: Path) -> Seal:
@@ -65,7 +63,7 @@ class Ownership:
 
     def is_claimed(self, own_labels: Mapping[str, str]) -> bool:
         """Whether it says that it is a container of ours."""
-        return own_labels.get(PROJECT) == self._project and own_labels.get(ROLE) in CONTAINERS
+        return is_claimed(own_labels, self._project)
 
     def keep(self, present: Mapping[str, Mapping[str, str]]) -> None:
         """Forget marks that no container carries; `present`: labels by ID of those that say they are ours."""

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dom0.agent.status import Outcome, Progress
 from dom0.cli import options, terminal
 from dom0.cli.status import problem_lines
-from dom0.errors import Dom0Error, EngineError, EngineUnreachable, ProjectError, RolledBack
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable, InUse, ProjectError, RolledBack
 
 REFUSALS: dict[str, type[Dom0Error]] = {
     "project-invalid": ProjectError,
+    "project-in-use": InUse,
     "engine-refused": EngineError,
     "engine-unreachable": EngineUnreachable,
     "state-unwritable": Dom0Error,

@@ -125,18 +125,20 @@ def _own_container(image: Image | None, *, is_built_anew: bool) -> list[Change]:
 
 
 async def _containers(engine: Engine, project: Project) -> list[Change]:
+    from dom0.agent.in_use import find_others, require_free
     from dom0.agent.observe import Observer
     from dom0.agent.ownership import Ownership, read_seal
     from dom0.plan.preview import preview
 
-    desired = await _desired(engine, project)
+    desired = await desired_with_images_here(engine, project)
+    require_free(desired, await find_others(engine, project.name))
     observer = Observer(engine, Ownership(project.name, read_seal(state_directory())))
     await observer.look()
     return preview(desired, await observer.actual(desired), _memory(), time.time())
 
 
-async def _desired(engine: Engine, project: Project) -> Desired:
-    """With the images that are here; in the place of one that is not, one that nothing runs from."""
+async def desired_with_images_here(engine: Engine, project: Project) -> Desired:
+    """In the place of an image that is not here, one that nothing runs from."""
     from dom0.engine.values import Image
     from dom0.images.recipe import BASE
     from dom0.plan.expand import expand

@@ -115,6 +115,7 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
     """Let a root container of `image` run, or leave it to the running one if only the project differs (True)."""
     from dom0.agent.contract import NAME
     from dom0.agent.handover import hand_over, start_root
+    from dom0.cli.in_use import require_free_for
     from dom0.plan.labels import BASE
 
     try:
@@ -122,12 +123,14 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
     except NotFound:
         root = None
     if root is None or not root.running:
+        await require_free_for(engine, image)
         await start_root(engine, image.id, say, _ask_here)
         return False
     if root.image_id == image.id:
         return False
     if root.labels.get(BASE) == image.labels.get(BASE):
         return True
+    await require_free_for(engine, image)
     await hand_over(engine, image.id, say)
     return False
 

@@ -63,6 +63,7 @@ class Machine(_Part, frozen=True, kw_only=True):
     home: Home | None = None
     dev: Dev | None = None
     rollout: RolloutTimes | None = None
+    shared: tuple[str, ...] = ()
 
 
 class ServiceMachine(_Part, frozen=True, kw_only=True):
@@ -107,6 +108,10 @@ def refusals(machine: Machine) -> Iterator[Refusal]:
         yield from _home(machine.home)
     if machine.rollout:
         yield from _rollout(machine.rollout)
+    for number, entry in enumerate(machine.shared):
+        if not _VOLUME.fullmatch(entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
+            hint = "the key or name of a volume, or an absolute path such as /srv/media"
+            yield _refusal(f"shared.{number}", f"{entry!r} is neither volume nor directory", hint)
 
 
 def service_refusals(name: str, own: ServiceMachine) -> Iterator[Refusal]:

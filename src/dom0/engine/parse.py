@@ -79,7 +79,12 @@ def containers(data: bytes, where: str) -> tuple[ContainerSummary, ...]:
     """Read `GET /containers/json`."""
     return tuple(
         ContainerSummary(
-            id=row.id, name=_own_name(row.names or []), image_id=row.image_id, state=row.state, labels=row.labels or {}
+            id=row.id,
+            name=_own_name(row.names or []),
+            image_id=row.image_id,
+            state=row.state,
+            labels=row.labels or {},
+            mounts=_mounts(row.mounts or [], {}),
         )
         for row in decode(data, list[wire.Row], where)
     )

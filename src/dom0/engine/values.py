@@ -26,6 +26,9 @@ class State(StrEnum):
     DEAD = "dead"
 
 
+RUNNING = (State.RUNNING, State.PAUSED, State.RESTARTING)
+
+
 class Health(StrEnum):
     NONE = "none"  # the container has no health check
     STARTING = "starting"
@@ -89,7 +92,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def running(self) -> bool:
-        return self.state in (State.RUNNING, State.PAUSED, State.RESTARTING)
+        return self.state in RUNNING
 
 
 class ContainerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +103,11 @@ class ContainerSummary(msgspec.Struct, frozen=True, kw_only=True):
     image_id: str
     state: State
     labels: dict[str, str]
+    mounts: tuple[Mount, ...] = ()  # without tmpfs
+
+    @property
+    def running(self) -> bool:
+        return self.state in RUNNING
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,6 +148,7 @@ class Row(Wire):
     state: State
     names: list[str] | None = None
     labels: dict[str, str] | None = None
+    mounts: list[Mount] | None = None
 
 
 class Network(Wire):

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 
 import msgspec
 
-from dom0.engine.values import Container, Network, Volume
+from dom0.engine.values import Container, ContainerSummary, Network, Volume
 from dom0.plan import labels
 
 
 class Actual(msgspec.Struct, frozen=True, kw_only=True):
-    """`containers` are ours alone; `networks`, `volumes` and `names` are the whole Engine's."""
+    """`containers` are ours alone, `others` are not ours; `networks`, `volumes` and `names` are the whole Engine's."""
 
     containers: tuple[Container, ...] = ()
     networks: tuple[Network, ...] = ()
     own_networks: frozenset[str] = frozenset()  # IDs of those that we made
     volumes: tuple[Volume, ...] = ()
+    others: tuple[ContainerSummary, ...] = ()  # containers that are not ours
     names: Mapping[str, str] = {}  # every container's name on this Engine -> its ID, foreign ones too
     unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it
     processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`

@@ -14,7 +14,7 @@ from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
 from dom0.plan.actual import slot_key
 from dom0.plan.desired import Attachment, Condition, Dependency, Order, Slot
-from dom0.plan.labels import HASH
+from dom0.plan.labels import COMPOSE_PROJECT, HASH
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent, still_lasts
 from dom0.plan.phase import Phase
 from dom0.plan.scene import Scene, version
@@ -32,6 +32,7 @@ from dom0.plan.steps import (
     StopContainer,
     UpdateContainer,
 )
+from dom0.plan.writers import in_use_problem, other_writers
 
 ANONYMOUS_NAME_LENGTH = 64  # the Engine names anonymous volumes by 32 random bytes in hex
 
@@ -61,6 +62,20 @@ class ContainerPlanner:
         self.priority = scene.depth[slot.service] * 2
 
     def plan(self) -> SlotPlan:
+        """Never two writers: what would be one waits, what has become one is told."""
+        writers = other_writers(self.scene.desired, self.slot, self.scene.actual.others)
+        planned = self._plan()
+        if not writers:
+            return planned
+        if any(isinstance(step, CreateContainer | StartContainer | RestartContainer) for step in planned.steps):
+            problem = in_use_problem(self.slot, writers)
+            return self._result(Phase.WAITING, problem.title, problems=(problem,))
+        if self.current is None or not self.current.running:
+            return planned
+        problem = in_use_problem(self.slot, writers, Severity.WARNING)
+        return msgspec.structs.replace(planned, problems=(*planned.problems, problem))
+
+    def _plan(self) -> SlotPlan:
         if self.current is None:
             return self._missing()
         if not self.slot.runs:
@@ -428,12 +443,15 @@ class ContainerPlanner:
         )
 
     def _name_taken_problem(self) -> Problem:
+        """A container of Compose is not renamed: Compose would make another one beside it."""
+        holder = next((other for other in self.scene.actual.others if other.name == self.slot.name), None)
+        project = holder.labels.get(COMPOSE_PROJECT) if holder else None
         return Problem(
             code="name-taken",
             subject=self.slot.key,
             title=f"the name {self.slot.name} belongs to a container that dom0 did not make",
             severity=Severity.WARNING,
-            hint=f"docker rename {self.slot.name} ANOTHER-NAME",
+            hint=f"docker compose -p {project} down" if project else f"docker rename {self.slot.name} ANOTHER-NAME",
         )
 
 

@@ -137,3 +137,4 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     volumes: tuple[VolumeSpec, ...] = ()
     slots: tuple[Slot, ...] = ()
     rollout: Rollout = Rollout()
+    shared: tuple[str, ...] = ()  # volumes and directories that containers of others may write too

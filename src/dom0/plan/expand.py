@@ -28,7 +28,20 @@ def expand(project: Project, facts: Facts) -> Desired:
     slots = (*builtin_slots(project, facts), *services)
     check_specs(networks, volumes)
     check_slots(slots)
-    return Desired(project=project.name, networks=networks, volumes=volumes, slots=slots, rollout=_rollout(project))
+    return Desired(
+        project=project.name,
+        networks=networks,
+        volumes=volumes,
+        slots=slots,
+        rollout=_rollout(project),
+        shared=_shared(project),
+    )
+
+
+def _shared(project: Project) -> tuple[str, ...]:
+    """With the Engine's names of the project's volumes."""
+    written = project.machine.shared if project.machine else ()
+    return tuple(project.volumes[entry].name if entry in project.volumes else entry for entry in written)
 
 
 def _rollout(project: Project) -> Rollout:

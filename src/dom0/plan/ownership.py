@@ -14,8 +14,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from dom0.plan.desired import Role
 from dom0.plan.labels import CREATE, PROJECT, ROLE, SERVICE
 
+CONTAINERS = (Role.SERVICE, Role.SSHD, Role.HOME)
 _NONCE = 16  # bytes
 
 
@@ -45,6 +47,11 @@ def is_genuine(mark: str, seal: Seal) -> bool:
 
 def _proof(seal: Seal, nonce: str) -> str:
     return hmac.new(seal.key.encode(), nonce.encode(), "sha256").hexdigest()[:32]
+
+
+def is_claimed(own_labels: Mapping[str, str], project: str) -> bool:
+    """Whether the container says that it is one of `project`'s."""
+    return own_labels.get(PROJECT) == project and own_labels.get(ROLE) in CONTAINERS
 
 
 def is_ours(seal: Seal, object_id: str, own_labels: Mapping[str, str]) -> bool:

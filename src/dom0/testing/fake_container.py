@@ -106,7 +106,12 @@ class FakeContainer:
 
     def summary(self) -> ContainerSummary:
         return ContainerSummary(
-            id=self.id, name=self.name, image_id=self.image_id, state=self.state, labels=dict(self.labels)
+            id=self.id,
+            name=self.name,
+            image_id=self.image_id,
+            state=self.state,
+            labels=dict(self.labels),
+            mounts=tuple(self.mounts[target] for target in sorted(self.mounts) if self.mounts[target].type != "tmpfs"),
         )
 
     def value(self) -> Container:

@@ -1,0 +1,98 @@
+"""Who else writes where a service of ours writes: two databases on one directory destroy it. Pure.
+
+Counted are running containers that dom0 did not make and that have the same volume, or a directory that is the same,
+inside or around, mounted so that they can write. Left out is what the project says is shared, what belongs to the
+system, and directories so far up that whoever has them looks after the whole host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+
+from dom0.engine.values import ContainerSummary, Mount
+from dom0.health import Problem, Severity
+from dom0.plan import labels
+from dom0.plan.desired import Desired, Role, Slot
+
+HELPERS = (Role.ROOT, Role.HANDOVER, Role.DEV, "home-worker")  # of dom0: they know what they do with volumes
+SYSTEM = tuple(map(PurePosixPath, ("/dev", "/proc", "/sys", "/run", "/var/run", "/etc/localtime", "/etc/timezone")))
+FAR_UP = tuple(map(PurePosixPath, ("/var/lib", "/var/lib/docker", "/var/lib/docker/volumes", "/var/log")))
+DEPTH = 3  # parts of a path below which it is far up, its root counted
+
+
+class Writer(msgspec.Struct, frozen=True):
+    container: str  # name
+    place: str  # the volume, or the directory of ours
+
+
+def other_writers(desired: Desired, slot: Slot, others: Iterable[ContainerSummary]) -> tuple[Writer, ...]:
+    """Raises nothing; empty for the machine's own containers, whose home is there to be shared."""
+    candidates = [other for other in others if other.running and other.labels.get(labels.ROLE) not in HELPERS]
+    if not candidates or slot.role is not Role.SERVICE:
+        return ()
+    spared = {*desired.shared, *(name for one in desired.slots if one.role is Role.HOME for name in one.volumes)}
+    places = [place for place in _written(slot) if place not in spared and not _is_system(place)]
+    found = (
+        Writer(other.name, place)
+        for place in places
+        for other in candidates
+        if any(_is_shared(place, mount) for mount in other.mounts if mount.writable)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _written(slot: Slot) -> Iterator[str]:
+    """Names of volumes, and directories of the host."""
+    host: dict[str, Any] = slot.create.get("HostConfig") or {}
+    for bind in host.get("Binds") or ():
+        source, _, *options = str(bind).split(":")
+        if "ro" not in ",".join(options).split(","):
+            yield source
+    for mount in host.get("Mounts") or ():
+        if mount["Type"] in ("bind", "volume") and mount.get("Source") and not mount.get("ReadOnly"):
+            yield mount["Source"]
+
+
+def _is_shared(place: str, mount: Mount) -> bool:
+    if not place.startswith("/"):
+        return mount.type == "volume" and mount.name == place
+    if mount.type != "bind":
+        return False
+    ours, theirs = PurePosixPath(place), PurePosixPath(mount.source)
+    if ours == theirs:
+        return True
+    outer = ours if ours in theirs.parents else theirs if theirs in ours.parents else None
+    return outer is not None and outer not in FAR_UP and len(outer.parts) >= DEPTH
+
+
+def _is_system(place: str) -> bool:
+    path = PurePosixPath(place)
+    return any(path == system or system in path.parents for system in SYSTEM)
+
+
+def in_use_problem(slot: Slot, writers: Collection[Writer], severity: Severity = Severity.ERROR) -> Problem:
+    names = sorted({writer.container for writer in writers})
+    places = sorted({writer.place for writer in writers})
+    return Problem(
+        code="volume-in-use",
+        subject=slot.key,
+        title=f"{slot.service}: {', '.join(places)} is written by {', '.join(names)}, which dom0 did not make",
+        severity=severity,
+        hint=f"docker stop {' '.join(names)}; or, if both may write there: x-dom0.shared: [{', '.join(places)}]",
+    )
+
+
+def compose_containers(desired: Desired, others: Iterable[ContainerSummary]) -> tuple[ContainerSummary, ...]:
+    """Those that Compose made for a project of our name, as far as they run or have a name that we need."""
+    names = {slot.name for slot in desired.slots}
+    return tuple(
+        other
+        for other in others
+        if other.labels.get(labels.COMPOSE_PROJECT) == desired.project
+        and labels.COMPOSE_SERVICE in other.labels
+        and (other.running or other.name in names)
+    )

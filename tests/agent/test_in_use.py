@@ -1,0 +1,88 @@
+"""Never two writers on a volume: what is asked for is refused or waits, and comes when the other one has ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from dom0.agent.status import Outcome
+from dom0.engine.values import State
+from dom0.plan.desired import Slot, VolumeSpec
+from dom0.testing.box import Box
+from dom0.testing.builders import desired, slot
+from dom0.testing.rig import Rig
+
+RUNNING = State.RUNNING
+MOUNT = {"Type": "volume", "Source": "box_data", "Target": "/data"}
+VOLUME = VolumeSpec(key="data", name="box_data", create={"Labels": {}})
+COMPOSE = {"com.docker.compose.project": "box", "com.docker.compose.service": "web"}
+
+
+def with_data(of: Slot) -> Slot:
+    host = of.create["HostConfig"] | {"Mounts": [MOUNT]}
+    return replace(of, create=of.create | {"HostConfig": host}, volumes=("box_data",))
+
+
+async def run_foreign(box: Box, name: str = "foreign", **labels: str) -> None:
+    host = {"Mounts": [MOUNT]}
+    body = {"Image": "app:latest", "Cmd": ["sleep", "100000"], "Labels": labels, "HostConfig": host}
+    await box.person.start_container(await box.person.create_container(name, body))
+
+
+async def test_a_service_waits_for_as_long_as_another_container_writes_to_its_volume() -> None:
+    box = Box(desired(with_data(slot("web")), volumes=(VOLUME,)))
+    await run_foreign(box)
+    async with box.running() as loop:
+        await box.at_rest()
+        assert box.names() == {"foreign": RUNNING}
+        assert [problem.code for problem in loop.plan.problems] == ["volume-in-use"]  # type: ignore[union-attr]
+        await box.person.stop_container("foreign")
+        await box.at_rest()
+        assert box.names()["box-web-1"] == RUNNING
+
+
+async def test_a_writer_that_came_later_keeps_ours_from_being_started_again() -> None:
+    box = Box(desired(with_data(slot("web")), volumes=(VOLUME,)))
+    async with box.running() as loop:
+        await box.at_rest()
+        await run_foreign(box)
+        await box.at_rest()
+        assert box.names() == {"box-web-1": RUNNING, "foreign": RUNNING}
+        assert loop.plan is not None
+        assert loop.plan.well
+        assert [problem.code for problem in loop.plan.problems] == ["volume-in-use"]
+        await box.person.kill_container("box-web-1")
+        await box.at_rest()
+        assert box.names() == {"box-web-1": State.EXITED, "foreign": RUNNING}
+        await box.person.remove_container("foreign", force=True)
+        await box.at_rest()
+        assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_a_first_start_beside_a_compose_project_of_that_name_changes_nothing(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await run_foreign(rig.box, "box-web-1", **COMPOSE)
+    async with rig.running() as machine:
+        await rig.box.until(lambda: bool(machine.status().problems))
+        assert [problem.code for problem in machine.status().problems] == ["project-in-use"]
+        last = await rig.up()
+        assert (last.outcome, last.problems[0].code) == (Outcome.FAILED, "project-in-use")
+        assert (rig.box.names(), machine.history()) == ({"box-web-1": RUNNING}, [])
+        await rig.box.person.remove_container("box-web-1", force=True)
+        await rig.outcome(Outcome.GOOD, 1)
+
+
+async def test_an_up_that_would_make_a_second_writer_changes_nothing(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        await run_foreign(rig.box)
+        rig.project = desired(with_data(slot("web", hash="h2")), volumes=(VOLUME,))
+        before = rig.box.names()
+        last = await rig.up()
+        assert (last.outcome, last.problems[0].code) == (Outcome.FAILED, "project-in-use")
+        assert "box_data is written by foreign" in last.problems[0].title
+        assert (rig.box.names(), len(machine.history())) == (before, 1)
+        rig.project = replace(rig.project, shared=("box_data",))
+        assert (await rig.up()).outcome is Outcome.GOOD
