@@ -258,7 +258,7 @@ def test_doctor_finds_the_engine(on_host: RunCommand) -> None:
     examined = on_host("doctor", "--json")
     found = {finding["check"]: finding for finding in json.loads(examined.stdout)}
     assert examined.code == 0
-    assert found["Docker Engine"]["verdict"] == "ok"
+    assert found["Docker Engine"]["verdict"] == found["pip"]["verdict"] == "ok"
     assert set(found["Docker Engine"]) == {"check", "verdict", "found", "hint"}
 
 

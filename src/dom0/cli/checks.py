@@ -16,6 +16,7 @@ from dom0.cli.places import agent_socket
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo
 from dom0.errors import EngineError
+from dom0.images import fetched
 from dom0.run import CommandFailed, capture
 
 OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/reference/compose.md lists
@@ -53,7 +54,7 @@ async def examine() -> list[Finding]:
     )
     engine = await _engine()
     host = [_ssh_port(), _clock(), _launcher(), _agent()]
-    return [program, compose, buildx, *engine, _cgroups(), builder, restic, *host]
+    return [program, compose, buildx, *engine, _cgroups(), builder, _pip(), restic, *host]
 
 
 async def _docker_program() -> Finding:
@@ -84,6 +85,13 @@ async def _program(name: str, purpose: str) -> Finding:
             hint=f"apt-get install {name}",
         )
     return Finding(check=name, verdict=Verdict.OK, found="installed")
+
+
+def _pip() -> Finding:
+    if fetched.lacks_pip():
+        found = "not beside this dom0; dom0 build fetches Python packages of the first image with it"
+        return Finding(check="pip", verdict=Verdict.WARNING, found=found, hint=fetched.ADD_PIP)
+    return Finding(check="pip", verdict=Verdict.OK, found="installed")
 
 
 async def _version(argv: list[str]) -> str | None:

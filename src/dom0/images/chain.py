@@ -32,6 +32,7 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
     if not no_cache and (found := await _made_from(engine, recipe.BASE, inputs)):
         return found
     _refuse_inside(inputs)
+    fetched.require_pip()
     async with _alone(say):
         below = await _build_rootfs(engine, say, no_cache=no_cache)
         found = await _made_from(engine, recipe.BASE, inputs)
@@ -48,6 +49,7 @@ async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) 
     inputs = recipe.ambassador_inputs()
     if not no_cache and (found := await _made_from(engine, recipe.AMBASSADOR, inputs)):
         return found
+    fetched.require_pip()
     async with _alone(say):
         found = None if no_cache else await _made_from(engine, recipe.AMBASSADOR, inputs)
         if found is None:

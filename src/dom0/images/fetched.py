@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -11,10 +12,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from dom0.errors import Dom0Error
-from dom0.images.recipe import data
-from dom0.run import CommandFailed, capture, sync
+from dom0.images.recipe import BASE, data
+from dom0.run import capture, sync
 
 _GLIBC = (17, 28, 34)  # minor versions that wheels are built for; Debian's own is newer than all of them
+
+ADD_PIP = "beside dom0: uv tool install --with pip dom0; or Debian's own: apt-get install python3-venv"
 
 
 async def wheels(image: str, python: str) -> Path:
@@ -23,23 +26,36 @@ async def wheels(image: str, python: str) -> Path:
     machine = os.uname().machine
 
     async def fetch(into: Path) -> None:
-        try:
-            await capture(pip_install(lock, python, machine, into))
-        except CommandFailed as error:
-            if "No module named pip" not in error.stderr:
-                raise
-            raise Dom0Error(
-                f"{sys.executable}: has no pip, which fetches the packages of {image}",
-                hint=f"{sys.executable} -m ensurepip",
-            ) from error
+        with tempfile.TemporaryDirectory(prefix="dom0-pip-") as scratch:
+            pip = await _pip(Path(scratch))
+            await capture([*pip, *pip_install(lock, python, machine, into)])
 
     return await cached(f"wheels-{image}", f"{lock.read_text()} {python} {machine}", fetch)
 
 
+def lacks_pip() -> bool:
+    """Whether this Python can install no packages: some of those who install dom0 (uv tool) leave pip out."""
+    return not any(importlib.util.find_spec(name) for name in ("pip", "ensurepip"))
+
+
+def require_pip() -> None:
+    """Raises Dom0Error, before anything else is done."""
+    if lacks_pip():
+        raise Dom0Error(f"{sys.executable}: has no pip, which fetches the packages of {BASE}", hint=ADD_PIP)
+
+
+async def _pip(scratch: Path) -> list[str]:
+    """The command pip: that of this Python, else a fresh one in `scratch`."""
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    await capture([sys.executable, "-m", "venv", str(scratch)])
+    return [str(scratch / "bin" / "python"), "-m", "pip"]
+
+
 def pip_install(lock: Path, python: str, machine: str, into: Path) -> list[str]:
-    """The command that installs what `lock` names, hash by hash, for another Python than the one that runs."""
+    """What pip is told to install what `lock` names, hash by hash, for another Python than the one that runs."""
     return [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+        *("install", "--quiet", "--disable-pip-version-check", "--no-compile"),
         *("--require-hashes", "--no-deps", "--only-binary=:all:"),
         *(f"--platform=manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)),
         f"--platform=manylinux2014_{machine}",
