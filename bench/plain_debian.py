@@ -16,7 +16,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dom0.cli.init import examples_directory
 from dom0.host.recipe import recipe as os_recipe
 from dom0.images import archive, recipe, rootfs
 from dom0.images.contents import digest, entries
@@ -84,7 +83,7 @@ def provide(observer: Path) -> PlainDebian:
 
 
 def _inputs(observer: Path) -> str:
-    project = digest(entries(examples_directory() / EXAMPLE), text=recipe.rootfs_inputs())
+    project = digest(entries(recipe.examples() / EXAMPLE), text=recipe.rootfs_inputs())
     text = f"{project} {os_recipe().packages} {Path(__file__).read_text()}"
     return hashlib.sha256(text.encode() + observer.read_bytes()).hexdigest()[:16]
 
@@ -130,7 +129,7 @@ def _fill_store(tree: Path) -> None:
     """What `docker compose up` leaves on such a machine, from an Engine on this one."""
     with Host(name=EXAMPLE, outside=True) as host:
         chain.provide(host)
-        shutil.copytree(examples_directory() / EXAMPLE, host.path(PROJECT))
+        shutil.copytree(recipe.examples() / EXAMPLE, host.path(PROJECT))
         host.docker("compose", "--project-directory", PROJECT, "up", "--detach", timeout=900)
         host.docker("image", "rm", recipe.BASE)
         host.stop_engine()

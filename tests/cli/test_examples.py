@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.cli.init import examples_directory
+from dom0.images import recipe
 from dom0.testing import api, chain
 from dom0.testing.hosts import Host
 from dom0.testing.machines import Machine
@@ -120,7 +120,7 @@ def test_mybox_has_a_login_a_home_redis_a_job_that_ran_and_a_visitor(
 ) -> None:
     host = fresh_host(outside=True)
     chain.provide(host)
-    machine = Machine(host, examples_directory() / "mybox")
+    machine = Machine(host, recipe.examples() / "mybox")
     machine.dom0("up", timeout=600)
     phases = {one["service"]: one["phase"] for one in machine.status()["services"]}
     assert phases == {

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dom0.cli.init import examples_directory, project_name
+from dom0.cli.init import project_name
 from dom0.compose.load import load
 from dom0.errors import UsageError
+from dom0.images import recipe
 from dom0.run import Output
 
 RunCommand = Callable[..., Output]
@@ -53,7 +54,7 @@ def test_an_example_of_several_hosts_is_a_project_for_each(dom0: RunCommand, tmp
     assert "\nname: big-server\n" in (tmp_path / "work" / "both" / "big-server" / "compose.yaml").read_text()
 
 
-@pytest.mark.parametrize("example", [path.parent for path in examples_directory().rglob("compose.yaml")], ids=str)
+@pytest.mark.parametrize("example", [path.parent for path in recipe.examples().rglob("compose.yaml")], ids=str)
 async def test_every_example_is_a_project_that_loads_without_a_warning(example: Path, tmp_path: Path) -> None:
     project = await load(example, tmp_path)
     assert project.name == example.name

@@ -78,10 +78,15 @@ def test_a_refusal_of_that_machine_is_told_as_that_of_this_one(box: Machine, dom
     assert dom0("rollback", "99").code == 2
 
 
-@pytest.mark.parametrize("command", [("ssh", "ls"), ("home", "snapshot"), ("boot",), ("install-host",)])
+@pytest.mark.parametrize("command", [("ssh", "add", "-"), ("boot",), ("install-host",)])
 def test_what_has_its_files_on_that_machine_is_refused(dom0: RunElsewhere, command: tuple[str, ...]) -> None:
     refused = dom0(*command)
     assert (refused.code, "is on the machine of the Engine that was named" in refused.stderr) == (2, True)
+
+
+def test_what_has_its_files_in_the_root_container_is_done_there(box: Machine, dom0: RunElsewhere) -> None:
+    listed = dom0("ssh", "ls", "--json")
+    assert (listed.code, listed.stdout) == (0, "[]\n")
 
 
 def test_without_a_dom0_there_it_says_so(box: Machine, dom0: RunElsewhere) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -209,6 +211,35 @@ def test_plain_docker_reaches_the_home_by_its_container(client: Client) -> None:
     run = ("run", "--rm", "--volumes-from", "home-volume", "busybox:test")
     assert client.machine.docker(*run, "cat", "/home/dom0/note").stdout == "text\n"
     assert client.machine.docker(*run, "stat", "-c", "%u:%g", "/home/dom0/note").stdout == "1000:1000\n"
+
+
+def test_a_login_has_the_commands_of_the_machine_but_says_nothing_untrue_of_the_host(client: Client) -> None:
+    examined = client.run("dom0", "doctor")
+    assert examined.code == 0, examined.stdout
+    assert not re.search("missing|buildx|is free|mmdebstrap", examined.stdout)
+    assert "ok       dom0: runs, generation" in examined.stdout
+    inside = client.machine.docker("exec", "dom0", "dom0", "doctor")
+    assert inside.stdout == examined.stdout
+
+
+def test_a_login_makes_a_project_from_an_example(client: Client) -> None:
+    made = client.run("cd && dom0 init made")
+    assert (made.code, made.stderr) == (0, "")
+    assert client.run("cat", "made/compose.yaml").stdout.startswith("#")
+
+
+def test_a_login_lists_the_snapshots_of_the_home(client: Client) -> None:
+    """They are in a directory of the host, which a login does not see."""
+    repository = client.machine.host.state / "home-snapshots"
+    seen_by_root = client.machine.docker("exec", "dom0", "dom0", "home", "ls", "--json", check=False)
+    seen = client.run("dom0", "home", "ls", "--json")
+    assert (seen.code, seen.stdout) == (0, seen_by_root.stdout)
+    repository.mkdir()
+    (repository / "config").write_text("no repository")
+    try:
+        assert client.run("dom0", "home", "ls").code != 0, "it was looked at"
+    finally:
+        shutil.rmtree(repository)
 
 
 def test_dom0_dev_runs_as_the_owner_of_the_home_and_leaves_only_what_it_wrote_there(client: Client) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.cli.places import agent_socket
+from dom0.cli.client import Agent
+from dom0.cli.places import agent_socket, is_here
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo
-from dom0.errors import EngineError
-from dom0.images import fetched
+from dom0.errors import Dom0Error, EngineError
+from dom0.images import fetched, recipe
 from dom0.run import CommandFailed, capture
 
 OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/reference/compose.md lists
@@ -45,6 +46,19 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 async def examine() -> list[Finding]:
     """Make all checks, in the order in which a person would mend them."""
+    return await (_examine_inside() if recipe.BAKED.exists() else _examine_outside())
+
+
+async def _examine_inside() -> list[Finding]:
+    """What commands of a dom0 image need, in a login or the root container: it brings its packages."""
+    program, compose, engine = await asyncio.gather(
+        _docker_program(), _plugin("docker compose", OLDEST_COMPOSE), _engine(disk=False)
+    )
+    found = "seen from inside dom0; dom0 doctor on the host itself looks at more"
+    return [program, compose, *engine, _agent(), Finding(check="host", verdict=Verdict.OK, found=found)]
+
+
+async def _examine_outside() -> list[Finding]:
     program, compose, buildx, builder, restic = await asyncio.gather(
         _docker_program(),
         _plugin("docker compose", OLDEST_COMPOSE),
@@ -52,9 +66,10 @@ async def examine() -> list[Finding]:
         _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
         _program("restic", "the first dom0 home command takes it from this host"),
     )
-    engine = await _engine()
-    host = [_ssh_port(), _clock(), _launcher(), _agent()]
-    return [program, compose, buildx, *engine, _cgroups(), builder, _pip(), restic, *host]
+    commands = [program, compose, buildx, builder, _pip(), restic]
+    if not is_here():
+        return [*commands, *await _engine(disk=False), _agent()]
+    return [*commands, *await _engine(), _cgroups(), _ssh_port(), _clock(), _launcher(), _agent()]
 
 
 async def _docker_program() -> Finding:
@@ -107,7 +122,7 @@ def read_version(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-async def _engine() -> list[Finding]:
+async def _engine(*, disk: bool = True) -> list[Finding]:
     try:
         engine = await DockerEngine.connect()
         try:
@@ -118,7 +133,8 @@ async def _engine() -> list[Finding]:
         hint = error.hint or "systemctl start docker; or apt-get install docker.io"
         return [Finding(check="Docker Engine", verdict=Verdict.MISSING, found=error.message, hint=hint)]
     answers = f"{info.version}, API {info.api_version}, storage {info.storage_driver}, {info.operating_system}"
-    return [Finding(check="Docker Engine", verdict=Verdict.OK, found=answers), _memory(info), _disk(info)]
+    found = [Finding(check="Docker Engine", verdict=Verdict.OK, found=answers), _memory(info)]
+    return [*found, _disk(info)] if disk else found
 
 
 def _memory(info: EngineInfo) -> Finding:
@@ -204,6 +220,9 @@ def _launcher() -> Finding:
 
 
 def _agent() -> Finding:
-    if agent_socket().exists():
-        return Finding(check="dom0", verdict=Verdict.OK, found="runs here: dom0 status")
-    return Finding(check="dom0", verdict=Verdict.OK, found="does not run here: dom0 up")
+    try:
+        generation = Agent().status().generation
+    except Dom0Error as error:
+        return Finding(check="dom0", verdict=Verdict.OK, found=error.message, hint=error.hint)
+    found = f"runs, generation {generation.number}: dom0 status" if generation else "runs: dom0 status"
+    return Finding(check="dom0", verdict=Verdict.OK, found=found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.places import require_here, state_directory
+from dom0.cli.places import go_where_files_are, state_directory
 from dom0.errors import Dom0Error, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def list_homes(as_json: bool) -> None:
 
     $ dom0 home ls
     """
+    go_where_files_are("home", "ls", *_json(as_json))
     homes = asyncio.run(_with_engine(_look))
     if as_json:
         terminal.say_json(homes)
@@ -86,6 +87,7 @@ def snapshot(as_json: bool) -> int:
     $ dom0 home snapshot
     $ dom0 home restore latest
     """
+    go_where_files_are("home", "snapshot", *_json(as_json))
     repository = local_repository()
     repository.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return _show_backup(asyncio.run(_back_up(repository)), "snapshot", as_json=as_json)
@@ -135,6 +137,7 @@ def restore(
         password = None if insecure_no_password else read_password(password_file, new=False)
         repository = repository_at(path, password)
     elif _SNAPSHOT.fullmatch(source):
+        go_where_files_are("home", "restore", source, *(["--yes"] if yes else []), *_json(as_json))
         repository, wanted = local_repository(), source
     else:
         raise UsageError(f"{source}: no such file, and no snapshot's ID", hint="snapshots: dom0 home ls")
@@ -193,6 +196,10 @@ def _show_backup(made: Backup, where: str, *, as_json: bool) -> int:
     return 0 if made.complete else 1
 
 
+def _json(wanted: bool) -> Sequence[str]:
+    return ["--json"] if wanted else []
+
+
 async def _with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
     from dom0.engine.docker import DockerEngine
 
@@ -207,7 +214,6 @@ def local_repository() -> Repository:
     """Not encrypted: who can read it can read the home beside it."""
     from dom0.home import Repository
 
-    require_here("the directory of snapshots")
     return Repository(state_directory() / "home-snapshots", directory=True, password=None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
-from dom0.errors import Dom0Error, ProjectError, UsageError
+from dom0.errors import ProjectError, UsageError
 
 DEFAULT_EXAMPLE = "hello"
 _NAME_LINE = re.compile(r"^name: \S+", re.MULTILINE)
@@ -47,19 +47,12 @@ def command(directory: Path, example: str) -> None:
 
 def find_example(name: str) -> Path:
     """The directory of an example. Raises UsageError."""
-    examples = {path.name: path for path in examples_directory().iterdir() if path.is_dir()}
+    from dom0.images import recipe
+
+    examples = {path.name: path for path in recipe.examples().iterdir() if path.is_dir()}
     if name not in examples:
         raise UsageError(f"--example {name}: there is none", hint=f"there are: {', '.join(sorted(examples))}")
     return examples[name]
-
-
-def examples_directory() -> Path:
-    """In an installed package they are its data, in a checkout they lie beside `src`. Raises Dom0Error."""
-    package = Path(__file__).parents[1]
-    for directory in (package / "data" / "examples", package.parents[1] / "examples"):
-        if directory.is_dir():
-            return directory
-    raise Dom0Error(f"{package}: the examples are not installed here", hint="make projects where the dom0 package is")
 
 
 def project_name(directory: str) -> str:

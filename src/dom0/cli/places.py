@@ -6,6 +6,7 @@ The machine is the one whose Engine is named (-H, DOCKER_HOST, a docker context)
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from dom0.errors import UsageError
@@ -32,6 +33,22 @@ def require_here(what: str) -> None:
             f"{what}: is on the machine of the Engine that was named, and this is another one",
             hint="run the command there, or in its root container: docker exec -it dom0 dom0 …",
         )
+
+
+def is_login() -> bool:
+    """Whether this is a login, or another container of a dom0 image that does not have the host's directories."""
+    from dom0.images import recipe
+
+    return recipe.BAKED.exists() and not (state_directory() / "generations").is_dir()
+
+
+def go_where_files_are(*arguments: str) -> None:
+    """In a login, and for the machine of another Engine, become this command in the root container."""
+    if not is_here() or is_login():
+        from dom0.run import become
+
+        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        become(["docker", "exec", "--interactive", *terminal, "dom0", "dom0", *arguments])
 
 
 def state_directory() -> Path:

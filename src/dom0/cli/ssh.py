@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from dom0.cli import options, terminal
-from dom0.cli.places import require_here, state_directory
+from dom0.cli.places import go_where_files_are, require_here, state_directory
 from dom0.errors import Dom0Error, UsageError
 
 KEY_TYPES = (
@@ -82,6 +82,7 @@ def list_keys(as_json: bool) -> None:
 
     $ dom0 ssh ls
     """
+    go_where_files_are("ssh", "ls", *(["--json"] if as_json else []))
     keys = load(keys_file())
     if as_json:
         terminal.say_json(keys)
@@ -98,6 +99,7 @@ def remove(keys: tuple[str, ...]) -> None:
     $ dom0 ssh rm SHA256:AbC…
     $ dom0 ssh rm me@old-laptop
     """
+    go_where_files_are("ssh", "rm", "--", *keys)
     with _changing() as path:
         present = load(path)
         gone = [_find(name, present) for name in dict.fromkeys(keys)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dom0
 from dom0.images import archive, contents, docker, fetched
-from dom0.images.recipe import BAKED, BASE, EPOCH, ROOTFS, agent_files, data
+from dom0.images.recipe import BAKED, BASE, EPOCH, ROOTFS, agent_files, data, examples
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
 
@@ -55,6 +55,8 @@ def _stage_agent(directory: Path, inputs: str) -> None:
     """The package dom0 as it is installed in the image."""
     package = directory / "dom0"
     contents.copy(agent_files(), package, time=EPOCH, public=True)
+    (package / "data").mkdir()
+    contents.copy(contents.entries(examples()), package / "data" / "examples", time=EPOCH, public=True)
     (package / BAKED.name).write_text(f"{inputs}\n")
     metadata = directory / f"dom0-{dom0.__version__}.dist-info" / "METADATA"
     metadata.parent.mkdir()

@@ -52,6 +52,14 @@ def data(image: str) -> Path:
     raise Dom0Error(f"{PACKAGE}: the recipe of {image} is missing", hint="install dom0 again, or use a whole checkout")
 
 
+def examples() -> Path:
+    """The projects that `dom0 init` copies: in the wheel and in the image, or in a checkout."""
+    for directory in (PACKAGE / "data" / "examples", PACKAGE.parent.parent / "examples"):
+        if directory.is_dir():
+            return directory
+    raise Dom0Error(f"{PACKAGE}: the examples are missing", hint="install dom0 again, or use a whole checkout")
+
+
 def agent_files() -> Iterator[Entry]:
     """The package dom0 as it goes into the image: without the test kit, recipes and byte code."""
     return entries(PACKAGE, _is_not_shipped)
@@ -73,7 +81,7 @@ def base_inputs() -> str:
     """Digest of what dom0-base is made from; inside a dom0-base image the one that image was made from."""
     if BAKED.exists():
         return BAKED.read_text().strip()
-    recipe = digest(entries(data(BASE), _is_byte_code))
+    recipe = digest(entries(data(BASE), _is_byte_code), text=digest(entries(examples())))
     return digest(agent_files(), text=f"{rootfs_inputs()} {recipe} {ambassador_inputs()}")
 
 

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dom0.cli.init import examples_directory
 from dom0.images import recipe
 from dom0.images.contents import digest, entries
 from dom0.testing import chain
@@ -53,7 +52,7 @@ def filled(*, started: bool, config: Mapping[str, Any]) -> Iterator[Path]:
     """A directory with the var/lib/docker and var/lib/dom0 of such a machine, for the time of the block."""
     with Host(name=EXAMPLE, outside=True, config=config) as host:
         chain.provide(host)
-        machine = Machine(host, examples_directory() / EXAMPLE)
+        machine = Machine(host, recipe.examples() / EXAMPLE)
         machine.dom0("up" if started else "build", timeout=_BUILD_DEADLINE)
         host.stop_engine()
         lib = host.root / "tree" / "var" / "lib"
@@ -74,7 +73,7 @@ def write(disk: Path, tree: Path, *, label: str = LABEL, size: str = SIZE) -> No
 
 
 def _inputs() -> str:
-    project = digest(entries(examples_directory() / EXAMPLE), text=recipe.base_inputs())
+    project = digest(entries(recipe.examples() / EXAMPLE), text=recipe.base_inputs())
     return f"{project} {Path(__file__).read_text()}"
 
 

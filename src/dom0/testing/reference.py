@@ -25,8 +25,8 @@ Every command understands, before its name as in docker or after it:
 _FOOT = """\
 The machine is the one whose Engine is named: by `--host`, `DOCKER_HOST`, a docker context, else the one of this host.
 Where it is not this host's usual socket, the dom0 there is asked through it (`docker exec dom0`), so it has to be of
-this version. `ssh://` is as docker has it: each connection is `ssh HOST docker system dial-stdio`. Commands that need
-files of the host refuse: `boot`, `home snapshot` and `ls`, `install-host`, `ssh add`, `ls` and `rm`.
+this version. `ssh://` is as docker has it: each connection is `ssh HOST docker system dial-stdio`. `boot`,
+`install-host` and `ssh add` need files of the host, and refuse.
 
 A command that takes DIR uses the current directory if it is left out. `dom0 --version` prints the command's version.
 
