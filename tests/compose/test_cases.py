@@ -2,6 +2,7 @@
 
 A case is sections that begin with `=== NAME`: files of the project, then what is expected: `=== project` holds fields
 of the loaded project (mappings may say less than there is), `=== expect` and `=== hint` the message of the refusal.
+Where a newer Compose refuses by itself what dom0 refuses otherwise, `=== or expect` and `=== or hint` are as good.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dom0.errors import ProjectError
 CASES = Path(__file__).parent / "cases"
 FINAL = Path("/final")
 WHOLE = ("services", "digests", "environment", "contents")  # mappings with neither more nor less in them
-EXPECTATIONS = ("project", "expect", "hint")
+EXPECTATIONS = ("project", "expect", "hint", "or expect", "or hint")
 
 
 def cases(directory: str) -> list[Any]:
@@ -46,9 +47,11 @@ async def test_refused(case: Path, tmp_path: Path) -> None:
     expected = unpack(case, project)
     with pytest.raises(ProjectError) as refusal:
         await load(project, FINAL)
-    assert refusal.value.message.replace(str(project), "PROJECT") == expected["expect"]
+    message = refusal.value.message.replace(str(project), "PROJECT")
     hint = refusal.value.hint.replace(str(tmp_path), "ABOVE").replace(str(tmp_path.parent), "ROOT")
-    assert hint.replace(tmp_path.name, "TMP") == expected["hint"]
+    said = message, hint.replace(tmp_path.name, "TMP")
+    if said != (expected["or expect"], expected["or hint"]):
+        assert said == (expected["expect"], expected["hint"])
 
 
 @pytest.mark.parametrize("case", cases("loaded"))

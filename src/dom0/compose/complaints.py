@@ -19,14 +19,17 @@ _NAMED = ("services", "networks", "volumes", "configs", "secrets")
 _INDEX = re.compile(r"\.\[([0-9]+)\]")
 _SPACE = re.compile(r"\s*\n\s*")
 _NOISE = re.compile(r": invalid compose project$|^validating [^\n:]*: |^decoding failed due to [^\n]*\n+")
-_UNKNOWN = re.compile(r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$", re.DOTALL)
+_UNKNOWN = (  # until Compose 2.35 and since
+    re.compile(r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$", re.DOTALL),
+    re.compile(r"(?P<path>\S*) ?additional properties '(?P<key>.+?)'(, '.+')* not allowed$", re.DOTALL),
+)
 _PORT = re.compile(r"Invalid (?P<what>\w+): (?P<value>.+)$", re.DOTALL)
 _CYCLE = re.compile(r"dependency cycle detected: (?P<names>.+)$", re.DOTALL)
 _AT_KEY = re.compile(
     r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$", re.DOTALL
 )
 _WHERE = r"'(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?'"
-_DECODING = rf"error decoding {_WHERE}: "
+_DECODING = rf"(error decoding )?{_WHERE}:? "
 
 # pattern, path (or @file), what is wrong, what to do; {…} are the pattern's groups
 _Row = tuple[re.Pattern[str], Path, str, str]
@@ -67,11 +70,29 @@ _ROWS = (
     ),
     _row(rf"{_DECODING}invalid size: (?P<text>.+)", "{top} {name} {key}", "{text} is no size", "such as 512m or 2g"),
     _row(
+        rf"{_DECODING}invalid suffix: (?P<text>.+)",
+        "{top} {name} {key}",
+        "no size ends in {text}",
+        "such as 512m or 2g",
+    ),
+    _row(rf"{_DECODING}cannot parse value as '\w+': (?P<what>.+)", "{top} {name} {key}", "{what}"),
+    _row(
         rf"(cannot parse )?{_WHERE} expected type .*value: '(?P<text>.*)'",
         "{top} {name} {key}",
         "{text!r} is no value for this key",
     ),
     _row(rf"cannot parse {_WHERE}, (?P<what>.+)", "{top} {name} {key}", "{what}"),
+    _row(
+        r"(?P<path>services\.\S+\.container_name) (?P<text>'.*') does not match pattern .*",
+        "{path}",
+        "{text} cannot be a container's name",
+        "letters, digits, _ . and -, two at least",
+    ),
+    _row(
+        r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is already in use by service .*',
+        "services {service} container_name",
+        "{name} is the name of another service's container already",
+    ),
     _row(r"service (volume|ports) (?P<path>\S+) (?P<what>.+)", "{path}", "{what}"),
     _row(
         r"panic: (?P<what>[^\n]*).*",
@@ -108,6 +129,12 @@ _ROWS = (
         "the env_file {file} is not there",
         "make it, or set required: false",
     ),
+    _row(
+        r"failed to read (?P<file>.+?): line (?P<line>\d+): (?P<what>.+)",
+        "@{file}:{line}",
+        "{what}",
+        "NAME=value, one a line",
+    ),
     _row(r"failed to read (?P<file>.+?): (?P<what>.+)", "@{file}", "{what}", "NAME=value, one a line"),
     _row(r"line (?P<line>\d+): (?P<what>.+)", "@an env_file:{line}", "{what}", "NAME=value, one a line"),
     _row(r"open (?P<file>.+?): no such file or directory", "", "{file} is not there"),
@@ -117,12 +144,12 @@ _ROWS = (
         "there is no service {name} to extend",
     ),
     _row(
-        r"Non-string key in (?P<path>\S+): (?P<key>.*)",
+        r"[Nn]on-string key in (?P<path>\S+): (?P<key>.*)",
         "{path}",
         "the key {key} has to be text",
         "put quotes around it",
     ),
-    _row(r"Non-string key at top level: (?P<key>.*)", "", "the key {key} has to be text", "put quotes around it"),
+    _row(r"[Nn]on-string key at top level: (?P<key>.*)", "", "the key {key} has to be text", "put quotes around it"),
     _row(
         r"services\.scale: can't set container_name and (?P<service>.+) as container name must be unique",
         "services {service} container_name",
@@ -157,7 +184,7 @@ def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
     while (shorter := _NOISE.sub("", text)) != text:
         text = shorter
     special: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Refusal]], ...] = (
-        (_UNKNOWN, _unknown_key),
+        *((pattern, _unknown_key) for pattern in _UNKNOWN),
         (_CYCLE, _cycle),
         (_PORT, lambda match: _port(match, documents)),
     )
@@ -175,7 +202,7 @@ def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
 
 
 def _unknown_key(match: re.Match[str]) -> Refusal:
-    path = () if match["path"] == "(root)" else tuple(match["path"].split("."))
+    path = () if match["path"] in ("(root)", "") else tuple(match["path"].split("."))
     key = match["key"]
     if len(path) == 1 and path[0] in _NAMED:
         return Refusal((*path, key), "this cannot be a name", "letters, digits, dots, - and _ can")
@@ -204,6 +231,7 @@ def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refus
 def _anything_else(text: str) -> Refusal:
     if match := _AT_KEY.match(text):
         what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "cannot have this shape")
+        what = what.replace("must be a array", "must be a list").replace("must be a object", "must be a mapping")
         return Refusal(tuple(match["path"].split(".")), _one_line(what))
     return Refusal((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")
 

@@ -6,6 +6,7 @@ mapping of free names (labels, environment…) is lost in a made-up key `#extens
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from dom0.errors import ProjectError
 MERGED = "x-dom0-merged"  # our own last layer: x-dom0 of all layers, see machine.merge
 
 _LOST = "#extensions"
+_OCTAL = re.compile("0?[0-7]{1,4}")
 _FREE_NAMES = {  # mappings whose keys are names, not Compose's words
     "annotations", "args", "aux_addresses", "depends_on", "driver_opts", "environment", "labels", "networks",
     "options", "services", "storage_opt", "sysctls", "ulimits", "volumes", "configs", "secrets", "additional_contexts",
@@ -126,9 +128,23 @@ def project_of(data: dict[str, Any], places: Places) -> Project:
 
 def _service(plain: dict[str, Any], data: dict[str, Any], name: str) -> dict[str, Any]:
     """Without extensions, but with our own."""
-    service: dict[str, Any] = plain["services"][name]
+    service = _with_numeric_modes(plain["services"][name])
     own = data["services"][name].get(machine.KEY, ())
     return service if own == () else service | {machine.KEY: own}
+
+
+def _with_numeric_modes(holder: dict[str, Any]) -> dict[str, Any]:
+    """A service or its build: Compose 2.40 prints the modes of configs and secrets as octal text."""
+    used = {
+        kind: [_with_numeric_mode(use) for use in holder[kind]] for kind in ("configs", "secrets") if kind in holder
+    }
+    build = {"build": _with_numeric_modes(holder["build"])} if "build" in holder else {}
+    return holder | used | build
+
+
+def _with_numeric_mode(use: dict[str, Any]) -> dict[str, Any]:
+    mode = use.get("mode")
+    return use | {"mode": int(mode, 8)} if isinstance(mode, str) and _OCTAL.fullmatch(mode) else use
 
 
 def _section(data: dict[str, Any], key: str, kind: type[Any], places: Places) -> dict[str, Any]:
