@@ -4,10 +4,13 @@
 PROJECT ?= examples/mybox
 DOM0 := .venv/bin/dom0
 STEP := @scripts/step
+# What depends on the Engine and Compose, and what of it on how images are kept.
+ENGINE_TESTS := tests/engine tests/compose tests/compare tests/machine tests/ambassador
+STORE_TESTS := tests/engine/test_conformance_ground.py tests/images
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-vm lint bench bench-ambassador bench-boot os setup dev
+.PHONY: help up down clean test test-engines test-vm lint bench bench-ambassador bench-boot os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -27,6 +30,10 @@ clean: ## say what else `up` and `test` left, ask, and delete it
 
 test: dev ## every test, on Docker Engines of its own
 	.venv/bin/pytest -n 2 --dist worksteal $(PYTEST)
+
+test-engines: dev ## what depends on the Engine, on the one of Debian's next release, with both of its image stores
+	scripts/with-newer-engine env DOM0_TEST_IMAGE_STORE=own .venv/bin/pytest -n 2 --dist worksteal $(ENGINE_TESTS) $(PYTEST)
+	scripts/with-newer-engine env DOM0_TEST_IMAGE_STORE=containerd .venv/bin/pytest -n 2 --dist worksteal $(STORE_TESTS) $(PYTEST)
 
 test-vm: dev ## the tests that boot the base OS in virtual machines
 	DOM0_TEST_VM=1 .venv/bin/pytest -n 2 --dist worksteal -m vm $(PYTEST)

@@ -12,9 +12,9 @@ import pytest
 from dom0.engine.docker import DockerEngine
 from dom0.images import docker
 from dom0.testing.busybox import IMAGE
-from dom0.testing.hosts import CONTAINERD_STORE, Host
+from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host
 
-CONFIGS: dict[str, Mapping[str, Any]] = {"the Engine's store": {}, "containerd's store": CONTAINERD_STORE}
+CONFIGS: dict[str, Mapping[str, Any]] = {"the Engine's store": OWN_STORE, "containerd's store": CONTAINERD_STORE}
 
 
 @pytest.fixture(params=list(CONFIGS.values()), ids=list(CONFIGS))

@@ -33,6 +33,10 @@ _ENGINE_DEADLINE = 60.0  # seconds until the Engine answers; about 2 on two idle
 _END_DEADLINE = 30.0  # seconds until killed processes are reaped
 CONTAINERD_STORE: Mapping[str, Any] = {"features": {"containerd-snapshotter": True}}
 """daemon.json of an Engine that keeps images as the one of the base OS does."""
+OWN_STORE: Mapping[str, Any] = {"features": {"containerd-snapshotter": False}}
+_STORES: Mapping[str, Mapping[str, Any]] = {"": {}, "own": OWN_STORE, "containerd": CONTAINERD_STORE}
+STORE = "DOM0_TEST_IMAGE_STORE"
+"""The variable that says which of them an Engine has whose test asks for neither."""
 _numbers = itertools.count()
 
 
@@ -87,7 +91,7 @@ class Host:
         config: Mapping[str, Any] = {},
     ) -> None:
         """`switch` and `address` connect it with other hosts; `outside` lets it reach what this machine reaches;
-        `config` is the Engine's daemon.json.
+        `config` is the Engine's daemon.json, to which DOM0_TEST_IMAGE_STORE adds an image store.
         """
         number = next(_numbers)
         self.name = name or f"host{number}"
@@ -98,7 +102,7 @@ class Host:
         self.cgroup = f"{owned.owner_name()}-host{number}"
         self._children: list[Child] = []
         self._engine: Child | None = None
-        self._config = dict(config)
+        self._config = {**_STORES[os.environ.get(STORE, "")], **config}
         self._outside: Outside | None = None
         self._init = _start_init(self.root, self.name)
         try:
