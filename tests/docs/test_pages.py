@@ -17,8 +17,9 @@ import msgspec
 import pytest
 
 from dom0 import errors
-from dom0.agent import ambassador_status, api, refusal, status
+from dom0.agent import ambassador_status, api, file_status, refusal, status
 from dom0.agent.contract import Contract
+from dom0.agent.three_way import Version
 from dom0.ambassador import messages
 from dom0.ambassador.dataplane import Flow
 from dom0.cli.commands import cli
@@ -253,6 +254,11 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.UpRequest, None),
     (status.RollbackRequest, None),
     (status.TryRequest, None),
+    (file_status.FileInfo, file_status.FileState),
+    (file_status.FileDiff, None),
+    (file_status.FilesRequest, None),
+    (file_status.FilesPlanRequest, None),
+    (Version, None),
     (ambassador_status.AmbassadorStatus, None),
     (ambassador_status.ShortcutStatus, None),
     (ambassador_status.PlacedFlow, None),

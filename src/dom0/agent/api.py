@@ -16,6 +16,8 @@ import msgspec
 from aiohttp import web
 
 from dom0.agent.ambassadors import Ambassadors
+from dom0.agent.file_status import FilesPlanRequest, FilesRequest
+from dom0.agent.files import Files
 from dom0.agent.machine import Machine
 from dom0.agent.notes import Trial
 from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
@@ -24,6 +26,7 @@ from dom0.ambassador.messages import Flows, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 
 LARGEST_BODY = 64 * 1024  # bytes
+LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of what a project says of its files
 HINT = "see docs/reference/api.md"
 STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}  # all others: 500
 WATCH_AT_MOST_EVERY = 0.2  # seconds
@@ -35,7 +38,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
     """Answer on the socket at `path` (mode 0660, group `gid`) until the block ends."""
     application = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors])
-    application.add_routes([*_Api(machine).routes(), *_AmbassadorApi(ambassadors).routes()])
+    for part in (_Api(machine), _FilesApi(machine.files), _AmbassadorApi(ambassadors)):
+        application.add_routes(part.routes())
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -130,6 +134,36 @@ class _Api:
 
     async def confirm(self, _request: web.Request) -> web.Response:
         return _document(await self._machine.confirm())
+
+
+class _FilesApi:
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/files", self.list),
+            web.get("/v1/files/diff", self.diff),
+            web.post("/v1/files/take", self.take),
+            web.post("/v1/files/keep", self.keep),
+            web.post("/v1/files/plan", self.plan),
+        ]
+
+    async def list(self, _request: web.Request) -> web.Response:
+        return _document(self._files.survey())
+
+    async def diff(self, request: web.Request) -> web.Response:
+        return _document(self._files.diff(request.query.get("path", "")))
+
+    async def take(self, request: web.Request) -> web.Response:
+        return _document(self._files.take((await _read(request, FilesRequest)).paths))
+
+    async def keep(self, request: web.Request) -> web.Response:
+        return _document(self._files.keep((await _read(request, FilesRequest)).paths))
+
+    async def plan(self, request: web.Request) -> web.Response:
+        asked = await _read(request.clone(client_max_size=LARGEST_PROJECT), FilesPlanRequest)
+        return _document(self._files.preview(asked.files))
 
 
 class _AmbassadorApi:

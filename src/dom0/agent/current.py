@@ -20,10 +20,10 @@ from msgspec.structs import replace
 
 from dom0.agent import rollout
 from dom0.agent.clock import Clock
+from dom0.agent.files import Files
 from dom0.agent.generations import Generation, Generations
 from dom0.agent.last_words import Words
 from dom0.agent.notes import Notes
-from dom0.agent.placement import place
 from dom0.agent.progress import Board
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.source import Candidate
@@ -55,12 +55,12 @@ class Current:
     ) -> None:
         self.generations = Generations(state)
         self.notes = Notes(state)
+        self.files = Files(state / "project")
         self.generation: Generation | None = None
         self.reconciler: Reconciler | None = None
         self.verdict: Progress | None = None  # the last judgement
         self.on_plan: Callable[[Plan], None] = lambda _plan: None
         self.on_good: Callable[[], None] = lambda: None
-        self._project = state / "project"
         self._own_image = own_image
         self._clock = clock
         self._board = board
@@ -86,9 +86,9 @@ class Current:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """With the state directory."""
+        """With the state directory, and the project's files."""
         unsaved = self.reconciler.unsaved if self.reconciler else None
-        return (*self._problems.values(), *((_unwritable(unsaved),) if unsaved else ()))
+        return (*self._problems.values(), *((_unwritable(unsaved),) if unsaved else ()), *self.files.problems)
 
     def resume(self, tasks: asyncio.TaskGroup) -> None:
         """Aim at what the last agent aimed at."""
@@ -107,7 +107,7 @@ class Current:
     def _settle_in(self, generation: Generation) -> Generation:
         """It goes on with the files that are there where they cannot be written; that is tried again."""
         try:
-            place(self.generations.files(generation.number), self._project)
+            self.files.place(self.generations.files(generation.number))
             generation = self._take_over(generation)
             self._problems.pop("placement", None)
         except Dom0Error as error:
@@ -194,7 +194,9 @@ class Current:
             self.generations.update(replace(current, outcome=Outcome.REPLACED, trial=0.0, trial_until=0.0))
 
     def _switch_to(self, generation: Generation, memory: Memory) -> None:
-        place(self.generations.files(generation.number), self._project)
+        self.files.place(self.generations.files(generation.number))
+        for problem in self.files.problems:
+            self._board.post(Progress(text=f"{problem.subject}: {problem.title}"))
         generation = self.generations.update(replace(generation, agent_image=self._own_image))
         self.generations.make_current(generation.number)
         self._must_go_back = False

@@ -90,6 +90,8 @@ class Machine:
             make_reconciler=self._make_reconciler,
             last_words=lambda plan: last_words(engine, plan),
         )
+        self.files = self._current.files
+        self.files.changed = self.changed.tell
         self._current.on_plan = self._on_plan
         self._current.on_good = self._on_good
         self._changing = asyncio.Lock()  # by a person: a second one is told to wait

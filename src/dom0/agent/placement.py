@@ -1,138 +1,319 @@
 """Puts the project's files where containers can bind them: the same path inside the root container and on the host.
 
-What a generation brought is replaced or taken away by the next one; what else lies there (data that containers wrote
-into `./data`) is nobody's to touch. The list beside the directory says which is which: containers cannot reach it.
+What is to be done with each of them is decided in `three_way`; here are the disk and the record of what was placed. It
+lies beside the directory, where containers cannot reach it, and says before a change what may lie there afterwards: of
+a placement that was cut off the next one knows what it did and what the machine wrote.
 
-They can reach the directory, though, where the project binds it. So every step into it is taken by descriptor and
-follows no link: one that a container laid leads neither us nor what we write out of there.
+Containers reach the directory where the project binds it. So every step into it is taken by descriptor and follows no
+link: one that a container laid leads neither us nor what we write out of there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePath
 
 from dom0.agent.store import Damaged, read_json, write_json, writing
-from dom0.errors import ProjectError
+from dom0.agent.three_way import DIRECTORY, NEVER, Action, Placed, Step, Version, decide, done, under_way
+from dom0.agent.versions import NOTHING_THERE, OPEN, ROOT, inside, project_versions, read_version, spelled
+from dom0.errors import ProjectError, UsageError
+from dom0.images import contents
 
-LIST = "placed.json"  # paths, relative to the directory beside it
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in its place is no file, and must not be waited for
+RECORD = "placed.json"  # path, relative to the directory beside it -> what we placed there
+TEMPORARY = ".dom0-new"  # what is about to get its name, in the same directory
+OLD = ".dom0-old"  # appended to the name of what a person replaced by the project's
+ROUNDS = 3  # of looks, where a file changes under our hands
 
+_OWN_ROOT = (Version(DIRECTORY, 0o755),)  # as we make it
 
-def place(files: Path, target: Path) -> None:
-    """Make `target` hold every file of `files`; safe to repeat after a kill at any point.
-
-    Raises Unwritable, and ProjectError for a file where somebody's directory is.
-    """
-    listed = target.with_name(LIST)
-    before = _placed_before(listed)
-    wanted = {str(path.relative_to(files)) for path in files.rglob("*") if path.is_symlink() or not path.is_dir()}
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-        if before != wanted:
-            write_json(listed, sorted(before | wanted))
-        for relative in sorted(wanted):
-            _place_file(files / relative, target, PurePath(relative))
-        for relative in sorted(before - wanted):
-            _remove_file(target, PurePath(relative))
-        if before != wanted:
-            write_json(listed, sorted(wanted))
+Versions = Mapping[str, Version]
+Steps = dict[str, Step]
+Record = dict[str, tuple[Version | None, ...]]  # by spelled path
 
 
-def _placed_before(listed: Path) -> set[str]:
-    """Without the list, what an earlier generation brought and this one does not stays: that harms nobody."""
-    try:
-        return set(read_json(listed, list[str]) or [])
-    except Damaged:
-        return set()
+def versions_of(files: Path) -> dict[str, Version]:
+    """What the project whose files these are says of each path. Raises ProjectError."""
+    return project_versions([contents.top(files), *contents.entries(files)])
 
 
-def _place_file(source: Path, target: Path, relative: PurePath) -> None:
-    """An unchanged file keeps its inode: running containers have it bound."""
-    with _inside(target, relative, make=True) as parent:
-        if not source.is_symlink() and _is_same(source, relative.name, parent):
-            return
-        _remove_empty(target / relative, relative.name, parent)
-        temporary = f".{relative.name}.dom0-new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=parent)
-        if source.is_symlink():
-            os.symlink(source.readlink(), temporary, dir_fd=parent)
-        else:
-            _copy(source, temporary, parent)
-        os.replace(temporary, relative.name, src_dir_fd=parent, dst_dir_fd=parent)
+class Placement:
+    """Of one machine's files, in the directory `target`. Every call raises Unwritable."""
 
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self._record = target.with_name(RECORD)
 
-def _remove_file(target: Path, relative: PurePath) -> None:
-    gone = contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError)
-    with gone, _inside(target, relative, make=False) as parent:
-        os.unlink(relative.name, dir_fd=parent)
+    def place(self, files: Path) -> Steps:
+        """Bring `target` to what the project `files` says, as far as the machine did not change it: what was decided.
 
+        Safe to repeat after a kill at any point. Raises ProjectError for a file where somebody's directory is.
+        """
+        theirs, record = versions_of(files), self.record(files)
+        with writing(self.target):
+            self._prepare(record)
+            for _ in range(ROUNDS):
+                steps = self.plan(theirs, record)
+                skipped = self._carry_out(steps, files, record)
+                record = _written(record, {p: step for p, step in steps.items() if p not in skipped}, done)
+                if not skipped:
+                    break
+            if not self._is_written(record):
+                write_json(self._record, record)
+        return steps
 
-@contextlib.contextmanager
-def _inside(target: Path, relative: PurePath, *, make: bool) -> Iterator[int]:
-    """A descriptor of the directory that `relative` is in. `make`: whatever is in the way of it gives way."""
-    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)  # the administrator may keep it on another disk
-    try:
-        for part in relative.parts[:-1]:
-            inner = _enter(descriptor, part, make=make)
-            os.close(descriptor)
-            descriptor = inner
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    def plan(self, theirs: Versions, record: Record) -> Steps:
+        """What placing would do. Below what the machine has in the place of a directory nothing can be placed."""
+        steps: Steps = {}
+        barred: list[str] = []
+        unspelled = {spelled(path): path for path in theirs}
+        for path in sorted({*theirs, *(unspelled.get(path, path) for path in record)}):
+            if any(path.startswith(f"{bar}/") for bar in barred):
+                continue
+            placed, wanted = _placed(record, path), theirs.get(path)
+            step = decide(self._look(path, (*placed, wanted)), placed, wanted)
+            if wanted is not None and wanted.content == DIRECTORY and _bars(step):
+                barred.append(path)
+            if step.action is Action.CREATE:
+                steps |= {str(p): _made(steps[str(p)]) for p in PurePath(path).parents if str(p) in steps}
+            steps[path] = step
+        return steps
 
+    def record(self, files: Path) -> Record:
+        """Without it, what differs is the machine's. An earlier dom0 listed only names: of the generation `files`.
 
-def _enter(parent: int, name: str, *, make: bool) -> int:
-    if make:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, dir_fd=parent)
-    try:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
-    except NotADirectoryError:  # also for a link, whatever it leads to
-        if not make:
-            raise
-        os.unlink(name, dir_fd=parent)
-        os.mkdir(name, dir_fd=parent)
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+        Where the whole directory is gone, a person wants it anew.
+        """
+        if not self.target.is_dir():
+            return {}
+        with contextlib.suppress(Damaged):
+            return read_json(self._record, Record) or {}
+        with contextlib.suppress(Damaged):
+            listed = {*(read_json(self._record, list[str]) or [])}
+            return {
+                spelled(path): (version,)
+                for path, version in versions_of(files).items()
+                if path in listed or (version.content == DIRECTORY and path != ROOT)
+            }
+        return {}
 
-
-def _is_same(source: Path, name: str, parent: int) -> bool:
-    try:
-        descriptor = os.open(name, _FILE, dir_fd=parent)
-    except OSError:
+    def _is_written(self, record: Record) -> bool:
+        with contextlib.suppress(Damaged):
+            return read_json(self._record, Record) == record
         return False
+
+    def take(self, files: Path, paths: Collection[str]) -> Steps:
+        """Let the project's version replace the machine's, which is kept beside it. Raises UsageError."""
+        theirs, record = versions_of(files), self.record(files)
+        steps = self.plan(theirs, record)
+        chosen = [path for path in _chosen(theirs, paths) if path not in steps or steps[path].there != theirs[path]]
+        with writing(self.target):
+            aside = []
+            for path in chosen:
+                there = steps[path].there if path in steps else None
+                if there is not None and there.content != theirs[path].content:
+                    aside.append(path)
+                    there = None
+                record[spelled(path)] = (there, theirs[path])
+            write_json(self._record, record)
+            for path in aside:
+                self._set_aside(path)
+        return self.place(files)
+
+    def keep(self, files: Path, paths: Collection[str]) -> Steps:
+        """Settle conflicts: the machine's version stays until the project says another again. Raises UsageError."""
+        theirs, record = versions_of(files), self.record(files)
+        steps = self.plan(theirs, record)
+        for path in _chosen(theirs, paths):
+            if path in steps and steps[path].action is Action.CONFLICT:
+                record[spelled(path)] = (theirs[path],)
+        write_json(self._record, record)
+        return self.plan(theirs, record)
+
+    # the disk
+
+    def _prepare(self, record: Record) -> None:
+        """The directory itself, without what a placement that was cut off had not yet given its name."""
+        if not self.target.is_dir():
+            self.target.mkdir(parents=True)
+            self.target.chmod(0o755)
+        for path, placed in record.items():
+            if len(placed) > 1:
+                with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, _):
+                    _discard(parent)
+
+    def _look(self, path: str, asked: Iterable[Version | None]) -> Version | None:
+        """The Engine makes a directory where a bind's file is missing: an empty one counts as nothing."""
+        known = [version for version in asked if version is not None]
+        with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
+            found = read_version(name, parent, known=known)
+            is_theirs = any(version.content == DIRECTORY for version in known)
+            return None if found.content == DIRECTORY and not is_theirs and _is_empty(name, parent) else found
+        return None
+
+    def _carry_out(self, steps: Steps, files: Path, record: Record) -> set[str]:
+        """Returns what changed meanwhile and was left. What goes goes first: a file may follow a directory."""
+        changes = {path: step for path, step in steps.items() if step.wanted != step.there}
+        self._require_no_directory_in_the_way(steps)
+        if not changes:
+            return set()
+        write_json(self._record, _written(record, changes, under_way))
+        gone = [path for path in reversed(changes) if changes[path].wanted is None]
+        come = [path for path in changes if changes[path].wanted is not None]
+        skipped = {path for path in (*gone, *come) if not self._change(path, changes[path], files, record)}
+        for path in {PurePath(path).parent: path for path in changes}.values():
+            with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, _):
+                os.fsync(parent)
+        return skipped
+
+    def _require_no_directory_in_the_way(self, steps: Steps) -> None:
+        for path, step in steps.items():
+            if step.action is Action.CONFLICT and step.there is not None and step.there.content == DIRECTORY:
+                raise _in_the_way(self.target / path)
+
+    def _change(self, path: str, step: Step, files: Path, record: Record) -> bool:
+        """False: somebody was here between the look and now."""
+        with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
+            if step.wanted is not None and not _same_content(step):
+                _make(files / path, step.wanted, parent)
+            if self._look(path, (*_placed(record, path), step.theirs)) != step.there:
+                _discard(parent)
+                return False
+            if step.wanted is None:
+                os.unlink(name, dir_fd=parent)
+            elif _same_content(step):
+                _give_rights(name, step.wanted, parent)
+            else:
+                self._make_room(path, step, parent)
+                os.rename(TEMPORARY, name, src_dir_fd=parent, dst_dir_fd=parent)
+            return True
+        return False
+
+    def _make_room(self, path: str, step: Step, parent: int) -> None:
+        name = PurePath(path).name
+        if step.wanted is not None and step.wanted.content == DIRECTORY:
+            if step.there is not None:
+                os.unlink(name, dir_fd=parent)
+            return
+        try:
+            os.rmdir(name, dir_fd=parent)
+        except NOTHING_THERE:
+            return
+        except OSError as error:  # anything in it is somebody's data
+            raise _in_the_way(self.target / path) from error
+
+    def _set_aside(self, path: str) -> None:
+        """Under the first name that is free, and never over anything."""
+        with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
+            for number in itertools.count():
+                with contextlib.suppress(FileExistsError):
+                    _rename_to_free(name, f"{name}{OLD}{f'.{number}' if number else ''}", parent)
+                    return
+
+
+def _placed(record: Record, path: str) -> Placed:
+    return record.get(spelled(path), _OWN_ROOT if path == ROOT else NEVER)
+
+
+def _written(record: Record, steps: Steps, say: Callable[[Placed, Step], Placed]) -> Record:
+    """The record with what `say` says after each of `steps`; where nothing of ours is, it says nothing."""
+    new = record | {spelled(path): tuple(say(_placed(record, path), step)) for path, step in steps.items()}
+    return {path: placed for path, placed in new.items() if placed != NEVER}
+
+
+def _bars(step: Step) -> bool:
+    return step.wanted is not None and step.wanted.content != DIRECTORY
+
+
+def _made(step: Step) -> Step:
+    """Of a directory that something new comes into, also if the machine removed it."""
+    return step._replace(action=Action.CREATE, wanted=step.theirs) if step.wanted is None else step
+
+
+def _same_content(step: Step) -> bool:
+    return step.there is not None and step.wanted is not None and step.there.content == step.wanted.content
+
+
+def _chosen(theirs: Versions, paths: Collection[str]) -> list[str]:
+    """Those of the project's paths that are named, or below one that is. Raises UsageError for what is not its."""
+    chosen: set[str] = set()
+    for named in paths:
+        found = {path for path in theirs if named in (spelled(path), ROOT) or spelled(path).startswith(f"{named}/")}
+        if not found:
+            raise UsageError(f"{named}: is no file of the project", hint="dom0 files lists what the machine changed")
+        chosen |= found
+    return sorted(chosen)
+
+
+def _in_the_way(path: Path) -> ProjectError:
+    hint = f"move it away: mv {path} {path}.old"
+    return ProjectError(f"{path}: the project has a file here, but there is a directory", hint=hint)
+
+
+def _is_empty(name: str, parent: int) -> bool:
+    descriptor = os.open(name, OPEN | os.O_DIRECTORY, dir_fd=parent)
     try:
-        found, wanted = os.fstat(descriptor), source.stat()
-        if not stat.S_ISREG(found.st_mode) or (found.st_mode, found.st_size) != (wanted.st_mode, wanted.st_size):
-            return False
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read() == source.read_bytes()
+        return not os.listdir(descriptor)  # noqa: PTH208 -- a descriptor is no path
     finally:
         os.close(descriptor)
 
 
-def _copy(source: Path, name: str, parent: int) -> None:
-    found = source.stat()
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
+def _make(source: Path, wanted: Version, parent: int) -> None:
+    """As TEMPORARY, complete and on the disk."""
+    _discard(parent)
+    if wanted.kind == "link":
+        os.symlink(source.readlink(), TEMPORARY, dir_fd=parent)
+    elif wanted.content == DIRECTORY:
+        os.mkdir(TEMPORARY, 0o700, dir_fd=parent)
+    else:
+        _copy(source, parent)
+    _give_rights(TEMPORARY, wanted, parent)
+
+
+def _copy(source: Path, parent: int) -> None:
+    descriptor = os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
     with os.fdopen(descriptor, "wb") as copy, source.open("rb") as original:
         shutil.copyfileobj(original, copy)
         copy.flush()
-        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+        found = os.fstat(original.fileno())
         os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns))
+        os.fsync(descriptor)  # else a power cut may leave it empty, and that looks like the machine's change
 
 
-def _remove_empty(path: Path, name: str, parent: int) -> None:
-    """The Engine makes a directory where a bind's file was missing; anything in it is somebody's data."""
-    try:
-        os.rmdir(name, dir_fd=parent)
-    except (FileNotFoundError, NotADirectoryError):
+def _give_rights(name: str, wanted: Version, parent: int) -> None:
+    """The owner first: a change of it takes a set-user-ID bit and capabilities away."""
+    os.chown(name, wanted.uid, wanted.gid, dir_fd=parent, follow_symlinks=False)
+    if wanted.kind == "link":
         return
-    except OSError as error:
-        hint = f"move it away: mv {path} {path}.old"
-        raise ProjectError(f"{path}: the project has a file here, but there is a directory", hint=hint) from error
+    descriptor = os.open(name, OPEN, dir_fd=parent)
+    try:
+        os.fchmod(descriptor, wanted.mode)
+        for attribute in contents.ATTRIBUTES:
+            with contextlib.suppress(OSError):  # it has none, or the file system
+                os.removexattr(descriptor, attribute)
+        for attribute, value in wanted.attributes:
+            os.setxattr(descriptor, attribute, value)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(parent: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.unlink(TEMPORARY, dir_fd=parent)
+        except IsADirectoryError:
+            os.rmdir(TEMPORARY, dir_fd=parent)
+
+
+def _rename_to_free(name: str, free: str, parent: int) -> None:
+    """Raises FileExistsError."""
+    try:
+        os.link(name, free, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+    except PermissionError:  # a directory
+        os.mkdir(free, dir_fd=parent)
+        os.rename(name, free, src_dir_fd=parent, dst_dir_fd=parent)
+    else:
+        os.unlink(name, dir_fd=parent)

@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "confirm": "dom0.cli.confirm",
         "history": "dom0.cli.history",
         "rollback": "dom0.cli.rollback",
+        "files": "dom0.cli.files",
     },
     "Look inside": {
         "status": "dom0.cli.status",

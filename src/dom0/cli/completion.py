@@ -59,3 +59,15 @@ def ambassadors(ctx: click.Context, parameter: click.Parameter, incomplete: str)
     except Dom0Error:
         return []
     return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+
+
+def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The files that the machine changed; none if the running dom0 does not answer."""
+    from dom0.agent.file_status import FileInfo
+    from dom0.cli.client import Agent
+
+    try:
+        paths = [info.path for info in Agent().call("GET", "/v1/files", list[FileInfo])]
+    except Dom0Error:
+        return []
+    return [path for path in paths if path.startswith(incomplete) and path.isprintable()]

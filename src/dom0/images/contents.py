@@ -5,6 +5,7 @@ Links are taken as links and never followed. Sockets are left out, as docker doe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from dom0.errors import ProjectError
 
+ATTRIBUTES = ("security.capability",)  # the Engine puts no other into the archives that it gives out
 _CHUNK = 64 * 1024  # bytes
 
 Ignored = Callable[[str], bool]
@@ -28,6 +30,8 @@ class Entry(NamedTuple):
     path: str
     kind: str  # file, link, directory
     mode: int
+    uid: int
+    gid: int
 
 
 def entries(root: Path, ignored: Ignored = lambda name: False, *, prune: bool = True) -> Iterator[Entry]:
@@ -36,6 +40,14 @@ def entries(root: Path, ignored: Ignored = lambda name: False, *, prune: bool = 
     Raises ProjectError for what cannot be read or copied.
     """
     return _entries(root, "", ignored, prune)
+
+
+def top(root: Path) -> Entry:
+    """The entry of `root` itself, which `entries` leaves out. Raises ProjectError."""
+    try:
+        return _entry(".", str(root), "directory", root.stat())
+    except OSError as error:
+        raise ProjectError(f"{root}: {error.strerror}") from error
 
 
 def _entries(directory: str | Path, prefix: str, ignored: Ignored, prune: bool) -> Iterator[Entry]:
@@ -48,7 +60,7 @@ def _entries(directory: str | Path, prefix: str, ignored: Ignored, prune: bool) 
         out = ignored(name)
         if item.is_dir(follow_symlinks=False):
             if not out:
-                yield Entry(name, item.path, "directory", stat.S_IMODE(item.stat(follow_symlinks=False).st_mode))
+                yield _entry(name, item.path, "directory", item.stat(follow_symlinks=False))
             if not (out and prune):
                 yield from _entries(item.path, f"{name}/", ignored, prune)
         elif not out and (entry := _leaf(name, item)):
@@ -56,14 +68,18 @@ def _entries(directory: str | Path, prefix: str, ignored: Ignored, prune: bool) 
 
 
 def _leaf(name: str, item: os.DirEntry[str]) -> Entry | None:
-    mode = item.stat(follow_symlinks=False).st_mode
-    if stat.S_ISSOCK(mode):
+    found = item.stat(follow_symlinks=False)
+    if stat.S_ISSOCK(found.st_mode):
         return None
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
         raise ProjectError(
             f"{item.path}: is a pipe or a device, an image cannot hold it", hint="name it in .dockerignore"
         )
-    return Entry(name, item.path, "link" if stat.S_ISLNK(mode) else "file", stat.S_IMODE(mode))
+    return _entry(name, item.path, "link" if stat.S_ISLNK(found.st_mode) else "file", found)
+
+
+def _entry(name: str, path: str, kind: str, found: os.stat_result) -> Entry:
+    return Entry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
 def digest(found: Iterable[Entry], *, text: str = "") -> str:
@@ -99,6 +115,13 @@ def _sha256(path: str | Path) -> bytes:
 
 def _target(link: Entry) -> str:
     return os.readlink(link.path)  # noqa: PTH115 -- the text as it is, Path would tidy it
+
+
+def attributes(file: int | str) -> Iterator[tuple[str, bytes]]:
+    """The extended attributes of a file or descriptor that images carry, sorted."""
+    for name in ATTRIBUTES:
+        with contextlib.suppress(OSError):  # it has none, or the file system
+            yield name, os.getxattr(file, name, follow_symlinks=isinstance(file, int))
 
 
 def copy(found: Iterable[Entry], into: Path, *, time: int, public: bool = False) -> None:

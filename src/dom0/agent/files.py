@@ -1,0 +1,132 @@
+"""The project's files on this machine: placed, asked about, and settled by a person where both sides changed one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dom0.agent import file_diff
+from dom0.agent.file_status import FileDiff, FileInfo, FileState
+from dom0.agent.placement import Placement, Steps, versions_of
+from dom0.agent.three_way import Action, Step, Version
+from dom0.agent.versions import read_content, spelled
+from dom0.errors import UsageError
+from dom0.health import Problem, Severity
+
+MOST_PROBLEMS = 10
+_PLANNED = {
+    Action.CREATE: FileState.CREATE,
+    Action.UPDATE: FileState.UPDATE,
+    Action.REMOVE: FileState.REMOVE,
+    Action.CONFLICT: FileState.CONFLICT,
+}
+
+
+class Files:
+    """Every call raises Unwritable and ProjectError; whose `paths` are none of the project's, UsageError."""
+
+    def __init__(self, target: Path) -> None:
+        self.changed: Callable[[], None] = lambda: None  # called when a person has settled something
+        self.conflicts: tuple[str, ...] = ()  # as of the last look
+        self._placement = Placement(target)
+        self._files: Path | None = None  # those of the current generation
+
+    def place(self, files: Path) -> None:
+        self._files = files
+        self._note(self._placement.place(files))
+
+    def survey(self) -> list[FileInfo]:
+        """What the machine changed."""
+        return self._note(self._look())
+
+    def take(self, paths: Sequence[str]) -> list[FileInfo]:
+        return self._settle(self._placement.take(self._current(), paths))
+
+    def keep(self, paths: Sequence[str]) -> list[FileInfo]:
+        return self._settle(self._placement.keep(self._current(), paths))
+
+    def preview(self, theirs: dict[str, Version]) -> list[FileInfo]:
+        """What placing a project that says `theirs` would do."""
+        record = self._placement.record(self._files) if self._files else {}
+        steps = self._placement.plan(theirs, record)
+        return [
+            FileInfo(path=spelled(path), state=_PLANNED[step.action])
+            for path, step in steps.items()
+            if step.action in _PLANNED
+        ]
+
+    def diff(self, path: str) -> FileDiff:
+        found = next(((own, step) for own, step in self._look().items() if spelled(own) == path and step.theirs), None)
+        if found is None:
+            raise UsageError(f"{path}: is no file of the project", hint="dom0 files lists what the machine changed")
+        own, step = found
+        notes = list(file_diff.notes(step.there, step.theirs))
+        text: str | None = ""
+        if _are_files(step):
+            roots = {self._placement.target: step.there, self._current(): step.theirs}
+            sides = [read_content(root, own, most=file_diff.LARGEST) for root in roots]
+            unread = any(
+                side is None and version is not None for side, version in zip(sides, roots.values(), strict=True)
+            )
+            text = None if unread else file_diff.unified(path, *sides)
+        if text is None:
+            notes.insert(0, "binary or large files differ")
+        return FileDiff(path=path, state=_state(step), diff=text or "", notes=tuple(notes))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        named, others = self.conflicts[:MOST_PROBLEMS], len(self.conflicts) - MOST_PROBLEMS
+        return (*map(_conflict, named), *([_other_conflicts(others)] if others > 0 else []))
+
+    def _look(self) -> Steps:
+        files = self._current()
+        return self._placement.plan(versions_of(files), self._placement.record(files))
+
+    def _settle(self, steps: Steps) -> list[FileInfo]:
+        infos = self._note(steps)
+        self.changed()
+        return infos
+
+    def _note(self, steps: Steps) -> list[FileInfo]:
+        states = {spelled(path): _state(step) for path, step in steps.items()}
+        infos = [FileInfo(path=path, state=state) for path, state in states.items() if state is not None]
+        self.conflicts = tuple(info.path for info in infos if info.state is FileState.CONFLICT)
+        return infos
+
+    def _current(self) -> Path:
+        if self._files is None:
+            raise UsageError("files: there is no generation yet", hint="dom0 status")
+        return self._files
+
+
+def _state(step: Step) -> FileState | None:
+    """Of a path of the project as it is after a placement; None: the machine has what the project says.
+
+    Rights alone are not told: many an image gives itself what is bound into it at every start.
+    """
+    if step.action is Action.CONFLICT:
+        return FileState.CONFLICT
+    if step.theirs is None or (step.wanted is not None and step.wanted.content == step.theirs.content):
+        return None
+    return FileState.CHANGED if step.wanted is not None else FileState.REMOVED
+
+
+def _are_files(step: Step) -> bool:
+    return all(version is None or version.kind == "file" for version in (step.there, step.theirs))
+
+
+def _conflict(path: str) -> Problem:
+    return Problem(
+        code="file-conflict",
+        subject=path,
+        title="changed here and in the project: what is here stays",
+        severity=Severity.WARNING,
+        hint=f"see how: dom0 files diff {path}; then dom0 files take {path} (the project's), or keep",
+    )
+
+
+def _other_conflicts(number: int) -> Problem:
+    title = f"{number} more files were changed here and in the project: what is here stays"
+    return Problem(
+        code="file-conflict", subject="files", title=title, severity=Severity.WARNING, hint="which ones: dom0 files"
+    )

@@ -1,0 +1,111 @@
+"""Whose a file is: the project's as long as it is what we placed, the machine's once that has changed it. Pure.
+
+As dpkg does with conffiles, three versions decide: what we placed, what lies there, what the project says now. What
+the machine wrote or removed is never overwritten, removed or brought back; where the project changed as well, that is
+a conflict, which a person settles. Who may do what with a file is decided apart from its content, and never a conflict:
+a mode or an owner that the machine changed stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+DIRECTORY = "directory"
+
+
+class Version(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`content` is `file SIZE sha256:…`, `link TARGET`, DIRECTORY or another kind; a link has no mode of its own."""
+
+    content: str
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    attributes: tuple[tuple[str, bytes], ...] = ()  # extended ones
+
+    @property
+    def kind(self) -> str:
+        return self.content.partition(" ")[0]
+
+
+Placed = Sequence[Version | None]
+"""What we placed, None where we placed nothing. More than one while a placement is under way: it may be any of them."""
+
+NEVER: Placed = (None,)
+
+
+class Action(StrEnum):
+    NOTHING = "nothing"
+    CREATE = "create"
+    UPDATE = "update"
+    REMOVE = "remove"
+    KEEP = "keep"  # the machine changed it, the project did not
+    CONFLICT = "conflict"  # both did: as KEEP, and a person is told
+
+
+class Step(NamedTuple):
+    """`there` is what lies there, `wanted` what shall, `theirs` what the project says."""
+
+    action: Action
+    there: Version | None
+    wanted: Version | None
+    theirs: Version | None
+
+
+def decide(there: Version | None, placed: Placed, theirs: Version | None) -> Step:
+    action, wanted = _decide(there, placed, theirs)
+    return Step(action, there, wanted, theirs)
+
+
+def _decide(there: Version | None, placed: Placed, theirs: Version | None) -> tuple[Action, Version | None]:
+    ours = {version.content if version else None for version in placed}
+    if theirs is None:
+        return _leave(there, ours)
+    changed = Action.KEEP if ours == {theirs.content} else Action.CONFLICT
+    if there is None:
+        return (Action.CREATE, theirs) if None in ours else (changed, None)
+    if there.content == theirs.content or there.content in ours:
+        wanted = _with_rights(theirs, there, placed)
+        return (Action.NOTHING if wanted == there else Action.UPDATE), wanted
+    if changed is Action.CONFLICT or there.kind != theirs.kind:
+        return changed, there
+    wanted = replace(_with_rights(theirs, there, placed), content=there.content)
+    return (Action.KEEP if wanted == there else Action.UPDATE), wanted
+
+
+def _leave(there: Version | None, ours: set[str | None]) -> tuple[Action, Version | None]:
+    """What the project no longer says goes if we brought it. A directory stays: what uses it may just be empty."""
+    if there is None:
+        return Action.NOTHING, None
+    if there.content == DIRECTORY or there.content not in ours:
+        return Action.KEEP, there
+    return Action.REMOVE, None
+
+
+def _with_rights(theirs: Version, there: Version, placed: Placed) -> Version:
+    """`theirs`, with each right that the machine changed as the machine has it."""
+    if there.kind != theirs.kind:
+        return theirs
+    known = [version for version in placed if version is not None and version.kind == there.kind]
+
+    def of(*fields: str) -> dict[str, Any]:
+        found, wanted = (tuple(getattr(version, field) for field in fields) for version in (there, theirs))
+        ours = any(found == tuple(getattr(version, field) for field in fields) for version in known)
+        return dict(zip(fields, wanted if ours else found, strict=True))
+
+    return replace(theirs, **of("mode"), **of("uid", "gid"), **of("attributes"))
+
+
+def under_way(placed: Placed, step: Step) -> Placed:
+    """What to write down before `step` is done: a kill leaves one of these."""
+    between = [None] if step.there and step.wanted and step.there.kind != step.wanted.kind else []
+    return list(dict.fromkeys([*placed, *between, step.theirs]))
+
+
+def done(placed: Placed, step: Step) -> Placed:
+    """What to write down afterwards. Of what the project no longer says nothing is known any more."""
+    return placed if step.action is Action.CONFLICT else (step.theirs,)
