@@ -207,3 +207,40 @@ class LoopSeconds:
 
     def passed(self) -> float:
         return self._loop.time() - self._began
+
+
+async def test_a_person_pauses_and_up_unpauses() -> None:
+    box = Box(desired(slot("web")))
+    async with box.running() as loop:
+        await box.at_rest()
+        box.docker.pause(box.docker.container("box-web-1"))
+        await box.at_rest()
+        await asyncio.sleep(700)
+        await box.at_rest()
+        assert box.names() == {"box-web-1": State.PAUSED}
+        assert [problem.code for problem in loop.plan.problems] == ["held"]  # type: ignore[union-attr]
+    async with box.running() as loop:
+        await box.at_rest()
+        assert box.names() == {"box-web-1": State.PAUSED}
+        loop.adopt(box.desired, 1, replace(loop.memory, held={}))  # as `dom0 up` does
+        await box.at_rest()
+        assert box.names() == {"box-web-1": RUNNING}
+        assert loop.plan is not None
+        assert loop.plan.problems == ()
+
+
+async def test_limits_that_a_person_sets_where_none_are_declared_are_lifted() -> None:
+    box = Box(desired(slot("web")))
+    async with box.running():
+        await box.at_rest()
+        limits = {"Memory": 1 << 26, "MemorySwap": 1 << 26, "NanoCpus": 500_000_000, "CpuShares": 2, "PidsLimit": 9}
+        await box.person.update_container("box-web-1", limits)
+        await box.at_rest()
+        found = box.docker.container("box-web-1").host
+        assert {key: found[key] for key in limits} == {
+            "Memory": 1 << 62,
+            "MemorySwap": (1 << 63) - 4096,
+            "NanoCpus": 2_000_000_000,
+            "CpuShares": 1024,
+            "PidsLimit": -1,
+        }

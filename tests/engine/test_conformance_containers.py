@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 
+from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Health, Mount, PublishedPort, State
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.testing.engine_bench import HANDLES_TERM, IGNORES_TERM, IMAGE, Bench
@@ -209,6 +210,25 @@ async def test_memory_changed_alone_leaves_its_swap_limit_behind(bench: Bench) -
     await bench.run("one", *IGNORES_TERM, host={"Memory": 64 << 20})
     await bench.engine.update_container("one", {"Memory": 32 << 20})
     assert (await bench.engine.container("one")).resources == {"Memory": 32 << 20, "MemorySwap": 128 << 20}
+
+
+async def test_limits_are_lifted_by_what_limits_nothing(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+    limits = {"Memory": 64 << 20, "MemorySwap": 64 << 20, "CpuShares": 100, "CpuQuota": 50_000, "PidsLimit": 50}
+    await bench.engine.update_container("one", limits)
+    assert (await bench.engine.container("one")).resources == limits
+    await bench.engine.update_container("one", UNLIMITED)
+    assert (await bench.engine.container("one")).resources == {}
+
+
+async def test_what_is_paused_goes_on_and_only_that(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+    with pytest.raises(EngineError):
+        await bench.engine.unpause_container("one")
+    await bench.pause("one")
+    assert (await bench.engine.container("one")).state is State.PAUSED
+    await bench.engine.unpause_container("one")
+    assert (await bench.engine.container("one")).state is State.RUNNING
 
 
 async def test_exec_tells_output_and_exit_code(bench: Bench) -> None:

@@ -266,7 +266,14 @@ def test_a_child_is_made_with_the_id_of_its_parent_and_remade_with_a_new_one() -
     assert step.parents == {"vpn": container(parent).id}  # type: ignore[union-attr]
     attached_to_old = container(child, network_mode="container:" + "0" * 64, endpoints=())
     made = plan(desired(child, parent), actual(container(parent), attached_to_old))
-    assert only(made).reason == "what it shares a namespace with is new"
+    assert only(made).reason == "vpn, which it shares namespaces or volumes with, is a new container"
+
+
+@pytest.mark.parametrize("state", [State.REMOVING, State.DEAD])
+def test_what_is_being_removed_is_made_anew_because_it_was_removed(state: State) -> None:
+    web = slot("web")
+    made = plan(desired(web), actual(container(web, state=state)))
+    assert only(made).reason == "it was removed"
 
 
 def test_a_child_restarts_after_its_parent_restarted() -> None:

@@ -31,6 +31,7 @@ from dom0.plan.steps import (
     RestartContainer,
     StartContainer,
     StopContainer,
+    UnpauseContainer,
     UpdateContainer,
 )
 
@@ -69,6 +70,8 @@ class Applier:
             case RestartContainer():
                 await self._engine.stop_container(step.container_id)
                 return await self._start(step.slot, step.container_id)
+            case UnpauseContainer():
+                await self._engine.unpause_container(step.container_id)
             case StopContainer():
                 await self._engine.stop_container(step.container_id)
             case ParkContainer():

@@ -28,6 +28,7 @@ class Observer:
         self._names: dict[str, str] = {}
         self._labels: dict[str, dict[str, str]] = {}  # of what says it is ours, by ID, as lists and events tell them
         self._strangers: set[str] = set()  # IDs of what says so, and is not
+        self._cpus = 0
         self._others: tuple[ContainerSummary, ...] = ()
         self._others_dirty = False
         self._unreadable: dict[str, str] = {}  # container ID -> the Engine's words
@@ -43,6 +44,7 @@ class Observer:
             False,
             False,
         )  # before the questions: events go on marking meanwhile
+        self._cpus = self._cpus or (await self._engine.info()).cpus
         self._networks = await self._engine.networks()
         self._volumes = await self._engine.volumes()
         rows = await self._engine.containers()
@@ -107,6 +109,7 @@ class Observer:
             volumes=self._volumes,
             others=tuple(row for row in self._others if row.id not in self._containers),
             names=dict(self._names),
+            cpus=self._cpus,
             unreadable={
                 slot_key_in(self._labels[id_]): words
                 for id_, words in self._unreadable.items()

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan.memory import NO_VERSION, Refusal, Version, backoff
 from dom0.plan.scene import version
-from dom0.plan.steps import MISSING, AnyStep, CreateContainer, RenameContainer, RestartContainer, StartContainer
+from dom0.plan.steps import (
+    MISSING,
+    REMOVED,
+    AnyStep,
+    CreateContainer,
+    RenameContainer,
+    RestartContainer,
+    StartContainer,
+)
 from dom0.plan.text import say_step
 
 # Words of the Engine's messages (moby, seen on 20.10 to 26.1) -> problem code, what to do about it
@@ -49,7 +57,7 @@ class Repeats:
 
     def note(self, step: AnyStep, now: float) -> int:
         """`step` was done, at `now` (monotonic): for how many times in a row?"""
-        if isinstance(step, StartContainer | RestartContainer) or step.reason == MISSING:
+        if isinstance(step, StartContainer | RestartContainer) or step.reason in (MISSING, REMOVED):
             return 1
         self._done = {key: done for key, done in self._done.items() if now - done[0] < IN_A_ROW}
         what = (step.lock, type(step).__name__, step.reason)

@@ -109,6 +109,9 @@ class DockerEngine:
     async def kill_container(self, ref: str, *, signal: str = "SIGKILL") -> None:
         await self._act(ref, "kill", {"signal": signal})
 
+    async def unpause_container(self, ref: str) -> None:
+        await self._act(ref, "unpause")
+
     async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         query = {"force": _flag(force), "v": _flag(volumes)}
         try:

@@ -2,6 +2,9 @@
 
 Both sides of a comparison go through `updatable`: the create body (plan) and the inspect answer (engine).
 `CpusetCpus` and `CpusetMems` are text and are not among them.
+
+No update takes a limit away: 0 means "as it is", and -1 is refused for most. UNLIMITED is what limits nothing instead
+(seen on Docker 26.1); for the number of processors that depends on the host.
 """
 
 from __future__ import annotations
@@ -22,6 +25,13 @@ KEYS = (
     "NanoCpus",
     "PidsLimit",
 )
+UNLIMITED = {
+    "Memory": 1 << 62,
+    "MemorySwap": (1 << 63) - 4096,  # more than Memory: on cgroup v2 the difference is what may be swapped
+    "CpuShares": 1024,
+    "CpuQuota": -1,
+    "PidsLimit": -1,
+}
 
 
 def updatable(host_config: Mapping[str, Any]) -> dict[str, int]:
@@ -29,7 +39,7 @@ def updatable(host_config: Mapping[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for key in KEYS:
         value = host_config.get(key)
-        if isinstance(value, int) and value != 0:
+        if isinstance(value, int) and value not in (0, UNLIMITED.get(key)):
             found[key] = value
     if found.get("PidsLimit", 0) < 0:  # -1 is "no limit", as is leaving it out
         del found["PidsLimit"]

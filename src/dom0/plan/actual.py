@@ -19,6 +19,7 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[Volume, ...] = ()
     others: tuple[ContainerSummary, ...] = ()  # containers that are not ours
     names: Mapping[str, str] = {}  # every container's name on this Engine -> its ID, foreign ones too
+    cpus: int = 0  # of the host; 0: not known
     unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it
     processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`
 

@@ -10,6 +10,7 @@ from itertools import chain, count
 
 import msgspec
 
+from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
 from dom0.plan.actual import slot_key
@@ -20,6 +21,7 @@ from dom0.plan.phase import Phase
 from dom0.plan.scene import Scene, version
 from dom0.plan.steps import (
     MISSING,
+    REMOVED,
     UNHEALTHY,
     AnyStep,
     ConnectNetwork,
@@ -30,6 +32,7 @@ from dom0.plan.steps import (
     RestartContainer,
     StartContainer,
     StopContainer,
+    UnpauseContainer,
     UpdateContainer,
 )
 from dom0.plan.writers import in_use_problem, other_writers
@@ -85,7 +88,7 @@ class ContainerPlanner:
         if self.current.state is State.RUNNING:
             return self._running(self.current)
         if self.current.state is State.PAUSED:
-            return self._result(Phase.STOPPED, "paused by a person", problems=(self._held_problem("paused"),))
+            return self._paused(self.current)
         if self.current.state is State.RESTARTING:
             return self._looping(self.current)
         return self._not_running(self.current)
@@ -111,6 +114,13 @@ class ContainerPlanner:
             replaces=replaced.id if replaced else "",
         )
         return self._result(Phase.MISSING, reason, steps=(step,))
+
+    def _paused(self, current: Container) -> SlotPlan:
+        """By a person, who is let be until `dom0 up`."""
+        if current.id in self.scene.memory.held:
+            return self._result(Phase.STOPPED, "paused by a person", problems=(self._held_problem("paused"),))
+        step = UnpauseContainer(lock=self.lock, reason="it was paused", container_id=current.id, name=current.name)
+        return self._result(Phase.STARTING, "it is paused", steps=(step,))
 
     def _running(self, current: Container) -> SlotPlan:
         if self._is_parked():
@@ -255,11 +265,15 @@ class ContainerPlanner:
         if not self.obsolete:
             return MISSING
         old = self.obsolete[0]
+        if old.state in (State.REMOVING, State.DEAD):
+            return REMOVED
         if old.image_id != self.slot.image_id:
             return "its image changed"
         if old.labels.get(HASH) != self.slot.hash:
             return "its configuration changed"
-        return "recreated" if old.id in self.scene.memory.recreate else "what it shares a namespace with is new"
+        if old.id in self.scene.memory.recreate:
+            return "recreated"
+        return f"{' and '.join(self.slot.parents)}, which it shares namespaces or volumes with, is a new container"
 
     def _inherited(self, old: Container | None) -> dict[str, str]:
         """Anonymous volumes move to the replacement, as with Compose (convergence rules in compose.md)."""
@@ -340,17 +354,18 @@ class ContainerPlanner:
         )
 
     def _drift(self, current: Container) -> dict[str, object]:
-        """A limit that is not there at all is one that this kernel lacks: to ask for it again would never end.
-
-        (`docker update` can change limits; to take one away it has a word for pids and swap only, -1.)
-        """
+        """A limit that is not there at all is one that this kernel lacks: to ask for it again would never end."""
         wanted, found = self.slot.resources, current.resources
         update: dict[str, object] = {
             key: value for key, value in wanted.items() if found.get(key, NO_LIMIT) not in (value, NO_LIMIT)
         }
+        unlimited = {**UNLIMITED, "NanoCpus": self.scene.actual.cpus * 1_000_000_000}
+        too_much = (key for key in found.keys() - wanted.keys() if found[key] not in (unlimited.get(key), NO_LIMIT))
+        update |= {key: unlimited[key] for key in too_much if unlimited.get(key)}
         if {"Memory", "MemorySwap"} & update.keys():  # the Engine compares each with the other one's old value
             memory = wanted.get("Memory", 0)
-            update |= {"Memory": memory, "MemorySwap": wanted.get("MemorySwap", 2 * memory)}
+            swap = 2 * memory or UNLIMITED["MemorySwap"]
+            update |= {"Memory": memory or UNLIMITED["Memory"], "MemorySwap": wanted.get("MemorySwap", swap)}
         policy = (self.slot.restart_policy, self.slot.restart_retries)
         if policy != (current.restart_policy or "no", current.restart_retries):
             update["RestartPolicy"] = {"Name": policy[0], "MaximumRetryCount": policy[1]}
@@ -439,7 +454,7 @@ class ContainerPlanner:
             subject=self.slot.key,
             title=f"{self.slot.service} was {how} by a person",
             severity=Severity.WARNING,
-            hint="dom0 up" if how == "stopped" else f"docker unpause {self.slot.name}",
+            hint="dom0 up" if how == "stopped" else f"docker unpause {self.slot.name}; or dom0 up",
         )
 
     def _name_taken_problem(self) -> Problem:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from dom0.engine.values import Container, Event
+from dom0.engine.values import Container, Event, State
 from dom0.plan.memory import CRASH_WINDOW, Memory, recent
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
@@ -24,6 +24,7 @@ T = TypeVar("T")
 QUIET = 0.5  # seconds
 SIGKILL = "9"  # `docker stop` never begins with it
 SIGNAL_WINDOW = 60.0  # a `docker stop` with a long grace period: signal first, end later
+AT_REST = (State.PAUSED, State.CREATED, State.EXITED, State.DEAD, State.REMOVING)
 STOP_WINDOW = 600.0  # seconds: what runs so long after a stop of ours was not stopped; the next one is a person's
 
 
@@ -38,6 +39,8 @@ def remember(memory: Memory, event: Event) -> Memory:
             return _ended(memory, event)
         case "stop":
             return _stopped(memory, event)
+        case "pause":
+            return replace(memory, held=memory.held | {event.id: event.time})
         case "start" | "unpause":
             return _forget(memory, event.id)
         case "destroy":
@@ -129,7 +132,7 @@ def remember_plan(
 
 def _may_stand(container: Container, stopped: float, now: float) -> bool:
     """Whether it is still stopped. That it runs does not deny it: the picture may be older than the event."""
-    return not container.running or (container.started <= stopped and 0 <= now - stopped < STOP_WINDOW)
+    return container.state in AT_REST or (container.started <= stopped and 0 <= now - stopped < STOP_WINDOW)
 
 
 def _only(mapping: dict[str, T], keys: Collection[str]) -> dict[str, T]:

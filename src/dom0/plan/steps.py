@@ -13,6 +13,7 @@ from dom0.engine.values import Body
 from dom0.plan.desired import Attachment, NetworkSpec, Slot, VolumeSpec
 
 MISSING = "it does not exist"  # the reasons that the agent treats apart from others
+REMOVED = "it was removed"
 UNHEALTHY = "unhealthy"
 
 
@@ -63,6 +64,11 @@ class RestartContainer(Step, frozen=True, kw_only=True):
     container_id: str
 
 
+class UnpauseContainer(Step, frozen=True, kw_only=True):
+    container_id: str
+    name: str
+
+
 class StopContainer(Step, frozen=True, kw_only=True):
     container_id: str
     name: str
@@ -107,6 +113,7 @@ AnyStep: TypeAlias = (
     | CreateContainer
     | StartContainer
     | RestartContainer
+    | UnpauseContainer
     | StopContainer
     | ParkContainer
     | RemoveContainer

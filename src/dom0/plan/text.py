@@ -18,6 +18,7 @@ from dom0.plan.steps import (
     RestartContainer,
     StartContainer,
     StopContainer,
+    UnpauseContainer,
     UpdateContainer,
 )
 
@@ -39,6 +40,8 @@ def say_step(step: AnyStep) -> str:  # noqa: C901 -- a flat match, one line a st
             return f"start {step.slot.name}"
         case RestartContainer():
             return f"restart {step.slot.name}"
+        case UnpauseContainer():
+            return f"unpause {step.name}"
         case StopContainer():
             return f"stop {step.name}"
         case ParkContainer():

@@ -31,6 +31,7 @@ class Bench:
     restart_engine: Callable[[], Awaitable[None]]  # as a service manager does
     kill_engine: Callable[[], Awaitable[None]]
     start_engine: Callable[[], Awaitable[None]]
+    pause: Callable[[str], Awaitable[None]]  # a container, as a person does
     now: Callable[[], float]  # the Engine's clock
     began: float  # by it; a real Engine still knows of the tests before
 
@@ -85,7 +86,10 @@ def fake_bench() -> Bench:
     async def start() -> None:
         docker.start_engine()
 
-    return Bench(FakeEngine(docker), restart, kill, start, virtual_time.now, virtual_time.now())
+    async def pause(name: str) -> None:
+        docker.pause(docker.container(name))
+
+    return Bench(FakeEngine(docker), restart, kill, start, pause, virtual_time.now, virtual_time.now())
 
 
 def real_bench(host: Host, engine: DockerEngine) -> Bench:
@@ -98,4 +102,7 @@ def real_bench(host: Host, engine: DockerEngine) -> Bench:
     async def start() -> None:
         await asyncio.to_thread(host.start_engine)
 
-    return Bench(engine, restart, kill, start, time.time, time.time())
+    async def pause(name: str) -> None:
+        await asyncio.to_thread(host.docker, "pause", name)
+
+    return Bench(engine, restart, kill, start, pause, time.time, time.time())

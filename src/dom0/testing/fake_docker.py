@@ -180,6 +180,16 @@ class FakeDocker:
         container.restart_count, container.backoff = 0, fake_container.FIRST_BACKOFF
         self._run(container)
 
+    def pause(self, container: FakeContainer) -> None:
+        container.state = State.PAUSED
+        self.tell(container, "pause")
+
+    def unpause(self, container: FakeContainer) -> None:
+        if container.state is not State.PAUSED:
+            raise EngineError(f"container {container.name}: Container {container.id} is not paused")
+        container.state = State.RUNNING
+        self.tell(container, "unpause")
+
     async def stop(self, container: FakeContainer, grace: float) -> None:
         container_waits = container.state is State.RESTARTING
         if not container.runs and not container_waits:

@@ -136,6 +136,10 @@ class FakeEngine:
         self.docker.signal(self.docker.container(ref), signals.Signals[signal].value)
 
     @_call
+    async def unpause_container(self, ref: str) -> None:
+        self.docker.unpause(self.docker.container(ref))
+
+    @_call
     async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         try:
             container = self.docker.container(ref)
