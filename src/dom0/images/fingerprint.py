@@ -7,12 +7,13 @@ with the directories they came from (`dom0.builds`); together with the present I
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dom0.errors import ProjectError
-from dom0.images.contents import digest, entries
+from dom0.images import weight
+from dom0.images.contents import Entry, digest, entries
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore
 from dom0.images.recipe import BASE, base_inputs
@@ -73,15 +74,21 @@ def _json(labels: Mapping[str, str], label: str) -> Any:
 
 def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> str:
     """Digest of the project, the images below it and dom0 itself."""
-    ignore = read_ignore(directory)
+    if not made.dockerfile:
+        weight.check(directory, selected(directory, made.kept))  # before anything is read
     contexts = tuple(f"{context}/" for context in made.builds.values() if context not in (OURS, WHOLE))
-    counted = {MACHINES, PLAIN, *made.kept}
+    told = json.dumps([base_inputs(), dict(parents), dict(made.builds), made.dockerfile, made.kept], sort_keys=True)
+    return digest(selected(directory, (MACHINES, PLAIN, *made.kept), contexts), text=told)
+
+
+def selected(directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = ()) -> Iterator[Entry]:
+    """What .dockerignore lets in, what is `kept` all the same, and what lies in `contexts` (with `/` at their ends)."""
+    ignore, needed = read_ignore(directory), frozenset(kept)
 
     def left_out(name: str) -> bool:
-        return ignore(name) and name not in counted and not f"{name}/".startswith(contexts)
+        return ignore(name) and name not in needed and not f"{name}/".startswith(contexts)
 
-    told = json.dumps([base_inputs(), dict(parents), dict(made.builds), made.dockerfile, made.kept], sort_keys=True)
-    return digest(entries(directory, left_out, prune=not contexts and not ignore.has_exceptions), text=told)
+    return entries(directory, left_out, prune=not contexts and not ignore.has_exceptions)
 
 
 def read_ignore(directory: Path) -> Ignore:

@@ -102,6 +102,8 @@ async def _build_generated(
     engine: Engine, directory: Path, project: Project, base: Image, say: Say, options: Options
 ) -> str:
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
+    for line in selection.words(project, directory, kept):
+        say(line)
     with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
         staged = Path(scratch) / "etc"
         stage(directory, project, kept, staged)
@@ -123,13 +125,8 @@ def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) ->
     `kept`: what .dockerignore does not leave out although it says so.
     """
     layers = _layers(project)
-    ignore = fingerprint.read_ignore(directory)
-    needed = frozenset(kept)
-
-    def left_out(name: str) -> bool:
-        return name in layers or (ignore(name) and name not in needed)
-
-    contents.copy(contents.entries(directory, left_out, prune=not ignore.has_exceptions), into, time=EPOCH)
+    found = fingerprint.selected(directory, kept)
+    contents.copy((entry for entry in found if entry.name not in layers), into, time=EPOCH)
     into.chmod(0o755)
     if not any(_says_name(name, directory) for name in layers):
         _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())

@@ -8,10 +8,12 @@ services bind it may leave out the files: then the machine begins with an empty 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from dom0.compose.model import Project
+from dom0.compose.model import Project, ServiceVolume
+from dom0.images import weight
+from dom0.images.fingerprint import read_ignore, selected
 from dom0.images.ignore import Ignore
 
 
@@ -21,22 +23,45 @@ def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if ignore(name)))
 
 
+def words(project: Project, directory: Path, names: Sequence[str]) -> Iterator[str]:
+    """What to say of data: how much of it goes into the image, and which stays out. `names`: as `kept` says.
+
+    Raises ProjectError for more than an image may hold.
+    """
+    bound = tuple(sorted(name for name in _written(project) if (directory / name).is_dir()))
+    yield from weight.words(directory, weight.check(directory, selected(directory, names)), bound)
+    ignore = read_ignore(directory)
+    for name in bound:
+        with os.scandir(directory / name) as found:
+            if any(ignore(f"{name}/{entry.name}") for entry in found):
+                placed = Path(project.working_dir, name)
+                yield f"{name}: what .dockerignore names stays out of the image; the machine's own is {placed}"
+
+
 def _needed(project: Project) -> Iterator[str]:
     """Relative paths; some of them may not be there."""
     yield from project.opened
-    for path in _mounted(project):
-        target = PurePath(path)
-        if target != PurePath(project.working_dir) and target.is_relative_to(project.working_dir):
-            yield str(target.relative_to(project.working_dir))
+    objects = (*project.configs.values(), *project.secrets.values())
+    yield from _inside(project, (item.file for item in objects if item.file))
+    yield from _inside(project, (volume.source for volume in _binds(project)))
     yield from (os.path.normpath(path) for path in project.contents)
 
 
-def _mounted(project: Project) -> Iterator[str]:
-    for item in (*project.configs.values(), *project.secrets.values()):
-        if item.file:
-            yield item.file
+def _written(project: Project) -> frozenset[str]:
+    return frozenset(_inside(project, (volume.source for volume in _binds(project) if not volume.read_only)))
+
+
+def _binds(project: Project) -> Iterator[ServiceVolume]:
     for service in project.services.values():
-        yield from (volume.source for volume in service.volumes if volume.type == "bind")
+        yield from (volume for volume in service.volumes if volume.type == "bind")
+
+
+def _inside(project: Project, paths: Iterable[str]) -> Iterator[str]:
+    """Those that are of the project, relative to it; without the project's directory itself."""
+    root = PurePath(project.working_dir)
+    for path in map(PurePath, paths):
+        if path != root and path.is_relative_to(root):
+            yield str(path.relative_to(root))
 
 
 def _on_the_way(directory: Path, name: str) -> Iterator[str]:

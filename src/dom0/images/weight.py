@@ -1,0 +1,83 @@
+"""How large what goes into a project's image is. A project describes a machine; data of services is no part of that.
+
+Sizes are as the files say them: nothing is read, and a file with a hole counts as what it would be in an image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path, PurePath
+
+from dom0.errors import ProjectError
+from dom0.images.contents import Entry
+
+MOST = 512_000_000  # bytes of a project in its image
+MUCH = 64_000_000  # bytes that are worth a word
+_SHOWN = 5
+
+
+def check(directory: Path, found: Iterable[Entry]) -> dict[str, int]:
+    """The bytes of each file. Raises ProjectError if they are too many for an image."""
+    sizes = dict(_sizes(found))
+    if (total := sum(sizes.values())) > MOST:
+        heaviest = _heaviest(_by_place(sizes))
+        shown = ", ".join(f"{name} {_say(size)}" for name, size in heaviest)
+        raise ProjectError(
+            f"{directory}: {_say(total)} would go into the machine's image, {_say(MOST)} is the most: {shown}",
+            hint=f"data is no part of an image; keep it out: {_keep_out(heaviest[0][0], directory)}\n"
+            "of a bound directory the machine then has its own, below /var/lib/dom0/project: copy there what is in\n"
+            "this one, or bind it by an absolute path and it stays where it is",
+        )
+    return sizes
+
+
+def words(directory: Path, sizes: dict[str, int], bound: Collection[str]) -> Iterator[str]:
+    """What to say of data that goes into the image. `bound`: directories that services bind, to write in them."""
+    for place in bound:
+        size = sum(size for name, size in sizes.items() if PurePath(name).is_relative_to(place))
+        if size > MUCH:
+            yield (
+                f"{place}: {_say(size)} go into the image, and services write there; if it is data, keep it out: "
+                f"{_keep_out(place, directory)}"
+            )
+    others = {name: size for name, size in sizes.items() if not any(PurePath(name).is_relative_to(it) for it in bound)}
+    if (total := sum(others.values())) > MUCH:
+        shown = ", ".join(f"{name} {_say(size)}" for name, size in _heaviest(_by_place(others)))
+        yield f"{_say(total)} of files go into the image: {shown}; .dockerignore can keep out what is not needed"
+
+
+def _sizes(found: Iterable[Entry]) -> Iterator[tuple[str, int]]:
+    for entry in found:
+        try:
+            told = os.lstat(entry.path)
+        except FileNotFoundError:  # whoever copies it will say so
+            continue
+        yield entry.name, told.st_size if stat.S_ISREG(told.st_mode) else 0
+
+
+def _by_place(sizes: dict[str, int]) -> dict[str, int]:
+    """Of each file or directory at the top."""
+    places: dict[str, int] = {}
+    for name, size in sizes.items():
+        top = name.partition("/")[0]
+        places[top] = places.get(top, 0) + size
+    return places
+
+
+def _heaviest(places: dict[str, int]) -> list[tuple[str, int]]:
+    heaviest = sorted(places.items(), key=lambda place: -place[1])[:_SHOWN]
+    return [place for place in heaviest if place[1] > MUCH // 8] or heaviest[:1]
+
+
+def _keep_out(name: str, directory: Path) -> str:
+    """A command that a person can paste."""
+    pattern = re.sub(r"([\\*?\[])", r"\\\1", name)
+    return f"echo {shlex.quote(pattern)} >>{shlex.quote(str(directory / '.dockerignore'))}"
+
+
+def _say(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
