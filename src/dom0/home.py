@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from typing import TypeVar
 
 import msgspec
 
+from dom0 import temporary
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, NotFound
 from dom0.images import docker
@@ -202,8 +202,7 @@ async def _build_image(engine: Engine) -> None:
         await engine.image(BASE_IMAGE)
     except NotFound as error:
         raise Dom0Error(f"{BASE_IMAGE}: there is no such image", hint="make it: dom0 image build") from error
-    with tempfile.TemporaryDirectory(prefix="dom0-home-") as directory:
-        context = Path(directory)
+    with temporary.directory("home") as context:
         await asyncio.to_thread(shutil.copy, restic, context / "restic")
         (context / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCOPY restic /usr/bin/restic\n")
         await docker.build(docker.Recipe(IMAGE, context, IMAGE))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -136,3 +138,26 @@ def test_starting_a_command_loads_nothing_that_it_does_not_need() -> None:
     script = "import sys; from dom0.cli import commands, status, dev, exec, version; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"aiohttp", "rich", "yaml", "asyncio"} & set(loaded)
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, in_background: bool) -> None:
+    """A shell starts what runs in the background with SIGINT ignored."""
+    (tmp_path / "compose.yaml").write_text("services: {a: {image: i}}\n")
+    with socket.socket(socket.AF_UNIX) as engine:  # takes the question, and never answers
+        engine.bind(str(tmp_path / "engine.sock"))
+        engine.listen()
+        engine.settimeout(60)
+        env = os.environ | {"DOCKER_HOST": f"unix://{tmp_path}/engine.sock", "DOM0_RUN": str(tmp_path)}
+        argv = [sys.executable, "-m", "dom0", "build", str(tmp_path)]
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_background else None
+        command = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+        asked, _ = engine.accept()
+        with asked:
+            asked.settimeout(60)
+            assert asked.recv(1)
+            command.terminate()
+            assert command.communicate(timeout=60)[1] == "\n"
+    assert command.returncode == 143

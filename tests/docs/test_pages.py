@@ -241,7 +241,7 @@ def test_every_exit_code_is_documented() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
     codes = {str(getattr(kind, "exit_code", 1)) for kind in classes} | {"0", str(errors.EXIT_CHANGES)}
     text = page("docs/reference/exit-codes.md").text
-    shell = {"130", "141"}  # as a shell calls interrupted and nobody reads
+    shell = {"130", "141", "143"}  # as a shell calls interrupted, nobody reads and terminated
     assert set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE)) == codes | shell
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from dom0.images.project import Built, Options, build_project
 from dom0.images.recipe import BASE
 from dom0.plan import labels
 from dom0.testing.hosts import Host
+from dom0.testing.wires import eventually
 
 COMPOSE = "name: box\nservices: {a: {image: 'busybox:test', command: sleep 1000}}\n"
 WITH_BUILD = "name: box\nservices: {web: {build: ./web}}\n"
@@ -221,3 +226,20 @@ def test_a_project_is_built_from_inside_the_base_too(host: Host, write: Write) -
             f"{tag}: built" in host.docker("exec", "login", "dom0", "build", f"/{directory.name}", "--tag", tag).stdout
         )
     assert etc(host, "above") == ["compose.d/50-box.yaml 644", "conf 644", "more 644", "web/Dockerfile 644"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_was_ended_leaves_nothing_behind_the_next_one(
+    host: Host, write: Write, tmp_path: Path, number: signal.Signals
+) -> None:
+    project = write(compose=WITH_BUILD, web__Dockerfile="FROM busybox:test\nRUN sleep 600\n")
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    argv = [sys.executable, "-m", "dom0", "build", str(project)]
+    with subprocess.Popen(argv, env=env) as ended:
+        eventually(lambda: any(tmp_path.glob("dom0-*/project-*/etc/compose.d/*")) or ended.poll() is not None)
+        ended.send_signal(number)
+    assert ended.returncode == (143 if number is signal.SIGTERM else -number)
+    assert bool(list(tmp_path.glob("dom0-*/*"))) == (number is signal.SIGKILL)
+    write(web__Dockerfile="FROM busybox:test\n")
+    subprocess.run(argv, env=env, check=True)
+    assert list(tmp_path.glob("dom0-*/*")) == []

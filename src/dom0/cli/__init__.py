@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 from dom0.cli import at_once, terminal
@@ -65,7 +67,24 @@ MODULES = {name: module for section in SECTIONS.values() for name, module in sec
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
-    sys.exit(run(sys.argv[1:]))
+    terminated = _end_as_with_ctrl_c()
+    code = run(sys.argv[1:])
+    sys.exit(143 if terminated and code == 130 else code)
+
+
+def _end_as_with_ctrl_c() -> Sequence[int]:
+    """Let SIGTERM do what Ctrl-C does: what is under way is undone or left behind in good order. Says if it came."""
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)  # asyncio's own, where it runs
+        if not callable(interrupt):  # in the background of a shell
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGTERM, end)
+    return came
 
 
 def run(argv: Sequence[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
+from dom0 import temporary
 from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import is_here, state_directory
@@ -86,8 +86,8 @@ async def _project(engine: Engine, directory: Path) -> AsyncIterator[Project]:
             f"{directory / own}: what is in its image is known only when it is built",
             hint="dom0 build makes the image and touches nothing that runs; then dom0 plan",
         )
-    with tempfile.TemporaryDirectory(prefix="dom0-plan-") as scratch:
-        yield await load(await unpack_project(engine, TAG, Path(scratch)), PLACED)
+    with temporary.directory("plan") as scratch:
+        yield await load(await unpack_project(engine, TAG, scratch), PLACED)
 
 
 def _is_built(directory: Path) -> bool:

@@ -21,6 +21,7 @@ from typing import Literal
 
 import msgspec
 
+from dom0 import temporary
 from dom0.errors import Dom0Error, ProjectError
 from dom0.run import CommandFailed, Output, capture
 
@@ -93,8 +94,7 @@ class View:
 @contextmanager
 def view_of(name: str) -> Iterator[View]:
     """Of a project in a directory called `name`, empty at first."""
-    with tempfile.TemporaryDirectory(prefix="dom0-compose-") as directory:
-        scratch = Path(directory)
+    with temporary.directory("compose") as scratch:
         root = scratch.joinpath(*["_"] * _DEPTH, name)
         root.mkdir(parents=True)
         yield View(root, scratch)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 import dom0
+from dom0 import temporary
 from dom0.host import initramfs, manifest, modules, packages, rescue, root, squash
 from dom0.host.recipe import Recipe
 from dom0.images import contents, fetched
@@ -94,8 +95,7 @@ async def _make(
     into: Path,
     say: Say,
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="dom0-os-") as directory:
-        scratch = Path(directory)
+    with temporary.directory("os") as scratch:
         unpacked = scratch / "packages"
         unpacked.mkdir()
         await packages.unpack(found, unpacked)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dom0 import temporary
 from dom0.errors import Dom0Error
 from dom0.run import capture
 
@@ -64,11 +64,11 @@ def boot_sector(firmware: Firmware, name: str = "boot.img") -> bytes:
 
 async def _image(platform: str, form: str, modules: Sequence[str], *, prefix: str, first: str = "") -> bytes:
     directory = _directory(platform)
-    with tempfile.TemporaryDirectory(prefix="dom0-grub-") as scratch:
-        made = Path(scratch) / "image"
+    with temporary.directory("grub") as scratch:
+        made = scratch / "image"
         argv = ["grub-mkimage", f"--directory={directory}", f"--format={form}", f"--prefix={prefix}"]
         if first:
-            script = Path(scratch) / "first.cfg"
+            script = scratch / "first.cfg"
             script.write_text(first)
             argv.append(f"--config={script}")
         await capture([*argv, f"--output={made}", *modules])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from dom0 import temporary
 from dom0.host import disk_image, grub, medium
 from dom0.images.archive import environment
 from dom0.run import capture
@@ -38,9 +39,9 @@ async def _make_esp(firmware: grub.Firmware, first: str, esp: Path) -> None:
     loader = medium.File(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware, first=first))
     size = (loader.size // _MIB + 2) * _MIB
     await capture(["mkfs.vfat", "-n", "DOM0-ESP", "-C", str(esp), str(size // 1024)], env=environment())
-    with tempfile.TemporaryDirectory(prefix="dom0-esp-") as directory:
-        medium.lay([loader], Path(directory))
-        await disk_image.copy(Path(directory), str(esp))
+    with temporary.directory("esp") as directory:
+        medium.lay([loader], directory)
+        await disk_image.copy(directory, str(esp))
 
 
 def _xorriso(firmware: grub.Firmware, tree: Path, esp: Path, iso: Path, created: datetime) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from dom0 import temporary
 from dom0.images import archive, fetched
 from dom0.run import capture
 
@@ -30,8 +30,8 @@ async def fetch(kind: str, names: Sequence[str], arch: str, *, anew: bool) -> tu
     archives = await archive.debian_archives()
 
     async def download(into: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="dom0-status-") as scratch:
-            nothing = Path(scratch) / "status"
+        with temporary.directory("status") as scratch:
+            nothing = scratch / "status"
             nothing.touch()
             await archive.download(names, archives, nothing, into, architecture=arch)
 

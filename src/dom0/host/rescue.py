@@ -12,12 +12,12 @@ import io
 import json
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dom0 import temporary
 from dom0.host import elf, packages
 from dom0.host.recipe import Recipe
 from dom0.images import contents, fetched
@@ -53,8 +53,8 @@ def _key(recipe: Recipe, found: Sequence[packages.Package]) -> str:
 
 
 async def _make(recipe: Recipe, found: Sequence[packages.Package], archive: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="dom0-rescue-") as directory:
-        unpacked, root = Path(directory) / "packages", Path(directory) / "root"
+    with temporary.directory("rescue") as directory:
+        unpacked, root = directory / "packages", directory / "root"
         unpacked.mkdir()
         await packages.unpack(found, unpacked)
         contents.copy(contents.entries(recipe.directory / "tree"), root, time=EPOCH, public=True)

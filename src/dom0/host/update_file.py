@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+from dom0 import temporary
 from dom0.errors import Dom0Error, UsageError
 from dom0.host import scratch
 from dom0.run import CommandFailed, capture, transfer
@@ -148,8 +149,8 @@ async def check_signature(update: Update, signers: str) -> str:
             f"{update.source}: is not signed, and this machine takes only signed updates",
             hint=f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY dom0-os.efi",
         )
-    with TemporaryDirectory(prefix="dom0-signers-") as directory:
-        allowed = Path(directory) / "signers"
+    with temporary.directory("signers") as directory:
+        allowed = directory / "signers"
         allowed.write_text(signers)
         common = ["-f", str(allowed), "-s", str(update.signature)]
         try:

@@ -11,10 +11,10 @@ import re
 import shlex
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dom0 import temporary
 from dom0.images import contents, docker, fetched, rootfs
 from dom0.images.archive import Archive, debian_archives
 from dom0.images.recipe import AMBASSADOR, EPOCH, ambassador_files, data
@@ -23,8 +23,7 @@ from dom0.plan.labels import INPUTS
 
 async def build_ambassador(inputs: str, *, no_cache: bool) -> None:
     """Build dom0-ambassador. Raises Dom0Error."""
-    with tempfile.TemporaryDirectory(prefix="dom0-ambassador-") as directory:
-        scratch = Path(directory)
+    with temporary.directory("ambassador") as scratch:
         context, agent = scratch / "context", scratch / "agent"
         shutil.copytree(data(AMBASSADOR), context)
         tar = context / "rootfs.tar"

@@ -8,12 +8,12 @@ Downloads go to directories of our own; nothing here changes the host's apt.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from dom0 import temporary
 from dom0.errors import Dom0Error
 from dom0.run import capture
 
@@ -44,9 +44,9 @@ async def debian_archives() -> tuple[Archive, ...]:
     """Debian's archives among the host's package sources. Raises Dom0Error if there is none."""
     listed = await capture(_index_targets(), env=environment())
     if not listed.stdout.strip():  # apt knows its archives after the first update only
-        with tempfile.TemporaryDirectory(prefix="dom0-apt-") as scratch:
-            await capture(["apt-get", *own_state(Path(scratch)), "update"], env=environment(), check=False)
-            listed = await capture(_index_targets(own_state(Path(scratch))), env=environment())
+        with temporary.directory("apt") as scratch:
+            await capture(["apt-get", *own_state(scratch), "update"], env=environment(), check=False)
+            listed = await capture(_index_targets(own_state(scratch)), env=environment())
     return select(listed.stdout)
 
 
@@ -124,12 +124,12 @@ async def download(
 
     `architecture`: another one than the host's, in Debian's word.
     """
-    with tempfile.TemporaryDirectory(prefix="dom0-apt-") as scratch:
-        sources = Path(scratch) / "debian.sources"
+    with temporary.directory("apt") as scratch:
+        sources = scratch / "debian.sources"
         sources.write_text(sources_text(archives))
         preferences = "/dev/null"  # what the host pins says nothing about an image
         options = [
-            *own_state(Path(scratch)),
+            *own_state(scratch),
             *("-o", f"Dir::State::status={status}"),
             *("-o", f"Dir::Etc::sourcelist={sources}", "-o", "Dir::Etc::sourceparts=/dev/null"),
             *("-o", f"Dir::Etc::preferences={preferences}", "-o", f"Dir::Etc::preferencesparts={preferences}"),
@@ -139,6 +139,6 @@ async def download(
         await capture(["apt-get", *options, "update"], env=environment())
         install = ["install", "--yes", "--no-install-recommends", "--download-only", *packages]
         await capture(["apt-get", *options, *install], env=environment())
-        for package in sorted((Path(scratch) / "archives").glob("*.deb")):
+        for package in sorted((scratch / "archives").glob("*.deb")):
             package.chmod(0o644)
             (into / package.name).write_bytes(package.read_bytes())

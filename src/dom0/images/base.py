@@ -5,10 +5,10 @@ package sources and the Python index are known to be reachable, and kept in a ca
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 import dom0
+from dom0 import temporary
 from dom0.images import archive, contents, docker, fetched
 from dom0.images.recipe import BAKED, BASE, EPOCH, ROOTFS, agent_files, data, examples
 from dom0.plan.labels import INPUTS, ROOTFS_ID
@@ -18,8 +18,7 @@ async def build_base(rootfs_id: str, inputs: str, *, no_cache: bool) -> None:
     """Build dom0-base on the present dom0-rootfs."""
     packages = await _packages(rootfs_id, no_cache=no_cache)
     wheels = await fetched.wheels(BASE, _python_version(packages))
-    with tempfile.TemporaryDirectory(prefix="dom0-agent-") as scratch:
-        agent = Path(scratch)
+    with temporary.directory("agent") as agent:
         _stage_agent(agent, inputs)
         recipe = docker.Recipe(
             BASE,
@@ -36,8 +35,8 @@ async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:
     names = (data(BASE) / "packages").read_text().split()
 
     async def fetch(into: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="dom0-status-") as scratch:
-            status = await docker.extract(ROOTFS, "/var/lib/dpkg/status", Path(scratch))
+        with temporary.directory("status") as scratch:
+            status = await docker.extract(ROOTFS, "/var/lib/dpkg/status", scratch)
             await archive.download(names, await archive.debian_archives(), status, into)
 
     return await fetched.cached("packages", f"{rootfs_id} {names}", fetch, anew=no_cache)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from dom0 import temporary
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
@@ -73,8 +73,7 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
     inputs = recipe.rootfs_inputs()
     if not no_cache and (found := await _made_from(engine, recipe.ROOTFS, inputs)):
         return found
-    with tempfile.TemporaryDirectory(prefix="dom0-rootfs-") as directory:
-        scratch = Path(directory)
+    with temporary.directory("rootfs") as scratch:
         context = scratch / "context"
         context.mkdir()
         await _pack_rootfs(scratch, context / "rootfs.tar", say)

@@ -8,11 +8,11 @@ project works without the buildx plugin too, which dom0-base does not have; buil
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dom0 import temporary
 from dom0.engine.address import find
 from dom0.errors import Dom0Error
 from dom0.images.recipe import EPOCH
@@ -79,10 +79,10 @@ async def build(recipe: Recipe) -> None:
 
 async def extract(image: str, path: str, into: Path) -> Path:
     """Copy the file at `path` out of the image of that name. Needs buildx. Raises BuildFailed."""
-    with tempfile.TemporaryDirectory(prefix="dom0-build-") as scratch:
+    with temporary.directory("build") as scratch:
         name = Path(path).name
-        (Path(scratch) / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={image} {path} /{name}\n")
-        await _run(image, ["docker", "build", f"--output={into}", scratch])
+        (scratch / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={image} {path} /{name}\n")
+        await _run(image, ["docker", "build", f"--output={into}", str(scratch)])
     return into / name
 
 

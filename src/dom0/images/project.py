@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import tarfile
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from dom0 import temporary
 from dom0.compose.files import LAYERS
 from dom0.compose.load import load
 from dom0.compose.model import Project
@@ -104,15 +104,15 @@ async def _build_generated(
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
     for line in selection.words(project, directory, kept):
         say(line)
-    with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
-        staged = Path(scratch) / "etc"
+    with temporary.directory("project") as scratch:
+        staged = scratch / "etc"
         stage(directory, project, kept, staged)
         await _check_as_agent(staged, project)
         await _build_services(project, directory, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
         made = fingerprint.Made(_builds(project, directory), "", kept)
         told = await _labels(engine, directory, project, made) | {labels.BASE: base.id}
-        context = Path(scratch) / "context.tar"
+        context = scratch / "context.tar"
         pack(staged, context)
         with context.open("rb") as tar:
             args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
@@ -199,8 +199,8 @@ async def _labels_of_own(engine: Engine, own: Path, trial: str, say: Say, option
             f"{own}: the image does not stand on {BASE}",
             hint=f"FROM {BASE}, or FROM another dom0 image, in its last stage",
         )
-    with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
-        etc = await unpack_project(engine, trial, Path(scratch))
+    with temporary.directory("project") as scratch:
+        etc = await unpack_project(engine, trial, scratch)
         try:
             project = await load(etc, PLACED)
         except ProjectError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dom0 import temporary
 from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, NotFound
@@ -37,8 +37,8 @@ async def images_of_machine(engine: Engine) -> Images:
         raise Dom0Error(f"{DOM0}: there is no such image", hint="dom0 build") from error
     if image.labels.get(labels.ROLE) != Role.ROOT:
         raise Dom0Error(f"{DOM0}: is not the image of a machine", hint="dom0 build")
-    with tempfile.TemporaryDirectory(prefix="dom0-save-") as scratch:
-        project = await load(await unpack_project(engine, DOM0, Path(scratch)), PLACED)
+    with temporary.directory("save") as scratch:
+        project = await load(await unpack_project(engine, DOM0, scratch), PLACED)
     wanted = dict.fromkeys([DOM0, BASE, *(need.ref for need in images_needed(project))])
     missing = [ref for ref in wanted if not await _is_here(engine, ref)]
     here = tuple(ref for ref in wanted if ref not in missing)

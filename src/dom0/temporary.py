@@ -1,0 +1,81 @@
+"""Directories for a moment, all in one that is swept: what a killed process leaves is removed by the next one.
+
+A directory is held by a lock on itself, which ends with its process however that ends; nobody removes one that is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+
+
+@contextlib.contextmanager
+def directory(what: str) -> Iterator[Path]:
+    """A fresh directory during the block; `what` is the beginning of its name."""
+    top = _top()
+    with _locked(top):  # nobody sweeps one that is made but not yet held
+        _sweep(top)
+        path = Path(tempfile.mkdtemp(prefix=f"{what}-", dir=top))
+        held = _hold(path)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        os.close(held)
+
+
+def _top() -> Path:
+    """`/tmp/dom0-0` for root. Others may walk through it: apt downloads as a user of its own."""
+    top = Path(tempfile.gettempdir(), f"dom0-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        top.mkdir(mode=0o711)
+    found = top.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise Dom0Error(f"{top}: is not a directory of ours alone", hint="move it away, or name another one: TMPDIR=…")
+    return top
+
+
+@contextlib.contextmanager
+def _locked(top: Path) -> Iterator[None]:
+    held = _hold(top)
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+def _hold(path: Path, flags: int = 0) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sweep(top: Path) -> None:
+    for path in top.iterdir():
+        try:
+            held = _hold(path, fcntl.LOCK_NB)
+        except OSError:  # somebody is at work in it, or it is none of ours
+            continue
+        _remove(path)
+        os.close(held)
+
+
+def _remove(path: Path) -> None:
+    """A project may have directories that even their owner may not write in."""
+    for parent, names, _ in os.walk(path):
+        for inner in (Path(parent, name) for name in names):
+            if not inner.is_symlink():
+                inner.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
