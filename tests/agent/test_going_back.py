@@ -15,7 +15,7 @@ from dom0.plan import labels
 from dom0.plan.desired import Desired, HealthTest, Rollout, Slot
 from dom0.testing.builders import PROJECT, desired, image_id, network_spec, slot
 from dom0.testing.fake_engine import Call
-from dom0.testing.rig import NEW, OLD, Rig, broken
+from dom0.testing.rig import NEW, OLD, Rig, broken, unhealthy
 from dom0.testing.virtual_time import set_clock
 
 HOUR = 3600.0
@@ -344,6 +344,41 @@ async def test_the_last_words_of_what_failed_outlive_its_container(rig: Rig) -> 
         assert ("web", "said: no such table") in [(line.service, line.text) for line in lines]
         await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
         assert machine.history()[0].said[-1] == "web: no such table"
+
+
+async def test_the_last_words_are_the_errors_of_the_last_start_and_not_what_it_chatted_about(rig: Rig) -> None:
+    script = "echo initdb: Permission denied >&2; " + "echo welcome; " * 10 + "exit 1"
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        web = slot("web", hash="h2")
+        rig.project = desired(replace(web, create=web.create | {"Cmd": ["sh", "-c", script]}))
+        await rig.up()
+        assert machine.history()[0].said == ("web: initdb: Permission denied",)
+
+
+async def test_of_many_errors_the_first_and_the_last_are_told(rig: Rig) -> None:
+    script = "".join(f"echo {number} >&2; " for number in range(40)) + "exit 1"
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        web = slot("web", hash="h2")
+        rig.project = desired(replace(web, create=web.create | {"Cmd": ["sh", "-c", script]}))
+        await rig.up()
+        told = [*range(10), "... 10 lines ...", *range(20, 40)]
+        assert machine.history()[0].said == tuple(f"web: {line}" for line in told)
+
+
+async def test_a_service_whose_log_cannot_be_read_does_not_silence_the_others(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(unhealthy(slot("db", hash="h2")), complaining(slot("web", hash="h2")))
+
+        def refuse_one(call: Call) -> None:
+            if call.name == "logs" and rig.box.docker.container(call.what).name == "box-db-1":
+                refuse_logs(call)
+
+        rig.engine.before = refuse_one
+        await rig.up()
+        assert set(machine.history()[0].said) == {"web: no such table"}
 
 
 async def test_an_engine_that_gives_no_logs_does_not_keep_the_machine_from_going_back(rig: Rig) -> None:

@@ -228,7 +228,7 @@ async def test_the_reason_of_a_change_that_was_undone_can_be_read_until_the_next
     await _create_helper(engine, place)
     assert await handover.last_failure(engine) is None
     place.docker.container(HELPER).state = State.EXITED
-    place.docker.container(HELPER).log = "stop dom0\nthe new one did not answer\n"
+    place.docker.container(HELPER).log.append((0.0, "stop dom0\nthe new one did not answer\n", ""))
     problem = await handover.last_failure(engine)
     assert problem is not None
     assert problem.title == "the new one did not answer"

@@ -420,7 +420,7 @@ async def test_logs_of_a_terminal_have_no_frames(impostor: Impostor) -> None:
     async with connected(impostor) as engine:
         logs = await engine.logs("one", tail=7)
     assert logs == "y" * (256 << 10)
-    assert impostor.asked[-1].endswith("/logs?stdout=1&stderr=1&tail=7")
+    assert impostor.asked[-1].endswith("/logs?stdout=1&stderr=1&tail=7&since=0.000000000")
 
 
 @pytest.mark.parametrize(

@@ -137,14 +137,14 @@ class DockerEngine:
             raise EngineError(f"{where}: {parse.printable(waited.error.message)}")
         return waited.status_code
 
-    async def logs(self, ref: str, *, tail: int = 100) -> str:
+    async def logs(self, ref: str, *, tail: int = 100, since: float = 0.0, errors_only: bool = False) -> str:
         where = _where("container", ref)
         path = await self._container_path(ref)
         # Before API 1.42 the answer does not say whether it has frames.
         terminal = parse.decode(await self._http.call("GET", f"{path}/json", where=where), wire.Terminal, where)
         kept = Tail(_LOGS_KEPT)
         frames = None if terminal.config.tty else Demultiplexer()
-        query = {"stdout": "1", "stderr": "1", "tail": str(tail)}
+        query = {"stdout": _flag(not errors_only), "stderr": "1", "tail": str(tail), "since": f"{since:.9f}"}
         async with self._http.stream("GET", f"{path}/logs", where=where, query=query, patience=PATIENCE) as response:
             async for chunk in response.content.iter_any():
                 for piece in frames.feed(chunk) if frames else (chunk,):

@@ -61,8 +61,8 @@ class Engine(Protocol):
         """Wait until it does not run, return its exit code."""
         ...
 
-    async def logs(self, ref: str, *, tail: int = 100) -> str:
-        """The last `tail` lines, output and error in order, at most 256 KiB."""
+    async def logs(self, ref: str, *, tail: int = 100, since: float = 0.0, errors_only: bool = False) -> str:
+        """The last `tail` lines, output and error in order, at most 256 KiB. A terminal has no errors apart."""
         ...
 
     async def top(self, ref: str) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class FakeContainer:
     health_check: HealthCheck | None
     stop_grace: float
     files: dict[str, bytes] = field(default_factory=dict)
-    log: str = ""
+    log: list[tuple[float, str, str]] = field(default_factory=list)  # of each start: when, output, errors among it
     state: State = State.CREATED
     started: float = 0.0
     finished: float = 0.0

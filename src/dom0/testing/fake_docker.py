@@ -278,7 +278,8 @@ class FakeDocker:
             container.error = error.message.partition(": ")[2]
             container.exit_code = 127 if process.missing else 128
             raise
-        container.process, container.log = process, container.log + process.output
+        container.process = process
+        container.log.append((virtual_time.now(), process.output, process.errors))
         container.state, container.started = State.RUNNING, virtual_time.now()
         container.exit_code, container.error, container.pid = 0, "", next(self._ids)
         container.ended = asyncio.Event()

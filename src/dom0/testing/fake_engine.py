@@ -181,9 +181,10 @@ class FakeEngine:
         return container.exit_code
 
     @_call
-    async def logs(self, ref: str, *, tail: int = 100) -> str:
-        lines = self.docker.container(ref).log.splitlines(keepends=True)
-        return "".join(lines[-tail:])
+    async def logs(self, ref: str, *, tail: int = 100, since: float = 0.0, errors_only: bool = False) -> str:
+        starts = [start for start in self.docker.container(ref).log if start[0] >= since]
+        text = "".join(errors if errors_only else output for _, output, errors in starts)
+        return "".join(text.splitlines(keepends=True)[-tail:])
 
     @_call
     async def top(self, ref: str) -> tuple[str, ...]:

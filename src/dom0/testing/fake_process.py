@@ -23,6 +23,7 @@ class Process:
     runs_for: float = 0.0
     exit_code: int = 0
     output: str = ""
+    errors: str = ""  # what of it went to standard error
     on_term: int | None = None
     missing: str = ""  # the program, if there is no such one
 
@@ -64,7 +65,7 @@ def _run_script(script: str, process: Process, around: Surroundings) -> None:
 def _run_command(command: str, process: Process, around: Surroundings) -> bool:
     """Returns whether the script goes on."""
     argv = [word for word in shlex.split(command) if not re.fullmatch(r">?&\d|\d?>&\d", word)]
-    ends = argv[:1] == ["exec"]
+    ends, said = argv[:1] == ["exec"], len(process.output)
     match argv[1:] if ends else argv:
         case []:
             return True
@@ -77,6 +78,8 @@ def _run_command(command: str, process: Process, around: Surroundings) -> bool:
             if not _run(simple, process, around):
                 process.say(f"sh: {simple[0]}: not found")
                 process.exit_code = 127
+    if re.search(r"1?>&2", command):
+        process.errors += process.output[said:]
     return not ends
 
 
