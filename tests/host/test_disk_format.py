@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dom0.testing.disk_machine import Disk, DiskMachine
 
 
@@ -131,6 +133,44 @@ def measured(machine: DiskMachine) -> float:
     return took
 
 
+LABEL, SECOND_SECTOR, CHECKSUM = 1024 + 120, 1024 + 512, 1024 + 1020  # in a file system, of its superblock
+
+
+@pytest.mark.parametrize(
+    ("at", "content"),
+    [(LABEL, b"dom0-data\0"), (SECOND_SECTOR, bytes(512)), (CHECKSUM, bytes(4))],
+    ids=["its label without the checksum over it", "one sector of its superblock", "no checksum"],
+)
+def test_a_superblock_that_is_half_written_is_recognised(machine: DiskMachine, at: int, content: bytes) -> None:
+    """e2label writes the label, then the checksum: whoever is killed in between leaves no file system to blkid."""
+    disk = begun(machine)
+    with disk.file.open("r+b") as opened:
+        opened.seek(at)
+        opened.write(content)
+    found = machine.survey()["/dev/sda"]
+    assert "type" not in found
+    check(machine, disk, {"blank": 0, "half_made": 0, "done": 0})
+
+
+def test_a_half_written_superblock_of_somebodys_own_file_system_is_not_ours(machine: DiskMachine) -> None:
+    disk = begun(machine)
+    with disk.file.open("r+b") as opened:
+        opened.seek(1024 + 104)
+        opened.write(bytes(16))  # another UUID than the mark's
+    assert not is_ours_to_make(machine.survey()["/dev/sda"])
+
+
+def begun(machine: DiskMachine) -> Disk:
+    """All of a formatting but its label."""
+    disk = machine.blank("sda")
+    identity = "11111111-2222-3333-4444-555555555555"
+    with disk.file.open("r+b") as opened:
+        opened.seek(63 * 1024 * 1024)
+        opened.write(f"dom0-data-being-made {identity}\n".encode())
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-U", identity, str(disk.file), "63M"], check=True)
+    return disk
+
+
 def test_a_mark_of_ours_does_not_give_away_what_came_after_it(machine: DiskMachine, tmp_path: Path) -> None:
     """Somebody used the disk after a formatting was cut off; the mark in its last MiB is still there."""
     disk = machine.blank("sda")
@@ -150,12 +190,7 @@ def test_a_mark_of_ours_does_not_give_away_what_came_after_it(machine: DiskMachi
 
 
 def test_a_file_system_of_ours_that_was_ever_used_is_not_half_made(machine: DiskMachine) -> None:
-    disk = machine.blank("sda")
-    identity = "11111111-2222-3333-4444-555555555555"
-    with disk.file.open("r+b") as opened:
-        opened.seek(63 * 1024 * 1024)
-        opened.write(f"dom0-data-being-made {identity}\n".encode())
-    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-U", identity, str(disk.file), "63M"], check=True)
+    begun(machine)
     assert machine.survey()["/dev/sda"]["half_made"]
     machine.run("/usr/bin/mount", "-t", "ext4", "/dev/sda", "/mnt")
     machine.run("/usr/bin/umount", "/mnt")

@@ -78,23 +78,25 @@ probe_further() { # NAME
 
 # What a power cut left of a file system of ours: our mark, and beside it nothing, or the file system that the mark
 # names, without its label and never mounted. Anything else came later and is somebody's. The label is asked for first:
-# our own disk has one, and its boot waits for no end of a disk to be read.
+# our own disk has one, and its boot waits for no end of a disk to be read. A superblock that is half written, or has its
+# label and not yet the checksum over that, is no file system to blkid: it is read here.
 is_half_made() { # NAME TYPE
     case $2 in '' | ext[234]) ;; *) return 1 ;; esac
     [ -z "$(fact "$1" label)" ] || return 1
     found=$(read_mib "$1" -1 | head -c 64 | tr -d '\0' | head -n 1)
     [ "${found% *}" = $mark ] || return 1
-    if [ -z "$2" ]; then
-        head -c 4096 "/dev/$1" 2>/dev/null | is_nothing
-    else
-        [ "$(fact "$1" uuid)" = "${found#* }" ] && was_never_mounted "$1"
-    fi
+    if [ -z "$2" ] && head -c 4096 "/dev/$1" 2>/dev/null | is_nothing; then return; fi
+    [ "$(superblock "$1" 56 2)-$(superblock "$1" 104 16)" = "53ef-$(echo "${found#* }" | tr -d -)" ] &&
+        was_never_mounted "$1"
 }
 
-# ext2 and its heirs: the superblock's time of the last mount, and how many there were.
+superblock() { # NAME OFFSET LENGTH: of ext2 and its heirs, in hex
+    dd if="/dev/$1" bs=1 skip=$((1024 + $2)) count="$3" 2>/dev/null | hexdump -v -e '1/1 "%02x"'
+}
+
+# The time of the last mount, and how many there were.
 was_never_mounted() { # NAME
-    dd if="/dev/$1" bs=1 skip=$((1024 + 44)) count=4 2>/dev/null | is_nothing &&
-        dd if="/dev/$1" bs=1 skip=$((1024 + 52)) count=2 2>/dev/null | is_nothing
+    [ "$(superblock "$1" 44 4)$(superblock "$1" 52 2)" = 000000000000 ]
 }
 
 is_nothing() {
