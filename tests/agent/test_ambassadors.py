@@ -86,6 +86,19 @@ async def test_containers_behind_its_sources_are_told_and_told_again_when_they_c
         await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-2"),)})
 
 
+async def test_one_whose_gate_has_passed_is_told_before_the_engine_has_looked() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    await bench.start(slot("echo"), forwards=True)
+    check = {"Test": ["CMD", "true"], "Interval": 3600 * 10**9}
+    web = slot("web")
+    container_id = await bench.start(replace(web, create=web.create | {"Healthcheck": check}))
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told == [{"service:web": ()}])
+        bench.ambassadors.note_gates({container_id: bench.docker.container(container_id).started})
+        async with asyncio.timeout(1):
+            await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-1"),)})
+
+
 async def test_nothing_is_told_twice_and_nothing_to_one_that_follows_nobody() -> None:
     bench = Bench(FakeTalk(make_state("10.0.0.4:80")))
     await bench.start(slot("echo"), forwards=True)

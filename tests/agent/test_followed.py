@@ -75,6 +75,14 @@ def test_one_that_cannot_serve_does_not_count(fields: dict[str, Any]) -> None:
     assert found("service:web:80", provider("web", "10.0.0.2", **fields)) == ()
 
 
+@pytest.mark.parametrize(("passed", "counts"), [(200.0, True), (100.0, False)])
+def test_one_whose_gate_has_passed_counts_before_the_engine_has_looked(passed: float, counts: bool) -> None:
+    (source,) = wanted(["service:web:80"])
+    web = provider("web", "10.0.0.2", health=Health.STARTING, started=200.0)
+    addresses = find([source], AMBASSADOR, [web], PROJECT, {web.id: passed}).addresses[source.key]
+    assert addresses == (("10.0.0.2",) if counts else ())
+
+
 def test_a_healthy_one_counts_with_both_families() -> None:
     assert found("service:web:80", provider("web", "10.0.0.2", v6="fd00::2", health=Health.HEALTHY)) == (
         "10.0.0.2",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dom0.ambassador import lookup
 from dom0.ambassador.lookup import Lookup, Names, Reply
 from dom0.ambassador.names import SHORTEST
 from dom0.testing.name_server import NameServer
@@ -67,6 +68,18 @@ async def test_a_time_to_live_of_nothing_is_an_answer(files: Files, server: Name
     server.say("redis.example.", ["10.0.0.1"])
     reply = await ask(files, "redis.example")
     assert (told(reply), reply.ttl) == ({"10.0.0.1"}, 0)
+
+
+@pytest.mark.parametrize("ttl", [600, 599])
+async def test_the_engines_list_of_its_containers_is_whole_and_what_it_asks_others_for_is_not(
+    files: Files, server: NameServer, monkeypatch: pytest.MonkeyPatch, ttl: int
+) -> None:
+    monkeypatch.setattr(lookup, "ENGINE_SERVER", server.address)
+    server.say("redis.", ["10.0.0.1"])
+    server.ttl = ttl
+    reply = await ask(files, "redis")
+    assert reply.engine
+    assert reply.answers["ip"].whole == (ttl == lookup.ENGINE_TTL)
 
 
 async def test_search_domains_are_tried_as_ndots_says(files: Files, server: NameServer) -> None:

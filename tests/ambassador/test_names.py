@@ -37,6 +37,12 @@ def after(*told: tuple[float, str | Answer], start: Counting | None = None) -> s
     return set(counting.current)
 
 
+def test_what_is_missing_from_a_whole_list_is_gone_at_once() -> None:
+    whole = Answer(frozenset({"10.0.0.2"}), learned=True, whole=True)
+    assert after((0.0, "10.0.0.1"), (0.1, whole)) == {"10.0.0.2"}
+    assert after((0.0, whole), (0.1, NOTHING)) == {"10.0.0.2"}
+
+
 def test_the_first_answer_counts() -> None:
     assert after((0, "a b")) == {"a", "b"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -88,6 +88,7 @@ class Ambassadors:
         self._look_again_at = 0.0
         self._told: tuple[Problem, ...] = ()
         self._swept = ""  # project
+        self._gated: Mapping[str, float] = {}
 
     async def run(self) -> None:
         """Until `close`."""
@@ -101,6 +102,12 @@ class Ambassadors:
 
     def close(self) -> None:
         self._closing.set()
+
+    def note_gates(self, gated: Mapping[str, float]) -> None:
+        """Container ID -> the start for which its health gate has passed: the Engine has no event for it."""
+        if gated != self._gated:
+            self._gated = gated
+            self._wake.set()
 
     # what it tells
 
@@ -153,6 +160,7 @@ class Ambassadors:
         wished = wanted(request.to)
         known.wished.append(wished)
         try:
+            known.container = await self._inspect(known.container.id) or known.container  # its networks are new perhaps
             if known.state is None:
                 known.state = await self._ask(known, Show(), State)
             await self._tell_found(known)
@@ -318,7 +326,7 @@ class Ambassadors:
         followed = tuple(dict.fromkeys((*told, *(source for wished in known.wished for source in wished))))
         if not followed:
             return
-        found = find(followed, known.container, await self._candidates(followed), self._project())
+        found = find(followed, known.container, await self._candidates(followed), self._project(), self._gated)
         if found != known.told:
             request = Follow(found=found.addresses, identities=found.identities)
             known.state = await self._talk.ask(known.container.id, request, State)

@@ -1,12 +1,13 @@
 """Sources that an ambassador cannot find by itself → addresses of containers. Pure.
 
 A container counts while it runs, is healthy or has no health check, and has an address on a network that it shares
-with the ambassador. Which container it is is told with its address: the same one may belong to somebody else tomorrow.
+with the ambassador. The agent's own gate counts as much as the Engine's first look, which may come much later. Which
+container it is is told with its address: the same one may belong to somebody else tomorrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -50,15 +51,20 @@ def concerns(source: Followed, row: ContainerSummary | Container, project: str) 
 
 
 def find(
-    followed: Collection[Followed], ambassador: Container, containers: Collection[Container], project: str
+    followed: Collection[Followed],
+    ambassador: Container,
+    containers: Collection[Container],
+    project: str,
+    gated: Mapping[str, float] = {},
 ) -> Found:
+    """`gated`: container ID -> the start for which its health gate has passed."""
     addresses: dict[str, tuple[str, ...]] = {}
     identities: dict[str, str] = {}
     for source in followed:
         usable = {
             container.id: reached
             for container in containers
-            if container.id != ambassador.id and concerns(source, container, project) and is_usable(container)
+            if container.id != ambassador.id and concerns(source, container, project) and is_usable(container, gated)
             if (reached := addresses_of(container, ambassador))
         }
         addresses[source.key] = tuple(sorted({address for reached in usable.values() for address in reached}))
@@ -67,8 +73,11 @@ def find(
     return Found(addresses, identities)
 
 
-def is_usable(container: Container) -> bool:
-    return container.state is State.RUNNING and container.health in (Health.NONE, Health.HEALTHY)
+def is_usable(container: Container, gated: Mapping[str, float]) -> bool:
+    if container.state is not State.RUNNING:
+        return False
+    passed = container.health is Health.STARTING and gated.get(container.id) == container.started
+    return passed or container.health in (Health.NONE, Health.HEALTHY)
 
 
 def addresses_of(container: Container, seen_from: Container) -> tuple[str, ...]:

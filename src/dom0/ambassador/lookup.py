@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dom0.ambassador.table import Family
 
 LIFETIME = 4.0  # seconds for all tries of one question
 ENGINE_SERVER = "127.0.0.11"
+ENGINE_TTL = 600.0  # seconds, of its containers' names; what it asks others for keeps theirs
 _RECORDS: dict[Family, str] = {"ip": "A", "ip6": "AAAA"}
 
 
@@ -66,10 +67,13 @@ class Lookup:
             return Reply({}, None, error=f"no DNS server is known: {error}")
         families: tuple[Family, ...] = ("ip", "ip6")
         asked = await asyncio.gather(*(self._ask_one(resolver, host, _RECORDS[family]) for family in families))
-        answers = {family: answer for family, (answer, _, _) in zip(families, asked, strict=True)}
+        engine = ENGINE_SERVER in map(str, resolver.nameservers)
+        answers = {
+            family: replace(answer, whole=engine and ttl == ENGINE_TTL)
+            for family, (answer, ttl, _) in zip(families, asked, strict=True)
+        }
         ttls = [ttl for _, ttl, _ in asked if ttl is not None]
         errors = [error for _, _, error in asked if error]
-        engine = ENGINE_SERVER in map(str, resolver.nameservers)
         return Reply(answers, min(ttls) if ttls else None, engine, errors[0] if errors and not ttls else "")
 
     async def _ask_one(self, resolver: Any, host: str, record: str) -> tuple[Answer, float | None, str]:

@@ -3,7 +3,8 @@
 An answer in another order is the same answer. What is more than before is taken at once. What is missing from an
 answer is gone only when it stays away: an address that counts is left when it has been missing longer than a hold, and
 an answer that says nothing (no such name, no address, no reply) is no news for ten minutes. So neither a server that
-shows a part of its list at a time nor one that is being restarted moves anybody.
+shows a part of its list at a time nor one that is being restarted moves anybody. The Engine's own list of containers is
+always whole: what is missing from it is gone at once.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ HOLD_MISSING = 2.0  # seconds
 HOLD_SILENT = 600.0
 SHORTEST = 1.0  # seconds between two questions; a TTL of 0 means: ask again soon
 LONGEST = 60.0
-LONGEST_ENGINE = 2.0  # the Engine's own server says 600 for containers that move in a second
+LONGEST_ENGINE = 1.0  # the Engine's own server says 600 for containers that move in a second
 RETRY = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of one family. `learned` is False when nothing was: no such name, no address, no reply."""
+    """Of one family. `learned` is False when nothing was: no such name, no address, no reply.
+
+    `whole`: there are no others.
+    """
 
     addresses: frozenset[str] = frozenset()
     learned: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ def count(before: Counting, answer: Answer, ticks: float) -> Counting:
         since = ticks if before.silent_since is None else before.silent_since
         current = before.current if ticks - since < HOLD_SILENT else frozenset()
         return Counting(current, before.seen, since)
+    if answer.whole:
+        return Counting(answer.addresses, dict.fromkeys(answer.addresses, ticks))
     seen = {
         address: at for address, at in before.seen.items() if ticks - at < HOLD_MISSING or address in before.current
     }
