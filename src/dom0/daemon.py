@@ -13,12 +13,14 @@ from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
 from dom0.agent.machine import Limits, Machine
+from dom0.agent.processes import HostProcesses
 from dom0.agent.store import alone_in
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineUnreachable
 from dom0.host import boot_record, launcher
+from dom0.plan.planner import Plan
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +28,13 @@ STATE = Path(os.environ.get("DOM0_STATE", "/var/lib/dom0"))
 RUN = Path(os.environ.get("DOM0_RUN", "/run/dom0"))
 ETC = Path(os.environ.get("DOM0_ETC", "/etc/dom0"))
 STEPS_PER_CORE = 2  # an Engine saturates near it
+LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer has made another socket
+CUT_OFF = "the Docker Engine has another socket since its start; dom0 starts again to have it"
 LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
 
 async def run() -> None:
-    """Serve until SIGTERM or SIGINT. Raises EngineUnsuitable, Busy, Unwritable."""
+    """Serve until SIGTERM or SIGINT. Raises EngineUnreachable, EngineUnsuitable, Busy, Unwritable."""
     with alone_in(STATE):
         engine = await _reach_engine()
         try:
@@ -49,6 +53,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         hand_over=lambda image: handover.start_helper(engine, image),
         handing_over=True,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
+        processes=HostProcesses() if own.sees_host else None,
     )
     ambassadors = Ambassadors(engine, lambda: machine.project, tell=machine.changed.tell)
     machine.other_problems = lambda: (
@@ -56,16 +61,24 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         *ambassadors.problems,
         *disks.problems(RUN, STATE),
     )
-    machine.on_plan = BootNotes(RUN / boot_record.RUNNING).note
+    boot_notes = BootNotes(RUN / boot_record.RUNNING)
+
+    def note_plan(plan: Plan) -> None:
+        boot_notes.note(plan)
+        ambassadors.note_gates(machine.gated)
+
+    machine.on_plan = note_plan
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     socket = RUN / "dom0.sock"
     async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
         mending = tasks.create_task(_mend_handover(engine, machine))
+        cut_off = tasks.create_task(_end_when_cut_off(machine))
         tasks.create_task(ambassadors.run())
         await machine.run()
         ambassadors.close()
+        cut_off.cancel()
         mending.cancel()
 
 
@@ -81,13 +94,29 @@ async def _mend_handover(engine: Engine, machine: Machine) -> None:
     machine.end_handover(failure)
 
 
+async def _end_when_cut_off(machine: Machine) -> None:
+    """An Engine that makes its socket itself makes a new one at every start, which only a start of ours can bind.
+
+    The restart policy starts us again. While there is no new one the Engine is down, and we tell so.
+    """
+    while True:
+        await machine.changed.until(lambda: machine.is_blind)
+        if HostProcesses().are_cut_off():
+            log.warning(CUT_OFF)
+            machine.close()
+            return
+        await asyncio.sleep(LOOK_AGAIN)
+
+
 async def _reach_engine() -> Engine:
-    """An Engine that is still starting is waited for, however long it takes."""
+    """An Engine that is still starting is waited for, however long it takes. Raises EngineUnreachable if cut off."""
     pause = 0.1
     while True:
         try:
             return await DockerEngine.connect()
         except EngineUnreachable as error:
+            if HostProcesses().are_cut_off():
+                raise EngineUnreachable(CUT_OFF) from error
             log.warning("%s", error.message)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)

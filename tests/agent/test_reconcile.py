@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent.reconcile import PROCESSES_EVERY
 from dom0.engine.values import State
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
 from dom0.plan.phase import Phase
@@ -105,6 +106,48 @@ async def test_an_engine_that_restarts_gets_everything_back(policy: str, crash: 
         box.docker.restart_engine(crash=crash)
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING, "box-db-1": RUNNING}
+
+
+async def test_an_end_that_the_engine_missed_is_seen_and_waits_for_no_process() -> None:
+    body = slot("web").create | {"StopTimeout": 3600}
+    box = Box(desired(slot("web", create=body), slot("db")))
+    async with box.running():
+        await box.at_rest()
+        web, db = box.docker.container("box-web-1"), box.docker.container("box-db-1")
+        before = db.started
+        box.processes.ended.add(web.pid)
+        async with asyncio.timeout(60):
+            await box.until(lambda: web.pid not in box.processes.ended and web.state is RUNNING)
+        await box.at_rest()
+    assert (web.state, db.started) == (RUNNING, before)
+
+
+async def test_a_process_that_has_just_ended_is_the_engines_business() -> None:
+    """Its event is under way: nobody restarts what a person has stopped in this moment."""
+    box = Box(desired(with_command(slot("web"), "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1; done")))
+    async with box.running():
+        await box.at_rest()
+        web = box.docker.container("box-web-1")
+        box.processes.ended.add(web.pid)
+        await asyncio.sleep(PROCESSES_EVERY)
+        await box.person.stop_container("box-web-1")
+        await asyncio.sleep(120)
+    assert box.names() == {"box-web-1": EXITED}
+
+
+async def test_who_has_the_socket_of_an_engine_that_has_ended_is_restarted_for_the_new_one() -> None:
+    bound = {"Mounts": [{"Type": "bind", "Source": "/run/docker.sock", "Target": "/run/docker.sock"}]}
+    reader = slot("reader")
+    box = Box(desired(replace(reader, create=reader.create | {"HostConfig": bound}), slot("web")))
+    async with box.running():
+        await box.at_rest()
+        containers = [box.docker.container(name) for name in ("box-reader-1", "box-web-1")]
+        starts = [one.started for one in containers]
+        box.processes.cut_off |= {one.pid for one in containers}
+        await box.person.kill_container("box-web-1", signal="SIGHUP")  # whatever makes the loop look
+        await box.until(lambda: containers[0].started != starts[0])
+        await box.at_rest()
+    assert containers[1].started == starts[1]
 
 
 async def test_an_engine_that_is_away_for_long_is_waited_for() -> None:

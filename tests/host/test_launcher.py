@@ -347,6 +347,18 @@ def test_a_crash_costs_a_restart_and_many_cost_the_image(machine: Launcher, good
     machine.until_runs(good, "last-good")
 
 
+def test_an_end_that_the_engine_missed_costs_a_restart(machine: Launcher) -> None:
+    """Its containerd was down: it calls dom0 running, as which nobody has it."""
+    image = machine.image(UNCHECKED)
+    machine.start()
+    machine.until_good(image)
+    pid = machine.container()["State"]["Pid"]
+    machine.host.kill_unnoticed(pid)
+    machine.until(lambda: machine.container()["State"]["Pid"] not in (0, pid))
+    machine.until_runs(image, "latest")
+    assert "dom0 has ended, which the Engine did not notice" in machine.log()
+
+
 def test_a_person_who_kills_or_removes_dom0_gets_it_back(machine: Launcher, good: str) -> None:
     for doing in (["kill"], ["rm", "--force"]):
         before = machine.container()["State"]["StartedAt"]

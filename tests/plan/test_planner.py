@@ -283,6 +283,39 @@ def test_a_child_restarts_after_its_parent_restarted() -> None:
     assert said(plan(desired(child, parent), actual(vpn, app))) == ["restart box-app-1"]
 
 
+# what the host's processes tell
+
+
+def test_a_container_whose_process_is_gone_is_not_ready_whatever_the_engine_says_and_is_restarted() -> None:
+    db, web = slot("db"), slot("web", depends_on=(Dependency(service="db", condition=Condition.HEALTHY),))
+    gone = container(db)
+    made = plan(desired(db, web), actual(gone, container(web, state=State.CREATED), vanished=frozenset({gone.id})))
+    step = only(made)
+    assert (say_step(step), step.reason) == ("restart box-db-1", "its process is gone, and the Engine did not notice")
+    assert [(p.phase, p.reason) for p in made.slots] == [
+        (Phase.STARTING, "its process is gone, and the Engine did not notice"),
+        (Phase.WAITING, "waits for db to be healthy"),
+    ]
+
+
+def test_a_container_with_the_socket_of_an_engine_that_has_ended_is_restarted() -> None:
+    web = slot("web")
+    found = container(web)
+    made = plan(desired(web), actual(found, cut_off=frozenset({found.id})))
+    assert only(made).reason == "it has the socket of an Engine bound that has ended"
+
+
+def test_a_login_is_not_ended_for_the_sake_of_the_engines_new_socket() -> None:
+    sshd = slot("dom0-sshd", defer_while=("sshd: dom0@",))
+    found = container(sshd)
+    made = plan(
+        desired(sshd),
+        actual(found, cut_off=frozenset({found.id}), processes={found.id: ("sshd: dom0@pts/0",)}),
+    )
+    assert (said(made), made.settled) == ([], True)
+    assert made.slots[0].reason == "in use; it is restarted for the Engine's new socket as soon as it is not"
+
+
 # ends, crashes, persons
 
 

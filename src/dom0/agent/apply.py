@@ -5,6 +5,7 @@ A handler may be killed between any two of its calls; the planner then goes on f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import re
@@ -18,6 +19,7 @@ from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
 from dom0.plan.desired import InjectedFile, NetworkSpec, Slot
 from dom0.plan.steps import (
+    VANISHED,
     AnyStep,
     ConnectNetwork,
     CreateContainer,
@@ -35,6 +37,8 @@ from dom0.plan.steps import (
     UpdateContainer,
 )
 
+DISBELIEF = 10.0  # seconds over the stop timeout
+TIMES = 3
 SERVICE_REFERENCE = re.compile(r"^service:([^:]+)")
 
 
@@ -68,7 +72,10 @@ class Applier:
             case StartContainer():
                 return await self._start(step.slot, step.container_id)
             case RestartContainer():
-                await self._engine.stop_container(step.container_id)
+                if step.reason == VANISHED:
+                    await self._end_vanished(step)
+                else:
+                    await self._engine.stop_container(step.container_id)
                 return await self._start(step.slot, step.container_id)
             case UnpauseContainer():
                 await self._engine.unpause_container(step.container_id)
@@ -127,6 +134,22 @@ class Applier:
         except EngineError:
             return slot.image_id
         return slot.image if named.id == slot.image_id else slot.image_id
+
+    async def _end_vanished(self, step: RestartContainer) -> None:
+        """The Engine finds no process to stop, and believes in its end after the container's own stop timeout only.
+
+        Asked while its containerd is still away, it forgets what it was asked.
+        """
+        for _ in range(TIMES):
+            await self._engine.stop_container(step.container_id, timeout=0.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(step.slot.stop_grace + DISBELIEF):
+                    await self._engine.wait_container(step.container_id)
+                    return
+        raise EngineError(
+            f"container {step.slot.name}: its process is gone, and the Engine goes on calling it running",
+            hint=f"docker rm -f {step.slot.name}, and dom0 makes it again",
+        )
 
     async def _start(self, slot: Slot, container_id: str) -> frozenset[str]:
         for file in slot.files:

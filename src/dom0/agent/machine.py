@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dom0.agent.kept import keep_images
 from dom0.agent.last_words import last_words
 from dom0.agent.notes import Trial
 from dom0.agent.ownership import read_seal, write_seal
+from dom0.agent.processes import Processes
 from dom0.agent.progress import Board, Changes
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.report import service_statuses
@@ -70,6 +71,7 @@ class Machine:
         limits: Limits,
         handing_over: bool = False,
         clock: Clock | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.changed = Changes()
         self.other_problems: Callable[[], tuple[Problem, ...]] = tuple  # of those who work beside it
@@ -81,6 +83,7 @@ class Machine:
         self._hand_over = hand_over
         self._limits = limits
         self._clock = clock or SystemClock()
+        self._processes = processes
         self._board = Board()
         self._current = Current(
             state,
@@ -141,6 +144,7 @@ class Machine:
             clock=self._clock,
             seal=read_seal(self._state),
             save_seal=lambda seal: write_seal(self._state, seal),
+            processes=self._processes,
         )
         reconciler.on_step = self._on_step
         reconciler.on_trouble = self.changed.tell
@@ -339,6 +343,17 @@ class Machine:
         """Its name, empty before the first generation."""
         generation = self._current.generation
         return generation.desired.project if generation else ""
+
+    @property
+    def gated(self) -> Mapping[str, float]:
+        """Container ID -> the start for which its health gate has passed."""
+        return self._current.reconciler.memory.gated if self._current.reconciler else {}
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the Engine does not answer."""
+        reconciler = self._current.reconciler
+        return reconciler is not None and isinstance(reconciler.trouble, EngineUnreachable)
 
     def history(self) -> list[GenerationInfo]:
         current = self._current.generation.number if self._current.generation else 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from dom0.agent.ownership import Ownership
+from dom0.agent.processes import SOCKET, Processes, Unseen
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Container, ContainerSummary, Event, Network, Volume
+from dom0.engine.values import Container, ContainerSummary, Event, Network, State, Volume
 from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.plan import labels
 from dom0.plan.actual import Actual, slot_key, slot_key_in
@@ -18,12 +19,15 @@ from dom0.plan.desired import Desired
 
 OF_CONTAINERS = ("connect", "disconnect", "mount", "unmount")  # events that leave networks and volumes as they are
 OF_OTHERS = ("create", "rename", "destroy", "start", "die")  # events of containers of others that concern us
+SURE = 2  # looks in a row at a process that is gone: of one that has just ended the Engine tells in between
 
 
 class Observer:
-    def __init__(self, engine: Engine, ownership: Ownership) -> None:
+    def __init__(self, engine: Engine, ownership: Ownership, processes: Processes | None = None) -> None:
         self._engine = engine
         self._ownership = ownership
+        self._host = processes or Unseen()
+        self._ended: dict[tuple[str, int], int] = {}  # container ID and PID -> how many looks found it gone
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}
         self._labels: dict[str, dict[str, str]] = {}  # of what says it is ours, by ID, as lists and events tell them
@@ -78,6 +82,14 @@ class Observer:
             self._networks = await self._engine.networks()
             self._volumes = await self._engine.volumes()
 
+    def look_at_processes(self) -> bool:
+        """Returns whether the Engine has to be asked about one whose process is gone."""
+        gone = [c for c in self.containers if c.state is State.RUNNING and c.pid and self._host.has_ended(c.pid)]
+        self._ended = {(c.id, c.pid): self._ended.get((c.id, c.pid), 0) + 1 for c in gone}
+        asked = {container_id for (container_id, _), looks in self._ended.items() if looks == SURE}
+        self._dirty |= asked
+        return bool(asked)
+
     def mark_ground(self) -> None:
         """Networks or volumes have changed."""
         self._ground_dirty = True
@@ -116,11 +128,21 @@ class Observer:
                 if id_ not in self._strangers
             },
             processes=await self._processes(desired),
+            vanished=frozenset(c.id for c in self.containers if self._has_vanished(c)),
+            cut_off=frozenset(c.id for c in self.containers if self._is_cut_off(c)),
         )
 
     def is_ours(self, event: Event) -> bool:
         """Whether an event of a container is of one of ours, as far as is known yet: it carries the labels."""
         return self._ownership.is_claimed(event.attributes) and event.id not in self._strangers
+
+    def _has_vanished(self, container: Container) -> bool:
+        looks = self._ended.get((container.id, container.pid), 0)
+        return container.state is State.RUNNING and looks >= SURE
+
+    def _is_cut_off(self, container: Container) -> bool:
+        bound = any(mount.source.endswith(f"/{SOCKET}") for mount in container.mounts)
+        return bound and container.state is State.RUNNING and self._host.has_old_socket(container.pid)
 
     def _has_changed(self, row: ContainerSummary) -> bool:
         known = self._containers.get(row.id)
@@ -171,14 +193,15 @@ class Observer:
         self._dirty.add(container_id)
 
     async def _processes(self, desired: Desired) -> dict[str, tuple[str, ...]]:
-        """Only for containers that would be replaced now, and only where a slot asks for it."""
+        """Only for containers that would be replaced or restarted now, and only where a slot asks for it."""
         careful = {slot.key: slot for slot in desired.slots if slot.defer_while}
         found: dict[str, tuple[str, ...]] = {}
         for container in self._containers.values():
             slot = careful.get(slot_key(container))
             if slot is None or not container.running:
                 continue
-            if container.labels.get(labels.HASH) == slot.hash and container.image_id == slot.image_id:
+            current = container.labels.get(labels.HASH) == slot.hash and container.image_id == slot.image_id
+            if current and not self._is_cut_off(container):
                 continue
             try:
                 found[container.id] = await self._engine.top(container.id)

@@ -23,6 +23,7 @@ from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.gate import Gates
 from dom0.agent.observe import Observer
 from dom0.agent.ownership import Ownership
+from dom0.agent.processes import Processes
 from dom0.agent.refusal import Repeats, no_effect, refusal_of
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
@@ -51,6 +52,7 @@ from dom0.plan.text import say_step
 log = logging.getLogger(__name__)
 
 RESYNC = 60.0  # seconds between full listings
+PROCESSES_EVERY = 5.0  # seconds between looks whether they are there
 THOROUGH_EVERY = 10  # of which each tenth inspects every container
 SAVE_AGAIN = 10.0  # seconds until what could not be written is tried again
 RECONNECT_MOST = 5.0  # seconds between attempts to reach the Engine
@@ -79,6 +81,7 @@ class Reconciler:
         clock: Clock | None = None,
         seal: Seal | None = None,
         save_seal: Callable[[Seal], None] = lambda _seal: None,
+        processes: Processes | None = None,
     ) -> None:
         self.memory = memory
         self.desired = desired
@@ -92,7 +95,7 @@ class Reconciler:
         self.generation = 0
         self._engine = engine
         self._ownership = Ownership(desired.project, seal or Seal(), memory.marks, save_seal)
-        self._observer = Observer(engine, self._ownership)
+        self._observer = Observer(engine, self._ownership, processes)
         self._save = save
         self._saved: Memory | None = None  # as it is on the disk, once we know
         self._limit = limit
@@ -136,7 +139,8 @@ class Reconciler:
     async def run(self) -> None:
         """Keep the Engine as desired until `close`."""
         async with asyncio.TaskGroup() as tasks:
-            looking = [tasks.create_task(self._follow_events()), tasks.create_task(self._take_turns(tasks))]
+            errands = (self._follow_events(), self._take_turns(tasks), self._look_at_processes())
+            looking = [tasks.create_task(errand) for errand in errands]
             await self._closing.wait()
             for task in looking:
                 task.cancel()
@@ -283,6 +287,12 @@ class Reconciler:
                 self.unsaved = error
         if (before is None) != (self.unsaved is None):
             self.on_trouble()
+
+    async def _look_at_processes(self) -> None:
+        while True:
+            await asyncio.sleep(PROCESSES_EVERY)
+            if self._observer.look_at_processes():
+                self._wake.set()
 
     # steps
 

@@ -51,6 +51,7 @@ class Own:
     inputs: str = ""
     base: Image | None = None
     built_on: str = ""
+    sees_host: bool = False  # its processes
 
 
 async def find_own(engine: Engine) -> Own:
@@ -59,13 +60,14 @@ async def find_own(engine: Engine) -> Own:
     match = CONTAINER_ID.search(mountinfo)
     if match is None:
         return Own()
-    image = await engine.image((await engine.container(match[1])).image_id)
+    container = await engine.container(match[1])
+    image = await engine.image(container.image_id)
     built_on = image.labels.get(labels.BASE, "")
     try:
         base = await engine.image(built_on or image.id)
     except NotFound:
         base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
-    return Own(image.id, image.labels.get(labels.INPUTS, ""), base, built_on)
+    return Own(image.id, image.labels.get(labels.INPUTS, ""), base, built_on, container.pid_mode == "host")
 
 
 async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:

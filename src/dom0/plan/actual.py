@@ -21,6 +21,8 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     names: Mapping[str, str] = {}  # every container's name on this Engine -> its ID, foreign ones too
     cpus: int = 0  # of the host; 0: not known
     unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it
+    vanished: frozenset[str] = frozenset()  # container IDs: the Engine calls them running, their process is gone
+    cut_off: frozenset[str] = frozenset()  # container IDs: they have the socket of an Engine bound that has ended
     processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`
 
 

@@ -23,6 +23,7 @@ from dom0.plan.steps import (
     MISSING,
     REMOVED,
     UNHEALTHY,
+    VANISHED,
     AnyStep,
     ConnectNetwork,
     CreateContainer,
@@ -126,8 +127,10 @@ class ContainerPlanner:
         if self._is_parked():
             step = ParkContainer(lock=self.lock, reason="failed too often", container_id=current.id, name=current.name)
             return self._parked(current, (step,))
+        if current.id in self.scene.actual.vanished:
+            return self._restart(current, VANISHED)
         if self.scene.is_ready(current):
-            return self._must_follow(current) or self._tidy(current, Phase.READY)
+            return self._must_follow(current) or self._must_bind_anew(current) or self._tidy(current, Phase.READY)
         if current.health is Health.UNHEALTHY:
             return self._unhealthy(current)
         return self._result(Phase.STARTING, "its health check has not passed yet")
@@ -186,6 +189,14 @@ class ContainerPlanner:
                     if self._is_since(container.created, current) and self.scene.is_ready(container):
                         return self._restart(current, f"{dependency.service} was replaced")
         return None
+
+    def _must_bind_anew(self, current: Container) -> SlotPlan | None:
+        """A start binds what has the name of the Engine's socket then."""
+        if current.id not in self.scene.actual.cut_off:
+            return None
+        if self.scene.in_use(current, self.slot):
+            return self._result(Phase.READY, "in use; it is restarted for the Engine's new socket as soon as it is not")
+        return self._restart(current, "it has the socket of an Engine bound that has ended")
 
     def _is_since(self, time: float, current: Container) -> bool:
         """After its start. What will only be tells of a clock that went back: to follow it would never end."""

@@ -157,7 +157,7 @@ class Scene:
 
     def is_ready(self, container: Container) -> bool:
         """Runs, and is healthy as far as anyone can tell: by the Engine, or by our own probe of this very start."""
-        if container.state is not State.RUNNING:
+        if container.state is not State.RUNNING or container.id in self.actual.vanished:
             return False
         if container.health in (Health.NONE, Health.HEALTHY):
             return True

@@ -15,6 +15,7 @@ from dom0.plan.desired import Attachment, NetworkSpec, Slot, VolumeSpec
 MISSING = "it does not exist"  # the reasons that the agent treats apart from others
 REMOVED = "it was removed"
 UNHEALTHY = "unhealthy"
+VANISHED = "its process is gone, and the Engine did not notice"
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,20 @@ IMAGES = ("app", "app2")
 PATIENCE = 3600.0  # virtual seconds
 
 
+class FakeProcesses:
+    """The host's, as tests set them: those that ended, and those with an old socket."""
+
+    def __init__(self) -> None:
+        self.ended: set[int] = set()
+        self.cut_off: set[int] = set()
+
+    def has_ended(self, pid: int) -> bool:
+        return pid in self.ended
+
+    def has_old_socket(self, pid: int) -> bool:
+        return pid in self.cut_off
+
+
 class Box:
     """One Engine, one loop that may be killed and started again; its memory survives as the agent's file does."""
 
@@ -33,6 +47,7 @@ class Box:
         self.desired = desired
         self.memory = Memory()
         self.seal = Seal()
+        self.processes = FakeProcesses()
         self.loop: Reconciler
 
     def save(self, memory: Memory) -> None:
@@ -52,6 +67,7 @@ class Box:
             clock=LoopClock(),
             seal=self.seal,
             save_seal=self.save_seal,
+            processes=self.processes,
         )
         return self.loop
 
