@@ -156,7 +156,7 @@ def test_compose_is_told_only_what_is_to_be_built_and_expands_nothing() -> None:
         secrets={"token": FileObject(name="box_token", file="/placed/token")},
         working_dir="/placed",
     )
-    assert msgspec.json.decode(build_file(project, Path("/p"))) == {
+    assert msgspec.json.decode(build_file(project, Path("/p"), str)) == {
         "name": "box",
         "services": {"web": {"image": "box-web", "build": {"context": "/p/web", "args": {"A": "$$B"}}}},
         "secrets": {"token": {"name": "box_token", "file": "/p/token"}},
@@ -171,5 +171,5 @@ def test_services_that_share_an_image_build_it_once_and_others_each_their_own() 
         "third": Service(image="tools", build=other),
         "fourth": Service(build=tools),
     }
-    told = msgspec.json.decode(build_file(Project(name="box", services=services), Path("/p")))["services"]
+    told = msgspec.json.decode(build_file(Project(name="box", services=services), Path("/p"), str))["services"]
     assert sorted(told) == ["fourth", "prepare", "third"]

@@ -28,10 +28,11 @@ from dom0.agent.progress import Board
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.source import Candidate
 from dom0.agent.status import Outcome, Progress
-from dom0.errors import Dom0Error, ProjectError, UsageError
+from dom0.errors import Dom0Error, EngineError, UsageError
 from dom0.health import Problem
+from dom0.plan.checks import check_running
 from dom0.plan.desired import Desired
-from dom0.plan.memory import Memory, Version
+from dom0.plan.memory import Memory, Version, cleared
 from dom0.plan.planner import Plan
 from dom0.plan.scene import version
 
@@ -52,6 +53,7 @@ class Current:
         board: Board,
         make_reconciler: Callable[[Desired, Memory], Reconciler],
         last_words: Callable[[Plan], Awaitable[tuple[Words, ...]]],
+        give_names_back: Callable[[Generation, Generation], Awaitable[None]],
     ) -> None:
         self.generations = Generations(state)
         self.notes = Notes(state)
@@ -59,6 +61,7 @@ class Current:
         self.generation: Generation | None = None
         self.reconciler: Reconciler | None = None
         self.verdict: Progress | None = None  # the last judgement
+        self._failure: Progress | None = None  # the next one
         self.on_plan: Callable[[Plan], None] = lambda _plan: None
         self.on_good: Callable[[], None] = lambda: None
         self._own_image = own_image
@@ -66,7 +69,9 @@ class Current:
         self._board = board
         self._make_reconciler = make_reconciler
         self._last_words = last_words
+        self._give_names_back = give_names_back  # from the first one, which has failed, to the second
         self._listening: asyncio.Task[tuple[Words, ...]] | None = None  # to what failing services say
+        self._giving_back: asyncio.Task[None] | None = None
         self._tasks: asyncio.TaskGroup
         self._began = 0.0  # monotonic, as the next one
         self._well_since = 0.0
@@ -122,20 +127,20 @@ class Current:
 
     # going somewhere
 
+    def check(self, candidate: Candidate) -> None:
+        """Whether it may be begun. Raises ProjectError."""
+        if self.generation is not None:
+            check_running(candidate.desired.project, self.generation.desired.project)
+
     def begin(self, candidate: Candidate, cause: str, *, recreate: tuple[str, ...]) -> None:
         """Make what `candidate` asks for the current generation, if it is not that already.
 
-        Raises ProjectError, Unwritable, Damaged.
+        Raises Unwritable, Damaged.
         """
         current = self.generation
-        if current is not None and current.desired.project != candidate.desired.project:
-            raise ProjectError(
-                f"name: the running project is {current.desired.project}, this one is {candidate.desired.project}",
-                hint="take the running one down first: dom0 down",
-            )
-        memory = replace(self._cleared_memory(), recreate=recreate)
+        memory = replace(cleared(self._memory()), recreate=recreate)
         trial = self.notes.trial_of(candidate.dom0_image, self._clock.now())
-        if current is not None and _says_the_same(candidate, current):
+        if current is not None and says_the_same(candidate, current):
             self._aim_at(current, memory)
         else:
             generation = self._add(candidate, cause, trial)
@@ -156,7 +161,7 @@ class Current:
             )
             self.verdict = None
         self._leave(self.generation)
-        self._switch_to(target, self._cleared_memory())
+        self._switch_to(target, cleared(self._memory()))
 
     def confirm(self) -> None:
         """Raises UsageError when nothing is on trial, Unwritable."""
@@ -204,7 +209,8 @@ class Current:
 
     def _aim_at(self, generation: Generation, memory: Memory) -> None:
         self.generation = generation
-        self._began, self._well_since, self._listening = self._clock.monotonic(), 0.0, None
+        self._began, self._well_since = self._clock.monotonic(), 0.0
+        self._listening = self._giving_back = None
         memory = replace(memory, pending=generation.is_pending, kept=self._versions_to_keep(generation))
         if self.reconciler is None:
             self.reconciler = self._make_reconciler(generation.desired, memory)
@@ -265,9 +271,13 @@ class Current:
 
     async def _listen(self, plan: Plan) -> tuple[Words, ...]:
         words = await self._last_words(plan)
-        if self.reconciler is not None:
-            asyncio.get_running_loop().call_soon(self.reconciler.wake)  # when this task is done
+        self._wake_soon()
         return words
+
+    def _wake_soon(self) -> None:
+        """When the task that calls this is done."""
+        if self.reconciler is not None:
+            asyncio.get_running_loop().call_soon(self.reconciler.wake)
 
     def _judge_trial(self, generation: Generation, plan: Plan) -> float:
         if self._trial_left() > generation.trial:  # the clock went back: it would wait for as long
@@ -313,21 +323,36 @@ class Current:
         self.generation = self.generations.update(failed)
         for word in words:
             self._board.post(Progress(service=word.service, text=f"said: {word.line}"))
-        self.verdict = Progress(
-            outcome=Outcome.FAILED, generation=generation.number, problems=(problem, *plan.problems)
-        )
+        problems = (problem, *plan.problems)
+        self._failure = Progress(outcome=Outcome.FAILED, generation=generation.number, problems=problems)
         self._must_go_back = True
         self._return_from(failed)
 
     def _return_from(self, failed: Generation) -> float:
         """Where there is nothing good to go back to, what was asked for is tried on."""
         target = self.generations.good_before(failed)
+        if target is not None and not self._has_given_back(failed, target):
+            return 0.0
+        self.verdict, self._failure = self._failure, None
         if target is not None:
             self.go_back(target, cause=f"generation {failed.number} failed: {failed.reason}")
         else:
             self._must_go_back = False
             self._remember(replace(self._memory(), pending=False, parked={}))
         return 0.0
+
+    def _has_given_back(self, failed: Generation, target: Generation) -> bool:
+        """Whether the names of images are as `target` has them; else that is begun, and the next plan finds it done."""
+        if self._giving_back is None:
+            self._giving_back = self._tasks.create_task(self._give_back(failed, target))
+        return self._giving_back.done()
+
+    async def _give_back(self, failed: Generation, target: Generation) -> None:
+        try:
+            await self._give_names_back(failed, target)
+        except EngineError as error:
+            log.warning("generation %d: the names of its images stay: %s", failed.number, error.message)
+        self._wake_soon()
 
     # memory and problems
 
@@ -338,10 +363,6 @@ class Current:
         if self.reconciler is not None:
             self.reconciler.memory = memory
             self.reconciler.wake()
-
-    def _cleared_memory(self) -> Memory:
-        """What was stopped, parked or refused gets another chance."""
-        return replace(self._memory(), held={}, parked={}, crashes={}, refused={}, quiet={})
 
     def _note_damage(self, damage: Dom0Error, instead: str) -> None:
         log.error("%s; %s is used instead", damage.message, instead)
@@ -363,7 +384,7 @@ def _unwritable(error: Dom0Error) -> Problem:
     return Problem(code="state-unwritable", subject="dom0", title=error.message, hint=error.hint)
 
 
-def _says_the_same(candidate: Candidate, current: Generation) -> bool:
+def says_the_same(candidate: Candidate, current: Generation) -> bool:
     """Compared by their canonical JSON: one was read from a file, the other was just made."""
     if candidate.dom0_image != current.dom0_image or current.outcome is Outcome.FAILED:
         return False

@@ -34,6 +34,8 @@ from dom0.agent.store import Unwritable, writing
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, InUse, NotFound, ProjectError, UsageError
 from dom0.health import Problem
+from dom0.images import names
+from dom0.images.recipe import DOM0
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
@@ -92,6 +94,7 @@ class Machine:
             board=self._board,
             make_reconciler=self._make_reconciler,
             last_words=lambda plan: last_words(engine, plan),
+            give_names_back=self._give_names_back,
         )
         self.files = self._current.files
         self.files.changed = self.changed.tell
@@ -114,6 +117,7 @@ class Machine:
         """Keep the machine as its generation says until `close`."""
         async with asyncio.TaskGroup() as self._tasks:
             self._current.resume(self._tasks)
+            self._spawn(self._put_names_right())
             if self._must_propose():
                 self._own_proposal = self._spawn(self._propose_own())
             self._lives.set()
@@ -201,8 +205,10 @@ class Machine:
             present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
             with writing(self._state):
                 candidate = await self._resolve(image, self._say)
+                self._current.check(candidate)
                 require_free(candidate.desired, await find_others(self._engine, candidate.desired.project))
-                self._current.begin(candidate, cause, recreate=tuple(container.id for container in present))
+                async with names.taken_up(self._engine, candidate.dom0_image):
+                    self._current.begin(candidate, cause, recreate=tuple(container.id for container in present))
             self._own_problem = None
 
     # what persons ask for
@@ -256,6 +262,7 @@ class Machine:
         try:
             await self._propose("dom0 up", image=request.dom0_image, force=request.force)
         except Dom0Error as error:
+            await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
             number = before.number if before else 0
             return Progress(outcome=Outcome.FAILED, generation=number, problems=(self._problem_of(error),))
         return await self._outcome()
@@ -427,11 +434,33 @@ class Machine:
     def _on_good(self) -> None:
         self._spawn(self._keep_images())
 
+    async def _give_names_back(self, failed: Generation, target: Generation) -> None:
+        await names.give_back(self._engine, failed.dom0_image, _names_of(target))
+
+    async def _put_names_right(self) -> None:
+        """Whoever took an image up may have been killed before its generation was on disk, or right after."""
+        generation = self._current.generation
+        if generation is None or generation.outcome is Outcome.FAILED:
+            return
+        try:
+            async with names.taken_up(self._engine, generation.dom0_image):
+                pass
+            image_id = await names.not_taken_up(self._engine)
+            if image_id not in ("", self._own.image):
+                await names.give_back(self._engine, image_id, _names_of(generation))
+        except EngineError as error:
+            log.warning("names of images may be of what is not taken up: %s", error.message)
+
     async def _keep_images(self) -> None:
         try:
             await keep_images(self._engine, self._current.generations.all())
         except EngineError as error:
             log.warning("images of good generations are not protected: %s", error.message)
+
+
+def _names_of(generation: Generation) -> dict[str, str]:
+    """As they were when it was the one that a person wanted."""
+    return {DOM0: generation.dom0_image} | {slot.image: slot.image_id for slot in generation.desired.slots}
 
 
 def _trouble_problem(trouble: EngineError, since: float) -> Problem:

@@ -27,10 +27,14 @@ class Notes:
         self._memory = state / "memory.json"
         self._trial = state / "trial.json"
 
+    def read_memory(self) -> Memory:
+        """Empty where there is none. Raises Damaged."""
+        return read_json(self._memory, Memory) or Memory()
+
     def load_memory(self) -> tuple[Memory, Damaged | None]:
         """A damaged one is set aside: it is worth less than a machine that runs."""
         try:
-            return read_json(self._memory, Memory) or Memory(), None
+            return self.read_memory(), None
         except Damaged as error:
             with contextlib.suppress(OSError):
                 self._memory.replace(f"{self._memory}.damaged")

@@ -6,14 +6,16 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, NotFound, ProjectError, UsageError
+from dom0.images.fingerprint import images_of
+from dom0.images.names import find
 from dom0.images.unpack import unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Desired
@@ -52,6 +54,7 @@ class Own:
     base: Image | None = None
     built_on: str = ""
     sees_host: bool = False  # its processes
+    images: Mapping[str, str] = field(default_factory=dict)  # service images that were built with it -> ID
 
 
 async def find_own(engine: Engine) -> Own:
@@ -67,7 +70,8 @@ async def find_own(engine: Engine) -> Own:
         base = await engine.image(built_on or image.id)
     except NotFound:
         base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
-    return Own(image.id, image.labels.get(labels.INPUTS, ""), base, built_on, container.pid_mode == "host")
+    inputs, images = image.labels.get(labels.INPUTS, ""), images_of(image.labels)
+    return Own(image.id, inputs, base, built_on, container.pid_mode == "host", images)
 
 
 async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:
@@ -85,14 +89,14 @@ async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, im
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
         incoming = await unpack_project(engine, image_id, Path(scratch))
-        return await _resolve_in(
-            engine, incoming, state, replace(own, image=image.id, inputs=image.labels.get(labels.INPUTS, "")), say
-        )
+        inputs, images = image.labels.get(labels.INPUTS, ""), images_of(image.labels)
+        source = replace(own, image=image.id, inputs=inputs, images=images)
+        return await _resolve_in(engine, incoming, state, source, say)
 
 
 async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:
     project = await load(etc, state / "project")
-    images = await pin_images(engine, images_needed(project), say)
+    images = await pin_images(engine, images_needed(project), say, built=source.images)
     info = await engine.info()
     facts = Facts(images=images, base=source.base, api_version=info.api_version)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
@@ -111,13 +115,17 @@ def _stage_files(etc: Path, staging: Path) -> Path:
     return staging
 
 
-async def pin_images(engine: Engine, needs: tuple[ImageNeed, ...], say: Say) -> dict[str, Image]:
+async def pin_images(
+    engine: Engine, needs: tuple[ImageNeed, ...], say: Say, *, built: Mapping[str, str] = {}
+) -> dict[str, Image]:
     """Each image once, whatever the number of services that share it; pulls go on side by side.
 
-    One that fails does not stop the others: what was pulled need not be pulled again. Raises ProjectError, EngineError.
+    `built` are the IDs of those that were built with the dom0 image: their names may still be of older ones. One that
+    fails does not stop the others: what was pulled need not be pulled again. Raises ProjectError, EngineError.
     """
     by_ref = {need.ref: need for need in needs}
-    found = await asyncio.gather(*(_find_image(engine, need, say) for need in by_ref.values()), return_exceptions=True)
+    finding = (_find_image(engine, need, say, built.get(ref, "")) for ref, need in by_ref.items())
+    found = await asyncio.gather(*finding, return_exceptions=True)
     images: dict[str, Image] = {}
     for ref, image in zip(by_ref, found, strict=True):
         if isinstance(image, BaseException):
@@ -126,9 +134,12 @@ async def pin_images(engine: Engine, needs: tuple[ImageNeed, ...], say: Say) -> 
     return images
 
 
-async def _find_image(engine: Engine, need: ImageNeed, say: Say) -> Image:
-    """What runs is never touched for a pull that fails: with a local copy at hand, that is used."""
-    local = await _local_image(engine, need.ref)
+async def _find_image(engine: Engine, need: ImageNeed, say: Say, built: str) -> Image:
+    """What runs is never touched for a pull that fails: with a local copy at hand, that is used.
+
+    Brought to an Engine that keeps images in another way, a built one has another ID than where it was built.
+    """
+    local = (await find(engine, built) if built and need.built else None) or await find(engine, need.ref)
     if local is not None and (need.pull_policy != "always" or need.built):
         return local
     if need.built or need.pull_policy in ("never", "build"):
@@ -148,13 +159,6 @@ async def _find_image(engine: Engine, need: ImageNeed, say: Say) -> Image:
         say(f"{need.ref}: cannot be pulled, the one that is here is used: {error.message}")
         return local
     return await engine.image(need.ref)
-
-
-async def _local_image(engine: Engine, ref: str) -> Image | None:
-    try:
-        return await engine.image(ref)
-    except NotFound:
-        return None
 
 
 async def _pull(engine: Engine, need: ImageNeed, say: Say) -> None:

@@ -89,8 +89,11 @@ def is_current(project: Path, tag: str, images: Images) -> bool:
     if tag not in images:
         return False
     labels = images[tag].labels
-    if any(not _id_of(images, ref) for ref in fingerprint.builds_of(labels) or ()):
-        return False
+    built = fingerprint.images_of(labels)
+    for ref in fingerprint.builds_of(labels) or ():
+        present = _id_of(images, ref)
+        if not present or present != built.get(ref, present):
+            return False
     parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project, fingerprint.dockerfile_of(labels))}
     return fingerprint.is_current(project, labels, parents)
 

@@ -17,7 +17,7 @@ from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.places import is_here
 from dom0.cli.unchanged import TAG, find_project
-from dom0.errors import Dom0Error, NotFound, RolledBack, UsageError
+from dom0.errors import Busy, Dom0Error, NotFound, RolledBack, UsageError
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -78,9 +78,13 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
         await forget_failure(engine)
         if trial:
             Agent().announce_trial(image.id, trial)
-        in_place = await _become(engine, image, say)
-        lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
-        last = follow(lines, as_json=as_json)
+        try:
+            in_place = await _become(engine, image, say)
+            lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
+            last = follow(lines, as_json=as_json)
+        except Busy:
+            await _forget(engine, image)
+            raise
         if in_place and last.outcome is Outcome.GOOD:
             await await_succession(engine)
         return last
@@ -88,21 +92,35 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
         await engine.close()
 
 
+async def _forget(engine: Engine, image: Image) -> None:
+    """What was built for nothing, unless it is what the machine is busy with."""
+    from dom0.images import names
+
+    generation = Agent().status().generation
+    if generation is None or generation.dom0_image != image.id:
+        await names.unmark(engine, image.id)
+
+
 async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[str], None]) -> Image:
+    """Built anew, it has no name yet but that it is to be taken up."""
+    from dom0.images import names
+
     if project is not None:
         if current := _built_before(project, tag):
             return await engine.image(current)
 
-        from dom0.images.project import Options, build_project
+        from dom0.images.project import Options, built_unnamed
 
-        return (await build_project(engine, project, say, Options(tag=tag))).image
-    try:
-        return await engine.image(tag)
-    except NotFound as error:
+        async with built_unnamed(engine, project, say, Options(tag=tag)) as built:
+            await names.mark(engine, built.image, tag)
+        return built.image
+    image = await names.find(engine, tag)
+    if image is None:
         raise UsageError(
             f"{tag}: there is no such image, and no project in this directory",
             hint="name a project: dom0 up DIR; or make one: dom0 init DIR",
-        ) from error
+        )
+    return image
 
 
 def _built_before(project: Path, tag: str) -> str:
@@ -116,22 +134,24 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
     from dom0.agent.contract import NAME
     from dom0.agent.handover import hand_over, start_root
     from dom0.cli.in_use import require_free_for
+    from dom0.images import names
     from dom0.plan.labels import BASE
 
     try:
         root = await engine.container(NAME)
     except NotFound:
         root = None
-    if root is None or not root.running:
-        await require_free_for(engine, image)
-        await start_root(engine, image.id, say, _ask_here)
-        return False
-    if root.image_id == image.id:
-        return False
-    if root.labels.get(BASE) == image.labels.get(BASE):
-        return True
+    if root is not None and root.running:
+        if root.image_id == image.id:
+            return False
+        if root.labels.get(BASE) == image.labels.get(BASE):
+            return True
     await require_free_for(engine, image)
-    await hand_over(engine, image.id, say)
+    async with names.taken_up_later(engine, image.id):
+        if root is not None and root.running:
+            await hand_over(engine, image.id, say)
+        else:
+            await start_root(engine, image.id, say, _ask_here)
     return False
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
         return found
     _refuse_inside(inputs)
     fetched.require_pip()
-    async with _alone(say):
+    async with alone(say, recipe.BASE):
         below = await _build_rootfs(engine, say, no_cache=no_cache)
         found = await _made_from(engine, recipe.BASE, inputs)
         if no_cache or found is None or found.labels.get(ROOTFS_ID) != below.id:
@@ -50,7 +51,7 @@ async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) 
     if not no_cache and (found := await _made_from(engine, recipe.AMBASSADOR, inputs)):
         return found
     fetched.require_pip()
-    async with _alone(say):
+    async with alone(say, recipe.AMBASSADOR):
         found = None if no_cache else await _made_from(engine, recipe.AMBASSADOR, inputs)
         if found is None:
             say(f"{recipe.AMBASSADOR}: unpacking Debian packages and wheels")
@@ -111,14 +112,15 @@ def _refuse_inside(inputs: str) -> None:
 
 
 @asynccontextmanager
-async def _alone(say: Say) -> AsyncIterator[None]:
-    """One build of the chain at a time for each user: they share a cache."""
-    path = fetched.cache_directory() / "lock"
+async def alone(say: Say, what: str, place: str = "") -> AsyncIterator[None]:
+    """One build of the chain at a time for each user, who has one cache; and one of the project at `place`."""
+    name = f"lock-{hashlib.sha256(place.encode()).hexdigest()[:12]}" if place else "lock"
+    path = fetched.cache_directory() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{recipe.BASE}: waiting for another build of it")
+            say(f"{what}: waiting for another build of it")
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
         yield

@@ -17,7 +17,7 @@ from dom0.images.contents import Entry, digest, entries
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore
 from dom0.images.recipe import BASE, base_inputs
-from dom0.plan.labels import BUILDS, DOCKERFILE, INPUTS, KEPT
+from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, INPUTS, KEPT
 
 IGNORE = ".dockerignore"
 ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
@@ -70,6 +70,16 @@ def _json(labels: Mapping[str, str], label: str) -> Any:
         return json.loads(labels.get(label, ""))
     except ValueError:
         return None
+
+
+def images_of(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Reference of each service image that was built with a dom0 image -> its ID."""
+    try:
+        images = json.loads(labels.get(IMAGES, ""))
+    except ValueError:
+        return {}
+    is_one = isinstance(images, dict) and all(isinstance(image_id, str) for image_id in images.values())
+    return images if is_one else {}
 
 
 def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> str:

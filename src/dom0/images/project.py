@@ -1,15 +1,18 @@
 """A project becomes a dom0 image, with the images of the services that it builds itself.
 
 Without a Dockerfile of its own: the project's files on top of dom0-base. With one: whatever that says, as long as it
-stands on dom0-base. Either way the agent's own reading of the finished project comes before anything is tagged.
+stands on dom0-base. Either way the agent's own reading of the finished project comes before anything is built, and no
+name that counts moves before everything is (see names.py).
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-import secrets
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,10 @@ from dom0.compose.model import Project
 from dom0.compose.source import read_source
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
-from dom0.errors import NotFound, ProjectError
-from dom0.images import contents, docker, dockerfile, fingerprint, room, selection
-from dom0.images.chain import build_ambassador, build_base
+from dom0.errors import EngineError, ProjectError
+from dom0.images import contents, docker, dockerfile, fingerprint, names, room, selection
+from dom0.images.chain import alone, build_ambassador, build_base
+from dom0.images.names import find
 from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, unpack_project
 from dom0.plan import labels
@@ -52,24 +56,62 @@ class Built:
 
 
 async def build_project(engine: Engine, directory: Path, say: Say, options: Options = Options()) -> Built:
-    """Build the project in `directory`, a real path, and all it stands on.
+    """Build the project in `directory`, a real path, and all it stands on, and give the images their names.
 
     Raises ProjectError for a project that cannot be used as it is written, with nothing changed, and Dom0Error.
     """
+    async with built_unnamed(engine, directory, say, options) as built:
+        await names.give(engine, {**fingerprint.images_of(built.image.labels), options.tag: built.image.id})
+    return built
+
+
+@asynccontextmanager
+async def built_unnamed(
+    engine: Engine, directory: Path, say: Say, options: Options = Options()
+) -> AsyncIterator[Built]:
+    """Build as `build_project`, and give no name: what is new and has got none in the block is gone after it."""
     own = await find_dockerfile(engine, directory)
     project = None if own else await load(directory, PLACED, hashed=False)
     base = await build_base(engine, say)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
-    before = await _image(engine, options.tag)
+    before = await find(engine, options.tag)
     if before and not options.no_cache and not options.pull and await _is_current(engine, directory, own, before):
-        return Built(before, changed=False)
+        yield Built(before, changed=False)
+        return
     await room.check(engine)
-    if project is None:
-        image_id = await _build_own(engine, directory / own, base, say, options)
-    else:
-        image_id = await _build_generated(engine, directory, project, base, say, options)
-    return Built(await engine.image(image_id), changed=before is None or before.id != image_id)
+    async with alone(say, options.tag, str(directory)):
+        draft = Draft(engine, str(directory))
+        try:
+            if project is None:
+                image_id = await _build_own(draft, directory / own, base, say, options)
+            else:
+                image_id = await _build_generated(draft, directory, project, base, say, options)
+            yield Built(await engine.image(image_id), changed=before is None or before.id != image_id)
+        finally:
+            await draft.forget()
+
+
+class Draft:
+    """The names that images have while they are built. One for each user, project and name: a kill leaves no more."""
+
+    def __init__(self, engine: Engine, directory: str) -> None:
+        self.engine = engine
+        self._of = f"{os.uname().nodename} {os.geteuid()} {directory}"
+        self._given: set[str] = set()
+
+    def name(self, ref: str) -> str:
+        name = f"{names.BUILT}:building-{hashlib.sha256(f'{self._of} {ref}'.encode()).hexdigest()[:12]}"
+        self._given.add(name)
+        return name
+
+    async def image(self, ref: str) -> Image:
+        return await self.engine.image(self.name(ref))
+
+    async def forget(self) -> None:
+        for name in self._given:
+            with contextlib.suppress(EngineError):  # a name too many hinders nothing
+                await self.engine.remove_image(name)
 
 
 async def find_dockerfile(engine: Engine, directory: Path) -> str:
@@ -85,21 +127,23 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
 async def _is_machine(engine: Engine, ref: str) -> bool:
     if ref.removesuffix(":latest") == BASE:
         return True
-    image = await _image(engine, ref) if ref else None
+    image = await find(engine, ref) if ref else None
     return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
 
 
 async def _is_current(engine: Engine, directory: Path, own: str, image: Image) -> bool:
     if own != fingerprint.dockerfile_of(image.labels):
         return False
+    built = fingerprint.images_of(image.labels)
     for ref in fingerprint.builds_of(image.labels) or ():
-        if await _image(engine, ref) is None:
+        found = await find(engine, ref)
+        if found is None or found.id != built.get(ref, found.id):
             return False
     return fingerprint.is_current(directory, image.labels, await _parents(engine, directory, own))
 
 
 async def _build_generated(
-    engine: Engine, directory: Path, project: Project, base: Image, say: Say, options: Options
+    draft: Draft, directory: Path, project: Project, base: Image, say: Say, options: Options
 ) -> str:
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
     for line in selection.words(project, directory, kept):
@@ -108,15 +152,16 @@ async def _build_generated(
         staged = scratch / "etc"
         stage(directory, project, kept, staged)
         await _check_as_agent(staged, project)
-        await _build_services(project, directory, say, options)
+        built = await _build_services(draft, project, directory, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
         made = fingerprint.Made(_builds(project, directory), "", kept)
-        told = await _labels(engine, directory, project, made) | {labels.BASE: base.id}
+        told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
         context = scratch / "context.tar"
         pack(staged, context)
         with context.open("rb") as tar:
             args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
-            return await engine.build_image(tar, tag=options.tag, labels=told, args=args, no_cache=options.no_cache)
+            tag = draft.name(options.tag)
+            return await draft.engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
 
 
 def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) -> None:
@@ -176,23 +221,19 @@ def _write(path: Path, content: bytes) -> None:
     contents.stamp(path, EPOCH)
 
 
-async def _build_own(engine: Engine, own: Path, base: Image, say: Say, options: Options) -> str:
+async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Options) -> str:
     """Built once to see what it holds, and again, from the cache, with the labels that only then are known."""
     say(f"{options.tag}: as {own} says")
-    trial_tag = f"dom0-trial:{secrets.token_hex(6)}"  # gone again with its name
-    trial = docker.Recipe(options.tag, own.parent, trial_tag, own, no_cache=options.no_cache, pull=options.pull)
-    try:
-        await docker.build(trial)
-        told = await _labels_of_own(engine, own, trial_tag, say, options)
-        told = {labels.BASE: base.id} | told
-        await docker.build(docker.Recipe(options.tag, own.parent, options.tag, own, labels=told))
-        return (await engine.image(options.tag)).id
-    finally:
-        await engine.remove_image(trial_tag)
+    trial, tag = draft.name("trial"), draft.name(options.tag)
+    await docker.build(docker.Recipe(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull))
+    told = {labels.BASE: base.id} | await _labels_of_own(draft, own, trial, say, options)
+    await docker.build(docker.Recipe(options.tag, own.parent, tag, own, labels=told))
+    return (await draft.image(options.tag)).id
 
 
-async def _labels_of_own(engine: Engine, own: Path, trial: str, say: Say, options: Options) -> dict[str, str]:
+async def _labels_of_own(draft: Draft, own: Path, trial: str, say: Say, options: Options) -> dict[str, str]:
     """Check the image `trial` as the agent will, build its services, and say what its labels should be."""
+    engine = draft.engine
     found = (await engine.image(trial)).labels
     if found.get(labels.ROLE) != Role.ROOT:
         raise ProjectError(
@@ -208,32 +249,36 @@ async def _labels_of_own(engine: Engine, own: Path, trial: str, say: Say, option
             raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
         if _has_ambassadors(project):
             await build_ambassador(engine, say)
-        await _build_services(await _without_inherited(engine, project), etc, say, options)
+        inherited = await _inherited(engine, project)
+        kept = {name: service for name, service in project.services.items() if name not in inherited}
+        built = await _build_services(draft, msgspec.structs.replace(project, services=kept), etc, say, options)
+        built |= {image_ref(project, name): image.id for name, image in inherited.items()}
         # Of the image's own /etc/dom0 every file is in the digest anyway.
         elsewhere = (fingerprint.ELSEWHERE, fingerprint.OURS)
         builds = {
             ref: context if context in elsewhere else fingerprint.WHOLE
             for ref, context in _builds(project, etc).items()
         }
-        told = await _labels(engine, own.parent, project, fingerprint.Made(builds, own.name))
-    inherited = {labels.BASE: found[labels.BASE]} if labels.BASE in found else {}
-    return told | inherited
+        told = await _labels(engine, own.parent, project, fingerprint.Made(builds, own.name)) | _images_label(built)
+    return told | ({labels.BASE: found[labels.BASE]} if labels.BASE in found else {})
 
 
-async def _without_inherited(engine: Engine, project: Project) -> Project:
-    """Without the services of a dom0 image below that were built with it and left their sources out of it."""
-    kept = {}
+async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
+    """The services of a dom0 image below that were built with it and left their sources out of it."""
+    found = {}
     for name, service in project.services.items():
         context = Path(service.build.context) if service.build else None
         if context is None or not context.is_absolute() or context.exists():
-            kept[name] = service
-        elif await _image(engine, image_ref(project, name)) is None:
+            continue
+        image = await find(engine, image_ref(project, name))
+        if image is None:
             raise ProjectError(
                 f"services.{name}.build: its context is not in the image, and there is no image "
                 f"{image_ref(project, name)}",
                 hint="say image: where the service is built, so that its name does not change with the project's",
             )
-    return msgspec.structs.replace(project, services=kept)
+        found[name] = image
+    return found
 
 
 async def _check_as_agent(etc: Path, project: Project) -> None:
@@ -277,7 +322,7 @@ def _context(context: str, directory: Path) -> str:
 
 
 async def _parents(engine: Engine, directory: Path, own: str) -> dict[str, str]:
-    found = {ref: await _image(engine, ref) for ref in fingerprint.parents_of(directory, own)}
+    found = {ref: await find(engine, ref) for ref in fingerprint.parents_of(directory, own)}
     return {ref: image.id if image else "" for ref, image in found.items()}
 
 
@@ -289,35 +334,39 @@ def _has_ambassadors(project: Project) -> bool:
     )
 
 
-async def _build_services(project: Project, directory: Path, say: Say, options: Options) -> None:
-    built = [name for name, service in project.services.items() if service.build is not None]
-    if built:
-        say(f"{project.name}: building {', '.join(built)}")
-        file = build_file(project, directory)
-        await docker.compose_build(file, project.name, no_cache=options.no_cache, pull=options.pull)
+def _images_label(built: Mapping[str, str]) -> dict[str, str]:
+    return {labels.IMAGES: msgspec.json.encode(dict(built), order="sorted").decode()}
 
 
-def build_file(project: Project, directory: Path) -> bytes:
+async def _build_services(
+    draft: Draft, project: Project, directory: Path, say: Say, options: Options
+) -> dict[str, str]:
+    """Returns what was built, as `names.Names`."""
+    built = {name: image_ref(project, name) for name, service in project.services.items() if service.build is not None}
+    if not built:
+        return {}
+    say(f"{project.name}: building {', '.join(built)}")
+    file = build_file(project, directory, draft.name)
+    await docker.compose_build(file, project.name, no_cache=options.no_cache, pull=options.pull)
+    return {ref: (await draft.image(ref)).id for ref in built.values()}
+
+
+def build_file(project: Project, directory: Path, name_of: Callable[[str], str]) -> bytes:
     """A Compose file that says nothing but what is to be built from the project in `directory`, every value final.
+
+    Each image is called by `name_of`.
 
     Services that share an image build it once: Compose labels it with the service, so that whoever of them came last
     would decide its ID.
     """
     services: dict[str, dict[str, Any]] = {}
     for name, service in sorted(project.services.items()):
-        wanted = {"image": image_ref(project, name), "build": msgspec.to_builtins(service.build)}
-        if service.build is not None and wanted not in services.values():
-            services[name] = wanted
+        if service.build is not None:
+            wanted = {"image": name_of(image_ref(project, name)), "build": msgspec.to_builtins(service.build)}
+            services |= {name: wanted} if wanted not in services.values() else {}
     secrets = {key: msgspec.to_builtins(secret) for key, secret in project.secrets.items()}
     for secret in secrets.values():
         if secret.get("file"):
             secret["file"] = os.path.normpath(directory / os.path.relpath(secret["file"], project.working_dir))
     document = {"name": project.name, "services": services, "secrets": secrets}
     return msgspec.json.encode(document, order="sorted").replace(b"$", b"$$")
-
-
-async def _image(engine: Engine, ref: str) -> Image | None:
-    try:
-        return await engine.image(ref)
-    except NotFound:
-        return None

@@ -37,6 +37,15 @@ def check_project(project: Project) -> None:
     _check_cycles(project)
 
 
+def check_running(project: str, running: str) -> None:
+    """`running`: the project that the machine is now, "" for none."""
+    if running not in ("", project):
+        raise ProjectError(
+            f"name: the running project is {running}, this one is {project}",
+            hint="take the running one down first: dom0 down",
+        )
+
+
 def check_slots(slots: tuple[Slot, ...]) -> None:
     """What two containers cannot have both: a name, a host port. And health checks that somebody waits for."""
     names = {ROOT_CONTAINER: "the machine's root container"}

@@ -16,6 +16,7 @@ INPUTS = "dom0.inputs"  # on an image of the chain: digest of everything it was 
 BUILDS = "dom0.builds"  # on a dom0 image: JSON, service image built with it -> its build context in the project
 DOCKERFILE = "dom0.dockerfile"  # on a dom0 image: the project's Dockerfile that it was made with, empty for none
 KEPT = "dom0.kept"  # on a dom0 image: JSON, what it holds of the project although .dockerignore leaves it out
+IMAGES = "dom0.images"  # on a dom0 image: JSON, service image built with it -> its ID
 ROOTFS_ID = "dom0.rootfs"  # on dom0-base: ID of the dom0-rootfs image below it
 AMBASSADOR = "dom0.ambassador"  # on a container of a service that forwards connections, by x-dom0 or by its image
 DEV_IMAGE = "dom0.dev.image"  # on the home-volume container: x-dom0.dev.image, for `dom0 dev`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 CRASH_BUDGET = 10  # ends within CRASH_WINDOW before a service is parked
 CRASH_BUDGET_NEW = 3  # the same while its generation has not been good yet
@@ -53,6 +54,11 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_event: float = 0.0  # the Engine's clock
     marks: dict[str, str] = {}  # mark of a container of ours (its ID where it has none) -> its ID, see ownership
     recreate: tuple[str, ...] = ()  # IDs of containers that `dom0 up --force-recreate` found and made obsolete
+
+
+def cleared(memory: Memory) -> Memory:
+    """What was stopped, parked or refused gets another chance: somebody has asked for it."""
+    return replace(memory, held={}, parked={}, crashes={}, refused={}, quiet={})
 
 
 def backoff(count: int) -> float:

@@ -1,0 +1,151 @@
+"""Which image has a name that counts: `dom0:latest`, and the names of the service images that a project builds.
+
+    build ─▶ dom0-built:ID ──(taken up)──▶ dom0:latest, box-web ──(failed)──▶ the ones before; dom0:failed
+                   └──(refused)──▶ nothing
+
+A build moves no name. A dom0 image says by ID which service images were built with it (label `dom0.images`), so its
+project is read before any name has moved. While it has the name `dom0-built:ID` it was built for `dom0 up` and is not
+taken up yet: it stays until the generation is on disk, so that whoever finds it after a kill can put the names right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Image
+from dom0.errors import Dom0Error, EngineError, NotFound
+from dom0.images.fingerprint import images_of
+from dom0.images.recipe import DOM0
+
+BUILT = "dom0-built"
+BESIDE = "-beside"  # ends the name of one that was built under another name than dom0:latest
+FAILED = "dom0:failed"  # the last one whose generation failed
+_DIGITS = 12
+
+Names = Mapping[str, str]
+"""Name -> ID of the image that has it, "" where none has."""
+
+
+async def find(engine: Engine, ref: str) -> Image | None:
+    try:
+        return await engine.image(ref)
+    except NotFound:
+        return None
+
+
+async def give(engine: Engine, names: Names) -> None:
+    """Let each name be of its image. Raises EngineError."""
+    for name, image_id in names.items():
+        if image_id:
+            await engine.tag_image(image_id, name)
+        else:
+            await engine.remove_image(name)
+
+
+async def mark(engine: Engine, image: Image, tag: str) -> None:
+    """`image` was built for `dom0 up`, to have the name `tag`. Raises EngineError."""
+    for image_id in images_of(image.labels).values():
+        await engine.tag_image(image_id, _built(image_id))
+    if tag == DOM0:
+        await engine.tag_image(image.id, _built(image.id))
+    else:
+        await give(engine, {tag: image.id, _built(image.id) + BESIDE: image.id})
+
+
+async def unmark(engine: Engine, image_id: str) -> None:
+    """It is taken up, or refused: what has no other name goes. Never raises: a name too many hinders nothing."""
+    if not image_id:
+        return
+    with contextlib.suppress(EngineError):
+        image = await find(engine, image_id)
+        ids = images_of(image.labels).values() if image else ()
+        for name in (_built(image_id), _built(image_id) + BESIDE, *map(_built, ids)):
+            with contextlib.suppress(EngineError):
+                await engine.remove_image(name)
+
+
+@asynccontextmanager
+async def taken_up(engine: Engine, image_id: str) -> AsyncIterator[None]:
+    """Its names move before the block, so that containers are made by name; back again if the block raises.
+
+    Nothing for an image that was not built for `dom0 up`. Raises EngineError.
+    """
+    wanted = await _wanted(engine, image_id)
+    before = await _present(engine, wanted)
+    try:
+        await give(engine, wanted)
+        yield
+    except BaseException:
+        with contextlib.suppress(EngineError):
+            await give(engine, before)
+        raise
+    if before:
+        await unmark(engine, image_id)
+
+
+@asynccontextmanager
+async def taken_up_later(engine: Engine, image_id: str) -> AsyncIterator[None]:
+    """The same around a change of the root container: it is the new one's agent that takes the image up.
+
+    Whoever is cut off leaves it to him, or to the old one's at its next start.
+    """
+    wanted = await _wanted(engine, image_id)
+    before = await _present(engine, wanted)
+    try:
+        await give(engine, wanted)
+        yield
+    except Dom0Error:
+        if before:
+            await give(engine, before | {FAILED: image_id})
+            await unmark(engine, image_id)
+        raise
+
+
+async def give_back(engine: Engine, image_id: str, names: Names) -> None:
+    """The generation of `image_id` has failed: what it or its service images are called by is again as in `names`.
+
+    Raises EngineError.
+    """
+    failed = await find(engine, image_id)
+    if failed is None or names.get(DOM0) == image_id:
+        return
+    its_own = {image_id, *images_of(failed.labels).values()}
+    present = await _present(engine, names)
+    await give(
+        engine,
+        {
+            name: names[name]
+            for name, present_id in present.items()
+            if present_id in its_own - {names[name]} and names[name] and await find(engine, names[name])
+        },
+    )
+    await engine.tag_image(image_id, FAILED)
+    await unmark(engine, image_id)
+
+
+async def not_taken_up(engine: Engine) -> str:
+    """ID of the image that has the name dom0:latest although its `taken_up` was cut off, "" for none."""
+    latest = await find(engine, DOM0)
+    return latest.id if latest and await find(engine, _built(latest.id)) else ""
+
+
+async def _wanted(engine: Engine, image_id: str) -> Names:
+    if not image_id:
+        return {}
+    is_latest = await find(engine, _built(image_id)) is not None
+    if not is_latest and await find(engine, _built(image_id) + BESIDE) is None:
+        return {}
+    wanted = dict(images_of((await engine.image(image_id)).labels))
+    return wanted | {DOM0: image_id} if is_latest else wanted
+
+
+async def _present(engine: Engine, names: Names) -> dict[str, str]:
+    found = {name: await find(engine, name) for name in names}
+    return {name: image.id if image else "" for name, image in found.items()}
+
+
+def _built(image_id: str) -> str:
+    return f"{BUILT}:{image_id.removeprefix('sha256:')[:_DIGITS]}"
