@@ -33,7 +33,7 @@ class Gates:
         self._engine = engine
         self._tell = tell
         self._open: dict[Start, asyncio.Task[None]] = {}
-        self._given_up: set[Start] = set()  # the Engine's own checks have to do
+        self._over: set[Start] = set()  # passed, or the Engine's own checks have to do
 
     def watch(self, plans: Iterable[SlotPlan], tasks: asyncio.TaskGroup) -> None:
         """Open those that are missing for `plans`, close those that are for something else."""
@@ -42,10 +42,10 @@ class Gates:
         for start, task in self._open.items():
             if start not in wanted:
                 task.cancel()
-        self._given_up &= wanted
+        self._over &= wanted
         for container, test in starting:
             start = (container.id, container.started)
-            if start not in self._open and start not in self._given_up:
+            if start not in self._open and start not in self._over:
                 self._open[start] = tasks.create_task(self._run(container, test))
 
     def close(self) -> None:
@@ -57,8 +57,7 @@ class Gates:
         passed = False
         try:
             passed = await pass_gate(self._engine, container.id, test)
-            if not passed:
-                self._given_up.add(start)
+            self._over.add(start)
         except EngineUnreachable:
             await asyncio.sleep(LONGEST_PAUSE)  # before somebody opens another one
         finally:
