@@ -48,8 +48,10 @@ def test_a_change_says_whether_image_or_configuration_is_the_cause() -> None:
 
 
 def test_what_shares_a_namespace_with_something_replaced_is_replaced_too() -> None:
-    new, sidecar = slot("app", hash="h2"), slot("sidecar", parents=("app",))
-    found = actual(container(slot("app")), container(sidecar))
+    old = container(slot("app"))
+    new, sidecar = slot("app", hash="h2"), slot("sidecar", parents=("app",), attachments=())
+    sidecar = replace(sidecar, create={**sidecar.create, "HostConfig": {"NetworkMode": "service:app"}})
+    found = actual(old, container(sidecar, network_mode=f"container:{old.id}"))
     assert [(action, name) for action, name, _ in planned(desired(new, sidecar), found)] == [
         ("replace", "box-app-1"),
         ("replace", "box-sidecar-1"),
@@ -59,7 +61,7 @@ def test_what_shares_a_namespace_with_something_replaced_is_replaced_too() -> No
 def test_a_dependent_with_restart_true_is_restarted_when_its_dependency_is_replaced() -> None:
     new, web = slot("db", hash="h2"), slot("web", depends_on=(Dependency(service="db", restart=True),))
     found = actual(container(slot("db")), container(web))
-    assert planned(desired(new, web), found)[1] == ("restart", "box-web-1", "db is replaced")
+    assert planned(desired(new, web), found)[1] == ("restart", "box-web-1", "db was replaced")
 
 
 def test_a_stopped_service_is_started_and_a_finished_job_is_not() -> None:

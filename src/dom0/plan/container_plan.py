@@ -165,7 +165,7 @@ class ContainerPlanner:
             return self._tidy(current, Phase.COMPLETED)
         if self._is_parked() or self._crashed_too_often(current):
             return self._parked(current, ())
-        if waiting := self._awaits_dependencies(current) or self._awaits_namespaces(current):
+        if waiting := self._awaits_dependencies(current) or self._awaits_namespaces(current) or self._lacks_ground():
             return waiting
         if (retry_at := self._pause_until(current)) > self.scene.now:
             return self._result(Phase.FAILED, f"ended with {current.exit_code}", retry_at=retry_at)
@@ -186,7 +186,7 @@ class ContainerPlanner:
         for dependency in self.slot.depends_on:
             if dependency.restart:
                 for container in self._currents(dependency.service):
-                    if self._is_since(container.created, current) and self.scene.is_ready(container):
+                    if self._is_since(container.created, current) and self._is_back(container, dependency):
                         return self._restart(current, f"{dependency.service} was replaced")
         return None
 
@@ -197,6 +197,12 @@ class ContainerPlanner:
         if self.scene.in_use(current, self.slot):
             return self._result(Phase.READY, "in use; it is restarted for the Engine's new socket as soon as it is not")
         return self._restart(current, "it has the socket of an Engine bound that has ended")
+
+    def _is_back(self, container: Container, dependency: Dependency) -> bool:
+        """Whether what was replaced is as far as it was awaited: a job that runs for a moment is not done yet."""
+        plan = self.phases.get(slot_key(container))
+        has_completed = plan is not None and plan.phase is Phase.COMPLETED
+        return has_completed or (dependency.condition is not Condition.COMPLETED and self.scene.is_ready(container))
 
     def _is_since(self, time: float, current: Container) -> bool:
         """After its start. What will only be tells of a clock that went back: to follow it would never end."""

@@ -105,16 +105,15 @@ def _unique(steps: list[AnyStep]) -> list[AnyStep]:
 def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
     steps: list[AnyStep] = []
     problems: list[Problem] = []
-    networks = {network.name: network for network in scene.actual.networks}
     for network in scene.desired.networks:
-        found = networks.get(network.name)
+        found = scene.networks.get(network.name)
         lock = f"network:{network.name}"
         if network.external:
             if found is None:
                 problems.append(_missing_external("network", network.name))
         elif found is None:
             steps.append(CreateNetwork(lock=lock, reason=MISSING, priority=GROUND_PRIORITY, spec=network))
-        elif _is_outdated(found, network, scene):
+        elif scene.is_outdated(network):
             steps.append(_replace_network(found, network, scene))
     for volume in scene.desired.volumes:
         if volume.name in scene.volume_names:
@@ -125,11 +124,6 @@ def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
             lock = f"volume:{volume.name}"
             steps.append(CreateVolume(lock=lock, reason=MISSING, priority=GROUND_PRIORITY, spec=volume))
     return steps, problems
-
-
-def _is_outdated(found: Network, wanted: NetworkSpec, scene: Scene) -> bool:
-    """A network of that name that dom0 did not make is used as it is, as Compose does."""
-    return found.id in scene.actual.own_networks and found.labels.get(labels.HASH) != wanted.hash
 
 
 def _replace_network(found: Network, spec: NetworkSpec, scene: Scene) -> ReplaceNetwork:
@@ -206,5 +200,5 @@ def _plan_leftover_networks(scene: Scene) -> list[AnyStep]:
             lock=f"network:{network.name}", reason="nothing asks for it", network_id=network.id, name=network.name
         )
         for network in scene.actual.networks
-        if network.id in scene.actual.own_networks and network.name not in wanted | used
+        if scene.is_ours(network) and network.name not in wanted | used
     ]

@@ -1,24 +1,50 @@
-"""What `dom0 up` would change, as a list: the planner asked about every service as if all others were ready. Pure."""
+"""What `dom0 up` would change, as a list: the steps that the planner foretells, one row for each thing. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeAlias, assert_never
 
 import msgspec
-from msgspec.structs import replace
 
-from dom0.engine.values import Network, Volume
-from dom0.plan.actual import Actual
-from dom0.plan.container_plan import SlotPlan
-from dom0.plan.desired import Desired, Slot
+from dom0.engine.values import Container
+from dom0.plan.actual import Actual, slot_key
+from dom0.plan.desired import Desired
+from dom0.plan.foretell import foretell
 from dom0.plan.memory import Memory
-from dom0.plan.planner import make_plan
 from dom0.plan.scene import Scene
-from dom0.plan.steps import CreateContainer, CreateNetwork, CreateVolume, ReplaceNetwork
+from dom0.plan.steps import (
+    AnyStep,
+    ConnectNetwork,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    ParkContainer,
+    RemoveContainer,
+    RemoveNetwork,
+    RenameContainer,
+    ReplaceNetwork,
+    RestartContainer,
+    StartContainer,
+    StopContainer,
+    UnpauseContainer,
+    UpdateContainer,
+)
 
-Action = Literal["build", "create", "replace", "start", "restart", "update", "remove"]
+Action = Literal["build", "pull", "create", "replace", "start", "restart", "update", "remove"]
 Kind = Literal["image", "network", "volume", "container"]
+_WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
+_OfContainer: TypeAlias = (
+    StartContainer
+    | RestartContainer
+    | UnpauseContainer
+    | StopContainer
+    | ParkContainer
+    | RemoveContainer
+    | RenameContainer
+    | ConnectNetwork
+    | UpdateContainer
+)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,86 +55,61 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preview(desired: Desired, actual: Actual, memory: Memory, now: float) -> list[Change]:
-    """The changes in the order of their kinds: networks and volumes, containers, what nobody asks for any more."""
-    ground = list(_ground(desired, actual, memory, now))
+    """The changes in the order of their kinds: networks and volumes, containers, what nobody asks for any more.
+
+    `memory` as the agent will have it at the beginning.
+    """
     scene = Scene(desired, actual, memory, now)
-    return [*ground, *_containers(scene, _alone(desired, actual, memory, now)), *_leftovers(scene)]
+    found: dict[tuple[Kind, str], Change] = {}
+    for change in _changes(foretell(desired, actual, memory, now), scene):
+        known = found.get((change.kind, change.name))
+        if known is None or _WEIGHT.index(change.action) > _WEIGHT.index(known.action):
+            found[change.kind, change.name] = change
+    ordered = {slot.name: number for number, slot in enumerate(scene.ordered)}
+    return sorted(found.values(), key=lambda change: _place(change, ordered))
 
 
-def _ground(desired: Desired, actual: Actual, memory: Memory, now: float) -> Iterator[Change]:
-    for step in make_plan(desired, actual, memory, now).steps:
+def _place(change: Change, ordered: dict[str, int]) -> tuple[int, int]:
+    if change.action == "remove":
+        return 3, change.kind == "network"
+    return (1, change.kind == "volume") if change.kind != "container" else (2, ordered[change.name])
+
+
+def _changes(steps: tuple[AnyStep, ...], scene: Scene) -> Iterator[Change]:
+    replaced = {step.replaces for step in steps if isinstance(step, CreateContainer)}
+    for step in steps:
         match step:
             case CreateNetwork():
                 yield Change(action="create", kind="network", name=step.spec.name, reason=step.reason)
-            case ReplaceNetwork():
-                yield Change(action="replace", kind="network", name=step.spec.name, reason=step.reason)
             case CreateVolume():
                 yield Change(action="create", kind="volume", name=step.spec.name, reason=step.reason)
+            case ReplaceNetwork():
+                yield Change(action="replace", kind="network", name=step.spec.name, reason=step.reason)
+            case RemoveNetwork():
+                yield Change(action="remove", kind="network", name=step.name, reason=step.reason)
+            case CreateContainer():
+                action: Action = "replace" if step.replaces else "create"
+                yield Change(action=action, kind="container", name=step.slot.name, reason=step.reason)
+            case _:
+                container = scene.by_id.get(step.container_id)
+                if container is not None and container.id not in replaced:  # else it follows from what is above
+                    yield from _of_container(step, container, scene)
 
 
-def _alone(desired: Desired, actual: Actual, memory: Memory, now: float) -> dict[str, SlotPlan]:
-    """The plan of every slot by its key, were all it waits for there."""
-    networks = {network.name for network in actual.networks}
-    volumes = {volume.name for volume in actual.volumes}
-    complete = replace(
-        actual,
-        networks=(*actual.networks, *(_network(one.name) for one in desired.networks if one.name not in networks)),
-        volumes=(*actual.volumes, *(_volume(one.name) for one in desired.volumes if one.name not in volumes)),
-    )
-    free = replace(desired, slots=tuple(replace(slot, depends_on=(), parents=()) for slot in desired.slots))
-    return {plan.slot.key: plan for plan in make_plan(free, complete, memory, now).slots}
-
-
-def _network(name: str) -> Network:
-    return Network(id=f"({name} comes)", name=name, driver="", labels={})
-
-
-def _volume(name: str) -> Volume:
-    return Volume(name=name, driver="", labels={})
-
-
-def _containers(scene: Scene, plans: dict[str, SlotPlan]) -> Iterator[Change]:
-    renewed: set[str] = set()  # services whose containers are replaced
-    for slot in scene.ordered:
-        change = _own_change(slot, plans[slot.key], scene) or _following(slot, renewed)
-        if change is None:
-            continue
-        if change.action == "replace":
-            renewed.add(slot.service)
-        yield change
-
-
-def _own_change(slot: Slot, plan: SlotPlan, scene: Scene) -> Change | None:
-    if not plan.steps:
-        return None
-    step = plan.steps[0]
-    action: Action = "update"
-    if isinstance(step, CreateContainer):
-        action = "replace" if scene.obsolete(slot) else "create"
-    elif not any(container.running for container in scene.containers_of.get(slot.key, ())):
-        action = "start"
-    return Change(action=action, kind="container", name=slot.name, reason=step.reason)
-
-
-def _following(slot: Slot, renewed: set[str]) -> Change | None:
-    """What happens to it because of others."""
-    for parent in slot.parents:
-        if parent in renewed:
-            reason = f"it shares a namespace with {parent}, which is replaced"
-            return Change(action="replace", kind="container", name=slot.name, reason=reason)
-    for dependency in slot.depends_on:
-        if dependency.restart and dependency.service in renewed:
-            return Change(
-                action="restart", kind="container", name=slot.name, reason=f"{dependency.service} is replaced"
-            )
-    return None
-
-
-def _leftovers(scene: Scene) -> Iterator[Change]:
-    reason = "nothing asks for it"
-    for container in scene.orphans:
-        yield Change(action="remove", kind="container", name=container.name, reason=reason)
-    wanted = {network.name for network in scene.desired.networks}
-    for network in scene.actual.networks:
-        if network.id in scene.actual.own_networks and network.name not in wanted:
-            yield Change(action="remove", kind="network", name=network.name, reason=reason)
+def _of_container(step: _OfContainer, container: Container, scene: Scene) -> Iterator[Change]:
+    slot = scene.slots.get(slot_key(container))
+    name = slot.name if slot and scene.current(slot) == container else container.name
+    match step:
+        case StartContainer() | RestartContainer():
+            action: Action = "restart" if container.running else "start"
+            yield Change(action=action, kind="container", name=name, reason=step.reason)
+        case UnpauseContainer():
+            yield Change(action="start", kind="container", name=name, reason=step.reason)
+        case RemoveContainer():
+            yield Change(action="remove", kind="container", name=name, reason=step.reason)
+        case RenameContainer() | ConnectNetwork() | UpdateContainer() | ParkContainer():
+            yield Change(action="update", kind="container", name=name, reason=step.reason)
+        case StopContainer():  # it goes, once what takes its place is ready
+            pass
+        case _:
+            assert_never(step)

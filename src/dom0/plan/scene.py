@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from dom0.engine.values import Container, Health, State
+from dom0.engine.values import Container, Health, Network, State
 from dom0.plan.actual import Actual, slot_key
-from dom0.plan.desired import Desired, Order, Slot
+from dom0.plan.desired import Desired, NetworkSpec, Order, Slot
 from dom0.plan.labels import HASH
 from dom0.plan.memory import Memory, Version
 
@@ -48,7 +48,22 @@ class Scene:
 
     @cached_property
     def network_ids(self) -> Mapping[str, str]:
-        return {network.name: network.id for network in self.actual.networks}
+        """Of the networks that containers may be connected to: not of one that is about to be replaced."""
+        outdated = {spec.name for spec in self.desired.networks if self.is_outdated(spec)}
+        return {name: network.id for name, network in self.networks.items() if name not in outdated}
+
+    @cached_property
+    def networks(self) -> Mapping[str, Network]:
+        return {network.name: network for network in self.actual.networks}
+
+    def is_ours(self, network: Network) -> bool:
+        return network.id in self.actual.own_networks
+
+    def is_outdated(self, spec: NetworkSpec) -> bool:
+        """A network of that name that dom0 did not make is used as it is, as Compose does."""
+        found = self.networks.get(spec.name)
+        is_ours = found is not None and not spec.external and self.is_ours(found)
+        return is_ours and found is not None and found.labels.get(HASH) != spec.hash
 
     @cached_property
     def volume_names(self) -> frozenset[str]:

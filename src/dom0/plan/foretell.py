@@ -1,0 +1,223 @@
+"""All steps from what is there to what is asked for, if each goes well: the planner over a picture of the Engine that
+every step changes as the Engine would. Pure.
+
+What cannot be foretold is assumed to be well: a container becomes healthy, one that somebody waits for to complete ends
+with 0, every other one runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from dom0.engine.values import Container, Endpoint, Event, Health, Mount, Network, State, Volume
+from dom0.plan.actual import Actual
+from dom0.plan.desired import Condition, Desired, Slot
+from dom0.plan.memory import Memory
+from dom0.plan.planner import make_plan
+from dom0.plan.remember import remember, remember_plan
+from dom0.plan.steps import (
+    AnyStep,
+    ConnectNetwork,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    ParkContainer,
+    RemoveContainer,
+    RemoveNetwork,
+    RenameContainer,
+    ReplaceNetwork,
+    RestartContainer,
+    StartContainer,
+    StopContainer,
+    UnpauseContainer,
+    UpdateContainer,
+)
+
+MOST_TURNS = 1000  # a plan that never ends is a bug of the planner's, and no reason to hang
+
+
+def foretell(desired: Desired, actual: Actual, memory: Memory, now: float) -> tuple[AnyStep, ...]:
+    """`memory` as the agent will have it at the beginning."""
+    foreseen = _Foreseen(desired, actual, memory)
+    steps: list[AnyStep] = []
+    for _ in range(MOST_TURNS):
+        plan = make_plan(desired, foreseen.actual, foreseen.memory, now)
+        foreseen.remember(remember_plan(foreseen.memory, plan, foreseen.actual.containers, busy=(), now=now))
+        now += 1.0
+        if plan.steps:
+            due = list({step.lock: step for step in reversed(plan.steps)}.values())[::-1]
+            for step in due:
+                foreseen.apply(step, now)
+            steps += due
+        elif not foreseen.proceed():
+            if plan.retry_at <= now:
+                break
+            now = plan.retry_at
+    return tuple(steps)
+
+
+class _Foreseen:
+    def __init__(self, desired: Desired, actual: Actual, memory: Memory) -> None:
+        self.actual = actual
+        self.memory = memory
+        self._jobs = {
+            dependency.service
+            for slot in desired.slots
+            for dependency in slot.depends_on
+            if dependency.condition is Condition.COMPLETED
+        }
+        self._made = 0
+
+    def remember(self, memory: Memory) -> None:
+        self.memory = memory
+
+    def proceed(self) -> bool:
+        """What happens without a step: health checks pass, then the generation is good. False: no more."""
+        starting = [c for c in self.actual.containers if c.running and c.health is Health.STARTING]
+        for container in starting:
+            self._put(replace(container, health=Health.HEALTHY))
+        if starting:
+            return True
+        if not self.memory.pending:
+            return False
+        self.memory = replace(self.memory, pending=False, kept={})
+        return True
+
+    def apply(self, step: AnyStep, now: float) -> None:  # noqa: C901 -- a flat match, one line a step
+        match step:
+            case CreateNetwork(spec=spec):
+                self._networks((*self.actual.networks, self._network(spec.name, spec.create.get("Labels"))))
+            case ReplaceNetwork(spec=spec, network_id=old, attached=attached):
+                for container in self.actual.containers:
+                    if container.id in attached:
+                        kept = tuple(e for e in container.endpoints if e.network != spec.name)
+                        self._put(replace(container, endpoints=kept))
+                others = tuple(network for network in self.actual.networks if network.id != old)
+                self._networks((*others, self._network(spec.name, spec.create.get("Labels"))))
+            case RemoveNetwork(network_id=old):
+                self._networks(network for network in self.actual.networks if network.id != old)
+            case CreateVolume(spec=spec):
+                volume = Volume(name=spec.name, driver="", labels={})
+                self.actual = replace(self.actual, volumes=(*self.actual.volumes, volume))
+            case CreateContainer():
+                self._put(self._created(step, now))
+            case StartContainer(slot=slot, container_id=id_):
+                self._start(slot, id_, now)
+            case RestartContainer(slot=slot, container_id=id_):
+                self._stop(id_, now)
+                self._start(slot, id_, now)
+            case UnpauseContainer(container_id=id_):
+                self._tell("unpause", id_, now)
+                self._put(replace(self._get(id_), state=State.RUNNING))
+            case StopContainer(container_id=id_):
+                self._stop(id_, now)
+            case ParkContainer(container_id=id_):
+                self._put(replace(self._get(id_), restart_policy="no"))
+                self._stop(id_, now)
+            case RemoveContainer(container_id=id_):
+                self._remove(id_)
+            case RenameContainer(container_id=id_, to=name):
+                self._put(replace(self._get(id_), name=name))
+            case ConnectNetwork(container_id=id_, attachment=attachment):
+                container = self._get(id_)
+                others_ = tuple(e for e in container.endpoints if e.network != attachment.network)
+                self._put(replace(container, endpoints=(*others_, self._endpoint(attachment.network))))
+            case UpdateContainer(container_id=id_, update=update):
+                self._update(self._get(id_), dict(update))
+            case _:
+                assert_never(step)
+
+    def _created(self, step: CreateContainer, now: float) -> Container:
+        slot, host = step.slot, step.slot.create.get("HostConfig") or {}
+
+        def shared(key: str) -> str:
+            mode = str(host.get(key) or "")
+            service = mode.removeprefix("service:")
+            return f"container:{step.parents[service]}" if mode.startswith("service:") else mode
+
+        sources = (str(entry).removeprefix("service:").partition(":") for entry in host.get("VolumesFrom") or ())
+        return Container(
+            id=self._new_id(),
+            name=step.name,
+            image_id=slot.image_id,
+            image=slot.image,
+            labels=dict(slot.create.get("Labels") or {}),
+            state=State.CREATED,
+            created=now,
+            restart_policy=slot.restart_policy,
+            restart_retries=slot.restart_retries,
+            resources=slot.resources,
+            network_mode=shared("NetworkMode"),
+            ipc_mode=shared("IpcMode"),
+            pid_mode=shared("PidMode"),
+            volumes_from=tuple(f"{step.parents.get(name, name)}{colon}{mode}" for name, colon, mode in sources),
+            endpoints=tuple(Endpoint(network=a.network, network_id="") for a in slot.attachments),
+            mounts=tuple(Mount(type="volume", target="", name=name) for name in slot.volumes),
+            ports=slot.ports,
+        )
+
+    def _start(self, slot: Slot, container_id: str, now: float) -> None:
+        container = self._get(container_id)
+        self._tell("start", container_id, now)
+        vanished, cut_off = self.actual.vanished - {container_id}, self.actual.cut_off - {container_id}
+        self.actual = replace(self.actual, vanished=vanished, cut_off=cut_off)
+        if slot.service in self._jobs:
+            self._put(replace(container, state=State.EXITED, started=now, finished=now, exit_code=0, error=""))
+            return
+        endpoints = tuple(self._endpoint(endpoint.network) for endpoint in container.endpoints)
+        health = Health.NONE if slot.health is None else Health.STARTING
+        self._put(replace(container, state=State.RUNNING, started=now, error="", health=health, endpoints=endpoints))
+
+    def _stop(self, container_id: str, now: float) -> None:
+        self.memory = replace(self.memory, stopped=self.memory.stopped | {container_id: now})
+        self._put(replace(self._get(container_id), state=State.EXITED, finished=now, health=Health.NONE))
+
+    def _update(self, container: Container, update: dict[str, object]) -> None:
+        policy = update.pop("RestartPolicy", None)
+        if isinstance(policy, dict):
+            container = replace(
+                container, restart_policy=policy["Name"], restart_retries=policy.get("MaximumRetryCount", 0)
+            )
+        numbers = {key: value for key, value in update.items() if isinstance(value, int)}
+        self._put(replace(container, resources={**container.resources, **numbers}))
+
+    def _tell(self, action: str, container_id: str, now: float) -> None:
+        event = Event(type="container", action=action, id=container_id, attributes={}, time=now)
+        self.memory = remember(self.memory, event)
+
+    # the picture
+
+    def _get(self, container_id: str) -> Container:
+        return next(container for container in self.actual.containers if container.id == container_id)
+
+    def _put(self, container: Container) -> None:
+        found = {known.id: known for known in self.actual.containers} | {container.id: container}
+        names = {name: id_ for name, id_ in self.actual.names.items() if id_ != container.id}
+        names[container.name] = container.id
+        self.actual = replace(self.actual, containers=tuple(found.values()), names=names)
+
+    def _remove(self, container_id: str) -> None:
+        self.actual = replace(
+            self.actual,
+            containers=tuple(container for container in self.actual.containers if container.id != container_id),
+            names={name: id_ for name, id_ in self.actual.names.items() if id_ != container_id},
+        )
+
+    def _networks(self, networks: Iterable[Network]) -> None:
+        self.actual = replace(self.actual, networks=tuple(networks))
+
+    def _network(self, name: str, its_labels: dict[str, str] | None) -> Network:
+        network = Network(id=self._new_id(), name=name, driver="", labels=dict(its_labels or {}))
+        self.actual = replace(self.actual, own_networks=self.actual.own_networks | {network.id})
+        return network
+
+    def _endpoint(self, network: str) -> Endpoint:
+        found = (known.id for known in self.actual.networks if known.name == network)
+        return Endpoint(network=network, network_id=next(found, ""))
+
+    def _new_id(self) -> str:
+        self._made += 1
+        return f"{self._made:064x}"
