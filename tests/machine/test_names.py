@@ -110,8 +110,10 @@ def test_a_command_that_is_killed_after_its_request_hinders_nothing(box: Machine
     command = box.begin("up", str(box.project))
     box.until(lambda: box.status()["generation"]["outcome"] == "pending")
     command.send_signal(signal.SIGKILL)
-    found = box.until_good()
-    assert found["generation"]["dom0_image"] == box.image_id("dom0:latest") != before["dom0:latest"]
+    box.until(lambda: box.status()["generation"]["outcome"] == "good")
+    generation = box.status()["generation"]
+    assert generation["dom0_image"] == box.image_id("dom0:latest") != before["dom0:latest"]
+    box.until(lambda: box.status()["dom0_image"] == generation["dom0_image"])
 
 
 def test_an_agent_that_is_killed_while_it_goes_back_gives_the_names_back_at_its_next_start(
