@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dom0.compose import parser
+from dom0.compose import contents, parser
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.compose.parser import find_plugin
@@ -123,6 +123,24 @@ async def test_profiles_choose_services(tmp_path: Path) -> None:
 async def test_a_profile_that_cannot_be_one(profile: str, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="profile"):
         await load(project(tmp_path, WEB), FINAL, profiles=[profile])
+
+
+async def test_a_file_with_a_hole_of_200_gb_is_not_read_and_that_is_said(tmp_path: Path) -> None:
+    for name in ("disk.img", "c.conf"):
+        (tmp_path / name).touch()
+    os.truncate(tmp_path / "disk.img", 200 * 10**9)
+    text = WEB + '    volumes: ["./disk.img:/disk.img", "./c.conf:/c.conf"]\n'
+    loaded = await load(project(tmp_path, text), FINAL)
+    assert loaded.digests.keys() == {"/final/c.conf"}
+    assert [words for words in loaded.warnings if "disk.img is with 200000 MB too large to be read" in words]
+
+
+async def test_files_that_are_large_together_are_not_all_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, contents.MOST // 2 + 1)
+    loaded = await load(project(tmp_path, WEB + '    volumes: ["./a:/a", "./b:/b"]\n'), FINAL)
+    assert loaded.digests.keys() == {"/final/a"}
 
 
 async def test_another_content_is_another_digest(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What stands in the files that a resolved project mounts: digests, and the texts that go to the Engine as text.
 
 Compose compares paths only: an edited config would go unnoticed. Files outside the project are the host's own and may
-not even be visible here; they have no digest.
+not even be visible here; they have no digest. Nor have those that are more together than an image may hold: they are no
+part of the machine, and a file with a hole of 200 GB would be read for minutes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from dom0.compose import places
@@ -18,6 +20,9 @@ from dom0.compose.files import Irregular, open_regular, read_regular, unreadable
 from dom0.compose.model import Project
 from dom0.compose.places import Places, Refusal, refuse
 from dom0.errors import ProjectError
+
+MOST = 512_000_000  # bytes of all files together, as in images/weight.py
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +39,28 @@ class Tree:
         return self.source / target.relative_to(self.final) if target.is_relative_to(self.final) else None
 
 
-def digests(project: Project, tree: Tree) -> dict[str, str]:
-    """Final path → sha256 of every config, secret and bind that is a file of the project. Raises ProjectError."""
+def digests(project: Project, tree: Tree) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Final path → sha256 of every config, secret and bind that is a file of the project, and words on those left out.
+
+    Raises ProjectError.
+    """
     found: dict[str, str] = {}
+    words: dict[str, str] = {}
+    left = MOST
     for path, key, required in _mounted(project):
         file = tree.here(path)
-        if file is None or path in found:
+        if file is None or path in found or path in words:
             continue
-        digest = _digest(file, key, tree, required=required)
+        try:
+            digest, size = _digest(file, key, tree, left, required=required)
+        except _TooLarge as error:
+            where = tree.places.name(Refusal(key, ""))
+            words[path] = f"{where}: {error} to be read: another content of it makes no other container"
+            continue
+        left -= size
         if digest:
             found[path] = digest
-    return found
+    return found, tuple(words.values())
 
 
 def _mounted(project: Project) -> Iterator[tuple[str, places.Path, bool]]:
@@ -59,11 +75,15 @@ def _mounted(project: Project) -> Iterator[tuple[str, places.Path, bool]]:
                 yield volume.source, ("services", name, "volumes", str(number)), False
 
 
-def _digest(file: Path, key: places.Path, tree: Tree, *, required: bool) -> str:
-    """Empty for what is no file; only a symbolic link may stand for a required file of the host."""
+class _TooLarge(Exception):
+    pass
+
+
+def _digest(file: Path, key: places.Path, tree: Tree, most: int, *, required: bool) -> tuple[str, int]:
+    """And the size. Empty for what is no file; only a symbolic link may stand for a required file of the host."""
     try:
         with open_regular(file) as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+            return _sha256(content, most, os.path.relpath(file, tree.source))
     except Irregular as error:
         problem, hint = unreadable(error), "only a file can be a config or a secret; mount a directory under volumes:"
     except OSError as error:
@@ -71,7 +91,19 @@ def _digest(file: Path, key: places.Path, tree: Tree, *, required: bool) -> str:
         required = required and not file.is_symlink()
     if required:
         raise _refused(tree, key, f"{os.path.relpath(file, tree.source)}: {problem}", hint)
-    return ""
+    return "", 0
+
+
+def _sha256(content: BufferedReader, most: int, name: str) -> tuple[str, int]:
+    """And the bytes read: a file that grows meanwhile has no end."""
+    digest, read, size = hashlib.sha256(), 0, os.fstat(content.fileno()).st_size
+    while size <= most and (piece := content.read(_PIECE)):
+        digest.update(piece)
+        read += len(piece)
+        size = max(size, read)
+    if size > most:
+        raise _TooLarge(f"{name} is with {size / 1e6:.0f} MB too large")
+    return digest.hexdigest(), read
 
 
 def profiles(project: Project, tree: Tree) -> dict[str, str]:

@@ -94,7 +94,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         _put_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
-        hashes, (digests, profiles) = await _at_once(
+        hashes, ((digests, unread), profiles) = await _at_once(
             parser.hashes(view, resolved.for_hashing(data)) if hashed else _no_hashes(),
             asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
         )
@@ -110,7 +110,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         opened=tuple(sorted(files.copies)),
         contents=profiles,
         digests=digests,
-        warnings=tuple(_warnings(data, warnings, files, view)),
+        warnings=(*_warnings(data, warnings, files, view), *unread),
     )
 
 
