@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import resource
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
 import pytest
 
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.api import LARGEST_BODY, serve
+from dom0.agent.api import LARGEST_BODY, WATCH_AT_MOST_EVERY, serve
 from dom0.agent.machine import Machine
 from dom0.plan.desired import Rollout
 from dom0.testing.builders import desired, slot
@@ -190,6 +193,53 @@ async def outcome_of_up(session: aiohttp.ClientSession) -> Any:
 
 async def read_line(response: aiohttp.ClientResponse) -> Any:
     return json.loads(await response.content.readline())
+
+
+WATCHERS = """
+import socket, sys
+watchers = []
+for _ in range(120):
+    watcher = socket.socket(socket.AF_UNIX)
+    watcher.connect(sys.argv[1])
+    watcher.send(b"GET /v1/watch HTTP/1.1\\r\\nHost: dom0\\r\\n\\r\\n")
+    watchers.append(watcher)
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_more_watchers_than_descriptors_leave_some_to_the_machine_and_few_lines_in_the_log(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+        argv = [sys.executable, "-c", WATCHERS, str(rig.path / "run" / "dom0.sock")]
+        crowd = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE)
+        assert crowd.stdout is not None
+        assert crowd.stdin is not None
+        await crowd.stdout.readline()
+        for _ in range(20):
+            await rig.up()  # every watcher is told
+            await asyncio.sleep(WATCH_AT_MOST_EVERY)
+        crowd.stdin.close()
+        await crowd.wait()
+        while True:
+            async with session.get("/v1/status") as response:
+                if response.status == 200:
+                    break
+            await asyncio.sleep(WATCH_AT_MOST_EVERY)
+
+    converse(rig, talk)
+    assert "Traceback" not in caplog.text
+    assert len(caplog.records) < 20
 
 
 def test_the_socket_is_for_root_and_its_group(rig: Rig) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.file_status import FilesPlanRequest, FilesRequest
@@ -21,6 +23,7 @@ from dom0.agent.files import Files
 from dom0.agent.machine import Machine
 from dom0.agent.notes import Trial
 from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
+from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
 from dom0.agent.web_pages import check_request
 from dom0.ambassador.messages import Flows, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
@@ -30,6 +33,7 @@ LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of what a project says of its files
 HINT = "see docs/reference/api.md"
 STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}  # all others: 500
 WATCH_AT_MOST_EVERY = 0.2  # seconds
+GONE_WITHIN = 5.0  # seconds until a watcher that has gone is noticed where nothing changes
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,11 +41,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @contextlib.asynccontextmanager
 async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
     """Answer on the socket at `path` (mode 0660, group `gid`) until the block ends."""
-    application = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors])
+    application = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors, _few(_most_requests())])
     for part in (_Api(machine), _FilesApi(machine.files), _AmbassadorApi(ambassadors)):
         application.add_routes(part.routes())
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
+    asyncio.get_running_loop().set_exception_handler(Unaccepted())
     try:
         await _listen(runner, path, gid)
         yield
@@ -71,6 +76,40 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _refusal(error, STATUSES.get(error.exit_code, web.HTTPInternalServerError.status_code))
     except ConnectionResetError:  # whoever asked has gone; what was asked for goes on
         return web.Response()
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        return _too_many()
+
+
+def _few(most: int) -> Middleware:
+    """No more than `most` requests at once: what is left of our file descriptors is for the machine."""
+    under_way = 0
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal under_way
+        if under_way >= most:
+            return _too_many()
+        under_way += 1
+        try:
+            return await handler(request)
+        finally:
+            under_way -= 1
+
+    return middleware
+
+
+def _too_many() -> web.Response:
+    busy = Busy("dom0: too many requests at once", hint="end some of them: dom0 status --watch")
+    response = _refusal(busy, STATUSES[Busy.exit_code])
+    response.force_close()
+    return response
+
+
+def _most_requests() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, soft // 2)
 
 
 def _refusal(error: Dom0Error, status: int) -> web.Response:
@@ -114,11 +153,15 @@ class _Api:
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         response = await _begin_lines(request)
-        while True:
+        while request.transport is not None:
             seen = self._machine.changed.count
             await _send_line(response, self._machine.status())
-            await self._machine.changed.after(seen)
+            while self._machine.changed.count == seen and request.transport is not None:  # who has gone says nothing
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GONE_WITHIN):
+                        await self._machine.changed.after(seen)
             await asyncio.sleep(WATCH_AT_MOST_EVERY)
+        return response
 
     async def up(self, request: web.Request) -> web.StreamResponse:
         return await _send_progress(request, self._machine.up(await _read(request, UpRequest)))
