@@ -3,11 +3,15 @@
 Every file in `cases/created` is created twice on a real Engine under the same name, first by Compose, then by us, and
 `docker inspect` of both has to be equal; those in `cases/started` are started too. What may differ stands in
 `DIFFERENCES`, with its reason. `cases/files` is copied beside each Compose file.
+
+We write mounts and capabilities as Compose 2.26 does. A newer one says the same to the Engine in another form, so with
+it both are brought into one form first (`one_form`).
 """
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import tarfile
@@ -62,8 +66,16 @@ DIFFERENCES: tuple[tuple[str, str], ...] = (
         "variables, env_file), and hashes container IDs of parents; its commands look for the label, not its value",
     ),
     (
+        r"(networks|volumes)\..*\.Labels\.com\.docker\.compose\.config-hash",
+        "newer ones write a hash there too, and leave alone what has none",
+    ),
+    (
         r"containers\.cmp-user-1\.(HostConfig\.NetworkMode|NetworkSettings\.Networks\.(cmp-lan|[0-9a-f]{64})\..*)",
         "Compose attaches to an external network by its ID, we by its name: an ID would be another one tomorrow",
+    ),
+    (
+        r"containers\.cmp-long-plain-1\.HostConfig\.Mounts\[\d\]\.BindOptions(\.CreateMountpoint)?",
+        "Compose 2.40 makes a directory that is not there also where the long form does not ask for it, 2.26 does not",
     ),
     # cases/created/better.yaml: what Compose 2.26 accepts and forgets; later ones do as we do
     (r"containers\.cmp-volumes-from-1\..*(VolumesFrom|Mounts).*", "the `:ro` of volumes_from"),
@@ -95,10 +107,10 @@ async def compare(case: Path, host: Host, directory: Path, *, start: bool) -> No
     project = await load(directory, directory, env=ENVIRONMENT)
     outside(host, project)
     compose(host, directory, "up", "--detach", *(() if start else ("--no-start",)), "--quiet-pull")
-    theirs = inspect(host, project)
+    theirs = inspect(host, project, case)
     compose(host, directory, "down", "--volumes", "--timeout", "0")
     await create(host, project, start=start)
-    ours = inspect(host, project)
+    ours = inspect(host, project, case)
     assert theirs["containers"], "the case compares nothing"
     found = differences(theirs, ours)
     assert not found, "\n".join(found)
@@ -147,8 +159,8 @@ def parents_first(slots: tuple[Slot, ...]) -> list[Slot]:
     return sorted(slots, key=lambda slot: bool(slot.parents))
 
 
-def inspect(host: Host, project: Project) -> dict[str, Any]:
-    """Everything of the project that the Engine knows, with names instead of IDs."""
+def inspect(host: Host, project: Project, case: Path) -> dict[str, Any]:
+    """Everything of the project that the Engine knows, with names instead of IDs and of MAC addresses by chance."""
     wanted = {"filters": f'{{"label": ["{labels.COMPOSE_PROJECT}={NAME}"]}}'}
     rows = api.request(host.socket, "GET", "/containers/json", query={"all": "1"} | wanted)
     containers = [api.request(host.socket, "GET", f"/containers/{row['Id']}/json") for row in rows]
@@ -157,6 +169,8 @@ def inspect(host: Host, project: Project) -> dict[str, Any]:
         for row in api.request(host.socket, "GET", "/networks", query=wanted)
     ]
     volumes = api.request(host.socket, "GET", "/volumes", query=wanted)["Volumes"] or []
+    if compose_version(project) > (2, 26):
+        containers = [one_form(container) for container in containers]
     names = [container["Name"].lstrip("/") for container in containers]
     found = {
         "containers": {container["Name"].lstrip("/"): container for container in containers},
@@ -164,9 +178,56 @@ def inspect(host: Host, project: Project) -> dict[str, Any]:
         "volumes": {volume["Name"]: volume for volume in volumes},
         "files": {name: inline_files(host, project, name) for name in names},
     }
-    ids = {container["Id"]: name for name, container in found["containers"].items()}
-    answer: dict[str, Any] = normalised(found, ids)
+    replaced = {container["Id"]: f"<{name}>" for name, container in found["containers"].items()}
+    replaced |= {container_id[:12]: name for container_id, name in replaced.items()}
+    macs = set(MAC.findall(str(found))) - set(MAC.findall(case.read_text()))
+    answer: dict[str, Any] = normalised(found, replaced | dict.fromkeys(macs, "<chosen>"))
     return answer
+
+
+MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+
+def compose_version(project: Project) -> tuple[int, ...]:
+    major, minor = project.compose_version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def one_form(container: dict[str, Any]) -> dict[str, Any]:
+    """Every bind as a mount, capabilities by their short names; without what only tells which form it was."""
+    host = container["HostConfig"]
+    mounts = [bind_as_mount(bind) for bind in host["Binds"] or ()] + [
+        without_empty(m) for m in host.get("Mounts") or ()
+    ]
+    capabilities = {
+        key: [name.removeprefix("CAP_") for name in host[key]] if host[key] else host[key]
+        for key in ("CapAdd", "CapDrop")
+    }
+    told = [{key: value for key, value in mount.items() if key != "Mode"} for mount in container["Mounts"]]
+    return container | {"HostConfig": host | capabilities | {"Binds": None, "Mounts": mounts}, "Mounts": told}
+
+
+def bind_as_mount(bind: str) -> dict[str, Any]:
+    source, target, options = bind.split(":")
+    words = {*options.split(",")} - {"rw"}
+    mount: dict[str, Any] = {
+        "Source": source,
+        "Target": target,
+        "ReadOnly": "ro" in words,
+        "SELinux": "".join(words & {"z", "Z"}),
+    }
+    if source.startswith("/"):
+        propagation = next((word for word in words if word.endswith(("private", "shared", "slave"))), "")
+        mount |= {"Type": "bind", "BindOptions": {"Propagation": propagation, "CreateMountpoint": True}}
+    else:
+        mount |= {"Type": "volume", "VolumeOptions": {"NoCopy": "nocopy" in words}}
+    return without_empty(mount)
+
+
+def without_empty(mount: dict[str, Any]) -> dict[str, Any]:
+    """And without `consistency`, which says nothing on Linux."""
+    inner = {key: without_empty(value) if isinstance(value, dict) else value for key, value in mount.items()}
+    return {key: value for key, value in inner.items() if value and key != "Consistency"}
 
 
 def inline_files(host: Host, project: Project, container: str) -> dict[str, Any]:
@@ -189,15 +250,15 @@ def inline_files(host: Host, project: Project, container: str) -> dict[str, Any]
 UNORDERED = {"Env", "ExtraHosts", "Ulimits", "Mounts", "Binds", "GroupAdd"}
 
 
-def normalised(value: Any, ids: dict[str, str], key: str = "") -> Any:
+def normalised(value: Any, replaced: dict[str, str], key: str = "") -> Any:
     if isinstance(value, dict):
-        return {normalised(k, ids): normalised(v, ids, k) for k, v in value.items()}
+        return {normalised(k, replaced): normalised(v, replaced, k) for k, v in value.items()}
     if isinstance(value, list):
-        items = [normalised(item, ids) for item in value]
-        return sorted(items, key=repr) if key in UNORDERED else items
+        items = [normalised(item, replaced) for item in value]
+        return sorted(items, key=lambda item: json.dumps(item, sort_keys=True)) if key in UNORDERED else items
     if isinstance(value, str):
-        for container_id, name in ids.items():
-            value = value.replace(container_id, f"<{name}>").replace(container_id[:12], f"<{name}>")
+        for text, name in replaced.items():
+            value = value.replace(text, name)
         if key == labels.COMPOSE_DEPENDS_ON:
             value = ",".join(sorted(value.split(",")))
         return re.sub(r"\b[0-9a-f]{64}\b", "<anonymous>", value) if key in ("Name", "Source") else value
