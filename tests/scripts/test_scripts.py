@@ -84,3 +84,13 @@ def test_missing_packages_are_named_with_the_command_where_they_cannot_be_instal
     done = run(tmp_path, str(tmp_path / "bash"), str(SCRIPTS / "packages"), "run", path=str(tmp_path))
     assert done.returncode == 1
     assert "docker-cli" in done.stderr
+
+
+def test_a_newer_engine_that_cannot_be_had_is_said_and_nothing_is_run(tmp_path: Path) -> None:
+    environment = os.environ | {"SUITE": "no-such-suite"}
+    argv = [str(SCRIPTS / "with-newer-engine"), "touch", str(tmp_path / "ran")]
+    done = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "with-newer-engine: the packages of Debian no-such-suite cannot be had from " in done.stderr
+    assert "with-newer-engine: the newer Engine was not tried" in done.stderr
+    assert not (tmp_path / "ran").exists()
