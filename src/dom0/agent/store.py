@@ -43,12 +43,17 @@ def _reason(error: OSError) -> str:
 
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Nobody else works in `directory` meanwhile; a kill ends that too. Raises Busy when somebody does, Unwritable."""
+    """Nobody else works in `directory` meanwhile; a kill ends that too. Raises Busy when somebody does, Unwritable.
+
+    None but root gets into it: what containers need of it is bound. Who binds a volume there first makes it 0755.
+    """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _lock(descriptor, directory)
+        with contextlib.suppress(OSError):  # a disk that cannot be written is told when it has to be
+            os.fchmod(descriptor, 0o700)
         yield
     finally:
         os.close(descriptor)
