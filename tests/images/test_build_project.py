@@ -17,6 +17,7 @@ from dom0.errors import Dom0Error, ProjectError
 from dom0.images import selection
 from dom0.images.project import Built, Options, build_project
 from dom0.images.recipe import BASE
+from dom0.images.unpack import unpack_project
 from dom0.plan import labels
 from dom0.testing.hosts import Host
 from dom0.testing.wires import eventually
@@ -24,6 +25,7 @@ from dom0.testing.wires import eventually
 COMPOSE = "name: box\nservices: {a: {image: 'busybox:test', command: sleep 1000}}\n"
 WITH_BUILD = "name: box\nservices: {web: {build: ./web}}\n"
 TAG = "dom0:latest"
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, as setcap writes it
 
 
 @pytest.fixture
@@ -72,6 +74,26 @@ async def test_the_projects_files_lie_on_top_of_the_base(host: Host, engine: Doc
     assert built.changed
     assert built.image.labels[labels.BASE] == (await engine.image(BASE)).id
     assert built.image.labels[labels.PROJECT] == "box"
+
+
+async def test_owners_modes_and_capabilities_come_into_the_image_and_out_of_it(
+    host: Host, engine: DockerEngine, write: Write, tmp_path: Path
+) -> None:
+    project = write(compose=COMPOSE, conf__a="x", data__shared="x")
+    (project / "empty").mkdir()
+    modes = {".": 0o750, "conf/a": 0o640, "data": 0o1777, "data/shared": 0o666, "empty": 0o2770}
+    for uid, (name, mode) in enumerate(modes.items(), 1000):
+        os.chown(project / name, uid, uid + 1)
+        (project / name).chmod(mode)
+    os.setxattr(project / "conf/a", "security.capability", CAPABILITY)
+    await build(engine, project)
+    out = await unpack_project(engine, TAG, tmp_path)
+    found = {name: ((out / name).stat().st_uid, (out / name).stat().st_mode & 0o7777) for name in modes}
+    assert found == {name: (uid, mode) for uid, (name, mode) in enumerate(modes.items(), 1000)}
+    assert os.getxattr(out / "conf/a", "security.capability") == CAPABILITY
+    assert not (await build(engine, project)).changed
+    os.chown(project / "empty", 1, 1)
+    assert (await build(engine, project)).changed
 
 
 async def test_only_a_change_builds_again(host: Host, engine: DockerEngine, write: Write) -> None:

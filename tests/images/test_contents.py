@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import ProjectError
-from dom0.images.contents import copy, digest, entries
+from dom0.images.contents import clone, copy, digest, entries
 
 EPOCH = 1_000_000
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, as setcap writes it
 
 
 @pytest.fixture
@@ -80,6 +81,29 @@ def test_an_edit_that_keeps_the_size_gives_the_copy_another_time_and_the_same_co
         copy(entries(source), target, time=EPOCH)
         times.append((target / "file").stat().st_mtime_ns)
     assert times[0] == times[2] != times[1]
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_the_digest_knows_owners_and_capabilities_if_it_is_asked_to(tree: Path, owned: bool) -> None:
+    digests = {digest(entries(tree), owned=owned)}
+    os.chown(tree / "run", 1000, 1000)
+    digests.add(digest(entries(tree), owned=owned))
+    os.setxattr(tree / "run", "security.capability", CAPABILITY)
+    digests.add(digest(entries(tree), owned=owned))
+    assert len(digests) == (3 if owned else 1)
+
+
+def test_a_clone_is_the_same_with_owners_rights_and_times(tree: Path, tmp_path: Path) -> None:
+    for path, uid in ((tree / "sub", 1000), (tree / "run", 1001), (tree / "link", 1002)):
+        os.chown(path, uid, uid, follow_symlinks=False)
+    (tree / "run").chmod(0o4751)
+    os.setxattr(tree / "run", "security.capability", CAPABILITY)
+    (tree / "sub").chmod(0o1777)
+    target = tmp_path / "clone"
+    clone(entries(tree), target, durable=True)
+    assert digest(entries(target), owned=True) == digest(entries(tree), owned=True)
+    times = [[path.lstat().st_mtime_ns for path in sorted(root.rglob("*"))] for root in (tree, target)]
+    assert times[0] == times[1]
 
 
 def test_a_public_copy_can_be_read_by_everybody(tree: Path, tmp_path: Path) -> None:

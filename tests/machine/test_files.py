@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ COMPOSE = """
         init: true
         environment: {{VERSION: "{version}"}}
         volumes: ["./conf:/conf", "./data:/data"]
+      user:
+        image: busybox:test
+        user: "1000:1000"
+        command: ["sh", "-c", "echo mine >/mine/made && cat /secret >/mine/seen && exec sleep 100000"]
+        init: true
+        volumes: ["./mine:/mine", "./secret:/secret:ro"]
 """
 APP = "box-app-1"
 
@@ -25,6 +32,11 @@ APP = "box-app-1"
 @pytest.fixture(scope="module")
 def box(machine: Machine) -> Machine:
     machine.write(COMPOSE.format(version="1"), {"conf/app.db": "default", "conf/app.ini": "one", "data/.keep": ""})
+    (machine.project / "mine").mkdir()
+    (machine.project / "secret").write_text("for one user\n")
+    for name, mode in (("mine", 0o700), ("secret", 0o400)):
+        os.chown(machine.project / name, 1000, 1000)
+        (machine.project / name).chmod(mode)
     machine.up()
     machine.until_good()
     return machine
@@ -58,6 +70,23 @@ def test_a_restart_of_dom0_leaves_what_a_container_wrote(box: Machine, written: 
     box.docker("restart", "dom0")
     everything_is_there(box, written)
     assert json.loads(box.dom0("files", "--json").stdout) == [{"path": "conf/app.db", "state": "changed"}]
+
+
+def test_a_user_writes_into_a_directory_of_its_own_and_reads_what_only_it_may(box: Machine) -> None:
+    box.until_running("box-user-1")
+    box.until(lambda: live(box, "mine/seen").read_text() == "for one user\n")
+    found = {name: live(box, name).stat() for name in ("mine", "mine/made", "secret")}
+    assert {(status.st_uid, status.st_gid) for status in found.values()} == {(1000, 1000)}
+    assert (found["mine"].st_mode & 0o7777, found["secret"].st_mode & 0o7777) == (0o700, 0o400)
+
+
+def test_none_but_root_gets_into_the_state_also_where_an_earlier_dom0_left_it_open(box: Machine) -> None:
+    state = box.host.path("/var/lib/dom0")
+    assert state.stat().st_mode & 0o777 == 0o700
+    state.chmod(0o755)
+    box.docker("restart", "dom0")
+    box.until(lambda: state.stat().st_mode & 0o777 == 0o700)
+    box.until_good()
 
 
 def test_an_up_of_something_else_leaves_it_too(box: Machine, written: str) -> None:

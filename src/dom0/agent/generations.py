@@ -7,7 +7,6 @@ A generation is written whole before it becomes current; the last good one and t
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -16,8 +15,9 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.agent.status import GenerationInfo, Outcome
-from dom0.agent.store import Damaged, read_json, sync, write_atomic, write_json, writing
+from dom0.agent.store import Damaged, read_json, write_atomic, write_json, writing
 from dom0.errors import Dom0Error, UsageError
+from dom0.images import contents
 from dom0.plan.desired import Desired
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Generations:
         path = self._directory / str(numbered.number)
         try:
             with writing(path):
-                shutil.copytree(files, path / "project", symlinks=True, copy_function=_copy_durably)
+                contents.clone([contents.top(files), *contents.entries(files)], path / "project", durable=True)
             write_json(path / "generation.json", numbered)
         except Dom0Error:
             shutil.rmtree(path, ignore_errors=True)
@@ -146,13 +146,6 @@ class Generations:
 
     def _file(self, number: int) -> Path:
         return self._directory / str(number) / "generation.json"
-
-
-def _copy_durably(source: str, target: str) -> None:
-    """A power cut right after must not leave a generation that is current with empty files."""
-    shutil.copy2(source, target, follow_symlinks=False)
-    if not os.path.islink(target):  # noqa: PTH114 -- shutil speaks in strings
-        sync(Path(target))
 
 
 def describe(generation: Generation, *, current: bool) -> GenerationInfo:

@@ -14,6 +14,7 @@ from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, NotFound, ProjectError, UsageError
+from dom0.images import contents
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
 from dom0.images.unpack import unpack_project
@@ -110,7 +111,8 @@ def socket_gid() -> int:
 def _stage_files(etc: Path, staging: Path) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     if etc.is_dir():
-        shutil.copytree(etc, staging, symlinks=True, ignore=shutil.ignore_patterns(COMPOSE_FILES))
+        kept = contents.entries(etc, lambda name: name == COMPOSE_FILES)
+        contents.clone([contents.top(etc), *kept], staging)
     staging.mkdir(parents=True, exist_ok=True)
     return staging
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from dom0.errors import ProjectError
 
 ATTRIBUTES = ("security.capability",)  # the Engine puts no other into the archives that it gives out
+PAX = "SCHILY.xattr."  # before an attribute's name in a tar
 _CHUNK = 64 * 1024  # bytes
 
 Ignored = Callable[[str], bool]
@@ -82,11 +83,16 @@ def _entry(name: str, path: str, kind: str, found: os.stat_result) -> Entry:
     return Entry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def digest(found: Iterable[Entry], *, text: str = "") -> str:
-    """`sha256:…` of names, kinds, permissions and contents, and of `text`. Raises ProjectError."""
+def digest(found: Iterable[Entry], *, text: str = "", owned: bool = False) -> str:
+    """`sha256:…` of names, kinds, permissions and contents, and of `text`; `owned`: of owners and attributes too.
+
+    Raises ProjectError.
+    """
     total = hashlib.sha256(text.encode())
     for entry in found:
         head = f"\0{entry.kind} {entry.mode:o} {entry.name}\0"
+        if owned:
+            head += f"{entry.uid}:{entry.gid} {list(attributes(entry.path))}\0"
         total.update(head.encode(errors="surrogateescape") + _content_digest(entry))
     return f"sha256:{total.hexdigest()}"
 
@@ -148,6 +154,46 @@ def copy(found: Iterable[Entry], into: Path, *, time: int, public: bool = False)
     for target, mode in reversed(directories):
         target.chmod(mode)
         os.utime(target, (time, time))
+
+
+def clone(found: Iterable[Entry], into: Path, *, durable: bool = False) -> None:
+    """Copy to the same names below `into`, with owner, permissions, attributes and times.
+
+    `durable`: the contents are on the disk afterwards. Raises ProjectError, OSError.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    directories = []
+    for entry in found:
+        target = into / entry.name
+        if entry.kind == "directory":
+            target.mkdir(exist_ok=True)
+            directories.append((entry, target))
+            continue
+        if entry.kind == "link":
+            target.symlink_to(_target(entry))
+        else:
+            _copy_file(entry.path, target)
+        _make_alike(entry, target)
+        if durable and entry.kind == "file":
+            _sync(target)
+    for entry, target in reversed(directories):
+        _make_alike(entry, target)
+
+
+def _make_alike(entry: Entry, target: Path) -> None:
+    """The owner first: a change of it takes a set-user-ID bit and capabilities away."""
+    os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
+    found = os.lstat(entry.path)
+    if entry.kind != "link":
+        target.chmod(entry.mode)
+        for name, value in attributes(entry.path):
+            os.setxattr(target, name, value)
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def stamp(file: Path, time: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dom0.errors import ProjectError
 from dom0.images import weight
-from dom0.images.contents import Entry, digest, entries
+from dom0.images.contents import Entry, digest, entries, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore
 from dom0.images.recipe import BASE, base_inputs
@@ -88,7 +88,8 @@ def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> st
         weight.check(directory, selected(directory, made.kept))  # before anything is read
     contexts = tuple(f"{context}/" for context in made.builds.values() if context not in (OURS, WHOLE))
     told = json.dumps([base_inputs(), dict(parents), dict(made.builds), made.dockerfile, made.kept], sort_keys=True)
-    return digest(selected(directory, (MACHINES, PLAIN, *made.kept), contexts), text=told)
+    found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts)
+    return digest([top(directory), *found], text=told, owned=True)
 
 
 def selected(directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = ()) -> Iterator[Entry]:

@@ -150,33 +150,35 @@ async def _build_generated(
         say(line)
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
-        stage(directory, project, kept, staged)
+        found = stage(directory, project, kept, staged)
         await _check_as_agent(staged, project)
         built = await _build_services(draft, project, directory, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
         made = fingerprint.Made(_builds(project, directory), "", kept)
         told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
         context = scratch / "context.tar"
-        pack(staged, context)
+        pack(staged, context, found)
         with context.open("rb") as tar:
             args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
             tag = draft.name(options.tag)
             return await draft.engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
 
 
-def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) -> None:
+def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) -> dict[str, contents.Entry]:
     """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is.
 
-    `kept`: what .dockerignore does not leave out although it says so.
+    `kept`: what .dockerignore does not leave out although it says so. Returns what was taken by its name in the image.
     """
     layers = _layers(project)
-    found = fingerprint.selected(directory, kept)
-    contents.copy((entry for entry in found if entry.name not in layers), into, time=EPOCH)
-    into.chmod(0o755)
+    top = contents.top(directory)
+    found = [entry for entry in fingerprint.selected(directory, kept) if entry.name not in layers]
+    contents.copy(found, into, time=EPOCH)
+    into.chmod(top.mode)
     if not any(_says_name(name, directory) for name in layers):
         _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
     for name, layer in layers.items():
         _write(into / layer, (directory / name).read_bytes())
+    return {entry.name: entry for entry in (top, *found)}
 
 
 def _layers(project: Project) -> dict[str, str]:
@@ -192,21 +194,25 @@ def _says_name(layer: str, directory: Path) -> bool:
     return any(document.get("name") for document in read_source(layer, (directory / layer).read_bytes()).documents)
 
 
-def pack(directory: Path, context: Path) -> None:
+def pack(directory: Path, context: Path, found: Mapping[str, contents.Entry]) -> None:
     """Write what is sent to the Engine for a build: the recipe, and in a tar of its own `directory` as /etc/dom0.
 
-    In there everything is root's, and of the same time whenever it is written.
+    In there everything is of the same time whenever it is written. Who owns it says `found`, where it came from: a
+    copy is its maker's. What is not there is root's.
     """
 
-    def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.uid = entry.gid = 0
-        entry.uname = entry.gname = "root"
+    def as_found(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        of = found.get(os.path.relpath(entry.name, ETC.lstrip("/")))
+        entry.uid, entry.gid = (of.uid, of.gid) if of else (0, 0)
+        entry.uname = entry.gname = ""
         entry.mtime = EPOCH
+        attributes = contents.attributes(of.path) if of else ()
+        entry.pax_headers = {contents.PAX + name: value.decode(errors="surrogateescape") for name, value in attributes}
         return entry
 
     project = context.with_name("project.tar")
     with tarfile.open(project, "w", format=tarfile.PAX_FORMAT) as archive:
-        archive.add(directory, ETC.lstrip("/"), filter=owned_by_root)
+        archive.add(directory, ETC.lstrip("/"), filter=as_found)
     dockerfile = context.with_name("Dockerfile")
     dockerfile.write_text(GENERATED)
     with tarfile.open(context, "w", format=tarfile.GNU_FORMAT) as archive:  # an extended header first is no tar to it

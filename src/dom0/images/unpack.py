@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from dom0.engine.protocol import Engine
+from dom0.images import contents
 from dom0.plan import labels
 
 ETC = "/etc/dom0"  # where an image keeps its project
@@ -33,4 +37,19 @@ async def unpack_project(engine: Engine, image: str, into: Path) -> Path:
 def _unpack(tar: IO[bytes], into: Path) -> None:
     tar.seek(0)
     with tarfile.open(fileobj=tar) as archive:
-        archive.extractall(into, filter="tar")  # the image's own modes; nothing outside of `into`
+        archive.extractall(into, filter=_as_it_is, numeric_owner=True)  # noqa: S202 -- it lets nothing out of `into`
+        for entry in archive:
+            for name, value in _attributes(entry):
+                with contextlib.suppress(OSError):  # whoever is not root looks at the files, and gives them to nobody
+                    os.setxattr(into / entry.name, name, value, follow_symlinks=False)
+
+
+def _as_it_is(entry: tarfile.TarInfo, into: str) -> tarfile.TarInfo:
+    """Nothing outside of `into`; the modes as the image has them, also what others may write."""
+    return tarfile.tar_filter(entry, into).replace(mode=entry.mode, deep=False)
+
+
+def _attributes(entry: tarfile.TarInfo) -> Iterator[tuple[str, bytes]]:
+    for name in contents.ATTRIBUTES:
+        if (value := entry.pax_headers.get(contents.PAX + name)) is not None:
+            yield name, value.encode(errors="surrogateescape")
