@@ -51,7 +51,12 @@ def find_project(directory: Path | None) -> Path | None:
             raise UsageError(f"{directory}: no such directory", hint=f"make a project there: dom0 init {directory}")
         return directory.resolve()
     here = Path.cwd()
-    return here if any((here / name).exists() for name in PROJECT_FILES) else None
+    return here if any((here / name).exists() for name in PROJECT_FILES) or _chooses_files(here / ".env") else None
+
+
+def _chooses_files(dotenv: Path) -> bool:
+    """Whether it names Compose files that are called otherwise. Whoever reads them refuses what is wrong with it."""
+    return dotenv.is_file() and b"COMPOSE_FILE" in dotenv.read_bytes()
 
 
 def nothing_to_do(project: Path, tag: str) -> Machine | None:
