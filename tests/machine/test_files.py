@@ -91,6 +91,8 @@ def test_none_but_root_gets_into_the_state_also_where_an_earlier_dom0_left_it_op
 
 def test_an_up_of_something_else_leaves_it_too(box: Machine, written: str) -> None:
     box.write(COMPOSE.format(version="2"), {"conf/app.ini": "two"})
+    rows = json.loads(box.dom0("plan", "--json", check=False).stdout)
+    assert [(row["action"], row["name"]) for row in rows if row["kind"] == "file"] == [("update", "conf/app.ini")]
     box.up()
     everything_is_there(box, written)
     assert live(box, "conf/app.ini").read_text() == "two"
@@ -116,6 +118,8 @@ def test_a_line_in_dockerignore_deletes_no_file_that_was_changed(box: Machine, w
 
 def test_a_conflict_is_foreseen_told_and_settled_either_way(box: Machine, written: str) -> None:
     box.write(COMPOSE.format(version="4"), {"conf/app.db": "new default"})
+    planned = {(row["action"], row["name"]) for row in json.loads(box.dom0("plan", "--json", check=False).stdout)}
+    assert ("keep", "conf/app.db") in planned
     told = box.up()
     assert "conf/app.db: changed here and in the project" in told.stdout
     everything_is_there(box, written)

@@ -47,8 +47,7 @@ class Files:
 
     def preview(self, theirs: dict[str, Version]) -> list[FileInfo]:
         """What placing a project that says `theirs` would do."""
-        record = self._placement.record(self._files) if self._files else {}
-        steps = self._placement.plan(theirs, record)
+        steps = self._placement.plan(theirs, self._placement.record(self._files))
         return [
             FileInfo(path=spelled(path), state=_PLANNED[step.action])
             for path, step in steps.items()

@@ -82,7 +82,7 @@ class Placement:
             steps[path] = step
         return steps
 
-    def record(self, files: Path) -> Record:
+    def record(self, files: Path | None) -> Record:
         """Without it, what differs is the machine's. An earlier dom0 listed only names: of the generation `files`.
 
         Where the whole directory is gone, a person wants it anew.
@@ -91,6 +91,8 @@ class Placement:
             return {}
         with contextlib.suppress(Damaged):
             return read_json(self._record, Record) or {}
+        if files is None:
+            return {}
         with contextlib.suppress(Damaged):
             listed = {*(read_json(self._record, list[str]) or [])}
             return {

@@ -102,4 +102,6 @@ def _settle(how: str, paths: tuple[str, ...], *, as_json: bool) -> None:
     if as_json:
         terminal.say_json(found)
     elif not options.quiet():
-        terminal.say(f"{conflicts} conflicts are left: dom0 files" if conflicts else "no conflict is left")
+        terminal.say(
+            f"conflicts that are left: {conflicts}; see them: dom0 files" if conflicts else "no conflict is left"
+        )

@@ -60,26 +60,29 @@ def _colour(action: str) -> str:
 
 
 async def _plan(directory: Path) -> list[Change]:
+    from dom0.cli.plan_files import file_changes
     from dom0.engine.docker import DockerEngine
+    from dom0.images.project import placed_entries
 
     engine = await DockerEngine.connect()
     try:
-        async with _project(engine, directory) as project:
+        async with _project(engine, directory) as (project, read_in):
             images = await _images(engine, directory, project)
-            return [*images, *await _containers(engine, project)]
+            files = file_changes(placed_entries(read_in, project)) if images else []
+            return [*images, *await _containers(engine, project), *files]
     finally:
         await engine.close()
 
 
 @asynccontextmanager
-async def _project(engine: Engine, directory: Path) -> AsyncIterator[Project]:
-    """The project as the agent will read it. One with its own Dockerfile is read from its image."""
+async def _project(engine: Engine, directory: Path) -> AsyncIterator[tuple[Project, Path]]:
+    """The project as the agent will read it, and where. One with its own Dockerfile is read from its image."""
     from dom0.compose.load import load
     from dom0.images.project import PLACED, find_dockerfile
     from dom0.images.unpack import unpack_project
 
     if not (own := await find_dockerfile(engine, directory)):
-        yield await load(directory, PLACED)
+        yield await load(directory, PLACED), directory
         return
     if not _is_built(directory):
         raise ProjectError(
@@ -87,7 +90,8 @@ async def _project(engine: Engine, directory: Path) -> AsyncIterator[Project]:
             hint="dom0 build makes the image and touches nothing that runs; then dom0 plan",
         )
     with temporary.directory("plan") as scratch:
-        yield await load(await unpack_project(engine, TAG, scratch), PLACED)
+        unpacked = await unpack_project(engine, TAG, scratch)
+        yield await load(unpacked, PLACED), unpacked
 
 
 def _is_built(directory: Path) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import tarfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +179,16 @@ def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) ->
     for name, layer in layers.items():
         _write(into / layer, (directory / name).read_bytes())
     return {entry.name: entry for entry in (top, *found)}
+
+
+def placed_entries(directory: Path, project: Project) -> Iterator[contents.Entry]:
+    """What of `directory`, a project without a Dockerfile or one out of an image, the agent places."""
+    yield contents.top(directory)
+    kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
+    layers = _layers(project)
+    for entry in fingerprint.selected(directory, kept):
+        if entry.name not in layers and not f"{entry.name}/".startswith(f"{LAYERS}/"):
+            yield entry
 
 
 def _layers(project: Project) -> dict[str, str]:

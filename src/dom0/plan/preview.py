@@ -31,8 +31,8 @@ from dom0.plan.steps import (
     UpdateContainer,
 )
 
-Action = Literal["build", "pull", "create", "replace", "start", "restart", "update", "remove"]
-Kind = Literal["image", "network", "volume", "container"]
+Action = Literal["build", "pull", "create", "replace", "start", "restart", "update", "remove", "keep"]
+Kind = Literal["image", "network", "volume", "container", "file"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
 _OfContainer: TypeAlias = (
     StartContainer

@@ -1,0 +1,38 @@
+"""What `dom0 up` would do to files that are on the machine already, as rows of `dom0 plan`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from dom0.agent.file_status import FileInfo, FilesPlanRequest, FileState
+from dom0.agent.files import Files
+from dom0.agent.three_way import Version
+from dom0.agent.versions import project_versions, spelled
+from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.places import is_here, state_directory
+from dom0.images.contents import Entry
+from dom0.plan.preview import Action, Change
+
+_ROWS: dict[FileState, tuple[Action, str]] = {
+    FileState.UPDATE: ("update", "the project changed it"),
+    FileState.REMOVE: ("remove", "it is no longer in the project"),
+    FileState.CONFLICT: ("keep", "changed here and in the project: what is here stays"),
+}
+"""Without those that come: they are as many as the project has files, and take nothing from anybody."""
+
+
+def file_changes(entries: Iterable[Entry]) -> list[Change]:
+    """`entries`: what the agent would place. Raises ProjectError."""
+    found = _planned({spelled(path): version for path, version in project_versions(entries).items()})
+    rows = ((info.path, *_ROWS[info.state]) for info in found if info.state in _ROWS)
+    return [Change(action=action, kind="file", name=path, reason=reason) for path, action, reason in rows]
+
+
+def _planned(files: dict[str, Version]) -> list[FileInfo]:
+    """Where no agent runs, from the disk, for who may read it."""
+    with contextlib.suppress(AgentUnreachable):
+        return Agent().call("POST", "/v1/files/plan", list[FileInfo], body=FilesPlanRequest(files=files))
+    with contextlib.suppress(PermissionError):
+        return Files(state_directory() / "project").preview(files) if is_here() else []
+    return []
