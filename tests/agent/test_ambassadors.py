@@ -99,6 +99,17 @@ async def test_one_whose_gate_has_passed_is_told_before_the_engine_has_looked() 
             await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-1"),)})
 
 
+async def test_an_ambassador_that_was_just_replaced_is_asked_in_its_new_container() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    old = await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        await bench.engine.remove_container(old, force=True)
+        new = await bench.start(slot("echo"), forwards=True)
+        await bench.ambassadors.rewire("echo", Rewire(to=("10.0.0.5:80",)))
+        assert bench.talk.asked_of[-1] == new
+
+
 async def test_nothing_is_told_twice_and_nothing_to_one_that_follows_nobody() -> None:
     bench = Bench(FakeTalk(make_state("10.0.0.4:80")))
     await bench.start(slot("echo"), forwards=True)

@@ -46,7 +46,10 @@ _NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
 
 @dataclass
 class Known:
-    """What we know of one ambassador. `wished`: sources that requests under way need as well."""
+    """What we know of one ambassador: of the start of its container that we look at.
+
+    `wished`: sources that requests under way need as well.
+    """
 
     container: Container
     shortcuts: Shortcuts
@@ -57,10 +60,12 @@ class Known:
     wished: list[tuple[Followed, ...]] = field(default_factory=list)
     members: tuple[Container, ...] = ()
     watching: asyncio.Task[None] | None = field(default=None, repr=False)
+    watched: tuple[str, float] = ("", 0.0)  # container ID and start
 
-    @property
-    def start(self) -> tuple[str, float]:
-        return (self.container.id, self.container.started)
+    def take(self, container: Container) -> None:
+        if _start(self.container) != _start(container):
+            self.told = None
+        self.container = container
 
 
 class Ambassadors:
@@ -160,7 +165,7 @@ class Ambassadors:
         wished = wanted(request.to)
         known.wished.append(wished)
         try:
-            known.container = await self._inspect(known.container.id) or known.container  # its networks are new perhaps
+            await self._look_at(known)
             if known.state is None:
                 known.state = await self._ask(known, Show(), State)
             await self._tell_found(known)
@@ -268,25 +273,32 @@ class Ambassadors:
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         """List the ambassadors of the project, and the containers on their networks."""
         project = self._project()
-        rows = await self._engine.containers(labels=[labels.AMBASSADOR, f"{labels.PROJECT}={project}"])
-        inspected = [found for row in rows if (found := await self._inspect(row.id))]
-        # One container of each service: the one that runs, while an old one stands beside it.
-        ordered = sorted(inspected, key=lambda one: (one.running, one.created))
-        present = {one.labels.get(labels.SERVICE, one.name): one for one in ordered}
+        present = await self._present(project)
         for service in self._known.keys() - present.keys():
             self._forget(service)
         for service, container in present.items():
             known = self._known.get(service)
             if known is None:
                 known = self._known[service] = Known(container, Shortcuts(self._engine, service, self._project))
-            before, known.container = known.start, container
-            if before != known.start:
-                known.told = None
+            known.take(container)
             known.members = await self._members(container)
-            self._watch(service, known, tasks, anew=before != known.start)
+            self._watch(known, tasks)
         if self._swept != project:
             self._swept = project
             await self._sweep(project)
+
+    async def _present(self, project: str) -> dict[str, Container]:
+        """One container of each service: the one that runs, while an old one stands beside it."""
+        rows = await self._engine.containers(labels=[labels.AMBASSADOR, f"{labels.PROJECT}={project}"])
+        inspected = [found for row in rows if (found := await self._inspect(row.id))]
+        ordered = sorted(inspected, key=lambda one: (one.running, one.created))
+        return {one.labels.get(labels.SERVICE, one.name): one for one in ordered}
+
+    async def _look_at(self, known: Known) -> None:
+        """Somebody waits for an answer: it may be another container since the last look, or on another network."""
+        for service, container in (await self._present(self._project())).items():
+            if self._known.get(service) is known:
+                known.take(container)
 
     async def _sweep(self, project: str) -> None:
         """Once, at first: ambassadors that went while no agent ran have left rules in containers of ours."""
@@ -345,8 +357,9 @@ class Ambassadors:
 
     # states and events
 
-    def _watch(self, service: str, known: Known, tasks: asyncio.TaskGroup, *, anew: bool) -> None:
+    def _watch(self, known: Known, tasks: asyncio.TaskGroup) -> None:
         """One watcher for every start of the container."""
+        anew, known.watched = known.watched != _start(known.container), _start(known.container)
         if known.watching is not None and (anew or not known.container.running):
             known.watching.cancel()
             known.watching = None
@@ -389,6 +402,10 @@ class Ambassadors:
         if not event.action.startswith(_NOISE):
             self._look_needed = True
             self._wake.set()
+
+
+def _start(container: Container) -> tuple[str, float]:
+    return (container.id, container.started)
 
 
 def _together(receipt: Receipt, part: InShortcuts) -> Receipt:

@@ -66,6 +66,7 @@ class FakeTalk:
     state: State | None  # None: nobody answers
     asked: list[Request] = field(default_factory=list)
     refusal: Dom0Error | None = None
+    asked_of: list[str] = field(default_factory=list)  # container IDs, one for every request
     watched: list[str] = field(default_factory=list)  # container IDs, one for every start of a watcher
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -79,6 +80,7 @@ class FakeTalk:
         self._changed.set()
 
     async def ask(self, container_id: str, request: Request, answer: type[T]) -> T:
+        self.asked_of.append(container_id)
         await asyncio.sleep(0)
         if self.state is None:
             raise Unanswered("nobody in it listens")
