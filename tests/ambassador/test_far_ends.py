@@ -108,5 +108,5 @@ def namespace(host: Host, container: str) -> str:
 
 
 def address(host: Host, container: str) -> str:
-    wanted = "{{.NetworkSettings.IPAddress}}"
+    wanted = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     return host.docker("inspect", "--format", wanted, container).stdout.strip()

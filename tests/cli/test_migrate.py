@@ -109,7 +109,8 @@ def test_migrate_tells_what_the_engine_really_set(on_host: RunCommand, engine_ho
     (link,) = found["links"]
     said = engine_host.docker("exec", "web", "env").stdout.splitlines()
     real = dict(line.split("=", 1) for line in said if line.startswith("MY_DB_"))
-    address = engine_host.docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "redis").stdout.strip()
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    address = engine_host.docker("inspect", "--format", form, "redis").stdout.strip()
     assert real.keys() == {*link["variables"], *link["copied"]}
     environment = yaml.safe_load(found["compose"])["services"]["web"]["environment"]
     assert environment == {k: v.replace(address, "my-db") for k, v in real.items() if k not in link["copied"]}

@@ -240,8 +240,8 @@ def test_a_project_is_built_from_inside_the_base_too(host: Host, write: Write) -
     """As a person does who has logged in: no buildx there, no recipe of the images below."""
     project = write(compose=WITH_BUILD, web__Dockerfile="FROM busybox:test\n", conf="x")
     above = write("above", Dockerfile=f"FROM {TAG}\nRUN touch /etc/dom0/more\n")
-    socket = "/var/run/docker.sock"
-    host.docker("run", "--detach", "--name", "login", f"--volume={socket}:{socket}", "--entrypoint=sleep", BASE, "1000")
+    socket = "--volume=/var/run/docker.sock:/run/docker.sock"
+    host.docker("run", "--detach", "--name", "login", socket, "--entrypoint=sleep", BASE, "1000")
     for directory, tag in ((project, TAG), (above, "above")):
         host.docker("cp", str(directory), f"login:/{directory.name}")
         assert (

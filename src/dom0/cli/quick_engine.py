@@ -1,4 +1,8 @@
-"""Asks the Engine one question with as little loaded as possible. What it answers is for the caller to decode."""
+"""Asks the Engine one question with as little loaded as possible. What it answers is for the caller to decode.
+
+No API version is named: to negotiate one would be a second question, and an Engine may be too new for a fixed one. It
+answers in its newest, so callers read only what has been there since 20.10, and take what it leaves out for empty.
+"""
 
 from __future__ import annotations
 

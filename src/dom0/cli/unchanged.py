@@ -119,5 +119,5 @@ def tagged_images() -> Images:
 
 def _named(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ListedImage]]:
     for row in rows:
-        for tag in row["RepoTags"] or ():
-            yield tag, ListedImage(row["Id"], row["Labels"] or {})
+        for tag in row.get("RepoTags") or ():
+            yield tag, ListedImage(row["Id"], row.get("Labels") or {})
