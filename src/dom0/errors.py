@@ -10,7 +10,8 @@
     │   ├── NotFound              4   no such container, image, network, volume
     │   └── Conflict              4   the name is taken, or the object is in use
     ├── RolledBack                5   a generation did not become healthy; the last good one runs
-    └── Busy                      6   another dom0 command is at work on the same thing
+    ├── Busy                      6   another dom0 command is at work on the same thing
+    └── Interrupted             130   Ctrl-C; what was asked for goes on
 
 `dom0 plan` ends with 10 when there are changes. Bugs are assertions, never one of these.
 A message reads `where: what is wrong`; the hint says what to do.
@@ -77,3 +78,7 @@ class RolledBack(Dom0Error):
 
 class Busy(Dom0Error):
     exit_code = 6
+
+
+class Interrupted(Dom0Error):
+    exit_code = 130

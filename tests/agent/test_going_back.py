@@ -66,6 +66,58 @@ async def test_an_old_failure_that_is_tried_again_in_vain_returns_to_what_ran(ri
         await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h2"})
 
 
+async def test_an_abort_ends_what_is_pending_and_goes_back(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(unhealthy(slot("web", hash="h2")), rollout=Rollout(timeout=HOUR))
+        change = asyncio.create_task(rig.up())
+        await rig.outcome(Outcome.PENDING, 2)
+        assert (await machine.abort()).generation is not None
+        verdict = await change
+        assert (verdict.outcome, verdict.problems[0].title) == (Outcome.ABORTED, "dom0 abort")
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+        assert history(machine) == {1: Outcome.GOOD, 2: Outcome.ABORTED}
+        back = machine.history()[1]
+        assert (back.current, back.back_because) == (True, "generation 2 aborted: dom0 abort")
+
+
+async def test_an_abort_ends_a_trial_too(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        machine.try_next(TRIAL)
+        rig.project = desired(slot("web", hash="h2"))
+        assert (await rig.up()).outcome is Outcome.TRIAL
+        assert machine.history()[0].cause == "dom0 try"
+        await machine.abort()
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+        assert history(machine)[2] is Outcome.ABORTED
+
+
+async def test_an_abort_of_what_has_not_begun_changes_nothing(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project, rig.pause = desired(slot("web", hash="h2")), HOUR
+        change = asyncio.create_task(rig.up())
+        await asyncio.sleep(1)
+        await machine.abort()
+        assert (await change).outcome is Outcome.ABORTED
+        assert history(machine) == {1: Outcome.GOOD}
+        rig.pause = 0.0
+        assert (await rig.up()).outcome is Outcome.GOOD
+
+
+async def test_an_abort_is_refused_where_there_is_nothing_to_end_or_to_go_back_to(rig: Rig) -> None:
+    rig.project = desired(unhealthy(slot("web")), rollout=Rollout(timeout=HOUR))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.PENDING, 1)
+        with pytest.raises(UsageError, match="no good generation"):
+            await machine.abort()
+        rig.project = desired(slot("web", hash="h2"))
+        assert (await rig.up()).outcome is Outcome.GOOD
+        with pytest.raises(UsageError, match="nothing is being changed"):
+            await machine.abort()
+
+
 async def test_a_network_that_somebody_else_still_uses_fails_no_generation(rig: Rig) -> None:
     extra = replace(network_spec(), key="extra", name="box_extra")
     rig.project = replace(desired(slot("web")), networks=(network_spec(), extra))

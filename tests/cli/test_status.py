@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from subprocess import PIPE
 
 import msgspec
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from dom0.agent.status import GenerationInfo, Outcome, Phase, Progress, Status
 from dom0.health import Problem
 from dom0.run import Output
-from dom0.testing.fake_agent import FakeAgent, Lines, make_service, make_status
+from dom0.testing.fake_agent import EndlessLines, FakeAgent, Lines, make_service, make_status
 
 RunCommand = Callable[..., Output]
 
@@ -95,7 +99,7 @@ def test_a_generation_that_fails_ends_with_5_and_its_problems(agent: FakeAgent, 
     agent.answers["POST /v1/rollback"] = Lines([failed])
     refused = dom0("rollback")
     assert refused.code == 5
-    assert "generation 4: did not become healthy" in refused.stderr
+    assert refused.stderr.startswith("dom0: generation 4: failed\n  error web: ends again and again  [crash-loop]\n")
     assert "web: ends again and again" in refused.stderr
 
 
@@ -120,11 +124,66 @@ def test_a_stream_that_ends_without_an_outcome_is_an_error(agent: FakeAgent, dom
     assert "ended before the generation had an outcome" in refused.stderr
 
 
+def test_a_reason_is_said_once(agent: FakeAgent, dom0: RunCommand) -> None:
+    of_web = make_status().problems[0]
+    why = Problem(code="generation-failed", subject="generation 4", title=of_web.title)
+    failed = Progress(outcome=Outcome.FAILED, generation=4, problems=(why, of_web))
+    agent.answers["POST /v1/rollback"] = Lines([failed])
+    refused = dom0("rollback")
+    assert refused.stderr.splitlines()[:3] == [
+        "dom0: generation 4: failed: ends again and again",
+        "  error web  [crash-loop]",
+        "      dom0 logs web",
+    ]
+
+
+@pytest.mark.parametrize("within", ["main()", "asyncio.run(in_a_loop())"])
+def test_the_first_interrupt_ends_the_watching_and_says_what_goes_on(
+    agent: FakeAgent, environment: dict[str, str], within: str
+) -> None:
+    agent.answers["POST /v1/rollback"] = EndlessLines([Progress(text="start box-web-1")])
+    script = (
+        "import asyncio, sys; from dom0.cli import run; main = lambda: sys.exit(run(['rollback']))\n"
+        f"async def in_a_loop(): main()\n{within}"
+    )
+    argv = [sys.executable, "-c", script]
+    with subprocess.Popen(argv, stdout=PIPE, stderr=PIPE, text=True, env=environment) as watching:
+        assert watching.stdout is not None
+        assert "start box-web-1" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        try:
+            _, said = watching.communicate(timeout=30)
+        finally:
+            watching.kill()
+    assert watching.returncode == 130
+    assert "the change of this machine: goes on without this command" in said
+    assert "dom0 abort" in said
+    assert "Traceback" not in said
+
+
+def test_abort_shows_what_the_machine_goes_back_to(agent: FakeAgent, dom0: RunCommand) -> None:
+    agent.answers["POST /v1/abort"] = make_status()
+    assert dom0("abort").stdout.startswith("box: as desired; generation 3 (good)")
+
+
+def test_history_says_what_came_back_and_why(agent: FakeAgent, dom0: RunCommand) -> None:
+    back = {"back_at": 60.0, "back_because": "generation 3 expired: not confirmed in time"}
+    good = GenerationInfo(number=2, created=0.0, cause="dom0 up", dom0_image="", outcome=Outcome.GOOD, current=True)
+    tried = msgspec.structs.replace(good, number=3, cause="dom0 try", outcome=Outcome.EXPIRED, current=False)
+    agent.answers["GET /v1/history"] = [tried, msgspec.structs.replace(good, project="box", **back)]
+    _, first, second = dom0("history").stdout.splitlines()
+    assert "expired  dom0 try" in first
+    assert second.split()[:3] == ["*", "2", "box"]
+    assert second.endswith("back since 1970-01-01 00:01:00: generation 3 expired: not confirmed in time")
+
+
 def test_history_marks_the_current_generation(agent: FakeAgent, dom0: RunCommand) -> None:
-    info = GenerationInfo(number=2, created=0.0, cause="dom0 up", dom0_image="sha256:" + "a" * 64, outcome=Outcome.GOOD)
+    info = GenerationInfo(
+        number=2, project="box", created=0.0, cause="dom0 up", dom0_image="sha256:" + "a" * 64, outcome=Outcome.GOOD
+    )
     agent.answers["GET /v1/history"] = [msgspec.structs.replace(info, number=3, current=True), info]
     rows = dom0("history").stdout.splitlines()
-    assert [row.split()[:2] for row in rows[1:]] == [["*", "3"], ["2", "1970-01-01"]]
+    assert [row.split()[:2] for row in rows[1:]] == [["*", "3"], ["2", "box"]]
 
 
 def test_confirm_shows_what_is_kept(agent: FakeAgent, dom0: RunCommand) -> None:

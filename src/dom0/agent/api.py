@@ -143,6 +143,7 @@ class _Api:
             web.post("/v1/rollback", self.rollback),
             web.post("/v1/try", self.try_next),
             web.post("/v1/confirm", self.confirm),
+            web.post("/v1/abort", self.abort),
         ]
 
     async def status(self, _request: web.Request) -> web.Response:
@@ -177,6 +178,9 @@ class _Api:
 
     async def confirm(self, _request: web.Request) -> web.Response:
         return _document(await self._machine.confirm())
+
+    async def abort(self, _request: web.Request) -> web.Response:
+        return _document(await self._machine.abort())
 
 
 class _FilesApi:

@@ -106,7 +106,7 @@ class Current:
         memory, damage = self.notes.load_memory()
         if damage is not None:
             self._note_damage(damage, "an empty one")
-        self._must_go_back = generation.outcome is Outcome.FAILED
+        self._must_go_back = generation.outcome.is_failure
         self._aim_at(self._settle_in(generation), memory)
 
     def _settle_in(self, generation: Generation) -> Generation:
@@ -143,17 +143,17 @@ class Current:
         if current is not None and says_the_same(candidate, current):
             self._aim_at(current, memory)
         else:
-            generation = self._add(candidate, cause, trial)
+            generation = self._add(candidate, "dom0 try" if trial else cause, trial)
             self._leave(current)
-            self._board.post(Progress(text=f"generation {generation.number}: {cause}"))
+            self._board.post(Progress(text=f"generation {generation.number}: {generation.cause}"))
             self._switch_to(generation, memory)
         self.notes.forget_trial()
         self._problems.clear()
 
     def go_back(self, target: Generation, *, cause: str) -> None:
         """The target's image IDs are pinned, so it is what it was, whatever the tags say now. Raises Unwritable."""
-        log.warning("generation %d: %s", target.number, cause)
-        self._board.post(Progress(text=f"back to generation {target.number}"))
+        log.warning("back to generation %d: %s", target.number, cause)
+        self._board.post(Progress(text=f"back to generation {target.number}: {cause}"))
         if not target.is_good:
             before = self._good_now()
             target = replace(
@@ -161,7 +161,8 @@ class Current:
             )
             self.verdict = None
         self._leave(self.generation)
-        self._switch_to(target, cleared(self._memory()))
+        back = replace(target, back_at=self._clock.now(), back_because=cause)
+        self._switch_to(back, cleared(self._memory()))
 
     def confirm(self) -> None:
         """Raises UsageError when nothing is on trial, Unwritable."""
@@ -173,6 +174,19 @@ class Current:
         self.generation = self.generations.update(replace(generation, trial=0.0, trial_until=0.0, outcome=outcome))
         if on_trial:
             self._settle_as_good()
+
+    def abort(self) -> None:
+        """End what is not good yet, or on trial, and go back. Raises Unwritable, UsageError where that cannot be."""
+        generation = self.generation
+        if generation is None or generation.outcome not in (Outcome.PENDING, Outcome.TRIAL):
+            raise UsageError(
+                "abort: nothing is being changed", hint="go back from a generation that is good: dom0 rollback"
+            )
+        if self.generations.good_before(generation) is None:
+            raise UsageError(
+                "abort: there is no good generation to go back to", hint="stop and remove what runs: dom0 down"
+            )
+        self._fail(generation, Outcome.ABORTED, "dom0 abort")
 
     def _add(self, candidate: Candidate, cause: str, trial: float) -> Generation:
         generation = Generation(
@@ -260,7 +274,7 @@ class Current:
         elif verdict.outcome is not Outcome.FAILED:
             self._listening = None
         elif self._has_listened(plan):
-            self._fail(generation, verdict.reason, plan)
+            self._fail(generation, Outcome.FAILED, verdict.reason, plan.problems)
         return self._trial_left() or verdict.check_in
 
     def _has_listened(self, plan: Plan) -> bool:
@@ -284,7 +298,7 @@ class Current:
             self._begin_trial(generation)
         left = self._trial_left()
         if left <= 0:
-            self._fail(generation, "it was not confirmed in time", plan)
+            self._fail(generation, Outcome.EXPIRED, "not confirmed in time", plan.problems)
         return max(left, 0.0)
 
     def _trial_left(self) -> float:
@@ -314,17 +328,16 @@ class Current:
         self._remember(replace(self._memory(), pending=False, kept={}))
         self.on_good()
 
-    def _fail(self, generation: Generation, reason: str, plan: Plan) -> None:
-        log.error("generation %d: failed: %s", generation.number, reason)
+    def _fail(self, generation: Generation, outcome: Outcome, reason: str, problems: tuple[Problem, ...] = ()) -> None:
+        log.error("generation %d: %s: %s", generation.number, outcome, reason)
         problem = Problem(code="generation-failed", subject=f"generation {generation.number}", title=reason)
-        words = self._listening.result() if self._listening else ()
+        words = self._listening.result() if self._listening and self._listening.done() else ()
         said = tuple(f"{word.service}: {word.line}" for word in words)
-        failed = replace(generation, outcome=Outcome.FAILED, reason=reason, said=said, trial=0.0, trial_until=0.0)
+        failed = replace(generation, outcome=outcome, reason=reason, said=said, trial=0.0, trial_until=0.0)
         self.generation = self.generations.update(failed)
         for word in words:
             self._board.post(Progress(service=word.service, text=f"said: {word.line}"))
-        problems = (problem, *plan.problems)
-        self._failure = Progress(outcome=Outcome.FAILED, generation=generation.number, problems=problems)
+        self._failure = Progress(outcome=outcome, generation=generation.number, problems=(problem, *problems))
         self._must_go_back = True
         self._return_from(failed)
 
@@ -335,7 +348,7 @@ class Current:
             return 0.0
         self.verdict, self._failure = self._failure, None
         if target is not None:
-            self.go_back(target, cause=f"generation {failed.number} failed: {failed.reason}")
+            self.go_back(target, cause=f"generation {failed.number} {failed.outcome}: {failed.reason}")
         else:
             self._must_go_back = False
             self._remember(replace(self._memory(), pending=False, parked={}))
@@ -386,7 +399,7 @@ def _unwritable(error: Dom0Error) -> Problem:
 
 def says_the_same(candidate: Candidate, current: Generation) -> bool:
     """Compared by their canonical JSON: one was read from a file, the other was just made."""
-    if candidate.dom0_image != current.dom0_image or current.outcome is Outcome.FAILED:
+    if candidate.dom0_image != current.dom0_image or current.outcome.is_failure:
         return False
     asked, found = (msgspec.json.encode(d, order="sorted") for d in (candidate.desired, current.desired))
     return asked == found

@@ -34,6 +34,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     desired: Desired
     outcome: Outcome = Outcome.PENDING
     reason: str = ""
+    back_at: float = 0.0  # when the machine last came back to it
+    back_because: str = ""
     said: tuple[str, ...] = ()  # the last words of the services of one that failed, each with its service before it
     before: int = 0  # number of the good one that ran before it: where it goes back to
     trial: float = 0.0  # seconds it may stay unless it is confirmed; 0: no trial
@@ -151,11 +153,14 @@ class Generations:
 def describe(generation: Generation, *, current: bool) -> GenerationInfo:
     return GenerationInfo(
         number=generation.number,
+        project=generation.desired.project,
         created=generation.created,
         cause=generation.cause,
         dom0_image=generation.dom0_image,
         outcome=generation.outcome,
         reason=generation.reason,
+        back_at=generation.back_at,
+        back_because=generation.back_because,
         said=generation.said,
         current=current,
         trial_until=generation.trial_until,

@@ -106,6 +106,7 @@ class Machine:
         self._closed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
         self._errands: set[asyncio.Task[Any]] = set()
+        self._change: asyncio.Task[Progress] | None = None  # what a person asked for last
         self._own_proposal: asyncio.Task[None] | None = None
         self._handing_over = handing_over
         self._own_problem: Problem | None = None
@@ -164,7 +165,7 @@ class Machine:
         if self._own.image in ("", generation.dom0_image, generation.agent_image):
             return False
         earlier = next((g for g in self._current.generations.all() if g.dom0_image == self._own.image), None)
-        return earlier is None or earlier.outcome is not Outcome.FAILED
+        return earlier is None or not earlier.outcome.is_failure
 
     async def _propose_own(self) -> None:
         """What is missing may come: a network at boot, an image that somebody loads."""
@@ -241,6 +242,19 @@ class Machine:
         self.changed.tell()
         return self.status()
 
+    async def abort(self) -> Status:
+        """End the change that somebody asked for, whatever it waits for, and go back.
+
+        Raises UsageError where there is nothing to end, or nothing to go back to; Unwritable.
+        """
+        await self._lives.wait()
+        if self._change is not None and self._proposing.locked():
+            self._change.cancel()  # nothing is begun: it reads the project, or pulls images
+        else:
+            self._current.abort()
+        self.changed.tell()
+        return self.status()
+
     def end_handover(self, problem: Problem | None) -> None:
         """Whoever was at work on it has ended, with `problem` if it was undone."""
         self._handing_over, self._handover_problem = False, problem
@@ -250,12 +264,21 @@ class Machine:
     async def _follow(self, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
         """Lines of progress until `change` has its outcome, which is the last one. It goes on if nobody listens."""
         with self._board.follow() as follower:
-            task = self._spawn(change)
+            task = self._change = self._spawn(change)
             task.add_done_callback(lambda _task: follower.end())
             async for line in follower.lines():
                 yield line
+            self._change = None
             if not task.cancelled():
                 yield task.result()
+            elif not self._closed.is_set():
+                yield self._aborted()
+
+    def _aborted(self) -> Progress:
+        """Of a change that had not begun."""
+        number = self._current.generation.number if self._current.generation else 0
+        problem = Problem(code="generation-failed", subject="dom0", title="dom0 abort: nothing was changed")
+        return Progress(outcome=Outcome.ABORTED, generation=number, problems=(problem,))
 
     async def _bring_up(self, request: UpRequest) -> Progress:
         before = self._current.generation
@@ -269,7 +292,7 @@ class Machine:
 
     async def _bring_back(self, target: Generation) -> Progress:
         try:
-            self._current.go_back(target, cause=f"rollback to {target.number}")
+            self._current.go_back(target, cause="dom0 rollback")
         except Dom0Error as error:
             return Progress(outcome=Outcome.FAILED, generation=target.number, problems=(self._problem_of(error),))
         return await self._outcome()

@@ -7,6 +7,7 @@
     POST /v1/rollback  RollbackRequest -> Progress lines, as up
     POST /v1/try       TryRequest -> 204; the next generation from that image goes back unless confirmed
     POST /v1/confirm              -> Status
+    POST /v1/abort                -> Status; what is not good yet ends, and the machine goes back
 An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403 (by a web page), 409 (busy) or 500.
 """
 
@@ -33,7 +34,14 @@ class Outcome(StrEnum):
     TRIAL = "trial"  # good, and goes back unless confirmed
     GOOD = "good"
     FAILED = "failed"
+    EXPIRED = "expired"  # a trial that nobody confirmed
+    ABORTED = "aborted"  # by `dom0 abort`
     REPLACED = "replaced"  # another one came before it was good
+
+    @property
+    def is_failure(self) -> bool:
+        """The machine went back from it."""
+        return self in (Outcome.FAILED, Outcome.EXPIRED, Outcome.ABORTED)
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +60,14 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
     number: int
+    project: str = ""
     created: float
     cause: str  # why it came: "first start", "image changed", "dom0 up", "rollback to 3", …
     dom0_image: str  # ID of the root container's image it was made from
     outcome: Outcome
     reason: str = ""  # of a failure
+    back_at: float = 0.0  # when the machine last came back to it
+    back_because: str = ""
     said: tuple[str, ...] = ()  # `SERVICE: line`: what the services of a failed one said last
     current: bool = False
     trial_until: float = 0.0

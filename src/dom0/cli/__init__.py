@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "down": "dom0.cli.down",
         "try": "dom0.cli.trial",
         "confirm": "dom0.cli.confirm",
+        "abort": "dom0.cli.abort",
         "history": "dom0.cli.history",
         "rollback": "dom0.cli.rollback",
         "files": "dom0.cli.files",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from dom0.agent.status import Progress
 from dom0.cli import options, terminal
+from dom0.cli.report import Report
 
 
 @click.command("build")
@@ -38,22 +36,9 @@ async def _build(directory: Path, tag: str, *, no_cache: bool, pull: bool) -> No
 
     engine = await DockerEngine.connect()
     try:
-        built = await build_project(engine, directory, progress(), Options(tag=tag, no_cache=no_cache, pull=pull))
+        built = await build_project(engine, directory, Report(), Options(tag=tag, no_cache=no_cache, pull=pull))
     finally:
         await engine.close()
     if not options.quiet():
         state = "built" if built.changed else "up to date"
         terminal.say(f"{tag}: {state}, {terminal.short_id(built.image.id)}, {terminal.size(built.image.size)}")
-
-
-def progress(*, as_json: bool = False) -> Callable[[str], None]:
-    """Prints each line with the seconds since now, unless the caller wants quiet; or as a Progress document."""
-    begun = time.monotonic()
-
-    def say(line: str) -> None:
-        if as_json:
-            terminal.say_json_line(Progress(text=line))
-        elif not options.quiet():
-            terminal.say(f"{time.monotonic() - begun:6.1f}s  {line}")
-
-    return say

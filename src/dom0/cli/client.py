@@ -70,6 +70,9 @@ class Agent:
     def confirm(self) -> Status:
         return self._decode(self._request("POST", "/v1/confirm", None), Status)
 
+    def abort(self) -> Status:
+        return self._decode(self._request("POST", "/v1/abort", None), Status)
+
     def call(
         self, method: str, target: str, document: type[Document], *, body: Any = None, within: float = ANSWER_WITHIN
     ) -> Document:

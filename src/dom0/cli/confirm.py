@@ -8,6 +8,7 @@ import click
 
 from dom0.cli import status, terminal
 from dom0.cli.client import Agent
+from dom0.cli.report import Report
 from dom0.cli.up import await_announced_succession
 
 
@@ -20,7 +21,7 @@ def command(as_json: bool) -> None:
     $ dom0 confirm
     """
     now = Agent().confirm()
-    asyncio.run(await_announced_succession())
+    asyncio.run(await_announced_succession(Report(as_json=as_json)))
     if as_json:
         terminal.say_json(now)
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 from dom0.agent.status import Outcome, Progress
-from dom0.cli import options, terminal
+from dom0.cli.report import Report, interruptible, watching
 from dom0.cli.status import problem_lines
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, InUse, ProjectError, RolledBack
 
@@ -20,21 +19,14 @@ REFUSALS: dict[str, type[Dom0Error]] = {
 """Codes of the problem `dom0` that say that nothing was begun, and what they are raised as."""
 
 
-def follow(lines: Iterator[Progress], *, as_json: bool) -> Progress:
-    """Print each line and return the last one. Raises RolledBack, or Dom0Error if no outcome came."""
-    begun = time.monotonic()
-    for progress in lines:
-        if as_json:
-            terminal.say_json_line(progress)
-        elif progress.text and not options.quiet():
-            terminal.say(f"{time.monotonic() - begun:6.1f}s  {_line(progress)}")
-        if progress.outcome is not None:
-            return _judge(progress, progress.outcome)
+def follow(lines: Iterator[Progress], report: Report) -> Progress:
+    """Print each line and return the last one. Raises RolledBack, Interrupted, or Dom0Error if no outcome came."""
+    with watching("the change of this machine"), interruptible():
+        for progress in lines:
+            report.tell(progress)
+            if progress.outcome is not None:
+                return _judge(progress, progress.outcome)
     raise Dom0Error("dom0: ended before the generation had an outcome", hint="see why: dom0 status; docker logs dom0")
-
-
-def _line(progress: Progress) -> str:
-    return f"{progress.service}: {progress.text}" if progress.service else progress.text
 
 
 def _judge(progress: Progress, outcome: Outcome) -> Progress:
@@ -43,11 +35,11 @@ def _judge(progress: Progress, outcome: Outcome) -> Progress:
     for problem in progress.problems:
         if problem.subject == "dom0" and problem.code in REFUSALS:
             raise REFUSALS[problem.code](problem.title, hint=problem.hint)
-    problems = "\n".join(line for problem in progress.problems for line in problem_lines(problem))
-    detail = f"\n{problems}" if problems else ""
-    if outcome is Outcome.FAILED:
-        raise RolledBack(
-            f"generation {progress.generation}: did not become healthy{detail}",
-            hint="what its services said last is above, and in: dom0 history --json; what runs now: dom0 status",
-        )
-    raise Dom0Error(f"generation {progress.generation}: is {outcome}{detail}", hint="what runs now: dom0 status")
+    why = next((problem.title for problem in progress.problems if problem.code == "generation-failed"), "")
+    others = [problem for problem in progress.problems if problem.code != "generation-failed"]
+    detail = "".join(f"\n{line}" for problem in others for line in problem_lines(problem, said=why))
+    message = f"generation {progress.generation}: {outcome}{f': {why}' if why else ''}{detail}"
+    if not outcome.is_failure:
+        raise Dom0Error(message, hint="what runs now: dom0 status")
+    hint = "what its services printed last: above, and dom0 history --json; what runs now: dom0 status"
+    raise RolledBack(message, hint=hint if outcome is Outcome.FAILED else "what runs now: dom0 status")

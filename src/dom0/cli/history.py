@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +25,7 @@ def command(as_json: bool) -> None:
     if as_json:
         terminal.say_json(generations)
         return
-    heads = ("", "GENERATION", "CREATED", "OUTCOME", "CAUSE", "SERVICES", "DOM0 IMAGE", "REASON")
+    heads = ("", "GENERATION", "PROJECT", "CREATED", "OUTCOME", "CAUSE", "SERVICES", "DOM0 IMAGE", "REASON")
     terminal.say_columns(heads, [_row(info) for info in generations])
 
 
@@ -34,10 +33,17 @@ def _row(info: GenerationInfo) -> tuple[str, ...]:
     return (
         "*" if info.current else "",
         str(info.number),
-        datetime.fromtimestamp(info.created).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        info.project,
+        terminal.moment(info.created),
         str(info.outcome),
         info.cause,
         str(info.services),
         terminal.short_id(info.dom0_image),
-        info.reason,
+        _reason(info),
     )
+
+
+def _reason(info: GenerationInfo) -> str:
+    if info.current and info.back_at:
+        return f"back since {terminal.moment(info.back_at)}: {info.back_because}"
+    return info.reason

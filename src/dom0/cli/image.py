@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from dom0.cli import options, terminal
-from dom0.cli.build import progress
 from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.report import Report
 from dom0.errors import Dom0Error
 from dom0.plan import labels
 
@@ -105,7 +105,7 @@ async def _build(names: Sequence[str], no_cache: bool) -> None:
     builders = {BASE: build_base, AMBASSADOR: build_ambassador}
     engine = await DockerEngine.connect()
     try:
-        built = {name: await builders[name](engine, progress(), no_cache=no_cache) for name in names}
+        built = {name: await builders[name](engine, Report(), no_cache=no_cache) for name in names}
     finally:
         await engine.close()
     if not options.quiet():

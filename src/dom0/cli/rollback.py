@@ -9,6 +9,7 @@ import click
 from dom0.cli import completion, terminal
 from dom0.cli.client import Agent
 from dom0.cli.follow import follow
+from dom0.cli.report import Report
 from dom0.cli.up import await_announced_succession
 
 
@@ -23,7 +24,8 @@ def command(generation: int | None, as_json: bool) -> None:
     $ dom0 rollback
     $ dom0 history && dom0 rollback 3
     """
-    last = follow(Agent().rollback(generation), as_json=as_json)
-    asyncio.run(await_announced_succession())
+    report = Report(as_json=as_json)
+    last = follow(Agent().rollback(generation), report)
+    asyncio.run(await_announced_succession(report))
     if not as_json:
         terminal.say(f"generation {last.generation} is {last.outcome}")

@@ -103,8 +103,10 @@ def _colour(phase: str) -> str:
     return click.style(phase, fg=_COLOURS.get(phase.strip(), "yellow"))
 
 
-def problem_lines(problem: Problem) -> Iterator[str]:
-    yield f"  {problem.severity} {terminal.printable(f'{problem.subject}: {problem.title}')}  [{problem.code}]"
+def problem_lines(problem: Problem, *, said: str = "") -> Iterator[str]:
+    """`said` stands above already, and is not repeated."""
+    what = problem.subject if problem.title == said else f"{problem.subject}: {problem.title}"
+    yield f"  {problem.severity} {terminal.printable(what)}  [{problem.code}]"
     if problem.hint:
         yield f"      {terminal.printable(problem.hint)}"
 

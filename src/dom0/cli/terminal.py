@@ -79,6 +79,13 @@ def ago(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
+def moment(seconds: float) -> str:
+    """A time of the epoch as a person reads it here."""
+    from datetime import datetime
+
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def size(count: int) -> str:
     """Bytes as docker writes them: 1.5kB, 230MB."""
     value = float(count)

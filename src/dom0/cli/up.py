@@ -12,10 +12,10 @@ import click
 
 from dom0.agent.status import Outcome, Progress, Status
 from dom0.cli import terminal, unchanged
-from dom0.cli.build import progress
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.places import is_here
+from dom0.cli.report import Report, watching
 from dom0.cli.unchanged import TAG, find_project
 from dom0.errors import Busy, Dom0Error, NotFound, RolledBack, UsageError
 
@@ -70,23 +70,24 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
     from dom0.agent.handover import forget_failure, recover
     from dom0.engine.docker import DockerEngine
 
-    say = progress(as_json=as_json)
+    report = Report(as_json=as_json)
     engine = await DockerEngine.connect()
     try:
-        await recover(engine, say)
-        image = await _image(engine, project, tag, say)
+        await recover(engine, report)
+        image = await _image(engine, project, tag, report)
         await forget_failure(engine)
         if trial:
             Agent().announce_trial(image.id, trial)
         try:
-            in_place = await _become(engine, image, say)
+            with watching("the start of dom0"):
+                in_place = await _become(engine, image, report)
             lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
-            last = follow(lines, as_json=as_json)
+            last = follow(lines, report)
         except Busy:
             await _forget(engine, image)
             raise
         if in_place and last.outcome is Outcome.GOOD:
-            await await_succession(engine)
+            await await_succession(engine, report)
         return last
     finally:
         await engine.close()
@@ -173,7 +174,7 @@ async def _ask_here(engine: Engine, root: Container) -> bool:
     return await ask_inside(engine, root)
 
 
-async def await_succession(engine: Engine) -> None:
+async def await_succession(engine: Engine, report: Report) -> None:
     """A good generation of another dom0 image brings that image too: wait until it is in its place. Raises RolledBack.
 
     Between the old agent's end and the new one's first answer nobody answers.
@@ -182,12 +183,15 @@ async def await_succession(engine: Engine) -> None:
 
     from dom0.agent.handover import follow_helper
 
+    report.aside("dom0: its new image takes the place of the running one")
     deadline = time.monotonic() + SUCCESSION_WITHIN
-    while time.monotonic() < deadline:
-        await follow_helper(engine)
-        if (status := _ask()) and _is_in_its_place(status):
-            return
-        await asyncio.sleep(PAUSE)
+    with watching("the change of the dom0 image"):
+        while time.monotonic() < deadline:
+            await follow_helper(engine)
+            if (status := _ask()) and _is_in_its_place(status):
+                report.aside(f"dom0: runs from its new image {terminal.short_id(status.dom0_image)}")
+                return
+            await asyncio.sleep(PAUSE)
     hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
     raise RolledBack("dom0: the new dom0 image did not take over", hint=hint)
 
@@ -209,7 +213,7 @@ def _is_in_its_place(status: Status) -> bool:
     return False
 
 
-async def await_announced_succession() -> None:
+async def await_announced_succession(report: Report) -> None:
     """The same with an Engine of its own, where there is something to wait for."""
     if (status := _ask()) and _is_in_its_place(status):
         return
@@ -218,6 +222,6 @@ async def await_announced_succession() -> None:
 
     engine = await DockerEngine.connect()
     try:
-        await await_succession(engine)
+        await await_succession(engine, report)
     finally:
         await engine.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.build import progress
+from dom0.cli.report import Report
 
 FLAVOURS = ("vm", "metal")  # as in host.recipe, which would load what builds them
 ARCHITECTURES = ("amd64", "arm64")
@@ -54,7 +54,7 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
     from dom0.host import build as building
     from dom0.host import recipe
 
-    say = progress() if not as_json else lambda line: None
+    say = Report() if not as_json else lambda line: None
     built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
     building.place(built, out)
     if as_json:

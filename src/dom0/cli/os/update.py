@@ -7,8 +7,8 @@ import asyncio
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.build import progress
 from dom0.cli.os.write import ask
+from dom0.cli.report import Report
 
 _reboot = click.option("--reboot", is_flag=True, help="Restart the machine right away; implies --yes.")
 
@@ -40,7 +40,7 @@ async def _update(source: str, sha256: str, *, ask_first: bool) -> None:
 
     now = await slots.status()
     slots.refuse_without_slots(now)
-    say = progress() if not options.quiet() else lambda line: None
+    say = Report() if not options.quiet() else lambda line: None
     async with update_file.brought(source, sha256, say) as found:
         who = await update_file.check_signature(found, await slots.signers())
         os = uki.read(found.file)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.build import progress
 from dom0.cli.os.contract_options import Told, contract_options
+from dom0.cli.report import Report
 from dom0.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ async def _write_device(os: Uki, files: Sequence[File], target: Path, size: int,
         _tell(device.contents(found), os)
         if not yes:
             ask(f"Overwrite {target}? All of the above is lost.", f"{target}: not confirmed, nothing was written")
-        say = progress() if not options.quiet() else lambda line: None
+        say = Report() if not options.quiet() else lambda line: None
         await media.write_device(os, files, held, size, say)
 
 

@@ -1,0 +1,25 @@
+"""`dom0 abort`: end the change that is under way, and go back."""
+
+from __future__ import annotations
+
+import click
+
+from dom0.cli import status, terminal
+from dom0.cli.client import Agent
+
+
+@click.command(name="abort")
+@click.option("--json", "as_json", is_flag=True, help="The agent's Status document.")
+def command(as_json: bool) -> None:
+    """End the change that is under way and go back to the generation before it.
+
+    For `dom0 up` and `dom0 rollback` that nobody wants to wait for, also those whose command was ended, and for a
+    generation on trial. What the command itself builds is ended with Ctrl-C.
+
+    $ dom0 abort
+    """
+    now = Agent().abort()
+    if as_json:
+        terminal.say_json(now)
+    else:
+        terminal.say(status.headline(now))

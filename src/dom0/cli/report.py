@@ -1,0 +1,60 @@
+"""What a command that takes its time tells meanwhile: lines on one clock, which begins with the command."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dom0.agent.status import Progress
+from dom0.cli import options, terminal
+from dom0.errors import Interrupted
+
+
+class Report:
+    """Prints each line with the seconds since it was made, unless the caller wants quiet; or Progress documents."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self._as_json = as_json
+        self._began = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        self.tell(Progress(text=text))
+
+    def aside(self, text: str) -> None:
+        """For people alone: after the line with the outcome, which programs take for the last one."""
+        if not self._as_json:
+            self(text)
+
+    def tell(self, progress: Progress) -> None:
+        if self._as_json:
+            terminal.say_json_line(progress)
+        elif progress.text and not options.quiet():
+            text = f"{progress.service}: {progress.text}" if progress.service else progress.text
+            terminal.say(f"{time.monotonic() - self._began:6.1f}s  {text}")
+
+
+@contextmanager
+def watching(what: str) -> Iterator[None]:
+    """The block only watches `what`, which goes on without it when Ctrl-C ends it. Raises Interrupted."""
+    from asyncio import CancelledError  # loaded by whoever may meet it
+
+    try:
+        yield
+    except (KeyboardInterrupt, CancelledError) as error:
+        terminal.say_to_stderr("")  # ends the line of the terminal's ^C
+        raise Interrupted(
+            f"{what}: goes on without this command",
+            hint="watch it: dom0 status --watch\nend it and go back: dom0 abort",
+        ) from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends the block at once although it reads in a coroutine: asyncio's own handler waits for its loop."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
