@@ -253,3 +253,9 @@ def test_one_file_for_two_includes_with_different_variables(tmp_path: Path) -> N
     entries = ", ".join(f"{{path: more.yaml, project_directory: {name}}}" for name in ("a", "b"))
     write(tmp_path, compose=f"include: [{entries}]\n")
     assert message(tmp_path) == "compose.yaml:1: include.1: more.yaml: is read twice, and its variables differ"
+
+
+def test_a_dotenv_that_leads_nowhere_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to("settings.conf")
+    write(tmp_path, compose=WEB)
+    assert set(read(tmp_path).copies) == {"compose.yaml"}

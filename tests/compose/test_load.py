@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import tempfile
@@ -223,7 +224,7 @@ async def test_a_compose_that_prints_too_much(tmp_path: Path, fake_plugin: Calla
         await load(box(tmp_path), FINAL)
 
 
-@pytest.mark.parametrize("printed", ["a: [", "- a", "", "a: !!python/object:os.system x"])
+@pytest.mark.parametrize("printed", ["{", "[]", "", "name: box"])
 async def test_a_compose_that_prints_something_else(
     printed: str, tmp_path: Path, fake_plugin: Callable[[str], None]
 ) -> None:
@@ -233,9 +234,24 @@ async def test_a_compose_that_prints_something_else(
 
 
 async def test_a_compose_that_knows_more_than_we(tmp_path: Path, fake_plugin: Callable[[str], None]) -> None:
-    fake_plugin(OUTPUT + 'printf "name: box\\nservices: {web: {image: x, provider: {type: y}}}" > "$out"')
+    printed = '{"name": "box", "services": {"web": {"image": "x", "provider": {"type": "y"}}}}'
+    fake_plugin(f"{OUTPUT}printf %s '{printed}' > \"$out\"")
     with pytest.raises(ProjectError, match=r"compose\.yaml:3: services\.web\.provider: not supported yet"):
         await load(box(tmp_path), FINAL)
+
+
+@pytest.mark.parametrize(("version", "made"), [("2.26.1", False), ("2.40.3", False), ("5.0.0", True)])
+async def test_a_compose_that_leaves_out_that_a_directory_is_made(
+    version: str, made: bool, tmp_path: Path, fake_plugin: Callable[[str], None]
+) -> None:
+    volumes = [
+        {"type": "bind", "source": "/a", "target": "/a", "bind": {}},
+        {"type": "bind", "source": "/b", "target": "/b"},
+    ]
+    printed = {"name": "box", "services": {"web": {"image": "x", "volumes": volumes}}}
+    fake_plugin(f"{OUTPUT}printf %s '{msgspec.json.encode(printed).decode()}' > \"$out\"")
+    web = (await load(box(tmp_path), FINAL, env={"VERSION": version}, hashed=False)).services["web"]
+    assert [volume.bind.create_host_path if volume.bind else False for volume in web.volumes] == [made, False]
 
 
 async def test_a_compose_that_says_what_nobody_understands(tmp_path: Path, fake_plugin: Callable[[str], None]) -> None:
@@ -310,6 +326,29 @@ def test_whatever_the_file_says_it_loads_or_is_refused(tmp_path: Path, content: 
         loaded = None
         message = refusal.message
     assert isinstance(loaded, Project) or all(line.isprintable() for line in message.splitlines())
+
+
+TEXTS = st.text(
+    st.characters(
+        blacklist_categories=("Cs", "Cc"), whitelist_characters="\n\t", blacklist_characters="\ufeff\ufffe\uffff"
+    ),
+    max_size=12,
+) | st.text("\n\t |>-'\"#$:x", max_size=8)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(TEXTS, min_size=1, max_size=8))
+def test_every_text_comes_through_as_it_is(tmp_path: Path, texts: list[str]) -> None:
+    escaped = [text.replace("$", "$$") for text in texts]
+    variables = {f"A{number}": text for number, text in enumerate(escaped)}
+    service = {"image": "busybox", "command": escaped, "environment": variables, "configs": ["c"]}
+    document = {"name": "box", "services": {"web": service}, "configs": {"c": {"content": f"\n{escaped[0]}"}}}
+    (tmp_path / "compose.yaml").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    loaded = asyncio.run(load(tmp_path, FINAL, hashed=False))
+    web = loaded.services["web"]
+    assert web.command == tuple(texts)
+    assert list(web.environment.values()) == texts
+    assert loaded.configs["c"].content == f"\n{texts[0]}"
 
 
 def _yaml(tree: object) -> bytes:

@@ -66,6 +66,14 @@ async def test_a_name_that_came_from_the_directory_is_written_down(directory: Pa
     assert (tmp_path / "staged" / "compose.d" / "49-project.yaml").read_text() == "name: project\n"
 
 
+async def test_a_second_compose_file_that_compose_does_not_choose_is_only_a_file(
+    directory: Path, tmp_path: Path
+) -> None:
+    (directory / "docker-compose.yml").write_text("services: {old: {image: i}}\n")
+    assert await layout(directory, tmp_path) == {"compose.d/.staged", "compose.d/50-box.yaml", "docker-compose.yml"}
+    assert set((await load(tmp_path / "staged", Path("/final"))).services) == {"a"}
+
+
 async def test_a_project_in_layers_stays_as_it_is(directory: Path, tmp_path: Path) -> None:
     (directory / "compose.yaml").unlink()
     (directory / "compose.d").mkdir()

@@ -384,3 +384,9 @@ def test_anonymous_volumes_are_those_of_service_and_image_that_nothing_covers() 
         configs: {d: {file: /d}}
         """
     assert only_slot(text, volumes).anonymous == ("/b", "/own")
+
+
+def test_a_selinux_mark_on_a_named_volume_means_nothing() -> None:
+    volume = "{type: volume, source: data, target: /x, bind: {selinux: z}}"
+    text = f"{{services: {{web: {{volumes: [{volume}]}}}}, volumes: {{data: {{name: box_data}}}}}}"
+    assert only_slot(text).create["HostConfig"]["Mounts"] == [{"Type": "volume", "Target": "/x", "Source": "box_data"}]

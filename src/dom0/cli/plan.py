@@ -149,7 +149,7 @@ async def desired_with_images_here(engine: Engine, project: Project) -> Desired:
     from dom0.plan.facts import Facts, images_needed
 
     refs = {need.ref for need in images_needed(project)} | {BASE}
-    unknown = Image(id=f"sha256:{'0' * 64}", tags=())
+    unknown = Image(id=f"sha256:{'0' * 64}", tags=(), has_healthcheck=True, healthcheck_test=("CMD", "true"))  # or not
     found = {ref: await _find(engine, ref) or unknown for ref in refs}
     facts = Facts(images=found, base=found[BASE], api_version=(await engine.info()).api_version)
     return expand(project, facts)

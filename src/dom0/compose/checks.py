@@ -13,6 +13,7 @@ from dom0.compose.model import Network, Port, Project, Service, ServiceVolume
 from dom0.compose.places import Path, Refusal
 
 MAX_CONTAINERS = 1000
+MAX_PORTS = 20_000  # the Engine runs two processes and some rules for each
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _FREE_TEXT = {  # where line breaks and the like are data
@@ -21,7 +22,7 @@ _FREE_TEXT = {  # where line breaks and the like are data
 }  # fmt: skip
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
 _IMAGE = re.compile(
     r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"  # registry
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
@@ -137,6 +138,12 @@ def _swarm_modes(service: Service) -> Iterator[Complaint]:
         yield ("deploy", "mode"), f"{mode} is refused: Compose has no jobs", hint
 
 
+def _ports(service: Service) -> Iterator[Complaint]:
+    if len(service.ports) > MAX_PORTS:
+        hint = "network_mode: host has all ports of the machine without publishing any"
+        yield ("ports",), f"{len(service.ports)} ports are published, {MAX_PORTS} is the most", hint
+
+
 def _addresses(service: Service) -> Iterator[Complaint]:
     for key, network in service.networks.items():
         for field, version in (("ipv4_address", 4), ("ipv6_address", 6)):
@@ -240,5 +247,6 @@ _SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (
     _environment,
     _volumes,
     _swarm_modes,
+    _ports,
     _addresses,
 )

@@ -28,12 +28,13 @@ from dom0.compose.values import Reset
 from dom0.errors import ProjectError
 
 LAYERS = "compose.d"
+STAGED = f"{LAYERS}/.staged"  # in an image: files beside it that are called as Compose files are others
 MAX_TOTAL = 8 * 1024 * 1024
 MAX_FILES = 128
 
-_BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _MOVE = "the image holds the project's directory and nothing else: move the file there"
-_OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml", "compose.yaml", *_BASES[2:]))
+_OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml", "compose.yaml", *BASES[2:]))
 
 
 @dataclass(slots=True)
@@ -87,9 +88,9 @@ def _standard_files(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         what = "is not a directory" if os.path.lexists(root) else "there is no such directory"
         raise ProjectError(f"{root}: {what}", hint="a project is a directory with a compose.yaml in it")
-    base = next((name for name in _BASES if os.path.lexists(root / name)), "")
+    base = next((name for name in BASES if os.path.lexists(root / name)), "")
     layers = _layers_directory(root)
-    if layers and base:
+    if layers and base and not (root / STAGED).exists():
         hint = f"keep {base} in a project, or the files in {LAYERS} in an image"
         raise ProjectError(f"{root}: there is {base} and there is {LAYERS}, which one is meant?", hint=hint)
     if layers or not base:
@@ -169,6 +170,14 @@ def _is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+def _leads_somewhere(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    return True
+
+
 Variables = tuple[bytes, ...]
 """Contents of env files, the later one stands above."""
 
@@ -183,12 +192,11 @@ class _Reader:
         self._seen: set[tuple[Path, Path, Variables, bool]] = set()
         self._originals: dict[str, bytes] = {}
         self._total = 0
-        self._count = 0
 
     async def dotenv(self, directory: Path) -> Variables:
-        """The `.env` in there, if there is one."""
+        """The `.env` in there, if there is one. A link to nowhere is none for Compose."""
         file = directory / ".env"
-        return (await self._content(file),) if _is_there(file) else ()
+        return (await self._content(file),) if _leads_somewhere(file) else ()
 
     async def chosen_by(self, dotenv: Variables) -> tuple[str, ...]:
         """The Compose files that COMPOSE_FILE names in the project's `.env`."""
@@ -310,8 +318,7 @@ class _Reader:
             content = await asyncio.to_thread(self._read_inside, path, name)
             self._files.copies[name] = self._originals[name] = content
         self._total += len(content)
-        self._count += 1
-        if self._total > MAX_TOTAL or self._count > MAX_FILES:
+        if self._total > MAX_TOTAL or len(self._originals) > MAX_FILES:
             most = f"{MAX_FILES} files of {MAX_TOTAL} bytes together"
             raise ProjectError(f"{name}: the Compose files draw in too much, {most} is the most they may")
         return content

@@ -23,7 +23,7 @@ from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.model import Project
 from dom0.compose.parser import Parser, Rejected, View, find_parser, view_of
 from dom0.compose.places import Refusal, refuse
-from dom0.compose.references import plain
+from dom0.compose.references import plain, services
 from dom0.compose.values import Reset
 from dom0.errors import Dom0Error, ProjectError
 from dom0.wording import printable
@@ -89,8 +89,8 @@ def _require_name(files: ProjectFiles) -> None:
 async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool) -> Project:
     layers = [view.root / layer for layer in files.layers] + _own_layer(files, view)
     try:
-        version, (text, warnings) = await _at_once(parser.version(), parser.config(view, layers))
-        data = resolved.parse(text)
+        version, (data, warnings) = await _at_once(parser.version(), _printed(files, view, parser, layers))
+        resolved.fill_in_defaults(data, version)
         _put_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
@@ -112,6 +112,25 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         digests=digests,
         warnings=(*_warnings(data, warnings, files, view), *unread),
     )
+
+
+async def _printed(
+    files: ProjectFiles, view: View, parser: Parser, layers: Sequence[Path]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What Compose makes of the project, and its warnings. Its JSON lacks x-dom0 of services, which its YAML has."""
+    if not any(machine.KEY in service for service in _services(files)):
+        text, warnings = await parser.config(view, layers, "json")
+        return resolved.parse(text), warnings
+    (text, warnings), (written, _) = await _at_once(
+        parser.config(view, layers, "json"), parser.config(view, layers, "yaml")
+    )
+    return await asyncio.to_thread(resolved.parse_with_own, text, written), warnings
+
+
+def _services(files: ProjectFiles) -> Iterator[dict[str, Any]]:
+    for source in files.sources:
+        for document in source.documents:
+            yield from (service for _, service in services(document) if isinstance(service, dict))
 
 
 async def _no_hashes() -> dict[str, str]:

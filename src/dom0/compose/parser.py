@@ -138,7 +138,7 @@ class Parser:
         return [*arguments, *self._project(directory, [project])]
 
     async def config(
-        self, view: View, layers: Sequence[Path], *, form: Literal["yaml", "json"] = "yaml"
+        self, view: View, layers: Sequence[Path], form: Literal["yaml", "json"]
     ) -> tuple[str, tuple[str, ...]]:
         """The resolved project as text, `$` still doubled, and the warnings. Raises Rejected."""
         return await self._config(self._project(view.root, layers), view, view.scratch, form)

@@ -1,7 +1,8 @@
 """What Compose printed → plain data with the project's final paths → Project. No I/O.
 
-Two quirks of `docker compose config` are undone here: every `$` comes doubled, and a key that begins with `x-` in a
-mapping of free names (labels, environment…) is lost in a made-up key `#extensions`.
+Quirks of `docker compose config` are undone here: every `$` comes doubled, a key that begins with `x-` in a mapping of
+free names (labels, environment…) is lost in a made-up key `#extensions`, its JSON lacks every nested `x-` key, and its
+YAML may lack the line break that a text begins with (until 2.26 at least). So JSON it is, and YAML for our own keys.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dom0.errors import ProjectError
 
 MERGED = "x-dom0-merged"  # our own last layer: x-dom0 of all layers, see machine.merge
 
+_BINDS_ARE_MADE = 5  # first version of Compose
 _LOST = "#extensions"
 _OCTAL = re.compile("0?[0-7]{1,4}")
 _FREE_NAMES = {  # mappings whose keys are names, not Compose's words
@@ -37,12 +39,35 @@ Relocate = Callable[[str, Path], str]
 def parse(text: str) -> dict[str, Any]:
     """Raises ProjectError: this is not what Compose prints."""
     try:
-        data = load_plain(text.replace("$$", "$"))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ProjectError("Docker Compose printed something that is not YAML", hint=str(error)[:200]) from error
+        data = msgspec.json.decode(text.replace("$$", "$"))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProjectError("Docker Compose printed something that is not JSON", hint=str(error)[:200]) from error
     if not isinstance(data, dict):
         raise ProjectError("Docker Compose printed no project")
     return data
+
+
+def parse_with_own(text: str, written: str) -> dict[str, Any]:
+    """`written` is the same project in YAML, which has x-dom0 of the services. Raises ProjectError."""
+    data = parse(text)
+    try:
+        own = load_plain(written.replace("$$", "$"))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ProjectError("Docker Compose printed something that is not YAML", hint=str(error)[:200]) from error
+    for name, service in _mapping(own, "services"):
+        if machine.KEY in service:
+            data["services"][name][machine.KEY] = service[machine.KEY]
+    return data
+
+
+def fill_in_defaults(data: dict[str, Any], version: str) -> None:
+    """What this Compose leaves out because it is the default: from Compose 5 on, that a bind's directory is made."""
+    if int(version.partition(".")[0]) < _BINDS_ARE_MADE:
+        return
+    for _, service in _mapping(data, "services"):
+        for volume in service.get("volumes") or ():
+            if volume.get("type") == "bind" and isinstance(volume.get("bind"), dict):
+                volume["bind"].setdefault("create_host_path", True)
 
 
 def for_hashing(data: dict[str, Any]) -> str:
@@ -127,8 +152,10 @@ def project_of(data: dict[str, Any], places: Places) -> Project:
 
 
 def _service(plain: dict[str, Any], data: dict[str, Any], name: str) -> dict[str, Any]:
-    """Without extensions, but with our own."""
+    """Without extensions, but with our own; and with protocols as the Engine calls them."""
     service = _with_numeric_modes(plain["services"][name])
+    for port in service.get("ports") or ():
+        port["protocol"] = str(port.get("protocol", "")).lower()
     own = data["services"][name].get(machine.KEY, ())
     return service if own == () else service | {machine.KEY: own}
 

@@ -25,9 +25,13 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 100_000  # with every alias written out
 
-_CORE = ("str", "int", "float", "bool", "null", "map", "seq")
-_TAGS = (None, "!", "!reset", "!override", *(f"tag:yaml.org,2002:{name}" for name in _CORE))
-_TOO_LARGE = re.compile(r"[-+]?[0-9_]{19,}(\.[0-9]*)?$", re.ASCII)
+_CORE = ("str", "int", "float", "bool", "null")
+_PREFIX = "tag:yaml.org,2002:"
+_MERGE = f"{_PREFIX}merge"
+_SCALAR_TAGS = (None, "!", "!reset", "!override", _MERGE, *(f"{_PREFIX}{name}" for name in _CORE))
+_COLLECTION_TAGS = (None, "!", "!reset", "!override", f"{_PREFIX}map", f"{_PREFIX}seq")
+_LARGE = re.compile(r"[-+]?[0-9_]{19,}(\.[0-9]*)?$", re.ASCII)
+_LONGEST = re.compile(r"[-+]?[1-9][0-9]{,19}$", re.ASCII)  # that Compose may read as it stands there
 _NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", re.ASCII)
 _EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?([0-9]+)$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -172,7 +176,7 @@ class _Walk:
     def _begin(self, event: yaml.CollectionStartEvent, line: int) -> None:
         if self._stack and self._stack[-1].key_due:
             raise self._refused("a key has to be plain text", line)
-        self._check_tag(event.tag, line)
+        self._check_tag(event.tag, _COLLECTION_TAGS, line)
         self._check_anchor(event.anchor, line)
         path = self._stack[-1].child() if self._stack else ()
         is_mapping = isinstance(event, yaml.MappingStartEvent)
@@ -181,7 +185,7 @@ class _Walk:
         self._check_depth(len(self._stack), line)
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
-        self._check_tag(event.tag, line)
+        self._check_tag(event.tag, _SCALAR_TAGS, line)
         self._check_anchor(event.anchor, line)
         if self._stack and self._stack[-1].key_due:
             self._key(event.value, line)
@@ -243,13 +247,15 @@ class _Walk:
         if depth > MAX_DEPTH:
             raise _refused(self._name, f"nested more than {MAX_DEPTH} levels deep", line=line)
 
-    def _check_tag(self, tag: str | None, line: int) -> None:
-        if tag not in _TAGS:
-            raise self._refused(f"the tag {tag} means nothing here", line, "Compose knows !reset and !override")
+    def _check_tag(self, tag: str | None, known: tuple[str | None, ...], line: int) -> None:
+        if tag not in known:
+            shown = tag.replace(_PREFIX, "!!") if tag else ""
+            raise self._refused(f"the tag {shown} means nothing here", line, "Compose knows !reset and !override")
 
     def _check_number(self, text: str, line: int) -> None:
         exponent = _EXPONENT.match(text)
-        if _TOO_LARGE.match(text) or (exponent and len(exponent[1]) > 2):
+        too_large = _LARGE.match(text) and not (_LONGEST.match(text) and -(2**63) <= int(text) < 2**64)
+        if too_large or (exponent and len(exponent[1]) > 2):
             raise self._refused(f"the number {text[:40]} is too large", line, "put quotes around it if it is text")
         if _NO_NUMBER.match(text):
             raise self._refused(f"{text} is no usable number", line, "put quotes around it if it is text")

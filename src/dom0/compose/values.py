@@ -81,7 +81,7 @@ def _override(loader: CSafeLoader, node: yaml.Node) -> Override:
 def _set_up() -> None:
     resolvers = (
         ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-        ("int", r"[-+]?(?:0|[1-9][0-9]{0,18})", "-+0123456789"),
+        ("int", r"[-+]?(?:0|[1-9][0-9]{0,19})", "-+0123456789"),
         ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,2})?", "-+.0123456789"),
         ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     )

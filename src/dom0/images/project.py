@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from dom0 import temporary
-from dom0.compose.files import LAYERS
+from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.compose.source import read_source
@@ -176,6 +176,8 @@ def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) ->
     into.chmod(top.mode)
     if not any(_says_name(name, directory) for name in layers):
         _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
+    if any((into / name).exists() for name in BASES):
+        _write(into / STAGED, b"")
     for name, layer in layers.items():
         _write(into / layer, (directory / name).read_bytes())
     return {entry.name: entry for entry in (top, *found)}

@@ -136,6 +136,8 @@ def _check_replicas(name: str, service: Service) -> None:
 
 def _check_selinux(project: Project, name: str) -> None:
     for number, volume in enumerate(project.services[name].volumes):
+        if volume.type == "volume":  # Compose takes no notice of :z there
+            continue
         if volume.bind and volume.bind.selinux and not is_bind_string(project, volume):
             raise ProjectError(
                 f"services.{name}.volumes[{number}].bind.selinux: the Engine takes it only for a plain bind mount",
