@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -115,12 +116,13 @@ def _are_files(step: Step) -> bool:
 
 
 def _conflict(path: str) -> Problem:
+    typed = shlex.quote(path)
     return Problem(
         code="file-conflict",
         subject=path,
         title="changed here and in the project: what is here stays",
         severity=Severity.WARNING,
-        hint=f"see how: dom0 files diff {path}; then dom0 files take {path} (the project's), or keep",
+        hint=f"see how: dom0 files diff {typed}; then dom0 files take {typed} (the project's), or keep",
     )
 
 

@@ -74,7 +74,8 @@ class Placement:
             if any(path.startswith(f"{bar}/") for bar in barred):
                 continue
             placed, wanted = _placed(record, path), theirs.get(path)
-            step = decide(self._look(path, (*placed, wanted)), placed, wanted)
+            with writing(self.target / path):
+                step = decide(self._look(path, (*placed, wanted)), placed, wanted)
             if wanted is not None and wanted.content == DIRECTORY and _bars(step):
                 barred.append(path)
             if step.action is Action.CREATE:

@@ -173,13 +173,13 @@ def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) ->
     top = contents.top(directory)
     found = [entry for entry in fingerprint.selected(directory, kept) if entry.name not in layers]
     contents.copy(found, into, time=EPOCH)
-    into.chmod(top.mode)
     if not any(_says_name(name, directory) for name in layers):
         _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
     if any((into / name).exists() for name in BASES):
         _write(into / STAGED, b"")
     for name, layer in layers.items():
         _write(into / layer, (directory / name).read_bytes())
+    into.chmod(top.mode)
     return {entry.name: entry for entry in (top, *found)}
 
 
