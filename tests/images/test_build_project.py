@@ -14,7 +14,7 @@ import pytest
 
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, ProjectError
-from dom0.images import selection
+from dom0.images import private, selection
 from dom0.images.project import Built, Options, build_project
 from dom0.images.recipe import BASE
 from dom0.images.unpack import unpack_project
@@ -123,14 +123,22 @@ async def test_a_bad_project_changes_nothing(host: Host, engine: DockerEngine, w
 async def test_what_the_machine_needs_is_in_its_image_and_noticed_whatever_the_dockerignore_says(
     host: Host, engine: DockerEngine, write: Write
 ) -> None:
-    compose = COMPOSE.replace("command:", "env_file: vars.env, command:").replace("busybox:test", "${WHICH}")
-    files = {".env": "WHICH=busybox:test\n", "vars.env": "A=b\n"}
-    project = write(compose=compose, ignore="**/*.env\n.env\ncompose*.y*ml\n", **files)
+    compose = COMPOSE.replace("command:", "env_file: vars.env, configs: [conf], command:").replace(
+        "busybox:test", "${WHICH}"
+    )
+    compose += "configs: {conf: {file: conf}}\n"
+    files = {".env": "WHICH=busybox:test\n", "vars.env": "A=b\n", "conf": "x"}
+    project = write(compose=compose, ignore="**/*.env\n.env\ncompose*.y*ml\nconf\n", **files)
     assert (await build(engine, project)).changed
     found = {row.split()[0] for row in etc(host)}
-    assert {"compose.d/50-box.yaml", ".env", "vars.env"} <= found
+    assert found == {"compose.d/50-box.yaml", "conf"}  # env files are noticed, and stay out
     assert not (await build(engine, project)).changed
-    for edit in ({"vars.env": "A=c\n"}, {".env": "WHICH=busybox\n"}, {"compose": compose.replace("1000", "2000")}):
+    for edit in (
+        {"conf": "y"},
+        {"vars.env": "A=c\n"},
+        {".env": "WHICH=busybox\n"},
+        {"compose": compose.replace("1000", "2000")},
+    ):
         write(**edit)
         with contextlib.suppress(ProjectError):  # there is no busybox
             assert (await build(engine, project)).changed
@@ -195,6 +203,22 @@ async def test_one_machine_is_layered_on_another(host: Host, engine: DockerEngin
     assert not (await build(engine, mine)).changed
     await build(engine, write("farm", more="x"), tag="farm/dom0")
     assert (await build(engine, mine)).changed
+
+
+async def test_a_machine_on_another_one_has_private_files_of_its_own_for_those_that_are_not_in_the_image_below(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    compose = "name: box\nservices: {a: {image: 'busybox:test', environment: ['A=${SECRET}']}}\n"
+    await build(engine, write("farm", compose=compose, **{".env": "SECRET=x\n"}), tag="farm/dom0")
+    mine = write("mine", **{"Dockerfile.dom0": "FROM farm/dom0\nRUN touch /etc/dom0/more\n"})
+    with pytest.raises(ProjectError, match=r"\.env: is private"):
+        await build(engine, mine)
+    write("mine", **{".env": "SECRET=y\n"})
+    assert private.of_image((await build(engine, mine)).image.labels) == (".env",)
+    assert not (await build(engine, mine)).changed
+    write("mine", **{".env": "SECRET=z\n"})
+    assert (await build(engine, mine)).changed
+    assert etc(host) == ["compose.d/50-box.yaml 644", "more 644"]
 
 
 async def test_a_dockerfile_that_makes_no_machine_is_refused_and_leaves_nothing(

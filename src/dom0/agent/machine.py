@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from dom0 import __version__
+from dom0.agent import private_files
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
 from dom0.agent.generations import Generation, describe
@@ -475,6 +476,8 @@ class Machine:
             log.warning("names of images may be of what is not taken up: %s", error.message)
 
     async def _keep_images(self) -> None:
+        if self._current.generation is not None:
+            await asyncio.to_thread(private_files.forget, self._state, self._current.generation)
         try:
             await keep_images(self._engine, self._current.generations.all())
         except EngineError as error:

@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
+from dom0.agent import private_files
 from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, NotFound, ProjectError, UsageError
-from dom0.images import contents
+from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
 from dom0.images.unpack import unpack_project
@@ -56,6 +58,8 @@ class Own:
     built_on: str = ""
     sees_host: bool = False  # its processes
     images: Mapping[str, str] = field(default_factory=dict)  # service images that were built with it -> ID
+    private: tuple[str, ...] = ()  # files that the image leaves out
+    project: str = ""  # its name
 
 
 async def find_own(engine: Engine) -> Own:
@@ -71,8 +75,7 @@ async def find_own(engine: Engine) -> Own:
         base = await engine.image(built_on or image.id)
     except NotFound:
         base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
-    inputs, images = image.labels.get(labels.INPUTS, ""), images_of(image.labels)
-    return Own(image.id, inputs, base, built_on, container.pid_mode == "host", images)
+    return Own(image.id, base=base, built_on=built_on, sees_host=container.pid_mode == "host", **_told(image))
 
 
 async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:
@@ -81,18 +84,36 @@ async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, im
     Raises ProjectError, EngineError, and UsageError if `image_id` stands on another dom0-base than we do.
     """
     image_id = image_id or own.image
-    if image_id == own.image:
+    if image_id == own.image and not own.private:
         return await _resolve_in(engine, etc, state, own, say)
     image = await engine.image(image_id)
-    if image.labels.get(labels.BASE, "") != own.built_on:
+    if image_id != own.image and image.labels.get(labels.BASE, "") != own.built_on:
         raise UsageError(
             f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
         incoming = await unpack_project(engine, image_id, Path(scratch))
-        inputs, images = image.labels.get(labels.INPUTS, ""), images_of(image.labels)
-        source = replace(own, image=image.id, inputs=inputs, images=images)
+        source = replace(own, image=image.id, **_told(image))
+        roots = private_files.find_roots(state, image.id, source.project)
+        await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
         return await _resolve_in(engine, incoming, state, source, say)
+
+
+class _Told(TypedDict):
+    inputs: str
+    images: Mapping[str, str]
+    private: tuple[str, ...]
+    project: str
+
+
+def _told(image: Image) -> _Told:
+    """By the image's labels."""
+    return _Told(
+        inputs=image.labels.get(labels.INPUTS, ""),
+        images=images_of(image.labels),
+        private=private.of_image(image.labels),
+        project=image.labels.get(labels.PROJECT, ""),
+    )
 
 
 async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:

@@ -125,6 +125,9 @@ async def _save(file: Path) -> Sequence[str]:
         await engine.close()
     for missing in images.missing:
         terminal.say_to_stderr(f"{missing}: not on this host and not saved; the machine will pull it")
+    if images.private:
+        names = ", ".join(images.private)
+        terminal.say_to_stderr(f"{names}: private, so not saved; a new machine gets them by dom0 up in the project")
     await saving.save(references, file)
     return references
 

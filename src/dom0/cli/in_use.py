@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dom0 import temporary
 from dom0.agent.in_use import find_others, require_free
+from dom0.cli.places import state_directory
 from dom0.errors import ProjectError
 from dom0.plan import labels
 
@@ -23,12 +23,16 @@ async def require_free_for(engine: Engine, image: Image) -> None:
 
     from dom0.cli.plan import desired_with_images_here
     from dom0.compose.load import load
+    from dom0.images import private
     from dom0.images.project import PLACED
     from dom0.images.unpack import unpack_project
 
-    with tempfile.TemporaryDirectory(prefix="dom0-project-") as scratch:
+    with temporary.directory("project") as scratch:
         try:
-            project = await load(await unpack_project(engine, image.id, Path(scratch)), PLACED, hashed=False)
+            etc = await unpack_project(engine, image.id, scratch)
+            brought = private.brought_for(state_directory(), image.id)
+            private.lay(private.of_image(image.labels), etc, [brought], image.labels.get(labels.PROJECT, ""))
+            project = await load(etc, PLACED, hashed=False)
             desired = await desired_with_images_here(engine, project)
         except ProjectError:
             return  # the agent says so, in the words of the image

@@ -78,6 +78,7 @@ async def _plan(directory: Path) -> list[Change]:
 async def _project(engine: Engine, directory: Path) -> AsyncIterator[tuple[Project, Path]]:
     """The project as the agent will read it, and where. One with its own Dockerfile is read from its image."""
     from dom0.compose.load import load
+    from dom0.images import private
     from dom0.images.project import PLACED, find_dockerfile
     from dom0.images.unpack import unpack_project
 
@@ -91,6 +92,7 @@ async def _project(engine: Engine, directory: Path) -> AsyncIterator[tuple[Proje
         )
     with temporary.directory("plan") as scratch:
         unpacked = await unpack_project(engine, TAG, scratch)
+        private.lay(private.of_image((await engine.image(TAG)).labels), unpacked, [directory], "")
         yield await load(unpacked, PLACED), unpacked
 
 

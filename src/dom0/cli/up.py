@@ -69,12 +69,15 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
     """
     from dom0.agent.handover import forget_failure, recover
     from dom0.engine.docker import DockerEngine
+    from dom0.images import private
 
     report = Report(as_json=as_json)
     engine = await DockerEngine.connect()
     try:
         await recover(engine, report)
         image = await _image(engine, project, tag, report)
+        if project is not None:
+            await private.deliver(engine, image, project)
         await forget_failure(engine)
         if trial:
             Agent().announce_trial(image.id, trial)

@@ -10,7 +10,16 @@ from dom0.compose.model import Project
 from dom0.compose.places import Path
 
 # What says only where a project was read, and with what.
-_OF_THE_READING = ("compose_hashes", "compose_version", "config_files", "opened", "warnings", "working_dir")
+_OF_THE_READING = (
+    "compose_hashes",
+    "compose_version",
+    "config_files",
+    "env_files",
+    "opened",
+    "secret_files",
+    "warnings",
+    "working_dir",
+)
 
 
 def difference(wanted: Project, found: Project) -> Path | None:

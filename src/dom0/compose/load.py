@@ -108,6 +108,8 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
         opened=tuple(sorted(files.copies)),
+        env_files=tuple(sorted(files.copies.keys() - {source.name for source in files.sources})),
+        secret_files=tuple(sorted(set(_secret_files(files)))),
         contents=profiles,
         digests=digests,
         warnings=(*_warnings(data, warnings, files, view), *unread),
@@ -166,6 +168,17 @@ def _variables(files: ProjectFiles) -> Iterator[str]:
                     name = item.get("environment") if isinstance(item, dict) else None
                     if isinstance(name, str) and _VARIABLE.fullmatch(name):
                         yield name
+
+
+def _secret_files(files: ProjectFiles) -> Iterator[str]:
+    """Of all secrets: Compose forgets those that no service uses."""
+    for source in files.sources:
+        for document in source.documents:
+            section = plain(document.get("secrets"))
+            for item in section.values() if isinstance(section, dict) else ():
+                name = item.get("file") if isinstance(item, dict) else None
+                if isinstance(name, str) and "$" not in name:
+                    yield os.path.normpath(os.path.join(os.path.dirname(source.name), name))  # noqa: PTH118, PTH120
 
 
 def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> None:

@@ -401,6 +401,8 @@ class Project(_Part, frozen=True, kw_only=True):
     working_dir: str = ""  # for Compose's labels, as are:
     config_files: tuple[str, ...] = ()
     opened: tuple[str, ...] = ()  # all files that it was read from, relative to the project
+    env_files: tuple[str, ...] = ()  # those of them that are no Compose files: .env, env and label files
+    secret_files: tuple[str, ...] = ()  # as they are written, also of secrets that no service uses
     environment: dict[str, str] = {}  # values of the variables that configs and secrets name
     contents: dict[str, str] = {}  # text of the seccomp profiles, by the path as `security_opt` spells it
     digests: dict[str, str] = {}  # absolute path of a config, secret or bind-mounted project file -> sha256 of it

@@ -83,6 +83,12 @@ def _entry(name: str, path: str, kind: str, found: os.stat_result) -> Entry:
     return Entry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
+def file_entry(root: Path, name: str) -> Entry:
+    """The file `name` below `root`. Raises OSError."""
+    path = str(root / name)
+    return _entry(name, path, "file", os.lstat(path))
+
+
 def digest(found: Iterable[Entry], *, text: str = "", owned: bool = False) -> str:
     """`sha256:…` of names, kinds, permissions and contents, and of `text`; `owned`: of owners and attributes too.
 

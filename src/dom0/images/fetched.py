@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from dom0 import temporary
 from dom0.errors import Dom0Error
 from dom0.images.recipe import BASE, data
 from dom0.run import capture, sync
@@ -26,8 +27,8 @@ async def wheels(image: str, python: str) -> Path:
     machine = os.uname().machine
 
     async def fetch(into: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="dom0-pip-") as scratch:
-            pip = await _pip(Path(scratch))
+        with temporary.directory("pip") as scratch:
+            pip = await _pip(scratch)
             await capture([*pip, *pip_install(lock, python, machine, into)])
 
     return await cached(f"wheels-{image}", f"{lock.read_text()} {python} {machine}", fetch)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dom0.errors import ProjectError
-from dom0.images import weight
+from dom0.images import private, weight
 from dom0.images.contents import Entry, digest, entries, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore
 from dom0.images.recipe import BASE, base_inputs
-from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, INPUTS, KEPT
+from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, INPUTS, KEPT, PROJECT
 
 IGNORE = ".dockerignore"
 ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
@@ -34,6 +34,16 @@ class Made(NamedTuple):
     builds: Builds
     dockerfile: str = ""
     kept: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    project: str = ""  # its name
+
+
+def made_of(labels: Mapping[str, str]) -> Made | None:
+    """None if the image does not say what was built with it."""
+    builds = builds_of(labels)
+    if builds is None:
+        return None
+    return Made(builds, dockerfile_of(labels), kept_of(labels), private.of_image(labels), labels.get(PROJECT, ""))
 
 
 def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str, str]) -> bool:
@@ -41,10 +51,10 @@ def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str,
 
     Raises ProjectError for a directory that cannot be read.
     """
-    builds = builds_of(labels)
-    if builds is None or ELSEWHERE in builds.values():
+    made = made_of(labels)
+    if made is None or ELSEWHERE in made.builds.values():
         return False
-    return labels.get(INPUTS) == inputs_digest(directory, parents, Made(builds, dockerfile_of(labels), kept_of(labels)))
+    return labels.get(INPUTS) == inputs_digest(directory, parents, made)
 
 
 def builds_of(labels: Mapping[str, str]) -> Builds | None:
@@ -87,9 +97,12 @@ def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> st
     if not made.dockerfile:
         weight.check(directory, selected(directory, made.kept))  # before anything is read
     contexts = tuple(f"{context}/" for context in made.builds.values() if context not in (OURS, WHOLE))
-    told = json.dumps([base_inputs(), dict(parents), dict(made.builds), made.dockerfile, made.kept], sort_keys=True)
+    apart = private.digest(directory, made.private, made.project)
+    let_in = sorted(read_ignore(directory).exceptions)  # they decide about what is private, too
+    told = json.dumps([base_inputs(), dict(parents), made, apart, let_in], sort_keys=True)
     found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts)
-    return digest([top(directory), *found], text=told, owned=True)
+    counted = (entry for entry in found if entry.name not in made.private)
+    return digest([top(directory), *counted], text=told, owned=True)
 
 
 def selected(directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = ()) -> Iterator[Entry]:

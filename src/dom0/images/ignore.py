@@ -18,12 +18,18 @@ class Ignore:
     """`where` names the file in errors. Raises ProjectError for a pattern that is none."""
 
     def __init__(self, text: str, *, where: str) -> None:
-        self._rules = [(not line.startswith("!"), _compile(line, where)) for line in _patterns(text)]
+        lines = list(_patterns(text))
+        self._rules = [(not line.startswith("!"), _compile(line, where)) for line in lines]
+        self.exceptions = {line.removeprefix("!") for line in lines if line.startswith("!")}
 
     @property
     def has_exceptions(self) -> bool:
         """Whether something below an ignored directory may still be part of the build."""
         return not all(ignores for ignores, _ in self._rules)
+
+    def lets_in(self, path: str) -> bool:
+        """Whether there is an exception for this very path."""
+        return path in self.exceptions and not self(path)
 
     def __call__(self, path: str) -> bool:
         """`path` is relative, with `/`."""

@@ -27,14 +27,14 @@ from dom0.compose.source import read_source
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
-from dom0.images import contents, docker, dockerfile, fingerprint, names, room, selection
+from dom0.images import contents, docker, dockerfile, fingerprint, names, private, room, selection
 from dom0.images.chain import alone, build_ambassador, build_base
 from dom0.images.names import find
 from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Role
-from dom0.plan.facts import image_ref
+from dom0.plan.facts import image_ref, images_needed
 
 PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the project
 GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
@@ -145,16 +145,22 @@ async def _is_current(engine: Engine, directory: Path, own: str, image: Image) -
 async def _build_generated(
     draft: Draft, directory: Path, project: Project, base: Image, say: Say, options: Options
 ) -> str:
-    kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
+    ignore = fingerprint.read_ignore(directory)
+    kept = selection.kept(project, directory, ignore)
+    apart = selection.private(project, directory, ignore)
     for line in selection.words(project, directory, kept):
         say(line)
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
         found = stage(directory, project, kept, staged)
         await _check_as_agent(staged, project)
+        for name in apart:
+            (staged / name).unlink(missing_ok=True)
+        if apart:
+            say(private.words(apart))
         built = await _build_services(draft, project, directory, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
-        made = fingerprint.Made(_builds(project, directory), "", kept)
+        made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name)
         told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
         context = scratch / "context.tar"
         pack(staged, context, found)
@@ -261,6 +267,8 @@ async def _labels_of_own(draft: Draft, own: Path, trial: str, say: Say, options:
     with temporary.directory("project") as scratch:
         etc = await unpack_project(engine, trial, scratch)
         try:
+            apart = private.of_image(found)  # of the image below: the project has its own
+            private.lay(apart, etc, [own.parent], found.get(labels.PROJECT, ""))
             project = await load(etc, PLACED)
         except ProjectError as error:
             where = f"{own}: {ETC}"
@@ -277,7 +285,8 @@ async def _labels_of_own(draft: Draft, own: Path, trial: str, say: Say, options:
             ref: context if context in elsewhere else fingerprint.WHOLE
             for ref, context in _builds(project, etc).items()
         }
-        told = await _labels(engine, own.parent, project, fingerprint.Made(builds, own.name)) | _images_label(built)
+        made = fingerprint.Made(builds, own.name, (), apart, project.name)
+        told = await _labels(engine, own.parent, project, made) | _images_label(built)
     return told | ({labels.BASE: found[labels.BASE]} if labels.BASE in found else {})
 
 
@@ -311,6 +320,18 @@ async def _check_as_agent(etc: Path, project: Project) -> None:
         raise ProjectError(message, hint=hint) from error
 
 
+class Needs(msgspec.Struct, frozen=True):
+    """What a machine runs besides its own image."""
+
+    images: tuple[str, ...]
+    home: bool  # it has one
+
+
+def needs_of(project: Project) -> Needs:
+    images = dict.fromkeys(need.ref for need in images_needed(project))
+    return Needs(tuple(images), project.machine is not None and project.machine.home is not None)
+
+
 def _builds(project: Project, directory: Path) -> dict[str, str]:
     builds = {
         image_ref(project, name): _context(service.build.context, directory)
@@ -328,6 +349,8 @@ async def _labels(engine: Engine, directory: Path, project: Project, made: finge
         labels.BUILDS: msgspec.json.encode(made.builds, order="sorted").decode(),
         labels.DOCKERFILE: made.dockerfile,
         labels.KEPT: msgspec.json.encode(made.kept).decode(),
+        labels.PRIVATE: msgspec.json.encode(made.private).decode(),
+        labels.NEEDS: msgspec.json.encode(needs_of(project)).decode(),
     }
 
 

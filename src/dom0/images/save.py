@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from dom0 import temporary
 from dom0.compose.load import load
 from dom0.engine.protocol import Engine
+from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
-from dom0.images import docker
-from dom0.images.project import PLACED
+from dom0.images import docker, private
+from dom0.images.project import PLACED, Needs, needs_of
 from dom0.images.recipe import BASE, DOM0
 from dom0.images.unpack import unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Role
-from dom0.plan.facts import images_needed
 from dom0.run import capture
 
 
@@ -27,6 +30,7 @@ class Images:
     here: tuple[str, ...]
     missing: tuple[str, ...]
     has_home: bool
+    private: tuple[str, ...]  # files that the machine needs and these images do not hold
 
 
 async def images_of_machine(engine: Engine) -> Images:
@@ -37,13 +41,19 @@ async def images_of_machine(engine: Engine) -> Images:
         raise Dom0Error(f"{DOM0}: there is no such image", hint="dom0 build") from error
     if image.labels.get(labels.ROLE) != Role.ROOT:
         raise Dom0Error(f"{DOM0}: is not the image of a machine", hint="dom0 build")
-    with temporary.directory("save") as scratch:
-        project = await load(await unpack_project(engine, DOM0, scratch), PLACED)
-    wanted = dict.fromkeys([DOM0, BASE, *(need.ref for need in images_needed(project))])
+    needs = await _needs(engine, image)
+    wanted = dict.fromkeys([DOM0, BASE, *needs.images])
     missing = [ref for ref in wanted if not await _is_here(engine, ref)]
     here = tuple(ref for ref in wanted if ref not in missing)
-    has_home = project.machine is not None and project.machine.home is not None
-    return Images(here, tuple(missing), has_home)
+    return Images(here, tuple(missing), needs.home, private.of_image(image.labels))
+
+
+async def _needs(engine: Engine, image: Image) -> Needs:
+    """As the image says it; one that somebody built without dom0 is asked for its project."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(image.labels.get(labels.NEEDS, ""), type=Needs)
+    with temporary.directory("save") as scratch:
+        return needs_of(await load(await unpack_project(engine, DOM0, scratch), PLACED))
 
 
 async def save(references: Sequence[str], file: Path) -> None:

@@ -23,6 +23,18 @@ def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if ignore(name)))
 
 
+def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
+    """The secrets, env files and `.env`, as files and not as links to them; see images/private.py."""
+    secrets = _inside(project, (item.file for item in project.secrets.values() if item.file))
+    found: dict[str, bool] = {}
+    unused = (name for name in project.secret_files if not _leads_out(name) and not ignore(name))
+    for name in (*project.env_files, *secrets, *unused):
+        *_, real = ("", *_on_the_way(directory, name))
+        if real and (directory / real).is_file() and not (directory / real).is_symlink():
+            found[real] = found.get(real, False) or ignore.lets_in(name) or ignore.lets_in(real)
+    return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
+
+
 def words(project: Project, directory: Path, names: Sequence[str]) -> Iterator[str]:
     """What to say of data: how much of it goes into the image, and which stays out. `names`: as `kept` says.
 
@@ -73,7 +85,11 @@ def _on_the_way(directory: Path, name: str) -> Iterator[str]:
             return
         yield str(part)
         if path.is_symlink():
-            leads_to = PurePath(os.path.relpath(os.path.realpath(path), directory))
-            if ".." not in leads_to.parts:
+            leads_to = os.path.relpath(os.path.realpath(path), directory)
+            if not _leads_out(leads_to):
                 yield from _on_the_way(directory, str(leads_to / PurePath(name).relative_to(part)))
             return
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith("/") or ".." in PurePath(name).parts

@@ -1,0 +1,134 @@
+"""The files of a project that stay out of its image: secrets, env files and `.env`. An image goes to other hosts.
+
+The image names them (label `dom0.private`) and is known by a digest of them that costs too much to guess. `dom0 up`
+lays them down on the machine, below its state directory, for that very image; whoever reads the project of an image
+puts them in their places before. An exception in .dockerignore (`!.env`) lets one into the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from dom0.errors import ProjectError
+from dom0.images import contents
+from dom0.plan import labels
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import Image
+
+STATE = PurePath("/var/lib/dom0")  # of every machine
+DIRECTORY = "private"  # in there: of each image whose files were brought one named by its ID, and by hand by project
+COMPLETE = ".complete"  # in such a directory: all of them are there
+_SHOWN = 5
+
+
+def of_image(image_labels: Mapping[str, str]) -> tuple[str, ...]:
+    """What an image leaves out; relative paths, none of them leads out of the project."""
+    try:
+        names = json.loads(image_labels.get(labels.PRIVATE, "[]"))
+    except ValueError:
+        return ()
+    return tuple(name for name in names if _is_inside(name)) if isinstance(names, list) else ()
+
+
+def _is_inside(name: object) -> bool:
+    return isinstance(name, str) and bool(name) and not name.startswith("/") and ".." not in PurePath(name).parts
+
+
+def digest(directory: Path, names: Sequence[str], project: str) -> str:
+    """Of the files all together, so slow that nobody guesses what is in one of them; "" for none."""
+    if not names:
+        return ""
+    found = (contents.file_entry(directory, name) for name in names if (directory / name).is_file())
+    total = contents.digest(found, owned=True)
+    return hashlib.scrypt(total.encode(), salt=project.encode(), n=2**14, r=8, p=1, dklen=32).hex()
+
+
+def words(names: Sequence[str]) -> str:
+    """What to say of them."""
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return f"private, so not in the image: {shown}"
+
+
+def brought_for(state: Path, image_id: str) -> Path:
+    """Where the files of that image lie on the machine."""
+    return state / DIRECTORY / image_id.removeprefix("sha256:")
+
+
+async def deliver(engine: Engine, image: Image, directory: Path) -> None:
+    """Lay what `image` leaves out down on the Engine's machine, from the project in `directory`.
+
+    By way of a container that is never started, so that it may be another machine, and nobody needs to be root here.
+    The empty labels hide the image's own. Raises EngineError, ProjectError.
+    """
+    names = of_image(image.labels)
+    if not names:
+        return
+    body = {
+        "Image": image.id,
+        "Labels": {labels.PROJECT: "", labels.ROLE: ""},
+        "HostConfig": {"Binds": [f"{STATE}:{STATE}"], "NetworkMode": "none"},
+    }
+    tar = pack(directory, names, brought_for(Path(), image.id))
+    container = await engine.create_container("", body)
+    try:
+        await engine.put_archive(container, str(STATE), tar)
+    finally:
+        await engine.remove_container(container, force=True)
+
+
+def pack(directory: Path, names: Sequence[str], into: Path) -> bytes:
+    """The mark that all are there comes last: one that was cut off is none."""
+    import io
+    import tarfile
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        inner = {parent for name in names for parent in (into / name).parents if parent != Path()}
+        for parent in sorted(inner):
+            entry = tarfile.TarInfo(str(parent))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o700
+            archive.addfile(entry)
+        for name in names:
+            try:
+                archive.add(directory / name, str(into / name), recursive=False)
+            except OSError as error:
+                raise ProjectError(f"{directory / name}: {error.strerror}") from error
+        archive.addfile(tarfile.TarInfo(str(into / COMPLETE)))
+    return packed.getvalue()
+
+
+def lay(names: Iterable[str], etc: Path, roots: Sequence[Path], project: str) -> None:
+    """Put the files into the project `etc`, each from the first of `roots` that has it. Raises ProjectError."""
+    import shutil  # whoever only asks for a digest does without
+
+    for name in names:
+        source = next((root / name for root in roots if _is_file(root / name)), None)
+        if source is None:
+            own = STATE / DIRECTORY / project / name
+            raise ProjectError(
+                f"{name}: is private, so not in the image, and it is not on this machine",
+                hint=f"dom0 up in the project's directory brings it; or put it there by hand: {own}",
+            )
+        target = etc / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        shutil.copy2(source, target)
+        with contextlib.suppress(PermissionError):  # whoever is not root only reads it
+            found = source.stat()
+            os.chown(target, found.st_uid, found.st_gid)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,131 @@
+"""What stays out of an image: which files, how the image knows them, and how they come into their places."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from dom0.compose.load import load
+from dom0.errors import ProjectError
+from dom0.images import fingerprint, private, selection
+from dom0.images.project import PLACED
+from dom0.plan import labels
+
+COMPOSE = """
+name: box
+services:
+  a:
+    image: i
+    env_file: [conf/a.env, link.env]
+    secrets: [word]
+    volumes: ["./conf:/conf"]
+configs: {open: {file: conf/open}}
+secrets:
+  word: {file: word}
+  unused: {file: ./old/word}
+  above: {file: ../word}
+  outside: {file: /etc/hostname}
+  variable: {environment: WORD}
+"""
+FILES = {
+    ".env": "WORD=x\n",
+    "conf/a.env": "A=b\n",
+    "conf/open": "x",
+    "real.env": "C=d\n",
+    "word": "secret\n",
+    "old/word": "secret\n",
+    "README": "x",
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    for name, content in {"compose.yaml": COMPOSE, **FILES}.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    (tmp_path / "link.env").symlink_to("real.env")
+    return tmp_path
+
+
+async def names(directory: Path) -> tuple[str, ...]:
+    project = await load(directory, PLACED, hashed=False)
+    return selection.private(project, directory, fingerprint.read_ignore(directory))
+
+
+async def test_secrets_env_files_and_dotenv_are_private_and_nothing_else(directory: Path) -> None:
+    assert await names(directory) == (".env", "conf/a.env", "old/word", "real.env", "word")
+
+
+async def test_an_exception_for_the_file_itself_lets_it_into_the_image(directory: Path) -> None:
+    (directory / ".dockerignore").write_text("*\n!conf\n!.env\n!/word\n!link.env\n")
+    assert await names(directory) == ("conf/a.env",)
+    (directory / ".dockerignore").write_text("!.env\n*\n")
+    assert "old/word" not in await names(directory)  # nor in the image
+    assert ".env" in await names(directory)
+
+
+def inputs(directory: Path, project: str = "box") -> str:
+    made = fingerprint.Made({}, private=("word",), project=project)
+    return fingerprint.inputs_digest(directory, {}, made)
+
+
+def test_an_image_knows_another_content_and_another_mode(directory: Path) -> None:
+    before = inputs(directory)
+    assert inputs(directory) == before
+    (directory / "word").chmod(0o600)
+    changed = inputs(directory)
+    (directory / "word").write_text("Secret\n")
+    assert len({before, changed, inputs(directory), inputs(directory, "other")}) == 4
+
+
+def test_an_exception_that_comes_or_goes_is_noticed(directory: Path) -> None:
+    (directory / ".dockerignore").write_text("!.env\n")
+    before = inputs(directory)
+    (directory / ".dockerignore").write_text("#!.env\n")
+    assert inputs(directory) != before
+
+
+@pytest.mark.parametrize("label", ["", "x", "{}", '["../x", "/x", 7, "", "a/../../b"]'])
+def test_a_label_that_leads_elsewhere_is_not_followed(label: str) -> None:
+    assert private.of_image({labels.PRIVATE: label}) == ()
+
+
+def test_what_is_brought_keeps_owner_and_mode_and_is_marked_when_all_is_there(directory: Path) -> None:
+    (directory / "word").chmod(0o640)
+    packed = private.pack(directory, ("conf/a.env", "word"), Path("private/1"))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        found = {entry.name: entry.mode for entry in archive}
+    assert found == {
+        "private": 0o700,
+        "private/1": 0o700,
+        "private/1/conf": 0o700,
+        "private/1/conf/a.env": 0o644,
+        "private/1/word": 0o640,
+        "private/1/.complete": 0o644,
+    }
+    assert list(found)[-1] == "private/1/.complete"
+
+
+def test_a_file_that_is_gone_when_it_is_brought_is_named(directory: Path) -> None:
+    with pytest.raises(ProjectError, match="gone"):
+        private.pack(directory, ("gone",), Path())
+
+
+def test_each_file_comes_from_the_first_place_that_has_it(tmp_path: Path) -> None:
+    one, other, etc = tmp_path / "one", tmp_path / "other", tmp_path / "etc"
+    for path in (one / "a", other / "a", other / "sub" / "b"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(path))
+    private.lay(("a", "sub/b"), etc, [one, other], "box")
+    assert (etc / "a").read_text() == str(one / "a")
+    assert (etc / "sub" / "b").read_text() == str(other / "sub" / "b")
+
+
+def test_a_file_that_is_nowhere_is_named_with_where_to_put_it(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match=r"^sub/b: is private") as caught:
+        private.lay(("sub/b",), tmp_path, [tmp_path], "box")
+    assert "/var/lib/dom0/private/box/sub/b" in caught.value.hint
