@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dom0.cli import unchanged
+from dom0.plan import labels
 from dom0.run import Output
 from dom0.testing.fake_agent import FakeAgent
 
@@ -70,3 +72,9 @@ def test_a_status_of_another_version_leaves_it_to_the_command(
     refused = dom0("up", str(tmp_path))
     assert refused.code == 4
     assert refused.stderr.startswith("dom0: Docker Engine at unix:")
+
+
+def test_an_image_of_a_dockerfile_that_is_gone_is_not_current(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("name: box\nservices: {a: {image: i}}\n")
+    image = unchanged.ListedImage("sha256:1", {labels.DOCKERFILE: "Dockerfile"})
+    assert not unchanged.is_current(tmp_path, "dom0:latest", {"dom0:latest": image})

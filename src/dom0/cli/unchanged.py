@@ -94,12 +94,15 @@ def is_current(project: Path, tag: str, images: Images) -> bool:
     if tag not in images:
         return False
     labels = images[tag].labels
+    own = fingerprint.dockerfile_of(labels)
+    if own and not (project / own).is_file():
+        return False
     built = fingerprint.images_of(labels)
     for ref in fingerprint.builds_of(labels) or ():
         present = _id_of(images, ref)
         if not present or present != built.get(ref, present):
             return False
-    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project, fingerprint.dockerfile_of(labels))}
+    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project, own)}
     return fingerprint.is_current(project, labels, parents)
 
 
