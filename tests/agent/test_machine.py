@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from dom0.agent.notes import Trial
 from dom0.agent.status import Outcome, UpRequest
-from dom0.errors import Busy, ProjectError, UsageError
+from dom0.errors import Busy, EngineUnreachable, ProjectError, UsageError
 from dom0.plan.desired import HealthTest, Rollout, Slot
 from dom0.testing.builders import desired, slot
 from dom0.testing.rig import NEW, OLD, Rig, broken, unhealthy
@@ -230,6 +230,16 @@ async def test_a_trial_whose_time_has_passed_before_it_was_judged_goes_back_all_
         machine.try_next(Trial(dom0_image=OLD, seconds=1.0))
         assert (await rig.up()).outcome is Outcome.TRIAL
         await rig.box.until(lambda: rig.hashes() == {"h1"})
+
+
+async def test_an_engine_that_does_not_answer_before_the_first_generation_is_noticed_too(rig: Rig) -> None:
+    rig.refusal = EngineUnreachable("unix:///run/docker.sock: no Docker Engine answers")
+    async with rig.running() as machine:
+        async with asyncio.timeout(60):
+            await machine.changed.until(lambda: machine.is_blind)
+        rig.refusal = None
+        await rig.outcome(Outcome.GOOD, 1)
+        assert not machine.is_blind
 
 
 async def test_nothing_is_called_as_desired_while_the_engine_does_not_answer(rig: Rig) -> None:

@@ -383,8 +383,9 @@ class Machine:
     @property
     def is_blind(self) -> bool:
         """Whether the Engine does not answer."""
-        reconciler = self._current.reconciler
-        return reconciler is not None and isinstance(reconciler.trouble, EngineUnreachable)
+        reconciler, own = self._current.reconciler, self._own_problem
+        told_by_loop = reconciler is not None and isinstance(reconciler.trouble, EngineUnreachable)
+        return told_by_loop or (own is not None and own.code == "engine-unreachable")
 
     def history(self) -> list[GenerationInfo]:
         current = self._current.generation.number if self._current.generation else 0
