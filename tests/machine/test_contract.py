@@ -51,7 +51,8 @@ def _without_identity(machine: Machine, name: str) -> Any:
     text = json.dumps({key: document[key] for key in ("Name", "Image", "Config", "HostConfig", "Mounts")})
     text = text.replace(document["Id"][:12], "ID")  # the default host name
     found = json.loads(text)
-    found["Config"]["Labels"].pop("dom0.generation", None)
+    for label in ("dom0.generation", "dom0.create"):
+        found["Config"]["Labels"].pop(label, None)
     return _in_one_form(found)
 
 
