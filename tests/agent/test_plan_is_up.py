@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from dom0.agent.foresee import foresee
+from dom0.agent.foresee import foresee, read_running
 from dom0.agent.source import Candidate
 from dom0.agent.status import Outcome
 from dom0.compose.model import Project
@@ -35,6 +35,7 @@ class Life(NamedTuple):
     started: float
     runs: bool
     networks: frozenset[tuple[str, int]]  # with the identity of the connection
+    connections: tuple[object, ...]  # themselves, so that no other one gets that identity
     policy: tuple[str, int]
     memory: int
     name: str
@@ -74,7 +75,7 @@ async def compare(rig: Rig, seed: int) -> None:
             project = changed
             before = picture(rig)
             candidate = Candidate(rig.project, rig.path / "files", rig.image)
-            plan = await foresee(rig.engine, candidate, rig.path / "state", virtual_time.now())
+            plan = await foresee(rig.engine, candidate, read_running(rig.path / "state", None), virtual_time.now())
             last = await rig.up()
             await asyncio.sleep(AT_REST)
             assert last.outcome is Outcome.GOOD, (seed, round_, last.problems)
@@ -126,14 +127,15 @@ def picture(rig: Rig) -> dict[str, dict[str, Life]]:
             c.started,
             c.state == "running",
             frozenset((name, id(e)) for name, e in c.endpoints.items()),
+            tuple(c.endpoints.values()),
             c.policy,
             c.host.get("Memory") or 0,
             c.name,
         )
         for c in docker.containers.values()
     }
-    networks = {n.name: Life(n.id, 0, False, frozenset(), ("", 0), 0, n.name) for n in docker.networks.all.values()}
-    volumes = {v.name: Life(v.name, 0, False, frozenset(), ("", 0), 0, v.name) for v in docker.volumes.all.values()}
+    networks = {n.name: Life(n.id, 0, False, frozenset(), (), ("", 0), 0, n.name) for n in docker.networks.all.values()}
+    volumes = {v.name: Life(v.name, 0, False, frozenset(), (), ("", 0), 0, v.name) for v in docker.volumes.all.values()}
     return {"container": containers, "network": networks, "volume": volumes}
 
 

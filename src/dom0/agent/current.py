@@ -30,7 +30,6 @@ from dom0.agent.source import Candidate
 from dom0.agent.status import Outcome, Progress
 from dom0.errors import Dom0Error, EngineError, UsageError
 from dom0.health import Problem
-from dom0.plan.checks import check_running
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory, Version, cleared
 from dom0.plan.planner import Plan
@@ -126,11 +125,6 @@ class Current:
         return self.generations.update(replace(generation, agent_image=self._own_image))
 
     # going somewhere
-
-    def check(self, candidate: Candidate) -> None:
-        """Whether it may be begun. Raises ProjectError."""
-        if self.generation is not None:
-            check_running(candidate.desired.project, self.generation.desired.project)
 
     def begin(self, candidate: Candidate, cause: str, *, recreate: tuple[str, ...]) -> None:
         """Make what `candidate` asks for the current generation, if it is not that already.

@@ -1,33 +1,74 @@
-"""What `dom0 up` would do with a project, seen from outside of the agent and by the same code. Changes nothing."""
+"""What `dom0 up` would do with an image, seen from outside of the agent and by the same code. Changes nothing."""
 
 from __future__ import annotations
 
+from dataclasses import replace as replaced
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from dom0.agent.current import says_the_same
-from dom0.agent.generations import Generations
+from dom0.agent.generations import Generation, Generations
+from dom0.agent.host import look_at_host
 from dom0.agent.in_use import find_others, require_free
 from dom0.agent.notes import Notes
 from dom0.agent.observe import Observer
 from dom0.agent.ownership import Ownership, read_seal
 from dom0.agent.source import Candidate
 from dom0.engine.protocol import Engine
+from dom0.engine.values import PublishedPort, State
 from dom0.plan.checks import check_running
-from dom0.plan.memory import cleared
+from dom0.plan.desired import Desired
+from dom0.plan.host_checks import check_host
+from dom0.plan.labels import PROJECT
+from dom0.plan.memory import Memory, cleared
+from dom0.plan.ownership import Seal
 from dom0.plan.preview import Change, preview
 
 
-async def foresee(engine: Engine, candidate: Candidate, state: Path, now: float) -> list[Change]:
-    """`state` is the agent's directory. Raises ProjectError where `dom0 up` would refuse, EngineError."""
-    current, _ = Generations(state).current()
-    if current is not None:
-        check_running(candidate.desired.project, current.desired.project)
-    require_free(candidate.desired, await find_others(engine, candidate.desired.project))
-    observer = Observer(engine, Ownership(candidate.desired.project, read_seal(state)))
+class Running(msgspec.Struct, frozen=True):
+    """What the machine's agent knows. `root`: the host's root directory as we see it, None where we are elsewhere."""
+
+    project: str = ""
+    generation: Generation | None = None
+    memory: Memory = Memory()
+    seal: Seal = Seal()
+    root: Path | None = None
+
+
+def read_running(state: Path, root: Path | None) -> Running:
+    """From the agent's directory `state`. Raises Damaged, PermissionError."""
+    generation, _ = Generations(state).current()
+    project = generation.desired.project if generation else ""
+    return Running(project, generation, Notes(state).read_memory(), read_seal(state), root)
+
+
+async def foresee(engine: Engine, candidate: Candidate, running: Running, now: float) -> list[Change]:
+    """Raises ProjectError where `dom0 up` would refuse, EngineError."""
+    desired, current = candidate.desired, running.generation
+    await refuse(engine, desired, running)
+    observer = Observer(engine, Ownership(desired.project, running.seal))
     await observer.look()
-    actual = await observer.actual(candidate.desired)
     is_new = current is None or current.is_pending or not says_the_same(candidate, current)
-    memory = replace(cleared(Notes(state).read_memory()), pending=is_new, kept={}, recreate=())
-    return preview(candidate.desired, actual, memory, now)
+    memory = replace(cleared(running.memory), pending=is_new, kept={}, recreate=())
+    return preview(desired, await observer.actual(desired), memory, now)
+
+
+async def refuse(engine: Engine, desired: Desired, running: Running) -> None:
+    """Raises ProjectError for what a person's `dom0 up` is refused with, though the project is right by itself."""
+    check_running(desired.project, running.project)
+    require_free(desired, await find_others(engine, desired.project))
+    if running.root is not None:
+        before = running.generation.desired if running.generation else None
+        host = await look_at_host(desired, before, cpus=(await engine.info()).cpus, root=running.root)
+        if host.listeners:
+            host = replaced(host, held=await _held_by_us(engine, desired.project))
+        check_host(desired, before, host)
+
+
+async def _held_by_us(engine: Engine, project: str) -> tuple[PublishedPort, ...]:
+    """The ports of our running containers, also of those that no generation knows of any more."""
+    rows = [row for row in await engine.containers(labels=[f"{PROJECT}={project}"]) if row.state is State.RUNNING]
+    found = [await engine.container(row.id) for row in rows]
+    return tuple(port for container in found for port in container.ports)

@@ -19,8 +19,8 @@ from dom0 import __version__
 from dom0.agent import private_files
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
+from dom0.agent.foresee import Running, refuse
 from dom0.agent.generations import Generation, describe
-from dom0.agent.in_use import find_others, require_free
 from dom0.agent.kept import keep_images
 from dom0.agent.last_words import last_words
 from dom0.agent.notes import Trial
@@ -52,6 +52,7 @@ HandOver = Callable[[str], Awaitable[None]]
 """Lets another dom0 image take our place."""
 
 
+HOST_ROOT = Path("/proc/1/root")
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds until our own project is tried again, growing
 
 
@@ -201,14 +202,18 @@ class Machine:
                 code = "engine-refused"
         return Problem(code=code, subject="dom0", title=error.message, hint=error.hint, since=self._clock.now())
 
-    async def _propose(self, cause: str, *, image: str = "", force: bool = False) -> None:
-        """Make what `image` asks for ("": our own) the current generation, if it is not that already."""
+    async def _propose(self, cause: str, *, image: str = "", force: bool = False, of_a_person: bool = False) -> None:
+        """Make what `image` asks for ("": our own) the current generation, if it is not that already.
+
+        A person is told what this host does not have; at a boot everything else shall come up.
+        """
         async with self._proposing:
             present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
             with writing(self._state):
                 candidate = await self._resolve(image, self._say)
-                self._current.check(candidate)
-                require_free(candidate.desired, await find_others(self._engine, candidate.desired.project))
+                root = HOST_ROOT if of_a_person and self._own.sees_host else None
+                running = Running(self.project, self._current.generation, root=root)
+                await refuse(self._engine, candidate.desired, running)
                 async with names.taken_up(self._engine, candidate.dom0_image):
                     self._current.begin(candidate, cause, recreate=tuple(container.id for container in present))
             self._own_problem = None
@@ -284,7 +289,7 @@ class Machine:
     async def _bring_up(self, request: UpRequest) -> Progress:
         before = self._current.generation
         try:
-            await self._propose("dom0 up", image=request.dom0_image, force=request.force)
+            await self._propose("dom0 up", image=request.dom0_image, force=request.force, of_a_person=True)
         except Dom0Error as error:
             await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
             number = before.number if before else 0
@@ -465,7 +470,7 @@ class Machine:
     async def _put_names_right(self) -> None:
         """Whoever took an image up may have been killed before its generation was on disk, or right after."""
         generation = self._current.generation
-        if generation is None or generation.outcome is Outcome.FAILED:
+        if generation is None or generation.outcome.is_failure:
             return
         try:
             async with names.taken_up(self._engine, generation.dom0_image):

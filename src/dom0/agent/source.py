@@ -6,16 +6,19 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
+from dom0 import temporary
 from dom0.agent import private_files
 from dom0.compose.load import load
+from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
-from dom0.errors import EngineError, NotFound, ProjectError, UsageError
+from dom0.errors import EngineError, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
@@ -30,6 +33,9 @@ PULL_ATTEMPTS = 4
 PULL_PAUSE = 1.0  # seconds, doubling
 SOCKET = Path("/var/run/docker.sock")
 CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
+
+# In the place of an image that is not here yet, and may have a health check or not.
+NOWHERE = Image(id=f"sha256:{'0' * 64}", tags=(), has_healthcheck=True, healthcheck_test=("CMD", "true"))
 
 Say = Callable[[str], None]
 
@@ -69,13 +75,16 @@ async def find_own(engine: Engine) -> Own:
     if match is None:
         return Own()
     container = await engine.container(match[1])
-    image = await engine.image(container.image_id)
+    own = await own_of(engine, await engine.image(container.image_id))
+    return replace(own, sees_host=container.pid_mode == "host")
+
+
+async def own_of(engine: Engine, image: Image) -> Own:
+    """What an agent would be that runs from `image`."""
     built_on = image.labels.get(labels.BASE, "")
-    try:
-        base = await engine.image(built_on or image.id)
-    except NotFound:
-        base = image  # its tag was moved and the layer's own image pruned: any image with the same files will do
-    return Own(image.id, base=base, built_on=built_on, sees_host=container.pid_mode == "host", **_told(image))
+    # Where the tag was moved and the layer's own image pruned, any image with the same files will do.
+    base = await find(engine, built_on or image.id) or image
+    return Own(image.id, base=base, built_on=built_on, **_told(image))
 
 
 async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:
@@ -119,10 +128,51 @@ def _told(image: Image) -> _Told:
 async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:
     project = await load(etc, state / "project")
     images = await pin_images(engine, images_needed(project), say, built=source.images)
-    info = await engine.info()
-    facts = Facts(images=images, base=source.base, api_version=info.api_version)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
-    return Candidate(expand(project, facts), files, source.image, source.inputs)
+    return Candidate(await _expand(engine, project, source, images), files, source.image, source.inputs)
+
+
+@asynccontextmanager
+async def read_project(
+    engine: Engine, image: Image, placed: Path, roots: Sequence[Path]
+) -> AsyncIterator[tuple[Path, Project]]:
+    """The files of an image's project, in a directory for the time of the block, and it as it will be at `placed`.
+
+    `roots` may have what the image leaves out. Raises ProjectError, EngineError.
+    """
+    with temporary.directory("plan") as scratch:
+        etc = await unpack_project(engine, image.id, scratch)
+        project = image.labels.get(labels.PROJECT, "")
+        await asyncio.to_thread(private.lay, private.of_image(image.labels), etc, roots, project)
+        yield etc, await load(etc, placed)
+
+
+async def resolve_without_pulling(
+    engine: Engine, image: Image, project: Project
+) -> tuple[Candidate, tuple[tuple[ImageNeed, Image | None], ...]]:
+    """As `resolve` of `image`; and what that would pull, with the copy that is here.
+
+    In the place of an image that is not here there is one that nothing runs from. The candidate has no files.
+    Raises ProjectError, EngineError.
+    """
+    source = await own_of(engine, image)
+    by_ref = {need.ref: need for need in images_needed(project)}
+    here = {ref: await _find_here(engine, need, source.images.get(ref, "")) for ref, need in by_ref.items()}
+    images = {ref: found or NOWHERE for ref, found in here.items()}
+    pulled = tuple((need, here[ref]) for ref, need in by_ref.items() if _is_pulled(need, here[ref]))
+    return Candidate(await _expand(engine, project, source, images), Path(), image.id, source.inputs), pulled
+
+
+async def resolve_beforehand(engine: Engine, image: Image, project: Project, say: Say) -> Desired:
+    """As the agent that will run from `image` is going to do, pulls and all. Raises ProjectError, EngineError."""
+    source = await own_of(engine, image)
+    images = await pin_images(engine, images_needed(project), say, built=source.images)
+    return await _expand(engine, project, source, images)
+
+
+async def _expand(engine: Engine, project: Project, source: Own, images: Mapping[str, Image]) -> Desired:
+    info = await engine.info()
+    return expand(project, Facts(images=images, base=source.base, api_version=info.api_version))
 
 
 def socket_gid() -> int:
@@ -158,18 +208,10 @@ async def pin_images(
 
 
 async def _find_image(engine: Engine, need: ImageNeed, say: Say, built: str) -> Image:
-    """What runs is never touched for a pull that fails: with a local copy at hand, that is used.
-
-    Brought to an Engine that keeps images in another way, a built one has another ID than where it was built.
-    """
-    local = (await find(engine, built) if built and need.built else None) or await find(engine, need.ref)
-    if local is not None and (need.pull_policy != "always" or need.built):
+    """What runs is never touched for a pull that fails: with a local copy at hand, that is used."""
+    local = await _find_here(engine, need, built)
+    if local is not None and not _is_pulled(need, local):
         return local
-    if need.built or need.pull_policy in ("never", "build"):
-        raise ProjectError(
-            f"services.{need.service}: the image {need.ref} is not on this machine",
-            hint="dom0 build makes it" if need.built else f"load it, or remove pull_policy: {need.pull_policy}",
-        )
     try:
         await _pull(engine, need, say)
     except EngineError as error:
@@ -182,6 +224,24 @@ async def _find_image(engine: Engine, need: ImageNeed, say: Say, built: str) -> 
         say(f"{need.ref}: cannot be pulled, the one that is here is used: {error.message}")
         return local
     return await engine.image(need.ref)
+
+
+async def _find_here(engine: Engine, need: ImageNeed, built: str) -> Image | None:
+    """The copy that is on this machine. Raises ProjectError where there is none, and none may be pulled.
+
+    Brought to an Engine that keeps images in another way, a built one has another ID than where it was built.
+    """
+    local = (await find(engine, built) if built and need.built else None) or await find(engine, need.ref)
+    if local is None and (need.built or need.pull_policy in ("never", "build")):
+        raise ProjectError(
+            f"services.{need.service}: the image {need.ref} is not on this machine",
+            hint="dom0 build makes it" if need.built else f"load it, or remove pull_policy: {need.pull_policy}",
+        )
+    return local
+
+
+def _is_pulled(need: ImageNeed, local: Image | None) -> bool:
+    return local is None or (need.pull_policy == "always" and not need.built)
 
 
 async def _pull(engine: Engine, need: ImageNeed, say: Say) -> None:

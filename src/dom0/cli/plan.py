@@ -1,10 +1,14 @@
-"""`dom0 plan`: what `dom0 up` would do, and why. Changes nothing."""
+"""`dom0 plan`: what `dom0 up` would do, and why. Changes nothing.
+
+Both go the same way: the image is built (it gets no name, and what is new is gone afterwards), its project is read and
+refused as the agent would, and the planner says its steps.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,39 +16,38 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from dom0 import temporary
 from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.places import is_here, state_directory
-from dom0.cli.unchanged import TAG, is_current, tagged_images
-from dom0.errors import EXIT_CHANGES, NotFound, ProjectError
+from dom0.cli.places import is_here, is_login, state_directory
+from dom0.cli.report import Report
+from dom0.cli.unchanged import TAG, find_project, is_current, no_image, tagged_images
+from dom0.errors import EXIT_CHANGES
 
 if TYPE_CHECKING:
-    from dom0.compose.model import Project
+    from dom0.agent.foresee import Running
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
-    from dom0.plan.desired import Desired
-    from dom0.plan.memory import Memory
+    from dom0.plan.facts import ImageNeed
     from dom0.plan.preview import Change
 
-_COLOURS = {"remove": "red", "create": "green", "build": "cyan"}
+_COLOURS = {"remove": "red", "create": "green", "build": "cyan", "pull": "cyan"}
 
 
 @click.command(name="plan")
-@click.argument(
-    "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path, resolve_path=True, file_okay=False)
-)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("--no-build", is_flag=True, help="What `dom0 up --no-build` would do: with the dom0 image as it is.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects with action, kind, name and reason.")
-def command(directory: Path, as_json: bool) -> int:
-    """Say what `dom0 up` would do with the project in DIR, and why. Changes nothing.
+def command(directory: Path | None, tag: str, no_build: bool, as_json: bool) -> int:
+    """Say what `dom0 up` would do with the project in DIR, and why; refuse what it would refuse. Changes nothing.
 
-    Ends with 10 if there is something to do, with 0 if not. Images are taken as they are: what a build or a pull would
-    change in them is known only afterwards.
+    Ends with 10 if there is something to do, with 0 if not. Images are built to see what becomes of them, which `dom0
+    up` then finds done; they get no name. What a pull brings is known only afterwards.
 
     $ dom0 plan
     $ dom0 plan --json | jq -r '.[].name'
     """
-    changes = asyncio.run(_plan(directory))
+    changes = asyncio.run(_plan(find_project(directory), tag, build=not no_build))
     if as_json:
         terminal.say_json(changes)
     elif changes:
@@ -59,65 +62,107 @@ def _colour(action: str) -> str:
     return click.style(action, fg=_COLOURS.get(action, "yellow"))
 
 
-async def _plan(directory: Path) -> list[Change]:
+async def _plan(project: Path | None, tag: str, *, build: bool) -> list[Change]:
+    from dom0.agent.foresee import foresee
+    from dom0.agent.source import read_project, resolve_without_pulling
     from dom0.cli.plan_files import file_changes
     from dom0.engine.docker import DockerEngine
-    from dom0.images.project import placed_entries
+    from dom0.images.project import PLACED, placed_entries
 
     engine = await DockerEngine.connect()
     try:
-        async with _project(engine, directory) as (project, read_in):
-            images = await _images(engine, directory, project)
-            files = file_changes(placed_entries(read_in, project)) if images else []
-            return [*images, *await _containers(engine, project), *files]
+        async with (
+            _image(engine, project if build else None, tag) as image,
+            read_project(engine, image, PLACED, private_roots(project if build else None, image)) as (etc, found),
+        ):
+            if project and not build and not is_current(project, tag, tagged_images()):
+                terminal.say_to_stderr(f"{tag} is not what {project} would be built into: this is what {tag} asks for")
+            candidate, pulled = await resolve_without_pulling(engine, image, found)
+            containers = await foresee(engine, candidate, what_runs(), time.time())
+            root = _root_container(image)
+            files = file_changes(placed_entries(etc, found)) if root else []
+            return [*await _builds(engine, image, tag), *root, *_pulls(pulled), *containers, *files]
     finally:
         await engine.close()
 
 
 @asynccontextmanager
-async def _project(engine: Engine, directory: Path) -> AsyncIterator[tuple[Project, Path]]:
-    """The project as the agent will read it, and where. One with its own Dockerfile is read from its image."""
-    from dom0.compose.load import load
-    from dom0.images import private
-    from dom0.images.project import PLACED, find_dockerfile
-    from dom0.images.unpack import unpack_project
+async def _image(engine: Engine, project: Path | None, tag: str) -> AsyncIterator[Image]:
+    """The dom0 image that `dom0 up` would bring the machine to."""
+    from dom0.images.names import find
+    from dom0.images.project import Options, built_unnamed
 
-    if not (own := await find_dockerfile(engine, directory)):
-        yield await load(directory, PLACED), directory
+    if project is not None:
+        async with built_unnamed(engine, project, Report(beside=True), Options(tag=tag)) as built:
+            yield built.image
         return
-    if not _is_built(directory):
-        raise ProjectError(
-            f"{directory / own}: what is in its image is known only when it is built",
-            hint="dom0 build makes the image and touches nothing that runs; then dom0 plan",
-        )
-    with temporary.directory("plan") as scratch:
-        unpacked = await unpack_project(engine, TAG, scratch)
-        private.lay(private.of_image((await engine.image(TAG)).labels), unpacked, [directory], "")
-        yield await load(unpacked, PLACED), unpacked
+    image = await find(engine, tag)
+    if image is None:
+        raise no_image(tag)
+    yield image
 
 
-def _is_built(directory: Path) -> bool:
-    return is_current(directory, TAG, tagged_images())
+def _pulls(pulled: Iterable[tuple[ImageNeed, Image | None]]) -> list[Change]:
+    """What a pull brings is known only afterwards."""
+    from dom0.plan.preview import Change
+
+    always = "pull_policy: always; what runs from it is replaced if it is another one"
+    return [
+        Change(action="pull", kind="image", name=need.ref, reason=always if here else "it is not here")
+        for need, here in pulled
+    ]
 
 
-async def _images(engine: Engine, directory: Path, project: Project) -> list[Change]:
-    """What would be built, and whether dom0 itself would be another one."""
-    from dom0.plan.facts import image_ref
+def private_roots(project: Path | None, image: Image) -> list[Path]:
+    """Where there may be what an image leaves out: in the project that it was built from, else on this machine."""
+    from dom0.agent.private_files import find_roots
+    from dom0.plan import labels
+
+    if project is not None:
+        return [project]
+    try:
+        return find_roots(state_directory(), image.id, image.labels.get(labels.PROJECT, "")) if is_here() else []
+    except PermissionError:
+        return []
+
+
+def what_runs() -> Running:
+    """What the machine is now. Without the right to read its files, and of another machine, only its project is known.
+
+    Raises Dom0Error.
+    """
+    from dom0.agent.foresee import Running, read_running
+
+    try:
+        found = read_running(state_directory(), None if is_login() else Path("/")) if is_here() else Running()
+    except PermissionError:
+        found = Running()
+    if found.generation is not None:
+        return found
+    try:
+        return replace(found, project=Agent().status().project)
+    except AgentUnreachable:
+        return found
+
+
+async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:
+    """The names that would move to what is built."""
+    from dom0.images.fingerprint import images_of
+    from dom0.images.names import find
     from dom0.plan.preview import Change
 
     changes = []
-    image = await _find(engine, TAG)
-    if image is None:
-        changes.append(Change(action="build", kind="image", name=TAG, reason="it does not exist"))
-    elif not _is_built(directory):
-        changes.append(Change(action="build", kind="image", name=TAG, reason="what it is made from has changed"))
-    built = sorted({image_ref(project, name) for name, service in project.services.items() if service.build})
-    absent = [ref for ref in built if await _find(engine, ref) is None]
-    changes += [Change(action="build", kind="image", name=ref, reason="it does not exist") for ref in absent]
-    return changes + _own_container(image, is_built_anew=bool(changes))
+    for name, image_id in {tag: image.id, **images_of(image.labels)}.items():
+        present = await find(engine, name)
+        if present is None:
+            changes.append(Change(action="build", kind="image", name=name, reason="it does not exist"))
+        elif present.id != image_id:
+            reason = "what it is made from has changed"
+            changes.append(Change(action="build", kind="image", name=name, reason=reason))
+    return changes
 
 
-def _own_container(image: Image | None, *, is_built_anew: bool) -> list[Change]:
+def _root_container(image: Image) -> list[Change]:
     from dom0.agent.contract import NAME
     from dom0.plan.preview import Change
 
@@ -125,55 +170,6 @@ def _own_container(image: Image | None, *, is_built_anew: bool) -> list[Change]:
         running = Agent().status().dom0_image
     except AgentUnreachable:
         return [Change(action="create", kind="container", name=NAME, reason="it does not run")]
-    if is_built_anew or (image is not None and image.id != running):
+    if image.id != running:
         return [Change(action="replace", kind="container", name=NAME, reason="its image changes")]
     return []
-
-
-async def _containers(engine: Engine, project: Project) -> list[Change]:
-    from dom0.agent.in_use import find_others, require_free
-    from dom0.agent.observe import Observer
-    from dom0.agent.ownership import Ownership, read_seal
-    from dom0.plan.preview import preview
-
-    desired = await desired_with_images_here(engine, project)
-    require_free(desired, await find_others(engine, project.name))
-    observer = Observer(engine, Ownership(project.name, read_seal(state_directory())))
-    await observer.look()
-    return preview(desired, await observer.actual(desired), _memory(), time.time())
-
-
-async def desired_with_images_here(engine: Engine, project: Project) -> Desired:
-    """In the place of an image that is not here, one that nothing runs from."""
-    from dom0.engine.values import Image
-    from dom0.images.recipe import BASE
-    from dom0.plan.expand import expand
-    from dom0.plan.facts import Facts, images_needed
-
-    refs = {need.ref for need in images_needed(project)} | {BASE}
-    unknown = Image(id=f"sha256:{'0' * 64}", tags=(), has_healthcheck=True, healthcheck_test=("CMD", "true"))  # or not
-    found = {ref: await _find(engine, ref) or unknown for ref in refs}
-    facts = Facts(images=found, base=found[BASE], api_version=(await engine.info()).api_version)
-    return expand(project, facts)
-
-
-def _memory() -> Memory:
-    """What the agent knows about finished jobs; `dom0 up` forgets the rest.
-
-    Nothing without the right to read it, and of another machine.
-    """
-    from dom0.agent.store import read_json
-    from dom0.plan.memory import Memory
-
-    try:
-        memory = read_json(state_directory() / "memory.json", Memory) if is_here() else None
-    except PermissionError:
-        memory = None
-    return replace(Memory(), completed=memory.completed, gated=memory.gated) if memory else Memory()
-
-
-async def _find(engine: Engine, ref: str) -> Image | None:
-    try:
-        return await engine.image(ref)
-    except NotFound:
-        return None

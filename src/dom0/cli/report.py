@@ -13,10 +13,14 @@ from dom0.errors import Interrupted
 
 
 class Report:
-    """Prints each line with the seconds since it was made, unless the caller wants quiet; or Progress documents."""
+    """Prints each line with the seconds since it was made, unless the caller wants quiet; or Progress documents.
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    `beside` what the command prints: on standard error.
+    """
+
+    def __init__(self, *, as_json: bool = False, beside: bool = False) -> None:
         self._as_json = as_json
+        self._say = terminal.say_to_stderr if beside else terminal.say
         self._began = time.monotonic()
 
     def __call__(self, text: str) -> None:
@@ -32,7 +36,7 @@ class Report:
             terminal.say_json_line(progress)
         elif progress.text and not options.quiet():
             text = f"{progress.service}: {progress.text}" if progress.service else progress.text
-            terminal.say(f"{time.monotonic() - self._began:6.1f}s  {text}")
+            self._say(f"{time.monotonic() - self._began:6.1f}s  {text}")
 
 
 @contextmanager

@@ -59,6 +59,13 @@ def _chooses_files(dotenv: Path) -> bool:
     return dotenv.is_file() and b"COMPOSE_FILE" in dotenv.read_bytes()
 
 
+def no_image(tag: str) -> UsageError:
+    return UsageError(
+        f"{tag}: there is no such image, and no project in this directory",
+        hint="name a project: dom0 up DIR; or make one: dom0 init DIR",
+    )
+
+
 def nothing_to_do(project: Path, tag: str) -> Machine | None:
     """The machine if all is as `dom0 up` would leave it: the same files, the same images, everything well.
 

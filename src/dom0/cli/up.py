@@ -17,7 +17,7 @@ from dom0.cli.follow import follow
 from dom0.cli.places import is_here
 from dom0.cli.report import Report, watching
 from dom0.cli.unchanged import TAG, find_project
-from dom0.errors import Busy, Dom0Error, NotFound, RolledBack, UsageError
+from dom0.errors import Busy, Dom0Error, NotFound, RolledBack
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -83,7 +83,7 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
             Agent().announce_trial(image.id, trial)
         try:
             with watching("the start of dom0"):
-                in_place = await _become(engine, image, report)
+                in_place = await _become(engine, image, project, report)
             lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
             last = follow(lines, report)
         except Busy:
@@ -120,10 +120,7 @@ async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[
         return built.image
     image = await names.find(engine, tag)
     if image is None:
-        raise UsageError(
-            f"{tag}: there is no such image, and no project in this directory",
-            hint="name a project: dom0 up DIR; or make one: dom0 init DIR",
-        )
+        raise unchanged.no_image(tag)
     return image
 
 
@@ -133,11 +130,10 @@ def _built_before(project: Path, tag: str) -> str:
     return images[tag].id if unchanged.is_current(project, tag, images) else ""
 
 
-async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> bool:
+async def _become(engine: Engine, image: Image, project: Path | None, say: Callable[[str], None]) -> bool:
     """Let a root container of `image` run, or leave it to the running one if only the project differs (True)."""
     from dom0.agent.contract import NAME
     from dom0.agent.handover import hand_over, start_root
-    from dom0.cli.in_use import require_free_for
     from dom0.images import names
     from dom0.plan.labels import BASE
 
@@ -150,13 +146,33 @@ async def _become(engine: Engine, image: Image, say: Callable[[str], None]) -> b
             return False
         if root.labels.get(BASE) == image.labels.get(BASE):
             return True
-    await require_free_for(engine, image)
+    await _refuse_beforehand(engine, image, project, say)
     async with names.taken_up_later(engine, image.id):
         if root is not None and root.running:
             await hand_over(engine, image.id, say)
         else:
             await start_root(engine, image.id, say, _ask_here)
     return False
+
+
+async def _refuse_beforehand(engine: Engine, image: Image, project: Path | None, say: Callable[[str], None]) -> None:
+    """The new agent would refuse the same; but then its container runs already. Raises ProjectError, EngineError."""
+    from dom0.agent.foresee import refuse
+    from dom0.agent.source import read_project, resolve_beforehand
+    from dom0.cli.plan import private_roots, what_runs
+    from dom0.images import names, private
+    from dom0.images.project import PLACED
+
+    roots = private_roots(project, image)
+    if private.of_image(image.labels) and not roots:
+        return  # of another machine: only its agent can read the project
+    try:
+        async with read_project(engine, image, PLACED, roots) as (_, found):
+            desired = await resolve_beforehand(engine, image, found, say)
+        await refuse(engine, desired, what_runs())
+    except Dom0Error:
+        await names.unmark(engine, image.id)
+        raise
 
 
 async def _ask_here(engine: Engine, root: Container) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from dom0.compose.model import (
@@ -23,6 +24,19 @@ NAMES = ("api", "db", "web", "mail", "cron", "cache")
 IMAGES = ("app", "app2")
 JOB = ("true",)
 STAYS = ("sleep", "100000")
+
+
+def compose_file(project: Project) -> str:
+    """As a Compose file. JSON is YAML."""
+    services = {name: _service_document(of) for name, of in project.services.items()}
+    rest = msgspec.to_builtins({"networks": project.networks, "volumes": project.volumes})
+    rollout = {"rollout": {"monitor": "1s", "timeout": "120s"}}
+    return msgspec.json.encode({"name": project.name, "x-dom0": rollout, "services": services, **rest}).decode()
+
+
+def _service_document(service: Service) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(service)
+    return document | {"stop_grace_period": "1s"}
 
 
 class Projects:

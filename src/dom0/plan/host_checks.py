@@ -1,0 +1,94 @@
+"""What this host does not have for a project: a free port, a device, so many processors. Pure.
+
+Every refusal is a ProjectError, before anything is changed; the Engine would refuse the same when a container is made
+or started. Memory above the host's is none of these: the Engine takes such a limit, and so do people's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dom0.engine.values import PublishedPort
+from dom0.errors import ProjectError
+from dom0.plan.attachments import overlapping
+from dom0.plan.desired import Desired, Role, Slot
+
+SMALLEST_MEMORY = 6 << 20  # bytes; Docker Engine 26.1 `daemon/daemon_unix.go`, linuxMinMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A port of the host that a program has."""
+
+    port: PublishedPort
+    program: str  # for people, "" where we may not know
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """`cpus` 0: not known. `held`: ports of our own containers. `absent`: of `devices_of`, what is not there."""
+
+    cpus: int = 0
+    listeners: tuple[Listener, ...] = ()
+    held: tuple[PublishedPort, ...] = ()
+    absent: frozenset[str] = frozenset()
+
+
+def new_ports(desired: Desired, before: Desired | None) -> tuple[PublishedPort, ...]:
+    """The host ports that the machine does not have yet. What it has is held by itself."""
+    held = [port for slot in before.slots for port in slot.ports] if before else []
+    return tuple(port for slot in desired.slots for port in slot.ports if port not in held)
+
+
+def devices_of(desired: Desired) -> frozenset[str]:
+    """Paths on the host; names of another kind (CDI) are the Engine's business."""
+    return frozenset(path for slot in desired.slots for path in _devices(slot))
+
+
+def check_host(desired: Desired, before: Desired | None, host: Host) -> None:
+    """`before`: what the machine is now. Raises ProjectError."""
+    wanted = new_ports(desired, before)
+    for slot in desired.slots:
+        _check_ports(slot, [port for port in slot.ports if port in wanted], host)
+        if missing := next((path for path in _devices(slot) if path in host.absent), ""):
+            raise ProjectError(
+                f"{_where(slot)}.devices: there is no {missing} on this host",
+                hint="plug it in, load its driver, or correct the path",
+            )
+        _check_resources(slot, host)
+
+
+def _check_ports(slot: Slot, wanted: list[PublishedPort], host: Host) -> None:
+    for listener in host.listeners:
+        if (port := overlapping(wanted, [listener.port])) and not overlapping([listener.port], host.held):
+            by = listener.program or "another program"
+            raise ProjectError(
+                f"{_where(slot)}.ports: {port.port}/{port.protocol} is in use by {by}",
+                hint=f"end that, or publish another port; who has it: ss -lnp sport = :{port.port}",
+            )
+
+
+def _check_resources(slot: Slot, host: Host) -> None:
+    cpus, memory = slot.resources.get("NanoCpus", 0) / 1e9, slot.resources.get("Memory", 0)
+    if host.cpus and cpus > host.cpus:
+        raise ProjectError(
+            f"{_where(slot)}: {cpus:g} processors are more than this host has, {host.cpus}",
+            hint=f"say cpus: {host.cpus} or fewer",
+        )
+    if 0 < memory < SMALLEST_MEMORY:
+        raise ProjectError(
+            f"{_where(slot)}: a memory limit of {memory} bytes is less than the Engine takes, 6 MiB",
+            hint="write a unit: mem_limit: 64m",
+        )
+
+
+def _devices(slot: Slot) -> Iterator[str]:
+    host = slot.create.get("HostConfig") or {}
+    for device in host.get("Devices") or ():
+        if str(device["PathOnHost"]).startswith("/"):
+            yield device["PathOnHost"]
+
+
+def _where(slot: Slot) -> str:
+    return f"services.{slot.service}" if slot.role is Role.SERVICE else f"x-dom0 ({slot.service})"

@@ -1,0 +1,54 @@
+"""What the host has is read from /proc."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dom0.agent.host import look_at_host
+from dom0.engine.values import PublishedPort
+from dom0.plan.host_checks import Host
+from dom0.testing.builders import desired, slot
+
+
+@pytest.fixture(
+    params=[
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0", ""),  # noqa: S104 -- that is what is looked for
+        (socket.AF_INET6, "::1", "::1"),
+    ]
+)
+def listening(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
+    family, address, ip = request.param
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        try:
+            server.bind((address, 0))
+        except OSError as error:
+            pytest.skip(f"{address}: {error}")
+        server.listen()
+        yield server.getsockname()[1], ip
+
+
+async def look(port: PublishedPort) -> Host:
+    return await look_at_host(desired(slot("web", ports=(port,))), None, cpus=2, root=Path("/"))
+
+
+async def test_a_program_that_listens_is_found_with_its_address_and_name(listening: tuple[int, str]) -> None:
+    port, ip = listening
+    found = (await look(PublishedPort("tcp", port))).listeners
+    assert [listener.port for listener in found] == [PublishedPort("tcp", port, ip)]
+    assert f"(process {os.getpid()})" in found[0].program
+    assert (await look(PublishedPort("udp", port))).listeners == ()
+
+
+async def test_a_device_is_looked_for_on_the_host(tmp_path: Path) -> None:
+    def with_device(path: str) -> dict[str, object]:
+        return {"HostConfig": {"Devices": [{"PathOnHost": path}]}}
+
+    asked = desired(slot("a", create=with_device("/dev/null")), slot("b", create=with_device("/dev/nope")))
+    assert (await look_at_host(asked, None, cpus=2, root=Path("/"))).absent == {"/dev/nope"}
+    assert (await look_at_host(asked, None, cpus=2, root=tmp_path)).absent == frozenset()
