@@ -60,6 +60,11 @@ async def test_secrets_env_files_and_dotenv_are_private_and_nothing_else(directo
     assert await names(directory) == (".env", "conf/a.env", "old/word", "real.env", "word")
 
 
+async def test_a_compose_file_cannot_be_private(directory: Path) -> None:
+    (directory / "compose.yaml").write_text(COMPOSE.replace("{file: word}", "{file: compose.yaml}"))
+    assert "compose.yaml" not in await names(directory)
+
+
 async def test_an_exception_for_the_file_itself_lets_it_into_the_image(directory: Path) -> None:
     (directory / ".dockerignore").write_text("*\n!conf\n!.env\n!/word\n!link.env\n")
     assert await names(directory) == ("conf/a.env",)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -348,8 +349,8 @@ async def _labels(engine: Engine, directory: Path, project: Project, made: finge
         labels.INPUTS: inputs,
         labels.BUILDS: msgspec.json.encode(made.builds, order="sorted").decode(),
         labels.DOCKERFILE: made.dockerfile,
-        labels.KEPT: msgspec.json.encode(made.kept).decode(),
-        labels.PRIVATE: msgspec.json.encode(made.private).decode(),
+        labels.KEPT: json.dumps(made.kept),  # names need not be text
+        labels.PRIVATE: json.dumps(made.private),
         labels.NEEDS: msgspec.json.encode(needs_of(project)).decode(),
     }
 

@@ -26,11 +26,12 @@ def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
 def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
     """The secrets, env files and `.env`, as files and not as links to them; see images/private.py."""
     secrets = _inside(project, (item.file for item in project.secrets.values() if item.file))
+    compose_files = set(project.opened) - set(project.env_files)
     found: dict[str, bool] = {}
     unused = (name for name in project.secret_files if not _leads_out(name) and not ignore(name))
     for name in (*project.env_files, *secrets, *unused):
         *_, real = ("", *_on_the_way(directory, name))
-        if real and (directory / real).is_file() and not (directory / real).is_symlink():
+        if real and real not in compose_files and (directory / real).is_file() and not (directory / real).is_symlink():
             found[real] = found.get(real, False) or ignore.lets_in(name) or ignore.lets_in(real)
     return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
 
