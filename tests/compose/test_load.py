@@ -234,9 +234,9 @@ async def test_a_compose_that_prints_something_else(
 
 
 async def test_a_compose_that_knows_more_than_we(tmp_path: Path, fake_plugin: Callable[[str], None]) -> None:
-    printed = '{"name": "box", "services": {"web": {"image": "x", "provider": {"type": "y"}}}}'
+    printed = '{"name": "box", "services": {"web": {"image": "x", "later": {"type": "y"}}}}'
     fake_plugin(f"{OUTPUT}printf %s '{printed}' > \"$out\"")
-    with pytest.raises(ProjectError, match=r"compose\.yaml:3: services\.web\.provider: not supported yet"):
+    with pytest.raises(ProjectError, match=r"compose\.yaml:3: services\.web\.later: not supported yet"):
         await load(box(tmp_path), FINAL)
 
 

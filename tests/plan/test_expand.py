@@ -390,3 +390,13 @@ def test_a_selinux_mark_on_a_named_volume_means_nothing() -> None:
     volume = "{type: volume, source: data, target: /x, bind: {selinux: z}}"
     text = f"{{services: {{web: {{volumes: [{volume}]}}}}, volumes: {{data: {{name: box_data}}}}}}"
     assert only_slot(text).create["HostConfig"]["Mounts"] == [{"Type": "volume", "Target": "/x", "Source": "box_data"}]
+
+
+def test_what_newer_engines_know_of_networks_reaches_them() -> None:
+    network = "{gw_priority: 5, interface_name: lan0, driver_opts: {a: b}}"
+    networks = "networks: {default: {name: n, enable_ipv4: false, enable_ipv6: true}}"
+    desired = expanded(f"{{services: {{web: {{networks: {{default: {network}}}}}}}, {networks}}}")
+    endpoint = desired.slots[0].attachments[0].endpoint
+    assert endpoint["GwPriority"] == 5
+    assert endpoint["DriverOpts"] == {"a": "b", "com.docker.network.endpoint.ifname": "lan0"}
+    assert desired.networks[0].create["EnableIPv4"] is False

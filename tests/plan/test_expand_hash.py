@@ -104,9 +104,23 @@ VALUES: dict[str, Any] = {
     "working_dir": "/w",
     "post_start": [{"command": ["true"]}],
     "pre_stop": [{"command": ["true"]}],
+    "models": {"m": None},
+    "provider": {"type": "p"},
+    "use_api_socket": True,
+    "pull_refresh_after": "1d",
     "x-dom0": {"health_gate": False},
 }
-UNHASHED = {"profiles", "attach", "build", "develop", "depends_on", "pull_policy", "scale", "x-dom0"}
+UNHASHED = {
+    "profiles",
+    "attach",
+    "build",
+    "develop",
+    "depends_on",
+    "pull_policy",
+    "pull_refresh_after",
+    "scale",
+    "x-dom0",
+}
 KEYS = [field.encode_name for field in msgspec.structs.fields(Service)]
 
 

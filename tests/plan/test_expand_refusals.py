@@ -199,6 +199,7 @@ def test_what_only_looks_like_a_conflict_is_accepted(text: str) -> None:
         ("annotations: {a: b}", "annotations", "1.43"),
         ("mac_address: '02:00:00:00:00:01'", "mac_address", "1.44"),
         ("networks: {n: {mac_address: '02:00:00:00:00:01'}}", "networks.n.mac_address", "1.44"),
+        ("networks: {n: {interface_name: lan0}}", "networks.n.interface_name", "1.48"),
         ("volumes: [{type: volume, target: /x, volume: {subpath: y}}]", "volumes[0].volume.subpath", "1.45"),
         (
             "volumes: [{type: bind, source: /a, target: /x, bind: {recursive: disabled}}]",

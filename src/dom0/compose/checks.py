@@ -120,7 +120,9 @@ def _volumes(service: Service) -> Iterator[Complaint]:
 
 
 def _volume(volume: ServiceVolume) -> Iterator[tuple[str, str]]:
-    if volume.type not in ("bind", "volume", "tmpfs"):
+    if volume.type == "image":
+        yield "the type image is not supported yet", "build its files into the service's image"
+    elif volume.type not in ("bind", "volume", "tmpfs"):
         yield f"the type {volume.type} is refused: no Linux machine outside Swarm has it", "bind, volume or tmpfs"
     if not volume.target.startswith("/"):
         hint = "start it with /"

@@ -48,6 +48,8 @@ class Build(_Part, frozen=True, kw_only=True):
     ulimits: dict[str, int | Ulimit] = {}
     platforms: tuple[str, ...] = ()
     privileged: bool = False
+    provenance: str = ""
+    sbom: str = ""
 
 
 class WeightDevice(_Part, frozen=True, kw_only=True):
@@ -181,6 +183,7 @@ class Logging(_Part, frozen=True, kw_only=True):
 class ServiceNetwork(_Part, frozen=True, kw_only=True):
     priority: int = 0
     gw_priority: int = 0
+    interface_name: str = ""
     aliases: tuple[str, ...] = ()
     ipv4_address: str = ""
     ipv6_address: str = ""
@@ -222,7 +225,12 @@ class BindOptions(_Part, frozen=True, kw_only=True):
 
 
 class VolumeOptions(_Part, frozen=True, kw_only=True):
+    labels: dict[str, str] = {}
     nocopy: bool = False
+    subpath: str = ""
+
+
+class ImageOptions(_Part, frozen=True, kw_only=True):
     subpath: str = ""
 
 
@@ -232,7 +240,7 @@ class TmpfsOptions(_Part, frozen=True, kw_only=True):
 
 
 class ServiceVolume(_Part, frozen=True, kw_only=True):
-    type: str = ""  # volume, bind, tmpfs, npipe, cluster
+    type: str = ""  # volume, bind, tmpfs, npipe, cluster, image
     source: str = ""
     target: str = ""
     read_only: bool = False
@@ -240,6 +248,7 @@ class ServiceVolume(_Part, frozen=True, kw_only=True):
     bind: BindOptions | None = None
     volume: VolumeOptions | None = None
     tmpfs: TmpfsOptions | None = None
+    image: ImageOptions | None = None
 
 
 class Service(_Part, frozen=True, kw_only=True):
@@ -328,6 +337,10 @@ class Service(_Part, frozen=True, kw_only=True):
     working_dir: str = ""
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()
+    models: Any = None  # refused, as are the two below
+    provider: Any = None
+    use_api_socket: bool = False
+    pull_refresh_after: str = ""
     x_dom0: ServiceMachine | None = msgspec.field(name="x-dom0", default=None)
 
     @property

@@ -1,7 +1,7 @@
 """The one table of what dom0 makes of everything that Compose accepts. docs/reference/compose.md is printed from it.
 
-A key that is not listed shares the fate of the key around it. The list knows every key of the schema that Debian's
-Compose 2.26.1 carries (compose-go 2.4.8); a newer Compose may accept more, and the model then refuses it by name.
+A key that is not listed shares the fate of the key around it. The list knows every key of the schemas that Debian's
+Compose 2.26.1 and 2.40.3 carry; a newer Compose may accept more, and the model then refuses it by name.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`key` is dotted, `*` stands for a name. `note`: how, why, and for a refused key what to do instead."""
+    """`key` is dotted, `*` stands for a name. `note`: how, why, and for a refused key what to do instead.
+
+    `newer`: Compose 2.26 does not know the key.
+    """
 
     key: str
     verdict: Verdict
     note: str = ""
+    newer: bool = False
 
     @property
     def path(self) -> Path:
         return tuple(self.key.split("."))
 
 
-def _rows(prefix: str, verdict: Verdict, entries: Mapping[str, str]) -> Iterator[Row]:
+def _rows(prefix: str, verdict: Verdict, entries: Mapping[str, str], *, newer: bool = False) -> Iterator[Row]:
     for keys, note in entries.items():
         for key in keys.split():
-            yield Row(f"{prefix}{key}", verdict, note)
+            yield Row(f"{prefix}{key}", verdict, note, newer)
 
 
 TABLE: tuple[Row, ...] = (
@@ -75,6 +79,7 @@ TABLE: tuple[Row, ...] = (
             "gpus": "Compose 2.26 accepts it and does nothing, here the container gets them",
             "healthcheck": "and decides whether a new generation is good",
             "logging mac_address mem_limit mem_reservation mem_swappiness memswap_limit": "",
+            "networks.*.gw_priority": "by Engines from 28.0 on; before, `priority` decides",
             "network_mode networks oom_kill_disable oom_score_adj pid pids_limit platform ports privileged": "",
             "profiles": "no service runs whose profile is not enabled: `COMPOSE_PROFILES=NAME` in the project's `.env`",
             "pull_policy": "`build` images come from `dom0 build`",
@@ -101,7 +106,6 @@ TABLE: tuple[Row, ...] = (
             "deploy.update_config.delay deploy.update_config.failure_action deploy.update_config.max_failure_ratio "
             "deploy.update_config.monitor deploy.update_config.parallelism": "`x-dom0.rollout` judges a change",
             "develop": "for `docker compose watch`",
-            "networks.*.gw_priority": "the Engine knows it from 28.0 on; `priority` decides instead",
             "ports.app_protocol ports.mode ports.name": "of a Swarm service, Compose ignores it too",
             "volumes.consistency": "for macOS",
             "x-*": "yours",
@@ -113,22 +117,46 @@ TABLE: tuple[Row, ...] = (
         {
             "credential_spec": "for Windows containers; leave it out",
             "isolation": "for Windows containers; leave it out, or write default",
-            "post_start": "Compose 2.26 accepts it and does nothing; put the command into the image's entrypoint or "
+            "post_start": "dom0 runs no hooks yet; put the command into the image's entrypoint or "
             "into a service of its own with depends_on",
-            "pre_stop": "Compose 2.26 accepts it and does nothing; let the container's main process handle stop_signal",
+            "pre_stop": "dom0 runs no hooks yet; let the container's main process handle stop_signal",
         },
+    ),
+    *_rows(
+        "services.*.",
+        Verdict.IGNORED,
+        {"pull_refresh_after": "an image is pulled where it is missing, with `pull_policy: always` each time"},
+        newer=True,
+    ),
+    *_rows(
+        "services.*.",
+        Verdict.REFUSED,
+        {
+            "models": "Docker Model Runner is no part of the Engine; run the model's server as a service",
+            "provider": "it runs a program of the host, which no machine has; run the service as a container",
+            "use_api_socket": "it hands out the registry logins of whoever starts it; mount /run/docker.sock instead",
+        },
+        newer=True,
+    ),
+    *_rows(
+        "",
+        Verdict.REFUSED,
+        {"models": "Docker Model Runner is no part of the Engine; run the model's server as a service"},
+        newer=True,
     ),
     *_rows(
         "networks.*.",
         Verdict.HONOURED,
-        {"attachable driver driver_opts enable_ipv6 external internal ipam labels name": ""},
+        {
+            "attachable driver driver_opts enable_ipv6 external internal ipam labels name": "",
+            "enable_ipv4": "the Engine can switch it off from 28.0 on",
+        },
     ),
     *_rows(
         "networks.*.",
         Verdict.REFUSED,
         {
-            "enable_ipv4": "the Engine can switch IPv4 off from 28.0 on only; leave it out, or write true",
-            "ipam.options": "Compose 2.26 accepts it and loses it; leave it out",
+            "ipam.options": "Compose accepts it and loses it; leave it out",
         },
     ),
     *_rows("volumes.*.", Verdict.HONOURED, {"driver driver_opts external labels name": ""}),
@@ -154,7 +182,6 @@ TABLE: tuple[Row, ...] = (
 
 _HARMLESS = {  # values of a refused key that ask for nothing
     "services.*.isolation": ("default",),
-    "networks.*.enable_ipv4": (True,),
     "configs.*.external": (False,),
     "secrets.*.external": (False,),
 }
@@ -167,7 +194,8 @@ _INNER = {
     "services.*.blkio_config": "device_read_bps device_read_iops device_write_bps device_write_iops weight "
     "weight_device",
     "services.*.build": "additional_contexts args cache_from cache_to context dockerfile dockerfile_inline "
-    "entitlements extra_hosts isolation labels network no_cache platforms privileged pull secrets shm_size ssh tags "
+    "entitlements extra_hosts isolation labels network no_cache "
+    "platforms privileged provenance pull sbom secrets shm_size ssh tags "
     "target ulimits",
     "services.*.configs": "gid mode source target uid",
     "services.*.depends_on.*": "condition required restart",
@@ -187,15 +215,16 @@ _INNER = {
     "services.*.gpus": "capabilities count device_ids driver options",
     "services.*.healthcheck": "disable interval retries start_interval start_period test timeout",
     "services.*.logging": "driver options",
-    "services.*.networks.*": "aliases driver_opts gw_priority ipv4_address ipv6_address link_local_ips mac_address "
-    "priority",
+    "services.*.networks.*": "aliases driver_opts gw_priority interface_name ipv4_address ipv6_address "
+    "link_local_ips mac_address priority",
     "services.*.ports": "app_protocol host_ip mode name protocol published target",
     "services.*.secrets": "gid mode source target uid",
     "services.*.ulimits.*": "hard soft",
-    "services.*.volumes": "bind consistency read_only source target tmpfs type volume",
+    "services.*.volumes": "bind consistency image read_only source target tmpfs type volume",
     "services.*.volumes.bind": "create_host_path propagation recursive selinux",
+    "services.*.volumes.image": "subpath",
     "services.*.volumes.tmpfs": "mode size",
-    "services.*.volumes.volume": "nocopy subpath",
+    "services.*.volumes.volume": "labels nocopy subpath",
 }
 
 

@@ -9,6 +9,7 @@ from dom0.compose.model import Port, Project, Service, ServiceNetwork
 from dom0.engine.values import PublishedPort
 from dom0.plan.desired import Attachment
 
+INTERFACE_NAME = "com.docker.network.endpoint.ifname"  # option of an endpoint, from Engine 28.0 on
 PARENT = "service:"  # of another service's namespace; the agent puts the container's ID in
 
 
@@ -69,8 +70,13 @@ def _endpoint(
         "LinkLocalIPs": list(config.link_local_ips),
     }
     endpoint["IPAMConfig"] = {key: value for key, value in ipam.items() if value}
-    if config.driver_opts:
-        endpoint["DriverOpts"] = dict(config.driver_opts)
+    options = dict(config.driver_opts)
+    if config.interface_name:
+        options[INTERFACE_NAME] = config.interface_name
+    if options:
+        endpoint["DriverOpts"] = options
+    if config.gw_priority:
+        endpoint["GwPriority"] = config.gw_priority
     return endpoint
 
 

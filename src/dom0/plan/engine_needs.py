@@ -10,19 +10,25 @@ from collections.abc import Iterator
 from dom0.compose.model import Project, Service
 from dom0.errors import ProjectError
 
-ENGINES = {"1.42": "23.0", "1.43": "24.0", "1.44": "25.0", "1.45": "26.0"}
+ENGINES = {"1.42": "23.0", "1.43": "24.0", "1.44": "25.0", "1.45": "26.0", "1.48": "28.0"}
 
 
 def check_engine(project: Project, api_version: str) -> None:
     """Raises ProjectError; `api_version` may be "" where it is not known."""
-    for name, service in project.services.items():
-        for key, needed in _needs(service):
-            if api_version and _number(api_version) < _number(needed):
-                raise ProjectError(
-                    f"services.{name}.{key}: needs Docker Engine {ENGINES[needed]} (API {needed}), "
-                    f"this one speaks {api_version}",
-                    hint="take it out, or update the Engine",
-                )
+    needs = [
+        *(
+            (f"services.{name}.{key}", api)
+            for name, service in project.services.items()
+            for key, api in _needs(service)
+        ),
+        *((f"networks.{key}.enable_ipv4", "1.48") for key, net in project.networks.items() if net.enable_ipv4 is False),
+    ]
+    for key, needed in needs:
+        if api_version and _number(api_version) < _number(needed):
+            raise ProjectError(
+                f"{key}: needs Docker Engine {ENGINES[needed]} (API {needed}), this one speaks {api_version}",
+                hint="take it out, or update the Engine",
+            )
 
 
 def _needs(service: Service) -> Iterator[tuple[str, str]]:
@@ -34,6 +40,8 @@ def _needs(service: Service) -> Iterator[tuple[str, str]]:
     for key, network in service.networks.items():
         if network and network.mac_address:
             yield f"networks.{key}.mac_address", "1.44"
+        if network and network.interface_name:
+            yield f"networks.{key}.interface_name", "1.48"
     if service.annotations:
         yield "annotations", "1.43"
     for number, volume in enumerate(service.volumes):

@@ -20,6 +20,7 @@ from dom0.plan.mounts import Mounts, bound_files
 _WITHOUT_EFFECT: dict[str, Any] = {
     "build": None,
     "pull_policy": "",
+    "pull_refresh_after": "",
     "scale": None,
     "depends_on": {},
     "profiles": (),

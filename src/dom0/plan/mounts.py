@@ -155,7 +155,11 @@ def _mount_options(volume: ServiceVolume) -> dict[str, Any]:
     if volume.type == "bind" and volume.bind is not None:
         return {"BindOptions": _bind_options(volume.bind)}
     if volume.type == "volume" and volume.volume is not None:
-        wanted = {"NoCopy": volume.volume.nocopy, "Subpath": volume.volume.subpath}
+        wanted = {
+            "NoCopy": volume.volume.nocopy,
+            "Labels": volume.volume.labels,
+            "Subpath": volume.volume.subpath,
+        }
         return {"VolumeOptions": {key: value for key, value in wanted.items() if value}}
     if volume.type == "tmpfs" and volume.tmpfs is not None:
         limits = {"SizeBytes": volume.tmpfs.size, "Mode": volume.tmpfs.mode}

@@ -31,6 +31,8 @@ def _network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
         "IPAM": _ipam(network.ipam) if network.ipam else {},
     }
     body = {name: value for name, value in body.items() if value}
+    if network.enable_ipv4 is False:
+        body["EnableIPv4"] = False
     body["CheckDuplicate"] = True  # the Engine's default only since API 1.44
     body["Labels"] = network.labels | _labels(project, digest) | {labels.COMPOSE_NETWORK: key}
     return NetworkSpec(key=key, name=network.name, hash=digest, create=body)
