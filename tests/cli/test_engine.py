@@ -114,6 +114,7 @@ def test_exec_says_what_does_not_run(on_host: RunCommand, engine_host: Host) -> 
     start(engine_host, "web", "sleep 600")
     refused = on_host("exec", "db", "sh")
     assert (refused.code, refused.stderr.splitlines()[0]) == (4, "dom0: db: no container of it runs")
+    assert "these run: web" in refused.stderr
     refused = on_host("exec", "--index", "2", "web", "sh")
     assert "no container 2 of it runs" in refused.stderr
 
@@ -172,6 +173,26 @@ def test_following_shows_what_comes_from_containers_that_start_later(
         deadline.cancel()
         following.kill()
         following.communicate()
+
+
+def test_logs_between_two_times(on_host: RunCommand, engine_host: Host) -> None:
+    engine_host.docker("wait", start(engine_host, "web", "echo first"))
+    assert on_host("logs", "--since", "1h", "--no-log-prefix").stdout == "first\n"
+    assert on_host("logs", "--until", "1h").stdout == on_host("logs", "--since", "2100-01-01").stdout == ""
+    assert on_host("logs", "--since", "yesterday").code == 2
+
+
+def test_stop_start_and_restart_are_dockers(on_host: RunCommand, engine_host: Host) -> None:
+    start(engine_host, "web", "sleep 600")
+
+    def state() -> str:
+        return engine_host.docker("inspect", "--format", "{{.State.Status}}", "box-web-1").stdout.strip()
+
+    assert (on_host("stop", "web").stdout, state()) == ("box-web-1\n", "exited")
+    assert (on_host("start", "web").code, state()) == (0, "running")
+    assert on_host("restart", "web").code == 0
+    refused = on_host("stop", "nosuch")
+    assert (refused.code, "services: web" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("options", [[], ["--follow"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -33,6 +34,9 @@ def all_commands() -> Iterator[tuple[str, click.Command]]:
 
 
 COMMANDS = dict(all_commands())
+GROUPS = [
+    name for name, found in COMMANDS.items() if isinstance(found, click.Group) and not found.invoke_without_command
+]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -51,13 +55,48 @@ def test_every_option_has_help(name: str) -> None:
 def test_help_lists_every_command_that_is_not_hidden(dom0: RunCommand) -> None:
     shown = dom0("--help")
     assert shown.code == 0
-    assert [name for name in MODULES if f"\n  {name} " not in shown.stdout] == ["agent", "handover"]
+    assert [name for name in MODULES if f"\n  {name} " not in shown.stdout] == ["agent", "handover", "ps"]
 
 
 def test_an_unknown_command_ends_with_2_and_names_the_nearest(dom0: RunCommand) -> None:
     refused = dom0("stats")
     assert (refused.code, refused.stdout) == (2, "")
-    assert refused.stderr == "dom0: stats: is no dom0 command\n      did you mean `dom0 status`?\n"
+    assert refused.stderr == "dom0: stats: unknown command\n      did you mean `dom0 status`?\n"
+
+
+@pytest.mark.parametrize("group", ["", *GROUPS])
+def test_a_group_alone_shows_its_help_as_help(dom0: RunCommand, group: str) -> None:
+    shown, asked = dom0(*group.split()), dom0(*group.split(), "--help")
+    assert (shown.code, shown.stderr) == (0, "")
+    assert shown.stdout == asked.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "leads_to"),
+    [("run", "dom0 exec"), ("pull", "docker pull"), ("config", "docker compose config"), ("rm", "dom0 up")],
+)
+def test_words_of_compose_that_mean_nothing_here_lead_to_what_does_it(
+    dom0: RunCommand, word: str, leads_to: str
+) -> None:
+    refused = dom0(word)
+    assert refused.code == 2
+    assert refused.stderr.startswith(f"dom0: {word}: unknown command\n")
+    assert leads_to in refused.stderr
+
+
+def test_ps_is_status(agent: FakeAgent, dom0: RunCommand) -> None:
+    assert dom0("ps").stdout == dom0("status").stdout
+
+
+def test_down_deletes_no_volume_without_its_name(dom0: RunCommand) -> None:
+    refused = dom0("down", "-v")
+    assert (refused.code, "needs the name of a volume" in refused.stderr) == (2, True)
+
+
+def test_an_error_is_a_document_where_json_is_asked_for(dom0: RunCommand) -> None:
+    refused = dom0("status", "--json")
+    document = json.loads(refused.stderr)
+    assert document == {"message": "dom0: does not run here", "hint": "start it: dom0 up", "exit_code": 1}
 
 
 def test_a_wrong_option_ends_with_2_and_says_where(dom0: RunCommand) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from subprocess import PIPE
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,9 +26,9 @@ def test_status_shows_services_and_problems_with_what_to_do(agent: FakeAgent, do
     assert shown.code == 0
     assert shown.stdout.splitlines() == [
         "box: as desired; generation 3 (good), dom0 up, 3m ago",
-        "SERVICE  CONTAINER    PHASE   FOR  IMAGE      REASON",
-        "redis    box-redis-1  ready   3m   box-redis",
-        "web      box-web-1    parked       box-web    ended with 1 five times",
+        "SERVICE  CONTAINER    PHASE   FOR  IMAGE      PORTS     REASON",
+        "redis    box-redis-1  ready   3m   box-redis  6379/tcp",
+        "web      box-web-1    parked       box-web              ended with 1 five times",
         "",
         "Problems:",
         "  error web: ends again and again  [crash-loop]",
@@ -122,6 +123,17 @@ def test_a_stream_that_ends_without_an_outcome_is_an_error(agent: FakeAgent, dom
     refused = dom0("rollback")
     assert refused.code == 1
     assert "ended before the generation had an outcome" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"), [({}, 1), ({"problems": ()}, 0), ({"problems": (), "converged": False}, 1)]
+)
+def test_the_exit_code_says_whether_all_is_well(
+    agent: FakeAgent, dom0: RunCommand, changes: dict[str, Any], code: int
+) -> None:
+    agent.answers["GET /v1/status"] = make_status(**changes)
+    assert dom0("status", "--exit-code").code == code
+    assert dom0("status").code == 0
 
 
 def test_a_reason_is_said_once(agent: FakeAgent, dom0: RunCommand) -> None:

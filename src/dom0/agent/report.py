@@ -25,4 +25,5 @@ def _status(plan: SlotPlan) -> ServiceStatus:
         health=container.health if container else "none",
         started=container.started if container else 0.0,
         restarts=container.restart_count if container else 0,
+        ports=tuple(f"{f'{port.ip}:' if port.ip else ''}{port.port}/{port.protocol}" for port in plan.slot.ports),
     )

@@ -56,6 +56,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     health: str = "none"
     started: float = 0.0
     restarts: int = 0
+    ports: tuple[str, ...] = ()  # of the host, `8080/tcp`
 
 
 class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tree": "dom0.cli.tree",
         "logs": "dom0.cli.logs",
         "exec": "dom0.cli.exec",
+        "stop": "dom0.cli.stop",
+        "start": "dom0.cli.start",
+        "restart": "dom0.cli.restart",
         "ambassador": "dom0.cli.ambassador",
     },
     "Home": {
@@ -60,7 +63,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "completion": "dom0.cli.completion",
     },
 }
-HIDDEN = {"agent": "dom0.cli.agent", "handover": "dom0.cli.handover"}
+HIDDEN = {"agent": "dom0.cli.agent", "handover": "dom0.cli.handover", "ps": "dom0.cli.status"}
 COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
 _KNOWN = (Dom0Error, OSError, KeyboardInterrupt, EOFError)  # all others are bugs
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN
@@ -94,13 +97,18 @@ def run(argv: Sequence[str]) -> int:
         code = 0 if at_once.answer(argv) else _invoke(argv)
         sys.stdout.flush()
     except _KNOWN as error:
-        return _end(error)
+        return _end(error, as_json=_wants_json(argv))
     except BaseExceptionGroup as group:
         known = group.subgroup(_KNOWN)
         if known is None:
             raise
-        return _end(_first(known))
+        return _end(_first(known), as_json=_wants_json(argv))
     return code
+
+
+def _wants_json(argv: Sequence[str]) -> bool:
+    """Whether an error is for a program too; what `exec` and `dev` run has options of its own."""
+    return "--json" in argv and not {"exec", "dev"} & set(argv)
 
 
 def _invoke(argv: Sequence[str]) -> int:
@@ -109,17 +117,17 @@ def _invoke(argv: Sequence[str]) -> int:
     return commands.invoke(argv)
 
 
-def _end(error: BaseException) -> int:
+def _end(error: BaseException, *, as_json: bool) -> int:
     """The exit code; an error is told, an interrupt and a closed pipe are none."""
     match error:
         case Dom0Error():
-            terminal.say_error(error)
+            terminal.say_error(error, as_json=as_json)
             return error.exit_code
         case BrokenPipeError():  # nobody reads any more; the flush at exit stays quiet
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         case OSError():
-            return _end(_of_system(error))
+            return _end(_of_system(error), as_json=as_json)
     terminal.say_to_stderr("")  # ends the line of the terminal's ^C
     return 130
 

@@ -12,6 +12,16 @@ import click
 from dom0.cli import COMPLETION, HIDDEN, MODULES, SECTIONS, options
 from dom0.errors import Dom0Error, UsageError
 
+_OF_COMPOSE = {
+    "config": "the project as Compose reads it: docker compose config; what would change: dom0 plan",
+    "kill": "docker kill CONTAINER; dom0 starts it again unless you stop it: dom0 stop SERVICE",
+    "ps": "dom0 status",
+    "pull": "docker pull IMAGE, then dom0 up; or pull_policy: always in compose.yaml",
+    "rm": "take the service out of compose.yaml, then dom0 up",
+    "run": "in a running service: dom0 exec SERVICE COMMAND; in a container of its own: dom0 dev IMAGE COMMAND",
+}
+"""What people type who know Compose, and the command that does it here."""
+
 
 class Commands(click.Group):
     """The commands by their table; a module is imported when its command runs or its help is shown."""
@@ -30,7 +40,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise UsageError(f"{args[0]}: is no dom0 command", hint=_did_you_mean(args[0]))
+            raise UsageError(f"{args[0]}: unknown command", hint=_OF_COMPOSE.get(args[0]) or _did_you_mean(args[0]))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -78,6 +88,9 @@ def invoke(argv: Sequence[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # click before 8.2 has none, and ends as below
+            click.echo(error.format_message())
+            return 0
         raise _of_click(error) from error
     except click.Abort as error:
         raise KeyboardInterrupt from error

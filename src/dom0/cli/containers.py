@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dom0.errors import UsageError
 from dom0.plan import labels
+from dom0.run import become
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -36,3 +37,19 @@ def _service(container: ContainerSummary) -> str:
     if container.labels.get(labels.ROLE) == "root" and container.name == ROOT:
         return ROOT
     return container.labels.get(labels.SERVICE, "")
+
+
+def become_docker(verb: str, services: Sequence[str]) -> NoReturn:
+    """`docker VERB` of all containers of the services. Raises UsageError."""
+    from dom0.cli import engine_client
+
+    ours = engine_client.containers(labels.PROJECT)
+    by_service: dict[str, list[str]] = {}
+    for container in ours:
+        if name := container.labels.get(labels.SERVICE):
+            by_service.setdefault(name, []).append(container.names[0].removeprefix("/"))
+    for service in services:
+        if service not in by_service:
+            there = ", ".join(sorted(by_service)) or "none; dom0 up makes them"
+            raise UsageError(f"{service}: no container of such a service", hint=f"services: {there}")
+    become(["docker", verb, *sorted(name for service in services for name in by_service[service])])

@@ -27,7 +27,16 @@ STEPS_PER_CORE = 2
 
 @click.command(name="down")
 @click.option("-p", "--project", metavar="NAME", help="Which one, where containers of several are left.")
-@click.option("-v", "--volumes", "doomed", metavar="NAME", multiple=True, help="Delete this volume too, with its data.")
+@click.option(
+    "-v",
+    "--volumes",
+    "doomed",
+    metavar="NAME",
+    multiple=True,
+    is_flag=False,
+    flag_value="",
+    help="Delete this volume too, with its data.",
+)
 def command(project: str | None, doomed: tuple[str, ...]) -> None:
     """Stop dom0, then stop and remove its containers and networks.
 
@@ -36,6 +45,11 @@ def command(project: str | None, doomed: tuple[str, ...]) -> None:
     $ dom0 down
     $ dom0 down --volumes mybox_redis-data
     """
+    if "" in doomed:
+        raise UsageError(
+            "down: --volumes needs the name of a volume",
+            hint="volumes are deleted by name only: docker volume ls; dom0 down --volumes NAME",
+        )
     asyncio.run(_bring_down(project, doomed))
 
 

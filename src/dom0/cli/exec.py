@@ -72,10 +72,15 @@ def find_container(service: str, index: int | None) -> str:
     projects = sorted({one.labels[labels.PROJECT] for one in found})
     if not found:
         which = f"{service}: no container {index} of it runs" if index else f"{service}: no container of it runs"
-        raise NotFound(which, hint="the services and why one does not run: dom0 status")
+        running = sorted({_name(one) for one in engine_client.containers(labels.PROJECT) if _runs(one, None)} - {""})
+        raise NotFound(which, hint=f"these run: {', '.join(running) or 'none'}; why one does not: dom0 status")
     if len(projects) > 1:
         raise UsageError(f"{service}: is a service of several projects: {', '.join(projects)}", hint="use docker exec")
     return min(found, key=lambda one: int(one.labels.get(labels.NUMBER, "1"))).id
+
+
+def _name(container: engine_client.ListedContainer) -> str:
+    return container.labels.get(labels.SERVICE, "")
 
 
 def _runs(container: engine_client.ListedContainer, index: int | None) -> bool:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ import click
 
 from dom0.cli import completion, terminal
 from dom0.cli.containers import ROOT, find_containers
-from dom0.errors import NotFound
+from dom0.durations import seconds
+from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
 
 if TYPE_CHECKING:
@@ -35,6 +37,18 @@ def _read_tail(ctx: click.Context, parameter: click.Parameter, value: str) -> in
     return int(value)
 
 
+def _read_time(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+    """As docker logs takes it: seconds since the epoch, a date and time, or how long ago."""
+    for read in (
+        float,
+        lambda text: datetime.fromisoformat(text).timestamp(),
+        lambda text: time.time() - seconds(text),
+    ):
+        with contextlib.suppress(ValueError):
+            return read(value)
+    raise click.BadParameter(f"{value!r} is no time: 10m, 2026-11-23T12:00:00 or seconds since the epoch")
+
+
 @click.command(name="logs")
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes, also from containers that come later.")
 @click.option(
@@ -45,22 +59,46 @@ def _read_tail(ctx: click.Context, parameter: click.Parameter, value: str) -> in
     callback=_read_tail,
     help="Only the last LINES lines of each container; default: all.",
 )
+@click.option(
+    "--since", metavar="TIME", default="0", callback=_read_time, help="Only later lines: 10m, or a date and time."
+)
+@click.option("--until", metavar="TIME", default="0", callback=_read_time, help="Only earlier lines, as --since.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line.")
 @click.option("--no-log-prefix", is_flag=True, help="Do not say which container a line is from.")
 @click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completion.services)
-def command(follow: bool, tail: int | None, timestamps: bool, no_log_prefix: bool, services: tuple[str, ...]) -> None:
+def command(
+    follow: bool,
+    tail: int | None,
+    since: float,
+    until: float,
+    timestamps: bool,
+    no_log_prefix: bool,
+    services: tuple[str, ...],
+) -> None:
     """Show what services print, all of their containers together; without SERVICE those of all services.
 
     `dom0` is the root container itself.
 
     $ dom0 logs -f --tail 20 redis
+    $ dom0 logs --since 10m --until 2026-11-23T12:00:00
     $ dom0 logs dom0
     """
+    if follow and until:
+        raise UsageError("logs: --follow has no end, and --until names one", hint="leave one of them out")
     printer = Printer(timestamps=timestamps, prefix=not no_log_prefix)
-    asyncio.run(_show(services, printer, follow=follow, tail=tail))
+    asyncio.run(_show(services, printer, Span(tail, since, until), follow=follow))
 
 
-async def _show(services: Sequence[str], printer: Printer, *, follow: bool, tail: int | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which lines of a container: the last `tail` (None: all) between two times (0: no bound)."""
+
+    tail: int | None = None
+    since: float = 0.0
+    until: float = 0.0
+
+
+async def _show(services: Sequence[str], printer: Printer, span: Span, *, follow: bool) -> None:
     from dom0.engine.docker import DockerEngine
 
     engine = await DockerEngine.connect()
@@ -69,9 +107,9 @@ async def _show(services: Sequence[str], printer: Printer, *, follow: bool, tail
         containers = await find_containers(engine, services)
         printer.measure(containers)
         if follow:
-            await _follow(engine, Listed(containers, before, time.time()), services, printer, tail)
+            await _follow(engine, Listed(containers, before, time.time()), services, printer, span)
         else:
-            await _merge(engine, containers, printer, tail)
+            await _merge(engine, containers, printer, span)
     finally:
         await engine.close()
 
@@ -125,13 +163,11 @@ def _title(container: ContainerSummary) -> str:
     return terminal.printable(f"{service}-{number}" if number else service)
 
 
-async def _merge(
-    engine: DockerEngine, containers: Sequence[ContainerSummary], printer: Printer, tail: int | None
-) -> None:
+async def _merge(engine: DockerEngine, containers: Sequence[ContainerSummary], printer: Printer, span: Span) -> None:
     """Print the past of all containers, the oldest line first; one line of each is held in memory."""
     async with contextlib.AsyncExitStack() as stack:
         sources = [
-            (container, await stack.enter_async_context(_lines(engine, container, tail=tail, follow=False)))
+            (container, await stack.enter_async_context(_lines(engine, container, span, follow=False)))
             for container in containers
         ]
         heads = {index: await anext(lines, None) for index, (_, lines) in enumerate(sources)}
@@ -143,13 +179,11 @@ async def _merge(
         printer.flush()
 
 
-async def _follow(
-    engine: DockerEngine, listed: Listed, services: Sequence[str], printer: Printer, tail: int | None
-) -> None:
+async def _follow(engine: DockerEngine, listed: Listed, services: Sequence[str], printer: Printer, span: Span) -> None:
     """Print what comes until interrupted. A container that starts, again or anew, is followed from its start on."""
     async with asyncio.TaskGroup() as tasks:
         running = {
-            container.id: tasks.create_task(_print_all(engine, container, printer, tail=tail))
+            container.id: tasks.create_task(_print_all(engine, container, printer, span))
             for container in listed.containers
         }
         wanted = {"type": ["container"], "event": ["start"], "label": [labels.PROJECT]}
@@ -166,14 +200,13 @@ async def _print_all(
     engine: DockerEngine,
     container: ContainerSummary,
     printer: Printer,
+    span: Span,
     *,
-    tail: int | None = None,
-    since: float = 0.0,
     after: bytes = b"",
 ) -> bytes:
     """Print the lines later than `after` until the container ends; returns the time of the last one."""
     try:
-        async with _lines(engine, container, tail=tail, since=since, follow=True) as lines:
+        async with _lines(engine, container, span, follow=True) as lines:
             async for line in lines:
                 if line.moment > after:
                     printer.print(container, line)
@@ -193,20 +226,19 @@ async def _print_again(
 ) -> bytes:
     """Its first lines may be a little older than the event that told of its start."""
     if earlier is None:
-        return await _print_all(engine, container, printer)
-    return await _print_all(engine, container, printer, since=started - START_MARGIN, after=await earlier)
+        return await _print_all(engine, container, printer, Span())
+    return await _print_all(engine, container, printer, Span(since=started - START_MARGIN), after=await earlier)
 
 
 @contextlib.asynccontextmanager
 async def _lines(
     engine: DockerEngine,
     container: ContainerSummary,
+    span: Span,
     *,
-    tail: int | None = None,
-    since: float = 0.0,
     follow: bool,
 ) -> AsyncIterator[AsyncIterator[Line]]:
-    pieces = engine.follow_logs(container.id, tail=tail, since=since, follow=follow)
+    pieces = engine.follow_logs(container.id, tail=span.tail, since=span.since, until=span.until, follow=follow)
     async with contextlib.aclosing(pieces), contextlib.aclosing(_split(pieces)) as lines:
         yield lines
 

@@ -27,17 +27,25 @@ _COLOURS = {
 
 @click.command(name="status")
 @click.option("--json", "as_json", is_flag=True, help="The agent's Status document; with --watch one a line.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="End with 1 unless all is as desired and no problem is an error.",
+)
 @click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C.")
-def command(as_json: bool, watch: bool) -> None:
+def command(as_json: bool, exit_code: bool, watch: bool) -> int:
     """Show what runs here, and why what does not.
 
     $ dom0 status
     $ dom0 status --watch
+    $ dom0 status --exit-code >/dev/null || mail -s "$(hostname)" me@example.org
     $ dom0 status --json | jq .converged
     """
     if not watch:
-        show(Agent().status(), as_json=as_json)
-    elif as_json:
+        status = Agent().status()
+        show(status, as_json=as_json)
+        return int(exit_code and not is_well(status))
+    if as_json:
         for status in Agent().watch():
             terminal.say_json_line(status)
     elif terminal.is_terminal():
@@ -45,6 +53,11 @@ def command(as_json: bool, watch: bool) -> None:
     else:
         for status in Agent().watch():
             terminal.say("\n".join(lines(status)) + "\n")
+    return 0
+
+
+def is_well(status: Status) -> bool:
+    return status.converged and all(problem.severity != "error" for problem in status.problems)
 
 
 def show(status: Status, *, as_json: bool) -> None:
@@ -88,7 +101,7 @@ def _generation(info: GenerationInfo, now: float) -> str:
 
 def _services(status: Status) -> list[str]:
     rows = [_row(service, status.now) for service in status.services]
-    heads = ("SERVICE", "CONTAINER", "PHASE", "FOR", "IMAGE", "REASON")
+    heads = ("SERVICE", "CONTAINER", "PHASE", "FOR", "IMAGE", "PORTS", "REASON")
     return terminal.columns(heads, rows, styles={"PHASE": _colour})
 
 
@@ -96,7 +109,15 @@ def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
     since = terminal.ago(now - service.started) if service.started else ""
     restarts = f"restarted {service.restarts} times" if service.restarts else ""
     reason = "; ".join(part for part in (service.reason, restarts) if part)
-    return (service.service, service.container or "-", str(service.phase), since, service.image, reason)
+    return (
+        service.service,
+        service.container or "-",
+        str(service.phase),
+        since,
+        service.image,
+        ", ".join(service.ports),
+        reason,
+    )
 
 
 def _colour(phase: str) -> str:

@@ -26,8 +26,14 @@ def _write(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
-def say_error(error: Dom0Error) -> None:
-    """`dom0: where: what is wrong`, and below it what to do."""
+def say_error(error: Dom0Error, *, as_json: bool = False) -> None:
+    """`dom0: where: what is wrong`, and below it what to do; or one JSON document."""
+    if as_json:
+        import json
+
+        document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        sys.stderr.write(f"{json.dumps(document)}\n")
+        return
     say_to_stderr(f"dom0: {error.message}")
     if error.hint:
         say_to_stderr("\n".join(f"      {line}" for line in error.hint.splitlines()))

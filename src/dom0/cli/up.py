@@ -31,6 +31,8 @@ ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket bef
 @click.command("up")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("--build", is_flag=True, expose_value=False, help="As Compose: what has changed is built anyway.")
+@click.option("-d", "--detach", is_flag=True, expose_value=False, help="As Compose: what is started runs on anyway.")
 @click.option("--no-build", is_flag=True, help="Take the dom0 image as it is.")
 @click.option("--force-recreate", is_flag=True, help="Make every container anew, changed or not.")
 @click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
