@@ -285,7 +285,7 @@ async def test_settle_reports_the_result() -> None:
     await place.run_old()
     end = await handover.settle(FakeEngine(place.docker), place.new, silent)
     assert end.result is Result.UNDONE
-    assert "ended with code 3" in end.reason
+    assert "exited with code 3" in end.reason
 
 
 async def test_a_helper_that_crashes_again_and_again_is_taken_away() -> None:

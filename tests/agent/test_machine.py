@@ -103,7 +103,7 @@ async def test_a_generation_that_takes_too_long_goes_back(rig: Rig) -> None:
         rig.project = desired(slow, rollout=Rollout(timeout=20.0))
         last = await rig.up()
         assert last.outcome is Outcome.FAILED
-        assert "not healthy within 20 s: web" in last.problems[0].title
+        assert "not ready within 20 s: web" in last.problems[0].title
 
 
 async def test_a_failed_image_is_not_tried_again_by_a_restart_but_by_up(rig: Rig) -> None:

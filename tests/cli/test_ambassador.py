@@ -86,7 +86,8 @@ def test_rewire_asks_for_what_was_typed_and_prints_the_receipt(agent: FakeAgent,
     shown = dom0("ambassador", "rewire", "redis", *options)
     assert shown.stdout.splitlines() == [
         "80/tcp: 10.0.0.4:80 → 10.0.0.5:80",
-        "  receipt 1, switched in 1.5 ms; old connections: 3 kept, 1 rescued (in shortcuts: 2 kept)",
+        "  receipt 1, switched in 1.5 ms; old connections: 3 kept, 1 half-open connection redirected "
+        "(in shortcuts: 2 kept)",
     ]
     (body,) = [body for what, body in agent.asked if what == REWIRE]
     assert msgspec.json.decode(body, type=Rewire) == Rewire(

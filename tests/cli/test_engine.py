@@ -232,6 +232,7 @@ def test_the_tree_says_who_started_whom_from_which_image(on_host: RunCommand, en
     children = [(child["name"], child["generation"], child["image_id"]) for child in nodes[0]["children"]]
     assert children == [("home-volume", 0, image), ("box-web-1", 7, image)]
     drawn = on_host("tree").stdout.splitlines()
+    assert drawn[0].endswith("running, started manually")
     assert drawn[0].startswith("dom0  busybox:test ")
     assert drawn[2].startswith("└── box-web-1  busybox:test ")
 

@@ -271,7 +271,7 @@ async def test_an_exec_stream_tells_what_is_printed_while_the_command_goes_on(be
 async def test_an_exec_stream_ends_with_its_command_and_says_how(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
     assert [piece async for piece in bench.engine.exec_stream("one", ["true"])] == []
-    with pytest.raises(EngineError, match="sh ended with 3"):
+    with pytest.raises(EngineError, match="sh exited with code 3"):
         assert [piece async for piece in bench.engine.exec_stream("one", ["sh", "-c", "echo hello; exit 3"])] == []
 
 
@@ -294,7 +294,7 @@ async def test_an_exec_stream_ends_with_the_container(bench: Bench) -> None:
     pieces = bench.engine.exec_stream("one", ["sh", "-c", "echo hello; sleep 1000"])
     assert await anext(pieces) == b"hello\n"
     await bench.engine.kill_container("one")
-    with pytest.raises(EngineError, match="sh ended with 137"):
+    with pytest.raises(EngineError, match="sh exited with code 137"):
         await anext(pieces)
 
 

@@ -129,7 +129,7 @@ async def test_another_image_takes_over_and_services_run_on(host: Host, engine: 
 
 @pytest.mark.parametrize(
     ("broken", "reason"),
-    [('ENTRYPOINT ["sh", "-c", "exit 7"]', "ended with code 7"), ('ENTRYPOINT ["/none"]', "does not start")],
+    [('ENTRYPOINT ["sh", "-c", "exit 7"]', "exited with code 7"), ('ENTRYPOINT ["/none"]', "does not start")],
     ids=["ends", "cannot start"],
 )
 async def test_one_that_does_not_answer_is_taken_back(

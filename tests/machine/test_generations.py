@@ -104,7 +104,7 @@ def test_a_service_whose_program_is_not_there_goes_back(box: Machine) -> None:
 def test_a_service_that_never_becomes_healthy_goes_back_when_its_time_is_over(box: Machine) -> None:
     slow = "healthcheck: {test: [CMD, 'false'], interval: 1s, retries: 1000}"
     write(box, "slow", more=slow)
-    comes_back(box, "not healthy within 20 s")
+    comes_back(box, "not ready within 20 s")
 
 
 def test_an_image_that_is_missing_stops_dom0_up_before_anything_changes(box: Machine) -> None:

@@ -359,7 +359,7 @@ def test_a_crash_loop_is_parked_when_its_budget_is_used_up(pending: bool, budget
     web = slot("web", restart_policy="always")
     looping = container(web, state=State.RESTARTING, exit_code=1)
     memory = Memory(crashes={looping.id: (NOW,) * budget}, pending=pending)
-    assert said(plan(desired(web), actual(looping), memory)) == ["park box-web-1"]
+    assert said(plan(desired(web), actual(looping), memory)) == ["give up restarting box-web-1"]
     fewer = Memory(crashes={looping.id: (NOW,) * (budget - 1)}, pending=pending)
     assert said(plan(desired(web), actual(looping), fewer)) == []
 
@@ -525,7 +525,7 @@ def test_a_parked_service_gets_another_chance_when_what_it_depends_on_has_come_b
 def test_a_parked_service_that_a_person_starts_is_left_running() -> None:
     web = slot("web", restart_policy="always")
     memory = Memory(parked={"web-1": Version(web.hash, web.image_id)})
-    assert said(plan(desired(web), actual(container(web)), memory)) == ["park box-web-1"]
+    assert said(plan(desired(web), actual(container(web)), memory)) == ["give up restarting box-web-1"]
     started = container(web, restart_policy="no")  # parking had taken it away
     assert said(plan(desired(web), actual(started), memory)) == ["update box-web-1"]
 

@@ -88,6 +88,6 @@ def test_what_nobody_asks_for_any_more_is_removed_but_never_a_volume() -> None:
         volumes=(Volume(name="box_old", driver="local", labels=ours),),
     )
     assert planned(desired(web), found) == [
-        ("remove", "box-gone-1", "nothing asks for it"),
-        ("remove", "box_old", "nothing asks for it"),
+        ("remove", "box-gone-1", "no longer in the project"),
+        ("remove", "box_old", "no longer in the project"),
     ]

@@ -253,7 +253,7 @@ async def _send_progress(request: web.Request, lines: AsyncGenerator[Progress]) 
     async with contextlib.aclosing(lines):
         first = await anext(lines, None)
         if first is None:
-            raise Busy("dom0: is ending", hint="ask again when it has started: dom0 status")
+            raise Busy("dom0: is shutting down", hint="ask again when it has started: dom0 status")
         response = await _begin_lines(request)
         await _send_line(response, first)
         async for line in lines:

@@ -52,7 +52,7 @@ class Conversation:
         async with contextlib.aclosing(self._lines(container_id, ask_command(line.decode()))) as lines:
             async for said in lines:
                 return decode(said, answer)
-        raise Unanswered("it ended without an answer")
+        raise Unanswered("the connection closed without an answer")
 
     async def watch(self, container_id: str) -> AsyncGenerator[State, None]:
         async with contextlib.aclosing(self._lines(container_id, WATCH_COMMAND)) as lines:

@@ -229,7 +229,7 @@ async def _verify(engine: Engine, container: Container, ask: Ask) -> Verdict:
             while True:
                 now = await engine.container(container.id)
                 if not now.running or now.restart_count >= RESTARTS:
-                    return Verdict(container.id, good=False, reason=f"{_say(now)} ended with code {now.exit_code}")
+                    return Verdict(container.id, good=False, reason=f"{_say(now)} exited with code {now.exit_code}")
                 if await ask(engine, container):
                     return Verdict(container.id, good=True)
                 await asyncio.sleep(pause)

@@ -365,9 +365,12 @@ class Machine:
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
         if self._changing.locked():
-            raise Busy("dom0: another change is under way", hint="wait for it: dom0 status --watch")
+            raise Busy(
+                "dom0: another dom0 command is changing this machine",
+                hint="wait for it: dom0 status --watch; or end it: dom0 abort",
+            )
         if self._closed.is_set():
-            raise Busy("dom0: is ending", hint="try again when it has started: dom0 status")
+            raise Busy("dom0: is shutting down", hint="try again when it has started: dom0 status")
         async with self._changing:
             await self._lives.wait()
             yield

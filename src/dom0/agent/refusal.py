@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan.memory import NO_VERSION, Refusal, Version, backoff
 from dom0.plan.scene import version
@@ -18,13 +20,17 @@ from dom0.plan.text import say_step
 
 # Words of the Engine's messages (moby, seen on 20.10 to 26.1) -> problem code, what to do about it
 KNOWN: tuple[tuple[str, str, str], ...] = (
-    ("port is already allocated", "port-taken", "another container holds that port: docker ps --filter publish=PORT"),
+    ("port is already allocated", "port-taken", "another container holds that port: docker ps --filter publish={port}"),
     ("address already in use", "port-taken", "another program holds that port: ss -ltnup"),
     ("no space left on device", "disk-full", "free space: docker system df, then docker image prune"),
     ("no such image", "image-missing", "dom0 build, or load the image, then dom0 up"),
     ("bind source path does not exist", "path-missing", "create the path, or correct it in the Compose file"),
     ("pool overlaps", "subnet-taken", "choose another subnet, or remove the network that has it: docker network ls"),
 )
+
+
+_CONTAINER = re.compile(r"^container [0-9a-f]{12}: ")  # its service is named instead
+_PORT = re.compile(r":(\d+) failed")
 
 
 def refusal_of(step: AnyStep, error: EngineError, before: Refusal | None, now: float) -> Refusal:
@@ -34,7 +40,7 @@ def refusal_of(step: AnyStep, error: EngineError, before: Refusal | None, now: f
     return Refusal(
         version=of,
         subject=subject,
-        message=f"{name}: {error.message}",
+        message=f"{name}: {_CONTAINER.sub('', error.message)}",
         code=code,
         hint=hint,
         count=count,
@@ -95,7 +101,8 @@ def classify(step: AnyStep, error: EngineError) -> tuple[str, str]:
     words = error.message.lower()
     for phrase, code, hint in KNOWN:
         if phrase in words:
-            return code, hint
+            port = _PORT.search(words)
+            return code, hint.replace("{port}", port[1] if port else "PORT")
     if isinstance(error, NotFound) and isinstance(step, CreateContainer):
         return "image-missing", "dom0 build, or load the image, then dom0 up"
     if isinstance(error, Conflict) and isinstance(step, CreateContainer | RenameContainer):

@@ -29,7 +29,7 @@ def judge(plan: Plan, rollout: Rollout, *, began: float, well_since: float, now:
         return Verdict(outcome=Outcome.PENDING, check_in=left) if left > 0 else Verdict(outcome=Outcome.GOOD)
     deadline = began + rollout.timeout
     if now >= deadline:
-        return Verdict(outcome=Outcome.FAILED, reason=f"not healthy within {rollout.timeout:g} s: {_laggards(plan)}")
+        return Verdict(outcome=Outcome.FAILED, reason=f"not ready within {rollout.timeout:g} s: {_laggards(plan)}")
     return Verdict(outcome=Outcome.PENDING, check_in=deadline - now)
 
 

@@ -73,8 +73,10 @@ def old_connections(receipt: Receipt) -> str:
 
 
 def counts(counted: Counted) -> list[str]:
-    names = ("kept", "ended", "cut", "rescued", "moved")
-    return [f"{number} {name}" for name in names if (number := getattr(counted, name))]
+    """`rescued`: clients that still waited for an answer to their first packet."""
+    names = {"kept": "kept", "ended": "ended", "cut": "cut", "moved": "moved"}
+    names["rescued"] = f"half-open connection{'s' if counted.rescued != 1 else ''} redirected"
+    return [f"{number} {words}" for name, words in names.items() if (number := getattr(counted, name))]
 
 
 def flow_cells(flow: Flow) -> dict[str, str]:

@@ -14,6 +14,8 @@ from dom0.cli.containers import ROOT
 from dom0.errors import NotFound
 from dom0.plan import labels
 
+BY_HAND = "a person"  # what made a container that nothing here started
+
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container
@@ -86,12 +88,12 @@ def arrange(containers: Sequence[Container]) -> list[Node]:
     nodes = []
     for root in roots:
         below = [one for one in made if _project(one) == _project(root)]
-        nodes.append(_node(root, "a person", [_node(one, root.name, ()) for one in sorted(below, key=_order)]))
+        nodes.append(_node(root, BY_HAND, [_node(one, root.name, ()) for one in sorted(below, key=_order)]))
     projects = {_project(root) for root in roots}
     orphans = [
         _node(one, "a dom0 that is gone", ()) for one in sorted(made, key=_order) if _project(one) not in projects
     ]
-    return nodes + orphans + [_node(one, "a person", ()) for one in sorted(others, key=_order)]
+    return nodes + orphans + [_node(one, BY_HAND, ()) for one in sorted(others, key=_order)]
 
 
 def _is_root(container: Container) -> bool:
@@ -125,7 +127,8 @@ def _node(container: Container, started_by: str, children: Sequence[Node]) -> No
 def draw(nodes: Sequence[Node], *, whole_ids: bool) -> Iterator[str]:
     """The tree as lines. Pure."""
     for node in nodes:
-        yield f"{_line(node, whole_ids=whole_ids)}, started by {node.started_by}"
+        by = "manually" if node.started_by == BY_HAND else f"by {node.started_by}"
+        yield f"{_line(node, whole_ids=whole_ids)}, started {by}"
         for index, child in enumerate(node.children):
             branch = "└── " if index == len(node.children) - 1 else "├── "
             yield branch + _line(child, whole_ids=whole_ids)

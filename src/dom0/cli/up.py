@@ -34,7 +34,7 @@ ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket bef
 @click.option("--build", is_flag=True, expose_value=False, help="As Compose: what has changed is built anyway.")
 @click.option("-d", "--detach", is_flag=True, expose_value=False, help="As Compose: what is started runs on anyway.")
 @click.option("--no-build", is_flag=True, help="Take the dom0 image as it is.")
-@click.option("--force-recreate", is_flag=True, help="Make every container anew, changed or not.")
+@click.option("--force-recreate", is_flag=True, help="Recreate every container, changed or not.")
 @click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
 def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bool, as_json: bool) -> None:
     """Build the project in DIR and bring the machine to it; a change that does not become healthy goes back by itself.

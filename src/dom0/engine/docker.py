@@ -224,7 +224,7 @@ class DockerEngine:
             async for piece in pieces:
                 yield piece
         if code := await self._exec_code(exec_id, where):
-            raise EngineError(f"{where}: {parse.printable(argv[0])} ended with {code}")
+            raise EngineError(f"{where}: {parse.printable(argv[0])} exited with code {code}")
 
     async def _create_exec(self, ref: str, body: Body, where: str) -> str:
         path = f"{await self._container_path(ref)}/exec"
@@ -451,7 +451,12 @@ def _like_an_image_id(ref: str) -> bool:
     return _IMAGE_ID_START.fullmatch(ref) is not None
 
 
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
 def _where(kind: str, ref: str) -> str:
+    if _ID.fullmatch(ref):
+        ref = ref[:12]  # as docker shows it
     return f"{kind} {parse.printable(ref)}" if ref else f"{kind} without a name"
 
 

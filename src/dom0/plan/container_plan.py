@@ -119,7 +119,7 @@ class ContainerPlanner:
     def _paused(self, current: Container) -> SlotPlan:
         """By a person, who is let be until `dom0 up`."""
         if current.id in self.scene.memory.held:
-            return self._result(Phase.STOPPED, "paused by a person", problems=(self._held_problem("paused"),))
+            return self._result(Phase.STOPPED, "paused manually", problems=(self._held_problem("paused"),))
         step = UnpauseContainer(lock=self.lock, reason="it was paused", container_id=current.id, name=current.name)
         return self._result(Phase.STARTING, "it is paused", steps=(step,))
 
@@ -136,10 +136,11 @@ class ContainerPlanner:
         return self._result(Phase.STARTING, "its health check has not passed yet")
 
     def _unhealthy(self, current: Container) -> SlotPlan:
+        said = current.health_output.strip()[-200:]
         problem = Problem(
             code="unhealthy",
             subject=self.slot.key,
-            title=f"{self.slot.service} runs but is unhealthy: {current.health_output.strip()[-200:] or 'no output'}",
+            title=f"{self.slot.service}: health check failed{f': {said}' if said else ' and printed nothing'}",
             hint=f"dom0 logs {self.slot.service}",
         )
         crashes = self._crashes(current)
@@ -156,11 +157,11 @@ class ContainerPlanner:
         if self._is_parked() or self._crashed_too_often(current):
             step = ParkContainer(lock=self.lock, reason="crash loop", container_id=current.id, name=current.name)
             return self._parked(current, (step,))
-        return self._result(Phase.FAILED, f"ended with {current.exit_code}, the Engine restarts it")
+        return self._result(Phase.FAILED, f"exited with code {current.exit_code}, the Engine restarts it")
 
     def _not_running(self, current: Container) -> SlotPlan:
         if current.id in self.scene.memory.held:
-            return self._result(Phase.STOPPED, "stopped by a person", problems=(self._held_problem("stopped"),))
+            return self._result(Phase.STOPPED, "stopped manually", problems=(self._held_problem("stopped"),))
         if self._has_completed(current):
             return self._tidy(current, Phase.COMPLETED)
         if self._is_parked() or self._crashed_too_often(current):
@@ -168,10 +169,10 @@ class ContainerPlanner:
         if waiting := self._awaits_dependencies(current) or self._awaits_namespaces(current) or self._lacks_ground():
             return waiting
         if (retry_at := self._pause_until(current)) > self.scene.now:
-            return self._result(Phase.FAILED, f"ended with {current.exit_code}", retry_at=retry_at)
+            return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
         if blockers := self._stop_what_stands_in_the_way():
-            return self._result(Phase.CREATED, "its predecessor is stopped first", steps=blockers)
-        reason = "created" if not current.started else f"it ended with {current.exit_code}"
+            return self._result(Phase.CREATED, "the container it replaces is stopped first", steps=blockers)
+        reason = "created" if not current.started else f"it exited with code {current.exit_code}"
         step = StartContainer(
             lock=self.lock, reason=reason, priority=self.priority + 1, slot=self.slot, container_id=current.id
         )
@@ -335,7 +336,11 @@ class ContainerPlanner:
             aside = f"{current.id[:12]}_{self.slot.name}"  # its own ID may be in the name that `current` was given
             return (
                 RenameContainer(
-                    lock=self.lock, reason="makes room", container_id=holder, name=self.slot.name, to=aside
+                    lock=self.lock,
+                    reason="its name is needed for another container",
+                    container_id=holder,
+                    name=self.slot.name,
+                    to=aside,
                 ),
             )
         return ()
@@ -345,7 +350,7 @@ class ContainerPlanner:
         if self._is_parked():
             return ()
         if update := self._drift(current):
-            reason = f"drifted: {', '.join(sorted(update))}"
+            reason = f"changed from outside: {', '.join(sorted(update))}"
             step = UpdateContainer(
                 lock=self.lock, reason=reason, container_id=current.id, name=current.name, update=update
             )
@@ -427,8 +432,8 @@ class ContainerPlanner:
         return max(after_crashes, quiet if still_lasts(quiet, self.scene.now) else 0.0)
 
     def _parked(self, current: Container, steps: tuple[AnyStep, ...]) -> SlotPlan:
-        title = f"{self.slot.service} ended too often and was stopped (last exit code {current.exit_code})"
-        hint = f"dom0 logs {self.slot.service}; then mend it and run dom0 up"
+        title = f"{self.slot.service} keeps exiting and is not restarted any more (last exit code {current.exit_code})"
+        hint = f"see why: dom0 logs {self.slot.service}; then correct it and run dom0 up"
         problem = Problem(code="crash-loop", subject=self.slot.key, title=title, hint=hint)
         return self._result(Phase.PARKED, title, steps=steps, problems=(problem,))
 
@@ -469,7 +474,7 @@ class ContainerPlanner:
         return Problem(
             code="held",
             subject=self.slot.key,
-            title=f"{self.slot.service} was {how} by a person",
+            title=f"{self.slot.service} was {how} manually",
             severity=Severity.WARNING,
             hint="dom0 up" if how == "stopped" else f"docker unpause {self.slot.name}; or dom0 up",
         )

@@ -183,13 +183,13 @@ def _plan_orphans(scene: Scene, *, well: bool) -> list[AnyStep]:
             if container.labels.get(labels.SERVICE) not in needed:
                 steps.append(_stop_orphan(container, lock))
         elif not scene.is_kept(container) and container.state is not State.REMOVING:
-            reason = "nothing asks for it"
+            reason = "no longer in the project"
             steps.append(RemoveContainer(lock=lock, reason=reason, container_id=container.id, name=container.name))
     return steps
 
 
 def _stop_orphan(container: Container, lock: str) -> StopContainer:
-    return StopContainer(lock=lock, reason="nothing asks for it", container_id=container.id, name=container.name)
+    return StopContainer(lock=lock, reason="no longer in the project", container_id=container.id, name=container.name)
 
 
 def _plan_leftover_networks(scene: Scene) -> list[AnyStep]:
@@ -197,7 +197,7 @@ def _plan_leftover_networks(scene: Scene) -> list[AnyStep]:
     used = {endpoint.network for container in scene.actual.containers for endpoint in container.endpoints}
     return [
         RemoveNetwork(
-            lock=f"network:{network.name}", reason="nothing asks for it", network_id=network.id, name=network.name
+            lock=f"network:{network.name}", reason="no longer in the project", network_id=network.id, name=network.name
         )
         for network in scene.actual.networks
         if scene.is_ours(network) and network.name not in wanted | used

@@ -242,7 +242,9 @@ def restart_policy(name: str, service: Service) -> tuple[str, int]:
         where, policy = f"services.{name}.deploy.restart_policy", service.deploy.restart_policy
         condition, retries = policy.condition, str(policy.max_attempts or 0)
     if condition not in RESTART_POLICIES:
-        raise ProjectError(f"{where}: unknown policy {condition!r}", hint=f"one of {', '.join(RESTART_POLICIES)}")
+        raise ProjectError(
+            f"{where}: unknown policy {condition!r}", hint=f"one of {', '.join(filter(None, RESTART_POLICIES))}"
+        )
     engine_name = RESTART_POLICIES[condition]
     if not (retries.isascii() and retries.isdigit()):
         raise ProjectError(f"{where}: {retries!r} is no number of retries")

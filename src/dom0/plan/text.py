@@ -45,7 +45,7 @@ def say_step(step: AnyStep) -> str:  # noqa: C901 -- a flat match, one line a st
         case StopContainer():
             return f"stop {step.name}"
         case ParkContainer():
-            return f"park {step.name}"
+            return f"give up restarting {step.name}"
         case RemoveContainer():
             return f"remove {step.name}"
         case RenameContainer():

@@ -248,7 +248,7 @@ class FakeEngine:
             yield process.output.encode()
         code = 126 if process.missing else await self._exec_code(container, process)
         if code:
-            raise EngineError(f"container {ref}: {argv[0]} ended with {code}")
+            raise EngineError(f"container {ref}: {argv[0]} exited with code {code}")
 
     @_call
     async def _begin_exec(self, ref: str, argv: Sequence[str]) -> FakeContainer:
