@@ -18,3 +18,15 @@ def test_a_mode_is_a_number_or_octal_text(mode: Any) -> None:
     found = resolved.project_of({"services": {"web": service}}, Places({})).services["web"]
     assert found.build is not None
     assert found.configs == found.secrets == found.build.secrets == (FileReference(source="a", mode=0o440),)
+
+
+def test_block_devices_are_known_by_composes_names() -> None:
+    text = '{"services": {"a": {"blkio_config": {"weight": 9, "weight_device": [{"Path": "/dev/x", "Weight": 5}]}}}}'
+    found = resolved.parse(text)["services"]["a"]["blkio_config"]
+    assert found == {"weight": 9, "weight_device": [{"path": "/dev/x", "weight": 5}]}
+
+
+def test_a_limit_of_zero_is_one() -> None:
+    text = '{"services": {"a": {"ulimits": {"core": {}, "nofile": {"hard": 5}, "nproc": 7}}}}'
+    found = resolved.parse(text)["services"]["a"]["ulimits"]
+    assert found == {"core": {"soft": 0, "hard": 0}, "nofile": {"soft": 0, "hard": 5}, "nproc": 7}
