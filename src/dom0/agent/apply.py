@@ -80,6 +80,8 @@ class Applier:
             case UnpauseContainer():
                 await self._engine.unpause_container(step.container_id)
             case StopContainer():
+                if step.rests:
+                    await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
                 await self._engine.stop_container(step.container_id)
             case ParkContainer():
                 await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})

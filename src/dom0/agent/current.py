@@ -11,6 +11,7 @@ back. Killed anywhere in between, the next agent goes on (`resume`); on a full d
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from dom0.agent.source import Candidate
 from dom0.agent.status import Outcome, Progress
 from dom0.errors import Dom0Error, EngineError, UsageError
 from dom0.health import Problem
+from dom0.plan.adoption import carry_over
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory, Version, cleared
 from dom0.plan.planner import Plan
@@ -75,6 +77,7 @@ class Current:
         self._began = 0.0  # monotonic, as the next one
         self._well_since = 0.0
         self._must_go_back = False
+        self._adopted_from = 0  # number of the generation that the next one takes over
         self._problems: dict[str, Problem] = {}
 
     # reading
@@ -126,11 +129,24 @@ class Current:
 
     # going somewhere
 
-    def begin(self, candidate: Candidate, cause: str, *, recreate: tuple[str, ...]) -> None:
+    @property
+    def runs_nothing(self) -> bool:
+        return self.generation is None or not self.generation.desired.slots
+
+    def with_adopted(self, candidate: Candidate) -> Candidate:
+        """What was taken over stays the machine's."""
+        before = self.generation.desired if self.generation else None
+        return dataclasses.replace(candidate, desired=carry_over(candidate.desired, before))
+
+    def begin(
+        self, candidate: Candidate, cause: str, *, recreate: tuple[str, ...], as_it_was: Desired | None = None
+    ) -> None:
         """Make what `candidate` asks for the current generation, if it is not that already.
 
-        Raises Unwritable, Damaged.
+        `as_it_was`: what it takes over from Docker Compose, to go back to. Raises Unwritable, Damaged.
         """
+        if as_it_was is not None:
+            self._note_before(candidate, as_it_was)
         current = self.generation
         memory = replace(cleared(self._memory()), recreate=recreate)
         trial = self.notes.trial_of(candidate.dom0_image, self._clock.now())
@@ -193,11 +209,42 @@ class Current:
             trial=trial,
             inputs=candidate.inputs,
         )
-        self.verdict = None
+        self.verdict, self._adopted_from = None, 0
         return self.generations.add(generation, candidate.files)
+
+    def _note_before(self, candidate: Candidate, as_it_was: Desired) -> None:
+        """It becomes the generation to go back to, without ever having been current."""
+        before = Generation(
+            number=0,
+            created=self._clock.now(),
+            cause="as docker compose ran it",
+            dom0_image=candidate.dom0_image,
+            desired=as_it_was,
+            outcome=Outcome.GOOD,
+            foreign=True,
+        )
+        self._adopted_from = self.generations.add(before, candidate.files).number
+
+    def _release(self, generation: Generation) -> None:
+        """What Docker Compose made runs again as it did: it is nobody's of ours any more."""
+        self.generations.leave_current()
+        self._board.post(Progress(text=f"generation {generation.number}: runs again, and is docker compose's"))
+        problem = Problem(
+            code="project-in-use",
+            subject="dom0",
+            title=f"{generation.desired.project}: not taken over from docker compose, which runs it as before",
+            hint="why: dom0 history; again: dom0 up --adopt",
+            since=self._clock.now(),
+        )
+        self._problems["adoption"] = problem
+        self.generation = None
+        assert self.reconciler is not None
+        self.reconciler.adopt(Desired(project=generation.desired.project), 0, Memory())
 
     def _good_now(self) -> int:
         """Number of the generation to come back to from the next one."""
+        if self._adopted_from:
+            return self._adopted_from
         if self.generation is None:
             return 0
         return self.generation.number if self.generation.is_good else self.generation.before
@@ -253,7 +300,12 @@ class Current:
     def _judge(self, plan: Plan, now: float) -> float:
         """Returns after how many seconds time alone may change the judgement (0: it may not)."""
         generation = self.generation
-        assert generation is not None
+        if generation is None:
+            return 0.0
+        if generation.foreign:
+            if not plan.steps and all(p.container and p.container.running == p.slot.runs for p in plan.slots):
+                self._release(generation)
+            return 0.0
         if self._must_go_back:
             return self._return_from(generation)
         if generation.outcome is Outcome.TRIAL:

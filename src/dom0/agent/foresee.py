@@ -18,10 +18,12 @@ from dom0.agent.ownership import Ownership, read_seal
 from dom0.agent.source import Candidate
 from dom0.engine.protocol import Engine
 from dom0.engine.values import PublishedPort, State
+from dom0.plan.adoption import carry_over
 from dom0.plan.checks import check_running
 from dom0.plan.desired import Desired
+from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.host_checks import check_host
-from dom0.plan.labels import PROJECT
+from dom0.plan.labels import HASH, PROJECT
 from dom0.plan.memory import Memory, cleared
 from dom0.plan.ownership import Seal
 from dom0.plan.preview import Change, preview
@@ -46,29 +48,44 @@ def read_running(state: Path, root: Path | None) -> Running:
 
 async def foresee(engine: Engine, candidate: Candidate, running: Running, now: float) -> list[Change]:
     """Raises ProjectError where `dom0 up` would refuse, EngineError."""
-    desired, current = candidate.desired, running.generation
+    current = running.generation
+    desired = carry_over(candidate.desired, current.desired if current else None)
+    candidate = replaced(candidate, desired=desired)
     await refuse(engine, desired, running)
     observer = Observer(engine, Ownership(desired.project, running.seal))
+    observer.adopted = desired.adopted
     await observer.look()
     is_new = current is None or current.is_pending or not says_the_same(candidate, current)
     memory = replace(cleared(running.memory), pending=is_new, kept={}, recreate=())
-    return preview(desired, await observer.actual(desired), memory, now)
+    actual = await observer.actual(desired)
+    known = current.desired.adopted if current else {}
+    kept = [
+        Change(action="adopt", kind="container", name=one.name, reason="Docker Compose runs it as this project asks")
+        for one in actual.containers
+        if one.id in desired.adopted.keys() - known and not one.labels[HASH].startswith(BY_COMPOSE)
+    ]
+    return [*kept, *preview(desired, actual, memory, now)]
 
 
 async def refuse(engine: Engine, desired: Desired, running: Running) -> None:
     """Raises ProjectError for what a person's `dom0 up` is refused with, though the project is right by itself."""
     check_running(desired.project, running.project)
-    require_free(desired, await find_others(engine, desired.project))
+    before = running.generation.desired if running.generation else None
+    desired = carry_over(desired, before)
+    require_free(desired, await find_others(engine, desired))
     if running.root is not None:
-        before = running.generation.desired if running.generation else None
         host = await look_at_host(desired, before, cpus=(await engine.info()).cpus, root=running.root)
         if host.listeners:
-            host = replaced(host, held=await _held_by_us(engine, desired.project))
+            host = replaced(host, held=await _held_by_us(engine, desired))
         check_host(desired, before, host)
 
 
-async def _held_by_us(engine: Engine, project: str) -> tuple[PublishedPort, ...]:
+async def _held_by_us(engine: Engine, desired: Desired) -> tuple[PublishedPort, ...]:
     """The ports of our running containers, also of those that no generation knows of any more."""
-    rows = [row for row in await engine.containers(labels=[f"{PROJECT}={project}"]) if row.state is State.RUNNING]
+    rows = [
+        row
+        for row in await engine.containers()
+        if row.state is State.RUNNING and (row.labels.get(PROJECT) == desired.project or row.id in desired.adopted)
+    ]
     found = [await engine.container(row.id) for row in rows]
     return tuple(port for container in found for port in container.ports)

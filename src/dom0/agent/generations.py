@@ -41,6 +41,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     trial: float = 0.0  # seconds it may stay unless it is confirmed; 0: no trial
     trial_until: float = 0.0  # when that ends; 0 until it was found good
     inputs: str = ""  # label dom0.inputs of the dom0 image
+    foreign: bool = False  # what Docker Compose ran before it was taken over: never made again, only gone back to
 
     @property
     def is_pending(self) -> bool:
@@ -95,7 +96,7 @@ class Generations:
 
     def good_of(self, project: str) -> Iterator[Generation]:
         """Those that were good, newest first."""
-        return (g for g in self.all() if g.is_good and g.desired.project == project)
+        return (g for g in self.all() if g.is_good and not g.foreign and g.desired.project == project)
 
     def good_before(self, generation: Generation) -> Generation | None:
         """Where `generation` goes back to: what ran before it, else the newest other good one."""
@@ -126,6 +127,11 @@ class Generations:
         """Raises Unwritable."""
         write_json(self._file(generation.number), generation)
         return generation
+
+    def leave_current(self) -> None:
+        """From now on the machine is at none. Raises Unwritable."""
+        with writing(self._current):
+            self._current.unlink(missing_ok=True)
 
     def make_current(self, number: int) -> None:
         """Raises Unwritable."""

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dom0.engine.protocol import Engine
-from dom0.engine.values import ContainerSummary
-from dom0.errors import InUse
+from dom0.engine.values import Container, ContainerSummary
+from dom0.errors import InUse, NotFound
+from dom0.plan.adoption import can_adopt
 from dom0.plan.desired import Desired
 from dom0.plan.ownership import is_claimed
 from dom0.plan.writers import compose_containers, in_use_problem, other_writers
 
 
-async def find_others(engine: Engine, project: str) -> tuple[ContainerSummary, ...]:
-    """All containers that do not even say that they are ours."""
-    return tuple(row for row in await engine.containers() if not is_claimed(row.labels, project))
+async def find_others(engine: Engine, desired: Desired) -> tuple[ContainerSummary, ...]:
+    """All containers that do not even say that they are ours, and were not taken over."""
+    rows = await engine.containers()
+    return tuple(row for row in rows if not is_claimed(row.labels, desired.project) and row.id not in desired.adopted)
 
 
-def require_free(desired: Desired, others: tuple[ContainerSummary, ...]) -> None:
+async def find_adoptable(engine: Engine, desired: Desired) -> tuple[Container, ...]:
+    """What Compose made for the services of `desired`."""
+    found = []
+    for row in await find_others(engine, desired):
+        if can_adopt(desired, row):
+            try:
+                found.append(await engine.container(row.id))
+            except NotFound:
+                continue
+    return tuple(found)
+
+
+def require_free(desired: Desired, others: Iterable[ContainerSummary]) -> None:
     """Raises InUse."""
+    others = [other for other in others if other.id not in desired.adopted]
     if of_compose := compose_containers(desired, others):
         names = ", ".join(sorted(other.name for other in of_compose))
         raise InUse(
             f"{desired.project}: is a project of docker compose on this machine, with the containers {names}",
-            hint=f"end it: docker compose -p {desired.project} down",
+            hint=f"take it over: dom0 up --adopt; or end it: docker compose -p {desired.project} down",
         )
     found = [(slot, other_writers(desired, slot, others)) for slot in desired.slots]
     problems = [in_use_problem(slot, writers) for slot, writers in found if writers]

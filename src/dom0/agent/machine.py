@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from dom0.agent.report import service_statuses
 from dom0.agent.source import Candidate, Own
 from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import Unwritable, writing
+from dom0.agent.take_over import take_over
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, InUse, NotFound, ProjectError, UsageError
 from dom0.health import Problem
@@ -202,7 +204,9 @@ class Machine:
                 code = "engine-refused"
         return Problem(code=code, subject="dom0", title=error.message, hint=error.hint, since=self._clock.now())
 
-    async def _propose(self, cause: str, *, image: str = "", force: bool = False, of_a_person: bool = False) -> None:
+    async def _propose(
+        self, cause: str, *, image: str = "", force: bool = False, adopt: bool = False, of_a_person: bool = False
+    ) -> None:
         """Make what `image` asks for ("": our own) the current generation, if it is not that already.
 
         A person is told what this host does not have; at a boot everything else shall come up.
@@ -210,12 +214,16 @@ class Machine:
         async with self._proposing:
             present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
             with writing(self._state):
-                candidate = await self._resolve(image, self._say)
+                candidate, before = self._current.with_adopted(await self._resolve(image, self._say)), None
+                if adopt and self._current.runs_nothing:
+                    again = partial(self._resolve, image, self._say)
+                    candidate, before = await take_over(self._engine, candidate, self._state, again)
                 root = HOST_ROOT if of_a_person and self._own.sees_host else None
                 running = Running(self.project, self._current.generation, root=root)
                 await refuse(self._engine, candidate.desired, running)
                 async with names.taken_up(self._engine, candidate.dom0_image):
-                    self._current.begin(candidate, cause, recreate=tuple(container.id for container in present))
+                    recreate = tuple(container.id for container in present)
+                    self._current.begin(candidate, cause, recreate=recreate, as_it_was=before)
             self._own_problem = None
 
     # what persons ask for
@@ -289,7 +297,9 @@ class Machine:
     async def _bring_up(self, request: UpRequest) -> Progress:
         before = self._current.generation
         try:
-            await self._propose("dom0 up", image=request.dom0_image, force=request.force, of_a_person=True)
+            await self._propose(
+                "dom0 up", image=request.dom0_image, force=request.force, adopt=request.adopt, of_a_person=True
+            )
         except Dom0Error as error:
             await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
             number = before.number if before else 0
@@ -342,6 +352,11 @@ class Machine:
                 raise UsageError("rollback: there is no good generation before this one", hint="dom0 history")
             return before
         target = generations.read(number)
+        if target.foreign:
+            raise UsageError(
+                f"rollback: generation {number} is what docker compose ran, whose containers were taken over",
+                hint="give the project back: dom0 down, then docker compose up",
+            )
         if target.number == current.number:
             raise UsageError(f"rollback: generation {number} is the current one", hint="dom0 history")
         if target.desired.project != project:

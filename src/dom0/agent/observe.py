@@ -6,7 +6,9 @@ tells nothing while it is down and drops what a slow reader missed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+
+from msgspec.structs import replace
 
 from dom0.agent.ownership import Ownership
 from dom0.agent.processes import SOCKET, Processes, Unseen
@@ -24,6 +26,7 @@ SURE = 2  # looks in a row at a process that is gone: of one that has just ended
 
 class Observer:
     def __init__(self, engine: Engine, ownership: Ownership, processes: Processes | None = None) -> None:
+        self.adopted: Mapping[str, Mapping[str, str]] = {}  # as in the desired state
         self._engine = engine
         self._ownership = ownership
         self._host = processes or Unseen()
@@ -54,10 +57,10 @@ class Observer:
         rows = await self._engine.containers()
         self._names = {row.name: row.id for row in rows}
         self._others = rows
-        ours = {row.id: row for row in rows if self._ownership.is_claimed(row.labels)}
+        ours = {row.id: row for row in rows if row.id in self.adopted or self._ownership.is_claimed(row.labels)}
         self._containers = {id_: known for id_, known in self._containers.items() if id_ in ours}
         self._strangers &= ours.keys()
-        self._labels = {id_: row.labels for id_, row in ours.items()}
+        self._labels = {id_: {**row.labels, **self.adopted.get(id_, {})} for id_, row in ours.items()}
         self._unreadable = {id_: words for id_, words in self._unreadable.items() if id_ in ours}
         self._dirty |= {row.id for row in ours.values() if thorough or self._has_changed(row)}
         await self.refresh()
@@ -70,7 +73,9 @@ class Observer:
         dirty, self._dirty = marked.difference(later), marked.intersection(later)
         inspected = [await self._inspect(container_id) for container_id in dirty]
         for container in sorted(filter(None, inspected), key=lambda one: one.created):
-            if await self._ownership.owns(container, self._engine):
+            if own_labels := self.adopted.get(container.id):
+                self._containers[container.id] = replace(container, labels={**container.labels, **own_labels})
+            elif await self._ownership.owns(container, self._engine):
                 self._containers[container.id] = container
             elif self._ownership.is_claimed(container.labels):
                 self._strangers.add(container.id)
@@ -134,6 +139,8 @@ class Observer:
 
     def is_ours(self, event: Event) -> bool:
         """Whether an event of a container is of one of ours, as far as is known yet: it carries the labels."""
+        if event.id in self.adopted:
+            return True
         return self._ownership.is_claimed(event.attributes) and event.id not in self._strangers
 
     def _has_vanished(self, container: Container) -> bool:
@@ -161,7 +168,7 @@ class Observer:
             return False
         self._dirty.add(event.id)
         if self.is_ours(event):
-            self._labels[event.id] = event.attributes
+            self._labels[event.id] = {**event.attributes, **self.adopted.get(event.id, {})}
         return True
 
     async def _inspect(self, container_id: str) -> Container | None:

@@ -96,6 +96,7 @@ class Reconciler:
         self._engine = engine
         self._ownership = Ownership(desired.project, seal or Seal(), memory.marks, save_seal)
         self._observer = Observer(engine, self._ownership, processes)
+        self._observer.adopted = desired.adopted
         self._save = save
         self._saved: Memory | None = None  # as it is on the disk, once we know
         self._limit = limit
@@ -122,6 +123,8 @@ class Reconciler:
         """Aim at another desired state from the next turn on."""
         self.desired, self.generation, self.memory, self.plan = desired, generation, memory, None
         self._repeats = Repeats()
+        if self._observer.adopted != desired.adopted:
+            self._observer.adopted, self._look_needed = desired.adopted, True
         self._keep_memory()
         self._wake.set()
 
@@ -421,12 +424,12 @@ STOPPING = (StopContainer, ParkContainer, RestartContainer, RemoveContainer)
 
 
 async def take_down(
-    engine: Engine, project: str, *, limit: int, seal: Seal | None = None, on_step: StepListener | None = None
+    engine: Engine, desired: Desired, *, limit: int, seal: Seal | None = None, on_step: StepListener | None = None
 ) -> Plan:
     """Stop and remove the project's containers, dependents first, and its networks. Volumes and images stay."""
     reconciler = Reconciler(
         engine,
-        Desired(project=project),
+        desired,
         memory=Memory(),
         save=lambda _memory: None,
         limit=limit,

@@ -97,10 +97,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problems: tuple[Problem, ...] = ()
 
 
-class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Clears what persons stopped, parked and rejected, resolves images anew; a new generation if anything differs."""
 
     force: bool = False  # recreate everything
+    adopt: bool = False  # take over what Docker Compose made for a project of this name
     dom0_image: OwnOrImageId = ""  # whose project to take over, on the same dom0-base; "": the running one's
 
 

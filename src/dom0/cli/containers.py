@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from dom0.errors import UsageError
@@ -20,7 +20,10 @@ async def find_containers(
     engine: Engine, services: Sequence[str], *, missing_is_error: bool = True
 ) -> list[ContainerSummary]:
     """The containers of `services`, of all services of the machine if none is named. Raises UsageError."""
-    ours = await engine.containers(labels=[labels.PROJECT])
+    ours = [*await engine.containers(labels=[labels.PROJECT])]
+    projects = {container.labels[labels.PROJECT] for container in ours}
+    by_compose = await engine.containers(labels=[labels.COMPOSE_SERVICE])
+    ours += [_as_ours(one) for one in by_compose if is_taken_over(one.labels, projects)]
     by_service: dict[str, list[ContainerSummary]] = {}
     for container in sorted(ours, key=lambda one: (one.labels.get(labels.SERVICE, ""), one.name)):
         by_service.setdefault(_service(container), []).append(container)
@@ -30,6 +33,19 @@ async def find_containers(
         raise UsageError(f"{unknown[0]}: has no container here", hint=f"services that have: {there}")
     names = services or [name for name in by_service if name not in ("", ROOT)]
     return [container for name in names for container in by_service.get(name, ())]
+
+
+def is_taken_over(own_labels: Mapping[str, str], projects: Collection[str]) -> bool:
+    """Whether Docker Compose made it for one of the machine's `projects`: it never gets labels of ours."""
+    return labels.PROJECT not in own_labels and own_labels.get(labels.COMPOSE_PROJECT) in projects
+
+
+def _as_ours(container: ContainerSummary) -> ContainerSummary:
+    from msgspec.structs import replace
+
+    theirs = container.labels
+    own_labels = {labels.SERVICE: theirs[labels.COMPOSE_SERVICE], labels.NUMBER: theirs.get(labels.COMPOSE_NUMBER, "1")}
+    return replace(container, labels=theirs | own_labels)
 
 
 def _service(container: ContainerSummary) -> str:

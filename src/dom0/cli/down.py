@@ -120,9 +120,12 @@ async def _remove_agent(engine: Engine) -> None:
 async def _remove_project(engine: Engine, project: str) -> None:
     from dom0.agent.ownership import read_seal
     from dom0.agent.reconcile import take_down
+    from dom0.agent.take_over import adopted_before
+    from dom0.plan.desired import Desired
 
     limit = STEPS_PER_CORE * (await engine.info()).cpus
-    await take_down(engine, project, limit=limit, seal=read_seal(state_directory()), on_step=_say_step)
+    desired = Desired(project=project, adopted=adopted_before(state_directory(), project))
+    await take_down(engine, desired, limit=limit, seal=read_seal(state_directory()), on_step=_say_step)
 
 
 def _forget_machine() -> None:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from dom0.cli import completion, engine_client
-from dom0.cli.containers import ROOT
+from dom0.cli.containers import ROOT, is_taken_over
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
 from dom0.run import become
@@ -69,14 +69,22 @@ def find_container(service: str, index: int | None) -> str:
     found = [
         one for one in engine_client.containers(f"{labels.SERVICE}={service}", labels.PROJECT) if _runs(one, index)
     ]
-    projects = sorted({one.labels[labels.PROJECT] for one in found})
+    if not found:
+        of_machine = {one.labels[labels.PROJECT] for one in engine_client.containers(labels.PROJECT)}
+        by_compose = engine_client.containers(f"{labels.COMPOSE_SERVICE}={service}")
+        found = [one for one in by_compose if is_taken_over(one.labels, of_machine) and _runs(one, index)]
+    projects = sorted({one.labels.get(labels.PROJECT, "") for one in found})
     if not found:
         which = f"{service}: no container {index} of it runs" if index else f"{service}: no container of it runs"
         running = sorted({_name(one) for one in engine_client.containers(labels.PROJECT) if _runs(one, None)} - {""})
         raise NotFound(which, hint=f"these run: {', '.join(running) or 'none'}; why one does not: dom0 status")
     if len(projects) > 1:
         raise UsageError(f"{service}: is a service of several projects: {', '.join(projects)}", hint="use docker exec")
-    return min(found, key=lambda one: int(one.labels.get(labels.NUMBER, "1"))).id
+    return min(found, key=lambda one: int(_number(one))).id
+
+
+def _number(container: engine_client.ListedContainer) -> str:
+    return container.labels.get(labels.NUMBER) or container.labels.get(labels.COMPOSE_NUMBER, "1")
 
 
 def _name(container: engine_client.ListedContainer) -> str:
@@ -84,5 +92,5 @@ def _name(container: engine_client.ListedContainer) -> str:
 
 
 def _runs(container: engine_client.ListedContainer, index: int | None) -> bool:
-    number = container.labels.get(labels.NUMBER, "1")
+    number = _number(container)
     return container.state == "running" and number.isdecimal() and index in (None, int(number))

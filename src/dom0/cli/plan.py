@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 
 from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.in_use import place_of
 from dom0.cli.places import is_here, is_login, state_directory
 from dom0.cli.report import Report
 from dom0.cli.unchanged import TAG, find_project, is_current, no_image, tagged_images
@@ -37,8 +39,9 @@ _COLOURS = {"remove": "red", "create": "green", "build": "cyan", "pull": "cyan"}
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
 @click.option("--no-build", is_flag=True, help="What `dom0 up --no-build` would do: with the dom0 image as it is.")
+@click.option("--adopt", "adopts", is_flag=True, help="What `dom0 up --adopt` would do.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects with action, kind, name and reason.")
-def command(directory: Path | None, tag: str, no_build: bool, as_json: bool) -> int:
+def command(directory: Path | None, tag: str, no_build: bool, adopts: bool, as_json: bool) -> int:
     """Say what `dom0 up` would do with the project in DIR, and why; refuse what it would refuse. Changes nothing.
 
     Ends with 10 if there is something to do, with 0 if not. Images are built to see what becomes of them, which `dom0
@@ -47,7 +50,7 @@ def command(directory: Path | None, tag: str, no_build: bool, as_json: bool) -> 
     $ dom0 plan
     $ dom0 plan --json | jq -r '.[].name'
     """
-    changes = asyncio.run(_plan(find_project(directory), tag, build=not no_build))
+    changes = asyncio.run(_plan(find_project(directory), tag, build=not no_build, adopts=adopts))
     if as_json:
         terminal.say_json(changes)
     elif changes:
@@ -62,22 +65,32 @@ def _colour(action: str) -> str:
     return click.style(action, fg=_COLOURS.get(action, "yellow"))
 
 
-async def _plan(project: Path | None, tag: str, *, build: bool) -> list[Change]:
+async def _plan(project: Path | None, tag: str, *, build: bool, adopts: bool) -> list[Change]:
     from dom0.agent.foresee import foresee
+    from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_without_pulling
     from dom0.cli.plan_files import file_changes
     from dom0.engine.docker import DockerEngine
-    from dom0.images.project import PLACED, placed_entries
+    from dom0.images.project import placed_entries
+    from dom0.plan.adoption import adopt
 
     engine = await DockerEngine.connect()
     try:
         async with (
             _image(engine, project if build else None, tag) as image,
-            read_project(engine, image, PLACED, private_roots(project if build else None, image)) as (etc, found),
+            read_project(
+                engine,
+                image,
+                await place_of(engine, image, project, adopts=adopts),
+                private_roots(project if build else None, image),
+            ) as (etc, found),
         ):
             if project and not build and not is_current(project, tag, tagged_images()):
                 terminal.say_to_stderr(f"{tag} is not what {project} would be built into: this is what {tag} asks for")
             candidate, pulled = await resolve_without_pulling(engine, image, found)
+            if adopts:
+                theirs = await find_adoptable(engine, candidate.desired)
+                candidate = replaced(candidate, desired=adopt(candidate.desired, theirs))
             containers = await foresee(engine, candidate, what_runs(), time.time())
             root = _root_container(image)
             files = file_changes(placed_entries(etc, found)) if root else []

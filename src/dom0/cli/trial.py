@@ -47,7 +47,7 @@ def command(directory: Path | None, length: float, tag: str, as_json: bool) -> N
     $ dom0 confirm
     """
     Agent().status()  # a trial needs something to go back to
-    last = asyncio.run(up.bring_up(find_project(directory), tag, force=False, trial=length, as_json=as_json))
+    last = asyncio.run(up.bring_up(find_project(directory), tag, trial=length, as_json=as_json))
     if as_json:
         return
     if last.outcome is Outcome.TRIAL:

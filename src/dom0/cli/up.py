@@ -14,6 +14,7 @@ from dom0.agent.status import Outcome, Progress, Status
 from dom0.cli import terminal, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
+from dom0.cli.in_use import place_of
 from dom0.cli.places import is_here
 from dom0.cli.report import Report, watching
 from dom0.cli.unchanged import TAG, find_project
@@ -35,8 +36,9 @@ ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket bef
 @click.option("-d", "--detach", is_flag=True, expose_value=False, help="As Compose: what is started runs on anyway.")
 @click.option("--no-build", is_flag=True, help="Take the dom0 image as it is.")
 @click.option("--force-recreate", is_flag=True, help="Recreate every container, changed or not.")
+@click.option("--adopt", is_flag=True, help="Take over what Docker Compose runs of this project.")
 @click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
-def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bool, as_json: bool) -> None:
+def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bool, adopt: bool, as_json: bool) -> None:
     """Build the project in DIR and bring the machine to it; a change that does not become healthy goes back by itself.
 
     Without DIR it is the project in this directory, or else the dom0 image that is there. What runs and has not changed
@@ -45,14 +47,15 @@ def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bo
     $ dom0 up  # the project of this directory
     $ dom0 up examples/mybox
     $ dom0 up --no-build --tag dom0:yesterday
+    $ dom0 up --adopt  # in the directory that `docker compose up` was called in
     """
     project = None if no_build else find_project(directory)
-    if project is not None and not force_recreate and (machine := unchanged.nothing_to_do(project, tag)):
+    if project is not None and not (force_recreate or adopt) and (machine := unchanged.nothing_to_do(project, tag)):
         _say_nothing_to_do(machine, as_json=as_json)
         return
     import asyncio  # it costs as much as all of the above
 
-    last = asyncio.run(bring_up(project, tag, force=force_recreate, trial=0.0, as_json=as_json))
+    last = asyncio.run(bring_up(project, tag, force=force_recreate, adopts=adopt, as_json=as_json))
     if not as_json:
         terminal.say(f"generation {last.generation} is {last.outcome}")
 
@@ -64,7 +67,9 @@ def _say_nothing_to_do(machine: unchanged.Machine, *, as_json: bool) -> None:
         terminal.say(machine.text)
 
 
-async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float, as_json: bool) -> Progress:
+async def bring_up(
+    project: Path | None, tag: str, *, force: bool = False, adopts: bool = False, trial: float = 0.0, as_json: bool
+) -> Progress:
     """Build, let the image's project become the machine, and wait for the outcome. `trial` in seconds, 0: none.
 
     Raises RolledBack, ProjectError, EngineError, UsageError.
@@ -85,8 +90,9 @@ async def bring_up(project: Path | None, tag: str, *, force: bool, trial: float,
             Agent().announce_trial(image.id, trial)
         try:
             with watching("the start of dom0"):
-                in_place = await _become(engine, image, project, report)
-            lines = Agent().up(force=force, dom0_image=image.id if in_place else "")
+                await place_of(engine, image, project, adopts=adopts)
+                in_place = await _become(engine, image, project, report, adopts=adopts)
+            lines = Agent().up(force=force, adopt=adopts, dom0_image=image.id if in_place else "")
             last = follow(lines, report)
         except Busy:
             await _forget(engine, image)
@@ -132,7 +138,9 @@ def _built_before(project: Path, tag: str) -> str:
     return images[tag].id if unchanged.is_current(project, tag, images) else ""
 
 
-async def _become(engine: Engine, image: Image, project: Path | None, say: Callable[[str], None]) -> bool:
+async def _become(
+    engine: Engine, image: Image, project: Path | None, say: Callable[[str], None], *, adopts: bool
+) -> bool:
     """Let a root container of `image` run, or leave it to the running one if only the project differs (True)."""
     from dom0.agent.contract import NAME
     from dom0.agent.handover import hand_over, start_root
@@ -148,7 +156,7 @@ async def _become(engine: Engine, image: Image, project: Path | None, say: Calla
             return False
         if root.labels.get(BASE) == image.labels.get(BASE):
             return True
-    await _refuse_beforehand(engine, image, project, say)
+    await _refuse_beforehand(engine, image, project, say, adopts=adopts)
     async with names.taken_up_later(engine, image.id):
         if root is not None and root.running:
             await hand_over(engine, image.id, say)
@@ -157,20 +165,26 @@ async def _become(engine: Engine, image: Image, project: Path | None, say: Calla
     return False
 
 
-async def _refuse_beforehand(engine: Engine, image: Image, project: Path | None, say: Callable[[str], None]) -> None:
+async def _refuse_beforehand(
+    engine: Engine, image: Image, project: Path | None, say: Callable[[str], None], *, adopts: bool
+) -> None:
     """The new agent would refuse the same; but then its container runs already. Raises ProjectError, EngineError."""
     from dom0.agent.foresee import refuse
+    from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_beforehand
     from dom0.cli.plan import private_roots, what_runs
     from dom0.images import names, private
-    from dom0.images.project import PLACED
+    from dom0.plan.adoption import adopt
 
     roots = private_roots(project, image)
     if private.of_image(image.labels) and not roots:
         return  # of another machine: only its agent can read the project
     try:
-        async with read_project(engine, image, PLACED, roots) as (_, found):
+        place = await place_of(engine, image, project, adopts=adopts)
+        async with read_project(engine, image, place, roots) as (_, found):
             desired = await resolve_beforehand(engine, image, found, say)
+        if adopts:
+            desired = adopt(desired, await find_adoptable(engine, desired))
         await refuse(engine, desired, what_runs())
     except Dom0Error:
         await names.unmark(engine, image.id)

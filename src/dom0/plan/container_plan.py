@@ -15,6 +15,7 @@ from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
 from dom0.plan.actual import slot_key
 from dom0.plan.desired import Attachment, Condition, Dependency, Order, Slot
+from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.labels import COMPOSE_PROJECT, HASH
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent, still_lasts
 from dom0.plan.phase import Phase
@@ -100,6 +101,8 @@ class ContainerPlanner:
         done = self.scene.memory.completed.get(self.slot.key)
         if done == version(self.slot):
             return self._tidy(None, Phase.COMPLETED, "ran for this configuration before; its container is gone")
+        if not self.slot.create:
+            return self._result(Phase.FAILED, "Docker Compose made it, and it is gone")
         if waiting := self._lacks_ground():
             return waiting
         name, reason = self._creation_name(), self._creation_reason()
@@ -288,7 +291,8 @@ class ContainerPlanner:
         if old.image_id != self.slot.image_id:
             return "its image changed"
         if old.labels.get(HASH) != self.slot.hash:
-            return "its configuration changed"
+            by_compose = old.labels.get(HASH, "").startswith(BY_COMPOSE)
+            return "Docker Compose made it from other words" if by_compose else "its configuration changed"
         if old.id in self.scene.memory.recreate:
             return "recreated"
         return f"{' and '.join(self.slot.parents)}, which it shares namespaces or volumes with, is a new container"
@@ -316,7 +320,11 @@ class ContainerPlanner:
 
     def _stop(self, container: Container, reason: str) -> AnyStep:
         return StopContainer(
-            lock=f"container:{container.id}", reason=reason, container_id=container.id, name=container.name
+            lock=f"container:{container.id}",
+            reason=reason,
+            container_id=container.id,
+            name=container.name,
+            rests=container.restart_policy == "always",
         )
 
     def _restart(self, current: Container, reason: str) -> SlotPlan:

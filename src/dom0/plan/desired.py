@@ -137,4 +137,5 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     volumes: tuple[VolumeSpec, ...] = ()
     slots: tuple[Slot, ...] = ()
     rollout: Rollout = Rollout()
+    adopted: dict[str, dict[str, str]] = {}  # ID of a container of Compose's -> the labels of ours (plan/adoption)
     shared: tuple[str, ...] = ()  # volumes and directories that containers of others may write too

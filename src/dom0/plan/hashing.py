@@ -17,6 +17,7 @@ from dom0.compose.model import Deploy, Network, Project, Service, Volume, canoni
 from dom0.plan.attachments import networks_by_priority
 from dom0.plan.mounts import Mounts, bound_files
 
+BY_COMPOSE = "compose:"  # begins the hash of a container that Docker Compose made
 _WITHOUT_EFFECT: dict[str, Any] = {
     "build": None,
     "pull_policy": "",

@@ -31,7 +31,7 @@ from dom0.plan.steps import (
     UpdateContainer,
 )
 
-Action = Literal["build", "pull", "create", "replace", "start", "restart", "update", "remove", "keep"]
+Action = Literal["build", "adopt", "pull", "create", "replace", "start", "restart", "update", "remove", "keep"]
 Kind = Literal["image", "network", "volume", "container", "file"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
 _OfContainer: TypeAlias = (

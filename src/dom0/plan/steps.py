@@ -71,8 +71,11 @@ class UnpauseContainer(Step, frozen=True, kw_only=True):
 
 
 class StopContainer(Step, frozen=True, kw_only=True):
+    """`rests`: without its restart policy, so that no restart of the Engine starts it beside its replacement."""
+
     container_id: str
     name: str
+    rests: bool = False
 
 
 class ParkContainer(Step, frozen=True, kw_only=True):

@@ -87,12 +87,12 @@ def in_use_problem(slot: Slot, writers: Collection[Writer], severity: Severity =
 
 
 def compose_containers(desired: Desired, others: Iterable[ContainerSummary]) -> tuple[ContainerSummary, ...]:
-    """Those that Compose made for a project of our name, as far as they run or have a name that we need."""
-    names = {slot.name for slot in desired.slots}
+    """Those that Compose made for our services, in a project of our name, or whose name we need."""
+    names, services = {slot.name for slot in desired.slots}, {slot.service for slot in desired.slots}
     return tuple(
         other
         for other in others
         if other.labels.get(labels.COMPOSE_PROJECT) == desired.project
         and labels.COMPOSE_SERVICE in other.labels
-        and (other.running or other.name in names)
+        and (other.name in names or (other.running and other.labels[labels.COMPOSE_SERVICE] in services))
     )

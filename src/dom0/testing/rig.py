@@ -80,8 +80,8 @@ class Rig:
 
         await self.box.until(reached)
 
-    async def up(self, *, force: bool = False, image: str = "") -> Progress:
-        lines = [line async for line in self.machine.up(UpRequest(force=force, dom0_image=image))]
+    async def up(self, *, force: bool = False, adopt: bool = False, image: str = "") -> Progress:
+        lines = [line async for line in self.machine.up(UpRequest(force=force, adopt=adopt, dom0_image=image))]
         return lines[-1]
 
     def hashes(self) -> set[str]:

@@ -1,0 +1,112 @@
+"""Taking over what Docker Compose made for a project of our name. Pure.
+
+Labels cannot be added to a container, so what is taken over is known by its ID: a desired state carries, for each, the
+labels that one of ours would have. Where Compose's own hash and the image are what we would write, the container is as
+good as one of ours and goes on running. Any other is a predecessor, replaced as an outdated one of ours is.
+
+How it was before is a desired state too (`as_it_was`), of containers that are only started and stopped, never made: a
+failed adoption goes back to it as to any other, and then lets go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from msgspec.structs import replace
+
+from dom0.engine.values import Container, ContainerSummary
+from dom0.plan import labels
+from dom0.plan.actual import slot_key_in
+from dom0.plan.desired import Desired, Order, Role, Slot
+from dom0.plan.hashing import BY_COMPOSE
+
+
+def can_adopt(desired: Desired, row: ContainerSummary | Container) -> bool:
+    """Whether Compose made it for a service of `desired`; not for `docker compose run`."""
+    return (
+        row.labels.get(labels.COMPOSE_PROJECT) == desired.project
+        and row.labels.get(labels.COMPOSE_ONEOFF) != "True"
+        and row.labels.get(labels.COMPOSE_SERVICE) in {slot.service for slot in desired.slots}
+    )
+
+
+def adopt(desired: Desired, theirs: Iterable[Container]) -> Desired:
+    """`desired`, which takes over what Compose made for its services."""
+    slots = {slot.key: slot for slot in desired.slots}
+    adopted = {one.id: _own_labels(one, slots.get(_key(one))) for one in theirs}
+    return replace(desired, adopted=desired.adopted | adopted)
+
+
+def carry_over(desired: Desired, before: Desired | None) -> Desired:
+    """What was taken over stays the machine's."""
+    if before is None or before.project != desired.project:
+        return desired
+    return replace(desired, adopted=before.adopted | desired.adopted)
+
+
+def as_it_was(desired: Desired, theirs: Iterable[Container]) -> Desired:
+    """What Compose made, as the desired state to go back to. `desired` is what takes it over."""
+    slots = tuple(_slot(one, desired.adopted[one.id]) for one in theirs)
+    return Desired(project=desired.project, slots=slots, adopted=desired.adopted, rollout=desired.rollout)
+
+
+def _own_labels(container: Container, slot: Slot | None) -> dict[str, str]:
+    service, number = _service_and_number(container)
+    kept = slot is not None and fits(container, slot)
+    return {
+        labels.PROJECT: container.labels[labels.COMPOSE_PROJECT],
+        labels.ROLE: Role.SERVICE.value,
+        labels.SERVICE: service,
+        labels.NUMBER: number,
+        labels.HASH: slot.hash if slot and kept else BY_COMPOSE + container.labels.get(labels.COMPOSE_HASH, ""),
+    }
+
+
+def fits(container: Container, slot: Slot) -> bool:
+    """Whether it is what `docker compose up` would leave running for this project: Compose's hash is over its words.
+
+    Contents that are written into a container are not in that hash; they may be old.
+    """
+    written: dict[str, str] = slot.create.get("Labels") or {}
+    return (
+        container.image_id == slot.image_id
+        and container.name == slot.name
+        and container.labels.get(labels.COMPOSE_HASH) == written.get(labels.COMPOSE_HASH)
+        and not slot.files
+        and not slot.parents
+    )
+
+
+def _slot(container: Container, own_labels: dict[str, str]) -> Slot:
+    return Slot(
+        service=own_labels[labels.SERVICE],
+        number=int(own_labels[labels.NUMBER]),
+        name=container.name,
+        role=Role.SERVICE,
+        hash=own_labels[labels.HASH],
+        image=container.image,
+        image_id=container.image_id,
+        create={},
+        volumes=tuple(sorted({mount.name for mount in container.mounts if mount.type == "volume"})),
+        order=Order.STOP_FIRST,
+        restart_policy=container.restart_policy,
+        restart_retries=container.restart_retries,
+        resources=container.resources,
+        ports=container.ports,
+        runs=container.running,
+    )
+
+
+def _key(container: Container) -> str:
+    service, number = _service_and_number(container)
+    return slot_key_in({labels.SERVICE: service, labels.NUMBER: number})
+
+
+def _service_and_number(container: Container) -> tuple[str, str]:
+    number = container.labels.get(labels.COMPOSE_NUMBER, "")
+    return container.labels.get(labels.COMPOSE_SERVICE, ""), number if number.isascii() and number.isdigit() else "1"
+
+
+def project_directories(theirs: Iterable[Container | ContainerSummary]) -> Iterator[str]:
+    """Where Compose read the project, as its labels say."""
+    yield from sorted({one.labels.get(labels.COMPOSE_WORKING_DIR, "") for one in theirs} - {""})
