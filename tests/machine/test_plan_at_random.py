@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dom0.testing.api import EngineRefused
 from dom0.testing.machines import PATIENCE, Machine
 from dom0.testing.random_projects import IMAGES, Projects, compose_file
 
@@ -70,12 +71,14 @@ def at_rest(box: Machine) -> None:
 def picture(box: Machine) -> Pictures:
     """(kind, name) -> what identifies it and its state; a container is called by its place, whatever its name is."""
     found: Pictures = {}
-    for row in box.ask('/containers/json?all=1&filters={"label":["dom0.service"]}'):
+    for container in box.containers():
         try:
-            one = box.container(row["Id"])
-        except Exception:  # noqa: S112 -- gone since it was listed
+            one = box.container(container)
+        except EngineRefused:  # gone since it was listed
             continue
         labels, host = one["Config"]["Labels"], one["HostConfig"]
+        if "dom0.service" not in labels:
+            continue
         networks = sorted(one["NetworkSettings"]["Networks"])
         ids = sorted(network["NetworkID"] for network in one["NetworkSettings"]["Networks"].values())
         rest = (
