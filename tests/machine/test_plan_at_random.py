@@ -13,6 +13,7 @@ from dom0.testing.machines import PATIENCE, Machine
 from dom0.testing.random_projects import IMAGES, Projects, compose_file
 
 SEEDS, ROUNDS = (1, 2, 3, 4), 6
+WELL = ("ready", "completed", "stopped", "data")
 QUIET = 3.0  # seconds without a change before a machine counts as at rest
 
 Pictures = dict[tuple[str, str], Any]
@@ -61,11 +62,16 @@ def meddle(box: Machine, projects: Projects) -> None:
 
 def at_rest(box: Machine) -> None:
     deadline, since, last = time.monotonic() + PATIENCE, time.monotonic(), picture(box)
-    while time.monotonic() - since < QUIET or not box.status()["converged"]:
+    while time.monotonic() - since < QUIET or not rests(box.status()):
         assert time.monotonic() < deadline, box.status()
         time.sleep(0.2)
         if (now := picture(box)) != last:
             since, last = time.monotonic(), now
+
+
+def rests(status: dict[str, Any]) -> bool:
+    """Whether nothing is due later either: what was killed is started again after a pause."""
+    return status["converged"] and all(service["phase"] in WELL for service in status["services"])
 
 
 def picture(box: Machine) -> Pictures:
@@ -81,13 +87,7 @@ def picture(box: Machine) -> Pictures:
             continue
         networks = sorted(one["NetworkSettings"]["Networks"])
         ids = sorted(network["NetworkID"] for network in one["NetworkSettings"]["Networks"].values())
-        rest = (
-            host["RestartPolicy"]["Name"],
-            host["Memory"],
-            one["Name"],
-            networks,
-            ids if one["State"]["Running"] else [],
-        )
+        rest = (host["RestartPolicy"]["Name"], host["Memory"], one["Name"], networks, ids)
         name = f"box-{labels['dom0.service']}-{labels['dom0.number']}"
         found["container", name] = (one["Id"], one["State"]["Running"], one["State"]["StartedAt"], rest)
     for network in box.ask("/networks"):
