@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,20 @@ def test_what_a_generation_no_longer_brings_goes_unless_the_machine_changed_it(
     (target / "data" / "db").unlink()
     place()
     assert (target / "data").is_dir()
+
+
+def test_what_is_in_a_directory_whose_content_the_project_left_out_stays(
+    files: Path, target: Path, place: Place
+) -> None:
+    (files / "data" / "year").mkdir(parents=True)
+    (files / "data" / "year" / "photo").write_text("of nobody else")
+    place()
+    shutil.rmtree(files / "data" / "year")
+    assert place()["data/year/photo"] is Action.KEEP
+    assert (target / "data" / "year" / "photo").read_text() == "of nobody else"
+    (files / "data" / "new").write_text("the project's")
+    assert "data/year/photo" not in place()
+    assert (target / "data" / "year" / "photo").read_text() == "of nobody else"
 
 
 def test_an_empty_directory_that_the_engine_made_gives_way_but_not_one_with_data(

@@ -69,6 +69,7 @@ class Placement:
         """What placing would do. Below what the machine has in the place of a directory nothing can be placed."""
         steps: Steps = {}
         barred: list[str] = []
+        emptied = _without_content(theirs)
         unspelled = {spelled(path): path for path in theirs}
         for path in sorted({*theirs, *(unspelled.get(path, path) for path in record)}):
             if any(path.startswith(f"{bar}/") for bar in barred):
@@ -76,6 +77,8 @@ class Placement:
             placed, wanted = _placed(record, path), theirs.get(path)
             with writing(self.target / path):
                 step = decide(self._look(path, (*placed, wanted)), placed, wanted)
+            if step.action is Action.REMOVE and any(str(parent) in emptied for parent in PurePath(path).parents):
+                step = step._replace(action=Action.KEEP, wanted=step.there)
             if wanted is not None and wanted.content == DIRECTORY and _bars(step):
                 barred.append(path)
             if step.action is Action.CREATE:
@@ -215,6 +218,12 @@ class Placement:
                 with contextlib.suppress(FileExistsError):
                     _rename_to_free(name, f"{name}{OLD}{f'.{number}' if number else ''}", parent)
                     return
+
+
+def _without_content(theirs: Versions) -> frozenset[str]:
+    """Directories that the project has and brings nothing in: a line in `.dockerignore` says that they hold data."""
+    parents = {str(PurePath(path).parent) for path in theirs}
+    return frozenset(path for path, version in theirs.items() if version.content == DIRECTORY and path not in parents)
 
 
 def _placed(record: Record, path: str) -> Placed:
