@@ -87,10 +87,12 @@ def _require_name(files: ProjectFiles) -> None:
 
 
 async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool) -> Project:
-    layers = [view.root / layer for layer in files.layers] + _own_layer(files, view)
+    own = _own_document(files)
+    layers = [view.root / layer for layer in files.layers] + _own_layer(own, view)
     try:
         version, (data, warnings) = await _at_once(parser.version(), _printed(files, view, parser, layers))
         resolved.fill_in_defaults(data, version)
+        resolved.restore_empty_lists(data, own)
         _put_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
@@ -139,8 +141,8 @@ async def _no_hashes() -> dict[str, str]:
     return {}
 
 
-def _own_layer(files: ProjectFiles, view: View) -> list[Path]:
-    """One more file on top, for what Compose does not do by itself: merge x-dom0, print variables that are contents."""
+def _own_document(files: ProjectFiles) -> dict[str, Any]:
+    """One more layer on top, for what Compose does not do itself: merge x-dom0, print variables that are contents."""
     sections = [document[machine.KEY] for document in files.documents if machine.KEY in document]
     layer: dict[str, Any] = {}
     if sections:
@@ -151,10 +153,14 @@ def _own_layer(files: ProjectFiles, view: View) -> list[Path]:
             layer[resolved.MERGED] = merged
     if names := sorted(set(_variables(files))):
         layer[_ENVIRONMENT] = {name: [f"${{{name}+set}}", f"${{{name}-}}"] for name in names}
-    if not layer:
+    return layer
+
+
+def _own_layer(document: dict[str, Any], view: View) -> list[Path]:
+    if not document:
         return []
     path = view.scratch / "own.yaml"
-    path.write_bytes(msgspec.json.encode(layer))
+    path.write_bytes(msgspec.json.encode(document))
     return [path]
 
 

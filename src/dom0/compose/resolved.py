@@ -74,6 +74,14 @@ def parse_with_own(text: str, written: str) -> dict[str, Any]:
     return data
 
 
+def restore_empty_lists(printed: Any, written: Any) -> None:
+    """Compose's JSON has null for an empty list in keys that it does not know; `written` are such keys as they were."""
+    if isinstance(printed, dict) and isinstance(written, dict):
+        printed |= {key: [] for key, value in written.items() if value == [] and printed.get(key) is None}
+        for key, value in written.items():
+            restore_empty_lists(printed.get(key), value)
+
+
 def fill_in_defaults(data: dict[str, Any], version: str) -> None:
     """What this Compose leaves out because it is the default: from Compose 5 on, that a bind's directory is made."""
     if int(version.partition(".")[0]) < _BINDS_ARE_MADE:
