@@ -291,6 +291,8 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 # Honoured keys that no case can have.
 NOT_COMPARED = {
+    "networks.*.enable_ipv4": "Compose knows it from 2.33 on",
+    "services.*.networks.*.gw_priority": "Compose knows it from 2.33 on",
     "services.*.cpu_rt_period": "needs a kernel with real-time groups, which Debian's is not",
     "services.*.cpu_rt_runtime": "the same",
     "services.*.storage_opt": "needs a storage driver with quotas, the Engine refuses it elsewhere",

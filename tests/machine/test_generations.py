@@ -88,12 +88,17 @@ def test_a_service_that_exits_goes_back(box: Machine) -> None:
 
 def test_a_service_that_becomes_unhealthy_goes_back(box: Machine) -> None:
     write(box, "unhealthy", more=UNHEALTHY)
-    comes_back(box, "is unhealthy")
+    comes_back(box, "health check failed and printed nothing")
 
 
-def test_a_service_whose_port_is_taken_goes_back(box: Machine, taken_port: str) -> None:
+def test_a_port_that_is_taken_stops_dom0_up_before_anything_changes(box: Machine, taken_port: str) -> None:
+    before, generations = box.lives("dom0", WEB), box.history()
     write(box, "port", more=taken_port)
-    comes_back(box, "8099")
+    refused = box.up(check=False)
+    assert refused.code == 3, refused
+    assert "8099" in refused.stderr
+    assert box.lives("dom0", WEB) == before
+    assert box.history() == generations
 
 
 def test_a_service_whose_program_is_not_there_goes_back(box: Machine) -> None:

@@ -95,7 +95,8 @@ def test_a_change_that_has_failed_does_not_come_back_at_a_boot(launcher: Launche
         launcher.reboot()
         machine.until(lambda: machine.status()["dom0_image"] == good)
         assert settled(launcher, machine) == good
-    launcher.until_tells("chosen")
+    assert machine.image_id("dom0:latest") == good
+    launcher.until_tells("latest")
 
 
 def test_a_machine_that_was_taken_down_stays_down_until_it_is_brought_up(launcher: Launcher, machine: Machine) -> None:
