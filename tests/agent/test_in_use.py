@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from dom0.agent.reconcile import RESYNC
 from dom0.agent.status import Outcome
 from dom0.engine.values import State
 from dom0.plan.desired import Slot, VolumeSpec
@@ -57,6 +59,19 @@ async def test_a_writer_that_came_later_keeps_ours_from_being_started_again() ->
         assert box.names() == {"box-web-1": State.EXITED, "foreign": RUNNING}
         await box.person.remove_container("foreign", force=True)
         await box.at_rest()
+        assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_a_container_of_ours_that_was_removed_writes_no_more() -> None:
+    box = Box(desired(with_data(slot("web")), volumes=(VOLUME,)))
+    async with box.running() as loop:
+        await box.at_rest()
+        await asyncio.sleep(RESYNC)  # it is in a full list, too
+        await box.at_rest()
+        await box.person.remove_container("box-web-1", force=True)
+        await box.at_rest()
+        assert loop.plan is not None
+        assert loop.plan.problems == ()
         assert box.names() == {"box-web-1": RUNNING}
 
 

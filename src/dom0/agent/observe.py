@@ -179,6 +179,7 @@ class Observer:
             self._labels.pop(container_id, None)
             self._unreadable.pop(container_id, None)
             self._names = {name: id_ for name, id_ in self._names.items() if id_ != container_id}
+            self._others = tuple(row for row in self._others if row.id != container_id)
             return None
         except EngineUnreachable:
             raise
