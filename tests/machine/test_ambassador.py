@@ -39,22 +39,21 @@ CLIENT = """
                     raise
                 time.sleep(0.01)
         raise OSError("the name is not resolved")
-    kept, old, new, lost, failed, rounds = None, "", "", 0, 0, 0
+    kept, old, new, lost, failed, errors = None, "", "", 0, 0, []
     while True:
         try:
             if kept is None:
                 kept = connect()
             old = ask(kept)
-        except (OSError, IndexError):
-            kept, lost = None, lost + 1
+        except (OSError, IndexError) as error:
+            kept, lost, errors = None, lost + 1, [*errors[-9:], f"kept: {error!r}"]
         try:
             with connect() as stream:
                 new = ask(stream)
-        except (OSError, IndexError):
-            failed += 1
-        rounds += 1
+        except (OSError, IndexError) as error:
+            failed, errors = failed + 1, [*errors[-9:], f"new: {error!r}"]
         with open("/tmp/count.new", "w") as file:
-            json.dump({"old": old, "new": new, "lost": lost, "failed": failed, "rounds": rounds}, file)
+            json.dump({"old": old, "new": new, "lost": lost, "failed": failed, "errors": errors}, file)
         os.replace("/tmp/count.new", "/tmp/count")
         time.sleep(0.005)
 """
@@ -168,10 +167,10 @@ def until_seen(machine: Machine, old: str, new: str) -> None:
     machine.until(lambda: all(seen(machine, consumer) == (old, new) for consumer in CONSUMERS))
 
 
-def troubles(machine: Machine, consumer: str) -> tuple[int, int]:
-    """Connections lost, and connects or requests that failed."""
+def troubles(machine: Machine, consumer: str) -> tuple[int, int, list[str]]:
+    """Connections lost, connects or requests that failed, and the last errors of both."""
     found = count(machine, consumer)
-    return found["lost"], found["failed"]
+    return found["lost"], found["failed"], found["errors"]
 
 
 def rewire(agent: BareAgent, to: str, *options: str) -> dict[str, Any]:

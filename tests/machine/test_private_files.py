@@ -128,7 +128,7 @@ def test_a_machine_that_never_had_them_names_them_and_takes_what_is_put_there(bo
         box.host.run(["install", "-D", "-m", "600", "-o", "1000", str(box.project / name), f"{place}/{name}"])
     box.docker("restart", "dom0")
     box.until_good()
-    assert said_by_app(box) == ["7d1f-second-secret", "7d1f-env-file 7d1f-dotenv"]
+    assert said_by_app(box) == [(box.project / "secret" / "word").read_text().strip(), "7d1f-env-file 7d1f-dotenv"]
 
 
 def test_an_up_that_is_killed_anywhere_is_made_good_by_the_next_one(box: Machine) -> None:
