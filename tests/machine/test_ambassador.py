@@ -33,7 +33,7 @@ CLIENT = """
     def connect():
         for _ in range(200):
             try:
-                return socket.create_connection(("echo", 7000), 10).makefile("rwb")
+                return socket.create_connection(("echo", 7000), 60).makefile("rwb")
             except socket.gaierror as error:
                 if error.errno != socket.EAI_AGAIN:
                     raise
