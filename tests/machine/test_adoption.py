@@ -96,6 +96,21 @@ def test_what_fits_goes_on_and_is_given_back(box: Machine) -> None:
     assert not any("two" in found for found in rows(box))
 
 
+def test_commands_know_what_was_taken_over(box: Machine) -> None:
+    started = box.container("box-db-1")["State"]["StartedAt"]
+    box.up("--adopt")
+    box.until_good()
+    assert box.dom0("exec", "db", "cat", "/etc/hostname").stdout.strip() in rows(box)[0]
+    tree = box.dom0("tree").stdout
+    assert all(f"── {name}  busybox:test" in tree for name in ALL), tree
+    box.dom0("restart", "db")
+    assert box.container("box-db-1")["State"]["StartedAt"] != started
+    box.dom0("stop", "web")
+    box.until(lambda: [problem["code"] for problem in box.status()["problems"]] == ["held"])
+    box.dom0("start", "web")
+    box.until_good()
+
+
 def test_an_adoption_that_fails_leaves_the_project_as_it_was(box: Machine) -> None:
     before = {name: box.container(name)["Id"] for name in ALL}
     write(box, version="2", web='["false"]')

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import msgspec
 
 from dom0.errors import UsageError
 from dom0.plan import labels
 from dom0.run import become
 
 if TYPE_CHECKING:
+    from dom0.cli.engine_client import ListedContainer
     from dom0.engine.protocol import Engine
-    from dom0.engine.values import ContainerSummary
+    from dom0.engine.values import Container, ContainerSummary
 
 ROOT = "dom0"  # name of the root container, by its run contract; stands for it among services
+Listed = TypeVar("Listed", "ContainerSummary", "Container", "ListedContainer")
 
 
 async def find_containers(
@@ -22,8 +26,7 @@ async def find_containers(
     """The containers of `services`, of all services of the machine if none is named. Raises UsageError."""
     ours = [*await engine.containers(labels=[labels.PROJECT])]
     projects = {container.labels[labels.PROJECT] for container in ours}
-    by_compose = await engine.containers(labels=[labels.COMPOSE_SERVICE])
-    ours += [_as_ours(one) for one in by_compose if is_taken_over(one.labels, projects)]
+    ours += taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
     by_service: dict[str, list[ContainerSummary]] = {}
     for container in sorted(ours, key=lambda one: (one.labels.get(labels.SERVICE, ""), one.name)):
         by_service.setdefault(_service(container), []).append(container)
@@ -35,17 +38,31 @@ async def find_containers(
     return [container for name in names for container in by_service.get(name, ())]
 
 
-def is_taken_over(own_labels: Mapping[str, str], projects: Collection[str]) -> bool:
-    """Whether Docker Compose made it for one of the machine's `projects`: it never gets labels of ours."""
-    return labels.PROJECT not in own_labels and own_labels.get(labels.COMPOSE_PROJECT) in projects
+def list_containers() -> list[ListedContainer]:
+    """As `find_containers` of all services. Raises EngineError."""
+    from dom0.cli import engine_client
+
+    ours = engine_client.containers(labels.PROJECT)
+    projects = {container.labels[labels.PROJECT] for container in ours}
+    return [*ours, *taken_over(engine_client.containers(labels.COMPOSE_SERVICE), projects)]
 
 
-def _as_ours(container: ContainerSummary) -> ContainerSummary:
-    from msgspec.structs import replace
+def taken_over(by_compose: Iterable[Listed], projects: Collection[str]) -> Iterator[Listed]:
+    """What Docker Compose made for the machine's `projects`, with the labels of ours that it never gets."""
+    for container in by_compose:
+        theirs = container.labels
+        project = theirs.get(labels.COMPOSE_PROJECT, "")
+        if labels.PROJECT not in theirs and project in projects and theirs.get(labels.COMPOSE_ONEOFF) != "True":
+            yield msgspec.structs.replace(container, labels={**theirs, **_own_labels(project, theirs)})
 
-    theirs = container.labels
-    own_labels = {labels.SERVICE: theirs[labels.COMPOSE_SERVICE], labels.NUMBER: theirs.get(labels.COMPOSE_NUMBER, "1")}
-    return replace(container, labels=theirs | own_labels)
+
+def _own_labels(project: str, theirs: Mapping[str, str]) -> dict[str, str]:
+    return {
+        labels.PROJECT: project,
+        labels.ROLE: "service",
+        labels.SERVICE: theirs[labels.COMPOSE_SERVICE],
+        labels.NUMBER: theirs.get(labels.COMPOSE_NUMBER, "1"),
+    }
 
 
 def _service(container: ContainerSummary) -> str:
@@ -57,11 +74,8 @@ def _service(container: ContainerSummary) -> str:
 
 def become_docker(verb: str, services: Sequence[str]) -> NoReturn:
     """`docker VERB` of all containers of the services. Raises UsageError."""
-    from dom0.cli import engine_client
-
-    ours = engine_client.containers(labels.PROJECT)
     by_service: dict[str, list[str]] = {}
-    for container in ours:
+    for container in list_containers():
         if name := container.labels.get(labels.SERVICE):
             by_service.setdefault(name, []).append(container.names[0].removeprefix("/"))
     for service in services:

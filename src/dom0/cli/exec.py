@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from dom0.cli import completion, engine_client
-from dom0.cli.containers import ROOT, is_taken_over
+from dom0.cli import completion
+from dom0.cli.containers import ROOT, list_containers
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
 from dom0.run import become
+
+if TYPE_CHECKING:
+    from dom0.cli.engine_client import ListedContainer
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
@@ -66,31 +70,18 @@ def find_container(service: str, index: int | None) -> str:
     """The ID of the running container of `service`, the lowest number first. Raises NotFound, UsageError."""
     if service == ROOT:
         return service
-    found = [
-        one for one in engine_client.containers(f"{labels.SERVICE}={service}", labels.PROJECT) if _runs(one, index)
-    ]
-    if not found:
-        of_machine = {one.labels[labels.PROJECT] for one in engine_client.containers(labels.PROJECT)}
-        by_compose = engine_client.containers(f"{labels.COMPOSE_SERVICE}={service}")
-        found = [one for one in by_compose if is_taken_over(one.labels, of_machine) and _runs(one, index)]
+    running = [one for one in list_containers() if _runs(one)]
+    of_service = [one for one in running if one.labels.get(labels.SERVICE) == service]
+    found = [one for one in of_service if index in (None, int(one.labels[labels.NUMBER]))]
     projects = sorted({one.labels.get(labels.PROJECT, "") for one in found})
     if not found:
         which = f"{service}: no container {index} of it runs" if index else f"{service}: no container of it runs"
-        running = sorted({_name(one) for one in engine_client.containers(labels.PROJECT) if _runs(one, None)} - {""})
-        raise NotFound(which, hint=f"these run: {', '.join(running) or 'none'}; why one does not: dom0 status")
+        there = sorted({one.labels.get(labels.SERVICE, "") for one in running} - {""})
+        raise NotFound(which, hint=f"these run: {', '.join(there) or 'none'}; why one does not: dom0 status")
     if len(projects) > 1:
         raise UsageError(f"{service}: is a service of several projects: {', '.join(projects)}", hint="use docker exec")
-    return min(found, key=lambda one: int(_number(one))).id
+    return min(found, key=lambda one: int(one.labels[labels.NUMBER])).id
 
 
-def _number(container: engine_client.ListedContainer) -> str:
-    return container.labels.get(labels.NUMBER) or container.labels.get(labels.COMPOSE_NUMBER, "1")
-
-
-def _name(container: engine_client.ListedContainer) -> str:
-    return container.labels.get(labels.SERVICE, "")
-
-
-def _runs(container: engine_client.ListedContainer, index: int | None) -> bool:
-    number = _number(container)
-    return container.state == "running" and number.isdecimal() and index in (None, int(number))
+def _runs(container: ListedContainer) -> bool:
+    return container.state == "running" and container.labels.get(labels.NUMBER, "").isdecimal()

@@ -10,19 +10,20 @@ import click
 import msgspec
 
 from dom0.cli import terminal
-from dom0.cli.containers import ROOT
+from dom0.cli.containers import ROOT, taken_over
 from dom0.errors import NotFound
 from dom0.plan import labels
 
 BY_HAND = "a person"  # what made a container that nothing here started
+BY_COMPOSE = "docker compose"  # what made one that dom0 took over
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
-    from dom0.engine.values import Container
+    from dom0.engine.values import Container, ContainerSummary
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A container. `started_by` says what made it: the name of its parent, or `a person`."""
+    """A container. `started_by` says what made it: the name of its parent, `docker compose`, or `a person`."""
 
     name: str
     role: str  # root, service, sshd, home, dev, …
@@ -69,15 +70,18 @@ async def _look() -> list[Container]:
 
 async def _inspect_all(engine: Engine) -> list[Container]:
     listed = await engine.containers(labels=[labels.ROLE])
-    found = await asyncio.gather(*(_inspect(engine, container.id) for container in listed))
+    projects = {container.labels.get(labels.PROJECT, "") for container in listed} - {""}
+    theirs = taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
+    found = await asyncio.gather(*(_inspect(engine, container) for container in (*listed, *theirs)))
     return [container for container in found if container is not None]
 
 
-async def _inspect(engine: Engine, container_id: str) -> Container | None:
+async def _inspect(engine: Engine, row: ContainerSummary) -> Container | None:
     try:
-        return await engine.container(container_id)
+        container = await engine.container(row.id)
     except NotFound:
         return None  # removed since it was listed
+    return msgspec.structs.replace(container, labels=row.labels)
 
 
 def arrange(containers: Sequence[Container]) -> list[Node]:
@@ -88,7 +92,7 @@ def arrange(containers: Sequence[Container]) -> list[Node]:
     nodes = []
     for root in roots:
         below = [one for one in made if _project(one) == _project(root)]
-        nodes.append(_node(root, BY_HAND, [_node(one, root.name, ()) for one in sorted(below, key=_order)]))
+        nodes.append(_node(root, BY_HAND, [_node(one, _maker(one, root), ()) for one in sorted(below, key=_order)]))
     projects = {_project(root) for root in roots}
     orphans = [
         _node(one, "a dom0 that is gone", ()) for one in sorted(made, key=_order) if _project(one) not in projects
@@ -102,6 +106,10 @@ def _is_root(container: Container) -> bool:
 
 def _project(container: Container) -> str:
     return container.labels.get(labels.PROJECT, "")
+
+
+def _maker(container: Container, root: Container) -> str:
+    return root.name if container.labels.get(labels.CREATE) else BY_COMPOSE
 
 
 def _order(container: Container) -> tuple[bool, str, str]:
