@@ -86,11 +86,41 @@ def test_missing_packages_are_named_with_the_command_where_they_cannot_be_instal
     assert "docker-cli" in done.stderr
 
 
-def test_a_newer_engine_that_cannot_be_had_is_said_and_nothing_is_run(tmp_path: Path) -> None:
-    environment = os.environ | {"SUITE": "no-such-suite"}
-    argv = [str(SCRIPTS / "with-newer-engine"), "touch", str(tmp_path / "ran")]
-    done = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True)
+def with_newer_engine(checkout: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script in a checkout of its own, in which it unpacks."""
+    scripts = checkout / "scripts"
+    scripts.mkdir(parents=True, exist_ok=True)
+    shutil.copy(SCRIPTS / "with-newer-engine", scripts)
+    if not (checkout / ".venv").exists():
+        (checkout / ".venv").symlink_to(CHECKOUT / ".venv")
+    argv = (str(scripts / "with-newer-engine"), *argv)
+    return subprocess.run(argv, env=os.environ | environment, check=False, capture_output=True, text=True)
+
+
+def engine_that_says(directory: Path, version: str) -> Path:
+    """A directory of programs whose dockerd is of that version."""
+    directory.mkdir(parents=True)
+    program = directory / "dockerd"
+    program.write_text(f"#!/bin/sh\necho Docker version {version}, build 0\n")
+    program.chmod(0o755)
+    return directory
+
+
+def test_a_newer_engine_that_cannot_be_had_is_said_and_nothing_is_run_nor_left(tmp_path: Path) -> None:
+    unpacking = tmp_path / ".cache" / "newer-engine" / "unpacking"
+    (unpacking / "root").mkdir(parents=True)  # as if killed at it
+    done = with_newer_engine(tmp_path, "touch", str(tmp_path / "ran"), SUITE="no-such-suite")
     assert done.returncode == 1
     assert "with-newer-engine: the packages of Debian no-such-suite cannot be had from " in done.stderr
-    assert "with-newer-engine: the newer Engine was not tried" in done.stderr
+    assert done.stderr.endswith("with-newer-engine: the newer Engine was not tried\n")
     assert not (tmp_path / "ran").exists()
+    assert not unpacking.exists()
+    assert not (unpacking.parent / "no-such-suite").exists()
+
+
+def test_a_machine_whose_own_engine_is_as_new_takes_it(tmp_path: Path) -> None:
+    own = engine_that_says(tmp_path / "own", "28.5.2")
+    engine_that_says(tmp_path / ".cache" / "newer-engine" / "testing" / "usr" / "sbin", "28.5.2")
+    done = with_newer_engine(tmp_path, "sh", "-c", "command -v dockerd", PATH=f"{own}:{os.environ['PATH']}")
+    assert done.stdout == f"{own}/dockerd\n"
+    assert "own Engine 28.5.2 is as new as 28.5.2 of Debian testing" in done.stderr
