@@ -28,6 +28,15 @@ def test_words_that_nobody_knows_are_passed_on() -> None:
     assert understand("the moon is full:\n  again", []).what == "the moon is full:; again"
 
 
+@pytest.mark.parametrize("named", ["web", "other"])
+def test_of_services_with_one_container_name_it_is_always_the_same_that_is_refused(named: str) -> None:
+    words = f'services.{named}: container name "same" is already in use by service {{}}"'
+    document = {"services": {name: {"container_name": "same"} for name in ("web", "other")}}
+    path, what = ("services", "web", "container_name"), "same is the name of services.other already"
+    assert understand(words, [document, document]) == Refusal(path, what)
+    assert understand(words, []).path == ("services", named, "container_name")
+
+
 def test_a_line_of_the_upper_layer_wins_and_the_nearest_key_around_stands_in() -> None:
     places = Places({"10.yaml": {"services.web": 3, "services.web.image": 4}, "60.yaml": {"services.web": 7}})
     assert places.name(Refusal(("services", "web", "image"), "")) == "10.yaml:4: services.web.image"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dom0.compose.places import Path, Refusal
-from dom0.compose.references import services
+from dom0.compose.references import plain, services
 from dom0.compose.support import known_keys
 from dom0.wording import did_you_mean
 
@@ -24,6 +24,7 @@ _UNKNOWN = (  # until Compose 2.35 and since
     re.compile(r"(?P<path>\S*) ?additional properties '(?P<key>.+?)'(, '.+')* not allowed$", re.DOTALL),
 )
 _PORT = re.compile(r"Invalid (?P<what>\w+): (?P<value>.+)$", re.DOTALL)
+_SAME_NAME = re.compile(r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is already in use by ')
 _CYCLE = re.compile(r"dependency cycle detected: (?P<names>.+)$", re.DOTALL)
 _AT_KEY = re.compile(
     r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$", re.DOTALL
@@ -87,11 +88,6 @@ _ROWS = (
         "{path}",
         "{text} cannot be a container's name",
         "letters, digits, _ . and -, two at least",
-    ),
-    _row(
-        r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is already in use by service .*',
-        "services {service} container_name",
-        "{name} is the name of another service's container already",
     ),
     _row(r"service (volume|ports) (?P<path>\S+) (?P<what>.+)", "{path}", "{what}"),
     _row(
@@ -187,6 +183,7 @@ def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
         *((pattern, _unknown_key) for pattern in _UNKNOWN),
         (_CYCLE, _cycle),
         (_PORT, lambda match: _port(match, documents)),
+        (_SAME_NAME, lambda match: _same_name(match, documents)),
     )
     for pattern, make in special:
         if match := pattern.match(text):
@@ -226,6 +223,22 @@ def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refus
             if isinstance(service, dict) and value in str(service.get("ports")):
                 return Refusal(("services", name, "ports"), what, hint)
     return Refusal(("services",), what, hint)
+
+
+def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refusal:
+    """Compose names one of the services, another one each time."""
+    name = match["name"]
+    theirs = {
+        service
+        for document in documents
+        for service, keys in services(dict(document))
+        if isinstance(keys, dict) and plain(keys.get("container_name")) == name
+    }
+    if len(theirs) < 2:  # it comes from a variable or by extends:
+        what = f"{name} is the name of another service's container already"
+        return Refusal(("services", match["service"], "container_name"), what)
+    first, second = sorted(theirs)[:2]
+    return Refusal(("services", second, "container_name"), f"{name} is the name of services.{first} already")
 
 
 def _anything_else(text: str) -> Refusal:
