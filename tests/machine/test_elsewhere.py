@@ -40,7 +40,7 @@ def dom0(request: pytest.FixtureRequest, box: Machine, tmp_path: Path) -> RunEls
     programs = tmp_path / "bin"
     programs.mkdir()
     ssh = programs / "ssh"
-    script = 'while [ "$1" != -- ]; do shift; done; [ "$2" = box ] || exit 255; shift 2; exec "$@"'
+    script = 'while [ "$1" != -- ]; do shift; done; [ "$2" = box ] || exit 255; shift 2; exec sh -c "$*"'
     ssh.write_text(f"#!/bin/sh\nexport DOCKER_HOST={box.host.docker_host}\n{script}\n")
     ssh.chmod(0o755)
     engine = "ssh://me@box" if request.param == "ssh" else box.host.docker_host
