@@ -14,7 +14,7 @@ from dom0.testing.fake_engine import FakeEngine
 
 
 def need(ref: str) -> ImageNeed:
-    return ImageNeed(service="web", ref=ref, pull_policy="never")
+    return ImageNeed(where="compose.yaml:3: services.web.image", ref=ref, pull_policy="never")
 
 
 def engine() -> FakeEngine:
@@ -23,8 +23,9 @@ def engine() -> FakeEngine:
     return FakeEngine(docker)
 
 
-async def test_a_missing_image_is_refused_by_the_name_of_its_service() -> None:
-    with pytest.raises(ProjectError, match=r"services\.web: the image nope is not on this machine"):
+async def test_a_missing_image_is_refused_by_its_place() -> None:
+    place = r"compose\.yaml:3: services\.web\.image"
+    with pytest.raises(ProjectError, match=rf"^{place}: the image nope is not on this machine"):
         await pin_images(engine(), (need("app:latest"), need("nope")), print)
 
 

@@ -115,8 +115,9 @@ async def test_the_same_project_becomes_the_same_image_to_the_byte(
 
 async def test_a_bad_project_changes_nothing(host: Host, engine: DockerEngine, write: Write) -> None:
     first = await build(engine, write(compose=COMPOSE))
-    with pytest.raises(ProjectError):
-        await build(engine, write(compose="name: box\nservices: {a: {imag: x}}\n"))
+    for wrong in ("imag: x", "image: x, scale: 2, container_name: only"):
+        with pytest.raises(ProjectError, match=r"^compose\.yaml:2: services\.a\."):
+            await build(engine, write(compose=f"name: box\nservices: {{a: {{{wrong}}}}}\n"))
     assert (await engine.image(TAG)).id == first.image.id
 
 

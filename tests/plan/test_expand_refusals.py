@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from dom0.compose.load import load
 from dom0.errors import ProjectError
 from dom0.plan.expand import expand
 from dom0.plan.facts import Facts
@@ -27,7 +29,7 @@ CASES = {
     ),
     "fewer ports than containers": (
         "{services: {web: {scale: 3, ports: [{target: 80, published: 8000-8001, protocol: tcp}]}}}",
-        "services.web.ports[0]: 8000-8001 is too few ports for 3 containers",
+        "services.web.ports.0: 8000-8001 is too few ports for 3 containers",
     ),
     "one host port for two services": (
         f"{{services: {{a: {{ports: [{PORT}]}}, web: {{ports: [{PORT}]}}}}}}",
@@ -43,7 +45,7 @@ CASES = {
     ),
     "network_mode and networks": (
         "{services: {web: {network_mode: host, networks: {n: }}}, networks: {n: {name: n}}}",
-        "services.web: network_mode and networks exclude each other",
+        "services.web.network_mode: network_mode and networks exclude each other",
     ),
     "a mac_address without a network": (
         "{services: {web: {network_mode: bridge, mac_address: '02:42:ac:1e:65:43'}}}",
@@ -88,10 +90,10 @@ CASES = {
         "{services: {web: {depends_on: {db: {condition: service_started}}}}, disabled: [db]}",
         "services.web.depends_on: db is not active, a profile keeps it out",
     ),
-    "an unknown parent": ("{services: {web: {pid: 'service:db'}}}", "services.web: there is no service db"),
+    "an unknown parent": ("{services: {web: {pid: 'service:db'}}}", "services.web.pid: there is no service db"),
     "a parent without containers": (
         "{services: {db: {scale: 0}, web: {volumes_from: [db]}}}",
-        "services.web: it shares a namespace or volumes with db, which has no containers",
+        "services.web.volumes_from: it shares a namespace or volumes with db, which has no containers",
     ),
     "a circle of parents and dependencies": (
         "{services: {a: {pid: 'service:b'}, b: {depends_on: {c: {}}}, c: {ipc: 'service:a'}}}",
@@ -115,7 +117,7 @@ CASES = {
     ),
     "a selinux mark that would be lost": (
         "{services: {web: {volumes: [{type: bind, source: /a, target: /x, bind: {selinux: z}}]}}}",
-        "services.web.volumes[0].bind.selinux: the Engine takes it only for a plain bind mount",
+        "services.web.volumes.0.bind.selinux: the Engine takes it only for a plain bind mount",
     ),
     "an owner that is no number": (
         "{services: {web: {configs: [{source: c, uid: root}]}}, configs: {c: {content: x}}}",
@@ -131,7 +133,7 @@ CASES = {
     ),
     "a security option that is none": (
         "{services: {web: {security_opt: [whatever]}}}",
-        "services.web.security_opt[0]: 'whatever' is no security option",
+        "services.web.security_opt.0: 'whatever' is no security option",
     ),
     "a label of ours on a container": (
         "{services: {web: {labels: {dom0.project: x}}}}",
@@ -154,6 +156,15 @@ def test_a_project_is_refused_for(text: str, message: str) -> None:
     with pytest.raises(ProjectError) as caught:
         expand(refused, facts(refused, base=image("dom0-base")))
     assert caught.value.message == message
+
+
+async def test_a_refusal_names_the_file_and_the_line(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("name: box\nservices:\n  db: {image: db, scale: 0}\n  web: {image: web}\n")
+    (tmp_path / "compose.override.yaml").write_text("services:\n  web:\n    volumes_from: [db]\n")
+    refused = await load(tmp_path, Path("/final"))
+    with pytest.raises(ProjectError) as caught:
+        expand(refused, facts(refused))
+    assert caught.value.message.startswith("compose.override.yaml:3: services.web.volumes_from: ")
 
 
 @pytest.mark.parametrize(
@@ -200,15 +211,15 @@ def test_what_only_looks_like_a_conflict_is_accepted(text: str) -> None:
         ("mac_address: '02:00:00:00:00:01'", "mac_address", "1.44"),
         ("networks: {n: {mac_address: '02:00:00:00:00:01'}}", "networks.n.mac_address", "1.44"),
         ("networks: {n: {interface_name: lan0}}", "networks.n.interface_name", "1.48"),
-        ("volumes: [{type: volume, target: /x, volume: {subpath: y}}]", "volumes[0].volume.subpath", "1.45"),
+        ("volumes: [{type: volume, target: /x, volume: {subpath: y}}]", "volumes.0.volume.subpath", "1.45"),
         (
             "volumes: [{type: bind, source: /a, target: /x, bind: {recursive: disabled}}]",
-            "volumes[0].bind.recursive",
+            "volumes.0.bind.recursive",
             "1.42",
         ),
         (
             "volumes: [{type: bind, source: /a, target: /x, bind: {recursive: readonly}}]",
-            "volumes[0].bind.recursive",
+            "volumes.0.bind.recursive",
             "1.44",
         ),
     ],

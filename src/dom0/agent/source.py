@@ -27,16 +27,13 @@ from dom0.images.unpack import unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
-from dom0.plan.facts import Facts, ImageNeed, images_needed
+from dom0.plan.facts import NOWHERE, Facts, ImageNeed, images_needed
 
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
 PULL_ATTEMPTS = 4
 PULL_PAUSE = 1.0  # seconds, doubling
 SOCKET = Path("/var/run/docker.sock")
 CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
-
-# In the place of an image that is not here yet, and may have a health check or not.
-NOWHERE = Image(id=f"sha256:{'0' * 64}", tags=(), has_healthcheck=True, healthcheck_test=("CMD", "true"))
 
 Say = Callable[[str], None]
 
@@ -220,8 +217,7 @@ async def _find_image(engine: Engine, need: ImageNeed, say: Say, built: str) -> 
     except EngineError as error:
         if local is None:
             raise ProjectError(
-                f"services.{need.service}: the image {need.ref} is not on this machine and cannot be pulled: "
-                f"{error.message}",
+                f"{need.where}: the image {need.ref} is not on this machine and cannot be pulled: {error.message}",
                 hint="check the name and the network, or build or load the image on this machine",
             ) from error
         say(f"{need.ref}: cannot be pulled, the one that is here is used: {error.message}")
@@ -237,7 +233,7 @@ async def _find_here(engine: Engine, need: ImageNeed, built: str) -> Image | Non
     local = (await find(engine, built) if built and need.built else None) or await find(engine, need.ref)
     if local is None and (need.built or need.pull_policy in ("never", "build")):
         raise ProjectError(
-            f"services.{need.service}: the image {need.ref} is not on this machine",
+            f"{need.where}: the image {need.ref} is not on this machine",
             hint="dom0 build makes it" if need.built else f"load it, or remove pull_policy: {need.pull_policy}",
         )
     return local

@@ -15,6 +15,7 @@ _OF_THE_READING = (
     "compose_version",
     "config_files",
     "env_files",
+    "lines",
     "opened",
     "secret_files",
     "warnings",

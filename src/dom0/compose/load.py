@@ -115,6 +115,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         contents=profiles,
         digests=digests,
         warnings=(*_warnings(data, warnings, files, view), *unread),
+        lines={source.name: source.lines for source in files.sources},
     )
 
 

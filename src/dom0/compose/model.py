@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from dom0.compose.machine import Machine, ServiceMachine
+from dom0.compose.places import Places
 from dom0.durations import nanoseconds as nanoseconds
 from dom0.durations import seconds as seconds
 
@@ -420,6 +421,11 @@ class Project(_Part, frozen=True, kw_only=True):
     contents: dict[str, str] = {}  # text of the seccomp profiles, by the path as `security_opt` spells it
     digests: dict[str, str] = {}  # absolute path of a config, secret or bind-mounted project file -> sha256 of it
     warnings: tuple[str, ...] = ()  # for people; nothing is decided by them
+    lines: dict[str, dict[str, int]] = {}  # for people: Compose file -> dotted key -> the line that it stands on
+
+    @property
+    def places(self) -> Places:
+        return Places(self.lines)
 
 
 def canonical(value: Any) -> bytes:

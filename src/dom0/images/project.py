@@ -35,7 +35,8 @@ from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Role
-from dom0.plan.facts import image_ref, images_needed
+from dom0.plan.expand import expand
+from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
 
 PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the project
 GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
@@ -74,6 +75,8 @@ async def built_unnamed(
     own = await find_dockerfile(engine, directory)
     project = None if own else await load(directory, PLACED, hashed=False)
     base = await build_base(engine, say)
+    if project:
+        _check(project, base)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
     before = await find(engine, options.tag)
@@ -91,6 +94,11 @@ async def built_unnamed(
             yield Built(await engine.image(image_id), changed=before is None or before.id != image_id)
         finally:
             await draft.forget()
+
+
+def _check(project: Project, base: Image) -> None:
+    """Raises ProjectError for what no machine can be of it, whatever is in the images and whichever Engine it has."""
+    expand(project, Facts(images={need.ref: NOWHERE for need in images_needed(project)}, base=base))
 
 
 class Draft:
@@ -251,12 +259,14 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
     say(f"{options.tag}: as {own} says")
     trial, tag = draft.name("trial"), draft.name(options.tag)
     await docker.build(docker.Recipe(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull))
-    told = {labels.BASE: base.id} | await _labels_of_own(draft, own, trial, say, options)
+    told = {labels.BASE: base.id} | await _labels_of_own(draft, own, trial, base, say, options)
     await docker.build(docker.Recipe(options.tag, own.parent, tag, own, labels=told))
     return (await draft.image(options.tag)).id
 
 
-async def _labels_of_own(draft: Draft, own: Path, trial: str, say: Say, options: Options) -> dict[str, str]:
+async def _labels_of_own(
+    draft: Draft, own: Path, trial: str, base: Image, say: Say, options: Options
+) -> dict[str, str]:
     """Check the image `trial` as the agent will, build its services, and say what its labels should be."""
     engine = draft.engine
     found = (await engine.image(trial)).labels
@@ -271,6 +281,7 @@ async def _labels_of_own(draft: Draft, own: Path, trial: str, say: Say, options:
             apart = private.of_image(found)  # of the image below: the project has its own
             private.lay(apart, etc, [own.parent], found.get(labels.PROJECT, ""))
             project = await load(etc, PLACED)
+            _check(project, base)
         except ProjectError as error:
             where = f"{own}: {ETC}"
             raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error

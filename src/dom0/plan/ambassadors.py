@@ -11,7 +11,7 @@ import msgspec
 from dom0.ambassador.declaration import VARIABLE
 from dom0.ambassador.settings import Settings
 from dom0.compose.model import Project, Service, ServiceVolume, Volume
-from dom0.errors import ProjectError
+from dom0.plan.refusal import refusal
 
 STATE = "/var/lib/dom0-ambassador"
 IMAGE_ROLE = "ambassador"  # what the image's label dom0.role says
@@ -31,7 +31,7 @@ def with_ambassadors(project: Project) -> Project:
         return project
     services, volumes = dict(project.services), dict(project.volumes)
     for name, settings in wanted.items():
-        _check(f"services.{name}", services[name])
+        _check(project, name)
         key = f"{name}-ambassador"
         if not any(volume.target == STATE for volume in services[name].volumes):
             volumes.setdefault(key, Volume(name=f"{project.name}_{key}"))
@@ -43,22 +43,18 @@ def _settings(service: Service) -> Settings | None:
     return service.x_dom0.ambassador if service.x_dom0 else None
 
 
-def _check(where: str, service: Service) -> None:
+def _check(project: Project, name: str) -> None:
+    service, path = project.services[name], ("services", name)
     if VARIABLE in service.environment:
-        raise ProjectError(
-            f"{where}.environment.{VARIABLE}: {_KEY} says the same", hint=f"keep one of them: {_KEY} or the variable"
-        )
+        hint = f"keep one of them: {_KEY} or the variable"
+        raise refusal(project, (*path, "environment", VARIABLE), f"{_KEY} says the same", hint)
     mode = service.network_mode
     if mode in ("host", "none") or ":" in mode:
-        raise ProjectError(
-            f"{where}.network_mode: an ambassador needs a network namespace of its own, {mode} gives it none",
-            hint="name networks instead",
-        )
+        what = f"an ambassador needs a network namespace of its own, {mode} gives it none"
+        raise refusal(project, (*path, "network_mode"), what, "name networks instead")
     if service.replicas > 1:
-        raise ProjectError(
-            f"{where}: an ambassador runs once, not {service.replicas} times",
-            hint="a second one is a second service, with an alias of its own",
-        )
+        what = f"an ambassador runs once, not {service.replicas} times"
+        raise refusal(project, path, what, "a second one is a second service, with an alias of its own")
 
 
 def _service(project: Project, service: Service, settings: Settings, volume: str) -> Service:

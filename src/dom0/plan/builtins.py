@@ -14,11 +14,11 @@ import msgspec
 from dom0.compose.machine import Dev, Home, Machine, Ssh
 from dom0.compose.model import Project, Volume
 from dom0.engine.values import Image, PublishedPort
-from dom0.errors import ProjectError
 from dom0.plan import labels
 from dom0.plan.desired import InjectedFile, Role, Slot, VolumeSpec
 from dom0.plan.facts import Facts
 from dom0.plan.hashing import volume_hash
+from dom0.plan.refusal import refusal
 
 SSHD = "dom0-sshd"
 HOME = "home-volume"
@@ -43,7 +43,8 @@ def builtin_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
         slots.append(_sshd_slot(project.name, machine, machine.ssh, facts.base))
     for slot in slots:
         if slot.service in project.services:
-            raise ProjectError(f"services.{slot.service}: is the name of a container that x-dom0 asks for")
+            what = "is the name of a container that x-dom0 asks for"
+            raise refusal(project, ("services", slot.service), what, "give the service another name")
     return tuple(slots)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from dom0.compose.model import Project, Service
+from dom0.compose.model import Project
+from dom0.compose.places import Path
 from dom0.errors import ProjectError
 from dom0.plan.attachments import fixed_ports, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Role, Slot, VolumeSpec
 from dom0.plan.mounts import container_mounts, file_uses, is_bind_string
 from dom0.plan.network_checks import check_network, check_networking
+from dom0.plan.refusal import refusal
 from dom0.plan.service_slot import parents
 
 ROOT_CONTAINER = "dom0"
@@ -23,17 +25,17 @@ RESERVED_LABELS = "dom0."
 
 def check_project(project: Project) -> None:
     for name, service in project.services.items():
-        _check_labels(f"services.{name}.labels", service.labels)
+        _check_labels(project, ("services", name, "labels"), service.labels)
         check_networking(project, name)
         _check_references(project, name)
-        _check_replicas(name, service)
+        _check_replicas(project, name)
         _check_selinux(project, name)
         _check_files(project, name)
     for key, network in project.networks.items():
-        _check_labels(f"networks.{key}.labels", network.labels)
-        check_network(key, network)
+        _check_labels(project, ("networks", key, "labels"), network.labels)
+        check_network(project, key)
     for key, volume in project.volumes.items():
-        _check_labels(f"volumes.{key}.labels", volume.labels)
+        _check_labels(project, ("volumes", key, "labels"), volume.labels)
     _check_cycles(project)
 
 
@@ -46,71 +48,65 @@ def check_running(project: str, running: str) -> None:
         )
 
 
-def check_slots(slots: tuple[Slot, ...]) -> None:
+def check_slots(project: Project, slots: tuple[Slot, ...]) -> None:
     """What two containers cannot have both: a name, a host port. And health checks that somebody waits for."""
     names = {ROOT_CONTAINER: "the machine's root container"}
     for slot in slots:
         if slot.name in names:
-            raise ProjectError(
-                f"{_where(slot)}.container_name: {slot.name} is also the name of {names[slot.name]}",
-                hint="give it another container_name",
-            )
-        names[slot.name] = _where(slot)
-    _check_taken_ports(slots)
-    _check_awaited_health(slots)
+            what = f"{slot.name} is also the name of {names[slot.name]}"
+            raise refusal(project, (*_path(slot), "container_name"), what, "give it another container_name")
+        names[slot.name] = ".".join(_path(slot))
+    _check_taken_ports(project, slots)
+    _check_awaited_health(project, slots)
 
 
-def check_specs(networks: tuple[NetworkSpec, ...], volumes: tuple[VolumeSpec, ...]) -> None:
+def check_specs(project: Project, networks: tuple[NetworkSpec, ...], volumes: tuple[VolumeSpec, ...]) -> None:
     for kind, specs in (("networks", networks), ("volumes", volumes)):
         owners: dict[str, str] = {}
         for spec in specs:
             if spec.external:
                 continue
             if spec.name in owners:
-                raise ProjectError(
-                    f"{kind}.{spec.key}: {kind}.{owners[spec.name]} is called {spec.name} too",
-                    hint="use one key for both, or give one of them another name",
-                )
+                what = f"{kind}.{owners[spec.name]} is called {spec.name} too"
+                hint = "use one key for both, or give one of them another name"
+                raise refusal(project, (kind, spec.key), what, hint)
             owners[spec.name] = spec.key
 
 
-def _where(slot: Slot) -> str:
-    return f"services.{slot.service}" if slot.role is Role.SERVICE else f"x-dom0 ({slot.service})"
+def _path(slot: Slot) -> Path:
+    return ("services", slot.service) if slot.role is Role.SERVICE else (f"x-dom0 ({slot.service})",)
 
 
-def _check_labels(where: str, labels: dict[str, str]) -> None:
+def _check_labels(project: Project, path: Path, labels: dict[str, str]) -> None:
     for label in labels:
         if label.startswith(RESERVED_LABELS):
-            raise ProjectError(
-                f"{where}: {label} is reserved, labels that begin with `dom0.` say what belongs to dom0",
-                hint="give it another name",
-            )
+            what = f"{label} is reserved, labels that begin with `dom0.` say what belongs to dom0"
+            raise refusal(project, path, what, "give it another name")
 
 
 def _check_references(project: Project, name: str) -> None:
     service = project.services[name]
     for other, dependency in service.depends_on.items():
         if other not in project.services and dependency.required:
-            raise _missing_service(project, f"services.{name}.depends_on", other)
-    for other in parents(service):
+            raise _missing_service(project, ("services", name, "depends_on"), other)
+    for other, key in parents(service).items():
         if other not in project.services:
-            raise _missing_service(project, f"services.{name}", other)
+            raise _missing_service(project, ("services", name, key), other)
         if service.replicas and not project.services[other].replicas:
-            raise ProjectError(
-                f"services.{name}: it shares a namespace or volumes with {other}, which has no containers",
-                hint=f"scale {other} to 1, or {name} to 0 too",
-            )
+            what = f"it shares a namespace or volumes with {other}, which has no containers"
+            raise refusal(project, ("services", name, key), what, f"scale {other} to 1, or {name} to 0 too")
 
 
-def _missing_service(project: Project, where: str, other: str) -> ProjectError:
+def _missing_service(project: Project, path: Path, other: str) -> ProjectError:
     if other in project.disabled:
         hint = "enable its profile, or write required: false"
-        return ProjectError(f"{where}: {other} is not active, a profile keeps it out", hint=hint)
-    return ProjectError(f"{where}: there is no service {other}")
+        return refusal(project, path, f"{other} is not active, a profile keeps it out", hint)
+    return refusal(project, path, f"there is no service {other}", "name one that there is")
 
 
-def _check_replicas(name: str, service: Service) -> None:
+def _check_replicas(project: Project, name: str) -> None:
     """What only one container can have."""
+    service = project.services[name]
     count = service.replicas
     if count < 2:
         return
@@ -124,14 +120,14 @@ def _check_replicas(name: str, service: Service) -> None:
     for key, value in single.items():
         if value:
             hint = f"take it out of {key}, or scale to 1" + ("; a range of ports will do" if key == "ports" else "")
-            raise ProjectError(f"services.{name}.{key}: {value} cannot belong to {count} containers at once", hint=hint)
+            what = f"{value} cannot belong to {count} containers at once"
+            raise refusal(project, ("services", name, key), what, hint)
     for number, port in enumerate(service.ports):
         first, last = port_range(port)
         if first and last - first + 1 < count:
-            raise ProjectError(
-                f"services.{name}.ports[{number}]: {port.published} is too few ports for {count} containers",
-                hint=f"publish {first}-{first + count - 1}",
-            )
+            what = f"{port.published} is too few ports for {count} containers"
+            path = ("services", name, "ports", str(number))
+            raise refusal(project, path, what, f"publish {first}-{first + count - 1}")
 
 
 def _check_selinux(project: Project, name: str) -> None:
@@ -139,20 +135,18 @@ def _check_selinux(project: Project, name: str) -> None:
         if volume.type == "volume":  # Compose takes no notice of :z there
             continue
         if volume.bind and volume.bind.selinux and not is_bind_string(project, volume):
-            raise ProjectError(
-                f"services.{name}.volumes[{number}].bind.selinux: the Engine takes it only for a plain bind mount",
-                hint="write create_host_path: true, and neither recursive nor a colon in its paths",
-            )
+            path = ("services", name, "volumes", str(number), "bind", "selinux")
+            hint = "write create_host_path: true, and neither recursive nor a colon in its paths"
+            raise refusal(project, path, "the Engine takes it only for a plain bind mount", hint)
 
 
 def _check_files(project: Project, name: str) -> None:
     for use in file_uses(project, name):
         for key, value in (("uid", use.reference.uid), ("gid", use.reference.gid)):
             if use.inline and value and not (value.isascii() and value.isdigit()):
-                raise ProjectError(
-                    f"services.{name}.{use.kind}.{use.reference.source}.{key}: {value!r} is no number",
-                    hint="names of users mean nothing outside of the container",
-                )
+                path = ("services", name, use.kind, use.reference.source, key)
+                hint = "names of users mean nothing outside of the container"
+                raise refusal(project, path, f"{value!r} is no number", hint)
     _check_injected(project, name)
 
 
@@ -165,15 +159,13 @@ def _check_injected(project: Project, name: str) -> None:
     for file in container_mounts(project, name).files:
         place = next((path for path in _upwards(file.path) if path in kinds), "")
         if place and kinds[place] == "tmpfs":
-            raise ProjectError(
-                f"services.{name}: {file.path} would be hidden by the tmpfs at {place}",
-                hint="give the config or secret another target, or use `file:`",
-            )
+            what = f"{file.path} would be hidden by the tmpfs at {place}"
+            hint = "give the config or secret another target, or use `file:`"
+            raise refusal(project, ("services", name), what, hint)
         if place in read_only or (service.read_only and not place):
-            raise ProjectError(
-                f"services.{name}: {file.path} cannot be written, {place or 'the file system'} is read-only",
-                hint="use `file:` instead of `content:` or `environment:`",
-            )
+            what = f"{file.path} cannot be written, {place or 'the file system'} is read-only"
+            hint = "use `file:` instead of `content:` or `environment:`"
+            raise refusal(project, ("services", name), what, hint)
 
 
 def _upwards(path: str) -> Iterator[str]:
@@ -188,36 +180,37 @@ def _check_cycles(project: Project) -> None:
     needs = {name: [*service.depends_on, *parents(service)] for name, service in project.services.items()}
     done: set[str] = set()
     for start in needs:
-        _visit(start, needs, done, ())
+        if circle := _circle(start, needs, done, ()):
+            what = f"it depends on itself: {' → '.join(circle)}"
+            raise refusal(project, ("services", circle[0]), what, "take one of these away")
 
 
-def _visit(name: str, needs: dict[str, list[str]], done: set[str], path: tuple[str, ...]) -> None:
+def _circle(name: str, needs: dict[str, list[str]], done: set[str], path: Path) -> Path:
     if name in path:
-        circle = " → ".join((*path[path.index(name) :], name))
-        raise ProjectError(f"services.{name}: it depends on itself: {circle}", hint="take one of these away")
+        return (*path[path.index(name) :], name)
     if name in done or name not in needs:
-        return
+        return ()
     for other in needs[name]:
-        _visit(other, needs, done, (*path, name))
+        if circle := _circle(other, needs, done, (*path, name)):
+            return circle
     done.add(name)
+    return ()
 
 
-def _check_taken_ports(slots: tuple[Slot, ...]) -> None:
+def _check_taken_ports(project: Project, slots: tuple[Slot, ...]) -> None:
     for number, slot in enumerate(slots):
         for other in slots[:number]:
             if port := overlapping(slot.ports, other.ports):
-                raise ProjectError(
-                    f"{_where(slot)}.ports: {port.port}/{port.protocol} is taken by {_where(other)}",
-                    hint="publish another port, or bind both to different addresses",
-                )
+                what = f"{port.port}/{port.protocol} is taken by {'.'.join(_path(other))}"
+                hint = "publish another port, or bind both to different addresses"
+                raise refusal(project, (*_path(slot), "ports"), what, hint)
 
 
-def _check_awaited_health(slots: tuple[Slot, ...]) -> None:
+def _check_awaited_health(project: Project, slots: tuple[Slot, ...]) -> None:
     healthless = {slot.service for slot in slots if slot.health is None}
     for slot in slots:
         for dependency in slot.depends_on:
             if dependency.condition is Condition.HEALTHY and dependency.service in healthless and dependency.required:
-                raise ProjectError(
-                    f"services.{slot.service}.depends_on.{dependency.service}: it has no health check to wait for",
-                    hint=f"add services.{dependency.service}.healthcheck, or wait for service_started",
-                )
+                path = ("services", slot.service, "depends_on", dependency.service)
+                hint = f"add services.{dependency.service}.healthcheck, or wait for service_started"
+                raise refusal(project, path, "it has no health check to wait for", hint)

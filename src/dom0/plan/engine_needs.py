@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dom0.compose.model import Project, Service
-from dom0.errors import ProjectError
+from dom0.compose.places import Path
+from dom0.plan.refusal import refusal
 
 ENGINES = {"1.42": "23.0", "1.43": "24.0", "1.44": "25.0", "1.45": "26.0", "1.48": "28.0"}
 
@@ -17,38 +18,41 @@ def check_engine(project: Project, api_version: str) -> None:
     """Raises ProjectError; `api_version` may be "" where it is not known."""
     needs = [
         *(
-            (f"services.{name}.{key}", api)
+            (("services", name, *key), api)
             for name, service in project.services.items()
             for key, api in _needs(service)
         ),
-        *((f"networks.{key}.enable_ipv4", "1.48") for key, net in project.networks.items() if net.enable_ipv4 is False),
+        *(
+            (("networks", key, "enable_ipv4"), "1.48")
+            for key, net in project.networks.items()
+            if net.enable_ipv4 is False
+        ),
     ]
-    for key, needed in needs:
+    for path, needed in needs:
         if api_version and _number(api_version) < _number(needed):
-            raise ProjectError(
-                f"{key}: needs Docker Engine {ENGINES[needed]} (API {needed}), this one speaks {api_version}",
-                hint="take it out, or update the Engine",
-            )
+            what = f"needs Docker Engine {ENGINES[needed]} (API {needed}), this one speaks {api_version}"
+            raise refusal(project, path, what, "take it out, or update the Engine")
 
 
-def _needs(service: Service) -> Iterator[tuple[str, str]]:
-    """Key and API version."""
+def _needs(service: Service) -> Iterator[tuple[Path, str]]:
+    """Key of the service, and API version."""
     if service.healthcheck and service.healthcheck.start_interval:
-        yield "healthcheck.start_interval", "1.44"
+        yield ("healthcheck", "start_interval"), "1.44"
     if service.mac_address:
-        yield "mac_address", "1.44"
+        yield ("mac_address",), "1.44"
     for key, network in service.networks.items():
         if network and network.mac_address:
-            yield f"networks.{key}.mac_address", "1.44"
+            yield ("networks", key, "mac_address"), "1.44"
         if network and network.interface_name:
-            yield f"networks.{key}.interface_name", "1.48"
+            yield ("networks", key, "interface_name"), "1.48"
     if service.annotations:
-        yield "annotations", "1.43"
+        yield ("annotations",), "1.43"
     for number, volume in enumerate(service.volumes):
         if volume.volume and volume.volume.subpath:
-            yield f"volumes[{number}].volume.subpath", "1.45"
+            yield ("volumes", str(number), "volume", "subpath"), "1.45"
         if volume.bind and volume.bind.recursive:
-            yield f"volumes[{number}].bind.recursive", "1.44" if volume.bind.recursive != "disabled" else "1.42"
+            needed = "1.44" if volume.bind.recursive != "disabled" else "1.42"
+            yield ("volumes", str(number), "bind", "recursive"), needed
 
 
 def _number(version: str) -> tuple[int, ...]:

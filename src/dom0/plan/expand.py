@@ -26,8 +26,8 @@ def expand(project: Project, facts: Facts) -> Desired:
     networks, volumes = network_specs(project), with_home_volume(project, volume_specs(project))
     services = (slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
     slots = (*builtin_slots(project, facts), *services)
-    check_specs(networks, volumes)
-    check_slots(slots)
+    check_specs(project, networks, volumes)
+    check_slots(project, slots)
     return Desired(
         project=project.name,
         networks=networks,

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dom0.compose.model import Project
+from dom0.compose.places import Refusal
 from dom0.engine.values import Image
+
+# In the place of an image that is not here yet, and may have a health check or not.
+NOWHERE = Image(id=f"sha256:{'0' * 64}", tags=(), has_healthcheck=True, healthcheck_test=("CMD", "true"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +22,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageNeed:
-    service: str
+    where: str  # file, line and key of the service's image, for people
     ref: str
     platform: str = ""
     pull_policy: str = ""
@@ -33,7 +37,7 @@ def images_needed(project: Project) -> tuple[ImageNeed, ...]:
     """The images that must be there before `expand`, one a service that has containers."""
     return tuple(
         ImageNeed(
-            service=name,
+            where=project.places.name(Refusal(("services", name, "image"), "")),
             ref=image_ref(project, name),
             platform=service.platform,
             pull_policy=service.pull_policy,

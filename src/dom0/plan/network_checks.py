@@ -5,33 +5,32 @@ Source of the conflicts: Docker Engine 26.1 `runconfig/hostconfig_unix.go`, each
 
 from __future__ import annotations
 
-from dom0.compose.model import Network, Project, Service
-from dom0.errors import ProjectError
+from dom0.compose.model import Project, Service
 from dom0.plan.attachments import PARENT, networks_by_priority
+from dom0.plan.refusal import refusal
 
 ENGINES_OWN = ("bridge", "host", "none")
 
 
-def check_network(key: str, network: Network) -> None:
-    if network.name in ENGINES_OWN:
-        raise ProjectError(
-            f"networks.{key}.name: on the Engine's own network {network.name} containers have no names",
-            hint=f"write network_mode: {network.name} in the service instead",
-        )
+def check_network(project: Project, key: str) -> None:
+    name = project.networks[key].name
+    if name in ENGINES_OWN:
+        what = f"on the Engine's own network {name} containers have no names"
+        hint = f"write network_mode: {name} in the service instead"
+        raise refusal(project, ("networks", key, "name"), what, hint)
 
 
 def check_networking(project: Project, name: str) -> None:
     service = project.services[name]
-    where = f"services.{name}"
+    path = ("services", name)
     if service.network_mode and service.networks:
-        raise ProjectError(f"{where}: network_mode and networks exclude each other", hint="take one of them out")
+        what = "network_mode and networks exclude each other"
+        raise refusal(project, (*path, "network_mode"), what, "take one of them out")
     if service.uts == "host" and service.hostname:
-        raise ProjectError(f"{where}.hostname: with uts: host it is the host's", hint="take one of them out")
+        raise refusal(project, (*path, "hostname"), "with uts: host it is the host's", "take one of them out")
     for key in _conflicts(service):
-        raise ProjectError(
-            f"{where}.{key}: goes with a network of its own, not with network_mode: {service.network_mode}",
-            hint=_hint(service.network_mode),
-        )
+        what = f"goes with a network of its own, not with network_mode: {service.network_mode}"
+        raise refusal(project, (*path, key), what, _hint(service.network_mode))
     _check_mac_address(project, name)
 
 
@@ -56,5 +55,5 @@ def _check_mac_address(project: Project, name: str) -> None:
     primary = next(iter(networks_by_priority(project, service)), "")
     config = service.networks.get(primary)
     if config and config.mac_address and service.mac_address not in ("", config.mac_address):
-        where = f"services.{name}.mac_address"
-        raise ProjectError(f"{where}: differs from the one of networks.{primary}", hint="say one of them")
+        what = f"differs from the one of networks.{primary}"
+        raise refusal(project, ("services", name, "mac_address"), what, "say one of them")

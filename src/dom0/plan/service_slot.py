@@ -9,10 +9,10 @@ import json
 from typing import Any
 
 from dom0.compose.model import HealthCheck, Project, Service
+from dom0.compose.places import Path
 from dom0.durations import nanoseconds, seconds
 from dom0.engine.resources import updatable
 from dom0.engine.values import Image
-from dom0.errors import ProjectError
 from dom0.plan import labels
 from dom0.plan.ambassadors import IMAGE_ROLE
 from dom0.plan.attachments import (
@@ -31,6 +31,7 @@ from dom0.plan.facts import Facts, image_ref
 from dom0.plan.hashing import service_hash
 from dom0.plan.host_resources import host_resources
 from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
+from dom0.plan.refusal import refusal
 
 RESTART_POLICIES = {
     "": "no",
@@ -59,13 +60,13 @@ def pinned_image(project: Project, name: str, facts: Facts) -> Image:
         return facts.images[ref]
     built = project.services[name].build is not None
     hint = "dom0 build makes it" if built else f"docker pull {ref}, or check the name"
-    raise ProjectError(f"services.{name}.image: there is no image {ref} here", hint=hint)
+    raise refusal(project, ("services", name, "image"), f"there is no image {ref} here", hint)
 
 
 def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts) -> Slot:
     service = project.services[name]
     digest = service_hash(project, name, mounts)
-    policy, retries = restart_policy(name, service)
+    policy, retries = restart_policy(project, name)
     create = _container_config(project, name, image_ref(project, name))
     create["Labels"] = _container_labels(project, name, number, digest, image)
     create["HostConfig"] = host = _host_config(project, name, number, mounts)
@@ -84,7 +85,7 @@ def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts
         anonymous=anonymous_targets(service, image.volumes, mounts),
         files=mounts.files,
         depends_on=_dependencies(project, service),
-        parents=parents(service),
+        parents=tuple(parents(service)),
         order=replacement_order(service, mounts),
         health=health_test(service.healthcheck, image),
         health_gate=service.x_dom0 is None or service.x_dom0.health_gate,
@@ -169,7 +170,7 @@ def _forwards(service: Service, image: Image) -> bool:
 
 def _host_config(project: Project, name: str, number: int, mounts: Mounts) -> dict[str, Any]:
     service = project.services[name]
-    policy, retries = restart_policy(name, service)
+    policy, retries = restart_policy(project, name)
     security, unconfined = _security_options(project, name)
     config: dict[str, Any] = {
         **mounts.host_config,
@@ -226,7 +227,8 @@ def _security_options(project: Project, name: str) -> tuple[list[str], bool]:
         separator = "=" if "=" in option else ":"
         key, _, value = option.partition(separator)
         if not value and key != "no-new-privileges":
-            raise ProjectError(f"services.{name}.security_opt[{number}]: {option!r} is no security option")
+            path = ("services", name, "security_opt", str(number))
+            raise refusal(project, path, f"{option!r} is no security option", "such as no-new-privileges:true")
         if key == "seccomp" and value not in ("unconfined", "builtin"):
             profile = json.loads(project.contents[value])
             parsed.append("seccomp=" + json.dumps(profile, separators=(",", ":"), ensure_ascii=False))
@@ -235,21 +237,22 @@ def _security_options(project: Project, name: str) -> tuple[list[str], bool]:
     return parsed, unconfined
 
 
-def restart_policy(name: str, service: Service) -> tuple[str, int]:
+def restart_policy(project: Project, name: str) -> tuple[str, int]:
     """Name and retries, `deploy.restart_policy` first, as with Compose."""
-    where, (condition, retries) = f"services.{name}.restart", _restart_words(service.restart)
+    service = project.services[name]
+    path: Path = ("services", name, "restart")
+    condition, retries = _restart_words(service.restart)
     if service.deploy and service.deploy.restart_policy:
-        where, policy = f"services.{name}.deploy.restart_policy", service.deploy.restart_policy
+        path, policy = ("services", name, "deploy", "restart_policy"), service.deploy.restart_policy
         condition, retries = policy.condition, str(policy.max_attempts or 0)
     if condition not in RESTART_POLICIES:
-        raise ProjectError(
-            f"{where}: unknown policy {condition!r}", hint=f"one of {', '.join(filter(None, RESTART_POLICIES))}"
-        )
+        policies = f"one of {', '.join(filter(None, RESTART_POLICIES))}"
+        raise refusal(project, path, f"unknown policy {condition!r}", policies)
     engine_name = RESTART_POLICIES[condition]
     if not (retries.isascii() and retries.isdigit()):
-        raise ProjectError(f"{where}: {retries!r} is no number of retries")
+        raise refusal(project, path, f"{retries!r} is no number of retries", "such as on-failure:3")
     if int(retries) and engine_name != "on-failure":
-        raise ProjectError(f"{where}: a number of retries goes with on-failure only")
+        raise refusal(project, path, "a number of retries goes with on-failure only", "leave it out")
     return engine_name, int(retries)
 
 
@@ -268,12 +271,13 @@ def _dependencies(project: Project, service: Service) -> tuple[Dependency, ...]:
     )
 
 
-def parents(service: Service) -> tuple[str, ...]:
-    """Services whose namespaces or volumes this one shares."""
-    modes = (service.network_mode, service.ipc, service.pid)
-    found = [mode.removeprefix(PARENT) for mode in modes if mode.startswith(PARENT)]
-    found += [entry.partition(":")[0] for entry in service.volumes_from if not entry.startswith("container:")]
-    return tuple(sorted(set(found)))
+def parents(service: Service) -> dict[str, str]:
+    """Services whose namespaces or volumes this one shares, and the key that says so."""
+    entries = (entry for entry in service.volumes_from if not entry.startswith("container:"))
+    found = {entry.partition(":")[0]: "volumes_from" for entry in entries}
+    modes = {"pid": service.pid, "ipc": service.ipc, "network_mode": service.network_mode}
+    found |= {mode.removeprefix(PARENT): key for key, mode in modes.items() if mode.startswith(PARENT)}
+    return dict(sorted(found.items()))
 
 
 def replacement_order(service: Service, mounts: Mounts) -> Order:
