@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent.generations import Generations
 from dom0.agent.status import Outcome
 from dom0.engine.values import State
 from dom0.plan import labels
@@ -113,6 +114,24 @@ async def test_a_stopped_project_is_taken_over_too(tmp_path: Path) -> None:
         assert (await rig.up(adopt=True)).outcome is Outcome.GOOD
         await rig.box.until(lambda: rig.box.names() == {"box-db-1": RUNNING, "box-web-1": RUNNING})
         assert ids(rig)["box-db-1"] == theirs["box-db-1"]
+
+
+async def test_an_older_generation_of_the_project_knows_what_was_taken_over_since(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.project = project(service("db"), service("web"))
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    Generations(tmp_path / "state").leave_current()  # dom0 down
+    for name in rig.box.names():
+        await rig.box.person.remove_container(name, force=True)
+    await rig.box.person.remove_network("box_default")
+    theirs = await compose_up(rig, "db", "web")
+    async with rig.running() as machine:
+        assert (await rig.up(adopt=True)).outcome is Outcome.GOOD
+        assert [line async for line in machine.rollback(1)][-1].outcome is Outcome.GOOD
+        await rig.box.person.kill_container("box-db-1")
+        await rig.box.until(lambda: rig.box.names() == {"box-db-1": RUNNING, "box-web-1": RUNNING})
+        assert ids(rig) == theirs
 
 
 def never_two(rig: Rig, name: str) -> None:

@@ -25,7 +25,7 @@ def test_status_shows_services_and_problems_with_what_to_do(agent: FakeAgent, do
     shown = dom0("status")
     assert shown.code == 0
     assert shown.stdout.splitlines() == [
-        "box: as desired; generation 3 (good), dom0 up, 3m ago",
+        "box: not as desired; generation 3 (good), dom0 up, 3m ago",
         "SERVICE  CONTAINER    PHASE   FOR  IMAGE      PORTS     REASON",
         "redis    box-redis-1  ready   3m   box-redis  6379/tcp",
         "web      box-web-1    parked       box-web              exited with code 1 five times",
@@ -175,7 +175,7 @@ def test_the_first_interrupt_ends_the_watching_and_says_what_goes_on(
 
 def test_abort_shows_what_the_machine_goes_back_to(agent: FakeAgent, dom0: RunCommand) -> None:
     agent.answers["POST /v1/abort"] = make_status()
-    assert dom0("abort").stdout.startswith("box: as desired; generation 3 (good)")
+    assert dom0("abort").stdout.startswith("box: not as desired; generation 3 (good)")
 
 
 def test_history_says_what_came_back_and_why(agent: FakeAgent, dom0: RunCommand) -> None:
@@ -200,7 +200,7 @@ def test_history_marks_the_current_generation(agent: FakeAgent, dom0: RunCommand
 
 def test_confirm_shows_what_is_kept(agent: FakeAgent, dom0: RunCommand) -> None:
     agent.answers["POST /v1/confirm"] = make_status()
-    assert dom0("confirm").stdout == "box: as desired; generation 3 (good), dom0 up, 3m ago\n"
+    assert dom0("confirm").stdout == "box: not as desired; generation 3 (good), dom0 up, 3m ago\n"
 
 
 def test_version_tells_of_the_command_and_of_the_agent(agent: FakeAgent, dom0: RunCommand) -> None:

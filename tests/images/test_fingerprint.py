@@ -10,7 +10,7 @@ import pytest
 from dom0.errors import ProjectError
 from dom0.images import fingerprint
 from dom0.images.recipe import base_inputs
-from dom0.plan.labels import BUILDS, INPUTS
+from dom0.plan.labels import BUILDS, IN_PLACE, INPUTS, PROJECT
 
 PARENTS = {"dom0-base": "sha256:base"}
 
@@ -30,6 +30,17 @@ def image(project: Path, builds: dict[str, str] | None = None) -> dict[str, str]
         INPUTS: fingerprint.inputs_digest(project, PARENTS, fingerprint.Made(builds or {})),
         BUILDS: msgspec.json.encode(builds or {}).decode(),
     }
+
+
+def test_a_project_that_was_taken_over_has_another_image(project: Path) -> None:
+    labels = image(project) | {IN_PLACE: "[]", PROJECT: "box"}
+    assert not fingerprint.is_current(project, labels, PARENTS)
+    made = fingerprint.made_of(labels)
+    assert made is not None
+    labels[INPUTS] = fingerprint.inputs_digest(project, PARENTS, made)
+    assert fingerprint.is_current(project, labels, PARENTS, {"box"})
+    assert not fingerprint.is_current(project, labels, PARENTS, {"other"})
+    assert not fingerprint.is_current(project, image(project) | {PROJECT: "box"}, PARENTS, {"box"})
 
 
 def test_an_image_of_the_same_files_is_current(project: Path) -> None:

@@ -55,6 +55,27 @@ async def test_the_compose_file_becomes_a_layer_and_the_rest_stays_where_it_is(d
     assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "conf/a.conf", ".env"}
 
 
+async def test_what_services_write_of_a_project_that_was_taken_over_is_not_the_images(
+    directory: Path, tmp_path: Path
+) -> None:
+    volumes = "[./data:/data, './a [b]:/b', ./site:/site:ro, ./data/one.conf:/one.conf]"
+    (directory / "compose.yaml").write_text(f"{{name: box, services: {{a: {{image: i, volumes: {volumes}}}}}}}\n")
+    for name in ("data/rows", "data/deep/rows", "data/one.conf", "data/app.ini", "a [b]/rows", "site/index.html"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text("text")
+    (directory / ".dockerignore").write_text("!data/app.ini\n")
+    project = await load(directory, PLACED, hashed=False)
+    in_place = selection.in_place(project, directory)
+    assert in_place == ("a [b]", "data")
+    target = tmp_path / "staged"
+    kept = selection.kept(project, directory, read_ignore(directory, in_place))
+    stage(directory, project, kept, target, in_place)
+    await load(target, PLACED, like=project)
+    files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert files == {"compose.d/50-box.yaml", "data/one.conf", "data/app.ini", "site/index.html"}
+    assert (target / "a [b]").is_dir()
+
+
 async def test_the_override_is_the_layer_above(directory: Path, tmp_path: Path) -> None:
     (directory / "compose.override.yaml").write_text("services: {}\n")
     assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "compose.d/51-box.override.yaml"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,34 @@ def test_what_fits_goes_on_and_is_given_back(box: Machine) -> None:
     compose_up(box)
     box.until(lambda: [len(found) for found in rows(box)] == [2, 3])
     assert not any("two" in found for found in rows(box))
+
+
+def test_its_data_stays_where_it_is_and_is_not_copied(box: Machine) -> None:
+    box.up("--adopt")
+    box.until_good()
+    box.docker("exec", "box-files-1", "sh", "-c", "echo more > /data/more")
+    assert box.up().stdout == "box: nothing to do, generation 2 is good\n"
+    copies = box.docker("exec", "dom0", "find", "/etc/dom0/data", "/var/lib/dom0/project/data", "-type", "f")
+    assert copies.stdout == ""
+    write(box, web='["sleep", "100001"]')
+    box.up()
+    box.until_good()
+    assert (box.project / "data/more").read_text() == "more\n"
+    box.dom0("down")
+    box.up()
+    box.until_good()
+    assert [mount["Source"] for mount in box.container("box-files-1")["Mounts"]] == [f"{box.project}/data"]
+
+
+def test_a_copy_of_its_directory_is_not_taken_for_it(box: Machine, tmp_path: Path) -> None:
+    box.up("--adopt")
+    box.until_good()
+    copy = tmp_path / "copy"
+    box.host.run(["cp", "-a", str(box.project), str(copy)])
+    for command in ("plan", "up"):
+        refused = box.dom0(command, str(copy), check=False)
+        assert (refused.code, f"its files are in {box.project} " in refused.stderr) == (3, True), refused.stderr
+    box.until_good()
 
 
 def test_commands_know_what_was_taken_over(box: Machine) -> None:

@@ -23,6 +23,7 @@ from dom0.agent import rollout
 from dom0.agent.clock import Clock
 from dom0.agent.files import Files
 from dom0.agent.generations import Generation, Generations
+from dom0.agent.in_place import find_places
 from dom0.agent.last_words import Words
 from dom0.agent.notes import Notes
 from dom0.agent.progress import Board
@@ -59,6 +60,7 @@ class Current:
         self.generations = Generations(state)
         self.notes = Notes(state)
         self.files = Files(state / "project")
+        self._state = state
         self.generation: Generation | None = None
         self.reconciler: Reconciler | None = None
         self.verdict: Progress | None = None  # the last judgement
@@ -161,9 +163,14 @@ class Current:
         self._problems.clear()
 
     def go_back(self, target: Generation, *, cause: str) -> None:
-        """The target's image IDs are pinned, so it is what it was, whatever the tags say now. Raises Unwritable."""
+        """The target's image IDs are pinned, so it is what it was, whatever the tags say now.
+
+        What was taken over since stays the machine's. Raises Unwritable, Damaged.
+        """
         log.warning("back to generation %d: %s", target.number, cause)
         self._board.post(Progress(text=f"back to generation {target.number}: {cause}"))
+        if place := find_places(self._state).get(target.desired.project):
+            self._board.post(Progress(text=f"the files in {place} stay as they are: they are yours to change"))
         if not target.is_good:
             before = self._good_now()
             target = replace(
@@ -171,7 +178,8 @@ class Current:
             )
             self.verdict = None
         self._leave(self.generation)
-        back = replace(target, back_at=self._clock.now(), back_because=cause)
+        desired = carry_over(target.desired, self.generation.desired if self.generation else None)
+        back = replace(target, desired=desired, back_at=self._clock.now(), back_because=cause)
         self._switch_to(back, cleared(self._memory()))
 
     def confirm(self) -> None:

@@ -14,7 +14,7 @@ from typing import TypedDict
 
 from dom0 import temporary
 from dom0.agent import private_files
-from dom0.agent.in_place import find_place
+from dom0.agent.in_place import find_places
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
@@ -125,7 +125,7 @@ def _told(image: Image) -> _Told:
 
 async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:
     project = await load(etc, state / "project")
-    if place := find_place(state, project.name):
+    if place := find_places(state).get(project.name):
         project = await load(etc, place)
     images = await pin_images(engine, images_needed(project), say, built=source.images)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")

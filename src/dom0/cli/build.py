@@ -8,6 +8,7 @@ import click
 
 from dom0.cli import options, terminal
 from dom0.cli.report import Report
+from dom0.cli.unchanged import taken_over_from
 
 
 @click.command("build")
@@ -36,7 +37,8 @@ async def _build(directory: Path, tag: str, *, no_cache: bool, pull: bool) -> No
 
     engine = await DockerEngine.connect()
     try:
-        built = await build_project(engine, directory, Report(), Options(tag=tag, no_cache=no_cache, pull=pull))
+        wanted = Options(tag=tag, no_cache=no_cache, pull=pull, in_place=taken_over_from(directory))
+        built = await build_project(engine, directory, Report(), wanted)
     finally:
         await engine.close()
     if not options.quiet():

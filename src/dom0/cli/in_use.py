@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 
 
 async def place_of(engine: Engine, image: Image, directory: Path | None, *, adopts: bool) -> Path:
-    """What relative paths of the image's project mean on this machine. Raises InUse, Damaged."""
-    from dom0.agent.in_place import find_place
+    """What relative paths of the image's project mean on this machine.
+
+    Raises InUse where they are meant for another directory than `directory`, the project's; Damaged.
+    """
+    from dom0.agent.in_place import find_places
     from dom0.cli.places import is_here, state_directory
     from dom0.images.project import PLACED
 
@@ -26,9 +30,27 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
     if adopts and directory is not None and await _runs_from(engine, project, directory):
         return directory
     try:
-        return (is_here() and find_place(state_directory(), project)) or PLACED
+        place = find_places(state_directory()).get(project) if is_here() else None
     except PermissionError:
         return PLACED
+    if place and directory is not None and not await asyncio.to_thread(_is_same, str(place), directory):
+        raise InUse(
+            f"{project}: its files are in {place} since it was taken over from Docker Compose, and this is {directory}",
+            hint=f"dom0 up {place}\nhas it moved: dom0 down; here docker compose up --detach; then dom0 up --adopt",
+        )
+    return place or PLACED
+
+
+async def projects_in_place(engine: Engine, directory: Path, *, adopts: bool) -> Collection[str]:
+    """The names of the projects that live in `directory`, or will when what Docker Compose runs is taken over."""
+    from dom0.cli.unchanged import taken_over_from
+
+    found = set(taken_over_from(directory))
+    if adopts:
+        for row in await engine.containers(labels=[labels.COMPOSE_WORKING_DIR]):
+            if labels.PROJECT not in row.labels and _is_same(row.labels[labels.COMPOSE_WORKING_DIR], directory):
+                found.add(row.labels.get(labels.COMPOSE_PROJECT, ""))
+    return found
 
 
 async def _runs_from(engine: Engine, project: str, directory: Path) -> bool:

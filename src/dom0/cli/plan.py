@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.in_use import place_of
+from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import is_here, is_login, state_directory
 from dom0.cli.report import Report
 from dom0.cli.unchanged import TAG, find_project, is_current, no_image, tagged_images
@@ -77,7 +77,7 @@ async def _plan(project: Path | None, tag: str, *, build: bool, adopts: bool) ->
     engine = await DockerEngine.connect()
     try:
         async with (
-            _image(engine, project if build else None, tag) as image,
+            _image(engine, project if build else None, tag, adopts=adopts) as image,
             read_project(
                 engine,
                 image,
@@ -100,13 +100,15 @@ async def _plan(project: Path | None, tag: str, *, build: bool, adopts: bool) ->
 
 
 @asynccontextmanager
-async def _image(engine: Engine, project: Path | None, tag: str) -> AsyncIterator[Image]:
+async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool) -> AsyncIterator[Image]:
     """The dom0 image that `dom0 up` would bring the machine to."""
     from dom0.images.names import find
     from dom0.images.project import Options, built_unnamed
 
     if project is not None:
-        async with built_unnamed(engine, project, Report(beside=True), Options(tag=tag)) as built:
+        in_place = await projects_in_place(engine, project, adopts=adopts)
+        wanted = Options(tag=tag, in_place=in_place)
+        async with built_unnamed(engine, project, Report(beside=True), wanted) as built:
             yield built.image
         return
     image = await find(engine, tag)

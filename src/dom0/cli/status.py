@@ -81,7 +81,7 @@ def lines(status: Status) -> list[str]:
 
 def headline(status: Status) -> str:
     if status.generation is None:
-        return f"{status.project}: no generation yet"
+        return f"{status.project or 'dom0'}: no generation yet"
     return f"{status.project}: {_state(status)}; generation {_generation(status.generation, status.now)}"
 
 
@@ -89,7 +89,9 @@ def _state(status: Status) -> str:
     blind = next((problem.title for problem in status.problems if problem.subject == "engine"), "")
     if blind:
         return f"unknown, {blind}; below is what was seen last"
-    return "as desired" if status.converged else "not yet as desired"
+    if not status.converged:
+        return "not yet as desired"
+    return "as desired" if is_well(status) else "not as desired"
 
 
 def _generation(info: GenerationInfo, now: float) -> str:

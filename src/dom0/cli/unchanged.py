@@ -7,12 +7,13 @@ answers it reads the few values that it compares.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dom0.cli import quick_engine, unix_http
-from dom0.cli.places import agent_socket, is_here
+from dom0.cli.places import agent_socket, is_here, state_directory
 from dom0.errors import UsageError
 from dom0.images import fingerprint
 
@@ -21,6 +22,7 @@ PROJECT_FILES = (
     *("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "compose.d"),
     *("Dockerfile.dom0", "Dockerfile"),
 )
+IN_PLACE = "in-place.json"  # agent/in_place.py, which loads msgspec
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
@@ -110,7 +112,20 @@ def is_current(project: Path, tag: str, images: Images) -> bool:
         if not present or present != built.get(ref, present):
             return False
     parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project, own)}
-    return fingerprint.is_current(project, labels, parents)
+    return fingerprint.is_current(project, labels, parents, taken_over_from(project))
+
+
+def taken_over_from(directory: Path) -> Collection[str]:
+    """The names of the projects that live in `directory`, a real path, since they were taken over. Raises Damaged."""
+    try:
+        if not is_here() or not (state_directory() / IN_PLACE).exists():
+            return ()
+    except PermissionError:
+        return ()
+    from dom0.agent.in_place import find_places
+
+    places = find_places(state_directory())
+    return {name for name, place in places.items() if os.path.realpath(place) == str(directory)}
 
 
 def _id_of(images: Images, ref: str) -> str:

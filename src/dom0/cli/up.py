@@ -14,7 +14,7 @@ from dom0.agent.status import Outcome, Progress, Status
 from dom0.cli import terminal, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
-from dom0.cli.in_use import place_of
+from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import is_here
 from dom0.cli.report import Report, watching
 from dom0.cli.unchanged import TAG, find_project
@@ -82,7 +82,7 @@ async def bring_up(
     engine = await DockerEngine.connect()
     try:
         await recover(engine, report)
-        image = await _image(engine, project, tag, report)
+        image = await _image(engine, project, tag, report, adopts=adopts)
         if project is not None:
             await private.deliver(engine, image, project)
         await forget_failure(engine)
@@ -113,17 +113,18 @@ async def _forget(engine: Engine, image: Image) -> None:
         await names.unmark(engine, image.id)
 
 
-async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[str], None]) -> Image:
+async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[str], None], *, adopts: bool) -> Image:
     """Built anew, it has no name yet but that it is to be taken up."""
     from dom0.images import names
 
     if project is not None:
-        if current := _built_before(project, tag):
+        if not adopts and (current := _built_before(project, tag)):
             return await engine.image(current)
 
         from dom0.images.project import Options, built_unnamed
 
-        async with built_unnamed(engine, project, say, Options(tag=tag)) as built:
+        in_place = await projects_in_place(engine, project, adopts=adopts)
+        async with built_unnamed(engine, project, say, Options(tag=tag, in_place=in_place)) as built:
             await names.mark(engine, built.image, tag)
         return built.image
     image = await names.find(engine, tag)

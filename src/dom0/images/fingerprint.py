@@ -7,7 +7,7 @@ with the directories they came from (`dom0.builds`); together with the present I
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from dom0.errors import ProjectError
 from dom0.images import private, weight
 from dom0.images.contents import Entry, digest, entries, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
-from dom0.images.ignore import LONGEST, Ignore
+from dom0.images.ignore import LONGEST, Ignore, literal
 from dom0.images.recipe import BASE, base_inputs
-from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, INPUTS, KEPT, PROJECT
+from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, IN_PLACE, INPUTS, KEPT, PROJECT
 
 IGNORE = ".dockerignore"
 ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
@@ -36,6 +36,7 @@ class Made(NamedTuple):
     kept: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     project: str = ""  # its name
+    in_place: tuple[str, ...] | None = None  # see `selection.in_place`; None for a project that is not taken over
 
 
 def made_of(labels: Mapping[str, str]) -> Made | None:
@@ -43,16 +44,28 @@ def made_of(labels: Mapping[str, str]) -> Made | None:
     builds = builds_of(labels)
     if builds is None:
         return None
-    return Made(builds, dockerfile_of(labels), kept_of(labels), private.of_image(labels), labels.get(PROJECT, ""))
+    return Made(
+        builds,
+        dockerfile_of(labels),
+        _names(labels, KEPT),
+        private.of_image(labels),
+        labels.get(PROJECT, ""),
+        _names(labels, IN_PLACE) if IN_PLACE in labels else None,
+    )
 
 
-def is_current(directory: Path, labels: Mapping[str, str], parents: Mapping[str, str]) -> bool:
+def is_current(
+    directory: Path, labels: Mapping[str, str], parents: Mapping[str, str], in_place: Collection[str] = ()
+) -> bool:
     """Whether an image with `labels` is what `directory` would become. `parents`: as `parents_of` names them -> ID.
 
-    Raises ProjectError for a directory that cannot be read.
+    `in_place`: names of the projects that live there since they were taken over. Raises ProjectError for a directory
+    that cannot be read.
     """
     made = made_of(labels)
     if made is None or ELSEWHERE in made.builds.values():
+        return False
+    if not made.dockerfile and (made.in_place is not None) is not (made.project in in_place):
         return False
     return labels.get(INPUTS) == inputs_digest(directory, parents, made)
 
@@ -69,9 +82,8 @@ def dockerfile_of(labels: Mapping[str, str]) -> str:
     return labels.get(DOCKERFILE, "")
 
 
-def kept_of(labels: Mapping[str, str]) -> tuple[str, ...]:
-    """What an image holds although .dockerignore leaves it out."""
-    names = _json(labels, KEPT)
+def _names(labels: Mapping[str, str], label: str) -> tuple[str, ...]:
+    names = _json(labels, label)
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
@@ -95,19 +107,21 @@ def images_of(labels: Mapping[str, str]) -> Mapping[str, str]:
 def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> str:
     """Digest of the project, the images below it and dom0 itself."""
     if not made.dockerfile:
-        weight.check(directory, selected(directory, made.kept))  # before anything is read
+        weight.check(directory, selected(directory, made.kept, in_place=made.in_place or ()))  # before anything is read
     contexts = tuple(f"{context}/" for context in made.builds.values() if context not in (OURS, WHOLE))
     apart = private.digest(directory, made.private, made.project)
     let_in = sorted(read_ignore(directory).exceptions)  # they decide about what is private, too
     told = json.dumps([base_inputs(), dict(parents), made, apart, let_in], sort_keys=True)
-    found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts)
+    found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts, made.in_place or ())
     counted = (entry for entry in found if entry.name not in made.private)
     return digest([top(directory), *counted], text=told, owned=True)
 
 
-def selected(directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = ()) -> Iterator[Entry]:
-    """What .dockerignore lets in, what is `kept` all the same, and what lies in `contexts` (with `/` at their ends)."""
-    ignore, needed = read_ignore(directory), frozenset(kept)
+def selected(
+    directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = (), in_place: Iterable[str] = ()
+) -> Iterator[Entry]:
+    """What `read_ignore` lets in, what is `kept` all the same, and what lies in `contexts` (with `/` at their ends)."""
+    ignore, needed = read_ignore(directory, in_place), frozenset(kept)
 
     def left_out(name: str) -> bool:
         return ignore(name) and name not in needed and not f"{name}/".startswith(contexts)
@@ -115,8 +129,11 @@ def selected(directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = (
     return entries(directory, left_out, prune=not contexts and not ignore.has_exceptions)
 
 
-def read_ignore(directory: Path) -> Ignore:
-    """What is no part of the project's image: what its .dockerignore says, that file, and git's own directory."""
+def read_ignore(directory: Path, in_place: Iterable[str] = ()) -> Ignore:
+    """What is no part of the project's image: what its .dockerignore says, that file, and git's own directory.
+
+    Of the directories in `in_place` only what .dockerignore lets in by an exception.
+    """
     path = directory / IGNORE
     try:
         text = path.read_text() if path.is_file() else ""
@@ -124,7 +141,8 @@ def read_ignore(directory: Path) -> Ignore:
         raise ProjectError(f"{path}: cannot be read: {error}") from error
     if len(text) > LONGEST:
         raise ProjectError(f"{path}: is larger than {LONGEST} bytes", hint="name directories, not single files")
-    return Ignore(f"{IGNORE}\n.git\n{text}", where=str(path))
+    lines = "".join(f"{literal(name)}/*\n" for name in in_place)
+    return Ignore(f"{lines}{IGNORE}\n.git\n{text}", where=str(path))
 
 
 def parents_of(directory: Path, dockerfile: str) -> tuple[str, ...]:

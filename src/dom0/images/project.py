@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ class Options:
     tag: str = DOM0
     no_cache: bool = False
     pull: bool = False
+    in_place: Collection[str] = ()  # names of the projects that live in the directory since they were taken over
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ async def built_unnamed(
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
     before = await find(engine, options.tag)
-    if before and not options.no_cache and not options.pull and await _is_current(engine, directory, own, before):
+    anew = options.no_cache or options.pull
+    if before and not anew and await _is_current(engine, directory, own, before, options.in_place):
         yield Built(before, changed=False)
         return
     await room.check(engine)
@@ -140,7 +142,7 @@ async def _is_machine(engine: Engine, ref: str) -> bool:
     return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
 
 
-async def _is_current(engine: Engine, directory: Path, own: str, image: Image) -> bool:
+async def _is_current(engine: Engine, directory: Path, own: str, image: Image, in_place: Collection[str]) -> bool:
     if own != fingerprint.dockerfile_of(image.labels):
         return False
     built = fingerprint.images_of(image.labels)
@@ -148,20 +150,21 @@ async def _is_current(engine: Engine, directory: Path, own: str, image: Image) -
         found = await find(engine, ref)
         if found is None or found.id != built.get(ref, found.id):
             return False
-    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory, own))
+    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory, own), in_place)
 
 
 async def _build_generated(
     draft: Draft, directory: Path, project: Project, base: Image, say: Say, options: Options
 ) -> str:
-    ignore = fingerprint.read_ignore(directory)
+    in_place = selection.in_place(project, directory) if project.name in options.in_place else None
+    ignore = fingerprint.read_ignore(directory, in_place or ())
     kept = selection.kept(project, directory, ignore)
     apart = selection.private(project, directory, ignore)
-    for line in selection.words(project, directory, kept):
+    for line in selection.words(project, directory, kept, in_place or ()):
         say(line)
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
-        found = stage(directory, project, kept, staged)
+        found = stage(directory, project, kept, staged, in_place or ())
         await _check_as_agent(staged, project)
         for name in apart:
             (staged / name).unlink(missing_ok=True)
@@ -169,7 +172,7 @@ async def _build_generated(
             say(private.words(apart))
         built = await _build_services(draft, project, directory, say, options)
         say(f"{options.tag}: the files of {project.name} on top of {BASE}")
-        made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name)
+        made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, in_place)
         told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
         context = scratch / "context.tar"
         pack(staged, context, found)
@@ -179,14 +182,18 @@ async def _build_generated(
             return await draft.engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
 
 
-def stage(directory: Path, project: Project, kept: Sequence[str], into: Path) -> dict[str, contents.Entry]:
+def stage(
+    directory: Path, project: Project, kept: Sequence[str], into: Path, in_place: tuple[str, ...] = ()
+) -> dict[str, contents.Entry]:
     """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is.
 
-    `kept`: what .dockerignore does not leave out although it says so. Returns what was taken by its name in the image.
+    `kept`: what is taken although .dockerignore or `in_place` (see selection) leave it out. Returns what was taken by
+    its name in the image.
     """
     layers = _layers(project)
     top = contents.top(directory)
-    found = [entry for entry in fingerprint.selected(directory, kept) if entry.name not in layers]
+    selected = fingerprint.selected(directory, kept, in_place=in_place)
+    found = [entry for entry in selected if entry.name not in layers]
     contents.copy(found, into, time=EPOCH)
     if not any(_says_name(name, directory) for name in layers):
         _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
@@ -363,6 +370,7 @@ async def _labels(engine: Engine, directory: Path, project: Project, made: finge
         labels.KEPT: json.dumps(made.kept),  # names need not be text
         labels.PRIVATE: json.dumps(made.private),
         labels.NEEDS: msgspec.json.encode(needs_of(project)).decode(),
+        **({} if made.in_place is None else {labels.IN_PLACE: json.dumps(made.in_place)}),
     }
 
 

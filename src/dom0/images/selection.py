@@ -36,13 +36,21 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
     return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
 
 
-def words(project: Project, directory: Path, names: Sequence[str]) -> Iterator[str]:
-    """What to say of data: how much of it goes into the image, and which stays out. `names`: as `kept` says.
+def in_place(project: Project, directory: Path) -> tuple[str, ...]:
+    """The directories that services write to: of a project that was taken over their content is data, not the image's.
 
-    Raises ProjectError for more than an image may hold.
+    It lives in the project's own directory, for services and for those who change it.
     """
-    bound = tuple(sorted(name for name in _written(project) if (directory / name).is_dir()))
-    yield from weight.words(directory, weight.check(directory, selected(directory, names)), bound)
+    return tuple(sorted(name for name in _written(project) if (directory / name).is_dir()))
+
+
+def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[str, ...] = ()) -> Iterator[str]:
+    """What to say of data: how much of it goes into the image, and which stays out.
+
+    `names`: as `kept` says, `apart` as `in_place`. Raises ProjectError for more than an image may hold.
+    """
+    bound = tuple(name for name in in_place(project, directory) if name not in apart)
+    yield from weight.words(directory, weight.check(directory, selected(directory, names, in_place=apart)), bound)
     ignore = read_ignore(directory)
     for name in bound:
         with os.scandir(directory / name) as found:

@@ -17,6 +17,7 @@ BUILDS = "dom0.builds"  # on a dom0 image: JSON, service image built with it -> 
 DOCKERFILE = "dom0.dockerfile"  # on a dom0 image: the project's Dockerfile that it was made with, empty for none
 KEPT = "dom0.kept"  # on a dom0 image: JSON, what it holds of the project although .dockerignore leaves it out
 IMAGES = "dom0.images"  # on a dom0 image: JSON, service image built with it -> its ID
+IN_PLACE = "dom0.in-place"  # on a dom0 image: JSON, directories whose content stays where Docker Compose had it
 PRIVATE = "dom0.private"  # on a dom0 image: JSON, what its project needs and it leaves out; see images/private.py
 NEEDS = "dom0.needs"  # on a dom0 image: JSON, the images that its machine runs
 ROOTFS_ID = "dom0.rootfs"  # on dom0-base: ID of the dom0-rootfs image below it
