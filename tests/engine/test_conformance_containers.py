@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import re
 import tarfile
 
 import pytest
@@ -145,6 +146,12 @@ async def test_stop_kills_what_does_not_end_in_its_grace(bench: Bench, timeout: 
     assert (container.state, container.exit_code) == (State.EXITED, 137)
 
 
+async def test_the_grace_of_a_container_is_told(bench: Bench) -> None:
+    await bench.create("one", "true", StopTimeout=25)
+    await bench.create("two", "true")
+    assert [(await bench.engine.container(name)).stop_grace for name in ("one", "two")] == [25.0, 10.0]
+
+
 async def test_stopping_what_does_not_run_is_no_error(bench: Bench) -> None:
     await bench.create("one", "true")
     await bench.engine.stop_container("one")
@@ -239,6 +246,22 @@ async def test_exec_tells_output_and_exit_code(bench: Bench) -> None:
     assert {"A=1", "B=2"} <= set(env.output.splitlines())
     assert (await bench.engine.exec("one", ["pwd"], workdir="/bin")).output == "/bin\n"
     assert (await bench.engine.exec("one", ["id", "-u"], user="65534")).output == "65534\n"
+
+
+async def test_exec_replaces_and_takes_away_variables_of_the_container(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM, Env=["A=1", "B=2"])
+    env = (await bench.engine.exec("one", ["env"], env=["A=3", "B"])).output.splitlines()
+    assert [line for line in env if line.startswith(("A=", "B="))] == ["A=3"]
+
+
+async def test_exec_is_given_all_capabilities_when_it_is_privileged(bench: Bench) -> None:
+    await bench.run("one", *IGNORES_TERM)
+
+    async def capabilities(*, privileged: bool) -> int:
+        status = (await bench.engine.exec("one", ["cat", "/proc/self/status"], privileged=privileged)).output
+        return int(re.findall(r"CapEff:\t([0-9a-f]+)", status)[0], base=16)
+
+    assert await capabilities(privileged=True) > await capabilities(privileged=False)
 
 
 async def test_exec_of_a_missing_program_fails_and_says_so(bench: Bench) -> None:

@@ -200,6 +200,7 @@ class DockerEngine:
         user: str = "",
         env: Sequence[str] = (),
         workdir: str = "",
+        privileged: bool = False,
         timeout: float | None = None,
     ) -> ExecResult:
         where = _where("container", ref)
@@ -210,6 +211,7 @@ class DockerEngine:
             "User": user,
             "Env": list(env),
             "WorkingDir": workdir,
+            "Privileged": privileged,
         }
         async with asyncio.timeout(timeout):
             exec_id, kept = await self._create_exec(ref, body, where), Tail(_EXEC_KEPT)

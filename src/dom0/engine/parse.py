@@ -27,6 +27,7 @@ from dom0.errors import EngineError
 T = TypeVar("T")
 
 _CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
+_STOP_GRACE = 10.0  # seconds, the Engine's default
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -64,6 +65,7 @@ def container(data: bytes, where: str) -> Container:
         restart_count=found.restart_count,
         restart_policy=policy.name or "no",
         restart_retries=policy.maximum_retry_count,
+        stop_grace=_STOP_GRACE if found.config.stop_timeout is None else float(found.config.stop_timeout),
         resources=resources.updatable(msgspec.to_builtins(host)),
         network_mode=host.network_mode,
         ipc_mode=host.ipc_mode,

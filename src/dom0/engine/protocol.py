@@ -82,6 +82,7 @@ class Engine(Protocol):
         user: str = "",
         env: Sequence[str] = (),
         workdir: str = "",
+        privileged: bool = False,
         timeout: float | None = None,
     ) -> ExecResult:
         """Run `argv` inside and wait. TimeoutError after `timeout` seconds (the process may live on).

@@ -81,6 +81,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     restart_count: int = 0
     restart_policy: str = "no"
     restart_retries: int = 0
+    stop_grace: float = 10.0  # seconds
     resources: dict[str, int] = {}  # the HostConfig numbers that `docker update` can change; zero values left out
     network_mode: str = ""
     ipc_mode: str = ""

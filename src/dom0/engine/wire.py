@@ -116,6 +116,7 @@ class Mount(Wire):
 class Config(Wire):
     image: str = ""
     labels: dict[str, str] | None = None
+    stop_timeout: int | None = None
 
 
 class Endpoint(Wire):

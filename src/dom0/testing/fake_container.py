@@ -134,6 +134,7 @@ class FakeContainer:
             restart_count=self.restart_count,
             restart_policy=policy,
             restart_retries=retries,
+            stop_grace=self.stop_grace,
             resources=resources.updatable(self.host),
             network_mode=self.host.get("NetworkMode") or "bridge",
             ipc_mode=self.host.get("IpcMode") or "private",

@@ -218,6 +218,7 @@ class FakeEngine:
         user: str = "",
         env: Sequence[str] = (),
         workdir: str = "",
+        privileged: bool = False,
         timeout: float | None = None,
     ) -> ExecResult:
         container = self._running(ref)
@@ -226,7 +227,13 @@ class FakeEngine:
         if check is not None and tuple(argv) == check.argv:
             process = self.docker.probe(container)
         else:
-            around = Surroundings(files=container.files, env=(*container.env, *env), user=user, workdir=workdir)
+            around = Surroundings(
+                files=container.files,
+                env=_merged(container.env, env),
+                user=user,
+                workdir=workdir,
+                privileged=privileged,
+            )
             process = foretell(list(argv), around)
         if process.missing:
             return ExecResult(exit_code=126, output=f"OCI runtime exec failed: {process.missing}: not found\r\n")
@@ -375,3 +382,9 @@ class FakeEngine:
 def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
     name, equals, value = wanted.partition("=")
     return name in labels and (not equals or labels[name] == value)
+
+
+def _merged(own: Sequence[str], more: Sequence[str]) -> list[str]:
+    """As an exec gets its variables: a name without `=` takes one away."""
+    found = {entry.partition("=")[0]: entry for entry in (*own, *more)}
+    return [entry for entry in found.values() if "=" in entry]
