@@ -65,7 +65,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
 
     def note_plan(plan: Plan) -> None:
         boot_notes.note(plan)
-        ambassadors.note_gates(machine.gated)
+        ambassadors.note_gates(machine.gated, machine.post_started)
 
     machine.on_plan = note_plan
     for number in (signal.SIGTERM, signal.SIGINT):

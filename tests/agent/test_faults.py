@@ -17,11 +17,12 @@ from dom0.errors import EngineError
 from dom0.plan import labels
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order
 from dom0.testing.box import Box
-from dom0.testing.builders import desired, network_spec, slot
+from dom0.testing.builders import desired, hooked, network_spec, slot
 from dom0.testing.fake_engine import Call, Killed
 
 FOREIGN = "somebody-elses"
 FOREIGN_BODY = {"Image": "app", "Cmd": ["sleep", "1000000"], "HostConfig": {"RestartPolicy": {"Name": "always"}}}
+SET_UP = "/set-up"
 JOB = "box-job-1"  # its container may be gone: that it completed is remembered
 
 
@@ -36,6 +37,7 @@ def machine(version: str, *, network: str = "n1", scale: int = 2) -> Desired:
         Dependency(service="job", condition=Condition.COMPLETED),
     )
     webs = [slot("web", hash=version, number=n, depends_on=needs, restart_policy="always") for n in range(1, scale + 1)]
+    webs = [hooked(web, post_start=f"touch {SET_UP}", pre_stop="true") for web in webs]
     return replace(desired(db, job, *webs), networks=(network_spec(network),))
 
 
@@ -55,6 +57,7 @@ def assert_as_asked(box: Box, want: Desired) -> None:
             continue
         assert container.labels[labels.HASH] == slot_.hash
         assert container.state is (State.EXITED if slot_.service == "job" else State.RUNNING)
+        assert (SET_UP in container.files) is (slot_.service == "web")
 
 
 async def live(box: Box) -> None:

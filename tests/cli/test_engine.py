@@ -31,10 +31,18 @@ def labels(**given: str) -> list[str]:
     return [word for key, value in given.items() for word in ("--label", f"dom0.{key}={value}")]
 
 
-def start(host: Host, name: str, script: str, *, project: str = "box", number: int = 1) -> str:
+def start(host: Host, name: str, script: str, *, project: str = "box", number: int = 1, hook: str = "") -> str:
     """A service's container, as the agent would label it; returns its ID."""
     marks = labels(project=project, role="service", service=name, number=str(number), generation="7")
-    options = ["--name", f"{project}-{name}-{number}", "--stop-timeout", "1", *marks]
+    options = [
+        "--name",
+        f"{project}-{name}-{number}",
+        "--stop-timeout",
+        "1",
+        "--label",
+        f"dom0.pre-stop={hook}",
+        *marks,
+    ]
     return host.docker("run", "-d", *options, busybox.IMAGE, "sh", "-c", script).stdout.strip()
 
 
@@ -193,6 +201,23 @@ def test_stop_start_and_restart_are_dockers(on_host: RunCommand, engine_host: Ho
     assert on_host("restart", "web").code == 0
     refused = on_host("stop", "nosuch")
     assert (refused.code, "services: web" in refused.stderr) == (2, True)
+
+
+def test_stop_runs_the_hooks_of_a_container_and_none_that_an_image_brings(
+    on_host: RunCommand, engine_host: Host
+) -> None:
+    def hook(word: str) -> str:
+        return json.dumps([{"argv": ["sh", "-c", f"echo {word} >/proc/1/fd/1"]}])
+
+    script = "trap 'exit 0' TERM; sleep 600 & wait"
+    own = start(engine_host, "web", script, hook=hook("mine"))
+    marks = {"project": "box", "role": "service", "service": "sly", "pre-stop": hook("sly")}
+    changes = [word for key, value in marks.items() for word in ("--change", f"LABEL dom0.{key}={json.dumps(value)}")]
+    engine_host.docker("commit", *changes, own, "sly:test")
+    brought = engine_host.docker("run", "-d", "--stop-timeout", "1", "--name", "sly", "sly:test", "sh", "-c", script)
+    assert on_host("stop", "web", "sly").stdout == "box-web-1\nsly\n"
+    said = [engine_host.docker("logs", one).stdout for one in (own, brought.stdout.strip())]
+    assert said == ["mine\n", ""]
 
 
 @pytest.mark.parametrize("options", [[], ["--follow"]])

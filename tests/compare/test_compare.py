@@ -28,11 +28,12 @@ from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.engine.docker import DockerEngine
 from dom0.plan import labels
-from dom0.plan.desired import Slot
+from dom0.plan.desired import Desired, Slot
 from dom0.plan.expand import expand
 from dom0.plan.facts import Facts, images_needed
+from dom0.plan.hooks import pre_stop_of
 from dom0.plan.mounts import file_uses
-from dom0.plan.steps import CreateContainer, CreateNetwork, CreateVolume, StartContainer
+from dom0.plan.steps import CreateContainer, CreateNetwork, CreateVolume, RunPostStart, StartContainer, StopContainer
 from dom0.testing import api
 from dom0.testing.hosts import Host
 
@@ -101,6 +102,70 @@ async def test_what_is_started_equals_what_compose_starts(case: Path, engine_hos
     await compare(case, engine_host, tmp_path, start=True)
 
 
+RUNS_HOOKS = (2, 30)  # the first Compose that does; older ones accept and forget them
+TELL = "{ echo $$0; pwd; id -u; env | grep -v -e SHLVL -e HOSTNAME | sort; grep CapEff /proc/self/status; } >>/kept/log"
+HOOKS = f"""
+name: {NAME}
+services:
+  web:
+    image: busybox:test
+    command: [sleep, "100000"]
+    init: true
+    user: "33"
+    working_dir: /usr
+    environment: {{A: one, B: two, C: three}}
+    volumes: ["./kept:/kept"]
+    post_start:
+      - command: [sh, -c, "{TELL}", plain]
+      - command: [sh, -c, "{TELL}", told]
+        user: "0"
+        privileged: true
+        working_dir: /tmp
+        environment: [A=other, B, D=four]
+    pre_stop:
+      - command: [sh, -c, "{TELL}", before]
+        environment: {{A: last, C: }}
+"""
+
+
+async def test_hooks_find_in_the_container_what_they_find_there_with_compose(engine_host: Host, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(HOOKS)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept").chmod(0o777)
+    log = tmp_path / "kept" / "log"
+    project = await load(tmp_path, tmp_path)
+    compose(engine_host, tmp_path, "up", "--detach")
+    compose(engine_host, tmp_path, "down", "--timeout", "1")
+    theirs = log.read_text() if log.exists() else ""
+    log.unlink(missing_ok=True)
+    await create(engine_host, project, start=True)
+    await run_hooks(engine_host, project)
+    ours = log.read_text()
+    assert re.findall("^(?:plain|told|before)$", ours, re.MULTILINE) == ["plain", "told", "before"]
+    assert theirs == (ours if compose_version(project) >= RUNS_HOOKS else "")
+
+
+async def run_hooks(host: Host, project: Project) -> None:
+    engine = await DockerEngine.connect(host.docker_host)
+    try:
+        applier = Applier(engine, mint=lambda: "mark", generation=1, all_endpoints=True)
+        (slot,) = (await expanded(engine, project)).slots
+        found = await engine.container(slot.name)
+        await applier.apply(
+            RunPostStart(lock="", reason="", slot=slot, container_id=found.id, started=found.started),
+        )
+        await applier.apply(
+            StopContainer(lock="", reason="", container_id=found.id, name=found.name, pre_stop=pre_stop_of(found))
+        )
+    finally:
+        await engine.close()
+
+
+async def expanded(engine: DockerEngine, project: Project) -> Desired:
+    images = {need.ref: await engine.image(need.ref) for need in images_needed(project)}
+    return expand(project, Facts(images=images))
+
+
 async def compare(case: Path, host: Host, directory: Path, *, start: bool) -> None:
     shutil.copytree(CASES / "files", directory, dirs_exist_ok=True)
     shutil.copy(case, directory / "compose.yaml")
@@ -134,8 +199,7 @@ def compose(host: Host, directory: Path, *arguments: str) -> str:
 async def create(host: Host, project: Project, *, start: bool) -> None:
     engine = await DockerEngine.connect(host.docker_host)
     try:
-        images = {need.ref: await engine.image(need.ref) for need in images_needed(project)}
-        desired = expand(project, Facts(images=images))
+        desired = await expanded(engine, project)
         applier = Applier(engine, mint=lambda: "mark", generation=1, all_endpoints=True)
         for network in desired.networks:
             await applier.apply(CreateNetwork(lock="", reason="", spec=network))

@@ -85,10 +85,7 @@ def test_guesses_know_the_keys_of_every_place() -> None:
         places.setdefault(place, set()).add(name)
     skipped = ("develop", "external", "build.", "generic_resources", "preferences", "device_read", "device_write")
     for place, names in places.items():
-        if not any(
-            word in place
-            for word in (*skipped, "weight_device", "post_start", "pre_stop", "credential_spec", "models", "provider")
-        ):
+        if not any(word in place for word in (*skipped, "weight_device", "credential_spec", "models", "provider")):
             known = set(known_keys(tuple(place.split(".")) if place else ()))
             assert known - {"x-dom0"} - NEWER == names - NEWER, place
 
@@ -113,12 +110,12 @@ def test_what_is_honoured_has_a_place_in_the_model(noun: str, model: type[Any]) 
 
 def test_refused_keys_are_found_wherever_they_stand() -> None:
     project = {
-        "services": {"a": {"post_start": [{"command": ["x"]}]}, "b": {"isolation": "default"}},
+        "services": {"a": {"credential_spec": {"file": "x"}}, "b": {"isolation": "default"}},
         "networks": {"n": {"ipam": {"options": {"a": "b"}}}, "m": {"ipam": {"options": {}}}},
         "secrets": {"s": {"external": False}, "t": {"external": True}},
     }
     assert [".".join(refusal.path) for refusal in refused(project)] == [
-        "services.a.post_start.0",
+        "services.a.credential_spec",
         "networks.n.ipam.options",
         "secrets.t.external",
     ]

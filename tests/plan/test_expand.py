@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.engine.resources import updatable
 from dom0.engine.values import PublishedPort
 from dom0.plan import labels
-from dom0.plan.desired import Condition, Desired, HealthTest, Order, Role, Slot
+from dom0.plan.desired import Condition, Desired, HealthTest, Hook, Order, Role, Slot
 from dom0.plan.expand import expand
+from dom0.plan.hooks import PreStop, pre_stop_of
+from dom0.testing import builders
 from dom0.testing.projects import facts, image, project
 
 
@@ -63,6 +67,7 @@ def test_labels_say_whose_container_it_is_to_us_and_to_compose() -> None:
         labels.SERVICE: "web",
         labels.NUMBER: "1",
         labels.HASH: slot.hash,
+        labels.PRE_STOP: "",
         labels.COMPOSE_PROJECT: "box",
         labels.COMPOSE_SERVICE: "web",
         labels.COMPOSE_NUMBER: "1",
@@ -271,6 +276,23 @@ def test_the_grace_period_is_the_engines_ten_seconds_unless_said() -> None:
     assert service("user: root").stop_grace == 10.0
     assert "StopTimeout" not in service("user: root").create
     assert service("stop_grace_period: 1m30s").stop_grace == 90.0
+
+
+def test_hooks_are_what_the_engines_exec_takes() -> None:
+    written = (
+        "[{command: [chown, x], user: root, privileged: true, working_dir: /srv, environment: {B: null, A: '1'}}, "
+        "{command: [second]}]"
+    )
+    slot = service(f"post_start: {written}, pre_stop: {written}")
+    first = Hook(argv=("chown", "x"), user="root", privileged=True, workdir="/srv", env=("A=1", "B"))
+    assert slot.post_start == (first, Hook(argv=("second",)))
+    assert json.loads(slot.create["Labels"][labels.PRE_STOP])[1] == {"argv": ["second"]}
+    container = replace(builders.container(slot), labels=slot.create["Labels"], stop_grace=25.0)
+    assert pre_stop_of(container) == PreStop(hooks=slot.post_start, grace=25.0)
+
+
+def test_no_label_of_an_image_is_a_hook() -> None:
+    assert service("user: root").create["Labels"][labels.PRE_STOP] == ""
 
 
 def test_resources_are_the_numbers_that_the_engine_will_show() -> None:

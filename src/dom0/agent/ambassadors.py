@@ -94,6 +94,7 @@ class Ambassadors:
         self._told: tuple[Problem, ...] = ()
         self._swept = ""  # project
         self._gated: Mapping[str, float] = {}
+        self._post_started: Mapping[str, float] = {}
 
     async def run(self) -> None:
         """Until `close`."""
@@ -108,10 +109,10 @@ class Ambassadors:
     def close(self) -> None:
         self._closing.set()
 
-    def note_gates(self, gated: Mapping[str, float]) -> None:
-        """Container ID -> the start for which its health gate has passed: the Engine has no event for it."""
-        if gated != self._gated:
-            self._gated = gated
+    def note_gates(self, gated: Mapping[str, float], post_started: Mapping[str, float] = {}) -> None:
+        """As `followed.find` takes them: the Engine has no event for it."""
+        if (gated, post_started) != (self._gated, self._post_started):
+            self._gated, self._post_started = gated, post_started
             self._wake.set()
 
     # what it tells
@@ -338,7 +339,8 @@ class Ambassadors:
         followed = tuple(dict.fromkeys((*told, *(source for wished in known.wished for source in wished))))
         if not followed:
             return
-        found = find(followed, known.container, await self._candidates(followed), self._project(), self._gated)
+        candidates = await self._candidates(followed)
+        found = find(followed, known.container, candidates, self._project(), self._gated, self._post_started)
         if found != known.told:
             request = Follow(found=found.addresses, identities=found.identities)
             known.state = await self._talk.ask(known.container.id, request, State)

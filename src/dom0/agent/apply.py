@@ -13,11 +13,13 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
+from dom0.agent.hooks import run_post_start, run_pre_stop
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Body
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
 from dom0.plan.desired import InjectedFile, NetworkSpec, Slot
+from dom0.plan.hooks import PreStop
 from dom0.plan.steps import (
     VANISHED,
     AnyStep,
@@ -31,6 +33,7 @@ from dom0.plan.steps import (
     RenameContainer,
     ReplaceNetwork,
     RestartContainer,
+    RunPostStart,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -71,21 +74,23 @@ class Applier:
                 return await self._create_container(step)
             case StartContainer():
                 return await self._start(step.slot, step.container_id)
+            case RunPostStart():
+                await run_post_start(self._engine, step.container_id, step.slot.post_start)
             case RestartContainer():
                 if step.reason == VANISHED:
                     await self._end_vanished(step)
                 else:
-                    await self._engine.stop_container(step.container_id)
+                    await self._stop(step.container_id, step.pre_stop)
                 return await self._start(step.slot, step.container_id)
             case UnpauseContainer():
                 await self._engine.unpause_container(step.container_id)
             case StopContainer():
                 if step.rests:
                     await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
-                await self._engine.stop_container(step.container_id)
+                await self._stop(step.container_id, step.pre_stop)
             case ParkContainer():
                 await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
-                await self._engine.stop_container(step.container_id)
+                await self._stop(step.container_id, step.pre_stop)
             case RemoveContainer():
                 await self._engine.remove_container(step.container_id, force=True)
             case RenameContainer():
@@ -158,6 +163,10 @@ class Applier:
             await self._engine.put_archive(container_id, "/", file_archive(file))
         await self._engine.start_container(container_id)
         return frozenset({container_id})
+
+    async def _stop(self, container_id: str, pre_stop: PreStop | None) -> None:
+        left = await run_pre_stop(self._engine, container_id, pre_stop) if pre_stop else None
+        await self._engine.stop_container(container_id, timeout=left)
 
     async def _connect(self, step: ConnectNetwork) -> None:
         if step.stale:

@@ -56,15 +56,19 @@ def find(
     containers: Collection[Container],
     project: str,
     gated: Mapping[str, float] = {},
+    post_started: Mapping[str, float] = {},
 ) -> Found:
-    """`gated`: container ID -> the start for which its health gate has passed."""
+    """By container ID, `gated`: the start for which its health gate has passed; `post_started`, of those that have
+    hooks: the start for which they have succeeded.
+    """
     addresses: dict[str, tuple[str, ...]] = {}
     identities: dict[str, str] = {}
     for source in followed:
         usable = {
             container.id: reached
             for container in containers
-            if container.id != ambassador.id and concerns(source, container, project) and is_usable(container, gated)
+            if container.id != ambassador.id and concerns(source, container, project)
+            if is_usable(container, gated) and post_started.get(container.id, container.started) == container.started
             if (reached := addresses_of(container, ambassador))
         }
         addresses[source.key] = tuple(sorted({address for reached in usable.values() for address in reached}))

@@ -41,6 +41,7 @@ from dom0.images import names
 from dom0.images.recipe import DOM0
 from dom0.plan import labels
 from dom0.plan.desired import Desired
+from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory
 from dom0.plan.planner import Plan
 from dom0.plan.steps import AnyStep
@@ -402,6 +403,15 @@ class Machine:
     def gated(self) -> Mapping[str, float]:
         """Container ID -> the start for which its health gate has passed."""
         return self._current.reconciler.memory.gated if self._current.reconciler else {}
+
+    @property
+    def post_started(self) -> Mapping[str, float]:
+        """Container ID -> the start for which its post_start has succeeded (0: none yet), of those that have one."""
+        reconciler, plan = self._current.reconciler, self._current.plan
+        if reconciler is None or plan is None:
+            return {}
+        found = [p.container.id for p in plan.slots if p.container and has_post_start(p.container, p.slot)]
+        return {id_: reconciler.memory.post_started.get(id_, 0.0) for id_ in found}
 
     @property
     def is_blind(self) -> bool:

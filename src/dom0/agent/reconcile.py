@@ -44,6 +44,7 @@ from dom0.plan.steps import (
     RemoveNetwork,
     ReplaceNetwork,
     RestartContainer,
+    RunPostStart,
     StartContainer,
     StopContainer,
 )
@@ -58,7 +59,7 @@ SAVE_AGAIN = 10.0  # seconds until what could not be written is tried again
 RECONNECT_MOST = 5.0  # seconds between attempts to reach the Engine
 SHORTEST_WAIT = 0.001  # seconds: timers and clocks differ in their last digits
 DEFAULT_NETWORK = "bridge"
-STOPS = 64  # stops under way at once
+WAITING = 64  # steps under way at once that wait for people's processes, of each kind
 END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
 HEARD = 512  # events that are known again when a reconnect tells them twice; the Engine keeps 256
 
@@ -316,9 +317,8 @@ class Reconciler:
     def _may_start(self, step: AnyStep) -> bool:
         if self._closing.is_set() or step.lock in self._under_way:
             return False
-        waiting_only = isinstance(step, StopContainer | ParkContainer)
-        alike = sum(isinstance(s, StopContainer | ParkContainer) is waiting_only for s in self._under_way.values())
-        if alike >= (STOPS if waiting_only else self._limit):
+        alike = sum(_awaits(other) is _awaits(step) for other in self._under_way.values())
+        if alike >= (WAITING if _awaits(step) else self._limit):
             return False
         self._under_way[step.lock] = step
         return True
@@ -351,23 +351,25 @@ class Reconciler:
 
     async def _note_refusal(self, step: AnyStep, error: EngineError) -> None:
         log.warning("%s: %s", say_step(step), error.message)
-        if isinstance(error, NotFound) and await self._is_gone(getattr(step, "container_id", "")):
+        if await self._is_over(step, error):
             return  # our picture was old: another look is all it needs
         if isinstance(step, CreateContainer):
             self._look_needed = True  # the name may be taken by what we did not know of
         refusal = refusal_of(step, error, self.memory.refused.get(step.lock), self._clock.now())
         self.memory = replace(self.memory, refused=self.memory.refused | {step.lock: refusal})
 
-    async def _is_gone(self, container_id: str) -> bool:
-        if not container_id:
+    async def _is_over(self, step: AnyStep, error: EngineError) -> bool:
+        """Whether its container is gone, or the start that its hooks were for has ended."""
+        container_id = getattr(step, "container_id", "")
+        if not container_id or not (isinstance(step, RunPostStart) or isinstance(error, NotFound)):
             return False
         try:
-            await self._engine.container(container_id)
+            container = await self._engine.container(container_id)
         except NotFound:
             return True
         except EngineError:
             return False
-        return False
+        return isinstance(step, RunPostStart) and (container.state, container.started) != (State.RUNNING, step.started)
 
     def _note_success(self, step: AnyStep) -> None:
         times = self._repeats.note(step, self._clock.monotonic())
@@ -376,6 +378,9 @@ class Reconciler:
             self.memory = replace(self.memory, refused=self.memory.refused | {step.lock: refusal})
         elif step.lock in self.memory.refused:
             self.memory = replace(self.memory, refused=without(self.memory.refused, step.lock))
+        if isinstance(step, RunPostStart):
+            done = self.memory.post_started | {step.container_id: step.started}
+            self.memory = replace(self.memory, post_started=done)
 
     def _note_gate(self, container: Container, passed: bool) -> None:
         if passed:
@@ -418,6 +423,16 @@ class Reconciler:
             self.memory = remember(self.memory, event)
         if event.attributes.get("container", event.id) not in self._starting():  # else the end of its step wakes us
             self._wake.set()
+
+
+def _awaits(step: AnyStep) -> type[AnyStep] | None:
+    """Which kind of other people's processes it waits for: stops are not held up by hooks that hang."""
+    match step:
+        case StopContainer() | ParkContainer():
+            return StopContainer
+        case RunPostStart():
+            return RunPostStart
+    return None
 
 
 STOPPING = (StopContainer, ParkContainer, RestartContainer, RemoveContainer)

@@ -14,6 +14,7 @@ from dom0.plan.steps import (
     CreateContainer,
     RenameContainer,
     RestartContainer,
+    RunPostStart,
     StartContainer,
 )
 from dom0.plan.text import say_step
@@ -63,7 +64,7 @@ class Repeats:
 
     def note(self, step: AnyStep, now: float) -> int:
         """`step` was done, at `now` (monotonic): for how many times in a row?"""
-        if isinstance(step, StartContainer | RestartContainer) or step.reason in (MISSING, REMOVED):
+        if isinstance(step, StartContainer | RestartContainer | RunPostStart) or step.reason in (MISSING, REMOVED):
             return 1
         self._done = {key: done for key, done in self._done.items() if now - done[0] < IN_A_ROW}
         what = (step.lock, type(step).__name__, step.reason)
@@ -93,11 +94,15 @@ def _about(step: AnyStep) -> tuple[Version, str, str]:
     """Which configuration it is for, the subject of a problem with it, and the name that people know."""
     if isinstance(step, CreateContainer | StartContainer | RestartContainer):
         return version(step.slot), step.slot.key, step.slot.service
+    if isinstance(step, RunPostStart):  # whose lock is of one version
+        return NO_VERSION, step.slot.key, step.slot.service
     return NO_VERSION, step.lock, step.lock
 
 
 def classify(step: AnyStep, error: EngineError) -> tuple[str, str]:
     """Problem code and hint."""
+    if isinstance(step, RunPostStart):
+        return "post-start-failed", f"correct it and run dom0 up; what the service says: dom0 logs {step.slot.service}"
     words = error.message.lower()
     for phrase, code, hint in KNOWN:
         if phrase in words:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -72,14 +72,44 @@ def _service(container: ContainerSummary) -> str:
     return container.labels.get(labels.SERVICE, "")
 
 
-def become_docker(verb: str, services: Sequence[str]) -> NoReturn:
-    """`docker VERB` of all containers of the services. Raises UsageError."""
-    by_service: dict[str, list[str]] = {}
+def become_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str]) -> NoReturn:
+    """`docker VERB` of all containers of the services, after their `pre_stop`. Raises UsageError, EngineError."""
+    by_service: dict[str, list[ListedContainer]] = {}
     for container in list_containers():
         if name := container.labels.get(labels.SERVICE):
-            by_service.setdefault(name, []).append(container.names[0].removeprefix("/"))
+            by_service.setdefault(name, []).append(container)
     for service in services:
         if service not in by_service:
             there = ", ".join(sorted(by_service)) or "none; dom0 up makes them"
             raise UsageError(f"{service}: no container of such a service", hint=f"services: {there}")
-    become(["docker", verb, *sorted(name for service in services for name in by_service[service])])
+    meant = [container for service in services for container in by_service[service]]
+    if verb != "start" and (hooked := [one.id for one in meant if one.labels.get(labels.PRE_STOP)]):
+        import asyncio
+
+        asyncio.run(_stop_after_hooks(hooked))
+    become(["docker", verb, *sorted(container.names[0].removeprefix("/") for container in meant)])
+
+
+async def _stop_after_hooks(container_ids: Sequence[str]) -> None:
+    import asyncio
+
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        await asyncio.gather(*(_stop_after_hook(engine, container_id) for container_id in container_ids))
+    finally:
+        await engine.close()
+
+
+async def _stop_after_hook(engine: Engine, container_id: str) -> None:
+    """Only where we have written the label: one that came with an image would run what that image wants."""
+    from dom0.agent.hooks import run_pre_stop
+    from dom0.plan.hooks import pre_stop_of
+    from dom0.plan.ownership import is_inherited
+
+    container = await engine.container(container_id)
+    pre_stop = pre_stop_of(container)
+    if pre_stop and not is_inherited(container.labels, (await engine.image(container.image_id)).labels):
+        left = await run_pre_stop(engine, container_id, pre_stop)
+        await engine.stop_container(container_id, timeout=left)

@@ -113,6 +113,17 @@ def _environment(service: Service) -> Iterator[Complaint]:
             yield ("environment",), f"{name!r} cannot be a variable's name", "look at env_file too: NAME=value"
 
 
+def _hooks(service: Service) -> Iterator[Complaint]:
+    for key, hooks in (("post_start", service.post_start), ("pre_stop", service.pre_stop)):
+        for number, hook in enumerate(hooks):
+            if not hook.command:
+                yield (key, str(number), "command"), "there is no command", "such as ./set-up.sh or [sh, -c, …]"
+            for name in hook.environment:
+                if not name or "=" in name:
+                    hint = "NAME=value, or a mapping"
+                    yield (key, str(number), "environment"), f"{name!r} cannot be a variable's name", hint
+
+
 def _volumes(service: Service) -> Iterator[Complaint]:
     for number, volume in enumerate(service.volumes):
         for what, hint in _volume(volume):
@@ -247,6 +258,7 @@ _SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (
     _names,
     _numbers,
     _environment,
+    _hooks,
     _volumes,
     _swarm_modes,
     _ports,

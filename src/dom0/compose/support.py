@@ -81,6 +81,8 @@ TABLE: tuple[Row, ...] = (
             "logging mac_address mem_limit mem_reservation mem_swappiness memswap_limit": "",
             "networks.*.gw_priority": "by Engines from 28.0 on; before, `priority` decides",
             "network_mode networks oom_kill_disable oom_score_adj pid pids_limit platform ports privileged": "",
+            "post_start": "after every start, whoever made it; the service is not ready before, see concepts.md",
+            "pre_stop": "before every stop that dom0 makes, within `stop_grace_period`; see concepts.md",
             "profiles": "no service runs whose profile is not enabled: `COMPOSE_PROFILES=NAME` in the project's `.env`",
             "pull_policy": "`build` images come from `dom0 build`",
             "read_only restart runtime": "",
@@ -117,9 +119,6 @@ TABLE: tuple[Row, ...] = (
         {
             "credential_spec": "for Windows containers; leave it out",
             "isolation": "for Windows containers; leave it out, or write default",
-            "post_start": "dom0 runs no hooks yet; put the command into the image's entrypoint or "
-            "into a service of its own with depends_on",
-            "pre_stop": "dom0 runs no hooks yet; let the container's main process handle stop_signal",
         },
     ),
     *_rows(
@@ -218,6 +217,8 @@ _INNER = {
     "services.*.networks.*": "aliases driver_opts gw_priority interface_name ipv4_address ipv6_address "
     "link_local_ips mac_address priority",
     "services.*.ports": "app_protocol host_ip mode name protocol published target",
+    "services.*.post_start": "command environment privileged user working_dir",
+    "services.*.pre_stop": "command environment privileged user working_dir",
     "services.*.secrets": "gid mode source target uid",
     "services.*.ulimits.*": "hard soft",
     "services.*.volumes": "bind consistency image read_only source target tmpfs type volume",

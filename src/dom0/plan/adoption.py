@@ -58,6 +58,7 @@ def _own_labels(container: Container, slot: Slot | None) -> dict[str, str]:
         labels.ROLE: Role.SERVICE.value,
         labels.SERVICE: service,
         labels.NUMBER: number,
+        labels.PRE_STOP: (slot.create.get("Labels") or {}).get(labels.PRE_STOP, "") if slot and kept else "",
         labels.HASH: slot.hash if slot and kept else BY_COMPOSE + container.labels.get(labels.COMPOSE_HASH, ""),
     }
 

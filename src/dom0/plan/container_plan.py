@@ -16,6 +16,7 @@ from dom0.health import Problem, Severity
 from dom0.plan.actual import slot_key
 from dom0.plan.desired import Attachment, Condition, Dependency, Order, Slot
 from dom0.plan.hashing import BY_COMPOSE
+from dom0.plan.hooks import pre_stop_of
 from dom0.plan.labels import COMPOSE_PROJECT, HASH
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent, still_lasts
 from dom0.plan.phase import Phase
@@ -32,6 +33,7 @@ from dom0.plan.steps import (
     RemoveContainer,
     RenameContainer,
     RestartContainer,
+    RunPostStart,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -128,15 +130,30 @@ class ContainerPlanner:
 
     def _running(self, current: Container) -> SlotPlan:
         if self._is_parked():
-            step = ParkContainer(lock=self.lock, reason="failed too often", container_id=current.id, name=current.name)
-            return self._parked(current, (step,))
+            return self._park(current, "failed too often")
         if current.id in self.scene.actual.vanished:
             return self._restart(current, VANISHED)
         if self.scene.is_ready(current):
             return self._must_follow(current) or self._must_bind_anew(current) or self._tidy(current, Phase.READY)
+        if self.scene.awaits_post_start(current):
+            return self._post_start(current)
         if current.health is Health.UNHEALTHY:
             return self._unhealthy(current)
         return self._result(Phase.STARTING, "its health check has not passed yet")
+
+    def _post_start(self, current: Container) -> SlotPlan:
+        lock = f"post-start:{current.id}"
+        step = RunPostStart(
+            lock=lock,
+            reason="its post_start is due",
+            priority=self.priority + 1,
+            slot=self.slot,
+            container_id=current.id,
+            started=current.started,
+        )
+        if refusal := self.scene.memory.refused.get(lock):
+            return self._result(Phase.FAILED, refusal.message, steps=(step,))
+        return self._result(Phase.STARTING, "its post_start has not ended yet", steps=(step,))
 
     def _unhealthy(self, current: Container) -> SlotPlan:
         said = current.health_output.strip()[-200:]
@@ -152,14 +169,13 @@ class ContainerPlanner:
         retry_at = (crashes[-1] if crashes else 0.0) + backoff(len(crashes) + 1)
         if retry_at > self.scene.now:
             return self._result(Phase.UNHEALTHY, problem.title, problems=(problem,), retry_at=retry_at)
-        step = RestartContainer(lock=self.lock, reason=UNHEALTHY, slot=self.slot, container_id=current.id)
+        step = self._restart_step(current, UNHEALTHY)
         return self._result(Phase.UNHEALTHY, problem.title, steps=(step,), problems=(problem,))
 
     def _looping(self, current: Container) -> SlotPlan:
         """The Engine's restart policy is at work: leave it alone until the budget is used up."""
         if self._is_parked() or self._crashed_too_often(current):
-            step = ParkContainer(lock=self.lock, reason="crash loop", container_id=current.id, name=current.name)
-            return self._parked(current, (step,))
+            return self._park(current, "crash loop")
         return self._result(Phase.FAILED, f"exited with code {current.exit_code}, the Engine restarts it")
 
     def _not_running(self, current: Container) -> SlotPlan:
@@ -324,12 +340,17 @@ class ContainerPlanner:
             reason=reason,
             container_id=container.id,
             name=container.name,
+            pre_stop=pre_stop_of(container),
             rests=container.restart_policy == "always",
         )
 
     def _restart(self, current: Container, reason: str) -> SlotPlan:
-        step = RestartContainer(lock=self.lock, reason=reason, slot=self.slot, container_id=current.id)
-        return self._result(Phase.STARTING, reason, steps=(step,))
+        return self._result(Phase.STARTING, reason, steps=(self._restart_step(current, reason),))
+
+    def _restart_step(self, current: Container, reason: str) -> AnyStep:
+        return RestartContainer(
+            lock=self.lock, reason=reason, slot=self.slot, container_id=current.id, pre_stop=pre_stop_of(current)
+        )
 
     def _rename(self, current: Container) -> tuple[AnyStep, ...]:
         if current.name == self.slot.name:
@@ -439,6 +460,16 @@ class ContainerPlanner:
         quiet = self.scene.memory.quiet.get(current.id, 0.0)
         return max(after_crashes, quiet if still_lasts(quiet, self.scene.now) else 0.0)
 
+    def _park(self, current: Container, reason: str) -> SlotPlan:
+        step = ParkContainer(
+            lock=self.lock,
+            reason=reason,
+            container_id=current.id,
+            name=current.name,
+            pre_stop=pre_stop_of(current),
+        )
+        return self._parked(current, (step,))
+
     def _parked(self, current: Container, steps: tuple[AnyStep, ...]) -> SlotPlan:
         title = f"{self.slot.service} keeps exiting and is not restarted any more (last exit code {current.exit_code})"
         hint = f"see why: dom0 logs {self.slot.service}; then correct it and run dom0 up"
@@ -470,13 +501,20 @@ class ContainerPlanner:
             return ""
         match dependency.condition:
             case Condition.STARTED:
-                met = all(p.phase in STARTED or (p.container and p.container.started) for p in plans)
+                met = all(self._has_started(plan) for plan in plans)
             case Condition.HEALTHY:
                 met = phases <= {Phase.READY}
             case Condition.COMPLETED:
                 met = Phase.COMPLETED in phases
         wanted = dependency.condition.removeprefix("service_").replace("_", " ")
         return "" if met else f"waits for {dependency.service} to be {wanted}"
+
+    def _has_started(self, plan: SlotPlan) -> bool:
+        container = plan.container
+        if container is None or plan.phase is Phase.COMPLETED:
+            return plan.phase in STARTED
+        set_up = container.id in self.scene.memory.post_started or not self.scene.has_post_start(container)
+        return set_up and (plan.phase in STARTED or container.started > 0)
 
     def _held_problem(self, how: str) -> Problem:
         return Problem(

@@ -69,6 +69,16 @@ class InjectedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     gid: int = 0
 
 
+class Hook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A command to exec in the container. Of `env` a name without `=` takes a variable of the container away."""
+
+    argv: tuple[str, ...]
+    user: str = ""
+    privileged: bool = False
+    workdir: str = ""
+    env: tuple[str, ...] = ()
+
+
 class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One container that should exist.
 
@@ -98,6 +108,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     restart_policy: str = "no"  # no, always, unless-stopped, on-failure
     restart_retries: int = 0
     stop_grace: float = 10.0  # seconds
+    post_start: tuple[Hook, ...] = ()  # it is not ready before they have succeeded
     resources: dict[str, int] = {}  # as Container.resources: what `docker update` could have changed
     ports: tuple[PublishedPort, ...] = ()  # fixed host ports it takes
     runs: bool = True  # False: created, never started

@@ -30,6 +30,7 @@ from dom0.plan.steps import (
     RenameContainer,
     ReplaceNetwork,
     RestartContainer,
+    RunPostStart,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -106,6 +107,8 @@ class _Foreseen:
                 self._put(self._created(step, now))
             case StartContainer(slot=slot, container_id=id_):
                 self._start(slot, id_, now)
+            case RunPostStart(container_id=id_, started=started):
+                self.memory = replace(self.memory, post_started=self.memory.post_started | {id_: started})
             case RestartContainer(slot=slot, container_id=id_):
                 self._stop(id_, now)
                 self._start(slot, id_, now)

@@ -9,6 +9,7 @@ ROLE = "dom0.role"  # see Role in plan/desired.py
 SERVICE = "dom0.service"  # service name (also for sshd and home-volume, which have no Compose labels)
 NUMBER = "dom0.number"  # 1, 2, … among the containers of one service
 HASH = "dom0.hash"  # of everything that needs another container when it changes; the image is compared apart
+PRE_STOP = "dom0.pre-stop"  # JSON, the hooks to run before it is stopped; empty for none (hooks)
 CREATE = "dom0.create"  # the mark of one create call of ours (ownership): no two containers or networks have the same
 GENERATION = "dom0.generation"  # the generation that created it, for `dom0 tree`
 BASE = "dom0.base"  # on a dom0 image: ID of the dom0-base image below it

@@ -47,6 +47,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     crashes: dict[str, tuple[float, ...]] = {}  # container ID -> when it ended by itself or was found unhealthy
     refused: dict[str, Refusal] = {}  # by Step.lock
     gated: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
+    post_started: dict[str, float] = {}  # container ID -> `started` of the last start whose post_start has succeeded
     kept: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending
     pending: bool = False  # the generation has not been good yet
     signalled: dict[str, float] = {}  # container ID -> when: somebody else sent it a signal

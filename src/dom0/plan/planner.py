@@ -14,6 +14,7 @@ from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
 from dom0.plan.desired import Desired, NetworkSpec, Slot
+from dom0.plan.hooks import pre_stop_of
 from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
 from dom0.plan.phase import Phase
 from dom0.plan.scene import Scene, version
@@ -189,7 +190,13 @@ def _plan_orphans(scene: Scene, *, well: bool) -> list[AnyStep]:
 
 
 def _stop_orphan(container: Container, lock: str) -> StopContainer:
-    return StopContainer(lock=lock, reason="no longer in the project", container_id=container.id, name=container.name)
+    return StopContainer(
+        lock=lock,
+        reason="no longer in the project",
+        container_id=container.id,
+        name=container.name,
+        pre_stop=pre_stop_of(container),
+    )
 
 
 def _plan_leftover_networks(scene: Scene) -> list[AnyStep]:

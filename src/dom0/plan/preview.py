@@ -25,6 +25,7 @@ from dom0.plan.steps import (
     RenameContainer,
     ReplaceNetwork,
     RestartContainer,
+    RunPostStart,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -36,6 +37,7 @@ Kind = Literal["image", "network", "volume", "container", "file"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
 _OfContainer: TypeAlias = (
     StartContainer
+    | RunPostStart
     | RestartContainer
     | UnpauseContainer
     | StopContainer
@@ -107,7 +109,7 @@ def _of_container(step: _OfContainer, container: Container, scene: Scene) -> Ite
             yield Change(action="start", kind="container", name=name, reason=step.reason)
         case RemoveContainer():
             yield Change(action="remove", kind="container", name=name, reason=step.reason)
-        case RenameContainer() | ConnectNetwork() | UpdateContainer() | ParkContainer():
+        case RunPostStart() | RenameContainer() | ConnectNetwork() | UpdateContainer() | ParkContainer():
             yield Change(action="update", kind="container", name=name, reason=step.reason)
         case StopContainer():  # it goes, once what takes its place is ready
             pass

@@ -123,6 +123,7 @@ def remember_plan(
         ended=_only(memory.ended, present),
         crashes=_only(memory.crashes, present),
         gated=_only(memory.gated, present),
+        post_started=_only(memory.post_started, present),
         signalled=_only(memory.signalled, present),
         quiet=_only(memory.quiet, present),
         recreate=tuple(id_ for id_ in memory.recreate if id_ in present),

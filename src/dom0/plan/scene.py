@@ -9,6 +9,7 @@ from functools import cached_property
 from dom0.engine.values import Container, Health, Network, State
 from dom0.plan.actual import Actual, slot_key
 from dom0.plan.desired import Desired, NetworkSpec, Order, Slot
+from dom0.plan.hooks import has_post_start
 from dom0.plan.labels import HASH
 from dom0.plan.memory import Memory, Version
 
@@ -171,13 +172,23 @@ class Scene:
         return tuple(c for c in (*self.orphans, *predecessors) if c.running)
 
     def is_ready(self, container: Container) -> bool:
-        """Runs, and is healthy as far as anyone can tell: by the Engine, or by our own probe of this very start."""
+        """Runs, has been set up, and is healthy as far as anyone can tell: by the Engine, or by our own probe."""
         if container.state is not State.RUNNING or container.id in self.actual.vanished:
+            return False
+        if self.awaits_post_start(container):
             return False
         if container.health in (Health.NONE, Health.HEALTHY):
             return True
         gated = self.memory.gated.get(container.id) == container.started
         return container.health is Health.STARTING and gated
+
+    def awaits_post_start(self, container: Container) -> bool:
+        """Whether it has hooks that have not succeeded since it was started."""
+        return self.has_post_start(container) and self.memory.post_started.get(container.id) != container.started
+
+    def has_post_start(self, container: Container) -> bool:
+        slot = self.slots.get(slot_key(container))
+        return slot is not None and has_post_start(container, slot)
 
     def is_kept(self, container: Container) -> bool:
         """Whether it belongs to the last good generation while a newer one still has to prove itself."""

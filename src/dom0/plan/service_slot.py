@@ -29,6 +29,7 @@ from dom0.plan.attachments import (
 from dom0.plan.desired import Condition, Dependency, HealthTest, Order, Role, Slot
 from dom0.plan.facts import Facts, image_ref
 from dom0.plan.hashing import service_hash
+from dom0.plan.hooks import hooks_of, pre_stop_label
 from dom0.plan.host_resources import host_resources
 from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
 from dom0.plan.refusal import refusal
@@ -91,6 +92,7 @@ def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts
         health_gate=service.x_dom0 is None or service.x_dom0.health_gate,
         restart_policy=policy,
         restart_retries=retries,
+        post_start=hooks_of(service.post_start),
         stop_grace=seconds(service.stop_grace_period) if service.stop_grace_period else 10.0,
         resources=updatable(host),
         ports=fixed_ports(service),
@@ -149,6 +151,7 @@ def _container_labels(project: Project, name: str, number: int, digest: str, ima
             labels.SERVICE: name,
             labels.NUMBER: str(number),
             labels.HASH: digest,
+            labels.PRE_STOP: pre_stop_label(hooks_of(service.pre_stop)),
             labels.COMPOSE_PROJECT: project.name,
             labels.COMPOSE_SERVICE: name,
             labels.COMPOSE_NUMBER: str(number),

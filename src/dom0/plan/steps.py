@@ -11,6 +11,7 @@ import msgspec
 
 from dom0.engine.values import Body
 from dom0.plan.desired import Attachment, NetworkSpec, Slot, VolumeSpec
+from dom0.plan.hooks import PreStop
 
 MISSING = "it does not exist"  # the reasons that the agent treats apart from others
 REMOVED = "it was removed"
@@ -60,9 +61,18 @@ class StartContainer(Step, frozen=True, kw_only=True):
     container_id: str
 
 
+class RunPostStart(Step, frozen=True, kw_only=True):
+    """`started`: the start that it is for. Its lock is the container's own: one that hangs is still replaced."""
+
+    slot: Slot
+    container_id: str
+    started: float
+
+
 class RestartContainer(Step, frozen=True, kw_only=True):
     slot: Slot
     container_id: str
+    pre_stop: PreStop | None = None
 
 
 class UnpauseContainer(Step, frozen=True, kw_only=True):
@@ -75,6 +85,7 @@ class StopContainer(Step, frozen=True, kw_only=True):
 
     container_id: str
     name: str
+    pre_stop: PreStop | None = None
     rests: bool = False
 
 
@@ -83,6 +94,7 @@ class ParkContainer(Step, frozen=True, kw_only=True):
 
     container_id: str
     name: str
+    pre_stop: PreStop | None = None
 
 
 class RemoveContainer(Step, frozen=True, kw_only=True):
@@ -116,6 +128,7 @@ AnyStep: TypeAlias = (
     | CreateVolume
     | CreateContainer
     | StartContainer
+    | RunPostStart
     | RestartContainer
     | UnpauseContainer
     | StopContainer

@@ -16,6 +16,7 @@ from dom0.plan.steps import (
     RenameContainer,
     ReplaceNetwork,
     RestartContainer,
+    RunPostStart,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -38,6 +39,8 @@ def say_step(step: AnyStep) -> str:  # noqa: C901 -- a flat match, one line a st
             return f"create {step.name}"
         case StartContainer():
             return f"start {step.slot.name}"
+        case RunPostStart():
+            return f"run post_start of {step.slot.name}"
         case RestartContainer():
             return f"restart {step.slot.name}"
         case UnpauseContainer():

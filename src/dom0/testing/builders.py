@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from msgspec.structs import replace
+
 from dom0.engine.values import Container, Endpoint, Network, State
 from dom0.plan import labels
 from dom0.plan.actual import Actual
-from dom0.plan.desired import Attachment, Desired, NetworkSpec, Order, Role, Slot
+from dom0.plan.desired import Attachment, Desired, Hook, NetworkSpec, Order, Role, Slot
+from dom0.plan.hooks import pre_stop_label
 
 PROJECT = "box"
 NETWORK = "box_default"
@@ -43,6 +46,13 @@ def slot(service: str, *, hash: str = "h1", image: str = "app", number: int = 1,
         "attachments": (Attachment(network=NETWORK, endpoint={"Aliases": [service]}),),
     }
     return Slot(service=service, number=number, hash=hash, image=image, **{**defaults, **fields})
+
+
+def hooked(of: Slot, *, post_start: str = "", pre_stop: str = "") -> Slot:
+    """`of` with shell commands as its hooks."""
+    after, before = (((Hook(argv=("sh", "-c", text)),) if text else ()) for text in (post_start, pre_stop))
+    written = of.create["Labels"] | {labels.PRE_STOP: pre_stop_label(before)}
+    return replace(of, post_start=after, create=of.create | {"Labels": written})
 
 
 def desired(*slots: Slot, **fields: Any) -> Desired:

@@ -1,0 +1,65 @@
+"""Runs Compose's lifecycle hooks in a container: one after the other, until one fails.
+
+Whoever is killed meanwhile does not know how far they came, and the next agent runs all of them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from dom0.engine.protocol import Engine
+from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
+from dom0.plan.desired import Hook
+from dom0.plan.hooks import PreStop
+from dom0.printable import printable
+
+log = logging.getLogger(__name__)
+
+LAST_GRACE = 2.0  # seconds that hooks leave for the stop at least, as Kubernetes does
+MOST_SAID = 200  # characters of a hook's output
+
+
+async def run_post_start(engine: Engine, container_id: str, hooks: Sequence[Hook]) -> None:
+    """Raises EngineError with the exit code and the end of the output; Conflict, NotFound: it does not run."""
+    for number, hook in enumerate(hooks):
+        await _run(engine, container_id, f"post_start[{number}]", hook)
+
+
+async def run_pre_stop(engine: Engine, container_id: str, pre_stop: PreStop) -> float:
+    """Whatever comes of it, the container is stopped. Returns the seconds that are left for that.
+
+    Raises EngineUnreachable, NotFound.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + pre_stop.grace
+    try:
+        async with asyncio.timeout_at(deadline):
+            for number, hook in enumerate(pre_stop.hooks):
+                await _run(engine, container_id, f"pre_stop[{number}]", hook)
+    except TimeoutError:
+        log.warning("container %.12s: pre_stop did not end within %g s", container_id, pre_stop.grace)
+    except Conflict:
+        pass  # it does not run any more, or is paused
+    except (EngineUnreachable, NotFound):
+        raise
+    except EngineError as error:
+        log.warning("container %.12s: %s", container_id, error.message)
+    return max(deadline - clock(), min(pre_stop.grace, LAST_GRACE))
+
+
+async def _run(engine: Engine, container_id: str, name: str, hook: Hook) -> None:
+    try:
+        result = await engine.exec(
+            container_id, hook.argv, user=hook.user, env=hook.env, workdir=hook.workdir, privileged=hook.privileged
+        )
+    except (EngineUnreachable, NotFound, Conflict):
+        raise
+    except EngineError as error:
+        raise EngineError(f"{name}: {error.message}") from error
+    if result.exit_code:
+        said = printable(result.output.strip()[-MOST_SAID:], keep="\n\t")
+        raise EngineError(
+            f"{name} exited with code {result.exit_code}{f': {said}' if said else ' and printed nothing'}"
+        )
