@@ -205,7 +205,7 @@ async def _build_image(engine: Engine) -> None:
     with temporary.directory("home") as context:
         await asyncio.to_thread(shutil.copy, restic, context / "restic")
         (context / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCOPY restic /usr/bin/restic\n")
-        await docker.build(docker.Recipe(IMAGE, context, IMAGE))
+        await docker.build(docker.Recipe(IMAGE, context, IMAGE), docker.silent)
 
 
 @asynccontextmanager

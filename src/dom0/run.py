@@ -9,7 +9,7 @@ import contextlib
 import os
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
@@ -19,6 +19,8 @@ from dom0.errors import Dom0Error
 if TYPE_CHECKING:
     import socket
     from asyncio.subprocess import Process
+
+_PIECE = 1 << 16  # bytes
 
 
 class CommandFailed(Dom0Error):
@@ -88,6 +90,33 @@ async def capture(
     return output
 
 
+async def tell_lines(
+    argv: Sequence[str], tell: Callable[[str], None], *, env: Mapping[str, str], stdin: bytes | None = None
+) -> int:
+    """Run `argv` to its end, `tell` each line that it prints on either output, and return its exit code.
+
+    Raises CommandFailed if it cannot start.
+    """
+    process = await _spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with contextlib.suppress(ConnectionError):  # it has ended already
+            process.stdin.write(stdin or b"")
+            await process.stdin.drain()
+        process.stdin.close()
+        rest = b""
+        while piece := await process.stdout.read(_PIECE):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                tell(line.decode(errors="replace"))
+        if rest:
+            tell(rest.decode(errors="replace"))
+        return await process.wait()
+    finally:
+        await _end(process)
+
+
 async def sync(path: Path) -> None:
     """Wait until all of the file system that has `path` is on its disk. Raises CommandFailed."""
     await capture(["sync", "--file-system", str(path)])
@@ -125,11 +154,18 @@ async def while_listening(argv: Sequence[str]) -> AsyncIterator[None]:
         await process.wait()
 
 
-async def _spawn(argv: Sequence[str], *, stdin: IO[bytes] | int, stdout: IO[bytes] | int) -> Process:
+async def _spawn(
+    argv: Sequence[str],
+    *,
+    stdin: IO[bytes] | int,
+    stdout: IO[bytes] | int,
+    stderr: int = subprocess.PIPE,
+    env: Mapping[str, str] | None = None,
+) -> Process:
     import asyncio
 
     try:
-        return await asyncio.create_subprocess_exec(*argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        return await asyncio.create_subprocess_exec(*argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
     except FileNotFoundError as error:
         raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
 

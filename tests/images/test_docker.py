@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,9 @@ def context(tmp_path: Path) -> Path:
 
 async def test_the_same_build_is_the_same_image(engine: DockerEngine, context: Path) -> None:
     recipe = docker.Recipe("own", context, "own:1", labels={"a": "b"})
-    await docker.build(recipe)
+    await docker.build(recipe, docker.silent)
     first = await engine.image("own:1")
-    await docker.build(recipe)
+    await docker.build(recipe, docker.silent)
     assert (await engine.image("own:1")).id == first.id
     assert (await engine.image(first.id)).labels["a"] == "b"
 
@@ -46,7 +47,26 @@ async def test_the_same_build_is_the_same_image(engine: DockerEngine, context: P
 async def test_the_same_build_of_a_service_is_the_same_image(engine: DockerEngine, context: Path) -> None:
     services = {"web": {"image": "box-web", "build": {"context": str(context)}}}
     file = json.dumps({"name": "box", "services": services}).encode()
-    await docker.compose_build(file, "box", no_cache=False, pull=False)
+    await docker.compose_build(file, "box", docker.silent, no_cache=False, pull=False)
     first = await engine.image("box-web")
-    await docker.compose_build(file, "box", no_cache=False, pull=False)
+    await docker.compose_build(file, "box", docker.silent, no_cache=False, pull=False)
     assert (await engine.image("box-web")).id == first.id
+
+
+async def test_a_build_tells_its_steps_while_it_works_and_of_a_failure_all_that_the_step_printed(
+    engine: DockerEngine, context: Path
+) -> None:
+    said: list[str] = []
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo good\nRUN seq 1 300; exit 3\n")
+    services = {"web": {"image": "box-web", "build": {"context": str(context)}}}
+    file = json.dumps({"name": "box", "services": services}).encode()
+    with pytest.raises(docker.BuildFailed) as of_service:
+        await docker.compose_build(file, "box", said.append, no_cache=False, pull=False)
+    assert "box: [web 2/3] RUN echo good" in said
+    with pytest.raises(docker.BuildFailed) as of_machine:
+        await docker.build(docker.Recipe("own", context, "own:1"), said.append)
+    assert "own: [3/3] RUN seq 1 300; exit 3" in said
+    for failed in (of_service, of_machine):
+        numbers = re.findall(r"^\d+\.\d+ (\d+)$", failed.value.message, re.MULTILINE)
+        assert numbers == [str(number) for number in range(1, 301)]
+        assert "exit code: 3" in failed.value.message.splitlines()[-1]

@@ -17,12 +17,14 @@ from pathlib import Path
 from dom0 import temporary
 from dom0.images import contents, docker, fetched, rootfs
 from dom0.images.archive import Archive, debian_archives
+from dom0.images.docker import Say
 from dom0.images.recipe import AMBASSADOR, EPOCH, ambassador_files, data
 from dom0.plan.labels import INPUTS
 
 
-async def build_ambassador(inputs: str, *, no_cache: bool) -> None:
+async def build_ambassador(inputs: str, say: Say, *, no_cache: bool) -> None:
     """Build dom0-ambassador. Raises Dom0Error."""
+    say(f"{AMBASSADOR}: unpacking Debian packages and wheels")
     with temporary.directory("ambassador") as scratch:
         context, agent = scratch / "context", scratch / "agent"
         shutil.copytree(data(AMBASSADOR), context)
@@ -38,7 +40,7 @@ async def build_ambassador(inputs: str, *, no_cache: bool) -> None:
             tag=AMBASSADOR,
             no_cache=no_cache,
         )
-        await docker.build(recipe)
+        await docker.build(recipe, say)
 
 
 def mmdebstrap(archives: Sequence[Archive], sources: Path, tar: Path) -> list[str]:

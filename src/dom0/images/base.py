@@ -10,13 +10,16 @@ from pathlib import Path
 import dom0
 from dom0 import temporary
 from dom0.images import archive, contents, docker, fetched
+from dom0.images.docker import Say
 from dom0.images.recipe import BAKED, BASE, EPOCH, ROOTFS, agent_files, data, examples
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
 
-async def build_base(rootfs_id: str, inputs: str, *, no_cache: bool) -> None:
+async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -> None:
     """Build dom0-base on the present dom0-rootfs."""
+    say(f"{BASE}: fetching Debian packages")
     packages = await _packages(rootfs_id, no_cache=no_cache)
+    say(f"{BASE}: fetching wheels")
     wheels = await fetched.wheels(BASE, _python_version(packages))
     with temporary.directory("agent") as agent:
         _stage_agent(agent, inputs)
@@ -28,7 +31,7 @@ async def build_base(rootfs_id: str, inputs: str, *, no_cache: bool) -> None:
             tag=BASE,
             no_cache=no_cache,
         )
-        await docker.build(recipe)
+        await docker.build(recipe, say)
 
 
 async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:

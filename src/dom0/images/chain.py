@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,10 +18,8 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
 from dom0.images import ambassador, archive, base, docker, fetched, recipe, rootfs
+from dom0.images.docker import Say
 from dom0.plan.labels import INPUTS, ROOTFS_ID
-
-Say = Callable[[str], None]
-"""Takes one line for people: what is begun now."""
 
 
 async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Image:
@@ -38,8 +36,7 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
         below = await _build_rootfs(engine, say, no_cache=no_cache)
         found = await _made_from(engine, recipe.BASE, inputs)
         if no_cache or found is None or found.labels.get(ROOTFS_ID) != below.id:
-            say(f"{recipe.BASE}: fetching Debian packages and wheels, installing them and the agent")
-            await base.build_base(below.id, inputs, no_cache=no_cache)
+            await base.build_base(below.id, inputs, say, no_cache=no_cache)
         return await engine.image(recipe.BASE)
 
 
@@ -54,8 +51,7 @@ async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) 
     async with alone(say, recipe.AMBASSADOR):
         found = None if no_cache else await _made_from(engine, recipe.AMBASSADOR, inputs)
         if found is None:
-            say(f"{recipe.AMBASSADOR}: unpacking Debian packages and wheels")
-            await ambassador.build_ambassador(inputs, no_cache=no_cache)
+            await ambassador.build_ambassador(inputs, say, no_cache=no_cache)
         return await engine.image(recipe.AMBASSADOR)
 
 
@@ -79,7 +75,8 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
         context.mkdir()
         await _pack_rootfs(scratch, context / "rootfs.tar", say)
         dockerfile = recipe.data(recipe.ROOTFS) / "Dockerfile"
-        await docker.build(docker.Recipe(recipe.ROOTFS, context, recipe.ROOTFS, dockerfile, labels={INPUTS: inputs}))
+        made = docker.Recipe(recipe.ROOTFS, context, recipe.ROOTFS, dockerfile, labels={INPUTS: inputs})
+        await docker.build(made, say)
     return await engine.image(recipe.ROOTFS)
 
 

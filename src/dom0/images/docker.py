@@ -8,21 +8,23 @@ project works without the buildx plugin too, which dom0-base does not have; buil
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dom0 import temporary
 from dom0.engine.address import find
 from dom0.errors import Dom0Error
+from dom0.images.build_log import BuildLog
 from dom0.images.recipe import EPOCH
-from dom0.run import CommandFailed, capture
+from dom0.run import tell_lines
 
-_SHOWN = 40  # lines of a failed build's log
+Say = Callable[[str], None]
+"""Takes one line for people: what is begun now."""
 
 
 class BuildFailed(Dom0Error):
-    """With the end of the build's log."""
+    """With the step that failed and all that it printed."""
 
 
 def environment() -> dict[str, str]:
@@ -69,12 +71,12 @@ class Recipe:
         ]
 
 
-async def build(recipe: Recipe) -> None:
-    """Build an image and give it its name. Raises BuildFailed.
+async def build(recipe: Recipe, say: Say) -> None:
+    """Build an image and give it its name; says each step. Raises BuildFailed.
 
     Which ID it has, ask the Engine: docker writes the ID of a part of it where containerd keeps the images.
     """
-    await _run(recipe.what, recipe.command())
+    await _run(recipe.what, recipe.command(), say)
 
 
 async def extract(image: str, path: str, into: Path) -> Path:
@@ -82,23 +84,28 @@ async def extract(image: str, path: str, into: Path) -> Path:
     with temporary.directory("build") as scratch:
         name = Path(path).name
         (scratch / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={image} {path} /{name}\n")
-        await _run(image, ["docker", "build", f"--output={into}", str(scratch)])
+        await _run(image, ["docker", "build", f"--output={into}", str(scratch)], silent)
     return into / name
 
 
-async def compose_build(file: bytes, what: str, *, no_cache: bool, pull: bool) -> None:
-    """Build and tag the images that the Compose file asks for. Raises BuildFailed."""
-    argv = ["docker", "compose", "--file=-", "--project-directory=/", "build", "--quiet"]
+async def compose_build(file: bytes, what: str, say: Say, *, no_cache: bool, pull: bool) -> None:
+    """Build and tag the images that the Compose file asks for; says each step. Raises BuildFailed."""
+    argv = ["docker", "compose", "--file=-", "--project-directory=/", "build"]
     argv += ["--no-cache"] if no_cache else []
     argv += ["--pull"] if pull else []
-    await _run(what, argv, stdin=file)
+    await _run(what, argv, say, stdin=file)
 
 
-async def _run(what: str, argv: Sequence[str], *, stdin: bytes | None = None) -> None:
-    try:
-        await capture(argv, env=environment(), stdin=stdin)
-    except CommandFailed as error:
-        if error.code is None:
-            raise  # docker is not installed
-        end = "\n".join(error.stderr.strip().splitlines()[-_SHOWN:])
-        raise BuildFailed(f"{what}: the build failed\n{end}", hint="the cause is named near the end") from error
+def silent(line: str) -> None:
+    pass
+
+
+async def _run(what: str, argv: Sequence[str], say: Say, *, stdin: bytes | None = None) -> None:
+    log = BuildLog()
+
+    def read(line: str) -> None:
+        if text := log.read(line):
+            say(f"{what}: {text}")
+
+    if await tell_lines(argv, read, env=environment(), stdin=stdin) != 0:
+        raise BuildFailed(f"{what}: the build failed\n{log.failure()}", hint="the cause is named near the end")

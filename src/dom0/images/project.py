@@ -30,6 +30,7 @@ from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
 from dom0.images import contents, docker, dockerfile, fingerprint, names, private, room, selection
 from dom0.images.chain import alone, build_ambassador, build_base
+from dom0.images.docker import Say
 from dom0.images.names import find
 from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, unpack_project
@@ -40,8 +41,6 @@ from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
 
 PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the project
 GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +264,10 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
     """Built once to see what it holds, and again, from the cache, with the labels that only then are known."""
     say(f"{options.tag}: as {own} says")
     trial, tag = draft.name("trial"), draft.name(options.tag)
-    await docker.build(docker.Recipe(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull))
+    recipe = docker.Recipe(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull)
+    await docker.build(recipe, say)
     told = {labels.BASE: base.id} | await _labels_of_own(draft, own, trial, base, say, options)
-    await docker.build(docker.Recipe(options.tag, own.parent, tag, own, labels=told))
+    await docker.build(docker.Recipe(options.tag, own.parent, tag, own, labels=told), docker.silent)
     return (await draft.image(options.tag)).id
 
 
@@ -408,7 +408,7 @@ async def _build_services(
         return {}
     say(f"{project.name}: building {', '.join(built)}")
     file = build_file(project, directory, draft.name)
-    await docker.compose_build(file, project.name, no_cache=options.no_cache, pull=options.pull)
+    await docker.compose_build(file, project.name, say, no_cache=options.no_cache, pull=options.pull)
     return {ref: (await draft.image(ref)).id for ref in built.values()}
 
 
