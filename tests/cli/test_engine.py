@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
@@ -220,6 +221,23 @@ def test_stop_runs_the_hooks_of_a_container_and_none_that_an_image_brings(
     assert said == ["mine\n", ""]
 
 
+def test_programs_get_the_containers_that_docker_stopped_and_the_lines_that_they_printed(
+    on_host: RunCommand, engine_host: Host
+) -> None:
+    start(engine_host, "web", "echo here; sleep 600", number=1)
+    engine_host.docker("wait", start(engine_host, "web", "printf '\\377'", number=2))
+    both = [{"service": "web", "container": "box-web-1"}, {"service": "web", "container": "box-web-2"}]
+    for verb in ("stop", "start", "restart"):
+        assert json.loads(on_host(verb, "web", "--json").stdout) == both
+    line = json.loads(on_host("logs", "--json", "--tail", "1", "web").stdout.splitlines()[0])
+    assert (line["service"], line["container"].startswith("box-web-")) == ("web", True)
+    assert datetime.fromisoformat(line["time"]).tzinfo is not None
+    texts = {json.loads(line)["text"] for line in on_host("logs", "--json").stdout.splitlines()}
+    assert texts == {"here", "\ufffd"}
+    refused = on_host("stop", "nosuch", "--json")
+    assert json.loads(refused.stderr)["exit_code"] == refused.code == 2
+
+
 @pytest.mark.parametrize("options", [[], ["--follow"]])
 def test_logs_end_without_a_word_when_nobody_reads_any_more(
     environment: dict[str, str], engine_host: Host, options: list[str]
@@ -289,8 +307,13 @@ def test_a_volume_is_deleted_only_if_it_is_named_and_ours(on_host: RunCommand, e
     refused = on_host("down", "--volumes", "box_data", "--volumes", "foreign")
     assert (refused.code, "dom0 did not make it" in refused.stderr) == (2, True)
     assert engine_host.docker("ps", "-q").stdout != ""
-    assert on_host("down", "--volumes", "box_data").code == 0
+    removed = json.loads(on_host("down", "--volumes", "box_data", "--json").stdout)
+    assert [(one["action"], one["kind"], one["name"]) for one in removed] == [
+        ("remove", "container", "box-web-1"),
+        ("remove", "volume", "box_data"),
+    ]
     assert engine_host.docker("volume", "ls", "-q").stdout.split() == ["foreign"]
+    assert on_host("down", "--json").stdout == "[]\n"
 
 
 def test_down_does_not_guess_between_two_projects(on_host: RunCommand, engine_host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,14 @@ RunCommand = Callable[..., Output]
 def test_init_makes_a_project_named_like_its_directory(dom0: RunCommand, tmp_path: Path) -> None:
     assert dom0("init", "My Box").code == 0
     assert "\nname: mybox #" in (tmp_path / "work" / "My Box" / "compose.yaml").read_text()
+
+
+def test_programs_get_the_names_of_the_projects(dom0: RunCommand) -> None:
+    one = json.loads(dom0("init", "box", "--json").stdout)
+    assert one == {"directory": "box", "example": "hello", "projects": ["box"]}
+    two = json.loads(dom0("init", "--example", "two-hosts", "--json", "two").stdout)
+    assert two["projects"] == sorted(two["projects"])
+    assert len(two["projects"]) == 2
 
 
 def test_init_without_a_directory_uses_this_one(dom0: RunCommand, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -194,12 +195,25 @@ def test_an_update_reaches_the_machine_in_parts(dom0: RunCommand, machine: Path)
     updated = dom0("os", "update", "dom0-os/dom0-os.efi", "--yes")
     assert (updated.code, updated.stderr) == (0, "")
     lines = updated.stdout.splitlines()
-    assert lines[0] == "slot b: base OS 1.0 for hardware, kernel 6.12.0-test"
+    assert lines[0].endswith("  slot b: base OS 1.0 for hardware, kernel 6.12.0-test")
     assert lines[1].endswith("  writing slot b")
     assert lines[2].startswith("the next start tries it")
     with tarfile.open(machine / "update.tar") as tar:
         assert tar.getnames() == ["linux", "initrd", "line", "version", "sums.new"]
     assert not (machine / "restarted").exists()
+
+
+def test_programs_get_the_state_after_an_update_and_what_a_medium_is(dom0: RunCommand, machine: Path) -> None:
+    for command in (("update", "dom0-os/dom0-os.efi"), ("rollback",)):
+        told = dom0("os", *command, "--yes", "--json")
+        assert msgspec.json.decode(told.stdout, type=OsStatus).running == "a"
+    assert (machine / "update.tar").exists()
+    disk = json.loads(dom0("os", "write", "dom0.img", "--size", "400M", "--json").stdout)
+    assert disk == {"target": "dom0.img", "size": 400 << 20, "version": "1.0"}
+    iso = json.loads(dom0("os", "iso", "dom0.iso", "--json").stdout)
+    assert (iso["size"], iso["version"]) == ((machine / "work" / "dom0.iso").stat().st_size, "1.0")
+    tree = json.loads(dom0("os", "netboot", "tree", "--json").stdout)
+    assert (tree["directory"], tree["version"]) == ("tree", "1.0")
 
 
 def test_an_update_may_restart_the_machine(dom0: RunCommand, machine: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_a_key_that_is_known_is_not_added_twice(
     again = dom0("ssh", "add", "-", stdin=line + public_key("other"))
     assert [row.split()[0] for row in again.stdout.splitlines()] == ["known", "added"]
     assert len(keys_file.read_text().splitlines()) == 2
+
+
+def test_programs_get_the_keys_that_were_added_and_removed(
+    dom0: RunCommand, public_key: Callable[[str], str], keys_file: Path
+) -> None:
+    line = public_key("me@here")
+    dom0("ssh", "add", "-", stdin=line)
+    added = json.loads(dom0("ssh", "add", "-", "--json", stdin=line + public_key("other")).stdout)
+    assert [key["comment"] for key in added] == ["other"]
+    assert json.loads(dom0("ssh", "rm", "other", "--json").stdout) == added
 
 
 HOSTILE = {

@@ -27,7 +27,10 @@ def machine(engine_host: Host, chain_images: None, tmp_path: Path) -> Machine:
 def test_the_file_holds_the_machine_its_login_and_its_services(machine: Machine, tmp_path: Path) -> None:
     machine.write(f"{PROJECT}x-dom0:\n  home: {{}}\n")
     machine.dom0("build")
-    said = machine.dom0("image", "save", "dom0.tar")
+    said = machine.dom0("image", "save", "dom0.tar", "--json")
+    saved = json.loads(said.stdout)
+    assert (saved["file"], saved["size"]) == ("dom0.tar", (tmp_path / "dom0.tar").stat().st_size)
+    assert set(saved["images"]) == {"dom0:latest", "dom0-base", "busybox:test", "dom0-restic"}
     assert "nobody/has-it:1: not on this host" in said.stderr
     with tarfile.open(tmp_path / "dom0.tar") as archive:
         manifest = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]

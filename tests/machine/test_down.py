@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from dom0.testing.foreign import Foreign
@@ -32,6 +34,17 @@ def box(machine: Machine, foreign: Foreign) -> Machine:
     machine.up()
     machine.until_good()
     return machine
+
+
+def test_programs_get_what_a_build_made_and_what_down_removed(box: Machine) -> None:
+    built = [json.loads(box.dom0("build", "--json", "--tag", "box:other").stdout) for _ in range(2)]
+    assert [one.pop("changed") for one in built] == [True, False]
+    assert built[0] == built[1]
+    assert (built[0]["name"], built[0]["id"]) == ("box:other", box.image_id("box:other"))
+    removed = json.loads(box.dom0("down", "--json").stdout)
+    assert {one["name"] for one in removed if one["kind"] == "container"} == OURS
+    assert {one["name"] for one in removed if one["kind"] == "network"} == {"box_default"}
+    box.up()
 
 
 def test_a_second_up_changes_nothing(box: Machine) -> None:

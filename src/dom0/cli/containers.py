@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
+from dom0.cli import terminal
 from dom0.errors import UsageError
 from dom0.plan import labels
-from dom0.run import become
+from dom0.run import become, capture
 
 if TYPE_CHECKING:
     from dom0.cli.engine_client import ListedContainer
@@ -72,8 +73,20 @@ def _service(container: ContainerSummary) -> str:
     return container.labels.get(labels.SERVICE, "")
 
 
-def become_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str]) -> NoReturn:
-    """`docker VERB` of all containers of the services, after their `pre_stop`. Raises UsageError, EngineError."""
+class Acted(msgspec.Struct, frozen=True, kw_only=True):
+    """A container that docker did something to, as `--json` prints it."""
+
+    service: str
+    container: str  # name
+
+
+def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str], *, as_json: bool) -> None:
+    """`docker VERB` of all containers of the services, after their `pre_stop`.
+
+    Raises UsageError, EngineError, CommandFailed.
+    """
+    import asyncio
+
     by_service: dict[str, list[ListedContainer]] = {}
     for container in list_containers():
         if name := container.labels.get(labels.SERVICE):
@@ -82,12 +95,15 @@ def become_docker(verb: Literal["start", "stop", "restart"], services: Sequence[
         if service not in by_service:
             there = ", ".join(sorted(by_service)) or "none; dom0 up makes them"
             raise UsageError(f"{service}: no container of such a service", hint=f"services: {there}")
-    meant = [container for service in services for container in by_service[service]]
-    if verb != "start" and (hooked := [one.id for one in meant if one.labels.get(labels.PRE_STOP)]):
-        import asyncio
-
+    meant = [(container, service) for service in dict.fromkeys(services) for container in by_service[service]]
+    if verb != "start" and (hooked := [one.id for one, _ in meant if one.labels.get(labels.PRE_STOP)]):
         asyncio.run(_stop_after_hooks(hooked))
-    become(["docker", verb, *sorted(container.names[0].removeprefix("/") for container in meant)])
+    acted = sorted((container.names[0].removeprefix("/"), service) for container, service in meant)
+    argv = ["docker", verb, *(name for name, _ in acted)]
+    if not as_json:
+        become(argv)
+    asyncio.run(capture(argv))
+    terminal.say_json([Acted(service=service, container=name) for name, service in acted])
 
 
 async def _stop_after_hooks(container_ids: Sequence[str]) -> None:

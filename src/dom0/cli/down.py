@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Volume
     from dom0.errors import EngineError
+    from dom0.plan.preview import Change, Kind
     from dom0.plan.steps import AnyStep
 
 STOP_GRACE = 20.0  # seconds for the agent to end
@@ -37,7 +38,8 @@ STEPS_PER_CORE = 2
     flag_value="",
     help="Delete this volume too, with its data.",
 )
-def command(project: str | None, doomed: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="What was removed: a list of objects as of `dom0 plan`.")
+def command(project: str | None, doomed: tuple[str, ...], as_json: bool) -> None:
     """Stop dom0, then stop and remove its containers and networks.
 
     Volumes and images stay: `dom0 up` goes on where it was. A volume is deleted only if it is named.
@@ -50,10 +52,41 @@ def command(project: str | None, doomed: tuple[str, ...]) -> None:
             "down: --volumes needs the name of a volume",
             hint="volumes are deleted by name only: docker volume ls; dom0 down --volumes NAME",
         )
-    asyncio.run(_bring_down(project, doomed))
+    told = Told(as_json=as_json)
+    asyncio.run(_bring_down(project, doomed, told))
+    told.end()
 
 
-async def _bring_down(name: str | None, doomed: Sequence[str]) -> None:
+class Told:
+    """What is done, as it is done for people, and in one document for programs."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._removed: list[Change] = []
+
+    def say(self, text: str) -> None:
+        if not (self._as_json or options.quiet()):
+            terminal.say(text)
+
+    def removed(self, kind: Kind, name: str, reason: str) -> None:
+        from dom0.plan.preview import Change
+
+        self._removed.append(Change(action="remove", kind=kind, name=name, reason=reason))
+
+    def step(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
+        from dom0.plan.steps import RemoveContainer, RemoveNetwork
+        from dom0.plan.text import say_step
+
+        self.say(f"{say_step(step)}: {error.message}" if error else f"{say_step(step)}  {seconds:.1f}s")
+        if isinstance(step, RemoveContainer | RemoveNetwork) and error is None:
+            self.removed("container" if isinstance(step, RemoveContainer) else "network", step.name, step.reason)
+
+    def end(self) -> None:
+        if self._as_json:
+            terminal.say_json(self._removed)
+
+
+async def _bring_down(name: str | None, doomed: Sequence[str], told: Told) -> None:
     from dom0.engine.docker import DockerEngine
 
     engine = await DockerEngine.connect()
@@ -61,17 +94,18 @@ async def _bring_down(name: str | None, doomed: Sequence[str]) -> None:
         project = name or await find_project(engine)
         if project is None and not doomed:
             _forget_machine()
-            _say("nothing of dom0 is here")
+            told.say("nothing of dom0 is here")
             return
         volumes = await _find_volumes(engine, doomed)
-        await _remove_agent(engine)
+        await _remove_agent(engine, told)
         if project is not None:
-            await _remove_project(engine, project)
+            await _remove_project(engine, project, told)
         _forget_machine()
         for volume in volumes:
             await engine.remove_volume(volume.name)
-            _say(f"delete volume {volume.name}")
-        await _say_what_stays(engine, project)
+            told.say(f"delete volume {volume.name}")
+            told.removed("volume", volume.name, "--volumes names it")
+        await _say_what_stays(engine, project, told)
     finally:
         await engine.close()
 
@@ -98,26 +132,27 @@ async def _find_volumes(engine: Engine, names: Sequence[str]) -> list[Volume]:
     return [known[name] for name in names]
 
 
-async def _remove_agent(engine: Engine) -> None:
+async def _remove_agent(engine: Engine, told: Told) -> None:
     """First of all: it would start again what is stopped. Also what a change of its image left."""
     from dom0.agent.contract import HELPER
     from dom0.agent.handover import recover, remove_aside
     from dom0.agent.succession import NAMES
 
-    await recover(engine, _say)
+    await recover(engine, told.say)
     for name in (*NAMES, HELPER):
         try:
             container = await engine.container(name)
         except NotFound:
             continue
         if container.labels.get(labels.ROLE) in ("root", "handover"):
-            _say(f"stop and remove {name}")
+            told.say(f"stop and remove {name}")
             await engine.stop_container(container.id, timeout=STOP_GRACE)
             await engine.remove_container(container.id, force=True)
+            told.removed("container", name, "dom0 down")
     await remove_aside(engine)
 
 
-async def _remove_project(engine: Engine, project: str) -> None:
+async def _remove_project(engine: Engine, project: str, told: Told) -> None:
     from dom0.agent.ownership import read_seal
     from dom0.agent.reconcile import take_down
     from dom0.agent.take_over import adopted_before
@@ -125,7 +160,7 @@ async def _remove_project(engine: Engine, project: str) -> None:
 
     limit = STEPS_PER_CORE * (await engine.info()).cpus
     desired = Desired(project=project, adopted=adopted_before(state_directory(), project))
-    await take_down(engine, desired, limit=limit, seal=read_seal(state_directory()), on_step=_say_step)
+    await take_down(engine, desired, limit=limit, seal=read_seal(state_directory()), on_step=told.step)
 
 
 def _forget_machine() -> None:
@@ -148,18 +183,7 @@ def _agent_answers() -> bool:
     return True
 
 
-def _say_step(step: AnyStep, error: EngineError | None, seconds: float) -> None:
-    from dom0.plan.text import say_step
-
-    _say(f"{say_step(step)}: {error.message}" if error else f"{say_step(step)}  {seconds:.1f}s")
-
-
-async def _say_what_stays(engine: Engine, project: str | None) -> None:
+async def _say_what_stays(engine: Engine, project: str | None, told: Told) -> None:
     names = [volume.name for volume in await engine.volumes() if volume.labels.get(labels.PROJECT) == project]
     if project is not None and names:
-        _say(f"volumes that stay: {', '.join(sorted(names))}")
-
-
-def _say(text: str) -> None:
-    if not options.quiet():
-        terminal.say(text)
+        told.say(f"volumes that stay: {', '.join(sorted(names))}")

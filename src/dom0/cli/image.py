@@ -35,6 +35,22 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     used_by: tuple[str, ...]  # "dom0" and "generation N"
 
 
+class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
+    """As `build --json` prints it."""
+
+    name: str
+    id: str
+    size: int  # bytes, with what lies below
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """As `save --json` prints it."""
+
+    file: str
+    size: int  # bytes
+    images: tuple[str, ...]
+
+
 @click.group("image")
 def command() -> None:
     """Look at and build the images that machines are made of.
@@ -49,18 +65,26 @@ def command() -> None:
 @command.command("build")
 @click.argument("name", required=False, type=click.Choice([BASE, AMBASSADOR]), metavar="[NAME]")
 @click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
-def build(name: str | None, no_cache: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="A list of objects: name, id, size.")
+def build(name: str | None, no_cache: bool, as_json: bool) -> None:
     """Build dom0-base (with dom0-rootfs) and dom0-ambassador, or the one of them that is NAME, if not up to date.
 
     $ dom0 image build --no-cache  # take in Debian's security updates
     $ dom0 image build dom0-ambassador
     """
-    asyncio.run(_build([name] if name else [BASE, AMBASSADOR], no_cache))
+    names = [name] if name else [BASE, AMBASSADOR]
+    built = asyncio.run(_build(names, Report(beside=as_json), no_cache=no_cache))
+    if as_json:
+        terminal.say_json(built)
+    elif not options.quiet():
+        for image in built:
+            terminal.say(f"{image.name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
 
 
 @command.command("save")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
-def save(file: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="An object: file, size, images.")
+def save(file: Path, as_json: bool) -> None:
     """Save dom0:latest and all images that its machine needs to FILE, for boot media (see `dom0 os write`).
 
     So a machine starts without a network, and makes backups of its home. An image that is not on this host is named:
@@ -68,9 +92,12 @@ def save(file: Path) -> None:
 
     $ dom0 image save dom0.tar
     """
-    saved = asyncio.run(_save(file))
-    if not options.quiet():
-        terminal.say(f"{file}: {', '.join(saved)}, {terminal.size(file.stat().st_size)}")
+    references = asyncio.run(_save(file))
+    saved = Saved(file=str(file), size=file.stat().st_size, images=tuple(references))
+    if as_json:
+        terminal.say_json(saved)
+    elif not options.quiet():
+        terminal.say(f"{file}: {', '.join(saved.images)}, {terminal.size(saved.size)}")
 
 
 @command.command("ls")
@@ -98,19 +125,17 @@ def list_images(as_json: bool) -> None:
     terminal.say_columns(("IMAGE", "ID", "SIZE", "BASED ON", "USED BY"), cells)
 
 
-async def _build(names: Sequence[str], no_cache: bool) -> None:
+async def _build(names: Sequence[str], report: Report, *, no_cache: bool) -> list[BuiltImage]:
     from dom0.engine.docker import DockerEngine
     from dom0.images.chain import build_ambassador, build_base
 
     builders = {BASE: build_base, AMBASSADOR: build_ambassador}
     engine = await DockerEngine.connect()
     try:
-        built = {name: await builders[name](engine, Report(), no_cache=no_cache) for name in names}
+        built = {name: await builders[name](engine, report, no_cache=no_cache) for name in names}
     finally:
         await engine.close()
-    if not options.quiet():
-        for name, image in built.items():
-            terminal.say(f"{name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
+    return [BuiltImage(name=name, id=image.id, size=image.size) for name, image in built.items()]
 
 
 async def _save(file: Path) -> Sequence[str]:

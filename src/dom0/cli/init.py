@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import click
+import msgspec
 
 from dom0.cli import options, terminal
 from dom0.errors import ProjectError, UsageError
@@ -15,10 +16,19 @@ DEFAULT_EXAMPLE = "hello"
 _NAME_LINE = re.compile(r"^name: \S+", re.MULTILINE)
 
 
+class NewProjects(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it."""
+
+    directory: str
+    example: str
+    projects: tuple[str, ...]  # their names; of an example of several hosts those of its directories
+
+
 @click.command(name="init")
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=".")
 @click.option("--example", metavar="NAME", default=DEFAULT_EXAMPLE, help="hello (the default), mybox or two-hosts.")
-def command(directory: Path, example: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="An object: directory, example, projects.")
+def command(directory: Path, example: str, as_json: bool) -> None:
     """Make a small commented project in DIR that runs as it is.
 
     DIR is the current directory if left out. It must be empty or not there yet. The project gets its name; an example
@@ -33,16 +43,18 @@ def command(directory: Path, example: str) -> None:
     _refuse_used(directory)
     shutil.copytree(source, directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
     compose = directory / "compose.yaml"
-    if not compose.exists():
-        if not options.quiet():
-            names = ", ".join(sorted(path.parent.name for path in source.glob("*/compose.yaml")))
-            terminal.say(f"{directory}: the projects {names}, like the example {example}")
-            terminal.say(f"next: read {directory / 'README.md'}")
-        return
-    compose.write_text(_NAME_LINE.sub(f"name: {project}", compose.read_text(), count=1))
-    if not options.quiet():
-        terminal.say(f"{directory}: project {project}, like the example {example}")
-        terminal.say(f"next: dom0 up{'' if str(directory) == '.' else f' {directory}'}")
+    if compose.exists():
+        compose.write_text(_NAME_LINE.sub(f"name: {project}", compose.read_text(), count=1))
+        projects, following = [project], f"dom0 up{'' if str(directory) == '.' else f' {directory}'}"
+    else:
+        projects = sorted(path.parent.name for path in source.glob("*/compose.yaml"))
+        following = f"read {directory / 'README.md'}"
+    if as_json:
+        terminal.say_json(NewProjects(directory=str(directory), example=example, projects=tuple(projects)))
+    elif not options.quiet():
+        noun = "project" if len(projects) == 1 else "the projects"
+        terminal.say(f"{directory}: {noun} {', '.join(projects)}, like the example {example}")
+        terminal.say(f"next: {following}")
 
 
 def find_example(name: str) -> Path:

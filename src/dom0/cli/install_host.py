@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 import click
+import msgspec
 
 from dom0.cli import options, terminal
 from dom0.cli.places import require_here
 
 SYSTEMD = Path("/run/systemd/system")  # there while it runs
+
+
+class FileChange(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it."""
+
+    action: Literal["install", "remove", "keep"]
+    path: str
 
 
 @click.command("install-host")
@@ -23,7 +32,8 @@ SYSTEMD = Path("/run/systemd/system")  # there while it runs
     metavar="DIR",
     help="Install below DIR, of a system that does not run, and start nothing.",
 )
-def command(uninstall: bool, root: Path) -> int:
+@click.option("--json", "as_json", is_flag=True, help="A list of objects: action (install, remove, keep) and path.")
+def command(uninstall: bool, root: Path, as_json: bool) -> int:
     """Let this host start dom0:latest at every boot, and keep an eye on it.
 
     It installs the launcher of the base OS as a systemd unit, dom0.service: dom0:latest, else the last image that was
@@ -38,30 +48,39 @@ def command(uninstall: bool, root: Path) -> int:
     require_here("the host")
     starts = root == Path("/") and SYSTEMD.exists()
     if uninstall:
-        return _uninstall(root, starts=starts)
+        return _uninstall(root, starts=starts, as_json=as_json)
     written = install.install(root)
-    for path in written:
-        _say(f"install /{path}")
+    _tell([FileChange(action="install", path=f"/{path}") for path in written], as_json=as_json)
     if starts and written:
         asyncio.run(_systemctl("daemon-reload"))
         asyncio.run(_systemctl("restart", install.UNIT))
-    _say_result(root, starts=starts, changed=bool(written))
+    if not as_json:
+        _say_result(root, starts=starts, changed=bool(written))
     return 0
 
 
-def _uninstall(root: Path, *, starts: bool) -> int:
+def _tell(changes: list[FileChange], *, as_json: bool) -> None:
+    if as_json:
+        terminal.say_json(changes)
+        return
+    for change in changes:
+        if change.action == "keep":
+            terminal.say_to_stderr(f"keep {change.path}: it was changed since dom0 installed it")
+        else:
+            _say(f"{change.action} {change.path}")
+
+
+def _uninstall(root: Path, *, starts: bool, as_json: bool) -> int:
     from dom0.host import install
 
     if starts and (root / install.RECEIPT).exists():
         asyncio.run(_systemctl("stop", install.UNIT))
     done = install.uninstall(root)
-    for path in done.remove:
-        _say(f"remove /{path}")
-    for path in done.keep:
-        terminal.say_to_stderr(f"keep /{path}: it was changed since dom0 installed it")
+    removed = [FileChange(action="remove", path=f"/{path}") for path in done.remove]
+    _tell([*removed, *(FileChange(action="keep", path=f"/{path}") for path in done.keep)], as_json=as_json)
     if starts and done.remove:
         asyncio.run(_systemctl("daemon-reload"))
-    if not done.remove and not done.keep:
+    if not (as_json or done.remove or done.keep):
         _say("nothing of the launcher is installed")
     return int(bool(done.keep))
 

@@ -13,6 +13,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from dom0.cli import completion, terminal
 from dom0.cli.containers import ROOT, find_containers
@@ -65,6 +66,7 @@ def _read_time(ctx: click.Context, parameter: click.Parameter, value: str) -> fl
 @click.option("--until", metavar="TIME", default="0", callback=_read_time, help="Only earlier lines, as --since.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line.")
 @click.option("--no-log-prefix", is_flag=True, help="Do not say which container a line is from.")
+@click.option("--json", "as_json", is_flag=True, help="Objects, one a line: time, service, container, text.")
 @click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completion.services)
 def command(
     follow: bool,
@@ -73,6 +75,7 @@ def command(
     until: float,
     timestamps: bool,
     no_log_prefix: bool,
+    as_json: bool,
     services: tuple[str, ...],
 ) -> None:
     """Show what services print, all of their containers together; without SERVICE those of all services.
@@ -85,7 +88,7 @@ def command(
     """
     if follow and until:
         raise UsageError("logs: --follow has no end, and --until names one", hint="leave one of them out")
-    printer = Printer(timestamps=timestamps, prefix=not no_log_prefix)
+    printer = JsonPrinter() if as_json else Printer(timestamps=timestamps, prefix=not no_log_prefix)
     asyncio.run(_show(services, printer, Span(tail, since, until), follow=follow))
 
 
@@ -118,6 +121,15 @@ async def _show(services: Sequence[str], printer: Printer, span: Span, *, follow
 class Line:
     moment: bytes  # RFC 3339 with nanoseconds, as the Engine writes it: sorts as text
     text: bytes
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it."""
+
+    time: str  # RFC 3339, UTC
+    service: str
+    container: str  # name
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +168,22 @@ class Printer:
         if title not in self._prefixes:
             self._prefixes[title] = click.style(f"{title:{self._width}}  | ", fg=next(_COLOURS))
         return self._prefixes[title]
+
+
+class JsonPrinter(Printer):
+    """Writes one document a line."""
+
+    def __init__(self) -> None:
+        super().__init__(timestamps=True, prefix=True)
+
+    def print(self, container: ContainerSummary, line: Line) -> None:
+        document = LogLine(
+            time=line.moment.decode(errors="replace"),
+            service=container.labels.get(labels.SERVICE, ROOT),
+            container=container.name,
+            text=line.text.decode(errors="replace"),
+        )
+        click.echo(msgspec.json.encode(document))
 
 
 def _title(container: ContainerSummary) -> str:

@@ -56,7 +56,8 @@ def command() -> None:
 
 @command.command(name="add")
 @click.argument("file", type=click.File("rb"))
-def add(file: IO[bytes]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Those that were added: as `ssh ls` lists them.")
+def add(file: IO[bytes], as_json: bool) -> None:
     """Let the keys in FILE (`-`: standard input) log in.
 
     $ dom0 ssh add ~/.ssh/id_ed25519.pub
@@ -71,7 +72,9 @@ def add(file: IO[bytes]) -> None:
         known = {key.fingerprint for key in present}
         new = [key for key in given if key.fingerprint not in known]
         _write(path, [*present, *new])
-    if not options.quiet():
+    if as_json:
+        terminal.say_json(new)
+    elif not options.quiet():
         terminal.say("\n".join(f"{'added' if key in new else 'known'}  {_show(key)}" for key in given))
 
 
@@ -93,18 +96,21 @@ def list_keys(as_json: bool) -> None:
 
 @command.command(name="rm")
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
-def remove(keys: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Those that were removed: as `ssh ls` lists them.")
+def remove(keys: tuple[str, ...], as_json: bool) -> None:
     """Take keys away, each named by its fingerprint or its comment.
 
     $ dom0 ssh rm SHA256:AbC…
     $ dom0 ssh rm me@old-laptop
     """
-    go_where_files_are("ssh", "rm", "--", *keys)
+    go_where_files_are("ssh", "rm", *(["--json"] if as_json else []), "--", *keys)
     with _changing() as path:
         present = load(path)
         gone = [_find(name, present) for name in dict.fromkeys(keys)]
         _write(path, [key for key in present if key not in gone])
-    if not options.quiet():
+    if as_json:
+        terminal.say_json(gone)
+    elif not options.quiet():
         terminal.say("\n".join(f"removed  {_show(key)}" for key in gone))
 
 

@@ -54,7 +54,7 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
     from dom0.host import build as building
     from dom0.host import recipe
 
-    say = Report() if not as_json else lambda line: None
+    say = Report(beside=as_json)
     built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
     building.place(built, out)
     if as_json:

@@ -9,14 +9,15 @@ import click
 
 from dom0.cli import options, terminal
 from dom0.cli.os.contract_options import Told, contract_options
-from dom0.cli.os.write import confirm_file
+from dom0.cli.os.write import Medium, confirm_file
 
 
 @click.command("iso")
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @contract_options
 @click.option("-y", "--yes", is_flag=True, help="Replace FILE without asking.")
-def iso(target: Path, told: Told, yes: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="An object: target, size, version.")
+def iso(target: Path, told: Told, yes: bool, as_json: bool) -> None:
     """Write an ISO: for CDs and for consoles of servers and hypervisors that take one; EFI and BIOS.
 
     It cannot be updated while it runs. Copied to a stick it starts from there as well.
@@ -28,5 +29,8 @@ def iso(target: Path, told: Told, yes: bool) -> None:
     os, contract = told.os(), told.contract()
     confirm_file(target, yes=yes)
     asyncio.run(media.write_iso(os, contract, target))
-    if not options.quiet():
-        terminal.say(f"{target}: {terminal.size(target.stat().st_size)}, {os.title}")
+    size = target.stat().st_size
+    if as_json:
+        terminal.say_json(Medium(target=str(target), size=size, version=os.version))
+    elif not options.quiet():
+        terminal.say(f"{target}: {terminal.size(size)}, {os.title}")

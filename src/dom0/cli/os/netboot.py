@@ -6,16 +6,26 @@ import asyncio
 from pathlib import Path
 
 import click
+import msgspec
 
 from dom0.cli import options, terminal
 from dom0.cli.os.contract_options import Told, contract_options
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it."""
+
+    directory: str
+    version: str  # of the base OS
+    loaders: tuple[str, ...]  # iPXE, for each firmware
 
 
 @click.command("netboot")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--url", metavar="URL", default="", help="What a web server serves DIR as; without, all goes by TFTP.")
 @contract_options
-def netboot(directory: Path, url: str, told: Told) -> None:
+@click.option("--json", "as_json", is_flag=True, help="An object: directory, version, loaders.")
+def netboot(directory: Path, url: str, told: Told, as_json: bool) -> None:
     """Fill DIR with what iPXE starts machines from over the network; nothing is installed on them.
 
     Run again with a newer base OS, it updates all of them at their next start. The files of older ones are left there.
@@ -26,6 +36,8 @@ def netboot(directory: Path, url: str, told: Told) -> None:
 
     os, contract = told.os(), told.contract()
     loaders = asyncio.run(tree.write(os, contract, directory, url))
-    if not options.quiet():
+    if as_json:
+        terminal.say_json(Tree(directory=str(directory), version=os.version, loaders=tuple(loaders)))
+    elif not options.quiet():
         terminal.say(f"{directory}: boot.ipxe starts {os.title}")
         terminal.say(f"iPXE for firmware: {', '.join(loaders) or 'none, install the package ipxe and run this again'}")

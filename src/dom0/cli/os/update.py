@@ -10,6 +10,7 @@ from dom0.cli import options, terminal
 from dom0.cli.os.write import ask
 from dom0.cli.report import Report
 
+_json = click.option("--json", "as_json", is_flag=True, help="An OsStatus document, see docs/os.md.")
 _reboot = click.option("--reboot", is_flag=True, help="Restart the machine right away; implies --yes.")
 
 
@@ -18,7 +19,8 @@ _reboot = click.option("--reboot", is_flag=True, help="Restart the machine right
 @click.option("--sha256", metavar="DIGEST", default="", help="What its digest has to be.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_reboot
-def update(source: str, sha256: str, yes: bool, reboot: bool) -> None:
+@_json
+def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> None:
     """Put another base OS beside the one that runs; the next start tries it.
 
     FILE is a dom0-os.efi. A digest beside it (FILE.sha256) is checked, and the signature beside it (FILE.sig) where the
@@ -28,27 +30,27 @@ def update(source: str, sha256: str, yes: bool, reboot: bool) -> None:
     $ dom0 os update dom0-os/dom0-os.efi
     $ dom0 os update https://example.com/dom0-os.efi --reboot
     """
-    asyncio.run(_update(source, sha256, ask_first=not (yes or reboot)))
+    asyncio.run(_update(source, sha256, Report(beside=as_json), ask_first=not (yes or reboot)))
+    if as_json:
+        _say_status()
+    elif not (reboot or options.quiet()):
+        terminal.say("the next start tries it: dom0 os status")
     if reboot:
         _restart()
-    elif not options.quiet():
-        terminal.say("the next start tries it: dom0 os status")
 
 
-async def _update(source: str, sha256: str, *, ask_first: bool) -> None:
+async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> None:
     from dom0.host import medium, slots, uki, update_file
 
     now = await slots.status()
     slots.refuse_without_slots(now)
-    say = Report() if not options.quiet() else lambda line: None
     async with update_file.brought(source, sha256, say) as found:
         who = await update_file.check_signature(found, await slots.signers())
         os = uki.read(found.file)
         files = medium.slot(os)
         slots.refuse(now, os, files)
-        if not options.quiet():
-            signed = f", signed by {who}" if who else ""
-            terminal.say(f"slot {now.other}: {os.title}, kernel {os.release}{signed}")
+        signed = f", signed by {who}" if who else ""
+        say(f"slot {now.other}: {os.title}, kernel {os.release}{signed}")
         if ask_first:
             ask(
                 f"Let the next start try it, instead of {now.version}?", "os update: not confirmed, nothing was changed"
@@ -60,7 +62,8 @@ async def _update(source: str, sha256: str, *, ask_first: bool) -> None:
 @click.command("rollback")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_reboot
-def rollback(yes: bool, reboot: bool) -> None:
+@_json
+def rollback(yes: bool, reboot: bool, as_json: bool) -> None:
     """Start the other base OS next time; or call off an update that was not started yet.
 
     $ dom0 os rollback
@@ -72,13 +75,23 @@ def rollback(yes: bool, reboot: bool) -> None:
     slots.refuse_without_slots(now)
     if not (yes or reboot):
         ask("Change which base OS starts next?", "os rollback: not confirmed, nothing was changed")
-    terminal.say(asyncio.run(slots.rollback()))
+    told = asyncio.run(slots.rollback())
+    if as_json:
+        _say_status()
+    else:
+        terminal.say(told)
     if reboot:
         _restart()
+
+
+def _say_status() -> None:
+    from dom0.host import slots
+
+    terminal.say_json(asyncio.run(slots.status()))
 
 
 def _restart() -> None:
     from dom0.host import slots
 
-    terminal.say("restarting")
+    terminal.say_to_stderr("restarting")
     asyncio.run(slots.restart())

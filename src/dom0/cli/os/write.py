@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from dom0.cli import options, terminal
 from dom0.cli.os.contract_options import Told, contract_options
@@ -23,12 +24,21 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LARGEST = 2 << 40  # bytes; what FAT32 can have with sectors of 512
 
 
+class Medium(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it."""
+
+    target: str  # file or device
+    size: int  # bytes
+    version: str  # of the base OS on it
+
+
 @click.command("write")
 @click.argument("target", metavar="FILE|DEVICE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--size", metavar="SIZE", help="Of the disk, as 2G or 800M; what it takes if left out.")
 @contract_options
 @click.option("-y", "--yes", is_flag=True, help="Overwrite what is there without asking.")
-def write(target: Path, size: str | None, told: Told, yes: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="An object: target, size, version.")
+def write(target: Path, size: str | None, told: Told, yes: bool, as_json: bool) -> None:
     """Write a boot disk: for EFI and BIOS, with room for two versions of the base OS.
 
     On a DEVICE everything that was on it is lost: what that is is shown, and you are asked. It is read back when it is
@@ -44,11 +54,13 @@ def write(target: Path, size: str | None, told: Told, yes: bool) -> None:
     files = asyncio.run(media.disk_files(os, contract))
     wanted = _bytes(size) if size else disk_image.least_size(files)
     if target.is_block_device():
-        asyncio.run(_write_device(os, files, target, wanted, yes=yes))
+        asyncio.run(_write_device(os, files, target, wanted, Report(beside=as_json), yes=yes))
     else:
         confirm_file(target, yes=yes)
         asyncio.run(media.write_disk(os, files, target, wanted))
-    if not options.quiet():
+    if as_json:
+        terminal.say_json(Medium(target=str(target), size=wanted, version=os.version))
+    elif not options.quiet():
         terminal.say(f"{target}: boot disk of {terminal.size(wanted)}, {os.title} in slot a")
 
 
@@ -72,7 +84,7 @@ def _is_among_devices(target: Path) -> bool:
     return parent.is_relative_to(devices) and parent.stat().st_dev == devices.stat().st_dev
 
 
-async def _write_device(os: Uki, files: Sequence[File], target: Path, size: int, *, yes: bool) -> None:
+async def _write_device(os: Uki, files: Sequence[File], target: Path, size: int, say: Report, *, yes: bool) -> None:
     """What is shown and agreed to is what is written: it is held from before to after."""
     from dom0.host import device, media
 
@@ -83,7 +95,6 @@ async def _write_device(os: Uki, files: Sequence[File], target: Path, size: int,
         _tell(device.contents(found), os)
         if not yes:
             ask(f"Overwrite {target}? All of the above is lost.", f"{target}: not confirmed, nothing was written")
-        say = Report() if not options.quiet() else lambda line: None
         await media.write_device(os, files, held, size, say)
 
 
