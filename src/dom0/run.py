@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
 _PIECE = 1 << 16  # bytes
+_SILENCE = 1.0  # seconds
 
 
 class CommandFailed(Dom0Error):
@@ -95,8 +96,10 @@ async def tell_lines(
 ) -> int:
     """Run `argv` to its end, `tell` each line that it prints on either output, and return its exit code.
 
-    Raises CommandFailed if it cannot start.
+    While it prints nothing, an empty line is told each second. Raises CommandFailed if it cannot start.
     """
+    import asyncio
+
     process = await _spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -105,13 +108,18 @@ async def tell_lines(
             process.stdin.write(stdin or b"")
             await process.stdin.drain()
         process.stdin.close()
-        rest = b""
-        while piece := await process.stdout.read(_PIECE):
+        rest, ended = b"", False
+        while not ended:
+            try:
+                async with asyncio.timeout(_SILENCE):
+                    piece = await process.stdout.read(_PIECE)
+            except TimeoutError:
+                tell("")
+                continue
             *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
+            ended = not piece
+            for line in [*lines, rest] if ended else lines:
                 tell(line.decode(errors="replace"))
-        if rest:
-            tell(rest.decode(errors="replace"))
         return await process.wait()
     finally:
         await _end(process)

@@ -58,7 +58,7 @@ async def test_a_crash_loop_keeps_its_pauses_after_the_clock_went_back() -> None
         await asyncio.sleep(300)
         assert starts() <= 10
         assert loop.plan is not None
-        assert loop.plan.slots[0].phase is Phase.PARKED
+        assert loop.plan.slots[0].phase is Phase.CRASH_LOOP
 
 
 async def test_a_memory_from_the_future_does_not_make_the_loop_deaf() -> None:

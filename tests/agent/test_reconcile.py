@@ -161,7 +161,7 @@ async def test_an_engine_that_is_away_for_long_is_waited_for() -> None:
     assert box.names() == {"box-web-1": RUNNING}
 
 
-async def test_a_crash_loop_is_parked_and_the_next_configuration_replaces_it() -> None:
+async def test_a_crash_loop_is_given_up_and_the_next_configuration_replaces_it() -> None:
     looping = with_command(slot("web", restart_policy="always"), "false")
     box = Box(desired(looping))
     async with box.running() as loop:

@@ -225,7 +225,7 @@ def test_programs_get_the_containers_that_docker_stopped_and_the_lines_that_they
     on_host: RunCommand, engine_host: Host
 ) -> None:
     start(engine_host, "web", "echo here; sleep 600", number=1)
-    engine_host.docker("wait", start(engine_host, "web", "printf '\\377'", number=2))
+    engine_host.docker("wait", start(engine_host, "web", "printf '\\377\\n'", number=2))
     both = [{"service": "web", "container": "box-web-1"}, {"service": "web", "container": "box-web-2"}]
     for verb in ("stop", "start", "restart"):
         assert json.loads(on_host(verb, "web", "--json").stdout) == both

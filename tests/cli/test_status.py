@@ -28,7 +28,7 @@ def test_status_shows_services_and_problems_with_what_to_do(agent: FakeAgent, do
         "box: not as desired; generation 3 (good), dom0 up, 3m ago",
         "SERVICE  CONTAINER    PHASE   FOR  IMAGE      PORTS     REASON",
         "redis    box-redis-1  ready   3m   box-redis  6379/tcp",
-        "web      box-web-1    parked       box-web              exited with code 1 five times",
+        "web      box-web-1    crash-loop   box-web              exited with code 1 five times",
         "",
         "Problems:",
         "  error web: ends again and again  [crash-loop]",

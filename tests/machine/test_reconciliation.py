@@ -262,13 +262,13 @@ def test_a_service_that_ends_again_and_again_can_be_replaced(box: Machine, resta
 
 
 @pytest.mark.parametrize("restart", ["no"], indirect=True)
-def test_a_service_that_ends_too_often_is_parked_and_told_of_until_it_is_mended(box: Machine, restart: str) -> None:
-    def parked() -> bool:
+def test_a_service_that_ends_too_often_is_given_up_and_told_of_until_it_is_mended(box: Machine, restart: str) -> None:
+    def given_up() -> bool:
         box.docker("start", LOOPING)  # spares the growing pauses between the agent's own starts
-        return phase(box, "looping") == "parked"
+        return phase(box, "looping") == "crash-loop"
 
     web = box.lives(WEB)
-    box.until(parked)
+    box.until(given_up)
     box.until(lambda: not box.container(LOOPING)["State"]["Running"])
     box.until(lambda: "crash-loop" in {problem["code"] for problem in box.status()["problems"]})
     assert "looping keeps exiting" in box.dom0("status", check=False).stdout

@@ -14,7 +14,7 @@ from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.preview import preview
 from dom0.plan.remember import remember_plan
-from dom0.plan.steps import ParkContainer, RestartContainer, StopContainer
+from dom0.plan.steps import GiveUpContainer, RestartContainer, StopContainer
 from dom0.plan.text import say_step
 from dom0.testing.builders import actual, container, desired, hooked, slot
 
@@ -133,9 +133,9 @@ def test_restarts_and_what_is_given_up_have_their_pre_stop() -> None:
     (step,) = plan(desired(web), replace(labelled(web), health=Health.UNHEALTHY)).steps
     assert isinstance(step, RestartContainer)
     assert step.pre_stop == pre_stop_of(labelled(web))
-    parked = Memory(parked={web.key: Version(web.hash, web.image_id)})
-    (step,) = plan(desired(web), replace(labelled(web), restart_policy="always"), memory=parked).steps
-    assert isinstance(step, ParkContainer)
+    given_up = Memory(crash_loops={web.key: Version(web.hash, web.image_id)})
+    (step,) = plan(desired(web), replace(labelled(web), restart_policy="always"), memory=given_up).steps
+    assert isinstance(step, GiveUpContainer)
     assert step.pre_stop == pre_stop_of(labelled(web))
 
 

@@ -131,7 +131,7 @@ def test_an_optional_dependency_that_failed_holds_nobody_up() -> None:
     data = slot("db", restart_policy="no")
     web = slot("web", depends_on=(Dependency(service="db", condition=Condition.COMPLETED, required=False),))
     failed = container(data, state=State.EXITED, exit_code=1)
-    memory = Memory(parked={"db-1": Version(data.hash, data.image_id)})
+    memory = Memory(crash_loops={"db-1": Version(data.hash, data.image_id)})
     made = plan(desired(web, data), actual(container(web, state=State.CREATED), failed), memory)
     assert said(made) == ["start box-web-1"]
 
@@ -355,7 +355,7 @@ def test_a_crashed_container_is_started_at_once_and_later_with_growing_pauses() 
 
 
 @pytest.mark.parametrize(("pending", "budget"), [(False, CRASH_BUDGET), (True, CRASH_BUDGET_NEW)])
-def test_a_crash_loop_is_parked_when_its_budget_is_used_up(pending: bool, budget: int) -> None:
+def test_a_crash_loop_is_given_up_when_its_budget_is_used_up(pending: bool, budget: int) -> None:
     web = slot("web", restart_policy="always")
     looping = container(web, state=State.RESTARTING, exit_code=1)
     memory = Memory(crashes={looping.id: (NOW,) * budget}, pending=pending)
@@ -371,13 +371,13 @@ def test_old_crashes_are_forgiven() -> None:
     assert said(plan(desired(web), actual(dead), memory)) == ["start box-web-1"]
 
 
-def test_a_parked_service_is_replaced_by_a_new_configuration() -> None:
+def test_a_service_given_up_is_replaced_by_a_new_configuration() -> None:
     old, new = slot("web"), slot("web", hash="h2")
-    memory = Memory(parked={"web-1": Version(old.hash, old.image_id)})
-    parked = container(old, state=State.EXITED, exit_code=1)
-    made = plan(desired(old), actual(parked), memory)
-    assert (said(made), phase(made, "web")) == ([], Phase.PARKED)
-    assert said(plan(desired(new), actual(parked), memory))[0].startswith("create ")
+    memory = Memory(crash_loops={"web-1": Version(old.hash, old.image_id)})
+    ended = container(old, state=State.EXITED, exit_code=1)
+    made = plan(desired(old), actual(ended), memory)
+    assert (said(made), phase(made, "web")) == ([], Phase.CRASH_LOOP)
+    assert said(plan(desired(new), actual(ended), memory))[0].startswith("create ")
 
 
 def test_an_unhealthy_container_is_restarted_unless_its_generation_is_being_judged() -> None:
@@ -514,19 +514,21 @@ def test_what_lives_in_anothers_namespace_waits_until_that_one_runs(state: State
     assert (phase(made, "app"), "start box-app-1" in said(made)) == (Phase.WAITING, False)
 
 
-def test_a_parked_service_gets_another_chance_when_what_it_depends_on_has_come_back() -> None:
+def test_a_service_given_up_gets_another_chance_when_what_it_depends_on_has_come_back() -> None:
     db, web = slot("db"), slot("web", depends_on=(Dependency(service="db"),))
     gone = container(web, state=State.EXITED, exit_code=1, finished=NOW - 300, restart_policy="no")
-    memory = Memory(parked={"web-1": Version(web.hash, web.image_id)}, crashes={gone.id: (NOW - 310,) * CRASH_BUDGET})
+    memory = Memory(
+        crash_loops={"web-1": Version(web.hash, web.image_id)}, crashes={gone.id: (NOW - 310,) * CRASH_BUDGET}
+    )
     for since, steps in ((NOW - 400, []), (NOW - 10, ["start box-web-1"])):
         assert said(plan(desired(db, web), actual(container(db, started=since), gone), memory)) == steps
 
 
-def test_a_parked_service_that_a_person_starts_is_left_running() -> None:
+def test_a_service_given_up_that_a_person_starts_is_left_running() -> None:
     web = slot("web", restart_policy="always")
-    memory = Memory(parked={"web-1": Version(web.hash, web.image_id)})
+    memory = Memory(crash_loops={"web-1": Version(web.hash, web.image_id)})
     assert said(plan(desired(web), actual(container(web)), memory)) == ["give up restarting box-web-1"]
-    started = container(web, restart_policy="no")  # parking had taken it away
+    started = container(web, restart_policy="no")  # giving up had taken it away
     assert said(plan(desired(web), actual(started), memory)) == ["update box-web-1"]
 
 

@@ -114,7 +114,7 @@ def memories(draw: st.DrawFn, ids: tuple[str, ...]) -> Memory:
         gated=some(TIMES),
         quiet=some(TIMES),
         completed=draw(by_slot),
-        parked=draw(by_slot),
+        crash_loops=draw(by_slot),
         kept=draw(by_slot),
         pending=draw(st.booleans()),
         recreate=tuple(some(TIMES)),

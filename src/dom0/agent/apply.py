@@ -27,7 +27,7 @@ from dom0.plan.steps import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
-    ParkContainer,
+    GiveUpContainer,
     RemoveContainer,
     RemoveNetwork,
     RenameContainer,
@@ -88,7 +88,7 @@ class Applier:
                 if step.rests:
                     await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
                 await self._stop(step.container_id, step.pre_stop)
-            case ParkContainer():
+            case GiveUpContainer():
                 await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
                 await self._stop(step.container_id, step.pre_stop)
             case RemoveContainer():

@@ -405,7 +405,7 @@ class Current:
             self.go_back(target, cause=f"generation {failed.number} {failed.outcome}: {failed.reason}")
         else:
             self._must_go_back = False
-            self._remember(replace(self._memory(), pending=False, parked={}))
+            self._remember(replace(self._memory(), pending=False, crash_loops={}))
         return 0.0
 
     def _has_given_back(self, failed: Generation, target: Generation) -> bool:

@@ -230,7 +230,7 @@ class Machine:
     # what persons ask for
 
     async def up(self, request: UpRequest) -> AsyncGenerator[Progress]:
-        """Try everything again that was stopped, parked or refused; a new generation if the project now says more."""
+        """Try everything again that was stopped, given up or refused; a new generation if the project now says more."""
         async with self._exclusive():
             self._handover_problem, self._handing_over = None, False
             async for line in self._follow(self._bring_up(request)):

@@ -39,7 +39,7 @@ from dom0.plan.steps import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
-    ParkContainer,
+    GiveUpContainer,
     RemoveContainer,
     RemoveNetwork,
     ReplaceNetwork,
@@ -428,14 +428,14 @@ class Reconciler:
 def _awaits(step: AnyStep) -> type[AnyStep] | None:
     """Which kind of other people's processes it waits for: stops are not held up by hooks that hang."""
     match step:
-        case StopContainer() | ParkContainer():
+        case StopContainer() | GiveUpContainer():
             return StopContainer
         case RunPostStart():
             return RunPostStart
     return None
 
 
-STOPPING = (StopContainer, ParkContainer, RestartContainer, RemoveContainer)
+STOPPING = (StopContainer, GiveUpContainer, RestartContainer, RemoveContainer)
 
 
 async def take_down(

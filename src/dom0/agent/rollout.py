@@ -35,7 +35,7 @@ def judge(plan: Plan, rollout: Rollout, *, began: float, well_since: float, now:
 
 def _hopeless(plan: Plan) -> str:
     for slot in plan.slots:
-        if slot.phase in (Phase.PARKED, Phase.UNHEALTHY):
+        if slot.phase in (Phase.CRASH_LOOP, Phase.UNHEALTHY):
             return slot.reason
     return plan.refused.message if plan.refused is not None and plan.refused.count >= REFUSALS else ""
 

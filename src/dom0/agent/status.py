@@ -81,7 +81,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     dom0_image: str
     generation: GenerationInfo | None
     last_good: int | None
-    converged: bool  # everything is as desired, or parked, stopped or completed on purpose
+    converged: bool  # everything is as desired, or given up, stopped or completed
     services: tuple[ServiceStatus, ...]
     steps: tuple[str, ...]  # under way now
     problems: tuple[Problem, ...]
@@ -98,7 +98,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Clears what persons stopped, parked and rejected, resolves images anew; a new generation if anything differs."""
+    """Clears what was stopped, given up and refused, resolves images anew; a new generation if anything differs."""
 
     force: bool = False  # recreate everything
     adopt: bool = False  # take over what Docker Compose made for a project of this name

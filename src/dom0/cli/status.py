@@ -20,7 +20,7 @@ _COLOURS = {
     "data": "green",
     "failed": "red",
     "unhealthy": "red",
-    "parked": "red",
+    "crash-loop": "red",
     "missing": "red",
 }
 

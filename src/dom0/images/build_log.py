@@ -1,53 +1,77 @@
-"""What a builder prints while it works, line by line: which step begins or took its time, and of a failure the step and
-all that it printed. Of BuildKit in its plain form, and of the builder before it, which docker has without buildx.
+"""What a builder prints while it works, line by line: which step is under way or took its time, and of a failure the
+step with all that it printed. Of BuildKit in its plain form, and of the builder before it, which docker has without
+buildx.
+
+What comes from the cache is not told. BuildKit says it after the step's name, so a step is told once it prints
+something or has gone on for a while.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
+from collections.abc import Iterator
 
 LONGEST = 10_000  # lines that are kept of one step
-_TOLD_FROM = 1.0  # seconds; of a step that took less only the beginning is told
+A_WHILE = 3.0  # seconds
 _WIDEST = 100  # characters of a step's name
 
 _LINE = re.compile(r"#(\d+) (.*)")  # of step N: `#8 [web 2/3] RUN make`, `#8 0.433 cc a.c`, `#8 DONE 0.5s`
-_PREPARATION = re.compile(r"\[(\S+ )?(internal|context \S+)\] ")
+_FRAME = re.compile(r"building with |(\[.*\binternal\]|\[(\S+ )?context \S+\]|(\[\S+\] )?exporting to) ?")
 _DONE = re.compile(r"DONE (\d+\.\d+)s")
 _OLD_STEP = re.compile(r"Step (\d+/\d+) : (.*)")
+_OLD_RUNS = " ---> Running in "
 _FENCE = "------"  # around an extract of what the failed step printed
 
 
 class BuildLog:
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}  # by number
+        self._names: dict[str, str] = {}  # of steps, by number
+        self._waiting: dict[str, float] = {}  # number -> when it began; not told yet
         self._printed: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LONGEST))
         self._failed: list[str] = []
+        self._old_step = ""
         self._rest: deque[str] = deque(maxlen=LONGEST)  # since the last line of a numbered step
 
-    def read(self, line: str) -> str:
-        """What to tell of this line, "" for most of them."""
+    def read(self, line: str, now: float) -> list[str]:
+        """What to tell after this line, which may be empty, at the time `now` in seconds."""
+        told: list[str] = []
         if (match := _LINE.fullmatch(line)) is not None:
             self._rest.clear()
-            return self._read_step(match[1], match[2])
-        if (match := _OLD_STEP.fullmatch(line)) is not None:
-            self._rest.clear()
-        self._rest.append(line)
-        return _short(f"[{match[1]}] {match[2]}") if match else ""
+            told += self._read_step(match[1], match[2], now)
+        elif line:
+            told += self._read_other(line)
+        late = [number for number, began in self._waiting.items() if now - began >= A_WHILE]
+        return told + [text for number in late for text in self._tell(number)]
 
-    def _read_step(self, number: str, text: str) -> str:
+    def _read_step(self, number: str, text: str, now: float) -> Iterator[str]:
         if number not in self._names:
             self._names[number] = text
-            return "" if _is_preparation(number, text) else _short(text)
-        name = self._names[number]
-        if text.startswith("ERROR: "):
+            if not _FRAME.match(text):
+                self._waiting[number] = now
+        elif text == "CACHED":
+            self._waiting.pop(number, None)
+        elif text.startswith("ERROR: "):
             self._failed.append(number)
         elif (done := _DONE.fullmatch(text)) is not None:
-            is_told = float(done[1]) >= _TOLD_FROM and not _is_preparation(number, name)
-            return f"{_short(name)}: {text}" if is_told else ""
-        elif text not in (name, "..."):  # how it goes on after another step's lines
+            self._waiting.pop(number, None)
+            if float(done[1]) >= A_WHILE and not _FRAME.match(self._names[number]):
+                yield f"{_short(self._names[number])}: {text}"
+        elif text not in (self._names[number], "..."):  # how it goes on after another step's lines
             self._printed[number].append(text)
-        return ""
+            yield from self._tell(number)
+
+    def _read_other(self, line: str) -> Iterator[str]:
+        if (match := _OLD_STEP.fullmatch(line)) is not None:
+            self._rest.clear()
+            self._old_step = f"[{match[1]}] {match[2]}"
+        elif line.startswith(_OLD_RUNS):
+            yield _short(self._old_step)
+        self._rest.append(line)
+
+    def _tell(self, number: str) -> Iterator[str]:
+        if self._waiting.pop(number, None) is not None:
+            yield _short(self._names[number])
 
     def failure(self) -> str:
         """The failed steps with all that they printed, and what the builder says at its end."""
@@ -59,10 +83,6 @@ class BuildLog:
             elif not (fenced and self._failed):
                 lines.append(line)
         return "\n".join(lines).strip("\n")
-
-
-def _is_preparation(number: str, name: str) -> bool:
-    return number == "0" or _PREPARATION.match(name) is not None
 
 
 def _short(name: str) -> str:

@@ -8,6 +8,7 @@ project works without the buildx plugin too, which dom0-base does not have; buil
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class Recipe:
 
 
 async def build(recipe: Recipe, say: Say) -> None:
-    """Build an image and give it its name; says each step. Raises BuildFailed.
+    """Build an image and give it its name; says each step that takes its time. Raises BuildFailed.
 
     Which ID it has, ask the Engine: docker writes the ID of a part of it where containerd keeps the images.
     """
@@ -89,7 +90,10 @@ async def extract(image: str, path: str, into: Path) -> Path:
 
 
 async def compose_build(file: bytes, what: str, say: Say, *, no_cache: bool, pull: bool) -> None:
-    """Build and tag the images that the Compose file asks for; says each step. Raises BuildFailed."""
+    """Build and tag the images that the Compose file asks for; says each step that takes its time.
+
+    Raises BuildFailed.
+    """
     argv = ["docker", "compose", "--file=-", "--project-directory=/", "build"]
     argv += ["--no-cache"] if no_cache else []
     argv += ["--pull"] if pull else []
@@ -104,7 +108,7 @@ async def _run(what: str, argv: Sequence[str], say: Say, *, stdin: bytes | None 
     log = BuildLog()
 
     def read(line: str) -> None:
-        if text := log.read(line):
+        for text in log.read(line, time.monotonic()):
             say(f"{what}: {text}")
 
     if await tell_lines(argv, read, env=environment(), stdin=stdin) != 0:

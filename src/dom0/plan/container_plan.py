@@ -29,7 +29,7 @@ from dom0.plan.steps import (
     AnyStep,
     ConnectNetwork,
     CreateContainer,
-    ParkContainer,
+    GiveUpContainer,
     RemoveContainer,
     RenameContainer,
     RestartContainer,
@@ -129,8 +129,8 @@ class ContainerPlanner:
         return self._result(Phase.STARTING, "it is paused", steps=(step,))
 
     def _running(self, current: Container) -> SlotPlan:
-        if self._is_parked():
-            return self._park(current, "failed too often")
+        if self._has_given_up():
+            return self._give_up(current, "failed too often")
         if current.id in self.scene.actual.vanished:
             return self._restart(current, VANISHED)
         if self.scene.is_ready(current):
@@ -174,8 +174,8 @@ class ContainerPlanner:
 
     def _looping(self, current: Container) -> SlotPlan:
         """The Engine's restart policy is at work: leave it alone until the budget is used up."""
-        if self._is_parked() or self._crashed_too_often(current):
-            return self._park(current, "crash loop")
+        if self._has_given_up() or self._crashed_too_often(current):
+            return self._give_up(current, "crash loop")
         return self._result(Phase.FAILED, f"exited with code {current.exit_code}, the Engine restarts it")
 
     def _not_running(self, current: Container) -> SlotPlan:
@@ -183,8 +183,8 @@ class ContainerPlanner:
             return self._result(Phase.STOPPED, "stopped manually", problems=(self._held_problem("stopped"),))
         if self._has_completed(current):
             return self._tidy(current, Phase.COMPLETED)
-        if self._is_parked() or self._crashed_too_often(current):
-            return self._parked(current, ())
+        if self._has_given_up() or self._crashed_too_often(current):
+            return self._given_up(current, ())
         if waiting := self._awaits_dependencies(current) or self._awaits_namespaces(current) or self._lacks_ground():
             return waiting
         if (retry_at := self._pause_until(current)) > self.scene.now:
@@ -376,7 +376,7 @@ class ContainerPlanner:
 
     def _repair(self, current: Container) -> tuple[AnyStep, ...]:
         """What somebody changed of it with `docker update`, `docker network disconnect` or `network rm`."""
-        if self._is_parked():
+        if self._has_given_up():
             return ()
         if update := self._drift(current):
             reason = f"changed from outside: {', '.join(sorted(update))}"
@@ -428,13 +428,13 @@ class ContainerPlanner:
         by_itself = current.id not in self.scene.memory.stopped
         return ended and by_itself and self.slot.restart_policy in ("no", "on-failure")
 
-    def _is_parked(self) -> bool:
+    def _has_given_up(self) -> bool:
         """Until `dom0 up`, unless a person starts it, or what it depends on has come back since it gave up."""
-        if self.scene.memory.parked.get(self.slot.key) != version(self.slot):
+        if self.scene.memory.crash_loops.get(self.slot.key) != version(self.slot):
             return False
         if self.current is None:
             return True
-        started_by_a_person = self.current.running and self.current.restart_policy == "no"  # parking took it away
+        started_by_a_person = self.current.running and self.current.restart_policy == "no"  # giving up took it away
         return not started_by_a_person and not self._dependency_came_back(self.current)
 
     def _dependency_came_back(self, current: Container) -> bool:
@@ -460,21 +460,21 @@ class ContainerPlanner:
         quiet = self.scene.memory.quiet.get(current.id, 0.0)
         return max(after_crashes, quiet if still_lasts(quiet, self.scene.now) else 0.0)
 
-    def _park(self, current: Container, reason: str) -> SlotPlan:
-        step = ParkContainer(
+    def _give_up(self, current: Container, reason: str) -> SlotPlan:
+        step = GiveUpContainer(
             lock=self.lock,
             reason=reason,
             container_id=current.id,
             name=current.name,
             pre_stop=pre_stop_of(current),
         )
-        return self._parked(current, (step,))
+        return self._given_up(current, (step,))
 
-    def _parked(self, current: Container, steps: tuple[AnyStep, ...]) -> SlotPlan:
+    def _given_up(self, current: Container, steps: tuple[AnyStep, ...]) -> SlotPlan:
         title = f"{self.slot.service} keeps exiting and is not restarted any more (last exit code {current.exit_code})"
         hint = f"see why: dom0 logs {self.slot.service}; then correct it and run dom0 up"
         problem = Problem(code="crash-loop", subject=self.slot.key, title=title, hint=hint)
-        return self._result(Phase.PARKED, title, steps=steps, problems=(problem,))
+        return self._result(Phase.CRASH_LOOP, title, steps=steps, problems=(problem,))
 
     def _awaits_dependencies(self, current: Container) -> SlotPlan | None:
         """Only a container's first start waits: what ran before comes back at once, as with the Engine's policies."""
@@ -496,7 +496,7 @@ class ContainerPlanner:
         if not plans:
             return ""
         phases = {plan.phase for plan in plans}
-        given_up = phases <= {Phase.PARKED, Phase.STOPPED, Phase.UNHEALTHY, Phase.FAILED}
+        given_up = phases <= {Phase.CRASH_LOOP, Phase.STOPPED, Phase.UNHEALTHY, Phase.FAILED}
         if given_up and not dependency.required:
             return ""
         match dependency.condition:

@@ -24,7 +24,7 @@ from dom0.plan.steps import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
-    ParkContainer,
+    GiveUpContainer,
     RemoveContainer,
     RemoveNetwork,
     RenameContainer,
@@ -117,7 +117,7 @@ class _Foreseen:
                 self._put(replace(self._get(id_), state=State.RUNNING))
             case StopContainer(container_id=id_):
                 self._stop(id_, now)
-            case ParkContainer(container_id=id_):
+            case GiveUpContainer(container_id=id_):
                 self._put(replace(self._get(id_), restart_policy="no"))
                 self._stop(id_, now)
             case RemoveContainer(container_id=id_):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-CRASH_BUDGET = 10  # ends within CRASH_WINDOW before a service is parked
+CRASH_BUDGET = 10  # ends within CRASH_WINDOW before a service is given up
 CRASH_BUDGET_NEW = 3  # the same while its generation has not been good yet
 CRASH_WINDOW = 600.0  # seconds
 BACKOFF_FIRST = 1.0  # seconds before the second try; the first one is at once
@@ -43,7 +43,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     running: tuple[str, ...] = ()  # container IDs that ran when we last looked
     ended: dict[str, float] = {}  # container ID -> when an event told us of its last end
     completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
-    parked: dict[str, Version] = {}  # crash loops, and budgets used up
+    crash_loops: dict[str, Version] = {}  # crash loops, and budgets used up
     crashes: dict[str, tuple[float, ...]] = {}  # container ID -> when it ended by itself or was found unhealthy
     refused: dict[str, Refusal] = {}  # by Step.lock
     gated: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
@@ -58,8 +58,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def cleared(memory: Memory) -> Memory:
-    """What was stopped, parked or refused gets another chance: somebody has asked for it."""
-    return replace(memory, held={}, parked={}, crashes={}, refused={}, quiet={})
+    """What was stopped, given up or refused gets another chance: somebody has asked for it."""
+    return replace(memory, held={}, crash_loops={}, crashes={}, refused={}, quiet={})
 
 
 def backoff(count: int) -> float:

@@ -14,6 +14,6 @@ class Phase(StrEnum):
     UNHEALTHY = "unhealthy"
     COMPLETED = "completed"  # a job that ended with 0
     FAILED = "failed"  # ended by itself, will be tried again
-    PARKED = "parked"  # failed too often: waits for `dom0 up`
+    CRASH_LOOP = "crash-loop"  # failed too often: waits for `dom0 up`
     STOPPED = "stopped"  # by a person
     DATA = "data"  # created and never started, as meant: home-volume

@@ -30,7 +30,7 @@ from dom0.plan.steps import (
 )
 
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
-AT_REST = WELL | {Phase.PARKED, Phase.WAITING}  # who waits for nobody but these waits for a person
+AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # who waits for nobody but these waits for a person
 TIDYING = (RemoveNetwork, RemoveContainer)  # that the Engine refuses these hinders nothing that was asked for
 GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
 

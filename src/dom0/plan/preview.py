@@ -19,7 +19,7 @@ from dom0.plan.steps import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
-    ParkContainer,
+    GiveUpContainer,
     RemoveContainer,
     RemoveNetwork,
     RenameContainer,
@@ -41,7 +41,7 @@ _OfContainer: TypeAlias = (
     | RestartContainer
     | UnpauseContainer
     | StopContainer
-    | ParkContainer
+    | GiveUpContainer
     | RemoveContainer
     | RenameContainer
     | ConnectNetwork
@@ -109,7 +109,7 @@ def _of_container(step: _OfContainer, container: Container, scene: Scene) -> Ite
             yield Change(action="start", kind="container", name=name, reason=step.reason)
         case RemoveContainer():
             yield Change(action="remove", kind="container", name=name, reason=step.reason)
-        case RunPostStart() | RenameContainer() | ConnectNetwork() | UpdateContainer() | ParkContainer():
+        case RunPostStart() | RenameContainer() | ConnectNetwork() | UpdateContainer() | GiveUpContainer():
             yield Change(action="update", kind="container", name=name, reason=step.reason)
         case StopContainer():  # it goes, once what takes its place is ready
             pass

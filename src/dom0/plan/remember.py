@@ -116,7 +116,7 @@ def remember_plan(
     return replace(
         memory,
         completed=memory.completed | {p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.COMPLETED},
-        parked={p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.PARKED},
+        crash_loops={p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.CRASH_LOOP},
         running=tuple(sorted(container.id for container in present.values() if container.running)),
         stopped=stopped,
         held={id_: t for id_, t in memory.held.items() if id_ in present and _may_stand(present[id_], t, now)},

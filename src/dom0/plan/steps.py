@@ -89,7 +89,7 @@ class StopContainer(Step, frozen=True, kw_only=True):
     rests: bool = False
 
 
-class ParkContainer(Step, frozen=True, kw_only=True):
+class GiveUpContainer(Step, frozen=True, kw_only=True):
     """Take its restart policy away, then stop it: a looping container stays replaceable (balena-supervisor#1632)."""
 
     container_id: str
@@ -132,7 +132,7 @@ AnyStep: TypeAlias = (
     | RestartContainer
     | UnpauseContainer
     | StopContainer
-    | ParkContainer
+    | GiveUpContainer
     | RemoveContainer
     | RenameContainer
     | ConnectNetwork

@@ -10,7 +10,7 @@ from dom0.plan.steps import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
-    ParkContainer,
+    GiveUpContainer,
     RemoveContainer,
     RemoveNetwork,
     RenameContainer,
@@ -47,7 +47,7 @@ def say_step(step: AnyStep) -> str:  # noqa: C901 -- a flat match, one line a st
             return f"unpause {step.name}"
         case StopContainer():
             return f"stop {step.name}"
-        case ParkContainer():
+        case GiveUpContainer():
             return f"give up restarting {step.name}"
         case RemoveContainer():
             return f"remove {step.name}"

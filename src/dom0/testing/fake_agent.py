@@ -93,7 +93,7 @@ def make_status(**changes: Any) -> Status:
         number=3, created=1000.0, cause="dom0 up", dom0_image="sha256:" + "a" * 64, outcome=Outcome.GOOD, current=True
     )
     redis = make_service("redis", Phase.READY, started=1000.0, ports=("6379/tcp",))
-    web_ = make_service("web", Phase.PARKED, reason="exited with code 1 five times")
+    web_ = make_service("web", Phase.CRASH_LOOP, reason="exited with code 1 five times")
     problem = Problem(
         code="crash-loop", subject="web", title="ends again and again", severity=Severity.ERROR, hint="dom0 logs web"
     )
