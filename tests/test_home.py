@@ -177,7 +177,7 @@ async def test_one_home_command_runs_at_a_time(engine: DockerEngine, machine_hom
 
 
 async def test_a_machine_without_a_home_says_how_to_get_one(engine: DockerEngine) -> None:
-    with pytest.raises(NotFound, match="this machine has none") as refused:
+    with pytest.raises(NotFound, match="no container home-volume") as refused:
         await home.find_home(engine)
     assert "x-dom0" in refused.value.hint
 

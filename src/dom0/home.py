@@ -119,11 +119,11 @@ class _Summary(msgspec.Struct):
 
 async def find_home(engine: Engine) -> Home:
     """The machine's home. Raises NotFound."""
-    hint = "add `home: {}` below x-dom0 in compose.yaml, and dom0 up"
+    hint = "it comes with dom0 up, where compose.yaml says `home: {}` below x-dom0"
     try:
         container = await engine.container(HOME_CONTAINER)
     except NotFound as error:
-        raise NotFound("home: this machine has none", hint=hint) from error
+        raise NotFound(f"home: there is no container {HOME_CONTAINER}", hint=hint) from error
     volumes = [mount for mount in container.mounts if mount.type == "volume"]
     if not volumes:
         raise NotFound(f"{HOME_CONTAINER}: mounts no volume", hint=hint)

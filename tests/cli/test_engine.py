@@ -316,6 +316,19 @@ def test_a_volume_is_deleted_only_if_it_is_named_and_ours(on_host: RunCommand, e
     assert on_host("down", "--json").stdout == "[]\n"
 
 
+def test_where_nothing_is_each_command_says_what_starts_it(on_host: RunCommand, engine_host: Host) -> None:
+    for command in ("tree", "logs"):
+        shown = on_host(command)
+        assert (shown.code, shown.stdout, shown.stderr) == (0, "", "nothing of dom0 is here; start it: dom0 up\n")
+        assert on_host(command, "--quiet").stderr == ""
+    for command in ("logs web", "logs dom0", "stop web", "start web", "restart web"):
+        assert "none; dom0 up makes them" in on_host(*command.split()).stderr, command
+    for command in ("exec web true", "status", "history", "rollback", "files", "confirm", "disk ls", "os status"):
+        assert "start it: dom0 up" in on_host(*command.split()).stderr, command
+    for command in ("ambassador ls", "home ls", "dev"):
+        assert "dom0 up" in on_host(*command.split()).stderr, command
+
+
 def test_down_does_not_guess_between_two_projects(on_host: RunCommand, engine_host: Host) -> None:
     start(engine_host, "web", "sleep 600")
     start(engine_host, "web", "sleep 600", project="other")

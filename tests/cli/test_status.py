@@ -26,9 +26,9 @@ def test_status_shows_services_and_problems_with_what_to_do(agent: FakeAgent, do
     assert shown.code == 0
     assert shown.stdout.splitlines() == [
         "box: not as desired; generation 3 (good), dom0 up, 3m ago",
-        "SERVICE  CONTAINER    PHASE   FOR  IMAGE      PORTS     REASON",
-        "redis    box-redis-1  ready   3m   box-redis  6379/tcp",
-        "web      box-web-1    crash-loop   box-web              exited with code 1 five times",
+        "SERVICE  CONTAINER    PHASE       FOR  IMAGE      PORTS     REASON",
+        "redis    box-redis-1  ready       3m   box-redis  6379/tcp",
+        "web      box-web-1    crash-loop       box-web              exited with code 1 five times",
         "",
         "Problems:",
         "  error web: ends again and again  [crash-loop]",

@@ -92,8 +92,9 @@ def test_what_has_its_files_in_the_root_container_is_done_there(box: Machine, do
 def test_without_a_dom0_there_it_says_so(box: Machine, dom0: RunElsewhere) -> None:
     box.docker("rename", "dom0", "away")
     try:
-        refused = dom0("status")
-        assert refused.code == 1
-        assert refused.stderr.startswith("dom0: dom0: does not run on that machine\n")
+        for command in (("status",), ("ssh", "ls"), ("home", "ls")):
+            refused = dom0(*command)
+            assert refused.code == 1
+            assert refused.stderr.startswith("dom0: dom0: does not run on that machine\n")
     finally:
         box.docker("rename", "away", "dom0")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from dom0.cli import terminal
+from dom0.cli import options, terminal
 from dom0.errors import UsageError
 from dom0.plan import labels
 from dom0.run import become, capture
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from dom0.engine.values import Container, ContainerSummary
 
 ROOT = "dom0"  # name of the root container, by its run contract; stands for it among services
+NONE = "none; dom0 up makes them"
 Listed = TypeVar("Listed", "ContainerSummary", "Container", "ListedContainer")
+
+
+def say_if_none(found: Collection[object]) -> None:
+    """To a person, where there is nothing to show: after `dom0 down`, or before the first `dom0 up`."""
+    if not found and not options.quiet():
+        terminal.say_to_stderr("nothing of dom0 is here; start it: dom0 up")
 
 
 async def find_containers(
@@ -33,7 +40,7 @@ async def find_containers(
         by_service.setdefault(_service(container), []).append(container)
     unknown = [service for service in services if service not in by_service]
     if unknown and missing_is_error:
-        there = ", ".join(sorted(filter(None, by_service))) or "none"
+        there = ", ".join(sorted(filter(None, by_service))) or NONE
         raise UsageError(f"{unknown[0]}: has no container here", hint=f"services that have: {there}")
     names = services or [name for name in by_service if name not in ("", ROOT)]
     return [container for name in names for container in by_service.get(name, ())]
@@ -93,7 +100,7 @@ def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str
             by_service.setdefault(name, []).append(container)
     for service in services:
         if service not in by_service:
-            there = ", ".join(sorted(by_service)) or "none; dom0 up makes them"
+            there = ", ".join(sorted(by_service)) or NONE
             raise UsageError(f"{service}: no container of such a service", hint=f"services: {there}")
     meant = [(container, service) for service in dict.fromkeys(services) for container in by_service[service]]
     if verb != "start" and (hooked := [one.id for one, _ in meant if one.labels.get(labels.PRE_STOP)]):

@@ -106,7 +106,7 @@ def choose_image(arguments: Sequence[str], home: Home | None) -> tuple[str, tupl
         return image, tuple("--" if word == _DASHES else word for word in words)
     if home is None or not home.dev_image:
         raise UsageError(
-            "dev: no IMAGE given, and the running project names none",
+            "dev: no IMAGE given, and no project that runs here names one",
             hint="name one: dom0 dev IMAGE; or set x-dom0.dev.image in compose.yaml and run dom0 up",
         )
     return home.dev_image, tuple(arguments[1:]) or home.dev_command

@@ -29,12 +29,17 @@ class Config(msgspec.Struct, rename="pascal"):
     labels: dict[str, str] | None = None
 
 
+class State(msgspec.Struct, rename="pascal"):
+    running: bool = False
+
+
 class InspectedContainer(msgspec.Struct, rename="pascal"):
     id: str
     name: str
     image: str  # ID
     config: Config
     mounts: list[Mount] = []
+    state: State = State()
 
 
 class ListedContainer(msgspec.Struct, rename="pascal"):

@@ -77,7 +77,8 @@ def find_container(service: str, index: int | None) -> str:
     if not found:
         which = f"{service}: no container {index} of it runs" if index else f"{service}: no container of it runs"
         there = sorted({one.labels.get(labels.SERVICE, "") for one in running} - {""})
-        raise NotFound(which, hint=f"these run: {', '.join(there) or 'none'}; why one does not: dom0 status")
+        hint = f"these run: {', '.join(there)}; why one does not: dom0 status" if there else "start it: dom0 up"
+        raise NotFound(which, hint=hint)
     if len(projects) > 1:
         raise UsageError(f"{service}: is a service of several projects: {', '.join(projects)}", hint="use docker exec")
     return min(found, key=lambda one: int(one.labels[labels.NUMBER])).id

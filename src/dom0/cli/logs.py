@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from dom0.cli import completion, terminal
-from dom0.cli.containers import ROOT, find_containers
+from dom0.cli.containers import ROOT, find_containers, say_if_none
 from dom0.durations import seconds
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
@@ -108,6 +108,7 @@ async def _show(services: Sequence[str], printer: Printer, span: Span, *, follow
     try:
         before = time.time()
         containers = await find_containers(engine, services)
+        say_if_none(containers)
         printer.measure(containers)
         if follow:
             await _follow(engine, Listed(containers, before, time.time()), services, printer, span)

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from dom0.errors import UsageError
+from dom0.errors import Dom0Error, UsageError
 
 
 def is_here() -> bool:
@@ -43,10 +43,17 @@ def is_login() -> bool:
 
 
 def go_where_files_are(*arguments: str) -> None:
-    """In a login, and for the machine of another Engine, become this command in the root container."""
+    """In a login, and for the machine of another Engine, become this command in the root container.
+
+    Raises Dom0Error, EngineError.
+    """
     if not is_here() or is_login():
+        from dom0.cli import engine_client
         from dom0.run import become
 
+        root = engine_client.container("dom0")
+        if root is None or not root.state.running:
+            raise Dom0Error("dom0: does not run on that machine", hint="start it: dom0 up; or look: docker ps --all")
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         become(["docker", "exec", "--interactive", *terminal, "dom0", "dom0", *arguments])
 

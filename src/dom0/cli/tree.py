@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from dom0.cli import terminal
-from dom0.cli.containers import ROOT, taken_over
+from dom0.cli.containers import ROOT, say_if_none, taken_over
 from dom0.errors import NotFound
 from dom0.plan import labels
 
@@ -54,6 +54,7 @@ def command(as_json: bool, no_trunc: bool) -> None:
     if as_json:
         terminal.say_json(nodes)
     else:
+        say_if_none(nodes)
         for line in draw(nodes, whole_ids=no_trunc):
             terminal.say(line)
 
