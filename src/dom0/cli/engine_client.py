@@ -29,7 +29,7 @@ class Config(msgspec.Struct, rename="pascal"):
     labels: dict[str, str] | None = None
 
 
-class State(msgspec.Struct, rename="pascal"):
+class State(msgspec.Struct, frozen=True, rename="pascal"):
     running: bool = False
 
 
