@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dom0.agent.notes import Trial
 from dom0.agent.status import Outcome, UpRequest
 from dom0.errors import Busy, EngineUnreachable, ProjectError, UsageError
-from dom0.plan.desired import HealthTest, Rollout, Slot
+from dom0.plan.desired import Dependency, HealthTest, Rollout, Slot
 from dom0.testing.builders import desired, slot
 from dom0.testing.rig import NEW, OLD, Rig, broken, unhealthy
 
@@ -104,6 +104,18 @@ async def test_a_generation_that_takes_too_long_goes_back(rig: Rig) -> None:
         last = await rig.up()
         assert last.outcome is Outcome.FAILED
         assert "not ready within 20 s: web" in last.problems[0].title
+
+
+async def test_a_generation_that_could_not_be_started_in_time_says_why(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.box.docker.refuse_start("db", "no such device")
+        slow = slot("web", hash="h2", depends_on=(Dependency(service="db"),))
+        rig.project = desired(slot("db"), slow, rollout=Rollout(timeout=2.5))
+        last = await rig.up()
+    why = last.problems[0].title
+    assert "could not be started within 2.5 s: db: container box-db-1: no such device" in why
+    assert "not ready within 2.5 s: web (waits for db" in why
 
 
 async def test_a_failed_image_is_not_tried_again_by_a_restart_but_by_up(rig: Rig) -> None:

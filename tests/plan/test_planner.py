@@ -404,6 +404,19 @@ def test_a_refused_step_waits_and_tells_why() -> None:
     assert said(plan(desired(other), actual(), memory)) == ["create box-web-1"]
 
 
+def test_what_is_tried_again_after_a_refusal_still_says_why_it_does_not_run() -> None:
+    web = slot("web", depends_on=(Dependency(service="db"),))
+    refusal = Refusal(
+        version=Version(web.hash, web.image_id), subject="web-1", message="port taken", code="", retry_at=NOW - 1
+    )
+    memory = Memory(refused={"slot:web-1": refusal})
+    made = plan(desired(slot("db"), web), actual(container(slot("db")), container(web, state=State.CREATED)), memory)
+    assert said(made) == ["start box-web-1"]
+    assert (made.slots[1].reason, made.slots[1].refused) == ("port taken", True)
+    waits = plan(desired(slot("db"), web), actual(container(web, state=State.CREATED)), memory).slots[1]
+    assert (waits.phase, waits.refused) == (Phase.WAITING, False)
+
+
 # drift
 
 

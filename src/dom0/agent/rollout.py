@@ -29,7 +29,7 @@ def judge(plan: Plan, rollout: Rollout, *, began: float, well_since: float, now:
         return Verdict(outcome=Outcome.PENDING, check_in=left) if left > 0 else Verdict(outcome=Outcome.GOOD)
     deadline = began + rollout.timeout
     if now >= deadline:
-        return Verdict(outcome=Outcome.FAILED, reason=f"not ready within {rollout.timeout:g} s: {_laggards(plan)}")
+        return Verdict(outcome=Outcome.FAILED, reason=_too_late(plan, rollout.timeout))
     return Verdict(outcome=Outcome.PENDING, check_in=deadline - now)
 
 
@@ -40,6 +40,14 @@ def _hopeless(plan: Plan) -> str:
     return plan.refused.message if plan.refused is not None and plan.refused.count >= REFUSALS else ""
 
 
-def _laggards(plan: Plan) -> str:
-    late = [f"{slot.slot.service} ({slot.reason or slot.phase})" for slot in plan.slots if slot.phase not in WELL]
-    return "; ".join(late) or "; ".join(problem.title for problem in plan.problems)
+def _too_late(plan: Plan, timeout: float) -> str:
+    """Apart: what the Engine would not start, and what runs or waits and is not ready."""
+    late = [slot for slot in plan.slots if slot.phase not in WELL]
+    refused = "; ".join(slot.reason for slot in late if slot.refused)  # which names its service
+    slow = "; ".join(f"{slot.slot.service} ({slot.reason or slot.phase})" for slot in late if not slot.refused)
+    told = [
+        *([f"could not be started within {timeout:g} s: {refused}"] if refused else []),
+        *([f"not ready within {timeout:g} s: {slow}"] if slow else []),
+    ]
+    others = "; ".join(problem.title for problem in plan.problems)
+    return "; ".join(told) or f"not ready within {timeout:g} s: {others}"

@@ -45,7 +45,10 @@ ANONYMOUS_NAME_LENGTH = 64  # the Engine names anonymous volumes by 32 random by
 
 
 class SlotPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """`phase` and `reason` are for people; `retry_at` is when a back-off ends (0: not waiting for time)."""
+    """`phase` and `reason` are for people; `retry_at` is when a back-off ends (0: not waiting for time).
+
+    `refused`: the Engine has refused its last step, and `reason` is with what words.
+    """
 
     slot: Slot
     phase: Phase
@@ -54,6 +57,7 @@ class SlotPlan(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[AnyStep, ...] = ()
     problems: tuple[Problem, ...] = ()
     retry_at: float = 0.0
+    refused: bool = False
 
 
 class ContainerPlanner:

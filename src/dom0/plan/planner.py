@@ -61,7 +61,7 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     steps += _plan_leftover_networks(scene)
     refusals = _refusals(scene, steps)
     ready = sorted((s for s in _unique(steps) if s.lock not in refusals), key=lambda step: -step.priority)
-    slots = tuple(_with_refusal(plan, refusals) for plan in slots)
+    slots = tuple(_with_refusal(plan, scene.memory.refused, refusals) for plan in slots)
     hindering = [step for step in steps if step.lock in refusals and not isinstance(step, TIDYING)]
     waits = [plan.retry_at for plan in slots if plan.retry_at] + [r.retry_at for r in refusals.values()]
     return Plan(
@@ -87,11 +87,16 @@ def _refusals(scene: Scene, steps: list[AnyStep]) -> dict[str, Refusal]:
     }
 
 
-def _with_refusal(plan: SlotPlan, refusals: dict[str, Refusal]) -> SlotPlan:
-    refusal = refusals.get(f"slot:{plan.slot.key}")
+def _with_refusal(plan: SlotPlan, known: dict[str, Refusal], refusals: dict[str, Refusal]) -> SlotPlan:
+    """While it waits nothing is done about it; while it is tried again, what was said last time is still why."""
+    lock = f"slot:{plan.slot.key}"
+    refusal = known.get(lock)
     if refusal is None or plan.phase in WELL:
         return plan
-    return msgspec.structs.replace(plan, phase=Phase.FAILED, reason=refusal.message, steps=())
+    if lock in refusals:
+        return msgspec.structs.replace(plan, phase=Phase.FAILED, reason=refusal.message, refused=True, steps=())
+    is_tried_again = plan.steps and refusal.version == version(plan.slot)
+    return msgspec.structs.replace(plan, reason=refusal.message, refused=True) if is_tried_again else plan
 
 
 def _refusal_problems(refusals: dict[str, Refusal]) -> list[Problem]:
