@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Protocol
 
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import ListenerState, Receipt
 from dom0.health import Problem
+from dom0.times import moment
 
 HISTORY = ("NUMBER", "AT", "CAUSE", "LISTENERS", "TARGETS", "OLD CONNECTIONS")
 
@@ -64,11 +64,11 @@ def history_row(receipt: Receipt) -> tuple[str, ...]:
     """Cells below HISTORY."""
     cause = f"{receipt.cause}, undone" if receipt.undone else receipt.cause
     old = old_connections(receipt)
-    return (str(receipt.number), time(receipt.at), cause, ", ".join(receipt.listeners), _ways(receipt), old)
+    return (str(receipt.number), moment(receipt.at), cause, ", ".join(receipt.listeners), _ways(receipt), old)
 
 
 def old_connections(receipt: Receipt) -> str:
-    drained = [f"drained until {time(receipt.draining)}"] if receipt.draining else []
+    drained = [f"drained until {moment(receipt.draining)}"] if receipt.draining else []
     return ", ".join([*counts(receipt), *drained]) or "none"
 
 
@@ -90,10 +90,6 @@ def flow_cells(flow: Flow) -> dict[str, str]:
         "SENT": str(flow.sent),
         "RECEIVED": str(flow.received),
     }
-
-
-def time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def names(texts: Iterable[str]) -> str:

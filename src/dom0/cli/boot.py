@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dom0 import times
 from dom0.cli import terminal
 from dom0.cli.places import require_here, run_directory, state_directory
 from dom0.errors import Dom0Error, UsageError
@@ -127,7 +127,7 @@ def _headline(boot: Boot) -> str:
     ready = f"ready after {boot.ready - boot.began:.2f} s" if boot.ready is not None else "not ready"
     slowest = next((stage for stage in boot.stages if stage.name == boot.slowest), None)
     part = f"; slowest: {slowest.name}, {slowest.seconds:.2f} s" if slowest else ""
-    return f"boot {boot.number}, {_when(boot)}: {ready}{part}"
+    return f"boot {boot.number}, {times.moment(boot.written)}: {ready}{part}"
 
 
 def _row(stage: Stage, boot: Boot, longest: float) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ def _line(boot: Boot) -> tuple[str, ...]:
     return (
         "*" if boot.running else "",
         str(boot.number),
-        _when(boot),
+        times.moment(boot.written),
         f"{boot.firmware:.2f}" if boot.firmware is not None else "-",
         _end(boot, "engine"),
         _end(boot, "dom0"),
@@ -189,10 +189,6 @@ def _difference(row: Difference) -> tuple[str, ...]:
 
 def _number(text: str) -> str:
     return text.rjust(7)
-
-
-def _when(boot: Boot) -> str:
-    return datetime.fromtimestamp(boot.written).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _draw(chosen: Sequence[Boot], to: Path, *, as_strips: bool) -> None:

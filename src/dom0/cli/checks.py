@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from dom0 import times
 from dom0.cli.client import Agent
 from dom0.cli.places import agent_socket, is_here
 from dom0.engine.docker import DockerEngine
@@ -204,7 +205,7 @@ def _ssh_port() -> Finding:
 def _clock() -> Finding:
     """A clock before the day this program was installed is wrong: certificates and package lists will be refused."""
     installed = Path(__file__).stat().st_mtime
-    now = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    now = f"{times.moment(time.time())} {time.strftime('%Z')}"
     if time.time() < installed:
         return Finding(
             check="clock", verdict=Verdict.WARNING, found=f"{now} is before this program was installed", hint="set it"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dom0 import times
 from dom0.cli import terminal
 from dom0.cli.client import Agent
 
@@ -34,7 +35,7 @@ def _row(info: GenerationInfo) -> tuple[str, ...]:
         "*" if info.current else "",
         str(info.number),
         info.project,
-        terminal.moment(info.created),
+        times.moment(info.created),
         str(info.outcome),
         info.cause,
         str(info.services),
@@ -45,5 +46,5 @@ def _row(info: GenerationInfo) -> tuple[str, ...]:
 
 def _reason(info: GenerationInfo) -> str:
     if info.current and info.back_at:
-        return f"back since {terminal.moment(info.back_at)}: {info.back_because}"
+        return f"back since {times.moment(info.back_at)}: {info.back_because}"
     return info.reason

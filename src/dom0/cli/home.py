@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from dom0 import times
 from dom0.cli import options, terminal
 from dom0.cli.places import go_where_files_are, state_directory
 from dom0.errors import Dom0Error, UsageError
@@ -65,7 +66,7 @@ def list_homes(as_json: bool) -> None:
     for volume in homes.kept:
         terminal.say(f"kept      {volume}  (from a restore; to delete it: docker volume rm {volume})")
     for one in homes.snapshots:
-        terminal.say(f"snapshot  {one.id[:8]}  {one.time[:19]}Z")
+        terminal.say(f"snapshot  {one.id[:8]}  {times.moment(datetime.fromisoformat(one.time).timestamp())}")
 
 
 async def _look(engine: Engine) -> Homes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dom0 import times
 from dom0.cli import terminal
 from dom0.cli.client import Agent
 
@@ -97,8 +98,8 @@ def _state(status: Status) -> str:
 def _generation(info: GenerationInfo, now: float) -> str:
     outcome = str(info.outcome)
     if info.trial_until:
-        outcome = f"trial, goes back in {terminal.ago(info.trial_until - now)}"
-    return f"{info.number} ({outcome}), {info.cause}, {terminal.ago(now - info.created)} ago"
+        outcome = f"trial, goes back in {times.ago(info.trial_until - now)}"
+    return f"{info.number} ({outcome}), {info.cause}, {times.ago(now - info.created)} ago"
 
 
 def _services(status: Status) -> list[str]:
@@ -108,7 +109,7 @@ def _services(status: Status) -> list[str]:
 
 
 def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
-    since = terminal.ago(now - service.started) if service.started else ""
+    since = times.ago(now - service.started) if service.started else ""
     restarts = f"restarted {service.restarts} times" if service.restarts else ""
     reason = "; ".join(part for part in (service.reason, restarts) if part)
     return (

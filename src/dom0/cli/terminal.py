@@ -77,21 +77,6 @@ def _line(row: Sequence[str], widths: Sequence[int], paint: Sequence[Style | Non
     return "".join(cell + pad for cell, pad in zip(painted, padding, strict=True)).rstrip()
 
 
-def ago(seconds: float) -> str:
-    """A length of time, short: 8s, 3m, 2h, 5d."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{max(0, int(seconds))}s"
-
-
-def moment(seconds: float) -> str:
-    """A time of the epoch as a person reads it here."""
-    from datetime import datetime
-
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
 def size(count: int) -> str:
     """Bytes as docker writes them: 1.5kB, 230MB."""
     value = float(count)

@@ -38,6 +38,7 @@ _OF_AMBASSADORS = frozenset(
         "log.py",
         "printable.py",
         "run.py",
+        "times.py",
         "wording.py",
     )
 )
