@@ -76,11 +76,11 @@ def test_check_reads_the_variables_and_changes_nothing(wires: Wires, amb: Contro
     [
         ("rewire", 2, "Missing option '--to'"),
         ("rewire --to 10.77.0.5 --udp away", 2, "'away' is not one of"),
-        ("rewire --to 10.77.0.5 --hold --hold-timeout soon", 2, "--hold-timeout: 'soon' is no duration"),
+        ("rewire --to 10.77.0.5 --hold --hold-timeout soon", 2, "--hold-timeout: 'soon' is not a duration"),
         ("rewire --to 10.77.0.2:6379", 2, "a loop"),
         ("rewire --to no-such-name.invalid:1", 1, "is not found"),
         ("rewrie", 2, "No such command 'rewrie'"),
-        ("flows --listener 80", 2, "is none of this ambassador's"),
+        ("flows --listener 80", 2, "is not one of this ambassador's"),
     ],
 )
 def test_what_cannot_be_done_ends_with_its_exit_code_and_a_reason(

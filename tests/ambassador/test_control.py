@@ -83,7 +83,7 @@ def test_only_the_owner_may_ask(amb: ControlPlane) -> None:
 @pytest.mark.parametrize(
     ("found", "why"),
     [
-        ({"redis:6379": ("10.0.0.1",)}, "is nothing that is followed"),
+        ({"redis:6379": ("10.0.0.1",)}, "is not a source that is looked up"),
         ({"container:redis": ("127.0.0.1",)}, "a loop"),
         ({"container:redis": ("fe80::1",)}, "on one link only"),
         ({"container:redis": ("redis",)}, "does not appear to be an IPv4 or IPv6 address"),

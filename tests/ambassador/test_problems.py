@@ -55,7 +55,7 @@ def test_each_is_told_once_with_what_it_is_about(
 @pytest.mark.parametrize(
     ("down", "met", "words"),
     [
-        (Last(), None, "are sent to the last one all the same"),
+        (Last(), None, "are still sent to the last one"),
         (Hold(), Down.HOLD, "wait"),
         (Hold(1.0), Down.REFUSE, "are refused"),
     ],

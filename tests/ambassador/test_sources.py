@@ -88,7 +88,7 @@ def test_an_address_is_taken_unless_no_host_can_have_it(address: ipaddress.IPv4A
 )
 def test_the_port_may_be_left_out_where_a_rewire_knows_it(text: str, source: Source | None) -> None:
     if source is None:
-        with pytest.raises(ValueError, match="is no port"):
+        with pytest.raises(ValueError, match="is not a port"):
             parse(text, portless=True)
     else:
         assert parse(text, portless=True) == source

@@ -92,7 +92,7 @@ WRONG: dict[str, Any] = {
     "no text": b"\xff\xfe\x00",
     "another shape": b'{"generation": "seven"}',
     "deep nesting": b'{"table":' * 100_000,
-    "a key that is no listener": b'{"wishes": {"redis": []}}',
+    "a key that is not a listener": b'{"wishes": {"redis": []}}',
     "a generation that was never given": msgspec.json.encode(msgspec.structs.replace(EVERYTHING, generation=6)),
 }
 

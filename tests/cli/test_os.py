@@ -76,8 +76,8 @@ def test_write_shows_what_a_device_is_and_writes_it_with_consent(dom0: RunComman
         (["dom0.img", "--size", "10M"], "--size 10M: is too small"),
         (["dom0.img", "--config", "hostnam=x"], "did you mean hostname?"),
         (["dom0.img", "--ssh-key", "dom0-os/dom0-os.efi"], "no public key"),
-        (["dom0.img", "--image", "key.pub"], "is no tar file"),
-        (["dom0.img", "--os", "key.pub"], "key.pub: is no EFI program"),
+        (["dom0.img", "--image", "key.pub"], "is not a tar file"),
+        (["dom0.img", "--os", "key.pub"], "key.pub: is not an EFI program"),
         (["nowhere/dom0.img"], "nowhere: no such directory"),
         (["dom0.img", "--size", "999999999999G"], "more than a boot disk can have"),
         (["dom0.img", "--os", "nowhere"], "dom0 os build --out nowhere"),
@@ -266,7 +266,7 @@ def test_rollback_says_what_the_next_start_is(dom0: RunCommand, machine: Path) -
     [
         (["-p", "22"], "--publish 22: is no PORT:PORT"),
         (["-p", "99999:22"], "--publish 99999:22: is no PORT:PORT"),
-        (["--config", "hostname=Ä"], "is no value for hostname"),
+        (["--config", "hostname=Ä"], "is not a value for hostname"),
         (["-m", "1"], "-m"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_pipe_instead_of_a_file_does_not_block(tmp_path: Path) -> None:
 def test_a_symbolic_link_round_in_circles(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").symlink_to("other.yaml")
     (tmp_path / "other.yaml").symlink_to("compose.yaml")
-    assert message(tmp_path) == "compose.yaml: is a symbolic link that leads round in circles"
+    assert message(tmp_path) == "compose.yaml: is a symbolic link that leads back to itself"
 
 
 def test_a_symbolic_link_to_nowhere(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_project_that_is_itself_a_symbolic_link(tmp_path: Path) -> None:
 def test_a_file_of_a_hundred_megabytes_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "compose.yaml").open("wb") as file:
         file.truncate(100_000_000)
-    assert message(tmp_path) == f"compose.yaml: has 100000000 bytes, {MAX_BYTES} is the most it may have"
+    assert message(tmp_path) == f"compose.yaml: has 100000000 bytes, it may have at most {MAX_BYTES}"
 
 
 def test_a_device_as_env_file(tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def test_an_env_file_counts_for_every_service_that_reads_it(tmp_path: Path) -> N
     (tmp_path / "big.env").write_text("A=" + "x" * (MAX_BYTES - 10))
     services = "".join(f"  s{n}: {{image: busybox, env_file: big.env}}\n" for n in range(20))
     write(tmp_path, compose="services:\n" + services)
-    assert "the Compose files draw in too much" in message(tmp_path)
+    assert "the project is too large" in message(tmp_path)
 
 
 def test_a_chain_of_includes_ends(tmp_path: Path) -> None:
     for number in range(MAX_FILES + 1):
         write(tmp_path, **{f"c{number}": f"include: [c{number + 1}.yaml]\n"})
     write(tmp_path, compose="include: [c0.yaml]\n")
-    assert "the Compose files draw in too much" in message(tmp_path)
+    assert "the project is too large" in message(tmp_path)
 
 
 def test_a_circle_of_includes_is_left_to_compose(tmp_path: Path) -> None:

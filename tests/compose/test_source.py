@@ -86,5 +86,5 @@ def test_an_anchor_is_set_once() -> None:
 
 def test_size_is_bounded() -> None:
     read_source("c", b"a: b\n#" + b"x" * (MAX_BYTES - 6))
-    with pytest.raises(ProjectError, match="is the most a Compose file may have"):
+    with pytest.raises(ProjectError, match="a Compose file may have at most"):
         read_source("c", b"a: b\n#" + b"x" * MAX_BYTES)

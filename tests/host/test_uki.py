@@ -48,12 +48,12 @@ def test_what_can_be_no_version_of_ours_is_none(osrel: bytes, file: Path) -> Non
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "is no EFI program"),
-        (b"\x7fELF" + b"\0" * 100, "is no EFI program"),
+        (b"", "is not an EFI program"),
+        (b"\x7fELF" + b"\0" * 100, "is not an EFI program"),
         (b"MZ", "ends too early"),
         (make_uki()[:200], "ends too early"),
         (make_uki()[:-600], "not in the file"),
-        (make_uki(machine=0x14C), "is no EFI program for amd64 or arm64"),
+        (make_uki(machine=0x14C), "is not an EFI program for amd64 or arm64"),
         (make_uki(initrd=b""), "has no section .initrd"),
         (make_pe({".linux": b"", ".initrd": b""}), "has no section .cmdline"),
         (make_uki(cmdline=b'quiet" ; halt'), "kernel line"),

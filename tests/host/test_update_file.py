@@ -88,7 +88,7 @@ def test_what_is_no_digest_is_refused(text: str, file: Path) -> None:
     with pytest.raises(Dom0Error, match="holds no SHA-256 digest"):
         check(str(file))
     beside(file, DIGEST)
-    with pytest.raises(Dom0Error, match="is no SHA-256 digest"):
+    with pytest.raises(Dom0Error, match="is not a SHA-256 digest"):
         check(str(file), sha256="abc")
 
 

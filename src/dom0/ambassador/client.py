@@ -47,7 +47,7 @@ def decode(line: bytes, kind: type[T]) -> T:
             raise Refusal(msgspec.convert(document, Refused))
         return msgspec.convert(document, kind)
     except ValueError as error:  # json's and msgspec's errors are
-        raise Dom0Error(f"ambassador: gave no answer that can be read: {error}") from error
+        raise Dom0Error(f"ambassador: its answer is not understood: {error}") from error
 
 
 def _connect(path: Path, timeout: float) -> socket.socket:

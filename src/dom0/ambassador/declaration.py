@@ -157,7 +157,7 @@ def read_settings(text: str, *, place: str = VARIABLE) -> Settings:
     except msgspec.ValidationError as error:
         raise Misdeclared(place, [flaw(error, Settings)]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Misdeclared(place, [Flaw((), f"is no JSON: {error}")]) from error
+        raise Misdeclared(place, [Flaw((), f"is not JSON: {error}")]) from error
 
 
 def declare(settings: Settings, *, place: str = "") -> Declaration:
@@ -186,7 +186,7 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
 def _check_new(made: Iterable[Listener], taken: Container[Listener]) -> None:
     for listener in made:
         if listener in taken:
-            raise _Wrong((), f"{listener} is there twice")
+            raise _Wrong((), f"{listener} is listed twice")
 
 
 class _Wrong(Exception):
@@ -223,7 +223,7 @@ def parse_listeners(text: str) -> tuple[Listener, ...]:
         return (parse_listener(text),)
     first, last = int(match[1]), int(match[2])
     if not 1 <= first <= last <= 65535:
-        raise ValueError(f"{text} is no range of ports: 7000-7005")
+        raise ValueError(f"{text} is not a range of ports: 7000-7005")
     if last - first >= MOST_ROUTES:
         raise ValueError(f"{text} are more than {MOST_ROUTES} listeners")
     protocol = Protocol((match[3] or "/tcp")[1:])
@@ -241,7 +241,7 @@ def _sources(to: tuple[str | WeightedTarget, ...]) -> Iterator[Source]:
         except ValueError as error:
             raise _Wrong(("to", str(number)), str(error)) from None
         if str(source) in seen:
-            raise _Wrong(("to", str(number)), f"{source} is there twice")
+            raise _Wrong(("to", str(number)), f"{source} is listed twice")
         seen.add(str(source))
         yield source
 
@@ -254,7 +254,7 @@ def parse_policy(text: str) -> Policy:
         return Cut()
     word, _, duration = text.partition("=")
     if word != "drain" or not duration:
-        raise ValueError(f"'{printable(text[:50])}' is none of keep, cut, drain=DURATION")
+        raise ValueError(f"'{printable(text[:50])}' is not one of keep, cut, drain=DURATION")
     return Drain(parse_wait(duration))
 
 
@@ -265,7 +265,7 @@ def parse_down(text: str) -> WhenDown:
         return simple[text]
     word, _, duration = text.partition("=")
     if word != "hold" or not duration:
-        raise ValueError(f"'{printable(text[:50])}' is none of last, refuse, hold, hold=DURATION")
+        raise ValueError(f"'{printable(text[:50])}' is not one of last, refuse, hold, hold=DURATION")
     return Hold(parse_wait(duration))
 
 
@@ -274,7 +274,7 @@ def parse_wait(text: str) -> float:
     try:
         found = seconds(text)
     except ValueError:
-        raise ValueError(f"'{printable(text[:50])}' is no duration, such as 500ms or 30s") from None
+        raise ValueError(f"'{printable(text[:50])}' is not a duration, such as 500ms or 30s") from None
     if not 0 < found <= LONGEST_WAIT:
         raise ValueError(f"{text} is out of range: more than 0s, at most {LONGEST_WAIT / 3600:g}h")
     return found

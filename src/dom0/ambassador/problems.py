@@ -41,11 +41,11 @@ def _of_targets(facts: Facts) -> Iterator[Problem]:
     for name, why in sorted(facts.unresolved.items()):
         title = f"the name {name} is not found: {why}"
         yield Problem(
-            code="ambassador-name", subject=name, title=title, hint="new connections go where they went before"
+            code="ambassador-name", subject=name, title=title, hint="new connections go to the previous targets"
         )
     for source in sorted(facts.missing):
-        title = f"{source} is not there"
-        yield Problem(code="ambassador-source", subject=source, title=title, hint="dom0 follows it when it comes")
+        title = f"{source} is not found"
+        yield Problem(code="ambassador-source", subject=source, title=title, hint="it is used as soon as it runs")
     for listener, target in sorted(facts.loops.items()):
         title = f"{target} is this ambassador's own listener: a loop"
         yield Problem(code="ambassador-loop", subject=str(listener), title=title, hint="name the provider")
@@ -53,14 +53,14 @@ def _of_targets(facts: Facts) -> Iterator[Problem]:
         yield _down(facts, listener)
     every = {str(target) for route in facts.table.routes for target in route.targets}
     for target in sorted(set(facts.unhealthy) - every):
-        title = f"{target} accepts no connection and gets none"
+        title = f"{target} accepts no connection, and none is sent to it"
         hint = "the other targets take its share"
         yield Problem(code="ambassador-target", subject=target, title=title, severity=Severity.WARNING, hint=hint)
 
 
 def _down(facts: Facts, listener: Listener) -> Problem:
     route, rule = facts.table.route(listener), facts.declaration.rule(listener)
-    meets = {Down.REFUSE: "are refused", Down.HOLD: "wait", None: "are sent to the last one all the same"}
+    meets = {Down.REFUSE: "are refused", Down.HOLD: "wait", None: "are still sent to the last one"}
     down = route.down if route else Down.REFUSE
     hint = "" if rule is None or not isinstance(rule.down, Last) else "`down` of the listener can say refuse or hold"
     title = f"no target accepts a connection; new ones {meets[down]}"
@@ -69,7 +69,7 @@ def _down(facts: Facts, listener: Listener) -> Problem:
 
 def _of_the_machine(facts: Facts) -> Iterator[Problem]:
     if facts.refused:
-        title = f"the rules could not be set, the former ones are in force: {facts.refused}"
+        title = f"the nftables rules could not be set, the previous ones stay in force: {facts.refused}"
         yield Problem(code="ambassador-rules", subject="rules", title=title, hint="it is tried again")
     if facts.damaged:
         hint = "rewires before are forgotten; the declaration is in force"
@@ -81,7 +81,7 @@ def _of_the_machine(facts: Facts) -> Iterator[Problem]:
         yield Problem(code="ambassador-state", subject="state", title=facts.state, severity=Severity.WARNING, hint=hint)
     if facts.connections and facts.connections[0] >= NEARLY_FULL * facts.connections[1]:
         count, most = facts.connections
-        title = f"the kernel follows {count} connections, and {most} are all it can"
+        title = f"conntrack has {count} connections, of at most {most}"
         hint = "on the host: sysctl net.netfilter.nf_conntrack_max"
         yield Problem(code="ambassador-full", subject="conntrack", title=title, severity=Severity.WARNING, hint=hint)
 

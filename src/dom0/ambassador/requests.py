@@ -132,7 +132,7 @@ class Requests:
         unknown = [it for it in listeners if it not in known]
         if unknown:
             some = ", ".join(str(it) for it in list(known)[:10])
-            raise UsageError(f"listener: {unknown[0]} is none of this ambassador's", hint=f"it has {some}")
+            raise UsageError(f"listener: {unknown[0]} is not one of this ambassador's", hint=f"it has {some}")
         return [known[it] for it in listeners]
 
     def _chosen(self, listener: str, to: Collection[Source]) -> list[Rule]:
@@ -195,7 +195,7 @@ class Requests:
             if isinstance(error, TimeoutError):
                 names = ", ".join(sorted({str(target) for targets in waiting.values() for target in targets}))
                 message = f"to: {names} accepted no connection within {timeout:g} s"
-                raise Dom0Error(message, hint="nothing was changed: connections go where they went before") from error
+                raise Dom0Error(message, hint="nothing was changed: connections go to the previous targets") from error
             raise
 
     async def _apply_held(self) -> None:
@@ -332,5 +332,5 @@ def _key(text: str) -> str:
     except ValueError as error:
         raise UsageError(f"found: {error}") from error
     if isinstance(source, Fixed | Named):
-        raise UsageError(f"found: {source} is nothing that is followed")
+        raise UsageError(f"found: {source} is not a source that is looked up")
     return finding(source)

@@ -75,7 +75,7 @@ def _port(port: int) -> str:
 def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
     """`portless`: the port may be left out. Raises ValueError, which says what is wrong with `text`."""
     if not 1 <= weight <= HEAVIEST:
-        raise ValueError(f"{weight} is no weight, 1 to {HEAVIEST} are")
+        raise ValueError(f"{weight} is not a weight (1 to {HEAVIEST})")
     followed = _FOLLOWED.fullmatch(text)
     if followed is not None and not (followed["name"].isdigit() and followed["port"] is None):
         return _followed(followed, weight, portless=portless)
@@ -83,7 +83,7 @@ def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
         raise ValueError(f"{_quoted(text)}: an IPv6 address stands in brackets: [2001:db8::1]:6379")
     match = _HOST.fullmatch(text)
     if match is None:
-        raise ValueError(f"{_quoted(text)} is none of {FORMS}")
+        raise ValueError(f"{_quoted(text)} is not one of {FORMS}")
     port = _parse_port(match["port"], text, portless=portless)
     if match["bracketed"] is not None:
         return Fixed(_address(match["bracketed"], version=6), port, weight)
@@ -113,7 +113,7 @@ def _parse_port(port: str | None, text: str, *, portless: bool) -> int:
 def parse_port(text: str) -> int:
     """Raises ValueError."""
     if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65535:
-        raise ValueError(f"{_quoted(text)} is no port, 1 to 65535 are")
+        raise ValueError(f"{_quoted(text)} is not a port (1 to 65535)")
     return int(text)
 
 
@@ -121,9 +121,9 @@ def _address(text: str, *, version: int) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"{_quoted(text)} is no IPv{version} address") from None
+        raise ValueError(f"{_quoted(text)} is not an IPv{version} address") from None
     if address.version != version:
-        raise ValueError(f"{_quoted(text)} is no IPv{version} address")
+        raise ValueError(f"{_quoted(text)} is not an IPv{version} address")
     return usable(address)
 
 
@@ -131,13 +131,13 @@ def usable(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     """In its shortest form. Raises ValueError: no connection could be sent there."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None or address.is_link_local:
-            raise ValueError(f"{address} counts on one link only; name an address that is routed")
+            raise ValueError(f"{address} is a link-local address; name one that is routed")
         if address.ipv4_mapped is not None:
             return usable(address.ipv4_mapped)
     if address.is_loopback:
         raise ValueError(f"{address} is the ambassador itself: a loop")
     if address.is_unspecified or address.is_multicast or address == ipaddress.ip_address("255.255.255.255"):
-        raise ValueError(f"{address} is the address of no host")
+        raise ValueError(f"{address} is not the address of a host")
     return str(address)
 
 

@@ -87,7 +87,7 @@ def table(routes: Iterable[Route]) -> Table:
     if len(ordered) > MOST_ROUTES:
         raise ValueError(f"{len(ordered)} listeners are more than {MOST_ROUTES}")
     if len({route.listener for route in ordered}) != len(ordered):
-        raise ValueError("a listener is there twice")
+        raise ValueError("a listener is listed twice")
     if len({route.generation for route in ordered}) != len(ordered):
         raise ValueError("two listeners have one generation")
     for route in ordered:
@@ -102,13 +102,13 @@ def _with_targets_in_order(route: Route) -> Route:
 
 def _check(route: Route) -> None:
     if not 1 <= route.listener.port <= 65535:
-        raise ValueError(f"{route.listener}: is no port")
+        raise ValueError(f"{route.listener}: is not a port")
     if not 1 <= route.generation < 2**32:
-        raise ValueError(f"{route.listener}: {route.generation} is no generation")
+        raise ValueError(f"{route.listener}: {route.generation} is not a generation")
     if not (route.down is None) <= len(route.targets) <= MOST_TARGETS:
         raise ValueError(f"{route.listener}: has {len(route.targets)} targets, 1 to {MOST_TARGETS} are possible")
     if len({(target.address, target.port) for target in route.targets}) != len(route.targets):
-        raise ValueError(f"{route.listener}: a target is there twice")
+        raise ValueError(f"{route.listener}: a target is listed twice")
     for target in route.targets:
         if "%" in target.address or str(ipaddress.ip_address(target.address)) != target.address:
             raise ValueError(f"{route.listener}: {target.address!r} is not the short form of an address")
@@ -120,5 +120,5 @@ def parse_listener(text: str) -> Listener:
     """`6379`, `6379/tcp`, `53/udp`. Raises ValueError."""
     match = _LISTENER.fullmatch(text)
     if match is None or not 1 <= int(match[1]) <= 65535:
-        raise ValueError(f"{text!r} is no listener: 6379, 6379/tcp or 53/udp")
+        raise ValueError(f"{text!r} is not a listener: 6379, 6379/tcp or 53/udp")
     return Listener(Protocol(match[2] or "tcp"), int(match[1]))

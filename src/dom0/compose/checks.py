@@ -49,7 +49,7 @@ def refusals(project: Project) -> list[Refusal]:
 
 def _all(project: Project) -> Iterator[Refusal]:
     if not _PROJECT.fullmatch(project.name):
-        yield Refusal(("name",), f"{project.name!r} cannot be a project's name", "small letters, digits, - and _")
+        yield Refusal(("name",), f"{project.name!r} cannot be a project's name", "lowercase letters, digits, - and _")
     yield from control_characters(msgspec.to_builtins(msgspec.structs.replace(project, machine=None)), ())
     yield from control_characters(msgspec.to_builtins(project.machine), ("x-dom0",))
     for name, service in project.services.items():
@@ -98,7 +98,7 @@ def _names(service: Service) -> Iterator[Complaint]:
 def _numbers(service: Service) -> Iterator[Complaint]:
     if not 0 <= service.replicas <= MAX_CONTAINERS:
         key = ("scale",) if service.scale is not None else ("deploy", "replicas")
-        yield key, f"{service.replicas} containers cannot be had", f"0 to {MAX_CONTAINERS}"
+        yield key, f"{service.replicas} is not a possible number of containers", f"0 to {MAX_CONTAINERS}"
     for field in service.__struct_fields__:
         value = getattr(service, field)
         if not isinstance(value, int | float) or value >= 0 or field == "scale":
@@ -139,9 +139,9 @@ def _volume(volume: ServiceVolume) -> Iterator[tuple[str, str]]:
         hint = "start it with /"
         if ":" in volume.target:  # Compose takes a: for a drive of Windows
             hint = "for a volume with a name of one letter use the long form: {type: volume, source: …, target: /…}"
-        yield f"{volume.target!r} is no absolute path in the container", hint
+        yield f"{volume.target!r} is not an absolute path in the container", hint
     if volume.type == "bind" and not volume.source.startswith("/"):
-        yield f"{volume.source!r} is no path of this machine", "start it with ./ or /"
+        yield f"{volume.source!r} is not a path of this machine", "start it with ./ or /"
 
 
 def _swarm_modes(service: Service) -> Iterator[Complaint]:
@@ -154,7 +154,7 @@ def _swarm_modes(service: Service) -> Iterator[Complaint]:
 def _ports(service: Service) -> Iterator[Complaint]:
     if len(service.ports) > MAX_PORTS:
         hint = "network_mode: host has all ports of the machine without publishing any"
-        yield ("ports",), f"{len(service.ports)} ports are published, {MAX_PORTS} is the most", hint
+        yield ("ports",), f"{len(service.ports)} ports are published, at most {MAX_PORTS} are possible", hint
 
 
 def _addresses(service: Service) -> Iterator[Complaint]:
@@ -162,10 +162,10 @@ def _addresses(service: Service) -> Iterator[Complaint]:
         for field, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             text = getattr(network, field) if network else ""
             if text and not _is_address(text, version):
-                yield ("networks", key, field), f"{text!r} is no IPv{version} address", ""
+                yield ("networks", key, field), f"{text!r} is not an IPv{version} address", ""
     for number, port in enumerate(service.ports):
         if port.host_ip and not (_is_address(port.host_ip, 4) or _is_address(port.host_ip, 6)):
-            yield ("ports", str(number), "host_ip"), f"{port.host_ip!r} is no address", "such as 127.0.0.1"
+            yield ("ports", str(number), "host_ip"), f"{port.host_ip!r} is not an address", "such as 127.0.0.1"
         if problem := _port(port):
             yield ("ports", str(number)), problem, "such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp"
 
@@ -178,9 +178,9 @@ def _port(port: Port) -> str:
     if any(not (text.isascii() and text.isdigit() and int(text) <= 65535) for text in numbers):
         return f"{port.published!r} cannot be a port of the host"
     if last and int(first) > int(last):
-        return f"{port.published} runs backwards"
+        return f"{port.published} ends before it begins"
     if port.protocol not in ("", "tcp", "udp", "sctp"):
-        return f"{port.protocol!r} is no protocol"
+        return f"{port.protocol!r} is not a protocol"
     return ""
 
 
@@ -200,14 +200,14 @@ def _network(key: str, network: Network) -> Iterator[Refusal]:
             if text := getattr(pool, field):
                 yield from _subnet((*path, field), text)
         if pool.gateway and not (_is_address(pool.gateway, 4) or _is_address(pool.gateway, 6)):
-            yield Refusal((*path, "gateway"), f"{pool.gateway!r} is no address")
+            yield Refusal((*path, "gateway"), f"{pool.gateway!r} is not an address")
 
 
 def _subnet(path: Path, text: str) -> Iterator[Refusal]:
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
-        yield Refusal(path, f"{text!r} is no range of addresses", "such as 172.28.0.0/16")
+        yield Refusal(path, f"{text!r} is not a range of addresses", "such as 172.28.0.0/16")
 
 
 def _file_objects(project: Project) -> Iterator[Refusal]:
@@ -225,7 +225,7 @@ def _together(project: Project) -> Iterator[Refusal]:
     """What two services cannot both have."""
     total = sum(service.replicas for service in project.services.values())
     if total > MAX_CONTAINERS >= max(service.replicas for service in project.services.values()):
-        yield Refusal(("services",), f"{total} containers are asked for, {MAX_CONTAINERS} is the most")
+        yield Refusal(("services",), f"{total} containers are asked for, at most {MAX_CONTAINERS} are possible")
     names: dict[str, str] = {}
     ports: dict[tuple[str, str, str], str] = {}
     for name, service in project.services.items():

@@ -51,7 +51,7 @@ _ROWS = (
     _row(
         r'service "(?P<service>.+?)" depends on undefined service "(?P<name>.+?)"',
         "services {service}",
-        "refers to the service {name}, which is not there",
+        "depends on the service {name}, which is not defined",
         "define services.{name}, or enable the profile it belongs to",
     ),
     _row(
@@ -67,9 +67,12 @@ _ROWS = (
         "say which image it runs",
     ),
     _row(
-        rf'{_DECODING}time: .*duration "(?P<text>.*)"', "{top} {name} {key}", "{text!r} is no duration", "such as 1m30s"
+        rf'{_DECODING}time: .*duration "(?P<text>.*)"',
+        "{top} {name} {key}",
+        "{text!r} is not a duration",
+        "such as 1m30s",
     ),
-    _row(rf"{_DECODING}invalid size: (?P<text>.+)", "{top} {name} {key}", "{text} is no size", "such as 512m or 2g"),
+    _row(rf"{_DECODING}invalid size: (?P<text>.+)", "{top} {name} {key}", "{text} is not a size", "such as 512m or 2g"),
     _row(
         rf"{_DECODING}invalid suffix: (?P<text>.+)",
         "{top} {name} {key}",
@@ -80,7 +83,7 @@ _ROWS = (
     _row(
         rf"(cannot parse )?{_WHERE} expected type .*value: '(?P<text>.*)'",
         "{top} {name} {key}",
-        "{text!r} is no value for this key",
+        "{text!r} is not a value for this key",
     ),
     _row(rf"cannot parse {_WHERE}, (?P<what>.+)", "{top} {name} {key}", "{what}"),
     _row(
@@ -94,7 +97,7 @@ _ROWS = (
         r"panic: (?P<what>[^\n]*).*",
         "",
         "Docker Compose crashes on this project: {what}",
-        "some key has another shape than it may have",
+        "some key has a value of the wrong type",
     ),
     _row(
         rf"{_DECODING}(?P<what>.+)",
@@ -110,19 +113,19 @@ _ROWS = (
     _row(
         r'error while interpolating (?P<path>\S+): failed to cast to expected type: .*parsing "(?P<text>.*)": .*',
         "{path}",
-        "{text!r} is no value for this key",
+        "{text!r} is not a value for this key",
     ),
     _row(r"error while interpolating (?P<path>\S+): (failed to cast [^:]*: )?(?P<what>.+)", "{path}", "{what}"),
     _row(
         r"invalid interpolation format for (?P<path>\S+?)\.\n.*\n(?P<text>.*)",
         "{path}",
-        "{text} is no variable",
+        "{text} is not a variable",
         "${{NAME}} stands for a variable, $$ for a dollar sign",
     ),
     _row(
         r"env file (?P<file>.+?) not found: .*",
         "",
-        "the env_file {file} is not there",
+        "the env_file {file} does not exist",
         "make it, or set required: false",
     ),
     _row(
@@ -133,7 +136,7 @@ _ROWS = (
     ),
     _row(r"failed to read (?P<file>.+?): (?P<what>.+)", "@{file}", "{what}", "NAME=value, one a line"),
     _row(r"line (?P<line>\d+): (?P<what>.+)", "@an env_file:{line}", "{what}", "NAME=value, one a line"),
-    _row(r"open (?P<file>.+?): no such file or directory", "", "{file} is not there"),
+    _row(r"open (?P<file>.+?): no such file or directory", "", "{file} does not exist"),
     _row(
         r'cannot extend service "(?P<service>.+?)" in .+?: service "(?P<name>.+?)" not found',
         "services {service} extends",
@@ -155,7 +158,7 @@ _ROWS = (
     _row(
         r"service (?P<service>.+) declares mutually exclusive `network_mode` and `networks`",
         "services {service} network_mode",
-        "cannot stand beside networks:",
+        "cannot be combined with networks:",
         "keep one of the two",
     ),
     _row(
@@ -209,7 +212,7 @@ def _unknown_key(match: re.Match[str]) -> Refusal:
 def _cycle(match: re.Match[str]) -> Refusal:
     names = _one_line(match["names"])
     first = names.split(" -> ")[0]
-    return Refusal(("services", first), f"waits for itself: {names}", "one of these dependencies has to go")
+    return Refusal(("services", first), f"depends on itself: {names}", "remove one of these dependencies")
 
 
 def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refusal:
@@ -243,7 +246,7 @@ def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> 
 
 def _anything_else(text: str) -> Refusal:
     if match := _AT_KEY.match(text):
-        what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "cannot have this shape")
+        what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "has the wrong type")
         what = what.replace("must be a array", "must be a list").replace("must be a object", "must be a mapping")
         return Refusal(tuple(match["path"].split(".")), _one_line(what))
     return Refusal((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")

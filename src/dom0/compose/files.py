@@ -92,7 +92,7 @@ def _standard_files(root: Path) -> tuple[str, ...]:
     layers = _layers_directory(root)
     if layers and base and not (root / STAGED).exists():
         hint = f"keep {base} in a project, or the files in {LAYERS} in an image"
-        raise ProjectError(f"{root}: there is {base} and there is {LAYERS}, which one is meant?", hint=hint)
+        raise ProjectError(f"{root}: has both {base} and {LAYERS}", hint=hint)
     if layers or not base:
         return layers
     override = next((name for name in _OVERRIDES if os.path.lexists(root / name)), "")
@@ -145,7 +145,7 @@ def read_regular(path: Path, *, name: str, most: int = MAX_BYTES, inside: Path =
     except OSError as error:
         raise ProjectError(f"{name}: {unreadable(error)}") from error
     if max(size, len(content)) > most:
-        raise ProjectError(f"{name}: has {max(size, len(content))} bytes, {most} is the most it may have")
+        raise ProjectError(f"{name}: has {max(size, len(content))} bytes, it may have at most {most}")
     return content
 
 
@@ -153,7 +153,7 @@ def unreadable(error: OSError) -> str:
     words = {
         errno.ENOENT: "there is no such file",
         errno.EACCES: "may not be read",
-        errno.ELOOP: "is a symbolic link that leads round in circles",
+        errno.ELOOP: "is a symbolic link that leads back to itself",
         errno.ENAMETOOLONG: "the name is too long",
         errno.ENOTDIR: "there is no such file",
         errno.ENXIO: "is a socket or a device, not a file",
@@ -319,8 +319,8 @@ class _Reader:
             self._files.copies[name] = self._originals[name] = content
         self._total += len(content)
         if self._total > MAX_TOTAL or len(self._originals) > MAX_FILES:
-            most = f"{MAX_FILES} files of {MAX_TOTAL} bytes together"
-            raise ProjectError(f"{name}: the Compose files draw in too much, {most} is the most they may")
+            most = f"{MAX_FILES} files and {MAX_TOTAL} bytes together"
+            raise ProjectError(f"{name}: the project is too large: at most {most} of Compose files")
         return content
 
     def _read_inside(self, path: Path, name: str) -> bytes:
@@ -329,7 +329,7 @@ class _Reader:
         except OSError as error:
             raise ProjectError(f"{name}: {unreadable(error)}") from error
         except RuntimeError as error:  # Python before 3.13 tells a symlink loop so
-            raise ProjectError(f"{name}: is a symbolic link that leads round in circles") from error
+            raise ProjectError(f"{name}: is a symbolic link that leads back to itself") from error
         if not real.is_relative_to(self._files.root):
             hint = "the image holds the project's directory and nothing else: put the file itself there"
             raise ProjectError(f"{name}: is a symbolic link that leads out of the project", hint=hint)

@@ -101,7 +101,7 @@ def with_empty_sections(section: Any) -> Any:
 def refusals(machine: Machine) -> Iterator[Refusal]:
     """Values that have the right type and make no sense."""
     if machine.hostname and not _HOSTNAME.fullmatch(machine.hostname):
-        yield _refusal("hostname", f"{machine.hostname!r} is no host name", "letters, digits and -, at most 64")
+        yield _refusal("hostname", f"{machine.hostname!r} is not a host name", "letters, digits and -, at most 64")
     if machine.ssh:
         yield from _ssh(machine.ssh)
     if machine.home:
@@ -111,7 +111,7 @@ def refusals(machine: Machine) -> Iterator[Refusal]:
     for number, entry in enumerate(machine.shared):
         if not _VOLUME.fullmatch(entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
             hint = "the key or name of a volume, or an absolute path such as /srv/media"
-            yield _refusal(f"shared.{number}", f"{entry!r} is neither volume nor directory", hint)
+            yield _refusal(f"shared.{number}", f"{entry!r} is neither a volume nor a directory", hint)
 
 
 def service_refusals(name: str, own: ServiceMachine) -> Iterator[Refusal]:
@@ -126,22 +126,22 @@ def service_refusals(name: str, own: ServiceMachine) -> Iterator[Refusal]:
 
 def _ssh(ssh: Ssh) -> Iterator[Refusal]:
     if not 1 <= ssh.port <= 65535:
-        yield _refusal("ssh.port", f"{ssh.port} is no port", "1 to 65535, 2222 unless you say otherwise")
+        yield _refusal("ssh.port", f"{ssh.port} is not a port", "1 to 65535, 2222 unless you say otherwise")
     if not _USER.fullmatch(ssh.user) or ssh.user == "root":
-        yield _refusal("ssh.user", f"{ssh.user!r} cannot be the user", "a small letter, then letters, digits, - or _")
+        yield _refusal("ssh.user", f"{ssh.user!r} cannot be the user", "lowercase letters, digits, - and _")
     if not 1 <= ssh.uid < 2**31:
-        yield _refusal("ssh.uid", f"{ssh.uid} cannot be the user's number", "1000 unless you say otherwise")
+        yield _refusal("ssh.uid", f"{ssh.uid} cannot be the user's ID", "1000 unless you say otherwise")
     for number, key in enumerate(ssh.authorized_keys):
         if not _SSH_KEY.fullmatch(key):
             hint = "one line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… you@there"
-            yield _refusal(f"ssh.authorized_keys.{number}", "this is no SSH public key", hint)
+            yield _refusal(f"ssh.authorized_keys.{number}", "this is not an SSH public key", hint)
 
 
 def _home(home: Home) -> Iterator[Refusal]:
     if not _VOLUME.fullmatch(home.volume):
-        yield _refusal("home.volume", f"{home.volume!r} is no volume name", "letters, digits, _ . and -")
+        yield _refusal("home.volume", f"{home.volume!r} is not a volume name", "letters, digits, _ . and -")
     if home.path and (posixpath.normpath(home.path) != home.path or not re.match(r"/[^/\s:]", home.path)):
-        yield _refusal("home.path", f"{home.path!r} is no directory", "an absolute path such as /home/dom0")
+        yield _refusal("home.path", f"{home.path!r} is not a directory", "an absolute path such as /home/dom0")
 
 
 def _rollout(rollout: RolloutTimes) -> Iterator[Refusal]:
@@ -151,7 +151,7 @@ def _rollout(rollout: RolloutTimes) -> Iterator[Refusal]:
         try:
             times[name] = seconds(text)
         except ValueError:
-            yield _refusal(f"rollout.{name}", f"{text!r} is no duration", "such as 90s, 5m or 1m30s")
+            yield _refusal(f"rollout.{name}", f"{text!r} is not a duration", "such as 90s, 5m or 1m30s")
     if len(times) < 2:
         return
     if times["timeout"] <= 0:

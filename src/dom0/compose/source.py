@@ -92,7 +92,7 @@ def read_source(name: str, content: bytes) -> Source:
 
 def _decode(name: str, content: bytes) -> str:
     if len(content) > MAX_BYTES:
-        raise _refused(name, f"the file has {len(content)} bytes, {MAX_BYTES} is the most a Compose file may have")
+        raise _refused(name, f"the file has {len(content)} bytes, a Compose file may have at most {MAX_BYTES}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -205,7 +205,7 @@ class _Walk:
         if _CONTROL.search(key):
             raise self._refused(f"the key {key!r} has a control character in it", line)
         if key in frame.keys and key != "<<":
-            raise self._refused(f"{key!r} stands here twice, first in line {frame.keys[key]}", line, "keep one of them")
+            raise self._refused(f"duplicate key {key!r}, first in line {frame.keys[key]}", line, "keep one of them")
         frame.keys[key] = line
         frame.key = key
         self._remember_line(frame.child(), line)
@@ -250,7 +250,7 @@ class _Walk:
     def _check_tag(self, tag: str | None, known: tuple[str | None, ...], line: int) -> None:
         if tag not in known:
             shown = tag.replace(_PREFIX, "!!") if tag else ""
-            raise self._refused(f"the tag {shown} means nothing here", line, "Compose knows !reset and !override")
+            raise self._refused(f"unknown tag {shown}", line, "Compose knows !reset and !override")
 
     def _check_number(self, text: str, line: int) -> None:
         exponent = _EXPONENT.match(text)
@@ -258,7 +258,7 @@ class _Walk:
         if too_large or (exponent and len(exponent[1]) > 2):
             raise self._refused(f"the number {text[:40]} is too large", line, "put quotes around it if it is text")
         if _NO_NUMBER.match(text):
-            raise self._refused(f"{text} is no usable number", line, "put quotes around it if it is text")
+            raise self._refused(f"{text} is not a usable number", line, "put quotes around it if it is text")
 
     def _remember_line(self, path: Path, line: int) -> None:
         self.lines.setdefault(".".join(path), line)

@@ -131,7 +131,7 @@ TABLE: tuple[Row, ...] = (
         "services.*.",
         Verdict.REFUSED,
         {
-            "models": "Docker Model Runner is no part of the Engine; run the model's server as a service",
+            "models": "Docker Model Runner is not part of the Engine; run the model's server as a service",
             "provider": "it runs a program of the host, which no machine has; run the service as a container",
             "use_api_socket": "it hands out the registry logins of whoever starts it; mount /run/docker.sock instead",
         },
@@ -140,7 +140,7 @@ TABLE: tuple[Row, ...] = (
     *_rows(
         "",
         Verdict.REFUSED,
-        {"models": "Docker Model Runner is no part of the Engine; run the model's server as a service"},
+        {"models": "Docker Model Runner is not part of the Engine; run the model's server as a service"},
         newer=True,
     ),
     *_rows(

@@ -40,10 +40,10 @@ def config(settings: Iterable[str]) -> bytes:
             raise UsageError(f"--config {printable(setting)}: no such setting", hint=did_you_mean(key, PATTERNS))
         if not equals or not re.fullmatch(PATTERNS[key], value):
             raise UsageError(
-                f"--config {printable(setting)}: is no value for {key}", hint="docs/os.md says what it may be"
+                f"--config {printable(setting)}: is not a value for {key}", hint="docs/os.md says what it may be"
             )
         if key in found:
-            raise UsageError(f"--config {printable(setting)}: {key} is there twice")
+            raise UsageError(f"--config {printable(setting)}: {key} is listed twice")
         found[key] = value
     return "".join(f"{key}={value}\n" for key, value in found.items()).encode()
 
@@ -57,7 +57,8 @@ def authorized_keys(files: Iterable[Path]) -> bytes:
         for line in found or [""]:
             if not _KEY.fullmatch(line):
                 raise UsageError(
-                    f"--ssh-key {file}: holds what is no public key", hint="the file that ends in .pub, without options"
+                    f"--ssh-key {file}: one line is not a public key",
+                    hint="the file that ends in .pub, without options",
                 )
             keys[line] = None
     return "".join(f"{key}\n" for key in keys).encode()

@@ -69,7 +69,7 @@ def decode(listing: str) -> Node:
     try:
         (node,) = msgspec.json.decode(listing, type=_Listing).blockdevices
     except (msgspec.DecodeError, ValueError) as error:
-        raise Dom0Error("lsblk: said what is not understood", hint=str(error)) from error
+        raise Dom0Error("lsblk: its output is not understood", hint=str(error)) from error
     return node
 
 

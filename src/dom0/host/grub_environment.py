@@ -19,14 +19,14 @@ def encode(variables: Mapping[str, str]) -> bytes:
     lines = b"".join(f"{name}={_escaped(value)}\n".encode() for name, value in variables.items())
     block = (_HEAD + lines).ljust(SIZE, b"#")
     if len(block) > SIZE:
-        raise Dom0Error(f"grubenv: {len(block)} bytes are too much for it")
+        raise Dom0Error(f"grubenv: {len(block)} bytes do not fit into it")
     return block
 
 
 def decode(block: bytes) -> dict[str, str]:
     """Raises Dom0Error if GRUB would not take it for one either."""
     if len(block) != SIZE or not block.startswith(_HEAD):
-        raise Dom0Error("grubenv: is no environment block of GRUB")
+        raise Dom0Error("grubenv: is not an environment block of GRUB")
     variables = {}
     for line in block[len(_HEAD) :].decode(errors="replace").split("\n"):
         name, equals, value = line.partition("=")

@@ -87,7 +87,7 @@ def _image(file: Path) -> Part:
         with tarfile.open(file, "r:") as archive:
             first = {member.name for member, _ in zip(archive, range(10_000), strict=False)}
     except tarfile.TarError as error:
-        raise UsageError(f"--image {file}: is no tar file", hint="dom0 image save dom0.tar makes one") from error
+        raise UsageError(f"--image {file}: is not a tar file", hint="dom0 image save dom0.tar makes one") from error
     if not first & {"manifest.json", "index.json"}:
         raise UsageError(f"--image {file}: holds no image", hint="dom0 image save dom0.tar makes one")
     return Part(file, 0, size)

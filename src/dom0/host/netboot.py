@@ -71,7 +71,7 @@ def first_script(base: str) -> str:
 
 def _checked(url: str) -> str:
     if url and not _URL.fullmatch(url):
-        raise UsageError(f"--url {printable(url)}: is no address of a web server", hint="http://192.168.0.1/dom0")
+        raise UsageError(f"--url {printable(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
     return f"{url.rstrip('/')}/" if url else ""
 
 

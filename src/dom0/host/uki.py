@@ -94,7 +94,7 @@ def read(file: Path) -> Uki:
         raise _refused(file, "its kernel line holds characters that boot loaders read differently")
     release = texts[".uname"].strip()
     if not _RELEASE.fullmatch(release):
-        raise _refused(file, "its kernel's release is none")
+        raise _refused(file, "its kernel has no release")
     return Uki(architecture, linux, initrd, line, release, _version(texts[".osrel"]))
 
 
@@ -102,12 +102,12 @@ def _sections(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
     size = file.stat().st_size
     head = opened.read(64)
     if head[:2] != b"MZ":
-        raise _refused(file, "is no EFI program")
+        raise _refused(file, "is not an EFI program")
     (at,) = struct.unpack_from("<I", head, 60)
     opened.seek(at)
     signature, machine, count, _, _, _, optional, _ = _HEADER.unpack(opened.read(_HEADER.size))
     if signature != b"PE\0\0" or machine not in _MACHINES or not 0 < count <= _MOST_SECTIONS:
-        raise _refused(file, "is no EFI program for amd64 or arm64")
+        raise _refused(file, "is not an EFI program for amd64 or arm64")
     opened.seek(optional, 1)
     found: dict[str, Part] = {}
     for _ in range(count):

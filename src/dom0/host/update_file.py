@@ -52,7 +52,7 @@ async def brought(source: str, asked: str, say: Callable[[str], None]) -> AsyncI
     Raises Dom0Error.
     """
     if asked and not _DIGEST.fullmatch(asked.lower()):
-        raise UsageError(f"--sha256 {printable(asked)}: is no SHA-256 digest", hint="64 hexadecimal digits")
+        raise UsageError(f"--sha256 {printable(asked)}: is not a SHA-256 digest", hint="64 hexadecimal digits")
     with TemporaryDirectory(prefix="dom0-update-", dir=scratch.DIRECTORY) as directory:
         if re.match(r"https?://", source):
             update, beside = await _download_all(source, Path(directory), asked, say)
