@@ -202,9 +202,22 @@ async def test_a_second_change_at_once_is_told_to_wait(rig: Rig) -> None:
         lines = machine.up(UpRequest())
         await anext(lines)
         with pytest.raises(Busy):
-            await anext(machine.up(UpRequest()))
+            await anext(machine.up(UpRequest(force=True)))
         async for _ in lines:
             pass
+
+
+async def test_the_same_change_at_once_is_followed_by_whoever_asks_for_it_again(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("web", hash="h2"))
+        first = machine.up(UpRequest())
+        await anext(first)
+        again = [line async for line in machine.up(UpRequest())]
+        assert again[0].text == "the same change is under way already: following it"
+        assert (again[-1].outcome, again[-1].generation) == (Outcome.GOOD, 2)
+        assert [line async for line in first][-1] == again[-1]
+        assert [info.number for info in machine.history()] == [2, 1]
 
 
 @pytest.mark.parametrize("confirm", [True, False])

@@ -112,6 +112,7 @@ class Machine:
         self._tasks: asyncio.TaskGroup
         self._errands: set[asyncio.Task[Any]] = set()
         self._change: asyncio.Task[Progress] | None = None  # what a person asked for last
+        self._asked: UpRequest | None = None  # it is of this one, None: a rollback
         self._own_proposal: asyncio.Task[None] | None = None
         self._handing_over = handing_over
         self._own_problem: Problem | None = None
@@ -231,7 +232,13 @@ class Machine:
 
     async def up(self, request: UpRequest) -> AsyncGenerator[Progress]:
         """Try everything again that was stopped, given up or refused; a new generation if the project now says more."""
+        if self._changing.locked() and self._change is not None and self._asked == request:
+            yield Progress(text="the same change is under way already: following it")
+            async for line in self._attend(self._change):
+                yield line
+            return
         async with self._exclusive():
+            self._asked = request
             self._handover_problem, self._handing_over = None, False
             async for line in self._follow(self._bring_up(request)):
                 yield line
@@ -239,6 +246,7 @@ class Machine:
     async def rollback(self, number: int | None) -> AsyncGenerator[Progress]:
         """Go to generation `number`, or to the last good one before the current one. Raises UsageError, EngineError."""
         async with self._exclusive():
+            self._asked = None
             target = self._rollback_target(number)
             await self._check_images(target)
             if self._own_proposal is not None:
@@ -278,8 +286,12 @@ class Machine:
 
     async def _follow(self, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
         """Lines of progress until `change` has its outcome, which is the last one. It goes on if nobody listens."""
+        task = self._change = self._spawn(change)
+        async for line in self._attend(task):
+            yield line
+
+    async def _attend(self, task: asyncio.Task[Progress]) -> AsyncGenerator[Progress]:
         with self._board.follow() as follower:
-            task = self._change = self._spawn(change)
             task.add_done_callback(lambda _task: follower.end())
             async for line in follower.lines():
                 yield line
