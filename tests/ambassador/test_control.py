@@ -55,7 +55,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a number out of range": (b'{"do": "flows", "generation": 1e400}', "out of range"),
     "a generation below none": (b'{"do": "flows", "generation": -1}', "Expected `int` >= 0"),
     "control characters": (b'{"do": "rewire", "to": ["\\u001b:1"]}', "neither an address nor a name"),
-    "comment injection": (b'{"do": "rewire", "to": ["h:1\\" ; flush ruleset #"]}', "is no port"),
+    "comment injection": (b'{"do": "rewire", "to": ["h:1\\" ; flush ruleset #"]}', "is not a port"),
 }
 
 
@@ -85,7 +85,7 @@ def test_only_the_owner_may_ask(amb: ControlPlane) -> None:
     [
         ({"redis:6379": ("10.0.0.1",)}, "is not a source that is looked up"),
         ({"container:redis": ("127.0.0.1",)}, "a loop"),
-        ({"container:redis": ("fe80::1",)}, "on one link only"),
+        ({"container:redis": ("fe80::1",)}, "link-local"),
         ({"container:redis": ("redis",)}, "does not appear to be an IPv4 or IPv6 address"),
         ({f"container:c{number}": () for number in range(5000)}, "more than 4096"),
     ],

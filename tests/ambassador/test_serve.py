@@ -217,11 +217,11 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "loopback": ({"to": ("127.0.0.1:6379",)}, "a loop"),
     "a listener that is not there": ({"to": ("h:1",), "listener": "80"}, "80/tcp is not one of this ambassador's"),
     "a listener that is none": ({"to": ("h:1",), "listener": "x"}, "is not a listener"),
-    "a policy that is none": ({"to": ("h:1",), "existing": "kill"}, "none of keep, cut"),
-    "a time that is none": ({"to": ("10.0.0.1:1",), "hold": True, "hold_timeout": "soon"}, "no duration"),
+    "a policy that is none": ({"to": ("h:1",), "existing": "kill"}, "not one of keep, cut"),
+    "a time that is none": ({"to": ("10.0.0.1:1",), "hold": True, "hold_timeout": "soon"}, "not a duration"),
     "a container that nobody follows": ({"to": ("container:redis:1",)}, "no address is known"),
     "a family that no consumer speaks": ({"to": ("[fd77::5]:6379",)}, "consumers come over IPv4"),
-    "a zone": ({"to": ("[fe80::1%eth0]:1",)}, "on one link only"),
+    "a zone": ({"to": ("[fe80::1%eth0]:1",)}, "link-local"),
 }
 
 

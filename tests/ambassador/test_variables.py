@@ -107,7 +107,7 @@ REFUSED = {
     "rules in the name": ("A_PORT_80_TCP", "tcp://h; flush ruleset #:80", "neither an address nor a name"),
     "a line break": ("A_PORT_80_TCP", "tcp://h\nadd rule:80", "neither an address nor a name"),
     "an IPv6 address without brackets": ("A_PORT_80_TCP", "tcp://2001:db8::1:80", "stands in brackets"),
-    "a zone": ("A_PORT_80_TCP", "tcp://[fe80::1%eth0]:80", "counts on one link only"),
+    "a zone": ("A_PORT_80_TCP", "tcp://[fe80::1%eth0]:80", "link-local"),
     "loopback": ("A_PORT_80_TCP", "tcp://127.0.0.1:80", "a loop"),
     "IPv6 loopback": ("A_PORT_80_TCP", "tcp://[::1]:80", "a loop"),
     "loopback in IPv6 clothes": ("A_PORT_80_TCP", "tcp://[::ffff:127.0.0.1]:80", "a loop"),
