@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a range that is too long": ({"1-65535": {"to": ["h:1"]}}, "listen.1-65535", "more than 4096"),
     "a range past the last port": ({"80-89": {"to": ["h:65530"]}}, "listen.80-89.to", "past port 65535"),
     "one listener twice": ({"80": {"to": ["h:1"]}, "79-81": {"to": ["h:1"]}}, "listen.79-81", "80/tcp is listed twice"),
-    "a policy that is none": ({"80": {"to": ["h:1"], "existing": "kill"}}, "listen.80.existing", "not one of keep, cut"),
+    "a policy that is none": ({"80": {"to": ["h:1"], "existing": "kill"}}, "listen.80.existing", "one of keep, cut"),
     "a drain without time": ({"80": {"to": ["h:1"], "existing": "drain="}}, "listen.80.existing", "not one of keep"),
     "a drain of no time": ({"80": {"to": ["h:1"], "existing": "drain=0s"}}, "listen.80.existing", "out of range"),
     "a drain for ever": ({"80": {"to": ["h:1"], "existing": "drain=25h"}}, "listen.80.existing", "out of range"),
