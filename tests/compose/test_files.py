@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.compose.files import MAX_FILES, ProjectFiles, read_project, read_regular
+from dom0.compose.files import MAX_FILES, MAX_NESTED, ProjectFiles, read_project, read_regular
 from dom0.compose.parser import find_parser, view_of
 from dom0.compose.source import MAX_BYTES
 from dom0.errors import ProjectError
@@ -113,9 +113,19 @@ def test_an_env_file_counts_for_every_service_that_reads_it(tmp_path: Path) -> N
 
 
 def test_a_chain_of_includes_ends(tmp_path: Path) -> None:
-    for number in range(MAX_FILES + 1):
+    for number in range(MAX_NESTED):
         write(tmp_path, **{f"c{number}": f"include: [c{number + 1}.yaml]\n"})
     write(tmp_path, compose="include: [c0.yaml]\n")
+    assert f"more than {MAX_NESTED} Compose files draw in each other" in message(tmp_path)
+
+
+def test_a_project_of_very_many_files_is_read_and_of_too_many_is_not(tmp_path: Path) -> None:
+    for number in range(MAX_FILES):
+        write(tmp_path, **{f"c{number}": f"services: {{s{number}: {{image: busybox}}}}\n"})
+    names = [f"c{number}.yaml" for number in range(MAX_FILES)]
+    write(tmp_path, compose=f"include: [{', '.join(names[:-1])}]\n")
+    assert len(read(tmp_path).services) == MAX_FILES - 1
+    write(tmp_path, compose=f"include: [{', '.join(names)}]\n")
     assert "the project is too large" in message(tmp_path)
 
 

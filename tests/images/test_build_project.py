@@ -159,6 +159,26 @@ async def test_a_project_that_would_be_another_one_in_its_image_is_refused(
     assert (await engine.image(TAG)).id == first.image.id
 
 
+async def test_of_what_is_above_the_project_its_image_holds_what_is_named(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    compose = COMPOSE.replace("command:", "env_file: ../vars.env, volumes: ['../data/in:/in'], command:")
+    files = {".git__HEAD": "x", "vars.env": "A=b\n", "data__in__file": "1", "data__other": "x", "unnamed": "x"}
+    write(".", **files)
+    project = write("project", compose=compose)
+    first = await build(engine, project)
+    assert etc(host) == [".dom0-parent/data/in/file 644", "compose.d/50-box.yaml 644"]
+    assert not (await build(engine, project)).changed
+    write(".", data__other="y", unnamed="y")
+    assert not (await build(engine, project)).changed
+    for edit in ({"data__in__file": "2"}, {"data__in__more": "x"}, {"vars.env": "A=c\n"}):
+        write(".", **edit)
+        assert (await build(engine, project)).changed
+    write(".", data__in__file="1", **{"vars.env": "A=b\n"})
+    (project.parent / "data/in/more").unlink()
+    assert (await build(engine, project)).image.id == first.image.id
+
+
 async def test_services_are_built_and_built_again_for_their_files_alone(
     host: Host, engine: DockerEngine, write: Write
 ) -> None:

@@ -14,7 +14,7 @@ from typing import TypedDict
 
 from dom0 import temporary
 from dom0.agent import private_files
-from dom0.agent.in_place import find_places
+from dom0.agent.in_place import find_places, require_nothing_above
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
@@ -23,6 +23,7 @@ from dom0.errors import EngineError, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
+from dom0.images.project import PLACED
 from dom0.images.unpack import unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Desired
@@ -126,6 +127,7 @@ def _told(image: Image) -> _Told:
 async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:
     project = await load(etc, state / "project")
     if place := find_places(state).get(project.name):
+        require_nothing_above(etc, place)
         project = await load(etc, place)
     images = await pin_images(engine, images_needed(project), say, built=source.images)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
@@ -144,6 +146,8 @@ async def read_project(
         etc = await unpack_project(engine, image.id, scratch)
         project = image.labels.get(labels.PROJECT, "")
         await asyncio.to_thread(private.lay, private.of_image(image.labels), etc, roots, project)
+        if placed != PLACED:
+            require_nothing_above(etc, placed)
         yield etc, await load(etc, placed)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from dom0.compose import places
+from dom0.compose import above, places
 from dom0.compose.files import Irregular, open_regular, read_regular, unreadable
 from dom0.compose.model import Project
 from dom0.compose.places import Places, Refusal, refuse
@@ -36,7 +36,8 @@ class Tree:
     def here(self, path: str) -> Path | None:
         """Where the file that will be at `path` is now; None if it is not the project's."""
         target = Path(path)
-        return self.source / target.relative_to(self.final) if target.is_relative_to(self.final) else None
+        inside = target.is_relative_to(self.final)
+        return above.find(self.source, str(target.relative_to(self.final))) if inside else None
 
 
 def digests(project: Project, tree: Tree) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -19,6 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from dom0.compose import above
 from dom0.compose.complaints import understand
 from dom0.compose.parser import Parser, Rejected, View
 from dom0.compose.places import Places, Refusal, refuse
@@ -30,10 +31,13 @@ from dom0.errors import ProjectError
 LAYERS = "compose.d"
 STAGED = f"{LAYERS}/.staged"  # in an image: files beside it that are called as Compose files are others
 MAX_TOTAL = 8 * 1024 * 1024
-MAX_FILES = 128
+MAX_FILES = 1024
+MAX_NESTED = 32  # includes and extends, one in another
 
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-_MOVE = "the image holds the project's directory and nothing else: move the file there"
+_MOVE = (
+    "the image holds the project's directory, and files above it only of the same git work tree: move the file there"
+)
 _OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml", "compose.yaml", *BASES[2:]))
 
 
@@ -63,7 +67,7 @@ class ProjectFiles:
 
 
 async def read_project(root: Path, parser: Parser, view: View) -> ProjectFiles:
-    """Raises ProjectError. Nothing outside `root` is opened."""
+    """Raises ProjectError. Nothing outside `root` is opened but what the image will hold, see above.py."""
     files, base = await asyncio.to_thread(_begin, root)
     reader = _Reader(files, parser, view)
     dotenv = await reader.dotenv(files.root)
@@ -192,11 +196,12 @@ class _Reader:
         self._seen: set[tuple[Path, Path, Variables, bool]] = set()
         self._originals: dict[str, bytes] = {}
         self._total = 0
+        self._nested = 0
 
     async def dotenv(self, directory: Path) -> Variables:
         """The `.env` in there, if there is one. A link to nowhere is none for Compose."""
         file = directory / ".env"
-        return (await self._content(file),) if _leads_somewhere(file) else ()
+        return (await self._content(file),) if _leads_somewhere(self._find(file)) else ()
 
     async def chosen_by(self, dotenv: Variables) -> tuple[str, ...]:
         """The Compose files that COMPOSE_FILE names in the project's `.env`."""
@@ -223,6 +228,9 @@ class _Reader:
         if (path, base, variables, extended) in self._seen:
             return
         self._seen.add((path, base, variables, extended))
+        self._nested += 1
+        if self._nested > MAX_NESTED:
+            raise ProjectError(f"{self._name(path)}: more than {MAX_NESTED} Compose files draw in each other")
         source = await asyncio.to_thread(read_source, self._name(path), content)
         if source.name not in (known.name for known in self._files.sources):
             self._files.sources.append(source)
@@ -236,6 +244,7 @@ class _Reader:
             filled = reference.filled_in(values)
             needed = filled.required and not (extended and not filled.is_compose)
             await self._follow(source, filled, base, variables, needed=needed)
+        self._nested -= 1
 
     def _remember_services(self, document: dict[str, Any]) -> None:
         for name, service in services(document):
@@ -279,9 +288,9 @@ class _Reader:
         path = self._path(reference.file, base)
         if str(path) == os.devnull and not reference.is_compose:
             return
-        if not path.is_relative_to(self._files.root):
+        if not self._may_take(path):
             raise self._refused(where, f"{reference.file} is outside the project", _MOVE)
-        if not needed and not _is_there(path):
+        if not needed and not _is_there(self._find(path)):
             return
         try:
             if reference.kind == "include":
@@ -299,7 +308,7 @@ class _Reader:
     async def _include(self, path: Path, reference: Reference, base: Path, variables: Variables) -> None:
         inner = self._path(reference.directory or posixpath.dirname(reference.beside), base)
         if reference.env_files is None:
-            own = await self.dotenv(inner) if inner.is_relative_to(self._files.root) else ()
+            own = await self.dotenv(inner) if self._may_take(inner / ".env") else ()
         else:
             files = [self._path(file, base) for file in reference.env_files if file != os.devnull]
             own = tuple([await self._content(file) for file in files])
@@ -315,7 +324,7 @@ class _Reader:
         if name in self._files.copies:
             content = self._originals[name]
         else:
-            content = await asyncio.to_thread(self._read_inside, path, name)
+            content = await asyncio.to_thread(self._read_inside, self._find(path), name)
             self._files.copies[name] = self._originals[name] = content
         self._total += len(content)
         if self._total > MAX_TOTAL or len(self._originals) > MAX_FILES:
@@ -330,10 +339,17 @@ class _Reader:
             raise ProjectError(f"{name}: {unreadable(error)}") from error
         except RuntimeError as error:  # Python before 3.13 tells a symlink loop so
             raise ProjectError(f"{name}: is a symbolic link that leads back to itself") from error
-        if not real.is_relative_to(self._files.root):
+        inside = self._files.root if real.is_relative_to(self._files.root) else path.parent
+        if not real.is_relative_to(inside):
             hint = "the image holds the project's directory and nothing else: put the file itself there"
             raise ProjectError(f"{name}: is a symbolic link that leads out of the project", hint=hint)
-        return read_regular(real, name=name, inside=self._files.root)
+        return read_regular(real, name=name, inside=inside)
+
+    def _may_take(self, path: Path) -> bool:
+        return path.is_relative_to(self._files.root) or above.may_take(self._files.root, self._name(path))
+
+    def _find(self, path: Path) -> Path:
+        return above.find(self._files.root, above.inner(self._name(path)))
 
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self._files.root)

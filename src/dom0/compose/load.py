@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dom0.compose import checks, contents, machine, resolved, support
+from dom0.compose import above, checks, contents, machine, resolved, support
 from dom0.compose.complaints import understand
 from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
@@ -109,8 +109,8 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         compose_version=version,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
-        opened=tuple(sorted(files.copies)),
-        env_files=tuple(sorted(files.copies.keys() - {source.name for source in files.sources})),
+        opened=tuple(sorted(map(above.inner, files.copies))),
+        env_files=tuple(sorted(map(above.inner, files.copies.keys() - {source.name for source in files.sources}))),
         secret_files=tuple(sorted(set(_secret_files(files)))),
         contents=profiles,
         digests=digests,
@@ -185,7 +185,8 @@ def _secret_files(files: ProjectFiles) -> Iterator[str]:
             for item in section.values() if isinstance(section, dict) else ():
                 name = item.get("file") if isinstance(item, dict) else None
                 if isinstance(name, str) and "$" not in name:
-                    yield os.path.normpath(os.path.join(os.path.dirname(source.name), name))  # noqa: PTH118, PTH120
+                    path = os.path.normpath(os.path.join(os.path.dirname(source.name), name))  # noqa: PTH118, PTH120
+                    yield above.inner(path)
 
 
 def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> None:
@@ -195,6 +196,8 @@ def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fina
         inside = view.inside(path)
         if view.climbs_out(path):
             shown = os.path.relpath(path, view.root)
+            if above.may_take(files.root, shown):
+                return str(final / above.inner(shown))
             escaped.append(Refusal(where, f"{shown} leads out of the project", _cure(shown, files)))
         return path if inside is None else os.path.normpath(final / inside)
 
@@ -210,12 +213,13 @@ def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fina
 
 def _cure(climbing: str, files: ProjectFiles) -> str:
     """What to do about a path that leads out of the project by as many `..` as it begins with."""
-    above = files.root.joinpath(*[".."] * climbing.split("/").count("..")).resolve()
-    layers = [str((files.root / layer).relative_to(above)) for layer in files.layers]
+    top = files.root.joinpath(*[".."] * climbing.split("/").count("..")).resolve()
+    layers = [str((files.root / layer).relative_to(top)) for layer in files.layers]
     include = layers[0] if len(layers) == 1 else f"{{path: [{', '.join(layers)}]}}"
     return (
-        f"the machine gets the project's directory only: make {above} the project, with a compose.yaml that says "
-        f"include: [{include}], or move the files here, or write an absolute path of the host"
+        "the machine gets the project's directory, and of what is above it only single files and directories of the "
+        f"same git work tree: make {top} the project, with a compose.yaml that says include: [{include}], or move the "
+        "files here, or write an absolute path of the host"
     )
 
 

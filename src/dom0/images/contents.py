@@ -64,29 +64,40 @@ def _entries(directory: str | Path, prefix: str, ignored: Ignored, prune: bool) 
                 yield _entry(name, item.path, "directory", item.stat(follow_symlinks=False))
             if not (out and prune):
                 yield from _entries(item.path, f"{name}/", ignored, prune)
-        elif not out and (entry := _leaf(name, item)):
+        elif not out and (entry := _leaf(name, item.path, item.stat(follow_symlinks=False))):
             yield entry
 
 
-def _leaf(name: str, item: os.DirEntry[str]) -> Entry | None:
-    found = item.stat(follow_symlinks=False)
+def _leaf(name: str, path: str, found: os.stat_result) -> Entry | None:
     if stat.S_ISSOCK(found.st_mode):
         return None
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-        raise ProjectError(
-            f"{item.path}: is a pipe or a device, an image cannot hold it", hint="name it in .dockerignore"
-        )
-    return _entry(name, item.path, "link" if stat.S_ISLNK(found.st_mode) else "file", found)
+        raise ProjectError(f"{path}: is a pipe or a device, an image cannot hold it", hint="name it in .dockerignore")
+    return _entry(name, path, "link" if stat.S_ISLNK(found.st_mode) else "file", found)
+
+
+def named(name: str, path: Path, ignored: Ignored) -> Iterator[Entry]:
+    """The entry of `path` by another `name`, and what is below it. Nothing where nothing is. Raises ProjectError."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ProjectError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        yield from filter(None, [_leaf(name, str(path), found)])
+        return
+    yield _entry(name, str(path), "directory", found)
+    yield from _entries(path, f"{name}/", ignored, prune=True)
 
 
 def _entry(name: str, path: str, kind: str, found: os.stat_result) -> Entry:
     return Entry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def file_entry(root: Path, name: str) -> Entry:
-    """The file `name` below `root`. Raises OSError."""
-    path = str(root / name)
-    return _entry(name, path, "file", os.lstat(path))
+def file_entry(name: str, path: Path) -> Entry:
+    """The file `path`, called `name`. Raises OSError."""
+    return _entry(name, str(path), "file", os.lstat(path))
 
 
 def digest(found: Iterable[Entry], *, text: str = "", owned: bool = False) -> str:

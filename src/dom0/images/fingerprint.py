@@ -7,13 +7,16 @@ with the directories they came from (`dom0.builds`); together with the present I
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from dom0.compose import above
 from dom0.errors import ProjectError
 from dom0.images import private, weight
-from dom0.images.contents import Entry, digest, entries, top
+from dom0.images.contents import Entry, Ignored, digest, entries, named, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore, literal
 from dom0.images.recipe import BASE, base_inputs
@@ -126,7 +129,20 @@ def selected(
     def left_out(name: str) -> bool:
         return ignore(name) and name not in needed and not f"{name}/".startswith(contexts)
 
-    return entries(directory, left_out, prune=not contexts and not ignore.has_exceptions)
+    yield from entries(directory, left_out, prune=not contexts and not ignore.has_exceptions)
+    yield from _above(directory, needed, left_out)
+
+
+def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Iterator[Entry]:
+    """Of what is above the project, where this is not an image: what is `needed`, and the directories to it."""
+    found: dict[str, Entry] = {}
+    if os.path.lexists(directory / above.PARENT):
+        return
+    for name in filter(above.is_above, needed):
+        for part in map(str, PurePath(name).parents[:-1]):
+            found |= {entry.name: entry for entry in islice(named(part, above.find(directory, part), left_out), 1)}
+        found |= {entry.name: entry for entry in named(name, above.find(directory, name), left_out)}
+    yield from (found[name] for name in sorted(found))
 
 
 def read_ignore(directory: Path, in_place: Iterable[str] = ()) -> Ignore:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from dom0.compose import above
 from dom0.errors import ProjectError
 from dom0.images import contents
 from dom0.plan import labels
@@ -47,7 +48,7 @@ def digest(directory: Path, names: Sequence[str], project: str) -> str:
     """Of the files all together, so slow that nobody guesses what is in one of them; "" for none."""
     if not names:
         return ""
-    found = (contents.file_entry(directory, name) for name in names if (directory / name).is_file())
+    found = (contents.file_entry(name, path) for name in names if (path := above.find(directory, name)).is_file())
     total = contents.digest(found, owned=True)
     return hashlib.scrypt(total.encode(), salt=project.encode(), n=2**14, r=8, p=1, dklen=32).hex()
 
@@ -98,10 +99,11 @@ def pack(directory: Path, names: Sequence[str], into: Path) -> bytes:
             entry.type, entry.mode = tarfile.DIRTYPE, 0o700
             archive.addfile(entry)
         for name in names:
+            path = above.find(directory, name)
             try:
-                archive.add(directory / name, str(into / name), recursive=False)
+                archive.add(path, str(into / name), recursive=False)
             except OSError as error:
-                raise ProjectError(f"{directory / name}: {error.strerror}") from error
+                raise ProjectError(f"{path}: {error.strerror}") from error
         archive.addfile(tarfile.TarInfo(str(into / COMPLETE)))
     return packed.getvalue()
 
@@ -111,7 +113,7 @@ def lay(names: Iterable[str], etc: Path, roots: Sequence[Path], project: str) ->
     import shutil  # whoever only asks for a digest does without
 
     for name in names:
-        source = next((root / name for root in roots if _is_file(root / name)), None)
+        source = next((path for root in roots if _is_file(path := above.find(root, name))), None)
         if source is None:
             own = STATE / DIRECTORY / project / name
             raise ProjectError(

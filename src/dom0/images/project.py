@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from dom0 import temporary
+from dom0.compose import above
 from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.load import load
 from dom0.compose.model import Project
@@ -428,6 +429,7 @@ def build_file(project: Project, directory: Path, name_of: Callable[[str], str])
     secrets = {key: msgspec.to_builtins(secret) for key, secret in project.secrets.items()}
     for secret in secrets.values():
         if secret.get("file"):
-            secret["file"] = os.path.normpath(directory / os.path.relpath(secret["file"], project.working_dir))
+            name = os.path.relpath(secret["file"], project.working_dir)
+            secret["file"] = os.path.normpath(above.find(directory, name))
     document = {"name": project.name, "services": services, "secrets": secrets}
     return msgspec.json.encode(document, order="sorted").replace(b"$", b"$$")

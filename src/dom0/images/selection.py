@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
+from dom0.compose import above
 from dom0.compose.model import Project, ServiceVolume
 from dom0.images import weight
 from dom0.images.fingerprint import read_ignore, selected
@@ -18,9 +19,10 @@ from dom0.images.ignore import Ignore
 
 
 def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
-    """What the machine needs of all that `ignore` leaves out, and the directories above it; below `directory`."""
-    found = {part for name in _needed(project) for part in _on_the_way(directory, name)}
-    return tuple(sorted(name for name in found if ignore(name)))
+    """What the machine needs of all that `ignore` leaves out, and the directories to it; and of what is above."""
+    needed = set(_needed(project))
+    found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
+    return tuple(sorted([*filter(ignore, found), *filter(above.is_above, needed)]))
 
 
 def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
@@ -31,7 +33,8 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
     unused = (name for name in project.secret_files if not _leads_out(name) and not ignore(name))
     for name in (*project.env_files, *secrets, *unused):
         *_, real = ("", *_on_the_way(directory, name))
-        if real and real not in compose_files and (directory / real).is_file() and not (directory / real).is_symlink():
+        path = above.find(directory, real)
+        if real and real not in compose_files and path.is_file() and not path.is_symlink():
             found[real] = found.get(real, False) or ignore.lets_in(name) or ignore.lets_in(real)
     return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
 
@@ -41,7 +44,7 @@ def in_place(project: Project, directory: Path) -> tuple[str, ...]:
 
     It lives in the project's own directory, for services and for those who change it.
     """
-    return tuple(sorted(name for name in _written(project) if (directory / name).is_dir()))
+    return tuple(sorted(name for name in _written(project) if above.find(directory, name).is_dir()))
 
 
 def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[str, ...] = ()) -> Iterator[str]:
@@ -53,7 +56,7 @@ def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[
     yield from weight.words(directory, weight.check(directory, selected(directory, names, in_place=apart)), bound)
     ignore = read_ignore(directory)
     for name in bound:
-        with os.scandir(directory / name) as found:
+        with os.scandir(above.find(directory, name)) as found:
             if any(ignore(f"{name}/{entry.name}") for entry in found):
                 placed = Path(project.working_dir, name)
                 yield f"{name}: what .dockerignore names stays out of the image; the machine's own is {placed}"
@@ -89,7 +92,7 @@ def _on_the_way(directory: Path, name: str) -> Iterator[str]:
     """`name`, the directories above it, and for each of these that is a link also what that leads to."""
     for depth in range(1, len(PurePath(name).parts) + 1):
         part = PurePath(*PurePath(name).parts[:depth])
-        path = directory / part
+        path = above.find(directory, str(part))
         if not os.path.lexists(path):
             return
         yield str(part)

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
 
+from dom0.compose import above
 from dom0.errors import ProjectError
 from dom0.images.contents import Entry
 
@@ -60,11 +61,11 @@ def _sizes(found: Iterable[Entry]) -> Iterator[tuple[str, int]]:
 
 
 def _by_place(sizes: dict[str, int]) -> dict[str, int]:
-    """Of each file or directory at the top."""
+    """Of each file or directory at the top, or above."""
     places: dict[str, int] = {}
     for name, size in sizes.items():
-        top = name.partition("/")[0]
-        places[top] = places.get(top, 0) + size
+        place = above.top(name)
+        places[place] = places.get(place, 0) + size
     return places
 
 

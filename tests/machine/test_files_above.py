@@ -1,0 +1,81 @@
+"""A project in a directory of a git work tree that binds what is above it: on the machine it is the project's too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dom0.testing.machines import Machine
+
+COMPOSE = """
+    name: box
+    services:
+      app:
+        image: busybox:test
+        command: ["sleep", "100000"]
+        init: true
+        env_file: ../common.env
+        environment: {{VERSION: "{version}"}}
+        volumes: ["../conf:/conf", "../new:/new", "./own:/own"]
+"""
+APP = "box-app-1"
+
+
+@pytest.fixture(scope="module")
+def box(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    tree = tmp_path_factory.mktemp("tree")
+    (tree / ".git").mkdir()
+    (tree / "unnamed").write_text("no part of the machine")
+    box = Machine(machine.host, tree / "deploy")
+    write(box, "1", "one")
+    box.up()
+    box.until_good()
+    return box
+
+
+def write(box: Machine, version: str, setting: str) -> None:
+    files = {"../conf/app.db": "default", "../conf/app.ini": setting, "../common.env": "WORD=x\n"}
+    box.write(COMPOSE.format(version=version), files)
+
+
+def live(box: Machine, path: str) -> Path:
+    return box.host.path(f"/var/lib/dom0/project/{path}")
+
+
+def in_container(box: Machine, script: str) -> str:
+    box.until_running(APP)
+    return box.docker("exec", APP, "sh", "-c", script).stdout
+
+
+def test_what_is_named_above_is_there_and_nothing_else(box: Machine) -> None:
+    assert in_container(box, "cat /conf/app.ini; echo $WORD; echo new >/new/file; echo own >/own/file") == "onex\n"
+    assert live(box, ".dom0-parent/new/file").read_text() == "new\n"
+    assert live(box, "own/file").read_text() == "own\n"
+    assert sorted(path.name for path in live(box, ".dom0-parent").iterdir()) == ["common.env", "conf", "new"]
+    assert "nothing to do" in box.up().stdout
+
+
+def test_what_a_container_wrote_above_stays_through_a_change_and_back(box: Machine) -> None:
+    in_container(box, "echo precious >/conf/app.db; echo more >/conf/more")
+    write(box, "2", "two")
+    assert box.dom0("plan", str(box.project), check=False).code == 10
+    box.up()
+    box.until_good()
+    assert in_container(box, "cat /conf/app.ini /conf/app.db /conf/more; echo $VERSION") == "twoprecious\nmore\n2\n"
+    changed = {"path": ".dom0-parent/conf/app.db", "state": "changed"}
+    assert json.loads(box.dom0("files", "--json").stdout) == [changed]
+    box.dom0("rollback")
+    box.until_good()
+    assert in_container(box, "cat /conf/app.ini /conf/app.db /conf/more; echo $VERSION") == "oneprecious\nmore\n1\n"
+
+
+def test_what_compose_runs_from_there_is_not_taken_over(box: Machine) -> None:
+    box.dom0("down")
+    box.host.run(["docker", "compose", "up", "--detach"], cwd=box.project)
+    before = box.lives(APP)
+    said = box.dom0("up", "--adopt", str(box.project), check=False)
+    assert (said.code, box.lives(APP)) == (3, before)
+    assert f"{box.project}: the project names what is above this directory" in said.stderr
+    box.host.run(["docker", "compose", "down"], cwd=box.project)
