@@ -38,9 +38,6 @@ def box(machine: Machine) -> Iterator[Machine]:
     directory = words(machine)
     directory.mkdir()
     directory.chmod(0o777)
-    write(machine, "one")
-    machine.up()
-    machine.until_good()
     yield machine
     shutil.rmtree(directory)
 
@@ -53,6 +50,14 @@ def write(machine: Machine, word: str, script: str = "true", before: str = "true
     machine.write(COMPOSE.format(word=word, script=script, before=before))
 
 
+def bring_up(machine: Machine, word: str, before: str = "true") -> list[str]:
+    """Each test begins with its own word: what was there before it is not its matter. Returns what was written."""
+    write(machine, word, before=before)
+    machine.up()
+    machine.until_good()
+    return new_lines(machine)
+
+
 def new_lines(machine: Machine) -> list[str]:
     """What was written since the last call."""
     log = words(machine) / "log"
@@ -62,67 +67,65 @@ def new_lines(machine: Machine) -> list[str]:
 
 
 def test_post_start_has_run_when_up_is_over(box: Machine) -> None:
-    assert new_lines(box) == [BEGIN.format("one")]
+    assert bring_up(box, "first")[-1] == BEGIN.format("first")
 
 
 def test_a_replaced_container_says_its_last_words(box: Machine) -> None:
-    write(box, "two")
-    box.up()
-    assert new_lines(box) == ["end one", BEGIN.format("two")]
+    bring_up(box, "one")
+    assert bring_up(box, "two") == ["end one", BEGIN.format("two")]
 
 
 def test_stop_start_and_restart_run_hooks(box: Machine) -> None:
+    bring_up(box, "by hand")
     box.dom0("stop", "web")
-    assert new_lines(box) == ["end two"]
+    assert new_lines(box) == ["end by hand"]
     box.dom0("start", "web")
-    box.until_good()
-    assert new_lines(box) == [BEGIN.format("two")]
+    box.until((words(box) / "log").read_text)
+    assert new_lines(box) == [BEGIN.format("by hand")]
     box.dom0("restart", "web")
     box.until(lambda: (words(box) / "log").read_text().count("\n") == 2)
-    box.until_good()
-    assert new_lines(box) == ["end two", BEGIN.format("two")]
+    assert new_lines(box) == ["end by hand", BEGIN.format("by hand")]
 
 
 def test_what_the_engine_starts_again_is_set_up_again(box: Machine) -> None:
+    bring_up(box, "killed")
     box.host.run(["kill", "-9", str(box.container("box-web-1")["State"]["Pid"])])
     box.until((words(box) / "log").read_text)
-    box.until_good()
-    assert new_lines(box) == [BEGIN.format("two")]
+    assert new_lines(box) == [BEGIN.format("killed")]
 
 
 def test_a_post_start_that_fails_goes_back_and_says_why(box: Machine) -> None:
+    bring_up(box, "good")
     write(box, "bad", "echo no such table; exit 3")
     failed = box.up(check=False)
     assert failed.code == 5
     assert "web: post_start[0] exited with code 3: no such table" in failed.stdout + failed.stderr
     box.until_good()
-    said = new_lines(box)
-    assert said == ["end two", *[BEGIN.format("bad")] * 3, "end bad", BEGIN.format("two")]
+    assert new_lines(box) == ["end good", *[BEGIN.format("bad")] * 3, "end bad", BEGIN.format("good")]
 
 
 def test_a_post_start_cut_off_by_the_death_of_the_agent_is_run_again(box: Machine) -> None:
+    bring_up(box, "quick")
     write(box, "slow", "until test -e /words/go; do sleep 0.1; done; echo done >>/words/log")
     change = box.begin("up", str(box.project))
     box.until(lambda: BEGIN.format("slow") in (words(box) / "log").read_text())
-    root = box.container("dom0")
-    box.host.run(["kill", "-9", str(root["State"]["Pid"])])
+    box.host.run(["kill", "-9", str(box.container("dom0")["State"]["Pid"])])
     change.wait(timeout=60)
     box.until(lambda: (words(box) / "log").read_text().count(BEGIN.format("slow")) == 2)
     (words(box) / "go").touch()
     box.until_good()
-    assert new_lines(box) == ["end two", *[BEGIN.format("slow")] * 2, *["done"] * 2]
+    box.until(lambda: (words(box) / "log").read_text().count("done") == 2)
+    assert new_lines(box) == ["end quick", *[BEGIN.format("slow")] * 2, *["done"] * 2]
     box.until(lambda: box.containers().keys() == {"dom0", "box-web-1"})  # the image has been taken over too
     assert box.container("dom0")["Image"] == box.image_id("dom0:latest")
 
 
 def test_a_pre_stop_that_hangs_does_not_hold_the_machine(box: Machine) -> None:
-    write(box, "stuck", before="sleep 100000")
-    box.up()
-    write(box, "last")
-    box.up()
-    assert new_lines(box) == ["end slow", BEGIN.format("stuck"), "end stuck", BEGIN.format("last")]
+    bring_up(box, "stuck", before="sleep 100000")
+    assert bring_up(box, "free") == ["end stuck", BEGIN.format("free")]
 
 
 def test_down_runs_pre_stop(box: Machine) -> None:
+    bring_up(box, "last")
     box.dom0("down")
     assert new_lines(box) == ["end last"]
