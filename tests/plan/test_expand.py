@@ -13,6 +13,7 @@ from dom0.engine.values import PublishedPort
 from dom0.plan import labels
 from dom0.plan.desired import Condition, Desired, HealthTest, Hook, Order, Role, Slot
 from dom0.plan.expand import expand
+from dom0.plan.facts import images_needed
 from dom0.plan.hooks import PreStop, pre_stop_of
 from dom0.testing import builders
 from dom0.testing.projects import facts, image, project
@@ -44,6 +45,12 @@ def test_containers_are_named_and_numbered_as_compose_does() -> None:
 def test_a_built_service_runs_the_image_that_compose_would_tag() -> None:
     assert only_slot("{services: {web: {build: {context: /x}}}}").image == "box-web"
     assert only_slot("{services: {web: {build: {context: /x}, image: mine}}}").image == "mine"
+
+
+def test_an_image_that_one_service_builds_is_built_for_the_others_too() -> None:
+    built = "web: {build: {context: /x}, image: mine, scale: 0}"
+    needs = images_needed(project(f"{{services: {{{built}, job: {{image: mine}}, db: {{image: other}}}}}}"))
+    assert {need.ref: need.built for need in needs} == {"mine": True, "other": False}
 
 
 def test_the_image_is_pinned_and_written_where_compose_looks_for_it() -> None:

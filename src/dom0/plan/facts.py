@@ -26,7 +26,7 @@ class ImageNeed:
     ref: str
     platform: str = ""
     pull_policy: str = ""
-    built: bool = False  # made by `dom0 build`, cannot be pulled
+    built: bool = False  # made by `dom0 build`, for this service or another one; cannot be pulled
 
 
 def image_ref(project: Project, name: str) -> str:
@@ -35,13 +35,14 @@ def image_ref(project: Project, name: str) -> str:
 
 def images_needed(project: Project) -> tuple[ImageNeed, ...]:
     """The images that must be there before `expand`, one a service that has containers."""
+    built = {image_ref(project, name) for name, service in project.services.items() if service.build is not None}
     return tuple(
         ImageNeed(
             where=project.places.name(Refusal(("services", name, "image"), "")),
             ref=image_ref(project, name),
             platform=service.platform,
             pull_policy=service.pull_policy,
-            built=service.build is not None,
+            built=image_ref(project, name) in built,
         )
         for name, service in project.services.items()
         if service.replicas > 0
