@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from dom0.agent.generations import Generation, Generations
 from dom0.agent.reconcile import RESYNC
 from dom0.agent.status import Outcome
 from dom0.engine.values import State
@@ -86,6 +87,31 @@ async def test_a_first_start_beside_a_compose_project_of_that_name_changes_nothi
         assert (rig.box.names(), machine.history()) == ({"box-web-1": RUNNING}, [])
         await rig.box.person.remove_container("box-web-1", force=True)
         await rig.outcome(Outcome.GOOD, 1)
+
+
+async def test_a_project_does_not_write_into_what_another_one_has_left(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    state = tmp_path / "state"
+    place = state / "project" / "data"
+    bound = slot("web")
+    host = bound.create["HostConfig"] | {"Binds": [f"{place}:/data:rw"]}
+    rig.project = desired(replace(bound, create=bound.create | {"HostConfig": host}))
+    before = replace(rig.project, project="old")
+    good = Generation(number=0, created=1.0, cause="dom0 up", dom0_image="", desired=before, outcome=Outcome.GOOD)
+    Generations(state).add(good, tmp_path / "files")
+    place.mkdir(parents=True)
+    (place / "rows").write_text("of old")
+    async with rig.running() as machine:
+        await rig.box.until(lambda: bool(machine.status().problems))
+        last = await rig.up()
+        assert (last.outcome, last.problems[0].code) == (Outcome.FAILED, "project-in-use")
+        assert f"{place}, where services of old have left data" in last.problems[0].title
+        assert rig.box.names() == {}
+        place.rename(tmp_path / "kept")
+        assert (await rig.up()).outcome is Outcome.GOOD
+        place.mkdir(exist_ok=True)
+        (place / "rows").write_text("of box")
+        assert (await rig.up(force=True)).outcome is Outcome.GOOD
 
 
 async def test_an_up_that_would_make_a_second_writer_changes_nothing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dom0.agent.host import look_at_host
 from dom0.agent.in_use import find_others, require_free
 from dom0.agent.notes import Notes
 from dom0.agent.observe import Observer
+from dom0.agent.others_data import require_no_data_of_others
 from dom0.agent.ownership import Ownership, read_seal
 from dom0.agent.source import Candidate
 from dom0.engine.protocol import Engine
@@ -30,20 +31,24 @@ from dom0.plan.preview import Change, preview
 
 
 class Running(msgspec.Struct, frozen=True):
-    """What the machine's agent knows. `root`: the host's root directory as we see it, None where we are elsewhere."""
+    """What the machine's agent knows. `root`: the host's root directory as we see it, None where we are elsewhere.
+
+    `state`: the agent's directory, None where it cannot be read.
+    """
 
     project: str = ""
     generation: Generation | None = None
     memory: Memory = Memory()
     seal: Seal = Seal()
     root: Path | None = None
+    state: Path | None = None
 
 
 def read_running(state: Path, root: Path | None) -> Running:
     """From the agent's directory `state`. Raises Damaged, PermissionError."""
     generation, _ = Generations(state).current()
     project = generation.desired.project if generation else ""
-    return Running(project, generation, Notes(state).read_memory(), read_seal(state), root)
+    return Running(project, generation, Notes(state).read_memory(), read_seal(state), root, state)
 
 
 async def foresee(engine: Engine, candidate: Candidate, running: Running, now: float) -> list[Change]:
@@ -73,6 +78,8 @@ async def refuse(engine: Engine, desired: Desired, running: Running) -> None:
     before = running.generation.desired if running.generation else None
     desired = carry_over(desired, before)
     require_free(desired, await find_others(engine, desired))
+    if running.state is not None:
+        require_no_data_of_others(running.state, desired)
     if running.root is not None:
         host = await look_at_host(desired, before, cpus=(await engine.info()).cpus, root=running.root)
         if host.listeners:

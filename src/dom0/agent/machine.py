@@ -221,7 +221,7 @@ class Machine:
                     again = partial(self._resolve, image, self._say)
                     candidate, before = await take_over(self._engine, candidate, self._state, again)
                 root = HOST_ROOT if of_a_person and self._own.sees_host else None
-                running = Running(self.project, self._current.generation, root=root)
+                running = Running(self.project, self._current.generation, root=root, state=self._state)
                 await refuse(self._engine, candidate.desired, running)
                 async with names.taken_up(self._engine, candidate.dom0_image):
                     recreate = tuple(container.id for container in present)

@@ -35,7 +35,7 @@ def other_writers(desired: Desired, slot: Slot, others: Iterable[ContainerSummar
     if not candidates or slot.role is not Role.SERVICE:
         return ()
     spared = {*desired.shared, *(name for one in desired.slots if one.role is Role.HOME for name in one.volumes)}
-    places = [place for place in _written(slot) if place not in spared and not _is_system(place)]
+    places = [place for place in written(slot) if place not in spared and not _is_system(place)]
     found = (
         Writer(other.name, place)
         for place in places
@@ -45,7 +45,7 @@ def other_writers(desired: Desired, slot: Slot, others: Iterable[ContainerSummar
     return tuple(dict.fromkeys(found))
 
 
-def _written(slot: Slot) -> Iterator[str]:
+def written(slot: Slot) -> Iterator[str]:
     """Names of volumes, and directories of the host."""
     host: dict[str, Any] = slot.create.get("HostConfig") or {}
     for bind in host.get("Binds") or ():
