@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dom0.compose.parser import find_plugin
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, ProjectError
 from dom0.images import private, selection
@@ -177,6 +179,33 @@ async def test_of_what_is_above_the_project_its_image_holds_what_is_named(
     write(".", data__in__file="1", **{"vars.env": "A=b\n"})
     (project.parent / "data/in/more").unlink()
     assert (await build(engine, project)).image.id == first.image.id
+
+
+COMPOSE_PLUGIN = """#!/bin/sh
+[ "$1" = version ] && {{ echo 3.0.0; exit; }}
+{plugin} "$@" || exit
+while [ $# -gt 0 ]; do [ "$1" = --output ] && sed -i 's/"1000"/"{printed}"/' "$2"; shift; done
+exit 0
+"""
+
+
+@pytest.mark.parametrize("printed", ["1000", "2000"])
+async def test_another_compose_than_the_machines_may_read_a_project_as_that_does_and_not_otherwise(
+    host: Host, engine: DockerEngine, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    plugin = tmp_path / "docker/cli-plugins/docker-compose"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(COMPOSE_PLUGIN.format(plugin=find_plugin(), printed=printed))
+    plugin.chmod(0o755)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    before, project = host.docker("ps", "--all", "--quiet").stdout, write(compose=COMPOSE, **{".env": "A=b\n"})
+    if printed == "1000":
+        assert (await build(engine, project)).changed
+    else:
+        with pytest.raises(ProjectError, match=r"^compose\.yaml:\d+: services\.\w+\.command\.1: is not what") as caught:
+            await build(engine, project)
+        assert re.match(r"Docker Compose [\d.]+ of the machine reads it otherwise than 3\.0\.0 here", caught.value.hint)
+    assert host.docker("ps", "--all", "--quiet").stdout == before
 
 
 async def test_services_are_built_and_built_again_for_their_files_alone(

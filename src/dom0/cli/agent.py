@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+from pathlib import Path
 
 import click
 
@@ -19,7 +20,8 @@ _PIECE = 1 << 16  # bytes
 @click.command("agent", hidden=True)
 @click.option("--check", is_flag=True, help="Ask the running agent whether it answers (the image's health check).")
 @click.option("--dial", is_flag=True, help="Connect standard input and output with the running agent's socket.")
-def command(check: bool, dial: bool) -> None:
+@click.option("--read-as", type=click.Path(path_type=Path), help="Refuse this image's project where it is another one.")
+def command(check: bool, dial: bool, read_as: Path | None) -> None:
     """Run the agent, or --check the running one, or --dial it.
 
     Example: dom0 agent --check
@@ -32,6 +34,11 @@ def command(check: bool, dial: bool) -> None:
         return
     import asyncio
 
+    if read_as:
+        from dom0.images import second_reading
+
+        asyncio.run(second_reading.read_as(read_as.read_bytes()))
+        return
     from dom0 import daemon
 
     log.configure(os.environ.get("DOM0_LOG", "info"))

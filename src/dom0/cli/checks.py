@@ -16,9 +16,11 @@ from dom0 import times
 from dom0.cli.client import Agent
 from dom0.cli.places import agent_socket, is_here
 from dom0.engine.docker import DockerEngine
-from dom0.engine.values import EngineInfo
+from dom0.engine.values import EngineInfo, Image
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
+from dom0.images.names import find
+from dom0.plan.labels import COMPOSE, compose_version
 from dom0.run import CommandFailed, capture
 
 OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/reference/compose.md lists
@@ -127,7 +129,7 @@ async def _engine(*, disk: bool = True) -> list[Finding]:
     try:
         engine = await DockerEngine.connect()
         try:
-            info = await engine.info()
+            info, base = await engine.info(), await find(engine, recipe.BASE)
         finally:
             await engine.close()
     except EngineError as error:
@@ -135,7 +137,16 @@ async def _engine(*, disk: bool = True) -> list[Finding]:
         return [Finding(check="Docker Engine", verdict=Verdict.MISSING, found=error.message, hint=hint)]
     answers = f"{info.version}, API {info.api_version}, storage {info.storage_driver}, {info.operating_system}"
     found = [Finding(check="Docker Engine", verdict=Verdict.OK, found=answers), _memory(info)]
+    found += [await _machines_compose(base)] if base and COMPOSE in base.labels else []
     return [*found, _disk(info)] if disk else found
+
+
+async def _machines_compose(base: Image) -> Finding:
+    """dom0 build tries whether the two read a project alike."""
+    ours, theirs = await _version(["docker", "compose", "version"]) or "", base.labels[COMPOSE]
+    alike = compose_version(theirs) in ours
+    found = theirs if alike else f"{theirs}, another one than here; dom0 build refuses what the two do not read alike"
+    return Finding(check="docker compose in dom0-base", verdict=Verdict.OK, found=found)
 
 
 def _memory(info: EngineInfo) -> Finding:

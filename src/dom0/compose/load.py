@@ -93,7 +93,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         version, (data, warnings) = await _at_once(parser.version(), _printed(files, view, parser, layers))
         resolved.fill_in_defaults(data, version)
         resolved.restore_empty_lists(data, own)
-        _put_final_paths(data, files, view, final)
+        data = _with_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
         hashes, ((digests, unread), profiles) = await _at_once(
@@ -189,7 +189,8 @@ def _secret_files(files: ProjectFiles) -> Iterator[str]:
                     yield above.inner(path)
 
 
-def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> None:
+def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> Any:
+    """`data` is changed. In other texts than paths the project's directory stands where somebody wrote `${PWD}`."""
     escaped: list[Refusal] = []
 
     def paths(path: str, where: tuple[str, ...]) -> str:
@@ -206,9 +207,12 @@ def _put_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fina
 
     for service in (data.get("services") or {}).values():
         service.pop("develop", None)  # for `docker compose watch` alone, and full of paths
+        if "build" in service:
+            service["build"] = resolved.with_text(service["build"], str(view.root), str(files.root))
     resolved.relocate(data, paths, contexts)
     if escaped:
         raise refuse(escaped, files.places)
+    return resolved.with_text(data, str(view.root), str(final))
 
 
 def _cure(climbing: str, files: ProjectFiles) -> str:

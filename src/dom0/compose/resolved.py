@@ -128,6 +128,15 @@ def relocate(data: dict[str, Any], paths: Relocate, contexts: Relocate) -> None:
         _replace(volume.get("driver_opts") or {}, "device", paths, ("volumes", name, "driver_opts", "device"))
 
 
+def with_text(data: Any, old: str, new: str) -> Any:
+    """With `new` in the place of `old` in every text."""
+    if isinstance(data, str):
+        return data.replace(old, new)
+    if isinstance(data, dict):
+        return {key: with_text(value, old, new) for key, value in data.items()}
+    return [with_text(value, old, new) for value in data] if isinstance(data, list) else data
+
+
 def _replace(holder: dict[str, Any], key: str, paths: Relocate, where: Path) -> None:
     if isinstance(holder.get(key), str):
         holder[key] = paths(holder[key], where)

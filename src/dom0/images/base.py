@@ -12,7 +12,7 @@ from dom0 import temporary
 from dom0.images import archive, contents, docker, fetched
 from dom0.images.docker import Say
 from dom0.images.recipe import BAKED, BASE, EPOCH, ROOTFS, agent_files, data, examples
-from dom0.plan.labels import INPUTS, ROOTFS_ID
+from dom0.plan.labels import COMPOSE, INPUTS, ROOTFS_ID
 
 
 async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -> None:
@@ -20,14 +20,14 @@ async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -
     say(f"{BASE}: fetching Debian packages")
     packages = await _packages(rootfs_id, no_cache=no_cache)
     say(f"{BASE}: fetching wheels")
-    wheels = await fetched.wheels(BASE, _python_version(packages))
+    wheels = await fetched.wheels(BASE, _version(packages, r"python(3\.\d+)-minimal_"))
     with temporary.directory("agent") as agent:
         _stage_agent(agent, inputs)
         recipe = docker.Recipe(
             BASE,
             data(BASE),
             contexts={"packages": packages, "python": wheels, "agent": agent},
-            labels={INPUTS: inputs, ROOTFS_ID: rootfs_id},
+            labels={INPUTS: inputs, ROOTFS_ID: rootfs_id, COMPOSE: _version(packages, r"docker-compose_(.+?)_")},
             tag=BASE,
             no_cache=no_cache,
         )
@@ -45,9 +45,9 @@ async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:
     return await fetched.cached("packages", f"{rootfs_id} {names}", fetch, anew=no_cache)
 
 
-def _python_version(packages: Path) -> str:
-    """`3.13`, of the Python among the Debian packages in the directory `packages`."""
-    found = [re.match(r"python(3\.\d+)-minimal_", package.name) for package in packages.iterdir()]
+def _version(packages: Path, pattern: str) -> str:
+    """What the group of `pattern` matches in the one name that it does of the Debian packages in `packages`."""
+    found = [re.match(pattern, package.name) for package in packages.iterdir()]
     versions = [match[1] for match in found if match]
     assert len(versions) == 1, f"{packages}: {versions}"
     return versions[0]

@@ -29,7 +29,7 @@ from dom0.compose.source import read_source
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
-from dom0.images import contents, docker, dockerfile, fingerprint, names, private, room, selection
+from dom0.images import contents, docker, dockerfile, fingerprint, names, private, room, second_reading, selection
 from dom0.images.chain import alone, build_ambassador, build_base
 from dom0.images.docker import Say
 from dom0.images.names import find
@@ -166,6 +166,7 @@ async def _build_generated(
         staged = scratch / "etc"
         found = stage(directory, project, kept, staged, in_place or ())
         await _check_as_agent(staged, project)
+        await _check_in_base(draft.engine, base, staged, project, say)
         for name in apart:
             (staged / name).unlink(missing_ok=True)
         if apart:
@@ -290,6 +291,7 @@ async def _labels_of_own(
             private.lay(apart, etc, [own.parent], found.get(labels.PROJECT, ""))
             project = await load(etc, PLACED)
             _check(project, base)
+            await _check_in_base(engine, base, etc, project, say)
         except ProjectError as error:
             where = f"{own}: {ETC}"
             raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
@@ -333,11 +335,25 @@ async def _check_as_agent(etc: Path, project: Project) -> None:
     try:
         await load(etc, PLACED, like=project)
     except ProjectError as error:
-        message = error.message
-        for name, layer in _layers(project).items():
-            message = message.replace(layer, name)
         hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
-        raise ProjectError(message, hint=hint) from error
+        raise ProjectError(_as_named_here(error.message, project), hint=hint) from error
+
+
+async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> None:
+    """Where the machine has another Docker Compose than this host. Raises ProjectError, with files named as here."""
+    if not (theirs := second_reading.other_compose(base, project.compose_version)):
+        return
+    say(f"{project.name}: read by Docker Compose {project.compose_version} here and {theirs} of the machine")
+    try:
+        await second_reading.require_alike(engine, base, etc, project)
+    except ProjectError as error:
+        raise ProjectError(_as_named_here(error.message, project), hint=error.hint) from error
+
+
+def _as_named_here(words: str, project: Project) -> str:
+    for name, layer in _layers(project).items():
+        words = words.replace(layer, name)
+    return words
 
 
 class Needs(msgspec.Struct, frozen=True):

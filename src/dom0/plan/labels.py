@@ -13,6 +13,7 @@ PRE_STOP = "dom0.pre-stop"  # JSON, the hooks to run before it is stopped; empty
 CREATE = "dom0.create"  # the mark of one create call of ours (ownership): no two containers or networks have the same
 GENERATION = "dom0.generation"  # the generation that created it, for `dom0 tree`
 BASE = "dom0.base"  # on a dom0 image: ID of the dom0-base image below it
+COMPOSE = "dom0.compose"  # on a dom0-base image: version of the Docker Compose in it
 INPUTS = "dom0.inputs"  # on an image of the chain: digest of everything it was made from
 BUILDS = "dom0.builds"  # on a dom0 image: JSON, service image built with it -> its build context in the project
 DOCKERFILE = "dom0.dockerfile"  # on a dom0 image: the project's Dockerfile that it was made with, empty for none

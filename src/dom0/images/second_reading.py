@@ -1,0 +1,89 @@
+"""The machine reads a project with the Docker Compose of dom0-base, which may be another one than this host's.
+
+Then what one accepts the other may refuse, or a default may differ. So the project is read by both before anything is
+built, by the second in a container of dom0-base, and what they do not read alike is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from pathlib import Path
+
+import msgspec
+
+from dom0.compose.difference import difference
+from dom0.compose.load import load
+from dom0.compose.model import Project, canonical
+from dom0.compose.places import Refusal, refuse
+from dom0.compose.source import MAX_BYTES
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Image
+from dom0.errors import Dom0Error, ProjectError
+from dom0.images.unpack import ETC
+from dom0.plan import labels
+
+_WANTED = "/tmp/project.json"  # noqa: S108 -- in a container of its own
+
+
+def other_compose(base: Image, version: str) -> str:
+    """The version of Docker Compose in dom0-base where it is another one than `version`, else ""."""
+    theirs, ours = (labels.compose_version(text) for text in (base.labels.get(labels.COMPOSE, ""), version))
+    return "" if theirs == ours else theirs
+
+
+async def require_alike(engine: Engine, base: Image, etc: Path, project: Project) -> None:
+    """Raises ProjectError where the agent of `base` would not read `etc`, laid out as in an image, as `project`."""
+    body = {
+        "Image": base.id,
+        "Entrypoint": ["dom0", "agent", "--read-as", _WANTED],
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {labels.PROJECT: "", labels.ROLE: ""},  # nobody takes it for a part of the machine
+        "HostConfig": {"NetworkMode": "none"},
+    }
+    container = await engine.create_container("", body)
+    try:
+        await engine.put_archive(container, "/", await asyncio.to_thread(_pack, etc, project))
+        await engine.start_container(container)
+        code = await engine.wait_container(container)
+        words = await engine.logs(container) if code else ""
+    finally:
+        await engine.remove_container(container, force=True)
+    if code == 0:
+        return
+    theirs, ours = other_compose(base, project.compose_version), project.compose_version
+    hint = f"Docker Compose {theirs} of the machine reads it otherwise than {ours} here: write out what differs"
+    kind = ProjectError if code == ProjectError.exit_code else Dom0Error
+    raise kind(words.strip().removeprefix("dom0: "), hint=hint)
+
+
+async def read_as(wanted: bytes) -> None:
+    """In that container: raises ProjectError where the project is not read as `wanted`, one in JSON."""
+    project = _undigested(msgspec.json.decode(wanted, type=Project, strict=False))
+    found = await load(Path(ETC), Path(project.working_dir), hashed=False)
+    if path := difference(project, _undigested(found)):
+        raise refuse([Refusal(path, "is not what it is in the project")], found.places)
+
+
+def _undigested(project: Project) -> Project:
+    """Large files come without their content."""
+    return msgspec.structs.replace(project, digests={})
+
+
+def _pack(etc: Path, project: Project) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(etc, ETC.lstrip("/"), filter=_without_data)
+        entry = tarfile.TarInfo(_WANTED.lstrip("/"))
+        text = canonical(project)
+        entry.size = len(text)
+        archive.addfile(entry, io.BytesIO(text))
+    return packed.getvalue()
+
+
+def _without_data(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """What is larger than any file that is read is empty."""
+    if entry.size > MAX_BYTES:
+        entry.size = 0
+    return entry
