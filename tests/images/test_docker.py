@@ -62,7 +62,8 @@ async def test_a_build_tells_its_steps_while_it_works_and_of_a_failure_all_that_
     file = json.dumps({"name": "box", "services": services}).encode()
     with pytest.raises(docker.BuildFailed) as of_service:
         await docker.compose_build(file, "box", said.append, no_cache=False, pull=False)
-    assert "box: [web 2/3] RUN echo good" in said
+    # Compose 2.40 hands all to buildx at once, which names the service where there are several.
+    assert {"box: [web 2/3] RUN echo good", "box: [2/3] RUN echo good"} & set(said)
     with pytest.raises(docker.BuildFailed) as of_machine:
         await docker.build(docker.Recipe("own", context, "own:1"), said.append)
     assert "own: [3/3] RUN seq 1 300; exit 3" in said
