@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dom0.run import Output
-from dom0.testing.machines import Machine
+from dom0.testing.machines import DOM0, Machine
 
 COMPOSE = """
     name: {name}
@@ -125,5 +126,11 @@ def test_a_dockerfile_that_gives_the_same_image_replaces_no_service(box: Machine
 def test_without_building_it_is_what_the_image_asks_for_as_it_is(box: Machine) -> None:
     write(box, "3")
     said = box.dom0("plan", "--no-build", str(box.project), check=False)
-    assert (said.code, "nothing to do" in said.stdout) == (0, True)
+    assert (said.code, said.stdout) == (0, "nothing to do: the machine is as dom0:latest, as it is, asks\n")
     assert "dom0:latest is not what" in said.stderr
+
+
+def test_a_directory_without_a_project_is_not_taken_for_one(box: Machine, tmp_path: Path) -> None:
+    said = box.host.run([*DOM0, "plan"], cwd=tmp_path, check=False)
+    assert (said.code, said.stdout) == (0, "nothing to do: the machine is as dom0:latest, as it is, asks\n")
+    assert said.stderr.endswith("dom0:latest: as it is, no project is read\n")

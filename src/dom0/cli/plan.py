@@ -50,14 +50,16 @@ def command(directory: Path | None, tag: str, no_build: bool, adopts: bool, as_j
     $ dom0 plan
     $ dom0 plan --json | jq -r '.[].name'
     """
-    changes = asyncio.run(_plan(find_project(directory), tag, build=not no_build, adopts=adopts))
+    project = find_project(directory)
+    changes = asyncio.run(_plan(project, tag, build=not no_build, adopts=adopts))
     if as_json:
         terminal.say_json(changes)
     elif changes:
         rows = [(change.action, change.kind, change.name, change.reason) for change in changes]
         terminal.say_columns(("ACTION", "KIND", "NAME", "REASON"), rows, styles={"ACTION": _colour})
     elif not options.quiet():
-        terminal.say("nothing to do: the machine is as this project asks")
+        asks = "this project" if project and not no_build else f"{tag}, as it is,"
+        terminal.say(f"nothing to do: the machine is as {asks} asks")
     return EXIT_CHANGES if changes else 0
 
 
@@ -114,6 +116,7 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
     image = await find(engine, tag)
     if image is None:
         raise no_image(tag)
+    Report(beside=True)(f"{tag}: as it is, no project is read")
     yield image
 
 

@@ -130,6 +130,7 @@ async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[
     image = await names.find(engine, tag)
     if image is None:
         raise unchanged.no_image(tag)
+    say(f"{tag}: as it is, no project is read")
     return image
 
 
