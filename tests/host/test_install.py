@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -124,6 +125,17 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / UNIT).unlink()
     assert cli.run(["install-host", "--uninstall", "--root", str(tmp_path)]) == 0
     assert tree(tmp_path) == {}
+
+
+def test_programs_get_what_the_command_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["install-host", "--json", "--root", str(tmp_path)]) == 0
+    installed = json.loads(capsys.readouterr().out)
+    assert {"action": "install", "path": f"/{UNIT}"} in installed
+    (tmp_path / UNIT).write_text("mine")
+    assert cli.run(["install-host", "--uninstall", "--json", "--root", str(tmp_path)]) == 1
+    done = json.loads(capsys.readouterr().out)
+    assert [change["path"] for change in done if change["action"] == "keep"] == [f"/{UNIT}"]
+    assert len([change for change in done if change["action"] == "remove"]) == len(installed) - 1
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

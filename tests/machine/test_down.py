@@ -41,6 +41,8 @@ def test_programs_get_what_a_build_made_and_what_down_removed(box: Machine) -> N
     assert [one.pop("changed") for one in built] == [True, False]
     assert built[0] == built[1]
     assert (built[0]["name"], built[0]["id"]) == ("box:other", box.image_id("box:other"))
+    (base,) = json.loads(box.dom0("image", "build", "dom0-base", "--json").stdout)
+    assert (base["name"], base["id"]) == ("dom0-base", box.image_id("dom0-base"))
     removed = json.loads(box.dom0("down", "--json").stdout)
     assert {one["name"] for one in removed if one["kind"] == "container"} == OURS
     assert {one["name"] for one in removed if one["kind"] == "network"} == {"box_default"}
