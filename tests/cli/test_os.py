@@ -75,7 +75,7 @@ def test_write_shows_what_a_device_is_and_writes_it_with_consent(dom0: RunComman
         (["dom0.img", "--size", "big"], "--size big: is no size"),
         (["dom0.img", "--size", "10M"], "--size 10M: is too small"),
         (["dom0.img", "--config", "hostnam=x"], "did you mean hostname?"),
-        (["dom0.img", "--ssh-key", "dom0-os/dom0-os.efi"], "no public key"),
+        (["dom0.img", "--ssh-key", "dom0-os/dom0-os.efi"], "not a public key"),
         (["dom0.img", "--image", "key.pub"], "is not a tar file"),
         (["dom0.img", "--os", "key.pub"], "key.pub: is not an EFI program"),
         (["nowhere/dom0.img"], "nowhere: no such directory"),

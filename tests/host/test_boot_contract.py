@@ -23,13 +23,13 @@ def test_settings_become_lines() -> None:
     ("setting", "what"),
     [
         ("hostnam=attic", "no such setting"),
-        ("hostname", "no value for hostname"),
-        ("hostname=At Tic", "no value for hostname"),
-        ("ip=192.168.0.2", "no value for ip"),
-        ("format=everything", "no value for format"),
-        ("image=../dom0.tar", "no value for image"),
+        ("hostname", "not a value for hostname"),
+        ("hostname=At Tic", "not a value for hostname"),
+        ("ip=192.168.0.2", "not a value for ip"),
+        ("format=everything", "not a value for format"),
+        ("image=../dom0.tar", "not a value for image"),
         ("slot=a", "no such setting"),
-        ("hostname=a\nformat=blank", "no value for hostname"),
+        ("hostname=a\nformat=blank", "not a value for hostname"),
     ],
 )
 def test_what_the_base_os_would_leave_out_is_refused(setting: str, what: str) -> None:
@@ -53,7 +53,7 @@ def test_keys_of_several_files_come_once_each(tmp_path: Path) -> None:
 def test_what_is_no_public_key_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(text)
-    with pytest.raises(UsageError, match="no public key"):
+    with pytest.raises(UsageError, match="not a public key"):
         boot_contract.authorized_keys([file])
 
 

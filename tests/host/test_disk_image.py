@@ -120,7 +120,7 @@ def test_a_size_that_is_too_small_is_refused_and_nothing_is_left(os: uki.Uki, tm
 
 def test_an_image_that_is_none_is_refused(os: uki.Uki, tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(b"no tar")
-    with pytest.raises(UsageError, match="no tar file"):
+    with pytest.raises(UsageError, match="not a tar file"):
         write(os, medium.Contract(image=tmp_path / "image.tar"), tmp_path / "disk.img")
 
 

@@ -65,7 +65,7 @@ def test_firmware_is_led_to_the_web_server(url: str, chained: str, tree: Path) -
     "url", ["192.168.0.1", "tftp://x/", "http://x/ && shell", "http://x/${net0/mac}", "http://x\nshell"]
 )
 def test_an_address_that_ipxe_would_read_otherwise_is_refused(url: str, tree: Path) -> None:
-    with pytest.raises(UsageError, match="no address of a web server"):
+    with pytest.raises(UsageError, match="not an address of a web server"):
         write(tree, url=url)
     assert not tree.exists()
 
