@@ -46,10 +46,10 @@ def test_what_is_written_is_read_again(variables: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("block", [b"", b"#" * 1024, b"# GRUB Environment Block\ngood=a\n"])
 def test_what_grub_would_not_take_is_refused(block: bytes) -> None:
-    with pytest.raises(Dom0Error, match="no environment block"):
+    with pytest.raises(Dom0Error, match="not an environment block"):
         grub_environment.decode(block)
 
 
 def test_too_much_is_refused() -> None:
-    with pytest.raises(Dom0Error, match="too much"):
+    with pytest.raises(Dom0Error, match="do not fit"):
         grub_environment.encode({"good": "a" * 1024})
