@@ -32,6 +32,17 @@ def image(project: Path, builds: dict[str, str] | None = None) -> dict[str, str]
     }
 
 
+@pytest.mark.parametrize(("builds", "counts"), [({}, False), ({"box-web": "src"}, True), ({"box-web": "."}, True)])
+def test_data_of_a_project_that_was_taken_over_counts_where_a_service_is_built_from_it(
+    project: Path, builds: dict[str, str], counts: bool
+) -> None:
+    (project / "src").mkdir()
+    made = fingerprint.Made(builds, in_place=("src",))
+    before = fingerprint.inputs_digest(project, PARENTS, made)
+    (project / "src" / "main.py").write_text("x")
+    assert (fingerprint.inputs_digest(project, PARENTS, made) != before) is counts
+
+
 def test_a_project_that_was_taken_over_has_another_image(project: Path) -> None:
     labels = image(project) | {IN_PLACE: "[]", PROJECT: "box"}
     assert not fingerprint.is_current(project, labels, PARENTS)

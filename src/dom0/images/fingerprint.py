@@ -115,7 +115,8 @@ def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> st
     apart = private.digest(directory, made.private, made.project)
     let_in = sorted(read_ignore(directory).exceptions)  # they decide about what is private, too
     told = json.dumps([base_inputs(), dict(parents), made, apart, let_in], sort_keys=True)
-    found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts, made.in_place or ())
+    in_place = () if WHOLE in made.builds.values() else made.in_place or ()  # the service's image may hold it
+    found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts, in_place)
     counted = (entry for entry in found if entry.name not in made.private)
     return digest([top(directory), *counted], text=told, owned=True)
 
