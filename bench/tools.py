@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from bench import projects
 from dom0.testing import api
 from dom0.testing.hosts import Host
+from dom0.testing.machines import AGENT_SOCKET
 
 DOM0 = str(Path(sys.executable).with_name("dom0"))
 TIMEOUT = 600.0  # seconds for one command; what hangs fails the run
@@ -24,12 +25,18 @@ class Up:
     returned: float
     all_running: float  # when the last container was started; below 0 if none was
 
+    @property
+    def after(self) -> float:
+        """From then until the command returned."""
+        return self.returned - self.all_running
+
 
 class Tool(Protocol):
     name: str  # also of the project
 
     def write(self, text: str) -> None: ...
     def up(self, *, healthy: bool = False) -> Up: ...
+    def settle(self) -> None: ...
     def down(self) -> float: ...
     def status(self) -> float: ...
 
@@ -47,6 +54,9 @@ class Compose:
     def up(self, *, healthy: bool = False) -> Up:
         return measure_up(self._host, self._argv("up", "--detach", *(["--wait"] if healthy else [])), self.name)
 
+    def settle(self) -> None:
+        """What `up` began has ended when it returns."""
+
     def down(self) -> float:
         return seconds(self._host, self._argv("down"))
 
@@ -58,7 +68,7 @@ class Compose:
 
 
 class Dom0:
-    """`dom0 up` always waits until everything is healthy."""
+    """`dom0 up` always returns when everything is ready, and healthy where it can say so."""
 
     name = "machine"
 
@@ -71,6 +81,23 @@ class Dom0:
 
     def up(self, *, healthy: bool = False) -> Up:
         return measure_up(self._host, [DOM0, "up", str(self._directory)], self.name)
+
+    def settle(self) -> None:
+        """Wait until it is good, and its dom0 image has taken over."""
+        deadline = time.monotonic() + TIMEOUT
+        while not self._is_settled():
+            if time.monotonic() > deadline:
+                raise RuntimeError("it did not become good")
+            time.sleep(0.2)
+
+    def _is_settled(self) -> bool:
+        try:
+            status = api.request(self._host.path(AGENT_SOCKET), "GET", "/v1/status")
+        except (OSError, api.EngineRefused):
+            return False
+        generation = status["generation"] or {}
+        in_place = generation.get("dom0_image") == status["dom0_image"]
+        return generation.get("outcome") == "good" and in_place and not status["steps"]
 
     def down(self) -> float:
         return seconds(self._host, [DOM0, "down"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -50,7 +51,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         state=STATE,
         own=own,
         resolve=lambda image, say: source.resolve(engine, ETC, STATE, own, say, image),
-        hand_over=lambda image: handover.start_helper(engine, image),
+        hand_over=lambda image: handover.hand_over(engine, image, log.info),
         handing_over=True,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
         processes=HostProcesses() if own.sees_host else None,
@@ -61,6 +62,9 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         *ambassadors.problems,
         *disks.problems(RUN, STATE),
     )
+    with contextlib.suppress(Dom0Error):
+        if await handover.is_at_work(engine):
+            machine.begin_handover()
     boot_notes = BootNotes(RUN / boot_record.RUNNING)
 
     def note_plan(plan: Plan) -> None:

@@ -128,8 +128,10 @@ async def test_a_failed_image_is_not_tried_again_by_a_restart_but_by_up(rig: Rig
     async with rig.running() as machine:
         await rig.box.until(lambda: machine.status().converged)
         assert len(machine.history()) == 2
-        rig.project = desired(slot("web", hash="h2"))
-        last = await rig.up()
+        await rig.box.until(lambda: rig.handed_over == [OLD, OLD])
+    rig.image, rig.project = OLD, desired(slot("web", hash="h2"))
+    async with rig.running():
+        last = await rig.up(image=NEW)
         assert (last.outcome, last.generation) == (Outcome.GOOD, 3)
     assert rig.hashes() == {"h2"}
 

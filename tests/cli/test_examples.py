@@ -20,7 +20,7 @@ def hello(session_host: Host, chain_images: None, tmp_path_factory: pytest.TempP
     images = api.images(session_host.socket)
     machine = Machine(session_host, tmp_path_factory.mktemp("hello"))
     machine.dom0("init")
-    machine.dom0("up")
+    machine.dom0("up", "--wait")
     yield machine
     session_host.clean(keep=images)
 
@@ -59,7 +59,7 @@ def test_a_project_of_init_runs_as_it_is(hello: Machine) -> None:
 
 def test_up_again_and_plan_find_nothing_to_do(hello: Machine) -> None:
     before = hello.lives("dom0", clock(hello))
-    assert "nothing to do" in hello.dom0("up").stdout
+    assert "nothing to do" in hello.dom0("up", "--wait").stdout
     assert plan(hello) == {}
     assert hello.lives("dom0", clock(hello)) == before
 
@@ -68,7 +68,7 @@ def test_a_service_that_a_person_stopped_is_something_to_do(hello: Machine) -> N
     hello.docker("stop", "--time", "1", clock(hello))
     hello.until(lambda: hello.status()["services"][0]["phase"] == "stopped")
     assert plan(hello) == {clock(hello): "start"}
-    hello.dom0("up")
+    hello.dom0("up", "--wait")
     assert hello.container(clock(hello))["State"]["Running"]
 
 
@@ -77,7 +77,7 @@ def test_an_edit_is_planned_as_it_is_done(hello: Machine) -> None:
     edit(hello, "sleep 5", "sleep 4")
     assert plan(hello) == {"dom0:latest": "build", "dom0": "replace", clock(hello): "replace"}
     assert hello.lives(clock(hello)) == before
-    hello.dom0("up")
+    hello.dom0("up", "--wait")
     assert "sleep 4" in " ".join(hello.container(clock(hello))["Config"]["Cmd"])
     assert plan(hello) == {}
 
@@ -90,7 +90,7 @@ def test_rollback_brings_the_generation_before_back(hello: Machine) -> None:
 
 
 def test_what_is_tried_goes_back_by_itself(hello: Machine) -> None:
-    hello.dom0("up")
+    hello.dom0("up", "--wait")
     edit(hello, "sleep 4", "sleep 3")
     tried = hello.dom0("try", "--for", "12s")
     assert "unless you keep it: dom0 confirm" in tried.stdout
@@ -111,7 +111,7 @@ def test_down_leaves_nothing_running_and_up_brings_it_back(hello: Machine) -> No
     hello.dom0("down")
     assert hello.containers() == {}
     assert hello.dom0("status", check=False).code == 1
-    hello.dom0("up")
+    hello.dom0("up", "--wait")
     assert hello.containers() == {"dom0": "running", name: "running"}
 
 
@@ -121,7 +121,7 @@ def test_mybox_has_a_login_a_home_redis_a_job_that_ran_and_a_visitor(
     host = fresh_host(outside=True)
     chain.provide(host)
     machine = Machine(host, recipe.examples() / "mybox")
-    machine.dom0("up", timeout=600)
+    machine.dom0("up", "--wait", timeout=600)
     phases = {one["service"]: one["phase"] for one in machine.status()["services"]}
     assert phases == {
         "dom0-sshd": "ready",
@@ -138,4 +138,4 @@ def test_mybox_has_a_login_a_home_redis_a_job_that_ran_and_a_visitor(
     machine.until(lambda: int(machine.dom0("exec", "redis", "redis-cli", "get", "visits").stdout) > 2)
     machine.until_good()
     assert machine.lives("mybox-prepare-1") == started
-    assert "nothing to do" in machine.dom0("up").stdout
+    assert "nothing to do" in machine.dom0("up", "--wait").stdout

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dom0.agent.status import GenerationInfo, Outcome, Phase, Progress, Status
 from dom0.health import Problem
@@ -41,6 +42,26 @@ def test_status_does_not_call_as_desired_what_nobody_can_see(agent: FakeAgent, d
     agent.answers["GET /v1/status"] = make_status(converged=False, problems=(blind,))
     first = dom0("status").stdout.splitlines()[0]
     assert first.startswith("box: unknown, the Docker Engine does not answer; below is what was seen last; ")
+
+
+def generation(**changes: Any) -> GenerationInfo:
+    found = make_status().generation
+    assert found is not None
+    return replace(found, **changes)
+
+
+def test_status_says_until_when_a_generation_is_watched(agent: FakeAgent, dom0: RunCommand) -> None:
+    watched = generation(outcome=Outcome.PENDING, watched_until=1_700_000_000.0, goes_back_to=2)
+    agent.answers["GET /v1/status"] = make_status(generation=watched)
+    first = dom0("status", env={"TZ": "UTC"}).stdout.splitlines()[0]
+    assert first == "box: as desired; generation 3 (ready, watched until 2023-11-14 22:13:20), dom0 up, 3m ago"
+
+
+def test_status_says_why_the_machine_went_back(agent: FakeAgent, dom0: RunCommand) -> None:
+    back = generation(back_at=1_700_000_000.0, back_because="generation 4 failed: web: exited with code 1")
+    agent.answers["GET /v1/status"] = make_status(generation=back)
+    first = dom0("status", env={"TZ": "UTC"}).stdout.splitlines()[0]
+    assert first.endswith("; back since 2023-11-14 22:13:20: generation 4 failed: web: exited with code 1")
 
 
 def test_status_as_json_is_the_agents_document(agent: FakeAgent, dom0: RunCommand) -> None:

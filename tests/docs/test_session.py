@@ -90,6 +90,7 @@ def person(fresh_host: Callable[..., Host]) -> Person:
 
 def test_the_first_session_prints_what_the_readme_shows(person: Person) -> None:
     person.type("make up")  # the first time it says what it installs and builds
+    person.type("dom0 up --wait examples/mybox")  # whether it stays well: the person reads so long
     steps = list(session())
     assert len(steps) > 5
     for command, output in steps:

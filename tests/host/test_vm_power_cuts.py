@@ -124,12 +124,12 @@ def test_power_cuts_while_it_replaces_itself(scratch: Path) -> None:
             machine.ssh(f"mkdir -p box && cat >box/compose.yaml <<'END'\n{COMPOSE.format(number=number)}END")
             if not seconds:  # the first one goes through
                 begun = time.monotonic()
-                machine.ssh("dom0 up box")
+                machine.ssh("dom0 up --wait box")
                 seconds = time.monotonic() - begun
                 running = machine.ssh("dom0 exec redis sh -c 'echo $NUMBER'").stdout.strip()
                 assert running == str(number)
             else:
-                machine.ssh("setsid dom0 up box >up.log 2>&1 </dev/null &")
+                machine.ssh("setsid dom0 up --wait box >up.log 2>&1 </dev/null &")
                 box.cut_within(machine, seconds)
 
 

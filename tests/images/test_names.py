@@ -110,6 +110,41 @@ async def test_what_has_failed_is_called_so_and_its_names_are_of_the_good_ones(s
     assert store.of("redis:7") == ""
 
 
+async def taken_up(store: Store) -> dict[str, str]:
+    """Returns the names that there were before."""
+    await names.mark(store.engine, store.image, DOM0)
+    async with names.taken_up(store.engine, store.new):
+        return {DOM0: store.old, "box-web": store.old_web}
+
+
+async def test_what_is_left_before_it_was_good_gives_its_names_back(store: Store) -> None:
+    before = await taken_up(store)
+    async with names.left(store.engine, store.new, before):
+        assert (store.of(DOM0), store.of("box-web")) == ("new", "new")
+    assert (store.of(DOM0), store.of("box-web"), store.built()) == ("old", "old", [])
+
+
+async def test_what_cannot_be_left_keeps_its_names(store: Store) -> None:
+    before = await taken_up(store)
+    with pytest.raises(Conflict):
+        async with names.left(store.engine, store.new, before):
+            raise Conflict("refused")
+    assert (store.of(DOM0), store.of("box-web"), store.built()) == ("new", "new", [])
+
+
+async def test_who_is_killed_while_it_is_left_is_known_too(store: Store) -> None:
+    before = await taken_up(store)
+    async with names.left(store.engine, store.new, before):
+        assert await names.not_taken_up(store.engine) == store.new
+
+
+async def test_leaving_a_good_one_moves_no_name(store: Store) -> None:
+    before = await taken_up(store)
+    async with names.left(store.engine, "", before):
+        pass
+    assert (store.of(DOM0), store.of("box-web")) == ("new", "new")
+
+
 async def test_a_name_that_a_person_has_given_meanwhile_stays_where_it_is(store: Store) -> None:
     other = store.images.add("box-web")
     await names.give_back(store.engine, store.new, {DOM0: store.old, "box-web": store.old_web})

@@ -38,6 +38,6 @@ def test_the_next_version_arrives_as_the_first_one_did(
     brought.run_by_hand()
     brought.until_good(1)
     brought.docker("load", "--input", str(second))
-    assert brought.dom0("up", "--no-build").stdout.endswith("generation 2 is good\n")
+    assert brought.dom0("up", "--no-build", "--wait").stdout.endswith("generation 2 is good\n")
     assert "VERSION=2" in brought.container("box-web-1")["Config"]["Env"]
     assert brought.container("dom0")["Image"] == brought.image_id("dom0:latest")

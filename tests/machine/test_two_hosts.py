@@ -45,8 +45,8 @@ def visits(big: Machine, *options: str) -> int:
 @pytest.mark.timeout(900)
 def test_redis_moves_and_its_visitor_on_the_other_host_goes_on(hosts: tuple[Machine, Machine]) -> None:
     big, client = hosts
-    big.dom0("up", str(big.project), timeout=600)
-    client.dom0("up", str(client.project), timeout=600)
+    big.dom0("up", "--wait", str(big.project), timeout=600)
+    client.dom0("up", "--wait", str(client.project), timeout=600)
     big.until(lambda: visits(big) > 1)
     visitor = client.lives("client-server-visitor-1")
     # another redis, as it would be on a third host

@@ -87,13 +87,13 @@ def test_a_stack_keeps_every_byte_from_compose_to_dom0_and_back(life: Life) -> N
     life.compose("up", "--detach", "--build")
     life.goes_on()
 
-    machine.dom0("up", "--adopt", timeout=300)
+    machine.dom0("up", "--adopt", "--wait", timeout=300)
     machine.until_good()
     life.goes_on()
     assert life.runs(1)
 
     life.change()
-    machine.dom0("up", timeout=300)
+    machine.dom0("up", "--wait", timeout=300)
     life.goes_on()
     assert life.runs(2)
 
@@ -108,7 +108,8 @@ def test_a_stack_keeps_every_byte_from_compose_to_dom0_and_back(life: Life) -> N
 
     for seed in range(3):
         _kill_something(life, random.Random(f"{life.directory.name}-{seed}"))  # noqa: S311 -- moments, no secrets
-        machine.until(lambda: machine.dom0("up", check=False, timeout=300).code == 0)  # what was begun may go on: busy
+        # what was begun may go on: busy
+        machine.until(lambda: machine.dom0("up", "--wait", check=False, timeout=300).code == 0)
         life.goes_on()
         assert life.runs(life.version)
 

@@ -78,6 +78,7 @@ class Current:
         self._tasks: asyncio.TaskGroup
         self._began = 0.0  # monotonic, as the next one
         self._well_since = 0.0
+        self._good_at = 0.0  # if all stays well, seconds since the epoch; 0 while it is not
         self._must_go_back = False
         self._adopted_from = 0  # number of the generation that the next one takes over
         self._problems: dict[str, Problem] = {}
@@ -98,6 +99,20 @@ class Current:
         """With the state directory, and the project's files."""
         unsaved = self.reconciler.unsaved if self.reconciler else None
         return (*self._problems.values(), *((_unwritable(unsaved),) if unsaved else ()), *self.files.problems)
+
+    @property
+    def watched_until(self) -> float:
+        """When the generation is good if it stays as well as it is, seconds since the epoch; 0: nothing is watched."""
+        is_watched = self.generation is not None and self.generation.is_pending and self.converged
+        return self._good_at if is_watched else 0.0
+
+    @property
+    def goes_back_to(self) -> int:
+        """Number of the generation that follows if this one is not kept; 0: none, or it is judged."""
+        if self.generation is None or self.generation.outcome not in (Outcome.PENDING, Outcome.TRIAL):
+            return 0
+        before = self.generations.good_before(self.generation)
+        return before.number if before else 0
 
     def resume(self, tasks: asyncio.TaskGroup) -> None:
         """Aim at what the last agent aimed at."""
@@ -272,7 +287,7 @@ class Current:
 
     def _aim_at(self, generation: Generation, memory: Memory) -> None:
         self.generation = generation
-        self._began, self._well_since = self._clock.monotonic(), 0.0
+        self._began, self._well_since, self._good_at = self._clock.monotonic(), 0.0, 0.0
         self._listening = self._giving_back = None
         memory = replace(memory, pending=generation.is_pending, kept=self._versions_to_keep(generation))
         if self.reconciler is None:
@@ -323,6 +338,7 @@ class Current:
         verdict = rollout.judge(
             plan, generation.desired.rollout, began=self._began, well_since=self._well_since, now=now
         )
+        self._good_at = (self._good_at or self._clock.now() + verdict.check_in) if verdict.ready else 0.0
         if verdict.outcome is Outcome.GOOD:
             self._accept(generation)
         elif verdict.outcome is not Outcome.FAILED:

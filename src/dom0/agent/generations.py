@@ -156,7 +156,9 @@ class Generations:
         return self._directory / str(number) / "generation.json"
 
 
-def describe(generation: Generation, *, current: bool) -> GenerationInfo:
+def describe(
+    generation: Generation, *, current: bool, watched_until: float = 0.0, goes_back_to: int = 0
+) -> GenerationInfo:
     return GenerationInfo(
         number=generation.number,
         project=generation.desired.project,
@@ -170,5 +172,7 @@ def describe(generation: Generation, *, current: bool) -> GenerationInfo:
         said=generation.said,
         current=current,
         trial_until=generation.trial_until,
+        watched_until=watched_until,
+        goes_back_to=goes_back_to,
         services=len(generation.desired.slots),
     )

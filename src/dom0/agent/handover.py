@@ -107,7 +107,7 @@ async def run_helper(engine: Engine, image_id: str, say: Say) -> None:
 async def recover(engine: Engine, say: Say) -> None:
     """Finish or undo a change that was cut off for good. Raises Busy while a helper is at work."""
     helper = await _find(engine, HELPER)
-    if helper is not None and helper.running:
+    if helper is not None and _is_at_work(helper):
         if helper.restart_count < RESTARTS:
             raise _busy()
         await engine.remove_container(helper.id, force=True)
@@ -118,7 +118,8 @@ async def recover(engine: Engine, say: Say) -> None:
 async def forget_failure(engine: Engine) -> None:
     """Remove what a change that was undone has left to read: the new container, stopped, and the helper's."""
     for name in (HELPER, FAILED):
-        if container := await _find(engine, name):
+        container = await _find(engine, name)
+        if container is not None and not (name == HELPER and _is_at_work(container)):
             await engine.remove_container(container.id, force=True)
     await remove_aside(engine)
 
@@ -239,6 +240,16 @@ async def _verify(engine: Engine, container: Container, ask: Ask) -> Verdict:
         return Verdict(container.id, good=False, reason=reason)
 
 
+async def is_at_work(engine: Engine) -> bool:
+    helper = await _find(engine, HELPER)
+    return helper is not None and _is_at_work(helper)
+
+
+def _is_at_work(helper: Container) -> bool:
+    """Also while it removes itself: the Engine refuses to do that twice."""
+    return helper.running or helper.state is State.REMOVING
+
+
 async def follow_helper(engine: Engine) -> None:
     """Wait until the helper has ended, if there is one. One that cannot even begin is taken away, with what it left.
 
@@ -246,7 +257,7 @@ async def follow_helper(engine: Engine) -> None:
     """
     while True:
         helper = await _find(engine, HELPER)
-        if helper is None or not helper.running:
+        if helper is None or not _is_at_work(helper):
             return
         if helper.restart_count >= RESTARTS:
             log = (await engine.logs(HELPER, tail=20)).strip()

@@ -27,7 +27,7 @@ from dom0.agent.last_words import last_words
 from dom0.agent.notes import Trial
 from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.processes import Processes
-from dom0.agent.progress import Board, Changes
+from dom0.agent.progress import Board, Changes, Follower
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.report import service_statuses
 from dom0.agent.source import Candidate, Own
@@ -52,11 +52,25 @@ log = logging.getLogger(__name__)
 Resolve = Callable[[str, Callable[[str], None]], Awaitable[Candidate]]
 """Reads the project of the image with that ID ("": of our own); it says what it pulls."""
 HandOver = Callable[[str], Awaitable[None]]
-"""Lets another dom0 image take our place."""
-
+"""Lets another dom0 image take our place: we end before it does. Raises Dom0Error if that was not to be."""
 
 HOST_ROOT = Path("/proc/1/root")
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds until our own project is tried again, growing
+
+
+class Turn:
+    """Of a command that changes the machine: nobody else may until it `is_over`, when what was asked for is ready."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.asked: UpRequest | None = None  # None: a rollback
+        self.change: asyncio.Task[Progress] | None = None  # once it has begun
+        self.followers: list[Follower] = []  # of whoever asked for it
+
+    def end(self, line: Progress) -> None:
+        self.is_over = True
+        for follower in self.followers:
+            follower.post(line)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,16 +119,16 @@ class Machine:
         self.files.changed = self.changed.tell
         self._current.on_plan = self._on_plan
         self._current.on_good = self._on_good
-        self._changing = asyncio.Lock()  # by a person: a second one is told to wait
+        self._turn: Turn | None = None  # of a person: a second one is told to wait
         self._proposing = asyncio.Lock()
         self._lives = asyncio.Event()
         self._closed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
         self._errands: set[asyncio.Task[Any]] = set()
         self._change: asyncio.Task[Progress] | None = None  # what a person asked for last
-        self._asked: UpRequest | None = None  # it is of this one, None: a rollback
         self._own_proposal: asyncio.Task[None] | None = None
         self._handing_over = handing_over
+        self._handover_at_work = False
         self._own_problem: Problem | None = None
         self._handover_problem: Problem | None = None
 
@@ -136,6 +150,7 @@ class Machine:
 
     def close(self) -> None:
         self._closed.set()
+        self.changed.tell()
 
     def _spawn(self, errand: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run it beside everything else; it does not outlive `close`."""
@@ -232,26 +247,26 @@ class Machine:
 
     async def up(self, request: UpRequest) -> AsyncGenerator[Progress]:
         """Try everything again that was stopped, given up or refused; a new generation if the project now says more."""
-        if self._changing.locked() and self._change is not None and self._asked == request:
+        turn = self._turn
+        if turn is not None and not turn.is_over and turn.change is not None and turn.asked == request:
             yield Progress(text="the same change is under way already: following it")
-            async for line in self._attend(self._change):
+            async for line in self._attend(turn, turn.change):
                 yield line
             return
-        async with self._exclusive():
-            self._asked = request
-            self._handover_problem, self._handing_over = None, False
-            async for line in self._follow(self._bring_up(request)):
+        async with self._exclusive() as turn:
+            turn.asked = request
+            self._handover_problem = None
+            async for line in self._follow(turn, self._bring_up(request, turn)):
                 yield line
 
     async def rollback(self, number: int | None) -> AsyncGenerator[Progress]:
         """Go to generation `number`, or to the last good one before the current one. Raises UsageError, EngineError."""
-        async with self._exclusive():
-            self._asked = None
+        async with self._exclusive() as turn:
             target = self._rollback_target(number)
             await self._check_images(target)
             if self._own_proposal is not None:
                 self._own_proposal.cancel()  # a person knows better
-            async for line in self._follow(self._bring_back(target)):
+            async for line in self._follow(turn, self._bring_back(target, turn)):
                 yield line
 
     def try_next(self, trial: Trial) -> None:
@@ -280,26 +295,38 @@ class Machine:
 
     def end_handover(self, problem: Problem | None) -> None:
         """Whoever was at work on it has ended, with `problem` if it was undone."""
-        self._handing_over, self._handover_problem = False, problem
+        self._handover_at_work = self._handing_over = False
+        self._handover_problem = problem
+        self.changed.tell()
+        self._look_again()
+
+    def begin_handover(self) -> None:
+        """Somebody is at work on it."""
+        self._handover_at_work = self._handing_over = True
+
+    def _look_again(self) -> None:
         if self._current.reconciler is not None:
             self._current.reconciler.wake()
 
-    async def _follow(self, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
-        """Lines of progress until `change` has its outcome, which is the last one. It goes on if nobody listens."""
-        task = self._change = self._spawn(change)
-        async for line in self._attend(task):
+    async def _follow(self, turn: Turn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
+        """Begin `change`. It goes on if nobody listens."""
+        turn.change = self._change = self._spawn(change)
+        async for line in self._attend(turn, turn.change):
             yield line
 
-    async def _attend(self, task: asyncio.Task[Progress]) -> AsyncGenerator[Progress]:
+    async def _attend(self, turn: Turn, task: asyncio.Task[Progress]) -> AsyncGenerator[Progress]:
+        """Lines of progress until the change has its outcome, which is the last one."""
         with self._board.follow() as follower:
+            turn.followers.append(follower)
             task.add_done_callback(lambda _task: follower.end())
             async for line in follower.lines():
                 yield line
+        if self._change is task:
             self._change = None
-            if not task.cancelled():
-                yield task.result()
-            elif not self._closed.is_set():
-                yield self._aborted()
+        if not task.cancelled():
+            yield task.result()
+        elif not self._closed.is_set():
+            yield self._aborted()
 
     def _aborted(self) -> Progress:
         """Of a change that had not begun."""
@@ -307,7 +334,7 @@ class Machine:
         problem = Problem(code="generation-failed", subject="dom0", title="dom0 abort: nothing was changed")
         return Progress(outcome=Outcome.ABORTED, generation=number, problems=(problem,))
 
-    async def _bring_up(self, request: UpRequest) -> Progress:
+    async def _bring_up(self, request: UpRequest, turn: Turn) -> Progress:
         before = self._current.generation
         try:
             await self._propose(
@@ -317,26 +344,45 @@ class Machine:
             await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
             number = before.number if before else 0
             return Progress(outcome=Outcome.FAILED, generation=number, problems=(self._problem_of(error),))
-        return await self._outcome()
+        return await self._outcome(turn)
 
-    async def _bring_back(self, target: Generation) -> Progress:
+    async def _bring_back(self, target: Generation, turn: Turn) -> Progress:
+        left = self._current.generation
+        assert left is not None
         try:
-            self._current.go_back(target, cause="dom0 rollback")
+            async with names.left(self._engine, "" if left.is_good else left.dom0_image, _names_of(target)):
+                self._current.go_back(target, cause="dom0 rollback")
         except Dom0Error as error:
             return Progress(outcome=Outcome.FAILED, generation=target.number, problems=(self._problem_of(error),))
-        return await self._outcome()
+        return await self._outcome(turn)
 
-    async def _outcome(self) -> Progress:
-        """Of the generation that is current now: its judgement, or that it is at rest if it was judged before."""
+    async def _outcome(self, turn: Turn) -> Progress:
+        """Of the generation that is current now: its judgement, or that it is at rest if it was judged before.
+
+        When all of it is ready, that is told, and others may change the machine.
+        """
         generation = self._current.generation
         assert generation is not None
         if not generation.is_pending:
             return await self._settled(generation)
+        await self.changed.until(lambda: self._is_decided(generation.number) or self._current.watched_until > 0)
+        if not self._is_decided(generation.number):
+            turn.end(self._ready())
         await self.changed.until(lambda: self._is_decided(generation.number))
         verdict = self._current.verdict
         if verdict is not None and verdict.generation == generation.number:
             return verdict
         return Progress(outcome=Outcome.REPLACED, generation=generation.number)
+
+    def _ready(self) -> Progress:
+        assert self._current.generation is not None
+        number = self._current.generation.number
+        return Progress(
+            text=f"generation {number}: ready",
+            generation=number,
+            watched_until=self._current.watched_until,
+            goes_back_to=self._current.goes_back_to,
+        )
 
     def _is_decided(self, number: int) -> bool:
         generation, verdict = self._current.generation, self._current.verdict
@@ -391,17 +437,23 @@ class Machine:
                 ) from error
 
     @contextlib.asynccontextmanager
-    async def _exclusive(self) -> AsyncIterator[None]:
-        if self._changing.locked():
+    async def _exclusive(self) -> AsyncIterator[Turn]:
+        """Raises Busy while another one changes the machine, and when we end, as we do to give way to another image."""
+        if self._turn is not None and not self._turn.is_over:
             raise Busy(
                 "dom0: another dom0 command is changing this machine",
                 hint="wait for it: dom0 status --watch; or end it: dom0 abort",
             )
-        if self._closed.is_set():
-            raise Busy("dom0: is shutting down", hint="try again when it has started: dom0 status")
-        async with self._changing:
+        turn = self._turn = Turn()
+        try:
             await self._lives.wait()
-            yield
+            await self.changed.until(lambda: not self._handing_over or self._closed.is_set())
+            if self._closed.is_set():
+                raise Busy("dom0: is shutting down", hint="try again when it has started: dom0 status")
+            yield turn
+        finally:
+            turn.is_over = True
+            self._look_again()
 
     # what it tells
 
@@ -434,24 +486,38 @@ class Machine:
 
     def history(self) -> list[GenerationInfo]:
         current = self._current.generation.number if self._current.generation else 0
-        return [describe(g, current=g.number == current) for g in self._current.generations.all()]
+        return [
+            self._describe(g) if g.number == current else describe(g, current=False)
+            for g in self._current.generations.all()
+        ]
+
+    def _describe(self, current: Generation) -> GenerationInfo:
+        watched_until, goes_back_to = self._current.watched_until, self._current.goes_back_to
+        return describe(current, current=True, watched_until=watched_until, goes_back_to=goes_back_to)
 
     def status(self) -> Status:
-        generation, reconciler = self._current.generation, self._current.reconciler
+        generation = self._current.generation
         good = next(self._current.generations.good_of(generation.desired.project), None) if generation else None
         return Status(
             project=self.project,
             version=__version__,
             dom0_image=self._own.image,
-            generation=describe(generation, current=True) if generation else None,
+            generation=self._describe(generation) if generation else None,
             last_good=good.number if good else None,
             converged=self._current.converged,
             services=service_statuses(self._current.plan),
-            steps=tuple(say_step(step) for step in reconciler.steps_under_way) if reconciler else (),
+            steps=self._steps_under_way(),
             problems=self._problems(),
             inputs=generation.inputs if generation else "",
             now=self._clock.now(),
         )
+
+    def _steps_under_way(self) -> tuple[str, ...]:
+        generation, reconciler = self._current.generation, self._current.reconciler
+        steps = [say_step(step) for step in reconciler.steps_under_way] if reconciler else []
+        if self._handover_at_work and generation is not None:
+            steps.append(f"hand over to the dom0 image {generation.dom0_image.removeprefix('sha256:')[:12]}")
+        return tuple(steps)
 
     def _problems(self) -> tuple[Problem, ...]:
         plan, reconciler = self._current.plan, self._current.reconciler
@@ -475,7 +541,7 @@ class Machine:
 
     def _on_plan(self, plan: Plan) -> None:
         if plan.well and self._belongs_to_another_image():
-            self._handing_over = True
+            self.begin_handover()
             self._spawn(self._give_way())
         self.on_plan(plan)
         self.changed.tell()
@@ -489,6 +555,8 @@ class Machine:
             return False  # it has been tried, and undone
         if self._proposing.locked() or self._own_problem is not None:
             return False  # our own image is about to bring the next one, or was refused and says why
+        if self._turn is not None and not self._turn.is_over:
+            return False  # a person is, or waits for this one
         return generation.dom0_image not in ("", self._own.image)
 
     async def _give_way(self) -> None:
@@ -498,14 +566,17 @@ class Machine:
             await self._hand_over(generation.dom0_image)
         except Dom0Error as error:
             title = f"the dom0 image of generation {generation.number} cannot take over: {error.message}"
-            self._handover_problem = Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint)
-            self.changed.tell()
+            self.end_handover(Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint))
 
     def _on_good(self) -> None:
         self._spawn(self._keep_images())
 
     async def _give_names_back(self, failed: Generation, target: Generation) -> None:
-        await names.give_back(self._engine, failed.dom0_image, _names_of(target))
+        """Those too that were replaced before they were good have moved names."""
+        since = [g for g in self._current.generations.all() if target.number < g.number < failed.number]
+        never_good = [g for g in since if g.outcome is Outcome.REPLACED and g.before == target.number]
+        for generation in (*reversed(never_good), failed):
+            await names.give_back(self._engine, generation.dom0_image, _names_of(target))
 
     async def _put_names_right(self) -> None:
         """Whoever took an image up may have been killed before its generation was on disk, or right after."""

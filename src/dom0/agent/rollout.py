@@ -13,10 +13,11 @@ REFUSALS = 3  # times the Engine may refuse a step before the generation has fai
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`check_in`: seconds until time alone can change it."""
+    """`check_in`: seconds until time alone can change it. `ready`: all is well; it is good when it stays so."""
 
     outcome: Outcome
     reason: str = ""
+    ready: bool = False
     check_in: float = 0.0
 
 
@@ -26,7 +27,8 @@ def judge(plan: Plan, rollout: Rollout, *, began: float, well_since: float, now:
         return Verdict(outcome=Outcome.FAILED, reason=reason)
     if plan.well and well_since:
         left = well_since + rollout.monitor - now
-        return Verdict(outcome=Outcome.PENDING, check_in=left) if left > 0 else Verdict(outcome=Outcome.GOOD)
+        good = Verdict(outcome=Outcome.GOOD)
+        return Verdict(outcome=Outcome.PENDING, ready=True, check_in=left) if left > 0 else good
     deadline = began + rollout.timeout
     if now >= deadline:
         return Verdict(outcome=Outcome.FAILED, reason=_too_late(plan, rollout.timeout))

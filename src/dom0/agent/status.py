@@ -72,6 +72,8 @@ class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
     said: tuple[str, ...] = ()  # `SERVICE: line`: what the services of a failed one said last
     current: bool = False
     trial_until: float = 0.0
+    watched_until: float = 0.0  # when it is good if it stays as well as it is; 0: it is judged, or not well yet
+    goes_back_to: int = 0  # number of the generation that follows if it is not kept; 0: none, or it is good
     services: int = 0
 
 
@@ -95,6 +97,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: Outcome | None = None  # only in the last line
     generation: int = 0
     problems: tuple[Problem, ...] = ()
+    watched_until: float = 0.0  # of a generation that is ready: when it is good if it stays so
+    goes_back_to: int = 0  # number of the generation that follows if it does not; 0: there is none
 
 
 class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -6,6 +6,7 @@ Nothing here imports aiohttp or asyncio: a command starts at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -16,11 +17,14 @@ from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status,
 from dom0.cli import unix_http
 from dom0.cli.containers import ROOT
 from dom0.cli.places import agent_socket, is_here, run_directory
-from dom0.errors import Busy, Dom0Error, UsageError
+from dom0.errors import Busy, Dom0Error, EngineError, UsageError
 from dom0.host import launcher
 from dom0.run import dial
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
+SUCCESSION_WITHIN = 240.0  # seconds for a new root container to answer, or the one before again
+PAUSE = 0.1  # seconds between attempts
+NOT_CONNECTED = (FileNotFoundError, ConnectionRefusedError, type(None))  # None: it answered, with a refusal
 
 Document = TypeVar("Document")
 
@@ -41,9 +45,13 @@ THROUGH_ENGINE = ("docker", "exec", "--interactive", "dom0", "dom0", "agent", "-
 
 
 class Agent:
-    """The agent of the machine whose Engine is named. Every call raises AgentUnreachable, or what the agent refused."""
+    """The agent of the machine whose Engine is named. Every call raises AgentUnreachable, or what the agent refused.
 
-    def __init__(self) -> None:
+    A `patient` one waits while one root container takes the place of another.
+    """
+
+    def __init__(self, *, patient: bool = True) -> None:
+        self._patient = patient
         self._here = is_here()
         self.path = str(agent_socket()) if self._here else "dom0"
 
@@ -98,6 +106,17 @@ class Agent:
                 raise self._unreachable(error) from error
 
     def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> unix_http.Answer:
+        deadline = time.monotonic() + (SUCCESSION_WITHIN if self._patient else 0.0)
+        while True:
+            try:
+                return self._ask_once(method, target, body, timeout)
+            except (AgentUnreachable, Busy) as error:
+                not_begun = method == "GET" or isinstance(error.__cause__, NOT_CONNECTED)
+                if not not_begun or time.monotonic() > deadline or not is_handed_over():
+                    raise
+            time.sleep(PAUSE)
+
+    def _ask_once(self, method: str, target: str, body: Any, timeout: float | None) -> unix_http.Answer:
         data = msgspec.json.encode(body) if body is not None else None
         try:
             connection = unix_http.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
@@ -155,6 +174,19 @@ def _unreachable_there(error: OSError) -> Dom0Error:
         return AgentUnreachable("dom0: does not run on that machine", hint="start it: dom0 up")
     hint = f"see why: docker logs {ROOT}; it has to be of this version: {__version__}"
     return AgentUnreachable(f"dom0: does not answer on that machine: {error}", hint=hint)
+
+
+def is_handed_over() -> bool:
+    """Whether one root container takes the place of another."""
+    from dom0.cli import engine_client
+    from dom0.plan import labels
+    from dom0.plan.desired import Role
+
+    try:
+        helpers = engine_client.containers(f"{labels.ROLE}={Role.HANDOVER}")
+    except EngineError:
+        return False
+    return any(helper.state == "running" for helper in helpers)
 
 
 def _told_by_launcher() -> AgentUnreachable | None:

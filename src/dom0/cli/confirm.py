@@ -9,7 +9,7 @@ import click
 from dom0.cli import status, terminal
 from dom0.cli.client import Agent
 from dom0.cli.report import Report
-from dom0.cli.up import await_announced_succession
+from dom0.cli.succession import await_announced_succession
 
 
 @click.command(name="confirm")

@@ -135,10 +135,11 @@ async def _find_volumes(engine: Engine, names: Sequence[str]) -> list[Volume]:
 async def _remove_agent(engine: Engine, told: Told) -> None:
     """First of all: it would start again what is stopped. Also what a change of its image left."""
     from dom0.agent.contract import HELPER
-    from dom0.agent.handover import recover, remove_aside
+    from dom0.agent.handover import remove_aside
     from dom0.agent.succession import NAMES
+    from dom0.cli.succession import let_end
 
-    await recover(engine, told.say)
+    await let_end(engine, told.say)
     for name in (*NAMES, HELPER):
         try:
             container = await engine.container(name)

@@ -19,13 +19,18 @@ REFUSALS: dict[str, type[Dom0Error]] = {
 """Codes of the problem `dom0` that say that nothing was begun, and what they are raised as."""
 
 
-def follow(lines: Iterator[Progress], report: Report) -> Progress:
-    """Print each line and return the last one. Raises RolledBack, Interrupted, or Dom0Error if no outcome came."""
+def follow(lines: Iterator[Progress], report: Report, *, wait: bool = True) -> Progress:
+    """Print each line and return the last one; without `wait` the one that says that all is ready.
+
+    Raises RolledBack, Interrupted, or Dom0Error if no outcome came.
+    """
     with watching("the change of this machine"), interruptible():
         for progress in lines:
             report.tell(progress)
             if progress.outcome is not None:
                 return _judge(progress, progress.outcome)
+            if progress.watched_until and not wait:
+                return progress
     raise Dom0Error("dom0: ended before the generation had an outcome", hint="see why: dom0 status; docker logs dom0")
 
 

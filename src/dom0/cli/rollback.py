@@ -10,7 +10,7 @@ from dom0.cli import completion, terminal
 from dom0.cli.client import Agent
 from dom0.cli.follow import follow
 from dom0.cli.report import Report
-from dom0.cli.up import await_announced_succession
+from dom0.cli.succession import await_announced_succession
 
 
 @click.command(name="rollback")

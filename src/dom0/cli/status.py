@@ -99,7 +99,10 @@ def _generation(info: GenerationInfo, now: float) -> str:
     outcome = str(info.outcome)
     if info.trial_until:
         outcome = f"trial, goes back in {times.ago(info.trial_until - now)}"
-    return f"{info.number} ({outcome}), {info.cause}, {times.ago(now - info.created)} ago"
+    elif info.watched_until:
+        outcome = f"ready, watched until {times.moment(info.watched_until)}"
+    text = f"{info.number} ({outcome}), {info.cause}, {times.ago(now - info.created)} ago"
+    return f"{text}; back since {times.moment(info.back_at)}: {info.back_because}" if info.back_at else text
 
 
 def _services(status: Status) -> list[str]:

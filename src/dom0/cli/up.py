@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dom0.agent.status import Outcome, Progress, Status
-from dom0.cli import terminal, unchanged
+from dom0 import times
+from dom0.agent.status import Outcome, Progress
+from dom0.cli import succession, terminal, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import is_here
 from dom0.cli.report import Report, watching
 from dom0.cli.unchanged import TAG, find_project
-from dom0.errors import Busy, Dom0Error, NotFound, RolledBack
+from dom0.errors import Busy, Dom0Error, NotFound
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
 
-SUCCESSION_WITHIN = 240.0  # seconds for the new root container to be in its place
-PAUSE = 0.1  # seconds between looks at it
 ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
 
 
@@ -37,15 +37,25 @@ ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket bef
 @click.option("--no-build", is_flag=True, help="Take the dom0 image as it is.")
 @click.option("--force-recreate", is_flag=True, help="Recreate every container, changed or not.")
 @click.option("--adopt", is_flag=True, help="Take over what Docker Compose runs of this project.")
+@click.option("--wait", is_flag=True, help="Return when it is known whether it stays well, with 5 if it went back.")
 @click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
-def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bool, adopt: bool, as_json: bool) -> None:
+def command(
+    directory: Path | None,
+    tag: str,
+    no_build: bool,
+    force_recreate: bool,
+    adopt: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
     """Build the project in DIR and bring the machine to it; a change that does not become healthy goes back by itself.
 
     Without DIR it is the project in this directory, or else the dom0 image that is there. What runs and has not changed
-    is left alone; what a person stopped is started again.
+    is left alone; what a person stopped is started again. Returns when everything is ready, and says until when it is
+    watched.
 
     $ dom0 up  # the project of this directory
-    $ dom0 up examples/mybox
+    $ dom0 up --wait examples/mybox  # in a script
     $ dom0 up --no-build --tag dom0:yesterday
     $ dom0 up --adopt  # in the directory that `docker compose up` was called in
     """
@@ -55,9 +65,18 @@ def command(directory: Path | None, tag: str, no_build: bool, force_recreate: bo
         return
     import asyncio  # it costs as much as all of the above
 
-    last = asyncio.run(bring_up(project, tag, force=force_recreate, adopts=adopt, as_json=as_json))
+    last = asyncio.run(bring_up(project, tag, force=force_recreate, adopts=adopt, wait=wait, as_json=as_json))
     if not as_json:
-        terminal.say(f"generation {last.generation} is {last.outcome}")
+        terminal.say(f"generation {last.generation} is {last.outcome}" if last.outcome else _watched(last))
+
+
+def _watched(last: Progress) -> str:
+    until = times.moment(last.watched_until)
+    if last.goes_back_to:
+        otherwise = f"if it does not stay well, the machine goes back to generation {last.goes_back_to} by itself"
+    else:
+        otherwise = "there is no good one to go back to: if it does not stay well, dom0 goes on trying"
+    return f"generation {last.generation} is ready, and watched until {until}: {otherwise}"
 
 
 def _say_nothing_to_do(machine: unchanged.Machine, *, as_json: bool) -> None:
@@ -68,40 +87,73 @@ def _say_nothing_to_do(machine: unchanged.Machine, *, as_json: bool) -> None:
 
 
 async def bring_up(
-    project: Path | None, tag: str, *, force: bool = False, adopts: bool = False, trial: float = 0.0, as_json: bool
+    project: Path | None,
+    tag: str,
+    *,
+    force: bool = False,
+    adopts: bool = False,
+    trial: float = 0.0,
+    wait: bool = True,
+    as_json: bool,
 ) -> Progress:
     """Build, let the image's project become the machine, and wait for the outcome. `trial` in seconds, 0: none.
 
+    Without `wait` only until all is ready: what it returns then has no outcome, and says until when it is watched.
     Raises RolledBack, ProjectError, EngineError, UsageError.
     """
-    from dom0.agent.handover import forget_failure, recover
     from dom0.engine.docker import DockerEngine
     from dom0.images import private
 
     report = Report(as_json=as_json)
     engine = await DockerEngine.connect()
     try:
-        await recover(engine, report)
         image = await _image(engine, project, tag, report, adopts=adopts)
         if project is not None:
             await private.deliver(engine, image, project)
-        await forget_failure(engine)
         if trial:
             Agent().announce_trial(image.id, trial)
+        ask = partial(Agent(patient=False).up, force=force, adopt=adopts)
+        last, in_place = await _take_up(engine, image, project, ask, report, adopts=adopts, wait=wait)
+        if in_place and last.outcome is Outcome.GOOD:
+            await succession.await_succession(engine, report)
+        elif in_place and last.outcome is None:
+            new = terminal.short_id(image.id)
+            report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
+        return last
+    finally:
+        await engine.close()
+
+
+async def _take_up(
+    engine: Engine,
+    image: Image,
+    project: Path | None,
+    ask: Callable[..., Iterator[Progress]],
+    report: Report,
+    *,
+    adopts: bool,
+    wait: bool,
+) -> tuple[Progress, bool]:
+    """The last line of progress, and whether the running agent has taken the project up in place of its image's.
+
+    An agent that gives way to the image of the generation before does not answer: its successor is asked.
+    """
+    from dom0.agent.handover import forget_failure, is_at_work
+
+    while True:
+        await succession.let_end(engine, report)
+        await forget_failure(engine)
         try:
             with watching("the start of dom0"):
                 await place_of(engine, image, project, adopts=adopts)
                 in_place = await _become(engine, image, project, report, adopts=adopts)
-            lines = Agent().up(force=force, adopt=adopts, dom0_image=image.id if in_place else "")
-            last = follow(lines, report)
-        except Busy:
-            await _forget(engine, image)
+            return follow(ask(dom0_image=image.id if in_place else ""), report, wait=wait), in_place
+        except (Busy, AgentUnreachable) as error:
+            if await is_at_work(engine):
+                continue
+            if isinstance(error, Busy):
+                await _forget(engine, image)
             raise
-        if in_place and last.outcome is Outcome.GOOD:
-            await await_succession(engine, report)
-        return last
-    finally:
-        await engine.close()
 
 
 async def _forget(engine: Engine, image: Image) -> None:
@@ -205,60 +257,7 @@ async def _ask_here(engine: Engine, root: Container) -> bool:
     deadline = time.monotonic() + ASK_HERE
     while is_here() and time.monotonic() < deadline:
         with contextlib.suppress(Dom0Error):
-            if Agent().status().dom0_image == root.image_id:
+            if Agent(patient=False).status().dom0_image == root.image_id:
                 return True
         await asyncio.sleep(PAUSE_HERE)
     return await ask_inside(engine, root)
-
-
-async def await_succession(engine: Engine, report: Report) -> None:
-    """A good generation of another dom0 image brings that image too: wait until it is in its place. Raises RolledBack.
-
-    Between the old agent's end and the new one's first answer nobody answers.
-    """
-    import asyncio
-
-    from dom0.agent.handover import follow_helper
-
-    report.aside("dom0: its new image takes the place of the running one")
-    deadline = time.monotonic() + SUCCESSION_WITHIN
-    with watching("the change of the dom0 image"):
-        while time.monotonic() < deadline:
-            await follow_helper(engine)
-            if (status := _ask()) and _is_in_its_place(status):
-                report.aside(f"dom0: runs from its new image {terminal.short_id(status.dom0_image)}")
-                return
-            await asyncio.sleep(PAUSE)
-    hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
-    raise RolledBack("dom0: the new dom0 image did not take over", hint=hint)
-
-
-def _ask() -> Status | None:
-    try:
-        return Agent().status()
-    except AgentUnreachable:
-        return None
-
-
-def _is_in_its_place(status: Status) -> bool:
-    """Raises RolledBack if it has been there and the one before it is back."""
-    if status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
-        return True
-    failure = next((problem for problem in status.problems if problem.code == "handover-failed"), None)
-    if failure is not None:
-        raise RolledBack(failure.title, hint=failure.hint)
-    return False
-
-
-async def await_announced_succession(report: Report) -> None:
-    """The same with an Engine of its own, where there is something to wait for."""
-    if (status := _ask()) and _is_in_its_place(status):
-        return
-
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        await await_succession(engine, report)
-    finally:
-        await engine.close()

@@ -104,8 +104,26 @@ async def taken_up_later(engine: Engine, image_id: str) -> AsyncIterator[None]:
         raise
 
 
+@asynccontextmanager
+async def left(engine: Engine, image_id: str, names: Names) -> AsyncIterator[None]:
+    """Around leaving a generation of `image_id` ("": none) that was never good: then names are again as in `names`.
+
+    Whoever is cut off leaves it to the agent's next start. Raises EngineError, before the block.
+    """
+    latest = await find(engine, DOM0)
+    if latest is not None and latest.id == image_id:
+        await mark(engine, latest, DOM0)
+    try:
+        yield
+    except BaseException:
+        await unmark(engine, image_id)
+        raise
+    with contextlib.suppress(EngineError):
+        await give_back(engine, image_id, names)
+
+
 async def give_back(engine: Engine, image_id: str, names: Names) -> None:
-    """The generation of `image_id` has failed: what it or its service images are called by is again as in `names`.
+    """The generation of `image_id` is not kept: what it or its service images are called by is again as in `names`.
 
     Raises EngineError.
     """

@@ -53,7 +53,7 @@ def filled(*, started: bool, config: Mapping[str, Any]) -> Iterator[Path]:
     with Host(name=EXAMPLE, outside=True, config=config) as host:
         chain.provide(host)
         machine = Machine(host, recipe.examples() / EXAMPLE)
-        machine.dom0("up" if started else "build", timeout=_BUILD_DEADLINE)
+        machine.dom0(*(("up", "--wait") if started else ("build",)), timeout=_BUILD_DEADLINE)
         host.stop_engine()
         lib = host.root / "tree" / "var" / "lib"
         lib.mkdir(parents=True)

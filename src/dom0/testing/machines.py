@@ -50,8 +50,9 @@ class Machine:
         """Start the `dom0` command and leave it running."""
         return self.host.popen([*DOM0, *arguments], stdout=stdout, cwd=self.project)
 
-    def up(self, *arguments: str, check: bool = True) -> Output:
-        return self.dom0("up", *arguments, str(self.project), check=check)
+    def up(self, *arguments: str, wait: bool = True, check: bool = True) -> Output:
+        """With `wait` until it is known whether all stays well."""
+        return self.dom0("up", *arguments, *(["--wait"] if wait else []), str(self.project), check=check)
 
     def docker(self, *arguments: str, check: bool = True) -> Output:
         return self.host.docker(*arguments, check=check)

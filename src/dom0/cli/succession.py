@@ -1,0 +1,90 @@
+"""What a command does while one root container takes the place of another: wait until the new one is in its place.
+
+Between the old agent's end and the new one's first answer nobody answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dom0.agent.status import Status
+from dom0.cli import terminal
+from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.report import Report, watching
+from dom0.errors import Busy, RolledBack
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+
+SUCCESSION_WITHIN = 240.0  # seconds for the new root container to be in its place
+PAUSE = 0.1  # seconds between looks at it
+
+
+async def let_end(engine: Engine, report: Callable[[str], None]) -> None:
+    """Wait for the end of a change of the dom0 image that is under way; finish or undo one that was cut off.
+
+    Raises Dom0Error if it cannot be ended, Interrupted.
+    """
+    from dom0.agent import handover
+
+    while True:
+        if await handover.is_at_work(engine):
+            report("dom0: waiting until the change of its image, which is under way, has ended")
+            with watching("the change of the dom0 image"):
+                await handover.follow_helper(engine)
+        try:
+            await handover.recover(engine, report)
+        except Busy:
+            continue
+        return
+
+
+async def await_succession(engine: Engine, report: Report) -> None:
+    """A good generation of another dom0 image brings that image too: wait until it took over. Raises RolledBack."""
+    from dom0.agent.handover import follow_helper
+
+    report.aside("dom0: its new image takes the place of the running one")
+    deadline = time.monotonic() + SUCCESSION_WITHIN
+    with watching("the change of the dom0 image"):
+        while time.monotonic() < deadline:
+            await follow_helper(engine)
+            if (status := _ask()) and _is_in_its_place(status):
+                report.aside(f"dom0: runs from its new image {terminal.short_id(status.dom0_image)}")
+                return
+            await asyncio.sleep(PAUSE)
+    hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
+    raise RolledBack("dom0: the new dom0 image did not take over", hint=hint)
+
+
+async def await_announced_succession(report: Report) -> None:
+    """The same with an Engine of its own, where there is something to wait for."""
+    if (status := _ask()) and _is_in_its_place(status):
+        return
+
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        await await_succession(engine, report)
+    finally:
+        await engine.close()
+
+
+def _ask() -> Status | None:
+    try:
+        return Agent(patient=False).status()
+    except AgentUnreachable:
+        return None
+
+
+def _is_in_its_place(status: Status) -> bool:
+    """Raises RolledBack if it has been there and the one before it is back."""
+    if status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
+        return True
+    failure = next((problem for problem in status.problems if problem.code == "handover-failed"), None)
+    if failure is not None:
+        raise RolledBack(failure.title, hint=failure.hint)
+    return False
