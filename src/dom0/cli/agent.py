@@ -30,7 +30,7 @@ def command(check: bool, dial: bool, read_as: Path | None) -> None:
         _connect_with(unix_http.connect(str(agent_socket())))
         return
     if check:
-        Agent().status()
+        Agent(patient=False).status()
         return
     import asyncio
 
