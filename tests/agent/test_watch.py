@@ -102,12 +102,22 @@ async def test_another_up_is_told_to_wait_only_until_all_is_ready(rig: Rig) -> N
         first = machine.up(UpRequest())
         await anext(first)
         with pytest.raises(Busy):
-            await anext(machine.up(UpRequest()))
+            await anext(machine.up(UpRequest(force=True)))
         async for line in first:
             if line.watched_until:
                 break
         assert (await ready(rig, slot("web", hash="h3"))).generation == 3
         assert [line.outcome async for line in first][-1] is Outcome.REPLACED
+
+
+async def test_who_follows_the_same_change_is_told_too_when_all_is_ready(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await first_good(rig)
+        rig.project = desired(slot("web", hash="h2"), rollout=WATCHED)
+        first = machine.up(UpRequest())
+        await anext(first)
+        assert (await listen_until_ready(machine)).generation == 2
+        assert [line.generation async for line in first if line.watched_until] == [2]
 
 
 async def test_what_is_replaced_while_it_is_watched_is_never_gone_back_to(rig: Rig) -> None:

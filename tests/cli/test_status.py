@@ -52,7 +52,7 @@ def generation(**changes: Any) -> GenerationInfo:
 
 def test_status_says_until_when_a_generation_is_watched(agent: FakeAgent, dom0: RunCommand) -> None:
     watched = generation(outcome=Outcome.PENDING, watched_until=1_700_000_000.0, goes_back_to=2)
-    agent.answers["GET /v1/status"] = make_status(generation=watched)
+    agent.answers["GET /v1/status"] = make_status(generation=watched, problems=())
     first = dom0("status", env={"TZ": "UTC"}).stdout.splitlines()[0]
     assert first == "box: as desired; generation 3 (ready, watched until 2023-11-14 22:13:20), dom0 up, 3m ago"
 

@@ -136,11 +136,11 @@ async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: 
 
 @asynccontextmanager
 async def read_project(
-    engine: Engine, image: Image, placed: Path, roots: Sequence[Path]
+    engine: Engine, image: Image, placed: Path, roots: Sequence[Path], *, hashed: bool = True
 ) -> AsyncIterator[tuple[Path, Project]]:
     """The files of an image's project, in a directory for the time of the block, and it as it will be at `placed`.
 
-    `roots` may have what the image leaves out. Raises ProjectError, EngineError.
+    `roots` may have what the image leaves out; `hashed` as for `load`. Raises ProjectError, EngineError.
     """
     with temporary.directory("plan") as scratch:
         etc = await unpack_project(engine, image.id, scratch)
@@ -148,7 +148,7 @@ async def read_project(
         await asyncio.to_thread(private.lay, private.of_image(image.labels), etc, roots, project)
         if placed != PLACED:
             require_nothing_above(etc, placed)
-        yield etc, await load(etc, placed)
+        yield etc, await load(etc, placed, hashed=hashed)
 
 
 async def resolve_without_pulling(

@@ -235,7 +235,7 @@ async def _refuse_beforehand(
         return  # of another machine: only its agent can read the project
     try:
         place = await place_of(engine, image, project, adopts=adopts)
-        async with read_project(engine, image, place, roots) as (_, found):
+        async with read_project(engine, image, place, roots, hashed=adopts) as (_, found):
             desired = await resolve_beforehand(engine, image, found, say)
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
