@@ -181,7 +181,7 @@ def rewire_again_and_again(host: Host) -> None:
     targets = [f"10.8.0.{11 + number % 2}:6379" for number in range(1, REWIRES + 1)]
     lines = "".join(json.dumps({"do": "rewire", "to": [target], "existing": "keep"}) + "\n" for target in targets)
     talk = ("docker", "exec", "-i", "amb", "socat", "-t60", "-", "UNIX-CONNECT:/run/dom0-ambassador/control.sock")
-    answers = [json.loads(line) for line in host.run(talk, stdin=lines.encode(), timeout=240).stdout.splitlines()]
+    answers = [json.loads(line) for line in host.run(talk, stdin=lines.encode(), timeout=600).stdout.splitlines()]
     assert [answer["number"] for answer in answers] == list(range(1, REWIRES + 1))
 
 
