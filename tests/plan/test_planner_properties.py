@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dom0.engine.values import Container, Endpoint, Health, State
+from dom0.plan import labels
 from dom0.plan.actual import Actual, slot_key
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
 from dom0.plan.memory import Memory, Version
@@ -231,8 +232,14 @@ def possible(wanted: tuple[Slot, ...]) -> tuple[Slot, ...]:
         there = {other.service for other in found if other.runs}
         needs = tuple(replace(d, condition=Condition.STARTED) for d in of.depends_on if d.service in there)
         if set(of.parents) <= there:
-            found.append(replace(of, health=None, depends_on=needs))
+            found.append(replace(hashed(of), health=None, depends_on=needs))
     return tuple(found)
+
+
+def hashed(of: Slot) -> Slot:
+    """Whose namespaces it shares is a part of its hash, as in plan/hashing."""
+    digest = " in ".join((of.hash, *of.parents))
+    return replace(of, hash=digest, create=of.create | {"Labels": of.create["Labels"] | {labels.HASH: digest}})
 
 
 def test_slot_keys_in_labels_are_those_of_slots() -> None:
