@@ -232,6 +232,8 @@ async def test_the_reason_of_a_change_that_was_undone_can_be_read_until_the_next
     problem = await handover.last_failure(engine)
     assert problem is not None
     assert problem.title == "the new one did not answer"
+    place.docker.container(HELPER).state = State.DEAD  # the Engine has no log of one that is being removed
+    assert await handover.last_failure(engine) is None
     await handover.forget_failure(engine)
     assert await handover.last_failure(engine) is None
 

@@ -72,8 +72,10 @@ async def hand_over(engine: Engine, image_id: str, say: Say) -> None:
     await follow_helper(engine)
     current = await _find(engine, NAME)
     if current is None or current.image_id != image_id:
+        failure = await last_failure(engine)
+        why = failure.title if failure else "another change of its image came between"
         hint = f"its log: docker logs {FAILED}; what happened: docker logs {HELPER}"
-        raise RolledBack(f"{NAME}: {await _last_words(engine)}", hint=hint)
+        raise RolledBack(f"{NAME}: {why}", hint=hint)
     await _gone(engine, HELPER)
 
 
@@ -134,12 +136,13 @@ async def remove_aside(engine: Engine) -> None:
 async def last_failure(engine: Engine) -> Problem | None:
     """For `dom0 status`: why the latest change of the dom0 image was undone. None when it was not."""
     helper = await _find(engine, HELPER)
-    if helper is None or helper.running or helper.state is State.CREATED:
+    if helper is None or helper.state is not State.EXITED:  # no log can be had of one that is being removed
         return None
+    lines = (await engine.logs(helper.id, tail=1)).strip().splitlines()
     return Problem(
         code="handover-failed",
         subject=NAME,
-        title=await _last_words(engine),
+        title=lines[-1] if lines else "the new dom0 did not answer; the old one runs again",
         hint=f"docker logs {FAILED}; then bring another image: dom0 up",
         since=helper.finished,
     )
@@ -272,11 +275,6 @@ async def _gone(engine: Engine, name: str) -> None:
         async with asyncio.timeout(PATIENCE):
             while await _find(engine, name) is not None:  # noqa: ASYNC110 -- it is the Engine that changes it
                 await asyncio.sleep(PAUSE)
-
-
-async def _last_words(engine: Engine) -> str:
-    lines = (await engine.logs(HELPER, tail=1)).strip().splitlines()
-    return lines[-1] if lines else "the new dom0 did not answer; the old one runs again"
 
 
 def _busy() -> Busy:
