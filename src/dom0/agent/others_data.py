@@ -24,12 +24,13 @@ def require_no_data_of_others(state: Path, desired: Desired) -> None:
     ours = frozenset(_directories(place, desired))
     if not ours:
         return
+    placed = _placed(place)
     for generation in Generations(state).all():
         other = generation.desired.project
         if other == desired.project:
             return
         for directory in _common(ours, frozenset(_directories(place, generation.desired))):
-            if _has_data(place, directory):
+            if _has_data(place, directory, placed):
                 raise InUse(
                     f"{desired.project}: would write into {directory}, where services of {other} have left data",
                     hint=f"keep it for {other}: mv {directory} {directory}-of-{other}",
@@ -51,11 +52,14 @@ def _common(ours: frozenset[Path], theirs: frozenset[Path]) -> Iterator[Path]:
                 yield other
 
 
-def _has_data(place: Path, directory: Path) -> bool:
-    """Whether anything is there but what was placed and is as it was."""
+def _placed(place: Path) -> frozenset[str]:
+    """What was placed and is as it was."""
     placement = Placement(place)
     steps = placement.plan({}, placement.record(None))
-    placed = {spelled(path) for path, step in steps.items() if step.action is Action.REMOVE}
+    return frozenset(spelled(path) for path, step in steps.items() if step.action is Action.REMOVE)
+
+
+def _has_data(place: Path, directory: Path, placed: frozenset[str]) -> bool:
     for parent, _, names in os.walk(directory):
         if any(spelled(os.path.relpath(os.path.join(parent, name), place)) not in placed for name in names):  # noqa: PTH118
             return True

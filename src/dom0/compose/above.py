@@ -27,8 +27,7 @@ def inner(name: str) -> str:
 def top(name: str) -> str:
     """`a/b/c` → `a`, and of what is above, `.dom0-parent/a/b` → `.dom0-parent/a`."""
     parts = PurePath(name).parts
-    depth = next((number for number, part in enumerate(parts) if part != PARENT), len(parts))
-    return str(PurePath(*parts[: depth + 1]))
+    return str(PurePath(*parts[: _levels(parts) + 1]))
 
 
 def find(directory: Path, name: str) -> Path:
@@ -36,8 +35,13 @@ def find(directory: Path, name: str) -> Path:
     if not is_above(name) or os.path.lexists(directory / PARENT):
         return directory / name
     parts = PurePath(name).parts
-    depth = next((number for number, part in enumerate(parts) if part != PARENT), len(parts))
-    return Path(os.path.normpath(directory.joinpath(*[".."] * depth, *parts[depth:])))
+    levels = _levels(parts)
+    return Path(os.path.normpath(directory.joinpath(*[".."] * levels, *parts[levels:])))
+
+
+def _levels(parts: tuple[str, ...]) -> int:
+    """How far up they lead."""
+    return next((number for number, part in enumerate(parts) if part != PARENT), len(parts))
 
 
 def may_take(directory: Path, name: str) -> bool:
