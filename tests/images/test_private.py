@@ -60,6 +60,18 @@ async def test_secrets_env_files_and_dotenv_are_private_and_nothing_else(directo
     assert await names(directory) == (".env", "conf/a.env", "old/word", "real.env", "word")
 
 
+async def test_the_dotenv_of_a_directory_above_that_is_bound_is_private(directory: Path) -> None:
+    project = directory / "apps/box"
+    project.mkdir(parents=True)
+    (project / "compose.yaml").write_text("services: {a: {image: i, volumes: ['../..:/app', '../conf:/conf']}}\n")
+    (directory / ".git").mkdir()
+    assert await names(project) == (".dom0-parent/.dom0-parent/.env",)
+    (directory / "apps/.env").touch()
+    assert await names(project) == (".dom0-parent/.dom0-parent/.env", ".dom0-parent/.env")
+    (project / ".dockerignore").write_text("!.dom0-parent/.env\n")
+    assert await names(project) == (".dom0-parent/.dom0-parent/.env",)
+
+
 async def test_a_compose_file_cannot_be_private(directory: Path) -> None:
     (directory / "compose.yaml").write_text(COMPOSE.replace("{file: word}", "{file: compose.yaml}"))
     assert "compose.yaml" not in await names(directory)

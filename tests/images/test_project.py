@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from dom0.compose.load import load
 from dom0.compose.model import Build, FileObject, Project, Service
+from dom0.errors import ProjectError
 from dom0.images import selection
 from dom0.images.fingerprint import read_ignore
 from dom0.images.project import PLACED, build_file, stage
@@ -74,6 +76,85 @@ async def test_what_services_write_of_a_project_that_was_taken_over_is_not_the_i
     files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert files == {"compose.d/50-box.yaml", "data/one.conf", "data/app.ini", "site/index.html"}
     assert (target / "a [b]").is_dir()
+
+
+def write(root: Path, **files: str) -> None:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+def binding(*volumes: str) -> str:
+    return f"name: box\nservices: {{a: {{image: i, volumes: {json.dumps(volumes)}}}}}\n"
+
+
+async def test_of_the_directory_around_comes_all_that_its_dockerignore_lets_in_and_the_project_once(
+    directory: Path, tmp_path: Path
+) -> None:
+    tree = (
+        "src/main",
+        "src/seen/x",
+        "cache/x",
+        "cache/keep",
+        ".git/HEAD",
+        ".env",
+        ".dom0-parent/x",
+        "project-2/x",
+        "x.o",
+    )
+    write(directory.parent, **dict.fromkeys(tree, "x=y\n"))
+    write(directory.parent, **{".dockerignore": "project\ncache\n!cache/keep\n.env\n**/seen\n"})
+    write(
+        directory, **{"compose.yaml": binding("..:/app:ro", "../src/seen:/x"), "own": "x", ".dockerignore": "**/*.o\n"}
+    )
+    (directory.parent / "out").symlink_to("/etc")
+    in_tree = {"src/main", "src/seen/x", "cache/keep", ".env", "project-2/x", "out"}
+    found = await layout(directory, tmp_path)
+    assert found == {"compose.d/50-box.yaml", "compose.d/.way", "own", *(f".dom0-parent/{name}" for name in in_tree)}
+    placed = tmp_path / "staged/.dom0-parent/project"
+    assert (placed.is_dir(), list(placed.iterdir())) == (True, [])
+
+
+async def test_a_work_tree_two_levels_above_comes_with_each_directory_in_it_once(tmp_path: Path) -> None:
+    project = tmp_path / "tree/apps/box"
+    write(tmp_path / "tree", **dict.fromkeys((".git/HEAD", "top", "apps/beside", "lib/x", "apps/box/own"), "x"))
+    compose = binding("../../:/app", "../../lib:/lib", "../..:/other", "cache:/other/apps")
+    write(project, **{"compose.yaml": f"{compose}volumes: {{cache: {{}}}}\n"})
+    up = ".dom0-parent"
+    layers = {"compose.d/50-box.yaml", "compose.d/.way"}
+    assert await layout(project, tmp_path) == {*layers, "own", f"{up}/beside", f"{up}/{up}/top", f"{up}/{up}/lib/x"}
+    volumes = (await load(tmp_path / "staged", PLACED, hashed=False)).services["a"].volumes
+    assert [(volume.source.removeprefix(str(PLACED)), volume.target) for volume in volumes] == [
+        (f"/{up}/{up}", "/app"),
+        (f"/{up}/{up}/lib", "/lib"),
+        (f"/{up}/{up}", "/other"),
+        ("cache", "/other/apps"),
+        (f"/{up}", "/app/apps"),
+        ("", "/app/apps/box"),
+    ]
+
+
+@pytest.mark.parametrize("way", [None, ".", ".."])
+async def test_an_image_that_does_not_say_where_the_project_was_is_refused(
+    directory: Path, tmp_path: Path, way: str | None
+) -> None:
+    write(directory.parent, **{".git/HEAD": "x"})
+    write(directory, **{"compose.yaml": binding("..:/app")})
+    await layout(directory, tmp_path)
+    link = tmp_path / "staged/compose.d/.way"
+    link.unlink()
+    if way:
+        link.symlink_to(way)
+    with pytest.raises(ProjectError, match=r"volumes\.0\.source: \.\. leads out of the project"):
+        await load(tmp_path / "staged", PLACED)
+
+
+async def test_a_volume_that_is_a_directory_above_brings_that(directory: Path, tmp_path: Path) -> None:
+    write(directory.parent, **{".git/HEAD": "x", "data/file": "x"})
+    volume = "{driver: local, driver_opts: {type: none, o: bind, device: ../data}}"
+    write(directory, **{"compose.yaml": f"{binding('data:/data')}volumes: {{data: {volume}}}\n"})
+    assert ".dom0-parent/data/file" in await layout(directory, tmp_path)
 
 
 async def test_the_override_is_the_layer_above(directory: Path, tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 In an image, and on a machine, nothing is above the project: `../data` is `.dom0-parent/data` there. So the project's
 own paths stay what they are, whatever else it names. What is taken lies in the same git work tree, and was named: a
-file elsewhere is the person's own, and a directory that holds the project itself would be on the machine twice.
+file elsewhere is the person's own. `..` itself is `.dom0-parent`, without the project: nothing is on a machine twice,
+and what binds the one gets the other bound in its place in there.
 Light to import: who only asks for a digest needs it too.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 PARENT = ".dom0-parent"
+WAY = "compose.d/.way"  # in an image: a link that says `names_down` of the highest directory around that is bound
 
 
 def is_above(name: str) -> bool:
@@ -30,6 +33,31 @@ def top(name: str) -> str:
     return str(PurePath(*parts[: _levels(parts) + 1]))
 
 
+def height(name: str) -> int:
+    """How far above the project the directory around it is that an image calls `name`; 0 for anything else."""
+    parts = PurePath(name).parts
+    return len(parts) if _levels(parts) == len(parts) else 0
+
+
+def names_down(directory: Path, levels: int) -> tuple[str, ...]:
+    """The names of directories from `levels` above the project down to it; none where an image does not say."""
+    names = directory.parts
+    if os.path.lexists(directory / PARENT):
+        try:
+            names = (directory / WAY).readlink().parts
+        except OSError:
+            return ()
+    found = names[max(len(names) - levels, 0) :]
+    return () if len(found) < levels or {"/", ".."}.intersection(found) else found
+
+
+def within(directory: Path, levels: int) -> Iterator[tuple[str, str]]:
+    """Of what is that far above: each directory in it that is around the project or is it, and its name in an image."""
+    names = names_down(directory, levels)
+    for depth in range(1, len(names) + 1):
+        yield "/".join(names[:depth]), str(PurePath(*[PARENT] * (levels - depth)))
+
+
 def find(directory: Path, name: str) -> Path:
     """Where it is that an image calls `name`: below `directory` where that is the content of an image, else above."""
     if not is_above(name) or os.path.lexists(directory / PARENT):
@@ -46,13 +74,11 @@ def _levels(parts: tuple[str, ...]) -> int:
 
 def may_take(directory: Path, name: str) -> bool:
     """Whether the image of the project in `directory` may hold `name`, written with `..`; it need not be there."""
-    if all(part == ".." for part in PurePath(name).parts):
-        return False
     if os.path.lexists(directory / PARENT):
-        return True
+        levels = height(inner(name))
+        return not levels or bool(names_down(directory, levels))
     path, tree = find(directory, inner(name)), _work_tree(directory)
-    is_inside = tree is not None and path != tree and path.is_relative_to(tree)
-    return is_inside and not directory.is_relative_to(path) and Path(os.path.realpath(path)) == path
+    return tree is not None and path.is_relative_to(tree) and Path(os.path.realpath(path)) == path
 
 
 def _work_tree(directory: Path) -> Path | None:

@@ -76,8 +76,11 @@ def _leaf(name: str, path: str, found: os.stat_result) -> Entry | None:
     return _entry(name, path, "link" if stat.S_ISLNK(found.st_mode) else "file", found)
 
 
-def named(name: str, path: Path, ignored: Ignored) -> Iterator[Entry]:
-    """The entry of `path` by another `name`, and what is below it. Nothing where nothing is. Raises ProjectError."""
+def named(name: str, path: Path, ignored: Ignored, *, prune: bool = True) -> Iterator[Entry]:
+    """The entry of `path` by another `name`, and as `entries` what is below it. Nothing where nothing is.
+
+    Raises ProjectError.
+    """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -88,7 +91,7 @@ def named(name: str, path: Path, ignored: Ignored) -> Iterator[Entry]:
         yield from filter(None, [_leaf(name, str(path), found)])
         return
     yield _entry(name, str(path), "directory", found)
-    yield from _entries(path, f"{name}/", ignored, prune=True)
+    yield from _entries(path, f"{name}/", ignored, prune)
 
 
 def _entry(name: str, path: str, kind: str, found: os.stat_result) -> Entry:

@@ -23,6 +23,7 @@ from dom0.images.recipe import BASE, base_inputs
 from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, IN_PLACE, INPUTS, KEPT, PROJECT
 
 IGNORE = ".dockerignore"
+NEVER = (IGNORE, ".git")  # no part of an image
 ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
 WHOLE = "."  # the project's directory, with its own .dockerignore
 OURS = "/dom0"  # no directory: an image that is made from dom0 itself, whose digest is part of the image's anyway
@@ -142,8 +143,23 @@ def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Itera
     for name in filter(above.is_above, needed):
         for part in map(str, PurePath(name).parents[:-1]):
             found |= {entry.name: entry for entry in islice(named(part, above.find(directory, part), left_out), 1)}
-        found |= {entry.name: entry for entry in named(name, above.find(directory, name), left_out)}
+        path = above.find(directory, name)
+        below = _around(directory, name, path, left_out) if above.height(name) else named(name, path, left_out)
+        found |= {entry.name: entry for entry in below}
     yield from (found[name] for name in sorted(found))
+
+
+def _around(directory: Path, name: str, path: Path, left_out: Ignored) -> Iterator[Entry]:
+    """A directory around the project, by its own .dockerignore too. The one in it that has another name stays empty."""
+    ignore, (way, _) = read_ignore(path), next(above.within(directory, above.height(name)))
+
+    def is_out(whole: str) -> bool:
+        inner = whole.removeprefix(f"{name}/")
+        if inner == way:
+            return False
+        return PurePath(inner).parts[0] in (way, above.PARENT) or ignore(inner) or left_out(whole)
+
+    yield from named(name, path, is_out, prune=not ignore.has_exceptions)
 
 
 def read_ignore(directory: Path, in_place: Iterable[str] = ()) -> Ignore:
@@ -158,8 +174,8 @@ def read_ignore(directory: Path, in_place: Iterable[str] = ()) -> Ignore:
         raise ProjectError(f"{path}: cannot be read: {error}") from error
     if len(text) > LONGEST:
         raise ProjectError(f"{path}: is larger than {LONGEST} bytes", hint="name directories, not single files")
-    lines = "".join(f"{literal(name)}/*\n" for name in in_place)
-    return Ignore(f"{lines}{IGNORE}\n.git\n{text}", where=str(path))
+    lines = (f"{literal(name)}/*" for name in in_place)
+    return Ignore("\n".join([*lines, *NEVER, text]), where=str(path))
 
 
 def parents_of(directory: Path, dockerfile: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -202,6 +202,8 @@ def stage(
         _write(into / STAGED, b"")
     for name, layer in layers.items():
         _write(into / layer, (directory / name).read_bytes())
+    if (levels := max(map(above.height, kept), default=0)) and not os.path.lexists(into / above.WAY):
+        (into / above.WAY).symlink_to(PurePath(*above.names_down(directory, levels)))
     into.chmod(top.mode)
     return {entry.name: entry for entry in (top, *found)}
 

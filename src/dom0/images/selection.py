@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from dom0.compose import above
 from dom0.compose.model import Project, ServiceVolume
 from dom0.images import weight
-from dom0.images.fingerprint import read_ignore, selected
+from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore
 
 
@@ -31,7 +31,7 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
     compose_files = set(project.opened) - set(project.env_files)
     found: dict[str, bool] = {}
     unused = (name for name in project.secret_files if not _leads_out(name) and not ignore(name))
-    for name in (*project.env_files, *secrets, *unused):
+    for name in (*project.env_files, *secrets, *unused, *_dotenvs(project)):
         *_, real = ("", *_on_the_way(directory, name))
         path = above.find(directory, real)
         if real and real not in compose_files and path.is_file() and not path.is_symlink():
@@ -53,11 +53,11 @@ def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[
     `names`: as `kept` says, `apart` as `in_place`. Raises ProjectError for more than an image may hold.
     """
     bound = tuple(name for name in in_place(project, directory) if name not in apart)
-    yield from weight.words(directory, weight.check(directory, selected(directory, names, in_place=apart)), bound)
-    ignore = read_ignore(directory)
+    sizes = weight.check(directory, selected(directory, names, in_place=apart))
+    yield from weight.words(directory, sizes, [name for name in bound if not above.height(name)])
     for name in bound:
         with os.scandir(above.find(directory, name)) as found:
-            if any(ignore(f"{name}/{entry.name}") for entry in found):
+            if any(f"{name}/{entry.name}" not in sizes and entry.name not in NEVER for entry in found):
                 placed = Path(project.working_dir, name)
                 yield f"{name}: what .dockerignore names stays out of the image; the machine's own is {placed}"
 
@@ -68,7 +68,14 @@ def _needed(project: Project) -> Iterator[str]:
     objects = (*project.configs.values(), *project.secrets.values())
     yield from _inside(project, (item.file for item in objects if item.file))
     yield from _inside(project, (volume.source for volume in _binds(project)))
+    yield from _inside(project, (volume.driver_opts.get("device", "") for volume in project.volumes.values()))
     yield from (os.path.normpath(path) for path in project.contents)
+    yield from _dotenvs(project)
+
+
+def _dotenvs(project: Project) -> Iterator[str]:
+    """Of the directories around the project that services bind: as with the project's own, there are passwords in."""
+    yield from (f"{name}/.env" for name in _inside(project, (v.source for v in _binds(project))) if above.height(name))
 
 
 def _written(project: Project) -> frozenset[str]:
