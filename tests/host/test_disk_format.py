@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dom0.testing.block_writes import Sectors, after_kills, after_power_cuts, lay, moments, tracing
 from dom0.testing.disk_machine import Disk, DiskMachine
+
+SIZE = 64 * 1024 * 1024
 
 
 def is_sound(disk: Disk) -> bool:
@@ -71,85 +70,52 @@ def test_a_disk_with_anything_on_it_is_refused_and_untouched(machine: DiskMachin
     assert machine.disk("format", "/dev/sdc", "--yes", check=False).stderr.startswith("/dev/sdc: there is no such disk")
 
 
-def test_a_killed_formatting_leaves_what_is_recognised_and_can_be_made_again(machine: DiskMachine) -> None:
-    """At moments all over it. Never is a half-made file system taken for a data disk."""
-    seen = {"blank": 0, "half_made": 0, "done": 0}
-    chance = random.Random(4)  # noqa: S311 -- moments, no secrets
-    length = measured(machine)
-    for number in range(30):
-        name = f"sd{number}"
-        disk = machine.blank(name)
-        child = machine.start("/usr/lib/dom0/disk", "format", f"/dev/{name}", "--yes")
-        time.sleep(chance.uniform(0, 1.2) * length)
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        machine.boot()
-        check(machine, disk, seen)
-        machine.unplug(name)
-    assert seen["half_made"] > 0
-
-
-def test_what_reached_the_disk_before_a_power_cut_is_recognised_too(machine: DiskMachine, tmp_path: Path) -> None:
-    """Copies of the file below the device: without what was still in the memory of the machine."""
-    seen = {"blank": 0, "half_made": 0, "done": 0}
-    disk = machine.blank("sda", mib=96)
-    child = machine.start("/usr/lib/dom0/disk", "format", "/dev/sda", "--yes")
-    copies: list[Path] = []
-    while child.poll() is None and len(copies) < 60:
-        copies.append(tmp_path / f"{len(copies)}.disk")
-        subprocess.run(["cp", "--sparse=always", str(disk.file), str(copies[-1])], check=True)
-    child.communicate()
-    machine.unplug("sda")
-    for number, file in enumerate(copies):
-        name = f"sdb{number}"
-        check(machine, machine.plug(name, file), seen)
-        machine.unplug(name)
-    assert sum(seen.values()) == len(copies) > 3
-
-
-def check(machine: DiskMachine, disk: Disk, seen: dict[str, int]) -> None:
-    found = machine.survey()[f"/dev/{disk.name}"]
-    if found.get("label") == "dom0-data":
-        seen["done"] += 1
+@pytest.fixture(scope="module")
+def formatting(disks_possible: None) -> list[list[Sectors]]:
+    """What a disk holds after each write of its formatting, from flush to flush."""
+    with DiskMachine() as machine:
+        machine.install("strace")
+        disk = machine.blank("sda")
+        machine.run(*tracing("/dev/sda", "/run/trace"), "/usr/lib/dom0/disk", "format", "/dev/sda", "--yes")
         machine.flush()
+        found = moments(machine.inside("/run/trace").read_text())
+        assert lay(found[-1][-1], machine.root / "traced", SIZE).read_bytes() == disk.file.read_bytes()
+        return found
+
+
+def test_a_killed_formatting_leaves_what_is_recognised_and_can_be_made_again(
+    machine: DiskMachine, formatting: list[list[Sectors]], tmp_path: Path
+) -> None:
+    """Killed after each of its writes. Never is a half-made file system taken for a data disk."""
+    seen = {check(machine, state, tmp_path) for state in after_kills(formatting)}
+    assert seen == {"blank", "half made", "done"}
+
+
+def test_what_reached_the_disk_before_a_power_cut_is_recognised_too(
+    machine: DiskMachine, formatting: list[list[Sectors]], tmp_path: Path
+) -> None:
+    """In any order that the disk writes, sector by sector."""
+    seen = {check(machine, state, tmp_path) for state in after_power_cuts(formatting, seed=4)}
+    assert seen == {"blank", "half made", "done"}
+
+
+def check(machine: DiskMachine, state: Sectors, directory: Path) -> str:
+    """What it takes the disk for; one that is no data disk yet becomes one."""
+    disk = machine.plug("sda", lay(state, directory / "disk", SIZE))
+    try:
+        found = machine.survey()["/dev/sda"]
+        if found.get("label") == "dom0-data":
+            assert is_sound(disk)
+            return "done"
+        assert is_ours_to_make(found), found
+        assert machine.disk("choose").stdout.startswith("memory: ")
+        machine.disk("format", "/dev/sda", "--yes")
+        machine.flush()
+        assert machine.survey()["/dev/sda"]["label"] == "dom0-data"
         assert is_sound(disk)
-        return
-    assert is_ours_to_make(found), found
-    seen["blank" if found.get("blank") else "half_made"] += 1
-    assert machine.disk("choose").stdout.startswith("memory: ")
-    machine.disk("format", f"/dev/{disk.name}", "--yes")
-    machine.flush()
-    assert machine.survey()[f"/dev/{disk.name}"]["label"] == "dom0-data"
-    assert is_sound(disk)
-
-
-def measured(machine: DiskMachine) -> float:
-    """Seconds that a whole formatting takes here, to spread the moments over it."""
-    machine.blank("sdz")
-    began = time.monotonic()
-    machine.disk("format", "/dev/sdz", "--yes")
-    took = time.monotonic() - began
-    machine.unplug("sdz")
-    return took
-
-
-LABEL, SECOND_SECTOR, CHECKSUM = 1024 + 120, 1024 + 512, 1024 + 1020  # in a file system, of its superblock
-
-
-@pytest.mark.parametrize(
-    ("at", "content"),
-    [(LABEL, b"dom0-data\0"), (SECOND_SECTOR, bytes(512)), (CHECKSUM, bytes(4))],
-    ids=["its label without the checksum over it", "one sector of its superblock", "no checksum"],
-)
-def test_a_superblock_that_is_half_written_is_recognised(machine: DiskMachine, at: int, content: bytes) -> None:
-    """e2label writes the label, then the checksum: whoever is killed in between leaves no file system to blkid."""
-    disk = begun(machine)
-    with disk.file.open("r+b") as opened:
-        opened.seek(at)
-        opened.write(content)
-    found = machine.survey()["/dev/sda"]
-    assert "type" not in found
-    check(machine, disk, {"blank": 0, "half_made": 0, "done": 0})
+        return "blank" if found.get("blank") else "half made"
+    finally:
+        machine.unplug("sda")
 
 
 def test_a_half_written_superblock_of_somebodys_own_file_system_is_not_ours(machine: DiskMachine) -> None:

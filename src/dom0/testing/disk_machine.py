@@ -30,6 +30,7 @@ from dom0.testing.namespaces import Child, spawn_inside, spawn_isolated
 
 T = TypeVar("T")
 _PROGRAMS = ("blkid", "e2fsck", "e2label", "mke2fs", "tune2fs")
+_PATH = "/usr/sbin:/usr/bin:/sbin"
 _DEADLINE = 60.0  # seconds that a program may take; they take less than one
 _MIB = 1024 * 1024
 _numbers = itertools.count()
@@ -57,7 +58,7 @@ cat >"$root/dev/null"
 
 def missing() -> str:
     """Why this machine cannot play a machine with disks; empty if it can."""
-    programs = [name for name in _PROGRAMS if shutil.which(name, path="/usr/sbin:/sbin") is None]
+    programs = [name for name in (*_PROGRAMS, "strace") if shutil.which(name, path=_PATH) is None]
     if programs:
         return f"not installed: {', '.join(programs)}"
     return loop.missing() or ("" if BUSYBOX.exists() else f"not installed: {BUSYBOX} (busybox-static)")
@@ -268,7 +269,7 @@ async def _lay(root: Path) -> None:
 async def _copy_programs(root: Path, names: Sequence[str]) -> None:
     architecture = recipe().architecture
     for name in names:
-        found = shutil.which(name, path="/usr/sbin:/usr/bin")
+        found = shutil.which(name, path=_PATH)
         assert found is not None, name
         shutil.copy2(found, root / "usr/sbin" / name)
     directory, loader = Path(architecture.libraries), Path(architecture.loader).name

@@ -79,13 +79,14 @@ probe_further() { # NAME
 # What a power cut left of a file system of ours: our mark, and beside it nothing, or the file system that the mark
 # names, without its label and never mounted. Anything else came later and is somebody's. The label is asked for first:
 # our own disk has one, and its boot waits for no end of a disk to be read. A superblock that is half written, or has its
-# label and not yet the checksum over that, is no file system to blkid: it is read here.
+# label and not yet the checksum over that, is no file system to blkid: it is read here. A disk may write its second
+# sector before its first.
 is_half_made() { # NAME TYPE
     case $2 in '' | ext[234]) ;; *) return 1 ;; esac
     [ -z "$(fact "$1" label)" ] || return 1
     found=$(read_mib "$1" -1 | head -c 64 | tr -d '\0' | head -n 1)
     [ "${found% *}" = $mark ] || return 1
-    if [ -z "$2" ] && head -c 4096 "/dev/$1" 2>/dev/null | is_nothing; then return; fi
+    if [ -z "$2" ] && { read_sectors "$1" 0 3 && read_sectors "$1" 4 4; } | is_nothing; then return; fi
     [ "$(superblock "$1" 56 2)-$(superblock "$1" 104 16)" = "53ef-$(echo "${found#* }" | tr -d -)" ] &&
         was_never_mounted "$1"
 }
@@ -111,5 +112,9 @@ is_zero() { # NAME 0|-1: the first or the last MiB of the device is there, and n
 read_mib() { # NAME 0|-1
     skip=0
     [ "$2" = 0 ] || skip=$(($(sectors "$1") - 2048))
-    dd if="/dev/$1" bs=512 count=2048 skip=$skip 2>/dev/null
+    read_sectors "$1" $skip 2048
+}
+
+read_sectors() { # NAME FIRST COUNT
+    dd if="/dev/$1" bs=512 skip="$2" count="$3" 2>/dev/null
 }
