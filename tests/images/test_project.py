@@ -131,7 +131,9 @@ async def test_a_work_tree_two_levels_above_comes_with_each_directory_in_it_once
         (f"/{up}/{up}", "/other"),
         ("cache", "/other/apps"),
         (f"/{up}", "/app/apps"),
+        ("", f"/app/apps/{up}"),
         ("", "/app/apps/box"),
+        ("", f"/app/apps/box/{up}"),
     ]
 
 

@@ -62,7 +62,7 @@ def run(box: Machine, container: str, script: str) -> str:
 
 
 def test_a_container_finds_the_tree_as_it_is(box: Machine) -> None:
-    names = run(box, APP, "cd /app && find . -type f -not -path '*/.dom0-parent/*' | sort").split()
+    names = run(box, APP, "cd /app && find . -type f | sort").split()
     assert names == ["./.env", "./apps/beside", "./apps/deploy/own", "./src/main", "./src/state"]
     assert run(box, READER, "cat /apps/deploy/own /src/main") == "ownone"
     assert "nothing to do" in box.up().stdout
@@ -74,6 +74,7 @@ def test_a_file_is_one_whichever_way_leads_to_it(box: Machine) -> None:
     assert run(box, READER, "cat /apps/deploy/data/seen /apps/new /src/new") == "1\n3\n4\n"
     assert live(box, "data/too").read_text() == "2\n"
     assert list(live(box, ".dom0-parent/deploy").iterdir()) == []
+    run(box, APP, "rm /data/seen /data/too /app/apps/new /app/src/new")
 
 
 def test_what_a_container_wrote_in_the_tree_stays_through_a_change_and_back(box: Machine) -> None:
@@ -88,6 +89,12 @@ def test_what_a_container_wrote_in_the_tree_stays_through_a_change_and_back(box:
     box.until_good()
     assert run(box, APP, "cat /app/src/main /app/src/state; echo $VERSION") == "oneprecious\n1\n"
     assert (box.project / "../../src/state").read_text() == "default"
+
+
+def test_who_removes_what_is_in_the_projects_directory_leaves_the_tree(box: Machine) -> None:
+    run(box, APP, "echo mine >/app/src/kept; cd /app/apps/deploy && rm -rf .[a-z]* own; true")
+    assert run(box, APP, "cat /app/src/kept; cd /app/apps && ls beside deploy") == "mine\nbeside\n\ndeploy:\ndata\n"
+    run(box, APP, "rm /app/src/kept; chown -R 0:0 /app && printf own >/app/apps/deploy/own")
 
 
 def test_the_dotenv_of_the_tree_is_on_the_machine_and_not_in_the_image(box: Machine) -> None:

@@ -2,8 +2,8 @@
 
 In an image, and on a machine, nothing is above the project: `../data` is `.dom0-parent/data` there. So the project's
 own paths stay what they are, whatever else it names. What is taken lies in the same git work tree, and was named: a
-file elsewhere is the person's own. `..` itself is `.dom0-parent`, without the project: nothing is on a machine twice,
-and what binds the one gets the other bound in its place in there.
+file elsewhere is the person's own. `..` itself is `.dom0-parent`, without the project: nothing is on a machine twice
+(see around.py for what containers see of it).
 Light to import: who only asks for a digest needs it too.
 """
 
@@ -29,54 +29,51 @@ def inner(name: str) -> str:
 
 def top(name: str) -> str:
     """`a/b/c` → `a`, and of what is above, `.dom0-parent/a/b` → `.dom0-parent/a`."""
+    return str(PurePath(*PurePath(name).parts[: levels(name) + 1]))
+
+
+def levels(name: str) -> int:
+    """How far above the project it lies what an image calls so."""
     parts = PurePath(name).parts
-    return str(PurePath(*parts[: _levels(parts) + 1]))
+    return next((number for number, part in enumerate(parts) if part != PARENT), len(parts))
 
 
-def height(name: str) -> int:
-    """How far above the project the directory around it is that an image calls `name`; 0 for anything else."""
-    parts = PurePath(name).parts
-    return len(parts) if _levels(parts) == len(parts) else 0
+def is_around(name: str) -> bool:
+    """Whether an image calls the project's directory so, or one around it."""
+    return levels(name) == len(PurePath(name).parts)
 
 
-def names_down(directory: Path, levels: int) -> tuple[str, ...]:
-    """The names of directories from `levels` above the project down to it; none where an image does not say."""
+def names_down(directory: Path, number: int) -> tuple[str, ...]:
+    """The names of directories from `number` levels above the project down to it; none where an image does not say."""
     names = directory.parts
     if os.path.lexists(directory / PARENT):
         try:
             names = (directory / WAY).readlink().parts
         except OSError:
             return ()
-    found = names[max(len(names) - levels, 0) :]
-    return () if len(found) < levels or {"/", ".."}.intersection(found) else found
+    found = names[max(len(names) - number, 0) :]
+    return () if len(found) < number or {"/", ".."}.intersection(found) else found
 
 
-def within(directory: Path, levels: int) -> Iterator[tuple[str, str]]:
-    """Of what is that far above: each directory in it that is around the project or is it, and its name in an image."""
-    names = names_down(directory, levels)
+def within(directory: Path, number: int) -> Iterator[tuple[str, str]]:
+    """Of the directory so far above: each one in it that is around the project or is it, and its name in an image."""
+    names = names_down(directory, number)
     for depth in range(1, len(names) + 1):
-        yield "/".join(names[:depth]), str(PurePath(*[PARENT] * (levels - depth)))
+        yield "/".join(names[:depth]), str(PurePath(*[PARENT] * (number - depth)))
 
 
 def find(directory: Path, name: str) -> Path:
     """Where it is that an image calls `name`: below `directory` where that is the content of an image, else above."""
     if not is_above(name) or os.path.lexists(directory / PARENT):
         return directory / name
-    parts = PurePath(name).parts
-    levels = _levels(parts)
-    return Path(os.path.normpath(directory.joinpath(*[".."] * levels, *parts[levels:])))
-
-
-def _levels(parts: tuple[str, ...]) -> int:
-    """How far up they lead."""
-    return next((number for number, part in enumerate(parts) if part != PARENT), len(parts))
+    parts, number = PurePath(name).parts, levels(name)
+    return Path(os.path.normpath(directory.joinpath(*[".."] * number, *parts[number:])))
 
 
 def may_take(directory: Path, name: str) -> bool:
     """Whether the image of the project in `directory` may hold `name`, written with `..`; it need not be there."""
     if os.path.lexists(directory / PARENT):
-        levels = height(inner(name))
-        return not levels or bool(names_down(directory, levels))
+        return not is_around(inner(name)) or bool(names_down(directory, levels(inner(name))))
     path, tree = find(directory, inner(name)), _work_tree(directory)
     return tree is not None and path.is_relative_to(tree) and Path(os.path.realpath(path)) == path
 

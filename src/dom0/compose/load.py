@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import posixpath
 import re
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from dom0.compose import above, checks, contents, machine, resolved, support
+from dom0.compose import above, around, checks, contents, machine, resolved, support
 from dom0.compose.complaints import understand
 from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
@@ -193,13 +192,16 @@ def _secret_files(files: ProjectFiles) -> Iterator[str]:
 def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> Any:
     """`data` is changed. In other texts than paths the project's directory stands where somebody wrote `${PWD}`."""
     escaped: list[Refusal] = []
+    taken: list[str] = []
 
     def paths(path: str, where: tuple[str, ...]) -> str:
         inside = view.inside(path)
         if view.climbs_out(path):
             shown = os.path.relpath(path, view.root)
-            if above.may_take(files.root, shown) and (where[0] == "services" or not above.height(above.inner(shown))):
-                return str(final / above.inner(shown))
+            name = above.inner(shown)
+            if above.may_take(files.root, shown) and (where[0] == "services" or not above.is_around(name)):
+                taken.append(name)
+                return str(final / name)
             escaped.append(Refusal(where, f"{shown} leads out of the project", _cure(shown, files)))
         return path if inside is None else os.path.normpath(final / inside)
 
@@ -213,30 +215,8 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
     resolved.relocate(data, paths, contexts)
     if escaped:
         raise refuse(escaped, files.places)
-    for service in (data.get("services") or {}).values():
-        if volumes := service.get("volumes"):
-            others = {path.partition(":")[0] for path in service.get("tmpfs") or ()}
-            volumes += list(_bound_within(volumes, others, files.root, final))
+    around.add_mounts(data, files.root, final, [*taken, *map(above.inner, files.copies)])
     return resolved.with_text(data, str(view.root), str(final))
-
-
-def _bound_within(
-    volumes: Sequence[dict[str, Any]], others: set[str], root: Path, final: Path
-) -> Iterator[dict[str, Any]]:
-    """In each bind of a directory around the project, which comes without the project: that, in its place in there.
-
-    Unless the service has something else in that place; `others`: targets besides those of `volumes`.
-    """
-    targets = {PurePath(posixpath.normpath(path)) for path in (*others, *(v.get("target") or "" for v in volumes))}
-    for volume in volumes:
-        if volume.get("type") != "bind" or not PurePath(volume.get("source") or "").is_relative_to(final):
-            continue
-        outer = PurePath(posixpath.normpath(volume.get("target") or ""))
-        inside = [target for target in targets if outer in target.parents]
-        for place, name in above.within(root, above.height(str(PurePath(volume["source"]).relative_to(final)))):
-            target = outer / place
-            if not any(target.is_relative_to(other) for other in inside):
-                yield volume | {"source": os.path.normpath(final / name), "target": str(target)}
 
 
 def _cure(climbing: str, files: ProjectFiles) -> str:

@@ -144,14 +144,14 @@ def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Itera
         for part in map(str, PurePath(name).parents[:-1]):
             found |= {entry.name: entry for entry in islice(named(part, above.find(directory, part), left_out), 1)}
         path = above.find(directory, name)
-        below = _around(directory, name, path, left_out) if above.height(name) else named(name, path, left_out)
+        below = _around(directory, name, path, left_out) if above.is_around(name) else named(name, path, left_out)
         found |= {entry.name: entry for entry in below}
     yield from (found[name] for name in sorted(found))
 
 
 def _around(directory: Path, name: str, path: Path, left_out: Ignored) -> Iterator[Entry]:
     """A directory around the project, by its own .dockerignore too. The one in it that has another name stays empty."""
-    ignore, (way, _) = read_ignore(path), next(above.within(directory, above.height(name)))
+    ignore, (way, _) = read_ignore(path), next(above.within(directory, above.levels(name)))
 
     def is_out(whole: str) -> bool:
         inner = whole.removeprefix(f"{name}/")

@@ -202,8 +202,10 @@ def stage(
         _write(into / STAGED, b"")
     for name, layer in layers.items():
         _write(into / layer, (directory / name).read_bytes())
-    if (levels := max(map(above.height, kept), default=0)) and not os.path.lexists(into / above.WAY):
-        (into / above.WAY).symlink_to(PurePath(*above.names_down(directory, levels)))
+    if (number := max(map(above.levels, filter(above.is_around, kept)), default=0)) and not os.path.lexists(
+        into / above.WAY
+    ):
+        (into / above.WAY).symlink_to(PurePath(*above.names_down(directory, number)))
     into.chmod(top.mode)
     return {entry.name: entry for entry in (top, *found)}
 

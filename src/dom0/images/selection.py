@@ -54,7 +54,7 @@ def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[
     """
     bound = tuple(name for name in in_place(project, directory) if name not in apart)
     sizes = weight.check(directory, selected(directory, names, in_place=apart))
-    yield from weight.words(directory, sizes, [name for name in bound if not above.height(name)])
+    yield from weight.words(directory, sizes, [name for name in bound if not above.is_around(name)])
     for name in bound:
         with os.scandir(above.find(directory, name)) as found:
             if any(f"{name}/{entry.name}" not in sizes and entry.name not in NEVER for entry in found):
@@ -75,7 +75,9 @@ def _needed(project: Project) -> Iterator[str]:
 
 def _dotenvs(project: Project) -> Iterator[str]:
     """Of the directories around the project that services bind: as with the project's own, there are passwords in."""
-    yield from (f"{name}/.env" for name in _inside(project, (v.source for v in _binds(project))) if above.height(name))
+    yield from (
+        f"{name}/.env" for name in _inside(project, (v.source for v in _binds(project))) if above.is_around(name)
+    )
 
 
 def _written(project: Project) -> frozenset[str]:
