@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dom0.compose.model import (
     HealthCheck,
+    Hook,
     Network,
     Port,
     Project,
@@ -64,8 +65,8 @@ class Projects:
                 spare = [other for other in NAMES if other not in services]
                 if spare:
                     services[self.random.choice(spare)] = self._service(services)
-            case "remove" if len(services) > 1:
-                del services[name]
+            case "remove" if others := {k: of for k, of in services.items() if name not in (k, _parent(of))}:
+                services = others
             case "rename":
                 spare = [other for other in NAMES if other not in services]
                 if spare:
@@ -93,6 +94,8 @@ class Projects:
             {"labels": {"changed": str(self.random.randint(0, 3))}},
             {"volumes": self._volumes()},
         ]
+        if service.command == STAYS:
+            edits += [{"post_start": self._hooks()}, {"pre_stop": self._hooks()}]
         if not service.network_mode:
             edits.append({"networks": self._networks()})
             edits += [{"ports": self._ports()}] if service.scale == 1 and service.command == STAYS else []
@@ -114,6 +117,8 @@ class Projects:
             scale=1,
             healthcheck=HealthCheck(test=("CMD", "true"), interval="1s") if healthy else None,
             depends_on=self._depends_on(others),
+            post_start=self._hooks() if not job else (),
+            pre_stop=self._hooks() if not job else (),
         )
 
     def _sidecar(self, of: str) -> Service:
@@ -135,6 +140,11 @@ class Projects:
         published = str(self.random.randint(8000, 8999))
         return (Port(mode="ingress", target=80, published=published, protocol="tcp"),)
 
+    def _hooks(self) -> tuple[Hook, ...]:
+        if self.random.random() < 0.7:
+            return ()
+        return tuple(Hook(command=("echo", str(number))) for number in range(self.random.randint(1, 2)))
+
     def _depends_on(self, others: dict[str, Service]) -> dict[str, ServiceDependency]:
         chosen = self.random.sample(sorted(others), self.random.randint(0, min(2, len(others))))
         return {
@@ -151,9 +161,8 @@ class Projects:
 
     def _completed(self, services: dict[str, Service], networks: dict[str, Network]) -> Project:
         """With the networks and volumes that are used, and without dependencies on what is not there."""
-        there = {name: of for name, of in services.items() if _parent(of) in services or not _parent(of)}
-        parents = {_parent(of) for of in there.values()}
-        there |= {name: replace(of, scale=1) for name, of in there.items() if name in parents}
+        parents = {_parent(of) for of in services.values()}
+        there = {name: replace(of, scale=1) if name in parents else of for name, of in services.items()}
         kept = {name: _without_absent(of, there) for name, of in there.items()}
         used = {name for of in kept.values() for name in of.networks}
         volumes = {volume.source for of in kept.values() for volume in of.volumes}
