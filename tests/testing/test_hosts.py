@@ -7,8 +7,10 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from dom0.run import CommandFailed, Output
 from dom0.testing import api, owned
 from dom0.testing.hosts import Host, Switch
+from dom0.testing.wires import eventually
 
 MakeHost = Callable[..., Host]
 LONG = ("sleep", "1000")
@@ -54,6 +57,35 @@ def test_the_next_test_on_the_same_host_finds_it_as_this_one_did(engine_host: Ho
     assert containers(engine_host) == []
     assert engine_host.docker("volume", "ls", "--quiet").stdout == ""
     assert "leftover" not in engine_host.docker("network", "ls").stdout
+
+
+def test_a_clean_host_has_no_process_that_its_engine_has_lost(engine_host: Host) -> None:
+    start_sleeper(engine_host, "lost")
+    lost = api.request(engine_host.socket, "GET", "/containers/lost/json")
+    engine_host.lose(lost["Id"], lost["State"]["Pid"])
+    process = engine_host.path(f"/proc/{lost['State']['Pid']}")
+    eventually(lambda: engine_host.docker("ps", "--quiet").stdout == "")
+    assert process.exists()
+    engine_host.clean(keep=api.images(engine_host.socket))
+    eventually(lambda: not process.exists())
+    assert containers(engine_host) == []
+
+
+def test_a_container_that_is_on_its_way_out_hinders_no_cleaning(engine_host: Host) -> None:
+    start_sleeper(engine_host, "slow")
+    state = api.request(engine_host.socket, "GET", "/containers/slow/json")["State"]
+    holder = engine_host.popen(["nsenter", "--target", str(state["Pid"]), "--pid", "sleep", "777"])
+    eventually(lambda: "\nsleep 777" in engine_host.run(["ps", "-eo", "args"]).stdout)
+    holder.send_signal(signal.SIGSTOP)  # the kernel lets a process 1 go when all below it are reaped
+    remove = partial(api.request, engine_host.socket, "DELETE", "/containers/slow", query={"force": "1"})
+    with pytest.raises(TimeoutError):
+        remove(timeout=1.0)
+    with pytest.raises(api.EngineRefused, match="already in progress"):
+        remove()
+    threading.Timer(0.5, holder.send_signal, [signal.SIGCONT]).start()
+    engine_host.clean(keep=api.images(engine_host.socket))
+    assert containers(engine_host) == []
+    holder.wait(30)
 
 
 def test_two_hosts_share_neither_containers_nor_ports_nor_state(engine_host: Host, fresh_host: MakeHost) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
+
+GONE_WITHIN = 60.0  # seconds for containers to be removed
 
 
 class EngineRefused(Exception):
@@ -76,9 +79,7 @@ def images(path: Path) -> dict[str, str]:
 
 def clean(path: Path, *, keep: dict[str, str]) -> None:
     """Remove every container, network and volume; of images leave `keep` (as `images` gave it), under those names."""
-    found = request(path, "GET", "/containers/json", query={"all": "1"})
-    for container in sorted(found, key=_is_no_agent):
-        request(path, "DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
+    remove_containers(path)
     request(path, "POST", "/networks/prune")
     for volume in request(path, "GET", "/volumes")["Volumes"] or []:
         request(path, "DELETE", f"/volumes/{quote(volume['Name'])}", query={"force": "1"})
@@ -88,6 +89,23 @@ def clean(path: Path, *, keep: dict[str, str]) -> None:
             request(path, "POST", f"/images/{image}/tag", query={"repo": repository, "tag": tag})
     for name in images(path).keys() - keep.keys():
         request(path, "DELETE", f"/images/{name}", query={"force": "1", "noprune": "1"})
+
+
+def remove_containers(path: Path) -> None:
+    """All of them, until none is left: one may go by itself meanwhile, or be on its way already.
+
+    Raises EngineRefused with what the Engine said last.
+    """
+    deadline, refusal = time.monotonic() + GONE_WITHIN, EngineRefused("they come back")
+    while found := request(path, "GET", "/containers/json", query={"all": "1"}):
+        if time.monotonic() > deadline:
+            raise EngineRefused(f"containers that stay: {[row['Names'] for row in found]}: {refusal}")
+        for container in sorted(found, key=_is_no_agent):
+            try:
+                request(path, "DELETE", f"/containers/{container['Id']}", query={"force": "1", "v": "1"})
+            except EngineRefused as error:
+                refusal = error
+                time.sleep(0.02)
 
 
 def _is_no_agent(container: dict[str, Any]) -> bool:

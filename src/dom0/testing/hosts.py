@@ -206,10 +206,17 @@ class Host:
 
     def kill_unnoticed(self, pid: int) -> None:
         """End process 1 of a container while no containerd looks: the Engine goes on calling it running."""
-        status = self.path(f"/proc/{pid}/status").read_text()
-        shim = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
         containerd = self.run(["pidof", "containerd"], check=False).stdout.split()
-        self.run(["kill", "-KILL", *containerd, shim, str(pid)])
+        self.run(["kill", "-KILL", *containerd, self._shim_of(pid), str(pid)])
+
+    def lose(self, container_id: str, pid: int) -> None:
+        """Let the Engine lose process 1 of a container: it calls it ended, and the process lives on."""
+        shutil.rmtree(self.path(f"/run/docker/runtime-runc/moby/{container_id}"))  # what runc would know it by
+        self.run(["kill", "-KILL", self._shim_of(pid)])
+
+    def _shim_of(self, pid: int) -> str:
+        status = self.path(f"/proc/{pid}/status").read_text()
+        return next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
 
     @property
     def log(self) -> Path:
@@ -224,6 +231,8 @@ class Host:
         """Remove its containers, networks, volumes, dom0's state and all images but `keep` (from `api.images`)."""
         if not self.engine_is_running:
             self.start_engine()
+        api.remove_containers(self.socket)
+        owned.kill_in_cgroup(self.cgroup)  # what the Engine has lost would be in the way of every later test
         api.clean(self.socket, keep=keep)
         for directory in (self.state, self.path("/run/dom0")):
             for entry in directory.iterdir() if directory.is_dir() else ():

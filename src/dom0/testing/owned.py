@@ -77,6 +77,14 @@ def processes(name: str) -> list[int]:
     return sorted(pid for pid in _pids() if name in _names_of_process(pid))
 
 
+def kill_in_cgroup(name: str) -> None:
+    """Kill the processes in the control groups below `name`."""
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if f"/{name}/" in Path(f"/proc/{pid}/cgroup").read_text():
+                os.kill(pid, signal.SIGKILL)
+
+
 def remove_cgroup(name: str) -> None:
     """Remove control group `name` of the top of every hierarchy, with all below it; what is busy stays."""
     for top in _cgroups():
