@@ -14,12 +14,12 @@ from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
 from dom0.agent.machine import Limits, Machine
-from dom0.agent.processes import HostProcesses
+from dom0.agent.processes import NEW_SOCKET, HostProcesses
 from dom0.agent.store import alone_in
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import Dom0Error, EngineUnreachable
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable
 from dom0.host import boot_record, launcher
 from dom0.plan.planner import Plan
 
@@ -29,7 +29,7 @@ STATE = Path(os.environ.get("DOM0_STATE", "/var/lib/dom0"))
 RUN = Path(os.environ.get("DOM0_RUN", "/run/dom0"))
 ETC = Path(os.environ.get("DOM0_ETC", "/etc/dom0"))
 STEPS_PER_CORE = 2  # an Engine saturates near it
-LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer has made another socket
+LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does at another socket
 CUT_OFF = "the Docker Engine has another socket since its start; dom0 starts again to have it"
 LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
@@ -77,13 +77,13 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
     socket = RUN / "dom0.sock"
     async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        mending = tasks.create_task(_mend_handover(engine, machine))
-        cut_off = tasks.create_task(_end_when_cut_off(machine))
+        errands = (_mend_handover(engine, machine), _end_when_cut_off(machine))
+        beside = [tasks.create_task(errand) for errand in errands]
         tasks.create_task(ambassadors.run())
         await machine.run()
         ambassadors.close()
-        cut_off.cancel()
-        mending.cancel()
+        for task in beside:
+            task.cancel()
 
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:
@@ -105,11 +105,29 @@ async def _end_when_cut_off(machine: Machine) -> None:
     """
     while True:
         await machine.changed.until(lambda: machine.is_blind)
-        if HostProcesses().are_cut_off():
+        if await _answers_elsewhere():
             log.warning(CUT_OFF)
             machine.close()
             return
         await asyncio.sleep(LOOK_AGAIN)
+
+
+async def _answers_elsewhere() -> bool:
+    """Whether the Engine answers at a socket that it has made since our start.
+
+    It makes that first, then loads its containers. One that ends meanwhile is started twice, and from then on over and
+    over, out of the Engine's control (seen on Docker 26.1).
+    """
+    if not HostProcesses().has_old_socket(os.getpid()):
+        return False
+    try:
+        engine = await DockerEngine.connect(f"unix://{NEW_SOCKET}")
+    except EngineUnreachable:
+        return False
+    except EngineError:
+        return True  # our next start says what it lacks
+    await engine.close()
+    return True
 
 
 async def _reach_engine() -> Engine:
@@ -119,7 +137,7 @@ async def _reach_engine() -> Engine:
         try:
             return await DockerEngine.connect()
         except EngineUnreachable as error:
-            if HostProcesses().are_cut_off():
+            if await _answers_elsewhere():
                 raise EngineUnreachable(CUT_OFF) from error
             log.warning("%s", error.message)
             await asyncio.sleep(pause)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 
 from dom0.testing.foreign import Foreign
-from dom0.testing.machines import Machine
+from dom0.testing.machines import PATIENCE, Machine
 
 COMPOSE = """
     name: box
@@ -51,6 +52,13 @@ def ids(machine: Machine) -> dict[str, Any]:
 def runs_of_the_job(machine: Machine) -> int:
     said = machine.docker("run", "--rm", "--volume", "box_kept:/kept", "busybox:test", "cat", "/kept/runs")
     return len(said.stdout.splitlines())
+
+
+def agents(box: Machine) -> list[int]:
+    """The processes that keep the machine, whether the Engine knows them or not; not what they are about to start."""
+    lines = box.host.run(["ps", "-eo", "pid,ppid,args"]).stdout.splitlines()
+    parents = {line.split()[0]: line.split()[1] for line in lines if line.endswith("/usr/bin/dom0 agent")}
+    return [int(pid) for pid, parent in parents.items() if parent not in parents]
 
 
 def test_a_killed_agent_comes_back_and_nothing_else_has_noticed(box: Machine, foreign: Foreign) -> None:
@@ -100,7 +108,27 @@ def test_after_the_engine_was_gone_everything_runs_again_and_no_job_a_second_tim
     assert box.until_good()["generation"] == generation
     assert ids(box) == before
     assert runs_of_the_job(box) == runs
+    assert agents(box) == [box.container("dom0")["State"]["Pid"]]
     assert foreign.has_restarted_only()
+
+
+def test_dom0_does_not_end_under_an_engine_that_is_still_starting(box: Machine) -> None:
+    before, agent = ids(box), box.container("dom0")["State"]["Pid"]
+    box.host.kill_engine()
+    path = box.host.path("/run/docker.sock")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as starting:
+        starting.bind(str(path))
+        starting.listen()
+        starting.settimeout(PATIENCE)
+        for _ in range(2):  # no answer, and it asks again
+            starting.accept()[0].close()
+    assert agents(box) == [agent]
+    box.host.start_engine()
+    for name in ("dom0", *RUNNING):
+        box.until_running(name)
+    box.until_good()
+    assert ids(box) == before
 
 
 def test_a_root_container_removed_by_force_leaves_a_machine_that_dom0_up_takes_over(box: Machine) -> None:

@@ -7,12 +7,12 @@ have the old one bound run on, and reach nobody through it.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Protocol
 
 PROC = Path("/proc")
 SOCKET = "docker.sock"
+NEW_SOCKET = PROC / "1/root/run" / SOCKET  # where the Engine made it last, as the host sees it
 _ENDED = ("Z", "X")  # states in /proc/PID/stat: waits for its parent, or not even that
 _UNLINKED = f"/{SOCKET}//deleted"  # the root of a bind in /proc/PID/mountinfo whose file has no name any more
 
@@ -53,7 +53,3 @@ class HostProcesses:
         except OSError:
             return False
         return any(line.split(" ", 4)[3].endswith(_UNLINKED) for line in text.splitlines())
-
-    def are_cut_off(self) -> bool:
-        """Whether we have an old one ourselves, and there is a new one to be bound at our next start."""
-        return self.has_old_socket(os.getpid()) and (self._proc / "1/root/run" / SOCKET).is_socket()
