@@ -19,7 +19,7 @@ from dom0.agent.store import alone_in
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import Dom0Error, EngineError, EngineUnreachable
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, launcher
 from dom0.plan.planner import Plan
 
@@ -29,14 +29,16 @@ STATE = Path(os.environ.get("DOM0_STATE", "/var/lib/dom0"))
 RUN = Path(os.environ.get("DOM0_RUN", "/run/dom0"))
 ETC = Path(os.environ.get("DOM0_ETC", "/etc/dom0"))
 STEPS_PER_CORE = 2  # an Engine saturates near it
-LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does at another socket
+LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does again, at another socket or ours
 CUT_OFF = "the Docker Engine has another socket since its start; dom0 starts again to have it"
+LOST = "the Docker Engine says that this container has ended or is gone; dom0 ends, to be alone in its place"
+END_WITHIN = 10.0  # seconds for an agent before us that the Engine has lost: it ends when it hears of that
 LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
 
 async def run() -> None:
     """Serve until SIGTERM or SIGINT. Raises EngineUnreachable, EngineUnsuitable, Busy, Unwritable."""
-    with alone_in(STATE):
+    with alone_in(STATE, patience=END_WITHIN):
         engine = await _reach_engine()
         try:
             await _serve(engine, await engine.info())
@@ -77,7 +79,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
     socket = RUN / "dom0.sock"
     async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        errands = (_mend_handover(engine, machine), _end_when_cut_off(machine))
+        errands = (_mend_handover(engine, machine), _end_when_cut_off(machine), _end_when_ended(engine, machine, own))
         beside = [tasks.create_task(errand) for errand in errands]
         tasks.create_task(ambassadors.run())
         await machine.run()
@@ -128,6 +130,25 @@ async def _answers_elsewhere() -> bool:
         return True  # our next start says what it lacks
     await engine.close()
     return True
+
+
+async def _end_when_ended(engine: Engine, machine: Machine, own: source.Own) -> None:
+    """An Engine can lose a process (seen on Docker 26.1): it counts the container as ended, or has removed it.
+
+    Whoever takes our place then, started by the restart policy or by a person, needs the state directory.
+    """
+    while own.container:
+        try:
+            await engine.wait_container(own.container)
+        except NotFound:
+            pass
+        except EngineError as error:
+            log.debug("our own container: %s", error.message)
+            await asyncio.sleep(LOOK_AGAIN)
+            continue
+        log.warning(LOST)
+        machine.close()
+        return
 
 
 async def _reach_engine() -> Engine:

@@ -138,3 +138,22 @@ def test_a_root_container_removed_by_force_leaves_a_machine_that_dom0_up_takes_o
     box.up()
     assert box.until_good()["generation"] == generation
     assert box.lives(*OURS) == services
+
+
+def test_an_agent_that_the_engine_has_lost_ends_and_the_next_one_keeps_the_services(box: Machine) -> None:
+    services, generation, lost = box.lives(*OURS), box.status()["generation"], box.container("dom0")
+    pid = lost["State"]["Pid"]
+    box.docker("update", "--restart", "no", "dom0")  # nobody else shall take its place yet
+    box.host.run(["kill", "-STOP", str(pid)])
+    box.host.lose(lost["Id"], pid)
+    box.until(lambda: box.containers()["dom0"] == "exited")
+    box.docker("rm", "dom0")
+    box.run_by_hand()
+    box.until_running("dom0")
+    assert pid in agents(box)
+    box.host.run(["kill", "-CONT", str(pid)])
+    box.up()
+    assert box.until_good()["generation"] == generation
+    assert agents(box) == [box.container("dom0")["State"]["Pid"]]
+    assert box.container("dom0")["RestartCount"] == 0
+    assert box.lives(*OURS) == services

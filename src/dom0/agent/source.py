@@ -61,6 +61,7 @@ class Own:
     inputs: str = ""
     base: Image | None = None
     built_on: str = ""
+    container: str = ""  # the ID of the one we are in
     sees_host: bool = False  # its processes
     images: Mapping[str, str] = field(default_factory=dict)  # service images that were built with it -> ID
     private: tuple[str, ...] = ()  # files that the image leaves out
@@ -75,7 +76,7 @@ async def find_own(engine: Engine) -> Own:
         return Own()
     container = await engine.container(match[1])
     own = await own_of(engine, await engine.image(container.image_id))
-    return replace(own, sees_host=container.pid_mode == "host")
+    return replace(own, container=container.id, sees_host=container.pid_mode == "host")
 
 
 async def own_of(engine: Engine, image: Image) -> Own:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ import msgspec
 from dom0.errors import Busy, Dom0Error
 
 T = TypeVar("T")
+LOCK_AGAIN = 0.05  # seconds between attempts to be alone
 
 
 class Unwritable(Dom0Error):
@@ -42,8 +44,10 @@ def _reason(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
-    """Nobody else works in `directory` meanwhile; a kill ends that too. Raises Busy when somebody does, Unwritable.
+def alone_in(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
+    """Nobody else works in `directory` meanwhile; a kill ends that too.
+
+    Raises Busy when somebody does who does not end within `patience` seconds, Unwritable.
 
     None but root gets into it: what containers need of it is bound. Who binds a volume there first makes it 0755.
     """
@@ -51,7 +55,7 @@ def alone_in(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(descriptor, directory)
+        _lock(descriptor, directory, time.monotonic() + patience)
         with contextlib.suppress(OSError):  # a disk that cannot be written is told when it has to be
             os.fchmod(descriptor, 0o700)
         yield
@@ -59,12 +63,15 @@ def alone_in(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, directory: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        hint = "two of them would undo each other's work; which: docker ps --filter label=dom0.role=root"
-        raise Busy(f"{directory}: another dom0 agent works with it", hint=hint) from error
+def _lock(descriptor: int, directory: Path, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                hint = "two of them would undo each other's work: docker ps --filter label=dom0.role=root; lslocks"
+                raise Busy(f"{directory}: another dom0 agent works with it", hint=hint) from error
+        time.sleep(LOCK_AGAIN)
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:

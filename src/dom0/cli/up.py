@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
 
+START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
 
 
@@ -149,11 +150,31 @@ async def _take_up(
                 in_place = await _become(engine, image, project, report, adopts=adopts)
             return follow(ask(dom0_image=image.id if in_place else ""), report, wait=wait), in_place
         except (Busy, AgentUnreachable) as error:
-            if await is_at_work(engine):
+            if await is_at_work(engine) or (_is_down(error) and await _comes_up(engine)):
                 continue
             if isinstance(error, Busy):
                 await _forget(engine, image)
             raise
+
+
+def _is_down(error: Dom0Error) -> bool:
+    return isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
+
+
+async def _comes_up(engine: Engine) -> bool:
+    """Whether the agent answers after all: its container runs, started a moment ago by the Engine or by somebody."""
+    import asyncio
+
+    from dom0.agent.contract import NAME
+
+    deadline = time.monotonic() + START_WITHIN
+    with contextlib.suppress(NotFound):
+        while (await engine.container(NAME)).running and time.monotonic() < deadline:
+            with contextlib.suppress(Dom0Error):
+                Agent(patient=False).status()
+                return True
+            await asyncio.sleep(succession.PAUSE)
+    return False
 
 
 async def _forget(engine: Engine, image: Image) -> None:
