@@ -86,6 +86,26 @@ async def test_a_container_that_the_engine_cannot_describe_holds_nobody_else_up(
         await box.at_rest()
 
 
+async def test_an_old_container_that_cannot_be_removed_keeps_neither_the_name_nor_the_service_waiting() -> None:
+    """`device or resource busy`, as long as something on the host has a mount of it."""
+    box = Box(desired(slot("web")))
+    async with box.running():
+        await box.at_rest()
+    old = box.docker.container("box-web-1").id
+    box.desired = desired(slot("web", hash="h2"))
+    box.engine.before = fail("remove_container", EngineError("driver failed to remove root filesystem: busy"))
+    async with box.running():
+        await box.at_rest()
+        aside = f"{box.docker.container('box-web-1').id[:12]}_box-web-1"
+        assert (box.names(), box.docker.container(aside).id) == ({"box-web-1": RUNNING, aside: EXITED}, old)
+        await asyncio.sleep(600)
+        await box.person.kill_container("box-web-1")
+        async with asyncio.timeout(10):
+            await box.until(lambda: box.names()["box-web-1"] == RUNNING)
+        box.engine.before = lambda _call: None
+        await box.until(lambda: box.names() == {"box-web-1": RUNNING})
+
+
 @pytest.mark.parametrize("name", ["containers", "volumes", "past_events"])
 async def test_an_engine_that_answers_with_errors_is_asked_again_with_pauses(name: str) -> None:
     box = Box(desired(slot("web")))

@@ -235,15 +235,14 @@ class ContainerPlanner:
     def _tidy(self, current: Container | None, phase: Phase, reason: str = "") -> SlotPlan:
         """It is as it should be: now its predecessors go, and it gets its name."""
         if running := [c for c in self.obsolete if c.running]:
-            steps = tuple(self._stop(c, "its replacement is ready") for c in running)
-            return self._result(phase, "its predecessor is being stopped", steps=steps)
-        if gone := [c for c in self.obsolete if not self.scene.is_kept(c) and c.state is not State.REMOVING]:
-            steps_: tuple[AnyStep, ...] = tuple(
-                RemoveContainer(lock=self.lock, reason="replaced", container_id=c.id, name=c.name) for c in gone
-            )
-            return self._result(phase, reason, steps=steps_)
-        if current is not None and (rename := self._rename(current)):
-            return self._result(phase, reason, steps=rename)
+            stops = tuple(self._stop(c, "its replacement is ready") for c in running)
+            return self._result(phase, "its predecessor is being stopped", steps=stops)
+        removals = self._remove_predecessors()
+        if any(step.lock not in self.scene.memory.refused for step in removals):
+            return self._result(phase, reason, steps=removals)
+        rename = self._rename(current) if current is not None else ()
+        if steps := (*rename, *removals):
+            return self._result(phase, reason, steps=steps)
         if current is not None and current.name != self.slot.name:
             problem = self._name_taken_problem()
             return self._result(phase, problem.title, problems=(problem,))
@@ -253,6 +252,14 @@ class ContainerPlanner:
         return self._result(phase, reason)
 
     # what a rung is made of
+
+    def _remove_predecessors(self) -> tuple[AnyStep, ...]:
+        """Each with a lock of its own: one that the Engine does not remove is no reason to leave the service alone."""
+        return tuple(
+            RemoveContainer(lock=f"container:{c.id}", reason="replaced", container_id=c.id, name=c.name)
+            for c in self.obsolete
+            if not self.scene.is_kept(c) and c.state is not State.REMOVING
+        )
 
     def _result(
         self,
