@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dom0.agent.store import alone_in
 from dom0.testing.foreign import Foreign
 from dom0.testing.machines import PATIENCE, Machine
 
@@ -91,6 +92,18 @@ def test_what_broke_while_no_agent_ran_is_mended_by_the_next_one(box: Machine) -
     box.docker("start", "dom0")
     box.until_running("box-once-1")
     assert box.lives("box-web-1", "dom0-sshd") == untouched
+
+
+def test_dom0_up_waits_for_an_agent_that_is_started_again(box: Machine) -> None:
+    services, died = box.lives(*OURS), box.container("dom0")
+    box.host.run(["kill", "-9", str(died["State"]["Pid"])])
+    with alone_in(box.host.state, patience=PATIENCE):  # the next one cannot begin
+        up = box.begin("up", str(box.project))
+        box.until(lambda: box.container("dom0")["RestartCount"] > died["RestartCount"] + 1)
+        assert up.poll() is None
+    assert up.wait(PATIENCE) == 0
+    box.until_good()
+    assert box.lives(*OURS) == services
 
 
 @pytest.mark.parametrize("death", ["restart", "crash"])
