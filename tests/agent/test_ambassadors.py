@@ -20,7 +20,7 @@ from dom0.plan import labels
 from dom0.plan.desired import Slot
 from dom0.testing.builders import NETWORK, PROJECT, image_id, slot
 from dom0.testing.fake_docker import FakeDocker
-from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.fake_engine import Call, FakeEngine
 from dom0.testing.fake_talk import FakeTalk, make_receipt, make_state
 from dom0.testing.virtual_time import LoopClock
 
@@ -40,9 +40,8 @@ class Bench:
         self.docker.networks.make(NETWORK, {}, "bridge")
         self.engine = FakeEngine(self.docker)
         self.talk = talk
-        self.ambassadors = Ambassadors(
-            FakeEngine(self.docker), lambda: PROJECT, tell=lambda: None, talk=talk, clock=LoopClock()
-        )
+        self.watched = FakeEngine(self.docker)  # as they see it
+        self.ambassadors = Ambassadors(self.watched, lambda: PROJECT, tell=lambda: None, talk=talk, clock=LoopClock())
 
     async def start(self, of: Slot, *, forwards: bool = False) -> str:
         create = dict(of.create) | {"Image": image_id("app")}
@@ -84,6 +83,19 @@ async def test_containers_behind_its_sources_are_told_and_told_again_when_they_c
         await bench.until(lambda: bench.talk.told[-1] == {"service:web": both})
         await bench.engine.stop_container("box-web-1", timeout=1)
         await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-2"),)})
+
+
+async def test_where_there_is_none_the_engine_is_asked_nothing_while_containers_come_and_go() -> None:
+    bench, asked = Bench(FakeTalk(make_state(FOLLOWS))), list[Call]()
+    async with bench.running():
+        await asyncio.sleep(1)
+        bench.watched.before = asked.append
+        for name in ("web", "db"):
+            await bench.start(slot(name))
+        await asyncio.sleep(1)
+        assert asked == []
+        await bench.start(slot("echo"), forwards=True)
+        await bench.until(lambda: bench.talk.told)
 
 
 async def test_one_whose_gate_has_passed_is_told_before_the_engine_has_looked() -> None:

@@ -401,7 +401,10 @@ class Ambassadors:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _take_event(self, event: Event) -> None:
-        if not event.action.startswith(_NOISE):
+        """A machine without ambassadors asks the Engine nothing while its containers come and go."""
+        if event.action.startswith(_NOISE):
+            return
+        if self._known or labels.AMBASSADOR in event.attributes or self._swept != self._project():
             self._look_needed = True
             self._wake.set()
 

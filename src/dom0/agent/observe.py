@@ -51,7 +51,7 @@ class Observer:
             False,
             False,
         )  # before the questions: events go on marking meanwhile
-        self._cpus = self._cpus or (await self._engine.info()).cpus
+        self._cpus = (await self._engine.info()).cpus
         self._networks = await self._engine.networks()
         self._volumes = await self._engine.volumes()
         rows = await self._engine.containers()

@@ -51,6 +51,7 @@ class DockerEngine:
 
     def __init__(self, transport: Transport) -> None:
         self._http = transport
+        self._info: EngineInfo | None = None
 
     @classmethod
     async def connect(cls, host: str | None = None) -> DockerEngine:
@@ -67,8 +68,11 @@ class DockerEngine:
         return cls(transport)
 
     async def info(self) -> EngineInfo:
-        data = await self._http.call("GET", "/info", where="Docker Engine")
-        return parse.info(data, self._http.api_version, "Docker Engine")
+        """Asked once: for each answer the Engine starts `runc --version` and `docker-init --version`."""
+        if self._info is None:
+            data = await self._http.call("GET", "/info", where="Docker Engine")
+            self._info = parse.info(data, self._http.api_version, "Docker Engine")
+        return self._info
 
     async def ping(self) -> None:
         await self._http.call("GET", "/_ping", where="Docker Engine")
