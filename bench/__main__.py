@@ -202,8 +202,7 @@ that dom0 is faster.
 - **a change of one**: `dom0 up` builds a dom0 image with the change, the agent takes the project of that image over and
   replaces the one service; once that is good, a root container of the new image takes the agent's place.
 - Where it falls short: before the first service of a cold `up` comes the root container with its agent, before a change
-  the build of an image and a second reading of the project by the agent. Compose does none of that. It is the same for
-  two services and for two hundred.
+  the build of an image. Compose does neither. It is the same for two services and for two hundred.
 - **at rest**: memory is the proportional set size of the root container's processes, processor time is that of its
   control group over 130 seconds, with a health check in it.
 """

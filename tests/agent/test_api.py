@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import resource
 import sys
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import LARGEST_BODY, WATCH_AT_MOST_EVERY, serve
 from dom0.agent.machine import Machine
-from dom0.agent.status import GenerationInfo
+from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
 from dom0.plan.desired import Rollout
 from dom0.testing.builders import desired, slot
 from dom0.testing.rig import OLD, Rig
@@ -160,9 +161,10 @@ def test_paths_methods_and_sizes_that_are_none_are_refused_as_documents_too(rig:
         for method, path, body, status in (
             ("GET", "/v1/nothing", b"", 404),
             ("GET", "/v1/up", b"", 405),
-            ("POST", "/v1/up", b" " * (LARGEST_BODY + 1), 413),
+            ("POST", "/v1/rollback", b" " * (LARGEST_BODY + 1), 413),
+            ("POST", "/v1/up", b" " * (LARGEST_PROJECT + 1), 413),
         ):
-            async with session.request(method, path, data=body, headers=JSON) as response:
+            async with session.request(method, path, data=io.BytesIO(body), headers=JSON) as response:
                 assert response.status == status
                 assert path in (await response.json())["message"]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent.machine import UP_WITHIN
 from dom0.agent.notes import Trial
 from dom0.agent.status import Outcome, UpRequest
+from dom0.compose.model import Project
 from dom0.errors import Busy, EngineUnreachable, ProjectError, UsageError
 from dom0.plan.desired import Dependency, HealthTest, Rollout, Slot
 from dom0.testing.builders import desired, slot
@@ -23,6 +26,47 @@ async def test_the_first_start_makes_the_first_generation(rig: Rig) -> None:
     assert status.generation is not None
     assert (status.generation.cause, status.last_good, status.converged) == ("first start", 1, True)
     assert rig.placed() == "one"
+
+
+async def test_one_that_dom0_up_has_started_waits_for_its_word(rig: Rig) -> None:
+    rig.awaits_up = True
+    async with rig.running() as machine:
+        await asyncio.sleep(UP_WITHIN / 2)
+        assert (rig.given, rig.box.docker.containers) == ([], {})
+        project = Project(name="box")
+        request = UpRequest(project=msgspec.Raw(msgspec.json.encode(project)))
+        lines = [line async for line in machine.up(request)]
+        assert lines[-1].outcome is Outcome.GOOD
+        await asyncio.sleep(2 * UP_WITHIN)
+        assert [generation.cause for generation in machine.history()] == ["first start"]
+    assert rig.given == [project]
+
+
+async def test_it_begins_by_itself_when_that_dom0_up_was_killed(rig: Rig) -> None:
+    rig.awaits_up = True
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    async with rig.running() as machine:  # it has its generation, and waits for nothing
+        async with asyncio.timeout(UP_WITHIN / 2):
+            await rig.box.until(lambda: machine.status().converged)
+
+
+async def test_it_goes_on_by_itself_when_that_dom0_up_was_refused(rig: Rig) -> None:
+    rig.awaits_up, rig.refusal = True, ProjectError("web: no such image")
+    async with rig.running():
+        assert (await rig.up()).outcome is Outcome.FAILED
+        rig.refusal = None
+        await rig.outcome(Outcome.GOOD, 1)
+
+
+@pytest.mark.parametrize("project", [b"[]", b'{"name": 3}', b'{"name": "box", "unknown": 1}'])
+async def test_a_project_that_is_none_is_refused(rig: Rig, project: bytes) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        last = [line async for line in machine.up(UpRequest(project=msgspec.Raw(project)))][-1]
+        assert last.outcome is Outcome.FAILED
+        assert last.problems[0].title.startswith("project: ")
+        assert len(machine.history()) == 1
 
 
 async def test_a_restart_goes_on_with_the_generation_it_finds(rig: Rig) -> None:

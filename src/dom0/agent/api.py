@@ -22,14 +22,13 @@ from dom0.agent.file_status import FilesPlanRequest, FilesRequest
 from dom0.agent.files import Files
 from dom0.agent.machine import Machine
 from dom0.agent.notes import Trial
-from dom0.agent.status import Progress, RollbackRequest, TryRequest, UpRequest
+from dom0.agent.status import LARGEST_PROJECT, Progress, RollbackRequest, TryRequest, UpRequest
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
 from dom0.agent.web_pages import check_request
 from dom0.ambassador.messages import Flows, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 
 LARGEST_BODY = 64 * 1024  # bytes
-LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of what a project says of its files
 HINT = "see docs/reference/api.md"
 STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}  # all others: 500
 WATCH_AT_MOST_EVERY = 0.2  # seconds
@@ -165,7 +164,8 @@ class _Api:
         return response
 
     async def up(self, request: web.Request) -> web.StreamResponse:
-        return await _send_progress(request, self._machine.up(await _read(request, UpRequest)))
+        asked = await _read(request.clone(client_max_size=LARGEST_PROJECT), UpRequest)
+        return await _send_progress(request, self._machine.up(asked))
 
     async def rollback(self, request: web.Request) -> web.StreamResponse:
         asked = await _read(request, RollbackRequest)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dom0.plan.desired import Role
-from dom0.plan.labels import PROJECT, ROLE
+from dom0.plan.labels import AWAITS, PROJECT, ROLE
 
 NAME = "dom0"
 IMAGE = "dom0:latest"
@@ -35,6 +35,10 @@ class Contract:
                 "Binds": [f"{path}:{path}" for path in self.paths],
             },
         }
+
+    def awaiting_body(self) -> dict[str, Any]:
+        """Of one that may not do anything yet: `dom0 up`, which has started it, is still reading the project."""
+        return {**self.create_body(IMAGE), "Labels": {AWAITS: "up"}}
 
     def docker_run(self, image: str) -> list[str]:
         return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import assert_never
 
 from dom0.agent.contract import HELPER, IMAGE, NAME, Contract, helper_body
@@ -63,6 +63,35 @@ async def start_root(engine: Engine, image_id: str, say: Say, ask: Ask = ask_ins
     if result.result is not Result.DONE:
         log = (await engine.logs(NAME, tail=20)).strip()
         raise Dom0Error(f"{NAME}: {result.reason}\n{log}".strip(), hint="its whole log: docker logs dom0")
+
+
+@contextlib.asynccontextmanager
+async def started_beside(engine: Engine) -> AsyncIterator[None]:
+    """Start a root container of dom0:latest where there is none, while the block looks whether it may be.
+
+    Its agent waits for a `dom0 up`. If the block raises, it is removed.
+    """
+    starting = asyncio.create_task(_start_awaiting(engine))
+    try:
+        yield
+        await starting
+    except BaseException:
+        for container_id in await asyncio.gather(starting, return_exceptions=True):
+            if isinstance(container_id, str):
+                await engine.stop_container(container_id, timeout=STOP_GRACE)
+                await engine.remove_container(container_id, force=True)
+        raise
+
+
+async def _start_awaiting(engine: Engine) -> str | None:
+    """Its ID. None where it was not for us to make; whoever waits for the answer of a root container says why."""
+    try:
+        container_id = await engine.create_container(NAME, Contract().awaiting_body())
+    except EngineError:
+        return None
+    with contextlib.suppress(EngineError):
+        await engine.start_container(container_id)
+    return container_id
 
 
 async def hand_over(engine: Engine, image_id: str, say: Say) -> None:

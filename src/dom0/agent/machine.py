@@ -34,6 +34,7 @@ from dom0.agent.source import Candidate, Own
 from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import Unwritable, writing
 from dom0.agent.take_over import take_over
+from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, InUse, NotFound, ProjectError, UsageError
 from dom0.health import Problem
@@ -49,12 +50,13 @@ from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
 
-Resolve = Callable[[str, Callable[[str], None]], Awaitable[Candidate]]
-"""Reads the project of the image with that ID ("": of our own); it says what it pulls."""
+Resolve = Callable[[str, Callable[[str], None], Project | None], Awaitable[Candidate]]
+"""Reads the project of the image with that ID ("": of our own), unless it is given; it says what it pulls."""
 HandOver = Callable[[str], Awaitable[None]]
 """Lets another dom0 image take our place: we end before it does. Raises Dom0Error if that was not to be."""
 
 HOST_ROOT = Path("/proc/1/root")
+UP_WITHIN = 60.0  # seconds for the `dom0 up` that has started us to say what it wants
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds until our own project is tried again, growing
 
 
@@ -191,6 +193,8 @@ class Machine:
     async def _propose_own(self) -> None:
         """What is missing may come: a network at boot, an image that somebody loads."""
         pause = FIRST_PAUSE
+        if self._own.awaits_up:
+            await self._await_up()
         while self._must_propose():
             cause = "first start" if self._current.generation is None else "image changed"
             try:
@@ -199,6 +203,14 @@ class Machine:
                 self._note_own_problem(error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
+
+    async def _await_up(self) -> None:
+        """Until it has brought what it wanted, or was refused; it may have been killed before it could ask."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UP_WITHIN):
+                await self.changed.until(lambda: self._turn is not None)
+        if (turn := self._turn) is not None:
+            await self.changed.until(lambda: turn.is_over or not self._must_propose())
 
     def _note_own_problem(self, error: Dom0Error) -> None:
         problem = self._problem_of(error)
@@ -222,18 +234,26 @@ class Machine:
         return Problem(code=code, subject="dom0", title=error.message, hint=error.hint, since=self._clock.now())
 
     async def _propose(
-        self, cause: str, *, image: str = "", force: bool = False, adopt: bool = False, of_a_person: bool = False
+        self,
+        cause: str,
+        *,
+        image: str = "",
+        project: Project | None = None,
+        force: bool = False,
+        adopt: bool = False,
+        of_a_person: bool = False,
     ) -> None:
         """Make what `image` asks for ("": our own) the current generation, if it is not that already.
 
-        A person is told what this host does not have; at a boot everything else shall come up.
+        `project` is that of `image`, where it has been read. A person is told what this host does not have; at a boot
+        everything else shall come up.
         """
         async with self._proposing:
             present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
             with writing(self._state):
-                candidate, before = self._current.with_adopted(await self._resolve(image, self._say)), None
+                candidate, before = self._current.with_adopted(await self._resolve(image, self._say, project)), None
                 if adopt and self._current.runs_nothing:
-                    again = partial(self._resolve, image, self._say)
+                    again = partial(self._resolve, image, self._say, None)
                     candidate, before = await take_over(self._engine, candidate, self._state, again)
                 root = HOST_ROOT if of_a_person and self._own.sees_host else None
                 running = Running(self.project, self._current.generation, root=root, state=self._state)
@@ -338,7 +358,12 @@ class Machine:
         before = self._current.generation
         try:
             await self._propose(
-                "dom0 up", image=request.dom0_image, force=request.force, adopt=request.adopt, of_a_person=True
+                "dom0 up" if before else "first start",
+                image=request.dom0_image,
+                project=_project_in(request),
+                force=request.force,
+                adopt=request.adopt,
+                of_a_person=True,
             )
         except Dom0Error as error:
             await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
@@ -445,6 +470,7 @@ class Machine:
                 hint="wait for it: dom0 status --watch; or end it: dom0 abort",
             )
         turn = self._turn = Turn()
+        self.changed.tell()
         try:
             await self._lives.wait()
             await self.changed.until(lambda: not self._handing_over or self._closed.is_set())
@@ -453,6 +479,7 @@ class Machine:
             yield turn
         finally:
             turn.is_over = True
+            self.changed.tell()
             self._look_again()
 
     # what it tells
@@ -599,6 +626,14 @@ class Machine:
             await keep_images(self._engine, self._current.generations.all())
         except EngineError as error:
             log.warning("images of good generations are not protected: %s", error.message)
+
+
+def _project_in(request: UpRequest) -> Project | None:
+    """Raises UsageError."""
+    try:
+        return msgspec.json.decode(request.project, type=Project | None)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"project: {error}", hint="leave it out, and it is read anew") from error
 
 
 def _names_of(generation: Generation) -> dict[str, str]:

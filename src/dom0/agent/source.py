@@ -66,6 +66,7 @@ class Own:
     images: Mapping[str, str] = field(default_factory=dict)  # service images that were built with it -> ID
     private: tuple[str, ...] = ()  # files that the image leaves out
     project: str = ""  # its name
+    awaits_up: bool = False  # `dom0 up` has started us, and says what to do when it has read the project
 
 
 async def find_own(engine: Engine) -> Own:
@@ -76,7 +77,8 @@ async def find_own(engine: Engine) -> Own:
         return Own()
     container = await engine.container(match[1])
     own = await own_of(engine, await engine.image(container.image_id))
-    return replace(own, container=container.id, sees_host=container.pid_mode == "host")
+    awaits_up = container.labels.get(labels.AWAITS) == "up"
+    return replace(own, container=container.id, sees_host=container.pid_mode == "host", awaits_up=awaits_up)
 
 
 async def own_of(engine: Engine, image: Image) -> Own:
@@ -87,14 +89,17 @@ async def own_of(engine: Engine, image: Image) -> Own:
     return Own(image.id, base=base, built_on=built_on, **_told(image))
 
 
-async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "") -> Candidate:
+async def resolve(
+    engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "", project: Project | None = None
+) -> Candidate:
     """Read the project of our own image in `etc`, or of `image_id`, and pull what is missing.
 
-    Raises ProjectError, EngineError, and UsageError if `image_id` stands on another dom0-base than we do.
+    `project` is what that reading came to where it was built. Raises ProjectError, EngineError, and UsageError if
+    `image_id` stands on another dom0-base than we do.
     """
     image_id = image_id or own.image
     if image_id == own.image and not own.private:
-        return await _resolve_in(engine, etc, state, own, say)
+        return await _resolve_in(engine, etc, state, own, say, project)
     image = await engine.image(image_id)
     if image_id != own.image and image.labels.get(labels.BASE, "") != own.built_on:
         raise UsageError(
@@ -105,7 +110,7 @@ async def resolve(engine: Engine, etc: Path, state: Path, own: Own, say: Say, im
         source = replace(own, image=image.id, **_told(image))
         roots = private_files.find_roots(state, image.id, source.project)
         await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
-        return await _resolve_in(engine, incoming, state, source, say)
+        return await _resolve_in(engine, incoming, state, source, say, project)
 
 
 class _Told(TypedDict):
@@ -125,8 +130,11 @@ def _told(image: Image) -> _Told:
     )
 
 
-async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: Say) -> Candidate:
-    project = await load(etc, state / "project")
+async def _resolve_in(
+    engine: Engine, etc: Path, state: Path, source: Own, say: Say, project: Project | None
+) -> Candidate:
+    if project is None:
+        project = await load(etc, state / "project")
     if place := find_places(state).get(project.name):
         require_nothing_above(etc, place)
         project = await load(etc, place)
@@ -137,11 +145,11 @@ async def _resolve_in(engine: Engine, etc: Path, state: Path, source: Own, say: 
 
 @asynccontextmanager
 async def read_project(
-    engine: Engine, image: Image, placed: Path, roots: Sequence[Path], *, hashed: bool = True
+    engine: Engine, image: Image, placed: Path, roots: Sequence[Path]
 ) -> AsyncIterator[tuple[Path, Project]]:
     """The files of an image's project, in a directory for the time of the block, and it as it will be at `placed`.
 
-    `roots` may have what the image leaves out; `hashed` as for `load`. Raises ProjectError, EngineError.
+    `roots` may have what the image leaves out. Raises ProjectError, EngineError.
     """
     with temporary.directory("plan") as scratch:
         etc = await unpack_project(engine, image.id, scratch)
@@ -149,7 +157,7 @@ async def read_project(
         await asyncio.to_thread(private.lay, private.of_image(image.labels), etc, roots, project)
         if placed != PLACED:
             require_nothing_above(etc, placed)
-        yield etc, await load(etc, placed, hashed=hashed)
+        yield etc, await load(etc, placed)
 
 
 async def resolve_without_pulling(

@@ -21,10 +21,12 @@ import msgspec
 from dom0.health import Problem
 from dom0.plan.phase import Phase as Phase
 
+LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of a project, or of what one says of its files
 LONGEST_TRIAL = 7 * 86400.0  # seconds
 
 ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 OwnOrImageId = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+NOT_READ = msgspec.Raw(b"null")
 
 
 class Outcome(StrEnum):
@@ -107,6 +109,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     force: bool = False  # recreate everything
     adopt: bool = False  # take over what Docker Compose made for a project of this name
     dom0_image: OwnOrImageId = ""  # whose project to take over, on the same dom0-base; "": the running one's
+    project: msgspec.Raw = NOT_READ  # what that image was just built from, as it reads it: compose/model.Project
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

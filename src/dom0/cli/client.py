@@ -65,8 +65,8 @@ class Agent:
     def history(self) -> list[GenerationInfo]:
         return self._get("/v1/history", list[GenerationInfo])
 
-    def up(self, *, force: bool = False, adopt: bool = False, dom0_image: str = "") -> Iterator[Progress]:
-        return self._stream("POST", "/v1/up", UpRequest(force=force, adopt=adopt, dom0_image=dom0_image), Progress)
+    def up(self, request: UpRequest) -> Iterator[Progress]:
+        return self._stream("POST", "/v1/up", request, Progress)
 
     def rollback(self, generation: int | None) -> Iterator[Progress]:
         return self._stream("POST", "/v1/rollback", RollbackRequest(generation=generation), Progress)

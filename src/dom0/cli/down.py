@@ -11,7 +11,7 @@ import click
 
 from dom0.cli import options, terminal
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.places import is_here, state_directory
+from dom0.cli.places import forget_agent_socket, is_here, state_directory
 from dom0.errors import NotFound, UsageError
 from dom0.plan import labels
 
@@ -174,6 +174,7 @@ def _forget_machine() -> None:
     for name in ("current", "memory.json"):
         with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
             (state_directory() / name).unlink()
+    forget_agent_socket()
 
 
 def _agent_answers() -> bool:

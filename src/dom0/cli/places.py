@@ -5,6 +5,7 @@ The machine is the one whose Engine is named (-H, DOCKER_HOST, a docker context)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -68,3 +69,15 @@ def run_directory() -> Path:
 
 def agent_socket() -> Path:
     return run_directory() / "dom0.sock"
+
+
+def forget_agent_socket() -> None:
+    """That of an agent which was removed: where nobody answers, and we may."""
+    from dom0.cli import unix_http
+
+    with contextlib.suppress(OSError):
+        try:
+            unix_http.connect(str(agent_socket())).close()
+        except ConnectionRefusedError:
+            if is_here():
+                agent_socket().unlink()

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from dom0 import times
-from dom0.agent.status import Outcome, Progress
+from dom0.agent.status import LARGEST_PROJECT, NOT_READ, Outcome, Progress, UpRequest
 from dom0.cli import succession, terminal, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place
-from dom0.cli.places import is_here
+from dom0.cli.places import forget_agent_socket, is_here
 from dom0.cli.report import Report, watching
 from dom0.cli.unchanged import TAG, find_project
-from dom0.errors import Busy, Dom0Error, NotFound
+from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound
 
 if TYPE_CHECKING:
+    from dom0.compose.model import Project
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
+    from dom0.images.project import Built
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
-ASK_HERE, PAUSE_HERE = 1.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
+MARGIN = 1024  # bytes of a request beside the project in it
+ASK_HERE, PAUSE_HERE = 3.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
 
 
 @click.command("up")
@@ -102,38 +106,101 @@ async def bring_up(
     Without `wait` only until all is ready: what it returns then has no outcome, and says until when it is watched.
     Raises RolledBack, ProjectError, EngineError, UsageError.
     """
-    from dom0.engine.docker import DockerEngine
     from dom0.images import private
 
     report = Report(as_json=as_json)
-    engine = await DockerEngine.connect()
-    try:
-        image = await _image(engine, project, tag, report, adopts=adopts)
+    current = "" if project is None or adopts else _built_before(project, tag)
+    async with _reading_of(project if not current else None) as reading, _engine() as engine:
+        built = await _built(engine, project, tag, current, reading, report, adopts=adopts)
         if project is not None:
-            await private.deliver(engine, image, project)
+            await private.deliver(engine, built.image, project)
         if trial:
-            Agent().announce_trial(image.id, trial)
-        ask = partial(Agent(patient=False).up, force=force, adopt=adopts)
-        last, in_place = await _take_up(engine, image, project, ask, report, adopts=adopts, wait=wait)
+            Agent().announce_trial(built.image.id, trial)
+        wanted = UpRequest(force=force, adopt=adopts)
+        last, in_place = await _take_up(engine, built, project, wanted, report, wait=wait)
         if in_place and last.outcome is Outcome.GOOD:
             await succession.await_succession(engine, report)
         elif in_place and last.outcome is None:
-            new = terminal.short_id(image.id)
+            new = terminal.short_id(built.image.id)
             report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
         return last
+
+
+def _built_before(project: Path, tag: str) -> str:
+    """The ID of the dom0 image if it is up to date, else "": a build would find the same, but looks at more."""
+    try:
+        images = unchanged.tagged_images()
+    except EngineUnreachable:
+        return ""  # `_engine` says why
+    return images[tag].id if unchanged.is_current(project, tag, images) else ""
+
+
+@contextlib.asynccontextmanager
+async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Project] | None]:
+    """Begun while `_engine` loads: Compose takes one processor for it and Python the other one."""
+    import asyncio
+
+    from dom0.images.dockerfile import MACHINES, PLAIN
+    from dom0.images.project import read
+
+    if project is None or any((project / name).exists() for name in (MACHINES, PLAIN)):
+        yield None
+        return
+    reading = asyncio.create_task(read(project))
+    try:
+        yield reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _engine() -> AsyncIterator[Engine]:
+    import asyncio
+    import importlib
+
+    await asyncio.to_thread(importlib.import_module, "dom0.engine.docker")
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        yield engine
     finally:
         await engine.close()
 
 
-async def _take_up(
+async def _built(
     engine: Engine,
-    image: Image,
     project: Path | None,
-    ask: Callable[..., Iterator[Progress]],
-    report: Report,
+    tag: str,
+    current: str,
+    reading: Awaitable[Project] | None,
+    say: Callable[[str], None],
     *,
     adopts: bool,
-    wait: bool,
+) -> Built:
+    """`current` is the ID of the dom0 image where it is up to date. Built anew, it has no name yet but that it is to be
+    taken up.
+    """
+    from dom0.images import names
+    from dom0.images.project import Built, Options, built_unnamed
+
+    if current:
+        return Built(await engine.image(current), changed=False)
+    if project is not None:
+        options = Options(tag=tag, in_place=await projects_in_place(engine, project, adopts=adopts))
+        async with built_unnamed(engine, project, say, options, reading) as built:
+            await names.mark(engine, built.image, tag)
+        return built
+    image = await names.find(engine, tag)
+    if image is None:
+        raise unchanged.no_image(tag)
+    say(f"{tag}: as it is, no project is read")
+    return Built(image, changed=False)
+
+
+async def _take_up(
+    engine: Engine, built: Built, project: Path | None, wanted: UpRequest, report: Report, *, wait: bool
 ) -> tuple[Progress, bool]:
     """The last line of progress, and whether the running agent has taken the project up in place of its image's.
 
@@ -146,14 +213,15 @@ async def _take_up(
         await forget_failure(engine)
         try:
             with watching("the start of dom0"):
-                await place_of(engine, image, project, adopts=adopts)
-                in_place = await _become(engine, image, project, report, adopts=adopts)
-            return follow(ask(dom0_image=image.id if in_place else ""), report, wait=wait), in_place
+                await place_of(engine, built.image, project, adopts=wanted.adopt)
+                read, in_place = await _become(engine, built, project, report, adopts=wanted.adopt)
+            request = replace(wanted, dom0_image=built.image.id if in_place else "", project=_in_json(read))
+            return follow(Agent(patient=False).up(request), report, wait=wait), in_place
         except (Busy, AgentUnreachable) as error:
             if await is_at_work(engine) or (_is_down(error) and await _comes_up(engine)):
                 continue
             if isinstance(error, Busy):
-                await _forget(engine, image)
+                await _forget(engine, built.image)
             raise
 
 
@@ -177,6 +245,11 @@ async def _comes_up(engine: Engine) -> bool:
     return False
 
 
+def _in_json(project: Project | None) -> msgspec.Raw:
+    text = msgspec.json.encode(project)
+    return msgspec.Raw(text) if project and len(text) < LARGEST_PROJECT - MARGIN else NOT_READ
+
+
 async def _forget(engine: Engine, image: Image) -> None:
     """What was built for nothing, unless it is what the machine is busy with."""
     from dom0.images import names
@@ -186,77 +259,68 @@ async def _forget(engine: Engine, image: Image) -> None:
         await names.unmark(engine, image.id)
 
 
-async def _image(engine: Engine, project: Path | None, tag: str, say: Callable[[str], None], *, adopts: bool) -> Image:
-    """Built anew, it has no name yet but that it is to be taken up."""
-    from dom0.images import names
-
-    if project is not None:
-        if not adopts and (current := _built_before(project, tag)):
-            return await engine.image(current)
-
-        from dom0.images.project import Options, built_unnamed
-
-        in_place = await projects_in_place(engine, project, adopts=adopts)
-        async with built_unnamed(engine, project, say, Options(tag=tag, in_place=in_place)) as built:
-            await names.mark(engine, built.image, tag)
-        return built.image
-    image = await names.find(engine, tag)
-    if image is None:
-        raise unchanged.no_image(tag)
-    say(f"{tag}: as it is, no project is read")
-    return image
-
-
-def _built_before(project: Path, tag: str) -> str:
-    """The ID of the dom0 image if it is up to date, else "": a build would find the same, but looks at more."""
-    images = unchanged.tagged_images()
-    return images[tag].id if unchanged.is_current(project, tag, images) else ""
-
-
 async def _become(
-    engine: Engine, image: Image, project: Path | None, say: Callable[[str], None], *, adopts: bool
-) -> bool:
-    """Let a root container of `image` run, or leave it to the running one if only the project differs (True)."""
-    from dom0.agent.contract import NAME
-    from dom0.agent.handover import hand_over, start_root
-    from dom0.images import names
-    from dom0.plan.labels import BASE
+    engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
+) -> tuple[Project | None, bool]:
+    """Let a root container of the image run, or leave it to the running one if only the project differs (True).
 
+    Returns the project too, where an agent that understands it needs it and we have read it.
+    """
+    from dom0.agent.contract import NAME
+    from dom0.agent.handover import hand_over, start_root, started_beside
+    from dom0.images import names
+    from dom0.plan.labels import AWAITS, BASE
+
+    image, read = built.image, None
     try:
         root = await engine.container(NAME)
     except NotFound:
         root = None
     if root is not None and root.running:
         if root.image_id == image.id:
-            return False
+            return None, False
         if root.labels.get(BASE) == image.labels.get(BASE):
-            return True
-    await _refuse_beforehand(engine, image, project, say, adopts=adopts)
+            return built.project, True
+    if root is None and names.has_its_names(image) and AWAITS in image.labels:
+        try:
+            async with started_beside(engine):
+                read = await _refuse_beforehand(engine, image, project, say, adopts=adopts)
+        except Dom0Error:
+            forget_agent_socket()
+            raise
+    else:
+        await _refuse_beforehand(engine, image, project, say, adopts=adopts)
     async with names.taken_up_later(engine, image.id):
         if root is not None and root.running:
             await hand_over(engine, image.id, say)
         else:
             await start_root(engine, image.id, say, _ask_here)
-    return False
+    return read, False
 
 
 async def _refuse_beforehand(
     engine: Engine, image: Image, project: Path | None, say: Callable[[str], None], *, adopts: bool
-) -> None:
-    """The new agent would refuse the same; but then its container runs already. Raises ProjectError, EngineError."""
+) -> Project | None:
+    """The new agent would refuse the same; but then its container runs already. Raises ProjectError, EngineError.
+
+    Returns the project where that agent reads it as we do.
+    """
     from dom0.agent.foresee import refuse
     from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_beforehand
     from dom0.cli.plan import private_roots, what_runs
     from dom0.images import names, private
+    from dom0.images.project import PLACED
+    from dom0.images.second_reading import other_compose
     from dom0.plan.adoption import adopt
+    from dom0.plan.labels import BASE
 
     roots = private_roots(project, image)
     if private.of_image(image.labels) and not roots:
-        return  # of another machine: only its agent can read the project
+        return None  # of another machine: only its agent can read the project
     try:
         place = await place_of(engine, image, project, adopts=adopts)
-        async with read_project(engine, image, place, roots, hashed=adopts) as (_, found):
+        async with read_project(engine, image, place, roots) as (_, found):
             desired = await resolve_beforehand(engine, image, found, say)
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
@@ -264,6 +328,9 @@ async def _refuse_beforehand(
     except Dom0Error:
         await names.unmark(engine, image.id)
         raise
+    base = await names.find(engine, image.labels.get(BASE, image.id))
+    alike = base is not None and not other_compose(base, found.compose_version)
+    return found if alike and place == PLACED else None
 
 
 async def _ask_here(engine: Engine, root: Container) -> bool:

@@ -36,6 +36,11 @@ async def find(engine: Engine, ref: str) -> Image | None:
         return None
 
 
+def has_its_names(image: Image) -> bool:
+    """Whether it was taken up as dom0:latest before, or built for no `dom0 up`."""
+    return DOM0 in image.tags and not any(tag.startswith(f"{BUILT}:") for tag in image.tags)
+
+
 async def give(engine: Engine, names: Names) -> None:
     """Let each name be of its image. Raises EngineError."""
     for name, image_id in names.items():

@@ -7,12 +7,13 @@ name that counts moves before everything is (see names.py).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -56,6 +57,7 @@ class Options:
 class Built:
     image: Image
     changed: bool  # False: everything was there already
+    project: Project | None = None  # as the agent of the image reads it, where that is known
 
 
 async def build_project(engine: Engine, directory: Path, say: Say, options: Options = Options()) -> Built:
@@ -68,13 +70,21 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
     return built
 
 
+async def read(directory: Path) -> Project:
+    """The project in `directory`, as it will be on the machine. Raises ProjectError, Dom0Error."""
+    return await load(directory, PLACED, hashed=False)
+
+
 @asynccontextmanager
 async def built_unnamed(
-    engine: Engine, directory: Path, say: Say, options: Options = Options()
+    engine: Engine, directory: Path, say: Say, options: Options = Options(), reading: Awaitable[Project] | None = None
 ) -> AsyncIterator[Built]:
-    """Build as `build_project`, and give no name: what is new and has got none in the block is gone after it."""
+    """Build as `build_project`, and give no name: what is new and has got none in the block is gone after it.
+
+    `reading`: of a project without a Dockerfile, by `read`, where that has begun already.
+    """
     own = await find_dockerfile(engine, directory)
-    project = None if own else await load(directory, PLACED, hashed=False)
+    project = None if own else await (reading or read(directory))
     base = await build_base(engine, say)
     if project:
         _check(project, base)
@@ -87,13 +97,14 @@ async def built_unnamed(
         return
     await room.check(engine)
     async with alone(say, options.tag, str(directory)):
-        draft = Draft(engine, str(directory))
+        draft, read_alike = Draft(engine, str(directory)), None
         try:
             if project is None:
                 image_id = await _build_own(draft, directory / own, base, say, options)
             else:
-                image_id = await _build_generated(draft, directory, project, base, say, options)
-            yield Built(await engine.image(image_id), changed=before is None or before.id != image_id)
+                image_id, read_alike = await _build_generated(draft, directory, project, base, say, options)
+            changed = before is None or before.id != image_id
+            yield Built(await engine.image(image_id), changed=changed, project=read_alike)
         finally:
             await draft.forget()
 
@@ -155,7 +166,11 @@ async def _is_current(engine: Engine, directory: Path, own: str, image: Image, i
 
 async def _build_generated(
     draft: Draft, directory: Path, project: Project, base: Image, say: Say, options: Options
-) -> str:
+) -> tuple[str, Project | None]:
+    """The image's ID, and the project as its agent reads it.
+
+    That reading goes on beside the build of what has no name yet; services, which may take minutes, come after it.
+    """
     in_place = selection.in_place(project, directory) if project.name in options.in_place else None
     ignore = fingerprint.read_ignore(directory, in_place or ())
     kept = selection.kept(project, directory, ignore)
@@ -165,22 +180,27 @@ async def _build_generated(
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
         found = stage(directory, project, kept, staged, in_place or ())
-        await _check_as_agent(staged, project)
-        await _check_in_base(draft.engine, base, staged, project, say)
-        for name in apart:
-            (staged / name).unlink(missing_ok=True)
-        if apart:
-            say(private.words(apart))
-        built = await _build_services(draft, project, directory, say, options)
-        say(f"{options.tag}: the files of {project.name} on top of {BASE}")
-        made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, in_place)
-        told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
-        context = scratch / "context.tar"
-        pack(staged, context, found)
-        with context.open("rb") as tar:
-            args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
-            tag = draft.name(options.tag)
-            return await draft.engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
+        reading = asyncio.create_task(_read_as_agent(draft.engine, base, staged, project, say))
+        try:
+            if _builds(project, directory):
+                await reading
+            if apart:
+                say(private.words(apart))
+            built = await _build_services(draft, project, directory, say, options)
+            say(f"{options.tag}: the files of {project.name} on top of {BASE}")
+            made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, in_place)
+            told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
+            context = scratch / "context.tar"
+            pack(staged, context, found, leave_out=apart)
+            with context.open("rb") as tar:
+                args, tag = {"SOURCE_DATE_EPOCH": str(EPOCH)}, draft.name(options.tag)
+                image_id = await draft.engine.build_image(
+                    tar, tag=tag, labels=told, args=args, no_cache=options.no_cache
+                )
+            return image_id, await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)  # it reads what is removed now
 
 
 def stage(
@@ -233,15 +253,20 @@ def _says_name(layer: str, directory: Path) -> bool:
     return any(document.get("name") for document in read_source(layer, (directory / layer).read_bytes()).documents)
 
 
-def pack(directory: Path, context: Path, found: Mapping[str, contents.Entry]) -> None:
+def pack(
+    directory: Path, context: Path, found: Mapping[str, contents.Entry], *, leave_out: Collection[str] = ()
+) -> None:
     """Write what is sent to the Engine for a build: the recipe, and in a tar of its own `directory` as /etc/dom0.
 
     In there everything is of the same time whenever it is written. Who owns it says `found`, where it came from: a
     copy is its maker's. What is not there is root's.
     """
 
-    def as_found(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        of = found.get(os.path.relpath(entry.name, ETC.lstrip("/")))
+    def as_found(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        name = os.path.relpath(entry.name, ETC.lstrip("/"))
+        if name in leave_out:
+            return None
+        of = found.get(name)
         entry.uid, entry.gid = (of.uid, of.gid) if of else (0, 0)
         entry.uname = entry.gname = ""
         entry.mtime = EPOCH
@@ -334,24 +359,29 @@ async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
     return found
 
 
-async def _check_as_agent(etc: Path, project: Project) -> None:
-    """Raises ProjectError, with the names that files have in the project, where `etc` is not read as `project`."""
+async def _read_as_agent(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> Project | None:
+    """What the agent makes of `etc`; None where it has another Docker Compose, and makes other hashes of it.
+
+    Raises ProjectError, with the names that files have in the project, where `etc` is not read as `project`.
+    """
     try:
-        await load(etc, PLACED, like=project)
+        found = await load(etc, PLACED, like=project)
     except ProjectError as error:
         hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
         raise ProjectError(_as_named_here(error.message, project), hint=hint) from error
+    return None if await _check_in_base(engine, base, etc, project, say) else found
 
 
-async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> None:
-    """Where the machine has another Docker Compose than this host. Raises ProjectError, with files named as here."""
+async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> bool:
+    """Whether the machine has another Docker Compose than this host. Raises ProjectError, with files named as here."""
     if not (theirs := second_reading.other_compose(base, project.compose_version)):
-        return
+        return False
     say(f"{project.name}: read by Docker Compose {project.compose_version} here and {theirs} of the machine")
     try:
         await second_reading.require_alike(engine, base, etc, project)
     except ProjectError as error:
         raise ProjectError(_as_named_here(error.message, project), hint=error.hint) from error
+    return True
 
 
 def _as_named_here(words: str, project: Project) -> str:

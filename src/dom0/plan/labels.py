@@ -12,6 +12,7 @@ HASH = "dom0.hash"  # of everything that needs another container when it changes
 PRE_STOP = "dom0.pre-stop"  # JSON, the hooks to run before it is stopped; empty for none (hooks)
 CREATE = "dom0.create"  # the mark of one create call of ours (ownership): no two containers or networks have the same
 GENERATION = "dom0.generation"  # the generation that created it, for `dom0 tree`
+AWAITS = "dom0.awaits"  # "up" on a root container: its agent waits for the `dom0 up` that started it; empty: it could
 BASE = "dom0.base"  # on a dom0 image: ID of the dom0-base image below it
 COMPOSE = "dom0.compose"  # on a dom0-base image: version of the Docker Compose in it
 INPUTS = "dom0.inputs"  # on an image of the chain: digest of everything it was made from

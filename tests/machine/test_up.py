@@ -1,0 +1,86 @@
+"""What `dom0 up` does before the agent's turn: it refuses, or hands over what it has read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dom0.testing.machines import Machine
+
+PROJECT = """
+    name: box
+    x-dom0: {home: {}, rollout: {monitor: 1s, timeout: 60s}}
+    services:
+      web:
+        image: busybox:test
+        command: ["sh", "-c", "echo $$WORD; exec sleep 100000"]
+        init: true
+        env_file: web.env
+        environment: {LATER: "${WORD:-none}"}
+        ports: ["127.0.0.1:8642:80"]
+        volumes: ["./conf:/conf", "kept:/kept"]
+        configs: [{source: text, target: /text}]
+        secrets: [word]
+        healthcheck: {test: ["CMD", "true"], interval: 1m, start_period: 5s}
+        mem_limit: 64m
+        ulimits: {nofile: {soft: 1000, hard: 2000}}
+        depends_on: {once: {condition: service_completed_successfully}}
+      once: {image: "busybox:test", command: "true"}
+    volumes: {kept: {}}
+    configs: {text: {content: "a $${text}\\n"}}
+    secrets: {word: {file: ./word}}
+    """
+FILES = {".env": "WORD=from-env\n", "web.env": "WORD='in # quotes'\n", "word": "secret\n", "conf/app.conf": "one\n"}
+
+
+def generation(machine: Machine, number: int) -> Any:
+    """What the agent aims at in it."""
+    path = machine.host.state / "generations" / str(number) / "generation.json"
+    return json.loads(path.read_text())["desired"]
+
+
+def test_what_the_command_has_read_is_what_the_agent_reads_itself(machine: Machine) -> None:
+    """At a cold start, for a change, and without the command."""
+    machine.write(PROJECT, FILES)
+    machine.build()
+    machine.up()
+    cold = generation(machine, 1)
+    machine.write(PROJECT.replace("from-env", "other").replace("64m", "65m"), FILES | {"conf/app.conf": "two\n"})
+    machine.up()
+    changed = generation(machine, 2)
+    assert changed != cold
+
+    machine.dom0("down")
+    machine.docker("volume", "rm", "box_kept")
+    images = machine.host.run(["docker", "images", "--quiet", "dom0:latest"])
+    assert images.stdout
+    for entry in ("generations", "current", "project"):
+        machine.host.run(["rm", "-rf", f"/var/lib/dom0/{entry}"])
+    machine.run_by_hand()
+    assert generation(machine, machine.until_good()["generation"]["number"]) == changed
+    machine.dom0("down")
+
+
+def test_a_cold_start_that_is_refused_leaves_no_root_container(machine: Machine) -> None:
+    machine.write(PROJECT, FILES)
+    machine.build()
+    machine.docker(
+        "run",
+        "--detach",
+        "--init",
+        "--name",
+        "other",
+        "--publish",
+        "127.0.0.1:8642:80",
+        "busybox:test",
+        "sleep",
+        "1000",
+    )
+    before = machine.lives("other")
+    refused = machine.up(check=False)
+    assert refused.code == 3
+    assert "8642" in refused.stderr
+    assert set(machine.containers()) == {"other"}
+    assert machine.lives("other") == before
+    assert "does not run here" in machine.dom0("status", check=False).stderr
+    machine.docker("rm", "--force", "other")
