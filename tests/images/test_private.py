@@ -142,7 +142,11 @@ def test_each_file_comes_from_the_first_place_that_has_it(tmp_path: Path) -> Non
     assert (etc / "sub" / "b").read_text() == str(other / "sub" / "b")
 
 
-def test_a_file_that_is_nowhere_is_named_with_where_to_put_it(tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match=r"^sub/b: is private") as caught:
-        private.lay(("sub/b",), tmp_path, [tmp_path], "box")
+def test_files_that_are_nowhere_are_all_named_with_where_to_put_them_and_nothing_is_laid(tmp_path: Path) -> None:
+    root, etc = tmp_path / "root", tmp_path / "etc"
+    root.mkdir()
+    (root / "a").touch()
+    with pytest.raises(ProjectError, match=r"^sub/b, c: private, ") as caught:
+        private.lay(("a", "sub/b", "c"), etc, [root], "box")
+    assert not etc.exists()
     assert "/var/lib/dom0/private/box/sub/b" in caught.value.hint

@@ -122,7 +122,7 @@ def test_a_machine_that_never_had_them_names_them_and_takes_what_is_put_there(bo
     box.host.run(["sh", "-c", "rm -rf /var/lib/dom0/*"])
     box.run_by_hand()
     problem = box.until(lambda: box.status()["problems"])[0]
-    assert problem["title"] == ".env: is private, so not in the image, and it is not on this machine"
+    assert problem["title"] == f"{PRIVATE}: private, so not in the image, and not on this machine"
     place = problem["hint"].rpartition(" ")[2].removesuffix("/.env")
     for name in FILES:
         box.host.run(["install", "-D", "-m", "600", "-o", "1000", str(box.project / name), f"{place}/{name}"])

@@ -55,8 +55,11 @@ def digest(directory: Path, names: Sequence[str], project: str) -> str:
 
 def words(names: Sequence[str]) -> str:
     """What to say of them."""
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    return f"private, so not in the image: {shown}"
+    return f"private, so not in the image: {_shown(names)}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def brought_for(state: Path, image_id: str) -> Path:
@@ -112,14 +115,15 @@ def lay(names: Iterable[str], etc: Path, roots: Sequence[Path], project: str) ->
     """Put the files into the project `etc`, each from the first of `roots` that has it. Raises ProjectError."""
     import shutil  # whoever only asks for a digest does without
 
-    for name in names:
-        source = next((path for root in roots if _is_file(path := above.find(root, name))), None)
-        if source is None:
-            own = STATE / DIRECTORY / project / name
-            raise ProjectError(
-                f"{name}: is private, so not in the image, and it is not on this machine",
-                hint=f"dom0 up in the project's directory brings it; or put it there by hand: {own}",
-            )
+    sources = {name: next((path for root in roots if _is_file(path := above.find(root, name))), None) for name in names}
+    if missing := [name for name, source in sources.items() if source is None]:
+        raise ProjectError(
+            f"{_shown(missing)}: private, so not in the image, and not on this machine",
+            hint="dom0 up in the project's directory brings what is private; or put it there by hand, as "
+            f"{STATE / DIRECTORY / project / missing[0]}",
+        )
+    for name, source in sources.items():
+        assert source is not None
         target = etc / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
