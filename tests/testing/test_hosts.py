@@ -116,6 +116,13 @@ def test_what_is_written_below_var_lib_does_not_reach_this_machine(engine_host: 
     assert not Path("/var/lib/dom0-test-file").exists()
 
 
+def test_what_programs_leave_in_their_temporary_directory_does_not_reach_this_machine(engine_host: Host) -> None:
+    """So does what buildx leaves for each Dockerfile that it read from standard input."""
+    left = Path(engine_host.run(["mktemp"]).stdout.strip())
+    assert engine_host.path(str(left)).exists()
+    assert not left.exists()
+
+
 def test_a_published_port_answers_on_loopback_inside_and_not_outside(engine_host: Host) -> None:
     serve(engine_host, "8099")
     answer = fetch(lambda url: engine_host.run(["busybox", "wget", "-q", "-O-", url]), "http://127.0.0.1:8099/passwd")

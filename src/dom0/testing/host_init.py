@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+TEMPORARY = Path("/var/lib/tmp")  # of the host alone, as what else is written there
+
 # Copies of other Engines' mounts would keep their containers' file systems and networks busy.
 _FOREIGN_TYPES = {"overlay", "nsfs"}
 
@@ -47,6 +49,8 @@ def _lay_var_lib(root: Path) -> None:
         target = Path("/var/lib") / name
         target.mkdir(exist_ok=True)
         _mount("--bind", str(root / name), str(target))
+    TEMPORARY.mkdir(exist_ok=True)
+    TEMPORARY.chmod(0o1777)
 
 
 def _lay_resolver(root: Path, resolver: Path, nameservers: bytes) -> None:

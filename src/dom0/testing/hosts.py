@@ -24,6 +24,7 @@ from typing import Any
 
 from dom0.run import CommandFailed, Output
 from dom0.testing import api, busybox, owned
+from dom0.testing.host_init import TEMPORARY
 from dom0.testing.namespaces import Child, Stream, spawn_inside, spawn_isolated
 from dom0.testing.outside import NAMESERVER, Outside
 
@@ -77,8 +78,9 @@ class Host:
     """A machine with a Docker Engine that has the image busybox:test.
 
     Inside: /var/run/docker.sock; own /run, /var/lib/docker and /var/lib/dom0; other writes to /var/lib are dropped with
-    the host; every other directory is the machine's. Outside: the Engine's socket is `docker_host`, /var/lib/dom0 is
-    `state`, and `path()` finds any file of the host. Use it as a context manager, or call `stop`.
+    the host, so programs have their TMPDIR there; every other directory is the machine's. Outside: the Engine's socket
+    is `docker_host`, /var/lib/dom0 is `state`, and `path()` finds any file of the host. Use it as a context manager, or
+    call `stop`.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class Host:
         return Path(f"/proc/{self._init.pid}/root") / inside.lstrip("/")
 
     def environment(self) -> dict[str, str]:
-        """For commands inside: ours without what leads docker or make elsewhere, and a client state of its own."""
+        """Ours without what leads docker or make elsewhere, and a client state of its own."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_LEADING_ELSEWHERE)}
         return kept | {"PATH": _path(), "DOCKER_CONFIG": str(self.root / "client")}
 
@@ -141,7 +143,7 @@ class Host:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Output:
-        """Run `argv` inside to its end. `env` adds to `environment()`. Raises CommandFailed."""
+        """Run `argv` inside to its end. `env` adds to its environment. Raises CommandFailed."""
         child = self.popen(
             argv,
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
@@ -176,7 +178,7 @@ class Host:
         cwd: Path | None = None,
     ) -> Child:
         """Start `argv` inside, as a direct child of this process; it ends at the latest with the host."""
-        environment = self.environment() | dict(env or {})
+        environment = self.environment() | {"TMPDIR": str(TEMPORARY)} | dict(env or {})
         child = spawn_inside(self._init.pid, argv, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, cwd=cwd)
         self._children.append(child)
         return child
