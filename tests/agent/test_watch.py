@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -26,6 +26,14 @@ async def ready(rig: Rig, *slots: Slot, image: str = "") -> Progress:
     """What is said when `dom0 up` of these has made everything ready. Nobody listens any more."""
     rig.project = desired(*slots, rollout=WATCHED)
     return await listen_until_ready(rig.machine, image)
+
+
+async def begun(rig: Rig, *slots: Slot) -> AsyncGenerator[Progress]:
+    """What `dom0 up` of these says after its first line."""
+    rig.project = desired(*slots, rollout=WATCHED)
+    lines = rig.machine.up(UpRequest())
+    await anext(lines)
+    return lines
 
 
 async def listen_until_ready(machine: Machine, image: str = "") -> Progress:
@@ -98,9 +106,7 @@ async def test_what_fails_while_it_is_watched_goes_back_and_says_why(rig: Rig) -
 async def test_another_up_is_told_to_wait_only_until_all_is_ready(rig: Rig) -> None:
     async with rig.running() as machine:
         await first_good(rig)
-        rig.project = desired(slot("web", hash="h2"), rollout=WATCHED)
-        first = machine.up(UpRequest())
-        await anext(first)
+        first = await begun(rig, slot("web", hash="h2"))
         with pytest.raises(Busy):
             await anext(machine.up(UpRequest(force=True)))
         async for line in first:
@@ -113,9 +119,7 @@ async def test_another_up_is_told_to_wait_only_until_all_is_ready(rig: Rig) -> N
 async def test_who_follows_the_same_change_is_told_too_when_all_is_ready(rig: Rig) -> None:
     async with rig.running() as machine:
         await first_good(rig)
-        rig.project = desired(slot("web", hash="h2"), rollout=WATCHED)
-        first = machine.up(UpRequest())
-        await anext(first)
+        first = await begun(rig, slot("web", hash="h2"))
         assert (await listen_until_ready(machine)).generation == 2
         assert [line.generation async for line in first if line.watched_until] == [2]
 

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,19 +28,6 @@ COMPOSE = "name: box\nservices: {a: {image: 'busybox:test', command: sleep 1000}
 WITH_BUILD = "name: box\nservices: {web: {build: ./web}}\n"
 TAG = "dom0:latest"
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, as setcap writes it
-
-
-@pytest.fixture
-def host(chain_images: None, engine_host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
-    return engine_host
-
-
-@pytest.fixture
-async def engine(host: Host) -> AsyncIterator[DockerEngine]:
-    engine = await DockerEngine.connect()
-    yield engine
-    await engine.close()
 
 
 Write = Callable[..., Path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,6 @@ SERVICE = "box-a-1"
 COMPOSE = "name: box\nservices: {a: {image: 'busybox:test', command: sleep 1000, environment: {V: '%s'}}}\n"
 # What the Engine is told in other words, and means the same: an empty list by the CLI, nothing by us.
 EMPTY: tuple[Any, ...] = (None, [], {})
-
-
-@pytest.fixture
-def host(chain_images: None, engine_host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
-    return engine_host
-
-
-@pytest.fixture
-async def engine(host: Host) -> AsyncIterator[DockerEngine]:
-    engine = await DockerEngine.connect()
-    yield engine
-    await engine.close()
 
 
 Build = Callable[..., Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import PurePosixPath
 
 import pytest
@@ -22,18 +22,6 @@ from dom0.testing.hosts import Host
 PORT = 2222
 CLIENT = "ssh-client"
 DEADLINE = 30.0
-
-
-@pytest.fixture
-def host(chain_images: None, engine_host: Host) -> Host:
-    return engine_host
-
-
-@pytest.fixture
-async def engine(host: Host) -> AsyncIterator[DockerEngine]:
-    engine = await DockerEngine.connect(host.docker_host)
-    yield engine
-    await engine.close()
 
 
 @pytest.fixture

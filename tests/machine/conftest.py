@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,12 @@ def machine(session_host: Host, chain_images: None, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="module")
 def foreign(machine: Machine) -> Foreign:
     return Foreign(machine, PROJECT)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git work tree around a project."""
+    tree = tmp_path_factory.mktemp("tree")
+    (tree / ".git").mkdir()
+    (tree / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    return tree

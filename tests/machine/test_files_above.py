@@ -24,9 +24,7 @@ APP = "box-app-1"
 
 
 @pytest.fixture(scope="module")
-def box(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    tree = tmp_path_factory.mktemp("tree")
-    (tree / ".git").mkdir()
+def box(machine: Machine, tree: Path) -> Machine:
     (tree / "unnamed").write_text("no part of the machine")
     box = Machine(machine.host, tree / "deploy")
     write(box, "1", "one")

@@ -85,11 +85,6 @@ def write(machine: Machine, version: str, files: dict[str, str] | None = None) -
     machine.write(COMPOSE.format(version=version), files or {})
 
 
-def version(machine: Machine) -> str:
-    found: list[str] = machine.container(WEB)["Config"]["Env"]
-    return next(word.removeprefix("VERSION=") for word in found if word.startswith("VERSION="))
-
-
 def assert_said(said: Output) -> None:
     assert said.code != 0, said
     assert "Traceback" not in said.stderr
@@ -111,7 +106,7 @@ def test_a_change_is_refused_while_the_state_directory_is_full_and_works_once_th
     full.unlink()
     box.up()
     box.until_good()
-    assert version(box) == "second"
+    assert box.variable(WEB, "VERSION") == "second"
 
 
 def test_a_full_state_directory_does_not_keep_the_machine_from_being_put_right(box: Machine, full: Path) -> None:
@@ -139,7 +134,7 @@ def test_a_change_is_refused_while_the_engine_has_no_room_and_works_once_there_i
     full_engine.unlink()
     small_engine.up()
     small_engine.until_good()
-    assert version(small_engine) == "second"
+    assert small_engine.variable(WEB, "VERSION") == "second"
 
 
 def test_a_container_that_the_engine_has_no_room_for_is_a_problem_until_there_is(

@@ -59,11 +59,6 @@ def write(machine: Machine, version: str, *, image: str = "busybox:test", comman
     machine.write(COMPOSE.format(version=version, image=image, command=command, init=init, more=more))
 
 
-def version(machine: Machine) -> str:
-    found: list[str] = machine.container(WEB)["Config"]["Env"]
-    return next(text.removeprefix("VERSION=") for text in found if text.startswith("VERSION="))
-
-
 def comes_back(box: Machine, cause: str) -> None:
     """`up` of the project as it is written fails with `cause`; the container that ran before runs again."""
     before, number = box.container(WEB), box.status()["generation"]["number"]
@@ -129,7 +124,7 @@ def test_a_failed_generation_is_not_taken_up_again_when_dom0_restarts(box: Machi
     before = box.history()
     box.docker("restart", "dom0")
     box.until_good()
-    assert version(box) == "good"
+    assert box.variable(WEB, "VERSION") == "good"
     assert box.history() == before
 
 
@@ -141,10 +136,10 @@ def test_rollback_goes_to_the_last_good_generation_and_to_any_that_is_named(box:
     assert better > first
     box.dom0("rollback")
     box.until_good(first)
-    assert version(box) == "good"
+    assert box.variable(WEB, "VERSION") == "good"
     box.dom0("rollback", str(better))
     box.until_good(better)
-    assert version(box) == "better"
+    assert box.variable(WEB, "VERSION") == "better"
     unknown = box.dom0("rollback", "4711", check=False)
     assert unknown.code == 2
     assert "4711" in unknown.stderr
@@ -159,10 +154,10 @@ def test_a_trial_that_nobody_confirms_goes_back(box: Machine) -> None:
     write(box, "trial")
     before = box.container(WEB)["Id"]
     box.dom0("try", "--for", "5s", str(box.project))
-    assert version(box) == "trial"
+    assert box.variable(WEB, "VERSION") == "trial"
     box.until(lambda: box.status()["generation"]["outcome"] == "good")
     box.until_good()
-    assert version(box) == "better"
+    assert box.variable(WEB, "VERSION") == "better"
     assert box.container(WEB)["Id"] == before
     assert "not confirmed" in box.history()[0]["reason"]
 
@@ -171,13 +166,13 @@ def test_a_trial_that_nobody_confirms_goes_back(box: Machine) -> None:
 def test_a_trial_goes_back_also_when_dom0_dies_meanwhile(box: Machine, death: str) -> None:
     write(box, f"trial-{death}")
     box.dom0("try", "--for", "8s", str(box.project))
-    assert version(box) == f"trial-{death}"
+    assert box.variable(WEB, "VERSION") == f"trial-{death}"
     if death == "kill":
         box.host.run(["kill", "-9", str(box.container("dom0")["State"]["Pid"])])
     else:
         box.docker("stop", "dom0")
         box.docker("start", "dom0")
-    box.until(lambda: version(box) == "better")
+    box.until(lambda: box.variable(WEB, "VERSION") == "better")
     box.until_good()
 
 
@@ -189,7 +184,7 @@ def test_a_trial_that_is_confirmed_stays(box: Machine) -> None:
     box.dom0("confirm")
     stays = box.until_good()["generation"]
     assert (stays["number"], stays["trial_until"]) == (trial["number"], 0.0)
-    assert version(box) == "confirmed"
+    assert box.variable(WEB, "VERSION") == "confirmed"
     refused = box.dom0("confirm", check=False)
     assert refused.code == 2
     assert "no generation is on trial" in refused.stderr

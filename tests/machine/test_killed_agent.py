@@ -85,8 +85,7 @@ def agent(machine: Machine) -> Iterator[Agent]:
 
 
 def versions(machine: Machine) -> set[str]:
-    found = [word for name in SERVICES for word in machine.container(name)["Config"]["Env"]]
-    return {word.removeprefix("VERSION=") for word in found if word.startswith("VERSION=")}
+    return {machine.variable(name, "VERSION") for name in SERVICES}
 
 
 @pytest.mark.parametrize("seed", [1, 2])

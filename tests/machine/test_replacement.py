@@ -51,11 +51,6 @@ def write(machine: Machine, version: str, dockerfile: str = "") -> None:
         own.write_text(f"FROM dom0-base\nCOPY compose.yaml /etc/dom0/compose.d/50-box.yaml\n{dockerfile}\n")
 
 
-def version(machine: Machine) -> str:
-    found: list[str] = machine.container("box-changing-1")["Config"]["Env"]
-    return next(text.removeprefix("VERSION=") for text in found if text.startswith("VERSION="))
-
-
 def root_image(machine: Machine) -> Any:
     return machine.container("dom0")["Image"]
 
@@ -66,7 +61,7 @@ def test_another_project_replaces_dom0_and_the_service_that_changed_and_nothing_
     before, root = box.lives(*UNCHANGED), root_image(box)
     write(box, "second")
     box.up()
-    assert version(box) == "second"
+    assert box.variable("box-changing-1", "VERSION") == "second"
     assert root_image(box) == box.image_id("dom0:latest") != root
     assert box.lives(*UNCHANGED) == before
     assert box.containers().keys() == MACHINE
@@ -86,7 +81,7 @@ def test_an_edit_that_keeps_the_size_of_the_file_arrives(box: Machine) -> None:
     box.up()
     write(box, "edit-2")
     box.up()
-    assert version(box) == "edit-2"
+    assert box.variable("box-changing-1", "VERSION") == "edit-2"
 
 
 def test_another_dom0_base_takes_over_by_a_hand_over(box: Machine, foreign: Foreign) -> None:
@@ -109,8 +104,8 @@ def new_base(machine: Machine) -> None:
 
 
 def test_pruning_images_leaves_what_good_generations_need(box: Machine) -> None:
-    for version_ in ("before-pruning", "after-pruning"):
-        write(box, version_)
+    for version in ("before-pruning", "after-pruning"):
+        write(box, version)
         box.up()
     good = [generation for generation in box.history() if generation["outcome"] == "good"]
     box.docker("image", "rm", "--force", "dom0:latest")
@@ -118,7 +113,7 @@ def test_pruning_images_leaves_what_good_generations_need(box: Machine) -> None:
     for generation in good:
         assert box.image_id(generation["dom0_image"]) == generation["dom0_image"]
     box.dom0("rollback")
-    assert version(box) == "before-pruning"
+    assert box.variable("box-changing-1", "VERSION") == "before-pruning"
     assert root_image(box) == good[1]["dom0_image"]
 
 
@@ -139,7 +134,7 @@ def test_the_old_dom0_is_back_when_the_new_one_does_not_run(box: Machine, foreig
 def test_a_working_image_after_a_failed_one_takes_over(box: Machine) -> None:
     write(box, "fourth")
     box.up()
-    assert version(box) == "fourth"
+    assert box.variable("box-changing-1", "VERSION") == "fourth"
     assert root_image(box) == box.image_id("dom0:latest")
     box.until(lambda: box.status()["problems"] == [])
     assert box.until(lambda: box.containers().keys() == MACHINE)

@@ -28,10 +28,7 @@ APP, READER = "box-app-1", "box-reader-1"
 
 
 @pytest.fixture(scope="module")
-def box(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    tree = tmp_path_factory.mktemp("tree")
-    (tree / ".git").mkdir()
-    (tree / ".git/HEAD").write_text("ref: refs/heads/main\n")
+def box(machine: Machine, tree: Path) -> Machine:
     box = Machine(machine.host, tree / "apps/deploy")
     write(box, "1", "one")
     box.up()

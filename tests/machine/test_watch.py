@@ -38,11 +38,6 @@ def write(machine: Machine, version: str, *, monitor: str = "1s", command: str =
     machine.write(COMPOSE.format(version=version, monitor=monitor, command=command))
 
 
-def version(machine: Machine) -> str:
-    found: list[str] = machine.container(WEB)["Config"]["Env"]
-    return next(text.removeprefix("VERSION=") for text in found if text.startswith("VERSION="))
-
-
 def generation(machine: Machine) -> dict[str, Any]:
     found: dict[str, Any] = machine.status()["generation"]
     return found
@@ -63,9 +58,9 @@ def watched(box: Machine, version: str, **fields: str) -> tuple[int, int]:
     return int(generation(box)["number"]), before
 
 
-def is_back(box: Machine, number: int, version_: str) -> None:
+def is_back(box: Machine, number: int, version: str) -> None:
     box.until_good(number)
-    assert version(box) == version_
+    assert box.variable(WEB, "VERSION") == version
     assert good_number(box) == number
 
 
@@ -77,7 +72,7 @@ def test_up_returns_when_all_is_ready_and_says_until_when_it_is_watched_and_what
     assert "outcome" not in last
     assert last["watched_until"] - time.time() > 500
     assert (last["generation"], last["goes_back_to"]) == (before + 1, before)
-    assert (version(box), generation(box)["outcome"]) == ("watched", "pending")
+    assert (box.variable(WEB, "VERSION"), generation(box)["outcome"]) == ("watched", "pending")
     assert generation(box)["watched_until"] == last["watched_until"]
     shown = box.dom0("status").stdout.splitlines()[0]
     assert f"box: as desired; generation {before + 1} (ready, watched until 2" in shown
@@ -125,11 +120,11 @@ def test_another_up_replaces_what_is_watched(box: Machine) -> None:
     assert waiting.wait() == 1
     outcomes = {one["number"]: one["outcome"] for one in box.history()}
     assert (outcomes[before], outcomes[number], outcomes[number + 1]) == ("good", "replaced", "good")
-    assert version(box) == "replacement"
+    assert box.variable(WEB, "VERSION") == "replacement"
 
 
 def test_up_wait_says_how_it_ended(box: Machine) -> None:
-    before, running = good_number(box), version(box)
+    before, running = good_number(box), box.variable(WEB, "VERSION")
     write(box, "ends-later", monitor=LONG, command=ENDS)
     waiting = box.begin("up", "--wait", str(box.project))
     box.until(lambda: generation(box)["watched_until"] > 0)
@@ -146,7 +141,7 @@ def test_ctrl_c_ends_only_the_waiting(box: Machine) -> None:
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait() == 130
     assert good_number(box) > before
-    assert version(box) == "interrupted"
+    assert box.variable(WEB, "VERSION") == "interrupted"
 
 
 def _is_good(box: Machine) -> bool:
@@ -188,7 +183,7 @@ def test_an_up_that_meets_the_change_of_the_dom0_image_is_done(box: Machine, mom
     said = box.dom0("up", "--wait", *arguments)
     assert said.stdout.splitlines()[-1].startswith("generation "), said
     assert box.until_good()["generation"]["number"] == number + 1
-    assert version(box) == name
+    assert box.variable(WEB, "VERSION") == name
 
 
 @pytest.mark.parametrize("command", [("status",), ("history",), ("rollback",), ("down",)])

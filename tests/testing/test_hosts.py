@@ -117,7 +117,7 @@ def test_what_is_written_below_var_lib_does_not_reach_this_machine(engine_host: 
 
 
 def test_what_programs_leave_in_their_temporary_directory_does_not_reach_this_machine(engine_host: Host) -> None:
-    """So does what buildx leaves for each Dockerfile that it read from standard input."""
+    """Nor does what buildx leaves for each Dockerfile that it read from standard input."""
     left = Path(engine_host.run(["mktemp"]).stdout.strip())
     assert engine_host.path(str(left)).exists()
     assert not left.exists()

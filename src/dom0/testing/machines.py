@@ -86,6 +86,11 @@ class Machine:
         found = {name: self.container(name) for name in names}
         return {name: (document["Id"], document["State"]["StartedAt"]) for name, document in found.items()}
 
+    def variable(self, container: str, name: str) -> str:
+        """What the container was created with in its environment."""
+        words: list[str] = self.container(container)["Config"]["Env"]
+        return next(word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}="))
+
     def image_id(self, name: str) -> str:
         return str(self.ask(f"/images/{name}/json")["Id"])
 
