@@ -106,8 +106,8 @@ def test_what_makes_no_sense_is_refused_with_its_place(listen: dict[str, Any], p
     assert why in found[place]
 
 
-@pytest.mark.parametrize("text", ["http", "0", "10.0.0.1:", "::1:9180x", "host:9180", "80"])
-def test_metrics_have_an_address_and_a_free_port(text: str) -> None:
+@pytest.mark.parametrize("text", ["http", "0", 0, 70000, "10.0.0.1:", "::1:9180x", "host:9180", "80", 80])
+def test_metrics_have_an_address_and_a_free_port(text: str | int) -> None:
     assert list(flaws(listen={"80": {"to": ["h:1"]}}, metrics=text)) == ["metrics"]
 
 
@@ -126,6 +126,12 @@ def test_ten_thousand_listeners_are_refused() -> None:
 def test_the_variable_holds_settings_as_json() -> None:
     declaration, _ = from_environment({VARIABLE: '{"listen": {"80": {"to": ["h:81"]}}}', "A_PORT_90_TCP": "tcp://i:91"})
     assert [str(rule.listener) for rule in declaration.rules] == ["80/tcp", "90/tcp"]
+
+
+@pytest.mark.parametrize("metrics", ["9180", '"9180"'])
+def test_a_port_may_be_a_number(metrics: str) -> None:
+    declaration, _ = from_environment({VARIABLE: f'{{"listen": {{"80": {{"to": ["h:81"]}}}}, "metrics": {metrics}}}'})
+    assert declaration.metrics == Endpoint("", 9180)
 
 
 @pytest.mark.parametrize(

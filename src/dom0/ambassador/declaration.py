@@ -173,7 +173,7 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
             flaws.append(Flaw(("listen", key, *wrong.steps), wrong.what, wrong.hint))
     metrics = None
     try:
-        metrics = _endpoint(settings.metrics, rules) if settings.metrics else None
+        metrics = _endpoint(str(settings.metrics), rules) if settings.metrics != "" else None
     except ValueError as error:
         flaws.append(Flaw(("metrics",), str(error), "such as 9180 or 127.0.0.1:9180"))
     if not flaws and len(rules) > MOST_ROUTES:

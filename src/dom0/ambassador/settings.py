@@ -51,5 +51,5 @@ class Settings(_Part, frozen=True, kw_only=True):
     """
 
     listen: dict[str, Listen]
-    metrics: str = ""
+    metrics: str | int = ""
     shortcut: bool = True  # the agent may place the rules in the consumers' namespaces as well
