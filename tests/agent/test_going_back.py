@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -25,6 +26,14 @@ TRIAL = Trial(dom0_image=OLD, seconds=60.0)
 def project_named(name: str, *slots: Slot) -> Desired:
     own = [replace(s, create=s.create | {"Labels": s.create["Labels"] | {labels.PROJECT: name}}) for s in slots]
     return replace(desired(*own), project=name)
+
+
+async def begin_trial(rig: Rig, **fields: Any) -> None:
+    """Of a second version, when the first one is good."""
+    await rig.outcome(Outcome.GOOD, 1)
+    rig.project = desired(slot("web", hash="h2"), **fields)
+    rig.machine.try_next(TRIAL)
+    assert (await rig.up()).outcome is Outcome.TRIAL
 
 
 async def make_good(rig: Rig, *versions: str) -> None:
@@ -83,10 +92,7 @@ async def test_an_abort_ends_what_is_pending_and_goes_back(rig: Rig) -> None:
 
 async def test_an_abort_ends_a_trial_too(rig: Rig) -> None:
     async with rig.running() as machine:
-        await rig.outcome(Outcome.GOOD, 1)
-        machine.try_next(TRIAL)
-        rig.project = desired(slot("web", hash="h2"))
-        assert (await rig.up()).outcome is Outcome.TRIAL
+        await begin_trial(rig)
         assert machine.history()[0].cause == "dom0 try"
         await machine.abort()
         await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
@@ -284,11 +290,8 @@ async def test_forced_recreation_ends_although_the_clock_goes_back(rig: Rig) -> 
 
 @pytest.mark.parametrize("jump", [0.0, -HOUR, HOUR])
 async def test_a_trial_lasts_from_when_it_is_good_and_no_longer_whatever_the_clock_does(rig: Rig, jump: float) -> None:
-    async with rig.running() as machine:
-        await rig.outcome(Outcome.GOOD, 1)
-        rig.project = desired(slot("web", hash="h2"), rollout=Rollout(monitor=120.0))
-        machine.try_next(TRIAL)
-        assert (await rig.up()).outcome is Outcome.TRIAL
+    async with rig.running():
+        await begin_trial(rig, rollout=Rollout(monitor=120.0))
         await asyncio.sleep(50)
         assert rig.hashes() == {"h2"}
         set_clock(jump)
@@ -297,11 +300,8 @@ async def test_a_trial_lasts_from_when_it_is_good_and_no_longer_whatever_the_clo
 
 
 async def test_a_trial_ends_after_a_boot_with_a_wrong_clock(rig: Rig) -> None:
-    async with rig.running() as machine:
-        await rig.outcome(Outcome.GOOD, 1)
-        rig.project = desired(slot("web", hash="h2"))
-        machine.try_next(TRIAL)
-        await rig.up()
+    async with rig.running():
+        await begin_trial(rig)
     set_clock(-40 * 365 * 24 * HOUR)
     async with rig.running():
         await asyncio.sleep(100)
@@ -310,10 +310,7 @@ async def test_a_trial_ends_after_a_boot_with_a_wrong_clock(rig: Rig) -> None:
 
 async def test_a_trial_is_confirmed_after_a_restart(rig: Rig) -> None:
     async with rig.running() as machine:
-        await rig.outcome(Outcome.GOOD, 1)
-        rig.project = desired(slot("web", hash="h2"))
-        machine.try_next(TRIAL)
-        await rig.up()
+        await begin_trial(rig)
     async with rig.running() as machine:
         await machine.confirm()
         await asyncio.sleep(120)
@@ -337,10 +334,7 @@ async def test_a_trial_that_is_confirmed_before_it_was_judged_is_still_judged(ri
 
 async def test_up_during_a_trial_replaces_it_and_its_failure_returns_to_the_good_one_before_both(rig: Rig) -> None:
     async with rig.running() as machine:
-        await rig.outcome(Outcome.GOOD, 1)
-        rig.project = desired(slot("web", hash="h2"))
-        machine.try_next(TRIAL)
-        await rig.up()
+        await begin_trial(rig)
         rig.project = desired(broken(slot("web", hash="h3")))
         assert (await rig.up()).outcome is Outcome.FAILED
         await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
@@ -349,10 +343,7 @@ async def test_up_during_a_trial_replaces_it_and_its_failure_returns_to_the_good
 
 async def test_a_rollback_during_a_trial_ends_it(rig: Rig) -> None:
     async with rig.running() as machine:
-        await rig.outcome(Outcome.GOOD, 1)
-        rig.project = desired(slot("web", hash="h2"))
-        machine.try_next(TRIAL)
-        await rig.up()
+        await begin_trial(rig)
         assert await roll_back(machine) is Outcome.GOOD
         await asyncio.sleep(600)
         assert history(machine) == {1: Outcome.GOOD, 2: Outcome.REPLACED}
