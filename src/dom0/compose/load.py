@@ -203,6 +203,9 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
                 taken.append(name)
                 return str(final / name)
             escaped.append(Refusal(where, f"{shown} leads out of the project", _cure(shown, files)))
+        elif (placed := Path(os.path.normpath(path))).is_relative_to(final / above.PARENT):
+            what = f"{placed} is where dom0 places what is above the project"
+            escaped.append(Refusal(where, what, "write the path with ../, as Compose has it"))
         return path if inside is None else os.path.normpath(final / inside)
 
     def contexts(path: str, where: tuple[str, ...]) -> str:
