@@ -248,7 +248,7 @@ async def test_a_machine_on_another_one_has_private_files_of_its_own_for_those_t
     compose = "name: box\nservices: {a: {image: 'busybox:test', environment: ['A=${SECRET}']}}\n"
     await build(engine, write("farm", compose=compose, **{".env": "SECRET=x\n"}), tag="farm/dom0")
     mine = write("mine", **{"Dockerfile.dom0": "FROM farm/dom0\nRUN touch /etc/dom0/more\n"})
-    with pytest.raises(ProjectError, match=r"\.env: is private"):
+    with pytest.raises(ProjectError, match=r"\.env: private, so not in the image, and not on this machine"):
         await build(engine, mine)
     write("mine", **{".env": "SECRET=y\n"})
     assert private.of_image((await build(engine, mine)).image.labels) == (".env",)
