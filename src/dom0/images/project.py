@@ -1,8 +1,8 @@
 """A project becomes a dom0 image, with the images of the services that it builds itself.
 
 Without a Dockerfile of its own: the project's files on top of dom0-base. With one: whatever that says, as long as it
-stands on dom0-base. Either way the agent's own reading of the finished project comes before anything is built, and no
-name that counts moves before everything is (see names.py).
+stands on dom0-base. Either way the agent's own reading of the finished project comes before its services are built, and
+no name that counts moves before everything is (see names.py).
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ async def _build_generated(
 ) -> tuple[str, Project | None]:
     """The image's ID, and the project as its agent reads it.
 
-    That reading goes on beside the build of what has no name yet; services, which may take minutes, come after it.
+    That reading goes on beside the build of what has no name yet. What may take longer comes after it.
     """
     in_place = selection.in_place(project, directory) if project.name in options.in_place else None
     ignore = fingerprint.read_ignore(directory, in_place or ())
@@ -182,7 +182,7 @@ async def _build_generated(
         found = stage(directory, project, kept, staged, in_place or ())
         reading = asyncio.create_task(_read_as_agent(draft.engine, base, staged, project, say))
         try:
-            if _builds(project, directory):
+            if _builds(project, directory) or second_reading.other_compose(base, project.compose_version):
                 await reading
             if apart:
                 say(private.words(apart))
