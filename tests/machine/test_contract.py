@@ -97,11 +97,14 @@ def test_what_a_service_writes_into_its_relative_bind_lies_in_the_project_on_the
 
 
 def test_dom0_up_makes_the_same_machine(by_hand: Machine, foreign: Foreign) -> None:
+    """But for the label by which the agent knows that a command is about to say what it wants."""
     typed = ground_plan(by_hand)
     by_hand.dom0("down")
     by_hand.up()
     by_hand.until_good()
-    assert ground_plan(by_hand) == typed
+    made = ground_plan(by_hand)
+    assert made["dom0"]["Config"]["Labels"].pop("dom0.awaits") == "up"
+    assert made == typed
     assert foreign.is_untouched()
 
 
