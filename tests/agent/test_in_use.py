@@ -19,7 +19,11 @@ from dom0.testing.rig import Rig
 RUNNING = State.RUNNING
 MOUNT = {"Type": "volume", "Source": "box_data", "Target": "/data"}
 VOLUME = VolumeSpec(key="data", name="box_data", create={"Labels": {}})
-COMPOSE = {"com.docker.compose.project": "box", "com.docker.compose.service": "web"}
+COMPOSE = {
+    "com.docker.compose.project": "box",
+    "com.docker.compose.service": "web",
+    "com.docker.compose.container-number": "1",
+}
 
 
 def with_data(of: Slot) -> Slot:

@@ -103,12 +103,14 @@ def test_the_home_volume_is_there_to_be_shared() -> None:
 
 
 def test_containers_of_compose_are_those_that_run_or_have_our_names() -> None:
-    theirs = {"com.docker.compose.project": "box", "com.docker.compose.service": "db"}
+    of_image = {"com.docker.compose.project": "box", "com.docker.compose.service": "db"}
+    theirs = of_image | {"com.docker.compose.container-number": "1"}
     runs = other(labels=theirs)
     stopped = ContainerSummary(id="2", name="box-db-1", image_id="i", state=State.EXITED, labels=theirs)
     elsewhere = ContainerSummary(id="3", name="x", image_id="i", state=State.EXITED, labels=theirs)
     another = other(labels=theirs | {"com.docker.compose.project": "box2"})
-    assert compose_containers(desired(slot("db")), [runs, stopped, elsewhere, another]) == (runs, stopped)
+    by_hand = other(labels=of_image)  # docker run of an image that Compose built
+    assert compose_containers(desired(slot("db")), [runs, stopped, elsewhere, another, by_hand]) == (runs, stopped)
 
 
 def plan(of: Slot, *ours: Any, others: tuple[ContainerSummary, ...]) -> Plan:

@@ -25,6 +25,7 @@ def can_adopt(desired: Desired, row: ContainerSummary | Container) -> bool:
     """Whether Compose made it for a service of `desired`; not for `docker compose run`."""
     return (
         row.labels.get(labels.COMPOSE_PROJECT) == desired.project
+        and labels.COMPOSE_NUMBER in row.labels
         and row.labels.get(labels.COMPOSE_ONEOFF) != "True"
         and row.labels.get(labels.COMPOSE_SERVICE) in {slot.service for slot in desired.slots}
     )

@@ -87,12 +87,15 @@ def in_use_problem(slot: Slot, writers: Collection[Writer], severity: Severity =
 
 
 def compose_containers(desired: Desired, others: Iterable[ContainerSummary]) -> tuple[ContainerSummary, ...]:
-    """Those that Compose made for our services, in a project of our name, or whose name we need."""
+    """Those that Compose made for our services, in a project of our name, or whose name we need.
+
+    Project and service are on an image that Compose built too, and so on what a person runs of it; the number is not.
+    """
     names, services = {slot.name for slot in desired.slots}, {slot.service for slot in desired.slots}
     return tuple(
         other
         for other in others
         if other.labels.get(labels.COMPOSE_PROJECT) == desired.project
-        and labels.COMPOSE_SERVICE in other.labels
+        and {labels.COMPOSE_SERVICE, labels.COMPOSE_NUMBER} <= other.labels.keys()
         and (other.name in names or (other.running and other.labels[labels.COMPOSE_SERVICE] in services))
     )
