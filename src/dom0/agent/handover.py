@@ -78,8 +78,9 @@ async def started_beside(engine: Engine) -> AsyncIterator[None]:
     except BaseException:
         for container_id in await asyncio.gather(starting, return_exceptions=True):
             if isinstance(container_id, str):
-                await engine.stop_container(container_id, timeout=STOP_GRACE)
-                await engine.remove_container(container_id, force=True)
+                with contextlib.suppress(NotFound):  # somebody else has removed it
+                    await engine.stop_container(container_id, timeout=STOP_GRACE)
+                    await engine.remove_container(container_id, force=True)
         raise
 
 

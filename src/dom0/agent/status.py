@@ -109,7 +109,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     force: bool = False  # recreate everything
     adopt: bool = False  # take over what Docker Compose made for a project of this name
     dom0_image: OwnOrImageId = ""  # whose project to take over, on the same dom0-base; "": the running one's
-    project: msgspec.Raw = NOT_READ  # what that image was just built from, as it reads it: compose/model.Project
+    project: msgspec.Raw = NOT_READ  # that project, where the command has read it: compose/model.Project
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -285,7 +285,7 @@ async def _become(
         try:
             async with started_beside(engine):
                 read = await _refuse_beforehand(engine, image, project, say, adopts=adopts)
-        except Dom0Error:
+        except BaseException:  # Ctrl-C too
             forget_agent_socket()
             raise
     else:
