@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -54,15 +53,11 @@ def in_container(box: Machine, script: str) -> str:
     return box.docker("exec", APP, "sh", "-c", script).stdout
 
 
-def live(box: Machine, path: str) -> Path:
-    return box.host.path(f"/var/lib/dom0/project/{path}")
-
-
 def everything_is_there(box: Machine, written: str) -> None:
     box.until_good()
-    assert live(box, "conf/app.db").read_text() == written
-    assert live(box, "data/more").read_text() == "more\n"
-    assert live(box, "conf/empty").is_dir()
+    assert box.live("conf/app.db").read_text() == written
+    assert box.live("data/more").read_text() == "more\n"
+    assert box.live("conf/empty").is_dir()
     assert in_container(box, "cat /conf/app.db") == written
 
 
@@ -74,8 +69,8 @@ def test_a_restart_of_dom0_leaves_what_a_container_wrote(box: Machine, written: 
 
 def test_a_user_writes_into_a_directory_of_its_own_and_reads_what_only_it_may(box: Machine) -> None:
     box.until_running("box-user-1")
-    box.until(lambda: live(box, "mine/seen").read_text() == "for one user\n")
-    found = {name: live(box, name).stat() for name in ("mine", "mine/made", "secret")}
+    box.until(lambda: box.live("mine/seen").read_text() == "for one user\n")
+    found = {name: box.live(name).stat() for name in ("mine", "mine/made", "secret")}
     assert {(status.st_uid, status.st_gid) for status in found.values()} == {(1000, 1000)}
     assert (found["mine"].st_mode & 0o7777, found["secret"].st_mode & 0o7777) == (0o700, 0o400)
 
@@ -95,7 +90,7 @@ def test_an_up_of_something_else_leaves_it_too(box: Machine, written: str) -> No
     assert [(row["action"], row["name"]) for row in rows if row["kind"] == "file"] == [("update", "conf/app.ini")]
     box.up()
     everything_is_there(box, written)
-    assert live(box, "conf/app.ini").read_text() == "two"
+    assert box.live("conf/app.ini").read_text() == "two"
 
 
 def test_a_kill_of_the_agent_and_a_replacement_of_its_container_leave_it(box: Machine, written: str) -> None:
@@ -111,7 +106,7 @@ def test_a_line_in_dockerignore_deletes_no_file_that_was_changed(box: Machine, w
     box.up()
     everything_is_there(box, written)
     (box.project / ".dockerignore").unlink()
-    live(box, "conf/app.db").write_text("default")
+    box.live("conf/app.db").write_text("default")
     box.up()
     box.until_good()
 
@@ -143,11 +138,11 @@ def test_a_rollback_brings_the_earlier_files_and_leaves_what_was_changed(box: Ma
     in_container(box, "cat /conf/app.ini; echo mine >/conf/new")
     box.dom0("rollback")
     everything_is_there(box, written)
-    assert live(box, "conf/app.ini").read_text() == "two"
-    assert live(box, "conf/new").read_text() == "mine\n"
+    assert box.live("conf/app.ini").read_text() == "two"
+    assert box.live("conf/new").read_text() == "mine\n"
     box.up()
     box.until_good()
-    assert live(box, "conf/app.ini").read_text() == "three"
+    assert box.live("conf/app.ini").read_text() == "three"
 
 
 def test_what_lies_outside_of_the_project_cannot_be_named(box: Machine) -> None:

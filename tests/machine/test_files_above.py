@@ -38,10 +38,6 @@ def write(box: Machine, version: str, setting: str) -> None:
     box.write(COMPOSE.format(version=version), files)
 
 
-def live(box: Machine, path: str) -> Path:
-    return box.host.path(f"/var/lib/dom0/project/{path}")
-
-
 def in_container(box: Machine, script: str) -> str:
     box.until_running(APP)
     return box.docker("exec", APP, "sh", "-c", script).stdout
@@ -49,9 +45,9 @@ def in_container(box: Machine, script: str) -> str:
 
 def test_what_is_named_above_is_there_and_nothing_else(box: Machine) -> None:
     assert in_container(box, "cat /conf/app.ini; echo $WORD; echo new >/new/file; echo own >/own/file") == "onex\n"
-    assert live(box, ".dom0-parent/new/file").read_text() == "new\n"
-    assert live(box, "own/file").read_text() == "own\n"
-    assert sorted(path.name for path in live(box, ".dom0-parent").iterdir()) == ["common.env", "conf", "new"]
+    assert box.live(".dom0-parent/new/file").read_text() == "new\n"
+    assert box.live("own/file").read_text() == "own\n"
+    assert sorted(path.name for path in box.live(".dom0-parent").iterdir()) == ["common.env", "conf", "new"]
     assert "nothing to do" in box.up().stdout
 
 

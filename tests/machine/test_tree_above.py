@@ -49,10 +49,6 @@ def write(box: Machine, version: str, source: str) -> None:
     box.write(COMPOSE.format(version=version), files)
 
 
-def live(box: Machine, path: str) -> Path:
-    return box.host.path(f"/var/lib/dom0/project/{path}")
-
-
 def run(box: Machine, container: str, script: str) -> str:
     box.until_running(container)
     return box.docker("exec", container, "sh", "-c", script).stdout
@@ -69,8 +65,8 @@ def test_a_file_is_one_whichever_way_leads_to_it(box: Machine) -> None:
     run(box, APP, "echo 1 >/data/seen; echo 2 >/app/apps/deploy/data/too; echo 3 >/app/apps/new; echo 4 >/app/src/new")
     assert run(box, APP, "cat /app/apps/deploy/data/seen /data/too") == "1\n2\n"
     assert run(box, READER, "cat /apps/deploy/data/seen /apps/new /src/new") == "1\n3\n4\n"
-    assert live(box, "data/too").read_text() == "2\n"
-    assert list(live(box, ".dom0-parent/deploy").iterdir()) == []
+    assert box.live("data/too").read_text() == "2\n"
+    assert list(box.live(".dom0-parent/deploy").iterdir()) == []
     run(box, APP, "rm /data/seen /data/too /app/apps/new /app/src/new")
 
 

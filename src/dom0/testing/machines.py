@@ -86,6 +86,10 @@ class Machine:
         found = {name: self.container(name) for name in names}
         return {name: (document["Id"], document["State"]["StartedAt"]) for name, document in found.items()}
 
+    def live(self, path: str) -> Path:
+        """Where a file of the project is on the host, as containers have it."""
+        return self.host.path(f"/var/lib/dom0/project/{path}")
+
     def variable(self, container: str, name: str) -> str:
         """What the container was created with in its environment."""
         words: list[str] = self.container(container)["Config"]["Env"]
