@@ -155,6 +155,26 @@ def test_an_interrupt_ends_with_130_and_without_a_trace(agent: FakeAgent, enviro
     assert (running.returncode, stderr.strip()) == (130, b"")
 
 
+INTERRUPTED_WHILE_IT_LOADS = """
+import os, signal, sys
+from importlib.metadata import entry_points
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "dom0.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+[command] = entry_points(group="console_scripts", name="dom0")
+command.load()()
+"""
+
+
+def test_an_interrupt_while_the_command_loads_is_as_quiet() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_WHILE_IT_LOADS], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_completion_of_services_comes_from_the_agent(agent: FakeAgent, dom0: RunCommand) -> None:
     asked = {"_DOM0_COMPLETE": "bash_complete", "COMP_WORDS": "dom0 logs re", "COMP_CWORD": "2"}
     assert dom0(env=asked).stdout == "plain,redis\n"
