@@ -14,7 +14,7 @@ from dom0.agent import handover
 from dom0.agent.contract import HELPER, NAME, Contract
 from dom0.agent.succession import FAILED, Result
 from dom0.engine.values import State
-from dom0.errors import Busy, Conflict, EngineError
+from dom0.errors import Busy, Conflict, EngineError, RolledBack
 from dom0.plan.labels import ROLE
 from dom0.testing import virtual_time
 from dom0.testing.fake_docker import FakeDocker
@@ -294,19 +294,34 @@ async def test_a_helper_that_crashes_again_and_again_is_taken_away() -> None:
     place = Place("answers")
     await place.run_old()
     engine = FakeEngine(place.docker)
-    await engine.create_container(
-        HELPER,
-        {
-            "Image": place.new,
-            "Entrypoint": ["sh", "-c", "exit 1"],
-            "Labels": {ROLE: "handover"},
-            "HostConfig": {"RestartPolicy": {"Name": "on-failure"}},
-        },
-    )
-    await engine.start_container(HELPER)
+    await _start_crashing_helper(engine, place)
     await asyncio.sleep(30)
     await handover.recover(engine, silent)
     assert place.names() == {NAME: ("old", State.RUNNING)}
+
+
+async def test_two_that_follow_a_helper_which_cannot_begin_are_told_that_the_old_one_runs() -> None:
+    """The agent and the command both take it away; one of them comes too late."""
+    place = Place("answers")
+    await place.run_old()
+    engine = FakeEngine(place.docker)
+    await _start_crashing_helper(engine, place)
+    followers = [handover.follow_helper(engine), handover.follow_helper(FakeEngine(place.docker))]
+    ends = await asyncio.gather(*followers, return_exceptions=True)
+    assert any(isinstance(end, RolledBack) for end in ends)
+    assert all(end is None or isinstance(end, RolledBack) for end in ends), ends
+    assert place.names() == {NAME: ("old", State.RUNNING)}
+
+
+async def _start_crashing_helper(engine: FakeEngine, place: Place) -> None:
+    body = {
+        "Image": place.new,
+        "Entrypoint": ["sh", "-c", "exit 1"],
+        "Labels": {ROLE: "handover"},
+        "HostConfig": {"RestartPolicy": {"Name": "on-failure"}},
+    }
+    await engine.create_container(HELPER, body)
+    await engine.start_container(HELPER)
 
 
 async def _create_helper(engine: FakeEngine, place: Place) -> None:

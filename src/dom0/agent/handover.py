@@ -286,16 +286,17 @@ def _is_at_work(helper: Container) -> bool:
 async def follow_helper(engine: Engine) -> None:
     """Wait until the helper has ended, if there is one. One that cannot even begin is taken away, with what it left.
 
-    Raises Dom0Error with its log then.
+    Raises RolledBack with its log then.
     """
     while True:
         helper = await _find(engine, HELPER)
         if helper is None or not _is_at_work(helper):
             return
         if helper.restart_count >= RESTARTS:
-            log = (await engine.logs(HELPER, tail=20)).strip()
-            await recover(engine, lambda line: None)
-            raise Dom0Error(f"{HELPER}: does not run in the new image\n{log}", hint="the old dom0 runs as before")
+            with contextlib.suppress(NotFound, Conflict):  # another who follows it takes it away
+                log = (await engine.logs(helper.id, tail=20)).strip()
+                await recover(engine, lambda line: None)
+                raise RolledBack(f"{HELPER}: does not run in the new image\n{log}", hint="the old dom0 runs as before")
         await asyncio.sleep(PAUSE)
 
 
