@@ -360,3 +360,25 @@ def test_an_old_plugin_is_named_with_the_version_it_should_have(dom0: RunCommand
     program.chmod(0o755)
     examined = dom0("doctor", env={"PATH": str(tmp_path)})
     assert "missing  docker compose: Docker Compose version 2.3.4, older than 2.24" in examined.stdout
+
+
+@pytest.mark.parametrize(
+    ("compose", "buildx", "finding"),
+    [
+        ("2.26.1-4", "0.13.1+ds1", "ok       docker buildx: github.com/docker/buildx 0.13.1+ds1"),
+        ("2.26.1-4", "0.10.4", "missing  docker buildx: github.com/docker/buildx 0.10.4, older than 0.11"),
+        ("2.40.3", "0.13.1", "missing  docker buildx: github.com/docker/buildx 0.13.1, older than 0.17"),
+        ("v5.0.0", "v0.16.2", "missing  docker buildx: github.com/docker/buildx v0.16.2, older than 0.17"),
+        ("v2.40.3", "v0.17.0", "ok       docker buildx: github.com/docker/buildx v0.17.0"),
+    ],
+)
+def test_buildx_is_as_new_as_the_compose_that_calls_it_wants(
+    dom0: RunCommand, tmp_path: Path, compose: str, buildx: str, finding: str
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text(
+        f"#!/bin/sh\n"
+        f"case $1 in buildx) echo github.com/docker/buildx {buildx};; *) echo Docker Compose version {compose};; esac\n"
+    )
+    program.chmod(0o755)
+    assert finding in dom0("doctor", env={"PATH": str(tmp_path)}).stdout.splitlines()

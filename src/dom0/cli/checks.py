@@ -24,7 +24,8 @@ from dom0.plan.labels import COMPOSE, compose_version
 from dom0.run import CommandFailed, capture
 
 OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/reference/compose.md lists
-OLDEST_BUILDX = (0, 11)
+OLDEST_BUILDX = {(0, 0): (0, 11), (2, 40): (0, 17)}
+"""By the oldest Compose that wants it: from 2.40 on `docker compose build` refuses older ones."""
 NEEDED_MEMORY = 512 << 20  # bytes
 NEEDED_DISK = 4 << 30  # bytes: the image chain twice, while a new one is built
 SSH_PORT = 2222  # the default of x-dom0.ssh.port
@@ -65,7 +66,7 @@ async def _examine_outside() -> list[Finding]:
     program, compose, buildx, builder, restic = await asyncio.gather(
         _docker_program(),
         _plugin("docker compose", OLDEST_COMPOSE),
-        _plugin("docker buildx", OLDEST_BUILDX),
+        _buildx(),
         _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
         _program("restic", "the first dom0 home command takes it from this host"),
     )
@@ -92,6 +93,11 @@ async def _plugin(name: str, oldest: tuple[int, int]) -> Finding:
         wanted = ".".join(map(str, oldest))
         return Finding(check=name, verdict=Verdict.MISSING, found=f"{found}, older than {wanted}", hint=install)
     return Finding(check=name, verdict=Verdict.OK, found=found)
+
+
+async def _buildx() -> Finding:
+    compose = read_version(await _version(["docker", "compose", "version"]) or "")
+    return await _plugin("docker buildx", max(oldest for since, oldest in OLDEST_BUILDX.items() if since <= compose))
 
 
 async def _program(name: str, purpose: str) -> Finding:
