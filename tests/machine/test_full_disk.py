@@ -98,7 +98,10 @@ def test_a_change_is_refused_while_the_state_directory_is_full_and_works_once_th
     before, generation = box.lives(WEB), box.status()["generation"]
     agent = box.container("dom0")
     write(box, "second", {"file": "x" * 100_000})
-    assert_said(box.up(check=False))
+    said = box.up(check=False)
+    assert_said(said)
+    message = f"dom0: {STATE}: cannot be written: No space left on device"
+    assert (said.code, said.stderr.splitlines()[-2]) == (1, message)
     assert box.lives(WEB) == before
     assert box.status()["generation"]["number"] == generation["number"]
     now = box.container("dom0")

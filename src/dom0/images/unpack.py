@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from dom0.engine.protocol import Engine
+from dom0.errors import Dom0Error, EngineError
 from dom0.images import contents
 from dom0.plan import labels
 
@@ -21,13 +22,18 @@ ETC = "/etc/dom0"  # where an image keeps its project
 async def unpack_project(engine: Engine, image: str, into: Path) -> Path:
     """The project of `image` in a directory below `into`, by way of a container that is never started.
 
-    The empty labels hide the image's own: nobody takes that container for a part of the machine. Raises EngineError.
+    The empty labels hide the image's own: nobody takes that container for a part of the machine. Raises EngineError,
+    and OSError where it cannot be written.
     """
     body = {"Image": image, "Labels": {labels.PROJECT: "", labels.ROLE: ""}}
     with tempfile.TemporaryFile(dir=into) as tar:
         container = await engine.create_container("", body)
         try:
             await engine.get_archive(container, ETC, tar)
+        except Dom0Error as error:
+            if isinstance(error.__cause__, OSError) and not isinstance(error, EngineError):
+                raise OSError(error.__cause__.errno, error.__cause__.strerror, str(into)) from error
+            raise
         finally:
             await engine.remove_container(container, force=True)
         await asyncio.to_thread(_unpack, tar, into)
