@@ -11,7 +11,6 @@ from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import aiohttp
 import pytest
 from msgspec.structs import replace
 
@@ -19,12 +18,13 @@ from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import LARGEST_BODY, WATCH_AT_MOST_EVERY, serve
 from dom0.agent.machine import Machine
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
+from dom0.http.client import Answer, Client
 from dom0.plan.desired import Rollout
 from dom0.testing.builders import desired, slot
 from dom0.testing.rig import OLD, Rig
 
 JSON = {"Content-Type": "application/json"}
-Talk = Callable[[aiohttp.ClientSession, Machine], Awaitable[None]]
+Talk = Callable[[Client, Machine], Awaitable[None]]
 
 
 def generations(machine: Machine) -> list[GenerationInfo]:
@@ -37,11 +37,12 @@ def converse(rig: Rig, talk: Talk) -> None:
 
     async def main() -> None:
         socket = rig.path / "run" / "dom0.sock"
-        session = aiohttp.ClientSession("http://dom0", connector=aiohttp.UnixConnector(str(socket)))
+        client = Client(lambda: asyncio.open_unix_connection(socket), "dom0")
         async with asyncio.timeout(60), rig.running() as machine:
             ambassadors = Ambassadors(rig.engine, lambda: machine.project, tell=machine.changed.tell)
-            async with serve(machine, ambassadors, socket, gid=0), session:
-                await talk(session, machine)
+            async with serve(machine, ambassadors, socket, gid=0):
+                await talk(client, machine)
+            await client.close()
 
     asyncio.run(main())
 
@@ -83,10 +84,10 @@ def converse(rig: Rig, talk: Talk) -> None:
     ],
 )
 def test_what_is_asked_wrongly_is_refused_with_words_and_changes_nothing(rig: Rig, path: str, body: bytes) -> None:
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
-        async with session.post(path, data=body, headers=JSON) as response:
-            refusal = await response.json()
-            assert response.status == 400, refusal
+    async def talk(client: Client, machine: Machine) -> None:
+        async with client.ask("POST", path, body=body, headers=JSON) as answer:
+            refusal = await document(answer)
+            assert answer.status == 400, refusal
         assert refusal["message"]
         assert refusal["hint"]
         assert not (rig.path / "state" / "trial.json").exists()
@@ -122,12 +123,12 @@ def test_what_is_asked_wrongly_is_refused_with_words_and_changes_nothing(rig: Ri
 )
 @pytest.mark.parametrize("method", ["POST /v1/up", "GET /v1/status", "GET /v1/nothing"])
 def test_what_a_web_page_could_send_is_refused(rig: Rig, method: str, headers: dict[str, str], status: int) -> None:
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
         before = generations(machine)
         verb, path = method.split()
-        async with session.request(verb, path, data=b'{"force": true}', headers=JSON | headers) as response:
-            assert response.status == status
-            assert "machine" not in await response.text()
+        async with client.ask(verb, path, body=b'{"force": true}', headers=JSON | headers) as answer:
+            assert answer.status == status
+            assert "machine" not in (await body_of(answer)).decode()
         assert generations(machine) == before
 
     converse(rig, talk)
@@ -147,26 +148,26 @@ def test_what_a_web_page_could_send_is_refused(rig: Rig, method: str, headers: d
     ],
 )
 def test_what_programs_send_is_answered(rig: Rig, headers: dict[str, str]) -> None:
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
-        async with session.get("/v1/status", headers=headers) as response:
-            assert response.status == 200
-        async with session.post("/v1/rollback", data=b'{"generation": 99}', headers=JSON | headers) as response:
-            assert response.status == 400, "it was read"
+    async def talk(client: Client, machine: Machine) -> None:
+        async with client.ask("GET", "/v1/status", headers=headers) as answer:
+            assert answer.status == 200
+        async with client.ask("POST", "/v1/rollback", body=b'{"generation": 99}', headers=JSON | headers) as answer:
+            assert answer.status == 400, "it was read"
 
     converse(rig, talk)
 
 
 def test_paths_methods_and_sizes_that_are_none_are_refused_as_documents_too(rig: Rig) -> None:
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
         for method, path, body, status in (
             ("GET", "/v1/nothing", b"", 404),
             ("GET", "/v1/up", b"", 405),
             ("POST", "/v1/rollback", b" " * (LARGEST_BODY + 1), 413),
             ("POST", "/v1/up", b" " * (LARGEST_PROJECT + 1), 413),
         ):
-            async with session.request(method, path, data=io.BytesIO(body), headers=JSON) as response:
-                assert response.status == status
-                assert path in (await response.json())["message"]
+            async with client.ask(method, path, body=io.BytesIO(body), headers=JSON) as answer:
+                assert answer.status == status
+                assert path in (await document(answer))["message"]
 
     converse(rig, talk)
 
@@ -174,12 +175,12 @@ def test_paths_methods_and_sizes_that_are_none_are_refused_as_documents_too(rig:
 def test_a_client_that_hangs_up_leaves_the_machine_to_others(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.project = desired(slot("web"), rollout=Rollout(monitor=0.2))
 
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
-        async with session.post("/v1/up") as response:
-            await response.content.readline()
-        async with session.get("/v1/watch") as response:
-            assert await read_line(response)
-        last = await outcome_of_up(session)
+    async def talk(client: Client, machine: Machine) -> None:
+        async with client.ask("POST", "/v1/up") as answer:
+            await read_line(answer)
+        async with client.ask("GET", "/v1/watch") as answer:
+            assert await read_line(answer)
+        last = await outcome_of_up(client)
         assert last["outcome"] == "good"
 
     converse(rig, talk)
@@ -189,25 +190,34 @@ def test_a_client_that_hangs_up_leaves_the_machine_to_others(rig: Rig, caplog: p
 def test_a_watcher_sees_the_last_change(rig: Rig) -> None:
     rig.project = desired(slot("web"), rollout=Rollout(monitor=0.2))
 
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
-        async with session.get("/v1/watch") as response:
-            while (status := await read_line(response))["last_good"] is None or not status["converged"]:
+    async def talk(client: Client, machine: Machine) -> None:
+        async with client.ask("GET", "/v1/watch") as answer:
+            while (status := await read_line(answer))["last_good"] is None or not status["converged"]:
                 pass
 
     converse(rig, talk)
 
 
-async def outcome_of_up(session: aiohttp.ClientSession) -> Any:
+async def outcome_of_up(client: Client) -> Any:
     """Of the first `up` that is not told to wait: the one of the client that went away may still be under way."""
     while True:
-        async with session.post("/v1/up") as response:
-            lines = [json.loads(line) async for line in response.content]
-            if response.status != 409:
-                return lines[-1]
+        async with client.ask("POST", "/v1/up") as answer:
+            lines = (await body_of(answer)).splitlines()
+            if answer.status != 409:
+                return json.loads(lines[-1])
 
 
-async def read_line(response: aiohttp.ClientResponse) -> Any:
-    return json.loads(await response.content.readline())
+async def read_line(answer: Answer) -> Any:
+    """Each is a chunk of its own."""
+    return json.loads(await anext(answer.chunks()))
+
+
+async def body_of(answer: Answer) -> bytes:
+    return b"".join([chunk async for chunk in answer.chunks()])
+
+
+async def document(answer: Answer) -> Any:
+    return json.loads(await body_of(answer))
 
 
 WATCHERS = """
@@ -235,7 +245,7 @@ def few_descriptors() -> Iterator[None]:
 def test_more_watchers_than_descriptors_leave_some_to_the_machine_and_few_lines_in_the_log(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
         argv = [sys.executable, "-c", WATCHERS, str(rig.path / "run" / "dom0.sock")]
         crowd = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE)
         assert crowd.stdout is not None
@@ -247,8 +257,8 @@ def test_more_watchers_than_descriptors_leave_some_to_the_machine_and_few_lines_
         crowd.stdin.close()
         await crowd.wait()
         while True:
-            async with session.get("/v1/status") as response:
-                if response.status == 200:
+            async with client.ask("GET", "/v1/status") as answer:
+                if answer.status == 200:
                     break
             await asyncio.sleep(WATCH_AT_MOST_EVERY)
 
@@ -258,7 +268,7 @@ def test_more_watchers_than_descriptors_leave_some_to_the_machine_and_few_lines_
 
 
 def test_the_socket_is_for_root_and_its_group(rig: Rig) -> None:
-    async def talk(session: aiohttp.ClientSession, machine: Machine) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
         modes.append((rig.path / "run" / "dom0.sock").stat().st_mode & 0o777)
 
     modes: list[int] = []

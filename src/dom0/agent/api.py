@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 import os
 import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from aiohttp import web
-from aiohttp.typedefs import Middleware
+from msgspec.structs import replace
 
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.file_status import FilesPlanRequest, FilesRequest
@@ -27,66 +26,58 @@ from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
 from dom0.agent.web_pages import check_request
 from dom0.ambassador.messages import Flows, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
+from dom0.http import server
+from dom0.http.server import Handler, Refused, Request, Response
 
 LARGEST_BODY = 64 * 1024  # bytes
 HINT = "see docs/reference/api.md"
-STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}  # all others: 500
+STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}
+OTHER_STATUS = 500
+LINES = "application/x-ndjson"
 WATCH_AT_MOST_EVERY = 0.2  # seconds
 GONE_WITHIN = 5.0  # seconds until a watcher that has gone is noticed where nothing changes
 T = TypeVar("T")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
 async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
     """Answer on the socket at `path` (mode 0660, group `gid`) until the block ends."""
-    application = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors, _few(_most_requests())])
-    for part in (_Api(machine), _FilesApi(machine.files), _AmbassadorApi(ambassadors)):
-        application.add_routes(part.routes())
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
+    routes = {**_Api(machine).routes(), **_FilesApi(machine.files).routes(), **_AmbassadorApi(ambassadors).routes()}
     asyncio.get_running_loop().set_exception_handler(Unaccepted())
-    try:
-        await _listen(runner, path, gid)
-        yield
-    finally:
-        await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, path: Path, gid: int) -> None:
-    """The socket is complete before it has its name: nobody meets it half-made, nor an old one in its place."""
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    await asyncio.to_thread(temporary.unlink, missing_ok=True)
-    await web.UnixSite(runner, str(temporary)).start()
-    await asyncio.to_thread(os.chown, temporary, -1, gid)
-    await asyncio.to_thread(temporary.chmod, 0o660)
-    await asyncio.to_thread(temporary.replace, path)
+    unnamed = path.with_name(f".{path.name}.new")
+    async with server.serve(_with_errors(_few(server.route(routes), _most_requests())), unnamed):
+        # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
+        await asyncio.to_thread(os.chown, unnamed, -1, gid)
+        await asyncio.to_thread(unnamed.chmod, 0o660)
+        await asyncio.to_thread(unnamed.replace, path)
+        yield
 
 
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        check_request(request)
-        return await handler(request)
-    except web.HTTPError as error:  # of a web page, no such path, another method, a body that is too large
-        return _refusal(UsageError(f"{request.path}: {error.reason}", hint=HINT), error.status)
-    except Dom0Error as error:
-        return _refusal(error, STATUSES.get(error.exit_code, web.HTTPInternalServerError.status_code))
-    except ConnectionResetError:  # whoever asked has gone; what was asked for goes on
-        return web.Response()
-    except OSError as error:
-        if error.errno not in EXHAUSTED:
-            raise
-        return _too_many()
+def _with_errors(handler: Handler) -> Handler:
+    """Ours as documents with the status that says whose fault it is."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            check_request(request)
+            return await handler(request)
+        except Refused as error:  # of a web page, no such path, another method, a body that is too large
+            return server.refusal(error.status, f"{request.path}: {error.reason}", HINT)
+        except Dom0Error as error:
+            return server.refusal(STATUSES.get(error.exit_code, OTHER_STATUS), error.message, error.hint)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            return _too_many()
+
+    return handle
 
 
-def _few(most: int) -> Middleware:
+def _few(handler: Handler, most: int) -> Handler:
     """No more than `most` requests at once: what is left of our file descriptors is for the machine."""
     under_way = 0
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def handle(request: Request) -> Response:
         nonlocal under_way
         if under_way >= most:
             return _too_many()
@@ -96,14 +87,12 @@ def _few(most: int) -> Middleware:
         finally:
             under_way -= 1
 
-    return middleware
+    return handle
 
 
-def _too_many() -> web.Response:
+def _too_many() -> Response:
     busy = Busy("dom0: too many requests at once", hint="end some of them: dom0 status --watch")
-    response = _refusal(busy, STATUSES[Busy.exit_code])
-    response.force_close()
-    return response
+    return replace(server.refusal(STATUSES[Busy.exit_code], busy.message, busy.hint), closes=True)
 
 
 def _most_requests() -> int:
@@ -111,18 +100,13 @@ def _most_requests() -> int:
     return max(1, soft // 2)
 
 
-def _refusal(error: Dom0Error, status: int) -> web.Response:
-    body = msgspec.json.encode({"message": error.message, "hint": error.hint})
-    return web.Response(status=status, body=body, content_type="application/json")
+def _document(value: object) -> Response:
+    return Response(msgspec.json.encode(value))
 
 
-def _document(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
-
-
-async def _read(request: web.Request, type_: type[T]) -> T:
-    """An empty body means all defaults. Raises UsageError."""
-    body = await request.read() or b"{}"
+async def _read(request: Request, type_: type[T], limit: int = LARGEST_BODY) -> T:
+    """An empty body means all defaults. Raises UsageError, Refused."""
+    body = await request.read(limit) or b"{}"
     try:
         return msgspec.json.decode(body, type=type_)
     except msgspec.DecodeError as error:
@@ -133,53 +117,54 @@ class _Api:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
-    def routes(self) -> list[web.RouteDef]:
-        return [
-            web.get("/v1/status", self.status),
-            web.get("/v1/watch", self.watch),
-            web.get("/v1/history", self.history),
-            web.post("/v1/up", self.up),
-            web.post("/v1/rollback", self.rollback),
-            web.post("/v1/try", self.try_next),
-            web.post("/v1/confirm", self.confirm),
-            web.post("/v1/abort", self.abort),
-        ]
+    def routes(self) -> Mapping[str, Handler]:
+        return {
+            "GET /v1/status": self.status,
+            "GET /v1/watch": self.watch,
+            "GET /v1/history": self.history,
+            "POST /v1/up": self.up,
+            "POST /v1/rollback": self.rollback,
+            "POST /v1/try": self.try_next,
+            "POST /v1/confirm": self.confirm,
+            "POST /v1/abort": self.abort,
+        }
 
-    async def status(self, _request: web.Request) -> web.Response:
+    async def status(self, _request: Request) -> Response:
         return _document(self._machine.status())
 
-    async def history(self, _request: web.Request) -> web.Response:
+    async def history(self, _request: Request) -> Response:
         return _document(self._machine.history())
 
-    async def watch(self, request: web.Request) -> web.StreamResponse:
-        response = await _begin_lines(request)
-        while request.transport is not None:
+    async def watch(self, request: Request) -> Response:
+        return Response(self._statuses(request), content_type=LINES)
+
+    async def _statuses(self, request: Request) -> AsyncGenerator[bytes]:
+        while not request.is_gone:
             seen = self._machine.changed.count
-            await _send_line(response, self._machine.status())
-            while self._machine.changed.count == seen and request.transport is not None:  # who has gone says nothing
+            yield _line(self._machine.status())
+            while self._machine.changed.count == seen and not request.is_gone:  # who has gone says nothing
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(GONE_WITHIN):
                         await self._machine.changed.after(seen)
             await asyncio.sleep(WATCH_AT_MOST_EVERY)
-        return response
 
-    async def up(self, request: web.Request) -> web.StreamResponse:
-        asked = await _read(request.clone(client_max_size=LARGEST_PROJECT), UpRequest)
-        return await _send_progress(request, self._machine.up(asked))
+    async def up(self, request: Request) -> Response:
+        asked = await _read(request, UpRequest, LARGEST_PROJECT)
+        return await _progress(self._machine.up(asked))
 
-    async def rollback(self, request: web.Request) -> web.StreamResponse:
+    async def rollback(self, request: Request) -> Response:
         asked = await _read(request, RollbackRequest)
-        return await _send_progress(request, self._machine.rollback(asked.generation))
+        return await _progress(self._machine.rollback(asked.generation))
 
-    async def try_next(self, request: web.Request) -> web.Response:
+    async def try_next(self, request: Request) -> Response:
         asked = await _read(request, TryRequest)
         self._machine.try_next(Trial(dom0_image=asked.dom0_image, seconds=asked.seconds))
-        return web.Response(status=web.HTTPNoContent.status_code)
+        return Response(status=server.NO_CONTENT)
 
-    async def confirm(self, _request: web.Request) -> web.Response:
+    async def confirm(self, _request: Request) -> Response:
         return _document(await self._machine.confirm())
 
-    async def abort(self, _request: web.Request) -> web.Response:
+    async def abort(self, _request: Request) -> Response:
         return _document(await self._machine.abort())
 
 
@@ -187,29 +172,29 @@ class _FilesApi:
     def __init__(self, files: Files) -> None:
         self._files = files
 
-    def routes(self) -> list[web.RouteDef]:
-        return [
-            web.get("/v1/files", self.list),
-            web.get("/v1/files/diff", self.diff),
-            web.post("/v1/files/take", self.take),
-            web.post("/v1/files/keep", self.keep),
-            web.post("/v1/files/plan", self.plan),
-        ]
+    def routes(self) -> Mapping[str, Handler]:
+        return {
+            "GET /v1/files": self.list,
+            "GET /v1/files/diff": self.diff,
+            "POST /v1/files/take": self.take,
+            "POST /v1/files/keep": self.keep,
+            "POST /v1/files/plan": self.plan,
+        }
 
-    async def list(self, _request: web.Request) -> web.Response:
+    async def list(self, _request: Request) -> Response:
         return _document(self._files.survey())
 
-    async def diff(self, request: web.Request) -> web.Response:
+    async def diff(self, request: Request) -> Response:
         return _document(self._files.diff(request.query.get("path", "")))
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def take(self, request: Request) -> Response:
         return _document(self._files.take((await _read(request, FilesRequest)).paths))
 
-    async def keep(self, request: web.Request) -> web.Response:
+    async def keep(self, request: Request) -> Response:
         return _document(self._files.keep((await _read(request, FilesRequest)).paths))
 
-    async def plan(self, request: web.Request) -> web.Response:
-        asked = await _read(request.clone(client_max_size=LARGEST_PROJECT), FilesPlanRequest)
+    async def plan(self, request: Request) -> Response:
+        asked = await _read(request, FilesPlanRequest, LARGEST_PROJECT)
         return _document(self._files.preview(asked.files))
 
 
@@ -217,56 +202,51 @@ class _AmbassadorApi:
     def __init__(self, ambassadors: Ambassadors) -> None:
         self._ambassadors = ambassadors
 
-    def routes(self) -> list[web.RouteDef]:
-        return [
-            web.get("/v1/ambassadors", self.list),
-            web.get("/v1/ambassadors/{name}/history", self.history),
-            web.get("/v1/ambassadors/{name}/flows", self.flows),
-            web.post("/v1/ambassadors/{name}/rewire", self.rewire),
-            web.post("/v1/ambassadors/{name}/undo", self.undo),
-        ]
+    def routes(self) -> Mapping[str, Handler]:
+        return {
+            "GET /v1/ambassadors": self.list,
+            "GET /v1/ambassadors/{name}/history": self.history,
+            "GET /v1/ambassadors/{name}/flows": self.flows,
+            "POST /v1/ambassadors/{name}/rewire": self.rewire,
+            "POST /v1/ambassadors/{name}/undo": self.undo,
+        }
 
-    async def list(self, _request: web.Request) -> web.Response:
+    async def list(self, _request: Request) -> Response:
         return _document(self._ambassadors.status())
 
-    async def history(self, request: web.Request) -> web.Response:
-        return _document(await self._ambassadors.history(request.match_info["name"]))
+    async def history(self, request: Request) -> Response:
+        return _document(await self._ambassadors.history(request.captured["name"]))
 
-    async def flows(self, request: web.Request) -> web.Response:
+    async def flows(self, request: Request) -> Response:
         try:
-            asked = msgspec.convert(dict(request.query), Flows, strict=False)
+            asked = msgspec.convert(request.query, Flows, strict=False)
         except msgspec.ValidationError as error:
             raise UsageError(f"{request.path}: {error}", hint=HINT) from error
-        return _document(await self._ambassadors.flows(request.match_info["name"], asked))
+        return _document(await self._ambassadors.flows(request.captured["name"], asked))
 
-    async def rewire(self, request: web.Request) -> web.Response:
+    async def rewire(self, request: Request) -> Response:
         asked = await _read(request, Rewire)
-        return _document(await self._ambassadors.rewire(request.match_info["name"], asked))
+        return _document(await self._ambassadors.rewire(request.captured["name"], asked))
 
-    async def undo(self, request: web.Request) -> web.Response:
+    async def undo(self, request: Request) -> Response:
         asked = await _read(request, Undo)
-        return _document(await self._ambassadors.undo(request.match_info["name"], asked))
+        return _document(await self._ambassadors.undo(request.captured["name"], asked))
 
 
-async def _send_progress(request: web.Request, lines: AsyncGenerator[Progress]) -> web.StreamResponse:
+async def _progress(lines: AsyncGenerator[Progress]) -> Response:
     """The first line decides the status: a refusal before it is an ordinary error answer."""
-    async with contextlib.aclosing(lines):
-        first = await anext(lines, None)
-        if first is None:
-            raise Busy("dom0: is shutting down", hint="ask again when it has started: dom0 status")
-        response = await _begin_lines(request)
-        await _send_line(response, first)
-        async for line in lines:
-            await _send_line(response, line)
-    await response.write_eof()
-    return response
+    first = await anext(lines, None)
+    if first is None:
+        raise Busy("dom0: is shutting down", hint="ask again when it has started: dom0 status")
+
+    async def encoded() -> AsyncGenerator[bytes]:
+        async with contextlib.aclosing(lines):
+            yield _line(first)
+            async for line in lines:
+                yield _line(line)
+
+    return Response(encoded(), content_type=LINES)
 
 
-async def _begin_lines(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    return response
-
-
-async def _send_line(response: web.StreamResponse, value: object) -> None:
-    await response.write(msgspec.json.encode(value) + b"\n")
+def _line(value: object) -> bytes:
+    return msgspec.json.encode(value) + b"\n"

@@ -10,31 +10,33 @@ from __future__ import annotations
 
 import re
 
-from aiohttp import hdrs, web
-from multidict import CIMultiDictProxy
+from dom0.http.channel import Headers
+from dom0.http.server import JSON, Refused, Request
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]", "dom0", "")  # the last two are what clients of a unix socket send
 FROM_NO_PAGE = ("same-origin", "none")  # none: typed, or a bookmark
-SEC_FETCH_SITE = "Sec-Fetch-Site"
-JSON = "application/json"
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 
 
-def check_request(request: web.Request) -> None:
-    """Raises HTTPForbidden, HTTPUnsupportedMediaType."""
+def check_request(request: Request) -> None:
+    """Raises Refused."""
     if reason := refuse_page(request.headers):
-        raise web.HTTPForbidden(reason=reason)
-    if request.body_exists and request.content_type != JSON:
-        raise web.HTTPUnsupportedMediaType(reason=f"a body has to be of Content-Type {JSON}")
+        raise Refused(403, reason)
+    if request.has_body and _media_types(request.headers) != [JSON]:
+        raise Refused(415, f"a body has to be of Content-Type {JSON}")
 
 
-def refuse_page(headers: CIMultiDictProxy[str]) -> str:
+def refuse_page(headers: Headers) -> str:
     """Why a request with these headers is not answered, "" if it is."""
-    hosts = headers.getall(hdrs.HOST, [""])
+    hosts = headers.all("Host") or [""]
     if len(hosts) != 1 or _PORT.sub("", hosts[0]).lower() not in HOSTS:
         return "Host has to be localhost, 127.0.0.1, [::1] or dom0"
-    if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in headers.getall(hdrs.ORIGIN, [])):
+    if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in headers.all("Origin")):
         return "a web page of another origin may not ask the agent"
-    if any(site.lower() not in FROM_NO_PAGE for site in headers.getall(SEC_FETCH_SITE, [])):
+    if any(site.lower() not in FROM_NO_PAGE for site in headers.all("Sec-Fetch-Site")):
         return "a web page of another site may not ask the agent"
     return ""
+
+
+def _media_types(headers: Headers) -> list[str]:
+    return [value.partition(";")[0].strip().lower() for value in headers.all("Content-Type")]

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from dom0 import log
-from dom0.cli import unix_http
 from dom0.cli.client import Agent
 from dom0.cli.places import agent_socket
+from dom0.http import blocking
 
 _PIECE = 1 << 16  # bytes
 
@@ -27,7 +27,7 @@ def command(check: bool, dial: bool, read_as: Path | None) -> None:
     Example: dom0 agent --check
     """
     if dial:
-        _connect_with(unix_http.connect(str(agent_socket())))
+        _connect_with(blocking.connect(str(agent_socket())))
         return
     if check:
         Agent(patient=False).status()

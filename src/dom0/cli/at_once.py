@@ -31,13 +31,13 @@ def answer(argv: Sequence[str]) -> bool:
 
 
 def _agent_answers() -> bool:
-    from dom0.cli import unix_http
     from dom0.cli.places import agent_socket
+    from dom0.http import blocking
 
     try:
-        connection = unix_http.connect(str(agent_socket()))
-        with unix_http.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
-            return answer.status == unix_http.OK
+        connection = blocking.connect(str(agent_socket()))
+        with blocking.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
+            return answer.status == blocking.OK
     except OSError:
         return False
 

@@ -1,7 +1,7 @@
 """Asks the running dom0: on its unix socket, or through the Engine of another machine. The documents are in
 agent/status.py.
 
-Nothing here imports aiohttp or asyncio: a command starts at once.
+Nothing here imports asyncio or h11: a command starts at once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import msgspec
 
 from dom0 import __version__
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
-from dom0.cli import unix_http
 from dom0.cli.containers import ROOT
 from dom0.cli.places import agent_socket, is_here, run_directory
 from dom0.errors import Busy, Dom0Error, EngineError, UsageError
 from dom0.host import launcher
+from dom0.http import blocking
 from dom0.run import dial
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
@@ -105,7 +105,7 @@ class Agent:
             except OSError as error:
                 raise self._unreachable(error) from error
 
-    def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> unix_http.Answer:
+    def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> blocking.Answer:
         deadline = time.monotonic() + (SUCCESSION_WITHIN if self._patient else 0.0)
         while True:
             try:
@@ -116,12 +116,12 @@ class Agent:
                     raise
             time.sleep(PAUSE)
 
-    def _ask_once(self, method: str, target: str, body: Any, timeout: float | None) -> unix_http.Answer:
+    def _ask_once(self, method: str, target: str, body: Any, timeout: float | None) -> blocking.Answer:
         data = msgspec.json.encode(body) if body is not None else None
         try:
-            connection = unix_http.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
-            answer = unix_http.ask(connection, method, target, body=data, timeout=timeout)
-            if answer.status >= unix_http.BAD_REQUEST:
+            connection = blocking.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
+            answer = blocking.ask(connection, method, target, body=data, timeout=timeout)
+            if answer.status >= blocking.BAD_REQUEST:
                 with answer:
                     raise self._refused(answer.status, answer.read())
         except OSError as error:
@@ -142,7 +142,7 @@ class Agent:
             refusal = msgspec.json.decode(data, type=_Refusal)
         except msgspec.DecodeError:
             refusal = _Refusal(message=f"{self.path}: status {status}")
-        kind = {unix_http.BAD_REQUEST: UsageError, unix_http.CONFLICT: Busy}.get(status, Dom0Error)
+        kind = {blocking.BAD_REQUEST: UsageError, blocking.CONFLICT: Busy}.get(status, Dom0Error)
         return kind(refusal.message, hint=refusal.hint)
 
     def _unreachable(self, error: OSError) -> Dom0Error:

@@ -1,6 +1,6 @@
 """Reads single things from the Engine, for commands that must start at once.
 
-Commands that can wait for aiohttp to load use engine/docker.py. Nothing here changes anything.
+Commands that can wait for asyncio and h11 to load use engine/docker.py. Nothing here changes anything.
 """
 
 from __future__ import annotations

@@ -73,11 +73,11 @@ def agent_socket() -> Path:
 
 def forget_agent_socket() -> None:
     """That of an agent which was removed: where nobody answers, and we may."""
-    from dom0.cli import unix_http
+    from dom0.http import blocking
 
     with contextlib.suppress(OSError):
         try:
-            unix_http.connect(str(agent_socket())).close()
+            blocking.connect(str(agent_socket())).close()
         except ConnectionRefusedError:
             if is_here():
                 agent_socket().unlink()

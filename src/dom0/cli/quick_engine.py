@@ -12,10 +12,11 @@ import shlex
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from dom0.cli import unix_http
 from dom0.engine import address
 from dom0.errors import EngineError, EngineUnreachable
+from dom0.http import blocking
 
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
@@ -27,9 +28,9 @@ def ask(target: str) -> bytes | None:
         status, data = _get(where, target)
     except OSError as error:
         raise _unreachable(where, error) from error
-    if status == unix_http.NOT_FOUND:
+    if status == blocking.NOT_FOUND:
         return None
-    if status != unix_http.OK:
+    if status != blocking.OK:
         raise EngineError(f"{where.text}: status {status} for {target}: {_message(data)}")
     return data
 
@@ -40,36 +41,21 @@ def not_understood(error: Exception) -> EngineError:
 
 
 def _get(where: address.Address, target: str) -> tuple[int, bytes]:
-    if not where.socket and not where.dial:
-        return _get_over_tcp(where, target)
-    with unix_http.ask(_connect(where), "GET", target, timeout=ANSWER_WITHIN) as answer:
+    with blocking.ask(_connect(where), "GET", target, timeout=ANSWER_WITHIN) as answer:
         return answer.status, answer.read()
 
 
 def _connect(where: address.Address) -> socket.socket:
-    if not where.dial:
-        return unix_http.connect(where.socket)
-    from dom0 import run  # only here: most Engines are on this machine
+    if where.socket:
+        return blocking.connect(where.socket)
+    if where.dial:
+        from dom0 import run  # only here: most Engines are on this machine
 
-    return run.dial(where.dial)
-
-
-def _get_over_tcp(where: address.Address, target: str) -> tuple[int, bytes]:
-    import http.client  # only here: most Engines are on this machine
-
-    server, tls = where.base.partition("://")[2], where.tls()
-    if tls is not None:
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(server, timeout=ANSWER_WITHIN, context=tls)
-    else:
-        connection = http.client.HTTPConnection(server, timeout=ANSWER_WITHIN)
-    try:
-        connection.request("GET", target, headers={"Connection": "close"})
-        response = connection.getresponse()
-        return response.status, response.read()
-    except http.client.HTTPException as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error
-    finally:
-        connection.close()
+        return run.dial(where.dial)
+    server, tls = urlsplit(where.base), where.tls()
+    assert server.hostname, where
+    connection = socket.create_connection((server.hostname, server.port), timeout=ANSWER_WITHIN)
+    return tls.wrap_socket(connection, server_hostname=server.hostname) if tls else connection
 
 
 def _unreachable(where: address.Address, error: OSError) -> EngineUnreachable:

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dom0.cli import quick_engine, unix_http
+from dom0.cli import quick_engine
 from dom0.cli.places import agent_socket, is_here, state_directory
 from dom0.errors import UsageError
+from dom0.http import blocking
 from dom0.images import fingerprint
 
 TAG = "dom0:latest"
@@ -76,9 +77,9 @@ def nothing_to_do(project: Path, tag: str) -> Machine | None:
     try:
         if not is_here():
             return None
-        connection = unix_http.connect(str(agent_socket()))
-        with unix_http.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
-            status = json.loads(answer.read()) if answer.status == unix_http.OK else {}
+        connection = blocking.connect(str(agent_socket()))
+        with blocking.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
+            status = json.loads(answer.read()) if answer.status == blocking.OK else {}
         generation = status.get("generation") or {}
         if generation.get("outcome") != "good" or not status["converged"] or status["problems"]:
             return None

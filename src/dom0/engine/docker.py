@@ -149,8 +149,8 @@ class DockerEngine:
         kept = Tail(_LOGS_KEPT)
         frames = None if terminal.config.tty else Demultiplexer()
         query = {"stdout": _flag(not errors_only), "stderr": "1", "tail": str(tail), "since": f"{since:.9f}"}
-        async with self._http.stream("GET", f"{path}/logs", where=where, query=query, patience=PATIENCE) as response:
-            async for chunk in response.content.iter_any():
+        async with self._http.stream("GET", f"{path}/logs", where=where, query=query, patience=PATIENCE) as answer:
+            async for chunk in answer.chunks():
                 for piece in frames.feed(chunk) if frames else (chunk,):
                     kept.add(piece)
         return kept.text()
@@ -170,8 +170,8 @@ class DockerEngine:
         query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": _flag(follow)}
         query |= {"tail": "all" if tail is None else str(tail), "since": f"{since:.9f}"}
         query |= {"until": f"{until:.9f}"} if until else {}
-        async with self._http.stream("GET", f"{path}/logs", where=where, query=query) as response:
-            async for chunk in response.content.iter_any():
+        async with self._http.stream("GET", f"{path}/logs", where=where, query=query) as answer:
+            async for chunk in answer.chunks():
                 for piece in frames.feed(chunk) if frames else (chunk,):
                     yield piece
 
@@ -193,8 +193,8 @@ class DockerEngine:
     async def get_archive(self, ref: str, path: str, into: IO[bytes]) -> None:
         url = f"{await self._container_path(ref)}/archive"
         where = f"{_where('container', ref)}: {parse.printable(path)}"
-        async with self._http.stream("GET", url, where=where, query={"path": path}, patience=PATIENCE) as response:
-            await copy_answer(response, into, _ARCHIVE, where)
+        async with self._http.stream("GET", url, where=where, query={"path": path}, patience=PATIENCE) as answer:
+            await copy_answer(answer, into, _ARCHIVE, where)
 
     async def exec(
         self,
@@ -239,8 +239,8 @@ class DockerEngine:
     async def _exec_output(self, exec_id: str, where: str) -> AsyncGenerator[bytes, None]:
         frames = Demultiplexer()
         path = f"/exec/{quote(exec_id, safe='')}/start"
-        async with self._http.stream("POST", path, where=where, body={"Detach": False, "Tty": False}) as response:
-            async for chunk in response.content.iter_any():
+        async with self._http.stream("POST", path, where=where, body={"Detach": False, "Tty": False}) as answer:
+            async for chunk in answer.chunks():
                 for piece in frames.feed(chunk):
                     yield piece
 
@@ -377,8 +377,8 @@ class DockerEngine:
         query = {"version": await self._builder(), "t": tag} | ({"nocache": "1"} if no_cache else {})
         query |= {key: msgspec.json.encode(value).decode() for key, value in (("labels", labels), ("buildargs", args))}
         image_id = ""
-        async with self._http.stream("POST", "/build", where=where, query=query, data=context) as response:
-            async for line in read_lines(response, _LINE):
+        async with self._http.stream("POST", "/build", where=where, query=query, data=context) as answer:
+            async for line in read_lines(answer, _LINE):
                 image_id = parse.built_image(line, where) or image_id
         if not image_id:
             raise EngineUnreachable(f"{where}: the Docker Engine did not say how the build ended")
@@ -397,8 +397,8 @@ class DockerEngine:
         name, tag = (ref, "") if "@" in ref else split_tag(ref)  # without a tag all of them would be pulled
         query = {"fromImage": name, "tag": tag} | ({"platform": platform} if platform else {})
         try:
-            async with self._http.stream("POST", "/images/create", where=where, query=query) as response:
-                async for line in read_lines(response, _LINE):
+            async with self._http.stream("POST", "/images/create", where=where, query=query) as answer:
+                async for line in read_lines(answer, _LINE):
                     yield parse.pull_progress(line, where)
         except EngineUnreachable:
             raise
@@ -426,9 +426,9 @@ class DockerEngine:
         return tuple([event async for event in self._stream_events(query)])
 
     async def _stream_events(self, query: Mapping[str, str]) -> AsyncGenerator[Event, None]:
-        async with self._http.stream("GET", "/events", where=_EVENTS, query=query) as response:
+        async with self._http.stream("GET", "/events", where=_EVENTS, query=query) as answer:
             lines = Lines(_LINE)
-            async for chunk in response.content.iter_any():
+            async for chunk in answer.chunks():
                 for line in lines.feed(chunk):
                     yield parse.event(line, _EVENTS)
 

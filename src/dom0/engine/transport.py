@@ -1,7 +1,6 @@
 """HTTP to one Engine: the connection, its API version, and the one place that turns failures into our errors.
 
-Knows nothing of containers or images; the adapter `docker` does. Compression, redirects and cookies are off: an Engine
-needs none of them, and each is a way for a hostile one to reach further than its answer.
+Knows nothing of containers or images; the adapter `docker` does.
 """
 
 from __future__ import annotations
@@ -10,21 +9,20 @@ import asyncio
 import errno
 import io
 import shlex
-from collections.abc import AsyncIterator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import IO
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
-import aiohttp
 import msgspec
-from aiohttp.client_proto import ResponseHandler
-from yarl import URL
 
-from dom0.engine import parse
+from dom0.engine import frames, parse
 from dom0.engine.address import Address
-from dom0.engine.frames import Lines, Malformed
 from dom0.engine.values import Body
 from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
+from dom0.http.channel import READ_AHEAD, Malformed, Streams
+from dom0.http.client import Answer, Client
 from dom0.run import dial
 
 Query = Mapping[str, str]
@@ -37,21 +35,12 @@ _CONNECT = 10.0
 _LOG_IN = 60.0
 _MAX_ANSWER = 64 << 20
 _MAX_REFUSAL = 64 << 10
-_LINES = 64 << 10  # what aiohttp may read ahead
 
 
-class DialConnector(aiohttp.BaseConnector):
-    """Each connection is the input and output of a command."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        super().__init__(limit=0)
-        self._argv = argv
-
-    async def _create_connection(self, req: object, traces: object, timeout: object) -> ResponseHandler:
-        connection = dial(self._argv)
-        connection.setblocking(False)
-        _, protocol = await asyncio.get_running_loop().create_connection(self._factory, sock=connection)
-        return protocol
+class _NotConnected(Exception):
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Transport:
@@ -60,23 +49,9 @@ class Transport:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.api = MIN_API
-        self._root = address.base
-        tls = address.tls()
-        # The limit of 100 connections would starve calls behind streams that stay open.
-        self._session = aiohttp.ClientSession(
-            connector=(
-                aiohttp.UnixConnector(address.socket, limit=0)
-                if address.socket
-                else DialConnector(address.dial)
-                if address.dial
-                else aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True)
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers={"User-Agent": "dom0"},
-            skip_auto_headers=("Accept-Encoding",),
-            read_bufsize=_LINES,
-        )
+        self._root = ""
+        self._client = Client(self._connected, urlsplit(address.base).netloc)
+        self._open = _opener(address)
 
     @property
     def api_version(self) -> str:
@@ -86,8 +61,9 @@ class Transport:
         """Settle on the lower of our newest API and the Engine's. Raises EngineUnreachable or EngineUnsuitable."""
         where = f"Docker Engine at {self.address.text}"
         patience = _LOG_IN if self.address.dial else _CONNECT
-        async with self.stream("GET", "/_ping", where=where, patience=patience) as response:
-            offered = _version(response.headers.get("Api-Version", ""))
+        async with self.stream("GET", "/_ping", where=where, patience=patience) as answer:
+            offered = _version(answer.headers.get("Api-Version"))
+            await _read(answer, _MAX_REFUSAL, where)
         if offered is None:
             raise EngineUnsuitable(f"{where}: does not say which API it speaks", hint="is this a Docker Engine?")
         if offered < MIN_API:
@@ -96,11 +72,11 @@ class Transport:
                 hint="dom0 needs Docker Engine 20.10 or newer: upgrade it",
             )
         self.api = min(offered, MAX_API)
-        self._root = f"{self.address.base}/v{self.api_version}"
+        self._root = f"/v{self.api_version}"
         await self.call("GET", "/_ping", where=where, patience=_CONNECT)  # an Engine too new for us refuses this one
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._client.close()
 
     async def call(
         self,
@@ -117,8 +93,8 @@ class Transport:
         """Ask and return the answer. Raises as the Engine protocol says; `where` starts every message."""
         async with self.stream(
             method, path, where=where, query=query, body=body, data=data, patience=patience
-        ) as response:
-            return await _read(response, limit, where)
+        ) as answer:
+            return await _read(answer, limit, where)
 
     @asynccontextmanager
     async def stream(
@@ -131,51 +107,46 @@ class Transport:
         body: Body | None = None,
         data: bytes | IO[bytes] | None = None,
         patience: float | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Answer]:
         """Ask and yield the answer while it comes; what breaks inside the block is raised as our errors too.
 
         `path` is quoted already; `patience` is seconds for all of it, None for no end.
         """
-        url = URL(f"{self._root}{path}{'?' + urlencode(query) if query else ''}", encoded=True)
+        target = f"{self._root}{path}{'?' + urlencode(query) if query else ''}"
         headers = {}
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
         elif data is not None:
             headers["Content-Type"] = "application/x-tar"
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=data,
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=patience, sock_connect=_CONNECT),
-            ) as response:
-                if response.status >= 300 and response.status != 304:
-                    raise _refusal(response.status, await _read(response, _MAX_REFUSAL, where), where)
-                yield response
-        except Malformed as error:
+            async with (
+                asyncio.timeout(patience),
+                self._client.ask(method, target, headers=headers, body=data) as answer,
+            ):
+                if answer.status >= 300 and answer.status != 304:
+                    raise _refusal(answer.status, await _read(answer, _MAX_REFUSAL, where), where)
+                yield answer
+        except frames.Malformed as error:
             raise EngineError(f"{where}: the Engine's answer makes no sense: {error}") from error
+        except Malformed as error:
+            raise EngineError(
+                f"{where}: what answers at {self.address.text} does not speak HTTP: {parse.printable(str(error))}",
+                hint="is this a Docker Engine?",
+            ) from error
         except TimeoutError as error:
             raise EngineUnreachable(
                 f"{where}: the Docker Engine did not answer within {patience or _CONNECT:g} s",
                 hint="is it overloaded or hanging? See its log: journalctl -u docker",
             ) from error
-        except aiohttp.ClientSSLError as error:
-            why = parse.printable(str(error.__cause__ or error))
+        except ssl.SSLError as error:
             raise EngineUnreachable(
-                f"{where}: no trusted connection to {self.address.text}: {why}",
+                f"{where}: no trusted connection to {self.address.text}: {parse.printable(str(error))}",
                 hint="DOCKER_CERT_PATH must hold the Engine's ca.pem, and a cert.pem and key.pem that it trusts",
                 transient=False,
             ) from error
-        except aiohttp.ClientConnectorError as error:
-            raise _unreachable(self.address, error.os_error, where) from error
-        except aiohttp.ClientResponseError as error:
-            raise EngineError(
-                f"{where}: what answers at {self.address.text} does not speak HTTP: {parse.printable(error.message)}",
-                hint="is this a Docker Engine?",
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except _NotConnected as error:
+            raise _unreachable(self.address, error.error, where) from error.error
+        except OSError as error:
             raise EngineUnreachable(
                 f"{where}: the connection to the Docker Engine broke: {parse.printable(str(error)) or 'closed'}",
                 hint=f"try it: {shlex.join(self.address.dial)}"
@@ -183,11 +154,37 @@ class Transport:
                 else "it was restarted or stopped; see systemctl status docker",
             ) from error
 
+    async def _connected(self) -> Streams:
+        try:
+            async with asyncio.timeout(_CONNECT):
+                return await self._open()
+        except (TimeoutError, ssl.SSLError):
+            raise
+        except OSError as error:
+            raise _NotConnected(error) from error
 
-async def copy_answer(response: aiohttp.ClientResponse, into: IO[bytes], limit: int, where: str) -> None:
+
+def _opener(address: Address) -> Callable[[], Awaitable[Streams]]:
+    """What opens a connection. Raises EngineUnreachable for unusable certificates."""
+    if address.socket:
+        return lambda: asyncio.open_unix_connection(address.socket, limit=READ_AHEAD)
+    if address.dial:
+        return lambda: _dialled(address)
+    parts, tls = urlsplit(address.base), address.tls()
+    return lambda: asyncio.open_connection(parts.hostname, parts.port, ssl=tls, limit=READ_AHEAD)
+
+
+async def _dialled(address: Address) -> Streams:
+    """Its two ends are the input and output of a command."""
+    connection = dial(address.dial)
+    connection.setblocking(False)
+    return await asyncio.open_connection(sock=connection, limit=READ_AHEAD)
+
+
+async def copy_answer(answer: Answer, into: IO[bytes], limit: int, where: str) -> None:
     """Write the body to `into`. Raises EngineError for one of more than `limit` bytes, Dom0Error on a full disk."""
     length = 0
-    async for chunk in response.content.iter_any():
+    async for chunk in answer.chunks():
         length += len(chunk)
         if length > limit:
             raise EngineError(f"{where}: the Engine's answer is longer than {limit >> 10} KiB")
@@ -197,19 +194,19 @@ async def copy_answer(response: aiohttp.ClientResponse, into: IO[bytes], limit: 
             raise Dom0Error(f"{where}: cannot be written: {error.strerror}", hint="free space: df -h") from error
 
 
-async def read_lines(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
+async def read_lines(answer: Answer, limit: int) -> AsyncIterator[bytes]:
     """The lines of the body while they come. Raises Malformed for one of more than `limit` bytes."""
-    lines = Lines(limit)
-    async for chunk in response.content.iter_any():
+    lines = frames.Lines(limit)
+    async for chunk in answer.chunks():
         for line in lines.feed(chunk):
             yield line
     if rest := lines.rest():
         yield rest
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int, where: str) -> bytes:
+async def _read(answer: Answer, limit: int, where: str) -> bytes:
     kept = io.BytesIO()
-    await copy_answer(response, kept, limit, where)
+    await copy_answer(answer, kept, limit, where)
     return kept.getvalue()
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from dom0.agent.status import GenerationInfo, Outcome, Phase, ServiceStatus, Status
 from dom0.health import Problem, Severity
+from dom0.http import server
+from dom0.http.server import Request, Response
+
+LARGEST_BODY = 32 << 20  # bytes
 
 
 class Lines(list[Any]):
@@ -34,25 +37,23 @@ class FakeAgent:
     refusals: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     asked: list[tuple[str, bytes]] = field(default_factory=list)
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Response:
         what = f"{request.method} {request.path}"
-        self.asked.append((what, await request.read()))
+        self.asked.append((what, await request.read(LARGEST_BODY)))
         if what in self.refusals:
             status, body = self.refusals[what]
-            return web.json_response(body, status=status)
+            return Response(msgspec.json.encode(body), status)
         answer = self.answers.get(what)
         if isinstance(answer, Lines):
-            return await self._stream(request, answer)
-        return web.Response(body=answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
+            return Response(_stream(answer))
+        return Response(answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
 
-    async def _stream(self, request: web.Request, lines: Sequence[Any]) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        for line in lines:
-            await response.write(msgspec.json.encode(line) + b"\n")
-        if isinstance(lines, EndlessLines):
-            await asyncio.Event().wait()  # cancelled when the client goes
-        return response
+
+async def _stream(lines: Sequence[Any]) -> AsyncGenerator[bytes]:
+    for line in lines:
+        yield msgspec.json.encode(line) + b"\n"
+    if isinstance(lines, EndlessLines):
+        await asyncio.Event().wait()
 
 
 @contextmanager
@@ -72,19 +73,14 @@ def serving(path: Path) -> Iterator[FakeAgent]:
 
 
 async def _serve(fake: FakeAgent, path: Path, begun: queue.SimpleQueue[Callable[[], None]]) -> None:
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", fake.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.UnixSite(runner, str(path)).start()
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:
         loop.call_soon_threadsafe(stopped.set)
 
-    begun.put(stop)
-    await stopped.wait()
-    await runner.cleanup()
+    async with server.serve(fake.handle, path, end_within=0.1):
+        begun.put(stop)
+        await stopped.wait()
 
 
 def make_status(**changes: Any) -> Status:

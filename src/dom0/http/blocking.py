@@ -1,7 +1,7 @@
 """As little HTTP over a connection as asking the agent and the Engine takes, for what must answer at once.
 
-It is HTTP/1.0: an answer ends with its connection, there are no chunks and nothing is kept open. `http.client` takes
-longer to load than all else that a short command does.
+It is HTTP/1.0: an answer ends with its connection, there are no chunks and nothing is kept open. h11 and `http.client`
+take longer to load than all else that a short command does.
 """
 
 from __future__ import annotations

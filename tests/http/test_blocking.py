@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.cli.unix_http import ask, connect
+from dom0.http.blocking import ask, connect
 
 Server = Callable[[bytes], str]
 

@@ -1,0 +1,226 @@
+"""Answers HTTP on a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote
+
+import h11
+import msgspec
+
+from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed
+
+SILENCE = 60.0  # seconds without a byte, of a request or between two of them
+LINGER = 10.0  # seconds for what is still sent by somebody who has been answered
+BACKLOG = 128
+JSON = "application/json"
+NO_CONTENT = 204
+
+log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """A request that is answered with a status of HTTP's own, and a reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Request:
+    """`path` and `query` are unquoted; of `captured` see `route`."""
+
+    def __init__(self, head: h11.Request, channel: Channel) -> None:
+        self.method = head.method.decode("ascii")
+        self.headers = Headers(head.headers)
+        raw_path, _, query = head.target.decode("latin-1").partition("?")
+        self.parts = tuple(unquote(part) for part in raw_path.split("/"))
+        self.query = dict(parse_qsl(query, keep_blank_values=True))
+        self.captured: Mapping[str, str] = {}
+        self._channel = channel
+
+    @property
+    def path(self) -> str:
+        return "/".join(self.parts)
+
+    @property
+    def has_body(self) -> bool:
+        return bool(self.headers.all("Transfer-Encoding")) or self.headers.get("Content-Length") not in ("", "0")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has closed the connection."""
+        return self._channel.is_gone
+
+    async def read(self, limit: int) -> bytes:
+        """The body. Raises Refused for one of more than `limit` bytes, else as Channel does."""
+        if self._channel.awaits_continue:
+            await self._channel.send(h11.InformationalResponse(status_code=100, headers=[]))
+        body = bytearray()
+        while isinstance(event := await _next(self._channel), h11.Data):
+            body += event.data
+            if len(body) > limit:
+                raise Refused(413, "Request Entity Too Large")
+        return bytes(body)
+
+
+class Response(msgspec.Struct, frozen=True):
+    """`body` is all of it, or pieces that are sent when they come."""
+
+    body: bytes | AsyncGenerator[bytes] = b""
+    status: int = 200
+    content_type: str = JSON
+    closes: bool = False  # the connection
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def route(routes: Mapping[str, Handler]) -> Handler:
+    """A handler that passes a request on by `METHOD /path/{name}`; a name stands for one part of the path.
+
+    It raises Refused where there is none.
+    """
+    table = [(method, path.split("/"), handler) for key, handler in routes.items() for method, path in [key.split()]]
+
+    async def handle(request: Request) -> Response:
+        found = {method: (parts, handler) for method, parts, handler in table if _fits(parts, request.parts)}
+        if not found:
+            raise Refused(404, "Not Found")
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in found:
+            raise Refused(405, "Method Not Allowed")
+        parts, handler = found[method]
+        named = zip(parts, request.parts, strict=True)
+        request.captured = {part[1:-1]: value for part, value in named if part.startswith("{")}
+        return await handler(request)
+
+    return handle
+
+
+def _fits(parts: list[str], path: tuple[str, ...]) -> bool:
+    return len(parts) == len(path) and all(
+        part == value or (part.startswith("{") and value) for part, value in zip(parts, path, strict=True)
+    )
+
+
+@asynccontextmanager
+async def serve(handler: Handler, path: Path, *, end_within: float = 1.0) -> AsyncIterator[None]:
+    """Answer on the socket that is made at `path` until the block ends; what is answered then has some seconds more."""
+    conversations = _Conversations(handler)
+    server = await asyncio.start_unix_server(conversations.begin, path, limit=READ_AHEAD, backlog=BACKLOG)
+    try:
+        yield
+    finally:
+        server.close()
+        await conversations.end(end_within)
+
+
+class _Conversations:
+    """One for each connection."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._tasks: dict[asyncio.Task[None], Channel] = {}
+
+    def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        channel = Channel(h11.SERVER, (reader, writer))
+        task = asyncio.get_running_loop().create_task(self._converse(channel))
+        self._tasks[task] = channel
+        task.add_done_callback(self._tasks.pop)
+
+    async def end(self, within: float) -> None:
+        for task, channel in self._tasks.items():
+            if channel.is_idle:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _converse(self, channel: Channel) -> None:
+        try:
+            while await self._exchange(channel) and channel.begin_next():
+                pass
+            await channel.close()
+        except OSError:  # the client has gone, or says nothing
+            pass
+        except Exception:
+            log.exception("an answer is cut off")
+        finally:
+            channel.abort()
+
+    async def _exchange(self, channel: Channel) -> bool:
+        """One request and its answer; whether there was one that made sense."""
+        try:
+            head = await _next(channel)
+            if not isinstance(head, h11.Request):
+                return False
+            request = Request(head, channel)
+            await _send(channel, request.method, await self._respond(request))
+        except Malformed as error:
+            if channel.owes_answer:
+                await _send(channel, "", refusal(error.status, str(error)))
+            return False
+        await _let_finish(channel)
+        return True
+
+    async def _respond(self, request: Request) -> Response:
+        try:
+            return await self._handler(request)
+        except Refused as error:
+            return refusal(error.status, error.reason)
+        except (Malformed, ConnectionError):  # of the request's body
+            raise
+        except Exception:
+            log.exception("%s %s", request.method, request.path)
+            return refusal(500, "Internal Server Error")
+
+
+def refusal(status: int, message: str, hint: str = "") -> Response:
+    return Response(msgspec.json.encode({"message": message, "hint": hint}), status)
+
+
+async def _next(channel: Channel) -> object:
+    try:
+        async with asyncio.timeout(SILENCE):
+            return await channel.receive()
+    except TimeoutError as error:
+        raise ConnectionAbortedError(f"nothing came for {SILENCE:g} s") from error
+
+
+async def _send(channel: Channel, method: str, response: Response) -> None:
+    headers = [("Connection", "close")] if response.closes else []
+    if response.status != NO_CONTENT:
+        headers.append(("Content-Type", response.content_type))
+        if isinstance(response.body, bytes):
+            headers.append(("Content-Length", str(len(response.body))))
+    if isinstance(response.body, bytes):
+        data = h11.Data(b"" if method == "HEAD" else response.body)
+        await channel.send(_head(response, headers), data, h11.EndOfMessage())
+        return
+    async with aclosing(response.body) as pieces:
+        await channel.send(_head(response, headers))
+        async for piece in pieces:
+            if method == "HEAD":
+                break
+            await channel.send(h11.Data(piece))
+    await channel.send(h11.EndOfMessage())
+
+
+def _head(response: Response, headers: list[tuple[str, str]]) -> h11.Response:
+    return h11.Response(status_code=response.status, headers=headers)
+
+
+async def _let_finish(channel: Channel) -> None:
+    """Read what is left of a request: somebody who cannot send all of it may not look for an answer."""
+    with suppress(Malformed, TimeoutError):
+        async with asyncio.timeout(LINGER):
+            while channel.has_unread:
+                await channel.receive()
