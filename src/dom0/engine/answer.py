@@ -6,12 +6,11 @@ meanwhile takes memory and time from those that it waits for.
 
 from __future__ import annotations
 
-import socket
 import time
 
 from dom0.engine.address import Address
+from dom0.http import blocking
 
-_QUESTION = b"GET /_ping HTTP/1.0\r\n\r\n"
 _PAUSE = 0.1  # seconds between two attempts
 
 
@@ -20,12 +19,8 @@ def await_engine(address: Address, *, within: float) -> None:
     deadline = time.monotonic() + within
     while address.socket and (left := deadline - time.monotonic()) > 0:
         try:
-            with socket.socket(socket.AF_UNIX) as asking:
-                asking.settimeout(left)
-                asking.connect(address.socket)
-                asking.sendall(_QUESTION)
-                if asking.recv(1):
-                    return
+            blocking.ask(blocking.connect(address.socket, timeout=left), "GET", "/_ping", timeout=left).close()
         except OSError:
-            pass
-        time.sleep(_PAUSE)
+            time.sleep(_PAUSE)
+        else:
+            return

@@ -58,9 +58,10 @@ class Answer:
         return line
 
 
-def connect(path: str) -> socket.socket:
-    """Raises OSError."""
+def connect(path: str, *, timeout: float | None = None) -> socket.socket:
+    """`timeout` in seconds. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
     try:
         connection.connect(path)
     except BaseException:
