@@ -69,6 +69,22 @@ async def test_it_stays_a_persons_when_the_state_is_lost(forget: str) -> None:
     assert box.docker.container("box-web-1").id != ours
 
 
+async def test_it_stays_a_persons_when_ours_is_gone_and_so_is_the_memory_of_it() -> None:
+    box = Box(desired(slot("web")))
+    async with box.running():
+        await box.at_rest()
+        commit(box, "box-web-1")
+        await run(box, "mydebug", box.docker.container("box-web-1").labels)
+        await box.at_rest()
+    await box.person.remove_container("box-web-1", force=True)
+    box.memory = Memory()
+    persons = box.docker.container("mydebug").id
+    async with box.running():
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING, "mydebug": RUNNING}
+    assert box.docker.container("mydebug").id == persons
+
+
 async def test_what_copies_all_labels_of_a_container_is_a_persons_even_after_that_is_gone() -> None:
     box = Box(desired(slot("web")))
     async with box.running():

@@ -192,13 +192,13 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("file", HOSTILE)
-@pytest.mark.parametrize("key", ["env_file", "extends"])
+@pytest.mark.parametrize("key", ["env_file", "label_file", "extends"])
 def test_a_variable_does_not_lead_out_of_the_project(file: str, key: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("A=secret\n")
     root = tmp_path / "project"
     root.mkdir()
     (root / ".env").write_text(f"OUT={tmp_path}\n")
-    value = f"'{file}'" if key == "env_file" else f"{{file: '{file}', service: web}}"
+    value = f"{{file: '{file}', service: web}}" if key == "extends" else f"'{file}'"
     write(root, compose=WEB + f"    {key}: {value}\n")
     assert message(root).startswith(f"compose.yaml:4: services.web.{key}")
     assert message(root).endswith("is outside the project")
@@ -211,10 +211,11 @@ def test_nor_does_a_variable_of_an_include(include: str, tmp_path: Path) -> None
     assert message(tmp_path) == "compose.yaml:1: include.0: /etc/hostname is outside the project"
 
 
-def test_a_pipe_behind_a_variable_does_not_block(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["env_file", "label_file"])
+def test_a_pipe_behind_a_variable_does_not_block(key: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    write(tmp_path, compose=WEB + "    env_file: '${F:-pipe}'\n")
-    assert message(tmp_path) == "compose.yaml:4: services.web.env_file: pipe: is a pipe, not a file"
+    write(tmp_path, compose=WEB + f"    {key}: '${{F:-pipe}}'\n")
+    assert message(tmp_path) == f"compose.yaml:4: services.web.{key}: pipe: is a pipe, not a file"
 
 
 def test_a_link_whose_name_looks_like_a_variable_is_not_what_is_meant(tmp_path: Path) -> None:

@@ -297,6 +297,14 @@ async def test_a_dockerfile_that_a_service_is_built_from_is_not_the_machines(
     assert first.image.labels[labels.ROLE] == "root"
 
 
+async def test_a_dockerfile_that_stands_on_no_dom0_image_is_not_the_machines_though_no_service_is_built_from_it(
+    engine: DockerEngine, write: Write
+) -> None:
+    project = write(compose=COMPOSE, Dockerfile="FROM busybox:test\nRUN false\n")
+    assert (await build(engine, project)).image.labels[labels.ROLE] == "root"
+    assert not (await build(engine, project)).changed
+
+
 def test_a_project_is_built_from_inside_the_base_too(host: Host, write: Write) -> None:
     """As a person does who has logged in: no buildx there, no recipe of the images below."""
     project = write(compose=WITH_BUILD, web__Dockerfile="FROM busybox:test\n", conf="x")

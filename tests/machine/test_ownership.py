@@ -19,7 +19,7 @@ COMPOSE = """
         environment: {{VERSION: "{version}"}}
     """
 PERSONS = ("mydebug", "mysshd", "typed")
-NETWORK = "box_imitated"
+IMITATED = "box_imitated"  # a network and a volume
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def box(machine: Machine) -> Machine:
         machine.docker("run", "--detach", "--name", name, "--entrypoint", "sleep", f"{name}:1", "100000")
     typed = [f"--label=dom0.{key}={value}" for key, value in {"project": "box", "role": "service"}.items()]
     machine.docker("run", "--detach", "--name", "typed", *typed, "busybox:test", "sleep", "100000")
-    machine.docker("network", "create", "--label", "dom0.project=box", "--label", "dom0.hash=x", NETWORK)
+    for kind in ("network", "volume"):
+        machine.docker(kind, "create", "--label", "dom0.project=box", "--label", "dom0.hash=x", IMITATED)
     return machine
 
 
@@ -45,7 +46,7 @@ def test_containers_of_committed_images_outlive_every_change(box: Machine) -> No
     box.up()
     box.until_good(2)
     assert box.lives(*PERSONS) == before
-    assert NETWORK in box.docker("network", "ls").stdout
+    assert IMITATED in box.docker("network", "ls").stdout
 
 
 def test_they_outlive_an_agent_that_has_lost_what_it_knew(box: Machine) -> None:
@@ -68,3 +69,4 @@ def test_down_takes_only_what_dom0_made(box: Machine) -> None:
     box.dom0("down")
     assert box.lives("mydebug", "mysshd") == before
     assert "box-a-1" not in box.containers()
+    assert IMITATED in box.docker("volume", "ls").stdout
