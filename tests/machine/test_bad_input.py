@@ -151,17 +151,35 @@ def as_nobody(box: Machine) -> Callable[..., Output]:
     return run
 
 
-def test_a_file_that_the_caller_may_not_read_is_named(
-    box: Machine, unchanged: None, as_nobody: Callable[..., Output]
-) -> None:
+@pytest.fixture
+def engine_group(box: Machine) -> str:
     for directory in (box.project, *box.project.parents[:2]):
         directory.chmod(0o755)
+    return box.host.run(["stat", "-c", "%g", "/var/run/docker.sock"]).stdout.strip()
+
+
+@pytest.mark.parametrize("command", [("plan",), ("up", "--no-build"), ("status",)])
+def test_who_may_use_the_engine_needs_no_right_to_dom0s_own_files(
+    unchanged: None, as_nobody: Callable[..., Output], engine_group: str, command: tuple[str, ...]
+) -> None:
+    said = as_nobody(*command, groups=(engine_group,))
+    assert (said.code, "damaged" in said.stderr) == (0, False), said
+
+
+def test_a_place_that_the_caller_may_not_write_to_is_named_with_who_may(
+    unchanged: None, as_nobody: Callable[..., Output]
+) -> None:
+    assert_refused(as_nobody("init", "/nowhere"), 1, "/nowhere: Permission denied", "run it as root")
+
+
+def test_a_file_that_the_caller_may_not_read_is_named(
+    box: Machine, unchanged: None, as_nobody: Callable[..., Output], engine_group: str
+) -> None:
     secret = box.project / "secret"
     secret.write_text("secret")
     secret.chmod(0o600)
     try:
-        group = box.host.run(["stat", "-c", "%g", "/var/run/docker.sock"]).stdout.strip()
-        assert_refused(as_nobody("up", str(box.project), groups=(group,)), 3, "secret", "ermission denied")
+        assert_refused(as_nobody("up", str(box.project), groups=(engine_group,)), 3, "secret", "ermission denied")
     finally:
         secret.unlink()
 

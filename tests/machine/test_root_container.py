@@ -85,6 +85,20 @@ def test_services_run_on_while_dom0_is_killed_by_a_person_and_dom0_up_brings_it_
     assert foreign.is_untouched()
 
 
+def test_a_dom0_that_a_person_paused_is_called_that_and_dom0_up_unpauses_it(box: Machine) -> None:
+    before = ids(box)
+    box.docker("pause", "dom0")
+    for command in (["status"], ["history"], ["rollback", "1"], ["abort"]):
+        said = box.dom0(*command, check=False)
+        assert (said.code, said.stderr) == (1, "dom0: dom0: is paused\n      docker unpause dom0; or dom0 up\n")
+    planned = box.dom0("plan", check=False)
+    assert planned.code == 10
+    assert "start   container  dom0  it was paused" in planned.stdout.splitlines()
+    box.up()
+    assert box.container("dom0")["State"]["Status"] == "running"
+    assert ids(box) == before
+
+
 def test_what_broke_while_no_agent_ran_is_mended_by_the_next_one(box: Machine) -> None:
     untouched = box.lives("box-web-1", "dom0-sshd")
     box.docker("stop", "dom0")

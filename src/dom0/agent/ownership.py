@@ -12,7 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dom0.agent.store import Damaged, read_json, write_json
+from dom0.agent.store import Damaged, Unreadable, read_json, write_json
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Network
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
@@ -28,6 +28,8 @@ def read_seal(state: Path) -> Seal:
     """An empty one where there is none, or where we may not read it."""
     try:
         return read_json(state / FILE, Seal) or Seal()
+    except Unreadable:
+        return Seal()
     except Damaged as error:
         log.warning("%s", error.message)
         return Seal()

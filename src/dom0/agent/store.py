@@ -27,6 +27,10 @@ class Damaged(Dom0Error):
     """A file of ours is not what we wrote."""
 
 
+class Unreadable(Damaged):
+    """It is not ours to read: none but root gets into the state directory."""
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """What goes wrong on the disk inside of the block is raised as Unwritable."""
@@ -105,11 +109,13 @@ def sync(path: Path) -> None:
 
 
 def read_json(path: Path, type_: type[T]) -> T | None:
-    """None when there is no such file. Raises Damaged when it is not what we wrote."""
+    """None when there is no such file. Raises Damaged when it is not what we wrote, Unreadable."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise Unreadable(f"{path}: permission denied", hint="run it as root") from error
     except (OSError, msgspec.DecodeError) as error:
         raise Damaged(f"{path}: is damaged: {error}", hint=f"move it away: mv {path} {path}.damaged") from error
 

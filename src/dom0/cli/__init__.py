@@ -65,6 +65,12 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 HIDDEN = {"agent": "dom0.cli.agent", "handover": "dom0.cli.handover", "ps": "dom0.cli.status"}
 COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
+_HINTS = {
+    errno.ENOSPC: "free some space: df -h",
+    errno.EDQUOT: "free some space: df -h",
+    errno.EACCES: "run it as root, or as a user who may",
+    errno.EPERM: "run it as root, or as a user who may",
+}
 _KNOWN = (Dom0Error, OSError, KeyboardInterrupt, EOFError)  # all others are bugs
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN
 
@@ -134,8 +140,7 @@ def _end(error: BaseException, *, as_json: bool) -> int:
 
 def _of_system(error: OSError) -> Dom0Error:
     where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    hint = "free some space: df -h" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return Dom0Error(f"{where}{error.strerror or error}", hint=hint)
+    return Dom0Error(f"{where}{error.strerror or error}", hint=_HINTS.get(error.errno or 0, ""))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -6,6 +6,7 @@ Nothing here imports asyncio or h11: a command starts at once.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from dom0.run import dial
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
 SUCCESSION_WITHIN = 240.0  # seconds for a new root container to answer, or the one before again
 PAUSE = 0.1  # seconds between attempts
+STATUS = "/v1/status"
 NOT_CONNECTED = (FileNotFoundError, ConnectionRefusedError, type(None))  # None: it answered, with a refusal
 
 Document = TypeVar("Document")
@@ -31,6 +33,13 @@ Document = TypeVar("Document")
 
 class AgentUnreachable(Dom0Error):
     """No dom0 runs here, or we may not ask it."""
+
+
+class AgentPaused(AgentUnreachable):
+    """A person typed `docker pause dom0`: it takes what it is asked, and never answers."""
+
+    def __init__(self) -> None:
+        super().__init__("dom0: is paused", hint="docker unpause dom0; or dom0 up")
 
 
 class _Refusal(msgspec.Struct):
@@ -56,7 +65,7 @@ class Agent:
         self.path = str(agent_socket()) if self._here else "dom0"
 
     def status(self) -> Status:
-        return self._get("/v1/status", Status)
+        return self._get(STATUS, Status)
 
     def watch(self) -> Iterator[Status]:
         """The status now, and again at every change, until the agent ends."""
@@ -118,6 +127,8 @@ class Agent:
 
     def _ask_once(self, method: str, target: str, body: Any, timeout: float | None) -> blocking.Answer:
         data = msgspec.json.encode(body) if body is not None else None
+        if target != STATUS and is_paused():  # the status is wanted at once, and given up after a while
+            raise AgentPaused
         try:
             connection = blocking.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
             answer = blocking.ask(connection, method, target, body=data, timeout=timeout)
@@ -151,14 +162,16 @@ class Agent:
         match error:
             case FileNotFoundError() | ConnectionRefusedError() if (kept_down := _told_by_launcher()) is not None:
                 return kept_down
-            case FileNotFoundError():
+            case ConnectionRefusedError() if not _is_gone():
+                return AgentUnreachable("dom0: does not answer", hint="see why: docker logs dom0; start it: dom0 up")
+            case FileNotFoundError() | ConnectionRefusedError():
                 return AgentUnreachable("dom0: does not run here", hint="start it: dom0 up")
             case PermissionError():
                 return AgentUnreachable(
                     f"{self.path}: permission denied", hint="ask as root, or as a user of the socket's group"
                 )
-            case ConnectionRefusedError():
-                return AgentUnreachable("dom0: does not answer", hint="see why: docker logs dom0; start it: dom0 up")
+            case TimeoutError() if is_paused():
+                return AgentPaused()
             case TimeoutError():
                 return AgentUnreachable(
                     f"{self.path}: no answer within {ANSWER_WITHIN:g} s", hint="see why: docker logs dom0"
@@ -187,6 +200,25 @@ def is_handed_over() -> bool:
     except EngineError:
         return False
     return any(helper.state == "running" for helper in helpers)
+
+
+def is_paused() -> bool:
+    """Whether the root container is; False where the Engine cannot be asked."""
+    from dom0.cli import engine_client
+
+    with contextlib.suppress(EngineError):
+        root = engine_client.container(ROOT)
+        return root is not None and root.state.paused
+    return False
+
+
+def _is_gone() -> bool:
+    """Whether there is no root container; False where the Engine cannot be asked."""
+    from dom0.cli import engine_client
+
+    with contextlib.suppress(EngineError):
+        return engine_client.container(ROOT) is None
+    return False
 
 
 def _told_by_launcher() -> AgentUnreachable | None:

@@ -31,6 +31,7 @@ class Config(msgspec.Struct, rename="pascal"):
 
 class State(msgspec.Struct, frozen=True, rename="pascal"):
     running: bool = False
+    paused: bool = False
 
 
 class InspectedContainer(msgspec.Struct, rename="pascal"):

@@ -23,6 +23,7 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
     Raises InUse where they are meant for another directory than `directory`, the project's; Damaged.
     """
     from dom0.agent.in_place import find_places
+    from dom0.agent.store import Unreadable
     from dom0.cli.places import is_here, state_directory
     from dom0.images.project import PLACED
 
@@ -31,8 +32,8 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
         return directory
     try:
         place = find_places(state_directory()).get(project) if is_here() else None
-    except PermissionError:
-        return PLACED
+    except Unreadable:
+        return PLACED  # the agent knows better
     if place and directory is not None and not await asyncio.to_thread(_is_same, str(place), directory):
         raise InUse(
             f"{project}: its files are in {place} since it was taken over from Docker Compose, and this is {directory}",

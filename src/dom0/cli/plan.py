@@ -18,7 +18,7 @@ import click
 from msgspec.structs import replace
 
 from dom0.cli import options, terminal
-from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.client import Agent, AgentUnreachable, is_paused
 from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import is_here, is_login, state_directory
 from dom0.cli.report import Report
@@ -184,6 +184,8 @@ def _root_container(image: Image) -> list[Change]:
     from dom0.agent.contract import NAME
     from dom0.plan.preview import Change
 
+    if is_paused():
+        return [Change(action="start", kind="container", name=NAME, reason="it was paused")]
     try:
         running = Agent().status().dom0_image
     except AgentUnreachable:

@@ -268,6 +268,7 @@ async def _become(
     """
     from dom0.agent.contract import NAME
     from dom0.agent.handover import hand_over, start_root, started_beside
+    from dom0.engine.values import State
     from dom0.images import names
     from dom0.plan.labels import AWAITS, BASE
 
@@ -276,6 +277,9 @@ async def _become(
         root = await engine.container(NAME)
     except NotFound:
         root = None
+    if root is not None and root.state is State.PAUSED:
+        say(f"unpause {NAME}")
+        await engine.unpause_container(root.id)
     if root is not None and root.running:
         if root.image_id == image.id:
             return None, False
