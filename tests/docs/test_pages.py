@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import pydoc
 import re
 import shlex
 from collections.abc import Iterator
@@ -271,6 +272,13 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (messages.ListenerState, None),
     (Flow, None),
 )
+
+
+def test_every_place_where_something_is_decided_exists() -> None:
+    places = re.findall(r"\| `([\w.]+)` \|$", section(page("docs/HACKING.md"), "Where is it decided …"), re.MULTILINE)
+    assert len(places) >= 12
+    for place in places:
+        assert callable(pydoc.locate(f"dom0.{place}")), place
 
 
 @pytest.mark.parametrize(("document", "words"), DOCUMENTS, ids=lambda one: getattr(one, "__name__", ""))
