@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import socket
 import socketserver
+import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -14,7 +16,7 @@ from typing import IO
 
 import pytest
 
-from dom0.http.channel import Malformed
+from dom0.http.channel import Malformed, Streams
 from dom0.http.client import Body, Client
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
@@ -171,6 +173,30 @@ async def test_one_that_the_server_closed_meanwhile_is_left(path: Path) -> None:
         assert await body_of(client, "POST") == b"ok"
         await closed.wait()
         assert await body_of(client, "POST") == b"ok"
+
+
+async def test_one_that_was_reset_is_left() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"ok")
+        await writer.drain()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+
+    opened: list[Streams] = []
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, asyncio.timeout(30):
+        port = server.sockets[0].getsockname()[1]
+
+        async def connect() -> Streams:
+            opened.append(await asyncio.open_connection("127.0.0.1", port))
+            return opened[-1]
+
+        client = Client(connect, "test")
+        assert await body_of(client, "POST") == b"ok"
+        with pytest.raises(ConnectionResetError):
+            await opened[0][0].read()
+        assert await body_of(client, "POST") == b"ok"
+        await client.close()
 
 
 @pytest.mark.parametrize(

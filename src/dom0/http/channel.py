@@ -52,9 +52,11 @@ class Channel:
     @property
     def is_stale(self) -> bool:
         """Of an idle client: whether the server has closed, also if the event loop has not seen it yet."""
+        if self.is_gone:
+            return True
         poll = select.poll()
         poll.register(self._writer.get_extra_info("socket"), select.POLLIN)
-        return self.is_gone or bool(poll.poll(0))
+        return bool(poll.poll(0))
 
     @property
     def is_idle(self) -> bool:
