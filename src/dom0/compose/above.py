@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 PARENT = ".dom0-parent"
+_LONGEST = 4096  # characters of a path
 WAY = "compose.d/.way"  # in an image: a link that says `names_down` of the highest directory around that is bound
 
 
@@ -79,6 +80,27 @@ def may_take(directory: Path, name: str) -> bool:
 
 
 def _work_tree(directory: Path) -> Path | None:
-    """The git work tree that a directory is in; none that is a person's whole home, or the whole machine."""
-    tree = next((path for path in (directory, *directory.parents) if os.path.lexists(path / ".git")), None)
-    return None if tree in (Path("/"), Path("~").expanduser()) else tree
+    """The git work tree that a directory is in, of a submodule the one that it is part of; none that is a person's
+    whole home, or the whole machine.
+    """
+    tree: Path | None = None
+    for path in (directory, *directory.parents):
+        if not os.path.lexists(path / ".git"):
+            continue
+        if path in (Path("/"), Path("~").expanduser()) or (tree and not _is_submodule(tree, path)):
+            break
+        tree = path
+    return tree
+
+
+def _is_submodule(tree: Path, outer: Path) -> bool:
+    return _git_directory(tree).is_relative_to(_git_directory(outer) / "modules")
+
+
+def _git_directory(tree: Path) -> Path:
+    """Where git keeps what it knows of a work tree: in there, or where a file says."""
+    found = tree / ".git"
+    if not found.is_file():
+        return found
+    with found.open(errors="replace") as file:
+        return Path(os.path.normpath(tree / file.read(_LONGEST).removeprefix("gitdir:").strip()))
