@@ -108,7 +108,7 @@ async def resolve(
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
         incoming = await unpack_project(engine, image_id, Path(scratch))
         source = replace(own, image=image.id, **_told(image))
-        roots = private_files.find_roots(state, image.id, source.project)
+        roots = private_files.find_roots(state, image.id, source.project) if source.private else ()
         await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
         return await _resolve_in(engine, incoming, state, source, say, project)
 

@@ -11,6 +11,7 @@ An image carries the digest of its inputs as label `dom0.inputs`. Reads files, n
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,7 @@ def rootfs_inputs() -> str:
     return digest(entries(data(ROOTFS)), text=f"{EPOCH} {os.uname().machine}\n{told}\n{code}")
 
 
+@functools.cache  # a command asks half a dozen times, and each answer reads all of the package
 def base_inputs() -> str:
     """Digest of what dom0-base is made from; inside a dom0-base image the one that image was made from."""
     if BAKED.exists():
