@@ -199,10 +199,11 @@ that dom0 is faster.
 - **the command returns**: `docker compose up -d` returns when the last container was started, `dom0 up` when
   everything is ready. What follows, `x-dom0.rollout.monitor` and a change of the root container, is waited for before
   anything else is measured.
-- **a change of one**: `dom0 up` builds a dom0 image with the change, the agent takes the project of that image over and
+- **a change of one**: `dom0 up` makes a dom0 image with the change, the agent takes the project of that image over and
   replaces the one service; once that is good, a root container of the new image takes the agent's place.
 - Where it falls short: before the first service of a cold `up` comes the root container with its agent, before a change
-  the build of an image. Compose does neither. It is the same for two services and for two hundred.
+  the start of Python, a Compose that only reads, and the image. `docker compose` alone has none of that. It is the same
+  for two services and for two hundred.
 - **at rest**: memory is the proportional set size of the root container's processes, processor time is that of its
   control group over 130 seconds, with a health check in it.
 """

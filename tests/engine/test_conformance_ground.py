@@ -219,6 +219,33 @@ async def test_a_build_on_an_image_that_is_nowhere_fails(bench: Bench) -> None:
         await bench.engine.image("own:1")
 
 
+def one_file(content: str) -> io.BytesIO:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        entry = tarfile.TarInfo("told")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content.encode()))
+    layer.seek(0)
+    return layer
+
+
+async def test_a_layer_on_an_image_makes_another_one_with_labels_more(bench: Bench) -> None:
+    if (await bench.engine.info()).containerd_store:
+        pytest.skip("nobody but containerd knows the layers of the image below by name")
+    below = await bench.engine.build_image(build_context(f"FROM {IMAGE}\n"), tag="below:1", labels={"a": "1", "b": "1"})
+    made = await bench.engine.add_layer(below, one_file("by it"), tag="own:1", labels={"b": "2", "c": "ä b"}, created=1)
+    image = await bench.engine.image("own:1")
+    assert (image.id, image.labels) == (made, {"a": "1", "b": "2", "c": "ä b"})
+    assert (await bench.engine.image("below:1")).labels == {"a": "1", "b": "1"}
+
+
+async def test_a_layer_on_an_image_that_is_nowhere_makes_none(bench: Bench) -> None:
+    with pytest.raises(NotFound):
+        await bench.engine.add_layer("nothing:1", one_file(""), tag="own:1", created=1)
+    with pytest.raises(NotFound):
+        await bench.engine.image("own:1")
+
+
 async def test_an_image_that_a_container_uses_is_not_removed(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
     with pytest.raises(Conflict):

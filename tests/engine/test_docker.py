@@ -462,6 +462,15 @@ async def test_a_failed_build_is_no_success(impostor: Impostor, line: dict[str, 
             await engine.build_image(io.BytesIO(), tag="own")
 
 
+async def test_a_layer_that_is_not_taken_is_no_success(impostor: Impostor) -> None:
+    below = {"Id": "sha256:1", "Config": {}, "RootFS": {"Layers": ["sha256:2"]}}
+    impostor.answers["GET /images/below/json"] = answer(below)
+    impostor.answers["POST /images/load"] = answer({"errorDetail": {"message": "invalid diffID"}})
+    async with connected(impostor) as engine:
+        with pytest.raises(EngineError, match="image own: the Docker Engine does not take it: invalid diffID"):
+            await engine.add_layer("below", io.BytesIO(), tag="own", created=1)
+
+
 async def test_an_engine_that_copies_nothing_below_a_link_gets_a_way_out(impostor: Impostor) -> None:
     words = "mkdirat var/run: path escapes from parent"
     impostor.answers["PUT /containers/one/archive"] = answer({"message": words}, "500 Internal Server Error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -83,6 +84,26 @@ async def test_owners_modes_and_capabilities_come_into_the_image_and_out_of_it(
     assert not (await build(engine, project)).changed
     os.chown(project / "empty", 1, 1)
     assert (await build(engine, project)).changed
+
+
+async def test_but_for_a_layer_and_labels_it_is_the_base(host: Host, engine: DockerEngine, write: Write) -> None:
+    await build(engine, write(compose=COMPOSE))
+    base, made = json.loads(host.docker("image", "inspect", BASE, TAG).stdout)
+    assert made["Created"] == "2026-01-01T00:00:00Z"
+    assert made["RootFS"]["Layers"][:-1] == base["RootFS"]["Layers"]
+    assert made["Config"]["Labels"].keys() > base["Config"]["Labels"].keys()
+    assert made["Config"] | {"Labels": {}} == base["Config"] | {"Labels": {}}
+    assert (made["Architecture"], made["Os"]) == (base["Architecture"], base["Os"])
+    assert host.docker("run", "--rm", "--entrypoint", "stat", TAG, "-c", "%a %U", "/etc").stdout == "755 root\n"
+
+
+async def test_a_file_that_is_called_as_a_removed_one_is_in_a_layer_hides_none(
+    host: Host, engine: DockerEngine, write: Write
+) -> None:
+    await build(
+        engine, write(compose=COMPOSE, word="secret", **{".wh.word": "", "conf__app": "", "conf__.wh..wh..opq": ""})
+    )
+    assert {line.split()[0] for line in etc(host)} >= {"word", ".wh.word", "conf/app", "conf/.wh..wh..opq"}
 
 
 async def test_only_a_change_builds_again(host: Host, engine: DockerEngine, write: Write) -> None:

@@ -13,7 +13,7 @@ from dom0.compose.model import Build, FileObject, Project, Service
 from dom0.errors import ProjectError
 from dom0.images import selection
 from dom0.images.fingerprint import read_ignore
-from dom0.images.project import PLACED, build_file, stage
+from dom0.images.project import PLACED, build_file, read, stage
 
 NAMED = "name: box\nservices: {a: {image: i}}\n"
 COMPOSE_OF_ALL_KINDS = """
@@ -42,11 +42,13 @@ def directory(tmp_path: Path) -> Path:
 
 
 async def layout(directory: Path, tmp_path: Path) -> set[str]:
-    """The files in the image, which has to be read as the project is."""
+    """The files in the image, which has to be read as the project is, whether Compose is asked again or not."""
     target = tmp_path / "staged"
-    project = await load(directory, PLACED, hashed=False)
+    reading = await read(directory)
+    project = reading.project
     stage(directory, project, selection.kept(project, directory, read_ignore(directory)), target)
-    await load(target, PLACED, like=project)
+    anew = await load(target, PLACED, like=project)
+    assert await load(target, PLACED, like=project, printouts=reading.printouts) == anew
     return {str(path.relative_to(target)) for path in target.rglob("*") if path.is_symlink() or path.is_file()}
 
 

@@ -50,13 +50,28 @@ def test_what_the_command_has_read_is_what_the_agent_reads_itself(machine: Machi
     changed = generation(machine, 2)
     assert changed != cold
 
+    forget(machine)
+    machine.run_by_hand()
+    assert generation(machine, machine.until_good()["generation"]["number"]) == changed
+    forget(machine)
+
+
+def test_what_the_command_has_built_and_read_is_what_the_agent_reads_itself(machine: Machine) -> None:
+    """At a cold start whose image the same command makes."""
+    machine.write(PROJECT.replace("64m", "66m"), FILES)
+    machine.up()
+    cold = generation(machine, 1)
+    forget(machine)
+    machine.run_by_hand()
+    assert generation(machine, machine.until_good()["generation"]["number"]) == cold
+    forget(machine)
+
+
+def forget(machine: Machine) -> None:
     machine.dom0("down")
     machine.docker("volume", "rm", "box_kept")
     for entry in ("generations", "current", "project"):
         machine.host.run(["rm", "-rf", f"/var/lib/dom0/{entry}"])
-    machine.run_by_hand()
-    assert generation(machine, machine.until_good()["generation"]["number"]) == changed
-    machine.dom0("down")
 
 
 def test_a_cold_start_that_is_refused_leaves_no_root_container(machine: Machine) -> None:

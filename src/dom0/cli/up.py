@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dom0.compose.model import Project
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
-    from dom0.images.project import Built
+    from dom0.images.project import Built, Reading
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 1024  # bytes of a request beside the project in it
@@ -136,7 +136,7 @@ def _built_before(project: Path, tag: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Project] | None]:
+async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] | None]:
     """Begun while `_engine` loads: Compose takes one processor for it and Python the other one."""
     import asyncio
 
@@ -174,7 +174,7 @@ async def _built(
     project: Path | None,
     tag: str,
     current: str,
-    reading: Awaitable[Project] | None,
+    reading: Awaitable[Reading] | None,
     say: Callable[[str], None],
     *,
     adopts: bool,
@@ -288,12 +288,12 @@ async def _become(
     if root is None and names.has_its_names(image) and AWAITS in image.labels:
         try:
             async with started_beside(engine):
-                read = await _refuse_beforehand(engine, image, project, say, adopts=adopts)
+                read = await _refuse_beforehand(engine, built, project, say, adopts=adopts)
         except BaseException:  # Ctrl-C too
             forget_agent_socket()
             raise
     else:
-        await _refuse_beforehand(engine, image, project, say, adopts=adopts)
+        await _refuse_beforehand(engine, built, project, say, adopts=adopts)
     async with names.taken_up_later(engine, image.id):
         if root is not None and root.running:
             await hand_over(engine, image.id, say)
@@ -303,7 +303,7 @@ async def _become(
 
 
 async def _refuse_beforehand(
-    engine: Engine, image: Image, project: Path | None, say: Callable[[str], None], *, adopts: bool
+    engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
 ) -> Project | None:
     """The new agent would refuse the same; but then its container runs already. Raises ProjectError, EngineError.
 
@@ -319,13 +319,17 @@ async def _refuse_beforehand(
     from dom0.plan.adoption import adopt
     from dom0.plan.labels import BASE
 
+    image = built.image
     roots = private_roots(project, image)
     if private.of_image(image.labels) and not roots:
         return None  # of another machine: only its agent can read the project
     try:
         place = await place_of(engine, image, project, adopts=adopts)
-        async with read_project(engine, image, place, roots) as (_, found):
-            desired = await resolve_beforehand(engine, image, found, say)
+        found = built.project if place == PLACED else None
+        if found is None:
+            async with read_project(engine, image, place, roots) as (_, found):
+                pass
+        desired = await resolve_beforehand(engine, image, found, say)
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
         await refuse(engine, desired, what_runs())

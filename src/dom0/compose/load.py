@@ -23,6 +23,7 @@ from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.model import Project
 from dom0.compose.parser import Parser, Rejected, View, find_parser, view_of
 from dom0.compose.places import Refusal, refuse
+from dom0.compose.printouts import Printed, Printouts
 from dom0.compose.references import plain, services
 from dom0.compose.values import Reset
 from dom0.errors import Dom0Error, ProjectError
@@ -44,13 +45,15 @@ async def load(
     env: Mapping[str, str] | None = None,
     hashed: bool = True,
     like: Project | None = None,
+    printouts: Printouts | None = None,
 ) -> Project:
     """The project in the directory `source`, with paths as they will be once its files are placed at `final`.
 
     `source` holds a compose.yaml, or the layers of an image in compose.d. Variables come from the project's `.env` and
     from `env`, never from this process. Who runs nothing can do without Compose's hashes (`hashed`), which take another
-    start of it. Raises ProjectError with everything that is wrong with the project, or the first key of it that is not
-    as in the project `like`; Dom0Error when Compose is missing or the disk is full.
+    start of it; `printouts` are of other readings of it. Raises ProjectError with everything that is wrong with the
+    project, or the first key of it that is not as in the project `like`; Dom0Error when Compose is missing or the disk
+    is full.
     """
     for profile in profiles:
         if not _PROFILE.fullmatch(profile):
@@ -61,7 +64,7 @@ async def load(
             files = await read_project(source, parser, view)
             _require_name(files)
             view.fill(files.copies)
-            project = await _resolve(files, view, parser, final, hashed=hashed)
+            project = await _resolve(files, view, parser, final, hashed=hashed, printouts=printouts or Printouts())
             if like and (path := difference(like, project)):
                 raise refuse([Refusal(path, "is not what it is in the project")], files.places)
             return project
@@ -86,12 +89,18 @@ def _require_name(files: ProjectFiles) -> None:
         raise ProjectError(f"{LAYERS}: none of the files says name:", hint="name: mybox as the first line of one")
 
 
-async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool) -> Project:
+async def _resolve(
+    files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool, printouts: Printouts
+) -> Project:
     own = _own_document(files)
-    layers = [view.root / layer for layer in files.layers] + _own_layer(own, view)
+    layer = msgspec.json.encode(own) if own else b""
     try:
-        version, (data, warnings) = await _at_once(parser.version(), _printed(files, view, parser, layers))
-        resolved.fill_in_defaults(data, version)
+        printed = printouts.find(files, view, layer)
+        if printed is None:
+            printed = await _print(files, view, parser, layer)
+            printouts.note(printed, files, view, layer)
+        data = await _parsed(printed)
+        resolved.fill_in_defaults(data, printed.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
         project = _accepted(data, files)
@@ -106,7 +115,7 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
         compose_hashes={name: hashes[name] for name in project.services} if hashed else {},
-        compose_version=version,
+        compose_version=printed.version,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
         opened=tuple(sorted(map(above.inner, files.copies))),
@@ -114,22 +123,33 @@ async def _resolve(files: ProjectFiles, view: View, parser: Parser, final: Path,
         secret_files=tuple(sorted(set(_secret_files(files)))),
         contents=profiles,
         digests=digests,
-        warnings=(*_warnings(data, warnings, files, view), *unread),
+        warnings=(*_warnings(data, printed.warnings, files, view), *unread),
         lines={source.name: source.lines for source in files.sources},
     )
 
 
-async def _printed(
-    files: ProjectFiles, view: View, parser: Parser, layers: Sequence[Path]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What Compose makes of the project, and its warnings. Its JSON lacks x-dom0 of services, which its YAML has."""
-    if not any(machine.KEY in service for service in _services(files)):
-        text, warnings = await parser.config(view, layers, "json")
-        return resolved.parse(text), warnings
-    (text, warnings), (written, _) = await _at_once(
-        parser.config(view, layers, "json"), parser.config(view, layers, "yaml")
+async def _print(files: ProjectFiles, view: View, parser: Parser, own: bytes) -> Printed:
+    """Compose's JSON lacks x-dom0 of services, which its YAML has."""
+    layers = [view.root / layer for layer in files.layers]
+    if own:
+        layers.append(view.scratch / "own.yaml")
+        layers[-1].write_bytes(own)
+    with_yaml = any(machine.KEY in service for service in _services(files))
+    version, ((text, warnings), (written, _)) = await _at_once(
+        parser.version(),
+        _at_once(parser.config(view, layers, "json"), parser.config(view, layers, "yaml") if with_yaml else _no_yaml()),
     )
-    return await asyncio.to_thread(resolved.parse_with_own, text, written), warnings
+    return Printed(version, text, written, warnings)
+
+
+async def _no_yaml() -> tuple[str, tuple[str, ...]]:
+    return "", ()
+
+
+async def _parsed(printed: Printed) -> dict[str, Any]:
+    if not printed.written:
+        return resolved.parse(printed.text)
+    return await asyncio.to_thread(resolved.parse_with_own, printed.text, printed.written)
 
 
 def _services(files: ProjectFiles) -> Iterator[dict[str, Any]]:
@@ -155,14 +175,6 @@ def _own_document(files: ProjectFiles) -> dict[str, Any]:
     if names := sorted(set(_variables(files))):
         layer[_ENVIRONMENT] = {name: [f"${{{name}+set}}", f"${{{name}-}}"] for name in names}
     return layer
-
-
-def _own_layer(document: dict[str, Any], view: View) -> list[Path]:
-    if not document:
-        return []
-    path = view.scratch / "own.yaml"
-    path.write_bytes(msgspec.json.encode(document))
-    return [path]
 
 
 def _variables(files: ProjectFiles) -> Iterator[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import os
 import re
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -22,6 +24,7 @@ import msgspec
 from dom0.engine import parse, wire
 from dom0.engine.address import find
 from dom0.engine.frames import Demultiplexer, Lines, Tail
+from dom0.engine.layer import pack as pack_layer
 from dom0.engine.transport import PATIENCE, Transport, copy_answer, read_lines
 from dom0.engine.values import (
     Body,
@@ -391,6 +394,21 @@ class DockerEngine:
         if self._http.api >= _CONTEXT_IS_FOUND or not (await self.info()).containerd_store:
             return _BUILDKIT
         return _CLASSIC_BUILDER
+
+    async def add_layer(
+        self, below: str, layer: IO[bytes], *, tag: str, labels: Mapping[str, str] = {}, created: int
+    ) -> str:
+        where = _where("image", tag)
+        document = await self._http.call("GET", f"{_image(below)}/json", where=_where("image", below))
+        with tempfile.TemporaryFile() as archive:
+            pack = functools.partial(pack_layer, tag=tag, labels=labels, created=created)
+            image_id = await asyncio.to_thread(pack, document, layer, archive)
+            archive.seek(0)
+            loading = self._http.stream("POST", "/images/load", where=where, query={"quiet": "1"}, data=archive)
+            async with loading as answer:
+                async for line in read_lines(answer, _LINE):
+                    parse.loaded(line, where)
+        return image_id
 
     async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
         where = _where("image", ref)

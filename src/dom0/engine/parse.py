@@ -200,6 +200,13 @@ def built_image(line: bytes, where: str) -> str:
     return found.aux.id if isinstance(found.aux, wire.BuiltImage) else ""
 
 
+def loaded(line: bytes, where: str) -> None:
+    """Of `POST /images/load`. Raises EngineError for an error, which comes after a 200 too."""
+    found = decode(line, wire.StreamLine, where)
+    if found.failure:
+        raise EngineError(f"{where}: the Docker Engine does not take it: {printable(found.failure)}")
+
+
 PULL_HINT = "check the name of the image and, if its registry wants one, the login"
 _PERMANENT = (
     "not found",

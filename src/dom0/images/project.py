@@ -26,7 +26,9 @@ from dom0.compose import above
 from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.load import load
 from dom0.compose.model import Project
+from dom0.compose.printouts import Printouts
 from dom0.compose.source import read_source
+from dom0.engine.layer import can_hold
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
@@ -70,21 +72,31 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
     return built
 
 
-async def read(directory: Path) -> Project:
-    """The project in `directory`, as it will be on the machine. Raises ProjectError, Dom0Error."""
-    return await load(directory, PLACED, hashed=False)
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A project in its directory, as it will be on the machine; and what Compose said, for a reading of its image."""
+
+    project: Project
+    printouts: Printouts
+
+
+async def read(directory: Path) -> Reading:
+    """Raises ProjectError, Dom0Error."""
+    printouts = Printouts()
+    return Reading(await load(directory, PLACED, hashed=False, printouts=printouts), printouts)
 
 
 @asynccontextmanager
 async def built_unnamed(
-    engine: Engine, directory: Path, say: Say, options: Options = Options(), reading: Awaitable[Project] | None = None
+    engine: Engine, directory: Path, say: Say, options: Options = Options(), reading: Awaitable[Reading] | None = None
 ) -> AsyncIterator[Built]:
     """Build as `build_project`, and give no name: what is new and has got none in the block is gone after it.
 
     `reading`: of a project without a Dockerfile, by `read`, where that has begun already.
     """
     own = await find_dockerfile(engine, directory)
-    project = None if own else await (reading or read(directory))
+    found = None if own else await (reading or read(directory))
+    project = found.project if found else None
     base = await build_base(engine, say)
     if project:
         _check(project, base)
@@ -99,10 +111,10 @@ async def built_unnamed(
     async with alone(say, options.tag, str(directory)):
         draft, read_alike = Draft(engine, str(directory)), None
         try:
-            if project is None:
+            if found is None:
                 image_id = await _build_own(draft, directory / own, base, say, options)
             else:
-                image_id, read_alike = await _build_generated(draft, directory, project, base, say, options)
+                image_id, read_alike = await _build_generated(draft, directory, found, base, say, options)
             changed = before is None or before.id != image_id
             yield Built(await engine.image(image_id), changed=changed, project=read_alike)
         finally:
@@ -165,12 +177,13 @@ async def _is_current(engine: Engine, directory: Path, own: str, image: Image, i
 
 
 async def _build_generated(
-    draft: Draft, directory: Path, project: Project, base: Image, say: Say, options: Options
+    draft: Draft, directory: Path, reading: Reading, base: Image, say: Say, options: Options
 ) -> tuple[str, Project | None]:
     """The image's ID, and the project as its agent reads it.
 
     That reading goes on beside the build of what has no name yet. What may take longer comes after it.
     """
+    project = reading.project
     in_place = selection.in_place(project, directory) if project.name in options.in_place else None
     ignore = fingerprint.read_ignore(directory, in_place or ())
     kept = selection.kept(project, directory, ignore)
@@ -180,27 +193,23 @@ async def _build_generated(
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
         found = stage(directory, project, kept, staged, in_place or ())
-        reading = asyncio.create_task(_read_as_agent(draft.engine, base, staged, project, say))
+        as_agent = asyncio.create_task(_read_as_agent(draft.engine, base, staged, reading, say))
         try:
             if _builds(project, directory) or second_reading.other_compose(base, project.compose_version):
-                await reading
+                await as_agent
             if apart:
                 say(private.words(apart))
             built = await _build_services(draft, project, directory, say, options)
             say(f"{options.tag}: the files of {project.name} on top of {BASE}")
             made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, in_place)
             told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
-            context = scratch / "context.tar"
-            pack(staged, context, found, leave_out=apart)
-            with context.open("rb") as tar:
-                args, tag = {"SOURCE_DATE_EPOCH": str(EPOCH)}, draft.name(options.tag)
-                image_id = await draft.engine.build_image(
-                    tar, tag=tag, labels=told, args=args, no_cache=options.no_cache
-                )
-            return image_id, await reading
+            files = scratch / "project.tar"
+            pack(staged, files, found, leave_out=apart)
+            image_id = await _put_on_base(draft, base, files, found, told, options)
+            return image_id, await as_agent
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)  # it reads what is removed now
+            as_agent.cancel()
+            await asyncio.gather(as_agent, return_exceptions=True)  # it reads what is removed now
 
 
 def stage(
@@ -253,17 +262,16 @@ def _says_name(layer: str, directory: Path) -> bool:
     return any(document.get("name") for document in read_source(layer, (directory / layer).read_bytes()).documents)
 
 
-def pack(
-    directory: Path, context: Path, found: Mapping[str, contents.Entry], *, leave_out: Collection[str] = ()
-) -> None:
-    """Write what is sent to the Engine for a build: the recipe, and in a tar of its own `directory` as /etc/dom0.
+def pack(directory: Path, into: Path, found: Mapping[str, contents.Entry], *, leave_out: Collection[str] = ()) -> None:
+    """Write a tar that has `directory` as /etc/dom0.
 
     In there everything is of the same time whenever it is written. Who owns it says `found`, where it came from: a
     copy is its maker's. What is not there is root's.
     """
+    etc = PurePath(ETC.lstrip("/"))
 
     def as_found(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        name = os.path.relpath(entry.name, ETC.lstrip("/"))
+        name = os.path.relpath(entry.name, etc)
         if name in leave_out:
             return None
         of = found.get(name)
@@ -274,14 +282,35 @@ def pack(
         entry.pax_headers = {contents.PAX + name: value.decode(errors="surrogateescape") for name, value in attributes}
         return entry
 
-    project = context.with_name("project.tar")
-    with tarfile.open(project, "w", format=tarfile.PAX_FORMAT) as archive:
-        archive.add(directory, ETC.lstrip("/"), filter=as_found)
-    dockerfile = context.with_name("Dockerfile")
-    dockerfile.write_text(GENERATED)
+    with tarfile.open(into, "w", format=tarfile.PAX_FORMAT) as archive:
+        for parent in map(str, reversed(etc.parents[:-1])):
+            entry = tarfile.TarInfo(parent)
+            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, EPOCH
+            archive.addfile(entry)
+        archive.add(directory, str(etc), filter=as_found)
+
+
+async def _put_on_base(
+    draft: Draft,
+    base: Image,
+    files: Path,
+    found: Mapping[str, contents.Entry],
+    told: Mapping[str, str],
+    options: Options,
+) -> str:
+    """The ID of dom0-base with the tar `files` on it. It is built where the Engine takes no layer for that."""
+    engine, tag = draft.engine, draft.name(options.tag)
+    if can_hold(found) and not (await engine.info()).containerd_store:
+        with files.open("rb") as tar:
+            return await engine.add_layer(base.id, tar, tag=tag, labels=told, created=EPOCH)
+    recipe, context = files.with_name("Dockerfile"), files.with_name("context.tar")
+    recipe.write_text(GENERATED)
     with tarfile.open(context, "w", format=tarfile.GNU_FORMAT) as archive:  # an extended header first is no tar to it
-        for file in (dockerfile, project):
+        for file in (recipe, files):
             archive.add(file, file.name)
+    args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
+    with context.open("rb") as tar:
+        return await engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -359,13 +388,14 @@ async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
     return found
 
 
-async def _read_as_agent(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> Project | None:
+async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Reading, say: Say) -> Project | None:
     """What the agent makes of `etc`; None where it has another Docker Compose, and makes other hashes of it.
 
     Raises ProjectError, with the names that files have in the project, where `etc` is not read as `project`.
     """
+    project = reading.project
     try:
-        found = await load(etc, PLACED, like=project)
+        found = await load(etc, PLACED, like=project, printouts=reading.printouts)
     except ProjectError as error:
         hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
         raise ProjectError(_as_named_here(error.message, project), hint=hint) from error

@@ -348,6 +348,12 @@ class FakeEngine:
         return self.docker.images.add(tag, labels={**base.labels, **labels})
 
     @_call
+    async def add_layer(
+        self, below: str, layer: IO[bytes], *, tag: str, labels: Mapping[str, str] = {}, created: int
+    ) -> str:
+        return self.docker.images.add(tag, labels={**self.docker.images.find(below).labels, **labels})
+
+    @_call
     async def remove_image(self, ref: str) -> None:
         users = {container.image_id for container in self.docker.containers.values()}
         with contextlib.suppress(NotFound):

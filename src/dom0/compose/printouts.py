@@ -1,0 +1,73 @@
+"""What Compose has printed of a project, for another reading of it: as it will lie in an image, where its Compose files
+have other names. Compose knows nothing but the copies that it is shown, and is not asked twice about the same ones.
+
+It is asked all the same where a `..` might lead out of the project and back by the name of its directory: that is
+another one there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from dom0.compose.files import ProjectFiles
+from dom0.compose.parser import View
+
+_PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # a path that is the same in JSON and YAML
+_NAME = re.compile(rb"name: ([a-z0-9_-]+)\n")  # a Compose file that says nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """`text` is JSON, `written` the same in YAML where it was asked for; paths are in the view."""
+
+    version: str  # of Compose
+    text: str
+    written: str
+    warnings: tuple[str, ...]
+
+
+_Key = tuple[tuple[bytes, ...], frozenset[tuple[str, bytes]], bytes]
+
+
+class _Named(msgspec.Struct):
+    name: str = ""
+
+
+class Printouts:
+    """Of readings with the same variables and profiles."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, tuple[str, Printed]] = {}  # with the root of its view
+
+    def note(self, printed: Printed, files: ProjectFiles, view: View, own: bytes) -> None:
+        """`own`: our own layer above those of the project."""
+        root = str(view.root)
+        if _PLAIN.fullmatch(root) and not any(b".." in content for content in files.copies.values()):
+            self._known[_key(files, files.layers, own)] = (root, printed)
+
+    def find(self, files: ProjectFiles, view: View, own: bytes) -> Printed | None:
+        root = str(view.root)
+        found = self._known.get(_key(files, files.layers, own)) or self._find_named(files, own)
+        if found is None or not _PLAIN.fullmatch(root):
+            return None
+        before, printed = found
+        text, written, *warnings = (
+            words.replace(before, root) for words in (printed.text, printed.written, *printed.warnings)
+        )
+        return replace(printed, text=text, written=written, warnings=tuple(warnings))
+
+    def _find_named(self, files: ProjectFiles, own: bytes) -> tuple[str, Printed] | None:
+        """An image's lowest layer may say the name that the project has from its directory."""
+        name = _NAME.fullmatch(files.copies[files.layers[0]])
+        found = self._known.get(_key(files, files.layers[1:], own)) if name else None
+        if not name or not found or msgspec.json.decode(found[1].text, type=_Named).name != name[1].decode():
+            return None
+        return found
+
+
+def _key(files: ProjectFiles, layers: tuple[str, ...], own: bytes) -> _Key:
+    others = frozenset((name, content) for name, content in files.copies.items() if name not in files.layers)
+    return tuple(files.copies[layer] for layer in layers), others, own
