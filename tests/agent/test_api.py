@@ -96,6 +96,16 @@ def test_what_is_asked_wrongly_is_refused_with_words_and_changes_nothing(rig: Ri
     converse(rig, talk)
 
 
+@pytest.mark.parametrize("target", ["/v1/files/diff", "/v1/files/diff?file=web.conf"])
+def test_a_difference_is_of_a_file_that_was_named(rig: Rig, target: str) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        async with client.ask("GET", target) as answer:
+            refusal = await document(answer)
+            assert (answer.status, refusal["message"]) == (400, "/v1/files/diff: of which file? ?path= is missing")
+
+    converse(rig, talk)
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

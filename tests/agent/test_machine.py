@@ -115,7 +115,9 @@ async def test_up_with_force_makes_every_container_anew(rig: Rig) -> None:
         await rig.outcome(Outcome.GOOD, 1)
         before = set(rig.box.docker.containers)
         await asyncio.sleep(1)
-        await rig.up(force=True)
+        last = await rig.up(force=True)
+        assert (last.outcome, last.text) == (Outcome.GOOD, "generation 1: ready")
+        assert (await rig.up()).text == "generation 1: nothing to do"
     assert not before & set(rig.box.docker.containers)
 
 

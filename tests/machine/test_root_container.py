@@ -77,6 +77,7 @@ def test_services_run_on_while_dom0_is_killed_by_a_person_and_dom0_up_brings_it_
 ) -> None:
     services, generation = box.lives(*OURS), box.status()["generation"]
     box.docker("kill", "dom0")
+    assert box.dom0("status", check=False).stderr == "dom0: dom0: does not run here\n      start it: dom0 up\n"
     assert box.dom0("status", check=False).code == 1
     assert box.lives(*OURS) == services
     box.up()

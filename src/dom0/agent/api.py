@@ -185,7 +185,9 @@ class _FilesApi:
         return _document(self._files.survey())
 
     async def diff(self, request: Request) -> Response:
-        return _document(self._files.diff(request.query.get("path", "")))
+        if not (path := request.query.get("path")):
+            raise UsageError(f"{request.path}: of which file? ?path= is missing", hint=HINT)
+        return _document(self._files.diff(path))
 
     async def take(self, request: Request) -> Response:
         return _document(self._files.take((await _read(request, FilesRequest)).paths))

@@ -131,6 +131,7 @@ class Machine:
         self._own_proposal: asyncio.Task[None] | None = None
         self._handing_over = handing_over
         self._handover_at_work = False
+        self._steps_done = 0
         self._own_problem: Problem | None = None
         self._handover_problem: Problem | None = None
 
@@ -415,6 +416,7 @@ class Machine:
         return judged or generation is None or generation.number != number
 
     async def _settled(self, generation: Generation) -> Progress:
+        done_before = self._steps_done
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(generation.desired.rollout.timeout):
                 await self.changed.until(lambda: self._current.converged)
@@ -422,7 +424,7 @@ class Machine:
         if not self._current.converged or plan is None or not plan.well:
             problems = self.status().problems
             return Progress(outcome=Outcome.FAILED, generation=generation.number, problems=problems)
-        text = f"generation {generation.number}: nothing to do"
+        text = f"generation {generation.number}: {'ready' if self._steps_done > done_before else 'nothing to do'}"
         return Progress(text=text, outcome=generation.outcome, generation=generation.number, problems=plan.problems)
 
     def _rollback_target(self, number: int | None) -> Generation:
@@ -559,6 +561,7 @@ class Machine:
     def _on_step(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         text = f"{say_step(step)}: {error.message}" if error else f"{say_step(step)} ({seconds:.1f} s)"
         slot = getattr(step, "slot", None)
+        self._steps_done += 1
         self._board.post(Progress(text=text, service=slot.service if slot else ""))
 
     def _say(self, text: str) -> None:

@@ -162,7 +162,7 @@ class Agent:
         match error:
             case FileNotFoundError() | ConnectionRefusedError() if (kept_down := _told_by_launcher()) is not None:
                 return kept_down
-            case ConnectionRefusedError() if not _is_gone():
+            case ConnectionRefusedError() if not _is_stopped():
                 return AgentUnreachable("dom0: does not answer", hint="see why: docker logs dom0; start it: dom0 up")
             case FileNotFoundError() | ConnectionRefusedError():
                 return AgentUnreachable("dom0: does not run here", hint="start it: dom0 up")
@@ -212,12 +212,13 @@ def is_paused() -> bool:
     return False
 
 
-def _is_gone() -> bool:
-    """Whether there is no root container; False where the Engine cannot be asked."""
+def _is_stopped() -> bool:
+    """Whether no root container runs; False where the Engine cannot be asked."""
     from dom0.cli import engine_client
 
     with contextlib.suppress(EngineError):
-        return engine_client.container(ROOT) is None
+        root = engine_client.container(ROOT)
+        return root is None or not root.state.running
     return False
 
 

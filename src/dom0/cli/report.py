@@ -40,8 +40,11 @@ class Report:
 
 
 @contextmanager
-def watching(what: str) -> Iterator[None]:
-    """The block only watches `what`, which goes on without it when Ctrl-C ends it. Raises Interrupted."""
+def watching(what: str, *, end: str = "end it and go back: dom0 abort") -> Iterator[None]:
+    """The block only watches `what`, which goes on without it when Ctrl-C ends it. Raises Interrupted.
+
+    `end` says how it can be ended, or undone.
+    """
     from asyncio import CancelledError  # loaded by whoever may meet it
 
     try:
@@ -50,7 +53,7 @@ def watching(what: str) -> Iterator[None]:
         terminal.say_to_stderr("")  # ends the line of the terminal's ^C
         raise Interrupted(
             f"{what}: goes on without this command",
-            hint="watch it: dom0 status --watch\nend it and go back: dom0 abort",
+            hint=f"watch it: dom0 status --watch\n{end}",
         ) from error
 
 

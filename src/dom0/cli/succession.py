@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUCCESSION_WITHIN = 240.0  # seconds for the new root container to be in its place
 PAUSE = 0.1  # seconds between looks at it
+UNDO = "go back when it has ended: dom0 rollback"  # its generation is good, so there is nothing to abort
 
 
 async def let_end(engine: Engine, report: Callable[[str], None]) -> None:
@@ -33,7 +34,7 @@ async def let_end(engine: Engine, report: Callable[[str], None]) -> None:
     while True:
         if await handover.is_at_work(engine):
             report("dom0: waiting until the change of its image, which is under way, has ended")
-            with watching("the change of the dom0 image"):
+            with watching("the change of the dom0 image", end=UNDO):
                 await handover.follow_helper(engine)
         try:
             await handover.recover(engine, report)
@@ -48,7 +49,7 @@ async def await_succession(engine: Engine, report: Report) -> None:
 
     report.aside("dom0: its new image takes the place of the running one")
     deadline = time.monotonic() + SUCCESSION_WITHIN
-    with watching("the change of the dom0 image"):
+    with watching("the change of the dom0 image", end=UNDO):
         while time.monotonic() < deadline:
             await follow_helper(engine)
             if (status := _ask()) and _is_in_its_place(status):
