@@ -65,6 +65,17 @@ async def test_the_same_files_are_the_same_project_wherever_they_lie(tmp_path: P
     assert msgspec.json.encode(here, order="sorted") == msgspec.json.encode(there, order="sorted")
 
 
+async def test_what_is_not_there_is_bound_from_outside_but_not_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "box").mkdir()
+    text = "services: {{web: {{image: busybox, volumes: ['../{}/new:/x']}}}}\n"
+    found = await load(project(tmp_path / "box", text.format("real")), FINAL)
+    assert found.services["web"].volumes[0].source == f"{FINAL}/.dom0-parent/real/new"
+    with pytest.raises(ProjectError, match=r"\.\./link/new leads out of the project"):
+        await load(project(tmp_path / "box", text.format("link")), FINAL)
+
+
 async def test_hashes_are_those_of_compose_in_the_final_place(tmp_path: Path) -> None:
     """So `docker compose up` in that place finds nothing to do. Compose forgets the env_file in `config --hash`."""
     final = everyday(tmp_path / "final")

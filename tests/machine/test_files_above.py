@@ -18,7 +18,7 @@ COMPOSE = """
         init: true
         env_file: ../common.env
         environment: {{VERSION: "{version}"}}
-        volumes: ["../conf:/conf", "../new:/new", "./own:/own"]
+        volumes: ["../conf:/conf", "../new:/new", "./own:/own", "../../outside/rows:/rows"]
 """
 APP = "box-app-1"
 
@@ -47,8 +47,21 @@ def test_what_is_named_above_is_there_and_nothing_else(box: Machine) -> None:
     assert in_container(box, "cat /conf/app.ini; echo $WORD; echo new >/new/file; echo own >/own/file") == "onex\n"
     assert box.live(".dom0-parent/new/file").read_text() == "new\n"
     assert box.live("own/file").read_text() == "own\n"
-    assert sorted(path.name for path in box.live(".dom0-parent").iterdir()) == ["common.env", "conf", "new"]
+    above = [".dom0-parent", "common.env", "conf", "new"]
+    assert sorted(path.name for path in box.live(".dom0-parent").iterdir()) == above
     assert "nothing to do" in box.up().stdout
+
+
+def test_what_is_outside_of_the_tree_and_not_there_is_the_machines(box: Machine) -> None:
+    in_container(box, "echo row >/rows/1")
+    assert box.live(".dom0-parent/.dom0-parent/outside/rows/1").read_text() == "row\n"
+    rows = box.project / "../../outside/rows"
+    rows.mkdir(parents=True)
+    assert "../../outside/rows leads out of the project" in box.up(check=False).stderr
+    rows.rmdir()
+    rows.parent.rmdir()
+    assert "nothing to do" in box.up().stdout
+    assert box.live(".dom0-parent/.dom0-parent/outside/rows/1").read_text() == "row\n"
 
 
 def test_what_a_container_wrote_above_stays_through_a_change_and_back(box: Machine) -> None:
@@ -67,6 +80,7 @@ def test_what_a_container_wrote_above_stays_through_a_change_and_back(box: Machi
 
 def test_what_compose_runs_from_there_is_not_taken_over(box: Machine) -> None:
     box.dom0("down")
+    box.write(COMPOSE.replace(', "../../outside/rows:/rows"', "").format(version="1"))
     box.host.run(["docker", "compose", "up", "--detach"], cwd=box.project)
     before = box.lives(APP)
     said = box.dom0("up", "--adopt", str(box.project), check=False)

@@ -2,8 +2,8 @@
 
 In an image, and on a machine, nothing is above the project: `../data` is `.dom0-parent/data` there. So the project's
 own paths stay what they are, whatever else it names. What is taken lies in the same git work tree, and was named: a
-file elsewhere is the person's own. `..` itself is `.dom0-parent`, without the project: nothing is on a machine twice
-(see around.py for what containers see of it).
+file elsewhere is the person's own. What is not there yet may be bound from anywhere. `..` itself is `.dom0-parent`,
+without the project: nothing is on a machine twice (see around.py for what containers see of it).
 Light to import: who only asks for a digest needs it too.
 """
 
@@ -77,6 +77,12 @@ def may_take(directory: Path, name: str) -> bool:
         return not is_around(inner(name)) or bool(names_down(directory, levels(inner(name))))
     path, tree = find(directory, inner(name)), _work_tree(directory)
     return tree is not None and path.is_relative_to(tree) and Path(os.path.realpath(path)) == path
+
+
+def is_free(directory: Path, name: str) -> bool:
+    """Whether nothing is called `name`, written with `..`: a bind of it takes nobody's file, wherever it leads."""
+    path = find(directory, inner(name))
+    return not os.path.lexists(path) and Path(os.path.realpath(path)) == path
 
 
 def _work_tree(directory: Path) -> Path | None:

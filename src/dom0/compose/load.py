@@ -211,7 +211,9 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
         if view.climbs_out(path):
             shown = os.path.relpath(path, view.root)
             name = above.inner(shown)
-            if above.may_take(files.root, shown) and (where[0] == "services" or not above.is_around(name)):
+            fits = where[0] == "services" or not above.is_around(name)
+            is_new = where[2:3] == ("volumes",) and above.is_free(files.root, shown)
+            if is_new or (fits and above.may_take(files.root, shown)):
                 taken.append(name)
                 return str(final / name)
             escaped.append(Refusal(where, f"{shown} leads out of the project", _cure(shown, files)))
