@@ -162,19 +162,19 @@ async def test_an_image_is_found_by_name_tag_and_id(bench: Bench) -> None:
     assert image.tags == (IMAGE,)
     assert not image.has_healthcheck
     assert await bench.engine.image(image.id) == image
-    assert [row.id for row in await bench.engine.images()] == [image.id]
+    assert [row.id for row in await bench.engine.images() if IMAGE in row.tags] == [image.id]
     assert await bench.engine.images(labels=["a=1"]) == ()
 
 
 @pytest.mark.parametrize("cut", [slice(0, 19), slice(7, 19), slice(7, None), slice(0, 70)])
 async def test_a_part_of_an_id_is_no_image(bench: Bench, cut: slice) -> None:
-    part = (await bench.engine.image(IMAGE)).id[cut]
+    part, all_images = (await bench.engine.image(IMAGE)).id[cut], await bench.engine.images()
     with pytest.raises(NotFound):
         await bench.engine.image(part)
     with pytest.raises(NotFound):
         await bench.engine.tag_image(part, "other:1")
     await bench.engine.remove_image(part)
-    assert len(await bench.engine.images()) == 1
+    assert {row.id: row for row in await bench.engine.images()} == {row.id: row for row in all_images}
 
 
 @pytest.mark.parametrize("ref", ["", "nothing", "nothing:1", "a\0b"])

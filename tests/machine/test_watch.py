@@ -164,6 +164,11 @@ def _its_image_answers(box: Machine) -> bool:
     return bool(box.status()["dom0_image"] == generation(box)["dom0_image"])
 
 
+def _is_over(box: Machine) -> bool:
+    """On a machine that has much else to do a moment can have passed before it was looked for."""
+    return _is_good(box) and _its_image_answers(box)
+
+
 MOMENTS = (_is_good, _helper_is_there, _nobody_answers, _its_image_answers)
 
 
@@ -179,7 +184,7 @@ def test_an_up_that_meets_the_change_of_the_dom0_image_is_done(box: Machine, mom
     if built:
         box.build(tag="dom0:next")
     arguments = ["--no-build", "--tag", "dom0:next"] if built else [str(box.project)]
-    box.until(lambda: moment(box))
+    box.until(lambda: moment(box) or _is_over(box))
     said = box.dom0("up", "--wait", *arguments)
     assert said.stdout.splitlines()[-1].startswith("generation "), said
     assert box.until_good()["generation"]["number"] == number + 1
@@ -191,7 +196,7 @@ def test_other_commands_that_meet_it_are_done_too(box: Machine, command: tuple[s
     good_number(box)
     write(box, f"before-{command[0]}")
     box.up(wait=False)
-    box.until(lambda: _nobody_answers(box))
+    box.until(lambda: _nobody_answers(box) or _is_over(box))
     assert box.dom0(*command).code == 0
     if command == ("down",):
         assert box.containers() == {}
