@@ -21,7 +21,6 @@ import shutil
 import tarfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,15 +54,13 @@ _PART = re.compile(
 Document = TypeVar("Document")
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     volume: str
     mountpoint: str  # on the Engine's host
     project: str
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(msgspec.Struct, frozen=True):
     """`path` is a file, or with `directory` a directory of the Engine's host. No password: it is not encrypted."""
 
     path: Path

@@ -10,9 +10,10 @@ import os
 import shlex
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
+
+import msgspec
 
 from dom0.errors import Dom0Error
 
@@ -36,8 +37,7 @@ class CommandFailed(Dom0Error):
         self.stderr = stderr
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     code: int
     stdout: str
     stderr: str

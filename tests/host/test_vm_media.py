@@ -12,12 +12,12 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.host import boot_contract, build, disk_image, grub_environment, media, medium, netboot, qemu, uki
 from dom0.testing import data_disk, tiny_os, vm

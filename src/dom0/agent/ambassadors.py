@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -44,8 +43,7 @@ PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its co
 _NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
 
 
-@dataclass
-class Known:
+class Known(msgspec.Struct):
     """What we know of one ambassador: of the start of its container that we look at.
 
     `wished`: sources that requests under way need as well.
@@ -57,9 +55,9 @@ class Known:
     error: Dom0Error | None = None
     silent_since: float = 0.0
     told: Found | None = None
-    wished: list[tuple[Followed, ...]] = field(default_factory=list)
+    wished: list[tuple[Followed, ...]] = []
     members: tuple[Container, ...] = ()
-    watching: asyncio.Task[None] | None = field(default=None, repr=False)
+    watching: asyncio.Task[None] | None = None
     watched: tuple[str, float] = ("", 0.0)  # container ID and start
 
     def take(self, container: Container) -> None:

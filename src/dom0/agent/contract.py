@@ -5,8 +5,9 @@ A test compares what the Engine makes of both. Pure; what may differ from machin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from dom0.plan.desired import Role
 from dom0.plan.labels import AWAITS, PROJECT, ROLE
@@ -18,8 +19,7 @@ SOCKET = "/var/run/docker.sock"
 RESTART = "always"  # `unless-stopped` counts what a crashing Engine ends as stopped by a person, and leaves it down
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(msgspec.Struct, frozen=True):
     """`paths` are the same inside and on the host; labels and the command come from the image."""
 
     paths: tuple[str, ...] = (SOCKET, "/var/lib/dom0", "/run/dom0")

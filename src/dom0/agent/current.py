@@ -11,7 +11,6 @@ back. Killed anywhere in between, the next agent goes on (`resume`); on a full d
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -153,7 +152,7 @@ class Current:
     def with_adopted(self, candidate: Candidate) -> Candidate:
         """What was taken over stays the machine's."""
         before = self.generation.desired if self.generation else None
-        return dataclasses.replace(candidate, desired=carry_over(candidate.desired, before))
+        return replace(candidate, desired=carry_over(candidate.desired, before))
 
     def begin(
         self, candidate: Candidate, cause: str, *, recreate: tuple[str, ...], as_it_was: Desired | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as replaced
 from pathlib import Path
 
 import msgspec
@@ -55,7 +54,7 @@ async def foresee(engine: Engine, candidate: Candidate, running: Running, now: f
     """Raises ProjectError where `dom0 up` would refuse, EngineError."""
     current = running.generation
     desired = carry_over(candidate.desired, current.desired if current else None)
-    candidate = replaced(candidate, desired=desired)
+    candidate = replace(candidate, desired=desired)
     await refuse(engine, desired, running)
     observer = Observer(engine, Ownership(desired.project, running.seal))
     observer.adopted = desired.adopted
@@ -83,7 +82,7 @@ async def refuse(engine: Engine, desired: Desired, running: Running) -> None:
     if running.root is not None:
         host = await look_at_host(desired, before, cpus=(await engine.info()).cpus, root=running.root)
         if host.listeners:
-            host = replaced(host, held=await _held_by_us(engine, desired))
+            host = replace(host, held=await _held_by_us(engine, desired))
         check_host(desired, before, host)
 
 

@@ -8,9 +8,11 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
+
+import msgspec
+from msgspec.structs import replace
 
 from dom0 import temporary
 from dom0.agent import private_files
@@ -39,8 +41,7 @@ CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """What a dom0 image asks for: the desired state, and a directory with the project's files."""
 
     desired: Desired
@@ -49,8 +50,7 @@ class Candidate:
     inputs: str = ""  # its label dom0.inputs
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
+class Own(msgspec.Struct, frozen=True):
     """The dom0 image this agent runs from. Outside of a container all of it is empty.
 
     `base` is the dom0-base that is here, `built_on` the ID that it had where the image was built: an Engine that keeps
@@ -63,7 +63,7 @@ class Own:
     built_on: str = ""
     container: str = ""  # the ID of the one we are in
     sees_host: bool = False  # its processes
-    images: Mapping[str, str] = field(default_factory=dict)  # service images that were built with it -> ID
+    images: Mapping[str, str] = {}  # service images that were built with it -> ID
     private: tuple[str, ...] = ()  # files that the image leaves out
     project: str = ""  # its name
     awaits_up: bool = False  # `dom0 up` has started us, and says what to do when it has read the project

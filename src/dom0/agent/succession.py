@@ -12,8 +12,9 @@ that steps aside loses its restart policy, so that no restart of the Engine wake
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from dom0.agent.contract import NAME, RESTART
 from dom0.engine.values import Container, State
@@ -26,16 +27,14 @@ NAMES = (NAME, NEXT, PREVIOUS, FAILED)
 NO_RESTART = "no"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     current: Container | None = None
     next: Container | None = None
     previous: Container | None = None
     failed: Container | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Whether the started container answered; `reason` says why not."""
 
     container_id: str
@@ -49,47 +48,39 @@ class Result(StrEnum):
     FAILED = "failed"  # it did not answer, and there is none before it that does
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """And see whether it answers."""
 
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(msgspec.Struct, frozen=True):
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(msgspec.Struct, frozen=True):
     container: Container
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetRestart:
+class SetRestart(msgspec.Struct, frozen=True):
     container: Container
     policy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     result: Result
     reason: str = ""
 

@@ -6,8 +6,9 @@ serve.py chooses the plane by `Capabilities.kernel`, and shows every `Lack`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0.ambassador import conntrack, nft
 from dom0.ambassador.interfaces import interfaces, is_of_a_host
@@ -31,16 +32,14 @@ _SAMPLE = table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
+class Lack(msgspec.Struct, frozen=True):
     name: str
     means: str
     remedy: str
     essential: bool = False  # the kernel cannot forward without it
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True):
     """`nftables` and `conntrack` are empty, or why they do not work."""
 
     net_admin: bool

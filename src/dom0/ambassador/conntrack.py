@@ -7,7 +7,8 @@ else that translation needs; sequence numbers it learns from the next segments.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.table import Protocol, Target
@@ -19,8 +20,7 @@ _UNREPLIED, _ASSURED = "[UNREPLIED]", "[ASSURED]"
 _PROTOCOLS = {str(protocol) for protocol in Protocol}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     flow: Flow
     replied: bool
     assured: bool

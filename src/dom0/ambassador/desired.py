@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from dom0.ambassador.declaration import Hold, Refuse, Rule
 from dom0.ambassador.sources import Fixed, Named, Source, target
 from dom0.ambassador.table import MOST_TARGETS, Down, Listener, Route, Target
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     targets: tuple[Target, ...]
     down: Down | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """`addresses`: of names and of what the agent follows, by `finding`; `unhealthy` by `str(target)`."""
 
-    addresses: Mapping[str, Collection[str]] = field(default_factory=dict)
+    addresses: Mapping[str, Collection[str]] = {}
     unhealthy: Collection[str] = ()
     is_own: Callable[[str], bool] = lambda _address: False
     held: Collection[Listener] = ()  # a rewire waits for its new target
-    down_for: Mapping[Listener, float] = field(default_factory=dict)  # seconds
+    down_for: Mapping[Listener, float] = {}  # seconds
 
 
 def finding(source: Source) -> str:

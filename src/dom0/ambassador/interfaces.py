@@ -19,8 +19,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0.ambassador.place import Place
 
@@ -38,8 +39,7 @@ _HEADER = struct.Struct("=IHHII")
 _LINK_LOCAL = "fe80"
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(msgspec.Struct, frozen=True):
     """One that is up and whose neighbours ask for MAC addresses. `addresses` of both families, not link-local."""
 
     name: str

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from dom0.ambassador.names import SHORTEST, Answer, Counting, count, is_waiting, known, pause
 from dom0.ambassador.sources import usable
@@ -23,8 +25,7 @@ ENGINE_TTL = 600.0  # seconds, of its containers' names; what it asks others for
 _RECORDS: dict[Family, str] = {"ip": "A", "ip6": "AAAA"}
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """`ttl` in seconds, None where nothing was learned; `error` is why."""
 
     answers: dict[Family, Answer]

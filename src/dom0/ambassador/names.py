@@ -10,7 +10,8 @@ always whole: what is missing from it is gone at once.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 HOLD_MISSING = 2.0  # seconds
 HOLD_SILENT = 600.0
@@ -20,8 +21,7 @@ LONGEST_ENGINE = 1.0  # the Engine's own server says 600 for containers that mov
 RETRY = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Of one family. `learned` is False when nothing was: no such name, no address, no reply.
 
     `whole`: there are no others.
@@ -32,12 +32,11 @@ class Answer:
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Counting:
+class Counting(msgspec.Struct, frozen=True):
     """`current` counts now. Times are ticks."""
 
     current: frozenset[str] = frozenset()
-    seen: Mapping[str, float] = field(default_factory=dict)  # when an answer last had it
+    seen: Mapping[str, float] = {}  # when an answer last had it
     silent_since: float | None = None
 
 

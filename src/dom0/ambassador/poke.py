@@ -24,8 +24,9 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
+
+import msgspec
 
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.place import Place
@@ -42,8 +43,7 @@ _SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
 _Ends = tuple[str, int, str, int]  # from address and port, to address and port
 
 
-@dataclass(frozen=True, slots=True)
-class Poke:
+class Poke(msgspec.Struct, frozen=True):
     """A segment with `flags` to `to` in the name of `name`."""
 
     name: Target

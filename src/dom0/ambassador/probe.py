@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from dom0.ambassador.declaration import Probing
 from dom0.ambassador.table import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     up: bool = True
     streak: int = 0  # tries in a row that said otherwise
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -15,13 +14,12 @@ from dom0.health import Problem, Severity
 NEARLY_FULL = 0.9  # of the kernel's table of connections
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     declaration: Declaration
     table: Table
-    unresolved: Mapping[str, str] = field(default_factory=dict)  # name -> why
+    unresolved: Mapping[str, str] = {}  # name -> why
     missing: Collection[str] = ()  # sources that the agent follows and that are not there
-    loops: Mapping[Listener, str] = field(default_factory=dict)  # -> target that is the listener itself
+    loops: Mapping[Listener, str] = {}  # -> target that is the listener itself
     unhealthy: Collection[str] = ()
     panic: Collection[Listener] = ()  # no target is up
     refused: str = ""  # what the plane said of the table

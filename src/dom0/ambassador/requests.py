@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 import msgspec
@@ -28,8 +27,7 @@ PROBE = 0.5  # seconds: a target that is being held for is asked so long, and so
 MOST_FOLLOWED = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(msgspec.Struct, frozen=True):
     forwarder: Forwarder
     reporter: Reporter
 

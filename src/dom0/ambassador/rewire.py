@@ -8,7 +8,6 @@ that moved, health) spares connections whose target is still one; a rewire that 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -28,22 +27,19 @@ _OVER = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have en
 UNANSWERED = "SYN_SENT"
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """How old connections of one listener are treated."""
 
     existing: Policy
     udp: Udp
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     stored: Stored  # with the next table, treatments and receipts that are counted later
     receipts: tuple[int, ...]  # numbers of the new ones
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """What one treatment wants done to the connections that are there now."""
 
     rescue: tuple[Flow, ...]

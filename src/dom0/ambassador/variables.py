@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from dom0.ambassador.sources import Source, parse, parse_port
 from dom0.ambassador.table import MOST_ROUTES, Listener, Protocol
@@ -29,22 +30,19 @@ _URL = re.compile(r"(?P<protocol>[a-z]+)://(?P<target>.*)", re.ASCII | re.DOTALL
 LOOKED_FOR = "ALIAS_PORT_<n>_TCP=tcp://HOST:PORT or ALIAS_PORT_<n>_UDP=udp://HOST:PORT"
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     variable: str  # where it stands, for messages
     listener: Listener
     source: Source
 
 
-@dataclass(slots=True)
-class Links:
-    found: list[Link] = field(default_factory=list)
-    flaws: list[Flaw] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)  # look like ours and are none that we forward
+class Links(msgspec.Struct):
+    found: list[Link] = []
+    flaws: list[Flaw] = []
+    ignored: list[str] = []  # look like ours and are none that we forward
 
 
-@dataclass(frozen=True, slots=True)
-class _Alias:
+class _Alias(msgspec.Struct, frozen=True):
     """Variables of one alias and protocol, by the port in their name and what follows it."""
 
     name: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,8 +30,7 @@ class DevCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """What the container `home-volume` says."""
 
     path: str  # in containers
@@ -42,8 +40,7 @@ class Home:
     dev_command: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     directory: str
     terminal: bool
     environment: tuple[str, ...]  # names of variables to hand on

@@ -7,7 +7,6 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -92,8 +91,7 @@ def command(
     asyncio.run(_show(services, printer, Span(tail, since, until), follow=follow))
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """Which lines of a container: the last `tail` (None: all) between two times (0: no bound)."""
 
     tail: int | None = None
@@ -118,8 +116,7 @@ async def _show(services: Sequence[str], printer: Printer, span: Span, *, follow
         await engine.close()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, order=True):
     moment: bytes  # RFC 3339 with nanoseconds, as the Engine writes it: sorts as text
     text: bytes
 
@@ -133,8 +130,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """Containers, and the times between which they were listed."""
 
     containers: Sequence[ContainerSummary]

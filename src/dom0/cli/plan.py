@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace as replaced
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +91,7 @@ async def _plan(project: Path | None, tag: str, *, build: bool, adopts: bool) ->
             candidate, pulled = await resolve_without_pulling(engine, image, found)
             if adopts:
                 theirs = await find_adoptable(engine, candidate.desired)
-                candidate = replaced(candidate, desired=adopt(candidate.desired, theirs))
+                candidate = replace(candidate, desired=adopt(candidate.desired, theirs))
             containers = await foresee(engine, candidate, what_runs(), time.time())
             root = _root_container(image)
             files = file_changes(placed_entries(etc, found)) if root else []

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+
+import msgspec
 
 from dom0.compose import above, places
 from dom0.compose.files import Irregular, open_regular, read_regular, unreadable
@@ -25,8 +26,7 @@ MOST = 512_000_000  # bytes of all files together, as in images/weight.py
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """The project's files: where they are now, and where containers will find them."""
 
     source: Path

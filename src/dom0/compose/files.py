@@ -14,10 +14,12 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from dom0.compose import above
 from dom0.compose.complaints import understand
@@ -41,8 +43,7 @@ _MOVE = (
 _OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml", "compose.yaml", *BASES[2:]))
 
 
-@dataclass(slots=True)
-class ProjectFiles:
+class ProjectFiles(msgspec.Struct):
     """`layers` are the Compose files in their order, paths below `root`; `sources` these and what they draw in.
 
     `copies` is all that Compose may open, by paths below `root`.
@@ -50,9 +51,9 @@ class ProjectFiles:
 
     root: Path
     layers: tuple[str, ...] = ()
-    copies: dict[str, bytes] = field(default_factory=dict)
-    sources: list[Source] = field(default_factory=list)
-    services: set[str] = field(default_factory=set)  # names of all, also of those that a profile keeps out
+    copies: dict[str, bytes] = {}
+    sources: list[Source] = []
+    services: set[str] = set()  # names of all, also of those that a profile keeps out
 
     @property
     def places(self) -> Places:

@@ -10,11 +10,11 @@ import asyncio
 import os
 import re
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from dom0.compose import above, around, checks, contents, machine, resolved, support
 from dom0.compose.complaints import understand

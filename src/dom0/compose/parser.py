@@ -15,7 +15,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -60,8 +59,7 @@ class Rejected(Exception):
         self.warnings = warnings
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """`root` is the project as Compose sees it, `scratch` a directory for its files."""
 
     root: Path
@@ -100,8 +98,7 @@ def view_of(name: str) -> Iterator[View]:
         yield View(root, scratch)
 
 
-@dataclass(frozen=True, slots=True)
-class Parser:
+class Parser(msgspec.Struct, frozen=True):
     plugin: Path
     environment: Mapping[str, str]
     profiles: Sequence[str] = ()

@@ -6,7 +6,8 @@ compose.yaml:12: services.web.prots: no such key
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from dom0.errors import ProjectError
 from dom0.wording import printable
@@ -16,8 +17,7 @@ Path = tuple[str, ...]
 _MOST = 20  # refusals in one message
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """`path` is the key's place in the project, () for the whole file; `file` where it is known beforehand."""
 
     path: Path
@@ -27,8 +27,7 @@ class Refusal:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """Lines of the keys of each file, lowest layer first: file name -> dotted path -> line, counted from 1."""
 
     files: Mapping[str, Mapping[str, int]]

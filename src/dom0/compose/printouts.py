@@ -8,9 +8,9 @@ another one there.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from dom0.compose.files import ProjectFiles
 from dom0.compose.parser import View
@@ -19,8 +19,7 @@ _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # a path that is the same in JSON an
 _NAME = re.compile(rb"name: ([a-z0-9_-]+)\n")  # a Compose file that says nothing else
 
 
-@dataclass(frozen=True, slots=True)
-class Printed:
+class Printed(msgspec.Struct, frozen=True):
     """`text` is JSON, `written` the same in YAML where it was asked for; paths are in the view."""
 
     version: str  # of Compose

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from dom0.compose.values import Override
 
 _REMOTE = ("://", "git@", "oci:")
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """A file that a Compose file names, as it is written there; `path` is the key's place.
 
     Of an include: `directory` is where paths inside of the file start (if empty: where `beside` lies, the first file

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import yaml
 from yaml import CSafeLoader
 
@@ -37,8 +37,7 @@ _EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?([0-9]+)$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """A value with a `$` in it: where its characters are in the text, with its anchor and its tag."""
 
     value: str
@@ -52,8 +51,7 @@ class Variable:
         return self.head + json.dumps(value.replace("$", "$$"), ensure_ascii=False) + line_break
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """`name` is how messages call the file; `documents` hold plain data, with `values.Reset` and `values.Override`."""
 
     name: str
@@ -122,8 +120,7 @@ def _events(text: str) -> Iterator[yaml.Event]:
     yield from yaml.parse(text, Loader=CSafeLoader)
 
 
-@dataclass(slots=True)
-class _Frame:
+class _Frame(msgspec.Struct):
     """A mapping or sequence that has begun and not ended."""
 
     path: Path
@@ -132,7 +129,7 @@ class _Frame:
     nodes: int = 1
     height: int = 0
     key: str | None = None  # of the value that comes next, None while a key is due
-    keys: dict[str, int] = field(default_factory=dict)
+    keys: dict[str, int] = {}
     index: int = 0
 
     @property

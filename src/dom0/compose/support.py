@@ -7,9 +7,10 @@ Compose 2.26.1 and 2.40.3 carry; a newer Compose may accept more, and the model 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from dom0.compose.places import Path, Refusal
 
@@ -20,8 +21,7 @@ class Verdict(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """`key` is dotted, `*` stands for a name. `note`: how, why, and for a refused key what to do instead.
 
     `newer`: Compose 2.26 does not know the key.

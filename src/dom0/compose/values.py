@@ -7,9 +7,9 @@ than they were meant.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import yaml
 from yaml import CSafeLoader
 
@@ -20,8 +20,7 @@ class Reset:
     """`!reset`: takes the key of the layers below away."""
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(msgspec.Struct, frozen=True):
     """`!override`: stands instead of what the layers below say."""
 
     value: Any

@@ -14,9 +14,10 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 import dom0
 from dom0 import temporary
@@ -33,8 +34,7 @@ COMMAND_LINE = "console=tty0 console=ttyS0 quiet loglevel=4 panic=10 dom0.medium
 """Of the UKI; whoever loads kernel and initrd says it himself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(msgspec.Struct, frozen=True):
     """A directory with `dom0-os.efi`, `linux`, `initrd` and `manifest.json`."""
 
     directory: Path

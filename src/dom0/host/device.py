@@ -10,7 +10,6 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -51,8 +50,7 @@ class _Listing(msgspec.Struct, frozen=True):
     blockdevices: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A device that nobody else can mount or hold meanwhile, and whose name no other device gets."""
 
     path: Path

@@ -10,8 +10,9 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0.errors import UsageError
 from dom0.host import grub, medium
@@ -29,8 +30,7 @@ _BEHIND = 1 * MIB  # GPT's second table
 _CODE = 440  # bytes of boot code before the partition table
 
 
-@dataclass(frozen=True, slots=True)
-class Loader:
+class Loader(msgspec.Struct, frozen=True):
     """What a BIOS needs, b"" where no such machine has one."""
 
     sector: bytes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0 import temporary
 from dom0.errors import Dom0Error
@@ -22,8 +23,7 @@ _FOR_BIOS = ("biosdisk", "chain", "serial", "terminal", "minicmd")
 _FOR_EFI = ("efi_gop", "minicmd")
 
 
-@dataclass(frozen=True, slots=True)
-class Firmware:
+class Firmware(msgspec.Struct, frozen=True):
     """What machines with processors of one kind start from, in GRUB's words; `bios` is "" if none has one."""
 
     efi: str

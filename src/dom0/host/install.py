@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0.errors import Dom0Error
 from dom0.host.recipe import directory
@@ -25,8 +26,7 @@ _WANTED = f"etc/systemd/system/multi-user.target.wants/{UNIT}"  # what `systemct
 _EXECUTABLE, _PLAIN = 0o755, 0o644
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     """A file or, without a mode, a link; its path is relative to the root."""
 
     path: str
@@ -38,8 +38,7 @@ class File:
         return digest(self.content)
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True):
     """`remove` is still as it was installed; `keep` was changed since."""
 
     remove: tuple[str, ...]

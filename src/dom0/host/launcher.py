@@ -6,9 +6,10 @@ for commands that ask when no agent answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+import msgspec
 
 from dom0.health import Problem
 
@@ -26,8 +27,7 @@ class Runs(StrEnum):
     NOTHING = "nothing"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     runs: Runs
     image: str = ""  # ID, "" if none runs
     why: str = ""

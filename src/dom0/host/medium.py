@@ -7,8 +7,9 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0.errors import UsageError
 from dom0.host import grub_environment
@@ -19,8 +20,7 @@ SUMS = "sums"
 _LARGEST = (4 << 30) - 1  # bytes of a file on FAT
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     name: str  # path on the medium
     content: bytes | Part
 
@@ -32,8 +32,7 @@ class File:
         return self.content.sha256() if isinstance(self.content, Part) else hashlib.sha256(self.content).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(msgspec.Struct, frozen=True):
     """What the medium says to the machine that starts from it; b"" and None leave a file out."""
 
     config: bytes = b""

@@ -7,8 +7,9 @@ from __future__ import annotations
 import fnmatch
 import lzma
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0.errors import Dom0Error
 from dom0.images.archive import environment
@@ -17,8 +18,7 @@ from dom0.run import capture
 _TABLES = ("modules.dep", "modules.alias", "modules.symbols", "modules.builtin", "modules.order")
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(msgspec.Struct, frozen=True):
     """The one kernel in a tree of unpacked packages. Paths of modules are relative to `directory`; `needs` is what a
     module cannot be loaded without, `asks` what it asks for once it runs (`softdep` in modprobe.d(5)), as ext4 does for
     checksums.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from dom0.errors import Dom0Error
 from dom0.run import capture
@@ -23,8 +24,7 @@ UEFI_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 _PROBE_DEADLINE = 20.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Drive:
+class Drive(msgspec.Struct, frozen=True):
     """A file with the content of a disk. `temporary`: what the machine writes is gone when it ends. `device` is what
     the machine has it as, in QEMU's words (`usb-storage`); a virtio disk if empty.
     """
@@ -36,8 +36,7 @@ class Drive:
     device: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Direct:
+class Direct(msgspec.Struct, frozen=True):
     """Kernel and initramfs handed over by QEMU itself, without firmware that looks for a boot medium."""
 
     linux: Path
@@ -45,28 +44,24 @@ class Direct:
     command_line: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bios:
+class Bios(msgspec.Struct, frozen=True):
     """SeaBIOS: boots a disk, a CD, or from the network by the iPXE of the network card."""
 
 
-@dataclass(frozen=True, slots=True)
-class Uefi:
+class Uefi(msgspec.Struct, frozen=True):
     """OVMF. `variables` is this machine's copy of UEFI_VARIABLES, which it writes to."""
 
     variables: Path
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkBoot:
+class NetworkBoot(msgspec.Struct, frozen=True):
     """What QEMU's own network offers: the files below `directory` by TFTP, `file` as the one to boot."""
 
     directory: Path
     file: str
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True):
     """`forwards`: port on this machine's 127.0.0.1 -> port of the virtual machine. `memory` is in MiB. `controllers`
     are devices that drives hang on (`qemu-xhci`).
     """
@@ -80,7 +75,7 @@ class Machine:
     controllers: Sequence[str] = ()
     network_card: str = "virtio-net-pci"
     network_boot: NetworkBoot | None = None
-    forwards: dict[int, int] = field(default_factory=dict)
+    forwards: dict[int, int] = {}
 
 
 def command(machine: Machine, accelerator: Literal["kvm", "tcg"], console: Sequence[str]) -> list[str]:

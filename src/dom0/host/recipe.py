@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dom0.errors import Dom0Error
 from dom0.images.contents import digest, entries
@@ -13,8 +14,7 @@ from dom0.images.recipe import EPOCH, PACKAGE
 FLAVOURS = ("vm", "metal")
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(msgspec.Struct, frozen=True):
     """`name` is Debian's, the others are those of the kernel, the C library and EFI."""
 
     name: str
@@ -33,8 +33,7 @@ ARCHITECTURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """Read once; the same Recipe and the same packages make the same bytes."""
 
     architecture: Architecture

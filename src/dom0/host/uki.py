@@ -10,9 +10,10 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from dom0.errors import Dom0Error
 
@@ -27,8 +28,7 @@ _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+_~-]{0,63}")  # of a kernel, or of the 
 _CHUNK = 1 << 20  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """Bytes of a file that are a file of their own."""
 
     file: Path
@@ -53,8 +53,7 @@ class Part:
         return total.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Uki:
+class Uki(msgspec.Struct, frozen=True):
     """`line` is the kernel line, `release` the kernel's version, `version` the base OS's ("" if it is not ours)."""
 
     architecture: str  # Debian's word

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from dom0 import temporary
 from dom0.errors import Dom0Error
@@ -23,8 +24,7 @@ _FORMAT = "\t".join(f"$({field})" for field in _FIELDS)
 _REMOTE = ("http", "https")
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
+class Archive(msgspec.Struct, frozen=True):
     uri: str
     suite: str
     components: tuple[str, ...]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from dom0 import temporary
 from dom0.engine.address import find
@@ -46,16 +47,15 @@ def environment() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """What `docker build` is told. `what` is how messages call it."""
 
     what: str
     context: Path
     tag: str
     dockerfile: Path | None = None
-    contexts: Mapping[str, Path] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    contexts: Mapping[str, Path] = {}
+    labels: Mapping[str, str] = {}
     no_cache: bool = False
     pull: bool = False
 

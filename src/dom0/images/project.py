@@ -15,7 +15,6 @@ import os
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,22 +46,23 @@ PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the 
 GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     tag: str = DOM0
     no_cache: bool = False
     pull: bool = False
     in_place: Collection[str] = ()  # names of the projects that live in the directory since they were taken over
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+DEFAULTS = Options()
+
+
+class Built(msgspec.Struct, frozen=True):
     image: Image
     changed: bool  # False: everything was there already
     project: Project | None = None  # as the agent of the image reads it, where that is known
 
 
-async def build_project(engine: Engine, directory: Path, say: Say, options: Options = Options()) -> Built:
+async def build_project(engine: Engine, directory: Path, say: Say, options: Options = DEFAULTS) -> Built:
     """Build the project in `directory`, a real path, and all it stands on, and give the images their names.
 
     Raises ProjectError for a project that cannot be used as it is written, with nothing changed, and Dom0Error.
@@ -72,8 +72,7 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
     return built
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A project in its directory, as it will be on the machine; and what Compose said, for a reading of its image."""
 
     project: Project
@@ -88,7 +87,7 @@ async def read(directory: Path) -> Reading:
 
 @asynccontextmanager
 async def built_unnamed(
-    engine: Engine, directory: Path, say: Say, options: Options = Options(), reading: Awaitable[Reading] | None = None
+    engine: Engine, directory: Path, say: Say, options: Options = DEFAULTS, reading: Awaitable[Reading] | None = None
 ) -> AsyncIterator[Built]:
     """Build as `build_project`, and give no name: what is new and has got none in the block is gone after it.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from dom0.compose.model import Project
 from dom0.compose.places import Refusal
@@ -13,15 +14,13 @@ from dom0.engine.values import Image
 NOWHERE = Image(id=f"sha256:{'0' * 64}", tags=(), has_healthcheck=True, healthcheck_test=("CMD", "true"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     images: Mapping[str, Image]  # by reference as written, see `images_needed`; their IDs are pinned
     base: Image | None = None  # of the machine's own containers (sshd, home), None where there are none
     api_version: str = ""  # negotiated with the Engine, "" if unknown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageNeed:
+class ImageNeed(msgspec.Struct, frozen=True, kw_only=True):
     where: str  # file, line and key of the service's image, for people
     ref: str
     platform: str = ""

@@ -7,7 +7,8 @@ or started. Memory above the host's is none of these: the Engine takes such a li
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from dom0.engine.values import PublishedPort
 from dom0.errors import ProjectError
@@ -17,16 +18,14 @@ from dom0.plan.desired import Desired, Role, Slot
 SMALLEST_MEMORY = 6 << 20  # bytes; Docker Engine 26.1 `daemon/daemon_unix.go`, linuxMinMemory
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(msgspec.Struct, frozen=True):
     """A port of the host that a program has."""
 
     port: PublishedPort
     program: str  # for people, "" where we may not know
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """`cpus` 0: not known. `held`: ports of our own containers. `absent`: of `devices_of`, what is not there."""
 
     cpus: int = 0
