@@ -199,6 +199,13 @@ def test_starting_a_command_loads_nothing_that_it_does_not_need() -> None:
     assert not {"h11", "rich", "yaml", "asyncio"} & set(loaded)
 
 
+def test_the_agent_starts_without_what_only_reading_a_project_needs() -> None:
+    """`dom0 up` has read it."""
+    script = "import sys, dom0.cli.agent, dom0.daemon; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"yaml", "rich", "dom0.compose.load", "dom0.images.project"} & set(loaded)
+
+
 @pytest.mark.parametrize("in_background", [False, True])
 def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, in_background: bool) -> None:
     """A shell starts what runs in the background with SIGINT ignored."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0.compose.machine import Machine, ServiceMachine, merge, with_empty_sections
-from dom0.compose.values import Override, Reset
+from dom0.compose.tags import Override, Reset
 from dom0.durations import nanoseconds, seconds
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "x-dom0.md"

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from dom0 import temporary
 from dom0.agent import private_files
 from dom0.agent.in_place import find_places, require_nothing_above
-from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
@@ -25,8 +24,7 @@ from dom0.errors import EngineError, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
-from dom0.images.project import PLACED
-from dom0.images.unpack import unpack_project
+from dom0.images.unpack import PLACED, unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
@@ -134,13 +132,19 @@ async def _resolve_in(
     engine: Engine, etc: Path, state: Path, source: Own, say: Say, project: Project | None
 ) -> Candidate:
     if project is None:
-        project = await load(etc, state / "project")
+        project = await _read(etc, state / "project")
     if place := find_places(state).get(project.name):
         require_nothing_above(etc, place)
-        project = await load(etc, place)
+        project = await _read(etc, place)
     images = await pin_images(engine, images_needed(project), say, built=source.images)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
     return Candidate(await _expand(engine, project, source, images), files, source.image, source.inputs)
+
+
+async def _read(etc: Path, placed: Path) -> Project:
+    from dom0.compose.load import load  # the parser and YAML: an agent needs neither where `dom0 up` has read for it
+
+    return await load(etc, placed)
 
 
 @asynccontextmanager
@@ -157,7 +161,7 @@ async def read_project(
         await asyncio.to_thread(private.lay, private.of_image(image.labels), etc, roots, project)
         if placed != PLACED:
             require_nothing_above(etc, placed)
-        yield etc, await load(etc, placed)
+        yield etc, await _read(etc, placed)
 
 
 async def resolve_without_pulling(

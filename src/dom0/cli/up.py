@@ -314,8 +314,8 @@ async def _refuse_beforehand(
     from dom0.agent.source import read_project, resolve_beforehand
     from dom0.cli.plan import private_roots, what_runs
     from dom0.images import names, private
-    from dom0.images.project import PLACED
     from dom0.images.second_reading import other_compose
+    from dom0.images.unpack import PLACED
     from dom0.plan.adoption import adopt
     from dom0.plan.labels import BASE
 

@@ -27,7 +27,7 @@ from dom0.compose.parser import Parser, Rejected, View
 from dom0.compose.places import Places, Refusal, refuse
 from dom0.compose.references import Reference, references, services, unfit
 from dom0.compose.source import MAX_BYTES, Source, read_source
-from dom0.compose.values import Reset
+from dom0.compose.tags import Reset
 from dom0.errors import ProjectError
 
 LAYERS = "compose.d"

@@ -25,7 +25,7 @@ from dom0.compose.parser import Parser, Rejected, View, find_parser, view_of
 from dom0.compose.places import Refusal, refuse
 from dom0.compose.printouts import Printed, Printouts
 from dom0.compose.references import plain, services
-from dom0.compose.values import Reset
+from dom0.compose.tags import Reset
 from dom0.errors import Dom0Error, ProjectError
 from dom0.wording import printable
 

@@ -16,7 +16,7 @@ import msgspec
 from dom0.ambassador.declaration import Misdeclared, declare
 from dom0.ambassador.settings import Settings
 from dom0.compose.places import Path, Refusal
-from dom0.compose.values import Override, Reset
+from dom0.compose.tags import Override, Reset
 from dom0.durations import seconds
 
 KEY = "x-dom0"

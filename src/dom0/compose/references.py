@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from dom0.compose.values import Override
+from dom0.compose.tags import Override
 
 _REMOTE = ("://", "git@", "oci:")
 

@@ -52,7 +52,7 @@ class Variable(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """`name` is how messages call the file; `documents` hold plain data, with `values.Reset` and `values.Override`."""
+    """`name` is how messages call the file; `documents` hold plain data, with `tags.Reset` and `tags.Override`."""
 
     name: str
     documents: tuple[dict[str, Any], ...]

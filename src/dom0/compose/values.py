@@ -9,21 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
 import yaml
 from yaml import CSafeLoader
 
+from dom0.compose.tags import Override, Reset
+
 _PREFIX = "tag:yaml.org,2002:"
-
-
-class Reset:
-    """`!reset`: takes the key of the layers below away."""
-
-
-class Override(msgspec.Struct, frozen=True):
-    """`!override`: stands instead of what the layers below say."""
-
-    value: Any
 
 
 class PlainLoader(CSafeLoader):

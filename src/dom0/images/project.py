@@ -36,13 +36,12 @@ from dom0.images.chain import alone, build_ambassador, build_base
 from dom0.images.docker import Say
 from dom0.images.names import find
 from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
-from dom0.images.unpack import ETC, unpack_project
+from dom0.images.unpack import ETC, PLACED, unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
 
-PLACED = Path("/var/lib/dom0/project")  # where the agent puts the files of the project
 GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
 

@@ -14,9 +14,9 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
 from dom0.images import docker, private
-from dom0.images.project import PLACED, Needs, needs_of
+from dom0.images.project import Needs, needs_of
 from dom0.images.recipe import BASE, DOM0
-from dom0.images.unpack import unpack_project
+from dom0.images.unpack import PLACED, unpack_project
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.run import capture

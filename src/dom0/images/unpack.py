@@ -17,6 +17,7 @@ from dom0.images import contents
 from dom0.plan import labels
 
 ETC = "/etc/dom0"  # where an image keeps its project
+PLACED = Path("/var/lib/dom0/project")  # where the agent puts its files
 
 
 async def unpack_project(engine: Engine, image: str, into: Path) -> Path:
