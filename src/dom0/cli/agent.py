@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import socket
@@ -39,8 +40,11 @@ def command(check: bool, dial: bool, read_as: Path | None) -> None:
 
         asyncio.run(second_reading.read_as(read_as.read_bytes()))
         return
+    gc.disable()  # of what is loaded nothing is garbage, now and later
     from dom0 import daemon
 
+    gc.freeze()
+    gc.enable()
     log.configure(os.environ.get("DOM0_LOG", "info"))
     asyncio.run(daemon.run())
 

@@ -16,29 +16,28 @@ from dom0.compose.support import known_keys
 from dom0.wording import did_you_mean
 
 _NAMED = ("services", "networks", "volumes", "configs", "secrets")
-_INDEX = re.compile(r"\.\[([0-9]+)\]")
-_SPACE = re.compile(r"\s*\n\s*")
-_NOISE = re.compile(r": invalid compose project$|^validating [^\n:]*: |^decoding failed due to [^\n]*\n+")
+# Patterns are text, compiled when Compose complains: seldom, and all of them would take longer than a small project.
+_INDEX = r"\.\[([0-9]+)\]"
+_SPACE = r"\s*\n\s*"
+_NOISE = r": invalid compose project$|^validating [^\n:]*: |^decoding failed due to [^\n]*\n+"
 _UNKNOWN = (  # until Compose 2.35 and since
-    re.compile(r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$", re.DOTALL),
-    re.compile(r"(?P<path>\S*) ?additional properties '(?P<key>.+?)'(, '.+')* not allowed$", re.DOTALL),
+    r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$",
+    r"(?P<path>\S*) ?additional properties '(?P<key>.+?)'(, '.+')* not allowed$",
 )
-_PORT = re.compile(r"Invalid (?P<what>\w+): (?P<value>.+)$", re.DOTALL)
-_SAME_NAME = re.compile(r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is already in use by ')
-_CYCLE = re.compile(r"dependency cycle detected: (?P<names>.+)$", re.DOTALL)
-_AT_KEY = re.compile(
-    r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$", re.DOTALL
-)
+_PORT = r"Invalid (?P<what>\w+): (?P<value>.+)$"
+_SAME_NAME = r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is already in use by '
+_CYCLE = r"dependency cycle detected: (?P<names>.+)$"
+_AT_KEY = r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$"
 _WHERE = r"'(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?'"
 _DECODING = rf"(error decoding )?{_WHERE}:? "
 
 # pattern, path (or @file), what is wrong, what to do; {…} are the pattern's groups
-_Row = tuple[re.Pattern[str], Path, str, str]
+_Row = tuple[str, Path, str, str]
 
 
 def _row(pattern: str, path: str, what: str, hint: str = "") -> _Row:
     place = (path,) if path.startswith("@") else tuple(path.split())
-    return re.compile(pattern + "$", re.DOTALL), place, what, hint
+    return pattern + "$", place, what, hint
 
 
 _ROWS = (
@@ -179,20 +178,20 @@ _ROWS = (
 
 def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
     """`words` is what Compose printed, its paths already those of the project; `documents` are the files' contents."""
-    text = _INDEX.sub(r".\1", words.strip())
-    while (shorter := _NOISE.sub("", text)) != text:
+    text = re.sub(_INDEX, r".\1", words.strip())
+    while (shorter := re.sub(_NOISE, "", text)) != text:
         text = shorter
-    special: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Refusal]], ...] = (
+    special: tuple[tuple[str, Callable[[re.Match[str]], Refusal]], ...] = (
         *((pattern, _unknown_key) for pattern in _UNKNOWN),
         (_CYCLE, _cycle),
         (_PORT, lambda match: _port(match, documents)),
         (_SAME_NAME, lambda match: _same_name(match, documents)),
     )
     for pattern, make in special:
-        if match := pattern.match(text):
+        if match := re.match(pattern, text, re.DOTALL):
             return make(match)
     for pattern, place, what, hint in _ROWS:
-        if match := pattern.match(text):
+        if match := re.match(pattern, text, re.DOTALL):
             groups = {name: _one_line(value or "") for name, value in match.groupdict().items()}
             where = tuple(part.format(**groups) for part in place)
             file = where[0].removeprefix("@") if where and where[0].startswith("@") else ""
@@ -245,7 +244,7 @@ def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> 
 
 
 def _anything_else(text: str) -> Refusal:
-    if match := _AT_KEY.match(text):
+    if match := re.match(_AT_KEY, text, re.DOTALL):
         what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "has the wrong type")
         what = what.replace("must be a array", "must be a list").replace("must be a object", "must be a mapping")
         return Refusal(tuple(match["path"].split(".")), _one_line(what))
@@ -253,4 +252,4 @@ def _anything_else(text: str) -> Refusal:
 
 
 def _one_line(text: str) -> str:
-    return _SPACE.sub("; ", text.strip())
+    return re.sub(_SPACE, "; ", text.strip())

@@ -21,10 +21,11 @@ from dom0.durations import seconds
 
 KEY = "x-dom0"
 
-_HOSTNAME = re.compile(r"(?=.{1,64}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
-_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
-_SSH_KEY = re.compile(
+# Patterns are text, compiled when one is used: most starts of a process check no x-dom0.
+_HOSTNAME = r"(?=.{1,64}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+_USER = r"[a-z_][a-z0-9_-]{0,31}"
+_VOLUME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}"
+_SSH_KEY = (
     r"(?:\S.* )?(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com) [A-Za-z0-9+/]{32,}={0,2}(?: .*)?"
 )
@@ -100,7 +101,7 @@ def with_empty_sections(section: Any) -> Any:
 
 def refusals(machine: Machine) -> Iterator[Refusal]:
     """Values that have the right type and make no sense."""
-    if machine.hostname and not _HOSTNAME.fullmatch(machine.hostname):
+    if machine.hostname and not re.fullmatch(_HOSTNAME, machine.hostname, re.IGNORECASE):
         yield _refusal("hostname", f"{machine.hostname!r} is not a host name", "letters, digits and -, at most 64")
     if machine.ssh:
         yield from _ssh(machine.ssh)
@@ -109,7 +110,7 @@ def refusals(machine: Machine) -> Iterator[Refusal]:
     if machine.rollout:
         yield from _rollout(machine.rollout)
     for number, entry in enumerate(machine.shared):
-        if not _VOLUME.fullmatch(entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
+        if not re.fullmatch(_VOLUME, entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
             hint = "the key or name of a volume, or an absolute path such as /srv/media"
             yield _refusal(f"shared.{number}", f"{entry!r} is neither a volume nor a directory", hint)
 
@@ -127,18 +128,18 @@ def service_refusals(name: str, own: ServiceMachine) -> Iterator[Refusal]:
 def _ssh(ssh: Ssh) -> Iterator[Refusal]:
     if not 1 <= ssh.port <= 65535:
         yield _refusal("ssh.port", f"{ssh.port} is not a port", "1 to 65535, 2222 unless you say otherwise")
-    if not _USER.fullmatch(ssh.user) or ssh.user == "root":
+    if not re.fullmatch(_USER, ssh.user) or ssh.user == "root":
         yield _refusal("ssh.user", f"{ssh.user!r} cannot be the user", "lowercase letters, digits, - and _")
     if not 1 <= ssh.uid < 2**31:
         yield _refusal("ssh.uid", f"{ssh.uid} cannot be the user's ID", "1000 unless you say otherwise")
     for number, key in enumerate(ssh.authorized_keys):
-        if not _SSH_KEY.fullmatch(key):
+        if not re.fullmatch(_SSH_KEY, key):
             hint = "one line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… you@there"
             yield _refusal(f"ssh.authorized_keys.{number}", "this is not an SSH public key", hint)
 
 
 def _home(home: Home) -> Iterator[Refusal]:
-    if not _VOLUME.fullmatch(home.volume):
+    if not re.fullmatch(_VOLUME, home.volume):
         yield _refusal("home.volume", f"{home.volume!r} is not a volume name", "letters, digits, _ . and -")
     if home.path and (posixpath.normpath(home.path) != home.path or not re.match(r"/[^/\s:]", home.path)):
         yield _refusal("home.path", f"{home.path!r} is not a directory", "an absolute path such as /home/dom0")
