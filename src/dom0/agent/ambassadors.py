@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -18,7 +18,6 @@ from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFl
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.conversation import Conversation, Talk, Unanswered
 from dom0.agent.followed import Found, concerns, find, wanted
-from dom0.agent.shortcut import Shortcuts, is_ours, sweep
 from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
@@ -30,6 +29,9 @@ from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
 from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Role
+
+if TYPE_CHECKING:
+    from dom0.agent.shortcut import Shortcuts
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -278,13 +280,18 @@ class Ambassadors:
         for service, container in present.items():
             known = self._known.get(service)
             if known is None:
-                known = self._known[service] = Known(container, Shortcuts(self._engine, service, self._project))
+                known = self._known[service] = Known(container, self._shortcuts(service))
             known.take(container)
             known.members = await self._members(container)
             self._watch(known, tasks)
         if self._swept != project:
             self._swept = project
             await self._sweep(project)
+
+    def _shortcuts(self, service: str) -> Shortcuts:
+        from dom0.agent.shortcut import Shortcuts  # and all that speaks to the kernel: few machines have an ambassador
+
+        return Shortcuts(self._engine, service, self._project)
 
     async def _present(self, project: str) -> dict[str, Container]:
         """One container of each service: the one that runs, while an old one stands beside it."""
@@ -304,9 +311,12 @@ class Ambassadors:
         ours = await self._engine.containers(labels=[f"{labels.PROJECT}={project}"])
         for row in (*ours, *await self._engine.containers(labels=[f"{labels.ROLE}={Role.DEV}"])):
             container = await self._inspect(row.id)
-            if container is not None and container.state is Life.RUNNING and is_ours(container, project):
-                with contextlib.suppress(Dom0Error, OSError):
-                    await sweep(self._engine, container, self._known.keys())
+            if container is not None and container.state is Life.RUNNING:
+                from dom0.agent.shortcut import is_ours, sweep  # as for `_shortcuts`: at a first start nothing runs
+
+                if is_ours(container, project):
+                    with contextlib.suppress(Dom0Error, OSError):
+                        await sweep(self._engine, container, self._known.keys())
 
     def _forget(self, service: str) -> None:
         known = self._known.pop(service)
