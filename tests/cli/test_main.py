@@ -194,9 +194,9 @@ def test_the_completion_script_is_for_the_shell(shell: str, dom0: RunCommand) ->
 
 
 def test_starting_a_command_loads_nothing_that_it_does_not_need() -> None:
-    script = "import sys; from dom0.cli import commands, status, dev, exec, version; print(*sys.modules)"
+    script = "import sys; from dom0.cli import commands, up, status, dev, exec, version; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"h11", "rich", "yaml", "asyncio"} & set(loaded)
+    assert not {"h11", "rich", "yaml", "asyncio", "dataclasses", "dom0.compose.model"} & set(loaded)
 
 
 def test_the_agent_starts_without_what_few_starts_need() -> None:

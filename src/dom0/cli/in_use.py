@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from dom0.errors import InUse
 from dom0.plan import labels
-from dom0.plan.adoption import project_directories
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -34,7 +32,7 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
         place = find_places(state_directory()).get(project) if is_here() else None
     except Unreadable:
         return PLACED  # the agent knows better
-    if place and directory is not None and not await asyncio.to_thread(_is_same, str(place), directory):
+    if place and directory is not None and not _is_same(str(place), directory):
         raise InUse(
             f"{project}: its files are in {place} since it was taken over from Docker Compose, and this is {directory}",
             hint=f"dom0 up {place}\nhas it moved: dom0 down; here docker compose up --detach; then dom0 up --adopt",
@@ -56,10 +54,12 @@ async def projects_in_place(engine: Engine, directory: Path, *, adopts: bool) ->
 
 async def _runs_from(engine: Engine, project: str, directory: Path) -> bool:
     """Whether Docker Compose runs it from there; from elsewhere, its relative paths mean something else: InUse."""
+    from dom0.plan.adoption import project_directories
+
     rows = await engine.containers(labels=[f"{labels.COMPOSE_PROJECT}={project}"])
     places = list(project_directories(row for row in rows if labels.PROJECT not in row.labels))
     for place in places:
-        if not await asyncio.to_thread(_is_same, place, directory):
+        if not _is_same(place, directory):
             raise InUse(f"{project}: docker compose runs it from {place}", hint=f"dom0 up --adopt {place}")
     return bool(places)
 

@@ -5,7 +5,6 @@ Between the old agent's end and the new one's first answer nobody answers.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -45,6 +44,8 @@ async def let_end(engine: Engine, report: Callable[[str], None]) -> None:
 
 async def await_succession(engine: Engine, report: Report) -> None:
     """A good generation of another dom0 image brings that image too: wait until it took over. Raises RolledBack."""
+    from asyncio import sleep  # loaded by whoever comes here
+
     from dom0.agent.handover import follow_helper
 
     report.aside("dom0: its new image takes the place of the running one")
@@ -55,7 +56,7 @@ async def await_succession(engine: Engine, report: Report) -> None:
             if (status := _ask()) and _is_in_its_place(status):
                 report.aside(f"dom0: runs from its new image {terminal.short_id(status.dom0_image)}")
                 return
-            await asyncio.sleep(PAUSE)
+            await sleep(PAUSE)
     hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"
     raise RolledBack("dom0: the new dom0 image did not take over", hint=hint)
 
