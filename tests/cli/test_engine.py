@@ -337,6 +337,15 @@ def test_down_does_not_guess_between_two_projects(on_host: RunCommand, engine_ho
     assert engine_host.docker("ps", "--format", "{{.Names}}").stdout.split() == ["box-web-1"]
 
 
+@pytest.mark.parametrize("command", [("tree",), ("exec", "web", "true"), ("stop", "web")])
+def test_an_engine_that_is_not_there_is_told_in_the_same_words_by_all(
+    dom0: RunCommand, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    where = f"unix://{tmp_path}/none.sock"
+    said = dom0(*command, env={"DOCKER_HOST": where})
+    assert (said.code, said.stderr.splitlines()[0]) == (4, f"dom0: Docker Engine at {where}: there is no such socket")
+
+
 def test_doctor_finds_the_engine(on_host: RunCommand) -> None:
     examined = on_host("doctor", "--json")
     found = {finding["check"]: finding for finding in json.loads(examined.stdout)}

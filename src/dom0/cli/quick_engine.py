@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from dom0.engine import address
-from dom0.errors import EngineError, EngineUnreachable
+from dom0.errors import EngineError
 from dom0.http import blocking
 
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
@@ -27,7 +26,7 @@ def ask(target: str) -> bytes | None:
     try:
         status, data = _get(where, target)
     except OSError as error:
-        raise _unreachable(where, error) from error
+        raise where.unreachable(error) from error
     if status == blocking.NOT_FOUND:
         return None
     if status != blocking.OK:
@@ -56,13 +55,6 @@ def _connect(where: address.Address) -> socket.socket:
     assert server.hostname, where
     connection = socket.create_connection((server.hostname, server.port), timeout=ANSWER_WITHIN)
     return tls.wrap_socket(connection, server_hostname=server.hostname) if tls else connection
-
-
-def _unreachable(where: address.Address, error: OSError) -> EngineUnreachable:
-    hint = f"try it: {shlex.join(where.dial)}" if where.dial else "what is missing: dom0 doctor"
-    if isinstance(error, PermissionError):
-        hint = "ask as root, or as a user of the group docker"
-    return EngineUnreachable(f"{where.text}: no Docker Engine answers: {error}", hint=hint)
 
 
 def _message(data: bytes) -> Any:

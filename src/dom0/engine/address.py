@@ -5,6 +5,7 @@ Reads environment and files of the docker CLI; opens no connection.
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from dom0.errors import EngineUnreachable
+from dom0.printable import printable
 
 if TYPE_CHECKING:
     import ssl
@@ -44,6 +46,22 @@ class Address(NamedTuple):
                 hint="DOCKER_TLS_VERIFY asks for TLS; DOCKER_CERT_PATH names the directory of the three files",
             ) from error
         return context
+
+    def unreachable(self, error: OSError, where: str = "") -> EngineUnreachable:
+        """What to do, by the reason why there is no connection; `where` is what was asked for."""
+        start = "start it: systemctl start docker; or set DOCKER_HOST if it is elsewhere"
+        match error.errno:
+            case errno.EACCES | errno.EPERM:
+                why = "no permission"
+                hint = "run as root, or join the group: usermod -aG docker $USER, then log in again"
+            case errno.ENOENT:
+                why, hint = "there is no such socket", f"is a Docker Engine installed and running? {start}"
+            case errno.ECONNREFUSED:
+                why, hint = "nobody listens", start
+            case _:
+                why, hint = printable(str(error)), f"try it: {shlex.join(self.dial)}" if self.dial else start
+        place = f"Docker Engine at {self.text}"
+        return EngineUnreachable(f"{place}: {why}" if where in ("", place) else f"{where}: {place}: {why}", hint=hint)
 
 
 def find(host: str | None, env: Mapping[str, str], home: Path) -> Address:

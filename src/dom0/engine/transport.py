@@ -6,7 +6,6 @@ Knows nothing of containers or images; the adapter `docker` does.
 from __future__ import annotations
 
 import asyncio
-import errno
 import io
 import shlex
 import ssl
@@ -145,7 +144,7 @@ class Transport:
                 transient=False,
             ) from error
         except _NotConnected as error:
-            raise _unreachable(self.address, error.error, where) from error.error
+            raise self.address.unreachable(error.error, where) from error.error
         except OSError as error:
             raise EngineUnreachable(
                 f"{where}: the connection to the Docker Engine broke: {parse.printable(str(error)) or 'closed'}",
@@ -220,22 +219,6 @@ def _refusal(status: int, body: bytes, where: str) -> EngineError:
     if status == 400 and "Minimum supported API version" in words:
         return EngineUnsuitable(message, hint=f"this dom0 speaks API {_dotted(MAX_API)}: use a newer dom0")
     return EngineError(message)
-
-
-def _unreachable(address: Address, error: OSError, where: str) -> EngineUnreachable:
-    """Say what to do, by the reason of the refused connection."""
-    start = "start it: systemctl start docker; or set DOCKER_HOST if it is elsewhere"
-    match error.errno:
-        case errno.EACCES | errno.EPERM:
-            why, hint = "no permission", "run as root, or join the group: usermod -aG docker $USER, then log in again"
-        case errno.ENOENT:
-            why, hint = "there is no such socket", f"is a Docker Engine installed and running? {start}"
-        case errno.ECONNREFUSED:
-            why, hint = "nobody listens", start
-        case _:
-            why, hint = parse.printable(str(error)), start
-    place = f"Docker Engine at {address.text}"
-    return EngineUnreachable(f"{where}: {why}" if where == place else f"{where}: {place}: {why}", hint=hint)
 
 
 def _version(text: str) -> tuple[int, int] | None:
