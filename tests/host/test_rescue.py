@@ -14,7 +14,7 @@ from dom0.host import recipe, rescue
 from dom0.run import Output
 from dom0.testing.chain import CACHE
 from dom0.testing.hosts import CONTAINERD_STORE, Host
-from dom0.testing.launcher import EXITS, HEALTHY, Launcher
+from dom0.testing.launcher import EXITS, HEALTHY, PROGRAM, Launcher
 
 
 @pytest.fixture(scope="session")
@@ -142,3 +142,18 @@ def test_the_same_packages_make_the_same_image(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert built().read_bytes() == rescue_image.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("told", "why"), [("runs=rescue", ": there is no dom0 image"), ("runs=latest", ""), ("runs=stopped", ": a person")]
+)
+def test_the_hosts_own_dom0_command_says_why_none_runs_there(engine_host: Host, told: str, why: str) -> None:
+    """With `busybox sh`, as on the base OS."""
+    launcher = engine_host.path("/run/dom0/os/launcher")
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text(f"{told}\nimage=\nwhy={why.removeprefix(': ') or 'of before'}\n")
+    command = PROGRAM.parents[2] / "bin" / "dom0"
+    said = engine_host.run(["busybox", "sh", str(command), "disk", "ls"], check=False)
+    assert (said.code, said.stdout) == (1, "")
+    hint = "start it: docker start dom0; or bring an image that works: docker load"
+    assert said.stderr == f"dom0: does not run here{why}\n      {hint}\n"
