@@ -38,27 +38,28 @@ def box(machine: Machine) -> Machine:
 
 
 def test_containers_of_committed_images_outlive_every_change(box: Machine) -> None:
-    before = box.lives(*PERSONS)
+    before, number = box.lives(*PERSONS), box.until_good()["generation"]["number"]
     ours = box.container("box-a-1")["Id"]
     box.docker("rm", "--force", "box-a-1")
     box.until_running("box-a-1", not_id=ours)
     box.write(COMPOSE.format(version="2"))
     box.up()
-    box.until_good(2)
+    box.until_good(number + 1)
     assert box.lives(*PERSONS) == before
     assert IMITATED in box.docker("network", "ls").stdout
 
 
 def test_they_outlive_an_agent_that_has_lost_what_it_knew(box: Machine) -> None:
     before, ours = box.lives(*PERSONS), box.lives("box-a-1", "dom0-sshd")
+    number = box.until_good()["generation"]["number"]
     for name in ("memory.json", "ownership.json"):
         box.host.path(f"/var/lib/dom0/{name}").write_text("damaged")
     box.host.run(["docker", "kill", "--signal", str(signal.SIGKILL.value), "dom0"])
     box.docker("start", "dom0")
-    box.until_good(2)
+    box.until_good(number)
     box.write(COMPOSE.format(version="3"))
     box.up()
-    box.until_good(3)
+    box.until_good(number + 1)
     assert box.lives("mydebug", "mysshd") == {name: before[name] for name in ("mydebug", "mysshd")}
     assert box.container("box-a-1")["Id"] != ours["box-a-1"][0]
     assert box.lives("dom0-sshd") == {"dom0-sshd": ours["dom0-sshd"]}
