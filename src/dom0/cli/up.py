@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from dom0.compose.model import Project
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
-    from dom0.images.project import Built, Reading
+    from dom0.images.project import Built
+    from dom0.images.reading import Reading
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 1024  # bytes of a request beside the project in it
@@ -141,7 +142,7 @@ async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] 
     import asyncio
 
     from dom0.images.dockerfile import MACHINES, PLAIN
-    from dom0.images.project import read
+    from dom0.images.reading import read
 
     if project is None or any((project / name).exists() for name in (MACHINES, PLAIN)):
         yield None

@@ -25,7 +25,6 @@ from dom0.compose import above
 from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.load import load
 from dom0.compose.model import Project
-from dom0.compose.printouts import Printouts
 from dom0.compose.source import read_source
 from dom0.engine.layer import can_hold
 from dom0.engine.protocol import Engine
@@ -35,6 +34,7 @@ from dom0.images import contents, docker, dockerfile, fingerprint, names, privat
 from dom0.images.chain import alone, build_ambassador, build_base
 from dom0.images.docker import Say
 from dom0.images.names import find
+from dom0.images.reading import Reading, read
 from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
 from dom0.images.unpack import ETC, PLACED, unpack_project
 from dom0.plan import labels
@@ -69,19 +69,6 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
     async with built_unnamed(engine, directory, say, options) as built:
         await names.give(engine, {**fingerprint.images_of(built.image.labels), options.tag: built.image.id})
     return built
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """A project in its directory, as it will be on the machine; and what Compose said, for a reading of its image."""
-
-    project: Project
-    printouts: Printouts
-
-
-async def read(directory: Path) -> Reading:
-    """Raises ProjectError, Dom0Error."""
-    printouts = Printouts()
-    return Reading(await load(directory, PLACED, hashed=False, printouts=printouts), printouts)
 
 
 @asynccontextmanager

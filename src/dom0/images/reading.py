@@ -1,0 +1,25 @@
+"""A project as it is read in its directory, before anything is made of it. Few imports, so that Compose starts soon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from dom0.compose.load import load
+from dom0.compose.model import Project
+from dom0.compose.printouts import Printouts
+from dom0.images.unpack import PLACED
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """`project` as it will be on the machine; what Compose said is for a reading of its image."""
+
+    project: Project
+    printouts: Printouts
+
+
+async def read(directory: Path) -> Reading:
+    """Raises ProjectError, Dom0Error."""
+    printouts = Printouts()
+    return Reading(await load(directory, PLACED, hashed=False, printouts=printouts), printouts)
