@@ -20,9 +20,9 @@ _AS_BELOW = ("Architecture", "Variant", "Os", "OsVersion")  # of an image's docu
 _NAMES = {"OsVersion": "os.version"}
 
 
-def can_hold(names: Iterable[str]) -> bool:
-    """Whether a layer can hold files of these names: one that begins so says that a file below is gone."""
-    return not any(PurePath(name).name.startswith(".wh.") for name in names)
+def whiteout(names: Iterable[str]) -> str:
+    """The first name that a layer cannot hold, "" if there is none: it would say that a file below is gone."""
+    return next((name for name in names if PurePath(name).name.startswith(".wh.")), "")
 
 
 def pack(below: bytes, layer: IO[bytes], into: IO[bytes], *, tag: str, labels: Mapping[str, str], created: int) -> str:

@@ -26,7 +26,7 @@ from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.compose.source import read_source
-from dom0.engine.layer import can_hold
+from dom0.engine.layer import whiteout
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
@@ -284,8 +284,14 @@ async def _put_on_base(
     options: Options,
 ) -> str:
     """The ID of dom0-base with the tar `files` on it. It is built where the Engine takes no layer for that."""
-    engine, tag = draft.engine, draft.name(options.tag)
-    if can_hold(found) and not (await engine.info()).containerd_store:
+    engine, tag, unfit = draft.engine, draft.name(options.tag), whiteout(found)
+    kept_by_containerd = (await engine.info()).containerd_store
+    if unfit and kept_by_containerd:  # it would be left out without a word
+        raise ProjectError(
+            f"{unfit}: an image that containerd keeps cannot hold a file of this name",
+            hint="give it another name, or leave it out: a line in .dockerignore",
+        )
+    if not unfit and not kept_by_containerd:
         with files.open("rb") as tar:
             return await engine.add_layer(base.id, tar, tag=tag, labels=told, created=EPOCH)
     recipe, context = files.with_name("Dockerfile"), files.with_name("context.tar")
