@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +100,15 @@ def ambassador_image(session_host: hosts.Host) -> None:
     from dom0.testing import chain
 
     chain.provide_ambassador(session_host)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """One self-signed certificate in all three roles."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run([*argv, *files, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    shutil.copy(tmp_path / "cert.pem", tmp_path / "ca.pem")
+    return tmp_path

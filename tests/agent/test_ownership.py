@@ -31,14 +31,19 @@ async def run(box: Box, name: str, own_labels: dict[str, str], **body: Any) -> N
     await box.person.start_container(await box.person.create_container(name, body))
 
 
+async def run_committed(box: Box) -> None:
+    """`mydebug` is a person's, from an image of ours, and has been seen."""
+    commit(box, "box-web-1")
+    await run(box, "mydebug", box.docker.container("box-web-1").labels)
+    await box.at_rest()
+
+
 @pytest.mark.parametrize("role", [Role.SERVICE, Role.SSHD])
 async def test_a_container_of_a_committed_image_is_a_persons(role: Role) -> None:
     box = Box(desired(slot("web", role=role)))
     async with box.running():
         await box.at_rest()
-        commit(box, "box-web-1")
-        await run(box, "mydebug", box.docker.container("box-web-1").labels)
-        await box.at_rest()
+        await run_committed(box)
         assert box.names() == {"box-web-1": RUNNING, "mydebug": RUNNING}
     async with box.running():
         await box.at_rest()
@@ -52,9 +57,7 @@ async def test_it_stays_a_persons_when_the_state_is_lost(forget: str) -> None:
     box = Box(desired(slot("web")))
     async with box.running():
         await box.at_rest()
-        commit(box, "box-web-1")
-        await run(box, "mydebug", box.docker.container("box-web-1").labels)
-        await box.at_rest()
+        await run_committed(box)
     ours = box.docker.container("box-web-1").id
     if forget in ("memory", "both"):
         box.memory = Memory()
@@ -73,9 +76,7 @@ async def test_it_stays_a_persons_when_ours_is_gone_and_so_is_the_memory_of_it()
     box = Box(desired(slot("web")))
     async with box.running():
         await box.at_rest()
-        commit(box, "box-web-1")
-        await run(box, "mydebug", box.docker.container("box-web-1").labels)
-        await box.at_rest()
+        await run_committed(box)
     await box.person.remove_container("box-web-1", force=True)
     box.memory = Memory()
     persons = box.docker.container("mydebug").id

@@ -195,14 +195,19 @@ async def test_a_tag_moves_and_goes_alone(bench: Bench) -> None:
     assert (await bench.engine.image(image.id)).tags == (IMAGE,)
 
 
+def tar_of(name: str, content: str) -> io.BytesIO:
+    """With that one file."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content.encode()))
+    archive.seek(0)
+    return archive
+
+
 def build_context(dockerfile: str) -> io.BytesIO:
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as tar:
-        entry = tarfile.TarInfo("Dockerfile")
-        entry.size = len(dockerfile)
-        tar.addfile(entry, io.BytesIO(dockerfile.encode()))
-    context.seek(0)
-    return context
+    return tar_of("Dockerfile", dockerfile)
 
 
 async def test_a_built_image_has_its_name_and_labels(bench: Bench) -> None:
@@ -219,21 +224,13 @@ async def test_a_build_on_an_image_that_is_nowhere_fails(bench: Bench) -> None:
         await bench.engine.image("own:1")
 
 
-def one_file(content: str) -> io.BytesIO:
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        entry = tarfile.TarInfo("told")
-        entry.size = len(content)
-        tar.addfile(entry, io.BytesIO(content.encode()))
-    layer.seek(0)
-    return layer
-
-
 async def test_a_layer_on_an_image_makes_another_one_with_labels_more(bench: Bench) -> None:
     if (await bench.engine.info()).containerd_store:
         pytest.skip("nobody but containerd knows the layers of the image below by name")
     below = await bench.engine.build_image(build_context(f"FROM {IMAGE}\n"), tag="below:1", labels={"a": "1", "b": "1"})
-    made = await bench.engine.add_layer(below, one_file("by it"), tag="own:1", labels={"b": "2", "c": "ä b"}, created=1)
+    made = await bench.engine.add_layer(
+        below, tar_of("told", "by it"), tag="own:1", labels={"b": "2", "c": "ä b"}, created=1
+    )
     image = await bench.engine.image("own:1")
     assert (image.id, image.labels) == (made, {"a": "1", "b": "2", "c": "ä b"})
     assert (await bench.engine.image("below:1")).labels == {"a": "1", "b": "1"}
@@ -241,7 +238,7 @@ async def test_a_layer_on_an_image_makes_another_one_with_labels_more(bench: Ben
 
 async def test_a_layer_on_an_image_that_is_nowhere_makes_none(bench: Bench) -> None:
     with pytest.raises(NotFound):
-        await bench.engine.add_layer("nothing:1", one_file(""), tag="own:1", created=1)
+        await bench.engine.add_layer("nothing:1", tar_of("told", ""), tag="own:1", created=1)
     with pytest.raises(NotFound):
         await bench.engine.image("own:1")
 

@@ -7,10 +7,8 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +64,8 @@ class Impostor:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             if length := re.search(r"(?i)content-length: (\d+)", head):
                 await reader.readexactly(int(length[1]))
+            elif "transfer-encoding: chunked" in head.lower():  # who closes before all is read takes the answer back
+                await reader.readuntil(b"0\r\n\r\n")
             method, target, _ = head.splitlines()[0].split()
             self.asked.append(f"{method} {target}")
             path = re.sub(r"^/v1\.\d+", "", target).partition("?")[0]
@@ -188,18 +188,6 @@ async def test_an_engine_behind_tcp_is_asked_in_plain_text(impostor: Impostor) -
         engine = await DockerEngine.connect(f"tcp://{host}:{port}")
         await engine.ping()
         await engine.close()
-
-
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    """One self-signed certificate in all three roles."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
-    subprocess.run([*argv, *files, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
-    shutil.copy(tmp_path / "cert.pem", tmp_path / "ca.pem")
-    return tmp_path
 
 
 async def test_an_engine_behind_tls_is_verified_and_shown_our_certificate(

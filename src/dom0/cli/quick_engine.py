@@ -54,7 +54,10 @@ def _connect(where: address.Address) -> socket.socket:
     server, tls = urlsplit(where.base), where.tls()
     assert server.hostname, where
     connection = socket.create_connection((server.hostname, server.port), timeout=ANSWER_WITHIN)
-    return tls.wrap_socket(connection, server_hostname=server.hostname) if tls else connection
+    if tls is None:
+        return connection
+    with connection:  # a failed handshake leaves it open
+        return tls.wrap_socket(connection, server_hostname=server.hostname)
 
 
 def _message(data: bytes) -> Any:

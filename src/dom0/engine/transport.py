@@ -138,11 +138,7 @@ class Transport:
                 hint="is it overloaded or hanging? See its log: journalctl -u docker",
             ) from error
         except ssl.SSLError as error:
-            raise EngineUnreachable(
-                f"{where}: no trusted connection to {self.address.text}: {parse.printable(str(error))}",
-                hint="DOCKER_CERT_PATH must hold the Engine's ca.pem, and a cert.pem and key.pem that it trusts",
-                transient=False,
-            ) from error
+            raise self.address.unreachable(error, where) from error
         except _NotConnected as error:
             raise self.address.unreachable(error.error, where) from error.error
         except OSError as error:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -178,6 +178,7 @@ async def _build_generated(
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
         found = stage(directory, project, kept, staged, in_place or ())
+        await _check_names(draft.engine, found.keys() - set(apart))
         as_agent = asyncio.create_task(_read_as_agent(draft.engine, base, staged, reading, say))
         try:
             if _builds(project, directory) or second_reading.other_compose(base, project.compose_version):
@@ -275,6 +276,15 @@ def pack(directory: Path, into: Path, found: Mapping[str, contents.Entry], *, le
         archive.add(directory, str(etc), filter=as_found)
 
 
+async def _check_names(engine: Engine, names: Iterable[str]) -> None:
+    """A file that no image of containerd's can hold would be left out without a word. Raises ProjectError."""
+    if (unfit := whiteout(names)) and (await engine.info()).containerd_store:
+        raise ProjectError(
+            f"{unfit}: an image that containerd keeps cannot hold a file of this name",
+            hint="give it another name, or leave it out: a line in .dockerignore",
+        )
+
+
 async def _put_on_base(
     draft: Draft,
     base: Image,
@@ -284,14 +294,8 @@ async def _put_on_base(
     options: Options,
 ) -> str:
     """The ID of dom0-base with the tar `files` on it. It is built where the Engine takes no layer for that."""
-    engine, tag, unfit = draft.engine, draft.name(options.tag), whiteout(found)
-    kept_by_containerd = (await engine.info()).containerd_store
-    if unfit and kept_by_containerd:  # it would be left out without a word
-        raise ProjectError(
-            f"{unfit}: an image that containerd keeps cannot hold a file of this name",
-            hint="give it another name, or leave it out: a line in .dockerignore",
-        )
-    if not unfit and not kept_by_containerd:
+    engine, tag = draft.engine, draft.name(options.tag)
+    if not whiteout(found) and not (await engine.info()).containerd_store:
         with files.open("rb") as tar:
             return await engine.add_layer(base.id, tar, tag=tag, labels=told, created=EPOCH)
     recipe, context = files.with_name("Dockerfile"), files.with_name("context.tar")
