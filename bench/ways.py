@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from dom0.ambassador.kernel import KernelPlane
-from dom0.ambassador.place import consumer
-from dom0.ambassador.table import Listener, Protocol, Route, Target, table
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import consumer
+from dom0.forward.table import Listener, Protocol, Route, Target, table
 from dom0.testing.control_plane import ControlPlane
 from dom0.testing.wires import Node, Wires
 

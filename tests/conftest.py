@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: real Engines on hosts of their own. Fakes and builders are in dom0.testing."""
+"""Fixtures that every test may use: Engines on hosts of their own, network namespaces. Fakes: dom0.testing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import consumer, own
 from dom0.testing import api, hosts, owned, vm
+from dom0.testing import wires as kit
 
 # A test says nothing about time: this machine may be busy with something else.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -112,3 +115,40 @@ def certificates(tmp_path: Path) -> Path:
     subprocess.run([*argv, *files, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
     shutil.copy(tmp_path / "cert.pem", tmp_path / "ca.pem")
     return tmp_path
+
+
+# network namespaces: a fresh set of wires for each test, some 60 ms
+
+
+@pytest.fixture(scope="session")
+def wires_possible() -> None:
+    """Where this machine cannot make network namespaces, skip and say why; in CI that is a failure."""
+    if reason := kit.missing():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run the tests of ambassadors, and cannot: {reason}")
+        pytest.skip(f"no network namespaces for tests: {reason}")
+
+
+@pytest.fixture
+def wires(wires_possible: None) -> Iterator[kit.Wires]:
+    """One consumer, the ambassador, two providers that serve 6379 and 6380."""
+    with kit.Wires(ports=(6379, 6380)) as made:
+        yield made
+
+
+@pytest.fixture
+def plane(wires: kit.Wires) -> KernelPlane:
+    return KernelPlane(own(wires.ambassador.namespace))
+
+
+@pytest.fixture
+def shortcut(wires: kit.Wires) -> KernelPlane:
+    """In the consumer's namespace."""
+    addresses = [wires.ambassador.v4, wires.ambassador.v6]
+    return KernelPlane(consumer(wires.consumer.namespace, addresses, "redis"))
+
+
+@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+def family(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dom0.ambassador.carry import BOOT, FLOWS, RULES, save
-from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.park import announce
-from dom0.ambassador.place import own
-from dom0.ambassador.table import Listener, Protocol, Route, Target, table
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import own
+from dom0.forward.table import Listener, Protocol, Route, Target, table
 from dom0.testing.wires import Wires, make_router
 
 LISTENER = Listener(Protocol.TCP, 6379)

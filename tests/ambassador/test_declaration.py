@@ -12,7 +12,7 @@ from dom0.ambassador.declaration import (
     VARIABLE,
     Cut,
     Declaration,
-    Drain,
+    DrainFor,
     Endpoint,
     Hold,
     Keep,
@@ -54,7 +54,7 @@ def test_everything_that_can_be_said_of_a_listener_is_taken() -> None:
     (rule,) = declaration.rules
     assert [str(it) for it in rule.sources] == ["redis.example.:6379", "[2001:db8::1]:6380", "container:redis:6379"]
     assert [it.weight for it in rule.sources] == [1, 3, 1]
-    assert (rule.existing, rule.down, rule.udp) == (Drain(90.0), Hold(10.0), "keep")
+    assert (rule.existing, rule.down, rule.udp) == (DrainFor(90.0), Hold(10.0), "keep")
     assert rule.health == Probing(0.5, 2.0, 2, 1)
     assert (declaration.metrics, declaration.shortcut) == (Endpoint("::1", 9180), False)
 

@@ -10,7 +10,7 @@ from dom0.ambassador import desired
 from dom0.ambassador.declaration import Hold, Last, Probing, Refuse, Rule
 from dom0.ambassador.desired import Found, Wanted
 from dom0.ambassador.sources import parse
-from dom0.ambassador.table import MOST_TARGETS, Down, Listener, Protocol, Route, Target
+from dom0.forward.table import MOST_TARGETS, Down, Listener, Protocol, Route, Target
 
 REDIS = Listener(Protocol.TCP, 6379)
 A, B = Target("10.0.0.1", 6379), Target("10.0.0.2", 6379)

@@ -10,19 +10,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dom0.ambassador.dataplane import DataPlane, Flow
 from dom0.ambassador.declaration import Declaration, Rule
 from dom0.ambassador.forwarder import Forwarder
-from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.messages import Receipt, Rewire, Undo
-from dom0.ambassador.place import own
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
 from dom0.ambassador.serve import make_forwarder
 from dom0.ambassador.sources import Fixed
 from dom0.ambassador.state import StateFile, Stored
-from dom0.ambassador.table import Listener, Protocol, Table
 from dom0.errors import Dom0Error
+from dom0.forward.dataplane import DataPlane, Flow
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import own
+from dom0.forward.table import Listener, Protocol, Table
 from dom0.testing.wires import Wires
 
 REDIS = Listener(Protocol.TCP, 6379)

@@ -7,7 +7,7 @@ import socket
 
 from dom0.ambassador.declaration import Probing
 from dom0.ambassador.probe import Health, Probes, accepts, judge
-from dom0.ambassador.table import Target
+from dom0.forward.table import Target
 from dom0.testing.wires import PATIENCE
 
 PROBING = Probing(interval=0.02, timeout=1.0, fall=3, rise=2)

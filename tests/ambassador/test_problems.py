@@ -10,7 +10,7 @@ from dom0.ambassador.capabilities import Lack
 from dom0.ambassador.declaration import Declaration, Hold, Last, Rule, WhenDown
 from dom0.ambassador.problems import Facts, problems
 from dom0.ambassador.sources import Named
-from dom0.ambassador.table import Down, Listener, Protocol, Route, Table, Target, table
+from dom0.forward.table import Down, Listener, Protocol, Route, Table, Target, table
 from dom0.health import Problem, Severity
 
 REDIS = Listener(Protocol.TCP, 6379)

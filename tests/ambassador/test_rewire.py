@@ -1,4 +1,4 @@
-"""What a rewire changes, as values: tables, generations, treatments of old connections, receipts, the way back."""
+"""What a rewire changes, as values: tables, generations, drains of old connections, receipts, the way back."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dom0.ambassador import rewire
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.declaration import Cut, Drain, Keep, Policy
+from dom0.ambassador.declaration import Cut, DrainFor, Keep, Policy
 from dom0.ambassador.desired import Wanted
 from dom0.ambassador.rewire import Change, Due, Way
-from dom0.ambassador.settings import Udp
 from dom0.ambassador.sources import Fixed, Source
 from dom0.ambassador.state import Moment, Stored
-from dom0.ambassador.table import Down, Listener, Protocol, Target
-from dom0.ambassador.treatment import Treatment
+from dom0.forward.dataplane import Flow
+from dom0.forward.drain import Drain, Udp
+from dom0.forward.table import Down, Listener, Protocol, Target
 
 REDIS, DNS = Listener(Protocol.TCP, 6379), Listener(Protocol.UDP, 53)
 A, B, C = (Target(f"10.0.0.{number}", 6379) for number in (1, 2, 3))
@@ -64,7 +63,7 @@ def flow(generation: int, target: Target = A, state: str = "ESTABLISHED", protoc
 
 
 def dues(stored: Stored, flows: list[Flow], ticks: float) -> list[Due]:
-    return [rewire.due(it, flows, ticks) for it in stored.treatments]
+    return [rewire.due(it, flows, ticks) for it in stored.drains]
 
 
 def generation(stored: Stored, listener: Listener = REDIS) -> int:
@@ -125,14 +124,14 @@ def test_cut_ends_old_connections_and_no_new_ones() -> None:
 
 
 def test_a_drain_cuts_what_is_left_when_its_time_is_over() -> None:
-    stored = rewired(adapted(Stored(), A), B, way=Way(Drain(30.0), "move"), ticks=100).stored
+    stored = rewired(adapted(Stored(), A), B, way=Way(DrainFor(30.0), "move"), ticks=100).stored
     assert dues(stored, [flow(1)], 129.9)[0].cut == ()
     assert dues(stored, [flow(1)], 130)[0].cut == (flow(1),)
     assert stored.receipts[-1].draining == at(130).now
 
 
 def test_an_unanswered_connect_is_sent_on_whatever_the_policy() -> None:
-    for policy in (Keep(), Drain(30.0), Cut()):
+    for policy in (Keep(), DrainFor(30.0), Cut()):
         stored = rewired(adapted(Stored(), A), B, way=Way(policy, "move")).stored
         (due,) = dues(stored, [flow(1, state="SYN_SENT")], 0)
         assert (len(due.rescue), due.cut) == (1, ())
@@ -165,7 +164,7 @@ def test_connections_of_another_listener_are_not_concerned() -> None:
 
 
 def test_there_and_back_within_a_drain_generations_decide_and_not_the_address() -> None:
-    drain = Way(Drain(30.0), "move")
+    drain = Way(DrainFor(30.0), "move")
     stored = rewired(rewired(adapted(Stored(), A), B, way=drain, ticks=0).stored, A, ticks=10).stored
     first, third = flow(1, A), flow(3, A)
     assert generation(stored) == 3
@@ -176,7 +175,7 @@ def test_there_and_back_within_a_drain_generations_decide_and_not_the_address() 
 
 
 def test_undo_goes_back_and_lets_what_was_drained_live() -> None:
-    stored = rewired(adapted(Stored(), A), B, way=Way(Drain(30.0), "move")).stored
+    stored = rewired(adapted(Stored(), A), B, way=Way(DrainFor(30.0), "move")).stored
     back = undone(stored, A, way=Way(Cut(), "move"), ticks=5)
     assert (generation(back), back.table.routes[0].targets, back.wishes) == (3, (A,), {})
     assert [due.cut for due in dues(back, [flow(1, A), flow(2, B), flow(3, A)], 1000)] == [(flow(2, B),)]
@@ -196,7 +195,7 @@ def test_undo_twice_goes_back_twice() -> None:
 # any sequence
 
 TARGETS = st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=3, unique=True).map(tuple)
-POLICIES = st.sampled_from([Keep(), Cut(), Drain(5.0)])
+POLICIES = st.sampled_from([Keep(), Cut(), DrainFor(5.0)])
 UDPS = st.sampled_from(["move", "keep"])
 LISTENERS = st.lists(st.sampled_from([REDIS, DNS]), min_size=1, max_size=2, unique=True)
 
@@ -262,8 +261,8 @@ class Rewires(RuleBasedStateMachine):
     @rule(seconds=st.floats(0.1, 10.0))
     def time_passes(self, seconds: float) -> None:
         self.ticks += seconds
-        over = tuple(it for it in self.stored.treatments if self.ticks < it.over_at)
-        self.stored = msgspec.structs.replace(self.stored, treatments=over)
+        over = tuple(it for it in self.stored.drains if self.ticks < it.over_at)
+        self.stored = msgspec.structs.replace(self.stored, drains=over)
 
     @invariant()
     def every_generation_is_remembered_while_it_may_have_connections(self) -> None:
@@ -274,23 +273,23 @@ class Rewires(RuleBasedStateMachine):
 
     @invariant()
     def no_connection_of_a_present_generation_is_ever_touched(self) -> None:
-        for treatment, route in itertools.product(self.stored.treatments, self.stored.table.routes):
+        for drain, route in itertools.product(self.stored.drains, self.stored.table.routes):
             for target in (A, B, C):
-                assert not touches(treatment, route.listener, route.generation, target)
+                assert not touches(drain, route.listener, route.generation, target)
 
     @invariant()
     def there_is_a_way_back_for_each_rewire(self) -> None:
         assert len(self.stored.undo) == self.rewires
 
     @invariant()
-    def every_treatment_has_its_receipt(self) -> None:
+    def every_drain_has_its_receipt(self) -> None:
         numbers = [receipt.number for receipt in self.stored.receipts]
         assert numbers == sorted(set(numbers))
-        assert {it.receipt for it in self.stored.treatments} <= set(numbers)
+        assert {it.receipt for it in self.stored.drains} <= set(numbers)
 
 
-def touches(treatment: Treatment, listener: Listener, generation: int, target: Target) -> bool:
-    return treatment.concerns(generation, listener.protocol, listener.port, target)
+def touches(drain: Drain, listener: Listener, generation: int, target: Target) -> bool:
+    return drain.concerns(generation, listener.protocol, listener.port, target)
 
 
 def _targets(sources: tuple[Source, ...] | None) -> tuple[Target, ...]:

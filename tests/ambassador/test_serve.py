@@ -197,13 +197,13 @@ def test_when_the_new_target_does_not_come_the_old_one_is_in_force_again(wires: 
     assert answerer(wires) == "provider1"
 
 
-def test_a_treatment_that_is_done_is_told_for_those_who_were_away(wires: Wires, amb: ControlPlane) -> None:
+def test_a_drain_that_is_done_is_told_for_those_who_were_away(wires: Wires, amb: ControlPlane) -> None:
     amb.rewire(wires.providers[1].v4, existing="cut")
-    over = eventually(lambda: json.loads(amb.state_file.read_text()).get("past"), "the end of the treatment")
-    (told,) = amb.state().treatments
+    over = eventually(lambda: json.loads(amb.state_file.read_text()).get("past"), "the end of the drain")
+    (told,) = amb.state().drains
     assert (told.receipt, told.until, len(over)) == (1, 2, 1)
     amb.undo()
-    assert [it.receipt for it in amb.state().treatments] == [2]
+    assert [it.receipt for it in amb.state().drains] == [2]
 
 
 # refusals

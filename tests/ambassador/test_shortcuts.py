@@ -6,9 +6,9 @@ import pytest
 
 from dom0.agent.shortcut import Shortcuts
 from dom0.ambassador.messages import State
-from dom0.ambassador.table import Down, Listener, Protocol, Route, Table, Target
-from dom0.ambassador.treatment import Treatment
 from dom0.engine.values import State as Life
+from dom0.forward.drain import Drain
+from dom0.forward.table import Down, Listener, Protocol, Route, Table, Target
 from dom0.plan import labels
 from dom0.testing.fake_container import FakeContainer, FakeEndpoint
 from dom0.testing.fake_docker import FakeDocker
@@ -57,13 +57,13 @@ async def bench(wires: Wires) -> Bench:
     return Bench(wires)
 
 
-def leads(node: Node, generation: int, *, down: Down | None = None, treatments: tuple[Treatment, ...] = ()) -> State:
+def leads(node: Node, generation: int, *, down: Down | None = None, drains: tuple[Drain, ...] = ()) -> State:
     route = Route(PORT, generation, (Target(node.v4, 6379),), down)
-    return make_state(table=Table((route,)), shortcut=True, treatments=treatments)
+    return make_state(table=Table((route,)), shortcut=True, drains=drains)
 
 
-def treatment(until: int, cut_at: float | None) -> Treatment:
-    return Treatment(receipt=until, listener=PORT, since=0, until=until, cut_at=cut_at, over_at=2.0**40)
+def drain(until: int, cut_at: float | None) -> Drain:
+    return Drain(receipt=until, listener=PORT, since=0, until=until, cut_at=cut_at, over_at=2.0**40)
 
 
 async def test_packets_of_the_consumer_go_straight_to_the_target(bench: Bench) -> None:
@@ -78,7 +78,7 @@ async def test_a_rewire_keeps_old_connections_and_counts_them(bench: Bench) -> N
     await bench.follow(leads(one, 1), bench.consumer)
     old = bench.wires.consumer.connect(bench.wires.ambassador.v4, 6379)
     assert old.ask() == f"{one.name}:?"
-    await bench.follow(leads(two, 2, treatments=(treatment(2, None),)), bench.consumer)
+    await bench.follow(leads(two, 2, drains=(drain(2, None),)), bench.consumer)
     assert (old.ask(), bench.ask()) == (f"{one.name}:?", f"{two.name}:?")
     assert (bench.shortcuts.counted(2).kept, bench.shortcuts.counted(2).cut) == (1, 0)
 
@@ -88,7 +88,7 @@ async def test_a_cut_reaches_the_consumer_and_is_counted(bench: Bench) -> None:
     await bench.follow(leads(one, 1), bench.consumer)
     old = bench.wires.consumer.connect(bench.wires.ambassador.v4, 6379)
     assert old.ask() == f"{one.name}:?"
-    await bench.follow(leads(two, 2, treatments=(treatment(2, 0.0),)), bench.consumer)
+    await bench.follow(leads(two, 2, drains=(drain(2, 0.0),)), bench.consumer)
     assert old.is_reset()
     assert bench.shortcuts.counted(2).cut == 1
 

@@ -12,8 +12,8 @@ import pytest
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Fixed, Followed, Named
 from dom0.ambassador.state import Damaged, StateFile, Stored, Undoable
-from dom0.ambassador.table import Down, Listener, Protocol, Route, Target, table
-from dom0.ambassador.treatment import Treatment
+from dom0.forward.drain import Drain
+from dom0.forward.table import Down, Listener, Protocol, Route, Target, table
 
 REDIS = Listener(Protocol.TCP, 6379)
 A, B = Target("10.0.0.1", 6379), Target("2001:db8::1", 6379, 3)
@@ -42,10 +42,8 @@ EVERYTHING = Stored(
     addresses={"redis": ("10.0.0.1",), "container:redis": ()},
     identities={"container:redis": "abc"},
     unhealthy=(str(A),),
-    treatments=(
-        Treatment(receipt=4, listener=REDIS, since=0, until=7, spared=(A,), cut_at=130.0, over_at=133.0, left=3),
-    ),
-    past=(Treatment(receipt=3, listener=REDIS, since=0, until=6, over_at=99.0),),
+    drains=(Drain(receipt=4, listener=REDIS, since=0, until=7, spared=(A,), cut_at=130.0, over_at=133.0, left=3),),
+    past=(Drain(receipt=3, listener=REDIS, since=0, until=6, over_at=99.0),),
     undo=(Undoable(receipt=4, sources={"6379/tcp": ()}, targets={"6379/tcp": (A,)}, generations={"6379/tcp": 6}),),
     receipts=(RECEIPT,),
     causes={"rewire": 4},
@@ -74,7 +72,7 @@ def test_after_a_boot_nothing_is_left_of_connections_and_deadlines(file: StateFi
     file.path.write_text(file.path.read_text().replace('"boot":"', '"boot":"another-'))
     stored = file.read()
     assert stored is not None
-    assert (stored.treatments, stored.past, stored.old, stored.receipts[0].draining) == ((), (), {}, 0.0)
+    assert (stored.drains, stored.past, stored.old, stored.receipts[0].draining) == ((), (), {}, 0.0)
     assert (stored.generation, stored.table, stored.wishes) == (7, EVERYTHING.table, EVERYTHING.wishes)
 
 

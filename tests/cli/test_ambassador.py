@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFlow, Rewired, ShortcutStatus
-from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import ListenerState, Receipt, Rewire, State
-from dom0.ambassador.table import Protocol, Target
+from dom0.forward.dataplane import Flow
+from dom0.forward.table import Protocol, Target
 from dom0.run import Output
 from dom0.testing.fake_agent import FakeAgent
 from dom0.testing.fake_talk import make_receipt, make_state

@@ -22,9 +22,9 @@ from dom0.agent import ambassador_status, api, file_status, refusal, status
 from dom0.agent.contract import Contract
 from dom0.agent.three_way import Version
 from dom0.ambassador import messages
-from dom0.ambassador.dataplane import Flow
 from dom0.cli.commands import cli
 from dom0.compose.load import load
+from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.host import boot, disk, slots
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
@@ -284,7 +284,7 @@ def test_every_place_where_something_is_decided_exists() -> None:
 @pytest.mark.parametrize(("document", "words"), DOCUMENTS, ids=lambda one: getattr(one, "__name__", ""))
 def test_every_field_of_the_api_is_documented(document: type[msgspec.Struct], words: type[StrEnum] | None) -> None:
     rows = ROW.findall(section(page("docs/reference/api.md"), document.__name__))
-    assert rows == [*document.__struct_fields__, *(words or ())]
+    assert rows == [*document.__struct_encode_fields__, *(words or ())]
 
 
 @pytest.mark.parametrize("document", [boot.Boot, boot.Stage, boot.Difference], ids=lambda one: one.__name__)

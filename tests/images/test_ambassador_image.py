@@ -35,8 +35,9 @@ def test_packages_are_unpacked_and_nothing_is_installed() -> None:
 
 def test_the_part_of_the_package_that_goes_in_is_enough(tmp_path: Path) -> None:
     contents.copy(recipe.ambassador_files(), tmp_path / "dom0", time=recipe.EPOCH)
-    modules = [f"dom0.ambassador.{path.stem}" for path in sorted((tmp_path / "dom0" / "ambassador").glob("*.py"))]
-    assert "dom0.ambassador.command" in modules
+    files = sorted(path for of in ("ambassador", "forward") for path in (tmp_path / "dom0" / of).glob("*.py"))
+    modules = [f"dom0.{path.parent.name}.{path.stem}" for path in files]
+    assert {"dom0.ambassador.command", "dom0.forward.kernel"} <= set(modules)
     path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
     program = f"{path}; import dom0, {', '.join(modules)}; print(dom0.__file__)"
     found = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, check=False)
@@ -90,8 +91,9 @@ def test_it_says_what_it_is_and_how_it_is_run(host: Host) -> None:
 def test_everything_that_is_imported_is_there_and_byte_compiled(host: Host, inside: str) -> None:
     script = (
         "import sys; sys.path.append('/usr/lib/dom0/python'); sys.dont_write_bytecode = True\n"
-        "import os, pkgutil, importlib, dom0.ambassador\n"
-        "names = [module.name for module in pkgutil.iter_modules(dom0.ambassador.__path__, 'dom0.ambassador.')]\n"
+        "import os, pkgutil, importlib, dom0.ambassador, dom0.forward\n"
+        "packages = (dom0.ambassador, dom0.forward)\n"
+        "names = [f'{of.__name__}.{it.name}' for of in packages for it in pkgutil.iter_modules(of.__path__)]\n"
         "for name in names: importlib.import_module(name)\n"
         "print([m.__name__ for m in list(sys.modules.values()) if getattr(m, '__cached__', None) "
         "and not os.path.exists(m.__cached__)])"

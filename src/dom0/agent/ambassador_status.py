@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import msgspec
 
-from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import Receipt, State
+from dom0.forward.dataplane import Flow
 
 
 class ShortcutStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

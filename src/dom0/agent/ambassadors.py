@@ -18,14 +18,14 @@ from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFl
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.conversation import Conversation, Talk, Unanswered
 from dom0.agent.followed import Found, concerns, find, wanted
-from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
-from dom0.ambassador.table import Protocol
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
+from dom0.forward.dataplane import Flow
+from dom0.forward.table import Protocol
 from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Role
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 RESYNC = 30.0  # seconds between looks that nothing asked for
 SETTLE = 0.05  # seconds: events come in swarms
-TREAT_EVERY = 1.0
+DRAIN_EVERY = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds until an ambassador is asked again, growing
 RESTARTS_WITHIN = 60.0  # seconds
 PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its control plane starts after its rules
@@ -239,8 +239,8 @@ class Ambassadors:
 
     def _until_next_turn(self) -> float:
         waits = [max(0.0, self._look_again_at - self._clock.monotonic())]
-        if self._leaving or any(known.shortcuts.is_treating for known in self._known.values()):
-            waits.append(TREAT_EVERY)
+        if self._leaving or any(known.shortcuts.is_draining for known in self._known.values()):
+            waits.append(DRAIN_EVERY)
         return min(waits)
 
     async def _turn(self, tasks: asyncio.TaskGroup) -> None:

@@ -2,7 +2,7 @@
 
 Only containers that dom0 made get one, and only for listeners whose targets they reach as the ambassador does; all else
 takes the ambassador as always. What it is told to do with connections of before, it does there in the same way
-(driver.treat), and counts.
+(driver.drain), and counts.
 
 Theory of operation: a namespace is opened by the number of a process, and numbers are given again. So it is opened
 first and the Engine is asked after that: if the container still runs as the same process since the same time, then the
@@ -25,18 +25,19 @@ import msgspec
 from dom0.agent import ways
 from dom0.agent.ambassador_status import InShortcuts, PlacedFlow, ShortcutStatus
 from dom0.agent.followed import shared
-from dom0.ambassador import driver, nft, place
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.kernel import KernelPlane
+from dom0.ambassador import driver
 from dom0.ambassador.messages import Receipt, State
-from dom0.ambassador.place import Place
 from dom0.ambassador.state import Stored, moment
-from dom0.ambassador.table import Listener, Route, Table
-from dom0.ambassador.treatment import Treatment
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, NotFound
+from dom0.forward import nft, place
+from dom0.forward.dataplane import Flow
+from dom0.forward.drain import Drain
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import Place
+from dom0.forward.table import Listener, Route, Table
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.run import capture
@@ -72,8 +73,8 @@ class Shortcuts:
         return self._shown
 
     @property
-    def is_treating(self) -> bool:
-        return any(shortcut.is_treating for shortcut in self._open.values())
+    def is_draining(self) -> bool:
+        return any(shortcut.is_draining for shortcut in self._open.values())
 
     async def follow(
         self,
@@ -231,11 +232,11 @@ class Shortcut:
         self._handle = handle
         self._place = where
         self._table: Table | None = None
-        self._treatments: dict[tuple[int, Listener], Treatment | None] = {}  # None: over
+        self._drains: dict[tuple[int, Listener], Drain | None] = {}  # None: over
 
     @property
-    def is_treating(self) -> bool:
-        return any(self._treatments.values())
+    def is_draining(self) -> bool:
+        return any(self._drains.values())
 
     def move(self, addresses: tuple[str, ...]) -> None:
         """The ambassador is at other addresses now; without any it may come back to those of before."""
@@ -249,7 +250,7 @@ class Shortcut:
             self._table = None
             await self.plane.set(table)
             self._table = table
-        await self._treat(state, table)
+        await self._drain(state, table)
 
     async def is_over(self) -> bool:
         """Forward nothing new; whether nothing is under way any more, and nothing of ours left. Raises Dom0Error."""
@@ -259,13 +260,13 @@ class Shortcut:
     def close(self) -> None:
         os.close(self._handle)
 
-    async def _treat(self, state: State, table: Table) -> None:
-        told = {(one.receipt, one.listener): one for one in state.treatments}
+    async def _drain(self, state: State, table: Table) -> None:
+        told = {(one.receipt, one.listener): one for one in state.drains}
         fresh = {key: msgspec.structs.replace(one, left=-1) for key, one in told.items()}
-        self._treatments = {key: self._treatments.get(key, one) for key, one in fresh.items()} | {
-            key: one for key, one in self._treatments.items() if one is not None and one.receipt not in state.undone
+        self._drains = {key: self._drains.get(key, one) for key, one in fresh.items()} | {
+            key: one for key, one in self._drains.items() if one is not None and one.receipt not in state.undone
         }
-        due = tuple(one for one in self._treatments.values() if one is not None)
+        due = tuple(one for one in self._drains.values() if one is not None)
         if not due:
             return
         ticks = moment().ticks
@@ -273,24 +274,24 @@ class Shortcut:
             self.counts.setdefault(one.receipt, _nothing_yet(one, ticks))
         before = Stored(
             table=table,
-            treatments=due,
+            drains=due,
             old=_former(await self.plane.flows(), table),
             receipts=tuple(self.counts.values()),
         )
-        after = await driver.treat(self.plane, before)
-        left = {(one.receipt, one.listener): one for one in after.treatments}
-        self._treatments = {key: left.get(key) for key in self._treatments}
+        after = await driver.drain(self.plane, before)
+        left = {(one.receipt, one.listener): one for one in after.drains}
+        self._drains = {key: left.get(key) for key in self._drains}
         self.counts = {one.number: one for one in after.receipts[-MOST_COUNTED:]}
 
 
 MOST_COUNTED = 100
 
 
-def _nothing_yet(treatment: Treatment, ticks: float) -> Receipt:
+def _nothing_yet(drain: Drain, ticks: float) -> Receipt:
     """To count into; its number alone means something."""
-    drains = treatment.cut_at is not None and treatment.cut_at > ticks
+    drains = drain.cut_at is not None and drain.cut_at > ticks
     return Receipt(
-        number=treatment.receipt,
+        number=drain.receipt,
         at=0.0,
         cause="",
         listeners=(),
@@ -298,7 +299,7 @@ def _nothing_yet(treatment: Treatment, ticks: float) -> Receipt:
         before=(),
         after=(),
         existing="",
-        udp=treatment.udp,
+        udp=drain.udp,
         switch_ms=0.0,
         draining=float(drains),
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.ambassador import conntrack, nft
-from dom0.ambassador.interfaces import interfaces, is_of_a_host
-from dom0.ambassador.place import Place
-from dom0.ambassador.table import Down, Listener, Protocol, Route, Target, table
+from dom0.forward import conntrack, nft
+from dom0.forward.interfaces import interfaces, is_of_a_host
+from dom0.forward.place import Place
+from dom0.forward.table import Down, Listener, Protocol, Route, Target, table
 from dom0.run import CommandFailed, capture
 
 _NET_ADMIN, _NET_RAW = 12, 13  # <linux/capability.h>

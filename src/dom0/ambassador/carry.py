@@ -12,13 +12,13 @@ import logging
 import sys
 from pathlib import Path
 
-from dom0.ambassador import nft
-from dom0.ambassador.interfaces import let_through
-from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.park import announce, park
-from dom0.ambassador.place import own
 from dom0.ambassador.state import DIRECTORY
 from dom0.errors import Dom0Error
+from dom0.forward import nft
+from dom0.forward.interfaces import let_through
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import own
 
 RULES, FLOWS = "rules.nft", "flows"
 EVERY = 10.0  # seconds

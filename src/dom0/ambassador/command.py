@@ -17,8 +17,8 @@ from dom0.errors import Dom0Error, UsageError
 from dom0.printable import printable
 
 if TYPE_CHECKING:
-    from dom0.ambassador.dataplane import Flow
     from dom0.ambassador.messages import Planned, Receipt, State
+    from dom0.forward.dataplane import Flow
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 LISTENER = click.option("--listener", "-l", default="", metavar="PORT[/PROTOCOL]", help="6379, 53/udp, 7000-7005.")
@@ -198,8 +198,8 @@ def history(*, as_json: bool) -> None:
 @JSON
 def flows(*, listener: str, generation: int, as_json: bool) -> None:
     """List connections: who, where to, since which generation."""
-    from dom0.ambassador.dataplane import Flow
     from dom0.ambassador.messages import Flows
+    from dom0.forward.dataplane import Flow
 
     found: list[Flow] = _ask(Flows(listener=listener, generation=generation), list[Flow])
     return say_json(found) if as_json else _say_flows(found)

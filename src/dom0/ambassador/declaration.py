@@ -14,12 +14,13 @@ from typing import TypeVar
 import msgspec
 
 from dom0.ambassador import sources
-from dom0.ambassador.settings import Health, Listen, Settings, Udp, WeightedTarget
+from dom0.ambassador.settings import Health, Listen, Settings, WeightedTarget
 from dom0.ambassador.sources import Source
-from dom0.ambassador.table import MOST_ROUTES, MOST_TARGETS, Listener, Protocol, parse_listener
 from dom0.ambassador.variables import LOOKED_FOR, links
 from dom0.durations import seconds
 from dom0.errors import ProjectError
+from dom0.forward.drain import Udp
+from dom0.forward.table import MOST_ROUTES, MOST_TARGETS, Listener, Protocol, parse_listener
 from dom0.wording import Flaw, flaw, printable
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class Cut(_Choice, frozen=True, tag="cut"):
         return "cut"
 
 
-class Drain(_Choice, frozen=True, tag="drain"):
+class DrainFor(_Choice, frozen=True, tag="drain"):
     """They have `seconds` to end."""
 
     seconds: float
@@ -56,7 +57,7 @@ class Drain(_Choice, frozen=True, tag="drain"):
         return f"drain={self.seconds:g}s"
 
 
-Policy = Keep | Cut | Drain
+Policy = Keep | Cut | DrainFor
 
 
 class Last(_Choice, frozen=True, tag="last"):
@@ -255,7 +256,7 @@ def parse_policy(text: str) -> Policy:
     word, _, duration = text.partition("=")
     if word != "drain" or not duration:
         raise ValueError(f"'{printable(text[:50])}' is not one of keep, cut, drain=DURATION")
-    return Drain(parse_wait(duration))
+    return DrainFor(parse_wait(duration))
 
 
 def parse_down(text: str) -> WhenDown:

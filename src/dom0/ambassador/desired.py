@@ -8,7 +8,7 @@ import msgspec
 
 from dom0.ambassador.declaration import Hold, Refuse, Rule
 from dom0.ambassador.sources import Fixed, Named, Source, target
-from dom0.ambassador.table import MOST_TARGETS, Down, Listener, Route, Target
+from dom0.forward.table import MOST_TARGETS, Down, Listener, Route, Target
 
 
 class Wanted(msgspec.Struct, frozen=True):

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from dom0.ambassador.dataplane import DataPlane, Flow
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.rewire import SETTLING, Change, concerns, due
 from dom0.ambassador.state import StateFile, Stored, moment
-from dom0.ambassador.treatment import Treatment
 from dom0.errors import Dom0Error
+from dom0.forward.dataplane import DataPlane, Flow
+from dom0.forward.drain import Drain
 
 REMEMBERED = 3600.0  # seconds that State has what is done here
 MOST_PAST = 64
@@ -46,30 +46,30 @@ def spent(before: Stored, change: Change) -> Stored:
     return msgspec.structs.replace(before, generation=change.stored.generation)
 
 
-async def treat(plane: DataPlane, stored: Stored) -> Stored:
+async def drain(plane: DataPlane, stored: Stored) -> Stored:
     """Do what is due to old connections now, and count it; newest rewire first, so that its word counts."""
-    flows = await old_flows(plane, stored, stored.treatments)
+    flows = await old_flows(plane, stored, stored.drains)
     ticks = moment().ticks
-    left: list[Treatment] = []
-    over: list[Treatment] = []
+    left: list[Drain] = []
+    over: list[Drain] = []
     receipts = {it.number: it for it in stored.receipts}
-    for treatment in sorted(stored.treatments, key=lambda it: -it.until):
-        mine = due(treatment, flows, ticks)
+    for drain in sorted(stored.drains, key=lambda it: -it.until):
+        mine = due(drain, flows, ticks)
         rescued = await plane.forget(mine.rescue) if mine.rescue else 0
         moved = await plane.forget(mine.move) if mine.move else 0
         cut = await _cut(plane, mine.cut) if mine.cut else 0
         gone = {id(flow) for flow in (*mine.rescue, *mine.move, *mine.cut)}
         flows = [flow for flow in flows if id(flow) not in gone]
-        after = _progress(treatment, len(mine.rest), ticks)
-        if receipt := receipts.get(treatment.receipt):
-            ended = 0 if treatment.left < 0 else max(0, treatment.left - len(mine.rest) - cut)
-            receipts[receipt.number] = _count(receipt, treatment, len(mine.rest), rescued, moved, cut, ended, after)
+        after = _progress(drain, len(mine.rest), ticks)
+        if receipt := receipts.get(drain.receipt):
+            ended = 0 if drain.left < 0 else max(0, drain.left - len(mine.rest) - cut)
+            receipts[receipt.number] = _count(receipt, drain, len(mine.rest), rescued, moved, cut, ended, after)
         if after is None:
-            over.append(treatment)
+            over.append(drain)
         else:
             left.append(after)
     past = tuple(it for it in (*stored.past, *over) if ticks < it.over_at + REMEMBERED)[-MOST_PAST:]
-    return msgspec.structs.replace(stored, treatments=tuple(left), past=past, receipts=tuple(receipts.values()))
+    return msgspec.structs.replace(stored, drains=tuple(left), past=past, receipts=tuple(receipts.values()))
 
 
 async def _cut(plane: DataPlane, flows: Collection[Flow]) -> int:
@@ -81,42 +81,38 @@ async def _cut(plane: DataPlane, flows: Collection[Flow]) -> int:
         return len(flows)
 
 
-async def old_flows(plane: DataPlane, stored: Stored, treatments: Iterable[Treatment]) -> list[Flow]:
+async def old_flows(plane: DataPlane, stored: Stored, drains: Iterable[Drain]) -> list[Flow]:
     generations = {
         generation
-        for treatment in treatments
-        for generation in stored.generations(treatment.listener)
-        if treatment.since <= generation < treatment.until
+        for drain in drains
+        for generation in stored.generations(drain.listener)
+        if drain.since <= generation < drain.until
     }
     if not generations:
         return []
-    return [
-        flow
-        for flow in await plane.flows(sorted(generations))
-        if any(concerns(treatment, flow) for treatment in treatments)
-    ]
+    return [flow for flow in await plane.flows(sorted(generations)) if any(concerns(drain, flow) for drain in drains)]
 
 
-def _progress(treatment: Treatment, rest: int, ticks: float) -> Treatment | None:
+def _progress(drain: Drain, rest: int, ticks: float) -> Drain | None:
     """None: it is over."""
-    if ticks >= treatment.over_at:
+    if ticks >= drain.over_at:
         return None
-    nothing_left = treatment.cut_at is not None and rest == 0
-    over_at = min(treatment.over_at, ticks + SETTLING) if nothing_left else treatment.over_at
-    return msgspec.structs.replace(treatment, left=rest, over_at=over_at)
+    nothing_left = drain.cut_at is not None and rest == 0
+    over_at = min(drain.over_at, ticks + SETTLING) if nothing_left else drain.over_at
+    return msgspec.structs.replace(drain, left=rest, over_at=over_at)
 
 
 def _count(
     receipt: Receipt,
-    treatment: Treatment,
+    drain: Drain,
     rest: int,
     rescued: int,
     moved: int,
     cut: int,
     ended: int,
-    after: Treatment | None,
+    after: Drain | None,
 ) -> Receipt:
-    first = treatment.left < 0
+    first = drain.left < 0
     is_drain = receipt.draining > 0
     kept = receipt.kept + rest if first else receipt.kept - (ended + cut if is_drain else 0)
     over = is_drain and (after is None or (rest == 0 and receipt.kept <= ended + cut))
@@ -137,7 +133,7 @@ async def forget_ended(plane: DataPlane, stored: Stored) -> Stored:
     if not wanted:
         return stored
     alive = {flow.generation for flow in await plane.flows(wanted)}
-    treated = {str(it.listener) for it in stored.treatments}
+    treated = {str(it.listener) for it in stored.drains}
     old = {
         key: tuple(it for it in generations if it in alive or key in treated) for key, generations in stored.old.items()
     }

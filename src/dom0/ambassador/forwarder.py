@@ -16,7 +16,6 @@ from functools import cache
 import msgspec
 
 from dom0.ambassador import desired, driver, rewire
-from dom0.ambassador.dataplane import DataPlane
 from dom0.ambassador.declaration import Declaration, Hold, Probing, Rule
 from dom0.ambassador.desired import Found, Wanted, finding
 from dom0.ambassador.lookup import Names
@@ -24,11 +23,12 @@ from dom0.ambassador.probe import Probes
 from dom0.ambassador.rewire import Change, Way
 from dom0.ambassador.sources import Fixed, Followed, Named, Source
 from dom0.ambassador.state import Damaged, StateFile, Stored, moment
-from dom0.ambassador.table import Listener, Table, Target
 from dom0.errors import Dom0Error
+from dom0.forward.dataplane import DataPlane
+from dom0.forward.table import Listener, Table, Target
 
 LOOK_EVERY = 5.0  # seconds between two looks at what the kernel really holds
-TREAT_EVERY = 1.0
+DRAIN_EVERY = 1.0
 FORGET_EVERY = 30.0
 _MOST_TOLD = 8  # listeners or targets in one line of the log
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Forwarder:
         self._cause = "settings"
         self._others: set[Listener] = set()
         self._down_since: dict[Listener, float] = {}
-        self._looked = self._forgot = self._treated = 0.0
+        self._looked = self._forgot = self._drained = 0.0
         self.listening = frozenset(rule.listener for rule in declaration.rules)
 
     async def run(self) -> None:
@@ -123,8 +123,8 @@ class Forwarder:
             self.refused = error.message
         else:
             self.refused = ""
-        if self._is_treatment_due(ticks):
-            await self._treat()
+        if self._is_drain_due(ticks):
+            await self._drain()
         self._remember()
         if self.stored != before or self.file.error:
             self.file.write(self.stored)
@@ -148,25 +148,25 @@ class Forwarder:
             self.stored = driver.spent(self.stored, change)
             raise
         await self.tell()
-        await self._treat()
+        await self._drain()
         self.file.write(self.stored)
         for receipt in self.stored.receipts:
             if receipt.number in change.receipts:
                 words = map(_brief, (receipt.listeners, receipt.before, receipt.after))
                 log.info("%s: %s → %s (%s)", *words, receipt.cause)
 
-    def _is_treatment_due(self, ticks: float) -> bool:
-        cuts = any(it.cut_at is not None and self._treated < it.cut_at <= ticks for it in self.stored.treatments)
-        due = TREAT_EVERY if self.stored.treatments else FORGET_EVERY
-        return cuts or (bool(self.stored.old) and ticks - self._treated >= due)
+    def _is_drain_due(self, ticks: float) -> bool:
+        cuts = any(it.cut_at is not None and self._drained < it.cut_at <= ticks for it in self.stored.drains)
+        due = DRAIN_EVERY if self.stored.drains else FORGET_EVERY
+        return cuts or (bool(self.stored.old) and ticks - self._drained >= due)
 
-    async def _treat(self) -> None:
-        """What cannot be done now is done a second later: the switch stands, and treatments are kept."""
-        self._treated = moment().ticks
+    async def _drain(self) -> None:
+        """What cannot be done now is done a second later: the switch stands, and drains are kept."""
+        self._drained = moment().ticks
         try:
-            self.stored = await driver.treat(self.plane, self.stored)
-            if self._treated - self._forgot >= FORGET_EVERY:
-                self._forgot = self._treated
+            self.stored = await driver.drain(self.plane, self.stored)
+            if self._drained - self._forgot >= FORGET_EVERY:
+                self._forgot = self._drained
                 self.stored = await driver.forget_ended(self.plane, self.stored)
         except Dom0Error as error:
             log.warning("old connections: %s", error.message)
@@ -199,9 +199,9 @@ class Forwarder:
     async def _pause(self) -> None:
         ticks = moment().ticks
         until = [ticks + LOOK_EVERY]
-        if self.refused or self.stored.treatments:
-            until.append(ticks + TREAT_EVERY)
-        until += [it.cut_at for it in self.stored.treatments if it.cut_at is not None and it.cut_at > ticks]
+        if self.refused or self.stored.drains:
+            until.append(ticks + DRAIN_EVERY)
+        until += [it.cut_at for it in self.stored.drains if it.cut_at is not None and it.cut_at > ticks]
         until += [
             since + rule.down.seconds
             for rule in self.declaration.rules

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from dom0.ambassador.names import SHORTEST, Answer, Counting, count, is_waiting, known, pause
 from dom0.ambassador.sources import usable
-from dom0.ambassador.table import Family
+from dom0.forward.table import Family
 
 LIFETIME = 4.0  # seconds for all tries of one question
 ENGINE_SERVER = "127.0.0.11"

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import msgspec
 
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.settings import Existing, Udp
-from dom0.ambassador.table import Table
-from dom0.ambassador.treatment import Treatment
+from dom0.ambassador.settings import Existing
+from dom0.forward.dataplane import Flow
+from dom0.forward.drain import Drain, Udp
+from dom0.forward.table import Table
 from dom0.health import Problem
 
 RUN_DIRECTORY = "/run/dom0-ambassador"
@@ -111,7 +111,7 @@ class ListenerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     flows: int = 0
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"drains": "treatments"}):
     """`table` is what the plane was given last; `revision` grows with every change of it."""
 
     version: str
@@ -123,9 +123,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shortcut: bool = True
     problems: tuple[Problem, ...] = ()
     receipts: int = 0
-    treatments: tuple[Treatment, ...] = ()  # of the last hour; whoever forwards in our stead does the same
+    drains: tuple[Drain, ...] = ()  # of the last hour; whoever forwards in our stead does the same
     old: dict[str, tuple[int, ...]] = {}  # listener -> its former generations that may have connections yet
-    undone: tuple[int, ...] = ()  # receipts whose treatments are called off
+    undone: tuple[int, ...] = ()  # receipts whose drains are called off
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):

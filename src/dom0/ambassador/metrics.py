@@ -11,12 +11,12 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.declaration import Endpoint
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import State
 from dom0.ambassador.report import Reporter, connections
 from dom0.errors import Dom0Error
+from dom0.forward.dataplane import Flow
 
 LONGEST_QUESTION = 8192  # bytes
 PATIENCE = 10.0  # seconds

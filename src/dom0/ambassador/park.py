@@ -18,9 +18,9 @@ import ipaddress
 import socket
 import struct
 
-from dom0.ambassador.interfaces import Interface, interfaces
-from dom0.ambassador.place import Place
-from dom0.ambassador.poke import checksum
+from dom0.forward.interfaces import Interface, interfaces
+from dom0.forward.place import Place
+from dom0.forward.tcp_reset import checksum
 
 NOBODY = bytes.fromhex("02646f6d3000")  # locally administered, "dom0"
 _BROADCAST = b"\xff" * 6

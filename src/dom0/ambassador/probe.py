@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from dom0.ambassador.declaration import Probing
-from dom0.ambassador.table import Target
+from dom0.forward.table import Target
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import msgspec
 
 from dom0.ambassador.capabilities import Lack
 from dom0.ambassador.declaration import Declaration, Last
-from dom0.ambassador.table import Down, Listener, Table
+from dom0.forward.table import Down, Listener, Table
 from dom0.health import Problem, Severity
 
 NEARLY_FULL = 0.9  # of the kernel's table of connections

@@ -12,7 +12,7 @@ from dom0.ambassador.messages import ListenerState, State
 from dom0.ambassador.problems import Facts, problems
 from dom0.ambassador.sources import Followed
 from dom0.ambassador.state import moment
-from dom0.ambassador.table import Down
+from dom0.forward.table import Down
 from dom0.health import Problem
 
 _CONNTRACK = Path("/proc/sys/net/netfilter")
@@ -55,7 +55,7 @@ class Reporter:
             shortcut=forwarder.declaration.shortcut,
             problems=self.problems(),
             receipts=forwarder.stored.receipt,
-            treatments=(*forwarder.stored.past, *forwarder.stored.treatments),
+            drains=(*forwarder.stored.past, *forwarder.stored.drains),
             old=forwarder.stored.old,
             undone=tuple(it.number for it in forwarder.stored.receipts if it.undone),
         )

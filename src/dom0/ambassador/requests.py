@@ -19,8 +19,8 @@ from dom0.ambassador.report import Reporter
 from dom0.ambassador.rewire import Change, Way
 from dom0.ambassador.sources import Fixed, Followed, Named, Source
 from dom0.ambassador.state import moment
-from dom0.ambassador.table import MOST_TARGETS, Listener, Protocol, Route, Target
 from dom0.errors import Busy, Dom0Error, UsageError
+from dom0.forward.table import MOST_TARGETS, Listener, Protocol, Route, Target
 from dom0.wording import printable
 
 PROBE = 0.5  # seconds: a target that is being held for is asked so long, and so often
@@ -201,7 +201,7 @@ class Requests(msgspec.Struct, frozen=True):
             await self.forwarder.reconcile("rewire")
 
     async def _planned(self, change: Change) -> Planned:
-        new = [it for it in change.stored.treatments if it.receipt in change.receipts]
+        new = [it for it in change.stored.drains if it.receipt in change.receipts]
         flows = await driver.old_flows(self.forwarder.plane, change.stored, new)
         ticks = moment().ticks
         due = [rewire.due(it, flows, ticks) for it in new]

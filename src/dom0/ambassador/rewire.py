@@ -1,6 +1,6 @@
 """What a rewire changes: the next table, what becomes of old connections, the receipt. Pure.
 
-Generations decide, never addresses: a treatment concerns connections of numbers below the new one, so the present
+Generations decide, never addresses: a drain concerns connections of numbers below the new one, so the present
 generation is never touched, whatever address comes back. A change that nobody asked for by name (DNS, a container
 that moved, health) spares connections whose target is still one; a rewire that was asked for spares none.
 """
@@ -11,17 +11,16 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.declaration import Drain, Policy
+from dom0.ambassador.declaration import DrainFor, Policy
 from dom0.ambassador.desired import Wanted
 from dom0.ambassador.messages import Receipt
-from dom0.ambassador.settings import Udp
 from dom0.ambassador.sources import Source
 from dom0.ambassador.state import MOST_RECEIPTS, Moment, Stored, Undoable
-from dom0.ambassador.table import Listener, Protocol, Route, Target, table
-from dom0.ambassador.treatment import Treatment
+from dom0.forward.dataplane import Flow
+from dom0.forward.drain import Drain, Udp
+from dom0.forward.table import Listener, Protocol, Route, Target, table
 
-SETTLING = 3.0  # seconds in which a treatment is repeated
+SETTLING = 3.0  # seconds in which a drain is repeated
 MOST_OLD = 64  # generations of one listener that are asked after
 _OVER = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have ended
 UNANSWERED = "SYN_SENT"
@@ -35,12 +34,12 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    stored: Stored  # with the next table, treatments and receipts that are counted later
+    stored: Stored  # with the next table, drains and receipts that are counted later
     receipts: tuple[int, ...]  # numbers of the new ones
 
 
 class Due(msgspec.Struct, frozen=True):
-    """What one treatment wants done to the connections that are there now."""
+    """What one drain wants done to the connections that are there now."""
 
     rescue: tuple[Flow, ...]
     move: tuple[Flow, ...]
@@ -126,7 +125,7 @@ def undo(stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], w
         after,
         wishes=wishes,
         undo=tuple(it for it in stored.undo if it != undoable),
-        treatments=tuple(it for it in stored.treatments if it.receipt != undoable.receipt),
+        drains=tuple(it for it in stored.drains if it.receipt != undoable.receipt),
         past=tuple(it for it in stored.past if it.receipt != undoable.receipt),
         receipts=receipts,
     )
@@ -180,7 +179,7 @@ def _with_receipt(
     now, then = _routes(after), _routes(before)
     routes = [now[it] for it in listeners]
     former = [then[it] for it in listeners if it in then]
-    draining = way.existing.seconds if isinstance(way.existing, Drain) else 0.0
+    draining = way.existing.seconds if isinstance(way.existing, DrainFor) else 0.0
     receipt = Receipt(
         number=number,
         at=at.now,
@@ -195,8 +194,8 @@ def _with_receipt(
         draining=at.now + draining if draining else 0.0,
     )
     cut_at = {"keep": None, "cut": at.ticks}.get(str(way.existing), at.ticks + draining)
-    treatments = tuple(
-        Treatment(
+    drains = tuple(
+        Drain(
             receipt=number,
             listener=route.listener,
             since=(since or {}).get(route.listener, 0),
@@ -213,7 +212,7 @@ def _with_receipt(
         receipt=number,
         receipts=(*after.receipts, receipt)[-MOST_RECEIPTS:],
         causes=after.causes | {cause: after.causes.get(cause, 0) + 1},
-        treatments=(*after.treatments, *treatments),
+        drains=(*after.drains, *drains),
     )
 
 
@@ -221,27 +220,27 @@ def _names(routes: Iterable[Route]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(target) for route in routes for target in route.targets))
 
 
-def due(treatment: Treatment, flows: Iterable[Flow], ticks: float) -> Due:
-    """Sort the connections that the treatment concerns by what is to be done to them at `ticks`."""
+def due(drain: Drain, flows: Iterable[Flow], ticks: float) -> Due:
+    """Sort the connections that the drain concerns by what is to be done to them at `ticks`."""
     rescue: list[Flow] = []
     move: list[Flow] = []
     cut: list[Flow] = []
     rest: list[Flow] = []
     for flow in flows:
-        if flow.state in _OVER or not concerns(treatment, flow):
+        if flow.state in _OVER or not concerns(drain, flow):
             continue
         if flow.protocol is Protocol.UDP:
-            (move if treatment.udp == "move" else rest).append(flow)
+            (move if drain.udp == "move" else rest).append(flow)
         elif flow.state == UNANSWERED:
             rescue.append(flow)
         else:
-            (cut if _is_due(treatment, ticks) else rest).append(flow)
+            (cut if _is_due(drain, ticks) else rest).append(flow)
     return Due(tuple(rescue), tuple(move), tuple(cut), tuple(rest))
 
 
-def concerns(treatment: Treatment, flow: Flow) -> bool:
-    return treatment.concerns(flow.generation, flow.protocol, flow.listener.port, flow.target)
+def concerns(drain: Drain, flow: Flow) -> bool:
+    return drain.concerns(flow.generation, flow.protocol, flow.listener.port, flow.target)
 
 
-def _is_due(treatment: Treatment, ticks: float) -> bool:
-    return treatment.cut_at is not None and ticks >= treatment.cut_at
+def _is_due(drain: Drain, ticks: float) -> bool:
+    return drain.cut_at is not None and ticks >= drain.cut_at

@@ -13,23 +13,23 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from dom0 import __version__
-from dom0.ambassador import interfaces
 from dom0.ambassador.capabilities import Capabilities, probe
 from dom0.ambassador.carry import save_often
 from dom0.ambassador.control import control, watch
-from dom0.ambassador.dataplane import DataPlane
 from dom0.ambassador.declaration import Declaration, Misdeclared, from_environment
 from dom0.ambassador.desired import is_loop
 from dom0.ambassador.forwarder import Forwarder, is_own
-from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.lookup import Lookup, Names
 from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY, WATCH
-from dom0.ambassador.place import own
 from dom0.ambassador.probe import Probes
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
 from dom0.ambassador.sources import Fixed, target
 from dom0.ambassador.state import DIRECTORY, StateFile, moment
+from dom0.forward import interfaces
+from dom0.forward.dataplane import DataPlane
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import own
 from dom0.wording import Flaw
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def choose_plane(found: Capabilities) -> DataPlane:
     """The kernel's where we may tell it, else the lesser one."""
     if found.kernel:
         return KernelPlane()
-    from dom0.ambassador.relay import RelayPlane
+    from dom0.forward.relay import RelayPlane
 
     return RelayPlane()
 

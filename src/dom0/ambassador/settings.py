@@ -5,13 +5,12 @@ docs/reference/x-dom0.md describes every key. Link variables say the same in ano
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
+
+from dom0.forward.drain import Udp
 
 Existing = str  # keep | cut | drain=DURATION
 DownPolicy = str  # last | refuse | hold | hold=DURATION
-Udp = Literal["move", "keep"]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from dom0.ambassador.table import HEAVIEST, Target
+from dom0.forward.table import HEAVIEST, Target
 from dom0.wording import printable
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

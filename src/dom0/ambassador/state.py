@@ -2,7 +2,7 @@
 
 Theory of operation: what is about to be done is written before it is done. A generation's number is in the file before
 the plane hears of it, so whenever we are killed the next start finds every number that was ever used, and finishes
-what the file says: the table is set again, the treatments of old connections go on.
+what the file says: the table is set again, the drains of old connections go on.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import msgspec
 
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Source
-from dom0.ambassador.table import Listener, Table, Target, parse_listener
-from dom0.ambassador.treatment import Treatment
 from dom0.errors import Dom0Error
+from dom0.forward.drain import Drain
+from dom0.forward.table import Listener, Table, Target, parse_listener
 
 DIRECTORY = "/var/lib/dom0-ambassador"
 FILE = "state.json"
@@ -50,7 +50,7 @@ class Undoable(msgspec.Struct, frozen=True, kw_only=True):
     generations: dict[str, int]
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"drains": "treatments"}):
     """Keys that are listeners read `6379/tcp`."""
 
     digest: str = ""  # of the declaration that `table` comes from
@@ -64,8 +64,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     addresses: dict[str, tuple[str, ...]] = {}  # last known of names and of what the agent follows
     identities: dict[str, str] = {}  # of what the agent follows
     unhealthy: tuple[str, ...] = ()  # targets
-    treatments: tuple[Treatment, ...] = ()
-    past: tuple[Treatment, ...] = ()  # done here; an agent that was away does them in the shortcuts yet
+    drains: tuple[Drain, ...] = ()
+    past: tuple[Drain, ...] = ()  # done here; an agent that was away does them in the shortcuts yet
     undo: tuple[Undoable, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     causes: dict[str, int] = {}  # how many receipts there ever were of each
@@ -127,7 +127,7 @@ def boot() -> str:
 def _after_boot(stored: Stored) -> Stored:
     """No connection has survived; deadlines were counted from another boot."""
     receipts = tuple(msgspec.structs.replace(receipt, draining=0.0) for receipt in stored.receipts)
-    return msgspec.structs.replace(stored, treatments=(), past=(), old={}, receipts=receipts, boot=boot())
+    return msgspec.structs.replace(stored, drains=(), past=(), old={}, receipts=receipts, boot=boot())
 
 
 def _check(stored: Stored) -> None:

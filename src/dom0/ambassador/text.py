@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import ListenerState, Receipt
+from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.times import moment
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from dom0.ambassador.sources import Source, parse, parse_port
-from dom0.ambassador.table import MOST_ROUTES, Listener, Protocol
+from dom0.forward.table import MOST_ROUTES, Listener, Protocol
 from dom0.wording import Flaw, printable
 
 _NUMBERED = re.compile(

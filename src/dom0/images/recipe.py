@@ -28,13 +28,14 @@ EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
 PACKAGE = Path(dom0.__file__).parent
-# Of the package dom0: the package `ambassador` and what it imports.
+# Of the package dom0: the package `ambassador` and all that it imports.
 _OF_AMBASSADORS = frozenset(
     (
         "__init__.py",
         "ambassador",
         "durations.py",
         "errors.py",
+        "forward",
         "health.py",
         "log.py",
         "printable.py",

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import TypeVar
 
 from dom0.ambassador.client import ask, decode
-from dom0.ambassador.dataplane import Flow
 from dom0.ambassador.messages import Flows, History, Receipt, Request, Rewire, Show, State, Undo
 from dom0.errors import Dom0Error
+from dom0.forward.dataplane import Flow
 from dom0.testing import owned
 from dom0.testing.wires import PATIENCE, Node, eventually
 

@@ -22,8 +22,8 @@ from dom0.ambassador.messages import (
     Show,
     State,
 )
-from dom0.ambassador.table import Table
 from dom0.errors import Dom0Error
+from dom0.forward.table import Table
 
 T = TypeVar("T")
 

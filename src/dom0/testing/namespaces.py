@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from dom0.ambassador.place import in_own_thread
+from dom0.forward.place import in_own_thread
 
 Stream = int | IO[bytes] | None
 Child = subprocess.Popen[bytes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dom0.ambassador.table import Down, Listener, Protocol, Route, Target
+from dom0.forward.table import Down, Listener, Protocol, Route, Target
 from dom0.testing.wires import Node
 
 

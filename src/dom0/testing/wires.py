@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from dom0.ambassador.place import own
+from dom0.forward.place import own
 
 T = TypeVar("T")
 _PROGRAMS = ("ip", "nft", "conntrack", "nsenter", "unshare")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dom0.ambassador import conntrack
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.table import Protocol, Target
+from dom0.forward import conntrack
+from dom0.forward.dataplane import Flow
+from dom0.forward.table import Protocol, Target
 
 TCP = (
     "ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.3 dst=10.0.0.2 sport=4001 dport=6379 packets=3 bytes=164 "

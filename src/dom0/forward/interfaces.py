@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.ambassador.place import Place
+from dom0.forward.place import Place
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/ip.h>, <linux/sockios.h>, <linux/if.h>
 _RTM_SETLINK = 19

@@ -28,11 +28,11 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.ambassador import sockets
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.sockets import Socket
-from dom0.ambassador.table import Down, Listener, Protocol, Route, Table, Target, parse_listener, table
 from dom0.errors import Dom0Error
+from dom0.forward import sockets
+from dom0.forward.dataplane import Flow
+from dom0.forward.sockets import Socket
+from dom0.forward.table import Down, Listener, Protocol, Route, Table, Target, parse_listener, table
 from dom0.run import start
 
 MOST_PROCESSES = 512  # that listen; each has about 2 MB of its own

@@ -10,7 +10,7 @@ from typing import Protocol as Interface
 
 import msgspec
 
-from dom0.ambassador.table import Protocol, Table, Target
+from dom0.forward.table import Protocol, Table, Target
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,9 +13,9 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.place import Place
-from dom0.ambassador.table import Protocol
+from dom0.forward.dataplane import Flow
+from dom0.forward.place import Place
+from dom0.forward.table import Protocol
 
 # <linux/netlink.h>, <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
 _NETLINK_NETFILTER = 12

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.ambassador.table import Protocol, Target
+from dom0.forward.table import Protocol, Target
 
 # <net/tcp_states.h>; of UDP only connected ones are of interest, they print as ESTABLISHED
 _STATES = {

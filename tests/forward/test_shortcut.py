@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dom0.ambassador.kernel import KernelPlane
-from dom0.ambassador.place import consumer
-from dom0.ambassador.table import Down, Target, table
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import consumer
+from dom0.forward.table import Down, Target, table
 from dom0.testing.routes import at, tcp, udp
 from dom0.testing.wires import Wires, eventually
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0.ambassador import nft
-from dom0.ambassador.place import consumer, own
-from dom0.ambassador.table import Down, Table, Target, table
+from dom0.forward import nft
+from dom0.forward.place import consumer, own
+from dom0.forward.table import Down, Table, Target, table
 from dom0.testing.routes import tcp, udp
 
 ONE = Target("10.0.0.1", 80)

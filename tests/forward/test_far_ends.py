@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.interfaces import let_through
-from dom0.ambassador.kernel import KernelPlane
-from dom0.ambassador.place import Place, own
-from dom0.ambassador.table import Target, table
+from dom0.forward.dataplane import Flow
+from dom0.forward.interfaces import let_through
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import Place, own
+from dom0.forward.table import Target, table
 from dom0.testing import busybox
 from dom0.testing.hosts import Host, Switch
 from dom0.testing.routes import tcp

@@ -1,4 +1,4 @@
-"""Makes both ends of a connection that we forget learn it now, also if they are silent.
+"""Makes both ends of a connection that is deleted from conntrack be reset now, also if they are silent.
 
 Theory of operation: to a SYN within a connection a TCP answers with an acknowledgement of its true numbers (RFC 5961,
 "challenge ACK"). Our kernel has no connection for that answer and resets whoever sent it, with just those numbers. So
@@ -28,9 +28,9 @@ from itertools import islice
 
 import msgspec
 
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.place import Place
-from dom0.ambassador.table import Target
+from dom0.forward.dataplane import Flow
+from dom0.forward.place import Place
+from dom0.forward.table import Target
 
 _ROUNDS = 4
 _ROUND_SECONDS = 0.6  # longer than tcp_invalid_ratelimit
@@ -43,25 +43,25 @@ _SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>
 _Ends = tuple[str, int, str, int]  # from address and port, to address and port
 
 
-class Poke(msgspec.Struct, frozen=True):
-    """A segment with `flags` to `to` in the name of `name`."""
+class Segment(msgspec.Struct, frozen=True):
+    """A TCP segment with `flags` and without data, whose sender it says is `source`."""
 
-    name: Target
+    source: Target
     to: Target
     flags: int
 
     @property
     def key(self) -> _Ends:
-        return self.name.address, self.name.port, self.to.address, self.to.port
+        return self.source.address, self.source.port, self.to.address, self.to.port
 
 
-def both_ends(flow: Flow) -> tuple[Poke, Poke]:
-    return Poke(flow.listener, flow.client, _SYN | _ACK), Poke(flow.near, flow.target, _SYN)
+def both_ends(flow: Flow) -> tuple[Segment, Segment]:
+    return Segment(flow.listener, flow.client, _SYN | _ACK), Segment(flow.near, flow.target, _SYN)
 
 
-def poke(place: Place, pokes: Iterable[Poke]) -> list[Poke]:
+def send(place: Place, segments: Iterable[Segment]) -> list[Segment]:
     """Send them; returns those that nobody answered in some seconds. Raises OSError: EPERM without CAP_NET_RAW."""
-    waiting = {one.key: one for one in pokes}
+    waiting = {one.key: one for one in segments}
     with ExitStack() as open_sockets:
         sockets = {}
         answers = open_sockets.enter_context(selectors.DefaultSelector())
@@ -97,14 +97,14 @@ def _socket(place: Place, family: socket.AddressFamily) -> socket.socket:
     return raw
 
 
-def _send(raw: socket.socket, one: Poke) -> None:
+def _send(raw: socket.socket, one: Segment) -> None:
     try:
         raw.sendto(packet(one), (one.to.address, 0))
     except OSError:  # no route to it, or a full queue: it has not answered
         return
 
 
-def _note_answers(answers: selectors.BaseSelector, waiting: dict[_Ends, Poke], patience: float) -> None:
+def _note_answers(answers: selectors.BaseSelector, waiting: dict[_Ends, Segment], patience: float) -> None:
     """Take whoever answered out of `waiting`; wait for the first answer at most `patience` seconds."""
     for key, _ in answers.select(patience):
         assert isinstance(key.fileobj, socket.socket)
@@ -128,11 +128,11 @@ def _received(raw: socket.socket) -> Iterator[tuple[_Ends, int]]:
         yield (sender[0], source_port, socket.inet_ntop(raw.family, to), port), data[start + 13]
 
 
-def packet(one: Poke) -> bytes:
+def packet(one: Segment) -> bytes:
     """The whole IP packet; the kernel fills in IPv4's checksum and length."""
     family = _family(one.to)
-    ends = socket.inet_pton(family, one.name.address) + socket.inet_pton(family, one.to.address)
-    ports, numbers = struct.pack("!HH", one.name.port, one.to.port), secrets.token_bytes(8)
+    ends = socket.inet_pton(family, one.source.address) + socket.inet_pton(family, one.to.address)
+    ports, numbers = struct.pack("!HH", one.source.port, one.to.port), secrets.token_bytes(8)
     tcp = ports + numbers + struct.pack("!BBHHH", 5 << 4, one.flags, 1024, 0, 0)
     pseudo = ends + struct.pack("!LL", len(tcp), socket.IPPROTO_TCP)
     tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]

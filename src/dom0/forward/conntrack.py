@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.table import Protocol, Target
+from dom0.forward.dataplane import Flow
+from dom0.forward.table import Protocol, Target
 
 _ENDED = (" TIME_WAIT src=", " CLOSE src=")  # the kernel's memory of connections that have ended
 RESTORE = ("conntrack", "-R")  # and a file, or `-`; what is there already is left as it is

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from dom0.ambassador.settings import Udp
-from dom0.ambassador.table import Listener, Protocol, Target
+from dom0.forward.table import Listener, Protocol, Target
+
+Udp = Literal["move", "keep"]
 
 
-class Treatment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is due to connections of one listener with a generation in [since, until), except those to `spared`.
 
     Unanswered connects are sent on, UDP moves if `udp` says so, and from `cut_at` on the rest is cut. It stays in the

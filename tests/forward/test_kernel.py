@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dom0.ambassador import nft
 from dom0.ambassador.capabilities import probe
-from dom0.ambassador.interfaces import interfaces, let_through
-from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.park import NOBODY, announce, park
-from dom0.ambassador.place import own
-from dom0.ambassador.table import MOST_ROUTES, Down, Listener, Protocol, Route, Table, Target, table
 from dom0.errors import Dom0Error
+from dom0.forward import nft
+from dom0.forward.interfaces import interfaces, let_through
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import own
+from dom0.forward.table import MOST_ROUTES, Down, Listener, Protocol, Route, Table, Target, table
 from dom0.testing.routes import at, tcp, udp
 from dom0.testing.wires import Node, Wires, eventually
 
@@ -35,16 +35,16 @@ table inet dom0 {
 
 LACKS = """
 import asyncio, sys
-from dom0.ambassador import nft
+from dom0.forward import nft
 from dom0.ambassador.capabilities import probe
-from dom0.ambassador.place import own
+from dom0.forward.place import own
 print(*(lack.name for lack in asyncio.run(probe(own(sys.argv[1]))).lacks))
 """
 
 CUT = """
 import asyncio, sys
-from dom0.ambassador.kernel import KernelPlane
-from dom0.ambassador.place import own
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import own
 async def cut():
     plane = KernelPlane(own(sys.argv[1]))
     print(await plane.cut(await plane.flows()))
@@ -53,9 +53,10 @@ asyncio.run(cut())
 
 ALONE = """
 import asyncio, sys
-from dom0.ambassador import interfaces, park, place
-from dom0.ambassador.kernel import KernelPlane
-from dom0.ambassador.table import Listener, Protocol, Route, Target, table
+from dom0.ambassador import park
+from dom0.forward import interfaces, place
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.table import Listener, Protocol, Route, Target, table
 
 async def main():
     here, plane = place.own(), KernelPlane()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dom0.ambassador.relay import MOST_PROCESSES, Relay, RelayPlane, command, parse, relays
-from dom0.ambassador.table import Down, Listener, Protocol, Route, Target, table
 from dom0.errors import Dom0Error
+from dom0.forward.relay import MOST_PROCESSES, Relay, RelayPlane, command, parse, relays
+from dom0.forward.table import Down, Listener, Protocol, Route, Target, table
 from dom0.testing.wires import Client, Wires, eventually
 
 TCP, UDP = Listener(Protocol.TCP, 6379), Listener(Protocol.UDP, 6379)

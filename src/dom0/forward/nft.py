@@ -34,9 +34,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.place import SHORTCUT_TABLE, Place
-from dom0.ambassador.table import Down, Family, Listener, Protocol, Route, Table, Target, table
+from dom0.forward.dataplane import Flow
+from dom0.forward.place import SHORTCUT_TABLE, Place
+from dom0.forward.table import Down, Family, Listener, Protocol, Route, Table, Target, table
 
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 _ADDRESS_TYPE = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}

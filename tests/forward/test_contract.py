@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from dom0.ambassador import conntrack
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.interfaces import let_through
-from dom0.ambassador.kernel import KernelPlane
 from dom0.ambassador.park import announce, park
-from dom0.ambassador.place import own
-from dom0.ambassador.table import Down, Target, table
+from dom0.forward import conntrack
+from dom0.forward.dataplane import Flow
+from dom0.forward.interfaces import let_through
+from dom0.forward.kernel import KernelPlane
+from dom0.forward.place import own
+from dom0.forward.table import Down, Target, table
 from dom0.testing.routes import at, tcp, udp
 from dom0.testing.wires import Client, Node, Wires, eventually, make_router
 

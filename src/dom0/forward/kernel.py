@@ -9,7 +9,7 @@ What was seen (Linux 6.18, nft 1.1.3, conntrack 1.4.8):
 - `conntrack -R` brings translated connections back with marks and ports; they carry full load at once, with and without
   be_liberal, because the kernel learns their windows anew.
 - A connection that is deleted and whose client speaks next is translated as a new one by the rules in force; the new
-  target knows nothing of it and resets it. Whoever is silent learns nothing: hence poke.py.
+  target knows nothing of it and resets it. Whoever is silent learns nothing: hence tcp_reset.py.
 - A change is in force some milliseconds before `nft` ends: when it closes its socket, the kernel makes it wait until
   what was replaced is out of use.
 - Without the last NAT hook of a namespace the kernel translates established connections no longer: hence `retire`.
@@ -23,12 +23,11 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from dom0.ambassador import conntrack, ctnetlink, nft
-from dom0.ambassador.dataplane import Flow
-from dom0.ambassador.place import Place, own
-from dom0.ambassador.poke import both_ends, poke
-from dom0.ambassador.table import Protocol, Table, table
 from dom0.errors import Dom0Error
+from dom0.forward import conntrack, ctnetlink, nft, tcp_reset
+from dom0.forward.dataplane import Flow
+from dom0.forward.place import Place, own
+from dom0.forward.table import Protocol, Table, table
 from dom0.run import CommandFailed, Output, capture
 
 _log = logging.getLogger(__name__)
@@ -137,14 +136,14 @@ class KernelPlane:
 
     async def _tell(self, ended: Collection[Flow]) -> bool:
         """Whether we may; who does not answer is only logged."""
-        pokes = [one for flow in ended if flow.protocol == Protocol.TCP for one in both_ends(flow)]
+        segments = [one for flow in ended if flow.protocol == Protocol.TCP for one in tcp_reset.both_ends(flow)]
         try:
-            silent = await asyncio.to_thread(poke, self._place, pokes)
+            silent = await asyncio.to_thread(tcp_reset.send, self._place, segments)
         except PermissionError:
             _log.warning("%d connections were cut; silent ends learn nothing without CAP_NET_RAW", len(ended))
             return False
         for one in silent:
-            _log.info("nobody at %s answered when its connection with %s was cut", one.to, one.name)
+            _log.info("nobody at %s answered when its connection with %s was cut", one.to, one.source)
         return True
 
     async def _update(self, before: Table, wanted: Table) -> bool:
