@@ -22,7 +22,7 @@ from bench import boot_machines, observed, plain_debian
 from bench.boot_machines import MEMORY, Switched, System, switched_on
 from bench.observed import Heard
 from bench.report import REPORT, Row, at_most, at_most_ratio, table, write_section
-from dom0.host import build, recipe
+from dom0.osimage import build, recipe
 from dom0.testing import data_disk
 
 SERVICES = ("mybox-redis-1", "mybox-visitor-1")

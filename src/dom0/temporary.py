@@ -16,6 +16,8 @@ from pathlib import Path
 
 from dom0.errors import Dom0Error
 
+LARGE = Path("/var/tmp")  # noqa: S108 -- for files as large as a base OS: on a disk, where /tmp may be memory
+
 
 @contextlib.contextmanager
 def directory(what: str) -> Iterator[Path]:

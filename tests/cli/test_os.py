@@ -1,4 +1,4 @@
-"""`dom0 os`: what it asks, refuses and says. The media themselves are in tests/host."""
+"""`dom0 os`: what it asks, refuses and says. The media themselves are in tests/osimage."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dom0.host.boot_record import read_all
-from dom0.host.recipe import directory, recipe
+from dom0.osimage.recipe import recipe
+from dom0.package_data import os_recipe
 from dom0.testing.busybox import BUSYBOX
 
 
@@ -18,7 +19,7 @@ from dom0.testing.busybox import BUSYBOX
 def root(tmp_path: Path) -> Path:
     if os.geteuid() != 0 or not BUSYBOX.exists():
         pytest.skip("needs root and busybox-static")
-    shutil.copytree(directory() / "tree/usr", tmp_path / "usr")
+    shutil.copytree(os_recipe() / "tree/usr", tmp_path / "usr")
     for name in ("usr/bin", "run/dom0/os", "var/lib/dom0", "proc", "dev"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(BUSYBOX, tmp_path / "usr/bin/busybox")

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from dom0.errors import Dom0Error
-from dom0.host import medium, slots, uki
+from dom0.host import slots, uki
+from dom0.host.uki import BootFile
 from dom0.testing import slots_machine
 from dom0.testing.fake_uki import make_uki
 from dom0.testing.slots_machine import SlotsMachine, base_os
@@ -155,29 +156,29 @@ def test_without_another_good_slot_there_is_nothing_to_go_back_to(failed: str, m
     assert "nothing to go back to" in refused.stderr
 
 
-def damaged(tmp_path: Path, change: Callable[[list[medium.File]], list[medium.File]]) -> Path:
+def damaged(tmp_path: Path, change: Callable[[list[BootFile]], list[BootFile]]) -> Path:
     file = tmp_path / "damaged"
     with file.open("wb") as opened:
         slots.pack(change(list(base_os("2.0"))), opened)
     return file
 
 
-def other_content(files: list[medium.File]) -> list[medium.File]:
-    return [medium.File("linux", b"another kernel"), *files[1:]]
+def other_content(files: list[BootFile]) -> list[BootFile]:
+    return [BootFile("linux", b"another kernel"), *files[1:]]
 
 
-def without_initrd(files: list[medium.File]) -> list[medium.File]:
+def without_initrd(files: list[BootFile]) -> list[BootFile]:
     return [file for file in files if file.name != "initrd"]
 
 
-def sums_of_less(files: list[medium.File]) -> list[medium.File]:
+def sums_of_less(files: list[BootFile]) -> list[BootFile]:
     assert isinstance(files[-1].content, bytes)
-    return [*files[:-1], medium.File("sums", b"".join(files[-1].content.splitlines(keepends=True)[:2]))]
+    return [*files[:-1], BootFile("sums", b"".join(files[-1].content.splitlines(keepends=True)[:2]))]
 
 
 @pytest.mark.parametrize("change", [other_content, without_initrd, sums_of_less])
 def test_a_damaged_update_is_not_armed_and_leaves_the_slot_empty(
-    change: Callable[[list[medium.File]], list[medium.File]], machine: SlotsMachine, tmp_path: Path
+    change: Callable[[list[BootFile]], list[BootFile]], machine: SlotsMachine, tmp_path: Path
 ) -> None:
     refused = machine.slots("update", "-", stdin=damaged(tmp_path, change))
     assert refused.code == 1
@@ -197,8 +198,8 @@ def test_an_update_that_is_cut_off_is_not_armed(
 
 
 def test_an_update_that_does_not_fit_says_so(machine: SlotsMachine, tmp_path: Path) -> None:
-    def larger(files: list[medium.File]) -> list[medium.File]:
-        return [files[0], medium.File("initrd", b"x" * (80 << 20)), *files[2:]]
+    def larger(files: list[BootFile]) -> list[BootFile]:
+        return [files[0], BootFile("initrd", b"x" * (80 << 20)), *files[2:]]
 
     refused = machine.slots("update", "-", stdin=damaged(tmp_path, larger))
     assert refused.code == 1
@@ -311,7 +312,7 @@ NOW = slots.OsStatus(
 
 def test_an_update_that_fits_is_not_refused(tmp_path: Path) -> None:
     os = an_os(tmp_path)
-    slots.refuse(NOW, os, medium.slot(os))
+    slots.refuse(NOW, os, uki.slot_files(os))
 
 
 @pytest.mark.parametrize(
@@ -329,7 +330,9 @@ def test_what_cannot_be_the_next_base_os_is_refused_before_anything_changes(
 ) -> None:
     os = an_os(tmp_path)
     with pytest.raises(Dom0Error, match=what):
-        slots.refuse(slots.OsStatus(**{f: getattr(NOW, f) for f in NOW.__struct_fields__} | now), os, medium.slot(os))
+        slots.refuse(
+            slots.OsStatus(**{f: getattr(NOW, f) for f in NOW.__struct_fields__} | now), os, uki.slot_files(os)
+        )
 
 
 @pytest.mark.parametrize(("runs", "is_refused"), [("6.12.1-amd64", True), ("6.12.0-cloud-amd64", False)])
@@ -340,7 +343,7 @@ def test_one_for_virtual_machines_is_no_update_of_hardware(runs: str, is_refused
     os = uki.read(file)
     now = msgspec.structs.replace(NOW, slots=(slots.Slot(name="a", version="1.0", kernel=runs),))
     with pytest.raises(Dom0Error, match="is for virtual machines") if is_refused else nullcontext():
-        slots.refuse(now, os, medium.slot(os))
+        slots.refuse(now, os, uki.slot_files(os))
 
 
 def test_an_answer_that_is_none_is_an_error() -> None:
@@ -350,7 +353,7 @@ def test_an_answer_that_is_none_is_an_error() -> None:
 
 def test_the_files_of_a_slot_are_what_the_update_takes(tmp_path: Path) -> None:
     with tempfile.TemporaryFile() as packed, SlotsMachine() as machine:
-        slots.pack(medium.slot(an_os(tmp_path)), packed)
+        slots.pack(uki.slot_files(an_os(tmp_path)), packed)
         (tmp_path / "update").write_bytes(b"")
         packed.seek(0)
         (tmp_path / "update").write_bytes(packed.read())

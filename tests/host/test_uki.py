@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from dom0.errors import Dom0Error
 from dom0.host import uki
-from dom0.host.build import COMMAND_LINE
+from dom0.osimage.build import COMMAND_LINE
 from dom0.testing.fake_uki import make_pe, make_uki
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dom0.host.qemu import Drive
+from dom0.osimage.qemu import Drive
 from dom0.testing import data_disk, file_systems, vm
 from dom0.testing.hosts import CONTAINERD_STORE, Host
 

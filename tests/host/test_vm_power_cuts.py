@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from dom0.host import build, disk_image, media, qemu, uki
-from dom0.host.medium import Contract
+from dom0.host import uki
+from dom0.osimage import build, disk_image, media, qemu
+from dom0.osimage.medium import Contract
 from dom0.testing import data_disk, vm
 
 CUTS = int(os.environ.get("DOM0_TEST_POWER_CUTS", "1"))

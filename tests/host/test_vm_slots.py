@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dom0.host import disk_image, grub_environment, media, medium, qemu, uki
+from dom0.host import uki
+from dom0.host.uki import BootFile
+from dom0.osimage import disk_image, grub_environment, media, medium, qemu
 from dom0.testing import tiny_os, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
@@ -50,7 +52,7 @@ class Disk:
         subprocess.run(argv, check=True, input=content)
 
     def put_slot(self, slot: str, os: uki.Uki) -> None:
-        medium.lay([medium.File(f"{slot}/{one.name}", one.content) for one in medium.slot(os)], self.place)
+        medium.lay([BootFile(f"{slot}/{one.name}", one.content) for one in uki.slot_files(os)], self.place)
         argv = ["mcopy", "-s", "-o", "-i", self._file_system, str(self.place / slot), "::dom0/"]
         subprocess.run(argv, check=True)
 

@@ -1,1 +1,4 @@
-"""The host below the root container: its base OS, its boot, its disks. Nothing here runs inside of the base OS."""
+"""The running machine below the root container: its boot, its disks, its base OS and the update of that.
+
+Nothing here runs inside of the base OS, and nothing needs what builds it.
+"""

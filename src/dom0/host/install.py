@@ -14,8 +14,7 @@ from pathlib import Path
 import msgspec
 
 from dom0.errors import Dom0Error
-from dom0.host.recipe import directory
-from dom0.images.contents import entries
+from dom0.package_data import os_recipe
 
 UNIT = "dom0.service"
 PROGRAMS = ("usr/lib/dom0/launch", "usr/lib/dom0/mark")  # of the base OS's, those that a foreign host needs
@@ -85,11 +84,10 @@ def plan_removal(found: Mapping[str, bytes], installed: Mapping[str, str]) -> Re
 
 def files() -> tuple[File, ...]:
     """What belongs on a host. Raises Dom0Error where the recipe of the base OS is missing."""
-    os_directory = directory()
-    foreign = [entry for entry in entries(os_directory / "foreign") if entry.kind == "file"]
+    recipe = os_recipe()
     return (
-        *(File(path, (os_directory / "tree" / path).read_bytes(), _EXECUTABLE) for path in PROGRAMS),
-        *(File(entry.name, Path(entry.path).read_bytes(), _PLAIN) for entry in foreign),
+        *(File(path, (recipe / "tree" / path).read_bytes(), _EXECUTABLE) for path in PROGRAMS),
+        File(_UNIT_FILE, (recipe / "foreign" / _UNIT_FILE).read_bytes(), _PLAIN),
         File(_WANTED, f"/{_UNIT_FILE}".encode()),
     )
 

@@ -10,10 +10,10 @@ from typing import IO
 
 import msgspec
 
+from dom0 import temporary
 from dom0.errors import Dom0Error
-from dom0.host import medium, on_host, scratch
-from dom0.host.recipe import ARCHITECTURES
-from dom0.host.uki import Uki, is_for_virtual_machines
+from dom0.host import on_host
+from dom0.host.uki import SUMS, UNAME, BootFile, Uki, is_for_virtual_machines
 from dom0.run import CommandFailed, transfer
 
 PROGRAM = "slots"
@@ -92,10 +92,10 @@ def decode(printed: str) -> OsStatus:
         raise Dom0Error(f"slots: its answer is not understood: {error}") from error
 
 
-def refuse(now: OsStatus, os: Uki, files: Sequence[medium.File]) -> None:
+def refuse(now: OsStatus, os: Uki, files: Sequence[BootFile]) -> None:
     """Raises Dom0Error if `os` cannot be this machine's next base OS, before anything is changed."""
     refuse_without_slots(now)
-    if ARCHITECTURES[os.architecture].machine != now.machine:
+    if UNAME[os.architecture] != now.machine:
         raise Dom0Error(f"base OS: the file is for {os.architecture}, this machine is {now.machine}")
     if is_for_virtual_machines(os.release) and not is_for_virtual_machines(now.kernel):
         raise Dom0Error(
@@ -128,10 +128,10 @@ def refuse_without_slots(now: OsStatus) -> None:
         )
 
 
-async def update(files: Sequence[medium.File]) -> None:
+async def update(files: Sequence[BootFile]) -> None:
     """Put `files` into the slot that does not run, and arm it. Raises Dom0Error; then nothing new is started."""
     argv = on_host.command(PROGRAM, "update", "-")
-    with tempfile.TemporaryFile(prefix="dom0-update-", dir=scratch.DIRECTORY) as packed:
+    with tempfile.TemporaryFile(prefix="dom0-update-", dir=temporary.LARGE) as packed:
         pack(files, packed)
         packed.seek(0)
         try:
@@ -141,15 +141,15 @@ async def update(files: Sequence[medium.File]) -> None:
             raise Dom0Error(message or error.message, hint=hint or error.hint) from error
 
 
-def pack(files: Sequence[medium.File], packed: IO[bytes]) -> None:
+def pack(files: Sequence[BootFile], packed: IO[bytes]) -> None:
     """As `slots update` takes it. The sums have another name: `slots` gives them theirs when all is checked."""
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for file in files:
             _add(tar, file)
 
 
-def _add(tar: tarfile.TarFile, file: medium.File) -> None:
-    entry = tarfile.TarInfo("sums.new" if file.name == medium.SUMS else file.name)
+def _add(tar: tarfile.TarFile, file: BootFile) -> None:
+    entry = tarfile.TarInfo("sums.new" if file.name == SUMS else file.name)
     entry.size = file.size
     if isinstance(file.content, bytes):
         tar.addfile(entry, io.BytesIO(file.content))

@@ -1,4 +1,5 @@
-"""The update file, a UKI, taken apart: one EFI program (PE) with kernel, initrd and kernel line as sections.
+"""The file that a base OS is, a UKI: one EFI program (PE) with kernel, initrd and kernel line as sections; and what a
+slot of a boot disk has of it.
 
 Whoever made the file may mean harm: every number in it is checked against the file before it is used, and what is too
 much for a base OS is refused. https://uapi-group.org/specifications/specs/unified_kernel_image/
@@ -17,6 +18,8 @@ import msgspec
 
 from dom0.errors import Dom0Error
 
+UNAME = {"amd64": "x86_64", "arm64": "aarch64"}  # Debian's word -> the kernel's
+SUMS = "sums"  # last of the files in a slot: where it is, all of them are
 _MACHINES = {0x8664: "amd64", 0xAA64: "arm64"}  # of PE -> Debian's word
 _LARGEST = 2 << 30  # bytes of a section
 _LONGEST_TEXT = 4096  # bytes of a section that is text
@@ -53,6 +56,20 @@ class Part(msgspec.Struct, frozen=True):
         return total.hexdigest()
 
 
+class BootFile(msgspec.Struct, frozen=True):
+    """A file of a boot medium, or of a slot on it. `name` is its path there."""
+
+    name: str
+    content: bytes | Part
+
+    @property
+    def size(self) -> int:
+        return self.content.size if isinstance(self.content, Part) else len(self.content)
+
+    def sha256(self) -> str:
+        return self.content.sha256() if isinstance(self.content, Part) else hashlib.sha256(self.content).hexdigest()
+
+
 class Uki(msgspec.Struct, frozen=True):
     """`line` is the kernel line, `release` the kernel's version, `version` the base OS's ("" if it is not ours)."""
 
@@ -73,6 +90,17 @@ class Uki(msgspec.Struct, frozen=True):
 def is_for_virtual_machines(release: str) -> bool:
     """Whether a kernel of that release is Debian's without drivers for hardware (its packages linux-image-cloud-*)."""
     return "-cloud-" in release
+
+
+def slot_files(os: Uki) -> tuple[BootFile, ...]:
+    """The files of a base OS in its slot."""
+    files = (
+        BootFile("linux", os.linux),
+        BootFile("initrd", os.initrd),
+        BootFile("line", f'set line="{os.line}"\n'.encode()),  # a script of GRUB
+        BootFile("version", f"{os.version or 'unknown'} {os.release}\n".encode()),
+    )
+    return (*files, BootFile(SUMS, "".join(f"{file.sha256()}  {file.name}\n" for file in files).encode()))
 
 
 def read(file: Path) -> Uki:

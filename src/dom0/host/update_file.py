@@ -24,7 +24,6 @@ import msgspec
 
 from dom0 import temporary
 from dom0.errors import Dom0Error, UsageError
-from dom0.host import scratch
 from dom0.run import CommandFailed, capture, transfer
 from dom0.wording import printable
 
@@ -53,7 +52,7 @@ async def brought(source: str, asked: str, say: Callable[[str], None]) -> AsyncI
     """
     if asked and not _DIGEST.fullmatch(asked.lower()):
         raise UsageError(f"--sha256 {printable(asked)}: is not a SHA-256 digest", hint="64 hexadecimal digits")
-    with TemporaryDirectory(prefix="dom0-update-", dir=scratch.DIRECTORY) as directory:
+    with TemporaryDirectory(prefix="dom0-update-", dir=temporary.LARGE) as directory:
         if re.match(r"https?://", source):
             update, beside = await _download_all(source, Path(directory), asked, say)
         elif "://" in source:

@@ -16,9 +16,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import dom0
-from dom0.errors import Dom0Error
 from dom0.images.contents import Entry, digest, entries
+from dom0.package_data import PACKAGE, find
 
 ROOTFS = "dom0-rootfs"
 BASE = "dom0-base"
@@ -27,7 +26,6 @@ AMBASSADOR = "dom0-ambassador"
 EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of their own, so that builds repeat
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
-PACKAGE = Path(dom0.__file__).parent
 # Of the package dom0: the package `ambassador` and all that it imports.
 _OF_AMBASSADORS = frozenset(
     (
@@ -48,19 +46,13 @@ BAKED = PACKAGE / "base-inputs"  # inside dom0-base: the digest it was made from
 
 
 def data(image: str) -> Path:
-    """The directory with the recipe of `image`: in the wheel, or in a checkout."""
-    for directory in (PACKAGE / "data" / "images", PACKAGE.parent.parent / "images"):
-        if (directory / image).is_dir():
-            return directory / image
-    raise Dom0Error(f"{PACKAGE}: the recipe of {image} is missing", hint="install dom0 again, or use a whole checkout")
+    """The directory with the recipe of `image`."""
+    return find(f"images/{image}", f"the recipe of {image} is")
 
 
 def examples() -> Path:
-    """The projects that `dom0 init` copies: in the wheel and in the image, or in a checkout."""
-    for directory in (PACKAGE / "data" / "examples", PACKAGE.parent.parent / "examples"):
-        if directory.is_dir():
-            return directory
-    raise Dom0Error(f"{PACKAGE}: the examples are missing", hint="install dom0 again, or use a whole checkout")
+    """The projects that `dom0 init` copies; an image has them too."""
+    return find("examples", "the examples are")
 
 
 def agent_files() -> Iterator[Entry]:

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dom0.host import elf
-from dom0.host.recipe import recipe
+from dom0.osimage import elf
+from dom0.osimage.recipe import recipe
 from dom0.run import Output
 from dom0.testing import loop, owned
 from dom0.testing.busybox import BUSYBOX

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from dom0.host.build import COMMAND_LINE
+from dom0.osimage.build import COMMAND_LINE
 
 _ALIGNMENT = 512
 

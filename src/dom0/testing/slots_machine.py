@@ -15,8 +15,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from dom0.host import grub_environment, medium
-from dom0.host.recipe import recipe
+from dom0.host.uki import BootFile
+from dom0.osimage import grub_environment, medium
+from dom0.osimage.recipe import recipe
 from dom0.run import Output
 from dom0.testing import owned
 from dom0.testing.busybox import BUSYBOX
@@ -166,14 +167,14 @@ class SlotsMachine:
 
     def _make_medium(self) -> None:
         tree = self.root / "medium-tree"
-        files = [medium.File("dom0/grubenv", grub_environment.encode(grub_environment.FRESH))]
-        medium.lay([*files, *(medium.File(f"dom0/a/{one.name}", one.content) for one in base_os("1.0"))], tree)
+        files = [BootFile("dom0/grubenv", grub_environment.encode(grub_environment.FRESH))]
+        medium.lay([*files, *(BootFile(f"dom0/a/{one.name}", one.content) for one in base_os("1.0"))], tree)
         argv = ["/usr/sbin/mke2fs", "-q", "-t", "ext2", "-d", str(tree), str(self.file), _SIZE]
         subprocess.run(argv, check=True)
         shutil.rmtree(tree)
 
 
-def base_os(version: str) -> tuple[medium.File, ...]:
+def base_os(version: str) -> tuple[BootFile, ...]:
     """The files of a slot, a few MiB that tell one version from another."""
     import hashlib
 
@@ -184,4 +185,4 @@ def base_os(version: str) -> tuple[medium.File, ...]:
         "version": f"{version} 6.12.0-test\n".encode(),
     }
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in content.items())
-    return tuple(medium.File(name, data) for name, data in {**content, "sums": sums.encode()}.items())
+    return tuple(BootFile(name, data) for name, data in {**content, "sums": sums.encode()}.items())

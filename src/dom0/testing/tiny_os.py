@@ -10,7 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from dom0.host import build, initramfs, uki
+from dom0.host import uki
+from dom0.osimage import build, initramfs
 from dom0.testing import vm
 from dom0.testing.busybox import BUSYBOX
 from dom0.testing.fake_uki import make_uki

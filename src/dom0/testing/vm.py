@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from dom0.host import build, qemu, recipe
+from dom0.osimage import build, qemu, recipe
 from dom0.run import CommandFailed, Output
 from dom0.testing import owned
 from dom0.testing.chain import CACHE

@@ -10,7 +10,7 @@ import click
 from dom0.cli import options, terminal
 from dom0.cli.report import Report
 
-FLAVOURS = ("vm", "metal")  # as in host.recipe, which would load what builds them
+FLAVOURS = ("vm", "metal")  # as in osimage.recipe, which would load what builds them
 ARCHITECTURES = ("amd64", "arm64")
 
 
@@ -51,8 +51,8 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
     $ dom0 os build --no-rescue  # without the ssh server for a machine on which no dom0 works
     $ dom0 os build --no-cache  # take in Debian's security updates
     """
-    from dom0.host import build as building
-    from dom0.host import recipe
+    from dom0.osimage import build as building
+    from dom0.osimage import recipe
 
     say = Report(beside=as_json)
     built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))

@@ -13,10 +13,10 @@ import msgspec
 from dom0.errors import UsageError
 
 if TYPE_CHECKING:
-    from dom0.host.medium import Contract
     from dom0.host.uki import Uki
+    from dom0.osimage.medium import Contract
 
-UKI = "dom0-os.efi"  # as in host.build, which would load what builds it
+UKI = "dom0-os.efi"  # as in osimage.build, which would load what builds it
 _OPTIONS = (
     click.option(
         "--os",
@@ -71,8 +71,8 @@ class Told(msgspec.Struct, frozen=True):
 
     def contract(self, **defaults: str) -> Contract:
         """`defaults` are settings for keys that were not said. Raises UsageError."""
-        from dom0.host import boot_contract
-        from dom0.host.medium import Contract
+        from dom0.osimage import boot_contract
+        from dom0.osimage.medium import Contract
 
         said = {setting.partition("=")[0] for setting in self.config}
         config = (*self.config, *(f"{key}={value}" for key, value in defaults.items() if key not in said))

@@ -24,7 +24,7 @@ def iso(target: Path, told: Told, yes: bool, as_json: bool) -> None:
 
     $ dom0 os iso dom0.iso --ssh-key ~/.ssh/id_ed25519.pub
     """
-    from dom0.host import media
+    from dom0.osimage import media
 
     os, contract = told.os(), told.contract()
     confirm_file(target, yes=yes)

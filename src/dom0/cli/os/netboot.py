@@ -32,7 +32,7 @@ def netboot(directory: Path, url: str, told: Told, as_json: bool) -> None:
 
     $ dom0 os netboot /srv/dom0 --url http://192.168.0.1/dom0 --ssh-key ~/.ssh/id_ed25519.pub
     """
-    from dom0.host import netboot as tree
+    from dom0.osimage import netboot as tree
 
     os, contract = told.os(), told.contract()
     loaders = asyncio.run(tree.write(os, contract, directory, url))

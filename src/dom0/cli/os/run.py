@@ -19,9 +19,9 @@ from dom0.run import become
 from dom0.wording import printable
 
 if TYPE_CHECKING:
-    from dom0.host.medium import Contract
-    from dom0.host.qemu import Bios, Uefi
     from dom0.host.uki import Uki
+    from dom0.osimage.medium import Contract
+    from dom0.osimage.qemu import Bios, Uefi
 
 _DATA_SIZE = 16 << 30  # bytes; the file takes what is written to it
 _CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what else there is
@@ -86,7 +86,7 @@ def run(
     $ dom0 os run -m 512 -p 8080:80 -p 2222:2222
     $ dom0 os run --dir another --iso dom0.iso
     """
-    from dom0.host import qemu
+    from dom0.osimage import qemu
 
     if iso and (rewrite or told.is_for_the_machine()):
         raise UsageError(f"--iso {iso}: has its own settings", hint="they are given to `dom0 os iso`")
@@ -126,7 +126,7 @@ def _boot_disk(directory: Path, told: Told, *, rewrite: bool) -> Path:
 
 
 async def _write(os: Uki, contract: Contract, disk: Path) -> None:
-    from dom0.host import disk_image, media
+    from dom0.osimage import disk_image, media
 
     files = await media.disk_files(os, contract)
     await media.write_disk(os, files, disk, disk_image.least_size(files))
@@ -141,7 +141,7 @@ def _data_disk(directory: Path) -> Path:
 
 
 def _firmware(name: str, directory: Path) -> Bios | Uefi:
-    from dom0.host import qemu
+    from dom0.osimage import qemu
 
     if name == "bios":
         return qemu.Bios()

@@ -40,14 +40,14 @@ def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> 
 
 
 async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> None:
-    from dom0.host import medium, slots, uki, update_file
+    from dom0.host import slots, uki, update_file
 
     now = await slots.status()
     slots.refuse_without_slots(now)
     async with update_file.brought(source, sha256, say) as found:
         who = await update_file.check_signature(found, await slots.signers())
         os = uki.read(found.file)
-        files = medium.slot(os)
+        files = uki.slot_files(os)
         slots.refuse(now, os, files)
         signed = f", signed by {who}" if who else ""
         say(f"slot {now.other}: {os.title}, kernel {os.release}{signed}")

@@ -17,8 +17,7 @@ from dom0.cli.report import Report
 from dom0.errors import UsageError
 
 if TYPE_CHECKING:
-    from dom0.host.medium import File
-    from dom0.host.uki import Uki
+    from dom0.host.uki import BootFile, Uki
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LARGEST = 2 << 40  # bytes; what FAT32 can have with sectors of 512
@@ -48,7 +47,7 @@ def write(target: Path, size: str | None, told: Told, yes: bool, as_json: bool) 
     $ dom0 os write /dev/sdb --ssh-key ~/.ssh/id_ed25519.pub --config hostname=attic --config format=blank
     $ dom0 image save dom0.tar && dom0 os write dom0.img --image dom0.tar
     """
-    from dom0.host import disk_image, media
+    from dom0.osimage import disk_image, media
 
     os, contract = told.os(), told.contract()
     files = asyncio.run(media.disk_files(os, contract))
@@ -84,9 +83,9 @@ def _is_among_devices(target: Path) -> bool:
     return parent.is_relative_to(devices) and parent.stat().st_dev == devices.stat().st_dev
 
 
-async def _write_device(os: Uki, files: Sequence[File], target: Path, size: int, say: Report, *, yes: bool) -> None:
+async def _write_device(os: Uki, files: Sequence[BootFile], target: Path, size: int, say: Report, *, yes: bool) -> None:
     """What is shown and agreed to is what is written: it is held from before to after."""
-    from dom0.host import device, media
+    from dom0.osimage import device, media
 
     device.refuse(await device.look(target), size)  # which says more than that it cannot be held
     with device.held(target) as held:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import Dom0Error
-from dom0.host.modules import Kernel, asks_of, choose
+from dom0.osimage.modules import Kernel, asks_of, choose
 
 KERNEL = Kernel(
     release="6.1",

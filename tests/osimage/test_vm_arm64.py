@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dom0.host import build, qemu
+from dom0.osimage import build, qemu
 from dom0.testing import vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]

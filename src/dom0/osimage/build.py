@@ -21,11 +21,11 @@ import msgspec
 
 import dom0
 from dom0 import temporary
-from dom0.host import initramfs, manifest, modules, packages, rescue, root, squash
-from dom0.host.recipe import Recipe
 from dom0.images import contents, fetched
 from dom0.images.archive import environment
 from dom0.images.recipe import EPOCH
+from dom0.osimage import initramfs, manifest, modules, packages, rescue, root, squash
+from dom0.osimage.recipe import Recipe
 from dom0.run import capture
 
 Say = Callable[[str], None]

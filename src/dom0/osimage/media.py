@@ -8,34 +8,35 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dom0.host import device, disk_image, grub, iso, medium, scratch
-from dom0.host.recipe import directory as recipe_directory
-from dom0.host.uki import Uki
+from dom0 import temporary
+from dom0.host.uki import BootFile, Uki
+from dom0.osimage import device, disk_image, grub, iso, medium
+from dom0.package_data import os_recipe
 
 Say = Callable[[str], None]
 
 
-async def disk_files(os: Uki, told: medium.Contract) -> tuple[medium.File, ...]:
+async def disk_files(os: Uki, told: medium.Contract) -> tuple[BootFile, ...]:
     """What will lie on a disk. Raises Dom0Error."""
     firmware = grub.FIRMWARE[os.architecture]
     return medium.disk(os, told, grub_config=_grub_config(), efi_name=firmware.efi_name, efi=await grub.efi(firmware))
 
 
-async def write_disk(os: Uki, files: Sequence[medium.File], target: Path, size: int) -> None:
+async def write_disk(os: Uki, files: Sequence[BootFile], target: Path, size: int) -> None:
     """Write a disk of `size` bytes to a file, whole or not at all. Raises Dom0Error."""
     async with _disk(os, files, size, target.parent) as image:
         image.replace(target)
 
 
-async def write_device(os: Uki, files: Sequence[medium.File], held: device.Held, size: int, say: Say) -> None:
+async def write_device(os: Uki, files: Sequence[BootFile], held: device.Held, size: int, say: Say) -> None:
     """Write a disk of `size` bytes to the begin of a device. Raises Dom0Error."""
     say("making the disk")
-    async with _disk(os, files, size, scratch.DIRECTORY) as image:
+    async with _disk(os, files, size, temporary.LARGE) as image:
         await device.overwrite(held, image, say)
 
 
 @asynccontextmanager
-async def _disk(os: Uki, files: Sequence[medium.File], size: int, beside: Path) -> AsyncIterator[Path]:
+async def _disk(os: Uki, files: Sequence[BootFile], size: int, beside: Path) -> AsyncIterator[Path]:
     bios = await disk_image.loader(grub.FIRMWARE[os.architecture])
     with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=beside) as directory:
         image = Path(directory) / "disk"
@@ -53,4 +54,4 @@ async def write_iso(os: Uki, told: medium.Contract, target: Path) -> None:
 
 
 def _grub_config() -> bytes:
-    return (recipe_directory() / "grub.cfg").read_bytes()
+    return (os_recipe() / "grub.cfg").read_bytes()

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import Dom0Error, UsageError
-from dom0.host import disk_image, grub, grub_environment, media, medium, recipe, uki
+from dom0.host import uki
+from dom0.osimage import disk_image, grub, grub_environment, media, medium
+from dom0.package_data import os_recipe
 from dom0.testing.fake_uki import make_uki
 
 TOOLS = ("sfdisk", "mkfs.vfat", "mcopy", "grub-mkimage")
@@ -132,4 +134,4 @@ def test_without_grub_the_refusal_says_what_to_install(os: uki.Uki, monkeypatch:
 
 
 def test_the_configuration_is_one_that_grub_understands() -> None:
-    subprocess.run(["grub-script-check", recipe.directory() / "grub.cfg"], check=True)
+    subprocess.run(["grub-script-check", os_recipe() / "grub.cfg"], check=True)

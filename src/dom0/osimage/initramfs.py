@@ -8,9 +8,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from dom0.host import modules
-from dom0.host.recipe import Recipe
-from dom0.host.squash import SQUASHFS, stamp
+from dom0.osimage import modules
+from dom0.osimage.recipe import Recipe
+from dom0.osimage.squash import SQUASHFS, stamp
 from dom0.run import transfer
 
 _MOUNT_POINTS = ("dev", "proc", "sys", "run", "lower", "upper", "root")

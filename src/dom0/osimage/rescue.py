@@ -19,10 +19,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from dom0 import temporary
-from dom0.host import elf, packages
-from dom0.host.recipe import Recipe
 from dom0.images import contents, fetched
 from dom0.images.recipe import EPOCH
+from dom0.osimage import elf, packages
+from dom0.osimage.recipe import Recipe
 
 ARCHIVE = "rescue.tar"
 NAME = "dom0-rescue:latest"

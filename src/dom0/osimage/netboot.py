@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.errors import UsageError
-from dom0.host import initramfs, medium
-from dom0.host.uki import Uki
+from dom0.host.uki import BootFile, Uki
+from dom0.osimage import initramfs, medium
 from dom0.run import sync
 from dom0.wording import printable
 
@@ -41,7 +41,7 @@ async def write(os: Uki, told: medium.Contract, directory: Path, url: str) -> li
     (directory / name).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dom0-netboot-", dir=directory) as scratch:
         fresh = Path(scratch)
-        medium.lay([medium.File("linux", os.linux), medium.File("initrd", os.initrd)], fresh / name)
+        medium.lay([BootFile("linux", os.linux), BootFile("initrd", os.initrd)], fresh / name)
         if contract:
             await _pack(contract, fresh, fresh / name / "medium.cpio")
         for file in (fresh / name).iterdir():
@@ -75,7 +75,7 @@ def _checked(url: str) -> str:
     return f"{url.rstrip('/')}/" if url else ""
 
 
-async def _pack(files: tuple[medium.File, ...], scratch: Path, archive: Path) -> None:
+async def _pack(files: tuple[BootFile, ...], scratch: Path, archive: Path) -> None:
     tree = scratch / "tree"
     medium.lay(files, tree / "medium")
     await initramfs.write(tree, scratch / "names", archive)

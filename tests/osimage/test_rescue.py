@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.host import recipe, rescue
+from dom0.osimage import recipe, rescue
 from dom0.run import Output
 from dom0.testing.chain import CACHE
 from dom0.testing.hosts import CONTAINERD_STORE, Host

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.errors import Dom0Error
-from dom0.host import elf, modules
-from dom0.host.recipe import Recipe
+from dom0.osimage import elf, modules
+from dom0.osimage.recipe import Recipe
 
 _EMPTY = ("dev", "data", "etc", "home", "medium", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib", "var/log")
 _CERTIFICATES = "usr/share/ca-certificates/mozilla"

@@ -12,8 +12,9 @@ from datetime import datetime
 from pathlib import Path
 
 from dom0 import temporary
-from dom0.host import disk_image, grub, medium
+from dom0.host.uki import BootFile
 from dom0.images.archive import environment
+from dom0.osimage import disk_image, grub, medium
 from dom0.run import capture
 
 _BIOS_IMAGE = "dom0/eltorito.img"
@@ -23,7 +24,7 @@ _ESP_TYPE = "28732ac11ff8d211ba4b00a0c93ec93b"
 _DATA_TYPE = "a2a0d0ebe5b9334487c068b6b72699c7"
 
 
-async def write(files: Sequence[medium.File], firmware: grub.Firmware, iso: Path, created: datetime) -> None:
+async def write(files: Sequence[BootFile], firmware: grub.Firmware, iso: Path, created: datetime) -> None:
     """Write an ISO to the file `iso`. Raises CommandFailed."""
     first = f"search --set=root --fs-uuid {created:%Y-%m-%d-%H-%M-%S}-00\nset prefix=($root)/dom0\n"
     with tempfile.TemporaryDirectory(prefix="dom0-iso-", dir=iso.parent) as directory:
@@ -36,7 +37,7 @@ async def write(files: Sequence[medium.File], firmware: grub.Firmware, iso: Path
 
 
 async def _make_esp(firmware: grub.Firmware, first: str, esp: Path) -> None:
-    loader = medium.File(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware, first=first))
+    loader = BootFile(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware, first=first))
     size = (loader.size // _MIB + 2) * _MIB
     await capture(["mkfs.vfat", "-n", "DOM0-ESP", "-C", str(esp), str(size // 1024)], env=environment())
     with temporary.directory("esp") as directory:

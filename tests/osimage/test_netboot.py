@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import UsageError
-from dom0.host import medium, netboot, uki
-from dom0.host.build import COMMAND_LINE
+from dom0.host import uki
+from dom0.osimage import medium, netboot
+from dom0.osimage.build import COMMAND_LINE
 from dom0.testing.fake_uki import make_uki
 
 NOTHING = medium.Contract()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dom0.errors import Dom0Error, UsageError
-from dom0.host import device
+from dom0.osimage import device
 
 GB = 10**9
 

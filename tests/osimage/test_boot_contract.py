@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import UsageError
-from dom0.host import boot_contract
-from dom0.host.recipe import directory
+from dom0.osimage import boot_contract
+from dom0.package_data import os_recipe
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOwNtx0/2wPZbCCPnA1BWPrAUDmJQAsXkF1Rf1kPjQfE me@here"
 
@@ -58,7 +58,7 @@ def test_what_is_no_public_key_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_the_settings_are_those_that_the_base_os_knows() -> None:
-    program = (directory() / "tree/usr/lib/dom0/contract").read_text()
+    program = (os_recipe() / "tree/usr/lib/dom0/contract").read_text()
     cases = set(re.findall(r"^    ([a-z_]+)\) (?:matches|\[) \"\$2\"", program, re.MULTILINE))
     assert cases - {"ssh_key", "medium", "slot", "trial"} == set(boot_contract.PATTERNS)
     for key in ("hostname", "data", "adopt", "image", "farm"):

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from dom0.errors import UsageError
-from dom0.host import grub, medium
+from dom0.host.uki import BootFile
 from dom0.images.archive import environment
+from dom0.osimage import grub, medium
 from dom0.run import capture
 
 MIB = 1 << 20
@@ -43,7 +44,7 @@ async def loader(firmware: grub.Firmware) -> Loader:
     return Loader(grub.boot_sector(firmware), await grub.bios(firmware, _ESP_NUMBER))
 
 
-def least_size(files: Sequence[medium.File]) -> int:
+def least_size(files: Sequence[BootFile]) -> int:
     """Bytes of a disk that holds `files` and a second slot, half as large again."""
     slots = sum(file.size for file in files if file.name.startswith("dom0/a/"))
     others = sum(file.size for file in files) - slots
@@ -51,7 +52,7 @@ def least_size(files: Sequence[medium.File]) -> int:
     return -(-(_ESP_START + esp + _BEHIND) // MIB) * MIB
 
 
-async def write(files: Sequence[medium.File], bios: Loader, image: Path, size: int) -> None:
+async def write(files: Sequence[BootFile], bios: Loader, image: Path, size: int) -> None:
     """Write a disk of `size` bytes to the new file `image`. Raises UsageError if it is too small, CommandFailed."""
     least = least_size(files)
     if size < least:

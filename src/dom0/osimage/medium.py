@@ -4,7 +4,6 @@ ISO takes it from here. docs/os.md shows the same as a table.
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,24 +11,11 @@ from pathlib import Path
 import msgspec
 
 from dom0.errors import UsageError
-from dom0.host import grub_environment
-from dom0.host.uki import Part, Uki
+from dom0.host.uki import BootFile, Part, Uki, slot_files
+from dom0.osimage import grub_environment
 
 LABEL = "DOM0-BOOT"  # by which the base OS finds its medium, see build.COMMAND_LINE
-SUMS = "sums"
 _LARGEST = (4 << 30) - 1  # bytes of a file on FAT
-
-
-class File(msgspec.Struct, frozen=True):
-    name: str  # path on the medium
-    content: bytes | Part
-
-    @property
-    def size(self) -> int:
-        return self.content.size if isinstance(self.content, Part) else len(self.content)
-
-    def sha256(self) -> str:
-        return self.content.sha256() if isinstance(self.content, Part) else hashlib.sha256(self.content).hexdigest()
 
 
 class Contract(msgspec.Struct, frozen=True):
@@ -40,42 +26,31 @@ class Contract(msgspec.Struct, frozen=True):
     image: Path | None = None  # a tar of images with a dom0:latest
 
 
-def slot(os: Uki) -> tuple[File, ...]:
-    """The files of a base OS in its slot. Where the last one is, all of them are."""
-    files = (
-        File("linux", os.linux),
-        File("initrd", os.initrd),
-        File("line", f'set line="{os.line}"\n'.encode()),  # a script of GRUB
-        File("version", f"{os.version or 'unknown'} {os.release}\n".encode()),
-    )
-    return (*files, File(SUMS, "".join(f"{file.sha256()}  {file.name}\n" for file in files).encode()))
-
-
-def contract(told: Contract) -> tuple[File, ...]:
+def contract(told: Contract) -> tuple[BootFile, ...]:
     """Raises UsageError if the image is none."""
-    files = [File("dom0/config", told.config), File("dom0/authorized_keys", told.authorized_keys)]
-    image = [File("dom0/image.tar", _image(told.image))] if told.image else []
+    files = [BootFile("dom0/config", told.config), BootFile("dom0/authorized_keys", told.authorized_keys)]
+    image = [BootFile("dom0/image.tar", _image(told.image))] if told.image else []
     return (*(file for file in files if file.size), *image)
 
 
-def disk(os: Uki, told: Contract, *, grub_config: bytes, efi_name: str, efi: bytes) -> tuple[File, ...]:
+def disk(os: Uki, told: Contract, *, grub_config: bytes, efi_name: str, efi: bytes) -> tuple[BootFile, ...]:
     """All files of a disk or stick; the second slot is empty until the first update."""
     return (
-        File(f"EFI/BOOT/{efi_name}", efi),
-        File("dom0/grub.cfg", grub_config),
-        File("dom0/grubenv", grub_environment.encode(grub_environment.FRESH)),
-        *_below("dom0/a", slot(os)),
+        BootFile(f"EFI/BOOT/{efi_name}", efi),
+        BootFile("dom0/grub.cfg", grub_config),
+        BootFile("dom0/grubenv", grub_environment.encode(grub_environment.FRESH)),
+        *_below("dom0/a", slot_files(os)),
         *contract(told),
     )
 
 
-def iso(os: Uki, told: Contract, *, grub_config: bytes) -> tuple[File, ...]:
+def iso(os: Uki, told: Contract, *, grub_config: bytes) -> tuple[BootFile, ...]:
     """All files of an ISO. It cannot be written to, so it has one slot and no count of tries."""
-    return (File("dom0/grub.cfg", grub_config), *_below("dom0/a", slot(os)), *contract(told))
+    return (BootFile("dom0/grub.cfg", grub_config), *_below("dom0/a", slot_files(os)), *contract(told))
 
 
-def _below(directory: str, files: Iterable[File]) -> tuple[File, ...]:
-    return tuple(File(f"{directory}/{file.name}", file.content) for file in files)
+def _below(directory: str, files: Iterable[BootFile]) -> tuple[BootFile, ...]:
+    return tuple(BootFile(f"{directory}/{file.name}", file.content) for file in files)
 
 
 def _image(file: Path) -> Part:
@@ -92,7 +67,7 @@ def _image(file: Path) -> Part:
     return Part(file, 0, size)
 
 
-def lay(files: Iterable[File], directory: Path) -> None:
+def lay(files: Iterable[BootFile], directory: Path) -> None:
     """Write them below `directory`."""
     for file in files:
         target = directory / file.name

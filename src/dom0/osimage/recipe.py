@@ -8,17 +8,18 @@ from pathlib import Path
 import msgspec
 
 from dom0.errors import Dom0Error
+from dom0.host.uki import UNAME
 from dom0.images.contents import digest, entries
-from dom0.images.recipe import EPOCH, PACKAGE
+from dom0.images.recipe import EPOCH
+from dom0.package_data import PACKAGE, os_recipe
 
 FLAVOURS = ("vm", "metal")
 
 
 class Architecture(msgspec.Struct, frozen=True):
-    """`name` is Debian's, the others are those of the kernel, the C library and EFI."""
+    """`name` is Debian's, the others are those of the C library and EFI."""
 
     name: str
-    machine: str  # as uname says it
     libraries: str  # directory
     loader: str  # of dynamic programs; path as they carry it
     efi: str
@@ -27,8 +28,8 @@ class Architecture(msgspec.Struct, frozen=True):
 ARCHITECTURES = {
     arch.name: arch
     for arch in (
-        Architecture("amd64", "x86_64", "usr/lib/x86_64-linux-gnu", "lib64/ld-linux-x86-64.so.2", "x64"),
-        Architecture("arm64", "aarch64", "usr/lib/aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1", "aa64"),
+        Architecture("amd64", "usr/lib/x86_64-linux-gnu", "lib64/ld-linux-x86-64.so.2", "x64"),
+        Architecture("arm64", "usr/lib/aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1", "aa64"),
     )
 }
 
@@ -94,31 +95,21 @@ class Recipe(msgspec.Struct, frozen=True):
         return tuple(line.format(**names) for line in lines if line and not line.startswith("#"))
 
 
-_ROOT_CODE = ("host/elf.py", "host/modules.py", "host/recipe.py", "host/root.py", "host/squash.py")
+_ROOT_CODE = ("osimage/elf.py", "osimage/modules.py", "osimage/recipe.py", "osimage/root.py", "osimage/squash.py")
 _ROOT_DATA = ("applets", "files", "links", "modules", "packages")
-_CODE = ("host/build.py", "host/initramfs.py", "host/manifest.py", "images/contents.py")
+_CODE = ("osimage/build.py", "osimage/initramfs.py", "osimage/manifest.py", "images/contents.py")
 _DATA = ("init", "tree")
 
 
 def recipe(arch: str = "", flavour: str = "vm") -> Recipe:
     """The recipe for `arch` (Debian's word; this machine's if empty). Raises Dom0Error."""
-    return Recipe(ARCHITECTURES[arch or native()], flavour, directory())
+    return Recipe(ARCHITECTURES[arch or native()], flavour, os_recipe())
 
 
 def native() -> str:
     """The architecture of this machine. Raises Dom0Error if there is no recipe for it."""
     machine = os.uname().machine
-    for arch in ARCHITECTURES.values():
-        if arch.machine == machine:
-            return arch.name
+    for arch, name in UNAME.items():
+        if name == machine:
+            return arch
     raise Dom0Error(f"{machine}: there is no base OS for this kind of processor", hint="name one with --arch")
-
-
-def directory() -> Path:
-    """The directory `os`: in the wheel, or in a checkout."""
-    for found in (PACKAGE / "data" / "os", PACKAGE.parent.parent / "os"):
-        if (found / "packages").is_dir():
-            return found
-    raise Dom0Error(
-        f"{PACKAGE}: the recipe of the base OS is missing", hint="install dom0 again, or use a whole checkout"
-    )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from dom0.errors import Dom0Error
-from dom0.host import grub_environment
+from dom0.osimage import grub_environment
 
 needs_grub = pytest.mark.skipif(not shutil.which("grub-editenv"), reason="needs grub-editenv")
 VALUES = some.dictionaries(

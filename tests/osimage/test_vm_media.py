@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dom0.host import boot_contract, build, disk_image, grub_environment, media, medium, netboot, qemu, uki
+from dom0.host import uki
+from dom0.osimage import boot_contract, build, disk_image, grub_environment, media, medium, netboot, qemu
 from dom0.testing import data_disk, tiny_os, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dom0.host import media, medium, uki
+from dom0.host import uki
+from dom0.osimage import media, medium
 from dom0.testing.fake_uki import make_uki
 
 TOOLS = ("xorriso", "mkfs.vfat", "mcopy", "grub-mkimage")

@@ -1,0 +1,1 @@
+"""How a base OS is built from Debian packages, put on boot media, and run in a virtual machine of QEMU."""
