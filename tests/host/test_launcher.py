@@ -347,6 +347,34 @@ def test_a_crash_costs_a_restart_and_many_cost_the_image(machine: Launcher, good
     machine.until_runs(good, "last-good")
 
 
+def test_a_good_image_is_given_up_after_ten_ends(machine: Launcher, good: str) -> None:
+    """Killed by a person each time, after which the Engine does not start it and makes no pauses."""
+    for _ in range(10):
+        before = machine.container()["State"]["StartedAt"]
+        machine.host.docker("kill", "dom0")
+        found = machine.until(lambda: machine.container()["State"]["Running"] and machine.container())
+        assert found["State"]["StartedAt"] != before
+    last = "problem no dom0 image works: the last one ended 10 times"
+    machine.until(lambda: last in machine.record())
+    problems = [line for line in machine.record() if line.startswith("problem ")]
+    assert problems == [f"problem dom0 of image {good.removeprefix('sha256:')[:12]} ended 10 times", last]
+
+
+def test_a_good_image_that_becomes_unhealthy_is_restarted_once_and_then_given_up(machine: Launcher) -> None:
+    """It is unhealthy while a file is there. The Engine would leave it so."""
+    ill = machine.host.path("/var/lib/dom0/launcher/ill")
+    image = machine.image(Kind(health="--interval=300ms --retries=1 CMD sh -c '! test -e /var/lib/dom0/launcher/ill'"))
+    machine.start()
+    machine.until_good(image)
+    before = machine.container()["State"]["StartedAt"]
+    ill.touch()
+    assert machine.until_tells("nothing")["why"] == "no dom0 image works: the last one is unhealthy"
+    assert machine.log().count("dom0 is unhealthy and is started again") == 1
+    assert machine.container()["State"]["StartedAt"] != before
+    ill.unlink()
+    machine.until_runs(image, "latest")
+
+
 def test_an_end_that_the_engine_missed_costs_a_restart(machine: Launcher) -> None:
     """Its containerd was down: it calls dom0 running, as which nobody has it."""
     image = machine.image(UNCHECKED)

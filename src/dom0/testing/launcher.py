@@ -19,7 +19,9 @@ from dom0.testing.hosts import Host
 from dom0.testing.namespaces import Child
 
 T = TypeVar("T")
-PROGRAM = Path(__file__).parents[3] / "os" / "tree" / "usr" / "lib" / "dom0" / "launch"
+ROOT = Path(__file__).parents[3]
+PROGRAM = ROOT / "os/tree/usr/lib/dom0/launch"
+DOCUMENT = ROOT / "docs/launcher.md"
 PATIENCE = 90.0  # seconds; a deadline, not an expectation
 PAUSE = 0.05  # seconds between two looks
 _STATE, _RUN = "/var/lib/dom0/launcher", "/run/dom0/os"
