@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from typing import Any
 
@@ -189,6 +190,48 @@ def test_an_up_that_meets_the_change_of_the_dom0_image_is_done(box: Machine, mom
     assert said.stdout.splitlines()[-1].startswith("generation "), said
     assert box.until_good()["generation"]["number"] == number + 1
     assert box.variable(WEB, "VERSION") == name
+
+
+def _interrupted(box: Machine, *arguments: str) -> str:
+    """What `dom0 up` says on standard error when Ctrl-C comes while the dom0 image changes."""
+    waiting = box.begin("up", *arguments, str(box.project), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with waiting:
+        assert waiting.stdout is not None
+        assert waiting.stderr is not None
+        assert any(b"image takes the place" in line or b"which is under way" in line for line in waiting.stdout)
+        waiting.send_signal(signal.SIGINT)
+        said = waiting.stderr.read().decode()
+        assert waiting.wait() == 130
+    return said
+
+
+GOES_ON = """
+dom0: the change of the dom0 image: goes on without this command
+      watch it: dom0 status --watch
+      go back when it has ended: dom0 rollback
+"""
+
+
+def test_ctrl_c_while_the_dom0_image_changes_names_the_way_back(box: Machine) -> None:
+    """Not `dom0 abort`: the generation is good."""
+    before, running = good_number(box), box.variable(WEB, "VERSION")
+    write(box, "with-another-image")
+    assert _interrupted(box, "--wait") == GOES_ON
+    assert good_number(box) == before + 1
+    box.dom0("rollback")
+    is_back(box, before, running)
+
+
+def test_ctrl_c_names_it_also_in_an_up_that_meets_that_change(box: Machine) -> None:
+    good_number(box)
+    write(box, "met")
+    box.up(wait=False)
+    box.until(lambda: box.docker("pause", "dom0-handover", check=False).code == 0)
+    write(box, "never-begun")
+    assert _interrupted(box) == GOES_ON
+    box.docker("unpause", "dom0-handover")
+    good_number(box)
+    assert box.variable(WEB, "VERSION") == "met"
 
 
 @pytest.mark.parametrize("command", [("status",), ("history",), ("rollback",), ("down",)])

@@ -46,9 +46,9 @@ class Machine:
         """Run the `dom0` command on the host. Raises CommandFailed."""
         return self.host.run([*DOM0, *arguments], check=check, timeout=timeout, env=env, cwd=self.project)
 
-    def begin(self, *arguments: str, stdout: Stream = None) -> Child:
+    def begin(self, *arguments: str, stdout: Stream = None, stderr: Stream = None) -> Child:
         """Start the `dom0` command and leave it running."""
-        return self.host.popen([*DOM0, *arguments], stdout=stdout, cwd=self.project)
+        return self.host.popen([*DOM0, *arguments], stdout=stdout, stderr=stderr, cwd=self.project)
 
     def up(self, *arguments: str, wait: bool = True, check: bool = True) -> Output:
         """With `wait` until it is known whether all stays well."""
