@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
 from dom0.testing.foreign import Foreign
-from dom0.testing.machines import Machine
+from dom0.testing.machines import PATIENCE, Machine
 
 COMPOSE = """
     name: box
@@ -73,6 +74,64 @@ def test_down_is_done_at_once_where_nothing_is_left(box: Machine, foreign: Forei
     assert box.dom0("down").code == 0
     assert box.containers().keys() == FOREIGN
     assert foreign.is_untouched()
+
+
+NOT_HERE = "dom0: dom0: does not run here\n      start it: dom0 up\n"
+NOTHING_HERE = "nothing of dom0 is here; start it: dom0 up\n"
+MAKES_THEM = "none; dom0 up makes them\n"
+AFTER_DOWN = {
+    "status": NOT_HERE,
+    "status --watch": NOT_HERE,
+    "history": NOT_HERE,
+    "rollback": NOT_HERE,
+    "abort": NOT_HERE,
+    "confirm": NOT_HERE,
+    "files": NOT_HERE,
+    "ambassador ls": NOT_HERE,
+    "exec dom0 true": NOT_HERE,
+    "exec db true": "dom0: db: no container of it runs\n      start it: dom0 up\n",
+    "logs dom0": f"dom0: dom0: has no container here\n      services that have: {MAKES_THEM}",
+    "logs": NOTHING_HERE,
+    "restart db": f"dom0: db: no container of such a service\n      services: {MAKES_THEM}",
+}
+
+
+def test_after_down_commands_say_that_it_does_not_run_here(box: Machine) -> None:
+    """And name no container that is gone."""
+    box.up()
+    box.dom0("down")
+    said = {line: box.dom0(*line.split(), check=False) for line in AFTER_DOWN}
+    assert {line: one.stderr for line, one in said.items()} == AFTER_DOWN
+    assert [line for line, one in said.items() if one.stdout] == []
+    assert [line for line, one in said.items() if one.code == 0] == ["logs"]
+
+
+def test_after_down_a_host_with_the_launcher_knows_that_it_is_no_stop(box: Machine) -> None:
+    """`docker start dom0` would find nothing."""
+    told = box.host.path("/run/dom0/os/launcher")
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.write_text("runs=stopped\nimage=\nwhy=a person stopped it\n")
+    try:
+        box.up()
+        box.docker("stop", "dom0")
+        assert "start it: docker start dom0\n" in box.dom0("status", check=False).stderr
+        box.dom0("down")
+        assert "start it: dom0 up\n" in box.dom0("status", check=False).stderr
+    finally:
+        told.unlink()
+
+
+def test_an_up_that_a_down_ends_names_no_container_that_is_gone(box: Machine) -> None:
+    box.up()
+    box.write(COMPOSE.replace("monitor: 1s", "monitor: 50s").replace("100000", "4711"))
+    with box.begin("up", "--wait", str(box.project), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+        box.until(lambda: box.status()["generation"]["watched_until"] > 0)
+        box.dom0("down")
+        said = waiting.communicate(timeout=PATIENCE)[1].decode()
+    assert said == "dom0: dom0: ended before the generation had an outcome\n      see why: dom0 status\n"
+    assert waiting.returncode == 1
+    assert box.dom0("status", check=False).stderr == NOT_HERE
+    box.write(COMPOSE)
 
 
 def test_a_volume_that_is_named_is_deleted_and_the_others_stay(box: Machine) -> None:

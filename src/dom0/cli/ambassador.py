@@ -8,7 +8,7 @@ import click
 
 from dom0.cli import completion, options, terminal
 from dom0.cli.client import ANSWER_WITHIN, Agent, AgentUnreachable
-from dom0.errors import EXIT_CHANGES, UsageError
+from dom0.errors import EXIT_CHANGES, EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -255,9 +255,22 @@ def _ask(method: str, target: str, document: type[T], **more: Any) -> T:
     try:
         return Agent().call(method, target, document, **more)
     except AgentUnreachable as error:
+        if not _one_may_run():
+            raise
         verb = click.get_current_context().info_name
         hint = f"{error.hint}\nor ask the ambassador itself: docker exec AMBASSADOR dom0-ambassador {verb}"
         raise AgentUnreachable(error.message, hint=hint) from error
+
+
+def _one_may_run() -> bool:
+    """Ambassadors run on without dom0, but not after `dom0 down`. True where the Engine cannot be asked."""
+    from dom0.cli import engine_client
+    from dom0.plan import labels
+
+    try:
+        return any(one.state == "running" for one in engine_client.containers(labels.AMBASSADOR))
+    except EngineError:
+        return True
 
 
 def _path(name: str, verb: str) -> str:

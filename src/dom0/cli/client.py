@@ -227,11 +227,22 @@ def _told_by_launcher() -> AgentUnreachable | None:
     told = launcher.told(run_directory())
     if told is None or told.runs not in _HINTS:
         return None
-    return AgentUnreachable(f"dom0: does not run here: {told.why}", hint=_HINTS[told.runs])
+    taken_down = told.runs is launcher.Runs.STOPPED and _is_gone()
+    hint = "start it: dom0 up" if taken_down else _HINTS[told.runs]
+    return AgentUnreachable(f"dom0: does not run here: {told.why}", hint=hint)
+
+
+def _is_gone() -> bool:
+    """Whether there is no root container; False where the Engine cannot be asked."""
+    from dom0.cli import engine_client
+
+    with contextlib.suppress(EngineError):
+        return engine_client.container(ROOT) is None
+    return False
 
 
 _HINTS = {
-    launcher.Runs.STOPPED: "start it: docker start dom0; or, if it was taken down: dom0 up",
+    launcher.Runs.STOPPED: "start it: docker start dom0",
     launcher.Runs.RESCUE: "see why: docker logs dom0-failed; bring an image that works: dom0 up",
     launcher.Runs.NOTHING: "see why: docker logs dom0-failed; bring an image that works: dom0 up",
 }

@@ -69,6 +69,7 @@ def command(
 def find_container(service: str, index: int | None) -> str:
     """The ID of the running container of `service`, the lowest number first. Raises NotFound, UsageError."""
     if service == ROOT:
+        _check_root()
         return service
     running = [one for one in list_containers() if _runs(one)]
     of_service = [one for one in running if one.labels.get(labels.SERVICE) == service]
@@ -82,6 +83,13 @@ def find_container(service: str, index: int | None) -> str:
     if len(projects) > 1:
         raise UsageError(f"{service}: is a service of several projects: {', '.join(projects)}", hint="use docker exec")
     return min(found, key=lambda one: int(one.labels[labels.NUMBER])).id
+
+
+def _check_root() -> None:
+    from dom0.cli import engine_client
+
+    if engine_client.container(ROOT) is None:
+        raise NotFound(f"{ROOT}: does not run here", hint="start it: dom0 up")
 
 
 def _runs(container: ListedContainer) -> bool:

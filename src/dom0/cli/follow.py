@@ -31,7 +31,7 @@ def follow(lines: Iterator[Progress], report: Report, *, wait: bool = True) -> P
                 return _judge(progress, progress.outcome)
             if progress.watched_until and not wait:
                 return progress
-    raise Dom0Error("dom0: ended before the generation had an outcome", hint="see why: dom0 status; docker logs dom0")
+    raise Dom0Error("dom0: ended before the generation had an outcome", hint="see why: dom0 status")
 
 
 def _judge(progress: Progress, outcome: Outcome) -> Progress:
