@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dom0.host import uki
 from dom0.osimage import medium, netboot
 from dom0.osimage.build import COMMAND_LINE
 from dom0.testing.fake_uki import make_uki
+from dom0.testing.pages import page
 
 NOTHING = medium.Contract()
 
@@ -87,11 +89,33 @@ def test_without_ipxe_the_tree_is_made_and_says_that_loaders_are_missing(
     assert (tree / "boot.ipxe").exists()
 
 
-def test_loaders_of_both_firmwares_are_copied(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def loaders(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's package ipxe."""
     package = tree.parent / "ipxe"
     package.mkdir()
     for name in ("undionly.kpxe", "snponly.efi", "ipxe-amd64.efi"):
         (package / name).write_text(name)
     monkeypatch.setattr(netboot, "IPXE", package)
+
+
+@pytest.mark.usefixtures("loaders")
+def test_loaders_of_both_firmwares_are_copied(tree: Path) -> None:
     assert write(tree) == ["undionly.kpxe", "snponly.efi", "ipxe.efi"]
     assert (tree / "ipxe.efi").read_text() == "ipxe-amd64.efi"
+
+
+@pytest.mark.usefixtures("loaders")
+def test_the_lines_for_dnsmasq_lead_firmware_to_ipxe_and_ipxe_to_the_server(tree: Path) -> None:
+    """Beside another DHCP server iPXE would have a file and no server, unless that is named."""
+    write(tree)
+    (lines,) = (block.text for block in page("docs/os.md").blocks if "dhcp-range" in block.text)
+    said = [line.split("=", 1) for line in lines.splitlines() if "=" in line]
+    firmware = [value.split(",") for key, value in said if key == "pxe-service"]
+    (ipxe,) = (value.split(",") for key, value in said if key == "dhcp-boot")
+    assert ["dhcp-match", "set:ipxe,175"] in said
+    assert {words[0] for words in firmware} == {"tag:!ipxe"}
+    assert {words[1]: (tree / words[3]).is_file() for words in firmware} == {"x86PC": True, "x86-64_EFI": True}
+    tag, file, name, server = ipxe
+    assert (tag, (tree / file).read_text()[:6], name) == ("tag:ipxe", "#!ipxe", "")
+    assert ipaddress.ip_address(server) in ipaddress.ip_network("192.168.0.0/24")
