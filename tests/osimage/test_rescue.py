@@ -12,6 +12,7 @@ import pytest
 
 from dom0.osimage import recipe, rescue
 from dom0.run import Output
+from dom0.testing import busybox
 from dom0.testing.chain import CACHE
 from dom0.testing.hosts import CONTAINERD_STORE, Host
 from dom0.testing.launcher import EXITS, HEALTHY, PROGRAM, Launcher
@@ -144,6 +145,9 @@ def test_the_same_packages_make_the_same_image(
     assert built().read_bytes() == rescue_image.read_bytes()
 
 
+HINT = "start it: {}; or bring an image that works: docker load"
+
+
 @pytest.mark.parametrize(
     ("told", "why"), [("runs=rescue", ": there is no dom0 image"), ("runs=latest", ""), ("runs=stopped", ": a person")]
 )
@@ -155,5 +159,10 @@ def test_the_hosts_own_dom0_command_says_why_none_runs_there(engine_host: Host, 
     command = PROGRAM.parents[2] / "bin" / "dom0"
     said = engine_host.run(["busybox", "sh", str(command), "disk", "ls"], check=False)
     assert (said.code, said.stdout) == (1, "")
-    hint = "start it: docker start dom0; or bring an image that works: docker load"
-    assert said.stderr == f"dom0: does not run here{why}\n      {hint}\n"
+    assert said.stderr == f"dom0: does not run here{why}\n      {HINT.format('restart this machine')}\n"
+
+
+def test_it_names_docker_start_only_where_there_is_a_container_to_start(engine_host: Host) -> None:
+    engine_host.docker("create", "--name", "dom0", busybox.IMAGE, "true")
+    said = engine_host.run(["busybox", "sh", str(PROGRAM.parents[2] / "bin" / "dom0"), "status"], check=False)
+    assert said.stderr == f"dom0: does not run here\n      {HINT.format('docker start dom0')}\n"
