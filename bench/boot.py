@@ -132,7 +132,7 @@ def _report(rows: list[Row], first: dict[str, Boot], kernel: str, runs: int) -> 
 
 
 def measure(runs: int, *, floor: bool) -> str:
-    built = asyncio.run(build.build(recipe.recipe(), lambda line: print(f"... {line}", flush=True)))
+    built = asyncio.run(build.build(recipe.load(), lambda line: print(f"... {line}", flush=True)))
     plain_debian.DISKS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=plain_debian.DISKS) as directory:
         scratch = Path(directory)

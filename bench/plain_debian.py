@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dom0.images import archive, recipe, rootfs
 from dom0.images.contents import digest, entries
-from dom0.osimage.recipe import recipe as os_recipe
+from dom0.osimage.recipe import load as os_recipe
 from dom0.run import capture
 from dom0.testing import chain, owned
 from dom0.testing.hosts import Host

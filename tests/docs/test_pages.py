@@ -297,7 +297,7 @@ def test_every_field_of_a_disk_is_documented(document: type[msgspec.Struct]) -> 
     assert ROW.findall(section(page("docs/disk.md"), document.__name__)) == [*document.__struct_fields__]
 
 
-@pytest.mark.parametrize("document", [slots.OsStatus, slots.Slot], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("document", [slots.OsStatus, slots.OsSlot], ids=lambda one: one.__name__)
 def test_every_field_of_the_state_of_the_base_os_is_documented(document: type[msgspec.Struct]) -> None:
     assert ROW.findall(section(page("docs/os.md"), document.__name__)) == [*document.__struct_fields__]
 

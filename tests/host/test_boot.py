@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dom0.host.boot import Boot, Difference, compare, tell
+from dom0.host.boot import Boot, Difference, analyze, compare
 from dom0.host.boot_record import Record, parse
 
 WHOLE = b"""\
@@ -23,7 +23,7 @@ WHOLE = b"""\
 
 def boot(content: bytes) -> Boot:
     marks, unreadable = parse(content)
-    return tell(Record(marks=marks, unreadable=unreadable, number=7))
+    return analyze(Record(marks=marks, unreadable=unreadable, number=7))
 
 
 def took(content: bytes) -> dict[str, tuple[float, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from dom0.host.boot import Boot, tell
+from dom0.host.boot import Boot, analyze
 from dom0.host.boot_plot import strips, waterfall
 from dom0.host.boot_record import Record, parse
 
@@ -22,7 +22,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def boot(content: bytes, number: int = 7) -> Boot:
     marks, _ = parse(content)
-    return tell(Record(marks=marks, number=number))
+    return analyze(Record(marks=marks, number=number))
 
 
 def read(picture: str) -> ET.Element:

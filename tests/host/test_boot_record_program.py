@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dom0.host.boot_record import read_all
-from dom0.osimage.recipe import recipe
+from dom0.osimage import recipe
 from dom0.package_data import os_recipe
 from dom0.testing.busybox import BUSYBOX
 
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     for name in ("usr/bin", "run/dom0/os", "var/lib/dom0", "proc", "dev"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(BUSYBOX, tmp_path / "usr/bin/busybox")
-    for applet in recipe().applets:
+    for applet in recipe.load().applets:
         (tmp_path / "usr/bin" / applet).symlink_to("busybox")
     (tmp_path / "bin").symlink_to("usr/bin")
     (tmp_path / "proc/uptime").write_text("4.70 3.00\n")

@@ -13,12 +13,22 @@ import pytest
 
 from dom0 import cli
 from dom0.errors import Dom0Error
-from dom0.host.install import PROGRAMS, RECEIPT, File, digest, files, install, plan_install, plan_removal, uninstall
+from dom0.host.install import (
+    PROGRAMS,
+    RECEIPT,
+    InstalledFile,
+    digest,
+    files,
+    install,
+    plan_install,
+    plan_removal,
+    uninstall,
+)
 from dom0.testing.hosts import Host
 from dom0.testing.launcher import HEALTHY, Launcher
 
 UNIT = "etc/systemd/system/dom0.service"
-A, B = File("usr/lib/dom0/a", b"1", 0o755), File("usr/lib/dom0/b", b"2", 0o755)
+A, B = InstalledFile("usr/lib/dom0/a", b"1", 0o755), InstalledFile("usr/lib/dom0/b", b"2", 0o755)
 
 
 def tree(root: Path) -> dict[str, tuple[bool, bytes]]:

@@ -302,7 +302,7 @@ def an_os(tmp_path: Path) -> uki.Uki:
 NOW = slots.OsStatus(
     version="1.0",
     machine="x86_64",
-    slots=(slots.Slot(name="a", version="1.0", kernel="6"), slots.Slot(name="b", version="", kernel="")),
+    slots=(slots.OsSlot(name="a", version="1.0", kernel="6"), slots.OsSlot(name="b", version="", kernel="")),
     running="a",
     good="a",
     room=200_000,
@@ -341,7 +341,7 @@ def test_one_for_virtual_machines_is_no_update_of_hardware(runs: str, is_refused
     file = tmp_path / "os.efi"
     file.write_bytes(make_uki(uname=b"6.12.1-cloud-amd64\0"))
     os = uki.read(file)
-    now = msgspec.structs.replace(NOW, slots=(slots.Slot(name="a", version="1.0", kernel=runs),))
+    now = msgspec.structs.replace(NOW, slots=(slots.OsSlot(name="a", version="1.0", kernel=runs),))
     with pytest.raises(Dom0Error, match="is for virtual machines") if is_refused else nullcontext():
         slots.refuse(now, os, uki.slot_files(os))
 

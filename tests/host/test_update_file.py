@@ -49,7 +49,7 @@ def url(file: Path) -> Iterator[str]:
 
 def check(source: str, *, sha256: str = "", signers: str = "") -> str:
     async def work() -> str:
-        async with update_file.brought(source, sha256, lambda line: None) as update:
+        async with update_file.fetch(source, sha256, lambda line: None) as update:
             assert update.file.read_bytes() == b"base os"
             return await update_file.check_signature(update, signers)
 
@@ -148,7 +148,7 @@ def test_an_interrupt_ends_a_download() -> None:
             pass
 
     program = "import asyncio, sys\nfrom dom0.host import update_file\nasync def main():\n" + (
-        "    async with update_file.brought(sys.argv[1], '', print): pass\nasyncio.run(main())"
+        "    async with update_file.fetch(sys.argv[1], '', print): pass\nasyncio.run(main())"
     )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
         threading.Thread(target=server.serve_forever).start()

@@ -24,7 +24,7 @@ import pytest
 
 from dom0.host import uki
 from dom0.osimage import build, disk_image, media, qemu
-from dom0.osimage.medium import Contract
+from dom0.osimage.boot_contract import BootContract
 from dom0.testing import data_disk, vm
 
 CUTS = int(os.environ.get("DOM0_TEST_POWER_CUTS", "1"))
@@ -66,8 +66,8 @@ class Box:
 
 async def write_boot_disk(file: Path, key: vm.Key) -> None:
     os_file = uki.read(vm.base_os() / build.UKI)
-    told = Contract(config=b"hostname=cutbox\n", authorized_keys=f"{key.public}\n".encode())
-    files = await media.disk_files(os_file, told)
+    contract = BootContract(config=b"hostname=cutbox\n", authorized_keys=f"{key.public}\n".encode())
+    files = await media.disk_files(os_file, contract)
     await media.write_disk(os_file, files, file, disk_image.least_size(files))
 
 

@@ -13,6 +13,7 @@ import pytest
 from dom0.host import uki
 from dom0.host.uki import BootFile
 from dom0.osimage import disk_image, grub_environment, media, medium, qemu
+from dom0.osimage.boot_contract import BootContract
 from dom0.testing import tiny_os, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
@@ -44,7 +45,7 @@ class Disk:
         self.place = place
         self._file_system = f"{self.file}@@2M"
         os = tiny_os.make(place, "1")
-        files = asyncio.run(media.disk_files(os, medium.Contract()))
+        files = asyncio.run(media.disk_files(os, BootContract()))
         asyncio.run(media.write_disk(os, files, self.file, disk_image.least_size(files)))
 
     def put(self, name: str, content: bytes) -> None:
@@ -52,7 +53,7 @@ class Disk:
         subprocess.run(argv, check=True, input=content)
 
     def put_slot(self, slot: str, os: uki.Uki) -> None:
-        medium.lay([BootFile(f"{slot}/{one.name}", one.content) for one in uki.slot_files(os)], self.place)
+        medium.write_files([BootFile(f"{slot}/{one.name}", one.content) for one in uki.slot_files(os)], self.place)
         argv = ["mcopy", "-s", "-o", "-i", self._file_system, str(self.place / slot), "::dom0/"]
         subprocess.run(argv, check=True)
 

@@ -17,7 +17,7 @@ from dom0.osimage import device
 GB = 10**9
 
 
-def node(**fields: Any) -> device.Node:
+def node(**fields: Any) -> device.BlockDevice:
     disk = {"path": "/dev/sdb", "type": "disk", "size": 8 * GB, "mountpoints": [None], **fields}
     return device.decode(json.dumps({"blockdevices": [disk]}))
 
@@ -51,7 +51,7 @@ def test_what_a_device_says_of_itself_cannot_make_lines_of_its_own() -> None:
         (node(**{"log-sec": 4096}), "sectors of 4096 bytes"),
     ],
 )
-def test_what_must_not_be_overwritten_is_refused(found: device.Node, what: str) -> None:
+def test_what_must_not_be_overwritten_is_refused(found: device.BlockDevice, what: str) -> None:
     with pytest.raises(UsageError, match=what):
         device.refuse(found, GB)
 

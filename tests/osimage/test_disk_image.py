@@ -14,7 +14,8 @@ import pytest
 
 from dom0.errors import Dom0Error, UsageError
 from dom0.host import uki
-from dom0.osimage import disk_image, grub, grub_environment, media, medium
+from dom0.osimage import disk_image, grub, grub_environment, media
+from dom0.osimage.boot_contract import BootContract
 from dom0.package_data import os_recipe
 from dom0.testing.fake_uki import make_uki
 
@@ -31,8 +32,8 @@ def os(tmp_path: Path) -> uki.Uki:
     return uki.read(file)
 
 
-def write(os: uki.Uki, told: medium.Contract, target: Path, size: int = 0) -> None:
-    files = asyncio.run(media.disk_files(os, told))
+def write(os: uki.Uki, contract: BootContract, target: Path, size: int = 0) -> None:
+    files = asyncio.run(media.disk_files(os, contract))
     asyncio.run(media.write_disk(os, files, target, size or disk_image.least_size(files)))
 
 
@@ -61,7 +62,7 @@ def image_tar(path: Path) -> Path:
 
 def test_a_disk_has_a_loader_for_each_firmware_and_the_base_os_in_slot_a(os: uki.Uki, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
-    write(os, medium.Contract(), disk)
+    write(os, BootContract(), disk)
     assert listed(disk) == {
         *("EFI/BOOT/BOOTX64.EFI", "dom0/grub.cfg", "dom0/grubenv"),
         *(f"dom0/a/{name}" for name in ("linux", "initrd", "line", "version", "sums")),
@@ -77,7 +78,7 @@ def test_a_disk_has_a_loader_for_each_firmware_and_the_base_os_in_slot_a(os: uki
 
 def test_the_sums_of_a_slot_are_those_of_its_files(os: uki.Uki, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
-    write(os, medium.Contract(), disk)
+    write(os, BootContract(), disk)
     for name in ("linux", "initrd", "line", "version", "sums"):
         (tmp_path / name).write_bytes(read(disk, f"dom0/a/{name}"))
     subprocess.run(["sha256sum", "--check", "--strict", "sums"], cwd=tmp_path, check=True, capture_output=True)
@@ -85,7 +86,7 @@ def test_the_sums_of_a_slot_are_those_of_its_files(os: uki.Uki, tmp_path: Path) 
 
 def test_the_file_system_is_whole_and_carries_the_label(os: uki.Uki, tmp_path: Path) -> None:
     disk, esp = tmp_path / "disk.img", tmp_path / "esp"
-    write(os, medium.Contract(), disk)
+    write(os, BootContract(), disk)
     with disk.open("rb") as opened:
         opened.seek(2 * MIB)
         esp.write_bytes(opened.read(disk.stat().st_size - 3 * MIB))
@@ -95,7 +96,7 @@ def test_the_file_system_is_whole_and_carries_the_label(os: uki.Uki, tmp_path: P
 
 def test_a_bios_finds_grub_where_it_lies(os: uki.Uki, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
-    write(os, medium.Contract(), disk)
+    write(os, BootContract(), disk)
     data = disk.read_bytes()[: 2 * MIB]
     core = asyncio.run(grub.bios(grub.FIRMWARE["amd64"], 2))
     assert data[510:512] == b"\x55\xaa"
@@ -108,7 +109,7 @@ def test_a_bios_finds_grub_where_it_lies(os: uki.Uki, tmp_path: Path) -> None:
 
 def test_the_boot_contract_lies_beside(os: uki.Uki, tmp_path: Path) -> None:
     disk, image = tmp_path / "disk.img", image_tar(tmp_path)
-    write(os, medium.Contract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n", image), disk)
+    write(os, BootContract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n", image), disk)
     assert read(disk, "dom0/config") == b"hostname=attic\n"
     assert read(disk, "dom0/authorized_keys") == b"ssh-ed25519 AAAA me\n"
     assert read(disk, "dom0/image.tar") == image.read_bytes()
@@ -116,20 +117,20 @@ def test_the_boot_contract_lies_beside(os: uki.Uki, tmp_path: Path) -> None:
 
 def test_a_size_that_is_too_small_is_refused_and_nothing_is_left(os: uki.Uki, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too small"):
-        write(os, medium.Contract(), tmp_path / "disk.img", 100 * MIB)
+        write(os, BootContract(), tmp_path / "disk.img", 100 * MIB)
     assert [path.name for path in tmp_path.iterdir()] == ["dom0-os.efi"]
 
 
 def test_an_image_that_is_none_is_refused(os: uki.Uki, tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(b"no tar")
     with pytest.raises(UsageError, match="not a tar file"):
-        write(os, medium.Contract(image=tmp_path / "image.tar"), tmp_path / "disk.img")
+        write(os, BootContract(image=tmp_path / "image.tar"), tmp_path / "disk.img")
 
 
 def test_without_grub_the_refusal_says_what_to_install(os: uki.Uki, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grub, "GRUB", Path("/nowhere"))
     with pytest.raises(Dom0Error, match="boot media need it") as refused:
-        asyncio.run(media.disk_files(os, medium.Contract()))
+        asyncio.run(media.disk_files(os, BootContract()))
     assert "grub-efi-amd64-bin" in refused.value.hint
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dom0.host import uki
-from dom0.osimage import media, medium
+from dom0.osimage import media
+from dom0.osimage.boot_contract import BootContract
 from dom0.testing.fake_uki import make_uki
 
 TOOLS = ("xorriso", "mkfs.vfat", "mcopy", "grub-mkimage")
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {' '.join(MISSING)
 def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("iso")
     (directory / "dom0-os.efi").write_bytes(make_uki(version="1.0"))
-    told = medium.Contract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n")
-    asyncio.run(media.write_iso(uki.read(directory / "dom0-os.efi"), told, directory / "dom0.iso"))
+    contract = BootContract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n")
+    asyncio.run(media.write_iso(uki.read(directory / "dom0-os.efi"), contract, directory / "dom0.iso"))
     return directory / "dom0.iso"
 
 

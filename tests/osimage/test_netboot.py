@@ -11,12 +11,13 @@ import pytest
 
 from dom0.errors import UsageError
 from dom0.host import uki
-from dom0.osimage import medium, netboot
+from dom0.osimage import netboot
+from dom0.osimage.boot_contract import BootContract
 from dom0.osimage.build import COMMAND_LINE
 from dom0.testing.fake_uki import make_uki
 from dom0.testing.pages import page
 
-NOTHING = medium.Contract()
+NOTHING = BootContract()
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
-def write(tree: Path, told: medium.Contract = NOTHING, *, version: str = "1.0", url: str = "") -> list[str]:
+def write(tree: Path, contract: BootContract = NOTHING, *, version: str = "1.0", url: str = "") -> list[str]:
     file = tree.parent / "dom0-os.efi"
     file.write_bytes(make_uki(version=version))
-    return asyncio.run(netboot.write(uki.read(file), told, tree, url))
+    return asyncio.run(netboot.write(uki.read(file), contract, tree, url))
 
 
 def test_the_script_starts_what_lies_beside_it(tree: Path) -> None:
@@ -43,7 +44,7 @@ def test_the_script_starts_what_lies_beside_it(tree: Path) -> None:
 
 
 def test_the_boot_contract_comes_as_an_archive_that_becomes_the_medium(tree: Path) -> None:
-    write(tree, medium.Contract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n"))
+    write(tree, BootContract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n"))
     assert "initrd 1.0/medium.cpio" in (tree / "boot.ipxe").read_text().splitlines()
     archive = (tree / "1.0/medium.cpio").read_bytes()
     listed = subprocess.run(["cpio", "--list", "--quiet"], input=archive, check=True, capture_output=True).stdout

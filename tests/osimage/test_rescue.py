@@ -31,7 +31,7 @@ def rescue_image(engines_possible: None, tmp_path_factory: pytest.TempPathFactor
 
 
 def built() -> Path:
-    return asyncio.run(rescue.build(recipe.recipe(), lambda line: None, anew=False))
+    return asyncio.run(rescue.build(recipe.load(), lambda line: None, anew=False))
 
 
 class Person:

@@ -20,7 +20,8 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.host import uki
-from dom0.osimage import boot_contract, build, disk_image, grub_environment, media, medium, netboot, qemu
+from dom0.osimage import boot_contract, build, disk_image, grub_environment, media, netboot, qemu
+from dom0.osimage.boot_contract import BootContract
 from dom0.testing import data_disk, tiny_os, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
@@ -38,9 +39,9 @@ def key(place: Path) -> vm.Key:
 
 
 @pytest.fixture
-def told(key: vm.Key) -> medium.Contract:
+def contract(key: vm.Key) -> BootContract:
     keys = boot_contract.authorized_keys([key.file.with_suffix(".pub")])
-    return medium.Contract(boot_contract.config(["hostname=attic"]), keys)
+    return BootContract(boot_contract.config(["hostname=attic"]), keys)
 
 
 @pytest.fixture
@@ -76,9 +77,9 @@ def firmware(kind: str, place: Path) -> qemu.Bios | qemu.Uefi:
     return qemu.Uefi(Path(shutil.copyfile(qemu.UEFI_VARIABLES, place / "variables")))
 
 
-def write_disk(told: medium.Contract, file: Path, flavour: str = "vm", *, size: int = 0) -> qemu.Drive:
+def write_disk(contract: BootContract, file: Path, flavour: str = "vm", *, size: int = 0) -> qemu.Drive:
     os = base_os(flavour)
-    files = asyncio.run(media.disk_files(os, told))
+    files = asyncio.run(media.disk_files(os, contract))
     asyncio.run(media.write_disk(os, files, file, size or disk_image.least_size(files)))
     return qemu.Drive(file)
 
@@ -90,18 +91,18 @@ def is_mybox_named_attic(machine: vm.VirtualMachine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bios", "uefi"])
-def test_a_disk_starts_a_machine(kind: str, told: medium.Contract, data: qemu.Drive, key: vm.Key, place: Path) -> None:
-    drive = write_disk(told, place / "boot.img")
+def test_a_disk_starts_a_machine(kind: str, contract: BootContract, data: qemu.Drive, key: vm.Key, place: Path) -> None:
+    drive = write_disk(contract, place / "boot.img")
     with vm.VirtualMachine(firmware(kind, place), drives=[drive, data], key=key) as machine:
         is_mybox_named_attic(machine)
 
 
 def test_a_machine_with_an_address_of_its_own_asks_nobody_for_one(
-    told: medium.Contract, data: qemu.Drive, key: vm.Key, place: Path
+    contract: BootContract, data: qemu.Drive, key: vm.Key, place: Path
 ) -> None:
     """The address is the one that QEMU leads connections to; one of the name servers only we know."""
-    config = told.config + b"ip=10.0.2.15/24,10.0.2.2,10.0.2.3,192.0.2.53\n"
-    drive = write_disk(replace(told, config=config), place / "boot.img")
+    config = contract.config + b"ip=10.0.2.15/24,10.0.2.2,10.0.2.3,192.0.2.53\n"
+    drive = write_disk(replace(contract, config=config), place / "boot.img")
     with vm.VirtualMachine(qemu.Bios(), drives=[drive, data], key=key) as machine:
         is_mybox_named_attic(machine)
         servers = machine.ssh("docker exec dom0 cat /etc/resolv.conf").stdout
@@ -120,13 +121,13 @@ def test_hardware_that_one_can_touch_starts_from_a_usb_stick_or_an_sd_card(
     stick: str,
     disk: str,
     network_card: str,
-    told: medium.Contract,
+    contract: BootContract,
     data: qemu.Drive,
     key: vm.Key,
     place: Path,
 ) -> None:
     """The flavour `metal`, with nothing of what only virtual machines have."""
-    written = write_disk(told, place / "boot.img", "metal", size=512 << 20)  # what QEMU takes for a card
+    written = write_disk(contract, place / "boot.img", "metal", size=512 << 20)  # what QEMU takes for a card
     with vm.VirtualMachine(
         firmware(kind, place),
         drives=[replace(written, device=stick), replace(data, device=disk)],
@@ -140,10 +141,10 @@ def test_hardware_that_one_can_touch_starts_from_a_usb_stick_or_an_sd_card(
 @pytest.mark.parametrize("kind", ["bios", "uefi"])
 @pytest.mark.parametrize("how", ["cd", "stick"])
 def test_an_iso_starts_a_machine(
-    how: str, kind: str, told: medium.Contract, data: qemu.Drive, key: vm.Key, place: Path
+    how: str, kind: str, contract: BootContract, data: qemu.Drive, key: vm.Key, place: Path
 ) -> None:
     iso = place / "dom0.iso"
-    asyncio.run(media.write_iso(base_os(), told, iso))
+    asyncio.run(media.write_iso(base_os(), contract, iso))
     drives = [data] if how == "cd" else [qemu.Drive(iso, read_only=True), data]
     cd = iso if how == "cd" else None
     with vm.VirtualMachine(firmware(kind, place), drives=drives, cd=cd, key=key) as machine:
@@ -154,14 +155,14 @@ def test_an_iso_starts_a_machine(
 def test_the_network_starts_a_machine(
     kind: str,
     first: str,
-    told: medium.Contract,
+    contract: BootContract,
     data: qemu.Drive,
     key: vm.Key,
     served: tuple[Path, str],
     place: Path,
 ) -> None:
     directory, url = served
-    assert first in {"autoexec.ipxe", *asyncio.run(netboot.write(base_os(), told, directory, url))}
+    assert first in {"autoexec.ipxe", *asyncio.run(netboot.write(base_os(), contract, directory, url))}
     network = qemu.NetworkBoot(directory, first)
     with vm.VirtualMachine(firmware(kind, place), drives=[data], network_boot=network, key=key) as machine:
         is_mybox_named_attic(machine)
@@ -180,9 +181,9 @@ def serve_update(file: Path, served: tuple[Path, str]) -> str:
 
 
 def test_an_update_that_works_is_blessed_and_one_that_does_not_is_left_again(
-    told: medium.Contract, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
+    contract: BootContract, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
 ) -> None:
-    drives = [write_disk(told, place / "boot.img"), data]
+    drives = [write_disk(contract, place / "boot.img"), data]
     with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
         machine.wait_for_services()
         assert (state(machine)["running"], state(machine)["good"]) == ("a", "a")
@@ -207,9 +208,9 @@ def test_an_update_that_works_is_blessed_and_one_that_does_not_is_left_again(
 
 
 def test_whenever_the_power_is_cut_a_disk_has_the_old_or_the_new_one_and_can_be_updated_again(
-    told: medium.Contract, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
+    contract: BootContract, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
 ) -> None:
-    drive = write_disk(told, place / "boot.img")
+    drive = write_disk(contract, place / "boot.img")
     command = f"dom0 os update {serve_update(vm.base_os() / build.UKI, served)} --yes"
     with vm.VirtualMachine(qemu.Bios(), drives=[drive, data], key=key) as machine:
         machine.wait_for_services()
@@ -258,9 +259,9 @@ def is_whole(file_system: str, slot: str, place: Path) -> bool:
 
 
 def test_one_that_never_brings_up_a_healthy_dom0_restarts_so_that_its_try_counts(
-    told: medium.Contract, place: Path
+    contract: BootContract, place: Path
 ) -> None:
-    disk = write_disk(told, place / "boot.img").file
+    disk = write_disk(contract, place / "boot.img").file
     file_system = f"{disk}@@2M"
     config = subprocess.run(["mtype", "-i", file_system, "::dom0/grub.cfg"], check=True, capture_output=True).stdout
     hasty = config.replace(b"set seconds=900", b"set seconds=45")

@@ -72,7 +72,7 @@ def _check(number: int | None, last: int | None, compare: tuple[int, int] | None
 
 def _boots() -> list[Boot]:
     from dom0.host import boot_record
-    from dom0.host.boot import tell
+    from dom0.host.boot import analyze
 
     require_here("the record of boots")
     records = boot_record.read_all(run_directory(), state_directory())
@@ -81,7 +81,7 @@ def _boots() -> list[Boot]:
             f"{run_directory() / boot_record.RUNNING}: there is no record of a boot",
             hint="dom0's base OS keeps one, and the launcher on another host: see docs/boot.md",
         )
-    return [tell(record) for record in records]
+    return [analyze(record) for record in records]
 
 
 def _pick(boots: Sequence[Boot], number: int) -> Boot:

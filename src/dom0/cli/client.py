@@ -224,12 +224,12 @@ def _is_stopped() -> bool:
 
 def _told_by_launcher() -> AgentUnreachable | None:
     """Where the host's launcher knows why no dom0 runs."""
-    told = launcher.told(run_directory())
-    if told is None or told.runs not in _HINTS:
+    status = launcher.read_status(run_directory())
+    if status is None or status.runs not in _HINTS:
         return None
-    taken_down = told.runs is launcher.Runs.STOPPED and _is_gone()
-    hint = "start it: dom0 up" if taken_down else _HINTS[told.runs]
-    return AgentUnreachable(f"dom0: does not run here: {told.why}", hint=hint)
+    taken_down = status.runs is launcher.Runs.STOPPED and _is_gone()
+    hint = "start it: dom0 up" if taken_down else _HINTS[status.runs]
+    return AgentUnreachable(f"dom0: does not run here: {status.why}", hint=hint)
 
 
 def _is_gone() -> bool:

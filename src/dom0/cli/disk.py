@@ -46,7 +46,7 @@ def list_disks(as_json: bool) -> None:
         for one in found.devices
     ]
     terminal.say_columns(("DEVICE", "SIZE", "TYPE", "LABEL", "UUID", "HOLDS"), rows)
-    terminal.say(f"data: {disk.told(found.data)}")
+    terminal.say(f"data: {disk.describe(found.data)}")
     for problem in found.problems:
         terminal.say(f"problem: {problem.text}")
 

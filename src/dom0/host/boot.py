@@ -29,7 +29,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     beside: bool = False  # others went on meanwhile
 
 
-class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+class BootProblem(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     text: str
 
@@ -44,7 +44,7 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     slowest: str  # name of a stage, "" if there is none
     firmware: float | None  # seconds before the kernel's clock began, None: the machine does not tell
     ready: float | None
-    troubles: tuple[Trouble, ...] = ()
+    troubles: tuple[BootProblem, ...] = ()
     unreadable: int = 0
 
     @property
@@ -68,7 +68,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         return (self.after or 0.0) - (self.before or 0.0)
 
 
-def tell(record: Record) -> Boot:
+def analyze(record: Record) -> Boot:
     marks = tuple(_of_the_boot(record.marks))
     stages = tuple(_stages(mark for mark in marks if mark.stage not in (READY, PROBLEM)))
     switched_on = next((mark.at for mark in marks if mark.stage == FIRMWARE and mark.at < 0), None)
@@ -80,7 +80,7 @@ def tell(record: Record) -> Boot:
         slowest=max(stages, key=lambda stage: stage.seconds).name if stages else "",
         firmware=None if switched_on is None else -switched_on,
         ready=next((mark.at for mark in marks if mark.stage == READY), None),
-        troubles=tuple(Trouble(at=mark.at, text=mark.text) for mark in marks if mark.stage == PROBLEM),
+        troubles=tuple(BootProblem(at=mark.at, text=mark.text) for mark in marks if mark.stage == PROBLEM),
         unreadable=record.unreadable,
     )
 

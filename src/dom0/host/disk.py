@@ -52,14 +52,14 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
-class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+class DiskProblem(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     text: str
 
 
 class Disks(msgspec.Struct, frozen=True, kw_only=True):
     data: Data
-    problems: tuple[Trouble, ...]
+    problems: tuple[DiskProblem, ...]
     devices: tuple[Device, ...]
 
 
@@ -99,7 +99,7 @@ def holds(device: Device, data: Data) -> str:
     return ", ".join(filter(None, (device.system, _store(device), device.closed)))
 
 
-def told(data: Data) -> str:
+def describe(data: Data) -> str:
     """Where this machine keeps its data, and why there."""
     where = "in memory, lost at power-off" if data.kind == "memory" else f"on {data.device or 'an unknown place'}"
     return f"{where}{_read_only(data)}: {data.reason}" if data.reason else f"{where}{_read_only(data)}"

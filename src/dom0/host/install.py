@@ -25,7 +25,7 @@ _WANTED = f"etc/systemd/system/multi-user.target.wants/{UNIT}"  # what `systemct
 _EXECUTABLE, _PLAIN = 0o755, 0o644
 
 
-class File(msgspec.Struct, frozen=True):
+class InstalledFile(msgspec.Struct, frozen=True):
     """A file or, without a mode, a link; its path is relative to the root."""
 
     path: str
@@ -51,7 +51,9 @@ def digest(content: bytes) -> str:
 # pure
 
 
-def plan_install(wanted: Iterable[File], found: Mapping[str, bytes], installed: Mapping[str, str]) -> tuple[File, ...]:
+def plan_install(
+    wanted: Iterable[InstalledFile], found: Mapping[str, bytes], installed: Mapping[str, str]
+) -> tuple[InstalledFile, ...]:
     """What has to be written: `found` is what is there, `installed` the digests that the receipt names.
 
     Raises Dom0Error where something is there that dom0 has not installed so.
@@ -82,13 +84,13 @@ def plan_removal(found: Mapping[str, bytes], installed: Mapping[str, str]) -> Re
 # files
 
 
-def files() -> tuple[File, ...]:
+def files() -> tuple[InstalledFile, ...]:
     """What belongs on a host. Raises Dom0Error where the recipe of the base OS is missing."""
     recipe = os_recipe()
     return (
-        *(File(path, (recipe / "tree" / path).read_bytes(), _EXECUTABLE) for path in PROGRAMS),
-        File(_UNIT_FILE, (recipe / "foreign" / _UNIT_FILE).read_bytes(), _PLAIN),
-        File(_WANTED, f"/{_UNIT_FILE}".encode()),
+        *(InstalledFile(path, (recipe / "tree" / path).read_bytes(), _EXECUTABLE) for path in PROGRAMS),
+        InstalledFile(_UNIT_FILE, (recipe / "foreign" / _UNIT_FILE).read_bytes(), _PLAIN),
+        InstalledFile(_WANTED, f"/{_UNIT_FILE}".encode()),
     )
 
 
@@ -131,7 +133,7 @@ def _look(root: Path, paths: Iterable[str]) -> dict[str, bytes]:
     return found
 
 
-def _write(root: Path, file: File) -> None:
+def _write(root: Path, file: InstalledFile) -> None:
     """Whole, or as before."""
     target = root / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +162,7 @@ def _read_receipt(root: Path) -> dict[str, str]:
 
 def _write_receipt(root: Path, digests: Mapping[str, str]) -> None:
     text = "".join(f"{value}  /{path}\n" for path, value in sorted(digests.items()))
-    _write(root, File(RECEIPT, text.encode(), _PLAIN))
+    _write(root, InstalledFile(RECEIPT, text.encode(), _PLAIN))
 
 
 def _remove_empty(directory: Path) -> None:

@@ -27,26 +27,26 @@ class Runs(StrEnum):
     NOTHING = "nothing"
 
 
-class Told(msgspec.Struct, frozen=True):
+class LauncherStatus(msgspec.Struct, frozen=True):
     runs: Runs
     image: str = ""  # ID, "" if none runs
     why: str = ""
 
 
-def told(run: Path) -> Told | None:
+def read_status(run: Path) -> LauncherStatus | None:
     """Below /run/dom0 `run`; None where no launcher is, or what it told makes no sense."""
     try:
         with (run / FILE).open("rb") as opened:
             text = opened.read(_LARGEST).decode(errors="replace")
         fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-        return Told(Runs(fields.get("runs", "")), fields.get("image", ""), fields.get("why", "")[:_LONGEST])
+        return LauncherStatus(Runs(fields.get("runs", "")), fields.get("image", ""), fields.get("why", "")[:_LONGEST])
     except (OSError, ValueError):
         return None
 
 
 def problems(run: Path, image: str) -> tuple[Problem, ...]:
     """For the agent that runs from `image`: whether it is there in place of a dom0:latest that does not work."""
-    found = told(run)
+    found = read_status(run)
     if found is None or found.runs is not Runs.LAST_GOOD or found.image != image:
         return ()
     return (

@@ -22,7 +22,7 @@ _ROOM_LEFT = 1024  # KiB of the medium that stay free
 _MEMORY_BESIDE = 100 * 1024  # KiB that a start needs besides the initrd, packed and unpacked
 
 
-class Slot(msgspec.Struct, frozen=True, kw_only=True):
+class OsSlot(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str  # of the base OS, "" if the slot is empty
     kernel: str
@@ -33,7 +33,7 @@ class OsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str  # of the base OS that runs
     machine: str  # as uname says it
-    slots: tuple[Slot, ...] = ()
+    slots: tuple[OsSlot, ...] = ()
     running: str = ""
     good: str = ""
     next: str = ""
@@ -51,7 +51,7 @@ class OsStatus(msgspec.Struct, frozen=True, kw_only=True):
         """The release of the one that runs."""
         return next(slot.kernel for slot in self.slots if slot.name == self.running)
 
-    def state(self, slot: Slot) -> str:
+    def state(self, slot: OsSlot) -> str:
         """What a person should know of it."""
         words = {
             "runs": slot.name == self.running,
@@ -79,7 +79,7 @@ def decode(printed: str) -> OsStatus:
         return OsStatus(
             version=values["version"],
             machine=values["machine"],
-            slots=tuple(Slot(name=name, version=words[0], kernel=" ".join(words[1:])) for name, words in found),
+            slots=tuple(OsSlot(name=name, version=words[0], kernel=" ".join(words[1:])) for name, words in found),
             running=values["running"],
             good=values["good"],
             next=values["next"],

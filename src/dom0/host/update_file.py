@@ -35,7 +35,7 @@ _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class Update(msgspec.Struct, frozen=True):
+class UpdateFile(msgspec.Struct, frozen=True):
     """`signature` is None where there is none beside the file."""
 
     source: str
@@ -44,7 +44,7 @@ class Update(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def brought(source: str, asked: str, say: Callable[[str], None]) -> AsyncIterator[Update]:
+async def fetch(source: str, asked: str, say: Callable[[str], None]) -> AsyncIterator[UpdateFile]:
     """`source`, a path or a URL, as a file for the time of the block. Its digest is `asked` ("": nobody knows it) and
     the one beside it.
 
@@ -63,16 +63,16 @@ async def brought(source: str, asked: str, say: Callable[[str], None]) -> AsyncI
         yield update
 
 
-def _beside(source: str) -> tuple[Update, str]:
+def _beside(source: str) -> tuple[UpdateFile, str]:
     """The file, and the digest beside it, "" if there is none."""
     file, digest, signature = (Path(f"{source}{end}") for end in ("", ".sha256", ".sig"))
     if not file.is_file():
         raise UsageError(f"{source}: no such file", hint="dom0 os build makes dom0-os/dom0-os.efi")
     told = _digest_of(digest.read_text(errors="replace"), str(digest)) if digest.is_file() else ""
-    return Update(source, file, signature if signature.is_file() else None), told
+    return UpdateFile(source, file, signature if signature.is_file() else None), told
 
 
-async def _download_all(url: str, directory: Path, asked: str, say: Callable[[str], None]) -> tuple[Update, str]:
+async def _download_all(url: str, directory: Path, asked: str, say: Callable[[str], None]) -> tuple[UpdateFile, str]:
     """As _beside. The small files come first: without a digest there is no need for the large one."""
     file, digest, signature = (directory / name for name in ("file", "digest", "signature"))
     told = ""
@@ -87,7 +87,7 @@ async def _download_all(url: str, directory: Path, asked: str, say: Callable[[st
     say(f"downloading {url}")
     if not await _download(url, file, _LARGEST):
         raise Dom0Error(f"{url}: not found")
-    return Update(url, file, signature if signed else None), told
+    return UpdateFile(url, file, signature if signed else None), told
 
 
 async def _download(url: str, target: Path, largest: int) -> bool:
@@ -128,7 +128,7 @@ def _digest_of(text: str, where: str) -> str:
     return words[0].lower()
 
 
-def _check_digest(update: Update, wanted: Sequence[str]) -> None:
+def _check_digest(update: UpdateFile, wanted: Sequence[str]) -> None:
     with update.file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     for digest in wanted:
@@ -136,7 +136,7 @@ def _check_digest(update: Update, wanted: Sequence[str]) -> None:
             raise Dom0Error(f"{update.source}: has the digest {found}, not {digest}", hint="fetch it again")
 
 
-async def check_signature(update: Update, signers: str) -> str:
+async def check_signature(update: UpdateFile, signers: str) -> str:
     """Who signed it, of `signers` (as ssh-keygen's allowed signers); "" where that is "": nobody has to.
 
     Raises Dom0Error, so also for signers of whom none is left.

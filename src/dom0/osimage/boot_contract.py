@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from dom0.errors import UsageError
 from dom0.wording import did_you_mean, printable
 
@@ -29,6 +31,14 @@ _KEY = re.compile(
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
     r" [A-Za-z0-9+/]{40,}={0,2}( .*)?"
 )
+
+
+class BootContract(msgspec.Struct, frozen=True):
+    """What a medium says to the machine that starts from it; b"" and None leave a file out."""
+
+    config: bytes = b""
+    authorized_keys: bytes = b""
+    image: Path | None = None  # a tar of images with a dom0:latest
 
 
 def config(settings: Iterable[str]) -> bytes:

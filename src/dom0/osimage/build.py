@@ -25,7 +25,7 @@ from dom0.images import contents, fetched
 from dom0.images.archive import environment
 from dom0.images.recipe import EPOCH
 from dom0.osimage import initramfs, manifest, modules, packages, rescue, root, squash
-from dom0.osimage.recipe import Recipe
+from dom0.osimage.recipe import OsRecipe
 from dom0.run import capture
 
 Say = Callable[[str], None]
@@ -34,14 +34,14 @@ COMMAND_LINE = "console=tty0 console=ttyS0 quiet loglevel=4 panic=10 dom0.medium
 """Of the UKI; whoever loads kernel and initrd says it himself."""
 
 
-class Built(msgspec.Struct, frozen=True):
+class BuiltOs(msgspec.Struct, frozen=True):
     """A directory with `dom0-os.efi`, `linux`, `initrd` and `manifest.json`."""
 
     directory: Path
     manifest: manifest.Manifest
 
 
-async def build(recipe: Recipe, say: Say, *, no_cache: bool = False, with_rescue: bool = True) -> Built:
+async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_rescue: bool = True) -> BuiltOs:
     """The base OS as it should be now; with `no_cache` in any case built, from the packages of today.
 
     Raises Dom0Error.
@@ -58,10 +58,10 @@ async def build(recipe: Recipe, say: Say, *, no_cache: bool = False, with_rescue
             await _make(recipe, found, rescue_image, version_of(key), into, say)
 
         directory = await fetched.cached(f"os-{kind}", key, make, anew=no_cache)
-    return Built(directory, manifest.decode((directory / manifest.FILE).read_bytes()))
+    return BuiltOs(directory, manifest.decode((directory / manifest.FILE).read_bytes()))
 
 
-def place(built: Built, directory: Path) -> None:
+def place(built: BuiltOs, directory: Path) -> None:
     """Copy the files to `directory`; those that were there are replaced when all of the new ones are on the disk."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dom0-os-", dir=directory) as scratch:
@@ -82,13 +82,13 @@ def version_of(key: str) -> str:
     return f"{dom0.__version__}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def _key(recipe: Recipe, found: Sequence[packages.Package], rescue_image: Path | None) -> str:
+def _key(recipe: OsRecipe, found: Sequence[packages.Package], rescue_image: Path | None) -> str:
     names = [package.file.name for package in found]
     return f"{dom0.__version__} {recipe.inputs()} {names} {rescue_image.parent.name if rescue_image else None}"
 
 
 async def _make(
-    recipe: Recipe,
+    recipe: OsRecipe,
     found: Sequence[packages.Package],
     rescue_image: Path | None,
     version: str,
@@ -127,7 +127,7 @@ async def _make(
 
 
 async def _squashfs(
-    recipe: Recipe,
+    recipe: OsRecipe,
     found: Sequence[packages.Package],
     unpacked: Path,
     kernel: modules.Kernel,
@@ -139,7 +139,7 @@ async def _squashfs(
     async def make(into: Path) -> None:
         say("root file system: compressing it, which takes a minute or two")
         directory = scratch / "root"
-        await root.lay(recipe, unpacked, kernel, directory)
+        await root.populate(recipe, unpacked, kernel, directory)
         await squash.squash(directory, into / squash.SQUASHFS)
 
     key = f"{recipe.root_inputs()} {[package.file.name for package in found]}"
@@ -147,7 +147,7 @@ async def _squashfs(
     return await fetched.cached(kind, key, make) / squash.SQUASHFS
 
 
-def _lay_tree(recipe: Recipe, version: str, rescue_image: Path | None, scratch: Path) -> Path:
+def _lay_tree(recipe: OsRecipe, version: str, rescue_image: Path | None, scratch: Path) -> Path:
     """Our own programs and settings, the rescue image, and which base OS this is."""
     tree = scratch / "tree"
     contents.copy(contents.entries(recipe.directory / "tree"), tree, time=EPOCH, public=True)
@@ -161,7 +161,7 @@ def _lay_tree(recipe: Recipe, version: str, rescue_image: Path | None, scratch: 
     return tree
 
 
-async def _unify(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, tree: Path, into: Path) -> None:
+async def _unify(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, tree: Path, into: Path) -> None:
     efi = recipe.architecture.efi
     stub = unpacked / "usr/lib/systemd/boot/efi" / f"linux{efi}.efi.stub"
     argv = [

@@ -25,7 +25,7 @@ _READ_PARTITIONS = 0x125F  # BLKRRPART of linux/fs.h
 _SECTOR = 512  # bytes; where the partition table lies depends on it
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class BlockDevice(msgspec.Struct, frozen=True, kw_only=True):
     """As `lsblk --json` tells it."""
 
     path: str
@@ -38,32 +38,32 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     fstype: str | None = None
     mountpoints: tuple[str | None, ...] = ()
-    children: tuple[Node, ...] = ()
+    children: tuple[BlockDevice, ...] = ()
 
-    def below(self) -> Iterator[Node]:
+    def below(self) -> Iterator[BlockDevice]:
         for child in self.children:
             yield child
             yield from child.below()
 
 
 class _Listing(msgspec.Struct, frozen=True):
-    blockdevices: tuple[Node, ...]
+    blockdevices: tuple[BlockDevice, ...]
 
 
-class Held(msgspec.Struct, frozen=True):
+class HeldDevice(msgspec.Struct, frozen=True):
     """A device that nobody else can mount or hold meanwhile, and whose name no other device gets."""
 
     path: Path
     opened: int
 
 
-async def look(path: Path) -> Node:
+async def look(path: Path) -> BlockDevice:
     """Raises Dom0Error."""
     argv = ["lsblk", "--json", "--bytes", "--output", _COLUMNS, "--", str(path)]
     return decode((await capture(argv, env=environment())).stdout)
 
 
-def decode(listing: str) -> Node:
+def decode(listing: str) -> BlockDevice:
     try:
         (node,) = msgspec.json.decode(listing, type=_Listing).blockdevices
     except (msgspec.DecodeError, ValueError) as error:
@@ -71,7 +71,7 @@ def decode(listing: str) -> Node:
     return node
 
 
-def refuse(node: Node, size: int) -> None:
+def refuse(node: BlockDevice, size: int) -> None:
     """Raises UsageError if `node` is not a whole disk that nobody uses, with room for `size` bytes."""
     used = [(one, mount) for one in (node, *node.below()) for mount in one.mountpoints if mount]
     if node.type not in ("disk", "loop"):
@@ -90,7 +90,7 @@ def refuse(node: Node, size: int) -> None:
         raise UsageError(f"{node.path}: has {node.size >> 20} MiB, {size >> 20} MiB are needed")
 
 
-def contents(node: Node) -> list[str]:
+def contents(node: BlockDevice) -> list[str]:
     """What a person should know before it is gone, a line for each thing."""
     what = " ".join(word for word in (node.model, node.tran) if word)
     lines = [f"{node.path}: {_size(node.size)}{f', {what.strip()}' if what else ''}"]
@@ -109,7 +109,7 @@ def _size(count: int) -> str:
 
 
 @contextmanager
-def held(device: Path) -> Iterator[Held]:
+def held(device: Path) -> Iterator[HeldDevice]:
     """Raises Dom0Error if somebody else uses it."""
     try:
         opened = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)  # fails for what is mounted, wherever that is
@@ -118,12 +118,12 @@ def held(device: Path) -> Iterator[Held]:
     except OSError as error:
         raise Dom0Error(f"{device}: {error.strerror}", hint="something uses it: lsblk, lsof") from error
     try:
-        yield Held(device, opened)
+        yield HeldDevice(device, opened)
     finally:
         os.close(opened)
 
 
-async def overwrite(device: Held, image: Path, say: Callable[[str], None]) -> None:
+async def overwrite(device: HeldDevice, image: Path, say: Callable[[str], None]) -> None:
     """Write the disk `image` to `device`, read it back, and move GPT's second table to the end of the device.
 
     Raises Dom0Error if it does not read as it was written.
@@ -146,7 +146,7 @@ def _write(opened: int, image: Path) -> None:
     os.fsync(opened)
 
 
-def _compare(device: Held, image: Path) -> None:
+def _compare(device: HeldDevice, image: Path) -> None:
     """From the device, not from what the kernel still remembers of it."""
     opened = device.opened
     os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)

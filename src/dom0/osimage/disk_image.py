@@ -31,17 +31,17 @@ _BEHIND = 1 * MIB  # GPT's second table
 _CODE = 440  # bytes of boot code before the partition table
 
 
-class Loader(msgspec.Struct, frozen=True):
+class BiosLoader(msgspec.Struct, frozen=True):
     """What a BIOS needs, b"" where no such machine has one."""
 
     sector: bytes
     core: bytes
 
 
-async def loader(firmware: grub.Firmware) -> Loader:
+async def bios_loader(firmware: grub.Firmware) -> BiosLoader:
     if not firmware.bios:
-        return Loader(b"", b"")
-    return Loader(grub.boot_sector(firmware), await grub.bios(firmware, _ESP_NUMBER))
+        return BiosLoader(b"", b"")
+    return BiosLoader(grub.boot_sector(firmware), await grub.bios(firmware, _ESP_NUMBER))
 
 
 def least_size(files: Sequence[BootFile]) -> int:
@@ -52,7 +52,7 @@ def least_size(files: Sequence[BootFile]) -> int:
     return -(-(_ESP_START + esp + _BEHIND) // MIB) * MIB
 
 
-async def write(files: Sequence[BootFile], bios: Loader, image: Path, size: int) -> None:
+async def write(files: Sequence[BootFile], bios: BiosLoader, image: Path, size: int) -> None:
     """Write a disk of `size` bytes to the new file `image`. Raises UsageError if it is too small, CommandFailed."""
     least = least_size(files)
     if size < least:
@@ -63,7 +63,7 @@ async def write(files: Sequence[BootFile], bios: Loader, image: Path, size: int)
     await capture(["sfdisk", "--quiet", str(image)], stdin=_partitions(esp).encode(), env=environment())
     await _make_file_system(image, esp)
     with tempfile.TemporaryDirectory(prefix="dom0-medium-", dir=image.parent) as scratch:
-        medium.lay(files, Path(scratch))
+        medium.write_files(files, Path(scratch))
         await copy(Path(scratch), f"{image}@@{_ESP_START}")
     _embed(bios, image)
 
@@ -96,7 +96,7 @@ def _names(directory: Path) -> list[str]:
     return [str(path) for path in sorted(directory.iterdir())]
 
 
-def _embed(bios: Loader, image: Path) -> None:
+def _embed(bios: BiosLoader, image: Path) -> None:
     """Write GRUB's first sector and its core into the disk, and into both where the next part of them lies."""
     if not bios.core:
         return

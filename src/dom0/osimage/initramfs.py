@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from dom0.osimage import modules
-from dom0.osimage.recipe import Recipe
+from dom0.osimage.recipe import OsRecipe
 from dom0.osimage.squash import SQUASHFS, stamp
 from dom0.run import transfer
 
@@ -17,7 +17,7 @@ _MOUNT_POINTS = ("dev", "proc", "sys", "run", "lower", "upper", "root")
 
 
 async def pack(
-    recipe: Recipe, kernel: modules.Kernel, tree: Path, squashfs: Path, scratch: Path, archive: Path
+    recipe: OsRecipe, kernel: modules.Kernel, tree: Path, squashfs: Path, scratch: Path, archive: Path
 ) -> None:
     """Write the initramfs to the file `archive`; `tree` is laid over the root file system."""
     directory = scratch / "initramfs"
@@ -40,7 +40,7 @@ def _place_busybox(kernel: modules.Kernel, directory: Path) -> None:
     (directory / "bin" / "sh").symlink_to("busybox")
 
 
-def _place_modules(recipe: Recipe, kernel: modules.Kernel, directory: Path) -> None:
+def _place_modules(recipe: OsRecipe, kernel: modules.Kernel, directory: Path) -> None:
     """Under names that sort in the order in which they have to be loaded."""
     for number, path in enumerate(modules.choose(kernel, recipe.first_modules)):
         name = Path(path).name.removesuffix(".xz")

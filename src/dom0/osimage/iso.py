@@ -29,7 +29,7 @@ async def write(files: Sequence[BootFile], firmware: grub.Firmware, iso: Path, c
     first = f"search --set=root --fs-uuid {created:%Y-%m-%d-%H-%M-%S}-00\nset prefix=($root)/dom0\n"
     with tempfile.TemporaryDirectory(prefix="dom0-iso-", dir=iso.parent) as directory:
         tree, esp = Path(directory) / "tree", Path(directory) / "esp"
-        medium.lay(files, tree)
+        medium.write_files(files, tree)
         await _make_esp(firmware, first, esp)
         if firmware.bios:
             (tree / _BIOS_IMAGE).write_bytes(await grub.bios_from_iso(firmware, first=first))
@@ -41,7 +41,7 @@ async def _make_esp(firmware: grub.Firmware, first: str, esp: Path) -> None:
     size = (loader.size // _MIB + 2) * _MIB
     await capture(["mkfs.vfat", "-n", "DOM0-ESP", "-C", str(esp), str(size // 1024)], env=environment())
     with temporary.directory("esp") as directory:
-        medium.lay([loader], directory)
+        medium.write_files([loader], directory)
         await disk_image.copy(directory, str(esp))
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 from dom0 import temporary
 from dom0.host.uki import BootFile, Uki
 from dom0.osimage import device, disk_image, grub, iso, medium
+from dom0.osimage.boot_contract import BootContract
 from dom0.package_data import os_recipe
 
 Say = Callable[[str], None]
 
 
-async def disk_files(os: Uki, told: medium.Contract) -> tuple[BootFile, ...]:
+async def disk_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
     """What will lie on a disk. Raises Dom0Error."""
     firmware = grub.FIRMWARE[os.architecture]
-    return medium.disk(os, told, grub_config=_grub_config(), efi_name=firmware.efi_name, efi=await grub.efi(firmware))
+    return medium.disk(
+        os, contract, grub_config=_grub_config(), efi_name=firmware.efi_name, efi=await grub.efi(firmware)
+    )
 
 
 async def write_disk(os: Uki, files: Sequence[BootFile], target: Path, size: int) -> None:
@@ -28,7 +31,7 @@ async def write_disk(os: Uki, files: Sequence[BootFile], target: Path, size: int
         image.replace(target)
 
 
-async def write_device(os: Uki, files: Sequence[BootFile], held: device.Held, size: int, say: Say) -> None:
+async def write_device(os: Uki, files: Sequence[BootFile], held: device.HeldDevice, size: int, say: Say) -> None:
     """Write a disk of `size` bytes to the begin of a device. Raises Dom0Error."""
     say("making the disk")
     async with _disk(os, files, size, temporary.LARGE) as image:
@@ -37,16 +40,16 @@ async def write_device(os: Uki, files: Sequence[BootFile], held: device.Held, si
 
 @asynccontextmanager
 async def _disk(os: Uki, files: Sequence[BootFile], size: int, beside: Path) -> AsyncIterator[Path]:
-    bios = await disk_image.loader(grub.FIRMWARE[os.architecture])
+    bios = await disk_image.bios_loader(grub.FIRMWARE[os.architecture])
     with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=beside) as directory:
         image = Path(directory) / "disk"
         await disk_image.write(files, bios, image, size)
         yield image
 
 
-async def write_iso(os: Uki, told: medium.Contract, target: Path) -> None:
+async def write_iso(os: Uki, contract: BootContract, target: Path) -> None:
     """Write an ISO to the file `target`, whole or not at all. Raises Dom0Error."""
-    files = medium.iso(os, told, grub_config=_grub_config())
+    files = medium.iso(os, contract, grub_config=_grub_config())
     with tempfile.TemporaryDirectory(prefix=".dom0-iso-", dir=target.parent) as directory:
         image = Path(directory) / "iso"
         await iso.write(files, grub.FIRMWARE[os.architecture], image, datetime.now(UTC))

@@ -8,45 +8,36 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from dom0.errors import UsageError
 from dom0.host.uki import BootFile, Part, Uki, slot_files
 from dom0.osimage import grub_environment
+from dom0.osimage.boot_contract import BootContract
 
 LABEL = "DOM0-BOOT"  # by which the base OS finds its medium, see build.COMMAND_LINE
 _LARGEST = (4 << 30) - 1  # bytes of a file on FAT
 
 
-class Contract(msgspec.Struct, frozen=True):
-    """What the medium says to the machine that starts from it; b"" and None leave a file out."""
-
-    config: bytes = b""
-    authorized_keys: bytes = b""
-    image: Path | None = None  # a tar of images with a dom0:latest
-
-
-def contract(told: Contract) -> tuple[BootFile, ...]:
+def contract_files(contract: BootContract) -> tuple[BootFile, ...]:
     """Raises UsageError if the image is none."""
-    files = [BootFile("dom0/config", told.config), BootFile("dom0/authorized_keys", told.authorized_keys)]
-    image = [BootFile("dom0/image.tar", _image(told.image))] if told.image else []
+    files = [BootFile("dom0/config", contract.config), BootFile("dom0/authorized_keys", contract.authorized_keys)]
+    image = [BootFile("dom0/image.tar", _image(contract.image))] if contract.image else []
     return (*(file for file in files if file.size), *image)
 
 
-def disk(os: Uki, told: Contract, *, grub_config: bytes, efi_name: str, efi: bytes) -> tuple[BootFile, ...]:
+def disk(os: Uki, contract: BootContract, *, grub_config: bytes, efi_name: str, efi: bytes) -> tuple[BootFile, ...]:
     """All files of a disk or stick; the second slot is empty until the first update."""
     return (
         BootFile(f"EFI/BOOT/{efi_name}", efi),
         BootFile("dom0/grub.cfg", grub_config),
         BootFile("dom0/grubenv", grub_environment.encode(grub_environment.FRESH)),
         *_below("dom0/a", slot_files(os)),
-        *contract(told),
+        *contract_files(contract),
     )
 
 
-def iso(os: Uki, told: Contract, *, grub_config: bytes) -> tuple[BootFile, ...]:
+def iso(os: Uki, contract: BootContract, *, grub_config: bytes) -> tuple[BootFile, ...]:
     """All files of an ISO. It cannot be written to, so it has one slot and no count of tries."""
-    return (BootFile("dom0/grub.cfg", grub_config), *_below("dom0/a", slot_files(os)), *contract(told))
+    return (BootFile("dom0/grub.cfg", grub_config), *_below("dom0/a", slot_files(os)), *contract_files(contract))
 
 
 def _below(directory: str, files: Iterable[BootFile]) -> tuple[BootFile, ...]:
@@ -67,7 +58,7 @@ def _image(file: Path) -> Part:
     return Part(file, 0, size)
 
 
-def lay(files: Iterable[BootFile], directory: Path) -> None:
+def write_files(files: Iterable[BootFile], directory: Path) -> None:
     """Write them below `directory`."""
     for file in files:
         target = directory / file.name

@@ -19,6 +19,7 @@ from pathlib import Path
 from dom0.errors import UsageError
 from dom0.host.uki import BootFile, Uki
 from dom0.osimage import initramfs, medium
+from dom0.osimage.boot_contract import BootContract
 from dom0.run import sync
 from dom0.wording import printable
 
@@ -30,24 +31,24 @@ _LOADERS = {
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
 
 
-async def write(os: Uki, told: medium.Contract, directory: Path, url: str) -> list[str]:
+async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> list[str]:
     """Fill `directory`, which is served as `url` ("": by TFTP alone). Returns the loaders that are in it.
 
     Raises Dom0Error.
     """
     base = _checked(url)
     name = os.version or f"os-{os.initrd.sha256()[:12]}"
-    contract = medium.contract(told)
+    files = medium.contract_files(contract)
     (directory / name).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dom0-netboot-", dir=directory) as scratch:
         fresh = Path(scratch)
-        medium.lay([BootFile("linux", os.linux), BootFile("initrd", os.initrd)], fresh / name)
-        if contract:
-            await _pack(contract, fresh, fresh / name / "medium.cpio")
+        medium.write_files([BootFile("linux", os.linux), BootFile("initrd", os.initrd)], fresh / name)
+        if files:
+            await _pack(files, fresh, fresh / name / "medium.cpio")
         for file in (fresh / name).iterdir():
             file.replace(directory / name / file.name)
         loaders = [file.replace(directory / file.name).name for file in _copied_loaders(os, fresh)]
-        scripts = {"autoexec.ipxe": first_script(base), "boot.ipxe": boot_script(os, name, bool(contract))}
+        scripts = {"autoexec.ipxe": first_script(base), "boot.ipxe": boot_script(os, name, bool(files))}
         for script, text in scripts.items():
             (fresh / script).write_text(text)
         await sync(directory)
@@ -56,10 +57,10 @@ async def write(os: Uki, told: medium.Contract, directory: Path, url: str) -> li
     return loaders
 
 
-def boot_script(os: Uki, name: str, told: bool) -> str:
+def boot_script(os: Uki, name: str, has_contract: bool) -> str:
     """Names in it are relative to where it comes from."""
     lines = ["#!ipxe", f"kernel {name}/linux dom0.medium=none {os.line}", f"initrd {name}/initrd"]
-    if told:
+    if has_contract:
         lines.append(f"initrd {name}/medium.cpio")
     return "\n".join([*lines, "boot"]) + "\n"
 
@@ -77,7 +78,7 @@ def _checked(url: str) -> str:
 
 async def _pack(files: tuple[BootFile, ...], scratch: Path, archive: Path) -> None:
     tree = scratch / "tree"
-    medium.lay(files, tree / "medium")
+    medium.write_files(files, tree / "medium")
     await initramfs.write(tree, scratch / "names", archive)
 
 

@@ -61,7 +61,7 @@ class NetworkBoot(msgspec.Struct, frozen=True):
     file: str
 
 
-class Machine(msgspec.Struct, frozen=True):
+class MachineSpec(msgspec.Struct, frozen=True):
     """`forwards`: port on this machine's 127.0.0.1 -> port of the virtual machine. `memory` is in MiB. `controllers`
     are devices that drives hang on (`qemu-xhci`).
     """
@@ -78,7 +78,7 @@ class Machine(msgspec.Struct, frozen=True):
     forwards: dict[int, int] = {}
 
 
-def command(machine: Machine, accelerator: Literal["kvm", "tcg"], console: Sequence[str]) -> list[str]:
+def command(machine: MachineSpec, accelerator: Literal["kvm", "tcg"], console: Sequence[str]) -> list[str]:
     """`console` says where the serial port leads, in QEMU's options. A restart inside ends QEMU only if it asks to."""
     return [
         *_processor(machine.architecture, accelerator),
@@ -142,7 +142,7 @@ def _drive(number: int, drive: Drive) -> list[str]:
     return ["-drive", ",".join([f"if=none,id={name}", *options]), "-device", f"{drive.device},drive={name}"]
 
 
-def _network(machine: Machine) -> str:
+def _network(machine: MachineSpec) -> str:
     options = ["user,id=net0"]
     options += [f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for outside, inside in machine.forwards.items()]
     if found := machine.network_boot:

@@ -34,8 +34,8 @@ ARCHITECTURES = {
 }
 
 
-class Recipe(msgspec.Struct, frozen=True):
-    """Read once; the same Recipe and the same packages make the same bytes."""
+class OsRecipe(msgspec.Struct, frozen=True):
+    """Read once; the same OsRecipe and the same packages make the same bytes."""
 
     architecture: Architecture
     flavour: str
@@ -101,9 +101,9 @@ _CODE = ("osimage/build.py", "osimage/initramfs.py", "osimage/manifest.py", "ima
 _DATA = ("init", "tree")
 
 
-def recipe(arch: str = "", flavour: str = "vm") -> Recipe:
+def load(arch: str = "", flavour: str = "vm") -> OsRecipe:
     """The recipe for `arch` (Debian's word; this machine's if empty). Raises Dom0Error."""
-    return Recipe(ARCHITECTURES[arch or native()], flavour, os_recipe())
+    return OsRecipe(ARCHITECTURES[arch or native()], flavour, os_recipe())
 
 
 def native() -> str:

@@ -22,7 +22,7 @@ from dom0 import temporary
 from dom0.images import contents, fetched
 from dom0.images.recipe import EPOCH
 from dom0.osimage import elf, packages
-from dom0.osimage.recipe import Recipe
+from dom0.osimage.recipe import OsRecipe
 
 ARCHIVE = "rescue.tar"
 NAME = "dom0-rescue:latest"
@@ -32,7 +32,7 @@ _EMPTY = ("dev", "proc", "root", "run", "sys", "tmp", "usr/lib", "usr/sbin", "va
 _LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/sbin", "usr/bin/sh": "busybox"}
 
 
-async def build(recipe: Recipe, say: Callable[[str], None], *, anew: bool) -> Path:
+async def build(recipe: OsRecipe, say: Callable[[str], None], *, anew: bool) -> Path:
     """The archive, as it should be now. Raises Dom0Error."""
     inner = replace(recipe, directory=recipe.directory / "rescue")
     names = (inner.directory / "packages").read_text().split()
@@ -46,14 +46,14 @@ async def build(recipe: Recipe, say: Callable[[str], None], *, anew: bool) -> Pa
     return await fetched.cached(f"os-rescue-{recipe.architecture.name}", key, make, anew=anew) / ARCHIVE
 
 
-def _key(recipe: Recipe, found: Sequence[packages.Package]) -> str:
+def _key(recipe: OsRecipe, found: Sequence[packages.Package]) -> str:
     names = [package.file.name for package in found]
     code = [Path(file).read_text() for file in (__file__, elf.__file__, contents.__file__)]
     text = f"{code} {EPOCH} {recipe.architecture.name} {names}"
     return contents.digest(contents.entries(recipe.directory), text=text)
 
 
-async def _make(recipe: Recipe, found: Sequence[packages.Package], archive: Path) -> None:
+async def _make(recipe: OsRecipe, found: Sequence[packages.Package], archive: Path) -> None:
     with temporary.directory("rescue") as directory:
         unpacked, root = directory / "packages", directory / "root"
         unpacked.mkdir()
@@ -63,7 +63,7 @@ async def _make(recipe: Recipe, found: Sequence[packages.Package], archive: Path
         _write(recipe, _layer(root), archive)
 
 
-async def _lay(recipe: Recipe, unpacked: Path, root: Path) -> None:
+async def _lay(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
     for directory in _EMPTY:
         (root / directory).mkdir(parents=True, exist_ok=True)
     for path, target in _LINKS.items():
@@ -98,7 +98,7 @@ def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     return entry
 
 
-def _write(recipe: Recipe, layer: bytes, archive: Path) -> None:
+def _write(recipe: OsRecipe, layer: bytes, archive: Path) -> None:
     """As `docker save` writes it; the configuration's name is its digest, the image's ID."""
     config = json.dumps(_config(recipe, layer)).encode()
     name = f"{hashlib.sha256(config).hexdigest()}.json"
@@ -114,7 +114,7 @@ def _write(recipe: Recipe, layer: bytes, archive: Path) -> None:
             tar.addfile(entry, io.BytesIO(content))
 
 
-def _config(recipe: Recipe, layer: bytes) -> dict[str, Any]:
+def _config(recipe: OsRecipe, layer: bytes) -> dict[str, Any]:
     return {
         "architecture": recipe.architecture.name,
         "os": "linux",

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from dom0.errors import Dom0Error
 from dom0.osimage import elf, modules
-from dom0.osimage.recipe import Recipe
+from dom0.osimage.recipe import OsRecipe
 
 _EMPTY = ("dev", "data", "etc", "home", "medium", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib", "var/log")
 _CERTIFICATES = "usr/share/ca-certificates/mozilla"
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 
-async def lay(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, root: Path) -> None:
+async def populate(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, root: Path) -> None:
     """Fill the directory `root`. Raises Dom0Error."""
     for directory in _EMPTY:
         (root / directory).mkdir(parents=True)
@@ -33,7 +33,7 @@ async def lay(recipe: Recipe, unpacked: Path, kernel: modules.Kernel, root: Path
     _link(recipe, root)
 
 
-def _listed(recipe: Recipe, unpacked: Path) -> Iterator[Path]:
+def _listed(recipe: OsRecipe, unpacked: Path) -> Iterator[Path]:
     for pattern in recipe.files:
         found = sorted(unpacked.glob(pattern))
         if not found:
@@ -54,7 +54,7 @@ def _programs(root: Path) -> list[Path]:
     return [file for file in files if elf.is_elf(file)]
 
 
-async def _add_libraries(recipe: Recipe, unpacked: Path, root: Path) -> None:
+async def _add_libraries(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
     """Under the name that programs ask for, which is a link in Debian's packages."""
     architecture = recipe.architecture
     directory = unpacked / architecture.libraries
@@ -77,7 +77,7 @@ def _bundle_certificates(root: Path) -> None:
     shutil.rmtree(root / "usr/share/ca-certificates")
 
 
-def _link(recipe: Recipe, root: Path) -> None:
+def _link(recipe: OsRecipe, root: Path) -> None:
     for path, target in recipe.links.items():
         link = root / path
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -21,8 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dom0.osimage import elf
-from dom0.osimage.recipe import recipe
+from dom0.osimage import elf, recipe
 from dom0.run import Output
 from dom0.testing import loop, owned
 from dom0.testing.busybox import BUSYBOX
@@ -251,7 +250,7 @@ class DiskMachine:
 
 async def _lay(root: Path) -> None:
     """What the base OS has of what disks need, with this machine's programs and libraries."""
-    os_recipe = recipe()
+    os_recipe = recipe.load()
     for directory in ("data", "dev", "etc", "mnt", "proc", "run", "sys", "tmp", "usr/bin", "usr/sbin", "var/lib"):
         (root / directory).mkdir(parents=True)
     shutil.copytree(os_recipe.directory / "tree", root, dirs_exist_ok=True)
@@ -267,7 +266,7 @@ async def _lay(root: Path) -> None:
 
 
 async def _copy_programs(root: Path, names: Sequence[str]) -> None:
-    architecture = recipe().architecture
+    architecture = recipe.load().architecture
     for name in names:
         found = shutil.which(name, path=_PATH)
         assert found is not None, name

@@ -16,8 +16,7 @@ import subprocess
 from pathlib import Path
 
 from dom0.host.uki import BootFile
-from dom0.osimage import grub_environment, medium
-from dom0.osimage.recipe import recipe
+from dom0.osimage import grub_environment, medium, recipe
 from dom0.run import Output
 from dom0.testing import owned
 from dom0.testing.busybox import BUSYBOX
@@ -155,7 +154,7 @@ class SlotsMachine:
             assert child.wait() == 0
 
     def _lay(self) -> None:
-        os_recipe = recipe()
+        os_recipe = recipe.load()
         shutil.copytree(os_recipe.directory / "tree", self.root, symlinks=True, dirs_exist_ok=True)
         for directory in ("dev", "medium", "proc", "run", "tmp", "usr/bin", "usr/sbin", "var/lib/dom0"):
             (self.root / directory).mkdir(parents=True, exist_ok=True)
@@ -168,7 +167,7 @@ class SlotsMachine:
     def _make_medium(self) -> None:
         tree = self.root / "medium-tree"
         files = [BootFile("dom0/grubenv", grub_environment.encode(grub_environment.FRESH))]
-        medium.lay([*files, *(BootFile(f"dom0/a/{one.name}", one.content) for one in base_os("1.0"))], tree)
+        medium.write_files([*files, *(BootFile(f"dom0/a/{one.name}", one.content) for one in base_os("1.0"))], tree)
         argv = ["/usr/sbin/mke2fs", "-q", "-t", "ext2", "-d", str(tree), str(self.file), _SIZE]
         subprocess.run(argv, check=True)
         shutil.rmtree(tree)

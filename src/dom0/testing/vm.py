@@ -105,7 +105,7 @@ class VirtualMachine:
         self._console_file = self.directory / "console"
         self._key = key
         self._port = _free_port()
-        machine = qemu.Machine(
+        machine = qemu.MachineSpec(
             boot=boot,
             memory=memory,
             processors=processors,
@@ -254,5 +254,5 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    wanted = recipe.recipe(*sys.argv[1:])
+    wanted = recipe.load(*sys.argv[1:])
     sys.stdout.write(f"{asyncio.run(build.build(wanted, lambda line: None)).directory}\n")

@@ -55,7 +55,7 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
     from dom0.osimage import recipe
 
     say = Report(beside=as_json)
-    built = asyncio.run(building.build(recipe.recipe(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
+    built = asyncio.run(building.build(recipe.load(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
     building.place(built, out)
     if as_json:
         terminal.say_json(built.manifest)

@@ -1,4 +1,4 @@
-"""The options that all commands have which make boot media: which base OS, and what it is told."""
+"""The options that all commands have which make boot media: which base OS, and what the machine is told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dom0.errors import UsageError
 
 if TYPE_CHECKING:
     from dom0.host.uki import Uki
-    from dom0.osimage.medium import Contract
+    from dom0.osimage.boot_contract import BootContract
 
 UKI = "dom0-os.efi"  # as in osimage.build, which would load what builds it
 _OPTIONS = (
@@ -51,8 +51,8 @@ _OPTIONS = (
 )
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What was said by these options; `config`, `ssh_key` and `image` are for the machine."""
+class MediumOptions(msgspec.Struct, frozen=True):
+    """The values of these options; `config`, `ssh_key` and `image` are for the machine."""
 
     os_file: Path
     config: tuple[str, ...]
@@ -69,27 +69,27 @@ class Told(msgspec.Struct, frozen=True):
             raise UsageError(f"--os {self.os_file}: there is no base OS", hint=f"dom0 os build --out {directory}")
         return uki.read(found)
 
-    def contract(self, **defaults: str) -> Contract:
+    def contract(self, **defaults: str) -> BootContract:
         """`defaults` are settings for keys that were not said. Raises UsageError."""
         from dom0.osimage import boot_contract
-        from dom0.osimage.medium import Contract
+        from dom0.osimage.boot_contract import BootContract
 
         said = {setting.partition("=")[0] for setting in self.config}
         config = (*self.config, *(f"{key}={value}" for key, value in defaults.items() if key not in said))
-        return Contract(boot_contract.config(config), boot_contract.authorized_keys(self.ssh_key), self.image)
+        return BootContract(boot_contract.config(config), boot_contract.authorized_keys(self.ssh_key), self.image)
 
     def is_for_the_machine(self) -> bool:
         return bool(self.config or self.ssh_key or self.image)
 
 
 def contract_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command is given all of them as `told`."""
+    """The command gets all of them as `given`."""
 
     @functools.wraps(command)
     def with_told(
         *, os_file: Path, config: tuple[str, ...], ssh_key: tuple[Path, ...], image: Path | None, **others: Any
     ) -> None:
-        command(told=Told(os_file, config, ssh_key, image), **others)
+        command(given=MediumOptions(os_file, config, ssh_key, image), **others)
 
     decorated: Callable[..., None] = with_told
     for option in reversed(_OPTIONS):

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dom0.cli import options, terminal
-from dom0.cli.os.contract_options import Told, contract_options
+from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.os.write import Medium, confirm_file
 
 
@@ -17,7 +17,7 @@ from dom0.cli.os.write import Medium, confirm_file
 @contract_options
 @click.option("-y", "--yes", is_flag=True, help="Replace FILE without asking.")
 @click.option("--json", "as_json", is_flag=True, help="An object: target, size, version.")
-def iso(target: Path, told: Told, yes: bool, as_json: bool) -> None:
+def iso(target: Path, given: MediumOptions, yes: bool, as_json: bool) -> None:
     """Write an ISO: for CDs and for consoles of servers and hypervisors that take one; EFI and BIOS.
 
     It cannot be updated while it runs. Copied to a stick it starts from there as well.
@@ -26,7 +26,7 @@ def iso(target: Path, told: Told, yes: bool, as_json: bool) -> None:
     """
     from dom0.osimage import media
 
-    os, contract = told.os(), told.contract()
+    os, contract = given.os(), given.contract()
     confirm_file(target, yes=yes)
     asyncio.run(media.write_iso(os, contract, target))
     size = target.stat().st_size

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from dom0.cli import options, terminal
-from dom0.cli.os.contract_options import Told, contract_options
+from dom0.cli.os.contract_options import MediumOptions, contract_options
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--url", metavar="URL", default="", help="What a web server serves DIR as; without, all goes by TFTP.")
 @contract_options
 @click.option("--json", "as_json", is_flag=True, help="An object: directory, version, loaders.")
-def netboot(directory: Path, url: str, told: Told, as_json: bool) -> None:
+def netboot(directory: Path, url: str, given: MediumOptions, as_json: bool) -> None:
     """Fill DIR with what iPXE starts machines from over the network; nothing is installed on them.
 
     Run again with a newer base OS, it updates all of them at their next start. The files of older ones are left there.
@@ -34,7 +34,7 @@ def netboot(directory: Path, url: str, told: Told, as_json: bool) -> None:
     """
     from dom0.osimage import netboot as tree
 
-    os, contract = told.os(), told.contract()
+    os, contract = given.os(), given.contract()
     loaders = asyncio.run(tree.write(os, contract, directory, url))
     if as_json:
         terminal.say_json(Tree(directory=str(directory), version=os.version, loaders=tuple(loaders)))

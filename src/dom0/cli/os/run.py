@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0.cli import terminal
-from dom0.cli.os.contract_options import Told, contract_options
+from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.errors import UsageError
 from dom0.run import become
 from dom0.wording import printable
 
 if TYPE_CHECKING:
     from dom0.host.uki import Uki
-    from dom0.osimage.medium import Contract
+    from dom0.osimage.boot_contract import BootContract
     from dom0.osimage.qemu import Bios, Uefi
 
 _DATA_SIZE = 16 << 30  # bytes; the file takes what is written to it
@@ -69,7 +69,7 @@ _CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what el
 def run(
     directory: Path,
     rewrite: bool,
-    told: Told,
+    given: MediumOptions,
     iso: Path | None,
     firmware: str,
     memory: int,
@@ -88,13 +88,13 @@ def run(
     """
     from dom0.osimage import qemu
 
-    if iso and (rewrite or told.is_for_the_machine()):
+    if iso and (rewrite or given.is_for_the_machine()):
         raise UsageError(f"--iso {iso}: has its own settings", hint="they are given to `dom0 os iso`")
     forwards = dict(_forward(one) for one in publish)
     accelerator = asyncio.run(qemu.accelerator())
     directory.mkdir(parents=True, exist_ok=True)
-    drives = [] if iso else [_boot_disk(directory, told, rewrite=rewrite)]
-    machine = qemu.Machine(
+    drives = [] if iso else [_boot_disk(directory, given, rewrite=rewrite)]
+    machine = qemu.MachineSpec(
         boot=_firmware(firmware, directory),
         memory=memory,
         processors=cpus,
@@ -108,24 +108,24 @@ def run(
     become(qemu.command(machine, accelerator, _CONSOLE))
 
 
-def _boot_disk(directory: Path, told: Told, *, rewrite: bool) -> Path:
+def _boot_disk(directory: Path, given: MediumOptions, *, rewrite: bool) -> Path:
     """Written once: updates of the base OS, and which slot is good, are on it."""
     disk = directory / "boot.img"
     if disk.exists() and not rewrite:
-        if told.is_for_the_machine():
+        if given.is_for_the_machine():
             raise UsageError(f"{disk}: is there already, with its own settings", hint="--rewrite writes it anew")
         return disk
-    os = told.os()
+    os = given.os()
     if os.architecture != "amd64":
         raise UsageError(
-            f"--os {told.os_file}: is for {os.architecture}, the machine is an amd64 one",
+            f"--os {given.os_file}: is for {os.architecture}, the machine is an amd64 one",
             hint="dom0 os build --arch amd64 --out DIR, and --os DIR",
         )
-    asyncio.run(_write(os, told.contract(format="blank"), disk))
+    asyncio.run(_write(os, given.contract(format="blank"), disk))
     return disk
 
 
-async def _write(os: Uki, contract: Contract, disk: Path) -> None:
+async def _write(os: Uki, contract: BootContract, disk: Path) -> None:
     from dom0.osimage import disk_image, media
 
     files = await media.disk_files(os, contract)

@@ -44,7 +44,7 @@ async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> 
 
     now = await slots.status()
     slots.refuse_without_slots(now)
-    async with update_file.brought(source, sha256, say) as found:
+    async with update_file.fetch(source, sha256, say) as found:
         who = await update_file.check_signature(found, await slots.signers())
         os = uki.read(found.file)
         files = uki.slot_files(os)
@@ -75,11 +75,11 @@ def rollback(yes: bool, reboot: bool, as_json: bool) -> None:
     slots.refuse_without_slots(now)
     if not (yes or reboot):
         ask("Change which base OS starts next?", "os rollback: not confirmed, nothing was changed")
-    told = asyncio.run(slots.rollback())
+    outcome = asyncio.run(slots.rollback())
     if as_json:
         _say_status()
     else:
-        terminal.say(told)
+        terminal.say(outcome)
     if reboot:
         _restart()
 

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from dom0.cli import options, terminal
-from dom0.cli.os.contract_options import Told, contract_options
+from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.report import Report
 from dom0.errors import UsageError
 
@@ -37,7 +37,7 @@ class Medium(msgspec.Struct, frozen=True, kw_only=True):
 @contract_options
 @click.option("-y", "--yes", is_flag=True, help="Overwrite what is there without asking.")
 @click.option("--json", "as_json", is_flag=True, help="An object: target, size, version.")
-def write(target: Path, size: str | None, told: Told, yes: bool, as_json: bool) -> None:
+def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_json: bool) -> None:
     """Write a boot disk: for EFI and BIOS, with room for two versions of the base OS.
 
     On a DEVICE everything that was on it is lost: what that is is shown, and you are asked. It is read back when it is
@@ -49,7 +49,7 @@ def write(target: Path, size: str | None, told: Told, yes: bool, as_json: bool) 
     """
     from dom0.osimage import disk_image, media
 
-    os, contract = told.os(), told.contract()
+    os, contract = given.os(), given.contract()
     files = asyncio.run(media.disk_files(os, contract))
     wanted = _bytes(size) if size else disk_image.least_size(files)
     if target.is_block_device():

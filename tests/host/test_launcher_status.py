@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.host.launcher import FILE, Runs, Told, problems, told
+from dom0.host.launcher import FILE, LauncherStatus, Runs, problems, read_status
 
 IMAGE = f"sha256:{'1' * 64}"
 
@@ -32,18 +32,18 @@ def test_another_agent_since_then_has_no_such_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize("runs", [Runs.LATEST, Runs.CHOSEN])
 def test_what_runs_as_wanted_is_no_problem(tmp_path: Path, runs: Runs) -> None:
     write(tmp_path, f"runs={runs}\nimage={IMAGE}\nwhy=\n")
-    assert told(tmp_path) == Told(runs, IMAGE)
+    assert read_status(tmp_path) == LauncherStatus(runs, IMAGE)
     assert problems(tmp_path, IMAGE) == ()
 
 
 @pytest.mark.parametrize("text", ["", "runs=\n", "runs=something\nimage=x\n", "\0\n", "runs"])
 def test_nonsense_counts_as_nothing(tmp_path: Path, text: str) -> None:
     write(tmp_path, text)
-    assert told(tmp_path) is None
+    assert read_status(tmp_path) is None
 
 
 def test_where_no_launcher_is_nothing_is_told(tmp_path: Path) -> None:
-    assert told(tmp_path) is None
+    assert read_status(tmp_path) is None
 
 
 @pytest.mark.parametrize(
