@@ -61,7 +61,9 @@ def waterfall(boots: Sequence[Boot]) -> str:
         parts += _row_of_stage(name, boots, scale, _TOP + _ROW * row)
     if len(boots) == 1:
         parts = [*_ready_line(boots[0], scale, bottom), *parts]
-        return _picture(_title(boots[0]), _subtitle(boots[0]), bottom, parts)
+        slowest = next((stage for stage in boots[0].stages if stage.name == boots[0].slowest), None)
+        subtitle = f"slowest: {_label(slowest.name)}, {slowest.seconds:.2f} s" if slowest else ""
+        return _picture(_title(boots[0]), subtitle, bottom, parts)
     legend = _legend([(f"boot {boot.number}", _boot_colour(index)) for index, boot in enumerate(boots)])
     numbers = " and ".join(str(boot.number) for boot in boots)
     return _picture(f"Boots {numbers} compared", "", bottom, [*parts, *legend])
@@ -129,11 +131,6 @@ def _title(boot: Boot) -> str:
     return f"Boot {boot.number}: " + (
         f"ready after {boot.ready - boot.began:.2f} s" if boot.ready is not None else "not ready"
     )
-
-
-def _subtitle(boot: Boot) -> str:
-    slowest = next((stage for stage in boot.stages if stage.name == boot.slowest), None)
-    return f"slowest: {_label(slowest.name)}, {slowest.seconds:.2f} s" if slowest else ""
 
 
 def _axis(boots: Iterable[Boot], bottom: float) -> str:

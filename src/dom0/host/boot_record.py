@@ -104,7 +104,8 @@ def read_all(run: Path, state: Path) -> tuple[Record, ...]:
     if running is None or not running.marks:
         return tuple(kept)
     number = kept[-1].number + 1 if kept else 1
-    if kept and _is_copy(kept[-1], running):
+    # Its copy may lag behind; no two boots begin in the same way to the hundredth of a second.
+    if kept and set(kept[-1].marks) <= set(running.marks):
         number = kept.pop().number
     return (*kept, msgspec.structs.replace(running, number=number))
 
@@ -116,8 +117,3 @@ def _read_kept(directory: Path) -> Iterator[Record]:
         record = read(directory / name, number=number)
         if record is not None and record.marks:
             yield record
-
-
-def _is_copy(kept: Record, running: Record) -> bool:
-    """The copy of the running boot may lag behind; no two boots begin in the same way to the hundredth of a second."""
-    return set(kept.marks) <= set(running.marks)

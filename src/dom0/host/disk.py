@@ -71,11 +71,11 @@ def decode(raw: bytes | str) -> Disks:
         raise Dom0Error(
             f"disks.json: not understood: {error}", hint="the base OS and dom0 may be too far apart"
         ) from error
-    return msgspec.structs.replace(found, devices=tuple(_unescape(device) for device in found.devices))
-
-
-def _unescape(device: Device) -> Device:
-    return msgspec.structs.replace(device, label=unescape(device.label), uuid=unescape(device.uuid))
+    devices = (
+        msgspec.structs.replace(device, label=unescape(device.label), uuid=unescape(device.uuid))
+        for device in found.devices
+    )
+    return msgspec.structs.replace(found, devices=tuple(devices))
 
 
 def unescape(text: str) -> str:

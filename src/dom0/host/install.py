@@ -6,6 +6,7 @@ replaced or removed; what somebody has changed or had there before is his.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -118,7 +119,8 @@ def uninstall(root: Path) -> Removal:
     else:
         (root / RECEIPT).unlink(missing_ok=True)
     for path in (*plan.remove, RECEIPT):
-        _remove_empty((root / path).parent)
+        with contextlib.suppress(OSError):  # a directory that other files are in stays
+            (root / path).parent.rmdir()
     return plan
 
 
@@ -163,11 +165,3 @@ def _read_receipt(root: Path) -> dict[str, str]:
 def _write_receipt(root: Path, digests: Mapping[str, str]) -> None:
     text = "".join(f"{value}  /{path}\n" for path, value in sorted(digests.items()))
     _write(root, InstalledFile(RECEIPT, text.encode(), _PLAIN))
-
-
-def _remove_empty(directory: Path) -> None:
-    """One that other files are in stays."""
-    try:
-        directory.rmdir()
-    except OSError:
-        return

@@ -145,18 +145,14 @@ def pack(files: Sequence[BootFile], packed: IO[bytes]) -> None:
     """As `slots update` takes it. The sums have another name: `slots` gives them theirs when all is checked."""
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for file in files:
-            _add(tar, file)
-
-
-def _add(tar: tarfile.TarFile, file: BootFile) -> None:
-    entry = tarfile.TarInfo("sums.new" if file.name == SUMS else file.name)
-    entry.size = file.size
-    if isinstance(file.content, bytes):
-        tar.addfile(entry, io.BytesIO(file.content))
-        return
-    with file.content.file.open("rb") as whole:
-        whole.seek(file.content.start)
-        tar.addfile(entry, whole)  # as many bytes as the entry has
+            entry = tarfile.TarInfo("sums.new" if file.name == SUMS else file.name)
+            entry.size = file.size
+            if isinstance(file.content, bytes):
+                tar.addfile(entry, io.BytesIO(file.content))
+                continue
+            with file.content.file.open("rb") as whole:
+                whole.seek(file.content.start)
+                tar.addfile(entry, whole)  # as many bytes as the entry has
 
 
 async def rollback() -> str:

@@ -61,7 +61,9 @@ async def write(files: Sequence[BootFile], bios: BiosLoader, image: Path, size: 
         opened.truncate(size)
     esp = (size - _ESP_START - _BEHIND) // MIB * MIB
     await capture(["sfdisk", "--quiet", str(image)], stdin=_partitions(esp).encode(), env=environment())
-    await _make_file_system(image, esp)
+    start = str(_ESP_START // _SECTOR)
+    fat = ["mkfs.vfat", "-F", "32", "-n", medium.LABEL, "-s", str(_CLUSTER // _SECTOR), "-h", start, "--offset", start]
+    await capture([*fat, str(image), str(esp // 1024)], env=environment())
     with tempfile.TemporaryDirectory(prefix="dom0-medium-", dir=image.parent) as scratch:
         medium.write_files(files, Path(scratch))
         await copy(Path(scratch), f"{image}@@{_ESP_START}")
@@ -79,12 +81,6 @@ def _partitions(esp: int) -> str:
         "type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
     ]
     return "\n".join(lines) + "\n"
-
-
-async def _make_file_system(image: Path, size: int) -> None:
-    start = str(_ESP_START // _SECTOR)
-    argv = ["mkfs.vfat", "-F", "32", "-n", medium.LABEL, "-s", str(_CLUSTER // _SECTOR), "-h", start]
-    await capture([*argv, "--offset", start, str(image), str(size // 1024)], env=environment())
 
 
 async def copy(directory: Path, file_system: str) -> None:

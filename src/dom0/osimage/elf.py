@@ -26,17 +26,14 @@ async def libraries(programs: Iterable[Path], directory: Path) -> list[Path]:
         asked, waiting = waiting, []
         for program, names in (await _needed(asked)).items():
             for name in names:
-                if name not in found:
-                    found[name] = _find(name, directory, program)
-                    waiting.append(found[name])
+                if name in found:
+                    continue
+                found[name] = directory / name
+                if not found[name].exists():
+                    hint = "name its package in os/packages"
+                    raise Dom0Error(f"{program}: needs {name}, which no package brings", hint=hint)
+                waiting.append(found[name])
     return list(found.values())
-
-
-def _find(name: str, directory: Path, program: str) -> Path:
-    file = directory / name
-    if not file.exists():
-        raise Dom0Error(f"{program}: needs {name}, which no package brings", hint="name its package in os/packages")
-    return file
 
 
 async def _needed(files: Iterable[Path]) -> dict[str, list[str]]:

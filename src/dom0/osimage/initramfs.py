@@ -26,29 +26,19 @@ async def pack(
     shutil.copyfile(recipe.directory / "init", directory / "init")
     (directory / "init").chmod(0o755)
     shutil.copytree(tree, directory / "tree", symlinks=True)
-    _place_busybox(kernel, directory)
-    _place_modules(recipe, kernel, directory / "modules")
+    (directory / "bin").mkdir()
+    shutil.copy2(kernel.directory.parents[2] / "bin" / "busybox", directory / "bin" / "busybox")
+    (directory / "bin" / "sh").symlink_to("busybox")
+    for number, path in enumerate(modules.choose(kernel, recipe.first_modules)):
+        name = Path(path).name.removesuffix(".xz")  # after a number: names sort in the order in which they are loaded
+        modules.write_unpacked(kernel.directory / path, directory / "modules" / f"{number:02}-{name}")
     shutil.copyfile(squashfs, directory / SQUASHFS)
     stamp(directory)
     await write(directory, scratch / "names", archive)
 
 
-def _place_busybox(kernel: modules.Kernel, directory: Path) -> None:
-    (directory / "bin").mkdir()
-    busybox = kernel.directory.parents[2] / "bin" / "busybox"
-    shutil.copy2(busybox, directory / "bin" / "busybox")
-    (directory / "bin" / "sh").symlink_to("busybox")
-
-
-def _place_modules(recipe: OsRecipe, kernel: modules.Kernel, directory: Path) -> None:
-    """Under names that sort in the order in which they have to be loaded."""
-    for number, path in enumerate(modules.choose(kernel, recipe.first_modules)):
-        name = Path(path).name.removesuffix(".xz")
-        modules.write_unpacked(kernel.directory / path, directory / f"{number:02}-{name}")
-
-
 async def write(directory: Path, names: Path, archive: Path) -> None:
-    """All below `directory` as an archive that the kernel unpacks; `names` is a file for our use."""
+    """Write all below `directory` to `archive`, which the kernel unpacks; `names` is a scratch file."""
     _list_names(directory, names)
     argv = ["cpio", "--create", "--format=newc", "--reproducible", "--owner=0:0", "--quiet", f"--directory={directory}"]
     with names.open("rb") as stdin, archive.open("wb") as stdout:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.errors import UsageError
@@ -44,10 +43,15 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
         fresh = Path(scratch)
         medium.write_files([BootFile("linux", os.linux), BootFile("initrd", os.initrd)], fresh / name)
         if files:
-            await _pack(files, fresh, fresh / name / "medium.cpio")
+            medium.write_files(files, fresh / "tree" / "medium")
+            await initramfs.write(fresh / "tree", fresh / "names", fresh / name / "medium.cpio")
         for file in (fresh / name).iterdir():
             file.replace(directory / name / file.name)
-        loaders = [file.replace(directory / file.name).name for file in _copied_loaders(os, fresh)]
+        sources = {loader: IPXE / source for loader, source in _LOADERS[os.architecture].items()}
+        loaders = [loader for loader, source in sources.items() if source.is_file()]
+        for loader in loaders:
+            shutil.copyfile(sources[loader], fresh / loader)
+            (fresh / loader).replace(directory / loader)
         scripts = {"autoexec.ipxe": first_script(base), "boot.ipxe": boot_script(os, name, bool(files))}
         for script, text in scripts.items():
             (fresh / script).write_text(text)
@@ -74,16 +78,3 @@ def _checked(url: str) -> str:
     if url and not _URL.fullmatch(url):
         raise UsageError(f"--url {printable(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
     return f"{url.rstrip('/')}/" if url else ""
-
-
-async def _pack(files: tuple[BootFile, ...], scratch: Path, archive: Path) -> None:
-    tree = scratch / "tree"
-    medium.write_files(files, tree / "medium")
-    await initramfs.write(tree, scratch / "names", archive)
-
-
-def _copied_loaders(os: Uki, fresh: Path) -> Iterator[Path]:
-    for name, source in _LOADERS[os.architecture].items():
-        if (IPXE / source).is_file():
-            shutil.copyfile(IPXE / source, fresh / name)
-            yield fresh / name

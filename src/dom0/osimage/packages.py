@@ -37,20 +37,15 @@ async def fetch(kind: str, names: Sequence[str], arch: str, *, anew: bool) -> tu
 
     key = f"{names} {archive.sources_text(archives)}"
     directory = await fetched.cached(f"os-packages-{kind}", key, download, anew=anew)
-    return tuple(_package(file) for file in sorted(directory.glob("*.deb")))
-
-
-def _package(file: Path) -> Package:
-    """Its name is NAME_VERSION_ARCHITECTURE.deb; the colon of a version's epoch is written %3a."""
-    name, version, _ = file.name.split("_")
-    return Package(name, unquote(version), file.stat().st_size, file)
+    files = sorted(directory.glob("*.deb"))  # NAME_VERSION_ARCHITECTURE.deb; an epoch's colon is written %3a
+    words = [file.name.split("_") for file in files]
+    return tuple(
+        Package(name, unquote(version), file.stat().st_size, file)
+        for file, (name, version, _) in zip(files, words, strict=True)
+    )
 
 
 async def unpack(packages: Iterable[Package], into: Path) -> None:
     """The files of all packages in one tree, as if they were installed without their scripts."""
     for package in packages:
-        await capture(_unpack(package.file, into))
-
-
-def _unpack(file: Path, into: Path) -> Sequence[str]:
-    return ["dpkg-deb", "--extract", str(file), str(into)]
+        await capture(["dpkg-deb", "--extract", str(package.file), str(into)])

@@ -25,7 +25,9 @@ async def populate(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, roo
     for directory in _EMPTY:
         (root / directory).mkdir(parents=True)
     for file in _listed(recipe, unpacked):
-        _copy(unpacked, file, root)
+        target = root / file.relative_to(unpacked)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target, follow_symlinks=False)
     await _add_libraries(recipe, unpacked, root)
     chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
     await modules.place(kernel, chosen, root)
@@ -41,12 +43,6 @@ def _listed(recipe: OsRecipe, unpacked: Path) -> Iterator[Path]:
                 f"os/files: no package brings {pattern}", hint="name its package in os/packages, or take it out"
             )
         yield from found
-
-
-def _copy(unpacked: Path, file: Path, root: Path) -> None:
-    target = root / file.relative_to(unpacked)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(file, target, follow_symlinks=False)
 
 
 def _programs(root: Path) -> list[Path]:
