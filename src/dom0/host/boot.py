@@ -1,4 +1,4 @@
-"""A boot as a story: which stage took from when to when, what was slowest, what differs from another boot. Pure.
+"""Analyzes a boot record: when each stage began and ended, which one was slowest, how two boots differ. Pure.
 
 Stages follow one another, and each begins where the one before it ended, but for those that run beside the others:
 the network from when the host is up, services and the root container's health from when that container runs.
@@ -86,7 +86,7 @@ def analyze(record: Record) -> Boot:
 
 
 def _of_the_boot(marks: Iterable[Mark]) -> Iterator[Mark]:
-    """Once all was well, what comes again (the root container is restarted) is a later story."""
+    """After `ready`, a stage that occurs again (the root container was restarted) is no part of the boot."""
     seen: set[str] = set()
     for mark in marks:
         if READY not in seen or mark.stage not in seen | {PROBLEM}:

@@ -1,4 +1,4 @@
-"""A boot as a picture: SVG text, made here without a library. Pure.
+"""Plots boots as SVG, without a library. Pure.
 
 `waterfall` has a row for each stage, of one boot or of some beside each other; `strips` has a row for each boot.
 """

@@ -85,7 +85,7 @@ def unescape(text: str) -> str:
 
 
 def holds(device: Device, data: Data) -> str:
-    """In some words, what a device is to this machine."""
+    """What is on a device, for people."""
     if data.device == device.device:
         return f"the data of this machine{_read_only(data)}"
     if device.blank:

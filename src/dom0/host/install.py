@@ -1,7 +1,7 @@
-"""The launcher on a host that is not ours: which files it is, and how they come and go.
+"""Installs the launcher on another Linux, and removes it.
 
-A receipt beside the programs, in the form of sha256sum, says what was installed. Only what is still as it says is
-replaced or removed; what somebody has changed or had there before is his.
+A receipt beside the programs, in the form of sha256sum, says what was installed. Only files that still have the digest
+in it are replaced or removed; what somebody has changed, or had there before, is left alone.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _look(root: Path, paths: Iterable[str]) -> dict[str, bytes]:
 
 
 def _write(root: Path, file: InstalledFile) -> None:
-    """Whole, or as before."""
+    """Atomically: the old file or the new one is there, also after a power cut."""
     target = root / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.new")

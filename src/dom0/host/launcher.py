@@ -1,6 +1,6 @@
-"""What the host's launcher tells: which image it runs as dom0, and why that is not dom0:latest.
+"""The status of the host's launcher: which image it runs as dom0, and why that is not dom0:latest.
 
-It is a file that anybody with root may have written: only the lines that docs/launcher.md names count. Cheap to load,
+That is a file that anybody with root may have written: only the lines that docs/launcher.md names count. Cheap to load,
 for commands that ask when no agent answers.
 """
 
@@ -34,7 +34,7 @@ class LauncherStatus(msgspec.Struct, frozen=True):
 
 
 def read_status(run: Path) -> LauncherStatus | None:
-    """Below /run/dom0 `run`; None where no launcher is, or what it told makes no sense."""
+    """`run` is /run/dom0. None where there is no launcher, or its file is not understood."""
     try:
         with (run / FILE).open("rb") as opened:
             text = opened.read(_LARGEST).decode(errors="replace")

@@ -1,5 +1,5 @@
-"""Reaches the programs of the base OS from wherever the Engine is reached: they run beside the root container, which
-shares the host's processes.
+"""Runs programs of the base OS from wherever the Engine is reached: by nsenter in the root container, which shares the
+host's PID namespace.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class NoBaseOS(Dom0Error):
 
 
 def command(program: str, *arguments: str, terminal: bool = False) -> list[str]:
-    """Words that run a program of the base OS on the host, with our standard input, and our terminal if wanted."""
+    """The argv that runs a program of the base OS on the host, with our standard input, and our terminal if wanted."""
     exec_ = ["docker", "exec", "--interactive", *(["--tty"] if terminal else []), "dom0"]
     return [*exec_, "nsenter", "--target", "1", "--mount", "--uts", "--net", "--", f"{PROGRAMS}/{program}", *arguments]
 

@@ -32,7 +32,7 @@ _CHUNK = 1 << 20  # bytes
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Bytes of a file that are a file of their own."""
+    """A range of bytes in a file."""
 
     file: Path
     start: int
@@ -82,7 +82,7 @@ class Uki(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """What a person should know of it."""
+        """For people: its version, and for which machines it is."""
         what = "virtual machines" if is_for_virtual_machines(self.release) else "hardware"
         return f"base OS {self.version or 'unknown'} for {what}"
 

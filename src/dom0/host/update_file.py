@@ -1,8 +1,8 @@
-"""An update file that comes from somewhere: brought here, and checked against its digest and its signature.
+"""Fetches an update file from a path or a URL, and checks its digest and its signature.
 
 Beside FILE may lie FILE.sha256 (as sha256sum prints it) and FILE.sig (as `ssh-keygen -Y sign -n dom0-os` makes it), and
-the same beside a URL. A digest that is there has to be right; a signature is looked at where the machine asks for one,
-and has to be there then.
+the same beside a URL. A digest that is there has to match; a signature is required, and checked, only on a machine
+that names signers.
 """
 
 from __future__ import annotations

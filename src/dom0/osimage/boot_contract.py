@@ -1,7 +1,7 @@
 """The boot contract as it is written on a boot medium: settings and keys, checked as the base OS will check them.
 
 The program `contract` of the base OS reads it, and has the last word: it leaves out what it does not understand and
-goes on. Whoever writes a medium is told before. docs/os.md says what the settings mean.
+goes on. Here mistakes are refused before a medium is written. docs/os.md says what the settings mean.
 """
 
 from __future__ import annotations

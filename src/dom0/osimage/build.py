@@ -1,7 +1,7 @@
-"""The base OS, told from its end: a UKI of kernel and initramfs; in that a squashfs; in that files of Debian packages.
+"""Builds the base OS: a UKI of kernel and initramfs; the initramfs holds a squashfs, and that files of Debian packages.
 
-Each of the three takes what it is made from out of a cache, under the digest of what that is made from: where nothing
-has changed nothing is built, and a change of our own programs packs only the initramfs anew.
+Packages, squashfs and UKI are cached under the digest of their inputs: without a change nothing is built again, and a
+change of our own programs packs only the initramfs again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dom0.run import capture
 Say = Callable[[str], None]
 UKI, LINUX, INITRD = "dom0-os.efi", "linux", "initrd"
 COMMAND_LINE = "console=tty0 console=ttyS0 quiet loglevel=4 panic=10 dom0.medium=LABEL=DOM0-BOOT"
-"""Of the UKI; whoever loads kernel and initrd says it himself."""
+"""The kernel line in the UKI. What loads kernel and initrd by themselves passes its own."""
 
 
 class BuiltOs(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class BuiltOs(msgspec.Struct, frozen=True):
 
 
 async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_rescue: bool = True) -> BuiltOs:
-    """The base OS as it should be now; with `no_cache` in any case built, from the packages of today.
+    """Build the base OS unless the cache has it; with `no_cache` in any case, from the packages of today.
 
     Raises Dom0Error.
     """
@@ -103,7 +103,7 @@ async def _make(
         chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
         squashfs = await _squashfs(recipe, found, unpacked, kernel, scratch, say)
         shutil.copyfile(kernel.image, into / LINUX)
-        tree = _lay_tree(recipe, version, rescue_image, scratch)
+        tree = _make_tree(recipe, version, rescue_image, scratch)
         await initramfs.pack(recipe, kernel, tree, squashfs, scratch, into / INITRD)
         await _unify(recipe, unpacked, kernel, tree, into)
         artifacts = tuple(_artifact(into / name) for name in (UKI, LINUX, INITRD))
@@ -147,7 +147,7 @@ async def _squashfs(
     return await fetched.cached(kind, key, make) / squash.SQUASHFS
 
 
-def _lay_tree(recipe: OsRecipe, version: str, rescue_image: Path | None, scratch: Path) -> Path:
+def _make_tree(recipe: OsRecipe, version: str, rescue_image: Path | None, scratch: Path) -> Path:
     """Our own programs and settings, the rescue image, and which base OS this is."""
     tree = scratch / "tree"
     contents.copy(contents.entries(recipe.directory / "tree"), tree, time=EPOCH, public=True)

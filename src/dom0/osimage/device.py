@@ -51,7 +51,7 @@ class _Listing(msgspec.Struct, frozen=True):
 
 
 class HeldDevice(msgspec.Struct, frozen=True):
-    """A device that nobody else can mount or hold meanwhile, and whose name no other device gets."""
+    """A device opened with O_EXCL: nobody else can mount it meanwhile, and no other device gets its name."""
 
     path: Path
     opened: int

@@ -1,8 +1,8 @@
 """A boot disk as a file: GPT with a partition for BIOS code and an EFI system partition. No loop devices, no mounts.
 
-How a BIOS gets to GRUB: it runs the 440 bytes at the disk's begin, which load one sector, which loads the rest of
-`core.img` from the BIOS boot partition. Where these lie is written into them here, as grub-bios-setup does it on real
-disks.
+How a BIOS gets to GRUB: it runs the 440 bytes at the beginning of the disk, which load one sector, which loads the rest
+of `core.img` from the BIOS boot partition. Where these lie is written into them here, as grub-bios-setup does it on
+real disks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Boot media, each as one story: from a base OS and a boot contract to a disk, an ISO or a tree for the network."""
+"""Writes boot media from a base OS and a boot contract: a disk as a file or on a device, an ISO."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def write_disk(os: Uki, files: Sequence[BootFile], target: Path, size: int
 
 
 async def write_device(os: Uki, files: Sequence[BootFile], held: device.HeldDevice, size: int, say: Say) -> None:
-    """Write a disk of `size` bytes to the begin of a device. Raises Dom0Error."""
+    """Write a disk of `size` bytes to the beginning of a device. Raises Dom0Error."""
     say("making the disk")
     async with _disk(os, files, size, temporary.LARGE) as image:
         await device.overwrite(held, image, say)

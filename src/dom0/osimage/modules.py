@@ -1,5 +1,5 @@
-"""Kernel modules: which files a list of names and patterns means, with all that these need. `depmod` reads and writes
-the tables; modules are stored as the kernel loads them, because the file system around them compresses better.
+"""Kernel modules: names and patterns to files, with all that these depend on. `depmod` reads and writes the tables.
+Modules are stored uncompressed, because the file system around them compresses better.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def find_kernel(unpacked: Path) -> Kernel:
 
 
 def choose(kernel: Kernel, wanted: Iterable[str]) -> list[str]:
-    """Paths of the modules that `wanted` means and of those that they need, each after what it needs.
+    """Paths of the modules that match `wanted` and of their dependencies, each after what it depends on.
 
     Raises Dom0Error for a name that the kernel does not have.
     """

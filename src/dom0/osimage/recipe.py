@@ -35,7 +35,7 @@ ARCHITECTURES = {
 
 
 class OsRecipe(msgspec.Struct, frozen=True):
-    """Read once; the same OsRecipe and the same packages make the same bytes."""
+    """The same recipe and the same packages make the same bytes."""
 
     architecture: Architecture
     flavour: str
@@ -51,7 +51,7 @@ class OsRecipe(msgspec.Struct, frozen=True):
 
     @property
     def links(self) -> dict[str, str]:
-        """Path of a link -> what it says."""
+        """Path of a link -> its target."""
         return dict(line.split() for line in self._list("links"))
 
     @property

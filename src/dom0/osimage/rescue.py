@@ -59,11 +59,11 @@ async def _make(recipe: OsRecipe, found: Sequence[packages.Package], archive: Pa
         unpacked.mkdir()
         await packages.unpack(found, unpacked)
         contents.copy(contents.entries(recipe.directory / "tree"), root, time=EPOCH, public=True)
-        await _lay(recipe, unpacked, root)
+        await _populate(recipe, unpacked, root)
         _write(recipe, _layer(root), archive)
 
 
-async def _lay(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
+async def _populate(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
     for directory in _EMPTY:
         (root / directory).mkdir(parents=True, exist_ok=True)
     for path, target in _LINKS.items():
@@ -87,11 +87,11 @@ def _layer(root: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in sorted(root.rglob("*")):
-            tar.add(path, str(path.relative_to(root)), recursive=False, filter=_of_nobody)
+            tar.add(path, str(path.relative_to(root)), recursive=False, filter=_reproducible)
     return buffer.getvalue()
 
 
-def _of_nobody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+def _reproducible(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mtime = EPOCH

@@ -1,7 +1,7 @@
-"""The root file system of the base OS, laid into a directory: files of packages, what they need, links, certificates.
+"""Populates the root file system of the base OS: files of packages, the libraries they need, links, certificates.
 
 Our own programs are not in it: they come from `os/tree`, beside it in the initramfs, so that a change of them does not
-pack the large part anew.
+compress the large part again.
 """
 
 from __future__ import annotations
