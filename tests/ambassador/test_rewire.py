@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dom0.ambassador import rewire
 from dom0.ambassador.declaration import Cut, DrainFor, Keep, Policy
 from dom0.ambassador.desired import Wanted
-from dom0.ambassador.rewire import Change, Due, Way
+from dom0.ambassador.rewire import Change, Way
 from dom0.ambassador.sources import Fixed, Source
 from dom0.ambassador.state import Moment, Stored
 from dom0.forward.dataplane import Flow
-from dom0.forward.drain import Drain, Udp
+from dom0.forward.drain import Drain, Due, Udp, due
 from dom0.forward.table import Down, Listener, Protocol, Target
 
 REDIS, DNS = Listener(Protocol.TCP, 6379), Listener(Protocol.UDP, 53)
@@ -63,7 +63,7 @@ def flow(generation: int, target: Target = A, state: str = "ESTABLISHED", protoc
 
 
 def dues(stored: Stored, flows: list[Flow], ticks: float) -> list[Due]:
-    return [rewire.due(it, flows, ticks) for it in stored.drains]
+    return [due(it, flows, ticks) for it in stored.drains]
 
 
 def generation(stored: Stored, listener: Listener = REDIS) -> int:
@@ -289,7 +289,7 @@ class Rewires(RuleBasedStateMachine):
 
 
 def touches(drain: Drain, listener: Listener, generation: int, target: Target) -> bool:
-    return drain.concerns(generation, listener.protocol, listener.port, target)
+    return drain.concerns(flow(generation, target, protocol=listener.protocol))
 
 
 def _targets(sources: tuple[Source, ...] | None) -> tuple[Target, ...]:

@@ -14,6 +14,7 @@ import msgspec
 
 from dom0.ambassador.messages import Receipt, State
 from dom0.forward.dataplane import Flow
+from dom0.forward.drain import Counts
 
 
 class ShortcutStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,15 +40,10 @@ class PlacedFlow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     consumer: str = ""  # through its shortcut; empty: through the ambassador
 
 
-class InShortcuts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class InShortcuts(Counts, frozen=True, kw_only=True):
     """The part of a receipt's counts that was in shortcuts."""
 
     consumers: int = 0
-    kept: int = 0
-    ended: int = 0
-    cut: int = 0
-    rescued: int = 0
-    moved: int = 0
 
 
 class Rewired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -25,6 +25,7 @@ from dom0.engine.values import Container, Event
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
 from dom0.forward.dataplane import Flow
+from dom0.forward.drain import UNANSWERED, Counts
 from dom0.forward.table import Protocol
 from dom0.health import Problem, Severity
 from dom0.plan import labels
@@ -422,20 +423,14 @@ def _start(container: Container) -> tuple[str, float]:
 
 
 def _together(receipt: Receipt, part: InShortcuts) -> Receipt:
-    return msgspec.structs.replace(
-        receipt,
-        kept=receipt.kept + part.kept,
-        ended=receipt.ended + part.ended,
-        cut=receipt.cut + part.cut,
-        rescued=receipt.rescued + part.rescued,
-        moved=receipt.moved + part.moved,
-    )
+    sums = {name: getattr(receipt, name) + getattr(part, name) for name in Counts.__struct_fields__}
+    return msgspec.structs.replace(receipt, **sums)
 
 
 def _forecast(receipt: Receipt, flows: Collection[Flow]) -> InShortcuts:
     """What a rewire as planned would do to connections in shortcuts."""
     udp = [flow for flow in flows if flow.protocol is Protocol.UDP]
-    rescued = [flow for flow in flows if flow.state == "SYN_SENT"]
+    rescued = [flow for flow in flows if flow.state == UNANSWERED]
     others = len(flows) - len(udp) - len(rescued)
     moved = len(udp) if receipt.udp == "move" else 0
     cut = others if receipt.existing == "cut" else 0

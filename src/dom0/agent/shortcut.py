@@ -1,8 +1,7 @@
 """The shortcut: an ambassador's rules in its consumers' network namespaces, so that packets need no way through it.
 
 Only containers that dom0 made get one, and only for listeners whose targets they reach as the ambassador does; all else
-takes the ambassador as always. What it is told to do with connections of before, it does there in the same way
-(driver.drain), and counts.
+takes the ambassador as always. Old connections are drained there as the ambassador drains its own, and counted.
 
 Theory of operation: a namespace is opened by the number of a process, and numbers are given again. So it is opened
 first and the Engine is asked after that: if the container still runs as the same process since the same time, then the
@@ -17,6 +16,7 @@ import hashlib
 import ipaddress
 import logging
 import os
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -25,16 +25,13 @@ import msgspec
 from dom0.agent import ways
 from dom0.agent.ambassador_status import InShortcuts, PlacedFlow, ShortcutStatus
 from dom0.agent.followed import shared
-from dom0.ambassador import driver
-from dom0.ambassador.messages import Receipt, State
-from dom0.ambassador.state import Stored, moment
+from dom0.ambassador.messages import State
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, NotFound
 from dom0.forward import nft, place
-from dom0.forward.dataplane import Flow
-from dom0.forward.drain import Drain
+from dom0.forward.drain import Counts, Drain, Progress, drain
 from dom0.forward.kernel import KernelPlane
 from dom0.forward.place import Place
 from dom0.forward.table import Listener, Route, Table
@@ -46,6 +43,7 @@ log = logging.getLogger(__name__)
 
 PROC = Path("/proc")
 AT_ONCE = 8  # consumers; each needs a few short processes
+MOST_COUNTED = 100  # receipts of one shortcut
 KERNEL = "kernel"  # the plane whose rules can be had here too
 Start = tuple[str, float]
 """Container ID and when it was started: what one shortcut is for."""
@@ -147,14 +145,8 @@ class Shortcuts:
     def counted(self, receipt: int) -> InShortcuts:
         """What was done here for one receipt, as far as this agent did it."""
         parts = [part for shortcut in self._open.values() if (part := shortcut.counts.get(receipt))]
-        return InShortcuts(
-            consumers=len(parts),
-            kept=sum(part.kept for part in parts),
-            ended=sum(part.ended for part in parts),
-            cut=sum(part.cut for part in parts),
-            rescued=sum(part.rescued for part in parts),
-            moved=sum(part.moved for part in parts),
-        )
+        sums = {name: sum(getattr(part, name) for part in parts) for name in Counts.__struct_fields__}
+        return InShortcuts(consumers=len(parts), **sums)
 
     async def _follow_one(
         self, ambassador: Container, state: State, consumer: Container, known: Collection[str], *, verify: bool
@@ -228,7 +220,7 @@ class Shortcut:
     def __init__(self, consumer: Container, handle: int, where: Place) -> None:
         self.consumer = consumer
         self.plane = KernelPlane(where)
-        self.counts: dict[int, Receipt] = {}
+        self.counts: dict[int, Progress] = {}  # by receipt
         self._handle = handle
         self._place = where
         self._table: Table | None = None
@@ -250,7 +242,7 @@ class Shortcut:
             self._table = None
             await self.plane.set(table)
             self._table = table
-        await self._drain(state, table)
+        await self._drain(state)
 
     async def is_over(self) -> bool:
         """Forward nothing new; whether nothing is under way any more, and nothing of ours left. Raises Dom0Error."""
@@ -260,60 +252,23 @@ class Shortcut:
     def close(self) -> None:
         os.close(self._handle)
 
-    async def _drain(self, state: State, table: Table) -> None:
+    async def _drain(self, state: State) -> None:
         told = {(one.receipt, one.listener): one for one in state.drains}
         fresh = {key: msgspec.structs.replace(one, left=-1) for key, one in told.items()}
         self._drains = {key: self._drains.get(key, one) for key, one in fresh.items()} | {
             key: one for key, one in self._drains.items() if one is not None and one.receipt not in state.undone
         }
-        due = tuple(one for one in self._drains.values() if one is not None)
+        due = [one for one in self._drains.values() if one is not None]
         if not due:
             return
-        ticks = moment().ticks
+        ticks = time.monotonic()
         for one in due:
-            self.counts.setdefault(one.receipt, _nothing_yet(one, ticks))
-        before = Stored(
-            table=table,
-            drains=due,
-            old=_former(await self.plane.flows(), table),
-            receipts=tuple(self.counts.values()),
-        )
-        after = await driver.drain(self.plane, before)
-        left = {(one.receipt, one.listener): one for one in after.drains}
+            has_time = one.cut_at is not None and one.cut_at > ticks
+            self.counts.setdefault(one.receipt, Progress(draining=float(has_time)))
+        done = await drain(self.plane, due, await self.plane.flows(), self.counts, ticks)
+        left = {(one.receipt, one.listener): one for one in done.left}
         self._drains = {key: left.get(key) for key in self._drains}
-        self.counts = {one.number: one for one in after.receipts[-MOST_COUNTED:]}
-
-
-MOST_COUNTED = 100
-
-
-def _nothing_yet(drain: Drain, ticks: float) -> Receipt:
-    """To count into; its number alone means something."""
-    drains = drain.cut_at is not None and drain.cut_at > ticks
-    return Receipt(
-        number=drain.receipt,
-        at=0.0,
-        cause="",
-        listeners=(),
-        generations=(),
-        before=(),
-        after=(),
-        existing="",
-        udp=drain.udp,
-        switch_ms=0.0,
-        draining=float(drains),
-    )
-
-
-def _former(flows: Collection[Flow], table: Table) -> dict[str, tuple[int, ...]]:
-    """Generations of each listener that have connections here and are not the present one."""
-    found: dict[str, set[int]] = {}
-    for flow in flows:
-        listener = Listener(flow.protocol, flow.listener.port)
-        route = table.route(listener)
-        if route is None or route.generation != flow.generation:
-            found.setdefault(str(listener), set()).add(flow.generation)
-    return {listener: tuple(sorted(generations)) for listener, generations in found.items()}
+        self.counts = dict(list(done.counts.items())[-MOST_COUNTED:])
 
 
 def table_name(service: str) -> str:

@@ -20,6 +20,7 @@ from dom0.ambassador.rewire import Change, Way
 from dom0.ambassador.sources import Fixed, Followed, Named, Source
 from dom0.ambassador.state import moment
 from dom0.errors import Busy, Dom0Error, UsageError
+from dom0.forward.drain import due
 from dom0.forward.table import MOST_TARGETS, Listener, Protocol, Route, Target
 from dom0.wording import printable
 
@@ -204,16 +205,16 @@ class Requests(msgspec.Struct, frozen=True):
         new = [it for it in change.stored.drains if it.receipt in change.receipts]
         flows = await driver.old_flows(self.forwarder.plane, change.stored, new)
         ticks = moment().ticks
-        due = [rewire.due(it, flows, ticks) for it in new]
+        each = [due(it, flows, ticks) for it in new]
         receipt = change.stored.receipts[-1]
         is_drain = receipt.draining > 0
         planned = msgspec.structs.replace(
             receipt,
             number=0,
-            rescued=sum(len(it.rescue) for it in due),
-            moved=sum(len(it.move) for it in due),
-            cut=sum(len(it.cut) for it in due),
-            kept=sum(len(it.rest) for it in due),
+            rescued=sum(len(it.rescue) for it in each),
+            moved=sum(len(it.move) for it in each),
+            cut=sum(len(it.cut) for it in each),
+            kept=sum(len(it.rest) for it in each),
             draining=receipt.draining if is_drain else 0.0,
         )
         return Planned(receipt=planned, flows=tuple(flows))

@@ -1,7 +1,6 @@
 """What a rewire changes: the next table, what becomes of old connections, the receipt. Pure.
 
-Generations decide, never addresses: a drain concerns connections of numbers below the new one, so the present
-generation is never touched, whatever address comes back. A change that nobody asked for by name (DNS, a container
+A change that nobody asked for by name (DNS, a container
 that moved, health) spares connections whose target is still one; a rewire that was asked for spares none.
 """
 
@@ -16,14 +15,10 @@ from dom0.ambassador.desired import Wanted
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Source
 from dom0.ambassador.state import MOST_RECEIPTS, Moment, Stored, Undoable
-from dom0.forward.dataplane import Flow
-from dom0.forward.drain import Drain, Udp
-from dom0.forward.table import Listener, Protocol, Route, Target, table
+from dom0.forward.drain import SETTLING, Drain, Udp
+from dom0.forward.table import Listener, Route, Target, table
 
-SETTLING = 3.0  # seconds in which a drain is repeated
 MOST_OLD = 64  # generations of one listener that are asked after
-_OVER = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have ended
-UNANSWERED = "SYN_SENT"
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -36,15 +31,6 @@ class Way(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True):
     stored: Stored  # with the next table, drains and receipts that are counted later
     receipts: tuple[int, ...]  # numbers of the new ones
-
-
-class Due(msgspec.Struct, frozen=True):
-    """What one drain wants done to the connections that are there now."""
-
-    rescue: tuple[Flow, ...]
-    move: tuple[Flow, ...]
-    cut: tuple[Flow, ...]
-    rest: tuple[Flow, ...]  # go on
 
 
 def adapt(
@@ -218,29 +204,3 @@ def _with_receipt(
 
 def _names(routes: Iterable[Route]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(target) for route in routes for target in route.targets))
-
-
-def due(drain: Drain, flows: Iterable[Flow], ticks: float) -> Due:
-    """Sort the connections that the drain concerns by what is to be done to them at `ticks`."""
-    rescue: list[Flow] = []
-    move: list[Flow] = []
-    cut: list[Flow] = []
-    rest: list[Flow] = []
-    for flow in flows:
-        if flow.state in _OVER or not concerns(drain, flow):
-            continue
-        if flow.protocol is Protocol.UDP:
-            (move if drain.udp == "move" else rest).append(flow)
-        elif flow.state == UNANSWERED:
-            rescue.append(flow)
-        else:
-            (cut if _is_due(drain, ticks) else rest).append(flow)
-    return Due(tuple(rescue), tuple(move), tuple(cut), tuple(rest))
-
-
-def concerns(drain: Drain, flow: Flow) -> bool:
-    return drain.concerns(flow.generation, flow.protocol, flow.listener.port, flow.target)
-
-
-def _is_due(drain: Drain, ticks: float) -> bool:
-    return drain.cut_at is not None and ticks >= drain.cut_at

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
 
 from dom0.ambassador.messages import ListenerState, Receipt
 from dom0.forward.dataplane import Flow
+from dom0.forward.drain import Counts
 from dom0.health import Problem
 from dom0.times import moment
 
 HISTORY = ("NUMBER", "AT", "CAUSE", "LISTENERS", "TARGETS", "OLD CONNECTIONS")
-
-
-class Counted(Protocol):
-    """What became of old connections, in one place or in several."""
-
-    @property
-    def kept(self) -> int: ...
-    @property
-    def ended(self) -> int: ...
-    @property
-    def cut(self) -> int: ...
-    @property
-    def rescued(self) -> int: ...
-    @property
-    def moved(self) -> int: ...
 
 
 def remark(listener: ListenerState) -> str:
@@ -72,7 +57,7 @@ def old_connections(receipt: Receipt) -> str:
     return ", ".join([*counts(receipt), *drained]) or "none"
 
 
-def counts(counted: Counted) -> list[str]:
+def counts(counted: Receipt | Counts) -> list[str]:
     """`rescued`: clients that still waited for an answer to their first packet."""
     names = {"kept": "kept", "ended": "ended", "cut": "cut", "moved": "moved"}
     names["rescued"] = f"half-open connection{'s' if counted.rescued != 1 else ''} redirected"
