@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dom0.ambassador.carry import BOOT, FLOWS, RULES, save
+from dom0.ambassador.carry import FLOWS, RULES, save
 from dom0.ambassador.park import announce
+from dom0.ambassador.state import BOOT
 from dom0.forward.kernel import KernelPlane
 from dom0.forward.place import own
 from dom0.forward.table import Listener, Protocol, Route, Target, table

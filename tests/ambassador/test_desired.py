@@ -22,7 +22,7 @@ def rule(*to: str, **more: Any) -> Rule:
 
 
 def targets(of: Rule, **found: Any) -> list[str]:
-    return [str(it) for it in desired.targets(of.sources, Found(**found), {REDIS}, of)]
+    return [str(it) for it in desired.targets(of.sources, of, Found(listening={REDIS}, **found))]
 
 
 def test_sources_become_targets_each_once_in_a_fixed_order() -> None:

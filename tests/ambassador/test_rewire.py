@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dom0.ambassador import rewire
 from dom0.ambassador.declaration import Cut, DrainFor, Keep, Policy
 from dom0.ambassador.desired import Wanted
-from dom0.ambassador.rewire import Change, Way
+from dom0.ambassador.rewire import Change, Policies
 from dom0.ambassador.sources import Fixed, Source
 from dom0.ambassador.state import Moment, Stored
 from dom0.forward.dataplane import Flow
@@ -21,7 +21,7 @@ from dom0.forward.table import Down, Listener, Protocol, Target
 
 REDIS, DNS = Listener(Protocol.TCP, 6379), Listener(Protocol.UDP, 53)
 A, B, C = (Target(f"10.0.0.{number}", 6379) for number in (1, 2, 3))
-KEEP = Way(Keep(), "move")
+KEEP = Policies(Keep(), "move")
 
 
 def wants(*targets: Target, listener: Listener = REDIS, down: Down | None = None) -> dict[Listener, Wanted]:
@@ -32,18 +32,18 @@ def at(ticks: float) -> Moment:
     return Moment(1_800_000_000.0 + ticks, ticks)
 
 
-def adapted(stored: Stored, *targets: Target, way: Way = KEEP, ticks: float = 0.0) -> Stored:
+def adapted(stored: Stored, *targets: Target, way: Policies = KEEP, ticks: float = 0.0) -> Stored:
     change = rewire.adapt(stored, wants(*targets), {REDIS: way}, cause="dns", at=at(ticks))
     assert change is not None
     return change.stored
 
 
-def rewired(stored: Stored, *targets: Target, way: Way = KEEP, ticks: float = 0.0) -> Change:
+def rewired(stored: Stored, *targets: Target, way: Policies = KEEP, ticks: float = 0.0) -> Change:
     sources: tuple[Source, ...] = tuple(Fixed(it.address, it.port) for it in targets)
     return rewire.replace(stored, {REDIS: sources}, wants(*targets), way, at=at(ticks))
 
 
-def undone(stored: Stored, *targets: Target, way: Way = KEEP, ticks: float = 0.0) -> Stored:
+def undone(stored: Stored, *targets: Target, way: Policies = KEEP, ticks: float = 0.0) -> Stored:
     undoable = rewire.last_rewire(stored, [REDIS])
     assert undoable is not None
     return rewire.undo(stored, undoable, wants(*targets), way, at=at(ticks)).stored
@@ -67,9 +67,7 @@ def dues(stored: Stored, flows: list[Flow], ticks: float) -> list[Due]:
 
 
 def generation(stored: Stored, listener: Listener = REDIS) -> int:
-    route = stored.table.route(listener)
-    assert route is not None
-    return route.generation
+    return stored.table.by_listener[listener].generation
 
 
 # tables
@@ -102,7 +100,9 @@ def test_a_listener_that_is_wanted_no_more_goes_away_and_its_connections_are_rem
 
 def test_other_containers_behind_the_same_address_are_another_generation() -> None:
     stored = adapted(Stored(), A)
-    change = rewire.adapt(stored, wants(A), {REDIS: Way(Cut(), "move")}, cause="container", at=at(0), others=[REDIS])
+    change = rewire.adapt(
+        stored, wants(A), {REDIS: Policies(Cut(), "move")}, cause="container", at=at(0), others=[REDIS]
+    )
     assert change is not None
     assert generation(change.stored) == 2
     (due,) = dues(change.stored, [flow(1), flow(2)], 0)
@@ -118,13 +118,13 @@ def test_keep_lets_old_connections_go_on() -> None:
 
 
 def test_cut_ends_old_connections_and_no_new_ones() -> None:
-    stored = rewired(adapted(Stored(), A), B, way=Way(Cut(), "move")).stored
+    stored = rewired(adapted(Stored(), A), B, way=Policies(Cut(), "move")).stored
     (due,) = dues(stored, [flow(1), flow(2, B)], 0)
     assert (due.cut, due.rest) == ((flow(1),), ())
 
 
 def test_a_drain_cuts_what_is_left_when_its_time_is_over() -> None:
-    stored = rewired(adapted(Stored(), A), B, way=Way(DrainFor(30.0), "move"), ticks=100).stored
+    stored = rewired(adapted(Stored(), A), B, way=Policies(DrainFor(30.0), "move"), ticks=100).stored
     assert dues(stored, [flow(1)], 129.9)[0].cut == ()
     assert dues(stored, [flow(1)], 130)[0].cut == (flow(1),)
     assert stored.receipts[-1].draining == at(130).now
@@ -132,13 +132,13 @@ def test_a_drain_cuts_what_is_left_when_its_time_is_over() -> None:
 
 def test_an_unanswered_connect_is_sent_on_whatever_the_policy() -> None:
     for policy in (Keep(), DrainFor(30.0), Cut()):
-        stored = rewired(adapted(Stored(), A), B, way=Way(policy, "move")).stored
+        stored = rewired(adapted(Stored(), A), B, way=Policies(policy, "move")).stored
         (due,) = dues(stored, [flow(1, state="SYN_SENT")], 0)
         assert (len(due.rescue), due.cut) == (1, ())
 
 
 def test_what_has_ended_is_left_to_the_kernel() -> None:
-    stored = rewired(adapted(Stored(), A), B, way=Way(Cut(), "move")).stored
+    stored = rewired(adapted(Stored(), A), B, way=Policies(Cut(), "move")).stored
     assert dues(stored, [flow(1, state="TIME_WAIT"), flow(1, state="CLOSE")], 0) == [Due((), (), (), ())]
 
 
@@ -146,25 +146,25 @@ def test_udp_moves_or_stays_by_its_own_word() -> None:
     for udp, moved in (("move", 1), ("keep", 0)):
         stored = rewire.adapt(Stored(), wants(A, listener=DNS), {DNS: KEEP}, cause="settings", at=at(0))
         assert stored is not None
-        way = Way(Cut(), udp)  # type: ignore[arg-type]
+        way = Policies(Cut(), udp)  # type: ignore[arg-type]
         change = rewire.replace(stored.stored, {DNS: ()}, wants(B, listener=DNS), way, at=at(0))
         (due,) = dues(change.stored, [flow(1, protocol=Protocol.UDP)], 0)
         assert (len(due.move), len(due.cut)) == (moved, 0)
 
 
 def test_a_target_that_nobody_asked_to_leave_keeps_its_connections() -> None:
-    stored = adapted(adapted(Stored(), A, B), B, C, way=Way(Cut(), "move"))
+    stored = adapted(adapted(Stored(), A, B), B, C, way=Policies(Cut(), "move"))
     (due,) = dues(stored, [flow(1, A), flow(1, B)], 0)
     assert due.cut == (flow(1, A),)
 
 
 def test_connections_of_another_listener_are_not_concerned() -> None:
-    stored = rewired(adapted(Stored(), A), B, way=Way(Cut(), "move")).stored
+    stored = rewired(adapted(Stored(), A), B, way=Policies(Cut(), "move")).stored
     assert dues(stored, [flow(1, protocol=Protocol.UDP)], 0) == [Due((), (), (), ())]
 
 
 def test_there_and_back_within_a_drain_generations_decide_and_not_the_address() -> None:
-    drain = Way(DrainFor(30.0), "move")
+    drain = Policies(DrainFor(30.0), "move")
     stored = rewired(rewired(adapted(Stored(), A), B, way=drain, ticks=0).stored, A, ticks=10).stored
     first, third = flow(1, A), flow(3, A)
     assert generation(stored) == 3
@@ -175,8 +175,8 @@ def test_there_and_back_within_a_drain_generations_decide_and_not_the_address() 
 
 
 def test_undo_goes_back_and_lets_what_was_drained_live() -> None:
-    stored = rewired(adapted(Stored(), A), B, way=Way(DrainFor(30.0), "move")).stored
-    back = undone(stored, A, way=Way(Cut(), "move"), ticks=5)
+    stored = rewired(adapted(Stored(), A), B, way=Policies(DrainFor(30.0), "move")).stored
+    back = undone(stored, A, way=Policies(Cut(), "move"), ticks=5)
     assert (generation(back), back.table.routes[0].targets, back.wishes) == (3, (A,), {})
     assert [due.cut for due in dues(back, [flow(1, A), flow(2, B), flow(3, A)], 1000)] == [(flow(2, B),)]
     assert [(it.cause, it.undone, it.draining) for it in back.receipts] == [("rewire", True, 0.0), ("undo", False, 0.0)]
@@ -232,7 +232,7 @@ class Rewires(RuleBasedStateMachine):
     @rule(to=TARGETS, listener=st.sampled_from([REDIS, DNS]), policy=POLICIES, udp=UDPS)
     def something_else_is_found(self, to: tuple[Target, ...], listener: Listener, policy: Policy, udp: Udp) -> None:
         self.sources[listener] = to
-        ways = dict.fromkeys(self.sources, Way(policy, udp))
+        ways = dict.fromkeys(self.sources, Policies(policy, udp))
         self.take(rewire.adapt(self.stored, self.wants(), ways, cause="dns", at=at(self.ticks)))
 
     @precondition(lambda self: self.stored.table.routes)
@@ -242,7 +242,7 @@ class Rewires(RuleBasedStateMachine):
             it: tuple(Fixed(target.address, target.port) for target in to) for it in listeners
         }
         wanted = self.wants() | {it: Wanted(to) for it in listeners}
-        self.take(rewire.replace(self.stored, wishes, wanted, Way(policy, udp), at=at(self.ticks)))
+        self.take(rewire.replace(self.stored, wishes, wanted, Policies(policy, udp), at=at(self.ticks)))
         self.rewires += 1
 
     @precondition(lambda self: self.stored.undo)
@@ -255,7 +255,7 @@ class Rewires(RuleBasedStateMachine):
             it: Wanted(back.get(str(it), self.sources[it] if str(it) in undoable.sources else before[str(it)]))
             for it in self.sources
         }
-        self.take(rewire.undo(self.stored, undoable, wanted, Way(policy, "move"), at=at(self.ticks)))
+        self.take(rewire.undo(self.stored, undoable, wanted, Policies(policy, "move"), at=at(self.ticks)))
         self.rewires -= 1
 
     @rule(seconds=st.floats(0.1, 10.0))
@@ -302,7 +302,7 @@ TestRewires.settings = settings(max_examples=60, stateful_step_count=25)
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["ESTABLISHED", "SYN_SENT", "TIME_WAIT"]))), POLICIES)
 def test_each_old_connection_is_treated_in_exactly_one_way(flows: list[tuple[int, str]], policy: Policy) -> None:
-    stored = rewired(adapted(Stored(generation=3), A), B, way=Way(policy, "move")).stored
+    stored = rewired(adapted(Stored(generation=3), A), B, way=Policies(policy, "move")).stored
     given_ = [flow(number, state=state) for number, state in flows]
     (due,) = dues(stored, given_, 1000)
     treated = [*due.rescue, *due.move, *due.cut, *due.rest]

@@ -211,7 +211,7 @@ class Ambassadors:
 
     async def _planned(self, known: Known, planned: Planned) -> Rewired:
         listeners = planned.receipt.listeners
-        beside = [one for one in await known.shortcuts.flows() if _listener(one.flow) in listeners]
+        beside = [one for one in await known.shortcuts.flows() if str(one.flow.came_by) in listeners]
         part = _forecast(planned.receipt, [one.flow for one in beside])
         flows = (*(PlacedFlow(flow=flow) for flow in planned.flows), *beside)
         return Rewired(receipt=_together(planned.receipt, part), shortcuts=part, flows=flows)
@@ -437,11 +437,7 @@ def _forecast(receipt: Receipt, flows: Collection[Flow]) -> InShortcuts:
     return InShortcuts(kept=others - cut + len(udp) - moved, cut=cut, rescued=len(rescued), moved=moved)
 
 
-def _listener(flow: Flow) -> str:
-    return f"{flow.listener.port}/{flow.protocol}"
-
-
 def _is_meant(flow: Flow, request: Flows) -> bool:
     return (not request.generation or flow.generation == request.generation) and (
-        not request.listener or _listener(flow) in (request.listener, f"{request.listener}/tcp")
+        not request.listener or str(flow.came_by) in (request.listener, f"{request.listener}/tcp")
     )

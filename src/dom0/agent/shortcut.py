@@ -22,22 +22,22 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.agent import ways
+from dom0.agent import ip_routes
 from dom0.agent.ambassador_status import InShortcuts, PlacedFlow, ShortcutStatus
 from dom0.agent.followed import shared
+from dom0.agent.ip_routes import IpRoute
 from dom0.ambassador.messages import State
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, NotFound
-from dom0.forward import nft, place
+from dom0.forward import place
 from dom0.forward.drain import Counts, Drain, Progress, drain
-from dom0.forward.kernel import KernelPlane
+from dom0.forward.kernel import KernelPlane, silence
 from dom0.forward.place import Place
 from dom0.forward.table import Listener, Route, Table
 from dom0.plan import labels
 from dom0.plan.desired import Role
-from dom0.run import capture
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Shortcuts:
             return Table(), reason
         if not addresses(ambassador, consumer):
             return Table(), "the ambassador has no address that it knows"
-        theirs, own = ways.read(PROC, ambassador.pid), ways.read(PROC, consumer.pid)
+        theirs, own = ip_routes.read(PROC, ambassador.pid), ip_routes.read(PROC, consumer.pid)
         routes, reasons = [], []
         for route in state.table.routes:
             if reason := _obstacle(route, consumer, own, theirs):
@@ -306,14 +306,14 @@ def addresses(ambassador: Container, consumer: Container) -> tuple[str, ...]:
     return tuple(sorted({str(ipaddress.ip_address(address)) for address in found}))
 
 
-def _obstacle(route: Route, consumer: Container, own: tuple[ways.Way, ...], theirs: tuple[ways.Way, ...]) -> str:
+def _obstacle(route: Route, consumer: Container, own: tuple[IpRoute, ...], theirs: tuple[IpRoute, ...]) -> str:
     if route.down is not None:
         return "no target is up, and the ambassador says what that means"
     its_own = {address for end in consumer.endpoints for address in (end.ip_address, end.ipv6_address)}
     for target in route.targets:
         if target.address in its_own:
             return f"{target.address} is itself"
-        if reason := ways.obstacle(own, theirs, target.address):
+        if reason := ip_routes.obstacle(own, theirs, target.address):
             return reason
     return ""
 
@@ -347,16 +347,6 @@ async def sweep(engine: Engine, container: Container, present: Collection[str]) 
         await silence(_path(handle), frozenset(map(table_name, present)))
     finally:
         os.close(handle)
-
-
-async def silence(namespace: str, known: Collection[str]) -> None:
-    """Rules of ambassadors that are gone lead nowhere from now on; what is established goes on by them."""
-    where = place.own(namespace)
-    listed = await capture(where.command(["nft", "-j", "list", "tables"]))
-    gone = [table for table in nft.shortcuts(listed.stdout) if table.removeprefix(f"{place.SHORTCUT}_") not in known]
-    text = "".join(f"flush map {family} {table} listeners\n" for table in gone for family in nft.FAMILIES)
-    if text:
-        await capture(where.command(["nft", "-f", "-"]), stdin=text.encode())
 
 
 def _path(handle: int) -> str:

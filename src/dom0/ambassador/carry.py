@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from dom0.ambassador.park import announce, park
-from dom0.ambassador.state import DIRECTORY
+from dom0.ambassador.state import BOOT, DIRECTORY
 from dom0.errors import Dom0Error
 from dom0.forward import nft
 from dom0.forward.interfaces import let_through
@@ -22,17 +22,16 @@ from dom0.forward.place import own
 
 RULES, FLOWS = "rules.nft", "flows"
 EVERY = 10.0  # seconds
-BOOT = Path("/proc/sys/kernel/random/boot_id")  # what was saved in another boot of the host is not put back
 _log = logging.getLogger(__name__)
 
 
 async def save(plane: KernelPlane, directory: Path) -> None:
-    """Keep what is in force, for process 1 to put back. Raises Dom0Error, OSError."""
+    """Keep what is in force, for process 1 to put back in the same boot of the host. Raises Dom0Error, OSError."""
     table = await plane.read()
     if table is None:
         return
     _write(directory / FLOWS, await plane.dump())
-    _write(directory / RULES, f"# {_boot()}\n{nft.replace(own(), table)}")
+    _write(directory / RULES, f"# {BOOT.read_text().strip()}\n{nft.replace(own(), table)}")
 
 
 async def save_often(plane: KernelPlane, directory: Path) -> None:
@@ -66,10 +65,6 @@ def main() -> None:
         away(Path(DIRECTORY)) if sys.argv[1:] == ["away"] else back()
     except (Dom0Error, OSError) as error:
         sys.exit(f"ambassador: connections do not outlive this restart: {error}")
-
-
-def _boot() -> str:
-    return BOOT.read_text().strip()
 
 
 def _write(path: Path, text: str) -> None:

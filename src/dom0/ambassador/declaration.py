@@ -107,6 +107,10 @@ class Declaration(msgspec.Struct, frozen=True):
     metrics: Endpoint | None = None
     shortcut: bool = True
 
+    @property
+    def listeners(self) -> frozenset[Listener]:
+        return frozenset(rule.listener for rule in self.rules)
+
     def rule(self, listener: Listener) -> Rule | None:
         return next((rule for rule in self.rules if rule.listener == listener), None)
 

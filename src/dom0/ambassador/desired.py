@@ -22,8 +22,19 @@ class Found(msgspec.Struct, frozen=True):
     addresses: Mapping[str, Collection[str]] = {}
     unhealthy: Collection[str] = ()
     is_own: Callable[[str], bool] = lambda _address: False
+    listening: Collection[Listener] = ()  # all of ours
     held: Collection[Listener] = ()  # a rewire waits for its new target
     down_for: Mapping[Listener, float] = {}  # seconds
+
+    def behind(self, source: Source) -> tuple[Target, ...]:
+        addresses = (source.address,) if isinstance(source, Fixed) else self.addresses.get(finding(source), ())
+        return tuple(target(source, address) for address in addresses)
+
+    def is_loop(self, candidate: Target, listener: Listener) -> bool:
+        return Listener(listener.protocol, candidate.port) in self.listening and self.is_own(candidate.address)
+
+    def up(self, rule: Rule, targets: Collection[Target]) -> tuple[Target, ...]:
+        return tuple(it for it in targets if rule.health is None or str(it) not in self.unhealthy)
 
 
 def finding(source: Source) -> str:
@@ -33,22 +44,14 @@ def finding(source: Source) -> str:
     return source.host if isinstance(source, Named) else source.key
 
 
-def targets(sources: Collection[Source], found: Found, listening: Collection[Listener], rule: Rule) -> list[Target]:
+def targets(sources: Collection[Source], rule: Rule, found: Found) -> list[Target]:
     """Sorted, each address and port once, none of them one of our own listeners."""
     unique: dict[tuple[str, int], Target] = {}
     for source in sources:
-        addresses = (source.address,) if isinstance(source, Fixed) else found.addresses.get(finding(source), ())
-        for address in addresses:
-            candidate = target(source, address)
-            if not is_loop(candidate, rule.listener, found.is_own, listening):
+        for candidate in found.behind(source):
+            if not found.is_loop(candidate, rule.listener):
                 unique.setdefault((candidate.address, candidate.port), candidate)
     return sorted(unique.values())[:MOST_TARGETS]
-
-
-def is_loop(
-    candidate: Target, listener: Listener, is_own: Callable[[str], bool], listening: Collection[Listener]
-) -> bool:
-    return Listener(listener.protocol, candidate.port) in listening and is_own(candidate.address)
 
 
 def wanted(rule: Rule, targets: Collection[Target], found: Found, last: Route | None) -> Wanted | None:
@@ -57,8 +60,7 @@ def wanted(rule: Rule, targets: Collection[Target], found: Found, last: Route | 
     While no target is up the last ones stay (a probe that errs must not cut everybody off), unless the rule says what
     a new connection shall meet instead.
     """
-    up = tuple(it for it in targets if rule.health is None or str(it) not in found.unhealthy)
-    if up:
+    if up := found.up(rule, targets):
         return Wanted(up, Down.HOLD if rule.listener in found.held else None)
     before = tuple(it for it in last.targets if not targets or it in targets) if last else ()
     kept = before or tuple(targets)
@@ -73,7 +75,3 @@ def _down(rule: Rule, found: Found) -> Down | None:
         patient = not rule.down.seconds or found.down_for.get(rule.listener, 0.0) < rule.down.seconds
         return Down.HOLD if patient else Down.REFUSE
     return None
-
-
-def is_up(rule: Rule, targets: Collection[Target], found: Found) -> bool:
-    return any(rule.health is None or str(it) not in found.unhealthy for it in targets)

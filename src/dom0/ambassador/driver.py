@@ -14,9 +14,8 @@ import msgspec
 from dom0.ambassador.rewire import Change
 from dom0.ambassador.state import StateFile, Stored, moment
 from dom0.errors import Dom0Error
-from dom0.forward import drain as forward_drain
 from dom0.forward.dataplane import DataPlane, Flow
-from dom0.forward.drain import Drain, Progress
+from dom0.forward.drain import Drain, Progress, drain
 
 REMEMBERED = 3600.0  # seconds that State has what is done here
 MOST_PAST = 64
@@ -44,14 +43,14 @@ def spent(before: Stored, change: Change) -> Stored:
     return msgspec.structs.replace(before, generation=change.stored.generation)
 
 
-async def drain(plane: DataPlane, stored: Stored) -> Stored:
+async def drain_old(plane: DataPlane, stored: Stored) -> Stored:
     """Do what is due to old connections now, and count it in the receipts."""
     flows, ticks = await old_flows(plane, stored, stored.drains), moment().ticks
     numbers = {it.receipt for it in stored.drains}
     counts = {
         it.number: msgspec.convert(it, Progress, from_attributes=True) for it in stored.receipts if it.number in numbers
     }
-    done = await forward_drain.drain(plane, stored.drains, flows, counts, ticks)
+    done = await drain(plane, stored.drains, flows, counts, ticks)
     receipts = tuple(
         msgspec.structs.replace(it, **msgspec.structs.asdict(done.counts[it.number])) if it.number in numbers else it
         for it in stored.receipts
@@ -63,9 +62,9 @@ async def drain(plane: DataPlane, stored: Stored) -> Stored:
 async def old_flows(plane: DataPlane, stored: Stored, drains: Iterable[Drain]) -> list[Flow]:
     generations = {
         generation
-        for drain in drains
-        for generation in stored.generations(drain.listener)
-        if drain.since <= generation < drain.until
+        for it in drains
+        for generation in stored.generations(it.listener)
+        if it.since <= generation < it.until
     }
     if not generations:
         return []

@@ -17,11 +17,11 @@ import msgspec
 
 from dom0.ambassador import desired, driver, rewire
 from dom0.ambassador.declaration import Declaration, Hold, Probing, Rule
-from dom0.ambassador.desired import Found, Wanted, finding
+from dom0.ambassador.desired import Found, Wanted
 from dom0.ambassador.lookup import Names
 from dom0.ambassador.probe import Probes
-from dom0.ambassador.rewire import Change, Way
-from dom0.ambassador.sources import Fixed, Followed, Named, Source
+from dom0.ambassador.rewire import Change, Policies
+from dom0.ambassador.sources import Followed, Named, Source
 from dom0.ambassador.state import Damaged, StateFile, Stored, moment
 from dom0.errors import Dom0Error
 from dom0.forward.dataplane import DataPlane
@@ -58,7 +58,6 @@ class Forwarder:
         self._others: set[Listener] = set()
         self._down_since: dict[Listener, float] = {}
         self._looked = self._forgot = self._drained = 0.0
-        self.listening = frozenset(rule.listener for rule in declaration.rules)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -102,7 +101,7 @@ class Forwarder:
         stored = msgspec.structs.replace(stored, table=shown)  # the kernel knows more than the file
         old: dict[str, set[int]] = {key: set(numbers) for key, numbers in stored.old.items()}
         for flow in await self.plane.flows():
-            old.setdefault(str(Listener(flow.protocol, flow.listener.port)), set()).add(flow.generation)
+            old.setdefault(str(flow.came_by), set()).add(flow.generation)
             highest = max(highest, flow.generation)
         kept = {key: tuple(sorted(numbers)) for key, numbers in old.items()}
         return msgspec.structs.replace(stored, generation=highest, old=kept)
@@ -130,12 +129,12 @@ class Forwarder:
             self.file.write(self.stored)
 
     async def reconcile(self, cause: str) -> None:
-        ways = {rule.listener: Way(rule.existing, rule.udp) for rule in self.declaration.rules}
+        policies = {rule.listener: Policies(rule.existing, rule.udp) for rule in self.declaration.rules}
         others, self._others = self._others, set()
         self._note_down()
         wants = self.wants()
         change = rewire.adapt(
-            self.stored, wants, ways, cause=cause, at=moment(), others=[it for it in others if it in wants]
+            self.stored, wants, policies, cause=cause, at=moment(), others=[it for it in others if it in wants]
         )
         if change is not None:
             await self.drive(change)
@@ -164,7 +163,7 @@ class Forwarder:
         """What cannot be done now is done a second later: the switch stands, and drains are kept."""
         self._drained = moment().ticks
         try:
-            self.stored = await driver.drain(self.plane, self.stored)
+            self.stored = await driver.drain_old(self.plane, self.stored)
             if self._drained - self._forgot >= FORGET_EVERY:
                 self._forgot = self._drained
                 self.stored = await driver.forget_ended(self.plane, self.stored)
@@ -186,13 +185,12 @@ class Forwarder:
         found, probing = self.found(), dict[Target, Probing]()
         for rule in self.declaration.rules:
             if rule.health is not None:
-                for target in desired.targets(self.sources(rule), found, self.listening, rule):
+                for target in desired.targets(self.sources(rule), rule, found):
                     probing.setdefault(msgspec.structs.replace(target, weight=1), rule.health)
         self.probes.watch(probing, group)
 
     def _remember(self) -> None:
-        followed = {key: it for key, it in self.stored.addresses.items() if _is_followed(key)}
-        addresses, unhealthy = followed | self.names.all(), tuple(sorted(self.probes.unhealthy))
+        addresses, unhealthy = self._addresses(), tuple(sorted(self.probes.unhealthy))
         if (self.stored.addresses, self.stored.unhealthy) != (addresses, unhealthy):
             self.stored = msgspec.structs.replace(self.stored, addresses=addresses, unhealthy=unhealthy)
 
@@ -234,17 +232,25 @@ class Forwarder:
         return wished.get(str(rule.listener)) or rule.sources
 
     def found(self) -> Found:
-        addresses = {key: it for key, it in self.stored.addresses.items() if _is_followed(key)} | self.names.all()
         ticks = moment().ticks
-        waiting = {listener: ticks - since for listener, since in self._down_since.items()}
-        return Found(addresses, self.probes.unhealthy, cache(is_own), frozenset(self.held), waiting)
+        return Found(
+            addresses=self._addresses(),
+            unhealthy=self.probes.unhealthy,
+            is_own=cache(is_own),
+            listening=self.declaration.listeners,
+            held=frozenset(self.held),
+            down_for={listener: ticks - since for listener, since in self._down_since.items()},
+        )
+
+    def _addresses(self) -> dict[str, tuple[str, ...]]:
+        return {key: it for key, it in self.stored.addresses.items() if _is_followed(key)} | self.names.all()
 
     def wants(self, wishes: Mapping[str, tuple[Source, ...]] | None = None) -> dict[Listener, Wanted]:
         """Of all listeners, as they are told to go now, or as `wishes` would tell them."""
         found, wants = self.found(), dict[Listener, Wanted]()
-        routes = {route.listener: route for route in self.stored.table.routes}
+        routes = self.stored.table.by_listener
         for rule in self.declaration.rules:
-            targets = desired.targets(self.sources(rule, wishes), found, self.listening, rule)
+            targets = desired.targets(self.sources(rule, wishes), rule, found)
             want = desired.wanted(rule, targets, found, routes.get(rule.listener))
             if want is not None:
                 wants[rule.listener] = want
@@ -253,7 +259,7 @@ class Forwarder:
     def _note_down(self) -> None:
         found, ticks = self.found(), moment().ticks
         for rule in self.declaration.rules:
-            if desired.is_up(rule, desired.targets(self.sources(rule), found, self.listening, rule), found):
+            if found.up(rule, desired.targets(self.sources(rule), rule, found)):
                 self._down_since.pop(rule.listener, None)
             else:
                 self._down_since.setdefault(rule.listener, ticks)
@@ -282,10 +288,7 @@ class Forwarder:
             rule.listener: str(source)
             for rule in self.declaration.rules
             for source in self.sources(rule)
-            for address in (
-                (source.address,) if isinstance(source, Fixed) else found.addresses.get(finding(source), ())
-            )
-            if desired.is_loop(Target(address, source.port), rule.listener, found.is_own, self.listening)
+            if any(found.is_loop(it, rule.listener) for it in found.behind(source))
         }
 
 

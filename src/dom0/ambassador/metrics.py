@@ -88,7 +88,7 @@ class Collector:
         sent: Counter[tuple[str, str, str]] = Counter()
         received: Counter[tuple[str, str, str]] = Counter()
         for flow in self._flows:
-            key = (f"{flow.listener.port}/{flow.protocol}", str(flow.target), str(flow.generation))
+            key = (str(flow.came_by), str(flow.target), str(flow.generation))
             count[key] += 1
             sent[key] += flow.sent
             received[key] += flow.received

@@ -57,7 +57,7 @@ def _of_targets(facts: Facts) -> Iterator[Problem]:
 
 
 def _down(facts: Facts, listener: Listener) -> Problem:
-    route, rule = facts.table.route(listener), facts.declaration.rule(listener)
+    route, rule = facts.table.by_listener.get(listener), facts.declaration.rule(listener)
     meets = {Down.REFUSE: "are refused", Down.HOLD: "wait", None: "are still sent to the last one"}
     down = route.down if route else Down.REFUSE
     hint = "" if rule is None or not isinstance(rule.down, Last) else "`down` of the listener can say refuse or hold"

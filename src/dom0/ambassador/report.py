@@ -30,10 +30,10 @@ class Reporter:
         forwarder = self._forwarder
         found = forwarder.found()
         listeners = []
-        routes = {route.listener: route for route in forwarder.stored.table.routes}
+        routes = forwarder.stored.table.by_listener
         for rule in forwarder.declaration.rules:
             route, now = routes.get(rule.listener), forwarder.sources(rule)
-            targets = desired.targets(now, found, forwarder.listening, rule)
+            targets = desired.targets(now, rule, found)
             listeners.append(
                 ListenerState(
                     listener=str(rule.listener),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, assert_never
 
@@ -13,10 +14,10 @@ from dom0.ambassador import desired, driver, rewire, sources
 from dom0.ambassador.declaration import Policy, Rule, parse_listeners, parse_policy, parse_wait
 from dom0.ambassador.desired import Wanted, finding
 from dom0.ambassador.forwarder import Forwarder
-from dom0.ambassador.messages import Flows, Follow, History, ListenerState, Planned, Request, Rewire, Show, State, Undo
+from dom0.ambassador.messages import Flows, Follow, History, Planned, Request, Rewire, Show, State, Undo
 from dom0.ambassador.probe import accepts
 from dom0.ambassador.report import Reporter
-from dom0.ambassador.rewire import Change, Way
+from dom0.ambassador.rewire import Change, Policies
 from dom0.ambassador.sources import Fixed, Followed, Named, Source
 from dom0.ambassador.state import moment
 from dom0.errors import Busy, Dom0Error, UsageError
@@ -51,22 +52,15 @@ class Requests(msgspec.Struct, frozen=True):
                 assert_never(request)
 
     async def _show(self) -> State:
-        counts: dict[str, int] = {}
-        for flow in await self.forwarder.plane.flows():
-            key = str(Listener(flow.protocol, flow.listener.port))
-            counts[key] = counts.get(key, 0) + 1
+        counts = Counter(str(flow.came_by) for flow in await self.forwarder.plane.flows())
         state = self.reporter.state()
-        listeners = tuple(_with_flows(it, counts.get(it.listener, 0)) for it in state.listeners)
+        listeners = tuple(msgspec.structs.replace(it, flows=counts[it.listener]) for it in state.listeners)
         return msgspec.structs.replace(state, listeners=listeners)
 
     async def _flows(self, request: Flows) -> list[Any]:
-        listeners = self._listeners(request.listener) if request.listener else None
+        listeners = {rule.listener for rule in self._listeners(request.listener)} if request.listener else None
         flows = await self.forwarder.plane.flows([request.generation] if request.generation else None)
-        return [
-            flow
-            for flow in flows
-            if listeners is None or Listener(flow.protocol, flow.listener.port) in {rule.listener for rule in listeners}
-        ]
+        return [flow for flow in flows if listeners is None or flow.came_by in listeners]
 
     async def _follow(self, request: Follow) -> State:
         found = _checked(request.found)
@@ -80,7 +74,7 @@ class Requests(msgspec.Struct, frozen=True):
     async def _rewire(self, request: Rewire) -> Any:
         parsed = _parse(request.to)
         rules = self._chosen(request.listener, parsed)
-        way = _way(rules, request.existing, request.udp)
+        policies = _policies(rules, request.existing, request.udp)
         wishes = self._wishes(rules, parsed)
         names = {source.host for source in parsed if isinstance(source, Named)} - self.forwarder.asked
         self.forwarder.asked |= names
@@ -90,9 +84,9 @@ class Requests(msgspec.Struct, frozen=True):
                 await self._hold(wishes, _wait(request.hold_timeout))
             async with self.forwarder.lock:
                 if request.plan:
-                    return await self._planned(self._change(wishes, way))
+                    return await self._planned(self._change(wishes, policies))
                 self.forwarder.held -= wishes.keys()
-                change = self._change(wishes, way)
+                change = self._change(wishes, policies)
                 await self.forwarder.drive(change)
         finally:
             self.forwarder.asked -= names
@@ -101,20 +95,20 @@ class Requests(msgspec.Struct, frozen=True):
             self.forwarder.wake("rewire")
         return self._receipt(change)
 
-    def _change(self, wishes: Mapping[Listener, tuple[Source, ...]], way: Way) -> Change:
+    def _change(self, wishes: Mapping[Listener, tuple[Source, ...]], policies: Policies) -> Change:
         forwarder = self.forwarder
         wished = forwarder.stored.wishes | {str(listener): it for listener, it in wishes.items()}
         found = forwarder.found()
-        routes = {route.listener: route for route in forwarder.stored.table.routes}
+        routes = forwarder.stored.table.by_listener
         for listener in wishes:
             rule = self._rule(listener)
-            targets = desired.targets(wishes[listener], found, forwarder.listening, rule)
+            targets = desired.targets(wishes[listener], rule, found)
             if not targets:
                 raise _leads_nowhere(rule, wishes[listener])
             if listener in routes:
                 _check_reachable(routes[listener], targets)
         wants = forwarder.wants(wished)
-        return rewire.replace(forwarder.stored, wishes, wants, way, at=moment())
+        return rewire.replace(forwarder.stored, wishes, wants, policies, at=moment())
 
     def _rule(self, listener: Listener) -> Rule:
         rule = self.forwarder.declaration.rule(listener)
@@ -174,7 +168,7 @@ class Requests(msgspec.Struct, frozen=True):
         """New connections wait until each listener's new target accepts one. Raises Dom0Error after `timeout`."""
         forwarder, found = self.forwarder, self.forwarder.found()
         waiting = {
-            listener: desired.targets(it, found, forwarder.listening, self._rule(listener))
+            listener: desired.targets(it, self._rule(listener), found)
             for listener, it in wishes.items()
             if listener.protocol is Protocol.TCP
         }
@@ -207,7 +201,6 @@ class Requests(msgspec.Struct, frozen=True):
         ticks = moment().ticks
         each = [due(it, flows, ticks) for it in new]
         receipt = change.stored.receipts[-1]
-        is_drain = receipt.draining > 0
         planned = msgspec.structs.replace(
             receipt,
             number=0,
@@ -215,7 +208,6 @@ class Requests(msgspec.Struct, frozen=True):
             moved=sum(len(it.move) for it in each),
             cut=sum(len(it.cut) for it in each),
             kept=sum(len(it.rest) for it in each),
-            draining=receipt.draining if is_drain else 0.0,
         )
         return Planned(receipt=planned, flows=tuple(flows))
 
@@ -234,24 +226,19 @@ class Requests(msgspec.Struct, frozen=True):
                     where = f" of {request.listener}" if request.listener else ""
                     raise UsageError(f"undo: there is no rewire{where} to go back from", hint="dom0-ambassador history")
                 concerned = [it for it in forwarder.declaration.rules if str(it.listener) in undoable.sources]
-                way = _way(concerned, request.existing, request.udp)
-                wished = {k: it for k, it in forwarder.stored.wishes.items() if k not in undoable.sources}
-                wished |= {key: it for key, it in undoable.sources.items() if it}
+                policies = _policies(concerned, request.existing, request.udp)
+                wished = rewire.wishes_before(forwarder.stored, undoable)
                 wants = forwarder.wants(wished)
                 found = forwarder.found()
                 for rule in concerned:
-                    reachable = desired.targets(forwarder.sources(rule, wished), found, forwarder.listening, rule)
+                    reachable = desired.targets(forwarder.sources(rule, wished), rule, found)
                     if not reachable and (before := undoable.targets.get(str(rule.listener))):
                         wants[rule.listener] = Wanted(before)
-                change = rewire.undo(forwarder.stored, undoable, wants, way, at=moment())
+                change = rewire.undo(forwarder.stored, undoable, wants, policies, at=moment())
                 await forwarder.drive(change)
         finally:
             forwarder.wake("undo")
         return self._receipt(change)
-
-
-def _with_flows(listener: ListenerState, flows: int) -> ListenerState:
-    return msgspec.structs.replace(listener, flows=flows)
 
 
 def _parse(to: Collection[str]) -> list[Source]:
@@ -268,16 +255,16 @@ def _parse(to: Collection[str]) -> list[Source]:
     return list(dict.fromkeys(parsed))
 
 
-def _way(rules: Collection[Rule], existing: str, udp: Any) -> Way:
+def _policies(rules: Collection[Rule], existing: str, udp: Any) -> Policies:
     try:
-        policies: set[Policy] = {parse_policy(existing)} if existing else {rule.existing for rule in rules}
+        choices: set[Policy] = {parse_policy(existing)} if existing else {rule.existing for rule in rules}
     except ValueError as error:
         raise UsageError(f"existing: {error}") from error
     moves = {udp} if udp else {rule.udp for rule in rules}
-    if len(policies) > 1 or len(moves) > 1:
+    if len(choices) > 1 or len(moves) > 1:
         hint = "say --existing and --udp, or rewire one with --listener"
         raise UsageError("existing: the listeners' settings differ", hint=hint)
-    return Way(policies.pop(), moves.pop())
+    return Policies(choices.pop(), moves.pop())
 
 
 def _wait(text: str) -> float:

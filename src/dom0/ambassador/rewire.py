@@ -21,7 +21,7 @@ from dom0.forward.table import Listener, Route, Target, table
 MOST_OLD = 64  # generations of one listener that are asked after
 
 
-class Way(msgspec.Struct, frozen=True):
+class Policies(msgspec.Struct, frozen=True):
     """How old connections of one listener are treated."""
 
     existing: Policy
@@ -36,7 +36,7 @@ class Change(msgspec.Struct, frozen=True):
 def adapt(
     stored: Stored,
     wants: Mapping[Listener, Wanted],
-    ways: Mapping[Listener, Way],
+    policies: Mapping[Listener, Policies],
     *,
     cause: str,
     at: Moment,
@@ -46,7 +46,7 @@ def adapt(
 
     `others`: listeners behind whose unchanged addresses somebody else is now. None: nothing is different.
     """
-    routes = _routes(stored)
+    routes = stored.table.by_listener
     changed = [it for it, want in wants.items() if it in others or not _same(routes.get(it), want)]
     after = _with_table(stored, wants, changed)
     if after.table == stored.table and not changed:
@@ -55,10 +55,10 @@ def adapt(
     groups: dict[tuple[str, str], list[Listener]] = {}
     for listener in changed:
         if listener in routes and routes[listener].targets:
-            groups.setdefault((str(ways[listener].existing), ways[listener].udp), []).append(listener)
+            groups.setdefault((str(policies[listener].existing), policies[listener].udp), []).append(listener)
     for listeners in groups.values():
         spared = {it: () if it in others else wants[it].targets for it in listeners}
-        after = _with_receipt(stored, after, listeners, ways[listeners[0]], cause, at, spared)
+        after = _with_receipt(stored, after, listeners, policies[listeners[0]], cause, at, spared)
         receipts.append(after.receipt)
     return Change(after, tuple(receipts))
 
@@ -67,14 +67,14 @@ def replace(
     stored: Stored,
     wishes: Mapping[Listener, tuple[Source, ...]],
     wants: Mapping[Listener, Wanted],
-    way: Way,
+    policies: Policies,
     *,
     at: Moment,
 ) -> Change:
     """Rewire the listeners of `wishes`; `wants` are all listeners' wants, theirs by the new sources."""
     listeners = sorted(wishes)
     after = _with_table(stored, wants, listeners)
-    routes = _routes(stored)
+    routes = stored.table.by_listener
     before = [routes[it] for it in listeners if it in routes]
     undoable = Undoable(
         receipt=stored.receipt + 1,
@@ -87,7 +87,7 @@ def replace(
         wishes=after.wishes | {str(it): sources for it, sources in wishes.items()},
         undo=(*stored.undo, undoable)[-MOST_RECEIPTS:],
     )
-    after = _with_receipt(stored, after, listeners, way, "rewire", at, {})
+    after = _with_receipt(stored, after, listeners, policies, "rewire", at, {})
     return Change(after, (after.receipt,))
 
 
@@ -97,31 +97,32 @@ def last_rewire(stored: Stored, listeners: Collection[Listener]) -> Undoable | N
     return next((it for it in reversed(stored.undo) if keys & it.sources.keys()), None)
 
 
-def undo(stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], way: Way, *, at: Moment) -> Change:
+def wishes_before(stored: Stored, undoable: Undoable) -> dict[str, tuple[Source, ...]]:
+    others = {key: sources for key, sources in stored.wishes.items() if key not in undoable.sources}
+    return others | {key: sources for key, sources in undoable.sources.items() if sources}
+
+
+def undo(
+    stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], policies: Policies, *, at: Moment
+) -> Change:
     """Back to before `undoable`: connections made since are treated, those of before go on, drained ones too."""
     listeners = sorted(it for it in wants if str(it) in undoable.sources)
     after = _with_table(stored, wants, listeners)
-    wishes = {key: sources for key, sources in after.wishes.items() if key not in undoable.sources}
-    wishes |= {key: sources for key, sources in undoable.sources.items() if sources}
     receipts = tuple(
         msgspec.structs.replace(it, undone=True, draining=0.0) if it.number == undoable.receipt else it
         for it in stored.receipts
     )
     after = msgspec.structs.replace(
         after,
-        wishes=wishes,
+        wishes=wishes_before(stored, undoable),
         undo=tuple(it for it in stored.undo if it != undoable),
         drains=tuple(it for it in stored.drains if it.receipt != undoable.receipt),
         past=tuple(it for it in stored.past if it.receipt != undoable.receipt),
         receipts=receipts,
     )
     since = {it: undoable.generations.get(str(it), 0) + 1 for it in listeners}
-    after = _with_receipt(stored, after, listeners, way, "undo", at, {}, since)
+    after = _with_receipt(stored, after, listeners, policies, "undo", at, {}, since)
     return Change(after, (after.receipt,))
-
-
-def _routes(stored: Stored) -> dict[Listener, Route]:
-    return {route.listener: route for route in stored.table.routes}
 
 
 def _same(route: Route | None, want: Wanted) -> bool:
@@ -130,7 +131,7 @@ def _same(route: Route | None, want: Wanted) -> bool:
 
 def _with_table(stored: Stored, wants: Mapping[Listener, Wanted], changed: Collection[Listener]) -> Stored:
     """Give each of `changed` a generation, and remember the ones that are left."""
-    number, before, renewed = stored.generation, _routes(stored), set(changed)
+    number, before, renewed = stored.generation, stored.table.by_listener, set(changed)
     routes: list[Route] = []
     old = dict(stored.old)
     for listener in sorted(wants):
@@ -155,17 +156,17 @@ def _with_receipt(
     before: Stored,
     after: Stored,
     listeners: Collection[Listener],
-    way: Way,
+    policies: Policies,
     cause: str,
     at: Moment,
     spared: Mapping[Listener, tuple[Target, ...]],
     since: Mapping[Listener, int] | None = None,
 ) -> Stored:
     number = after.receipt + 1
-    now, then = _routes(after), _routes(before)
+    now, then = after.table.by_listener, before.table.by_listener
     routes = [now[it] for it in listeners]
     former = [then[it] for it in listeners if it in then]
-    draining = way.existing.seconds if isinstance(way.existing, DrainFor) else 0.0
+    draining = policies.existing.seconds if isinstance(policies.existing, DrainFor) else 0.0
     receipt = Receipt(
         number=number,
         at=at.now,
@@ -174,12 +175,12 @@ def _with_receipt(
         generations=tuple(route.generation for route in routes),
         before=_names(former),
         after=_names(routes),
-        existing=str(way.existing),
-        udp=way.udp,
+        existing=str(policies.existing),
+        udp=policies.udp,
         switch_ms=0.0,
         draining=at.now + draining if draining else 0.0,
     )
-    cut_at = {"keep": None, "cut": at.ticks}.get(str(way.existing), at.ticks + draining)
+    cut_at = {"keep": None, "cut": at.ticks}.get(str(policies.existing), at.ticks + draining)
     drains = tuple(
         Drain(
             receipt=number,
@@ -187,7 +188,7 @@ def _with_receipt(
             since=(since or {}).get(route.listener, 0),
             until=route.generation,
             spared=spared.get(route.listener, ()),
-            udp=way.udp,
+            udp=policies.udp,
             cut_at=cut_at,
             over_at=max(at.ticks, cut_at or 0.0) + SETTLING,
         )

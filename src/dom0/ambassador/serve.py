@@ -17,14 +17,13 @@ from dom0.ambassador.capabilities import Capabilities, probe
 from dom0.ambassador.carry import save_often
 from dom0.ambassador.control import control, watch
 from dom0.ambassador.declaration import Declaration, Misdeclared, from_environment
-from dom0.ambassador.desired import is_loop
+from dom0.ambassador.desired import Found
 from dom0.ambassador.forwarder import Forwarder, is_own
 from dom0.ambassador.lookup import Lookup, Names
 from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY, WATCH
 from dom0.ambassador.probe import Probes
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
-from dom0.ambassador.sources import Fixed, target
 from dom0.ambassador.state import DIRECTORY, StateFile, moment
 from dom0.forward import interfaces
 from dom0.forward.dataplane import DataPlane
@@ -79,12 +78,12 @@ def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) 
 
 def refuse_loops(declaration: Declaration) -> None:
     """Names may come to lead here and are then left out; an address that does was a mistake. Raises Misdeclared."""
-    listening = frozenset(rule.listener for rule in declaration.rules)
+    found = Found(is_own=is_own, listening=declaration.listeners)
     flaws = [
         Flaw((str(rule.listener),), f"{source} is this ambassador itself: a loop", "name the provider")
         for rule in declaration.rules
         for source in rule.sources
-        if isinstance(source, Fixed) and is_loop(target(source, source.address), rule.listener, is_own, listening)
+        if any(found.is_loop(it, rule.listener) for it in found.behind(source))
     ]
     if flaws:
         raise Misdeclared("", flaws)

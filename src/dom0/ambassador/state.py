@@ -23,7 +23,7 @@ from dom0.forward.table import Listener, Table, Target, parse_listener
 DIRECTORY = "/var/lib/dom0-ambassador"
 FILE = "state.json"
 MOST_RECEIPTS = 100
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Damaged(Dom0Error):
@@ -119,7 +119,7 @@ class StateFile:
 def boot() -> str:
     """Empty where the kernel does not tell one from another."""
     try:
-        return _BOOT.read_text().strip()
+        return BOOT.read_text().strip()
     except OSError:
         return ""
 

@@ -42,14 +42,14 @@ def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
 
 
 def headline(receipt: Receipt) -> str:
-    return f"{', '.join(receipt.listeners)}: {_ways(receipt)}"
+    return f"{', '.join(receipt.listeners)}: {_change(receipt)}"
 
 
 def history_row(receipt: Receipt) -> tuple[str, ...]:
     """Cells below HISTORY."""
     cause = f"{receipt.cause}, undone" if receipt.undone else receipt.cause
     old = old_connections(receipt)
-    return (str(receipt.number), moment(receipt.at), cause, ", ".join(receipt.listeners), _ways(receipt), old)
+    return (str(receipt.number), moment(receipt.at), cause, ", ".join(receipt.listeners), _change(receipt), old)
 
 
 def old_connections(receipt: Receipt) -> str:
@@ -67,7 +67,7 @@ def counts(counted: Receipt | Counts) -> list[str]:
 def flow_cells(flow: Flow) -> dict[str, str]:
     """By their heads."""
     return {
-        "LISTENER": f"{flow.listener.port}/{flow.protocol}",
+        "LISTENER": str(flow.came_by),
         "GENERATION": str(flow.generation),
         "CLIENT": str(flow.client),
         "TARGET": str(flow.target),
@@ -81,5 +81,5 @@ def names(texts: Iterable[str]) -> str:
     return ", ".join(texts) or "nothing"
 
 
-def _ways(receipt: Receipt) -> str:
+def _change(receipt: Receipt) -> str:
     return f"{names(receipt.before)} → {names(receipt.after)}"

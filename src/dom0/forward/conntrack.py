@@ -14,7 +14,6 @@ from dom0.forward.dataplane import Flow
 from dom0.forward.table import Protocol, Target
 
 _ENDED = (" TIME_WAIT src=", " CLOSE src=")  # the kernel's memory of connections that have ended
-RESTORE = ("conntrack", "-R")  # and a file, or `-`; what is there already is left as it is
 _TRANSLATED = 2  # occurrences of src=: original and reply
 _UNREPLIED, _ASSURED = "[UNREPLIED]", "[ASSURED]"
 _PROTOCOLS = {str(protocol) for protocol in Protocol}
@@ -32,13 +31,13 @@ def list_command(generations: Collection[int] | None) -> list[str]:
     return ["conntrack", "-L", "-o", "extended,id", *mark]
 
 
-def entries(printed: str, generations: Collection[int] | None = None, *, ended: bool = False) -> list[Entry]:
-    """Connections with a mark in what was printed. Raises ValueError for a line that cannot be read.
+def entries(printed: str, generations: Collection[int] | None = None) -> list[Entry]:
+    """Connections with a mark in what was printed, without ended ones. Raises ValueError for an unreadable line.
 
-    After a minute of many short connections nearly all lines are of `ended` ones: unless wanted, they are not parsed.
+    After a minute of many short connections nearly all lines are of ended ones: they are not even parsed.
     """
     wanted = None if generations is None else frozenset(generations)
-    lines = (line for line in printed.splitlines() if ended or not any(words in line for words in _ENDED))
+    lines = (line for line in printed.splitlines() if not any(words in line for words in _ENDED))
     found = (entry for line in lines for entry in _entries(line))
     return [entry for entry in found if wanted is None or entry.flow.generation in wanted]
 

@@ -10,7 +10,7 @@ from typing import Protocol as Interface
 
 import msgspec
 
-from dom0.forward.table import Protocol, Table, Target
+from dom0.forward.table import Listener, Protocol, Table, Target
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,10 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     received: int = 0  # bytes to the client
     expires: int = 0  # seconds until it is forgotten if nothing comes
     number: int = 0  # the kernel's own, made from where in memory it is; 0 where there is none
+
+    @property
+    def came_by(self) -> Listener:
+        return Listener(self.protocol, self.listener.port)
 
 
 class DataPlane(Interface):

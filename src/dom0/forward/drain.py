@@ -44,7 +44,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def concerns(self, flow: Flow) -> bool:
         return (
             self.since <= flow.generation < self.until
-            and (flow.protocol, flow.listener.port) == (self.listener.protocol, self.listener.port)
+            and flow.came_by == self.listener
             and all((flow.target.address, flow.target.port) != (it.address, it.port) for it in self.spared)
         )
 

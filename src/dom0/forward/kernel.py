@@ -21,12 +21,10 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
-import msgspec
-
 from dom0.errors import Dom0Error
 from dom0.forward import conntrack, ctnetlink, nft, tcp_reset
 from dom0.forward.dataplane import Flow
-from dom0.forward.place import Place, own
+from dom0.forward.place import Place, own, shortcut_table
 from dom0.forward.table import Protocol, Table, table
 from dom0.run import CommandFailed, Output, capture
 
@@ -34,15 +32,6 @@ _log = logging.getLogger(__name__)
 _SECONDS = 30.0  # for a command that ends in milliseconds
 _INTERRUPTED = "Interrupted system call"  # the kernel's table grew while it was listed: ask again
 _TRIES = 5
-
-
-class Fill(msgspec.Struct, frozen=True):
-    """`flows` are those of this namespace, of all kinds; beyond `most`, which the whole machine shares as a setting but
-    counts in each namespace, new ones are dropped.
-    """
-
-    flows: int
-    most: int
 
 
 class KernelPlane:
@@ -121,24 +110,14 @@ class KernelPlane:
         await self.cleanup()
         return True
 
-    def fill(self) -> Fill:
-        """How full the kernel's list of connections is; when it is full, new ones are dropped."""
-        count, most = (self._place.sysctl(f"net.netfilter.nf_conntrack_{name}") for name in ("count", "max"))
-        return Fill(int(count or 0), int(most or 0))
-
     async def dump(self) -> str:
-        """All flows, as a file for `restore`, or for `conntrack -R` before any of us runs."""
+        """All flows, as a file for `conntrack -R`, which leaves those that are there already as they are."""
         return conntrack.saved(await self._entries(None))
-
-    async def restore(self, dumped: str) -> None:
-        """Flows that are there already stay as they are."""
-        await self._run([*conntrack.RESTORE, "-"], stdin=dumped)
 
     async def _tell(self, ended: Collection[Flow]) -> bool:
         """Whether we may; who does not answer is only logged."""
-        segments = [one for flow in ended if flow.protocol == Protocol.TCP for one in tcp_reset.both_ends(flow)]
         try:
-            silent = await asyncio.to_thread(tcp_reset.send, self._place, segments)
+            silent = await asyncio.to_thread(tcp_reset.reset, self._place, ended)
         except PermissionError:
             _log.warning("%d connections were cut; silent ends learn nothing without CAP_NET_RAW", len(ended))
             return False
@@ -187,3 +166,14 @@ class KernelPlane:
 
     async def _run(self, argv: Sequence[str], *, stdin: str = "", check: bool = True) -> Output:
         return await capture(self._place.command(argv), stdin=stdin.encode(), timeout=_SECONDS, check=check)
+
+
+async def silence(namespace: str, known: Collection[str]) -> None:
+    """Shortcuts that have another name than `known` forward nothing new; what is established goes on by their rules.
+
+    Raises CommandFailed.
+    """
+    where = own(namespace)
+    listed = await capture(where.command(["nft", "-j", "list", "tables"]))
+    if text := nft.silence(nft.shortcuts(listed.stdout) - {shortcut_table(name) for name in known}):
+        await capture(where.command(["nft", "-f", "-"]), stdin=text.encode())

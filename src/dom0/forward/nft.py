@@ -122,6 +122,11 @@ def shortcuts(printed: str) -> frozenset[str]:
     return frozenset(name for name in names if SHORTCUT_TABLE.fullmatch(name))
 
 
+def silence(tables: Iterable[str]) -> str:
+    """New connections find no listener in them any more."""
+    return "".join(f"flush map {family} {table} listeners\n" for table in tables for family in FAMILIES)
+
+
 def parse(printed: Iterable[str]) -> Table:
     """What nft printed for `listings`. Raises ValueError for anything that `replace` would not have made."""
     routes: dict[Listener, Route] = {}

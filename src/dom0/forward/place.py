@@ -19,8 +19,7 @@ from typing import TypeVar
 import msgspec
 
 OWN_TABLE = "dom0_ambassador"
-SHORTCUT = "dom0_shortcut"
-SHORTCUT_TABLE = re.compile(rf"{SHORTCUT}_[a-z0-9]{{1,64}}", re.ASCII)
+SHORTCUT_TABLE = re.compile(r"dom0_shortcut_[a-z0-9]{1,64}", re.ASCII)
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>; os.setns came with Python 3.12
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -68,7 +67,7 @@ def consumer(namespace: str, addresses: Sequence[str], name: str) -> Place:
 
     Raises ValueError for a name or addresses that could not stand in a rule.
     """
-    table = f"{SHORTCUT}_{name}"
+    table = shortcut_table(name)
     if not SHORTCUT_TABLE.fullmatch(table):
         raise ValueError(f"{name!r} cannot be part of a table's name")
     if not addresses:
@@ -77,6 +76,10 @@ def consumer(namespace: str, addresses: Sequence[str], name: str) -> Place:
         if "%" in address or str(ipaddress.ip_address(address)) != address:
             raise ValueError(f"{address!r} is not the short form of an address")
     return Place(table=table, namespace=namespace, addresses=tuple(addresses))
+
+
+def shortcut_table(name: str) -> str:
+    return f"dom0_shortcut_{name}"
 
 
 def _call_inside(namespace: str, function: Callable[[], T]) -> T:

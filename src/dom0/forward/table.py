@@ -77,13 +77,17 @@ class Table(msgspec.Struct, frozen=True):
 
     routes: tuple[Route, ...] = ()
 
-    def route(self, listener: Listener) -> Route | None:
-        return next((route for route in self.routes if route.listener == listener), None)
+    @property
+    def by_listener(self) -> dict[Listener, Route]:
+        return {route.listener: route for route in self.routes}
 
 
 def table(routes: Iterable[Route]) -> Table:
     """Raises ValueError for what no data plane could hold: a listener or generation twice, too many, out of range."""
-    ordered = tuple(sorted(map(_with_targets_in_order, routes), key=lambda route: route.listener))
+    in_order = (  # the same set of targets is the same route, in whatever order a name server told them
+        Route(route.listener, route.generation, tuple(sorted(route.targets)), route.down) for route in routes
+    )
+    ordered = tuple(sorted(in_order, key=lambda route: route.listener))
     if len(ordered) > MOST_ROUTES:
         raise ValueError(f"{len(ordered)} listeners are more than {MOST_ROUTES}")
     if len({route.listener for route in ordered}) != len(ordered):
@@ -93,11 +97,6 @@ def table(routes: Iterable[Route]) -> Table:
     for route in ordered:
         _check(route)
     return Table(ordered)
-
-
-def _with_targets_in_order(route: Route) -> Route:
-    """The same set of targets is the same route, in whatever order a name server told them."""
-    return Route(route.listener, route.generation, tuple(sorted(route.targets)), route.down)
 
 
 def _check(route: Route) -> None:

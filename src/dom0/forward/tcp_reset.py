@@ -17,6 +17,7 @@ pause between rounds. A rule that drops invalid packets on their way in would br
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import selectors
 import socket
@@ -30,7 +31,7 @@ import msgspec
 
 from dom0.forward.dataplane import Flow
 from dom0.forward.place import Place
-from dom0.forward.table import Target
+from dom0.forward.table import Protocol, Target
 
 _ROUNDS = 4
 _ROUND_SECONDS = 0.6  # longer than tcp_invalid_ratelimit
@@ -55,17 +56,19 @@ class Segment(msgspec.Struct, frozen=True):
         return self.source.address, self.source.port, self.to.address, self.to.port
 
 
-def both_ends(flow: Flow) -> tuple[Segment, Segment]:
-    return Segment(flow.listener, flow.client, _SYN | _ACK), Segment(flow.near, flow.target, _SYN)
+def reset(place: Place, flows: Iterable[Flow]) -> list[Segment]:
+    """Make both ends of TCP `flows`, which conntrack has forgotten, be reset; what nobody answered in some seconds.
 
-
-def send(place: Place, segments: Iterable[Segment]) -> list[Segment]:
-    """Send them; returns those that nobody answered in some seconds. Raises OSError: EPERM without CAP_NET_RAW."""
+    Raises OSError: EPERM without CAP_NET_RAW.
+    """
+    tcp = [flow for flow in flows if flow.protocol is Protocol.TCP]
+    segments = [Segment(flow.listener, flow.client, _SYN | _ACK) for flow in tcp]
+    segments += [Segment(flow.near, flow.target, _SYN) for flow in tcp]
     waiting = {one.key: one for one in segments}
     with ExitStack() as open_sockets:
         sockets = {}
         answers = open_sockets.enter_context(selectors.DefaultSelector())
-        for family in {_family(one.to) for one in waiting.values()}:
+        for family in {_family(one.to) for one in segments}:
             sockets[family] = open_sockets.enter_context(_socket(place, family))
             answers.register(sockets[family], selectors.EVENT_READ)
         for _ in range(_ROUNDS):
@@ -73,7 +76,8 @@ def send(place: Place, segments: Iterable[Segment]) -> list[Segment]:
             todo = iter(list(waiting.values()))
             while batch := list(islice(todo, _BATCH)):
                 for one in batch:
-                    _send(sockets[_family(one.to)], one)
+                    with contextlib.suppress(OSError):  # no route to it, or a full queue: it has not answered
+                        sockets[_family(one.to)].sendto(packet(one), (one.to.address, 0))
                 _note_answers(answers, waiting, 0.0)
             while waiting and (left := until - time.monotonic()) > 0:
                 _note_answers(answers, waiting, left)
@@ -95,13 +99,6 @@ def _socket(place: Place, family: socket.AddressFamily) -> socket.socket:
     except PermissionError:  # no CAP_NET_ADMIN; what does not fit is asked again
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     return raw
-
-
-def _send(raw: socket.socket, one: Segment) -> None:
-    try:
-        raw.sendto(packet(one), (one.to.address, 0))
-    except OSError:  # no route to it, or a full queue: it has not answered
-        return
 
 
 def _note_answers(answers: selectors.BaseSelector, waiting: dict[_Ends, Segment], patience: float) -> None:

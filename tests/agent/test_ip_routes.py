@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.agent.ways import Way, obstacle, parse, parse_v6, read, way_to
+from dom0.agent.ip_routes import IpRoute, obstacle, parse, parse_v6, read, route_to
 
 LISTED = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -33,11 +33,11 @@ CONSUMER = tuple(parse(LISTED))
 
 def test_routes_are_read_and_those_that_lead_nowhere_left_out() -> None:
     assert set(CONSUMER) == {
-        Way(network("0.0.0.0/0"), "172.18.0.1"),
-        Way(network("172.18.0.0/16")),
-        Way(network("172.19.0.0/16")),
+        IpRoute(network("0.0.0.0/0"), "172.18.0.1"),
+        IpRoute(network("172.18.0.0/16")),
+        IpRoute(network("172.19.0.0/16")),
     }
-    assert set(parse_v6(LISTED_V6)) == {Way(network("fd00::/64")), Way(network("::/0"), "fd00::1")}
+    assert set(parse_v6(LISTED_V6)) == {IpRoute(network("fd00::/64")), IpRoute(network("::/0"), "fd00::1")}
 
 
 def test_this_process_has_routes() -> None:
@@ -45,23 +45,27 @@ def test_this_process_has_routes() -> None:
 
 
 def test_the_longest_match_decides() -> None:
-    assert way_to(CONSUMER, "172.19.0.5") == Way(network("172.19.0.0/16"))
-    assert way_to(CONSUMER, "10.1.0.2") == Way(network("0.0.0.0/0"), "172.18.0.1")
-    assert way_to(CONSUMER, "fd00::5") is None
+    assert route_to(CONSUMER, "172.19.0.5") == IpRoute(network("172.19.0.0/16"))
+    assert route_to(CONSUMER, "10.1.0.2") == IpRoute(network("0.0.0.0/0"), "172.18.0.1")
+    assert route_to(CONSUMER, "fd00::5") is None
 
 
 @pytest.mark.parametrize(
     ("ambassador", "target", "reason"),
     [
         ((), "172.19.0.5", ""),  # a neighbour of the consumer
-        ((Way(network("0.0.0.0/0"), "172.18.0.1"),), "10.1.0.2", ""),
-        ((Way(network("0.0.0.0/0"), "172.20.0.1"),), "10.1.0.2", "the ambassador reaches 10.1.0.2 on another network"),
-        ((Way(network("10.1.0.0/24")),), "10.1.0.2", "the ambassador reaches 10.1.0.2 on another network"),
+        ((IpRoute(network("0.0.0.0/0"), "172.18.0.1"),), "10.1.0.2", ""),
+        (
+            (IpRoute(network("0.0.0.0/0"), "172.20.0.1"),),
+            "10.1.0.2",
+            "the ambassador reaches 10.1.0.2 on another network",
+        ),
+        ((IpRoute(network("10.1.0.0/24")),), "10.1.0.2", "the ambassador reaches 10.1.0.2 on another network"),
         ((), "10.1.0.2", "the ambassador reaches 10.1.0.2 on another network"),
         ((), "fd00::5", "it has no route to fd00::5"),
     ],
 )
 def test_a_shortcut_needs_a_way_that_leads_where_the_ambassadors_does(
-    ambassador: tuple[Way, ...], target: str, reason: str
+    ambassador: tuple[IpRoute, ...], target: str, reason: str
 ) -> None:
     assert obstacle(CONSUMER, ambassador, target) == reason
