@@ -86,10 +86,7 @@ def is_usable(container: Container, gated: Mapping[str, float]) -> bool:
 
 def addresses_of(container: Container, seen_from: Container) -> tuple[str, ...]:
     """On the first network that both have: one for each family at most."""
-    for endpoint in shared(container, seen_from):
-        if found := tuple(filter(None, (endpoint.ip_address, endpoint.ipv6_address))):
-            return found
-    return ()
+    return next((it.addresses for it in shared(container, seen_from) if it.addresses), ())
 
 
 def shared(container: Container, other: Container) -> tuple[Endpoint, ...]:

@@ -63,12 +63,8 @@ class Shortcuts:
         self._name = table_name(service)
         self._open: dict[Start, Shortcut] = {}
         self._seen: set[Start] = set()
-        self._shown: tuple[ShortcutStatus, ...] = ()
+        self.status: tuple[ShortcutStatus, ...] = ()
         self._lock = asyncio.Lock()
-
-    @property
-    def status(self) -> tuple[ShortcutStatus, ...]:
-        return self._shown
 
     @property
     def is_draining(self) -> bool:
@@ -101,13 +97,13 @@ class Shortcuts:
                     return await self._follow_one(ambassador, state, consumer, known, verify=verify)
 
             shown = await asyncio.gather(*(take_turn(consumer) for consumer in running.values()))
-            self._shown = tuple(sorted(shown, key=lambda one: one.consumer))
+            self.status = tuple(sorted(shown, key=lambda one: one.consumer))
 
     async def retire(self) -> bool:
         """Forward nothing new; returns whether nothing is left to be done here."""
         async with self._lock:
             await self._leave(self._open.keys())
-            self._shown = ()
+            self.status = ()
             return not self._open
 
     async def _leave(self, starts: Collection[Start]) -> None:
@@ -297,19 +293,14 @@ def is_ours(container: Container, project: str) -> bool:
 
 def addresses(ambassador: Container, consumer: Container) -> tuple[str, ...]:
     """The ambassador's, as `consumer` knows them."""
-    found = (
-        address
-        for endpoint in shared(ambassador, consumer)
-        for address in (endpoint.ip_address, endpoint.ipv6_address)
-        if address
-    )
+    found = {address for endpoint in shared(ambassador, consumer) for address in endpoint.addresses}
     return tuple(sorted({str(ipaddress.ip_address(address)) for address in found}))
 
 
 def _obstacle(route: Route, consumer: Container, own: tuple[IpRoute, ...], theirs: tuple[IpRoute, ...]) -> str:
     if route.down is not None:
         return "no target is up, and the ambassador says what that means"
-    its_own = {address for end in consumer.endpoints for address in (end.ip_address, end.ipv6_address)}
+    its_own = {address for endpoint in consumer.endpoints for address in endpoint.addresses}
     for target in route.targets:
         if target.address in its_own:
             return f"{target.address} is itself"

@@ -1,1 +1,1 @@
-"""Forwards connections to wherever a service is now. Alone in its image: nothing above `run` is there."""
+"""Forwards connections to wherever a service is now. It runs alone in its image, with what it imports."""

@@ -65,14 +65,17 @@ async def probe(place: Place) -> Capabilities:
     """Call it after `interfaces.let_through`, which mends what can be mended."""
     effective = _effective()
     rules = nft.replace(place, _SAMPLE) + nft.end(place, ())
+    has_v6 = any(":" in address for interface in interfaces(place) for address in interface.addresses)
     net_admin, net_raw = bool(effective >> _NET_ADMIN & 1), bool(effective >> _NET_RAW & 1)
     return Capabilities(
         net_admin=net_admin,
         net_raw=net_raw,
         nftables=await _refusal(place, ["nft", "--check", "-f", "-"], rules) if net_admin else "",
         conntrack=await _refusal(place, conntrack.list_command([1]), "") if net_admin else "",
-        forwards_v4=all(_forwards(place, interface.name) for interface in interfaces(place)),
-        forwards_v6=_forwards_v6(place),
+        forwards_v4=all(
+            place.sysctl(f"net.ipv4.conf.{it.name.replace('.', '/')}.forwarding") == "1" for it in interfaces(place)
+        ),
+        forwards_v6=not has_v6 or place.sysctl("net.ipv6.conf.all.forwarding") == "1",
         liberal=place.sysctl("net.netfilter.nf_conntrack_tcp_be_liberal") == "1",
         of_a_host=is_of_a_host(place),
     )
@@ -126,12 +129,3 @@ def _effective() -> int:
     """Of this process, in whatever namespace it will act."""
     status = Path("/proc/thread-self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
-
-
-def _forwards(place: Place, interface: str) -> bool:
-    return place.sysctl(f"net.ipv4.conf.{interface.replace('.', '/')}.forwarding") == "1"
-
-
-def _forwards_v6(place: Place) -> bool:
-    has_v6 = any(":" in address for interface in interfaces(place) for address in interface.addresses)
-    return not has_v6 or place.sysctl("net.ipv6.conf.all.forwarding") == "1"

@@ -145,7 +145,8 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Declaration, tuple[str
             "", [Flaw((it.variable,), f"{VARIABLE} says already where {it.listener} goes") for it in twice]
         )
     rules = (*declared.rules, *(Rule(listener=link.listener, sources=(link.source,)) for link in found.found))
-    _check_count("", rules)
+    if len(rules) > MOST_ROUTES:
+        raise Misdeclared("", [Flaw((), f"{len(rules)} listeners are more than {MOST_ROUTES}")])
     if not rules:
         hint = f"set {LOOKED_FOR},\nor {VARIABLE} to the settings as JSON: docs/ambassador.md"
         raise ProjectError("ambassador: no listener is declared, so there is nothing to forward", hint=hint)
@@ -172,10 +173,13 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
     for key, listen in settings.listen.items():
         try:
             made = {rule.listener: rule for rule in _rules(key, listen)}
-            _check_new(made, rules)
-            rules |= made
         except _Wrong as wrong:
             flaws.append(Flaw(("listen", key, *wrong.steps), wrong.what, wrong.hint))
+            continue
+        if twice := made.keys() & rules.keys():
+            flaws.append(Flaw(("listen", key), f"{min(twice)} is listed twice"))
+        else:
+            rules |= made
     metrics = None
     try:
         metrics = _endpoint(str(settings.metrics), rules) if settings.metrics != "" else None
@@ -186,12 +190,6 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
     if flaws:
         raise Misdeclared(place, flaws)
     return Declaration(tuple(rules[listener] for listener in sorted(rules)), metrics, settings.shortcut)
-
-
-def _check_new(made: Iterable[Listener], taken: Container[Listener]) -> None:
-    for listener in made:
-        if listener in taken:
-            raise _Wrong((), f"{listener} is listed twice")
 
 
 class _Wrong(Exception):
@@ -312,8 +310,3 @@ def _endpoint(text: str, taken: Container[Listener]) -> Endpoint:
     if Listener(Protocol.TCP, number) in taken:
         raise ValueError(f"{number} is a listener already")
     return Endpoint(address, number)
-
-
-def _check_count(place: str, rules: tuple[Rule, ...]) -> None:
-    if len(rules) > MOST_ROUTES:
-        raise Misdeclared(place, [Flaw((), f"{len(rules)} listeners are more than {MOST_ROUTES}")])

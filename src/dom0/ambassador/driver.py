@@ -1,7 +1,7 @@
-"""Carry out a change on a plane: remember it, switch; drain old connections, count them. What to do is rewire.py's.
+"""Carry out a change on a plane: write it to the state file, switch; drain old connections. rewire.py decides.
 
-However it ends, file and plane agree or are brought to agree: killed before the switch, the next start makes it;
-refused by the plane, the former table is in force and in the file.
+State file and plane agree in the end: killed before the switch, the next start makes it; refused by the plane, the
+former table is in force and in the file.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ async def old_flows(plane: DataPlane, stored: Stored, drains: Iterable[Drain]) -
 
 
 async def forget_ended(plane: DataPlane, stored: Stored) -> Stored:
-    """Old generations without connections are asked after no more."""
+    """Old generations without connections need not be listed any more."""
     wanted = sorted({generation for generations in stored.old.values() for generation in generations})
     if not wanted:
         return stored
     alive = {flow.generation for flow in await plane.flows(wanted)}
-    treated = {str(it.listener) for it in stored.drains}
+    drained = {str(it.listener) for it in stored.drains}
     old = {
-        key: tuple(it for it in generations if it in alive or key in treated) for key, generations in stored.old.items()
+        key: tuple(it for it in generations if it in alive or key in drained) for key, generations in stored.old.items()
     }
     return msgspec.structs.replace(stored, old={key: generations for key, generations in old.items() if generations})

@@ -1,7 +1,7 @@
 """The ambassador at work: one table, kept as the declaration, the names, the probes and the rewires want it.
 
-A loop looks at everything and sets what differs, whatever woke it; nothing is lost if it is woken once too little or
-once too often. Rewires take turns with it. Decides little itself: desired.py and rewire.py do.
+Level-triggered: the loop looks at everything and sets what differs, whatever woke it. Rewires take turns with it.
+Decides little itself: desired.py and rewire.py do.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Forwarder:
         self.damaged = ""
         self.asked: set[str] = set()  # names that a rewire needs which is not made yet
         self._changed = asyncio.Condition()
-        self._looks = 0
+        self.looks = 0
         self._wake = asyncio.Event()
         self._cause = "settings"
         self._others: set[Listener] = set()
@@ -140,7 +140,7 @@ class Forwarder:
             await self.drive(change)
 
     async def drive(self, change: Change) -> None:
-        """Switch, tell whoever watches, and treat what is old. Raises Dom0Error: nothing was switched."""
+        """Switch, tell whoever watches, and drain old connections. Raises Dom0Error: nothing was switched."""
         try:
             self.stored = await driver.switch(self.plane, self.file, self.stored, change)
         except Dom0Error:
@@ -213,17 +213,13 @@ class Forwarder:
     async def tell(self) -> None:
         """Whoever waits in `look_after` looks again."""
         async with self._changed:
-            self._looks += 1
+            self.looks += 1
             self._changed.notify_all()
-
-    @property
-    def looks(self) -> int:
-        return self._looks
 
     async def look_after(self, looks: int) -> None:
         """Until there may be something new since `looks`."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._looks != looks)
+            await self._changed.wait_for(lambda: self.looks != looks)
 
     # what is wanted
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from dom0.ambassador.names import SHORTEST, Answer, Counting, count, is_waiting, known, pause
 from dom0.ambassador.sources import usable
-from dom0.forward.table import Family
+from dom0.forward.table import FAMILIES, Family
 
 LIFETIME = 4.0  # seconds for all tries of one question
 ENGINE_SERVER = "127.0.0.11"
@@ -43,7 +43,7 @@ class Lookup:
 
     async def ask(self, host: str) -> Reply:
         if addresses := self._in_hosts(host):
-            return Reply(_by_family(addresses, learned=True), SHORTEST)
+            return Reply(_by_family(addresses), SHORTEST)
         return await self._ask_servers(host)
 
     def _in_hosts(self, host: str) -> set[str]:
@@ -66,12 +66,11 @@ class Lookup:
             resolver = dns.asyncresolver.Resolver(str(self._resolv_conf))
         except (dns.exception.DNSException, OSError, ValueError) as error:  # a line that is no address
             return Reply({}, None, error=f"no DNS server is known: {error}")
-        families: tuple[Family, ...] = ("ip", "ip6")
-        asked = await asyncio.gather(*(self._ask_one(resolver, host, _RECORDS[family]) for family in families))
+        asked = await asyncio.gather(*(self._ask_one(resolver, host, _RECORDS[family]) for family in FAMILIES))
         engine = ENGINE_SERVER in map(str, resolver.nameservers)
         answers = {
             family: replace(answer, whole=engine and ttl == ENGINE_TTL)
-            for family, (answer, ttl, _) in zip(families, asked, strict=True)
+            for family, (answer, ttl, _) in zip(FAMILIES, asked, strict=True)
         }
         ttls = [ttl for _, ttl, _ in asked if ttl is not None]
         errors = [error for _, _, error in asked if error]
@@ -90,9 +89,9 @@ class Lookup:
         return Answer(frozenset(found), learned=True), float(reply.chaining_result.minimum_ttl), ""
 
 
-def _by_family(addresses: set[str], *, learned: bool) -> dict[Family, Answer]:
+def _by_family(addresses: set[str]) -> dict[Family, Answer]:
     six = frozenset(address for address in addresses if ":" in address)
-    return {"ip": Answer(frozenset(addresses - six), learned), "ip6": Answer(six, learned)}
+    return {"ip": Answer(frozenset(addresses - six), learned=True), "ip6": Answer(six, learned=True)}
 
 
 def _usable(text: str) -> set[str]:
@@ -130,7 +129,7 @@ class Names:
 
     def know(self, host: str, addresses: Collection[str]) -> None:
         """They counted before we were started."""
-        by_family = _by_family(set(addresses), learned=True)
+        by_family = _by_family(set(addresses))
         ticks = self._ticks()
         self._counting[host] = {family: known(it.addresses, ticks) for family, it in by_family.items()}
 
@@ -165,8 +164,7 @@ class Names:
     def _take(self, host: str, reply: Reply) -> None:
         ticks = self._ticks()
         counting = self._counting.setdefault(host, {})
-        families: tuple[Family, ...] = ("ip", "ip6")
-        for family in families:
+        for family in FAMILIES:
             answer = reply.answers.get(family, Answer())
             counting[family] = count(counting.get(family, Counting()), answer, ticks)
         if reply.error:

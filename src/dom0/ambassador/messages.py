@@ -48,7 +48,7 @@ class Rewire(_Request, frozen=True, kw_only=True, tag="rewire"):
 
 
 class Undo(_Request, frozen=True, kw_only=True, tag="undo"):
-    """Back to the targets before the last rewire; the flows made since are treated by `existing`."""
+    """Back to the targets before the last rewire; `existing` and `udp` are for the flows made since."""
 
     listener: str = ""
     existing: Existing = ""

@@ -1,4 +1,4 @@
-"""What a rewire changes: the next table, what becomes of old connections, the receipt. Pure.
+"""What a rewire changes: the next table, the drains of old connections, the receipt. Pure.
 
 A change that nobody asked for by name (DNS, a container
 that moved, health) spares connections whose target is still one; a rewire that was asked for spares none.
@@ -22,7 +22,7 @@ MOST_OLD = 64  # generations of one listener that are asked after
 
 
 class Policies(msgspec.Struct, frozen=True):
-    """How old connections of one listener are treated."""
+    """For old connections of one listener."""
 
     existing: Policy
     udp: Udp
@@ -47,7 +47,8 @@ def adapt(
     `others`: listeners behind whose unchanged addresses somebody else is now. None: nothing is different.
     """
     routes = stored.table.by_listener
-    changed = [it for it, want in wants.items() if it in others or not _same(routes.get(it), want)]
+    targets = {route.listener: set(route.targets) for route in stored.table.routes}
+    changed = [it for it, want in wants.items() if it in others or targets.get(it) != set(want.targets)]
     after = _with_table(stored, wants, changed)
     if after.table == stored.table and not changed:
         return None
@@ -105,7 +106,7 @@ def wishes_before(stored: Stored, undoable: Undoable) -> dict[str, tuple[Source,
 def undo(
     stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], policies: Policies, *, at: Moment
 ) -> Change:
-    """Back to before `undoable`: connections made since are treated, those of before go on, drained ones too."""
+    """Back to before `undoable`: connections made since are drained, those of before go on, drained ones too."""
     listeners = sorted(it for it in wants if str(it) in undoable.sources)
     after = _with_table(stored, wants, listeners)
     receipts = tuple(
@@ -123,10 +124,6 @@ def undo(
     since = {it: undoable.generations.get(str(it), 0) + 1 for it in listeners}
     after = _with_receipt(stored, after, listeners, policies, "undo", at, {}, since)
     return Change(after, (after.receipt,))
-
-
-def _same(route: Route | None, want: Wanted) -> bool:
-    return route is not None and set(route.targets) == set(want.targets)
 
 
 def _with_table(stored: Stored, wants: Mapping[Listener, Wanted], changed: Collection[Listener]) -> Stored:

@@ -62,7 +62,7 @@ def list_all(as_json: bool) -> None:
             one.service,
             listener.listener,
             ", ".join(listener.targets),
-            *_consumers(one, listener),
+            _shortcuts(one, listener),
             _remark(one, listener),
         )
         for one in found
@@ -289,9 +289,9 @@ def _listeners(one: AmbassadorStatus) -> tuple[ListenerState, ...]:
     return one.state.listeners if one.state else (unknown,)
 
 
-def _consumers(one: AmbassadorStatus, listener: ListenerState) -> tuple[str]:
+def _shortcuts(one: AmbassadorStatus, listener: ListenerState) -> str:
     having = [shortcut for shortcut in one.shortcuts if listener.listener in shortcut.listeners]
-    return (f"{len(having)} of {len(one.shortcuts)}",)
+    return f"{len(having)} of {len(one.shortcuts)}"
 
 
 def _remark(one: AmbassadorStatus, listener: ListenerState) -> str:

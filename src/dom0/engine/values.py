@@ -45,6 +45,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     ip_address: str = ""
     ipv6_address: str = ""  # not the link-local one
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.ip_address, self.ipv6_address)))
+
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
     type: str  # bind, volume, tmpfs

@@ -1,4 +1,4 @@
-"""The kernel's list of connections: what to type, what it prints, and the file that carries it over a restart. Pure.
+"""conntrack: the command that lists connections, its output parsed, and the file that restores them. Pure.
 
 `conntrack -o save` (1.4.8) leaves the marks out, so the file is written from the list. The kernel keeps everything
 else that translation needs; sequence numbers it learns from the next segments.

@@ -1,8 +1,8 @@
-"""Deletes conntrack entries, exactly those and thousands at once, by the kernel's own protocol. Nothing else.
+"""Deletes exactly the given conntrack entries, thousands at once, by netlink. Nothing else.
 
-`conntrack -D` walks through the whole table for each thing it is asked. Here an entry is found by its ends, and its
-number must be the one that was seen: so a connection that ended and came back with the same ends in the meantime is
-not touched, unless the kernel put it at the same place in memory.
+`conntrack -D` walks through the whole table for each request. Here an entry is looked up by its tuple, and its ID must
+be the one that was listed: a new connection with the same tuple is not touched, unless the kernel reused the memory
+address that the ID is made from.
 """
 
 from __future__ import annotations
@@ -10,26 +10,22 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-import struct
 from collections.abc import Sequence
 
 from dom0.forward.dataplane import Flow
+from dom0.forward.netlink import NESTED, acknowledgements, attribute, message
 from dom0.forward.place import Place
 from dom0.forward.table import Protocol
 
 # <linux/netlink.h>, <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
 _NETLINK_NETFILTER = 12
 _DELETE = (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
-_REQUEST_ACK = 0x1 | 0x4
-_ERROR = 2
-_NESTED = 0x8000
 _TUPLE_ORIGINAL, _ID = 1, 12
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SOURCE = {4: 1, 6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC; the destination's number is the next
 _PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOL = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
-_HEADER = struct.Struct("=IHHII")
 _BATCH = 64  # messages a send; their answers fit any socket's buffer
 _ANSWER_SECONDS = 5.0  # the kernel answers within the send; an answer that was lost must not hang us
 
@@ -41,7 +37,7 @@ def delete(place: Place, doomed: Sequence[Flow]) -> list[Flow]:
         there: list[Flow] = []
         for start in range(0, len(doomed), _BATCH):
             batch = doomed[start : start + _BATCH]
-            kernel.send(b"".join(_message(number, flow) for number, flow in enumerate(batch)))
+            kernel.send(b"".join(_deletion(number, flow) for number, flow in enumerate(batch)))
             answers = _answers(kernel, len(batch))
             there += [flow for number, flow in enumerate(batch) if answers[number]]
         return there
@@ -51,39 +47,26 @@ def _answers(kernel: socket.socket, expected: int) -> dict[int, bool]:
     """Sequence number → whether it was deleted."""
     answers: dict[int, bool] = {}
     while len(answers) < expected:
-        received = kernel.recv(65536)
-        while received:
-            length, kind, _, number, _ = _HEADER.unpack_from(received)
-            code = -struct.unpack_from("=i", received, _HEADER.size)[0] if kind == _ERROR else 0
+        for number, code in acknowledgements(kernel.recv(65536)):
             if code not in (0, errno.ENOENT):
                 raise OSError(code, f"conntrack: {errno.errorcode.get(code, code)}")
             answers[number] = code == 0
-            received = received[_padded(length) :]
     return answers
 
 
-def _message(number: int, flow: Flow) -> bytes:
+def _deletion(number: int, flow: Flow) -> bytes:
     client, listener = flow.client, flow.listener
     source, destination = ipaddress.ip_address(client.address), ipaddress.ip_address(listener.address)
     addresses = _IP_SOURCE[source.version]
-    ip = _attribute(addresses, source.packed) + _attribute(addresses + 1, destination.packed)
+    ip = attribute(addresses, source.packed) + attribute(addresses + 1, destination.packed)
     protocol = (
-        _attribute(_PROTO_NUMBER, bytes([_PROTOCOL[flow.protocol]]))
-        + _attribute(_PROTO_SOURCE, client.port.to_bytes(2, "big"))
-        + _attribute(_PROTO_DESTINATION, listener.port.to_bytes(2, "big"))
+        attribute(_PROTO_NUMBER, bytes([_PROTOCOL[flow.protocol]]))
+        + attribute(_PROTO_SOURCE, client.port.to_bytes(2, "big"))
+        + attribute(_PROTO_DESTINATION, listener.port.to_bytes(2, "big"))
     )
-    original = _attribute(_TUPLE_IP | _NESTED, ip) + _attribute(_TUPLE_PROTO | _NESTED, protocol)
+    original = attribute(_TUPLE_IP | NESTED, ip) + attribute(_TUPLE_PROTO | NESTED, protocol)
     generic = bytes([_FAMILY[source.version], 0, 0, 0])  # family, version, resource
-    body = generic + _attribute(_TUPLE_ORIGINAL | _NESTED, original)
+    body = generic + attribute(_TUPLE_ORIGINAL | NESTED, original)
     if flow.number:
-        body += _attribute(_ID, flow.number.to_bytes(4, "big"))
-    return _HEADER.pack(_HEADER.size + len(body), _DELETE, _REQUEST_ACK, number, 0) + body
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    length = 4 + len(value)
-    return struct.pack("=HH", length, kind) + value + bytes(_padded(length) - length)
-
-
-def _padded(length: int) -> int:
-    return (length + 3) & ~3
+        body += attribute(_ID, flow.number.to_bytes(4, "big"))
+    return message(_DELETE, body, number)

@@ -1,6 +1,6 @@
-"""What every way of forwarding can do: the kernel's (kernel.py), a relay's (relay.py), later a proxy's.
+"""What every data plane can do: the kernel's (kernel.py) and the relay's (relay.py).
 
-A plane takes whole tables. It does not know rewires, names, health or policies: rewire.py and serve.py do.
+A plane takes whole tables. It knows no names, no health and no policies: whoever makes the table does.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ class DataPlane(Interface):
         """
 
     async def read(self) -> Table | None:
-        """The table in force, asked of whoever forwards; None if there is none of ours."""
+        """The table in force, read back from the kernel or the processes; None if there is none of ours."""
 
     async def flows(self, generations: Collection[int] | None = None) -> list[Flow]:
         """All, or those of some generations."""
 
     async def forget(self, flows: Collection[Flow]) -> int:
-        """Drop the knowledge of `flows`, saying nothing to anybody: UDP goes where the table says with the next
-        datagram, an unanswered SYN with its next try. Returns how many were there.
+        """Delete the state of `flows` without telling either end: UDP goes where the table says with the next
+        datagram, an unanswered SYN with its next retransmission. Returns how many were there.
         """
 
     async def cut(self, flows: Collection[Flow]) -> int:
-        """End `flows` so that both ends learn it now, also if they are silent. Returns how many were there."""
+        """End `flows` and reset both ends now, also idle ones. Returns how many were there."""
 
     async def cleanup(self) -> None:
-        """Take away all that planes of this kind ever made here; needs no memory of what that was."""
+        """Remove everything that planes of this kind made here, also before this process was started."""

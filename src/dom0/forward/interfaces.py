@@ -1,4 +1,4 @@
-"""The namespace's interfaces: lets packets through them, and tells their addresses.
+"""The interfaces of a network namespace: enables forwarding on them, and lists their addresses.
 
 Needs CAP_NET_ADMIN only. /proc/sys is read-only in a container, but the per-interface settings of IPv4 can also be
 changed through rtnetlink, and `forwarding` of the interface that a packet comes in by is what counts; so an ambassador
@@ -23,19 +23,17 @@ from pathlib import Path
 
 import msgspec
 
+from dom0.forward.netlink import NESTED, acknowledgements, attribute, message
 from dom0.forward.place import Place
 
 # <linux/rtnetlink.h>, <linux/if_link.h>, <linux/ip.h>, <linux/sockios.h>, <linux/if.h>
 _RTM_SETLINK = 19
-_REQUEST_ACK = 0x1 | 0x4
 _IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1
 _FORWARDING, _SEND_REDIRECTS = 1, 6  # IPV4_DEVCONF_…
-_NESTED = 0x8000
 _SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFHWADDR = 0x8913, 0x8915, 0x8927
 _SIOCETHTOOL, _GDRVINFO = 0x8946, 0x3
 _DRIVER_INFO = struct.Struct("4x32s32x32x32s64x")  # <linux/ethtool.h>: driver, bus; versions and counts left out
 _UP, _LOOPBACK, _NOARP = 0x1, 0x8, 0x80
-_HEADER = struct.Struct("=IHHII")
 _LINK_LOCAL = "fe80"
 
 
@@ -52,8 +50,8 @@ def let_through(place: Place) -> None:
     """Forward IPv4 from every interface, and send no redirects. Raises OSError: EPERM without CAP_NET_ADMIN."""
     with place.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         for index, _ in place.call(socket.if_nameindex):
-            kernel.send(_message(index))
-            code = -struct.unpack_from("=i", kernel.recv(4096), _HEADER.size)[0]
+            kernel.send(_settings(index))
+            ((_, code),) = acknowledgements(kernel.recv(4096))
             if code not in (0, errno.EAFNOSUPPORT):  # an interface without IPv4
                 raise OSError(code, f"interface {index}: {os.strerror(code)}")
 
@@ -78,15 +76,11 @@ def _is_of_a_host(name: str) -> bool:
     return driver == b"bridge" or bus not in (b"", b"N/A")
 
 
-def _message(index: int) -> bytes:
-    settings = _attribute(_FORWARDING, struct.pack("=I", 1)) + _attribute(_SEND_REDIRECTS, struct.pack("=I", 0))
-    inet = _attribute(socket.AF_INET | _NESTED, _attribute(_IFLA_INET_CONF | _NESTED, settings))
-    body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + _attribute(_IFLA_AF_SPEC | _NESTED, inet)
-    return _HEADER.pack(_HEADER.size + len(body), _RTM_SETLINK, _REQUEST_ACK, 0, 0) + body
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value  # all of these are multiples of 4 long
+def _settings(index: int) -> bytes:
+    settings = attribute(_FORWARDING, struct.pack("=I", 1)) + attribute(_SEND_REDIRECTS, struct.pack("=I", 0))
+    inet = attribute(socket.AF_INET | NESTED, attribute(_IFLA_INET_CONF | NESTED, settings))
+    body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + attribute(_IFLA_AF_SPEC | NESTED, inet)
+    return message(_RTM_SETLINK, body)
 
 
 def _interfaces() -> Iterator[Interface]:

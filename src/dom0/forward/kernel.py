@@ -1,7 +1,7 @@
-"""Forwards by the kernel's NAT: rules of nftables, connections of conntrack. Knows how to tell the kernel, not why.
+"""The data plane of the kernel: NAT by rules of nftables, connections in conntrack. Decides nothing.
 
-One class for both places: the ambassador's own namespace, and a consumer's (the shortcut). What the kernel is told
-stays when this process ends; a new one reads it back and goes on.
+One class for both places: the ambassador's own namespace, and a consumer's (the shortcut). Rules and connections stay
+when this process ends; a new one reads them back and goes on.
 
 What was seen (Linux 6.18, nft 1.1.3, conntrack 1.4.8):
 - Without `nf_conntrack_tcp_be_liberal` a segment beyond its window is not translated, so our own kernel gets it and
@@ -9,9 +9,9 @@ What was seen (Linux 6.18, nft 1.1.3, conntrack 1.4.8):
 - `conntrack -R` brings translated connections back with marks and ports; they carry full load at once, with and without
   be_liberal, because the kernel learns their windows anew.
 - A connection that is deleted and whose client speaks next is translated as a new one by the rules in force; the new
-  target knows nothing of it and resets it. Whoever is silent learns nothing: hence tcp_reset.py.
-- A change is in force some milliseconds before `nft` ends: when it closes its socket, the kernel makes it wait until
-  what was replaced is out of use.
+  target knows nothing of it and resets it. An idle end is not told: hence tcp_reset.py.
+- A change is in force some milliseconds before `nft` exits: closing its socket blocks until the replaced rules are
+  out of use.
 - Without the last NAT hook of a namespace the kernel translates established connections no longer: hence `retire`.
 """
 
@@ -37,22 +37,20 @@ _TRIES = 5
 class KernelPlane:
     """See dataplane.DataPlane. Needs CAP_NET_ADMIN; `cut` also CAP_NET_RAW."""
 
+    name = "kernel"
+
     def __init__(self, place: Place | None = None) -> None:
         self._place = place or own()
         self._set: Table | None = None  # what we know to be in force
         self._setting = asyncio.Lock()
         self._cutting = asyncio.Lock()
 
-    @property
-    def name(self) -> str:
-        return "kernel"
-
     async def set(self, wanted: Table) -> None:
-        """Only what differs is written; by the first call, and for the same table again, everything is."""
+        """Writes what differs; everything at the first call, and when the table is the same again."""
         table(wanted.routes)  # a bug elsewhere must not become a rule
         async with self._setting:
             before, self._set = self._set, None
-            if before is None:  # what a killed predecessor was cutting may still be there
+            if before is None:  # a killed process may have left rules of a cut
                 await self._nft(nft.ended(self._place) + nft.replace(self._place, wanted))
             elif before == wanted or not await self._update(before, wanted):
                 await self._nft(nft.replace(self._place, wanted))
@@ -76,9 +74,9 @@ class KernelPlane:
         return len(await self._delete(flows))
 
     async def cut(self, flows: Collection[Flow]) -> int:
-        """Without CAP_NET_RAW silent ends learn nothing, and those that speak in the next seconds do.
+        """Without CAP_NET_RAW only ends that send within the next seconds are reset, idle ones are not.
 
-        A UDP flow has no end to tell: it is forgotten.
+        UDP has no connection to reset: its flows are forgotten.
         """
         if all(flow.protocol == Protocol.UDP for flow in flows):
             return await self.forget(flows)
@@ -99,9 +97,9 @@ class KernelPlane:
             await self._nft(nft.remove(self._place))
 
     async def retire(self) -> bool:
-        """Forward nothing new; once nothing of ours is under way, leave nothing behind. Returns whether that is so.
+        """Forward nothing new; once all connections have ended, remove the rules. Returns whether that is so.
 
-        Without our hooks the kernel translates what is established no longer, so they stay until it has ended.
+        Without our NAT hooks the kernel no longer translates established connections, so the hooks stay until then.
         """
         if self._set != Table():
             await self.set(Table())
@@ -115,7 +113,7 @@ class KernelPlane:
         return conntrack.saved(await self._entries(None))
 
     async def _tell(self, ended: Collection[Flow]) -> bool:
-        """Whether we may; who does not answer is only logged."""
+        """False without the capability. Ends that do not answer are only logged."""
         try:
             silent = await asyncio.to_thread(tcp_reset.reset, self._place, ended)
         except PermissionError:

@@ -1,21 +1,21 @@
-"""The text that makes nftables forward by a table, and the table read back out of what `nft -j` lists. Pure.
+"""A table as text for `nft -f`, and the table parsed from what `nft -j` lists. Pure.
 
 Theory of operation: a verdict map leads from protocol and port to a chain of that listener, which marks the connection
 with the generation and translates its destination. The mark and the target are of one generation for every packet: the
 kernel runs a chain as it was when the packet came, while two lookups in two maps could fall before and after a change.
-All of it hangs on hooks of type nat, which see a connection's first packet only: a refused or held listener, and the
-drop of what is to be routed through us to elsewhere, cost the packets of established connections nothing.
+All hooks are of type nat, which see a connection's first packet only: packets of established connections pay nothing
+for listeners that refuse or hold, nor for the drop of what would be routed through this namespace.
 
 Several targets share by `numgen random mod SUM-OF-WEIGHTS`. One target is written without a map: the kernel needs
 0.5 ms for each anonymous map, which 4,096 listeners would notice.
 
-`replace` makes everything anew in one transaction and knows nothing of what was there. `update` changes the listeners
+`replace` rewrites everything in one transaction, whatever was there. `update` changes the listeners
 that differ, which never touches a hook nor the others, and costs as little with thousands of listeners as with one.
 
-A packet that is under way while a transaction comes into force runs the old chain, and finds nothing in an anonymous
-map of it, whose elements are of the past by then (Linux 6.18: 9 of 129,000 connections refused by 4,600 changes). What
-a listener's chain has not translated is dropped: the client sends its first packet again, where our own kernel would
-refuse it. A consumer's goes to the ambassador instead.
+A packet in flight while a transaction comes into force runs the old chain, and finds nothing in its anonymous map,
+whose elements are deleted by then (Linux 6.18: 9 of 129,000 connections refused by 4,600 changes). What a listener's
+chain has not translated is dropped: the client sends its first packet again, where our own kernel would refuse it. A
+consumer's goes to the ambassador instead.
 
 The masquerade keeps the port where it can (no `fully-random`): only then does a connection whose conntrack entry was
 lost go on when its client speaks next. It is for connections with a mark of ours: rules of others in the namespace,
@@ -36,9 +36,8 @@ from typing import Any
 
 from dom0.forward.dataplane import Flow
 from dom0.forward.place import SHORTCUT_TABLE, Place
-from dom0.forward.table import Down, Family, Listener, Protocol, Route, Table, Target, table
+from dom0.forward.table import FAMILIES, Down, Family, Listener, Protocol, Route, Table, Target, table
 
-FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 _ADDRESS_TYPE = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 _UNREACHABLE = {"ip": "icmp type port-unreachable", "ip6": "icmpv6 type port-unreachable"}
 _CHAIN = re.compile(r"(tcp|udp)_(\d{1,5})", re.ASCII)
@@ -72,9 +71,8 @@ def update(place: Place, before: Table, after: Table) -> str:
 
 
 def remove(place: Place) -> str:
-    """Without an error if nothing is there."""
-    lines = (f"{verb} table {family} {place.table}\n" for family in FAMILIES for verb in ("add", "delete"))
-    return "".join(lines) + ended(place)
+    """No error if nothing is there."""
+    return _without(place.table) + ended(place)
 
 
 def listings(place: Place) -> list[list[str]]:
@@ -83,13 +81,13 @@ def listings(place: Place) -> list[list[str]]:
 
 
 def end(place: Place, flows: Collection[Flow]) -> str:
-    """Whatever either end still sends on `flows` is for our own kernel, which knows no such connection, and resets it.
+    """Whatever either end still sends on `flows` reaches our own kernel untranslated, which resets it.
 
-    Otherwise a segment that comes when the connection is forgotten would begin a new one, by the rules in force, and
-    where they lead to the same target again it would go on as if nothing had happened. Neither our segments nor the
+    Otherwise a segment that arrives after the conntrack entry is deleted would start a new one by the rules in force,
+    and if they lead to the same target the connection would go on. Neither our segments nor the
     resets are tracked. What a consumer itself sends would leave the namespace: there it is answered by a rule.
     """
-    lines = list(_without_ending(place))
+    lines = []
     for family in FAMILIES:
         name = f"{family} {_ending_table(place)}"
         types = f"{_ADDRESS_TYPE[family]} . inet_service . {_ADDRESS_TYPE[family]} . inet_service"
@@ -107,13 +105,14 @@ def end(place: Place, flows: Collection[Flow]) -> str:
             lines.append(f"add rule {name} leaving {from_end} reject with tcp reset")
         ours = [flow for flow in flows if flow.protocol == Protocol.TCP and flow.client.family == family]
         if ours:
-            lines.append(f"add element {name} ends {{ {', '.join(map(_both_ends, ours))} }}")
-    return "".join(f"{line}\n" for line in lines)
+            both = [f"{_end(it.client)} . {_end(it.listener)}, {_end(it.target)} . {_end(it.near)}" for it in ours]
+            lines.append(f"add element {name} ends {{ {', '.join(both)} }}")
+    return ended(place) + "".join(f"{line}\n" for line in lines)
 
 
 def ended(place: Place) -> str:
-    """Takes away what `end` made; without an error if nothing is there."""
-    return "".join(f"{line}\n" for line in _without_ending(place))
+    """Removes what `end` made; no error if nothing is there."""
+    return _without(_ending_table(place))
 
 
 def shortcuts(printed: str) -> frozenset[str]:
@@ -123,7 +122,7 @@ def shortcuts(printed: str) -> frozenset[str]:
 
 
 def silence(tables: Iterable[str]) -> str:
-    """New connections find no listener in them any more."""
+    """Empty their maps of listeners, so they forward nothing new."""
     return "".join(f"flush map {family} {table} listeners\n" for table in tables for family in FAMILIES)
 
 
@@ -230,12 +229,8 @@ def _chain(listener: Listener) -> str:
     return f"{Protocol(listener.protocol)}_{listener.port:d}"
 
 
-def _both_ends(flow: Flow) -> str:
-    return f"{_end(flow.client)} . {_end(flow.listener)}, {_end(flow.target)} . {_end(flow.near)}"
-
-
-def _without_ending(place: Place) -> Iterator[str]:
-    return (f"{verb} table {family} {_ending_table(place)}" for family in FAMILIES for verb in ("add", "delete"))
+def _without(table: str) -> str:
+    return "".join(f"{verb} table {family} {table}\n" for family in FAMILIES for verb in ("add", "delete"))
 
 
 def _ending_table(place: Place) -> str:

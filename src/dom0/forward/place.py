@@ -1,4 +1,4 @@
-"""Where rules of ours are: the ambassador's own network namespace, or a consumer's. Enters it; knows no rules.
+"""A network namespace that is forwarded in: the ambassador's own, or a consumer's. Enters it; knows no rules.
 
 A command enters through nsenter. A socket is made by a thread that enters and ends: setns(2) moves only the calling
 thread, and a socket stays where it was made.

@@ -1,14 +1,14 @@
-"""Forwards with socat processes where the kernel may not: without the capability NET_ADMIN.
+"""The relay's data plane: socat processes, where CAP_NET_ADMIN is missing.
 
 Theory of operation: we open each TCP listener's socket and hand it to one socat for each target, which accepts on it
 and makes a process for each connection. A rewire starts others on the same socket and ends the former; the socket stays
-open, so nobody is refused. The processes of connections know nothing of that and go on. A UDP socket cannot be shared
+open, so nobody is refused. The processes of connections are not affected. A UDP socket cannot be shared
 so; there the new socat opens one beside the old one. Which listener, generation and target a process serves stands in
 its command line, so a control plane that was killed finds everything again.
 
-What the kernel's plane promises and this one does not: it sees who connects, the target sees us; a dead target shows
-as a connection that is accepted and then ends; one that is waiting for a dead target is not sent on; weights count as
-equal; bytes are not counted; a restart of the container ends all connections.
+What the kernel's plane promises and this one does not: a dead target shows as a connection that is accepted and then
+ended; a connect that waits for a dead target is not sent on; weights are ignored; bytes are not counted; when its
+processes end, so do all connections.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class RelayPlane:
         return [flow for flow in _flows(sockets.sockets()) if generations is None or flow.generation in generations]
 
     async def forget(self, flows: Collection[Flow]) -> int:
-        """UDP only: whoever connected by TCP has been answered, so a try of theirs to be sent on is none."""
+        """UDP only: a TCP client has been accepted already, so it does not retransmit its SYN."""
         return _end(flow for flow in flows if flow.protocol is Protocol.UDP)
 
     async def cut(self, flows: Collection[Flow]) -> int:
@@ -150,9 +150,8 @@ def command(relay: Relay) -> list[str]:
         source = "ACCEPT-FD:3,fork,nodelay,keepalive"
         sink = f"TCP{family}:{relay.target},nodelay,keepalive"
         return ["socat", "-d0", f"-lp{name}", f"-t{_FOREVER}", "-b65536", source, sink]
-    everywhere = (
-        f"UDP6-LISTEN:{relay.listener.port},ipv6only=0" if _has_ipv6() else f"UDP4-LISTEN:{relay.listener.port}"
-    )
+    port, both = relay.listener.port, socket.has_dualstack_ipv6()
+    everywhere = f"UDP6-LISTEN:{port},ipv6only=0" if both else f"UDP4-LISTEN:{port}"
     source, sink = f"{everywhere},fork,reuseaddr,reuseport", f"UDP{family}:{relay.target}"
     return ["socat", "-d0", f"-lp{name}", f"-T{_UDP_SILENCE}", "-b65536", source, sink]
 
@@ -199,7 +198,7 @@ def _open(listeners: Iterable[Listener], there: Collection[Listener]) -> dict[Li
 
 
 def _listen(listener: Listener) -> socket.socket:
-    both = _has_ipv6()
+    both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
         return socket.create_server(
@@ -215,8 +214,7 @@ async def _until_listening(pid: int, relay: Relay) -> None:
     """A TCP one has its socket from us. Raises Dom0Error."""
     deadline = time.monotonic() + _DEADLINE
     while relay.listener.protocol is Protocol.UDP:
-        there = sockets.sockets()
-        if any(inode in there for inode in sockets.inodes(pid)):
+        if _sockets_of(pid, sockets.sockets()):
             return
         if _has_ended(pid) or time.monotonic() > deadline:
             raise Dom0Error(f"{relay.listener}: cannot be listened on", hint="is another program using the port?")
@@ -224,7 +222,7 @@ async def _until_listening(pid: int, relay: Relay) -> None:
 
 
 async def _retire(pid: int, *, beside: socket.socket | None) -> None:
-    """End a socat that waits for connections, but not with one in hand: between accepting and making its process.
+    """End a socat that listens, but not between accepting a connection and forking its process.
 
     `beside` is given where it has a listening socket of its own, of a control plane before us: what waits there to be
     accepted would be lost, so all that is new goes to ours first.
@@ -252,8 +250,7 @@ def _prefer(handle: socket.socket) -> None:
 
 
 def _queued(pid: int, there: dict[int, Socket]) -> int:
-    found = (there[inode] for inode in sockets.inodes(pid) if inode in there)
-    return sum(end.queued for end in found if end.state == "LISTEN")
+    return sum(end.queued for end in _sockets_of(pid, there) if end.state == "LISTEN")
 
 
 async def _until_stopped(pid: int) -> None:
@@ -309,8 +306,11 @@ def _flows(there: dict[int, Socket]) -> Iterator[Flow]:
 
 
 def _connected(pid: int, there: dict[int, Socket]) -> list[Socket]:
-    found = (there[inode] for inode in sockets.inodes(pid) if inode in there)
-    return [end for end in found if end.remote.port]
+    return [end for end in _sockets_of(pid, there) if end.remote.port]
+
+
+def _sockets_of(pid: int, there: dict[int, Socket]) -> list[Socket]:
+    return [there[inode] for inode in sockets.inodes(pid) if inode in there]
 
 
 def _end(flows: Iterable[Flow]) -> int:
@@ -350,7 +350,3 @@ def _signal(pid: int, number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _has_ipv6() -> bool:
-    return socket.has_dualstack_ipv6()

@@ -1,8 +1,8 @@
-"""What an ambassador forwards, as a value: listeners, the targets behind each, and their generation. Pure.
+"""What is forwarded where, as a value: listeners, their targets and generations. Pure.
 
 A generation is one set of targets of one listener. Its number is given once, never again and to no other listener: it
-is the mark on every connection that was made under it, so that the connections of a rewire that has been undone, or of
-an address that came back, are never mistaken for each other.
+is the conntrack mark of every connection made under it, so connections of a rewire that was undone, or of an address
+that is used again, are never confused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 Family = Literal["ip", "ip6"]  # nftables' words
+FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 
 MOST_ROUTES = 4096  # listeners of one ambassador; a range counts each of its ports
 MOST_TARGETS = 64  # of one listener

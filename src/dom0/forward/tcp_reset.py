@@ -1,14 +1,14 @@
 """Makes both ends of a connection that is deleted from conntrack be reset now, also if they are silent.
 
-Theory of operation: to a SYN within a connection a TCP answers with an acknowledgement of its true numbers (RFC 5961,
-"challenge ACK"). Our kernel has no connection for that answer and resets whoever sent it, with just those numbers. So
-one segment with arbitrary numbers to each end, in the name of the other, is enough; and an end that has no such
-connection any more sends a reset, so each end that lives answers. Who did not is asked again. `nft.end` makes sure that
-the answer comes to our kernel, whatever the rules in force would do with it.
+Theory of operation: TCP answers a SYN within a connection with an ACK of its true sequence numbers (RFC 5961,
+"challenge ACK"). Our kernel has no connection for that ACK and answers it with a reset, which has those numbers. So one
+segment with arbitrary numbers to each end, with the other's address as source, is enough. An end that has no such
+connection any more sends a reset, so every end that is alive answers; those that did not are sent another one.
+`nft.end` makes sure that the answer reaches our kernel, whatever the rules in force would do with it.
 
-Which segments: other hosts' conntrack may stand between (published ports, a second ambassador), and drops what is out
-of a window or leaves it untranslated. But it lets pass a SYN in the direction of the connection, thus to the target,
-and a SYN with ACK in the other, thus to the client.
+Which segments: conntrack of other hosts may be in between (published ports, a second ambassador), and drops what is out
+of the window or leaves it untranslated. It passes a SYN in the direction of the connection, so that goes to the target,
+and a SYN-ACK in the other direction, to the client.
 
 What was seen (Linux 6.18): it works with `nf_conntrack_tcp_loose` 0 and 1. `net.ipv4.tcp_challenge_ack_limit` is
 unlimited by default, but one socket answers one such segment in `net.ipv4.tcp_invalid_ratelimit` (500 ms), hence the
@@ -45,7 +45,7 @@ _Ends = tuple[str, int, str, int]  # from address and port, to address and port
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A TCP segment with `flags` and without data, whose sender it says is `source`."""
+    """A TCP segment with `flags`, without data, with the source address of the connection's other end."""
 
     source: Target
     to: Target
@@ -57,9 +57,9 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 def reset(place: Place, flows: Iterable[Flow]) -> list[Segment]:
-    """Make both ends of TCP `flows`, which conntrack has forgotten, be reset; what nobody answered in some seconds.
+    """Have both ends of TCP `flows` reset, whose conntrack entries are deleted; returns what was never answered.
 
-    Raises OSError: EPERM without CAP_NET_RAW.
+    Takes some seconds if an end does not answer. Raises OSError: EPERM without CAP_NET_RAW.
     """
     tcp = [flow for flow in flows if flow.protocol is Protocol.TCP]
     segments = [Segment(flow.listener, flow.client, _SYN | _ACK) for flow in tcp]
@@ -107,7 +107,7 @@ def _note_answers(answers: selectors.BaseSelector, waiting: dict[_Ends, Segment]
         assert isinstance(key.fileobj, socket.socket)
         for ends, flags in _received(key.fileobj):
             waiting.pop((ends[2], ends[3], ends[0], ends[1]), None)
-            if flags & _RST:  # to ourselves: a consumer's own end is told by its own kernel
+            if flags & _RST:  # of our own kernel to the end in this namespace
                 waiting.pop(ends, None)
 
 
