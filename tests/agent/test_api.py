@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import resource
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -231,46 +232,69 @@ async def document(answer: Answer) -> Any:
 
 
 WATCHERS = """
-import socket, sys
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 watchers = []
-for _ in range(120):
+for _ in range(int(sys.argv[2])):
     watcher = socket.socket(socket.AF_UNIX)
     watcher.connect(sys.argv[1])
     watcher.send(b"GET /v1/watch HTTP/1.1\\r\\nHost: dom0\\r\\n\\r\\n")
     watchers.append(watcher)
+for watcher in watchers[:int(sys.argv[3])]:
+    watcher.recv(1)
 print("there", flush=True)
 sys.stdin.read()
 """
 
 
+@contextlib.asynccontextmanager
+async def crowd(rig: Rig, watchers: int, *, answered: int = 0) -> AsyncIterator[None]:
+    """So many in a process of their own; the first ones have their `answered` when the block begins."""
+    argv = [sys.executable, "-c", WATCHERS, str(rig.path / "run" / "dom0.sock"), str(watchers), str(answered)]
+    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"there\n"
+    yield
+    await process.communicate(b"")  # its input ends
+
+
+async def until_answered(client: Client) -> None:
+    while True:
+        async with client.ask("GET", "/v1/status") as answer:
+            if answer.status == 200:
+                return
+        await asyncio.sleep(WATCH_AT_MOST_EVERY)
+
+
 @pytest.fixture
-def few_descriptors() -> Iterator[None]:
+def descriptors(request: pytest.FixtureRequest) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (request.param, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.usefixtures("few_descriptors")
-def test_more_watchers_than_descriptors_leave_some_to_the_machine_and_few_lines_in_the_log(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("descriptors", [200], indirect=True)
+def test_half_of_the_descriptors_are_for_the_machine_whatever_watchers_have(rig: Rig) -> None:
     async def talk(client: Client, machine: Machine) -> None:
-        argv = [sys.executable, "-c", WATCHERS, str(rig.path / "run" / "dom0.sock")]
-        crowd = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE)
-        assert crowd.stdout is not None
-        assert crowd.stdin is not None
-        await crowd.stdout.readline()
-        for _ in range(20):
-            await rig.up()  # every watcher is told
-            await asyncio.sleep(WATCH_AT_MOST_EVERY)
-        crowd.stdin.close()
-        await crowd.wait()
-        while True:
-            async with client.ask("GET", "/v1/status") as answer:
-                if answer.status == 200:
-                    break
-            await asyncio.sleep(WATCH_AT_MOST_EVERY)
+        async with crowd(rig, 100, answered=100), client.ask("GET", "/v1/status") as answer:
+            assert answer.status == 409
+            assert "too many requests at once" in (await document(answer))["message"]
+        await until_answered(client)
+
+    converse(rig, talk)
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("descriptors", [64], indirect=True)
+def test_more_watchers_than_descriptors_leave_few_lines_in_the_log(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        async with crowd(rig, 120):
+            for _ in range(20):
+                await rig.up()  # every watcher is told
+                await asyncio.sleep(WATCH_AT_MOST_EVERY)
+        await until_answered(client)
 
     converse(rig, talk)
     assert "Traceback" not in caplog.text

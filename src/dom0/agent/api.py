@@ -46,7 +46,8 @@ async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: 
     asyncio.get_running_loop().set_exception_handler(Unaccepted())
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
     unnamed = path.with_name(f".{path.name}.new")
-    async with server.serve(_with_errors(_few(server.route(routes), _most_requests())), unnamed):
+    most = _most_connections()
+    async with server.serve(_with_errors(server.route(routes)), unnamed, most=most, beyond=_too_many):
         # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
         await asyncio.to_thread(os.chown, unnamed, -1, gid)
         await asyncio.to_thread(unnamed.chmod, 0o660)
@@ -68,34 +69,18 @@ def _with_errors(handler: Handler) -> Handler:
         except OSError as error:
             if error.errno not in EXHAUSTED:
                 raise
-            return _too_many()
+            return await _too_many(request)
 
     return handle
 
 
-def _few(handler: Handler, most: int) -> Handler:
-    """No more than `most` requests at once: what is left of our file descriptors is for the machine."""
-    under_way = 0
-
-    async def handle(request: Request) -> Response:
-        nonlocal under_way
-        if under_way >= most:
-            return _too_many()
-        under_way += 1
-        try:
-            return await handler(request)
-        finally:
-            under_way -= 1
-
-    return handle
-
-
-def _too_many() -> Response:
+async def _too_many(_request: Request) -> Response:
     busy = Busy("dom0: too many requests at once", hint="end some of them: dom0 status --watch")
     return replace(server.refusal(STATUSES[Busy.exit_code], busy.message, busy.hint), closes=True)
 
 
-def _most_requests() -> int:
+def _most_connections() -> int:
+    """What is left of our file descriptors is for the machine."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, soft // 2)
 

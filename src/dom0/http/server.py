@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -110,9 +111,19 @@ def _fits(parts: list[str], path: tuple[str, ...]) -> bool:
 
 
 @asynccontextmanager
-async def serve(handler: Handler, path: Path, *, end_within: float = 1.0) -> AsyncIterator[None]:
-    """Answer on the socket that is made at `path` until the block ends; what is answered then has some seconds more."""
-    conversations = _Conversations(handler)
+async def serve(
+    handler: Handler,
+    path: Path,
+    *,
+    most: int = sys.maxsize,
+    beyond: Handler | None = None,
+    end_within: float = 1.0,
+) -> AsyncIterator[None]:
+    """Answer on the socket that is made at `path` until the block ends; what is answered then has some seconds more.
+
+    `beyond` answers on connections that come while there are `most`.
+    """
+    conversations = _Conversations(handler, most, beyond or handler)
     server = await asyncio.start_unix_server(conversations.begin, path, limit=READ_AHEAD, backlog=BACKLOG)
     try:
         yield
@@ -124,13 +135,16 @@ async def serve(handler: Handler, path: Path, *, end_within: float = 1.0) -> Asy
 class _Conversations:
     """One for each connection."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, most: int, beyond: Handler) -> None:
         self._handler = handler
+        self._most = most
+        self._beyond = beyond
         self._tasks: dict[asyncio.Task[None], Channel] = {}
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = Channel(h11.SERVER, (reader, writer))
-        task = asyncio.get_running_loop().create_task(self._converse(channel))
+        handler = self._handler if len(self._tasks) < self._most else self._beyond
+        task = asyncio.get_running_loop().create_task(_converse(channel, handler))
         self._tasks[task] = channel
         task.add_done_callback(self._tasks.pop)
 
@@ -144,43 +158,46 @@ class _Conversations:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _converse(self, channel: Channel) -> None:
-        try:
-            while await self._exchange(channel) and channel.begin_next():
-                pass
-            await channel.close()
-        except OSError:  # the client has gone, or says nothing
+
+async def _converse(channel: Channel, handler: Handler) -> None:
+    try:
+        while await _exchange(channel, handler) and channel.begin_next():
             pass
-        except Exception:
-            log.exception("an answer is cut off")
-        finally:
-            channel.abort()
+        await channel.close()
+    except OSError:  # the client has gone, or says nothing
+        pass
+    except Exception:
+        log.exception("an answer is cut off")
+    finally:
+        channel.abort()
 
-    async def _exchange(self, channel: Channel) -> bool:
-        """One request and its answer; whether there was one that made sense."""
-        try:
-            head = await _next(channel)
-            if not isinstance(head, h11.Request):
-                return False
-            request = Request(head, channel)
-            await _send(channel, request.method, await self._respond(request))
-        except Malformed as error:
-            if channel.owes_answer:
-                await _send(channel, "", refusal(error.status, str(error)))
+
+async def _exchange(channel: Channel, handler: Handler) -> bool:
+    """One request and its answer; whether there was one that made sense."""
+    try:
+        head = await _next(channel)
+        if not isinstance(head, h11.Request):
             return False
-        await _let_finish(channel)
-        return True
+        request = Request(head, channel)
+        await _send(channel, request.method, await _respond(request, handler))
+    except Malformed as error:
+        if channel.owes_answer:
+            await _send(channel, "", refusal(error.status, str(error)))
+        return False
+    await _let_finish(channel)
+    return True
 
-    async def _respond(self, request: Request) -> Response:
-        try:
-            return await self._handler(request)
-        except Refused as error:
-            return refusal(error.status, error.reason)
-        except (Malformed, ConnectionError):  # of the request's body
-            raise
-        except Exception:
-            log.exception("%s %s", request.method, request.path)
-            return refusal(500, "Internal Server Error")
+
+async def _respond(request: Request, handler: Handler) -> Response:
+    try:
+        return await handler(request)
+    except Refused as error:
+        return refusal(error.status, error.reason)
+    except (Malformed, ConnectionError):  # of the request's body
+        raise
+    except Exception:
+        log.exception("%s %s", request.method, request.path)
+        return refusal(500, "Internal Server Error")
 
 
 def refusal(status: int, message: str, hint: str = "") -> Response:
