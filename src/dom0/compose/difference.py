@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from dom0.compose.model import Project
+from dom0.compose.model import Project, without_defaults
 from dom0.compose.places import Path
 
 # What says only where a project was read, and with what.
@@ -29,7 +27,7 @@ def difference(wanted: Project, found: Project) -> Path | None:
 
 
 def _told(project: Project) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(project)
+    told: dict[str, Any] = without_defaults(project)
     for key in _OF_THE_READING:
         told.pop(key, None)
     for service in told.get("services", {}).values():

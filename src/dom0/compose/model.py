@@ -429,24 +429,25 @@ class Project(_Part, frozen=True, kw_only=True):
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON of a value: keys sorted, defaults left out.
+    """The one JSON of a value: keys sorted, defaults left out."""
+    return msgspec.json.encode(without_defaults(value), order="sorted")
+
+
+def without_defaults(value: Any) -> Any:
+    """A value as dicts and lists; no field that equals its default is there.
 
     (`omit_defaults` alone leaves out what *is* the default, not what equals it: a 0.0 that was read stays.)
     """
-    return msgspec.json.encode(_without_defaults(value), order="sorted")
-
-
-def _without_defaults(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return {
-            key: _without_defaults(item)
+            key: without_defaults(item)
             for name, key, default in _fields(type(value))
             if (item := getattr(value, name)) != default
         }
     if isinstance(value, dict):
-        return {key: _without_defaults(item) for key, item in value.items()}
+        return {key: without_defaults(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_without_defaults(item) for item in value]
+        return [without_defaults(item) for item in value]
     return value
 
 
