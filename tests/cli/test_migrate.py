@@ -31,7 +31,7 @@ def container(name: str, *links: str, mode: str = "default", **config: Any) -> I
 
 def web(*links: str, **config: Any) -> Legacy:
     redis = container("redis-1", image="redis:7", exposed_ports={"6379/tcp": {}}, env=["PATH=/", "PASSWORD=x"])
-    return examine(container("web", *(links or ("/redis-1:/web/cache",)), **config), {"redis-1": redis})
+    return examine(container("web", *(links or ("/redis-1:/web/cache",)), **config), {"redis-1": redis}, engine=28)
 
 
 def test_only_links_on_the_default_bridge_are_legacy() -> None:
@@ -60,6 +60,13 @@ def test_the_snippet_has_the_alias_and_the_variables_with_a_name_for_the_address
         },
         "networks": {"web-links": {}},
     }
+
+
+@pytest.mark.parametrize(("engine", "port"), [(26, "udp://my-db:53"), (28, "tcp://my-db:80")])
+def test_the_port_that_stands_for_all_is_the_one_that_the_engine_chooses(engine: int, port: str) -> None:
+    db = container("db", exposed_ports={"53/udp": {}, "81/tcp": {}, "80/tcp": {}})
+    found = yaml.safe_load(examine(container("web", "/db:/web/my-db"), {"db": db}, engine=engine).compose)
+    assert found["services"]["web"]["environment"]["MY_DB_PORT"] == port
 
 
 def test_what_is_copied_from_the_other_container_is_named_and_not_told() -> None:
@@ -92,6 +99,7 @@ def test_hostile_names_stay_what_they_are_in_the_snippet(text: str) -> None:
     found = examine(
         container(name, f"/{name}-2:/x/{name}", image=text, cmd=[text]),
         {f"{name}-2": container(f"{name}-2", image=text, exposed_ports={"80/tcp": {}, text: {}})},
+        engine=28,
     )
     doubled = name.replace("$", "$$")
     document = yaml.safe_load(found.compose)

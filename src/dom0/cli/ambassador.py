@@ -200,14 +200,20 @@ def migrate(as_json: bool) -> int:
     $ dom0 ambassador migrate --json | jq -r '.[].compose'
     """
     from dom0.cli import engine_client
+    from dom0.cli.checks import read_version
     from dom0.cli.legacy_links import Inspected, examine, is_legacy, targets
 
     listed = (engine_client.inspected(row.id, Inspected) for row in engine_client.containers())
     by_name = {found.name.removeprefix("/"): found for found in listed if found is not None}
+    legacy = [container for _, container in sorted(by_name.items()) if is_legacy(container)]
+    version = engine_client.engine_version()
     found = [
-        examine(container, {name: by_name[name] for name, _ in targets(container) if name in by_name})
-        for _, container in sorted(by_name.items())
-        if is_legacy(container)
+        examine(
+            container,
+            {name: by_name[name] for name, _ in targets(container) if name in by_name},
+            engine=read_version(version)[0],
+        )
+        for container in legacy
     ]
     if as_json:
         terminal.say_json(found)
@@ -217,7 +223,7 @@ def migrate(as_json: bool) -> int:
         for one in found:
             _show_legacy(one)
         if not options.quiet():
-            terminal.say(f"This Engine is {engine_client.engine_version()}.")
+            terminal.say(f"This Engine is {version}.")
     return EXIT_CHANGES if found else 0
 
 

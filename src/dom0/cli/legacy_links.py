@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+TCP_FIRST = 28  # first Engine (of those seen: not 26) that prefers TCP for ALIAS_PORT; before, the lowest number had it
 VARIABLES_OFF = 29  # first Engine that leaves the variables out
 LINKS_GONE = 30
 OURS = "dom0-ambassador"
@@ -70,10 +71,10 @@ def targets(container: Inspected) -> list[tuple[str, str]]:
     return [(target.removeprefix("/"), alias.rpartition("/")[2]) for target, _, alias in pairs]
 
 
-def examine(container: Inspected, others: Mapping[str, Inspected]) -> Legacy:
-    """`others`: the linked containers by name, as far as they exist."""
+def examine(container: Inspected, others: Mapping[str, Inspected], *, engine: int) -> Legacy:
+    """`others`: the linked containers by name, as far as they exist; `engine`: its major version."""
     linked = [(target, alias, others.get(target)) for target, alias in targets(container)]
-    environment = {alias: variables(_own_name(container), alias, found) for _, alias, found in linked if found}
+    environment = {alias: variables(_own_name(container), alias, found, engine) for _, alias, found in linked if found}
     links = tuple(
         Link(
             target=target,
@@ -94,15 +95,15 @@ def examine(container: Inspected, others: Mapping[str, Inspected]) -> Legacy:
     )
 
 
-def variables(consumer: str, alias: str, target: Inspected) -> dict[str, str]:
+def variables(consumer: str, alias: str, target: Inspected, engine: int) -> dict[str, str]:
     """What the Engine sets for the link, with the alias, which is a name on the new network, in place of an address."""
     prefix = _prefix(alias)
-    ports = list(_ports(target))
+    ports = sorted(_ports(target), key=lambda port: (port[1] != "tcp", port))
     found = {}
     if ports:
-        number, protocol = min(ports, key=lambda port: (port[0], port[1] != "tcp"))
+        number, protocol = ports[0] if engine >= TCP_FIRST else min(ports, key=lambda port: (port[0], port[1] != "tcp"))
         found[f"{prefix}_PORT"] = f"{protocol}://{alias}:{number}"
-    for run in _runs(sorted(ports, key=lambda port: (port[1] != "tcp", port))):
+    for run in _runs(ports):
         found |= _of_run(prefix, alias, run)
     return found | {f"{prefix}_NAME": f"/{consumer}/{alias}"}
 
