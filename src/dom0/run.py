@@ -52,11 +52,12 @@ async def capture(
     timeout: float | None = None,
     memory: int | None = None,
     check: bool = True,
+    on_start: Callable[[], None] | None = None,
 ) -> Output:
     """Run `argv` to its end and return what it printed.
 
     `env` replaces the whole environment when given; `timeout` is in seconds, `memory` the most bytes of its own that
-    it may have. Raises CommandFailed.
+    it may have; `on_start` is called when it runs. Raises CommandFailed.
     """
     import asyncio
     import resource
@@ -73,6 +74,8 @@ async def capture(
     except FileNotFoundError as error:
         raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
     try:
+        if on_start is not None:
+            on_start()
         if memory is not None:
             with contextlib.suppress(ProcessLookupError):  # it has ended already
                 resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))

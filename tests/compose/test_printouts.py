@@ -71,13 +71,26 @@ async def test_compose_is_asked_once_about_the_same_files(
     project: dict[str, str], image: dict[str, str], tmp_path: Path, asked: Asked
 ) -> None:
     printouts = Printouts()
-    first = await load(write(tmp_path / "project", project), FINAL, printouts=printouts)
+    first = await load(write(tmp_path / "project", project), FINAL, printouts=printouts, hashed=False)
+    assert not first.compose_hashes
     staged = write(tmp_path / "etc", image)
-    asked()
     found = await load(staged, FINAL, like=first, printouts=printouts)
-    assert asked() == ["hash"]
+    assert [word for word in asked() if word != "version"] == [
+        "config",
+        *["config"] * ("x-dom0" in str(project)),
+        "hash",
+    ]
     assert found == await load(staged, FINAL, like=first)
-    assert found.compose_hashes == first.compose_hashes
+    assert found.compose_hashes
+
+
+async def test_of_a_project_that_has_changed_since_the_hashes_are_its_own(tmp_path: Path, asked: Asked) -> None:
+    printouts = Printouts()
+    first = await load(write(tmp_path / "project", {"compose.yaml": NAMED}), FINAL, printouts=printouts, hashed=False)
+    staged = write(tmp_path / "etc", {"compose.d/50-box.yaml": NAMED.replace("data", "other")})
+    found = await load(staged, FINAL, printouts=printouts)
+    assert asked().count("hash") == 2
+    assert found.compose_hashes == (await load(staged, FINAL)).compose_hashes != first.compose_hashes
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from dom0.compose.complaints import understand
 from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.model import Project
-from dom0.compose.parser import Parser, Rejected, View, find_parser, view_of
+from dom0.compose.parser import Parser, Rejected, View, find_parser, hashes, view_of
 from dom0.compose.places import Refusal, refuse
 from dom0.compose.printouts import Printed, Printouts
 from dom0.compose.references import plain, services
@@ -51,20 +51,21 @@ async def load(
 
     `source` holds a compose.yaml, or the layers of an image in compose.d. Variables come from the project's `.env` and
     from `env`, never from this process. Who runs nothing can do without Compose's hashes (`hashed`), which take another
-    start of it; `printouts` are of other readings of it. Raises ProjectError with everything that is wrong with the
-    project, or the first key of it that is not as in the project `like`; Dom0Error when Compose is missing or the disk
-    is full.
+    start of it; `printouts` are shared with other readings of it. Raises ProjectError with everything that is wrong
+    with the project, or the first key of it that is not as in the project `like`; Dom0Error when Compose is missing or
+    the disk is full.
     """
     for profile in profiles:
         if not _PROFILE.fullmatch(profile):
             raise ProjectError(f"profile {printable(profile)!r}: this cannot be a profile's name")
     try:
         with view_of(_directory_name(source)) as view:
-            parser = find_parser(view, profiles=profiles, variables=env or {})
+            on_start = printouts.asked.set if printouts else None
+            parser = find_parser(view, profiles=profiles, variables=env or {}, on_start=on_start)
             files = await read_project(source, parser, view)
             _require_name(files)
             view.fill(files.copies)
-            project = await _resolve(files, view, parser, final, hashed=hashed, printouts=printouts or Printouts())
+            project = await _resolve(files, view, parser, final, hashed=hashed, printouts=printouts)
             if like and (path := difference(like, project)):
                 raise refuse([Refusal(path, "is not what it is in the project")], files.places)
             return project
@@ -90,23 +91,24 @@ def _require_name(files: ProjectFiles) -> None:
 
 
 async def _resolve(
-    files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool, printouts: Printouts
+    files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool, printouts: Printouts | None
 ) -> Project:
     own = _own_document(files)
     layer = msgspec.json.encode(own) if own else b""
     try:
-        printed = printouts.find(files, view, layer)
+        printed = printouts.find(files, view, layer) if printouts else None
         if printed is None:
             printed = await _print(files, view, parser, layer)
-            printouts.note(printed, files, view, layer)
+            if printouts:
+                printouts.note(printed, files, view, layer)
         data = await _parsed(printed)
         resolved.fill_in_defaults(data, printed.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
-        hashes, ((digests, unread), profiles) = await _at_once(
-            parser.hashes(view, resolved.for_hashing(data)) if hashed else _no_hashes(),
+        hashed_as, ((digests, unread), profiles) = await _at_once(
+            _hashes(resolved.for_hashing(data), printouts, wanted=hashed),
             asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
         )
     except Rejected as rejected:
@@ -114,7 +116,7 @@ async def _resolve(
     return msgspec.structs.replace(
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
-        compose_hashes={name: hashes[name] for name in project.services} if hashed else {},
+        compose_hashes={name: hashed_as[name] for name in project.services} if hashed else {},
         compose_version=printed.version,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
@@ -158,8 +160,12 @@ def _services(files: ProjectFiles) -> Iterator[dict[str, Any]]:
             yield from (service for _, service in services(document) if isinstance(service, dict))
 
 
-async def _no_hashes() -> dict[str, str]:
-    return {}
+async def _hashes(text: str, printouts: Printouts | None, *, wanted: bool) -> dict[str, str]:
+    """Where they are wanted by another reading only, Compose begins with them."""
+    if printouts is None:
+        return await hashes(text) if wanted else {}
+    hashing = printouts.hashes(text)
+    return await hashing if wanted else {}
 
 
 def _own_document(files: ProjectFiles) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -102,6 +102,7 @@ class Parser(msgspec.Struct, frozen=True):
     plugin: Path
     environment: Mapping[str, str]
     profiles: Sequence[str] = ()
+    on_start: Callable[[], None] | None = None  # called whenever it has been started
 
     async def version(self) -> str:
         """As Compose prints it, `2.26.1`. ProjectError: too old, or no Compose at all."""
@@ -157,15 +158,8 @@ class Parser(msgspec.Struct, frozen=True):
         return result.read_text(encoding="utf-8", errors="replace"), warnings
 
     async def hashes(self, view: View, resolved: str) -> dict[str, str]:
-        """Of each service of a resolved project: what `docker compose up` would write on its containers.
-
-        (Except where a service shares a namespace of another one: there Compose hashes the container's ID too.)
-        Raises Rejected.
-        """
-        nowhere = view.scratch / "nowhere"  # no .env is there
-        nowhere.mkdir()
-        arguments = [*self._project(nowhere, [Path("-")]), "--profile", "*", "config", "--hash", "*"]
-        output = await self._run(arguments, nowhere, resolved.encode())
+        arguments = [*self._project(view.root, [Path("-")]), "config", "--hash", "*"]
+        output = await self._run(arguments, view.root, resolved.encode())
         if output.code:
             warnings, rest = split_warnings(output.stderr)
             raise Rejected(rest, warnings)
@@ -188,12 +182,29 @@ class Parser(msgspec.Struct, frozen=True):
                 timeout=TIMEOUT,
                 memory=MAX_MEMORY,
                 check=False,
+                on_start=self.on_start,
             )
         except CommandFailed as error:
             raise ProjectError(f"Docker Compose cannot read the project: {error.message}") from error
 
 
-def find_parser(view: View, *, profiles: Sequence[str], variables: Mapping[str, str]) -> Parser:
+async def hashes(resolved: str) -> dict[str, str]:
+    """Of each service of a resolved project: what `docker compose up` would write on its containers.
+
+    (Except where a service shares a namespace of another one: there Compose hashes the container's ID too.)
+    Raises Rejected.
+    """
+    with view_of("project") as view:  # no .env is there
+        return await find_parser(view, profiles=["*"], variables={}).hashes(view, resolved)
+
+
+def find_parser(
+    view: View,
+    *,
+    profiles: Sequence[str],
+    variables: Mapping[str, str],
+    on_start: Callable[[], None] | None = None,
+) -> Parser:
     """Raises Dom0Error when the plugin is not installed, ProjectError for a variable that cannot be one."""
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
@@ -201,7 +212,7 @@ def find_parser(view: View, *, profiles: Sequence[str], variables: Mapping[str, 
     settings = view.scratch / "docker"
     settings.mkdir()
     fixed = _ENVIRONMENT | {"DOCKER_CONFIG": str(settings), "PWD": str(view.root)}
-    return Parser(find_plugin(), {**variables, **fixed}, tuple(profiles))
+    return Parser(find_plugin(), {**variables, **fixed}, tuple(profiles), on_start)
 
 
 def find_plugin() -> Path:

@@ -1,5 +1,6 @@
 """What Compose has printed of a project, for another reading of it: as it will lie in an image, where its Compose files
 have other names. Compose knows nothing but the copies that it is shown, and is not asked twice about the same ones.
+For its hashes it is asked as soon as the project is known.
 
 It is asked all the same where a `..` might lead out of the project and back by the name of its directory: that is
 another one there.
@@ -7,11 +8,13 @@ another one there.
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import msgspec
 from msgspec.structs import replace
 
+from dom0.compose import parser
 from dom0.compose.files import ProjectFiles
 from dom0.compose.parser import View
 
@@ -36,10 +39,12 @@ class _Named(msgspec.Struct):
 
 
 class Printouts:
-    """Of readings with the same variables and profiles."""
+    """Of readings with the same variables and profiles. `asked`: Compose has been started."""
 
     def __init__(self) -> None:
+        self.asked = asyncio.Event()
         self._known: dict[_Key, tuple[str, Printed]] = {}  # with the root of its view
+        self._hashes: dict[str, asyncio.Task[dict[str, str]]] = {}  # by what is hashed
 
     def note(self, printed: Printed, files: ProjectFiles, view: View, own: bytes) -> None:
         """`own`: our own layer above those of the project."""
@@ -57,6 +62,14 @@ class Printouts:
             words.replace(before, root) for words in (printed.text, printed.written, *printed.warnings)
         )
         return replace(printed, text=text, written=written, warnings=tuple(warnings))
+
+    def hashes(self, resolved: str) -> asyncio.Task[dict[str, str]]:
+        """As `parser.hashes`, begun now if no other reading has."""
+        task = self._hashes.get(resolved)
+        if task is None:
+            task = self._hashes[resolved] = asyncio.create_task(parser.hashes(resolved))
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # perhaps nobody asks
+        return task
 
     def _find_named(self, files: ProjectFiles, own: bytes) -> tuple[str, Printed] | None:
         """An image's lowest layer may say the name that the project has from its directory."""
