@@ -20,7 +20,7 @@ from dom0.errors import Dom0Error, ProjectError
 from dom0.images import private, selection
 from dom0.images.project import Built, Options, build_project
 from dom0.images.recipe import BASE
-from dom0.images.unpack import unpack_project
+from dom0.images.unpack import unpacked
 from dom0.plan import labels
 from dom0.testing.hosts import Host
 from dom0.testing.wires import eventually
@@ -77,10 +77,10 @@ async def test_owners_modes_and_capabilities_come_into_the_image_and_out_of_it(
         (project / name).chmod(mode)
     os.setxattr(project / "conf/a", "security.capability", CAPABILITY)
     await build(engine, project)
-    out = await unpack_project(engine, TAG, tmp_path)
-    found = {name: ((out / name).stat().st_uid, (out / name).stat().st_mode & 0o7777) for name in modes}
-    assert found == {name: (uid, mode) for uid, (name, mode) in enumerate(modes.items(), 1000)}
-    assert os.getxattr(out / "conf/a", "security.capability") == CAPABILITY
+    async with unpacked(engine, TAG, tmp_path) as out:
+        found = {name: ((out / name).stat().st_uid, (out / name).stat().st_mode & 0o7777) for name in modes}
+        assert found == {name: (uid, mode) for uid, (name, mode) in enumerate(modes.items(), 1000)}
+        assert os.getxattr(out / "conf/a", "security.capability") == CAPABILITY
     assert not (await build(engine, project)).changed
     os.chown(project / "empty", 1, 1)
     assert (await build(engine, project)).changed

@@ -24,7 +24,8 @@ from dom0.errors import EngineError, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
-from dom0.images.unpack import PLACED, unpack_project
+from dom0.images.recipe import PLACED
+from dom0.images.unpack import unpacked
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
@@ -104,11 +105,11 @@ async def resolve(
             f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
-        incoming = await unpack_project(engine, image_id, Path(scratch))
-        source = replace(own, image=image.id, **_told(image))
-        roots = private_files.find_roots(state, image.id, source.project) if source.private else ()
-        await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
-        return await _resolve_in(engine, incoming, state, source, say, project)
+        async with unpacked(engine, image_id, Path(scratch)) as incoming:
+            source = replace(own, image=image.id, **_told(image))
+            roots = private_files.find_roots(state, image.id, source.project) if source.private else ()
+            await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
+            return await _resolve_in(engine, incoming, state, source, say, project)
 
 
 class _Told(TypedDict):
@@ -156,12 +157,12 @@ async def read_project(
     `roots` may have what the image leaves out. Raises ProjectError, EngineError.
     """
     with temporary.directory("plan") as scratch:
-        etc = await unpack_project(engine, image.id, scratch)
-        project = image.labels.get(labels.PROJECT, "")
-        await asyncio.to_thread(private.lay, private.of_image(image.labels), etc, roots, project)
-        if placed != PLACED:
-            require_nothing_above(etc, placed)
-        yield etc, await _read(etc, placed)
+        async with unpacked(engine, image.id, scratch) as etc:
+            project = image.labels.get(labels.PROJECT, "")
+            await asyncio.to_thread(private.lay, private.of_image(image.labels), etc, roots, project)
+            if placed != PLACED:
+                require_nothing_above(etc, placed)
+            yield etc, await _read(etc, placed)
 
 
 async def resolve_without_pulling(

@@ -35,8 +35,8 @@ from dom0.images.chain import alone, build_ambassador, build_base
 from dom0.images.docker import Say
 from dom0.images.names import find
 from dom0.images.reading import Reading, read
-from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH
-from dom0.images.unpack import ETC, PLACED, unpack_project
+from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH, ETC, PLACED
+from dom0.images.unpack import unpacked
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.plan.expand import expand
@@ -338,30 +338,30 @@ async def _labels_of_own(
             hint=f"FROM {BASE}, or FROM another dom0 image, in its last stage",
         )
     with temporary.directory("project") as scratch:
-        etc = await unpack_project(engine, trial, scratch)
-        try:
-            apart = private.of_image(found)  # of the image below: the project has its own
-            private.lay(apart, etc, [own.parent], found.get(labels.PROJECT, ""))
-            project = await load(etc, PLACED)
-            _check(project, base)
-            await _check_in_base(engine, base, etc, project, say)
-        except ProjectError as error:
-            where = f"{own}: {ETC}"
-            raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
-        if _has_ambassadors(project):
-            await build_ambassador(engine, say)
-        inherited = await _inherited(engine, project)
-        kept = {name: service for name, service in project.services.items() if name not in inherited}
-        built = await _build_services(draft, msgspec.structs.replace(project, services=kept), etc, say, options)
-        built |= {image_ref(project, name): image.id for name, image in inherited.items()}
-        # Of the image's own /etc/dom0 every file is in the digest anyway.
-        elsewhere = (fingerprint.ELSEWHERE, fingerprint.OURS)
-        builds = {
-            ref: context if context in elsewhere else fingerprint.WHOLE
-            for ref, context in _builds(project, etc).items()
-        }
-        made = fingerprint.Made(builds, own.name, (), apart, project.name)
-        told = await _labels(engine, own.parent, project, made) | _images_label(built)
+        async with unpacked(engine, trial, scratch) as etc:
+            try:
+                apart = private.of_image(found)  # of the image below: the project has its own
+                private.lay(apart, etc, [own.parent], found.get(labels.PROJECT, ""))
+                project = await load(etc, PLACED)
+                _check(project, base)
+                await _check_in_base(engine, base, etc, project, say)
+            except ProjectError as error:
+                where = f"{own}: {ETC}"
+                raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error
+            if _has_ambassadors(project):
+                await build_ambassador(engine, say)
+            inherited = await _inherited(engine, project)
+            kept = {name: service for name, service in project.services.items() if name not in inherited}
+            built = await _build_services(draft, msgspec.structs.replace(project, services=kept), etc, say, options)
+            built |= {image_ref(project, name): image.id for name, image in inherited.items()}
+            # Of the image's own /etc/dom0 every file is in the digest anyway.
+            elsewhere = (fingerprint.ELSEWHERE, fingerprint.OURS)
+            builds = {
+                ref: context if context in elsewhere else fingerprint.WHOLE
+                for ref, context in _builds(project, etc).items()
+            }
+            made = fingerprint.Made(builds, own.name, (), apart, project.name)
+            told = await _labels(engine, own.parent, project, made) | _images_label(built)
     return told | ({labels.BASE: found[labels.BASE]} if labels.BASE in found else {})
 
 

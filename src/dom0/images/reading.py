@@ -9,7 +9,7 @@ import msgspec
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.compose.printouts import Printouts
-from dom0.images.unpack import PLACED
+from dom0.images.recipe import PLACED
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -19,7 +19,7 @@ class Reading(msgspec.Struct, frozen=True):
     printouts: Printouts
 
 
-async def read(directory: Path) -> Reading:
-    """Raises ProjectError, Dom0Error."""
-    printouts = Printouts()
+async def read(directory: Path, printouts: Printouts | None = None) -> Reading:
+    """What Compose says is noted in `printouts`. Raises ProjectError, Dom0Error."""
+    printouts = printouts or Printouts()
     return Reading(await load(directory, PLACED, hashed=False, printouts=printouts), printouts)

@@ -15,8 +15,8 @@ from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
 from dom0.images import docker, private
 from dom0.images.project import Needs, needs_of
-from dom0.images.recipe import BASE, DOM0
-from dom0.images.unpack import PLACED, unpack_project
+from dom0.images.recipe import BASE, DOM0, PLACED
+from dom0.images.unpack import unpacked
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.run import capture
@@ -51,7 +51,8 @@ async def _needs(engine: Engine, image: Image) -> Needs:
     with contextlib.suppress(msgspec.DecodeError):
         return msgspec.json.decode(image.labels.get(labels.NEEDS, ""), type=Needs)
     with temporary.directory("save") as scratch:
-        return needs_of(await load(await unpack_project(engine, DOM0, scratch), PLACED))
+        async with unpacked(engine, DOM0, scratch) as etc:
+            return needs_of(await load(etc, PLACED))
 
 
 async def save(references: Sequence[str], file: Path) -> None:

@@ -7,38 +7,44 @@ import contextlib
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO
 
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import contents
+from dom0.images.recipe import ETC
 from dom0.plan import labels
 
-ETC = "/etc/dom0"  # where an image keeps its project
-PLACED = Path("/var/lib/dom0/project")  # where the agent puts its files
 
-
-async def unpack_project(engine: Engine, image: str, into: Path) -> Path:
+@contextlib.asynccontextmanager
+async def unpacked(engine: Engine, image: str, into: Path) -> AsyncIterator[Path]:
     """The project of `image` in a directory below `into`, by way of a container that is never started.
 
-    The empty labels hide the image's own: nobody takes that container for a part of the machine. Raises EngineError,
-    and OSError where it cannot be written.
+    The empty labels hide the image's own: nobody takes that container for a part of the machine. It is removed while
+    the block runs, and gone after it. Raises EngineError, and OSError where it cannot be written.
     """
     body = {"Image": image, "Labels": {labels.PROJECT: "", labels.ROLE: ""}}
-    with tempfile.TemporaryFile(dir=into) as tar:
-        container = await engine.create_container("", body)
-        try:
-            await engine.get_archive(container, ETC, tar)
-        except Dom0Error as error:
-            if isinstance(error.__cause__, OSError) and not isinstance(error, EngineError):
-                raise OSError(error.__cause__.errno, error.__cause__.strerror, str(into)) from error
-            raise
-        finally:
-            await engine.remove_container(container, force=True)
-        await asyncio.to_thread(_unpack, tar, into)
-    return into / Path(ETC).name
+    container = await engine.create_container("", body)
+    removal: asyncio.Task[None] | None = None
+    try:
+        with tempfile.TemporaryFile(dir=into) as tar:
+            await _copy(engine, container, tar, into)
+            removal = asyncio.create_task(engine.remove_container(container, force=True))
+            await asyncio.to_thread(_unpack, tar, into)
+        yield into / Path(ETC).name
+    finally:
+        await (removal or engine.remove_container(container, force=True))
+
+
+async def _copy(engine: Engine, container: str, tar: IO[bytes], into: Path) -> None:
+    try:
+        await engine.get_archive(container, ETC, tar)
+    except Dom0Error as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error, EngineError):
+            raise OSError(error.__cause__.errno, error.__cause__.strerror, str(into)) from error
+        raise
 
 
 def _unpack(tar: IO[bytes], into: Path) -> None:
