@@ -10,6 +10,7 @@ import contextlib
 import io
 import re
 import tarfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
@@ -42,11 +43,12 @@ from dom0.plan.steps import (
 
 DISBELIEF = 10.0  # seconds over the stop timeout
 TIMES = 3
+BELIEVED = 1.0  # seconds: what a name of an image means
 SERVICE_REFERENCE = re.compile(r"^service:([^:]+)")
 
 
 class Applier:
-    """`all_endpoints`: the Engine takes every network at create (API 1.44), else only the first one.
+    """Of one generation. `all_endpoints`: the Engine takes every network at create (API 1.44), else only the first one.
 
     `mint` makes the mark of a create (plan/ownership).
     """
@@ -56,6 +58,7 @@ class Applier:
         self._mint = mint
         self._generation = generation
         self._all_endpoints = all_endpoints
+        self._named: dict[str, tuple[str, float]] = {}  # name of an image -> its ID, and until when that is believed
 
     async def apply(self, step: AnyStep) -> frozenset[str]:  # noqa: C901 -- a flat match, one line a step
         """Do it; returns the IDs of the containers it touched. Raises EngineError."""
@@ -136,11 +139,14 @@ class Applier:
 
     async def _image_reference(self, slot: Slot) -> str:
         """The name as written while it still means the pinned image, so that `docker ps` shows it; else the ID."""
-        try:
-            named = await self._engine.image(slot.image)
-        except EngineError:
-            return slot.image_id
-        return slot.image if named.id == slot.image_id else slot.image_id
+        image_id, believed_until = self._named.get(slot.image, ("", 0.0))
+        if time.monotonic() > believed_until:
+            try:
+                image_id = (await self._engine.image(slot.image)).id
+            except EngineError:
+                return slot.image_id
+            self._named[slot.image] = image_id, time.monotonic() + BELIEVED
+        return slot.image if image_id == slot.image_id else slot.image_id
 
     async def _end_vanished(self, step: RestartContainer) -> None:
         """The Engine finds no process to stop, and believes in its end after the container's own stop timeout only.

@@ -103,6 +103,7 @@ class Reconciler:
         self._limit = limit
         self._all_endpoints = all_endpoints
         self._clock = clock or SystemClock()
+        self._applier = self._new_applier()
         self._wake = asyncio.Event()
         self._under_way: dict[str, AnyStep] = {}
         self._touched: set[str] = set()  # containers to look at again
@@ -124,6 +125,7 @@ class Reconciler:
         """Aim at another desired state from the next turn on."""
         self.desired, self.generation, self.memory, self.plan = desired, generation, memory, None
         self._repeats = Repeats()
+        self._applier = self._new_applier()
         if self._observer.adopted != desired.adopted:
             self._observer.adopted, self._look_needed = desired.adopted, True
         self._keep_memory()
@@ -155,6 +157,11 @@ class Reconciler:
         while True:
             await self.turn(tasks)
             await self._clock.wait(self._wake, self._until_next_turn())
+
+    def _new_applier(self) -> Applier:
+        return Applier(
+            self._engine, mint=self._ownership.mint, generation=self.generation, all_endpoints=self._all_endpoints
+        )
 
     async def _end_steps(self) -> None:
         if self._step_tasks:
@@ -306,11 +313,8 @@ class Reconciler:
         if stops:
             self.memory = replace(self.memory, stopped=self.memory.stopped | stops)
             self._keep_memory()
-        applier = Applier(
-            self._engine, mint=self._ownership.mint, generation=self.generation, all_endpoints=self._all_endpoints
-        )
         for step in due:
-            task = tasks.create_task(self._run_step(step, applier))
+            task = tasks.create_task(self._run_step(step, self._applier))
             self._step_tasks.add(task)
             task.add_done_callback(self._step_tasks.discard)
 

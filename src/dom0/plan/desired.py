@@ -6,6 +6,7 @@ Two desired states are the same if their canonical JSON is. Nothing here does I/
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -79,7 +80,7 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     env: tuple[str, ...] = ()
 
 
-class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """One container that should exist.
 
     `create` is the Engine's create body without the networks. Where a namespace or volume set of another service is
@@ -114,7 +115,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     runs: bool = True  # False: created, never started
     defer_while: tuple[str, ...] = ()  # not replaced while a process of it has one of these in its command line
 
-    @property
+    @cached_property
     def key(self) -> str:
         return f"{self.service}-{self.number}"
 
