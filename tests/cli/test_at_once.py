@@ -74,6 +74,19 @@ def test_a_status_of_another_version_leaves_it_to_the_command(
     assert refused.stderr.startswith("dom0: Docker Engine at unix:")
 
 
+def test_a_plain_up_does_without_click(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("name: box\nservices: {a: {image: i}}\n")
+    script = f"""
+import sys
+from dom0 import cli
+code = cli.run(["up", {str(tmp_path)!r}])
+print(code, "asyncio" in sys.modules, "click" in sys.modules)
+"""
+    environment = os.environ | {"DOCKER_HOST": f"unix://{tmp_path}/docker.sock"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "4 True False\n", done.stderr
+
+
 def test_an_image_of_a_dockerfile_that_is_gone_is_not_current(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("name: box\nservices: {a: {image: i}}\n")
     image = unchanged.ListedImage("sha256:1", {labels.DOCKERFILE: "Dockerfile"})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dom0.cli import completion, options, terminal
+from dom0.cli import completion, terminal
 from dom0.cli.client import ANSWER_WITHIN, Agent, AgentUnreachable
 from dom0.errors import EXIT_CHANGES, EngineError, UsageError
 
@@ -222,7 +222,7 @@ def migrate(as_json: bool) -> int:
     else:
         for one in found:
             _show_legacy(one)
-        if not options.quiet():
+        if not terminal.quiet():
             terminal.say(f"This Engine is {version}.")
     return EXIT_CHANGES if found else 0
 

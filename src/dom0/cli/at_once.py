@@ -1,7 +1,7 @@
-"""What is done before click is loaded: that would be most of the time of an answer that is asked for again and again,
-and is in the way of the Engine, where the agent waits for it in a boot.
+"""What is done without click: to load it would be most of the time of an answer that is asked for again and again, is
+in the way of the Engine, where the agent waits for it in a boot, and lets Compose wait in an `up`.
 
-Only a command in its plainest form, and only a yes; for all else the command itself asks, and says what it found.
+Only a command in its plainest form; for all else the command itself asks, and says what it found.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def answer(argv: Sequence[str]) -> bool:
         case ["agent"]:
             _await_engine()
         case ["up"]:
-            return _says_nothing_to_do(None)
+            return _up(None)
         case ["up", directory] if directory[:1] not in ("", "-"):
-            return _says_nothing_to_do(Path(directory))
+            return _up(Path(directory))
     return False
 
 
@@ -48,11 +48,17 @@ def _await_engine() -> None:
     answer.await_engine(address.find(None, os.environ, Path.home()), within=_ENGINE_WITHIN)
 
 
-def _says_nothing_to_do(directory: Path | None) -> bool:
+def _up(directory: Path | None) -> bool:
     from dom0.cli import unchanged
 
     project = unchanged.find_project(directory)
-    machine = unchanged.nothing_to_do(project, unchanged.TAG) if project else None
-    if machine is not None:
-        terminal.say(machine.text)
-    return machine is not None
+    if project is None:
+        return False
+    found = unchanged.look(project, unchanged.TAG)
+    if found.machine is not None:
+        terminal.say(found.machine.text)
+    else:
+        from dom0.cli.bring_up import run
+
+        run(project, unchanged.TAG, changed=found.changed)
+    return True

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.report import Report
 from dom0.cli.unchanged import taken_over_from
 
@@ -42,7 +42,7 @@ def command(directory: Path, tag: str, no_cache: bool, pull: bool, as_json: bool
     built = asyncio.run(_build(directory, tag, Report(beside=as_json), no_cache=no_cache, pull=pull))
     if as_json:
         terminal.say_json(built)
-    elif not options.quiet():
+    elif not terminal.quiet():
         state = "built" if built.changed else "up to date"
         terminal.say(f"{tag}: {state}, {terminal.short_id(built.id)}, {terminal.size(built.size)}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.errors import UsageError
 from dom0.plan import labels
 from dom0.run import become, capture
@@ -24,7 +24,7 @@ Listed = TypeVar("Listed", "ContainerSummary", "Container", "ListedContainer")
 
 def say_if_none(found: Collection[object]) -> None:
     """To a person, where there is nothing to show: after `dom0 down`, or before the first `dom0 up`."""
-    if not found and not options.quiet():
+    if not found and not terminal.quiet():
         terminal.say_to_stderr("nothing of dom0 is here; start it: dom0 up")
 
 

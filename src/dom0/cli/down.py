@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import forget_agent_socket, is_here, state_directory
 from dom0.errors import NotFound, UsageError
@@ -65,7 +65,7 @@ class Told:
         self._removed: list[Change] = []
 
     def say(self, text: str) -> None:
-        if not (self._as_json or options.quiet()):
+        if not (self._as_json or terminal.quiet()):
             terminal.say(text)
 
     def removed(self, kind: Kind, name: str, reason: str) -> None:

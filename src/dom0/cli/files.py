@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import click
 
 from dom0.agent.file_status import FileDiff, FileInfo, FilesRequest, FileState
-from dom0.cli import completion, options, terminal
+from dom0.cli import completion, terminal
 from dom0.cli.client import Agent
 
 WITHIN = 300.0  # seconds, for what copies files
@@ -35,7 +35,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     elif found:
         rows = [(info.state, info.path) for info in found]
         terminal.say_columns(("STATE", "PATH"), rows, styles={"STATE": _colour})
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say("no file of the project was changed on this machine")
 
 
@@ -62,7 +62,7 @@ def show_difference(path: str, as_json: bool) -> None:
         terminal.say(f"{found.path}: {note}")
     if found.diff:
         terminal.say(found.diff.rstrip("\n"))
-    elif not found.notes and not options.quiet():
+    elif not found.notes and not terminal.quiet():
         terminal.say(f"{found.path}: as the project says")
 
 
@@ -101,7 +101,7 @@ def _settle(how: str, paths: tuple[str, ...], *, as_json: bool) -> None:
     conflicts = sum(info.state is FileState.CONFLICT for info in found)
     if as_json:
         terminal.say_json(found)
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say(
             f"conflicts that are left: {conflicts}; see them: dom0 files" if conflicts else "no conflict is left"
         )

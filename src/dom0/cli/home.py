@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from dom0 import times
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.places import go_where_files_are, state_directory
 from dom0.errors import Dom0Error, UsageError
 
@@ -260,5 +260,5 @@ def _ask_password(*, new: bool) -> str:
 
 
 def _say(text: str) -> None:
-    if not options.quiet():
+    if not terminal.quiet():
         terminal.say_to_stderr(text)

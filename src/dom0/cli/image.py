@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.report import Report
 from dom0.errors import Dom0Error
@@ -76,7 +76,7 @@ def build(name: str | None, no_cache: bool, as_json: bool) -> None:
     built = asyncio.run(_build(names, Report(beside=as_json), no_cache=no_cache))
     if as_json:
         terminal.say_json(built)
-    elif not options.quiet():
+    elif not terminal.quiet():
         for image in built:
             terminal.say(f"{image.name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
 
@@ -96,7 +96,7 @@ def save(file: Path, as_json: bool) -> None:
     saved = Saved(file=str(file), size=file.stat().st_size, images=tuple(references))
     if as_json:
         terminal.say_json(saved)
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say(f"{file}: {', '.join(saved.images)}, {terminal.size(saved.size)}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.errors import ProjectError, UsageError
 
 DEFAULT_EXAMPLE = "hello"
@@ -51,7 +51,7 @@ def command(directory: Path, example: str, as_json: bool) -> None:
         following = f"read {directory / 'README.md'}"
     if as_json:
         terminal.say_json(NewProjects(directory=str(directory), example=example, projects=tuple(projects)))
-    elif not options.quiet():
+    elif not terminal.quiet():
         noun = "project" if len(projects) == 1 else "the projects"
         terminal.say(f"{directory}: {noun} {', '.join(projects)}, like the example {example}")
         terminal.say(f"next: {following}")

@@ -9,7 +9,7 @@ from typing import Literal
 import click
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.places import require_here
 
 SYSTEMD = Path("/run/systemd/system")  # there while it runs
@@ -101,5 +101,5 @@ def _say_result(root: Path, *, starts: bool, changed: bool) -> None:
 
 
 def _say(text: str) -> None:
-    if not options.quiet():
+    if not terminal.quiet():
         terminal.say(text)

@@ -7,7 +7,7 @@ from inspect import cleandoc
 
 import click
 
-_QUIET = "dom0.quiet"
+from dom0.cli import terminal
 
 
 def complete(command: click.Command, *, hidden: bool = True) -> None:
@@ -17,11 +17,6 @@ def complete(command: click.Command, *, hidden: bool = True) -> None:
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
             complete(subcommand)
-
-
-def quiet() -> bool:
-    """Whether the caller wants no progress and no advice, only results and errors."""
-    return bool(click.get_current_context().meta.get(_QUIET))
 
 
 def _add_options(command: click.Command, *, hidden: bool) -> None:
@@ -76,7 +71,7 @@ def _set_host(ctx: click.Context, parameter: click.Parameter, value: str | None)
 
 def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        ctx.meta[_QUIET] = True
+        ctx.meta[terminal.QUIET] = True
 
 
 def _set_color(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
+from dom0.cli.bring_up import private_roots, what_runs
 from dom0.cli.client import Agent, AgentUnreachable, is_paused
 from dom0.cli.in_use import place_of, projects_in_place
-from dom0.cli.places import is_here, is_login, state_directory
 from dom0.cli.report import Report
 from dom0.cli.unchanged import TAG, find_project, is_current, no_image, tagged_images
 from dom0.errors import EXIT_CHANGES
 
 if TYPE_CHECKING:
-    from dom0.agent.foresee import Running
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
     from dom0.plan.facts import ImageNeed
@@ -56,7 +55,7 @@ def command(directory: Path | None, tag: str, no_build: bool, adopts: bool, as_j
     elif changes:
         rows = [(change.action, change.kind, change.name, change.reason) for change in changes]
         terminal.say_columns(("ACTION", "KIND", "NAME", "REASON"), rows, styles={"ACTION": _colour})
-    elif not options.quiet():
+    elif not terminal.quiet():
         asks = "this project" if project and not no_build else f"{tag}, as it is,"
         terminal.say(f"nothing to do: the machine is as {asks} asks")
     return EXIT_CHANGES if changes else 0
@@ -128,38 +127,6 @@ def _pulls(pulled: Iterable[tuple[ImageNeed, Image | None]]) -> list[Change]:
         Change(action="pull", kind="image", name=need.ref, reason=always if here else "it is not here")
         for need, here in pulled
     ]
-
-
-def private_roots(project: Path | None, image: Image) -> list[Path]:
-    """Where there may be what an image leaves out: in the project that it was built from, else on this machine."""
-    from dom0.agent.private_files import find_roots
-    from dom0.plan import labels
-
-    if project is not None:
-        return [project]
-    try:
-        return find_roots(state_directory(), image.id, image.labels.get(labels.PROJECT, "")) if is_here() else []
-    except PermissionError:
-        return []
-
-
-def what_runs() -> Running:
-    """What the machine is now. Without the right to read its files, and of another machine, only its project is known.
-
-    Raises Dom0Error.
-    """
-    from dom0.agent.foresee import Running, read_running
-
-    try:
-        found = read_running(state_directory(), None if is_login() else Path("/")) if is_here() else Running()
-    except PermissionError:
-        found = Running()
-    if found.generation is not None:
-        return found
-    try:
-        return replace(found, project=Agent().status().project)
-    except AgentUnreachable:
-        return found
 
 
 async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:

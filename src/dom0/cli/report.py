@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dom0.agent.status import Progress
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.errors import Interrupted
 
 
@@ -34,7 +34,7 @@ class Report:
     def tell(self, progress: Progress) -> None:
         if self._as_json:
             terminal.say_json_line(progress)
-        elif progress.text and not options.quiet():
+        elif progress.text and not terminal.quiet():
             text = f"{progress.service}: {progress.text}" if progress.service else progress.text
             self._say(f"{time.monotonic() - self._began:6.1f}s  {text}")
 

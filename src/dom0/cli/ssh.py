@@ -16,7 +16,7 @@ from typing import IO
 import click
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.places import go_where_files_are, require_here, state_directory
 from dom0.errors import Dom0Error, UsageError
 
@@ -74,7 +74,7 @@ def add(file: IO[bytes], as_json: bool) -> None:
         _write(path, [*present, *new])
     if as_json:
         terminal.say_json(new)
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say("\n".join(f"{'added' if key in new else 'known'}  {_show(key)}" for key in given))
 
 
@@ -110,7 +110,7 @@ def remove(keys: tuple[str, ...], as_json: bool) -> None:
         _write(path, [key for key in present if key not in gone])
     if as_json:
         terminal.say_json(gone)
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say("\n".join(f"removed  {_show(key)}" for key in gone))
 
 

@@ -9,7 +9,19 @@ from typing import Any, TextIO
 from dom0.errors import Dom0Error
 from dom0.printable import printable as printable
 
+QUIET = "dom0.quiet"  # in click's context: the option was given
+
 Style = Callable[[str], str]
+
+
+def quiet() -> bool:
+    """Whether the caller wants results and errors only: no progress, no advice. Without click there was no option."""
+    if "click" not in sys.modules:
+        return False
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(QUIET))
 
 
 def say(text: str = "") -> None:

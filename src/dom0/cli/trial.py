@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from dom0.agent.status import Outcome
-from dom0.cli import terminal, up
+from dom0.cli import terminal
+from dom0.cli.bring_up import bring_up
 from dom0.cli.client import Agent
 from dom0.cli.unchanged import TAG, find_project
 from dom0.durations import seconds
@@ -47,7 +48,7 @@ def command(directory: Path | None, length: float, tag: str, as_json: bool) -> N
     $ dom0 confirm
     """
     Agent().status()  # a trial needs something to go back to
-    last = asyncio.run(up.bring_up(find_project(directory), tag, trial=length, as_json=as_json))
+    last = asyncio.run(bring_up(find_project(directory), tag, trial=length, as_json=as_json))
     if as_json:
         return
     if last.outcome is Outcome.TRIAL:

@@ -38,6 +38,13 @@ class Machine(NamedTuple):
         return f"{self.project}: nothing to do, generation {self.generation} is good"
 
 
+class Found(NamedTuple):
+    """`machine`: all is as `dom0 up` would leave it. `changed`: the dom0 image was built from another state of it."""
+
+    machine: Machine | None = None
+    changed: bool = False
+
+
 class ListedImage(NamedTuple):
     id: str
     labels: Mapping[str, str]
@@ -69,31 +76,31 @@ def no_image(tag: str) -> UsageError:
     )
 
 
-def nothing_to_do(project: Path, tag: str) -> Machine | None:
-    """The machine if all is as `dom0 up` would leave it: the same files, the same images, everything well.
+def look(project: Path, tag: str) -> Found:
+    """Whether all is as `dom0 up` would leave it: the same files, the same images, everything well.
 
-    None if not, and where that cannot be told. Raises EngineError, ProjectError.
+    Neither where that cannot be told. Raises EngineError, ProjectError.
     """
     try:
         if not is_here():
-            return None
+            return Found()
         connection = blocking.connect(str(agent_socket()))
         with blocking.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
             status = json.loads(answer.read()) if answer.status == blocking.OK else {}
         generation = status.get("generation") or {}
         if generation.get("outcome") != "good" or not status["converged"] or status["problems"]:
-            return None
+            return Found()
         machine = Machine(status["project"], generation["number"])
         running = status["dom0_image"]
         used = {service["image"]: service["image_id"] for service in status["services"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none runs here, or of another version
-        return None
+        return Found()
     images = tagged_images()
     if tag not in images or not images[tag].id == generation["dom0_image"] == running:
-        return None
+        return Found()
     if any(images[ref].id != image_id for ref, image_id in used.items() if ref in images):
-        return None
-    return machine if is_current(project, tag, images) else None
+        return Found()
+    return Found(machine) if is_current(project, tag, images) else Found(changed=True)
 
 
 def is_current(project: Path, tag: str, images: Images) -> bool:

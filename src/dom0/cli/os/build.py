@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.report import Report
 
 FLAVOURS = ("vm", "metal")  # as in osimage.recipe, which would load what builds them
@@ -59,7 +59,7 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
     building.place(built, out)
     if as_json:
         terminal.say_json(built.manifest)
-    elif not options.quiet():
+    elif not terminal.quiet():
         rows = [(artifact.name, terminal.size(artifact.size)) for artifact in built.manifest.artifacts]
         if built.manifest.rescue:
             rows.append(("of these, the rescue image", terminal.size(built.manifest.rescue)))

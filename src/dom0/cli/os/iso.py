@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.os.write import Medium, confirm_file
 
@@ -32,5 +32,5 @@ def iso(target: Path, given: MediumOptions, yes: bool, as_json: bool) -> None:
     size = target.stat().st_size
     if as_json:
         terminal.say_json(Medium(target=str(target), size=size, version=os.version))
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say(f"{target}: {terminal.size(size)}, {os.title}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 
 
@@ -38,6 +38,6 @@ def netboot(directory: Path, url: str, given: MediumOptions, as_json: bool) -> N
     loaders = asyncio.run(tree.write(os, contract, directory, url))
     if as_json:
         terminal.say_json(Tree(directory=str(directory), version=os.version, loaders=tuple(loaders)))
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say(f"{directory}: boot.ipxe starts {os.title}")
         terminal.say(f"iPXE for firmware: {', '.join(loaders) or 'none, install the package ipxe and run this again'}")

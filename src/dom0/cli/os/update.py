@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.os.write import ask
 from dom0.cli.report import Report
 
@@ -33,7 +33,7 @@ def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> 
     asyncio.run(_update(source, sha256, Report(beside=as_json), ask_first=not (yes or reboot)))
     if as_json:
         _say_status()
-    elif not (reboot or options.quiet()):
+    elif not (reboot or terminal.quiet()):
         terminal.say("the next start tries it: dom0 os status")
     if reboot:
         _restart()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dom0.cli import options, terminal
+from dom0.cli import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.report import Report
 from dom0.errors import UsageError
@@ -59,7 +59,7 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
         asyncio.run(media.write_disk(os, files, target, wanted))
     if as_json:
         terminal.say_json(Medium(target=str(target), size=wanted, version=os.version))
-    elif not options.quiet():
+    elif not terminal.quiet():
         terminal.say(f"{target}: boot disk of {terminal.size(wanted)}, {os.title} in slot a")
 
 

@@ -1,0 +1,378 @@
+"""Build a project and let the machine become it: what `dom0 up` and `dom0 try` do. Does without click.
+
+What takes long to load waits until Compose reads the project: that has a processor of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0 import times
+from dom0.agent.status import LARGEST_PROJECT, NOT_READ, Outcome, Progress, UpRequest
+from dom0.cli import succession, terminal, unchanged
+from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.follow import follow
+from dom0.cli.in_use import place_of, projects_in_place
+from dom0.cli.places import forget_agent_socket, is_here, is_login, state_directory
+from dom0.cli.report import Report, watching
+from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound
+
+if TYPE_CHECKING:
+    from dom0.agent.foresee import Running
+    from dom0.compose.model import Project
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import Container, Image
+    from dom0.images.project import Built
+    from dom0.images.reading import Reading
+
+START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
+MARGIN = 1024  # bytes of a request beside the project in it
+_NEEDED = ("dom0.images.project", "dom0.agent.foresee", "dom0.agent.handover", "dom0.agent.source")  # in the end
+ASK_HERE, PAUSE_HERE = 3.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
+
+
+def run(
+    project: Path | None,
+    tag: str,
+    *,
+    changed: bool = False,
+    force: bool = False,
+    adopts: bool = False,
+    wait: bool = False,
+    as_json: bool = False,
+) -> None:
+    """`dom0 up`, and what it says at its end. Raises as `bring_up`."""
+    import asyncio  # it costs as much as all of the above
+
+    last = asyncio.run(bring_up(project, tag, changed=changed, force=force, adopts=adopts, wait=wait, as_json=as_json))
+    if not as_json:
+        terminal.say(f"generation {last.generation} is {last.outcome}" if last.outcome else _watched(last))
+
+
+def _watched(last: Progress) -> str:
+    until = times.moment(last.watched_until)
+    if last.goes_back_to:
+        otherwise = f"if it does not stay well, the machine goes back to generation {last.goes_back_to} by itself"
+    else:
+        otherwise = "there is no good one to go back to: if it does not stay well, dom0 goes on trying"
+    return f"generation {last.generation} is ready, and watched until {until}: {otherwise}"
+
+
+async def bring_up(
+    project: Path | None,
+    tag: str,
+    *,
+    changed: bool = False,
+    force: bool = False,
+    adopts: bool = False,
+    trial: float = 0.0,
+    wait: bool = True,
+    as_json: bool,
+) -> Progress:
+    """Build, let the image's project become the machine, and wait for the outcome. `trial` in seconds, 0: none.
+
+    `changed`: there is no image of the project, as it is, yet. Without `wait` only until all is ready: what it returns
+    then has no outcome, and says until when it is watched. Raises RolledBack, ProjectError, EngineError, UsageError.
+    """
+    from dom0.images import private
+
+    report = Report(as_json=as_json)
+    current = "" if project is None or adopts or changed else _built_before(project, tag)
+    async with _reading_of(project if not current else None) as reading, _engine() as engine:
+        built = await _built(engine, project, tag, current, reading, report, adopts=adopts)
+        if project is not None:
+            await private.deliver(engine, built.image, project)
+        if trial:
+            Agent().announce_trial(built.image.id, trial)
+        wanted = UpRequest(force=force, adopt=adopts)
+        last, in_place = await _take_up(engine, built, project, wanted, report, wait=wait)
+        if in_place and last.outcome is Outcome.GOOD:
+            await succession.await_succession(engine, report)
+        elif in_place and last.outcome is None:
+            new = terminal.short_id(built.image.id)
+            report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
+        return last
+
+
+def _built_before(project: Path, tag: str) -> str:
+    """The ID of the dom0 image if it is up to date, else "": a build would find the same, but looks at more."""
+    try:
+        images = unchanged.tagged_images()
+    except EngineUnreachable:
+        return ""  # `_engine` says why
+    return images[tag].id if unchanged.is_current(project, tag, images) else ""
+
+
+@contextlib.asynccontextmanager
+async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] | None]:
+    """In the block Compose has begun with it."""
+    import asyncio
+
+    from dom0.compose.printouts import Printouts
+    from dom0.images.dockerfile import MACHINES, PLAIN
+    from dom0.images.reading import read
+
+    if project is None or any((project / name).exists() for name in (MACHINES, PLAIN)):
+        yield None
+        return
+    printouts = Printouts()
+    reading = asyncio.create_task(read(project, printouts))
+    reading.add_done_callback(lambda _ended: printouts.asked.set())  # perhaps it was refused before
+    try:
+        await printouts.asked.wait()
+        yield reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _engine() -> AsyncIterator[Engine]:
+    """What takes long, to load and to ask the Engine, has been done in the block."""
+    import asyncio
+
+    await asyncio.to_thread(_load, "dom0.engine.docker")
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        await asyncio.gather(engine.info(), asyncio.to_thread(_load, *_NEEDED))
+        yield engine
+    finally:
+        await engine.close()
+
+
+def _load(*modules: str) -> None:
+    """In a thread: Compose, which is at work meanwhile, has an end that must not be missed."""
+    import importlib
+
+    for module in modules:
+        importlib.import_module(module)
+
+
+async def _built(
+    engine: Engine,
+    project: Path | None,
+    tag: str,
+    current: str,
+    reading: Awaitable[Reading] | None,
+    say: Callable[[str], None],
+    *,
+    adopts: bool,
+) -> Built:
+    """`current` is the ID of the dom0 image where it is up to date. Built anew, it has no name yet but that it is to be
+    taken up.
+    """
+    from dom0.images import names
+    from dom0.images.project import Built, Options, built_unnamed
+
+    if current:
+        return Built(await engine.image(current), changed=False)
+    if project is not None:
+        options = Options(tag=tag, in_place=await projects_in_place(engine, project, adopts=adopts))
+        async with built_unnamed(engine, project, say, options, reading) as built:
+            await names.mark(engine, built.image, tag)
+        return built
+    image = await names.find(engine, tag)
+    if image is None:
+        raise unchanged.no_image(tag)
+    say(f"{tag}: as it is, no project is read")
+    return Built(image, changed=False)
+
+
+async def _take_up(
+    engine: Engine, built: Built, project: Path | None, wanted: UpRequest, report: Report, *, wait: bool
+) -> tuple[Progress, bool]:
+    """The last line of progress, and whether the running agent has taken the project up in place of its image's.
+
+    An agent that gives way to the image of the generation before does not answer: its successor is asked.
+    """
+    from dom0.agent.handover import forget_failure, is_at_work
+
+    while True:
+        await succession.let_end(engine, report)
+        await forget_failure(engine)
+        try:
+            with watching("the start of dom0"):
+                await place_of(engine, built.image, project, adopts=wanted.adopt)
+                read, in_place = await _become(engine, built, project, report, adopts=wanted.adopt)
+            request = replace(wanted, dom0_image=built.image.id if in_place else "", project=_in_json(read))
+            return follow(Agent(patient=False).up(request), report, wait=wait), in_place
+        except (Busy, AgentUnreachable) as error:
+            if await is_at_work(engine) or (_is_down(error) and await _comes_up(engine)):
+                continue
+            if isinstance(error, Busy):
+                await _forget(engine, built.image)
+            raise
+
+
+def _is_down(error: Dom0Error) -> bool:
+    return isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
+
+
+async def _comes_up(engine: Engine) -> bool:
+    """Whether the agent answers after all: its container runs, started a moment ago by the Engine or by somebody."""
+    import asyncio
+
+    from dom0.agent.contract import NAME
+
+    deadline = time.monotonic() + START_WITHIN
+    with contextlib.suppress(NotFound):
+        while (await engine.container(NAME)).running and time.monotonic() < deadline:
+            with contextlib.suppress(Dom0Error):
+                Agent(patient=False).status()
+                return True
+            await asyncio.sleep(succession.PAUSE)
+    return False
+
+
+def _in_json(project: Project | None) -> msgspec.Raw:
+    text = msgspec.json.encode(project)
+    return msgspec.Raw(text) if project and len(text) < LARGEST_PROJECT - MARGIN else NOT_READ
+
+
+async def _forget(engine: Engine, image: Image) -> None:
+    """What was built for nothing, unless it is what the machine is busy with."""
+    from dom0.images import names
+
+    generation = Agent().status().generation
+    if generation is None or generation.dom0_image != image.id:
+        await names.unmark(engine, image.id)
+
+
+async def _become(
+    engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
+) -> tuple[Project | None, bool]:
+    """Let a root container of the image run, or leave it to the running one if only the project differs (True).
+
+    Returns the project too, where an agent that understands it needs it and we have read it.
+    """
+    from dom0.agent.contract import NAME
+    from dom0.agent.handover import hand_over, start_root, started_beside
+    from dom0.engine.values import State
+    from dom0.images import names
+    from dom0.plan.labels import AWAITS, BASE
+
+    image, read = built.image, None
+    try:
+        root = await engine.container(NAME)
+    except NotFound:
+        root = None
+    if root is not None and root.state is State.PAUSED:
+        say(f"unpause {NAME}")
+        await engine.unpause_container(root.id)
+    if root is not None and root.running:
+        if root.image_id == image.id:
+            return None, False
+        if root.labels.get(BASE) == image.labels.get(BASE):
+            return built.project, True
+    if root is None and names.has_its_names(image) and AWAITS in image.labels:
+        try:
+            async with started_beside(engine):
+                read = await _refuse_beforehand(engine, built, project, say, adopts=adopts)
+        except BaseException:  # Ctrl-C too
+            forget_agent_socket()
+            raise
+    else:
+        await _refuse_beforehand(engine, built, project, say, adopts=adopts)
+    async with names.taken_up_later(engine, image.id):
+        if root is not None and root.running:
+            await hand_over(engine, image.id, say)
+        else:
+            await start_root(engine, image.id, say, _ask_here)
+    return read, False
+
+
+async def _refuse_beforehand(
+    engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
+) -> Project | None:
+    """The new agent would refuse the same; but then its container runs already. Raises ProjectError, EngineError.
+
+    Returns the project where that agent reads it as we do.
+    """
+    from dom0.agent.foresee import refuse
+    from dom0.agent.in_use import find_adoptable
+    from dom0.agent.source import read_project, resolve_beforehand
+    from dom0.images import names, private
+    from dom0.images.recipe import PLACED
+    from dom0.images.second_reading import other_compose
+    from dom0.plan.adoption import adopt
+    from dom0.plan.labels import BASE
+
+    image = built.image
+    roots = private_roots(project, image)
+    if private.of_image(image.labels) and not roots:
+        return None  # of another machine: only its agent can read the project
+    try:
+        place = await place_of(engine, image, project, adopts=adopts)
+        found = built.project if place == PLACED else None
+        if found is None:
+            async with read_project(engine, image, place, roots) as (_, found):
+                pass
+        desired = await resolve_beforehand(engine, image, found, say)
+        if adopts:
+            desired = adopt(desired, await find_adoptable(engine, desired))
+        await refuse(engine, desired, what_runs())
+    except Dom0Error:
+        await names.unmark(engine, image.id)
+        raise
+    base = await names.find(engine, image.labels.get(BASE, image.id))
+    alike = base is not None and not other_compose(base, found.compose_version)
+    return found if alike and place == PLACED else None
+
+
+def private_roots(project: Path | None, image: Image) -> list[Path]:
+    """Where there may be what an image leaves out: in the project that it was built from, else on this machine."""
+    from dom0.agent.private_files import find_roots
+    from dom0.plan import labels
+
+    if project is not None:
+        return [project]
+    try:
+        return find_roots(state_directory(), image.id, image.labels.get(labels.PROJECT, "")) if is_here() else []
+    except PermissionError:
+        return []
+
+
+def what_runs() -> Running:
+    """What the machine is now. Without the right to read its files, and of another machine, only its project is known.
+
+    Raises Dom0Error.
+    """
+    from dom0.agent.foresee import Running, read_running
+
+    try:
+        found = read_running(state_directory(), None if is_login() else Path("/")) if is_here() else Running()
+    except PermissionError:
+        found = Running()
+    if found.generation is not None:
+        return found
+    try:
+        return replace(found, project=Agent().status().project)
+    except AgentUnreachable:
+        return found
+
+
+async def _ask_here(engine: Engine, root: Container) -> bool:
+    """A process in the container would take a processor from the agent that it waits for.
+
+    Where the Engine is that of another machine, nobody answers here for this container.
+    """
+    import asyncio
+
+    from dom0.agent.handover import ask_inside
+
+    deadline = time.monotonic() + ASK_HERE
+    while is_here() and time.monotonic() < deadline:
+        with contextlib.suppress(Dom0Error):
+            if Agent(patient=False).status().dom0_image == root.image_id:
+                return True
+        await asyncio.sleep(PAUSE_HERE)
+    return await ask_inside(engine, root)
