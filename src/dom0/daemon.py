@@ -15,7 +15,7 @@ from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
 from dom0.agent.machine import Limits, Machine
 from dom0.agent.processes import NEW_SOCKET, HostProcesses
-from dom0.agent.store import alone_in
+from dom0.agent.store import exclusive_lock
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
@@ -38,7 +38,7 @@ LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
 async def run() -> None:
     """Serve until SIGTERM or SIGINT. Raises EngineUnreachable, EngineUnsuitable, Busy, Unwritable."""
-    with alone_in(STATE, patience=END_WITHIN):
+    with exclusive_lock(STATE, patience=END_WITHIN):
         engine = await _reach_engine()
         try:
             await _serve(engine, await engine.info())

@@ -114,7 +114,7 @@ async def test_a_quiet_time_from_the_future_does_not_hold_a_start_back() -> None
         await box.at_rest()
     web = box.docker.container("box-web-1")
     await box.person.kill_container("box-web-1")
-    box.memory = replace(box.memory, quiet={web.id: now() + HOUR})
+    box.memory = replace(box.memory, stop_expected={web.id: now() + HOUR})
     async with box.running(), asyncio.timeout(120):
         await box.until(lambda: box.names() == {"box-web-1": RUNNING})
 

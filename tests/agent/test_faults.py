@@ -154,7 +154,7 @@ async def test_random_faults_always_end_in_what_was_asked(seed: int) -> None:
 async def forgive(box: Box) -> None:
     """As `dom0 up`: budgets that so much trouble has used up start anew."""
     box.engine.before = lambda _call: None
-    box.memory = replace(box.memory, crash_loops={}, crashes={}, refused={}, held={})
+    box.memory = replace(box.memory, crash_loops={}, crashes={}, refused={}, stopped_by_person={})
     await live(box)
 
 

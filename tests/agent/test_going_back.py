@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.machine import Machine
-from dom0.agent.notes import ANNOUNCED_FOR, Trial
+from dom0.agent.state_files import ANNOUNCED_FOR, Trial
 from dom0.agent.status import Outcome, UpRequest
 from dom0.errors import Busy, EngineError, ProjectError, UsageError
 from dom0.plan import labels

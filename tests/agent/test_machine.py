@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.machine import UP_WITHIN
-from dom0.agent.notes import Trial
+from dom0.agent.state_files import Trial
 from dom0.agent.status import Outcome, UpRequest
 from dom0.compose.model import Project
 from dom0.errors import Busy, EngineUnreachable, ProjectError, UsageError

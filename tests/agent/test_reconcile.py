@@ -265,7 +265,7 @@ async def test_a_person_pauses_and_up_unpauses() -> None:
     async with box.running() as loop:
         await box.at_rest()
         assert box.names() == {"box-web-1": State.PAUSED}
-        loop.adopt(box.desired, 1, replace(loop.memory, held={}))  # as `dom0 up` does
+        loop.adopt(box.desired, 1, replace(loop.memory, stopped_by_person={}))  # as `dom0 up` does
         await box.at_rest()
         assert box.names() == {"box-web-1": RUNNING}
         assert loop.plan is not None

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dom0.agent.generations import Generation
 from dom0.agent.machine import Machine
 from dom0.agent.status import Outcome, UpRequest
-from dom0.agent.store import alone_in
+from dom0.agent.store import exclusive_lock
 from dom0.errors import Busy
 from dom0.plan.desired import Rollout
 from dom0.plan.memory import Memory, Version
@@ -205,11 +205,11 @@ async def test_killed_after_a_failure_was_written_down_the_next_agent_goes_back(
 async def test_killed_after_success_was_written_down_the_next_agent_judges_no_more(rig: Rig) -> None:
     async with rig.running():
         await rig.outcome(Outcome.GOOD, 1)
-    stale = replace(read_memory(rig), pending=True, kept={"old-1": Version("h", "i")})
+    stale = replace(read_memory(rig), pending=True, last_good={"old-1": Version("h", "i")})
     (rig.path / "state" / "memory.json").write_bytes(msgspec.json.encode(stale))
     async with rig.running() as machine:
         await rig.box.until(lambda: machine.status().converged)
-    assert (read_memory(rig).pending, read_memory(rig).kept) == (False, {})
+    assert (read_memory(rig).pending, read_memory(rig).last_good) == (False, {})
 
 
 async def test_killed_before_the_memory_was_written_the_next_agent_still_judges_and_keeps(rig: Rig) -> None:
@@ -242,10 +242,10 @@ async def test_old_generations_go_and_those_to_go_back_to_stay(rig: Rig) -> None
 
 
 def test_two_agents_never_work_in_one_state_directory(tmp_path: Path) -> None:
-    with alone_in(tmp_path / "state"):
-        with pytest.raises(Busy, match="another dom0 agent"), alone_in(tmp_path / "state"):
+    with exclusive_lock(tmp_path / "state"):
+        with pytest.raises(Busy, match="another dom0 agent"), exclusive_lock(tmp_path / "state"):
             pass
-        with alone_in(tmp_path / "other"):
+        with exclusive_lock(tmp_path / "other"):
             pass
-    with alone_in(tmp_path / "state"):
+    with exclusive_lock(tmp_path / "state"):
         pass

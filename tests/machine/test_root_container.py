@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dom0.agent.store import alone_in
+from dom0.agent.store import exclusive_lock
 from dom0.testing.foreign import Foreign
 from dom0.testing.machines import PATIENCE, Machine
 
@@ -112,7 +112,7 @@ def test_what_broke_while_no_agent_ran_is_mended_by_the_next_one(box: Machine) -
 def test_dom0_up_waits_for_an_agent_that_is_started_again(box: Machine) -> None:
     services, died = box.lives(*OURS), box.container("dom0")
     box.host.run(["kill", "-9", str(died["State"]["Pid"])])
-    with alone_in(box.host.state, patience=PATIENCE):  # the next one cannot begin
+    with exclusive_lock(box.host.state, patience=PATIENCE):  # the next one cannot begin
         up = box.begin("up", str(box.project))
         box.until(lambda: box.container("dom0")["RestartCount"] > died["RestartCount"] + 1)
         assert up.poll() is None

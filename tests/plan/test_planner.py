@@ -115,8 +115,8 @@ def test_a_health_gate_that_passed_counts_before_the_engine_says_so() -> None:
     web = slot("web", depends_on=(Dependency(service="db", condition=Condition.HEALTHY),))
     db = container(data, health=Health.STARTING, started=50.0)
     found = actual(container(web, state=State.CREATED), db)
-    assert said(plan(desired(web, data), found, Memory(gated={db.id: 50.0}))) == ["start box-web-1"]
-    assert said(plan(desired(web, data), found, Memory(gated={db.id: 49.0}))) == []
+    assert said(plan(desired(web, data), found, Memory(health_passed={db.id: 50.0}))) == ["start box-web-1"]
+    assert said(plan(desired(web, data), found, Memory(health_passed={db.id: 49.0}))) == []
 
 
 def test_a_killed_container_comes_back_without_waiting_for_its_dependencies() -> None:
@@ -182,7 +182,7 @@ def test_the_old_one_is_kept_stopped_while_the_generation_is_pending() -> None:
         container(old, id="a" * 64, state=State.EXITED, name="aaaaaaaaaaaa_box-web-1"),
         container(new, id="b" * 64, created=200.0),
     )
-    kept = Memory(pending=True, kept={"web-1": Version(old.hash, old.image_id)})
+    kept = Memory(pending=True, last_good={"web-1": Version(old.hash, old.image_id)})
     assert said(plan(desired(new), found, kept)) == []
     assert said(plan(desired(new), found)) == ["remove aaaaaaaaaaaa_box-web-1"]
 
@@ -193,7 +193,7 @@ def test_a_kept_predecessor_gives_up_its_name() -> None:
         container(old, id="a" * 64, state=State.EXITED),
         container(new, id="b" * 64, name="aaaaaaaaaaaa_box-web-1", created=200.0),
     )
-    kept = Memory(pending=True, kept={"web-1": Version(old.hash, old.image_id)})
+    kept = Memory(pending=True, last_good={"web-1": Version(old.hash, old.image_id)})
     assert said(plan(desired(new), found, kept)) == ["rename box-web-1 to bbbbbbbbbbbb_box-web-1"]
 
 
@@ -341,7 +341,7 @@ def test_what_we_stopped_ourselves_has_not_completed() -> None:
 def test_what_a_person_stopped_stays_stopped() -> None:
     web = slot("web", restart_policy="always")
     stopped = container(web, state=State.EXITED)
-    made = plan(desired(web), actual(stopped), Memory(held={stopped.id: 1.0}))
+    made = plan(desired(web), actual(stopped), Memory(stopped_by_person={stopped.id: 1.0}))
     assert (said(made), phase(made, "web")) == ([], Phase.STOPPED)
     assert [problem.code for problem in made.problems] == ["held"]
 
@@ -523,7 +523,7 @@ def test_what_lives_in_anothers_namespace_waits_until_that_one_runs(state: State
     parent, child = slot("vpn"), slot("app", parents=("vpn",), attachments=())
     vpn = container(parent, state=state, exit_code=1)
     app = container(child, network_mode=f"container:{vpn.id}", state=State.EXITED, exit_code=1, endpoints=())
-    made = plan(desired(child, parent), actual(vpn, app), Memory(held={vpn.id: 1.0}))
+    made = plan(desired(child, parent), actual(vpn, app), Memory(stopped_by_person={vpn.id: 1.0}))
     assert (phase(made, "app"), "start box-app-1" in said(made)) == (Phase.WAITING, False)
 
 

@@ -109,14 +109,14 @@ def memories(draw: st.DrawFn, ids: tuple[str, ...]) -> Memory:
     )
     by_slot = st.dictionaries(keys, versions, max_size=3)
     return Memory(
-        held=some(TIMES),
+        stopped_by_person=some(TIMES),
         stopped=some(TIMES),
         crashes=some(st.lists(TIMES, max_size=12).map(tuple)),
-        gated=some(TIMES),
-        quiet=some(TIMES),
+        health_passed=some(TIMES),
+        stop_expected=some(TIMES),
         completed=draw(by_slot),
         crash_loops=draw(by_slot),
-        kept=draw(by_slot),
+        last_good=draw(by_slot),
         pending=draw(st.booleans()),
         recreate=tuple(some(TIMES)),
     )

@@ -10,7 +10,7 @@ from dom0.plan.actual import Actual
 from dom0.plan.desired import Condition, Dependency, Desired, VolumeSpec
 from dom0.plan.memory import Memory
 from dom0.plan.preview import preview
-from dom0.plan.scene import version
+from dom0.plan.snapshot import version
 from dom0.testing.builders import NETWORK, actual, container, desired, slot
 
 NOW = 1000.0

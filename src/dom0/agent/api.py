@@ -20,7 +20,7 @@ from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.file_status import FilesPlanRequest, FilesRequest
 from dom0.agent.files import Files
 from dom0.agent.machine import Machine
-from dom0.agent.notes import Trial
+from dom0.agent.state_files import Trial
 from dom0.agent.status import LARGEST_PROJECT, Progress, RollbackRequest, TryRequest, UpRequest
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
 from dom0.agent.web_pages import check_request

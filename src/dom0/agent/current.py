@@ -24,10 +24,10 @@ from dom0.agent.files import Files
 from dom0.agent.generations import Generation, Generations
 from dom0.agent.in_place import find_places
 from dom0.agent.last_words import Words
-from dom0.agent.notes import Notes
 from dom0.agent.progress import Board
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.source import Candidate
+from dom0.agent.state_files import StateFiles
 from dom0.agent.status import Outcome, Progress
 from dom0.errors import Dom0Error, EngineError, UsageError
 from dom0.health import Problem
@@ -35,7 +35,7 @@ from dom0.plan.adoption import carry_over
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory, Version, cleared
 from dom0.plan.planner import Plan
-from dom0.plan.scene import version
+from dom0.plan.snapshot import version
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Current:
         give_names_back: Callable[[Generation, Generation], Awaitable[None]],
     ) -> None:
         self.generations = Generations(state)
-        self.notes = Notes(state)
+        self.state_files = StateFiles(state)
         self.files = Files(state / "project")
         self._state = state
         self.generation: Generation | None = None
@@ -121,7 +121,7 @@ class Current:
             self._note_damage(damage, f"generation {generation.number}" if generation else "a new generation")
         if generation is None:
             return
-        memory, damage = self.notes.load_memory()
+        memory, damage = self.state_files.load_memory()
         if damage is not None:
             self._note_damage(damage, "an empty one")
         self._must_go_back = generation.outcome.is_failure
@@ -165,7 +165,7 @@ class Current:
             self._note_before(candidate, as_it_was)
         current = self.generation
         memory = replace(cleared(self._memory()), recreate=recreate)
-        trial = self.notes.trial_of(candidate.dom0_image, self._clock.now())
+        trial = self.state_files.trial_of(candidate.dom0_image, self._clock.now())
         if current is not None and says_the_same(candidate, current):
             self._aim_at(current, memory)
         else:
@@ -173,7 +173,7 @@ class Current:
             self._leave(current)
             self._board.post(Progress(text=f"generation {generation.number}: {generation.cause}"))
             self._switch_to(generation, memory)
-        self.notes.forget_trial()
+        self.state_files.forget_trial()
         self._problems.clear()
 
     def go_back(self, target: Generation, *, cause: str) -> None:
@@ -288,7 +288,7 @@ class Current:
         self.generation = generation
         self._began, self._well_since, self._good_at = self._clock.monotonic(), 0.0, 0.0
         self._listening = self._giving_back = None
-        memory = replace(memory, pending=generation.is_pending, kept=self._versions_to_keep(generation))
+        memory = replace(memory, pending=generation.is_pending, last_good=self._versions_to_keep(generation))
         if self.reconciler is None:
             self.reconciler = self._make_reconciler(generation.desired, memory)
             self.reconciler.on_plan = self._take_plan
@@ -394,7 +394,7 @@ class Current:
         """Now what the last good one left behind may go."""
         assert self.generation is not None
         self.generations.prune({self.generation.number, self.generation.before})
-        self._remember(replace(self._memory(), pending=False, kept={}))
+        self._remember(replace(self._memory(), pending=False, last_good={}))
         self.on_good()
 
     def _fail(self, generation: Generation, outcome: Outcome, reason: str, problems: tuple[Problem, ...] = ()) -> None:

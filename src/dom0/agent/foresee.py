@@ -11,11 +11,11 @@ from dom0.agent.current import says_the_same
 from dom0.agent.generations import Generation, Generations
 from dom0.agent.host import look_at_host
 from dom0.agent.in_use import find_others, require_free
-from dom0.agent.notes import Notes
 from dom0.agent.observe import Observer
 from dom0.agent.others_data import require_no_data_of_others
 from dom0.agent.ownership import Ownership, read_seal
 from dom0.agent.source import Candidate
+from dom0.agent.state_files import StateFiles
 from dom0.engine.protocol import Engine
 from dom0.engine.values import PublishedPort, State
 from dom0.plan.adoption import carry_over
@@ -47,7 +47,7 @@ def read_running(state: Path, root: Path | None) -> Running:
     """From the agent's directory `state`. Raises Damaged, PermissionError."""
     generation, _ = Generations(state).current()
     project = generation.desired.project if generation else ""
-    return Running(project, generation, Notes(state).read_memory(), read_seal(state), root, state)
+    return Running(project, generation, StateFiles(state).read_memory(), read_seal(state), root, state)
 
 
 async def foresee(engine: Engine, candidate: Candidate, running: Running, now: float) -> list[Change]:
@@ -60,7 +60,7 @@ async def foresee(engine: Engine, candidate: Candidate, running: Running, now: f
     observer.adopted = desired.adopted
     await observer.look()
     is_new = current is None or current.is_pending or not says_the_same(candidate, current)
-    memory = replace(cleared(running.memory), pending=is_new, kept={}, recreate=())
+    memory = replace(cleared(running.memory), pending=is_new, last_good={}, recreate=())
     actual = await observer.actual(desired)
     known = current.desired.adopted if current else {}
     kept = [

@@ -22,15 +22,15 @@ from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
 from dom0.agent.foresee import Running, refuse
 from dom0.agent.generations import Generation, describe
-from dom0.agent.kept import keep_images
+from dom0.agent.image_pins import keep_images
 from dom0.agent.last_words import last_words
-from dom0.agent.notes import Trial
 from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.processes import Processes
 from dom0.agent.progress import Board, Changes, Follower
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.report import service_statuses
 from dom0.agent.source import Candidate, Own
+from dom0.agent.state_files import Trial
 from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import Unwritable, writing
 from dom0.agent.take_over import take_over
@@ -167,7 +167,7 @@ class Machine:
             self._engine,
             desired,
             memory=memory,
-            save=self._current.notes.save_memory,
+            save=self._current.state_files.save_memory,
             limit=self._limits.steps,
             all_endpoints=self._limits.all_endpoints,
             clock=self._clock,
@@ -292,7 +292,7 @@ class Machine:
 
     def try_next(self, trial: Trial) -> None:
         """Raises Unwritable."""
-        self._current.notes.announce(trial, self._clock.now())
+        self._current.state_files.announce(trial, self._clock.now())
 
     async def confirm(self) -> Status:
         """Raises UsageError when nothing is on trial."""
@@ -495,7 +495,7 @@ class Machine:
     @property
     def gated(self) -> Mapping[str, float]:
         """Container ID -> the start for which its health gate has passed."""
-        return self._current.reconciler.memory.gated if self._current.reconciler else {}
+        return self._current.reconciler.memory.health_passed if self._current.reconciler else {}
 
     @property
     def post_started(self) -> Mapping[str, float]:

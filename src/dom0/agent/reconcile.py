@@ -388,7 +388,9 @@ class Reconciler:
 
     def _note_gate(self, container: Container, passed: bool) -> None:
         if passed:
-            self.memory = replace(self.memory, gated=self.memory.gated | {container.id: container.started})
+            self.memory = replace(
+                self.memory, health_passed=self.memory.health_passed | {container.id: container.started}
+            )
         else:
             self._touched.add(container.id)
         self._wake.set()

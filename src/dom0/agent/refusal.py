@@ -6,7 +6,7 @@ import re
 
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan.memory import NO_VERSION, Refusal, Version, backoff
-from dom0.plan.scene import version
+from dom0.plan.snapshot import version
 from dom0.plan.steps import (
     MISSING,
     REMOVED,

@@ -48,7 +48,7 @@ def _reason(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def alone_in(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
+def exclusive_lock(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Nobody else works in `directory` meanwhile; a kill ends that too.
 
     Raises Busy when somebody does who does not end within `patience` seconds, Unwritable.

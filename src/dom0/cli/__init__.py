@@ -3,7 +3,7 @@ that exits.
 
 A command module has one public name, `command`. It parses, calls what does the work, and prints; it returns the exit
 code where that is not 0, and raises Dom0Error where something is wrong. commands.py is how click sees them, and loaded
-only for what at_once.py has no answer to.
+only for what fastpath.py has no answer to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from dom0.cli import at_once, terminal
+from dom0.cli import fastpath, terminal
 from dom0.errors import Dom0Error
 
 SECTIONS: dict[str, dict[str, str]] = {
@@ -102,7 +102,7 @@ def _end_as_with_ctrl_c() -> Sequence[int]:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on standard error."""
     try:
-        code = 0 if at_once.answer(argv) else _invoke(argv)
+        code = 0 if fastpath.answer(argv) else _invoke(argv)
         sys.stdout.flush()
     except _KNOWN as error:
         return _end(error, as_json=_wants_json(argv))

@@ -1,6 +1,6 @@
 """Whether the machine is already what `dom0 up` would make of a project. Asks agent and Engine, changes nothing.
 
-Loads neither click nor msgspec, because this is most often all that `dom0 up` has to do (see at_once.py): of the two
+Loads neither click nor msgspec, because this is most often all that `dom0 up` has to do (see fastpath.py): of the two
 answers it reads the few values that it compares.
 """
 

@@ -1,4 +1,4 @@
-"""`dom0 up`: build the project and let the machine become it. at_once.py does the same for its plainest form."""
+"""`dom0 up`: build the project and let the machine become it. fastpath.py does the same for its plainest form."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ async def _resolve(
         data = _with_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
-        hashed_as, ((digests, unread), profiles) = await _at_once(
+        hashed_as, ((digests, unread), profiles) = await _both(
             _hashes(resolved.for_hashing(data), printouts, wanted=hashed),
             asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
         )
@@ -137,9 +137,9 @@ async def _print(files: ProjectFiles, view: View, parser: Parser, own: bytes) ->
         layers.append(view.scratch / "own.yaml")
         layers[-1].write_bytes(own)
     with_yaml = any(machine.KEY in service for service in _services(files))
-    version, ((text, warnings), (written, _)) = await _at_once(
+    version, ((text, warnings), (written, _)) = await _both(
         parser.version(),
-        _at_once(parser.config(view, layers, "json"), parser.config(view, layers, "yaml") if with_yaml else _no_yaml()),
+        _both(parser.config(view, layers, "json"), parser.config(view, layers, "yaml") if with_yaml else _no_yaml()),
     )
     return Printed(version, text, written, warnings)
 
@@ -296,7 +296,7 @@ def _warnings(data: dict[str, Any], said: Sequence[str], files: ProjectFiles, vi
         yield f"{files.places.name(refusal)}: {refusal.what}"
 
 
-async def _at_once(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
     """Both results, or the first error. Neither cuts the other off: both work in a directory that is removed after."""
     one, two = await asyncio.gather(first, second, return_exceptions=True)
     if isinstance(one, BaseException):

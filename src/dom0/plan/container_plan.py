@@ -20,7 +20,7 @@ from dom0.plan.hooks import pre_stop_of
 from dom0.plan.labels import COMPOSE_PROJECT, HASH
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent, still_lasts
 from dom0.plan.phase import Phase
-from dom0.plan.scene import Scene, version
+from dom0.plan.snapshot import Snapshot, version
 from dom0.plan.steps import (
     MISSING,
     REMOVED,
@@ -63,18 +63,18 @@ class SlotPlan(msgspec.Struct, frozen=True, kw_only=True):
 class ContainerPlanner:
     """Plans one slot; `phases` holds the plans of the slots it may depend on."""
 
-    def __init__(self, scene: Scene, slot: Slot, phases: dict[str, SlotPlan]) -> None:
-        self.scene = scene
+    def __init__(self, snapshot: Snapshot, slot: Slot, phases: dict[str, SlotPlan]) -> None:
+        self.snapshot = snapshot
         self.slot = slot
         self.phases = phases
-        self.current = scene.current(slot)
-        self.obsolete = scene.obsolete(slot)
+        self.current = snapshot.current(slot)
+        self.obsolete = snapshot.obsolete(slot)
         self.lock = f"slot:{slot.key}"
-        self.priority = scene.depth[slot.service] * 2
+        self.priority = snapshot.depth[slot.service] * 2
 
     def plan(self) -> SlotPlan:
         """Never two writers: what would be one waits, what has become one is told."""
-        writers = other_writers(self.scene.desired, self.slot, self.scene.actual.others)
+        writers = other_writers(self.snapshot.desired, self.slot, self.snapshot.actual.others)
         planned = self._plan()
         if not writers:
             return planned
@@ -104,7 +104,7 @@ class ContainerPlanner:
     # rungs
 
     def _missing(self) -> SlotPlan:
-        done = self.scene.memory.completed.get(self.slot.key)
+        done = self.snapshot.memory.completed.get(self.slot.key)
         if done == version(self.slot):
             return self._tidy(None, Phase.COMPLETED, "ran for this configuration before; its container is gone")
         if not self.slot.create:
@@ -119,7 +119,7 @@ class ContainerPlanner:
             priority=self.priority,
             slot=self.slot,
             name=name,
-            parents=self.scene.parent_ids(self.slot),
+            parents=self.snapshot.parent_ids(self.slot),
             inherit=self._inherited(replaced),
             replaces=replaced.id if replaced else "",
         )
@@ -127,7 +127,7 @@ class ContainerPlanner:
 
     def _paused(self, current: Container) -> SlotPlan:
         """By a person, who is let be until `dom0 up`."""
-        if current.id in self.scene.memory.held:
+        if current.id in self.snapshot.memory.stopped_by_person:
             return self._result(Phase.STOPPED, "paused manually", problems=(self._held_problem("paused"),))
         step = UnpauseContainer(lock=self.lock, reason="it was paused", container_id=current.id, name=current.name)
         return self._result(Phase.STARTING, "it is paused", steps=(step,))
@@ -135,11 +135,11 @@ class ContainerPlanner:
     def _running(self, current: Container) -> SlotPlan:
         if self._has_given_up():
             return self._give_up(current, "failed too often")
-        if current.id in self.scene.actual.vanished:
+        if current.id in self.snapshot.actual.vanished:
             return self._restart(current, VANISHED)
-        if self.scene.is_ready(current):
+        if self.snapshot.is_ready(current):
             return self._must_follow(current) or self._must_bind_anew(current) or self._tidy(current, Phase.READY)
-        if self.scene.awaits_post_start(current):
+        if self.snapshot.awaits_post_start(current):
             return self._post_start(current)
         if current.health is Health.UNHEALTHY:
             return self._unhealthy(current)
@@ -155,7 +155,7 @@ class ContainerPlanner:
             container_id=current.id,
             started=current.started,
         )
-        if refusal := self.scene.memory.refused.get(lock):
+        if refusal := self.snapshot.memory.refused.get(lock):
             return self._result(Phase.FAILED, refusal.message, steps=(step,))
         return self._result(Phase.STARTING, "its post_start has not ended yet", steps=(step,))
 
@@ -168,10 +168,10 @@ class ContainerPlanner:
             hint=f"dom0 logs {self.slot.service}",
         )
         crashes = self._crashes(current)
-        if self.scene.memory.pending or len(crashes) >= CRASH_BUDGET:
+        if self.snapshot.memory.pending or len(crashes) >= CRASH_BUDGET:
             return self._result(Phase.UNHEALTHY, problem.title, problems=(problem,))
         retry_at = (crashes[-1] if crashes else 0.0) + backoff(len(crashes) + 1)
-        if retry_at > self.scene.now:
+        if retry_at > self.snapshot.now:
             return self._result(Phase.UNHEALTHY, problem.title, problems=(problem,), retry_at=retry_at)
         step = self._restart_step(current, UNHEALTHY)
         return self._result(Phase.UNHEALTHY, problem.title, steps=(step,), problems=(problem,))
@@ -183,7 +183,7 @@ class ContainerPlanner:
         return self._result(Phase.FAILED, f"exited with code {current.exit_code}, the Engine restarts it")
 
     def _not_running(self, current: Container) -> SlotPlan:
-        if current.id in self.scene.memory.held:
+        if current.id in self.snapshot.memory.stopped_by_person:
             return self._result(Phase.STOPPED, "stopped manually", problems=(self._held_problem("stopped"),))
         if self._has_completed(current):
             return self._tidy(current, Phase.COMPLETED)
@@ -191,7 +191,7 @@ class ContainerPlanner:
             return self._given_up(current, ())
         if waiting := self._awaits_dependencies(current) or self._awaits_namespaces(current) or self._lacks_ground():
             return waiting
-        if (retry_at := self._pause_until(current)) > self.scene.now:
+        if (retry_at := self._pause_until(current)) > self.snapshot.now:
             return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
         if blockers := self._stop_what_stands_in_the_way():
             return self._result(Phase.CREATED, "the container it replaces is stopped first", steps=blockers)
@@ -204,7 +204,7 @@ class ContainerPlanner:
 
     def _must_follow(self, current: Container) -> SlotPlan | None:
         """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`."""
-        for owner in self.scene.shared_with(current):
+        for owner in self.snapshot.shared_with(current):
             if owner.running and self._is_since(owner.started, current):
                 return self._restart(current, f"{owner.name} was restarted, and it shares a namespace with it")
         for dependency in self.slot.depends_on:
@@ -216,9 +216,9 @@ class ContainerPlanner:
 
     def _must_bind_anew(self, current: Container) -> SlotPlan | None:
         """A start binds what has the name of the Engine's socket then."""
-        if current.id not in self.scene.actual.cut_off:
+        if current.id not in self.snapshot.actual.cut_off:
             return None
-        if self.scene.in_use(current, self.slot):
+        if self.snapshot.in_use(current, self.slot):
             return self._result(Phase.READY, "in use; it is restarted for the Engine's new socket as soon as it is not")
         return self._restart(current, "it has the socket of an Engine bound that has ended")
 
@@ -226,11 +226,11 @@ class ContainerPlanner:
         """Whether what was replaced is as far as it was awaited: a job that runs for a moment is not done yet."""
         plan = self.phases.get(slot_key(container))
         has_completed = plan is not None and plan.phase is Phase.COMPLETED
-        return has_completed or (dependency.condition is not Condition.COMPLETED and self.scene.is_ready(container))
+        return has_completed or (dependency.condition is not Condition.COMPLETED and self.snapshot.is_ready(container))
 
     def _is_since(self, time: float, current: Container) -> bool:
         """After its start. What will only be tells of a clock that went back: to follow it would never end."""
-        return current.started < time <= self.scene.now
+        return current.started < time <= self.snapshot.now
 
     def _tidy(self, current: Container | None, phase: Phase, reason: str = "") -> SlotPlan:
         """It is as it should be: now its predecessors go, and it gets its name."""
@@ -238,7 +238,7 @@ class ContainerPlanner:
             stops = tuple(self._stop(c, "its replacement is ready") for c in running)
             return self._result(phase, "its predecessor is being stopped", steps=stops)
         removals = self._remove_predecessors()
-        if any(step.lock not in self.scene.memory.refused for step in removals):
+        if any(step.lock not in self.snapshot.memory.refused for step in removals):
             return self._result(phase, reason, steps=removals)
         rename = self._rename(current) if current is not None else ()
         if steps := (*rename, *removals):
@@ -246,7 +246,7 @@ class ContainerPlanner:
         if current is not None and current.name != self.slot.name:
             problem = self._name_taken_problem()
             return self._result(phase, problem.title, problems=(problem,))
-        deferred = current is not None and self.scene.in_use(current, self.slot)
+        deferred = current is not None and self.snapshot.in_use(current, self.slot)
         if deferred and current is not None and not self._is_current_version(current):
             reason = "in use; it is replaced as soon as it is not"
         return self._result(phase, reason)
@@ -258,7 +258,7 @@ class ContainerPlanner:
         return tuple(
             RemoveContainer(lock=f"container:{c.id}", reason="replaced", container_id=c.id, name=c.name)
             for c in self.obsolete
-            if not self.scene.is_kept(c) and c.state is not State.REMOVING
+            if not self.snapshot.is_kept(c) and c.state is not State.REMOVING
         )
 
     def _result(
@@ -281,30 +281,30 @@ class ContainerPlanner:
         )
 
     def _phase_of(self, current: Container) -> tuple[Phase, str]:
-        if self.scene.is_ready(current):
+        if self.snapshot.is_ready(current):
             return Phase.READY, ""
         return (Phase.STARTING, "") if current.state is State.RUNNING else (Phase.CREATED, "")
 
     def _currents(self, service: str) -> tuple[Container, ...]:
-        found = (self.scene.current(slot) for slot in self.scene.slots_of.get(service, ()))
+        found = (self.snapshot.current(slot) for slot in self.snapshot.slots_of.get(service, ()))
         return tuple(container for container in found if container is not None)
 
     def _is_current_version(self, container: Container) -> bool:
-        return container in self.scene.containers_of.get(self.slot.key, ()) and (
+        return container in self.snapshot.containers_of.get(self.slot.key, ()) and (
             container.image_id == self.slot.image_id and container.labels.get(HASH) == self.slot.hash
         )
 
     def _lacks_ground(self) -> SlotPlan | None:
         """Networks, volumes and the parents' containers come first."""
-        networks = [a.network for a in self.slot.attachments if a.network not in self.scene.network_ids]
-        volumes = [name for name in self.slot.volumes if name not in self.scene.volume_names]
-        parents = [name for name in self.slot.parents if name not in self.scene.parent_ids(self.slot)]
+        networks = [a.network for a in self.slot.attachments if a.network not in self.snapshot.network_ids]
+        volumes = [name for name in self.slot.volumes if name not in self.snapshot.volume_names]
+        parents = [name for name in self.slot.parents if name not in self.snapshot.parent_ids(self.slot)]
         missing = [f"network {n}" for n in networks] + [f"volume {v}" for v in volumes] + parents
         return self._result(Phase.WAITING, f"waits for {', '.join(missing)}") if missing else None
 
     def _creation_name(self) -> str:
         """Its own, or Compose's `<12hex>_<name>` with the ID of who has that; a number where that is taken too."""
-        names = self.scene.actual.names
+        names = self.snapshot.actual.names
         name, holder = self.slot.name, names.get(self.slot.name, "")
         numbered = (f"{number:012x}_{name}" for number in count())
         return next(free for free in chain((name, f"{holder[:12]}_{name}"), numbered) if free not in names)
@@ -320,7 +320,7 @@ class ContainerPlanner:
         if old.labels.get(HASH) != self.slot.hash:
             by_compose = old.labels.get(HASH, "").startswith(BY_COMPOSE)
             return "Docker Compose made it from other words" if by_compose else "its configuration changed"
-        if old.id in self.scene.memory.recreate:
+        if old.id in self.snapshot.memory.recreate:
             return "recreated"
         return f"{' and '.join(self.slot.parents)}, which it shares namespaces or volumes with, is a new container"
 
@@ -340,10 +340,10 @@ class ContainerPlanner:
 
     def _foreign_blockers(self) -> list[Container]:
         """Running containers of other slots that are on their way out, and hold a port or volume we need."""
-        return [c for c in self.scene.leaving if slot_key(c) != self.slot.key and self._blocks(c)]
+        return [c for c in self.snapshot.leaving if slot_key(c) != self.slot.key and self._blocks(c)]
 
     def _blocks(self, container: Container) -> bool:
-        return self.scene.stands_in_the_way(container, self.slot)
+        return self.snapshot.stands_in_the_way(container, self.slot)
 
     def _stop(self, container: Container, reason: str) -> AnyStep:
         return StopContainer(
@@ -366,7 +366,7 @@ class ContainerPlanner:
     def _rename(self, current: Container) -> tuple[AnyStep, ...]:
         if current.name == self.slot.name:
             return ()
-        holder = self.scene.actual.names.get(self.slot.name)
+        holder = self.snapshot.actual.names.get(self.slot.name)
         if holder is None:
             step = RenameContainer(
                 lock=self.lock, reason="its name", container_id=current.id, name=current.name, to=self.slot.name
@@ -397,7 +397,7 @@ class ContainerPlanner:
             return (step,)
         attached = {endpoint.network: endpoint.network_id for endpoint in current.endpoints}
         for attachment in self.slot.attachments:
-            network_id = self.scene.network_ids.get(attachment.network)
+            network_id = self.snapshot.network_ids.get(attachment.network)
             known = attached.get(attachment.network)
             not_connected_yet = known == "" and not current.running
             if network_id is None or known == network_id or not_connected_yet:
@@ -421,7 +421,7 @@ class ContainerPlanner:
         update: dict[str, object] = {
             key: value for key, value in wanted.items() if found.get(key, NO_LIMIT) not in (value, NO_LIMIT)
         }
-        unlimited = {**UNLIMITED, "NanoCpus": self.scene.actual.cpus * 1_000_000_000}
+        unlimited = {**UNLIMITED, "NanoCpus": self.snapshot.actual.cpus * 1_000_000_000}
         too_much = (key for key in found.keys() - wanted.keys() if found[key] not in (unlimited.get(key), NO_LIMIT))
         update |= {key: unlimited[key] for key in too_much if unlimited.get(key)}
         if {"Memory", "MemorySwap"} & update.keys():  # the Engine compares each with the other one's old value
@@ -436,12 +436,12 @@ class ContainerPlanner:
     def _has_completed(self, current: Container) -> bool:
         """A job: it ended by itself, with 0. Compose's default policy is `no`, so any service can be one."""
         ended = current.started > 0 and current.exit_code == 0 and not current.error
-        by_itself = current.id not in self.scene.memory.stopped
+        by_itself = current.id not in self.snapshot.memory.stopped
         return ended and by_itself and self.slot.restart_policy in ("no", "on-failure")
 
     def _has_given_up(self) -> bool:
         """Until `dom0 up`, unless a person starts it, or what it depends on has come back since it gave up."""
-        if self.scene.memory.crash_loops.get(self.slot.key) != version(self.slot):
+        if self.snapshot.memory.crash_loops.get(self.slot.key) != version(self.slot):
             return False
         if self.current is None:
             return True
@@ -454,22 +454,22 @@ class ContainerPlanner:
     def _newest_dependency(self) -> float:
         """When that one of its ready dependencies was started that was started last (0: none)."""
         services = {dependency.service for dependency in self.slot.depends_on} | set(self.slot.parents)
-        found = (c for service in services for c in self._currents(service) if self.scene.is_ready(c))
-        return max((c.started for c in found if c.started <= self.scene.now), default=0.0)
+        found = (c for service in services for c in self._currents(service) if self.snapshot.is_ready(c))
+        return max((c.started for c in found if c.started <= self.snapshot.now), default=0.0)
 
     def _crashes(self, current: Container) -> tuple[float, ...]:
         """Its recent ends, those left out that came before its dependencies did: they may have been the cause."""
-        crashes = recent(self.scene.memory.crashes.get(current.id, ()), self.scene.now)
+        crashes = recent(self.snapshot.memory.crashes.get(current.id, ()), self.snapshot.now)
         return tuple(time for time in crashes if time >= self._newest_dependency()) if crashes else ()
 
     def _crashed_too_often(self, current: Container) -> bool:
-        return len(self._crashes(current)) >= (CRASH_BUDGET_NEW if self.scene.memory.pending else CRASH_BUDGET)
+        return len(self._crashes(current)) >= (CRASH_BUDGET_NEW if self.snapshot.memory.pending else CRASH_BUDGET)
 
     def _pause_until(self, current: Container) -> float:
         crashes = self._crashes(current)
         after_crashes = crashes[-1] + backoff(len(crashes)) if crashes and current.started else 0.0
-        quiet = self.scene.memory.quiet.get(current.id, 0.0)
-        return max(after_crashes, quiet if still_lasts(quiet, self.scene.now) else 0.0)
+        quiet = self.snapshot.memory.stop_expected.get(current.id, 0.0)
+        return max(after_crashes, quiet if still_lasts(quiet, self.snapshot.now) else 0.0)
 
     def _give_up(self, current: Container, reason: str) -> SlotPlan:
         step = GiveUpContainer(
@@ -497,13 +497,13 @@ class ContainerPlanner:
         return None
 
     def _awaits_namespaces(self, current: Container) -> SlotPlan | None:
-        for owner in self.scene.shared_with(current):
+        for owner in self.snapshot.shared_with(current):
             if owner.state not in (State.RUNNING, State.PAUSED):
                 return self._result(Phase.WAITING, f"waits for {owner.name}, whose namespace it shares")
         return None
 
     def _unmet(self, dependency: Dependency) -> str:
-        plans = [self.phases[s.key] for s in self.scene.slots_of.get(dependency.service, ()) if s.key in self.phases]
+        plans = [self.phases[s.key] for s in self.snapshot.slots_of.get(dependency.service, ()) if s.key in self.phases]
         if not plans:
             return ""
         phases = {plan.phase for plan in plans}
@@ -524,7 +524,7 @@ class ContainerPlanner:
         container = plan.container
         if container is None or plan.phase is Phase.COMPLETED:
             return plan.phase in STARTED
-        set_up = container.id in self.scene.memory.post_started or not self.scene.has_post_start(container)
+        set_up = container.id in self.snapshot.memory.post_started or not self.snapshot.has_post_start(container)
         return set_up and (plan.phase in STARTED or container.started > 0)
 
     def _held_problem(self, how: str) -> Problem:
@@ -538,7 +538,7 @@ class ContainerPlanner:
 
     def _name_taken_problem(self) -> Problem:
         """A container of Compose is not renamed: Compose would make another one beside it."""
-        holder = next((other for other in self.scene.actual.others if other.name == self.slot.name), None)
+        holder = next((other for other in self.snapshot.actual.others if other.name == self.slot.name), None)
         project = holder.labels.get(COMPOSE_PROJECT) if holder else None
         return Problem(
             code="name-taken",

@@ -84,7 +84,7 @@ class _Foreseen:
             return True
         if not self.memory.pending:
             return False
-        self.memory = replace(self.memory, pending=False, kept={})
+        self.memory = replace(self.memory, pending=False, last_good={})
         return True
 
     def apply(self, step: AnyStep, now: float) -> None:  # noqa: C901 -- a flat match, one line a step

@@ -35,10 +35,13 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: float = 0.0
 
 
-class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+_AS_WRITTEN = {"stopped_by_person": "held", "stop_expected": "quiet", "health_passed": "gated", "last_good": "kept"}
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_AS_WRITTEN):
     """Keys are Slot.key unless said otherwise; times are seconds since the epoch."""
 
-    held: dict[str, float] = {}  # container ID -> since: a person stopped it
+    stopped_by_person: dict[str, float] = {}  # container ID -> since: a person stopped it
     stopped: dict[str, float] = {}  # container ID -> when: we stopped it, or the Engine did when it went down
     running: tuple[str, ...] = ()  # container IDs that ran when we last looked
     ended: dict[str, float] = {}  # container ID -> when an event told us of its last end
@@ -46,12 +49,12 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     crash_loops: dict[str, Version] = {}  # crash loops, and budgets used up
     crashes: dict[str, tuple[float, ...]] = {}  # container ID -> when it ended by itself or was found unhealthy
     refused: dict[str, Refusal] = {}  # by Step.lock
-    gated: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
+    health_passed: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
     post_started: dict[str, float] = {}  # container ID -> `started` of the last start whose post_start has succeeded
-    kept: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending
+    last_good: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending
     pending: bool = False  # the generation has not been good yet
     signalled: dict[str, float] = {}  # container ID -> when: somebody else sent it a signal
-    quiet: dict[str, float] = {}  # container ID -> until: it was signalled and ended, a `stop` event may follow
+    stop_expected: dict[str, float] = {}  # container ID -> until: it was signalled and ended, a `stop` event may follow
     last_event: float = 0.0  # the Engine's clock
     marks: dict[str, str] = {}  # mark of a container of ours (its ID where it has none) -> its ID, see ownership
     recreate: tuple[str, ...] = ()  # IDs of containers that `dom0 up --force-recreate` found and made obsolete
@@ -59,7 +62,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def cleared(memory: Memory) -> Memory:
     """What was stopped, given up or refused gets another chance: somebody has asked for it."""
-    return replace(memory, held={}, crash_loops={}, crashes={}, refused={}, quiet={})
+    return replace(memory, stopped_by_person={}, crash_loops={}, crashes={}, refused={}, stop_expected={})
 
 
 def backoff(count: int) -> float:

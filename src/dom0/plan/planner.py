@@ -17,7 +17,7 @@ from dom0.plan.desired import Desired, NetworkSpec, Slot
 from dom0.plan.hooks import pre_stop_of
 from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
 from dom0.plan.phase import Phase
-from dom0.plan.scene import Scene, version
+from dom0.plan.snapshot import Snapshot, version
 from dom0.plan.steps import (
     MISSING,
     AnyStep,
@@ -52,16 +52,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> Plan:
-    scene = Scene(desired, actual, memory, now)
-    ground, problems = _plan_ground(scene)
-    slots = _plan_slots(scene)
+    snapshot = Snapshot(desired, actual, memory, now)
+    ground, problems = _plan_ground(snapshot)
+    slots = _plan_slots(snapshot)
     steps = [*ground, *(step for plan in slots for step in plan.steps)]
     well = all(plan.phase in WELL for plan in slots) and not problems
-    steps += _plan_orphans(scene, well=well)
-    steps += _plan_leftover_networks(scene)
-    refusals = _refusals(scene, steps)
+    steps += _plan_orphans(snapshot, well=well)
+    steps += _plan_leftover_networks(snapshot)
+    refusals = _refusals(snapshot, steps)
     ready = sorted((s for s in _unique(steps) if s.lock not in refusals), key=lambda step: -step.priority)
-    slots = tuple(_with_refusal(plan, scene.memory.refused, refusals) for plan in slots)
+    slots = tuple(_with_refusal(plan, snapshot.memory.refused, refusals) for plan in slots)
     hindering = [step for step in steps if step.lock in refusals and not isinstance(step, TIDYING)]
     waits = [plan.retry_at for plan in slots if plan.retry_at] + [r.retry_at for r in refusals.values()]
     return Plan(
@@ -75,14 +75,14 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     )
 
 
-def _refusals(scene: Scene, steps: list[AnyStep]) -> dict[str, Refusal]:
+def _refusals(snapshot: Snapshot, steps: list[AnyStep]) -> dict[str, Refusal]:
     """Lock -> the refusal for which its steps have to wait."""
-    versions = {f"slot:{slot.key}": version(slot) for slot in scene.desired.slots}
+    versions = {f"slot:{slot.key}": version(slot) for slot in snapshot.desired.slots}
     return {
         step.lock: refusal
         for step in steps
-        if (refusal := scene.memory.refused.get(step.lock)) is not None
-        and still_lasts(refusal.retry_at, scene.now)
+        if (refusal := snapshot.memory.refused.get(step.lock)) is not None
+        and still_lasts(refusal.retry_at, snapshot.now)
         and refusal.version in (NO_VERSION, versions.get(step.lock))
     }
 
@@ -108,21 +108,21 @@ def _unique(steps: list[AnyStep]) -> list[AnyStep]:
     return list({(type(step), step.lock, getattr(step, "container_id", "")): step for step in steps}.values())
 
 
-def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
+def _plan_ground(snapshot: Snapshot) -> tuple[list[AnyStep], list[Problem]]:
     steps: list[AnyStep] = []
     problems: list[Problem] = []
-    for network in scene.desired.networks:
-        found = scene.networks.get(network.name)
+    for network in snapshot.desired.networks:
+        found = snapshot.networks.get(network.name)
         lock = f"network:{network.name}"
         if network.external:
             if found is None:
                 problems.append(_missing_external("network", network.name))
         elif found is None:
             steps.append(CreateNetwork(lock=lock, reason=MISSING, priority=GROUND_PRIORITY, spec=network))
-        elif scene.is_outdated(network):
-            steps.append(_replace_network(found, network, scene))
-    for volume in scene.desired.volumes:
-        if volume.name in scene.volume_names:
+        elif snapshot.is_outdated(network):
+            steps.append(_replace_network(found, network, snapshot))
+    for volume in snapshot.desired.volumes:
+        if volume.name in snapshot.volume_names:
             continue
         if volume.external:
             problems.append(_missing_external("volume", volume.name))
@@ -132,10 +132,10 @@ def _plan_ground(scene: Scene) -> tuple[list[AnyStep], list[Problem]]:
     return steps, problems
 
 
-def _replace_network(found: Network, spec: NetworkSpec, scene: Scene) -> ReplaceNetwork:
+def _replace_network(found: Network, spec: NetworkSpec, snapshot: Snapshot) -> ReplaceNetwork:
     attached = tuple(
         container.id
-        for container in scene.actual.containers
+        for container in snapshot.actual.containers
         if any(endpoint.network == found.name for endpoint in container.endpoints)
     )
     return ReplaceNetwork(
@@ -157,12 +157,12 @@ def _missing_external(kind: str, name: str) -> Problem:
     )
 
 
-def _plan_slots(scene: Scene) -> tuple[SlotPlan, ...]:
+def _plan_slots(snapshot: Snapshot) -> tuple[SlotPlan, ...]:
     plans: dict[str, SlotPlan] = {}
-    for slot in scene.ordered:
-        words = scene.actual.unreadable.get(slot.key)
-        plans[slot.key] = ContainerPlanner(scene, slot, plans).plan() if words is None else _unreadable(slot, words)
-    return tuple(plans[slot.key] for slot in scene.desired.slots)
+    for slot in snapshot.ordered:
+        words = snapshot.actual.unreadable.get(slot.key)
+        plans[slot.key] = ContainerPlanner(snapshot, slot, plans).plan() if words is None else _unreadable(slot, words)
+    return tuple(plans[slot.key] for slot in snapshot.desired.slots)
 
 
 def _unreadable(slot: Slot, words: str) -> SlotPlan:
@@ -176,19 +176,19 @@ def _unreadable(slot: Slot, words: str) -> SlotPlan:
     return SlotPlan(slot=slot, phase=Phase.FAILED, reason=problem.title, problems=(problem,))
 
 
-def _plan_orphans(scene: Scene, *, well: bool) -> list[AnyStep]:
+def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
     """What no slot asks for goes when all that is asked for is well: dependents before what they depend on."""
     if not well:
         return []
-    running = [container for container in scene.orphans if container.running]
+    running = [container for container in snapshot.orphans if container.running]
     needed = {service for container in running for service in depends_on(container)}
     steps: list[AnyStep] = []
-    for container in scene.orphans:
+    for container in snapshot.orphans:
         lock = f"container:{container.id}"
         if container.running:
             if container.labels.get(labels.SERVICE) not in needed:
                 steps.append(_stop_orphan(container, lock))
-        elif not scene.is_kept(container) and container.state is not State.REMOVING:
+        elif not snapshot.is_kept(container) and container.state is not State.REMOVING:
             reason = "no longer in the project"
             steps.append(RemoveContainer(lock=lock, reason=reason, container_id=container.id, name=container.name))
     return steps
@@ -204,13 +204,13 @@ def _stop_orphan(container: Container, lock: str) -> StopContainer:
     )
 
 
-def _plan_leftover_networks(scene: Scene) -> list[AnyStep]:
-    wanted = {network.name for network in scene.desired.networks}
-    used = {endpoint.network for container in scene.actual.containers for endpoint in container.endpoints}
+def _plan_leftover_networks(snapshot: Snapshot) -> list[AnyStep]:
+    wanted = {network.name for network in snapshot.desired.networks}
+    used = {endpoint.network for container in snapshot.actual.containers for endpoint in container.endpoints}
     return [
         RemoveNetwork(
             lock=f"network:{network.name}", reason="no longer in the project", network_id=network.id, name=network.name
         )
-        for network in scene.actual.networks
-        if scene.is_ours(network) and network.name not in wanted | used
+        for network in snapshot.actual.networks
+        if snapshot.is_ours(network) and network.name not in wanted | used
     ]

@@ -12,7 +12,7 @@ from dom0.plan.actual import Actual, slot_key
 from dom0.plan.desired import Desired
 from dom0.plan.foretell import foretell
 from dom0.plan.memory import Memory
-from dom0.plan.scene import Scene
+from dom0.plan.snapshot import Snapshot
 from dom0.plan.steps import (
     AnyStep,
     ConnectNetwork,
@@ -61,13 +61,13 @@ def preview(desired: Desired, actual: Actual, memory: Memory, now: float) -> lis
 
     `memory` as the agent will have it at the beginning.
     """
-    scene = Scene(desired, actual, memory, now)
+    snapshot = Snapshot(desired, actual, memory, now)
     found: dict[tuple[Kind, str], Change] = {}
-    for change in _changes(foretell(desired, actual, memory, now), scene):
+    for change in _changes(foretell(desired, actual, memory, now), snapshot):
         known = found.get((change.kind, change.name))
         if known is None or _WEIGHT.index(change.action) > _WEIGHT.index(known.action):
             found[change.kind, change.name] = change
-    ordered = {slot.name: number for number, slot in enumerate(scene.ordered)}
+    ordered = {slot.name: number for number, slot in enumerate(snapshot.ordered)}
     return sorted(found.values(), key=lambda change: _place(change, ordered))
 
 
@@ -77,7 +77,7 @@ def _place(change: Change, ordered: dict[str, int]) -> tuple[int, int]:
     return (1, change.kind == "volume") if change.kind != "container" else (2, ordered[change.name])
 
 
-def _changes(steps: tuple[AnyStep, ...], scene: Scene) -> Iterator[Change]:
+def _changes(steps: tuple[AnyStep, ...], snapshot: Snapshot) -> Iterator[Change]:
     replaced = {step.replaces for step in steps if isinstance(step, CreateContainer)}
     for step in steps:
         match step:
@@ -93,14 +93,14 @@ def _changes(steps: tuple[AnyStep, ...], scene: Scene) -> Iterator[Change]:
                 action: Action = "replace" if step.replaces else "create"
                 yield Change(action=action, kind="container", name=step.slot.name, reason=step.reason)
             case _:
-                container = scene.by_id.get(step.container_id)
+                container = snapshot.by_id.get(step.container_id)
                 if container is not None and container.id not in replaced:  # else it follows from what is above
-                    yield from _of_container(step, container, scene)
+                    yield from _of_container(step, container, snapshot)
 
 
-def _of_container(step: _OfContainer, container: Container, scene: Scene) -> Iterator[Change]:
-    slot = scene.slots.get(slot_key(container))
-    name = slot.name if slot and scene.current(slot) == container else container.name
+def _of_container(step: _OfContainer, container: Container, snapshot: Snapshot) -> Iterator[Change]:
+    slot = snapshot.slots.get(slot_key(container))
+    name = slot.name if slot and snapshot.current(slot) == container else container.name
     match step:
         case StartContainer() | RestartContainer():
             action: Action = "restart" if container.running else "start"

@@ -17,7 +17,7 @@ from dom0.engine.values import Container, Event, State
 from dom0.plan.memory import CRASH_WINDOW, Memory, recent
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
-from dom0.plan.scene import version
+from dom0.plan.snapshot import version
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def remember(memory: Memory, event: Event) -> Memory:
         case "stop":
             return _stopped(memory, event)
         case "pause":
-            return replace(memory, held=memory.held | {event.id: event.time})
+            return replace(memory, stopped_by_person=memory.stopped_by_person | {event.id: event.time})
         case "start" | "unpause":
             return _forget(memory, event.id)
         case "destroy":
@@ -56,18 +56,18 @@ def _signalled(memory: Memory, event: Event) -> Memory:
 
 def _ended(memory: Memory, event: Event) -> Memory:
     memory = replace(memory, ended=memory.ended | {event.id: event.time})
-    if event.id in memory.stopped or event.id in memory.held:
+    if event.id in memory.stopped or event.id in memory.stopped_by_person:
         return memory
     memory = count_crash(memory, event.id, event.time)
     if event.time - memory.signalled.get(event.id, 0.0) < SIGNAL_WINDOW:
-        memory = replace(memory, quiet=memory.quiet | {event.id: event.time + QUIET})
+        memory = replace(memory, stop_expected=memory.stop_expected | {event.id: event.time + QUIET})
     return memory
 
 
 def _stopped(memory: Memory, event: Event) -> Memory:
     if event.id in memory.stopped:
         return memory
-    return _uncount(replace(memory, held=memory.held | {event.id: event.time}), event)
+    return _uncount(replace(memory, stopped_by_person=memory.stopped_by_person | {event.id: event.time}), event)
 
 
 def _uncount(memory: Memory, event: Event) -> Memory:
@@ -82,11 +82,11 @@ def _forget(memory: Memory, container_id: str) -> Memory:
     return replace(
         memory,
         ended=without(memory.ended, container_id),
-        held=without(memory.held, container_id),
+        stopped_by_person=without(memory.stopped_by_person, container_id),
         stopped=without(memory.stopped, container_id),
         signalled=without(memory.signalled, container_id),
-        quiet=without(memory.quiet, container_id),
-        gated=without(memory.gated, container_id),
+        stop_expected=without(memory.stop_expected, container_id),
+        health_passed=without(memory.health_passed, container_id),
     )
 
 
@@ -119,13 +119,15 @@ def remember_plan(
         crash_loops={p.slot.key: version(p.slot) for p in plan.slots if p.phase is Phase.CRASH_LOOP},
         running=tuple(sorted(container.id for container in present.values() if container.running)),
         stopped=stopped,
-        held={id_: t for id_, t in memory.held.items() if id_ in present and _may_stand(present[id_], t, now)},
+        stopped_by_person={
+            id_: t for id_, t in memory.stopped_by_person.items() if id_ in present and _may_stand(present[id_], t, now)
+        },
         ended=_only(memory.ended, present),
         crashes=_only(memory.crashes, present),
-        gated=_only(memory.gated, present),
+        health_passed=_only(memory.health_passed, present),
         post_started=_only(memory.post_started, present),
         signalled=_only(memory.signalled, present),
-        quiet=_only(memory.quiet, present),
+        stop_expected=_only(memory.stop_expected, present),
         recreate=tuple(id_ for id_ in memory.recreate if id_ in present),
         refused={lock: refusal for lock, refusal in memory.refused.items() if now - refusal.retry_at < CRASH_WINDOW},
     )

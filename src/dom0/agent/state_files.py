@@ -22,7 +22,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     announced: float = 0.0  # when, seconds since the epoch
 
 
-class Notes:
+class StateFiles:
     def __init__(self, state: Path) -> None:
         self._memory = state / "memory.json"
         self._trial = state / "trial.json"

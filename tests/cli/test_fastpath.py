@@ -20,7 +20,7 @@ RunCommand = Callable[..., Output]
 HEAVY = ("click", "msgspec", "asyncio", "http.client", "dataclasses", "ssl", "shutil")
 
 
-@pytest.mark.parametrize("module", ["cli.at_once", "cli.unchanged", "engine.address", "engine.answer"])
+@pytest.mark.parametrize("module", ["cli.fastpath", "cli.unchanged", "engine.address", "engine.answer"])
 def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
     script = f"import sys, dom0.{module}; print(*sorted(set(sys.modules) & {set(HEAVY)}))"
     done = subprocess.run(
@@ -36,7 +36,7 @@ def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
 def test_the_agent_waits_for_the_engine_before_anything_else_is_loaded(tmp_path: Path) -> None:
     """As a boot has it: the Engine starts this container, and answers when it has started the others too."""
     path = tmp_path / "docker.sock"
-    script = "import sys; from dom0.cli import at_once; print(at_once.answer(['agent']), 'click' in sys.modules)"
+    script = "import sys; from dom0.cli import fastpath; print(fastpath.answer(['agent']), 'click' in sys.modules)"
     with socket.socket(socket.AF_UNIX) as engine:
         engine.bind(str(path))
         engine.listen()

@@ -18,7 +18,7 @@ def version(slot: Slot) -> Version:
     return Version(slot.hash, slot.image_id)
 
 
-class Scene:
+class Snapshot:
     def __init__(self, desired: Desired, actual: Actual, memory: Memory, now: float) -> None:
         self.desired = desired
         self.actual = actual
@@ -179,7 +179,7 @@ class Scene:
             return False
         if container.health in (Health.NONE, Health.HEALTHY):
             return True
-        gated = self.memory.gated.get(container.id) == container.started
+        gated = self.memory.health_passed.get(container.id) == container.started
         return container.health is Health.STARTING and gated
 
     def awaits_post_start(self, container: Container) -> bool:
@@ -192,7 +192,7 @@ class Scene:
 
     def is_kept(self, container: Container) -> bool:
         """Whether it belongs to the last good generation while a newer one still has to prove itself."""
-        kept = self.memory.kept.get(slot_key(container))
+        kept = self.memory.last_good.get(slot_key(container))
         return kept is not None and kept == Version(container.labels.get(HASH, ""), container.image_id)
 
     def stands_in_the_way(self, container: Container, slot: Slot) -> bool:
