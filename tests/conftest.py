@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ _MARKS = {
     "ambassador_image": pytest.mark.chain,
     "rescue_image": pytest.mark.chain,
 }
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, and the commands of a test would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
