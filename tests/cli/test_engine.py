@@ -363,6 +363,24 @@ def test_doctor_names_what_is_missing_and_how_to_mend_it(dom0: RunCommand) -> No
     assert any(line.startswith("missing  Docker Engine: ") for line in lines)
 
 
+WITHOUT_PIP = """
+import sys
+sys.modules.update(pip=None, ensurepip=None)
+from dom0.cli import main
+sys.argv = ["dom0", "doctor"]
+main()
+"""
+
+
+def test_doctor_sees_that_pip_was_left_out(environment: dict[str, str]) -> None:
+    """As `uv tool install dom0` does."""
+    argv = [sys.executable, "-c", WITHOUT_PIP]
+    examined = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    lines = examined.stdout.splitlines()
+    (pip,) = (number for number, line in enumerate(lines) if line.startswith("warning  pip: not beside this dom0"))
+    assert "uv tool install --with pip dom0" in lines[pip + 1]
+
+
 def test_an_old_plugin_is_named_with_the_version_it_should_have(dom0: RunCommand, tmp_path: Path) -> None:
     program = tmp_path / "docker"
     program.write_text("#!/bin/sh\necho Docker Compose version 2.3.4\n")

@@ -22,6 +22,7 @@ COMPOSE = """
       hostname: boxhost
       ssh:
         port: 2022
+        user: dom0 # the default, which this host's Compose and the machine's may print apart
         authorized_keys: ["{key}"]
       home: {{}}
       dev: {{image: "busybox:test", command: ["id"]}}
