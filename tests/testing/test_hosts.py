@@ -208,7 +208,9 @@ CHILD = """
 from dom0.testing.hosts import Host
 from dom0.testing import owned
 host = Host()
-host.docker("run", "--detach", "--init", "--privileged", "--name", "orphan", "busybox:test", "sleep", "1000")
+for name in ("orphan", "paused"):
+    host.docker("run", "--detach", "--init", "--privileged", "--name", name, "busybox:test", "sleep", "1000")
+host.docker("pause", "paused")
 print(owned.owner_name(), flush=True)
 input()
 """
@@ -223,7 +225,7 @@ def first_line(child: subprocess.Popen[str], seconds: float) -> str:
 
 @pytest.fixture
 def running_owner(engines_possible: None) -> subprocess.Popen[str]:
-    """A process that made a host with a container, and waits."""
+    """A process that made a host with a container and a paused one, and waits."""
     return subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

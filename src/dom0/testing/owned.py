@@ -64,6 +64,7 @@ def leftovers() -> set[str]:
 def remove(name: str) -> None:
     """Kill the processes, then remove the mounts, control groups and directories that carry `name`."""
     assert _NAME.fullmatch(name)
+    _thaw(name)
     _kill_processes(name)
     for target in reversed([target for target in _mounts() if name in _names_in(target)]):
         subprocess.run(["umount", "--lazy", target], check=False, capture_output=True)
@@ -91,6 +92,15 @@ def remove_cgroup(name: str) -> None:
         for directory, _, _ in os.walk(top, topdown=False) if top.name == name else ():
             with contextlib.suppress(OSError):
                 Path(directory).rmdir()
+
+
+def _thaw(name: str) -> None:
+    """With control groups of version 1 no signal ends a process of a paused container."""
+    for top in _cgroups():
+        if name in _names_in(top.name):
+            for state in top.rglob("freezer.state"):
+                with contextlib.suppress(OSError):
+                    state.write_text("THAWED")
 
 
 def _is_dead(name: str) -> bool:
