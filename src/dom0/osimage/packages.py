@@ -37,12 +37,13 @@ async def fetch(kind: str, names: Sequence[str], arch: str, *, anew: bool) -> tu
 
     key = f"{names} {archive.sources_text(archives)}"
     directory = await fetched.cached(f"os-packages-{kind}", key, download, anew=anew)
-    files = sorted(directory.glob("*.deb"))  # NAME_VERSION_ARCHITECTURE.deb; an epoch's colon is written %3a
-    words = [file.name.split("_") for file in files]
-    return tuple(
-        Package(name, unquote(version), file.stat().st_size, file)
-        for file, (name, version, _) in zip(files, words, strict=True)
-    )
+    return tuple(_package(file) for file in sorted(directory.glob("*.deb")))
+
+
+def _package(file: Path) -> Package:
+    """Its name is NAME_VERSION_ARCHITECTURE.deb; the colon of a version's epoch is written %3a."""
+    name, version, _ = file.name.split("_")
+    return Package(name, unquote(version), file.stat().st_size, file)
 
 
 async def unpack(packages: Iterable[Package], into: Path) -> None:
