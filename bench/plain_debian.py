@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dom0.images import archive, recipe, rootfs
 from dom0.images.contents import digest, entries
+from dom0.names import BASE_IMAGE
 from dom0.osimage.recipe import load as os_recipe
 from dom0.run import capture
 from dom0.testing import chain, owned
@@ -131,7 +132,7 @@ def _fill_store(tree: Path) -> None:
         chain.provide(host)
         shutil.copytree(recipe.examples() / EXAMPLE, host.path(PROJECT))
         host.docker("compose", "--project-directory", PROJECT, "up", "--detach", timeout=900)
-        host.docker("image", "rm", recipe.BASE)
+        host.docker("image", "rm", BASE_IMAGE)
         host.stop_engine()
         shutil.rmtree(tree / "var/lib/docker", ignore_errors=True)
         (host.root / "docker").rename(tree / "var/lib/docker")

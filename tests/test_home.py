@@ -14,6 +14,7 @@ import pytest
 from dom0 import home
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Busy, Dom0Error, NotFound
+from dom0.names import ROOTFS_IMAGE
 from dom0.run import while_listening
 from dom0.testing import api, busybox
 from dom0.testing.hosts import Host
@@ -48,7 +49,7 @@ def debian_layer() -> bytes:
 @pytest.fixture
 def debian_host(engine_host: Host, debian_layer: bytes) -> Host:
     """The stand-in takes the name of the real image; `engine_host` gives it back afterwards."""
-    api.import_image(engine_host.socket, home.BASE_IMAGE, debian_layer)
+    api.import_image(engine_host.socket, ROOTFS_IMAGE, debian_layer)
     return engine_host
 
 

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-from pathlib import Path
 
 from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
@@ -21,13 +20,12 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, launcher
+from dom0.names import etc_directory, run_directory, state_directory
 from dom0.plan.planner import Plan
 
 log = logging.getLogger(__name__)
 
-STATE = Path(os.environ.get("DOM0_STATE", "/var/lib/dom0"))
-RUN = Path(os.environ.get("DOM0_RUN", "/run/dom0"))
-ETC = Path(os.environ.get("DOM0_ETC", "/etc/dom0"))
+STATE, RUN, ETC = state_directory(), run_directory(), etc_directory()
 STEPS_PER_CORE = 2  # an Engine saturates near it
 LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does again, at another socket or ours
 CUT_OFF = "the Docker Engine has another socket since its start; dom0 starts again to have it"

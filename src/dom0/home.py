@@ -30,15 +30,13 @@ from dom0 import temporary
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, NotFound
 from dom0.images import docker
+from dom0.names import HOME, ROOTFS_IMAGE
 from dom0.plan import labels
 from dom0.run import Output, capture, transfer, while_listening
 
-HOME_CONTAINER = "home-volume"
 WORKER = "dom0-home-worker"
 ROLE = "home-worker"
 IMAGE = "dom0-restic"
-BASE_IMAGE = "dom0-rootfs"
-KEPT = "dom0.home"  # label of a volume that a restore made: the volume it changed places with
 
 _HOME = "/home-volume"  # in the worker, and so in every snapshot
 _REPOSITORY = "/repository"
@@ -118,17 +116,19 @@ async def find_home(engine: Engine) -> Home:
     """The machine's home. Raises NotFound."""
     hint = "it comes with dom0 up, where compose.yaml says `home: {}` below x-dom0"
     try:
-        container = await engine.container(HOME_CONTAINER)
+        container = await engine.container(HOME)
     except NotFound as error:
-        raise NotFound(f"home: there is no container {HOME_CONTAINER}", hint=hint) from error
+        raise NotFound(f"home: there is no container {HOME}", hint=hint) from error
     volumes = [mount for mount in container.mounts if mount.type == "volume"]
     if not volumes:
-        raise NotFound(f"{HOME_CONTAINER}: mounts no volume", hint=hint)
+        raise NotFound(f"{HOME}: mounts no volume", hint=hint)
     return Home(volumes[0].name, volumes[0].source, container.labels.get(labels.PROJECT, ""))
 
 
 async def kept_homes(engine: Engine, home: Home) -> tuple[str, ...]:
-    return tuple(sorted(volume.name for volume in await engine.volumes() if volume.labels.get(KEPT) == home.volume))
+    return tuple(
+        sorted(volume.name for volume in await engine.volumes() if volume.labels.get(labels.HOME) == home.volume)
+    )
 
 
 async def back_up(engine: Engine, home: Home, repository: Repository) -> Backup:
@@ -163,7 +163,7 @@ async def restore(engine: Engine, home: Home, repository: Repository, snapshot: 
     Until the moment of exchange the home is not touched, and a failure removes what was brought.
     """
     await prepare_image(engine)
-    volume = await engine.create_volume(kept, {"Labels": {KEPT: home.volume, labels.PROJECT: home.project}})
+    volume = await engine.create_volume(kept, {"Labels": {labels.HOME: home.volume, labels.PROJECT: home.project}})
     try:
         await _bring(engine, repository, snapshot, volume.name)
         await _exchange(home, volume.name, volume.mountpoint)
@@ -196,12 +196,12 @@ async def _build_image(engine: Engine) -> None:
     if restic is None:
         raise Dom0Error("restic: is not installed on this host", hint="apt-get install restic")
     try:
-        await engine.image(BASE_IMAGE)
+        await engine.image(ROOTFS_IMAGE)
     except NotFound as error:
-        raise Dom0Error(f"{BASE_IMAGE}: there is no such image", hint="make it: dom0 image build") from error
+        raise Dom0Error(f"{ROOTFS_IMAGE}: there is no such image", hint="make it: dom0 image build") from error
     with temporary.directory("home") as context:
         await asyncio.to_thread(shutil.copy, restic, context / "restic")
-        (context / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCOPY restic /usr/bin/restic\n")
+        (context / "Dockerfile").write_text(f"FROM {ROOTFS_IMAGE}\nCOPY restic /usr/bin/restic\n")
         await docker.build(docker.Recipe(IMAGE, context, IMAGE), docker.silent)
 
 

@@ -6,7 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
-from dom0.agent.contract import IMAGE, Contract
+from dom0.agent.contract import Contract
+from dom0.names import IMAGE
 
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
 

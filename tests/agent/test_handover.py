@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dom0.agent import handover
-from dom0.agent.contract import HELPER, NAME, Contract
-from dom0.agent.succession import FAILED, Result
+from dom0.agent.contract import Contract
+from dom0.agent.succession import Result
 from dom0.engine.values import State
 from dom0.errors import Busy, Conflict, EngineError, RolledBack
+from dom0.names import FAILED, HANDOVER, ROOT
 from dom0.plan.labels import ROLE
 from dom0.testing import virtual_time
 from dom0.testing.fake_docker import FakeDocker
@@ -46,8 +47,8 @@ class Place:
 
     async def run_old(self) -> None:
         engine = FakeEngine(self.docker)
-        await engine.create_container(NAME, Contract().create_body(self.old))
-        await engine.start_container(NAME)
+        await engine.create_container(ROOT, Contract().create_body(self.old))
+        await engine.start_container(ROOT)
 
     def names(self) -> dict[str, tuple[str, State]]:
         tags = {self.old: "old", self.new: "new"}
@@ -65,10 +66,10 @@ class Place:
     def check_end(self) -> None:
         found = self.names()
         if self.answers:
-            assert found == {NAME: ("new", State.RUNNING)}
+            assert found == {ROOT: ("new", State.RUNNING)}
         else:
-            assert found.pop(NAME) == ("old", State.RUNNING)
-            assert [name for name in found if name not in (FAILED, HELPER)] == []
+            assert found.pop(ROOT) == ("old", State.RUNNING)
+            assert [name for name in found if name not in (FAILED, HANDOVER)] == []
 
 
 def silent(line: str) -> None:
@@ -128,7 +129,7 @@ async def test_a_restart_of_the_engine_at_any_call_wakes_no_second_one(new: str,
         engine.after = place.watch
         done = await try_settle(place, engine)
         await handover.settle(FakeEngine(place.docker), place.new, silent)
-        assert place.names()[NAME][1] is State.RUNNING
+        assert place.names()[ROOT][1] is State.RUNNING
         if done and number > 60:
             return
 
@@ -163,8 +164,8 @@ async def test_a_change_that_nobody_takes_up_again_is_put_right_by_recover(momen
         done = await try_settle(place, engine)
         await handover.recover(FakeEngine(place.docker), silent)
         found = place.names()
-        assert found.keys() == {NAME}
-        assert found[NAME][1] is State.RUNNING or not _was_touched(place)
+        assert found.keys() == {ROOT}
+        assert found[ROOT][1] is State.RUNNING or not _was_touched(place)
         if done:
             return
     raise AssertionError("more calls than are tried")
@@ -177,23 +178,23 @@ def _was_touched(place: Place) -> bool:
 async def test_the_first_root_container_is_started_in_place() -> None:
     place = Place("answers")
     await handover.start_root(FakeEngine(place.docker), place.new, silent)
-    assert place.names() == {NAME: ("new", State.RUNNING)}
+    assert place.names() == {ROOT: ("new", State.RUNNING)}
 
 
 async def test_a_stopped_root_container_of_the_same_image_is_started() -> None:
     place = Place("answers")
     engine = FakeEngine(place.docker)
     await handover.start_root(engine, place.new, silent)
-    await engine.stop_container(NAME)
+    await engine.stop_container(ROOT)
     await handover.start_root(engine, place.new, silent)
-    assert place.names() == {NAME: ("new", State.RUNNING)}
+    assert place.names() == {ROOT: ("new", State.RUNNING)}
 
 
 async def test_a_foreign_container_with_our_name_is_not_touched() -> None:
     place = Place("answers")
     foreign = place.docker.images.add("other", entrypoint=AGENT)
     engine = FakeEngine(place.docker)
-    await engine.create_container(NAME, {"Image": foreign})
+    await engine.create_container(ROOT, {"Image": foreign})
     with pytest.raises(Conflict, match="none of dom0's"):
         await handover.start_root(engine, place.new, silent)
     assert next(iter(place.docker.containers.values())).image_id == foreign
@@ -205,7 +206,7 @@ async def test_nothing_begins_while_a_helper_is_at_work() -> None:
     await place.run_old()
     engine = FakeEngine(place.docker)
     await _create_helper(engine, place)
-    await engine.start_container(HELPER)
+    await engine.start_container(HANDOVER)
     with pytest.raises(Busy):
         await handover.start_helper(engine, place.new)
     with pytest.raises(Busy):
@@ -215,10 +216,10 @@ async def test_nothing_begins_while_a_helper_is_at_work() -> None:
 async def test_a_helper_that_does_not_start_changes_nothing() -> None:
     place = Place("answers")
     await place.run_old()
-    place.docker.refuse_start(HELPER, "no such file")
+    place.docker.refuse_start(HANDOVER, "no such file")
     with pytest.raises(EngineError, match="no such file"):
         await handover.hand_over(FakeEngine(place.docker), place.new, silent)
-    assert place.names() == {NAME: ("old", State.RUNNING)}
+    assert place.names() == {ROOT: ("old", State.RUNNING)}
 
 
 async def test_the_reason_of_a_change_that_was_undone_can_be_read_until_the_next_one() -> None:
@@ -227,12 +228,12 @@ async def test_the_reason_of_a_change_that_was_undone_can_be_read_until_the_next
     engine = FakeEngine(place.docker)
     await _create_helper(engine, place)
     assert await handover.last_failure(engine) is None
-    place.docker.container(HELPER).state = State.EXITED
-    place.docker.container(HELPER).log.append((0.0, "stop dom0\nthe new one did not answer\n", ""))
+    place.docker.container(HANDOVER).state = State.EXITED
+    place.docker.container(HANDOVER).log.append((0.0, "stop dom0\nthe new one did not answer\n", ""))
     problem = await handover.last_failure(engine)
     assert problem is not None
     assert problem.title == "the new one did not answer"
-    place.docker.container(HELPER).state = State.DEAD  # the Engine has no log of one that is being removed
+    place.docker.container(HANDOVER).state = State.DEAD  # the Engine has no log of one that is being removed
     assert await handover.last_failure(engine) is None
     await handover.forget_failure(engine)
     assert await handover.last_failure(engine) is None
@@ -244,12 +245,12 @@ async def test_one_that_the_launcher_makes_at_the_same_moment_is_taken_as_it_is(
 
     class Slower(FakeEngine):
         async def create_container(self, name: str, body: Mapping[str, Any], *, platform: str = "") -> str:
-            await launcher.create_container(NAME, Contract().create_body(place.new))
+            await launcher.create_container(ROOT, Contract().create_body(place.new))
             return await super().create_container(name, body, platform=platform)
 
     await handover.start_root(Slower(place.docker), place.new, silent)
-    assert place.names() == {NAME: ("new", State.RUNNING)}
-    assert (await engine.container(NAME)).running
+    assert place.names() == {ROOT: ("new", State.RUNNING)}
+    assert (await engine.container(ROOT)).running
 
 
 async def test_what_the_launcher_moved_out_of_the_way_goes_with_the_next_change() -> None:
@@ -259,7 +260,7 @@ async def test_what_the_launcher_moved_out_of_the_way_goes_with_the_next_change(
     for name in ("dom0-aside-0123456789ab", "dom0-others"):
         await engine.create_container(name, Contract().create_body(place.old))
     await handover.forget_failure(engine)
-    assert place.names().keys() == {NAME, "dom0-others"}
+    assert place.names().keys() == {ROOT, "dom0-others"}
 
 
 async def test_the_helper_says_why_it_went_back() -> None:
@@ -279,7 +280,7 @@ async def test_the_helper_removes_itself_when_all_is_well() -> None:
     engine = FakeEngine(place.docker)
     await _create_helper(engine, place)
     await handover.run_helper(engine, place.new, silent)
-    assert place.names() == {NAME: ("new", State.RUNNING)}
+    assert place.names() == {ROOT: ("new", State.RUNNING)}
 
 
 async def test_settle_reports_the_result() -> None:
@@ -297,7 +298,7 @@ async def test_a_helper_that_crashes_again_and_again_is_taken_away() -> None:
     await _start_crashing_helper(engine, place)
     await asyncio.sleep(30)
     await handover.recover(engine, silent)
-    assert place.names() == {NAME: ("old", State.RUNNING)}
+    assert place.names() == {ROOT: ("old", State.RUNNING)}
 
 
 async def test_two_that_follow_a_helper_which_cannot_begin_are_told_that_the_old_one_runs() -> None:
@@ -310,7 +311,7 @@ async def test_two_that_follow_a_helper_which_cannot_begin_are_told_that_the_old
     ends = await asyncio.gather(*followers, return_exceptions=True)
     assert any(isinstance(end, RolledBack) for end in ends)
     assert all(end is None or isinstance(end, RolledBack) for end in ends), ends
-    assert place.names() == {NAME: ("old", State.RUNNING)}
+    assert place.names() == {ROOT: ("old", State.RUNNING)}
 
 
 async def _start_crashing_helper(engine: FakeEngine, place: Place) -> None:
@@ -320,8 +321,8 @@ async def _start_crashing_helper(engine: FakeEngine, place: Place) -> None:
         "Labels": {ROLE: "handover"},
         "HostConfig": {"RestartPolicy": {"Name": "on-failure"}},
     }
-    await engine.create_container(HELPER, body)
-    await engine.start_container(HELPER)
+    await engine.create_container(HANDOVER, body)
+    await engine.start_container(HANDOVER)
 
 
 async def _create_helper(engine: FakeEngine, place: Place) -> None:
@@ -331,4 +332,4 @@ async def _create_helper(engine: FakeEngine, place: Place) -> None:
         "Labels": {ROLE: "handover"},
         "Healthcheck": {"Test": ["NONE"]},
     }
-    await engine.create_container(HELPER, body)
+    await engine.create_container(HANDOVER, body)

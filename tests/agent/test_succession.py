@@ -7,9 +7,8 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.contract import NAME, RESTART
+from dom0.agent.contract import RESTART
 from dom0.agent.succession import (
-    FAILED,
     NEXT,
     PREVIOUS,
     Create,
@@ -28,9 +27,10 @@ from dom0.agent.succession import (
     wanted_after_cut,
 )
 from dom0.engine.values import Container, State
+from dom0.names import FAILED, ROOT
 
 OLD, NEW = "sha256:old", "sha256:new"
-FIELDS = {NAME: "current", NEXT: "next", PREVIOUS: "previous", FAILED: "failed"}
+FIELDS = {ROOT: "current", NEXT: "next", PREVIOUS: "previous", FAILED: "failed"}
 STATES = (State.CREATED, State.RUNNING, State.EXITED, State.RESTARTING)
 
 
@@ -49,7 +49,7 @@ def container(name: str, image: str, state: State, policy: str = RESTART) -> Con
 
 def situations() -> list[Found]:
     images = (OLD, NEW)
-    currents = [None, *(container(NAME, i, s, p) for i in images for s in STATES for p in (RESTART, "no"))]
+    currents = [None, *(container(ROOT, i, s, p) for i in images for s in STATES for p in (RESTART, "no"))]
     nexts = [None, *(container(NEXT, image, State.CREATED) for image in images)]
     previous = [None, *(container(PREVIOUS, image, State.EXITED, "no") for image in images)]
     failed = [None, *(container(FAILED, image, State.EXITED, "no") for image in images)]
@@ -109,7 +109,7 @@ class World:
             if isinstance(step, End):
                 return step
             verdict = self.do(step, wanted) or verdict
-            assert self.running() in ([], [NAME])
+            assert self.running() in ([], [ROOT])
         raise AssertionError("no end")
 
 
@@ -119,11 +119,11 @@ def test_every_situation_comes_to_an_end(good: set[str]) -> None:
         world = World(found, good)
         end = world.settle(NEW)
         if end.result is Result.DONE:
-            assert world.all.keys() == {NAME}
-            assert (world.all[NAME].image_id, world.all[NAME].running) == (NEW, True)
-            assert world.all[NAME].restart_policy == RESTART
+            assert world.all.keys() == {ROOT}
+            assert (world.all[ROOT].image_id, world.all[ROOT].running) == (NEW, True)
+            assert world.all[ROOT].restart_policy == RESTART
         if end.result is Result.UNDONE:
-            assert (world.all[NAME].image_id, world.all[NAME].running) == (OLD, True)
+            assert (world.all[ROOT].image_id, world.all[ROOT].running) == (OLD, True)
 
 
 def was_refused(found: Found) -> bool:
@@ -141,27 +141,27 @@ def test_a_new_one_that_answers_gets_the_place_unless_it_was_refused() -> None:
 
 
 def test_the_old_one_is_back_when_the_new_one_is_silent() -> None:
-    world = World(Found(current=container(NAME, OLD, State.RUNNING)), {OLD})
+    world = World(Found(current=container(ROOT, OLD, State.RUNNING)), {OLD})
     assert world.settle(NEW).result is Result.UNDONE
     assert {name: (c.image_id, c.state, c.restart_policy) for name, c in world.all.items()} == {
-        NAME: (OLD, State.RUNNING, RESTART),
+        ROOT: (OLD, State.RUNNING, RESTART),
         FAILED: (NEW, State.EXITED, "no"),
     }
 
 
 def test_the_old_one_is_not_stopped_before_the_new_one_is_created() -> None:
-    found = Found(current=container(NAME, OLD, State.RUNNING))
+    found = Found(current=container(ROOT, OLD, State.RUNNING))
     assert decide(found, NEW, None) == Create(NEXT)
 
 
 def test_what_steps_aside_is_not_woken_by_the_engine() -> None:
-    found = Found(current=container(NAME, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED))
+    found = Found(current=container(ROOT, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED))
     assert found.current is not None
     assert decide(found, NEW, None) == SetRestart(found.current, "no")
 
 
 def test_an_answer_counts_only_for_the_container_that_gave_it() -> None:
-    current = container(NAME, NEW, State.RUNNING)
+    current = container(ROOT, NEW, State.RUNNING)
     found = Found(current=current, previous=container(PREVIOUS, OLD, State.EXITED, "no"))
     assert decide(found, NEW, Verdict("another", good=True)) == Verify(current)
 
@@ -169,17 +169,17 @@ def test_an_answer_counts_only_for_the_container_that_gave_it() -> None:
 def test_a_first_one_that_is_silent_is_left_for_reading() -> None:
     world = World(Found(), set())
     assert world.settle(NEW) == End(Result.FAILED, "silent")
-    assert world.all.keys() == {NAME}
+    assert world.all.keys() == {ROOT}
 
 
 @pytest.mark.parametrize(
     ("found", "wanted"),
     [
         (Found(), ""),
-        (Found(current=container(NAME, OLD, State.RUNNING)), ""),
-        (Found(current=container(NAME, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED)), OLD),
+        (Found(current=container(ROOT, OLD, State.RUNNING)), ""),
+        (Found(current=container(ROOT, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED)), OLD),
         (Found(next=container(NEXT, NEW, State.CREATED), previous=container(PREVIOUS, OLD, State.EXITED)), OLD),
-        (Found(current=container(NAME, NEW, State.RUNNING), previous=container(PREVIOUS, OLD, State.EXITED)), NEW),
+        (Found(current=container(ROOT, NEW, State.RUNNING), previous=container(PREVIOUS, OLD, State.EXITED)), NEW),
         (Found(next=container(NEXT, NEW, State.CREATED)), NEW),
     ],
 )

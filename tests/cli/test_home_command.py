@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.home import BASE_IMAGE
+from dom0.names import ROOTFS_IMAGE
 from dom0.run import Output
 from dom0.testing import busybox
 from dom0.testing.hosts import Host
@@ -66,7 +66,7 @@ def test_a_machine_without_restic_or_its_image_is_told_what_to_install(dom0: Run
 
 def test_a_snapshot_brings_a_deleted_file_back(dom0: RunCommand, engine_host: Host, chain_images: None) -> None:
     run = partial(dom0, env={"DOCKER_HOST": engine_host.docker_host})
-    engine_host.docker("create", "--name", "home-volume", "-v", "home-volume:/home/me", BASE_IMAGE, "true")
+    engine_host.docker("create", "--name", "home-volume", "-v", "home-volume:/home/me", ROOTFS_IMAGE, "true")
     in_home = ("run", "--rm", "--volumes-from", "home-volume", busybox.IMAGE, "sh", "-c")
     engine_host.docker(*in_home, "echo precious > /home/me/file")
     taken = json.loads(run("home", "snapshot", "--json").stdout)

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from dom0.agent import handover
-from dom0.agent.contract import HELPER
 from dom0.agent.succession import ASIDE, NAMES
+from dom0.names import HANDOVER
 from dom0.testing.launcher import DOCUMENT, PROGRAM
 
 ROW = re.compile(r"^\| `(\w+)` \| (\d+) \| [^|]+ \| ([^|]*)\|$", re.MULTILINE)
@@ -49,6 +49,6 @@ def test_the_launcher_leaves_a_hand_over_all_the_time_that_it_may_take() -> None
 def test_the_launcher_knows_all_names_of_root_containers() -> None:
     pattern = re.search(r"grep -Ex '([^']+)'", PROGRAM.read_text())
     assert pattern is not None
-    names = (*NAMES, HELPER, f"{ASIDE}0123456789ab")
+    names = (*NAMES, HANDOVER, f"{ASIDE}0123456789ab")
     assert all(re.fullmatch(pattern[1], name) for name in names)
     assert pattern[1].count("|") == len(names) - 1

@@ -18,6 +18,7 @@ from dom0.images import chain, contents, recipe
 from dom0.images.ambassador import mmdebstrap, python_version
 from dom0.images.archive import DEBIAN_KEYS, Archive
 from dom0.images.project import build_project
+from dom0.names import AMBASSADOR_IMAGE
 from dom0.testing.chain import CACHE
 from dom0.testing.hosts import Host
 
@@ -67,7 +68,7 @@ def host(session_host: Host, ambassador_image: None) -> Host:
 @pytest.fixture(scope="module")
 def inside(host: Host) -> Iterator[str]:
     """Name of a container of it that waits."""
-    argv = ("run", "-d", "--rm", "--cap-add", "NET_ADMIN", "--entrypoint", "sleep", recipe.AMBASSADOR, "infinity")
+    argv = ("run", "-d", "--rm", "--cap-add", "NET_ADMIN", "--entrypoint", "sleep", AMBASSADOR_IMAGE, "infinity")
     name = host.docker(*argv).stdout.strip()
     yield name
     host.docker("rm", "--force", name, check=False)
@@ -78,11 +79,11 @@ def run(host: Host, inside: str, *argv: str) -> str:
 
 
 def test_it_is_small(host: Host) -> None:
-    assert int(host.docker("image", "inspect", "--format", "{{.Size}}", recipe.AMBASSADOR).stdout) <= LARGEST
+    assert int(host.docker("image", "inspect", "--format", "{{.Size}}", AMBASSADOR_IMAGE).stdout) <= LARGEST
 
 
 def test_it_says_what_it_is_and_how_it_is_run(host: Host) -> None:
-    config = json.loads(host.docker("image", "inspect", recipe.AMBASSADOR).stdout)[0]["Config"]
+    config = json.loads(host.docker("image", "inspect", AMBASSADOR_IMAGE).stdout)[0]["Config"]
     assert config["Labels"] == {"dom0.role": "ambassador", "dom0.inputs": recipe.ambassador_inputs()}
     assert config["Entrypoint"] == ["/usr/lib/dom0/hold-ambassador"]
     assert config["Healthcheck"]["Test"][0] == "CMD-SHELL"
@@ -122,7 +123,7 @@ async def test_what_is_there_is_not_built_again(host: Host, monkeypatch: pytest.
     finally:
         await engine.close()
     assert said == []
-    assert image.tags == (f"{recipe.AMBASSADOR}:latest",)
+    assert image.tags == (f"{AMBASSADOR_IMAGE}:latest",)
 
 
 async def test_a_project_that_uses_it_gets_it(
@@ -130,18 +131,18 @@ async def test_a_project_that_uses_it_gets_it(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
-    (tmp_path / "compose.yaml").write_text(f"name: box\nservices: {{redis: {{image: {recipe.AMBASSADOR}}}}}\n")
-    engine_host.docker("tag", recipe.AMBASSADOR, "kept:test")
-    engine_host.docker("image", "rm", "--force", recipe.AMBASSADOR)
+    (tmp_path / "compose.yaml").write_text(f"name: box\nservices: {{redis: {{image: {AMBASSADOR_IMAGE}}}}}\n")
+    engine_host.docker("tag", AMBASSADOR_IMAGE, "kept:test")
+    engine_host.docker("image", "rm", "--force", AMBASSADOR_IMAGE)
     said: list[str] = []
     engine = await DockerEngine.connect(engine_host.docker_host)
     try:
         built = await build_project(engine, tmp_path, said.append)
         again = await build_project(engine, tmp_path, said.append)
         assert (built.changed, again.changed) == (True, False)
-        assert (await engine.image(recipe.AMBASSADOR)).labels["dom0.inputs"] == recipe.ambassador_inputs()
-        engine_host.docker("image", "rm", "--force", recipe.AMBASSADOR)
+        assert (await engine.image(AMBASSADOR_IMAGE)).labels["dom0.inputs"] == recipe.ambassador_inputs()
+        engine_host.docker("image", "rm", "--force", AMBASSADOR_IMAGE)
         await build_project(engine, tmp_path, said.append)
     finally:
         await engine.close()
-    assert said.count(f"{recipe.AMBASSADOR}: unpacking Debian packages and wheels") == 2
+    assert said.count(f"{AMBASSADOR_IMAGE}: unpacking Debian packages and wheels") == 2

@@ -19,8 +19,8 @@ from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, ProjectError
 from dom0.images import private, selection
 from dom0.images.project import Built, Options, build_project
-from dom0.images.recipe import BASE
 from dom0.images.unpack import unpacked
+from dom0.names import BASE_IMAGE
 from dom0.plan import labels
 from dom0.testing.hosts import Host
 from dom0.testing.wires import eventually
@@ -62,7 +62,7 @@ async def test_the_projects_files_lie_on_top_of_the_base(host: Host, engine: Doc
     built = await build(engine, write(compose=COMPOSE, conf__a="x", ignore="*.md\n", **{"README.md": "x"}))
     assert etc(host) == ["compose.d/50-box.yaml 644", "conf/a 644"]
     assert built.changed
-    assert built.image.labels[labels.BASE] == (await engine.image(BASE)).id
+    assert built.image.labels[labels.BASE] == (await engine.image(BASE_IMAGE)).id
     assert built.image.labels[labels.PROJECT] == "box"
 
 
@@ -88,7 +88,7 @@ async def test_owners_modes_and_capabilities_come_into_the_image_and_out_of_it(
 
 async def test_but_for_a_layer_and_labels_it_is_the_base(host: Host, engine: DockerEngine, write: Write) -> None:
     await build(engine, write(compose=COMPOSE))
-    base, made = json.loads(host.docker("image", "inspect", BASE, TAG).stdout)
+    base, made = json.loads(host.docker("image", "inspect", BASE_IMAGE, TAG).stdout)
     assert made["Created"] == "2026-01-01T00:00:00Z"
     assert made["RootFS"]["Layers"][:-1] == base["RootFS"]["Layers"]
     assert made["Config"]["Labels"].keys() > base["Config"]["Labels"].keys()
@@ -335,7 +335,7 @@ def test_a_project_is_built_from_inside_the_base_too(host: Host, write: Write) -
     project = write(compose=WITH_BUILD, web__Dockerfile="FROM busybox:test\n", conf="x")
     above = write("above", Dockerfile=f"FROM {TAG}\nRUN touch /etc/dom0/more\n")
     socket = "--volume=/var/run/docker.sock:/run/docker.sock"
-    host.docker("run", "--detach", "--name", "login", socket, "--entrypoint=sleep", BASE, "1000")
+    host.docker("run", "--detach", "--name", "login", socket, "--entrypoint=sleep", BASE_IMAGE, "1000")
     for directory, tag in ((project, TAG), (above, "above")):
         host.docker("cp", str(directory), f"login:/{directory.name}")
         assert (

@@ -10,6 +10,7 @@ import pytest
 from dom0 import __version__
 from dom0.engine.docker import DockerEngine
 from dom0.images import chain, recipe
+from dom0.names import BASE_IMAGE
 from dom0.testing.hosts import Host
 
 LARGEST = 250_000_000  # bytes of dom0-base, unpacked
@@ -23,7 +24,7 @@ def host(session_host: Host, chain_images: None) -> Host:
 @pytest.fixture(scope="module")
 def inside(host: Host) -> Iterator[str]:
     """Name of a container of dom0-base that waits."""
-    name = host.docker("run", "--detach", "--rm", "--entrypoint", "sleep", recipe.BASE, "infinity").stdout.strip()
+    name = host.docker("run", "--detach", "--rm", "--entrypoint", "sleep", BASE_IMAGE, "infinity").stdout.strip()
     yield name
     host.docker("rm", "--force", name)
 
@@ -33,7 +34,7 @@ def run(host: Host, inside: str, *argv: str) -> str:
 
 
 def test_the_base_is_small(host: Host) -> None:
-    assert int(host.docker("image", "inspect", "--format", "{{.Size}}", recipe.BASE).stdout) <= LARGEST
+    assert int(host.docker("image", "inspect", "--format", "{{.Size}}", BASE_IMAGE).stdout) <= LARGEST
 
 
 def test_the_agents_command_runs_with_the_images_own_python(host: Host, inside: str) -> None:
@@ -74,7 +75,7 @@ def test_the_user_of_the_machine_owns_the_home(host: Host, inside: str) -> None:
 
 
 def test_the_image_says_how_it_is_run(host: Host) -> None:
-    config = json.loads(host.docker("image", "inspect", recipe.BASE).stdout)[0]["Config"]
+    config = json.loads(host.docker("image", "inspect", BASE_IMAGE).stdout)[0]["Config"]
     assert config["Entrypoint"] == ["dom0", "agent"]
     assert config["Healthcheck"]["Test"] == ["CMD", "dom0", "agent", "--check"]
     assert config["Labels"]["dom0.role"] == "root"
@@ -90,7 +91,7 @@ async def test_what_is_there_is_not_built_again(host: Host, monkeypatch: pytest.
     finally:
         await engine.close()
     assert said == []
-    assert image.tags == (f"{recipe.BASE}:latest",)
+    assert image.tags == (f"{BASE_IMAGE}:latest",)
 
 
 def test_inside_the_image_the_base_is_taken_as_it_is(host: Host, inside: str) -> None:

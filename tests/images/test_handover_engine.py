@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from dom0.agent import handover
-from dom0.agent.contract import HELPER, NAME, Contract
-from dom0.agent.succession import FAILED
+from dom0.agent.contract import Contract
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Conflict, NotFound, RolledBack
 from dom0.images.project import Options, build_project
+from dom0.names import FAILED, HANDOVER, ROOT
 from dom0.testing.hosts import Host
 
 DEADLINE = 60.0
@@ -78,7 +78,7 @@ async def alone(engine: DockerEngine) -> None:
     """Wait until the root container runs and nothing of a change is left."""
 
     async def is_over() -> bool:
-        return await names(engine) == {NAME} and (await engine.container(NAME)).running
+        return await names(engine) == {ROOT} and (await engine.container(ROOT)).running
 
     await until(is_over)
 
@@ -87,7 +87,7 @@ async def test_typed_by_hand_it_is_the_same_container(host: Host, engine: Docker
     image = await build("dom0:latest")
     host.run(Contract().docker_run("dom0:latest"))
     by_hand = inspect(host)
-    host.docker("rm", "--force", NAME)
+    host.docker("rm", "--force", ROOT)
     await handover.start_root(engine, image, silent)
     by_us = inspect(host)
     for part in ("Config", "HostConfig", "Mounts"):
@@ -95,7 +95,7 @@ async def test_typed_by_hand_it_is_the_same_container(host: Host, engine: Docker
 
 
 def inspect(host: Host) -> dict[str, Any]:
-    found = json.loads(host.docker("inspect", NAME).stdout)[0]
+    found = json.loads(host.docker("inspect", ROOT).stdout)[0]
     for part in ("Config", "HostConfig"):
         found[part] = {key: value for key, value in found[part].items() if value not in EMPTY}
     found["HostConfig"]["Binds"].sort()  # the docker command shuffles them
@@ -108,8 +108,8 @@ async def test_another_image_takes_over_and_services_run_on(host: Host, engine: 
     await handover.start_root(engine, old, silent)
     service = await service_runs(engine)
     await handover.hand_over(engine, new, silent)
-    assert (await engine.container(NAME)).image_id == new
-    assert await names(engine) == {NAME}
+    assert (await engine.container(ROOT)).image_id == new
+    assert await names(engine) == {ROOT}
     assert (await engine.container(SERVICE)).id == service
     assert (await engine.image(old)).id == old
 
@@ -127,10 +127,10 @@ async def test_one_that_does_not_answer_is_taken_back(
     service = await service_runs(engine)
     with pytest.raises(RolledBack, match=reason):
         await handover.hand_over(engine, new, silent)
-    current = await engine.container(NAME)
+    current = await engine.container(ROOT)
     assert (current.image_id, current.running, current.restart_policy) == (old, True, "always")
     assert (await engine.container(SERVICE)).id == service
-    assert await names(engine) == {NAME, FAILED, HELPER}
+    assert await names(engine) == {ROOT, FAILED, HANDOVER}
     problem = await handover.last_failure(engine)
     assert problem is not None
     assert reason in problem.title
@@ -144,7 +144,7 @@ async def test_a_killed_helper_is_started_again_and_goes_on(host: Host, engine: 
     async with asyncio.timeout(DEADLINE):
         while True:
             try:
-                helper = await engine.container(HELPER)
+                helper = await engine.container(HANDOVER)
             except NotFound:
                 break
             if helper.pid and killed < 4:
@@ -153,7 +153,7 @@ async def test_a_killed_helper_is_started_again_and_goes_on(host: Host, engine: 
             await asyncio.sleep(0.2)
     assert killed
     await alone(engine)
-    assert (await engine.container(NAME)).image_id == new
+    assert (await engine.container(ROOT)).image_id == new
 
 
 async def test_a_crash_of_the_engine_in_the_middle_ends_with_one_dom0(
@@ -166,14 +166,14 @@ async def test_a_crash_of_the_engine_in_the_middle_ends_with_one_dom0(
     host.start_engine()
 
     await alone(engine)
-    assert (await engine.container(NAME)).image_id == new
+    assert (await engine.container(ROOT)).image_id == new
 
 
 async def test_somebody_elses_container_of_that_name_is_left_alone(
     host: Host, engine: DockerEngine, build: Build
 ) -> None:
     image = await build("dom0:latest")
-    host.docker("run", "--detach", "--name", NAME, "busybox:test", "sleep", "1000")
+    host.docker("run", "--detach", "--name", ROOT, "busybox:test", "sleep", "1000")
     with pytest.raises(Conflict, match="none of dom0's"):
         await handover.start_root(engine, image, silent)
-    assert (await engine.container(NAME)).running
+    assert (await engine.container(ROOT)).running

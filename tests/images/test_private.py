@@ -11,7 +11,7 @@ import pytest
 from dom0.compose.load import load
 from dom0.errors import ProjectError
 from dom0.images import fingerprint, private, selection
-from dom0.images.recipe import PLACED
+from dom0.names import PLACED
 from dom0.plan import labels
 
 COMPOSE = """

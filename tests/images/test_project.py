@@ -15,7 +15,7 @@ from dom0.images import selection
 from dom0.images.fingerprint import read_ignore
 from dom0.images.project import build_file, stage
 from dom0.images.reading import read
-from dom0.images.recipe import PLACED
+from dom0.names import PLACED
 
 NAMED = "name: box\nservices: {a: {image: i}}\n"
 COMPOSE_OF_ALL_KINDS = """

@@ -7,8 +7,9 @@ import tarfile
 from pathlib import Path
 
 from dom0.images.archive import DEBIAN_KEYS, Archive
-from dom0.images.recipe import EPOCH, ROOTFS, data
+from dom0.images.recipe import EPOCH, data
 from dom0.images.rootfs import clone, mmdebstrap
+from dom0.names import ROOTFS_IMAGE
 
 SOURCES, TAR = Path("debian.sources"), Path("rootfs.tar")
 
@@ -18,13 +19,13 @@ def archive(keyring: str = f"{DEBIAN_KEYS}keyring.pgp") -> Archive:
 
 
 def test_the_last_words_are_suite_target_and_sources() -> None:
-    argv = mmdebstrap(data(ROOTFS), [archive()], SOURCES, TAR)
+    argv = mmdebstrap(data(ROOTFS_IMAGE), [archive()], SOURCES, TAR)
     assert argv[-3:] == ["trixie", "rootfs.tar", "debian.sources"]
 
 
 def test_keys_of_debian_come_with_a_package_and_others_are_brought_along() -> None:
-    assert not any("keyrings" in word for word in mmdebstrap(data(ROOTFS), [archive()], SOURCES, TAR))
-    argv = mmdebstrap(data(ROOTFS), [archive("/etc/apt/keyrings/my mirror.asc")], SOURCES, TAR)
+    assert not any("keyrings" in word for word in mmdebstrap(data(ROOTFS_IMAGE), [archive()], SOURCES, TAR))
+    argv = mmdebstrap(data(ROOTFS_IMAGE), [archive("/etc/apt/keyrings/my mirror.asc")], SOURCES, TAR)
     assert "--setup-hook=upload '/etc/apt/keyrings/my mirror.asc' '/etc/apt/keyrings/my mirror.asc'" in argv
 
 
@@ -51,7 +52,7 @@ def a_host(root: Path) -> None:
 
 async def test_a_clone_holds_the_system_and_nothing_of_the_machine(tmp_path: Path) -> None:
     a_host(tmp_path / "root")
-    await clone(data(ROOTFS), tmp_path / "root", tmp_path / "rootfs.tar")
+    await clone(data(ROOTFS_IMAGE), tmp_path / "root", tmp_path / "rootfs.tar")
     with tarfile.open(tmp_path / "rootfs.tar") as tar:
         files = {entry.name for entry in tar if entry.isfile()}
         directories = {entry.name for entry in tar if entry.isdir()}
@@ -64,5 +65,5 @@ async def test_a_clone_of_the_same_files_is_the_same_to_the_byte(tmp_path: Path)
     tars = [tmp_path / "one.tar", tmp_path / "two.tar"]
     for number, tar in enumerate(tars, 1):
         os.utime(tmp_path / "root" / "usr/bin/tool", (EPOCH + number, EPOCH + number))
-        await clone(data(ROOTFS), tmp_path / "root", tar)
+        await clone(data(ROOTFS_IMAGE), tmp_path / "root", tar)
     assert tars[0].read_bytes() == tars[1].read_bytes()

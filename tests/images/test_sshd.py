@@ -13,8 +13,8 @@ import pytest
 from dom0.compose.machine import Home, Machine, Ssh
 from dom0.compose.model import Project
 from dom0.engine.docker import DockerEngine
-from dom0.images.recipe import BASE
-from dom0.plan.builtins import HOME, SSHD, builtin_slots, with_home_volume
+from dom0.names import BASE_IMAGE, HOME, SSHD
+from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.desired import Slot
 from dom0.plan.facts import Facts
 from dom0.testing.hosts import Host
@@ -27,7 +27,7 @@ DEADLINE = 30.0
 @pytest.fixture
 def client(host: Host) -> Iterator[str]:
     """A container with a key pair, which reaches the host's ports; gives the public key."""
-    run = ["run", "--detach", "--name", CLIENT, "--network", "host", "--entrypoint", "sleep", BASE, "infinity"]
+    run = ["run", "--detach", "--name", CLIENT, "--network", "host", "--entrypoint", "sleep", BASE_IMAGE, "infinity"]
     host.docker(*run)
     host.docker("exec", CLIENT, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519")
     yield host.docker("exec", CLIENT, "cat", "/root/.ssh/id_ed25519.pub").stdout.strip()
@@ -43,7 +43,7 @@ def machine(key: str = "", **ssh: object) -> Project:
 async def bring_up(engine: DockerEngine, project: Project) -> None:
     for volume in with_home_volume(project, ()):
         await engine.create_volume(volume.name, volume.create)
-    for slot in builtin_slots(project, Facts(images={}, base=await engine.image(BASE))):
+    for slot in builtin_slots(project, Facts(images={}, base=await engine.image(BASE_IMAGE))):
         await create(engine, slot)
         if slot.runs:
             await engine.start_container(slot.name)
@@ -146,7 +146,7 @@ async def test_an_open_session_is_seen_in_the_processes(host: Host, engine: Dock
     project = machine(client)
     await bring_up(engine, project)
     await listening(host)
-    marks = builtin_slots(project, Facts(images={}, base=await engine.image(BASE)))[1].defer_while
+    marks = builtin_slots(project, Facts(images={}, base=await engine.image(BASE_IMAGE)))[1].defer_while
 
     async def in_use() -> bool:
         lines = await engine.top(SSHD)

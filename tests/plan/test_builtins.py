@@ -10,8 +10,9 @@ from dom0.compose.machine import Dev, Home, Machine, Ssh
 from dom0.compose.model import Project, Service
 from dom0.engine.values import Image, PublishedPort
 from dom0.errors import ProjectError
+from dom0.names import HOME, SSHD
 from dom0.plan import labels
-from dom0.plan.builtins import HOME, SSHD, builtin_slots, with_home_volume
+from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.desired import Role, Slot, VolumeSpec
 from dom0.plan.facts import Facts
 

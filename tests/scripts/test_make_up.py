@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.images import recipe
+from dom0.names import ROOTFS_IMAGE
 from dom0.run import Output
 from dom0.testing import chain
 from dom0.testing.hosts import Host
@@ -23,7 +23,7 @@ NAME = "fresh"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SETTINGS = ("pip_", "http_proxy", "https_proxy", "no_proxy")  # beginnings of names, in any case
 DOCKERFILE = f"""\
-FROM {recipe.ROOTFS}
+FROM {ROOTFS_IMAGE}
 RUN apt-get update && apt-get install --yes --no-install-recommends git make python3 ca-certificates
 """
 

@@ -9,20 +9,17 @@ from typing import Any
 
 import msgspec
 
+from dom0.names import ENGINE_SOCKET, IMAGE, ROOT, RUN, STATE
 from dom0.plan.desired import Role
 from dom0.plan.labels import AWAITS, PROJECT, ROLE
 
-NAME = "dom0"
-IMAGE = "dom0:latest"
-HELPER = "dom0-handover"
-SOCKET = "/var/run/docker.sock"
 RESTART = "always"  # `unless-stopped` counts what a crashing Engine ends as stopped by a person, and leaves it down
 
 
 class Contract(msgspec.Struct, frozen=True):
     """`paths` are the same inside and on the host; labels and the command come from the image."""
 
-    paths: tuple[str, ...] = (SOCKET, "/var/lib/dom0", "/run/dom0")
+    paths: tuple[str, ...] = (ENGINE_SOCKET, STATE, RUN)
 
     def create_body(self, image: str) -> dict[str, Any]:
         return {
@@ -42,7 +39,7 @@ class Contract(msgspec.Struct, frozen=True):
 
     def docker_run(self, image: str) -> list[str]:
         return [
-            *("docker", "run", "--detach", "--name", NAME, "--restart", RESTART),
+            *("docker", "run", "--detach", "--name", ROOT, "--restart", RESTART),
             *("--privileged", "--network", "host", "--pid", "host"),
             *(word for path in self.paths for word in ("--volume", f"{path}:{path}")),
             image,
@@ -63,7 +60,7 @@ def helper_body(image: str) -> dict[str, Any]:
         "Healthcheck": {"Test": ["NONE"]},
         "Labels": {ROLE: Role.HANDOVER.value, PROJECT: ""},
         "HostConfig": {
-            "Binds": [f"{SOCKET}:{SOCKET}"],
+            "Binds": [f"{ENGINE_SOCKET}:{ENGINE_SOCKET}"],
             "NetworkMode": "none",
             "RestartPolicy": {"Name": "on-failure"},
         },

@@ -12,10 +12,9 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import assert_never
 
-from dom0.agent.contract import HELPER, IMAGE, NAME, Contract, helper_body
+from dom0.agent.contract import Contract, helper_body
 from dom0.agent.succession import (
     ASIDE,
-    FAILED,
     NAMES,
     Create,
     End,
@@ -35,6 +34,7 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, State
 from dom0.errors import Busy, Conflict, Dom0Error, EngineError, NotFound, RolledBack
 from dom0.health import Problem
+from dom0.names import FAILED, HANDOVER, IMAGE, ROOT
 from dom0.plan.desired import Role
 from dom0.plan.labels import ROLE
 
@@ -61,8 +61,8 @@ async def start_root(engine: Engine, image_id: str, say: Say, ask: Ask = ask_ins
     """Run the root container of `image_id` where none runs. Raises Dom0Error with the end of its log."""
     result = await settle(engine, image_id, say, ask)
     if result.result is not Result.DONE:
-        log = (await engine.logs(NAME, tail=20)).strip()
-        raise Dom0Error(f"{NAME}: {result.reason}\n{log}".strip(), hint="its whole log: docker logs dom0")
+        log = (await engine.logs(ROOT, tail=20)).strip()
+        raise Dom0Error(f"{ROOT}: {result.reason}\n{log}".strip(), hint="its whole log: docker logs dom0")
 
 
 @contextlib.asynccontextmanager
@@ -87,7 +87,7 @@ async def started_beside(engine: Engine) -> AsyncIterator[None]:
 async def _start_awaiting(engine: Engine) -> str | None:
     """Its ID. None where it was not for us to make; whoever waits for the answer of a root container says why."""
     try:
-        container_id = await engine.create_container(NAME, Contract().awaiting_body())
+        container_id = await engine.create_container(ROOT, Contract().awaiting_body())
     except EngineError:
         return None
     with contextlib.suppress(EngineError):
@@ -98,15 +98,15 @@ async def _start_awaiting(engine: Engine) -> str | None:
 async def hand_over(engine: Engine, image_id: str, say: Say) -> None:
     """Let `image_id` take over and wait until it has. Raises RolledBack if the old one runs again, Busy, Dom0Error."""
     await start_helper(engine, image_id)
-    say(f"{HELPER} puts the new dom0 in the place of the old one")
+    say(f"{HANDOVER} puts the new dom0 in the place of the old one")
     await follow_helper(engine)
-    current = await _find(engine, NAME)
+    current = await _find(engine, ROOT)
     if current is None or current.image_id != image_id:
         failure = await last_failure(engine)
         why = failure.title if failure else "another change of its image came between"
-        hint = f"its log: docker logs {FAILED}; what happened: docker logs {HELPER}"
-        raise RolledBack(f"{NAME}: {why}", hint=hint)
-    await _gone(engine, HELPER)
+        hint = f"its log: docker logs {FAILED}; what happened: docker logs {HANDOVER}"
+        raise RolledBack(f"{ROOT}: {why}", hint=hint)
+    await _gone(engine, HANDOVER)
 
 
 async def start_helper(engine: Engine, image_id: str) -> None:
@@ -114,7 +114,7 @@ async def start_helper(engine: Engine, image_id: str) -> None:
     await recover(engine, lambda line: None)
     await forget_failure(engine)
     try:
-        helper = await engine.create_container(HELPER, helper_body(image_id))
+        helper = await engine.create_container(HANDOVER, helper_body(image_id))
     except Conflict as error:
         raise _busy() from error
     try:
@@ -129,7 +129,7 @@ async def run_helper(engine: Engine, image_id: str, say: Say) -> None:
     ended = await settle(engine, image_id, say)
     match ended.result:
         case Result.DONE:
-            await engine.remove_container(HELPER, force=True)
+            await engine.remove_container(HANDOVER, force=True)
         case Result.UNDONE:
             say(ended.reason or "the new dom0 did not answer; the old one runs again")
         case Result.FAILED:
@@ -138,7 +138,7 @@ async def run_helper(engine: Engine, image_id: str, say: Say) -> None:
 
 async def recover(engine: Engine, say: Say) -> None:
     """Finish or undo a change that was cut off for good. Raises Busy while a helper is at work."""
-    helper = await _find(engine, HELPER)
+    helper = await _find(engine, HANDOVER)
     if helper is not None and _is_at_work(helper):
         if helper.restart_count < RESTARTS:
             raise _busy()
@@ -149,9 +149,9 @@ async def recover(engine: Engine, say: Say) -> None:
 
 async def forget_failure(engine: Engine) -> None:
     """Remove what a change that was undone has left to read: the new container, stopped, and the helper's."""
-    for name in (HELPER, FAILED):
+    for name in (HANDOVER, FAILED):
         container = await _find(engine, name)
-        if container is not None and not (name == HELPER and _is_at_work(container)):
+        if container is not None and not (name == HANDOVER and _is_at_work(container)):
             await engine.remove_container(container.id, force=True)
     await remove_aside(engine)
 
@@ -165,13 +165,13 @@ async def remove_aside(engine: Engine) -> None:
 
 async def last_failure(engine: Engine) -> Problem | None:
     """For `dom0 status`: why the latest change of the dom0 image was undone. None when it was not."""
-    helper = await _find(engine, HELPER)
+    helper = await _find(engine, HANDOVER)
     if helper is None or helper.state is not State.EXITED:  # no log can be had of one that is being removed
         return None
     lines = (await engine.logs(helper.id, tail=1)).strip().splitlines()
     return Problem(
         code="handover-failed",
-        subject=NAME,
+        subject=ROOT,
         title=lines[-1] if lines else "the new dom0 did not answer; the old one runs again",
         hint=f"docker logs {FAILED}; then bring another image: dom0 up",
         since=helper.finished,
@@ -274,7 +274,7 @@ async def _verify(engine: Engine, container: Container, ask: Ask) -> Verdict:
 
 
 async def is_at_work(engine: Engine) -> bool:
-    helper = await _find(engine, HELPER)
+    helper = await _find(engine, HANDOVER)
     return helper is not None and _is_at_work(helper)
 
 
@@ -289,14 +289,16 @@ async def follow_helper(engine: Engine) -> None:
     Raises RolledBack with its log then.
     """
     while True:
-        helper = await _find(engine, HELPER)
+        helper = await _find(engine, HANDOVER)
         if helper is None or not _is_at_work(helper):
             return
         if helper.restart_count >= RESTARTS:
             with contextlib.suppress(NotFound, Conflict):  # another who follows it takes it away
                 log = (await engine.logs(helper.id, tail=20)).strip()
                 await recover(engine, lambda line: None)
-                raise RolledBack(f"{HELPER}: does not run in the new image\n{log}", hint="the old dom0 runs as before")
+                raise RolledBack(
+                    f"{HANDOVER}: does not run in the new image\n{log}", hint="the old dom0 runs as before"
+                )
         await asyncio.sleep(PAUSE)
 
 
@@ -309,7 +311,9 @@ async def _gone(engine: Engine, name: str) -> None:
 
 
 def _busy() -> Busy:
-    return Busy(f"{HELPER}: another change of the dom0 image is under way", hint=f"watch it: docker logs -f {HELPER}")
+    return Busy(
+        f"{HANDOVER}: another change of the dom0 image is under way", hint=f"watch it: docker logs -f {HANDOVER}"
+    )
 
 
 def _say(container: Container) -> str:

@@ -39,7 +39,7 @@ from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, InUse, NotFound, ProjectError, UsageError
 from dom0.health import Problem
 from dom0.images import names
-from dom0.images.recipe import DOM0
+from dom0.names import IMAGE
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.hooks import has_post_start
@@ -641,7 +641,7 @@ def _project_in(request: UpRequest) -> Project | None:
 
 def _names_of(generation: Generation) -> dict[str, str]:
     """As they were when it was the one that a person wanted."""
-    return {DOM0: generation.dom0_image} | {slot.image: slot.image_id for slot in generation.desired.slots}
+    return {IMAGE: generation.dom0_image} | {slot.image: slot.image_id for slot in generation.desired.slots}
 
 
 def _trouble_problem(trouble: EngineError, since: float) -> Problem:

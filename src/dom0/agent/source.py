@@ -24,8 +24,8 @@ from dom0.errors import EngineError, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
-from dom0.images.recipe import PLACED
 from dom0.images.unpack import unpacked
+from dom0.names import PLACED
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand

@@ -16,14 +16,14 @@ from enum import StrEnum
 
 import msgspec
 
-from dom0.agent.contract import NAME, RESTART
+from dom0.agent.contract import RESTART
 from dom0.engine.values import Container, State
+from dom0.names import FAILED, ROOT
 
 NEXT = "dom0-next"
 PREVIOUS = "dom0-previous"
-FAILED = "dom0-failed"
 ASIDE = "dom0-aside-"  # and an ID: what the host's launcher finds under a name that it needs
-NAMES = (NAME, NEXT, PREVIOUS, FAILED)
+NAMES = (ROOT, NEXT, PREVIOUS, FAILED)
 NO_RESTART = "no"
 
 
@@ -108,10 +108,10 @@ def _fill(found: Found, wanted: str) -> Step:
     if found.next is not None and not _is(found.next, wanted):
         return Remove(found.next)
     if found.next is not None and not _is(found.failed, wanted):
-        return Rename(found.next, NAME)
+        return Rename(found.next, ROOT)
     if found.previous is not None:
-        return Rename(found.previous, NAME)
-    return Create(NAME) if found.next is None else Rename(found.next, NAME)
+        return Rename(found.previous, ROOT)
+    return Create(ROOT) if found.next is None else Rename(found.next, ROOT)
 
 
 def _replace(found: Found, current: Container, wanted: str) -> Step:

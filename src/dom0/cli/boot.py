@@ -10,8 +10,9 @@ import click
 
 from dom0 import times
 from dom0.cli import terminal
-from dom0.cli.places import require_here, run_directory, state_directory
+from dom0.cli.places import require_here
 from dom0.errors import Dom0Error, UsageError
+from dom0.names import run_directory, state_directory
 
 if TYPE_CHECKING:
     from dom0.host.boot import Boot, Difference, Stage

@@ -20,9 +20,10 @@ from dom0.cli import succession, terminal, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place
-from dom0.cli.places import forget_agent_socket, is_here, is_login, state_directory
+from dom0.cli.places import forget_agent_socket, is_here, is_login
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound
+from dom0.names import state_directory
 
 if TYPE_CHECKING:
     from dom0.agent.foresee import Running
@@ -221,11 +222,11 @@ async def _comes_up(engine: Engine) -> bool:
     """Whether the agent answers after all: its container runs, started a moment ago by the Engine or by somebody."""
     import asyncio
 
-    from dom0.agent.contract import NAME
+    from dom0.names import ROOT
 
     deadline = time.monotonic() + START_WITHIN
     with contextlib.suppress(NotFound):
-        while (await engine.container(NAME)).running and time.monotonic() < deadline:
+        while (await engine.container(ROOT)).running and time.monotonic() < deadline:
             with contextlib.suppress(Dom0Error):
                 Agent(patient=False).status()
                 return True
@@ -254,19 +255,19 @@ async def _become(
 
     Returns the project too, where an agent that understands it needs it and we have read it.
     """
-    from dom0.agent.contract import NAME
     from dom0.agent.handover import hand_over, start_root, started_beside
     from dom0.engine.values import State
     from dom0.images import names
+    from dom0.names import ROOT
     from dom0.plan.labels import AWAITS, BASE
 
     image, read = built.image, None
     try:
-        root = await engine.container(NAME)
+        root = await engine.container(ROOT)
     except NotFound:
         root = None
     if root is not None and root.state is State.PAUSED:
-        say(f"unpause {NAME}")
+        say(f"unpause {ROOT}")
         await engine.unpause_container(root.id)
     if root is not None and root.running:
         if root.image_id == image.id:
@@ -301,8 +302,8 @@ async def _refuse_beforehand(
     from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_beforehand
     from dom0.images import names, private
-    from dom0.images.recipe import PLACED
     from dom0.images.second_reading import other_compose
+    from dom0.names import PLACED
     from dom0.plan.adoption import adopt
     from dom0.plan.labels import BASE
 

@@ -20,6 +20,7 @@ from dom0.engine.values import EngineInfo, Image
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
 from dom0.images.names import find
+from dom0.names import BASE_IMAGE
 from dom0.plan.labels import COMPOSE, compose_version
 from dom0.run import CommandFailed, capture
 
@@ -135,7 +136,7 @@ async def _engine(*, disk: bool = True) -> list[Finding]:
     try:
         engine = await DockerEngine.connect()
         try:
-            info, base = await engine.info(), await find(engine, recipe.BASE)
+            info, base = await engine.info(), await find(engine, BASE_IMAGE)
         finally:
             await engine.close()
     except EngineError as error:

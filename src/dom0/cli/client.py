@@ -15,11 +15,11 @@ import msgspec
 
 from dom0 import __version__
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
-from dom0.cli.containers import ROOT
-from dom0.cli.places import agent_socket, is_here, run_directory
+from dom0.cli.places import agent_socket, is_here
 from dom0.errors import Busy, Dom0Error, EngineError, UsageError
 from dom0.host import launcher
 from dom0.http import blocking
+from dom0.names import ROOT, run_directory
 from dom0.run import dial
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
@@ -49,7 +49,7 @@ class _Refusal(msgspec.Struct):
     hint: str = ""
 
 
-THROUGH_ENGINE = ("docker", "exec", "--interactive", "dom0", "dom0", "agent", "--dial")
+THROUGH_ENGINE = ("docker", "exec", "--interactive", ROOT, "dom0", "agent", "--dial")
 """Its input and output are a connection to the agent of the machine whose Engine docker asks."""
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from dom0.cli import terminal
 from dom0.errors import UsageError
+from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.run import become, capture
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, ContainerSummary
 
-ROOT = "dom0"  # name of the root container, by its run contract; stands for it among services
 NONE = "none; dom0 up makes them"
 Listed = TypeVar("Listed", "ContainerSummary", "Container", "ListedContainer")
 

@@ -13,10 +13,10 @@ import msgspec
 
 from dom0.cli import engine_client
 from dom0.errors import Dom0Error, UsageError
+from dom0.names import HOME
 from dom0.plan import labels
 from dom0.run import become
 
-HOME_CONTAINER = "home-volume"
 DEV = "dev"  # plan.desired.Role.DEV, which would load half of plan/
 _DASHES = "\0"  # stands for the first `--`, which click would drop: no argument can hold a NUL
 
@@ -74,7 +74,7 @@ def command(arguments: tuple[str, ...], **given: Any) -> None:
 
 def find_home() -> Home | None:
     """Ask the Engine for the home volume's container; None if this machine has no home."""
-    found = engine_client.container(HOME_CONTAINER)
+    found = engine_client.container(HOME)
     if found is None or not found.mounts:
         return None
     marks = found.config.labels or {}
@@ -92,7 +92,7 @@ def _read_command(text: str) -> tuple[str, ...]:
         return msgspec.json.decode(text, type=tuple[str, ...])
     except msgspec.DecodeError as error:
         raise Dom0Error(
-            f"{HOME_CONTAINER}: label {labels.DEV_COMMAND} is no list of words: {error}", hint="put it right: dom0 up"
+            f"{HOME}: label {labels.DEV_COMMAND} is no list of words: {error}", hint="put it right: dom0 up"
         ) from error
 
 
@@ -130,7 +130,7 @@ def docker_run(
         argv.append("--tty")
     argv += [word for name in caller.environment for word in ("--env", name)]
     if home is not None:
-        argv += ["--volumes-from", HOME_CONTAINER, "--user", home.user, "--env", f"HOME={home.path}"]
+        argv += ["--volumes-from", HOME, "--user", home.user, "--env", f"HOME={home.path}"]
         argv += ["--workdir", directory_in_home(caller.directory, home)]
     return [*argv, *given, image, *arguments]
 

@@ -11,8 +11,9 @@ import click
 
 from dom0.cli import terminal
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.places import forget_agent_socket, is_here, state_directory
+from dom0.cli.places import forget_agent_socket, is_here
 from dom0.errors import NotFound, UsageError
+from dom0.names import state_directory
 from dom0.plan import labels
 
 if TYPE_CHECKING:
@@ -134,13 +135,13 @@ async def _find_volumes(engine: Engine, names: Sequence[str]) -> list[Volume]:
 
 async def _remove_agent(engine: Engine, told: Told) -> None:
     """First of all: it would start again what is stopped. Also what a change of its image left."""
-    from dom0.agent.contract import HELPER
     from dom0.agent.handover import remove_aside
     from dom0.agent.succession import NAMES
     from dom0.cli.succession import let_end
+    from dom0.names import HANDOVER
 
     await let_end(engine, told.say)
-    for name in (*NAMES, HELPER):
+    for name in (*NAMES, HANDOVER):
         try:
             container = await engine.container(name)
         except NotFound:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0.cli import completion
-from dom0.cli.containers import ROOT, list_containers
+from dom0.cli.containers import list_containers
 from dom0.errors import NotFound, UsageError
+from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.run import become
 

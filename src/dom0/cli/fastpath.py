@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dom0.cli import terminal
+from dom0.names import IMAGE
 
 ANSWER_WITHIN = 20.0  # seconds; the image's health check gives up after thirty
 _ENGINE_WITHIN = 60.0  # seconds; then the agent says itself that there is none
@@ -54,11 +55,11 @@ def _up(directory: Path | None) -> bool:
     project = unchanged.find_project(directory)
     if project is None:
         return False
-    found = unchanged.look(project, unchanged.TAG)
+    found = unchanged.look(project, IMAGE)
     if found.machine is not None:
         terminal.say(found.machine.text)
     else:
         from dom0.cli.bring_up import run
 
-        run(project, unchanged.TAG, changed=found.changed)
+        run(project, IMAGE, changed=found.changed)
     return True

@@ -14,8 +14,9 @@ import click
 
 from dom0 import times
 from dom0.cli import terminal
-from dom0.cli.places import go_where_files_are, state_directory
+from dom0.cli.places import go_where_files_are
 from dom0.errors import Dom0Error, UsageError
+from dom0.names import state_directory
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine

@@ -15,10 +15,10 @@ from dom0.cli import terminal
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.report import Report
 from dom0.errors import Dom0Error
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan import labels
 
 # As in images.recipe, which would load what builds them.
-ROOTFS, BASE, AMBASSADOR = "dom0-rootfs", "dom0-base", "dom0-ambassador"
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -63,7 +63,7 @@ def command() -> None:
 
 
 @command.command("build")
-@click.argument("name", required=False, type=click.Choice([BASE, AMBASSADOR]), metavar="[NAME]")
+@click.argument("name", required=False, type=click.Choice([BASE_IMAGE, AMBASSADOR_IMAGE]), metavar="[NAME]")
 @click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects: name, id, size.")
 def build(name: str | None, no_cache: bool, as_json: bool) -> None:
@@ -72,7 +72,7 @@ def build(name: str | None, no_cache: bool, as_json: bool) -> None:
     $ dom0 image build --no-cache  # take in Debian's security updates
     $ dom0 image build dom0-ambassador
     """
-    names = [name] if name else [BASE, AMBASSADOR]
+    names = [name] if name else [BASE_IMAGE, AMBASSADOR_IMAGE]
     built = asyncio.run(_build(names, Report(beside=as_json), no_cache=no_cache))
     if as_json:
         terminal.say_json(built)
@@ -129,7 +129,7 @@ async def _build(names: Sequence[str], report: Report, *, no_cache: bool) -> lis
     from dom0.engine.docker import DockerEngine
     from dom0.images.chain import build_ambassador, build_base
 
-    builders = {BASE: build_base, AMBASSADOR: build_ambassador}
+    builders = {BASE_IMAGE: build_base, AMBASSADOR_IMAGE: build_ambassador}
     engine = await DockerEngine.connect()
     try:
         built = {name: await builders[name](engine, report, no_cache=no_cache) for name in names}
@@ -205,7 +205,7 @@ def rows_of(images: Sequence[Image], users: Mapping[str, Sequence[str]]) -> list
             used_by=tuple(users.get(image.id, ())),
         )
         for image in images
-        if image in machines or image.id in below or _name(image) in (ROOTFS, AMBASSADOR)
+        if image in machines or image.id in below or _name(image) in (ROOTFS_IMAGE, AMBASSADOR_IMAGE)
     ]
     return sorted(rows, key=lambda row: (_height(row, rows), row.name == "", row.name, row.id))
 

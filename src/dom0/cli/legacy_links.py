@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from dom0.names import AMBASSADOR_IMAGE
+
 TCP_FIRST = 28  # first Engine (of those seen: not 26) that prefers TCP for ALIAS_PORT; before, the lowest number had it
 VARIABLES_OFF = 29  # first Engine that leaves the variables out
 LINKS_GONE = 30
-OURS = "dom0-ambassador"
 _DEFAULT_BRIDGE = ("", "default", "bridge")
 _NOT_SHARED = ("HOME", "PATH")
 
@@ -192,7 +193,7 @@ def _compose(
     own = _own_name(container)
     network = f"{own}-links"
     own_service: dict[str, Any] = {
-        "image": OURS if _is_ambassador(container.config.image) else container.config.image,
+        "image": AMBASSADOR_IMAGE if _is_ambassador(container.config.image) else container.config.image,
         "environment": {name: value for found in environment.values() for name, value in found.items()},
         "networks": [network],
     }

@@ -15,9 +15,10 @@ import click
 import msgspec
 
 from dom0.cli import completion, terminal
-from dom0.cli.containers import ROOT, find_containers, say_if_none
+from dom0.cli.containers import find_containers, say_if_none
 from dom0.durations import seconds
 from dom0.errors import NotFound, UsageError
+from dom0.names import ROOT
 from dom0.plan import labels
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from dom0.errors import Dom0Error, UsageError
+from dom0.names import ROOT, run_directory, state_directory
 
 
 def is_here() -> bool:
@@ -52,19 +53,11 @@ def go_where_files_are(*arguments: str) -> None:
         from dom0.cli import engine_client
         from dom0.run import become
 
-        root = engine_client.container("dom0")
+        root = engine_client.container(ROOT)
         if root is None or not root.state.running:
             raise Dom0Error("dom0: does not run on that machine", hint="start it: dom0 up; or look: docker ps --all")
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         become(["docker", "exec", "--interactive", *terminal, "dom0", "dom0", *arguments])
-
-
-def state_directory() -> Path:
-    return Path(os.environ.get("DOM0_STATE") or "/var/lib/dom0")
-
-
-def run_directory() -> Path:
-    return Path(os.environ.get("DOM0_RUN") or "/run/dom0")
 
 
 def agent_socket() -> Path:

@@ -21,8 +21,9 @@ from dom0.cli.bring_up import private_roots, what_runs
 from dom0.cli.client import Agent, AgentUnreachable, is_paused
 from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.report import Report
-from dom0.cli.unchanged import TAG, find_project, is_current, no_image, tagged_images
+from dom0.cli.unchanged import find_project, is_current, no_image, tagged_images
 from dom0.errors import EXIT_CHANGES
+from dom0.names import IMAGE
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -35,7 +36,7 @@ _COLOURS = {"remove": "red", "create": "green", "build": "cyan", "pull": "cyan"}
 
 @click.command(name="plan")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
-@click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("-t", "--tag", default=IMAGE, show_default=True, metavar="NAME", help="Name of the dom0 image.")
 @click.option("--no-build", is_flag=True, help="What `dom0 up --no-build` would do: with the dom0 image as it is.")
 @click.option("--adopt", "adopts", is_flag=True, help="What `dom0 up --adopt` would do.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects with action, kind, name and reason.")
@@ -147,15 +148,15 @@ async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:
 
 
 def _root_container(image: Image) -> list[Change]:
-    from dom0.agent.contract import NAME
+    from dom0.names import ROOT
     from dom0.plan.preview import Change
 
     if is_paused():
-        return [Change(action="start", kind="container", name=NAME, reason="it was paused")]
+        return [Change(action="start", kind="container", name=ROOT, reason="it was paused")]
     try:
         running = Agent().status().dom0_image
     except AgentUnreachable:
-        return [Change(action="create", kind="container", name=NAME, reason="it does not run")]
+        return [Change(action="create", kind="container", name=ROOT, reason="it does not run")]
     if image.id != running:
-        return [Change(action="replace", kind="container", name=NAME, reason="its image changes")]
+        return [Change(action="replace", kind="container", name=ROOT, reason="its image changes")]
     return []

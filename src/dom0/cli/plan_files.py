@@ -10,8 +10,9 @@ from dom0.agent.files import Files
 from dom0.agent.three_way import Version
 from dom0.agent.versions import project_versions, spelled
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.places import is_here, state_directory
+from dom0.cli.places import is_here
 from dom0.images.contents import Entry
+from dom0.names import state_directory
 from dom0.plan.preview import Action, Change
 
 _ROWS: dict[FileState, tuple[Action, str]] = {

@@ -10,8 +10,9 @@ import click
 import msgspec
 
 from dom0.cli import terminal
-from dom0.cli.containers import ROOT, say_if_none, taken_over
+from dom0.cli.containers import say_if_none, taken_over
 from dom0.errors import NotFound
+from dom0.names import ROOT
 from dom0.plan import labels
 
 BY_HAND = "a person"  # what made a container that nothing here started

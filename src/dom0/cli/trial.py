@@ -11,8 +11,9 @@ from dom0.agent.status import Outcome
 from dom0.cli import terminal
 from dom0.cli.bring_up import bring_up
 from dom0.cli.client import Agent
-from dom0.cli.unchanged import TAG, find_project
+from dom0.cli.unchanged import find_project
 from dom0.durations import seconds
+from dom0.names import IMAGE
 
 SHORTEST, LONGEST = 5.0, 7 * 86400.0  # seconds
 
@@ -37,7 +38,7 @@ def read_duration(ctx: click.Context, parameter: click.Parameter, value: str) ->
     callback=read_duration,
     help="When it goes back unless it is confirmed: 60s, 5m, 1h30m. Has to be given.",
 )
-@click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("-t", "--tag", default=IMAGE, show_default=True, metavar="NAME", help="Name of the dom0 image.")
 @click.option("--json", "as_json", is_flag=True, help="Progress documents, one a line.")
 def command(directory: Path | None, length: float, tag: str, as_json: bool) -> None:
     """Bring the machine to the project in DIR for a while: it goes back by itself unless `dom0 confirm` comes in time.

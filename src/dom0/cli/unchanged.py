@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dom0.cli import quick_engine
-from dom0.cli.places import agent_socket, is_here, state_directory
+from dom0.cli.places import agent_socket, is_here
 from dom0.errors import UsageError
 from dom0.http import blocking
 from dom0.images import fingerprint
+from dom0.names import state_directory
 
-TAG = "dom0:latest"
 PROJECT_FILES = (
     *("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "compose.d"),
     *("Dockerfile.dom0", "Dockerfile"),

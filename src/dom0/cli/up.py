@@ -9,12 +9,13 @@ import click
 from dom0.agent.status import Outcome, Progress
 from dom0.cli import terminal, unchanged
 from dom0.cli.bring_up import run
-from dom0.cli.unchanged import TAG, find_project
+from dom0.cli.unchanged import find_project
+from dom0.names import IMAGE
 
 
 @click.command("up")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
-@click.option("-t", "--tag", default=TAG, show_default=True, metavar="NAME", help="Name of the dom0 image.")
+@click.option("-t", "--tag", default=IMAGE, show_default=True, metavar="NAME", help="Name of the dom0 image.")
 @click.option("--build", is_flag=True, expose_value=False, help="As Compose: what has changed is built anyway.")
 @click.option("-d", "--detach", is_flag=True, expose_value=False, help="As Compose: what is started runs on anyway.")
 @click.option("--no-build", is_flag=True, help="Take the dom0 image as it is.")

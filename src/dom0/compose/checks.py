@@ -11,6 +11,7 @@ import msgspec
 
 from dom0.compose.model import Network, Port, Project, Service, ServiceVolume
 from dom0.compose.places import Path, Refusal
+from dom0.names import OURS
 
 MAX_CONTAINERS = 1000
 MAX_PORTS = 20_000  # the Engine runs two processes and some rules for each
@@ -28,7 +29,6 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
 )
-_OURS = ("dom0", "dom0-sshd", "home-volume")
 _UNLIMITED = {
     "cpu_quota",
     "mem_limit",
@@ -89,7 +89,7 @@ def control_characters(value: Any, path: Path, *, free: bool = False) -> Iterato
 def _names(service: Service) -> Iterator[Complaint]:
     if service.container_name and not _CONTAINER.fullmatch(service.container_name):
         yield ("container_name",), f"{service.container_name!r} cannot be a container's name", _NAME_HINT
-    if service.container_name in _OURS:
+    if service.container_name in OURS:
         yield ("container_name",), f"{service.container_name} is a container of dom0 itself", "take another name"
     if service.image and not _IMAGE.fullmatch(service.image):
         yield ("image",), f"{service.image!r} cannot be an image's name", "such as redis:7 or registry:5000/team/app"

@@ -18,6 +18,7 @@ from dom0.ambassador.settings import Settings
 from dom0.compose.places import Path, Refusal
 from dom0.compose.tags import Override, Reset
 from dom0.durations import seconds
+from dom0.names import HOME
 
 KEY = "x-dom0"
 
@@ -44,7 +45,7 @@ class Ssh(_Part, frozen=True, kw_only=True):
 
 
 class Home(_Part, frozen=True, kw_only=True):
-    volume: str = "home-volume"
+    volume: str = HOME
     path: str = ""  # "": /home/<user>
 
 

@@ -18,33 +18,34 @@ from dom0 import temporary
 from dom0.images import contents, docker, fetched, rootfs
 from dom0.images.archive import Archive, debian_archives
 from dom0.images.docker import Say
-from dom0.images.recipe import AMBASSADOR, EPOCH, ambassador_files, data
+from dom0.images.recipe import EPOCH, ambassador_files, data
+from dom0.names import AMBASSADOR_IMAGE
 from dom0.plan.labels import INPUTS
 
 
 async def build_ambassador(inputs: str, say: Say, *, no_cache: bool) -> None:
     """Build dom0-ambassador. Raises Dom0Error."""
-    say(f"{AMBASSADOR}: unpacking Debian packages and wheels")
+    say(f"{AMBASSADOR_IMAGE}: unpacking Debian packages and wheels")
     with temporary.directory("ambassador") as scratch:
         context, agent = scratch / "context", scratch / "agent"
-        shutil.copytree(data(AMBASSADOR), context)
+        shutil.copytree(data(AMBASSADOR_IMAGE), context)
         tar = context / "rootfs.tar"
         archives = await debian_archives()
         await rootfs.bootstrap(mmdebstrap(archives, rootfs.write_sources(scratch, archives), tar), scratch)
         contents.copy(ambassador_files(), agent / "dom0", time=EPOCH, public=True)
         recipe = docker.Recipe(
-            AMBASSADOR,
+            AMBASSADOR_IMAGE,
             context,
-            contexts={"python": await fetched.wheels(AMBASSADOR, python_version(tar)), "agent": agent},
+            contexts={"python": await fetched.wheels(AMBASSADOR_IMAGE, python_version(tar)), "agent": agent},
             labels={INPUTS: inputs},
-            tag=AMBASSADOR,
+            tag=AMBASSADOR_IMAGE,
             no_cache=no_cache,
         )
         await docker.build(recipe, say)
 
 
 def mmdebstrap(archives: Sequence[Archive], sources: Path, tar: Path) -> list[str]:
-    recipe = data(AMBASSADOR)
+    recipe = data(AMBASSADOR_IMAGE)
     return [
         "mmdebstrap",
         "--quiet",

@@ -11,35 +11,36 @@ import dom0
 from dom0 import temporary
 from dom0.images import archive, contents, docker, fetched
 from dom0.images.docker import Say
-from dom0.images.recipe import BAKED, BASE, EPOCH, ROOTFS, agent_files, data, examples
+from dom0.images.recipe import BAKED, EPOCH, agent_files, data, examples
+from dom0.names import BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan.labels import COMPOSE, INPUTS, ROOTFS_ID
 
 
 async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -> None:
     """Build dom0-base on the present dom0-rootfs."""
-    say(f"{BASE}: fetching Debian packages")
+    say(f"{BASE_IMAGE}: fetching Debian packages")
     packages = await _packages(rootfs_id, no_cache=no_cache)
-    say(f"{BASE}: fetching wheels")
-    wheels = await fetched.wheels(BASE, _version(packages, r"python(3\.\d+)-minimal_"))
+    say(f"{BASE_IMAGE}: fetching wheels")
+    wheels = await fetched.wheels(BASE_IMAGE, _version(packages, r"python(3\.\d+)-minimal_"))
     with temporary.directory("agent") as agent:
         _stage_agent(agent, inputs)
         recipe = docker.Recipe(
-            BASE,
-            data(BASE),
+            BASE_IMAGE,
+            data(BASE_IMAGE),
             contexts={"packages": packages, "python": wheels, "agent": agent},
             labels={INPUTS: inputs, ROOTFS_ID: rootfs_id, COMPOSE: _version(packages, r"docker-compose_(.+?)_")},
-            tag=BASE,
+            tag=BASE_IMAGE,
             no_cache=no_cache,
         )
         await docker.build(recipe, say)
 
 
 async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:
-    names = (data(BASE) / "packages").read_text().split()
+    names = (data(BASE_IMAGE) / "packages").read_text().split()
 
     async def fetch(into: Path) -> None:
         with temporary.directory("status") as scratch:
-            status = await docker.extract(ROOTFS, "/var/lib/dpkg/status", scratch)
+            status = await docker.extract(ROOTFS_IMAGE, "/var/lib/dpkg/status", scratch)
             await archive.download(names, await archive.debian_archives(), status, into)
 
     return await fetched.cached("packages", f"{rootfs_id} {names}", fetch, anew=no_cache)

@@ -19,6 +19,7 @@ from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
 from dom0.images import ambassador, archive, base, docker, fetched, recipe, rootfs
 from dom0.images.docker import Say
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
 
@@ -28,16 +29,16 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
     Raises Dom0Error.
     """
     inputs = recipe.base_inputs()
-    if not no_cache and (found := await _made_from(engine, recipe.BASE, inputs)):
+    if not no_cache and (found := await _made_from(engine, BASE_IMAGE, inputs)):
         return found
     _refuse_inside(inputs)
     fetched.require_pip()
-    async with alone(say, recipe.BASE):
+    async with alone(say, BASE_IMAGE):
         below = await _build_rootfs(engine, say, no_cache=no_cache)
-        found = await _made_from(engine, recipe.BASE, inputs)
+        found = await _made_from(engine, BASE_IMAGE, inputs)
         if no_cache or found is None or found.labels.get(ROOTFS_ID) != below.id:
             await base.build_base(below.id, inputs, say, no_cache=no_cache)
-        return await engine.image(recipe.BASE)
+        return await engine.image(BASE_IMAGE)
 
 
 async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) -> Image:
@@ -45,49 +46,49 @@ async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) 
     if recipe.BAKED.exists():
         return await _ambassador_inside(engine)
     inputs = recipe.ambassador_inputs()
-    if not no_cache and (found := await _made_from(engine, recipe.AMBASSADOR, inputs)):
+    if not no_cache and (found := await _made_from(engine, AMBASSADOR_IMAGE, inputs)):
         return found
     fetched.require_pip()
-    async with alone(say, recipe.AMBASSADOR):
-        found = None if no_cache else await _made_from(engine, recipe.AMBASSADOR, inputs)
+    async with alone(say, AMBASSADOR_IMAGE):
+        found = None if no_cache else await _made_from(engine, AMBASSADOR_IMAGE, inputs)
         if found is None:
             await ambassador.build_ambassador(inputs, say, no_cache=no_cache)
-        return await engine.image(recipe.AMBASSADOR)
+        return await engine.image(AMBASSADOR_IMAGE)
 
 
 async def _ambassador_inside(engine: Engine) -> Image:
     """Inside a dom0 image there is no recipe: the image of ambassadors is the one that is here."""
     try:
-        return await engine.image(recipe.AMBASSADOR)
+        return await engine.image(AMBASSADOR_IMAGE)
     except NotFound as error:
         raise Dom0Error(
-            f"{recipe.AMBASSADOR}: is not on this Engine",
+            f"{AMBASSADOR_IMAGE}: is not on this Engine",
             hint="run dom0 image build on a host with the dom0 package, or bring it: docker save, docker load",
         ) from error
 
 
 async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
     inputs = recipe.rootfs_inputs()
-    if not no_cache and (found := await _made_from(engine, recipe.ROOTFS, inputs)):
+    if not no_cache and (found := await _made_from(engine, ROOTFS_IMAGE, inputs)):
         return found
     with temporary.directory("rootfs") as scratch:
         context = scratch / "context"
         context.mkdir()
         await _pack_rootfs(scratch, context / "rootfs.tar", say)
-        dockerfile = recipe.data(recipe.ROOTFS) / "Dockerfile"
-        made = docker.Recipe(recipe.ROOTFS, context, recipe.ROOTFS, dockerfile, labels={INPUTS: inputs})
+        dockerfile = recipe.data(ROOTFS_IMAGE) / "Dockerfile"
+        made = docker.Recipe(ROOTFS_IMAGE, context, ROOTFS_IMAGE, dockerfile, labels={INPUTS: inputs})
         await docker.build(made, say)
-    return await engine.image(recipe.ROOTFS)
+    return await engine.image(ROOTFS_IMAGE)
 
 
 async def _pack_rootfs(scratch: Path, tar: Path, say: Say) -> None:
-    described = recipe.data(recipe.ROOTFS)
+    described = recipe.data(ROOTFS_IMAGE)
     if recipe.BASE_OS.exists():
-        say(f"{recipe.ROOTFS}: cloning the file system of this host")
+        say(f"{ROOTFS_IMAGE}: cloning the file system of this host")
         await rootfs.clone(described, Path("/"), tar)
         return
     archives = await archive.debian_archives()
-    say(f"{recipe.ROOTFS}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
+    say(f"{ROOTFS_IMAGE}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
     await rootfs.debian(described, archives, scratch, tar)
 
 
@@ -103,7 +104,7 @@ def _refuse_inside(inputs: str) -> None:
     """Inside a dom0 image there is nothing to make dom0-base from."""
     if recipe.BAKED.exists():
         raise Dom0Error(
-            f"{recipe.BASE}: the image that this dom0 came with is not on this Engine ({inputs[:19]})",
+            f"{BASE_IMAGE}: the image that this dom0 came with is not on this Engine ({inputs[:19]})",
             hint="run dom0 build on a host with the dom0 package, or bring the image: docker save, docker load",
         )
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dom0 import temporary
 from dom0.errors import Dom0Error
-from dom0.images.recipe import BASE, data
+from dom0.images.recipe import data
+from dom0.names import BASE_IMAGE
 from dom0.run import capture, sync
 
 _GLIBC = (17, 28, 34)  # minor versions that wheels are built for; Debian's own is newer than all of them
@@ -42,7 +43,7 @@ def lacks_pip() -> bool:
 def require_pip() -> None:
     """Raises Dom0Error, before anything else is done."""
     if lacks_pip():
-        raise Dom0Error(f"{sys.executable}: has no pip, which fetches the packages of {BASE}", hint=ADD_PIP)
+        raise Dom0Error(f"{sys.executable}: has no pip, which fetches the packages of {BASE_IMAGE}", hint=ADD_PIP)
 
 
 async def _pip(scratch: Path) -> list[str]:

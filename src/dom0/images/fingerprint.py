@@ -19,7 +19,8 @@ from dom0.images import private, weight
 from dom0.images.contents import Entry, Ignored, digest, entries, named, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore, literal
-from dom0.images.recipe import BASE, base_inputs
+from dom0.images.recipe import base_inputs
+from dom0.names import BASE_IMAGE
 from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, IN_PLACE, INPUTS, KEPT, PROJECT
 
 IGNORE = ".dockerignore"
@@ -180,4 +181,4 @@ def read_ignore(directory: Path, in_place: Iterable[str] = ()) -> Ignore:
 
 def parents_of(directory: Path, dockerfile: str) -> tuple[str, ...]:
     """The images that the project's image is built on: what its Dockerfile says, else dom0-base."""
-    return images_below(directory / dockerfile) if dockerfile else (BASE,)
+    return images_below(directory / dockerfile) if dockerfile else (BASE_IMAGE,)

@@ -18,7 +18,7 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, EngineError, NotFound
 from dom0.images.fingerprint import images_of
-from dom0.images.recipe import DOM0
+from dom0.names import IMAGE
 
 BUILT = "dom0-built"
 BESIDE = "-beside"  # ends the name of one that was built under another name than dom0:latest
@@ -38,7 +38,7 @@ async def find(engine: Engine, ref: str) -> Image | None:
 
 def has_its_names(image: Image) -> bool:
     """Whether it was taken up as dom0:latest before, or built for no `dom0 up`."""
-    return DOM0 in image.tags and not any(tag.startswith(f"{BUILT}:") for tag in image.tags)
+    return IMAGE in image.tags and not any(tag.startswith(f"{BUILT}:") for tag in image.tags)
 
 
 async def give(engine: Engine, names: Names) -> None:
@@ -54,7 +54,7 @@ async def mark(engine: Engine, image: Image, tag: str) -> None:
     """`image` was built for `dom0 up`, to have the name `tag`. Raises EngineError."""
     for image_id in images_of(image.labels).values():
         await engine.tag_image(image_id, _built(image_id))
-    if tag == DOM0:
+    if tag == IMAGE:
         await engine.tag_image(image.id, _built(image.id))
     else:
         await give(engine, {tag: image.id, _built(image.id) + BESIDE: image.id})
@@ -115,9 +115,9 @@ async def left(engine: Engine, image_id: str, names: Names) -> AsyncIterator[Non
 
     Whoever is cut off leaves it to the agent's next start. Raises EngineError, before the block.
     """
-    latest = await find(engine, DOM0)
+    latest = await find(engine, IMAGE)
     if latest is not None and latest.id == image_id:
-        await mark(engine, latest, DOM0)
+        await mark(engine, latest, IMAGE)
     try:
         yield
     except BaseException:
@@ -133,7 +133,7 @@ async def give_back(engine: Engine, image_id: str, names: Names) -> None:
     Raises EngineError.
     """
     failed = await find(engine, image_id)
-    if failed is None or names.get(DOM0) == image_id:
+    if failed is None or names.get(IMAGE) == image_id:
         return
     its_own = {image_id, *images_of(failed.labels).values()}
     present = await _present(engine, names)
@@ -151,7 +151,7 @@ async def give_back(engine: Engine, image_id: str, names: Names) -> None:
 
 async def not_taken_up(engine: Engine) -> str:
     """ID of the image that has the name dom0:latest although its `taken_up` was cut off, "" for none."""
-    latest = await find(engine, DOM0)
+    latest = await find(engine, IMAGE)
     return latest.id if latest and await find(engine, _built(latest.id)) else ""
 
 
@@ -162,7 +162,7 @@ async def _wanted(engine: Engine, image_id: str) -> Names:
     if not is_latest and await find(engine, _built(image_id) + BESIDE) is None:
         return {}
     wanted = dict(images_of((await engine.image(image_id)).labels))
-    return wanted | {DOM0: image_id} if is_latest else wanted
+    return wanted | {IMAGE: image_id} if is_latest else wanted
 
 
 async def _present(engine: Engine, names: Names) -> dict[str, str]:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from dom0.compose import above
 from dom0.errors import ProjectError
 from dom0.images import contents
+from dom0.names import STATE
 from dom0.plan import labels
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
 
-STATE = PurePath("/var/lib/dom0")  # of every machine
 DIRECTORY = "private"  # in there: of each image whose files were brought one named by its ID, and by hand by project
 COMPLETE = ".complete"  # in such a directory: all of them are there
 _SHOWN = 5
@@ -84,7 +84,7 @@ async def deliver(engine: Engine, image: Image, directory: Path) -> None:
     tar = pack(directory, names, brought_for(Path(), image.id))
     container = await engine.create_container("", body)
     try:
-        await engine.put_archive(container, str(STATE), tar)
+        await engine.put_archive(container, STATE, tar)
     finally:
         await engine.remove_container(container, force=True)
 
@@ -120,7 +120,7 @@ def lay(names: Iterable[str], etc: Path, roots: Sequence[Path], project: str) ->
         raise ProjectError(
             f"{_shown(missing)}: private, so not in the image, and not on this machine",
             hint="dom0 up in the project's directory brings what is private; or put it there by hand, as "
-            f"{STATE / DIRECTORY / project / missing[0]}",
+            f"{STATE}/{DIRECTORY}/{project}/{missing[0]}",
         )
     for name, source in sources.items():
         assert source is not None

@@ -35,18 +35,19 @@ from dom0.images.chain import alone, build_ambassador, build_base
 from dom0.images.docker import Say
 from dom0.images.names import find
 from dom0.images.reading import Reading, read
-from dom0.images.recipe import AMBASSADOR, BASE, DOM0, EPOCH, ETC, PLACED
+from dom0.images.recipe import EPOCH
 from dom0.images.unpack import unpacked
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ETC, IMAGE, PLACED
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
 
-GENERATED = f"FROM {BASE}\nADD project.tar /\n"  # COPY would give directories the time of the build
+GENERATED = f"FROM {BASE_IMAGE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
 
 class Options(msgspec.Struct, frozen=True):
-    tag: str = DOM0
+    tag: str = IMAGE
     no_cache: bool = False
     pull: bool = False
     in_place: Collection[str] = ()  # names of the projects that live in the directory since they were taken over
@@ -144,7 +145,7 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
 
 
 async def _is_machine(engine: Engine, ref: str) -> bool:
-    if ref.removesuffix(":latest") == BASE:
+    if ref.removesuffix(":latest") == BASE_IMAGE:
         return True
     image = await find(engine, ref) if ref else None
     return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
@@ -186,7 +187,7 @@ async def _build_generated(
             if apart:
                 say(private.words(apart))
             built = await _build_services(draft, project, directory, say, options)
-            say(f"{options.tag}: the files of {project.name} on top of {BASE}")
+            say(f"{options.tag}: the files of {project.name} on top of {BASE_IMAGE}")
             made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, in_place)
             told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
             files = scratch / "project.tar"
@@ -334,8 +335,8 @@ async def _labels_of_own(
     found = (await engine.image(trial)).labels
     if found.get(labels.ROLE) != Role.ROOT:
         raise ProjectError(
-            f"{own}: the image does not stand on {BASE}",
-            hint=f"FROM {BASE}, or FROM another dom0 image, in its last stage",
+            f"{own}: the image does not stand on {BASE_IMAGE}",
+            hint=f"FROM {BASE_IMAGE}, or FROM another dom0 image, in its last stage",
         )
     with temporary.directory("project") as scratch:
         async with unpacked(engine, trial, scratch) as etc:
@@ -433,7 +434,7 @@ def _builds(project: Project, directory: Path) -> dict[str, str]:
         for name, service in project.services.items()
         if service.build is not None
     }
-    return builds | ({AMBASSADOR: fingerprint.OURS} if _has_ambassadors(project) else {})
+    return builds | ({AMBASSADOR_IMAGE: fingerprint.OURS} if _has_ambassadors(project) else {})
 
 
 async def _labels(engine: Engine, directory: Path, project: Project, made: fingerprint.Made) -> dict[str, str]:
@@ -466,7 +467,7 @@ async def _parents(engine: Engine, directory: Path, own: str) -> dict[str, str]:
 def _has_ambassadors(project: Project) -> bool:
     """Whether a service stands on our image of ambassadors, and does not build one of that name itself."""
     return any(
-        service.build is None and image_ref(project, name).removesuffix(":latest") == AMBASSADOR
+        service.build is None and image_ref(project, name).removesuffix(":latest") == AMBASSADOR_IMAGE
         for name, service in project.services.items()
     )
 

@@ -9,7 +9,7 @@ import msgspec
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.compose.printouts import Printouts
-from dom0.images.recipe import PLACED
+from dom0.names import PLACED
 
 
 class Reading(msgspec.Struct, frozen=True):

@@ -17,14 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.images.contents import Entry, digest, entries
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.package_data import PACKAGE, find
 
-ROOTFS = "dom0-rootfs"
-BASE = "dom0-base"
-DOM0 = "dom0:latest"
-AMBASSADOR = "dom0-ambassador"
-ETC = "/etc/dom0"  # where a dom0 image keeps its project
-PLACED = Path("/var/lib/dom0/project")  # where the agent puts its files
 EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of their own, so that builds repeat
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
@@ -71,7 +66,7 @@ def rootfs_inputs() -> str:
     """Digest of what dom0-rootfs is made from."""
     told = BASE_OS.read_text() if BASE_OS.exists() else "\n".join(_source_texts())
     code = (PACKAGE / "images" / "rootfs.py").read_text()
-    return digest(entries(data(ROOTFS)), text=f"{EPOCH} {os.uname().machine}\n{told}\n{code}")
+    return digest(entries(data(ROOTFS_IMAGE)), text=f"{EPOCH} {os.uname().machine}\n{told}\n{code}")
 
 
 @functools.cache  # a command asks half a dozen times, and each answer reads all of the package
@@ -79,7 +74,7 @@ def base_inputs() -> str:
     """Digest of what dom0-base is made from; inside a dom0-base image the one that image was made from."""
     if BAKED.exists():
         return BAKED.read_text().strip()
-    recipe = digest(entries(data(BASE), _is_byte_code), text=digest(entries(examples())))
+    recipe = digest(entries(data(BASE_IMAGE), _is_byte_code), text=digest(entries(examples())))
     return digest(agent_files(), text=f"{rootfs_inputs()} {recipe} {ambassador_inputs()}")
 
 
@@ -87,7 +82,7 @@ def ambassador_inputs() -> str:
     """Digest of what dom0-ambassador is made from. It is a part of dom0-base's too, so that whoever compares that one
     knows of both: the code in both is dom0, and they change together.
     """
-    recipe = digest(entries(data(AMBASSADOR), _is_byte_code))
+    recipe = digest(entries(data(AMBASSADOR_IMAGE), _is_byte_code))
     code = "".join((PACKAGE / "images" / name).read_text() for name in ("ambassador.py", "rootfs.py"))
     told = "\n".join(_source_texts())
     return digest(ambassador_files(), text=f"{EPOCH} {os.uname().machine} {recipe}\n{told}\n{code}")

@@ -15,8 +15,8 @@ from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
 from dom0.images import docker, private
 from dom0.images.project import Needs, needs_of
-from dom0.images.recipe import BASE, DOM0, PLACED
 from dom0.images.unpack import unpacked
+from dom0.names import BASE_IMAGE, IMAGE, PLACED
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.run import capture
@@ -34,13 +34,13 @@ class Images(msgspec.Struct, frozen=True):
 async def images_of_machine(engine: Engine) -> Images:
     """dom0:latest, dom0-base that its login stands on, and the images of its services. Raises Dom0Error."""
     try:
-        image = await engine.image(DOM0)
+        image = await engine.image(IMAGE)
     except NotFound as error:
-        raise Dom0Error(f"{DOM0}: there is no such image", hint="dom0 build") from error
+        raise Dom0Error(f"{IMAGE}: there is no such image", hint="dom0 build") from error
     if image.labels.get(labels.ROLE) != Role.ROOT:
-        raise Dom0Error(f"{DOM0}: is not the image of a machine", hint="dom0 build")
+        raise Dom0Error(f"{IMAGE}: is not the image of a machine", hint="dom0 build")
     needs = await _needs(engine, image)
-    wanted = dict.fromkeys([DOM0, BASE, *needs.images])
+    wanted = dict.fromkeys([IMAGE, BASE_IMAGE, *needs.images])
     missing = [ref for ref in wanted if not await _is_here(engine, ref)]
     here = tuple(ref for ref in wanted if ref not in missing)
     return Images(here, tuple(missing), needs.home, private.of_image(image.labels))
@@ -51,7 +51,7 @@ async def _needs(engine: Engine, image: Image) -> Needs:
     with contextlib.suppress(msgspec.DecodeError):
         return msgspec.json.decode(image.labels.get(labels.NEEDS, ""), type=Needs)
     with temporary.directory("save") as scratch:
-        async with unpacked(engine, DOM0, scratch) as etc:
+        async with unpacked(engine, IMAGE, scratch) as etc:
             return needs_of(await load(etc, PLACED))
 
 

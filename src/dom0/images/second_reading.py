@@ -21,7 +21,7 @@ from dom0.compose.source import MAX_BYTES
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, ProjectError
-from dom0.images.recipe import ETC
+from dom0.names import ETC
 from dom0.plan import labels
 
 _WANTED = "/tmp/project.json"  # noqa: S108 -- in a container of its own

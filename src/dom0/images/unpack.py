@@ -14,7 +14,7 @@ from typing import IO
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import contents
-from dom0.images.recipe import ETC
+from dom0.names import ETC
 from dom0.plan import labels
 
 

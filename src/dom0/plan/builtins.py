@@ -14,18 +14,13 @@ import msgspec
 from dom0.compose.machine import Dev, Home, Machine, Ssh
 from dom0.compose.model import Project, Volume
 from dom0.engine.values import Image, PublishedPort
+from dom0.names import BASE_IMAGE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, HOME, RUN, SSHD
 from dom0.plan import labels
 from dom0.plan.desired import InjectedFile, Role, Slot, VolumeSpec
 from dom0.plan.facts import Facts
 from dom0.plan.hashing import volume_hash
 from dom0.plan.refusal import refusal
 
-SSHD = "dom0-sshd"
-HOME = "home-volume"
-IMAGE = "dom0-base"
-SOCKET = "/var/run/docker.sock"  # on the host
-SOCKET_INSIDE = "/run/docker.sock"  # not below /var/run, a link: see DockerEngine.put_archive
-RUN_DIRECTORY = "/run/dom0"
 SSH_STATE = "/var/lib/dom0/ssh"  # host keys, and the keys that `dom0 ssh add` let in
 PROJECT_KEYS = "/etc/ssh/authorized_keys.d"  # images/dom0-base/tree/etc/ssh/sshd_config.d/dom0.conf
 LONGEST_HOSTNAME = 63  # of the kernel's 64 with its NUL
@@ -71,7 +66,7 @@ def _sshd_slot(project: str, machine: Machine, ssh: Ssh, base: Image) -> Slot:
         "ExposedPorts": {"22/tcp": {}},
         "Healthcheck": {"Test": ["NONE"]},  # sshd ends when it cannot serve
         "HostConfig": {
-            "Binds": [f"{SOCKET}:{SOCKET_INSIDE}", *(f"{path}:{path}" for path in (RUN_DIRECTORY, SSH_STATE))],
+            "Binds": [f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}", *(f"{path}:{path}" for path in (RUN, SSH_STATE))],
             "Mounts": _home_mounts(machine),
             "NetworkMode": "bridge",
             "PortBindings": {"22/tcp": [{"HostPort": str(ssh.port)}]},
@@ -129,7 +124,15 @@ def _slot(project: str, name: str, role: Role, base: Image, create: dict[str, An
         labels.NUMBER: "1",
         labels.HASH: digest,
     }
-    create = create | {"Image": IMAGE, "Labels": create.get("Labels", {}) | own}
+    create = create | {"Image": BASE_IMAGE, "Labels": create.get("Labels", {}) | own}
     return Slot(
-        service=name, number=1, name=name, role=role, hash=digest, image=IMAGE, image_id=base.id, create=create, **more
+        service=name,
+        number=1,
+        name=name,
+        role=role,
+        hash=digest,
+        image=BASE_IMAGE,
+        image_id=base.id,
+        create=create,
+        **more,
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dom0.compose.model import Project
 from dom0.compose.places import Path
 from dom0.errors import ProjectError
+from dom0.names import ROOT
 from dom0.plan.attachments import fixed_ports, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Role, Slot, VolumeSpec
 from dom0.plan.mounts import container_mounts, file_uses, is_bind_string
@@ -19,7 +20,6 @@ from dom0.plan.network_checks import check_network, check_networking
 from dom0.plan.refusal import refusal
 from dom0.plan.service_slot import parents
 
-ROOT_CONTAINER = "dom0"
 RESERVED_LABELS = "dom0."
 
 
@@ -50,7 +50,7 @@ def check_running(project: str, running: str) -> None:
 
 def check_slots(project: Project, slots: tuple[Slot, ...]) -> None:
     """What two containers cannot have both: a name, a host port. And health checks that somebody waits for."""
-    names = {ROOT_CONTAINER: "the machine's root container"}
+    names = {ROOT: "the machine's root container"}
     for slot in slots:
         if slot.name in names:
             what = f"{slot.name} is also the name of {names[slot.name]}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from dom0.engine.docker import DockerEngine
 from dom0.images import recipe
 from dom0.images.chain import build_ambassador, build_base
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.testing.hosts import Host
 
 CACHE = Path(__file__).parents[3] / ".cache"
@@ -28,17 +29,17 @@ def provide(host: Host) -> None:
     with _alone():
         if not _load(host, _file("base", recipe.base_inputs())):
             _load(host, _file("rootfs", recipe.rootfs_inputs()))
-            _build(host, recipe.BASE)
-            _save(host, "rootfs", recipe.ROOTFS)
-            _save(host, "base", recipe.BASE, recipe.ROOTFS)
+            _build(host, BASE_IMAGE)
+            _save(host, "rootfs", ROOTFS_IMAGE)
+            _save(host, "base", BASE_IMAGE, ROOTFS_IMAGE)
 
 
 def provide_ambassador(host: Host) -> None:
     """Bring dom0-ambassador to `host`."""
     with _alone():
         if not _load(host, _file("ambassador", recipe.ambassador_inputs())):
-            _build(host, recipe.AMBASSADOR)
-            _save(host, "ambassador", recipe.AMBASSADOR)
+            _build(host, AMBASSADOR_IMAGE)
+            _save(host, "ambassador", AMBASSADOR_IMAGE)
 
 
 def _build(host: Host, image: str) -> None:
@@ -82,7 +83,7 @@ def _alone() -> Iterator[None]:
 
 async def _build_here(image: str) -> None:
     engine = await DockerEngine.connect(os.environ["DOCKER_HOST"])
-    build = {recipe.BASE: build_base, recipe.AMBASSADOR: build_ambassador}[image]
+    build = {BASE_IMAGE: build_base, AMBASSADOR_IMAGE: build_ambassador}[image]
     try:
         await build(engine, lambda line: print(line, flush=True))  # noqa: T201 -- its progress
     finally:

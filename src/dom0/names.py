@@ -1,0 +1,46 @@
+"""What everything of dom0 is called: images, containers, directories, sockets. Labels are in plan/labels.py.
+
+Imports nothing of dom0, and little else: the quickest commands load it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+IMAGE = "dom0:latest"  # of the machine
+BASE_IMAGE = "dom0-base"  # below it: the agent, the login, the programs of both
+ROOTFS_IMAGE = "dom0-rootfs"  # below that: Debian
+AMBASSADOR_IMAGE = "dom0-ambassador"
+
+ROOT = "dom0"  # the root container, with the agent in it
+HANDOVER = "dom0-handover"  # puts one root container in the place of another
+FAILED = "dom0-failed"  # a root container that did not answer, kept for its log
+SSHD = "dom0-sshd"
+HOME = "home-volume"  # the container that mounts the home, and the volume unless the project names another
+OURS = (ROOT, SSHD, HOME)
+"""Names that no service may have."""
+
+ENGINE_SOCKET = "/var/run/docker.sock"  # on the host
+ENGINE_SOCKET_INSIDE = "/run/docker.sock"  # in a container: /var/run may be a link, see DockerEngine.put_archive
+STATE = "/var/lib/dom0"  # what the agent keeps
+PLACED = Path(STATE, "project")  # where it puts the project's files
+RUN = "/run/dom0"  # its socket
+ETC = "/etc/dom0"  # where a dom0 image keeps its project
+
+
+def state_directory() -> Path:
+    return _directory("DOM0_STATE", STATE)
+
+
+def run_directory() -> Path:
+    return _directory("DOM0_RUN", RUN)
+
+
+def etc_directory() -> Path:
+    return _directory("DOM0_ETC", ETC)
+
+
+def _directory(variable: str, default: str) -> Path:
+    """Tests have theirs elsewhere; an empty variable is none."""
+    return Path(os.environ.get(variable) or default)
