@@ -25,8 +25,7 @@ from dom0.engine.values import Container, Event
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
 from dom0.forward.dataplane import Flow
-from dom0.forward.drain import UNANSWERED, Counts
-from dom0.forward.table import Protocol
+from dom0.forward.drain import Counts, Drain, forecast
 from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Role
@@ -429,12 +428,12 @@ def _together(receipt: Receipt, part: InShortcuts) -> Receipt:
 
 def _forecast(receipt: Receipt, flows: Collection[Flow]) -> InShortcuts:
     """What a rewire as planned would do to connections in shortcuts."""
-    udp = [flow for flow in flows if flow.protocol is Protocol.UDP]
-    rescued = [flow for flow in flows if flow.state == UNANSWERED]
-    others = len(flows) - len(udp) - len(rescued)
-    moved = len(udp) if receipt.udp == "move" else 0
-    cut = others if receipt.existing == "cut" else 0
-    return InShortcuts(kept=others - cut + len(udp) - moved, cut=cut, rescued=len(rescued), moved=moved)
+    cut_at = 0.0 if receipt.existing == "cut" else None
+    drains = (
+        Drain(receipt=0, listener=listener, since=0, until=2**32, udp=receipt.udp, cut_at=cut_at)
+        for listener in {flow.came_by for flow in flows}
+    )
+    return InShortcuts(**msgspec.structs.asdict(forecast(drains, flows, 0.0)))
 
 
 def _is_meant(flow: Flow, request: Flows) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from dom0.ambassador.declaration import Hold, Refuse, Rule
-from dom0.ambassador.sources import Fixed, Named, Source, target
+from dom0.ambassador.sources import Fixed, Source, target
 from dom0.forward.table import MOST_TARGETS, Down, Listener, Route, Target
 
 
@@ -17,7 +17,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """`addresses`: of names and of what the agent follows, by `finding`; `unhealthy` by `str(target)`."""
+    """`addresses`: of names and of what the agent follows, by their keys; `unhealthy` by `str(target)`."""
 
     addresses: Mapping[str, Collection[str]] = {}
     unhealthy: Collection[str] = ()
@@ -27,7 +27,7 @@ class Found(msgspec.Struct, frozen=True):
     down_for: Mapping[Listener, float] = {}  # seconds
 
     def behind(self, source: Source) -> tuple[Target, ...]:
-        addresses = (source.address,) if isinstance(source, Fixed) else self.addresses.get(finding(source), ())
+        addresses = (source.address,) if isinstance(source, Fixed) else self.addresses.get(source.key, ())
         return tuple(target(source, address) for address in addresses)
 
     def is_loop(self, candidate: Target, listener: Listener) -> bool:
@@ -35,13 +35,6 @@ class Found(msgspec.Struct, frozen=True):
 
     def up(self, rule: Rule, targets: Collection[Target]) -> tuple[Target, ...]:
         return tuple(it for it in targets if rule.health is None or str(it) not in self.unhealthy)
-
-
-def finding(source: Source) -> str:
-    """Under which key addresses are found for it; empty: it says itself."""
-    if isinstance(source, Fixed):
-        return ""
-    return source.host if isinstance(source, Named) else source.key
 
 
 def targets(sources: Collection[Source], rule: Rule, found: Found) -> list[Target]:

@@ -12,16 +12,16 @@ import msgspec
 
 from dom0.ambassador import desired, driver, rewire, sources
 from dom0.ambassador.declaration import Policy, Rule, parse_listeners, parse_policy, parse_wait
-from dom0.ambassador.desired import Wanted, finding
+from dom0.ambassador.desired import Wanted
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Request, Rewire, Show, State, Undo
 from dom0.ambassador.probe import accepts
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.rewire import Change, Policies
-from dom0.ambassador.sources import Fixed, Followed, Named, Source
+from dom0.ambassador.sources import Followed, Named, Source
 from dom0.ambassador.state import moment
 from dom0.errors import Busy, Dom0Error, UsageError
-from dom0.forward.drain import due
+from dom0.forward.drain import forecast
 from dom0.forward.table import MOST_TARGETS, Listener, Protocol, Route, Target
 from dom0.wording import printable
 
@@ -198,18 +198,9 @@ class Requests(msgspec.Struct, frozen=True):
     async def _planned(self, change: Change) -> Planned:
         new = [it for it in change.stored.drains if it.receipt in change.receipts]
         flows = await driver.old_flows(self.forwarder.plane, change.stored, new)
-        ticks = moment().ticks
-        each = [due(it, flows, ticks) for it in new]
-        receipt = change.stored.receipts[-1]
-        planned = msgspec.structs.replace(
-            receipt,
-            number=0,
-            rescued=sum(len(it.rescue) for it in each),
-            moved=sum(len(it.move) for it in each),
-            cut=sum(len(it.cut) for it in each),
-            kept=sum(len(it.rest) for it in each),
-        )
-        return Planned(receipt=planned, flows=tuple(flows))
+        counts = forecast(new, flows, moment().ticks)
+        receipt = msgspec.structs.replace(change.stored.receipts[-1], number=0, **msgspec.structs.asdict(counts))
+        return Planned(receipt=receipt, flows=tuple(flows))
 
     def _receipt(self, change: Change) -> Any:
         return next(it for it in self.forwarder.stored.receipts if it.number == change.receipts[-1])
@@ -317,6 +308,6 @@ def _key(text: str) -> str:
         source = sources.parse(text, portless=True)
     except ValueError as error:
         raise UsageError(f"found: {error}") from error
-    if isinstance(source, Fixed | Named):
+    if not isinstance(source, Followed):
         raise UsageError(f"found: {source} is not a source that is looked up")
-    return finding(source)
+    return source.key

@@ -49,6 +49,11 @@ class Named(_Source, frozen=True, tag="name"):
     def __str__(self) -> str:
         return f"{self.host}{_port(self.port)}"
 
+    @property
+    def key(self) -> str:
+        """Under which addresses are found for it, as for Followed."""
+        return self.host
+
 
 class Followed(_Source, frozen=True, tag="followed"):
     kind: Literal["container", "service", "label"]

@@ -17,7 +17,7 @@ from dom0.forward.dataplane import DataPlane, Flow
 from dom0.forward.table import Listener, Protocol, Target
 
 SETTLING = 3.0  # seconds in which a drain is repeated, for what was under way in the kernel while we looked
-UNANSWERED = "SYN_SENT"
+_UNANSWERED = "SYN_SENT"
 _ENDED = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have ended
 log = logging.getLogger(__name__)
 
@@ -92,11 +92,22 @@ def due(drain: Drain, flows: Iterable[Flow], ticks: float) -> Due:
             continue
         if flow.protocol is Protocol.UDP:
             (move if drain.udp == "move" else rest).append(flow)
-        elif flow.state == UNANSWERED:
+        elif flow.state == _UNANSWERED:
             rescue.append(flow)
         else:
             (cut if is_cut else rest).append(flow)
     return Due(tuple(rescue), tuple(move), tuple(cut), tuple(rest))
+
+
+def forecast(drains: Iterable[Drain], flows: Collection[Flow], ticks: float) -> Counts:
+    """What would be done to `flows` at `ticks`."""
+    each = [due(one, flows, ticks) for one in drains]
+    return Counts(
+        kept=sum(len(it.rest) for it in each),
+        cut=sum(len(it.cut) for it in each),
+        rescued=sum(len(it.rescue) for it in each),
+        moved=sum(len(it.move) for it in each),
+    )
 
 
 async def drain(

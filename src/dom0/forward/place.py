@@ -11,8 +11,8 @@ import ipaddress
 import os
 import re
 import socket
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,18 +98,5 @@ def _call_inside(namespace: str, function: Callable[[], T]) -> T:
 
 def in_own_thread(function: Callable[[], T]) -> T:
     """What `function` returns in a thread that ends with it, and takes with it the namespaces that it entered."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:  # carried to the caller, raised below
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    with ThreadPoolExecutor(1) as own_thread:
+        return own_thread.submit(function).result()
