@@ -16,8 +16,8 @@ from dom0.ambassador.rewire import Change, Policies
 from dom0.ambassador.sources import Fixed, Source
 from dom0.ambassador.state import Moment, Stored
 from dom0.forward.dataplane import Flow
-from dom0.forward.drain import Drain, Due, Udp, due
-from dom0.forward.table import Down, Listener, Protocol, Target
+from dom0.forward.drain import Drain, Due, due
+from dom0.forward.table import Down, Listener, Protocol, Target, Udp
 
 REDIS, DNS = Listener(Protocol.TCP, 6379), Listener(Protocol.UDP, 53)
 A, B, C = (Target(f"10.0.0.{number}", 6379) for number in (1, 2, 3))

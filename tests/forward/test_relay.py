@@ -236,6 +236,15 @@ def test_a_range_too_long_for_processes_is_refused(relaying: Relaying) -> None:
     assert relaying.run("read") is None
 
 
+def test_what_is_in_force_is_read_back_with_its_weights(wires: Wires, relaying: Relaying, another: Another) -> None:
+    """Else the control plane would take it for a change by somebody else, again and again."""
+    heavy = tuple(Target(provider.v4, 6379, weight) for provider, weight in zip(wires.providers, (3, 1), strict=True))
+    relaying.set(Route(TCP, 1, heavy), Route(OTHER, 2, heavy, Down.REFUSE))
+    assert relaying.run("read") == table([Route(TCP, 1, heavy), Route(OTHER, 2, heavy, Down.REFUSE)])
+    light = tuple(Target(it.address, it.port) for it in heavy)
+    assert another().run("read") == table([Route(TCP, 1, light)])
+
+
 def test_cleaning_up_ends_listeners_and_connections(
     wires: Wires, relaying: Relaying, connect: Connect, another: Another
 ) -> None:

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import hashlib
 import ipaddress
-import logging
 import os
 import time
 from collections.abc import Callable, Collection
@@ -38,8 +37,6 @@ from dom0.forward.place import Place
 from dom0.forward.table import Listener, Route, Table
 from dom0.plan import labels
 from dom0.plan.desired import Role
-
-log = logging.getLogger(__name__)
 
 PROC = Path("/proc")
 AT_ONCE = 8  # consumers; each needs a few short processes

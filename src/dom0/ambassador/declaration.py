@@ -19,8 +19,7 @@ from dom0.ambassador.sources import Source
 from dom0.ambassador.variables import LOOKED_FOR, links
 from dom0.durations import seconds
 from dom0.errors import ProjectError
-from dom0.forward.drain import Udp
-from dom0.forward.table import MOST_ROUTES, MOST_TARGETS, Listener, Protocol, parse_listener
+from dom0.forward.table import MOST_ROUTES, MOST_TARGETS, Listener, Protocol, Udp, parse_listener
 from dom0.wording import Flaw, flaw, printable
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import msgspec
 
 from dom0.ambassador.settings import Existing
 from dom0.forward.dataplane import Flow
-from dom0.forward.drain import Drain, Udp
-from dom0.forward.table import Table
+from dom0.forward.drain import Drain
+from dom0.forward.table import Table, Udp
 from dom0.health import Problem
 
 RUN_DIRECTORY = "/run/dom0-ambassador"

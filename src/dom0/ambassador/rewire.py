@@ -15,8 +15,8 @@ from dom0.ambassador.desired import Wanted
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Source
 from dom0.ambassador.state import MOST_RECEIPTS, Moment, Stored, Undoable
-from dom0.forward.drain import SETTLING, Drain, Udp
-from dom0.forward.table import Listener, Route, Target, table
+from dom0.forward.drain import SETTLING, Drain
+from dom0.forward.table import Listener, Route, Target, Udp, table
 
 MOST_OLD = 64  # generations of one listener that are asked after
 

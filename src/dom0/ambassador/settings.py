@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dom0.forward.drain import Udp
+from dom0.forward.table import Udp
 
 Existing = str  # keep | cut | drain=DURATION
 DownPolicy = str  # last | refuse | hold | hold=DURATION

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from typing import Literal
 
 import msgspec
 
 from dom0.errors import Dom0Error
 from dom0.forward.dataplane import DataPlane, Flow
-from dom0.forward.table import Listener, Protocol, Target
+from dom0.forward.table import Listener, Protocol, Target, Udp
 
 SETTLING = 3.0  # seconds in which a drain is repeated, for what was under way in the kernel while we looked
 _UNANSWERED = "SYN_SENT"
 _ENDED = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have ended
 log = logging.getLogger(__name__)
-
-Udp = Literal["move", "keep"]
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -43,6 +43,7 @@ _FOREVER = 100_000_000  # seconds; socat would end a connection half a second af
 _DEADLINE = 5.0  # seconds until a UDP socket is open
 _TRIES, _PAUSE = 2000, 0.001  # seconds
 _SO_ATTACH_REUSEPORT_CBPF, _BPF_RETURN = 51, 0x06  # <asm/socket.h>, <linux/bpf_common.h>
+_ENDED = ("Z", "")  # states of a process, see `_state`
 _TARGET = re.compile(r"\[?([0-9a-f.:]+?)\]?:(\d+)", re.ASCII)
 
 
@@ -63,7 +64,7 @@ class RelayPlane:
     def __init__(self) -> None:
         self._sockets: dict[Listener, socket.socket] = {}
         self._started: set[int] = set()  # process IDs; children of ours, to be waited for
-        self._down: tuple[Route, ...] = ()  # routes that no process serves
+        self._set: Table | None = None  # what is in force, as far as this process knows
 
     async def set(self, table: Table) -> None:
         self._reap()
@@ -83,7 +84,7 @@ class RelayPlane:
         for pid, relay in before.items():
             if relay not in wanted:
                 await _retire(pid, beside=opened.get(relay.listener))
-        self._down = tuple(route for route in table.routes if route.down is not None)
+        self._set = table
         self._close({relay.listener for relay in wanted} | _holding(table))
 
     async def read(self) -> Table | None:
@@ -94,7 +95,10 @@ class RelayPlane:
             Route(listener, generation, tuple(relay.target for relay in sorted(served)))
             for (listener, generation), served in found.items()
         ]
-        return table([*routes, *self._down]) if routes or self._down else None
+        known = self._set.routes if self._set else ()
+        routes += [route for route in known if route.down is not None]
+        weighted = {msgspec.structs.replace(route, targets=_unweighted(route)): route for route in known}
+        return table(weighted.get(route, route) for route in routes) if routes else None
 
     async def flows(self, generations: Collection[int] | None = None) -> list[Flow]:
         self._reap()
@@ -108,9 +112,8 @@ class RelayPlane:
         return _end(flows)
 
     async def cleanup(self) -> None:
-        for pid in _processes():
-            _signal(pid, signal.SIGKILL)
-        self._down = ()
+        await _kill(_processes())
+        self._set = None
         self._close(set())
         self._reap()
 
@@ -123,8 +126,7 @@ class RelayPlane:
             for pid, relay in zip(begun, missing, strict=True):
                 await _until_listening(pid, relay)
         except BaseException:
-            for pid in begun:
-                _signal(pid, signal.SIGKILL)
+            await _kill(begun)
             raise
         finally:
             self._started |= set(begun)
@@ -138,8 +140,11 @@ class RelayPlane:
 
 
 def relays(route: Route) -> list[Relay]:
-    plain = (msgspec.structs.replace(target, weight=1) for target in route.targets)
-    return [Relay(route.listener, route.generation, index, target) for index, target in enumerate(plain)]
+    return [Relay(route.listener, route.generation, index, it) for index, it in enumerate(_unweighted(route))]
+
+
+def _unweighted(route: Route) -> tuple[Target, ...]:
+    return tuple(msgspec.structs.replace(target, weight=1) for target in route.targets)
 
 
 def command(relay: Relay) -> list[str]:
@@ -211,11 +216,10 @@ def _listen(listener: Listener) -> socket.socket:
 
 
 async def _until_listening(pid: int, relay: Relay) -> None:
-    """A TCP one has its socket from us. Raises Dom0Error."""
+    """A TCP one has its socket from us; for a moment after its start it has no command line. Raises Dom0Error."""
     deadline = time.monotonic() + _DEADLINE
-    while relay.listener.protocol is Protocol.UDP:
-        if _sockets_of(pid, sockets.sockets()):
-            return
+    is_tcp = relay.listener.protocol is Protocol.TCP
+    while not (_relay_of(str(pid)) if is_tcp else _sockets_of(pid, sockets.sockets())):
         if _has_ended(pid) or time.monotonic() > deadline:
             raise Dom0Error(f"{relay.listener}: cannot be listened on", hint="is another program using the port?")
         await asyncio.sleep(0.005)
@@ -232,13 +236,13 @@ async def _retire(pid: int, *, beside: socket.socket | None) -> None:
     for _ in range(_TRIES):
         if not _signal(pid, signal.SIGSTOP):
             return
-        await _until_stopped(pid)
+        await _until_in(("T", *_ENDED), pid)
         there = sockets.sockets()
         if not _connected(pid, there) and not (beside and _queued(pid, there)):
             break
         _signal(pid, signal.SIGCONT)
         await asyncio.sleep(_PAUSE)
-    _signal(pid, signal.SIGKILL)
+    await _kill([pid])
 
 
 def _prefer(handle: socket.socket) -> None:
@@ -253,10 +257,18 @@ def _queued(pid: int, there: dict[int, Socket]) -> int:
     return sum(end.queued for end in _sockets_of(pid, there) if end.state == "LISTEN")
 
 
-async def _until_stopped(pid: int) -> None:
+async def _kill(pids: Collection[int]) -> None:
+    """Returns when they have ended: they neither listen nor are found any more."""
+    for pid in pids:
+        _signal(pid, signal.SIGKILL)
+    for pid in pids:
+        await _until_in(_ENDED, pid)
+
+
+async def _until_in(states: Collection[str], pid: int) -> None:
     """A signal that was sent need not have arrived."""
     for _ in range(_TRIES):
-        if _state(pid) in ("T", "Z", ""):
+        if _state(pid) in states:
             return
         await asyncio.sleep(_PAUSE)
 
@@ -331,10 +343,14 @@ def _processes() -> dict[int, Relay]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
-                argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if (relay := parse(argv)) and (entry / "ns/net").readlink() == here:
+                if (relay := _relay_of(entry.name)) and (entry / "ns/net").readlink() == here:
                     found[int(entry.name)] = relay
     return found
+
+
+def _relay_of(pid: str) -> Relay | None:
+    """What process `pid` forwards, if it is one of ours. Raises OSError: there is none."""
+    return parse(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"))
 
 
 def _leads(pid: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+Udp = Literal["move", "keep"]  # to the new target at once, or never
 Family = Literal["ip", "ip6"]  # nftables' words
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 
