@@ -50,7 +50,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         engine,
         state=STATE,
         own=own,
-        resolve=lambda image, say, project: source.resolve(engine, ETC, STATE, own, say, image, project),
+        resolve=lambda image, say, handed: source.resolve(engine, ETC, STATE, own, say, image, handed),
         hand_over=lambda image: handover.hand_over(engine, image, log.info),
         handing_over=True,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),

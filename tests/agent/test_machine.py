@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.machine import UP_WITHIN
+from dom0.agent.source import Handed
 from dom0.agent.state_files import Trial
 from dom0.agent.status import Outcome, UpRequest
 from dom0.compose.model import Project
@@ -34,12 +35,12 @@ async def test_one_that_dom0_up_has_started_waits_for_its_word(rig: Rig) -> None
         await asyncio.sleep(UP_WITHIN / 2)
         assert (rig.given, rig.box.docker.containers) == ([], {})
         project = Project(name="box")
-        request = UpRequest(project=msgspec.Raw(msgspec.json.encode(project)))
+        request = UpRequest(project=msgspec.Raw(msgspec.json.encode(project)), layer=b"a tar")
         lines = [line async for line in machine.up(request)]
         assert lines[-1].outcome is Outcome.GOOD
         await asyncio.sleep(2 * UP_WITHIN)
         assert [generation.cause for generation in machine.history()] == ["first start"]
-    assert rig.given == [project]
+    assert rig.given == [Handed(project, b"a tar")]
 
 
 async def test_it_begins_by_itself_when_that_dom0_up_was_killed(rig: Rig) -> None:

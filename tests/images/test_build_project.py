@@ -18,8 +18,9 @@ from dom0.compose.parser import find_plugin
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, ProjectError
 from dom0.images import private, selection
+from dom0.images.contents import digest, entries
 from dom0.images.project import Built, Options, build_project
-from dom0.images.unpack import unpacked
+from dom0.images.unpack import unpack_layer, unpacked
 from dom0.names import BASE_IMAGE
 from dom0.plan import labels
 from dom0.testing.hosts import Host
@@ -76,11 +77,15 @@ async def test_owners_modes_and_capabilities_come_into_the_image_and_out_of_it(
         os.chown(project / name, uid, uid + 1)
         (project / name).chmod(mode)
     os.setxattr(project / "conf/a", "security.capability", CAPABILITY)
-    await build(engine, project)
-    async with unpacked(engine, TAG, tmp_path) as out:
-        found = {name: ((out / name).stat().st_uid, (out / name).stat().st_mode & 0o7777) for name in modes}
-        assert found == {name: (uid, mode) for uid, (name, mode) in enumerate(modes.items(), 1000)}
-        assert os.getxattr(out / "conf/a", "security.capability") == CAPABILITY
+    built = await build(engine, project)
+    handed = tmp_path / "handed"
+    handed.mkdir()
+    async with unpacked(engine, TAG, tmp_path) as taken:
+        for out in (taken, unpack_layer(built.layer, handed)):
+            found = {name: ((out / name).stat().st_uid, (out / name).stat().st_mode & 0o7777) for name in modes}
+            assert found == {name: (uid, mode) for uid, (name, mode) in enumerate(modes.items(), 1000)}
+            assert os.getxattr(out / "conf/a", "security.capability") == CAPABILITY
+        assert digest(entries(taken), owned=True) == digest(entries(out), owned=True)
     assert not (await build(engine, project)).changed
     os.chown(project / "empty", 1, 1)
     assert (await build(engine, project)).changed

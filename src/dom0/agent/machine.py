@@ -29,7 +29,7 @@ from dom0.agent.processes import Processes
 from dom0.agent.progress import Board, Changes, Follower
 from dom0.agent.reconcile import Reconciler
 from dom0.agent.report import service_statuses
-from dom0.agent.source import Candidate, Own
+from dom0.agent.source import NOTHING, Candidate, Handed, Own
 from dom0.agent.state_files import Trial
 from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import Unwritable, writing
@@ -50,8 +50,8 @@ from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
 
-Resolve = Callable[[str, Callable[[str], None], Project | None], Awaitable[Candidate]]
-"""Reads the project of the image with that ID ("": of our own), unless it is given; it says what it pulls."""
+Resolve = Callable[[str, Callable[[str], None], Handed], Awaitable[Candidate]]
+"""Reads the project of the image with that ID ("": of our own) where it is not handed; it says what it pulls."""
 HandOver = Callable[[str], Awaitable[None]]
 """Lets another dom0 image take our place: we end before it does. Raises Dom0Error if that was not to be."""
 
@@ -239,22 +239,22 @@ class Machine:
         cause: str,
         *,
         image: str = "",
-        project: Project | None = None,
+        handed: Handed = NOTHING,
         force: bool = False,
         adopt: bool = False,
         of_a_person: bool = False,
     ) -> None:
         """Make what `image` asks for ("": our own) the current generation, if it is not that already.
 
-        `project` is that of `image`, where it has been read. A person is told what this host does not have; at a boot
+        `handed` is of `image`. A person is told what this host does not have; at a boot
         everything else shall come up.
         """
         async with self._proposing:
             present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
             with writing(self._state):
-                candidate, before = self._current.with_adopted(await self._resolve(image, self._say, project)), None
+                candidate, before = self._current.with_adopted(await self._resolve(image, self._say, handed)), None
                 if adopt and self._current.runs_nothing:
-                    again = partial(self._resolve, image, self._say, None)
+                    again = partial(self._resolve, image, self._say, NOTHING)
                     candidate, before = await take_over(self._engine, candidate, self._state, again)
                 root = HOST_ROOT if of_a_person and self._own.sees_host else None
                 running = Running(self.project, self._current.generation, root=root, state=self._state)
@@ -361,7 +361,7 @@ class Machine:
             await self._propose(
                 "dom0 up" if before else "first start",
                 image=request.dom0_image,
-                project=_project_in(request),
+                handed=_handed_with(request),
                 force=request.force,
                 adopt=request.adopt,
                 of_a_person=True,
@@ -631,10 +631,10 @@ class Machine:
             log.warning("images of good generations are not protected: %s", error.message)
 
 
-def _project_in(request: UpRequest) -> Project | None:
+def _handed_with(request: UpRequest) -> Handed:
     """Raises UsageError."""
     try:
-        return msgspec.json.decode(request.project, type=Project | None)
+        return Handed(msgspec.json.decode(request.project, type=Project | None), request.layer)
     except msgspec.DecodeError as error:
         raise UsageError(f"project: {error}", hint="leave it out, and it is read anew") from error
 

@@ -24,7 +24,7 @@ from dom0.errors import EngineError, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
-from dom0.images.unpack import unpacked
+from dom0.images.unpack import unpack_layer, unpacked
 from dom0.names import PLACED
 from dom0.plan import labels
 from dom0.plan.desired import Desired
@@ -47,6 +47,19 @@ class Candidate(msgspec.Struct, frozen=True):
     files: Path
     dom0_image: str = ""  # ID
     inputs: str = ""  # its label dom0.inputs
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What `dom0 up` has of an image's project already: what reading it comes to, and the image's layer with its files.
+
+    Whatever is missing comes from the image.
+    """
+
+    project: Project | None = None
+    layer: bytes = b""
+
+
+NOTHING = Handed()
 
 
 class Own(msgspec.Struct, frozen=True):
@@ -89,27 +102,35 @@ async def own_of(engine: Engine, image: Image) -> Own:
 
 
 async def resolve(
-    engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "", project: Project | None = None
+    engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "", handed: Handed = NOTHING
 ) -> Candidate:
     """Read the project of our own image in `etc`, or of `image_id`, and pull what is missing.
 
-    `project` is what that reading came to where it was built. Raises ProjectError, EngineError, and UsageError if
-    `image_id` stands on another dom0-base than we do.
+    Raises ProjectError, EngineError, and UsageError if `image_id` stands on another dom0-base than we do.
     """
     image_id = image_id or own.image
     if image_id == own.image and not own.private:
-        return await _resolve_in(engine, etc, state, own, say, project)
+        return await _resolve_in(engine, etc, state, own, say, handed.project)
     image = await engine.image(image_id)
     if image_id != own.image and image.labels.get(labels.BASE, "") != own.built_on:
         raise UsageError(
             f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
-        async with unpacked(engine, image_id, Path(scratch)) as incoming:
+        async with _files_of(engine, image_id, handed.layer, Path(scratch)) as incoming:
             source = replace(own, image=image.id, **_told(image))
             roots = private_files.find_roots(state, image.id, source.project) if source.private else ()
             await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
-            return await _resolve_in(engine, incoming, state, source, say, project)
+            return await _resolve_in(engine, incoming, state, source, say, handed.project)
+
+
+@asynccontextmanager
+async def _files_of(engine: Engine, image_id: str, layer: bytes, into: Path) -> AsyncIterator[Path]:
+    if layer:
+        yield await asyncio.to_thread(unpack_layer, layer, into)
+        return
+    async with unpacked(engine, image_id, into) as etc:
+        yield etc
 
 
 class _Told(TypedDict):

@@ -110,6 +110,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     adopt: bool = False  # take over what Docker Compose made for a project of this name
     dom0_image: OwnOrImageId = ""  # whose project to take over, on the same dom0-base; "": the running one's
     project: msgspec.Raw = NOT_READ  # that project, where the command has read it: compose/model.Project
+    layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dom0.images.reading import Reading
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
-MARGIN = 1024  # bytes of a request beside the project in it
+MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
 _NEEDED = ("dom0.images.project", "dom0.agent.foresee", "dom0.agent.handover", "dom0.agent.source")  # in the end
 ASK_HERE, PAUSE_HERE = 3.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
 
@@ -204,7 +204,9 @@ async def _take_up(
             with watching("the start of dom0"):
                 await place_of(engine, built.image, project, adopts=wanted.adopt)
                 read, in_place = await _become(engine, built, project, report, adopts=wanted.adopt)
-            request = replace(wanted, dom0_image=built.image.id if in_place else "", project=_in_json(read))
+            request = replace(wanted, project=_in_json(read))
+            if in_place:
+                request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
         except (Busy, AgentUnreachable) as error:
             if await is_at_work(engine) or (_is_down(error) and await _comes_up(engine)):

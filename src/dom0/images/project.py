@@ -46,6 +46,9 @@ from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
 GENERATED = f"FROM {BASE_IMAGE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
 
+SMALL = 1 << 20  # bytes of a layer that its agent is handed, instead of taking it out of the image
+
+
 class Options(msgspec.Struct, frozen=True):
     tag: str = IMAGE
     no_cache: bool = False
@@ -60,6 +63,7 @@ class Built(msgspec.Struct, frozen=True):
     image: Image
     changed: bool  # False: everything was there already
     project: Project | None = None  # as the agent of the image reads it, where that is known
+    layer: bytes = b""  # with it: the image's layer with the project's files, a tar, where it has at most SMALL bytes
 
 
 async def build_project(engine: Engine, directory: Path, say: Say, options: Options = DEFAULTS) -> Built:
@@ -95,14 +99,14 @@ async def built_unnamed(
         return
     await room.check(engine)
     async with alone(say, options.tag, str(directory)):
-        draft, read_alike = Draft(engine, str(directory)), None
+        draft, read_alike, layer = Draft(engine, str(directory)), None, b""
         try:
             if found is None:
                 image_id = await _build_own(draft, directory / own, base, say, options)
             else:
-                image_id, read_alike = await _build_generated(draft, directory, found, base, say, options)
+                image_id, read_alike, layer = await _build_generated(draft, directory, found, base, say, options)
             changed = before is None or before.id != image_id
-            yield Built(await engine.image(image_id), changed=changed, project=read_alike)
+            yield Built(await engine.image(image_id), changed=changed, project=read_alike, layer=layer)
         finally:
             await draft.forget()
 
@@ -164,8 +168,8 @@ async def _is_current(engine: Engine, directory: Path, own: str, image: Image, i
 
 async def _build_generated(
     draft: Draft, directory: Path, reading: Reading, base: Image, say: Say, options: Options
-) -> tuple[str, Project | None]:
-    """The image's ID, and the project as its agent reads it.
+) -> tuple[str, Project | None, bytes]:
+    """The image's ID, the project as its agent reads it, and the layer with its files if that is small.
 
     That reading goes on beside the build of what has no name yet. What may take longer comes after it.
     """
@@ -193,7 +197,8 @@ async def _build_generated(
             files = scratch / "project.tar"
             pack(staged, files, found, leave_out=apart)
             image_id = await _put_on_base(draft, base, files, found, told, options)
-            return image_id, await as_agent
+            is_small = files.stat().st_size <= SMALL and not whiteout(found)
+            return image_id, await as_agent, files.read_bytes() if is_small else b""
         finally:
             as_agent.cancel()
             await asyncio.gather(as_agent, return_exceptions=True)  # it reads what is removed now

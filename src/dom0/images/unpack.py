@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import tarfile
 import tempfile
@@ -12,10 +13,19 @@ from pathlib import Path
 from typing import IO
 
 from dom0.engine.protocol import Engine
-from dom0.errors import Dom0Error, EngineError
+from dom0.errors import Dom0Error, EngineError, UsageError
 from dom0.images import contents
 from dom0.names import ETC
 from dom0.plan import labels
+
+
+def unpack_layer(layer: bytes, into: Path) -> Path:
+    """The project in a directory below `into`, out of the layer that an image has of it. Raises UsageError, OSError."""
+    try:
+        _unpack(io.BytesIO(layer), into)
+    except tarfile.TarError as error:
+        raise UsageError(f"layer: {error}", hint="leave it out, and the image is asked for it") from error
+    return into / ETC.lstrip("/")
 
 
 @contextlib.asynccontextmanager

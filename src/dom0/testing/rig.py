@@ -10,9 +10,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dom0.agent.machine import Limits, Machine
-from dom0.agent.source import Candidate, Own
+from dom0.agent.source import Candidate, Handed, Own
 from dom0.agent.status import Outcome, Progress, UpRequest
-from dom0.compose.model import Project
 from dom0.errors import Dom0Error
 from dom0.plan.desired import Desired, HealthTest, Slot
 from dom0.testing.box import Box
@@ -44,15 +43,15 @@ class Rig:
         self.refusal: Dom0Error | None = None
         self.pause = 0.0  # seconds that it takes to read the project
         self.awaits_up = False  # whether `dom0 up` starts the next agent
-        self.given: list[Project | None] = []  # projects that need not be read
+        self.given: list[Handed] = []  # to each reading
         self.handed_over: list[str] = []
         self.machine: Machine
         self.engine: FakeEngine  # the machine's own view of it
         (path / "files").mkdir()
         (path / "files" / "web.conf").write_text("one")
 
-    async def resolve(self, image: str, _say: Callable[[str], None], project: Project | None) -> Candidate:
-        self.given.append(project)
+    async def resolve(self, image: str, _say: Callable[[str], None], handed: Handed) -> Candidate:
+        self.given.append(handed)
         await asyncio.sleep(self.pause)
         if self.refusal is not None:
             raise self.refusal
