@@ -9,7 +9,7 @@ import contextlib
 import os
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
@@ -48,7 +48,7 @@ async def capture(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
+    stdin: bytes | Awaitable[bytes] | None = None,
     timeout: float | None = None,
     memory: int | None = None,
     check: bool = True,
@@ -57,7 +57,8 @@ async def capture(
     """Run `argv` to its end and return what it printed.
 
     `env` replaces the whole environment when given; `timeout` is in seconds, `memory` the most bytes of its own that
-    it may have; `on_start` is called when it runs. Raises CommandFailed.
+    it may have; `on_start` is called when it runs. `stdin` may come later, and the time runs from then on. Raises
+    CommandFailed.
     """
     import asyncio
     import resource
@@ -79,8 +80,9 @@ async def capture(
         if memory is not None:
             with contextlib.suppress(ProcessLookupError):  # it has ended already
                 resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+        data = await stdin if isinstance(stdin, Awaitable) else stdin
         async with asyncio.timeout(timeout):
-            stdout, stderr = await process.communicate(stdin)
+            stdout, stderr = await process.communicate(data)
     except TimeoutError:
         raise CommandFailed(argv, None, "", reason=f"did not end within {timeout:g} s") from None
     finally:

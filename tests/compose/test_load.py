@@ -108,6 +108,13 @@ async def test_the_environment_of_this_process_does_not_get_in(tmp_path: Path, m
     assert loaded.services["web"].environment == {"SECRET": None}
 
 
+@pytest.mark.parametrize("name", ["GOGC", "GOMEMLIMIT"])
+async def test_what_lets_compose_be_quick_is_no_variable_of_the_project(name: str, tmp_path: Path) -> None:
+    text = f"services: {{web: {{image: i, env_file: web.env, environment: {{A: '${{{name}-unset}}'}}}}}}\n"
+    (tmp_path / "web.env").write_text(f"{name}\n")
+    assert (await load(project(tmp_path, text), FINAL)).services["web"].environment == {"A": "unset"}
+
+
 async def test_the_callers_variables_stand_above_the_dotenv_but_not_above_ours(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("A=dotenv\nB=dotenv\n")
     given = {"A": "caller", "HOME": "/elsewhere", "COMPOSE_COMPATIBILITY": "true"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,16 @@ async def test_a_path_that_leaves_the_project_and_comes_back_by_its_name_is_read
     staged = write(tmp_path / "etc", {"compose.d/50-box.yaml": text, ".env": "UP=..\n"})
     with pytest.raises(ProjectError):
         await load(staged, FINAL, like=first, printouts=printouts)
+
+
+async def test_where_the_project_is_refused_no_compose_waits_for_it(tmp_path: Path, asked: Asked) -> None:
+    text = "name: box\nservices: {a: {image: i, ports: [nonsense]}}\n"
+    with pytest.raises(ProjectError):
+        await load(write(tmp_path / "project", {"compose.yaml": text}), FINAL)
+    assert "hash" in asked()
+    assert children() == ""
+
+
+def children() -> str:
+    """The IDs of the processes that this one has started, and that have not ended."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()

@@ -21,7 +21,7 @@ from dom0.compose.complaints import understand
 from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.model import Project
-from dom0.compose.parser import Parser, Rejected, View, find_parser, hashes, view_of
+from dom0.compose.parser import Hashing, Parser, Rejected, View, find_parser, view_of
 from dom0.compose.places import Refusal, refuse
 from dom0.compose.printouts import Printed, Printouts
 from dom0.compose.references import plain, services
@@ -65,6 +65,7 @@ async def load(
             files = await read_project(source, parser, view)
             _require_name(files)
             view.fill(files.copies)
+            parser = parser.without_collecting(files.copies.values())
             project = await _resolve(files, view, parser, final, hashed=hashed, printouts=printouts)
             if like and (path := difference(like, project)):
                 raise refuse([Refusal(path, "is not what it is in the project")], files.places)
@@ -95,9 +96,11 @@ async def _resolve(
 ) -> Project:
     own = _own_document(files)
     layer = msgspec.json.encode(own) if own else b""
+    hashing: Hashing | None = None
     try:
         printed = printouts.find(files, view, layer) if printouts else None
         if printed is None:
+            hashing = Hashing() if hashed or printouts else None
             printed = await _print(files, view, parser, layer)
             if printouts:
                 printouts.note(printed, files, view, layer)
@@ -108,11 +111,14 @@ async def _resolve(
         project = _accepted(data, files)
         tree = contents.Tree(files.root, final, files.places)
         hashed_as, ((digests, unread), profiles) = await _both(
-            _hashes(resolved.for_hashing(data), printouts, wanted=hashed),
+            _hashes(resolved.for_hashing(data), hashing, printouts, wanted=hashed),
             asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
         )
     except Rejected as rejected:
         raise _explained(rejected, files, view) from rejected
+    finally:
+        if hashing is not None:
+            await hashing.end_unasked()
     return msgspec.structs.replace(
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
@@ -160,12 +166,14 @@ def _services(files: ProjectFiles) -> Iterator[dict[str, Any]]:
             yield from (service for _, service in services(document) if isinstance(service, dict))
 
 
-async def _hashes(text: str, printouts: Printouts | None, *, wanted: bool) -> dict[str, str]:
-    """Where they are wanted by another reading only, Compose begins with them."""
-    if printouts is None:
-        return await hashes(text) if wanted else {}
-    hashing = printouts.hashes(text)
-    return await hashing if wanted else {}
+async def _hashes(text: str, hashing: Hashing | None, printouts: Printouts | None, *, wanted: bool) -> dict[str, str]:
+    """Where they are wanted by another reading only, they are begun with."""
+    task = printouts.hashes.get(text) if printouts else None
+    if task is None and (wanted or printouts):
+        task = (hashing or Hashing()).of(text)
+    if task and printouts:
+        printouts.hashes[text] = task
+    return await task if task and wanted else {}
 
 
 def _own_document(files: ProjectFiles) -> dict[str, Any]:

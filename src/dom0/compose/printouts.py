@@ -14,7 +14,6 @@ import re
 import msgspec
 from msgspec.structs import replace
 
-from dom0.compose import parser
 from dom0.compose.files import ProjectFiles
 from dom0.compose.parser import View
 
@@ -44,7 +43,7 @@ class Printouts:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self._known: dict[_Key, tuple[str, Printed]] = {}  # with the root of its view
-        self._hashes: dict[str, asyncio.Task[dict[str, str]]] = {}  # by what is hashed
+        self.hashes: dict[str, asyncio.Task[dict[str, str]]] = {}  # by what is hashed
 
     def note(self, printed: Printed, files: ProjectFiles, view: View, own: bytes) -> None:
         """`own`: our own layer above those of the project."""
@@ -62,14 +61,6 @@ class Printouts:
             words.replace(before, root) for words in (printed.text, printed.written, *printed.warnings)
         )
         return replace(printed, text=text, written=written, warnings=tuple(warnings))
-
-    def hashes(self, resolved: str) -> asyncio.Task[dict[str, str]]:
-        """As `parser.hashes`, begun now if no other reading has."""
-        task = self._hashes.get(resolved)
-        if task is None:
-            task = self._hashes[resolved] = asyncio.create_task(parser.hashes(resolved))
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # perhaps nobody asks
-        return task
 
     def _find_named(self, files: ProjectFiles, own: bytes) -> tuple[str, Printed] | None:
         """An image's lowest layer may say the name that the project has from its directory."""
