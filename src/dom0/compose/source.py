@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -111,13 +111,9 @@ def _mapping(name: str, document: Any) -> dict[str, Any]:
 
 def _measure(name: str, text: str) -> _Walk:
     walk = _Walk(name)
-    for event in _events(text):
+    for event in yaml.parse(text, Loader=CSafeLoader):
         walk.step(event)
     return walk
-
-
-def _events(text: str) -> Iterator[yaml.Event]:
-    yield from yaml.parse(text, Loader=CSafeLoader)
 
 
 class _Frame(msgspec.Struct):

@@ -54,7 +54,7 @@ def examples() -> Path:
 
 def agent_files() -> Iterator[Entry]:
     """The package dom0 as it goes into the image: without the test kit, recipes and byte code."""
-    return entries(PACKAGE, _is_not_shipped)
+    return entries(PACKAGE, lambda name: name.split("/")[0] in ("testing", "data") or _is_byte_code(name))
 
 
 def ambassador_files() -> Iterator[Entry]:
@@ -93,10 +93,6 @@ def _source_texts() -> Iterator[str]:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             if file.suffix in (".list", ".sources") and file.is_file():
                 yield file.read_text(errors="replace")
-
-
-def _is_not_shipped(name: str) -> bool:
-    return name.split("/")[0] in ("testing", "data") or _is_byte_code(name)
 
 
 def _is_byte_code(name: str) -> bool:

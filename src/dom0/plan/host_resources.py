@@ -6,7 +6,7 @@ Source: Compose 2.26.1 `pkg/compose/create.go`, getDeployResources and what it c
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dom0.compose.model import BlkioConfig, DeviceRequest, Resource, Service, ThrottleDevice, Ulimit
@@ -43,7 +43,7 @@ def host_resources(service: Service) -> dict[str, Any]:
             for d in service.devices
         ],
         "MemorySwappiness": service.mem_swappiness,
-        "Ulimits": _ulimits(service.ulimits),
+        "Ulimits": [_ulimit(name, limit) for name, limit in sorted(service.ulimits.items())],
         **(_blkio(service.blkio_config) if service.blkio_config else {}),
     }
     body = {key: value for key, value in body.items() if value}
@@ -59,10 +59,6 @@ def nano_cpus(cpus: float) -> int:
 def _single(number: float) -> float:
     rounded: float = struct.unpack("f", struct.pack("f", number))[0]
     return rounded
-
-
-def _ulimits(ulimits: Mapping[str, int | Ulimit]) -> list[dict[str, Any]]:
-    return [_ulimit(name, limit) for name, limit in sorted(ulimits.items())]
 
 
 def _ulimit(name: str, limit: int | Ulimit) -> dict[str, Any]:

@@ -34,7 +34,11 @@ def container_mounts(project: Project, name: str) -> Mounts:
     binds = [_bind_string(project, v) for v in volumes.values() if is_bind_string(project, v)]
     mounts = [_mount(project, v) for v in volumes.values() if not is_bind_string(project, v)]
     files = bound_files(project, name)
-    mounts += [_file_mount(target, path) for target, path in files.items() if target not in volumes]
+    mounts += [
+        {"Type": "bind", "Source": path, "Target": target, "ReadOnly": True}
+        for target, path in files.items()
+        if target not in volumes
+    ]
     tmpfs = {path: options for path, _, options in (entry.partition(":") for entry in service.tmpfs)}
     host_config = {"Binds": binds, "Mounts": mounts, "Tmpfs": tmpfs}
     return Mounts(
@@ -177,7 +181,3 @@ def _bind_options(bind: BindOptions) -> dict[str, Any]:
         "ReadOnlyForceRecursive": bind.recursive == "readonly",
     }
     return {key: value for key, value in options.items() if value}
-
-
-def _file_mount(target: str, path: str) -> dict[str, Any]:
-    return {"Type": "bind", "Source": path, "Target": target, "ReadOnly": True}

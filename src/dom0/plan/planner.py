@@ -67,7 +67,11 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     return Plan(
         steps=tuple(ready),
         slots=slots,
-        problems=(*problems, *(p for plan in slots for p in plan.problems), *_refusal_problems(refusals)),
+        problems=(
+            *problems,
+            *(p for plan in slots for p in plan.problems),
+            *(Problem(code=r.code, subject=r.subject, title=r.message, hint=r.hint) for r in refusals.values()),
+        ),
         settled=not ready and not hindering and all(plan.phase in AT_REST for plan in slots),
         well=well and not hindering,
         retry_at=min(waits, default=0.0),
@@ -97,10 +101,6 @@ def _with_refusal(plan: SlotPlan, known: dict[str, Refusal], refusals: dict[str,
         return msgspec.structs.replace(plan, phase=Phase.FAILED, reason=refusal.message, refused=True, steps=())
     is_tried_again = plan.steps and refusal.version == version(plan.slot)
     return msgspec.structs.replace(plan, reason=refusal.message, refused=True) if is_tried_again else plan
-
-
-def _refusal_problems(refusals: dict[str, Refusal]) -> list[Problem]:
-    return [Problem(code=r.code, subject=r.subject, title=r.message, hint=r.hint) for r in refusals.values()]
 
 
 def _unique(steps: list[AnyStep]) -> list[AnyStep]:
