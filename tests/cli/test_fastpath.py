@@ -36,17 +36,22 @@ def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
 def test_the_agent_waits_for_the_engine_before_anything_else_is_loaded(tmp_path: Path) -> None:
     """As a boot has it: the Engine starts this container, and answers when it has started the others too."""
     path = tmp_path / "docker.sock"
-    script = "import sys; from dom0.cli import fastpath; print(fastpath.answer(['agent']), 'click' in sys.modules)"
+    script = "import sys; sys.modules['click'] = None; from dom0.cli import fastpath; fastpath.answer(['agent'])"
     with socket.socket(socket.AF_UNIX) as engine:
         engine.bind(str(path))
         engine.listen()
         argv = [sys.executable, "-c", script]
-        environment = os.environ | {"DOCKER_HOST": f"unix://{path}"}
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as agent:
+        places = {"DOM0_STATE": str(tmp_path / "state"), "DOM0_RUN": str(tmp_path / "run")}
+        environment = os.environ | {"DOCKER_HOST": f"unix://{path}"} | places
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment) as agent:
             with engine.accept()[0] as asking:
-                assert agent.poll() is None
+                loaded = Path(f"/proc/{agent.pid}/maps").read_text()
+                assert "_asyncio" not in loaded
                 asking.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
-            assert agent.communicate()[0] == "False False\n"
+            engine.settimeout(30)
+            engine.accept()[0].close()  # the agent, without click
+            assert "_asyncio" in Path(f"/proc/{agent.pid}/maps").read_text()
+            agent.kill()
 
 
 def test_the_health_check_is_well_while_the_agent_answers(dom0: RunCommand, agent: FakeAgent) -> None:

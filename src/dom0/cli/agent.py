@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import selectors
 import socket
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dom0 import log
+from dom0.cli import fastpath
 from dom0.cli.client import Agent
 from dom0.cli.places import agent_socket
 from dom0.http import blocking
@@ -33,20 +32,14 @@ def command(check: bool, dial: bool, read_as: Path | None) -> None:
     if check:
         Agent(patient=False).status()
         return
-    import asyncio
-
     if read_as:
+        import asyncio
+
         from dom0.images import second_reading
 
         asyncio.run(second_reading.read_as(read_as.read_bytes()))
         return
-    gc.disable()  # of what is loaded nothing is garbage, now and later
-    from dom0 import daemon
-
-    gc.freeze()
-    gc.enable()
-    log.configure(os.environ.get("DOM0_LOG", "info"))
-    asyncio.run(daemon.run())
+    fastpath.run_agent()
 
 
 def _connect_with(agent: socket.socket) -> None:

@@ -6,6 +6,7 @@ Only a command in its plainest form; for all else the command itself asks, and s
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def answer(argv: Sequence[str]) -> bool:
         case ["agent", "--check"]:
             return _agent_answers()
         case ["agent"]:
-            _await_engine()
+            run_agent()
+            return True
         case ["up"]:
             return _up(None)
         case ["up", directory] if directory[:1] not in ("", "-"):
@@ -43,10 +45,21 @@ def _agent_answers() -> bool:
         return False
 
 
-def _await_engine() -> None:
+def run_agent() -> None:
+    """Until it is told to end. Nothing of it is loaded before the Engine answers."""
     from dom0.engine import address, answer
 
     answer.await_engine(address.find(None, os.environ, Path.home()), within=_ENGINE_WITHIN)
+
+    gc.disable()  # of what is loaded nothing is garbage, now and later
+    import asyncio
+
+    from dom0 import daemon, log
+
+    gc.freeze()
+    gc.enable()
+    log.configure(os.environ.get("DOM0_LOG", "info"))
+    asyncio.run(daemon.run())
 
 
 def _up(directory: Path | None) -> bool:
