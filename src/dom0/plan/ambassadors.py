@@ -18,7 +18,6 @@ IMAGE_ROLE = "ambassador"  # what the image's label dom0.role says
 CAPABILITIES = ("NET_ADMIN", "NET_RAW")
 LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"  # a segment out of its window ends no connection
 ACCOUNTING = "net.netfilter.nf_conntrack_acct"  # the kernel counts the bytes of connections
-COUNTING = "net.netfilter.nf_conntrack_acct"  # the bytes of connections
 FORWARD = "net.ipv4.ip_forward"
 FORWARD_6 = "net.ipv6.conf.all.forwarding"
 _KEY = "x-dom0.ambassador"
