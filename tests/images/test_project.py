@@ -48,9 +48,12 @@ async def layout(directory: Path, tmp_path: Path) -> set[str]:
     target = tmp_path / "staged"
     reading = await read(directory)
     project = reading.project
-    stage(directory, project, selection.kept(project, directory, read_ignore(directory)), target)
-    anew = await load(target, PLACED, like=project)
-    assert await load(target, PLACED, like=project, printouts=reading.printouts) == anew
+    try:
+        stage(directory, project, selection.kept(project, directory, read_ignore(directory)), target)
+        anew = await load(target, PLACED, like=project)
+        assert await load(target, PLACED, like=project, printouts=reading.printouts) == anew
+    finally:
+        await reading.printouts.end()
     return {str(path.relative_to(target)) for path in target.rglob("*") if path.is_symlink() or path.is_file()}
 
 

@@ -132,6 +132,7 @@ async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] 
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+        await printouts.end()
 
 
 @contextlib.asynccontextmanager

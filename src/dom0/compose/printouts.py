@@ -62,6 +62,12 @@ class Printouts:
         )
         return replace(printed, text=text, written=written, warnings=tuple(warnings))
 
+    async def end(self) -> None:
+        """There is no other reading: nobody asks for the hashes any more."""
+        for task in self.hashes.values():
+            task.cancel()
+        await asyncio.gather(*self.hashes.values(), return_exceptions=True)
+
     def _find_named(self, files: ProjectFiles, own: bytes) -> tuple[str, Printed] | None:
         """An image's lowest layer may say the name that the project has from its directory."""
         name = _NAME.fullmatch(files.copies[files.layers[0]])

@@ -86,6 +86,18 @@ async def built_unnamed(
     """
     own = await find_dockerfile(engine, directory)
     found = None if own else await (reading or read(directory))
+    try:
+        async with _built(engine, directory, own, found, say, options) as built:
+            yield built
+    finally:
+        if found is not None:
+            await found.printouts.end()
+
+
+@asynccontextmanager
+async def _built(
+    engine: Engine, directory: Path, own: str, found: Reading | None, say: Say, options: Options
+) -> AsyncIterator[Built]:
     project = found.project if found else None
     base = await build_base(engine, say)
     if project:

@@ -20,6 +20,10 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 async def read(directory: Path, printouts: Printouts | None = None) -> Reading:
-    """What Compose says is noted in `printouts`. Raises ProjectError, Dom0Error."""
+    """What Compose says is noted in `printouts`, which whoever has the reading ends. Raises ProjectError, Dom0Error."""
     printouts = printouts or Printouts()
-    return Reading(await load(directory, PLACED, hashed=False, printouts=printouts), printouts)
+    try:
+        return Reading(await load(directory, PLACED, hashed=False, printouts=printouts), printouts)
+    except BaseException:
+        await printouts.end()
+        raise
