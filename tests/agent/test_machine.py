@@ -260,7 +260,8 @@ async def test_the_same_change_at_once_is_followed_by_whoever_asks_for_it_again(
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)
         rig.project = desired(slot("web", hash="h2"))
-        first = machine.up(UpRequest())
+        read = msgspec.Raw(msgspec.json.encode(Project(name="box")))
+        first = machine.up(UpRequest(project=read, layer=b"a tar"))  # a command that builds again has neither
         await anext(first)
         again = [line async for line in machine.up(UpRequest())]
         assert again[0].text == "the same change is under way already: following it"

@@ -31,7 +31,7 @@ from dom0.agent.reconcile import Reconciler
 from dom0.agent.report import service_statuses
 from dom0.agent.source import NOTHING, Candidate, Handed, Own
 from dom0.agent.state_files import Trial
-from dom0.agent.status import GenerationInfo, Outcome, Progress, Status, UpRequest
+from dom0.agent.status import NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import Unwritable, writing
 from dom0.agent.take_over import take_over
 from dom0.compose.model import Project
@@ -269,13 +269,14 @@ class Machine:
     async def up(self, request: UpRequest) -> AsyncGenerator[Progress]:
         """Try everything again that was stopped, given up or refused; a new generation if the project now says more."""
         turn = self._turn
-        if turn is not None and not turn.is_over and turn.change is not None and turn.asked == request:
+        asked = msgspec.structs.replace(request, project=NOT_READ, layer=b"")  # whoever asks again may not have them
+        if turn is not None and not turn.is_over and turn.change is not None and turn.asked == asked:
             yield Progress(text="the same change is under way already: following it")
             async for line in self._attend(turn, turn.change):
                 yield line
             return
         async with self._exclusive() as turn:
-            turn.asked = request
+            turn.asked = asked
             self._handover_problem = None
             async for line in self._follow(turn, self._bring_up(request, turn)):
                 yield line
