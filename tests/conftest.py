@@ -17,6 +17,7 @@ from dom0.forward.kernel import KernelPlane
 from dom0.forward.place import consumer, own
 from dom0.testing import api, hosts, owned, vm
 from dom0.testing import wires as kit
+from dom0.testing.possible import require
 
 # A test says nothing about time: this machine may be busy with something else.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,10 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def engines_possible() -> None:
     """Where this machine cannot run Engines, skip and say why; in CI that is a failure."""
-    if reason := hosts.missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must run the tests that need an Engine, and cannot: {reason}")
-        pytest.skip(f"no Engine for tests: {reason}")
+    require(hosts.missing(), "tests that need an Engine")
     owned.sweep()
 
 
@@ -130,10 +128,7 @@ def certificates(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def wires_possible() -> None:
     """Where this machine cannot make network namespaces, skip and say why; in CI that is a failure."""
-    if reason := kit.missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must run the tests of ambassadors, and cannot: {reason}")
-        pytest.skip(f"no network namespaces for tests: {reason}")
+    require(kit.missing(), "tests of ambassadors")
 
 
 @pytest.fixture

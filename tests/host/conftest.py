@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from dom0.testing import disk_machine, owned
 from dom0.testing.disk_machine import DiskMachine
+from dom0.testing.possible import require
 
 
 @pytest.fixture(scope="session")
 def disks_possible() -> None:
     """Where this machine has no loop devices for us, skip and say why; in CI that is a failure."""
-    if reason := disk_machine.missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must run the tests of disks, and cannot: {reason}")
-        pytest.skip(f"no disks for tests: {reason}")
+    require(disk_machine.missing(), "tests of disks")
     owned.sweep()
 
 
