@@ -43,15 +43,18 @@ def test_the_agent_waits_for_the_engine_before_anything_else_is_loaded(tmp_path:
         argv = [sys.executable, "-c", script]
         places = {"DOM0_STATE": str(tmp_path / "state"), "DOM0_RUN": str(tmp_path / "run")}
         environment = os.environ | {"DOCKER_HOST": f"unix://{path}"} | places
-        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment) as agent:
-            with engine.accept()[0] as asking:
-                loaded = Path(f"/proc/{agent.pid}/maps").read_text()
-                assert "_asyncio" not in loaded
-                asking.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
-            engine.settimeout(30)
-            engine.accept()[0].close()  # the agent, without click
-            assert "_asyncio" in Path(f"/proc/{agent.pid}/maps").read_text()
-            agent.kill()
+        engine.settimeout(30)
+        with subprocess.Popen(argv, stderr=subprocess.DEVNULL, env=environment) as agent:
+            loaded = Path(f"/proc/{agent.pid}/maps")
+            try:
+                with engine.accept()[0] as asking:
+                    assert "_asyncio" not in loaded.read_text()
+                    assert asking.recv(4096)  # what is closed with something unread is reset, and its answer lost
+                    asking.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
+                engine.accept()[0].close()  # the agent, without click
+                assert "_asyncio" in loaded.read_text()
+            finally:
+                agent.kill()
 
 
 def test_the_health_check_is_well_while_the_agent_answers(dom0: RunCommand, agent: FakeAgent) -> None:
