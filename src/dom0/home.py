@@ -29,7 +29,7 @@ import msgspec
 from dom0 import temporary
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, NotFound
-from dom0.images import docker
+from dom0.images import docker_cli
 from dom0.names import HOME, ROOTFS_IMAGE
 from dom0.plan import labels
 from dom0.run import Output, capture, transfer, while_listening
@@ -202,7 +202,7 @@ async def _build_image(engine: Engine) -> None:
     with temporary.directory("home") as context:
         await asyncio.to_thread(shutil.copy, restic, context / "restic")
         (context / "Dockerfile").write_text(f"FROM {ROOTFS_IMAGE}\nCOPY restic /usr/bin/restic\n")
-        await docker.build(docker.Recipe(IMAGE, context, IMAGE), docker.silent)
+        await docker_cli.build(docker_cli.DockerBuild(IMAGE, context, IMAGE), docker_cli.silent)
 
 
 @asynccontextmanager

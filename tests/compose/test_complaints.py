@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0.compose.complaints import understand
+from dom0.compose.findings import Finding, Locations, refuse
 from dom0.compose.parser import split_warnings
-from dom0.compose.places import Places, Refusal, refuse
 from dom0.wording import did_you_mean, printable
 
 PIECES = ("service ", '"web"', "services.web", ".ports", " Additional property ", "x", " is not allowed", ": ", "\n",
@@ -19,7 +19,7 @@ PIECES = ("service ", '"web"', "services.web", ".ports", " Additional property "
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join))
 def test_any_words_become_one_printable_line(words: str) -> None:
-    error = refuse([understand(words, [{"services": {"web": {"ports": ["80"]}}}, {"services": 5}])], Places({}))
+    error = refuse([understand(words, [{"services": {"web": {"ports": ["80"]}}}, {"services": 5}])], Locations({}))
     assert error.message.isprintable()
     assert error.message
 
@@ -33,26 +33,26 @@ def test_of_services_with_one_container_name_it_is_always_the_same_that_is_refus
     words = f'services.{named}: container name "same" is already in use by service {{}}"'
     document = {"services": {name: {"container_name": "same"} for name in ("web", "other")}}
     path, what = ("services", "web", "container_name"), "same is the name of services.other already"
-    assert understand(words, [document, document]) == Refusal(path, what)
+    assert understand(words, [document, document]) == Finding(path, what)
     assert understand(words, []).path == ("services", named, "container_name")
 
 
 def test_a_line_of_the_upper_layer_wins_and_the_nearest_key_around_stands_in() -> None:
-    places = Places({"10.yaml": {"services.web": 3, "services.web.image": 4}, "60.yaml": {"services.web": 7}})
-    assert places.name(Refusal(("services", "web", "image"), "")) == "10.yaml:4: services.web.image"
-    assert places.name(Refusal(("services", "web", "ports", "0"), "")) == "60.yaml:7: services.web.ports.0"
-    assert places.name(Refusal(("networks",), "")) == "networks"
+    locations = Locations({"10.yaml": {"services.web": 3, "services.web.image": 4}, "60.yaml": {"services.web": 7}})
+    assert locations.name(Finding(("services", "web", "image"), "")) == "10.yaml:4: services.web.image"
+    assert locations.name(Finding(("services", "web", "ports", "0"), "")) == "60.yaml:7: services.web.ports.0"
+    assert locations.name(Finding(("networks",), "")) == "networks"
 
 
 def test_refusals_stand_in_the_order_of_the_file_and_none_twice() -> None:
-    places = Places({"c": {"a": 1, "b": 2}})
-    error = refuse([Refusal(("b",), "wrong", "h"), Refusal(("a",), "wrong", "h"), Refusal(("a",), "wrong")], places)
+    locations = Locations({"c": {"a": 1, "b": 2}})
+    error = refuse([Finding(("b",), "wrong", "h"), Finding(("a",), "wrong", "h"), Finding(("a",), "wrong")], locations)
     assert error.message == "c:1: a: wrong\nc:2: b: wrong"
     assert error.hint == "h"
 
 
 def test_a_hundred_refusals_are_not_all_printed() -> None:
-    error = refuse([Refusal((f"k{n}",), "wrong") for n in range(100)], Places({}))
+    error = refuse([Finding((f"k{n}",), "wrong") for n in range(100)], Locations({}))
     assert len(error.message.splitlines()) == 21
     assert error.message.endswith("and 80 more")
 

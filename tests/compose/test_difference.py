@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from dom0.compose.difference import difference
-from dom0.compose.machine import Machine, Ssh
 from dom0.compose.model import Build, Project, Service, ServiceVolume, canonical
+from dom0.compose.x_dom0 import MachineSettings, SshSettings
 
 VOLUME = ServiceVolume(type="bind", source="/p/x", target="/x")
 PROJECT = Project(
@@ -45,7 +45,9 @@ def test_where_and_with_what_it_was_read_does_not_count() -> None:
 
 def test_a_default_that_is_written_out_is_the_same_project() -> None:
     """As the machine gets it to compare with: `canonical` leaves out what the project says."""
-    read = Project(name="box", machine=Machine(ssh=Ssh(port=int("2222"), user="".join(("do", "m0")))))
+    read = Project(name="box", machine=MachineSettings(ssh=SshSettings(port=int("2222"), user="".join(("do", "m0")))))
     told = msgspec.json.decode(canonical(read), type=Project, strict=False)
     assert difference(told, read) is None
-    assert difference(told, msgspec.structs.replace(read, machine=Machine(ssh=Ssh(port=23)))) is not None
+    assert (
+        difference(told, msgspec.structs.replace(read, machine=MachineSettings(ssh=SshSettings(port=23)))) is not None
+    )

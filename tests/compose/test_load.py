@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dom0.compose import contents, parser
+from dom0.compose import mounted, parser
 from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.compose.parser import find_plugin
@@ -157,7 +157,7 @@ async def test_a_file_with_a_hole_of_200_gb_is_not_read_and_that_is_said(tmp_pat
 async def test_files_that_are_large_together_are_not_all_read(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).touch()
-        os.truncate(tmp_path / name, contents.MOST // 2 + 1)
+        os.truncate(tmp_path / name, mounted.MOST // 2 + 1)
     loaded = await load(project(tmp_path, WEB + '    volumes: ["./a:/a", "./b:/b"]\n'), FINAL)
     assert loaded.digests.keys() == {"/final/a"}
 

@@ -16,7 +16,7 @@ import pytest
 
 from dom0.compose.model import Network, Service, Volume
 from dom0.compose.parser import find_plugin
-from dom0.compose.support import TABLE, Row, Verdict, ignored, known_keys, refused, row_of
+from dom0.compose.support import TABLE, KeySupport, SupportLevel, ignored, known_keys, refused, row_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "compose.md"
 SECTIONS = {
@@ -97,14 +97,14 @@ def test_every_key_once() -> None:
 
 def test_what_is_not_honoured_says_why_and_what_is_refused_what_to_do() -> None:
     for row in TABLE:
-        assert row.note or row.verdict is Verdict.HONOURED, row.key
-        assert "; " in row.note or row.verdict is not Verdict.REFUSED, row.key
+        assert row.note or row.level is SupportLevel.HONOURED, row.key
+        assert "; " in row.note or row.level is not SupportLevel.REFUSED, row.key
 
 
 @pytest.mark.parametrize(("noun", "model"), [("services", Service), ("networks", Network), ("volumes", Volume)])
 def test_what_is_honoured_has_a_place_in_the_model(noun: str, model: type[Any]) -> None:
     read_by_compose = {"env_file", "extends", "label_file"}
-    honoured = {row.path[2] for row in TABLE if row.key.startswith(f"{noun}.*.") and row.verdict is Verdict.HONOURED}
+    honoured = {row.path[2] for row in TABLE if row.key.startswith(f"{noun}.*.") and row.level is SupportLevel.HONOURED}
     assert honoured - read_by_compose <= {field.replace("x_dom0", "x-dom0") for field in model.__struct_fields__}
 
 
@@ -144,11 +144,11 @@ def with_table(page: str) -> str:
 def _section(prefix: str, title: str) -> str:
     rows = sorted((row for row in TABLE if _belongs(row, prefix)), key=lambda row: row.key)
     lines = [f"### {title}", "", "| key | dom0 | how, why |", "|---|---|---|"]
-    lines += [f"| `{row.key.removeprefix(prefix)}` | {row.verdict.value} | {row.note} |" for row in rows]
+    lines += [f"| `{row.key.removeprefix(prefix)}` | {row.level.value} | {row.note} |" for row in rows]
     return "\n".join([*lines, ""])
 
 
-def _belongs(row: Row, prefix: str) -> bool:
+def _belongs(row: KeySupport, prefix: str) -> bool:
     return row.key.startswith(prefix) if prefix else "." not in row.key
 
 

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from dom0.compose.machine import Home, Machine, Ssh
 from dom0.compose.model import Project
+from dom0.compose.x_dom0 import HomeSettings, MachineSettings, SshSettings
 from dom0.engine.docker import DockerEngine
 from dom0.names import BASE_IMAGE, HOME, SSHD
 from dom0.plan.builtins import builtin_slots, with_home_volume
@@ -36,7 +36,7 @@ def client(host: Host) -> Iterator[str]:
 
 def machine(key: str = "", **ssh: object) -> Project:
     keys = (key,) if key else ()
-    of = Machine(hostname="box", ssh=Ssh(port=PORT, authorized_keys=keys, **ssh), home=Home())  # type: ignore[arg-type]
+    of = MachineSettings(hostname="box", ssh=SshSettings(port=PORT, authorized_keys=keys, **ssh), home=HomeSettings())  # type: ignore[arg-type]
     return Project(name="box", machine=of)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dom0.compose.machine import Dev, Home, Machine, Ssh
 from dom0.compose.model import Project, Service
+from dom0.compose.x_dom0 import DevSettings, HomeSettings, MachineSettings, SshSettings
 from dom0.engine.values import Image, PublishedPort
 from dom0.errors import ProjectError
 from dom0.names import HOME, SSHD
@@ -21,24 +21,24 @@ KEY = "ssh-ed25519 AAAA me@there"
 
 
 def slots(**machine: Any) -> dict[str, Slot]:
-    project = Project(name="box", machine=Machine(**machine))
+    project = Project(name="box", machine=MachineSettings(**machine))
     return {slot.service: slot for slot in builtin_slots(project, Facts(images={}, base=BASE))}
 
 
-def volumes(home: Home | None, *given: VolumeSpec) -> list[tuple[str, bool]]:
-    project = Project(name="box", machine=Machine(home=home))
+def volumes(home: HomeSettings | None, *given: VolumeSpec) -> list[tuple[str, bool]]:
+    project = Project(name="box", machine=MachineSettings(home=home))
     return [(spec.name, spec.external) for spec in with_home_volume(project, given)]
 
 
 def test_what_is_not_asked_for_is_not_there() -> None:
     assert slots() == {}
-    assert slots(ssh=Ssh()).keys() == {SSHD}
-    assert slots(home=Home()).keys() == {HOME}
+    assert slots(ssh=SshSettings()).keys() == {SSHD}
+    assert slots(home=HomeSettings()).keys() == {HOME}
     assert volumes(None) == []
 
 
 def test_they_are_of_the_base_image_so_that_a_change_of_the_project_leaves_them_alone() -> None:
-    for slot in slots(ssh=Ssh(), home=Home()).values():
+    for slot in slots(ssh=SshSettings(), home=HomeSettings()).values():
         assert slot.image_id == BASE.id
         assert slot.name == slot.service
         assert slot.create["Labels"][labels.PROJECT] == "box"
@@ -46,7 +46,7 @@ def test_they_are_of_the_base_image_so_that_a_change_of_the_project_leaves_them_
 
 
 def test_the_home_volume_is_created_and_never_started() -> None:
-    home = slots(home=Home(), dev=Dev(image="tools", command=("make", "x")))[HOME]
+    home = slots(home=HomeSettings(), dev=DevSettings(image="tools", command=("make", "x")))[HOME]
     assert (home.role, home.runs, home.restart_policy) == (Role.HOME, False, "no")
     assert home.create["HostConfig"]["Mounts"] == [{"Type": "volume", "Source": HOME, "Target": "/home/dom0"}]
     assert home.create["User"] == "1000:1000"
@@ -55,7 +55,9 @@ def test_the_home_volume_is_created_and_never_started() -> None:
 
 
 def test_the_login_has_the_home_the_engine_and_the_keys() -> None:
-    sshd = slots(ssh=Ssh(user="ada", uid=2000, port=22, authorized_keys=(KEY,)), home=Home(volume="data"))[SSHD]
+    sshd = slots(
+        ssh=SshSettings(user="ada", uid=2000, port=22, authorized_keys=(KEY,)), home=HomeSettings(volume="data")
+    )[SSHD]
     assert sshd.create["HostConfig"]["Mounts"] == [{"Type": "volume", "Source": "data", "Target": "/home/ada"}]
     assert sshd.create["HostConfig"]["Binds"] == [
         "/var/run/docker.sock:/run/docker.sock",
@@ -71,38 +73,42 @@ def test_the_login_has_the_home_the_engine_and_the_keys() -> None:
 
 
 def test_the_login_shows_the_machines_name() -> None:
-    assert slots(ssh=Ssh())[SSHD].create["Hostname"] == "box"
-    assert slots(ssh=Ssh(), hostname="tower")[SSHD].create["Hostname"] == "tower"
-    assert len(slots(ssh=Ssh(), hostname="x" * 64)[SSHD].create["Hostname"]) == 63
+    assert slots(ssh=SshSettings())[SSHD].create["Hostname"] == "box"
+    assert slots(ssh=SshSettings(), hostname="tower")[SSHD].create["Hostname"] == "tower"
+    assert len(slots(ssh=SshSettings(), hostname="x" * 64)[SSHD].create["Hostname"]) == 63
 
 
 @pytest.mark.parametrize(
     "machine",
-    [{"ssh": Ssh(port=23)}, {"ssh": Ssh(authorized_keys=(KEY,))}, {"ssh": Ssh(), "hostname": "x"}],
+    [
+        {"ssh": SshSettings(port=23)},
+        {"ssh": SshSettings(authorized_keys=(KEY,))},
+        {"ssh": SshSettings(), "hostname": "x"},
+    ],
     ids=["port", "keys", "hostname"],
 )
 def test_another_setting_makes_another_container(machine: dict[str, Any]) -> None:
-    assert slots(**machine)[SSHD].hash != slots(ssh=Ssh())[SSHD].hash
+    assert slots(**machine)[SSHD].hash != slots(ssh=SshSettings())[SSHD].hash
     assert slots(**machine)[SSHD].hash == slots(**machine)[SSHD].hash
 
 
 def test_outside_of_an_image_there_are_none() -> None:
-    project = Project(name="box", machine=Machine(ssh=Ssh(), home=Home()))
+    project = Project(name="box", machine=MachineSettings(ssh=SshSettings(), home=HomeSettings()))
     assert builtin_slots(project, Facts(images={})) == ()
 
 
 def test_a_service_of_the_same_name_is_refused() -> None:
-    project = Project(name="box", machine=Machine(ssh=Ssh()), services={SSHD: Service(image="i")})
+    project = Project(name="box", machine=MachineSettings(ssh=SshSettings()), services={SSHD: Service(image="i")})
     with pytest.raises(ProjectError, match=r"services\.dom0-sshd: is the name of"):
         builtin_slots(project, Facts(images={}, base=BASE))
 
 
 def test_the_home_volume_is_made_unless_the_project_says_how() -> None:
-    assert volumes(Home()) == [(HOME, False)]
-    assert volumes(Home(), VolumeSpec(key="h", name=HOME)) == [(HOME, False)]
-    assert volumes(Home(), VolumeSpec(key="data", name="box_data")) == [("box_data", False), (HOME, False)]
+    assert volumes(HomeSettings()) == [(HOME, False)]
+    assert volumes(HomeSettings(), VolumeSpec(key="h", name=HOME)) == [(HOME, False)]
+    assert volumes(HomeSettings(), VolumeSpec(key="data", name="box_data")) == [("box_data", False), (HOME, False)]
 
 
 def test_a_service_may_share_the_home_volume_as_an_external_one() -> None:
-    assert volumes(Home(), VolumeSpec(key="h", name=HOME, external=True)) == [(HOME, False)]
+    assert volumes(HomeSettings(), VolumeSpec(key="h", name=HOME, external=True)) == [(HOME, False)]
     assert volumes(None, VolumeSpec(key="h", name=HOME, external=True)) == [(HOME, True)]

@@ -168,7 +168,7 @@ def test_nothing_that_a_service_says_is_lost_unless_the_support_table_says_so(ke
     """Either it reaches the desired state, besides the hash, or the table calls it ignored or refused."""
     row = support.row_of(f"services.*.{key}")
     assert row is not None
-    if row.verdict is support.Verdict.HONOURED and key not in ("profiles", "build", "pull_policy"):
+    if row.level is support.SupportLevel.HONOURED and key not in ("profiles", "build", "pull_policy"):
         assert without_hashes(web(box(**{key: VALUES[key]}))) != without_hashes(web(box())) or key == "scale"
 
 

@@ -26,7 +26,7 @@ def spelled(path: str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def project_versions(entries: Iterable[contents.Entry]) -> dict[str, Version]:
+def project_versions(entries: Iterable[contents.TreeEntry]) -> dict[str, Version]:
     """What a project says of each of its paths. Raises ProjectError for what cannot be read."""
     found = {}
     for entry in entries:

@@ -11,7 +11,7 @@ from dom0.agent.three_way import Version
 from dom0.agent.versions import project_versions, spelled
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import is_here
-from dom0.images.contents import Entry
+from dom0.images.contents import TreeEntry
 from dom0.names import state_directory
 from dom0.plan.preview import Action, Change
 
@@ -23,7 +23,7 @@ _ROWS: dict[FileState, tuple[Action, str]] = {
 """Without those that come: they are as many as the project has files, and take nothing from anybody."""
 
 
-def file_changes(entries: Iterable[Entry]) -> list[Change]:
+def file_changes(entries: Iterable[TreeEntry]) -> list[Change]:
     """`entries`: what the agent would place. Raises ProjectError."""
     found = _planned({spelled(path): version for path, version in project_versions(entries).items()})
     rows = ((info.path, *_ROWS[info.state]) for info in found if info.state in _ROWS)

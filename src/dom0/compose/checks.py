@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from dom0.compose.findings import Finding, KeyPath
 from dom0.compose.model import Network, Port, Project, Service, ServiceVolume
-from dom0.compose.places import Path, Refusal
 from dom0.names import OURS
 
 MAX_CONTAINERS = 1000
@@ -39,42 +39,42 @@ _UNLIMITED = {
 }  # -1 is a value
 
 
-def refusals(project: Project) -> list[Refusal]:
+def findings(project: Project) -> list[Finding]:
     """The first thing that is wrong with each key."""
-    first: dict[Path, Refusal] = {}
-    for refusal in _all(project):
-        first.setdefault(refusal.path, refusal)
+    first: dict[KeyPath, Finding] = {}
+    for finding in _all(project):
+        first.setdefault(finding.path, finding)
     return list(first.values())
 
 
-def _all(project: Project) -> Iterator[Refusal]:
+def _all(project: Project) -> Iterator[Finding]:
     if not _PROJECT.fullmatch(project.name):
-        yield Refusal(("name",), f"{project.name!r} cannot be a project's name", "lowercase letters, digits, - and _")
+        yield Finding(("name",), f"{project.name!r} cannot be a project's name", "lowercase letters, digits, - and _")
     yield from control_characters(msgspec.to_builtins(msgspec.structs.replace(project, machine=None)), ())
     yield from control_characters(msgspec.to_builtins(project.machine), ("x-dom0",))
     for name, service in project.services.items():
         for check in _SERVICE_CHECKS:
             for path, what, hint in check(service):
-                yield Refusal(("services", name, *path), what, hint)
+                yield Finding(("services", name, *path), what, hint)
     for key, network in project.networks.items():
         yield from _network(key, network)
     for key, volume in project.volumes.items():
         if not _VOLUME.fullmatch(volume.name):
-            yield Refusal(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT)
+            yield Finding(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT)
     yield from _file_objects(project)
     yield from _together(project)
 
 
-Complaint = tuple[Path, str, str]  # path inside the service, what is wrong, what to do
+Complaint = tuple[KeyPath, str, str]  # path inside the service, what is wrong, what to do
 _NAME_HINT = "letters, digits, _ . and -, two at least"
 
 
-def control_characters(value: Any, path: Path, *, free: bool = False) -> Iterator[Refusal]:
+def control_characters(value: Any, path: KeyPath, *, free: bool = False) -> Iterator[Finding]:
     """In keys everywhere, and in values except where they are `free` text."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if _CONTROL.search(key):
-                yield Refusal((*path, key), "there is a control character in this name")
+                yield Finding((*path, key), "there is a control character in this name")
             else:
                 yield from control_characters(inner, (*path, key), free=free or key in _FREE_TEXT)
     elif free:
@@ -83,7 +83,7 @@ def control_characters(value: Any, path: Path, *, free: bool = False) -> Iterato
         for number, inner in enumerate(value):
             yield from control_characters(inner, (*path, str(number)))
     elif isinstance(value, str) and _CONTROL.search(value):
-        yield Refusal(path, f"there is a control character in {value!r}")
+        yield Finding(path, f"there is a control character in {value!r}")
 
 
 def _names(service: Service) -> Iterator[Complaint]:
@@ -191,41 +191,41 @@ def _is_address(text: str, version: int) -> bool:
         return False
 
 
-def _network(key: str, network: Network) -> Iterator[Refusal]:
+def _network(key: str, network: Network) -> Iterator[Finding]:
     if not network.name or network.name != network.name.strip() or "/" in network.name:
-        yield Refusal(("networks", key, "name"), f"{network.name!r} cannot be a network's name", _NAME_HINT)
+        yield Finding(("networks", key, "name"), f"{network.name!r} cannot be a network's name", _NAME_HINT)
     for number, pool in enumerate(network.ipam.config if network.ipam else ()):
         path = ("networks", key, "ipam", "config", str(number))
         for field in ("subnet", "ip_range"):
             if text := getattr(pool, field):
                 yield from _subnet((*path, field), text)
         if pool.gateway and not (_is_address(pool.gateway, 4) or _is_address(pool.gateway, 6)):
-            yield Refusal((*path, "gateway"), f"{pool.gateway!r} is not an address")
+            yield Finding((*path, "gateway"), f"{pool.gateway!r} is not an address")
 
 
-def _subnet(path: Path, text: str) -> Iterator[Refusal]:
+def _subnet(path: KeyPath, text: str) -> Iterator[Finding]:
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
-        yield Refusal(path, f"{text!r} is not a range of addresses", "such as 172.28.0.0/16")
+        yield Finding(path, f"{text!r} is not a range of addresses", "such as 172.28.0.0/16")
 
 
-def _file_objects(project: Project) -> Iterator[Refusal]:
+def _file_objects(project: Project) -> Iterator[Finding]:
     """Configs and secrets that have no text: Compose stumbles over them only when it creates the container."""
     for kind, objects in (("configs", project.configs), ("secrets", project.secrets)):
         for key, item in objects.items():
             if item.environment and item.environment not in project.environment:
                 hint = f"write {item.environment}=… into the project's .env file, or use file:"
-                yield Refusal((kind, key, "environment"), f"the variable {item.environment} is not set", hint)
+                yield Finding((kind, key, "environment"), f"the variable {item.environment} is not set", hint)
             elif not (item.environment or item.file or item.content or item.external):
-                yield Refusal((kind, key), "has no text", "for an empty file use file: with an empty file")
+                yield Finding((kind, key), "has no text", "for an empty file use file: with an empty file")
 
 
-def _together(project: Project) -> Iterator[Refusal]:
+def _together(project: Project) -> Iterator[Finding]:
     """What two services cannot both have."""
     total = sum(service.replicas for service in project.services.values())
     if total > MAX_CONTAINERS >= max(service.replicas for service in project.services.values()):
-        yield Refusal(("services",), f"{total} containers are asked for, at most {MAX_CONTAINERS} are possible")
+        yield Finding(("services",), f"{total} containers are asked for, at most {MAX_CONTAINERS} are possible")
     names: dict[str, str] = {}
     ports: dict[tuple[str, str, str], str] = {}
     for name, service in project.services.items():
@@ -233,11 +233,11 @@ def _together(project: Project) -> Iterator[Refusal]:
             other = names.setdefault(service.container_name, name)
             if other != name:
                 what = f"{service.container_name} is the name of services.{other} already"
-                yield Refusal(("services", name, "container_name"), what)
+                yield Finding(("services", name, "container_name"), what)
         yield from _ports_taken(name, service, ports)
 
 
-def _ports_taken(name: str, service: Service, taken: dict[tuple[str, str, str], str]) -> Iterator[Refusal]:
+def _ports_taken(name: str, service: Service, taken: dict[tuple[str, str, str], str]) -> Iterator[Finding]:
     """Two services with one fixed port of one address. The Engine sees the rest (0.0.0.0 beside 127.0.0.1)."""
     if service.network_mode or not service.replicas:
         return
@@ -248,10 +248,10 @@ def _ports_taken(name: str, service: Service, taken: dict[tuple[str, str, str], 
         key = (port.host_ip, port.published, port.protocol)
         other = taken.setdefault(key, name)
         if other != name:
-            yield Refusal(path, f"{port.published}/{port.protocol} is published by services.{other} already")
+            yield Finding(path, f"{port.published}/{port.protocol} is published by services.{other} already")
         elif service.replicas > 1:
             hint = f"publish a range: {port.published}-{int(port.published) + service.replicas - 1}:{port.target}"
-            yield Refusal(path, f"{service.replicas} containers cannot share port {port.published}", hint)
+            yield Finding(path, f"{service.replicas} containers cannot share port {port.published}", hint)
 
 
 _SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (

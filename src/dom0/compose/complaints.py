@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dom0.compose.places import Path, Refusal
+from dom0.compose.findings import Finding, KeyPath
 from dom0.compose.references import plain, services
 from dom0.compose.support import known_keys
 from dom0.wording import did_you_mean
@@ -32,7 +32,7 @@ _WHERE = r"'(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?'"
 _DECODING = rf"(error decoding )?{_WHERE}:? "
 
 # pattern, path (or @file), what is wrong, what to do; {…} are the pattern's groups
-_Row = tuple[str, Path, str, str]
+_Row = tuple[str, KeyPath, str, str]
 
 
 def _row(pattern: str, path: str, what: str, hint: str = "") -> _Row:
@@ -176,12 +176,12 @@ _ROWS = (
 )
 
 
-def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
+def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Finding:
     """`words` is what Compose printed, its paths already those of the project; `documents` are the files' contents."""
     text = re.sub(_INDEX, r".\1", words.strip())
     while (shorter := re.sub(_NOISE, "", text)) != text:
         text = shorter
-    special: tuple[tuple[str, Callable[[re.Match[str]], Refusal]], ...] = (
+    special: tuple[tuple[str, Callable[[re.Match[str]], Finding]], ...] = (
         *((pattern, _unknown_key) for pattern in _UNKNOWN),
         (_CYCLE, _cycle),
         (_PORT, lambda match: _port(match, documents)),
@@ -196,25 +196,25 @@ def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Refusal:
             where = tuple(part.format(**groups) for part in place)
             file = where[0].removeprefix("@") if where and where[0].startswith("@") else ""
             path = () if file else where
-            return Refusal(path, what.format(**groups).removesuffix(": "), hint.format(**groups), file)
+            return Finding(path, what.format(**groups).removesuffix(": "), hint.format(**groups), file)
     return _anything_else(text)
 
 
-def _unknown_key(match: re.Match[str]) -> Refusal:
+def _unknown_key(match: re.Match[str]) -> Finding:
     path = () if match["path"] in ("(root)", "") else tuple(match["path"].split("."))
     key = match["key"]
     if len(path) == 1 and path[0] in _NAMED:
-        return Refusal((*path, key), "this cannot be a name", "letters, digits, dots, - and _ can")
-    return Refusal((*path, key), "no such key", did_you_mean(key, known_keys(path)))
+        return Finding((*path, key), "this cannot be a name", "letters, digits, dots, - and _ can")
+    return Finding((*path, key), "no such key", did_you_mean(key, known_keys(path)))
 
 
-def _cycle(match: re.Match[str]) -> Refusal:
+def _cycle(match: re.Match[str]) -> Finding:
     names = _one_line(match["names"])
     first = names.split(" -> ")[0]
-    return Refusal(("services", first), f"depends on itself: {names}", "remove one of these dependencies")
+    return Finding(("services", first), f"depends on itself: {names}", "remove one of these dependencies")
 
 
-def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refusal:
+def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Finding:
     """Compose does not say whose port it is."""
     value = _one_line(match["value"])
     kinds = {"proto": "protocol", "containerPort": "port of the container", "hostPort": "port of the host"}
@@ -223,11 +223,11 @@ def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refus
     for document in documents:
         for name, service in services(dict(document)):
             if isinstance(service, dict) and value in str(service.get("ports")):
-                return Refusal(("services", name, "ports"), what, hint)
-    return Refusal(("services",), what, hint)
+                return Finding(("services", name, "ports"), what, hint)
+    return Finding(("services",), what, hint)
 
 
-def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Refusal:
+def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Finding:
     """Compose names one of the services, another one each time."""
     name = match["name"]
     theirs = {
@@ -238,17 +238,17 @@ def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> 
     }
     if len(theirs) < 2:  # it comes from a variable or by extends:
         what = f"{name} is the name of another service's container already"
-        return Refusal(("services", match["service"], "container_name"), what)
+        return Finding(("services", match["service"], "container_name"), what)
     first, second = sorted(theirs)[:2]
-    return Refusal(("services", second, "container_name"), f"{name} is the name of services.{first} already")
+    return Finding(("services", second, "container_name"), f"{name} is the name of services.{first} already")
 
 
-def _anything_else(text: str) -> Refusal:
+def _anything_else(text: str) -> Finding:
     if match := re.match(_AT_KEY, text, re.DOTALL):
         what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "has the wrong type")
         what = what.replace("must be a array", "must be a list").replace("must be a object", "must be a mapping")
-        return Refusal(tuple(match["path"].split(".")), _one_line(what))
-    return Refusal((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")
+        return Finding(tuple(match["path"].split(".")), _one_line(what))
+    return Finding((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")
 
 
 def _one_line(text: str) -> str:

@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dom0.compose.machine import KEY
-from dom0.compose.places import Path, Places, Refusal, refuse
+from dom0.compose.findings import Finding, KeyPath, Locations, refuse
+from dom0.compose.x_dom0 import KEY
 from dom0.wording import Flaw, flaw
 
 T = TypeVar("T")
 
 
-def decode(data: Any, kind: type[T], path: Path, places: Places, *, ours: bool = False) -> T:
+def decode(data: Any, kind: type[T], path: KeyPath, locations: Locations, *, ours: bool = False) -> T:
     """`ours`: the shape is dom0's own; otherwise Compose has accepted it, so an unknown key is one that we lack.
 
     Numbers may come as text: Compose prints byte sizes so, and `${PORT}` is one. Raises ProjectError.
@@ -22,16 +22,16 @@ def decode(data: Any, kind: type[T], path: Path, places: Places, *, ours: bool =
         return msgspec.convert(data, kind, strict=False)
     except msgspec.ValidationError as error:
         found = flaw(error, kind)
-        raise refuse([_refusal(found, (*path, *_named(found.steps, data)), ours=ours)], places) from error
+        raise refuse([_finding(found, (*path, *_named(found.steps, data)), ours=ours)], locations) from error
 
 
-def _refusal(found: Flaw, where: Path, *, ours: bool) -> Refusal:
+def _finding(found: Flaw, where: KeyPath, *, ours: bool) -> Finding:
     if found.unknown and not ours and KEY not in found.steps[:-1]:
-        return Refusal(where, "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not")
-    return Refusal(where, found.what, found.hint)
+        return Finding(where, "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not")
+    return Finding(where, found.what, found.hint)
 
 
-def _named(steps: Path, data: Any) -> Path:
+def _named(steps: KeyPath, data: Any) -> KeyPath:
     """A step that is only known as some entry (`*`) gets its name where no other entry has what comes after it."""
     if not steps:
         return ()
@@ -42,7 +42,7 @@ def _named(steps: Path, data: Any) -> Path:
     return (step, *_named(rest, _entries(data).get(step)))
 
 
-def _leads(steps: Path, data: Any) -> bool:
+def _leads(steps: KeyPath, data: Any) -> bool:
     if not steps:
         return True
     entries = _entries(data)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project, without_defaults
-from dom0.compose.places import Path
 
 # What says only where a project was read, and with what.
 _OF_THE_READING = (
@@ -21,7 +21,7 @@ _OF_THE_READING = (
 )
 
 
-def difference(wanted: Project, found: Project) -> Path | None:
+def difference(wanted: Project, found: Project) -> KeyPath | None:
     """The first key that is another one, missing or too much. Where services are built is not looked at."""
     return _difference(_told(wanted), _told(found), ())
 
@@ -35,7 +35,7 @@ def _told(project: Project) -> dict[str, Any]:
     return told
 
 
-def _difference(wanted: Any, found: Any, path: Path) -> Path | None:
+def _difference(wanted: Any, found: Any, path: KeyPath) -> KeyPath | None:
     if isinstance(wanted, dict) and isinstance(found, dict):
         for key in dict.fromkeys([*wanted, *found]):
             if key not in wanted or key not in found:

@@ -23,8 +23,8 @@ from msgspec.structs import replace
 
 from dom0.compose import above
 from dom0.compose.complaints import understand
+from dom0.compose.findings import Finding, Locations, refuse
 from dom0.compose.parser import Parser, Rejected, View
-from dom0.compose.places import Places, Refusal, refuse
 from dom0.compose.references import Reference, references, services, unfit
 from dom0.compose.source import MAX_BYTES, Source, read_source
 from dom0.compose.tags import Reset
@@ -56,8 +56,8 @@ class ProjectFiles(msgspec.Struct):
     services: set[str] = set()  # names of all, also of those that a profile keeps out
 
     @property
-    def places(self) -> Places:
-        return Places({source.name: source.lines for source in self.sources})
+    def locations(self) -> Locations:
+        return Locations({source.name: source.lines for source in self.sources})
 
     @property
     def documents(self) -> Iterator[dict[str, Any]]:
@@ -208,7 +208,7 @@ class _Reader:
         """The Compose files that COMPOSE_FILE names in the project's `.env`."""
         if not any(b"COMPOSE_FILE" in content for content in dotenv):
             return ()
-        where = Refusal(("COMPOSE_FILE",), "", file=".env")
+        where = Finding(("COMPOSE_FILE",), "", file=".env")
         named, separator = await self._filled_in(
             ["${COMPOSE_FILE-}", "${COMPOSE_PATH_SEPARATOR-}"], dotenv, [where] * 2
         )
@@ -261,7 +261,9 @@ class _Reader:
         }
         return dict(zip(wanted, await self._filled_in(list(wanted), variables, list(wanted.values())), strict=True))
 
-    async def _filled_in(self, texts: Sequence[str], variables: Variables, places: Sequence[Refusal]) -> Sequence[str]:
+    async def _filled_in(
+        self, texts: Sequence[str], variables: Variables, locations: Sequence[Finding]
+    ) -> Sequence[str]:
         if not texts:
             return ()
         try:
@@ -269,7 +271,7 @@ class _Reader:
         except Rejected as rejected:
             told = understand(rejected.words, ())
             number = int(told.path[1]) if len(told.path) > 1 and told.path[1].isdigit() else 0
-            raise self._refused(places[number], told.what, told.hint) from rejected
+            raise self._refused(locations[number], told.what, told.hint) from rejected
 
     def _keep_copy(self, source: Source, values: Mapping[str, str]) -> None:
         if not values:
@@ -355,9 +357,9 @@ class _Reader:
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self._files.root)
 
-    def _place(self, source: Source, reference: Reference) -> Refusal:
-        line = Places({"": source.lines}).find(reference.path)[1]
-        return Refusal(reference.path, "", file=source.name, line=line)
+    def _place(self, source: Source, reference: Reference) -> Finding:
+        line = Locations({"": source.lines}).find(reference.path)[1]
+        return Finding(reference.path, "", file=source.name, line=line)
 
-    def _refused(self, where: Refusal, what: str, hint: str = "") -> ProjectError:
-        return refuse([replace(where, what=what, hint=hint)], Places({}))
+    def _refused(self, where: Finding, what: str, hint: str = "") -> ProjectError:
+        return refuse([replace(where, what=what, hint=hint)], Locations({}))

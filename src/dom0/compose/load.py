@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from dom0.compose import above, around, checks, contents, machine, resolved, support
+from dom0.compose import above, around, checks, mounted, resolved, support, x_dom0
 from dom0.compose.complaints import understand
 from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
+from dom0.compose.findings import Finding, refuse
 from dom0.compose.model import Project
 from dom0.compose.parser import Hashing, Parser, Rejected, View, find_parser, view_of
-from dom0.compose.places import Refusal, refuse
 from dom0.compose.printouts import Printed, Printouts
 from dom0.compose.references import plain, services
 from dom0.compose.tags import Reset
@@ -68,7 +68,7 @@ async def load(
             parser = parser.without_collecting(files.copies.values())
             project = await _resolve(files, view, parser, final, hashed=hashed, printouts=printouts)
             if like and (path := difference(like, project)):
-                raise refuse([Refusal(path, "is not what it is in the project")], files.places)
+                raise refuse([Finding(path, "is not what it is in the project")], files.locations)
             return project
     except OSError as error:
         raise Dom0Error(f"{error.filename or source}: {unreadable(error)}") from error
@@ -109,10 +109,10 @@ async def _resolve(
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
         project = _accepted(data, files)
-        tree = contents.Tree(files.root, final, files.places)
+        tree = mounted.ProjectTree(files.root, final, files.locations)
         hashed_as, ((digests, unread), profiles) = await _both(
             _hashes(resolved.for_hashing(data), hashing, printouts, wanted=hashed),
-            asyncio.to_thread(lambda: (contents.digests(project, tree), contents.profiles(project, tree))),
+            asyncio.to_thread(lambda: (mounted.digests(project, tree), mounted.profiles(project, tree))),
         )
     except Rejected as rejected:
         raise _explained(rejected, files, view) from rejected
@@ -142,7 +142,7 @@ async def _print(files: ProjectFiles, view: View, parser: Parser, own: bytes) ->
     if own:
         layers.append(view.scratch / "own.yaml")
         layers[-1].write_bytes(own)
-    with_yaml = any(machine.KEY in service for service in _services(files))
+    with_yaml = any(x_dom0.KEY in service for service in _services(files))
     version, ((text, warnings), (written, _)) = await _both(
         parser.version(),
         _both(parser.config(view, layers, "json"), parser.config(view, layers, "yaml") if with_yaml else _no_yaml()),
@@ -178,12 +178,12 @@ async def _hashes(text: str, hashing: Hashing | None, printouts: Printouts | Non
 
 def _own_document(files: ProjectFiles) -> dict[str, Any]:
     """One more layer on top, for what Compose does not do itself: merge x-dom0, print variables that are contents."""
-    sections = [document[machine.KEY] for document in files.documents if machine.KEY in document]
+    sections = [document[x_dom0.KEY] for document in files.documents if x_dom0.KEY in document]
     layer: dict[str, Any] = {}
     if sections:
         merged: Any = {}
         for section in sections:
-            merged = machine.merge(merged, section)
+            merged = x_dom0.merge(merged, section)
         if merged is not Reset:
             layer[resolved.MERGED] = merged
     if names := sorted(set(_variables(files))):
@@ -217,7 +217,7 @@ def _secret_files(files: ProjectFiles) -> Iterator[str]:
 
 def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> Any:
     """`data` is changed. In other texts than paths the project's directory stands where somebody wrote `${PWD}`."""
-    escaped: list[Refusal] = []
+    escaped: list[Finding] = []
     taken: list[str] = []
 
     def paths(path: str, where: tuple[str, ...]) -> str:
@@ -230,10 +230,10 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
             if is_new or (fits and above.may_take(files.root, shown)):
                 taken.append(name)
                 return str(final / name)
-            escaped.append(Refusal(where, f"{shown} leads out of the project", _cure(shown, files)))
+            escaped.append(Finding(where, f"{shown} leads out of the project", _cure(shown, files)))
         elif (placed := Path(os.path.normpath(path))).is_relative_to(final / above.PARENT):
             what = f"{placed} is where dom0 places what is above the project"
-            escaped.append(Refusal(where, what, "write the path with ../, as Compose has it"))
+            escaped.append(Finding(where, what, "write the path with ../, as Compose has it"))
         return path if inside is None else os.path.normpath(final / inside)
 
     def contexts(path: str, where: tuple[str, ...]) -> str:
@@ -245,7 +245,7 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
             service["build"] = resolved.with_text(service["build"], str(view.root), str(files.root))
     resolved.relocate(data, paths, contexts)
     if escaped:
-        raise refuse(escaped, files.places)
+        raise refuse(escaped, files.locations)
     around.add_mounts(data, files.root, final, [*taken, *map(above.inner, files.copies)])
     return resolved.with_text(data, str(view.root), str(final))
 
@@ -264,10 +264,10 @@ def _cure(climbing: str, files: ProjectFiles) -> str:
 
 def _accepted(data: dict[str, Any], files: ProjectFiles) -> Project:
     if lost := list(resolved.lost_keys(data)):
-        raise refuse(lost, files.places)
-    project = msgspec.structs.replace(resolved.project_of(data, files.places), environment=_environment(data))
-    if wrong := [*support.refused(data), *checks.refusals(project)]:
-        raise refuse(wrong, files.places)
+        raise refuse(lost, files.locations)
+    project = msgspec.structs.replace(resolved.project_of(data, files.locations), environment=_environment(data))
+    if wrong := [*support.refused(data), *checks.findings(project)]:
+        raise refuse(wrong, files.locations)
     return project
 
 
@@ -279,10 +279,10 @@ def _environment(data: dict[str, Any]) -> dict[str, str]:
 
 def _explained(rejected: Rejected, files: ProjectFiles, view: View) -> ProjectError:
     documents = [document for source in files.sources for document in source.documents]
-    refusal = understand(_as_written(rejected.words, view), documents)
+    finding = understand(_as_written(rejected.words, view), documents)
     unset = [warning for warning in dict.fromkeys(rejected.warnings) if "variable is not set" in warning]
-    hint = "; ".join([refusal.hint, *unset] if refusal.hint else unset)
-    return refuse([replace(refusal, hint=hint)], files.places)
+    hint = "; ".join([finding.hint, *unset] if finding.hint else unset)
+    return refuse([replace(finding, hint=hint)], files.locations)
 
 
 def _as_written(words: str, view: View) -> str:
@@ -291,7 +291,7 @@ def _as_written(words: str, view: View) -> str:
         (f"{root}/", ""),
         (root, "."),
         (f"{view.root.parent}/", "../"),
-        (resolved.MERGED, machine.KEY),
+        (resolved.MERGED, x_dom0.KEY),
     ):
         words = words.replace(shown, written)
     return words
@@ -300,8 +300,8 @@ def _as_written(words: str, view: View) -> str:
 def _warnings(data: dict[str, Any], said: Sequence[str], files: ProjectFiles, view: View) -> Iterator[str]:
     for words in dict.fromkeys(said):
         yield printable(_as_written(words, view))
-    for refusal in support.ignored(data):
-        yield f"{files.places.name(refusal)}: {refusal.what}"
+    for finding in support.ignored(data):
+        yield f"{files.locations.name(finding)}: {finding.what}"
 
 
 async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:

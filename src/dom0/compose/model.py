@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from dom0.compose.machine import Machine, ServiceMachine
-from dom0.compose.places import Places
+from dom0.compose.findings import Locations
+from dom0.compose.x_dom0 import MachineSettings, ServiceSettings
 from dom0.durations import nanoseconds as nanoseconds
 from dom0.durations import seconds as seconds
 
@@ -342,7 +342,7 @@ class Service(_Part, frozen=True, kw_only=True):
     provider: Any = None
     use_api_socket: bool = False
     pull_refresh_after: str = ""
-    x_dom0: ServiceMachine | None = msgspec.field(name="x-dom0", default=None)
+    x_dom0: ServiceSettings | None = msgspec.field(name="x-dom0", default=None)
 
     @property
     def replicas(self) -> int:
@@ -407,7 +407,7 @@ class Project(_Part, frozen=True, kw_only=True):
     volumes: dict[str, Volume] = {}
     configs: dict[str, FileObject] = {}
     secrets: dict[str, FileObject] = {}
-    machine: Machine | None = None  # top-level x-dom0
+    machine: MachineSettings | None = None  # top-level x-dom0
 
     disabled: tuple[str, ...] = ()  # services that a profile keeps out
     compose_hashes: dict[str, str] = {}  # service -> what `docker compose config --hash` prints for it
@@ -424,8 +424,8 @@ class Project(_Part, frozen=True, kw_only=True):
     lines: dict[str, dict[str, int]] = {}  # for people: Compose file -> dotted key -> the line that it stands on
 
     @property
-    def places(self) -> Places:
-        return Places(self.lines)
+    def locations(self) -> Locations:
+        return Locations(self.lines)
 
 
 def canonical(value: Any) -> bytes:

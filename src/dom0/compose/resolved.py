@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 import yaml
 
-from dom0.compose import machine
+from dom0.compose import x_dom0
 from dom0.compose.decode import decode
-from dom0.compose.machine import Machine
+from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.model import FileObject, Network, Project, Service, Volume
-from dom0.compose.places import Path, Places, Refusal, refuse
 from dom0.compose.values import load_plain
+from dom0.compose.x_dom0 import MachineSettings
 from dom0.errors import ProjectError
 
-MERGED = "x-dom0-merged"  # our own last layer: x-dom0 of all layers, see machine.merge
+MERGED = "x-dom0-merged"  # our own last layer: x-dom0 of all layers, see x_dom0.merge
 
 _BINDS_ARE_MADE = 5  # first version of Compose
 _LOST = "#extensions"
@@ -32,7 +32,7 @@ _FREE_NAMES = {  # mappings whose keys are names, not Compose's words
     "options", "services", "storage_opt", "sysctls", "ulimits", "volumes", "configs", "secrets", "additional_contexts",
 }  # fmt: skip
 
-Relocate = Callable[[str, Path], str]
+Relocate = Callable[[str, KeyPath], str]
 """A path as Compose printed it, and the key it stands at → the path on the machine."""
 
 
@@ -69,8 +69,8 @@ def parse_with_own(text: str, written: str) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         raise ProjectError("Docker Compose printed something that is not YAML", hint=str(error)[:200]) from error
     for name, service in _mapping(own, "services"):
-        if machine.KEY in service:
-            data["services"][name][machine.KEY] = service[machine.KEY]
+        if x_dom0.KEY in service:
+            data["services"][name][x_dom0.KEY] = service[x_dom0.KEY]
     return data
 
 
@@ -137,7 +137,7 @@ def with_text(data: Any, old: str, new: str) -> Any:
     return [with_text(value, old, new) for value in data] if isinstance(data, list) else data
 
 
-def _replace(holder: dict[str, Any], key: str, paths: Relocate, where: Path) -> None:
+def _replace(holder: dict[str, Any], key: str, paths: Relocate, where: KeyPath) -> None:
     if isinstance(holder.get(key), str):
         holder[key] = paths(holder[key], where)
 
@@ -147,13 +147,13 @@ def _mapping(data: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, An
         yield name, value or {}
 
 
-def lost_keys(data: Any, path: Path = ()) -> Iterator[Refusal]:
+def lost_keys(data: Any, path: KeyPath = ()) -> Iterator[Finding]:
     if isinstance(data, dict):
         for key, value in data.items():
             if key == _LOST:
                 lost = str(value).removeprefix("map[").partition(":")[0]
                 hint = f"write the entries as a list: - {lost}=…"
-                yield Refusal((*path, lost), "Docker Compose loses keys that begin with x- here", hint)
+                yield Finding((*path, lost), "Docker Compose loses keys that begin with x- here", hint)
             else:
                 yield from lost_keys(value, (*path, str(key)))
     elif isinstance(data, list):
@@ -161,24 +161,24 @@ def lost_keys(data: Any, path: Path = ()) -> Iterator[Refusal]:
             yield from lost_keys(value, (*path, str(number)))
 
 
-def project_of(data: dict[str, Any], places: Places) -> Project:
+def project_of(data: dict[str, Any], locations: Locations) -> Project:
     """Raises ProjectError: the shape is another than the model's, or the machine's part has wrong keys."""
     plain = _without_extensions(data)
     services = {
-        name: decode(service, Service, ("services", name), places)
+        name: decode(service, Service, ("services", name), locations)
         for name, service in ((name, _service(plain, data, name)) for name in plain.get("services") or {})
     }
     owned = ((name, service.x_dom0) for name, service in services.items() if service.x_dom0)
-    if wrong := [refusal for name, own in owned for refusal in machine.service_refusals(name, own)]:
-        raise refuse(wrong, places)
+    if wrong := [finding for name, own in owned for finding in x_dom0.service_findings(name, own)]:
+        raise refuse(wrong, locations)
     return Project(
         name=str(data.get("name") or ""),
         services=services,
-        networks=_section(plain, "networks", Network, places),
-        volumes=_section(plain, "volumes", Volume, places),
-        configs=_section(plain, "configs", FileObject, places),
-        secrets=_section(plain, "secrets", FileObject, places),
-        machine=_machine(data, places),
+        networks=_section(plain, "networks", Network, locations),
+        volumes=_section(plain, "volumes", Volume, locations),
+        configs=_section(plain, "configs", FileObject, locations),
+        secrets=_section(plain, "secrets", FileObject, locations),
+        machine=_machine(data, locations),
     )
 
 
@@ -187,8 +187,8 @@ def _service(plain: dict[str, Any], data: dict[str, Any], name: str) -> dict[str
     service = _with_numeric_modes(plain["services"][name])
     for port in service.get("ports") or ():
         port["protocol"] = str(port.get("protocol", "")).lower()
-    own = data["services"][name].get(machine.KEY, ())
-    return service if own == () else service | {machine.KEY: own}
+    own = data["services"][name].get(x_dom0.KEY, ())
+    return service if own == () else service | {x_dom0.KEY: own}
 
 
 def _with_numeric_modes(holder: dict[str, Any]) -> dict[str, Any]:
@@ -205,18 +205,18 @@ def _with_numeric_mode(use: dict[str, Any]) -> dict[str, Any]:
     return use | {"mode": int(mode, 8)} if isinstance(mode, str) and _OCTAL.fullmatch(mode) else use
 
 
-def _section(data: dict[str, Any], key: str, kind: type[Any], places: Places) -> dict[str, Any]:
+def _section(data: dict[str, Any], key: str, kind: type[Any], locations: Locations) -> dict[str, Any]:
     section = data.get(key) or {}
-    return {name: decode(value or {}, kind, (key, name), places) for name, value in section.items()}
+    return {name: decode(value or {}, kind, (key, name), locations) for name, value in section.items()}
 
 
-def _machine(data: dict[str, Any], places: Places) -> Machine | None:
+def _machine(data: dict[str, Any], locations: Locations) -> MachineSettings | None:
     if MERGED not in data:
         return None
-    section = machine.with_empty_sections(data[MERGED])
-    found = decode(section, Machine, (machine.KEY,), places, ours=True)
-    if wrong := list(machine.refusals(found)):
-        raise refuse(wrong, places)
+    section = x_dom0.with_empty_sections(data[MERGED])
+    found = decode(section, MachineSettings, (x_dom0.KEY,), locations, ours=True)
+    if wrong := list(x_dom0.findings(found)):
+        raise refuse(wrong, locations)
     return found
 
 

@@ -17,7 +17,7 @@ import msgspec
 import yaml
 from yaml import CSafeLoader
 
-from dom0.compose.places import Path, Places, Refusal, refuse
+from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.values import SourceLoader
 from dom0.errors import ProjectError
 
@@ -119,7 +119,7 @@ def _measure(name: str, text: str) -> _Walk:
 class _Frame(msgspec.Struct):
     """A mapping or sequence that has begun and not ended."""
 
-    path: Path
+    path: KeyPath
     is_mapping: bool
     anchor: str | None = None
     nodes: int = 1
@@ -132,7 +132,7 @@ class _Frame(msgspec.Struct):
     def key_due(self) -> bool:
         return self.is_mapping and self.key is None
 
-    def child(self) -> Path:
+    def child(self) -> KeyPath:
         return (*self.path, self.key if self.key is not None else str(self.index))
 
 
@@ -253,7 +253,7 @@ class _Walk:
         if _NO_NUMBER.match(text):
             raise self._refused(f"{text} is not a usable number", line, "put quotes around it if it is text")
 
-    def _remember_line(self, path: Path, line: int) -> None:
+    def _remember_line(self, path: KeyPath, line: int) -> None:
         self.lines.setdefault(".".join(path), line)
 
     def _refused(self, what: str, line: int, hint: str = "") -> ProjectError:
@@ -270,5 +270,5 @@ def _variable(event: yaml.ScalarEvent) -> Variable:
     return Variable(event.value, event.start_mark.index, event.end_mark.index, anchor + tag)
 
 
-def _refused(name: str, what: str, hint: str = "", *, path: Path = (), line: int = 0) -> ProjectError:
-    return refuse([Refusal(path, what, hint, name, line)], Places({name: {}}))
+def _refused(name: str, what: str, hint: str = "", *, path: KeyPath = (), line: int = 0) -> ProjectError:
+    return refuse([Finding(path, what, hint, name, line)], Locations({name: {}}))

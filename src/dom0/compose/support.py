@@ -12,41 +12,41 @@ from typing import Any
 
 import msgspec
 
-from dom0.compose.places import Path, Refusal
+from dom0.compose.findings import Finding, KeyPath
 
 
-class Verdict(StrEnum):
+class SupportLevel(StrEnum):
     HONOURED = "honoured"
     IGNORED = "ignored"
     REFUSED = "refused"
 
 
-class Row(msgspec.Struct, frozen=True):
+class KeySupport(msgspec.Struct, frozen=True):
     """`key` is dotted, `*` stands for a name. `note`: how, why, and for a refused key what to do instead.
 
     `newer`: Compose 2.26 does not know the key.
     """
 
     key: str
-    verdict: Verdict
+    level: SupportLevel
     note: str = ""
     newer: bool = False
 
     @property
-    def path(self) -> Path:
+    def path(self) -> KeyPath:
         return tuple(self.key.split("."))
 
 
-def _rows(prefix: str, verdict: Verdict, entries: Mapping[str, str], *, newer: bool = False) -> Iterator[Row]:
+def _rows(prefix: str, level: SupportLevel, entries: Mapping[str, str], *, newer: bool = False) -> Iterator[KeySupport]:
     for keys, note in entries.items():
         for key in keys.split():
-            yield Row(f"{prefix}{key}", verdict, note, newer)
+            yield KeySupport(f"{prefix}{key}", level, note, newer)
 
 
-TABLE: tuple[Row, ...] = (
+TABLE: tuple[KeySupport, ...] = (
     *_rows(
         "",
-        Verdict.HONOURED,
+        SupportLevel.HONOURED,
         {
             "name": "the project's name; taken from the directory if it is missing, required in an image",
             "include": "of files inside the project; `git`, `oci` and other hosts are refused",
@@ -56,10 +56,10 @@ TABLE: tuple[Row, ...] = (
             "x-dom0": "see x-dom0.md",
         },
     ),
-    *_rows("", Verdict.IGNORED, {"version": "obsolete, Compose ignores it too", "x-*": "yours"}),
+    *_rows("", SupportLevel.IGNORED, {"version": "obsolete, Compose ignores it too", "x-*": "yours"}),
     *_rows(
         "services.*.",
-        Verdict.HONOURED,
+        SupportLevel.HONOURED,
         {
             "annotations blkio_config cap_add cap_drop cgroup cgroup_parent command container_name": "",
             "build": "by `dom0 build`; the machine itself builds nothing",
@@ -95,7 +95,7 @@ TABLE: tuple[Row, ...] = (
     ),
     *_rows(
         "services.*.",
-        Verdict.IGNORED,
+        SupportLevel.IGNORED,
         {
             "attach": "says what `docker compose up` prints; `dom0 logs` prints any service",
             "cpu_count cpu_percent": "the Engine has it on Windows only",
@@ -115,7 +115,7 @@ TABLE: tuple[Row, ...] = (
     ),
     *_rows(
         "services.*.",
-        Verdict.REFUSED,
+        SupportLevel.REFUSED,
         {
             "credential_spec": "for Windows containers; leave it out",
             "isolation": "for Windows containers; leave it out, or write default",
@@ -123,13 +123,13 @@ TABLE: tuple[Row, ...] = (
     ),
     *_rows(
         "services.*.",
-        Verdict.IGNORED,
+        SupportLevel.IGNORED,
         {"pull_refresh_after": "an image is pulled where it is missing, with `pull_policy: always` each time"},
         newer=True,
     ),
     *_rows(
         "services.*.",
-        Verdict.REFUSED,
+        SupportLevel.REFUSED,
         {
             "models": "Docker Model Runner is not part of the Engine; run the model's server as a service",
             "provider": "it runs a program of the host, which no machine has; run the service as a container",
@@ -139,13 +139,13 @@ TABLE: tuple[Row, ...] = (
     ),
     *_rows(
         "",
-        Verdict.REFUSED,
+        SupportLevel.REFUSED,
         {"models": "Docker Model Runner is not part of the Engine; run the model's server as a service"},
         newer=True,
     ),
     *_rows(
         "networks.*.",
-        Verdict.HONOURED,
+        SupportLevel.HONOURED,
         {
             "attachable driver driver_opts enable_ipv6 external internal ipam labels name": "",
             "enable_ipv4": "the Engine can switch it off from 28.0 on",
@@ -153,28 +153,28 @@ TABLE: tuple[Row, ...] = (
     ),
     *_rows(
         "networks.*.",
-        Verdict.REFUSED,
+        SupportLevel.REFUSED,
         {
             "ipam.options": "Compose accepts it and loses it; leave it out",
         },
     ),
-    *_rows("volumes.*.", Verdict.HONOURED, {"driver driver_opts external labels name": ""}),
+    *_rows("volumes.*.", SupportLevel.HONOURED, {"driver driver_opts external labels name": ""}),
     *_rows(
         "configs.*.",
-        Verdict.HONOURED,
+        SupportLevel.HONOURED,
         {"content file name": "", "environment": "the variable from the project's `.env`, which has to be set"},
     ),
-    *_rows("secrets.*.", Verdict.HONOURED, {"environment": "as of a config", "file name": ""}),
-    *_rows("configs.*.", Verdict.IGNORED, {"labels": "of a Swarm config, Compose ignores them too"}),
-    *_rows("secrets.*.", Verdict.IGNORED, {"labels": "of a Swarm secret, Compose ignores them too"}),
+    *_rows("secrets.*.", SupportLevel.HONOURED, {"environment": "as of a config", "file name": ""}),
+    *_rows("configs.*.", SupportLevel.IGNORED, {"labels": "of a Swarm config, Compose ignores them too"}),
+    *_rows("secrets.*.", SupportLevel.IGNORED, {"labels": "of a Swarm secret, Compose ignores them too"}),
     *_rows(
         "configs.*.",
-        Verdict.REFUSED,
+        SupportLevel.REFUSED,
         {"external template_driver": "lives in Swarm; use file:, content: or environment:"},
     ),
     *_rows(
         "secrets.*.",
-        Verdict.REFUSED,
+        SupportLevel.REFUSED,
         {"driver driver_opts external template_driver": "lives in Swarm; use file: or environment:"},
     ),
 )
@@ -229,7 +229,7 @@ _INNER = {
 }
 
 
-def known_keys(path: Path) -> list[str]:
+def known_keys(path: KeyPath) -> list[str]:
     """The keys that may stand at `path`; list indexes in it count for nothing."""
     wanted = tuple(part for part in path if not part.isdigit())
     here = {row.path[-1] for row in TABLE if len(row.path) == len(wanted) + 1 and _matches(row.path[:-1], wanted)}
@@ -239,7 +239,7 @@ def known_keys(path: Path) -> list[str]:
     return sorted(here - {"*", "x-*"})
 
 
-def row_of(key: str) -> Row | None:
+def row_of(key: str) -> KeySupport | None:
     """The row that decides about `key`: its own, or that of the nearest key around it."""
     path = tuple(key.split("."))
     for length in range(len(path), 0, -1):
@@ -249,28 +249,28 @@ def row_of(key: str) -> Row | None:
     return None
 
 
-def refused(project: Mapping[str, Any]) -> Iterator[Refusal]:
+def refused(project: Mapping[str, Any]) -> Iterator[Finding]:
     """`project` is what Compose resolved, as plain data."""
     for row in TABLE:
-        if row.verdict is Verdict.REFUSED:
+        if row.level is SupportLevel.REFUSED:
             reason, _, advice = row.note.partition("; ")
             for path, value in _found(project, row.path):
                 if value not in _HARMLESS.get(row.key, ()):
-                    yield Refusal(path, f"refused: {reason}", advice)
+                    yield Finding(path, f"refused: {reason}", advice)
 
 
-def ignored(project: Mapping[str, Any]) -> Iterator[Refusal]:
+def ignored(project: Mapping[str, Any]) -> Iterator[Finding]:
     """What was written and changes nothing; not what Compose fills in by itself."""
     for row in TABLE:
-        if row.verdict is Verdict.IGNORED and row.key not in _FILLED_IN and not row.key.endswith("x-*"):
+        if row.level is SupportLevel.IGNORED and row.key not in _FILLED_IN and not row.key.endswith("x-*"):
             for path, _ in _found(project, row.path):
-                yield Refusal(path, f"ignored: {row.note}")
+                yield Finding(path, f"ignored: {row.note}")
 
 
 _FILLED_IN = ("services.*.ports.mode",)
 
 
-def _found(data: Any, pattern: Path, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _found(data: Any, pattern: KeyPath, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Every place of `data` that the pattern means and that says something; lists are looked into."""
     if isinstance(data, list):
         for number, entry in enumerate(data):
@@ -285,5 +285,5 @@ def _found(data: Any, pattern: Path, path: Path = ()) -> Iterator[tuple[Path, An
                 yield from _found(data[key], pattern[1:], (*path, str(key)))
 
 
-def _matches(pattern: Path, path: Path) -> bool:
+def _matches(pattern: KeyPath, path: KeyPath) -> bool:
     return len(pattern) == len(path) and all(p in ("*", part) for p, part in zip(pattern, path, strict=True))

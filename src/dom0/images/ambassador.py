@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dom0 import temporary
-from dom0.images import contents, docker, fetched, rootfs
+from dom0.images import contents, docker_cli, fetched, rootfs
 from dom0.images.archive import Archive, debian_archives
-from dom0.images.docker import Say
+from dom0.images.docker_cli import Say
 from dom0.images.recipe import EPOCH, ambassador_files, data
 from dom0.names import AMBASSADOR_IMAGE
 from dom0.plan.labels import INPUTS
@@ -33,7 +33,7 @@ async def build_ambassador(inputs: str, say: Say, *, no_cache: bool) -> None:
         archives = await debian_archives()
         await rootfs.bootstrap(mmdebstrap(archives, rootfs.write_sources(scratch, archives), tar), scratch)
         contents.copy(ambassador_files(), agent / "dom0", time=EPOCH, public=True)
-        recipe = docker.Recipe(
+        recipe = docker_cli.DockerBuild(
             AMBASSADOR_IMAGE,
             context,
             contexts={"python": await fetched.wheels(AMBASSADOR_IMAGE, python_version(tar)), "agent": agent},
@@ -41,7 +41,7 @@ async def build_ambassador(inputs: str, say: Say, *, no_cache: bool) -> None:
             tag=AMBASSADOR_IMAGE,
             no_cache=no_cache,
         )
-        await docker.build(recipe, say)
+        await docker_cli.build(recipe, say)
 
 
 def mmdebstrap(archives: Sequence[Archive], sources: Path, tar: Path) -> list[str]:

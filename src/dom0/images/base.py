@@ -9,8 +9,8 @@ from pathlib import Path
 
 import dom0
 from dom0 import temporary
-from dom0.images import archive, contents, docker, fetched
-from dom0.images.docker import Say
+from dom0.images import archive, contents, docker_cli, fetched
+from dom0.images.docker_cli import Say
 from dom0.images.recipe import BAKED, EPOCH, agent_files, data, examples
 from dom0.names import BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan.labels import COMPOSE, INPUTS, ROOTFS_ID
@@ -24,7 +24,7 @@ async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -
     wheels = await fetched.wheels(BASE_IMAGE, _version(packages, r"python(3\.\d+)-minimal_"))
     with temporary.directory("agent") as agent:
         _stage_agent(agent, inputs)
-        recipe = docker.Recipe(
+        recipe = docker_cli.DockerBuild(
             BASE_IMAGE,
             data(BASE_IMAGE),
             contexts={"packages": packages, "python": wheels, "agent": agent},
@@ -32,7 +32,7 @@ async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -
             tag=BASE_IMAGE,
             no_cache=no_cache,
         )
-        await docker.build(recipe, say)
+        await docker_cli.build(recipe, say)
 
 
 async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:
@@ -40,7 +40,7 @@ async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:
 
     async def fetch(into: Path) -> None:
         with temporary.directory("status") as scratch:
-            status = await docker.extract(ROOTFS_IMAGE, "/var/lib/dpkg/status", scratch)
+            status = await docker_cli.extract(ROOTFS_IMAGE, "/var/lib/dpkg/status", scratch)
             await archive.download(names, await archive.debian_archives(), status, into)
 
     return await fetched.cached("packages", f"{rootfs_id} {names}", fetch, anew=no_cache)

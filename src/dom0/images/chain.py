@@ -17,8 +17,8 @@ from dom0 import temporary
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
-from dom0.images import ambassador, archive, base, docker, fetched, recipe, rootfs
-from dom0.images.docker import Say
+from dom0.images import ambassador, archive, base, docker_cli, fetched, recipe, rootfs
+from dom0.images.docker_cli import Say
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
@@ -76,8 +76,8 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
         context.mkdir()
         await _pack_rootfs(scratch, context / "rootfs.tar", say)
         dockerfile = recipe.data(ROOTFS_IMAGE) / "Dockerfile"
-        made = docker.Recipe(ROOTFS_IMAGE, context, ROOTFS_IMAGE, dockerfile, labels={INPUTS: inputs})
-        await docker.build(made, say)
+        made = docker_cli.DockerBuild(ROOTFS_IMAGE, context, ROOTFS_IMAGE, dockerfile, labels={INPUTS: inputs})
+        await docker_cli.build(made, say)
     return await engine.image(ROOTFS_IMAGE)
 
 

@@ -24,7 +24,7 @@ Ignored = Callable[[str], bool]
 """Whether a path, relative and with `/`, is left out."""
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """A file, link or directory. `name` is its path from the root, with `/`; `mode` its permission bits."""
 
     name: str
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     gid: int
 
 
-def entries(root: Path, ignored: Ignored = lambda name: False, *, prune: bool = True) -> Iterator[Entry]:
+def entries(root: Path, ignored: Ignored = lambda name: False, *, prune: bool = True) -> Iterator[TreeEntry]:
     """What is below `root`, sorted. Without `prune`, ignored directories are searched for what is not ignored.
 
     Raises ProjectError for what cannot be read or copied.
@@ -43,7 +43,7 @@ def entries(root: Path, ignored: Ignored = lambda name: False, *, prune: bool = 
     return _entries(root, "", ignored, prune)
 
 
-def top(root: Path) -> Entry:
+def top(root: Path) -> TreeEntry:
     """The entry of `root` itself, which `entries` leaves out. Raises ProjectError."""
     try:
         return _entry(".", str(root), "directory", root.stat())
@@ -51,7 +51,7 @@ def top(root: Path) -> Entry:
         raise ProjectError(f"{root}: {error.strerror}") from error
 
 
-def _entries(directory: str | Path, prefix: str, ignored: Ignored, prune: bool) -> Iterator[Entry]:
+def _entries(directory: str | Path, prefix: str, ignored: Ignored, prune: bool) -> Iterator[TreeEntry]:
     try:
         found = sorted(os.scandir(directory), key=lambda item: item.name)
     except OSError as error:
@@ -68,7 +68,7 @@ def _entries(directory: str | Path, prefix: str, ignored: Ignored, prune: bool) 
             yield entry
 
 
-def _leaf(name: str, path: str, found: os.stat_result) -> Entry | None:
+def _leaf(name: str, path: str, found: os.stat_result) -> TreeEntry | None:
     if stat.S_ISSOCK(found.st_mode):
         return None
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
@@ -76,7 +76,7 @@ def _leaf(name: str, path: str, found: os.stat_result) -> Entry | None:
     return _entry(name, path, "link" if stat.S_ISLNK(found.st_mode) else "file", found)
 
 
-def named(name: str, path: Path, ignored: Ignored, *, prune: bool = True) -> Iterator[Entry]:
+def named(name: str, path: Path, ignored: Ignored, *, prune: bool = True) -> Iterator[TreeEntry]:
     """The entry of `path` by another `name`, and as `entries` what is below it. Nothing where nothing is.
 
     Raises ProjectError.
@@ -94,16 +94,16 @@ def named(name: str, path: Path, ignored: Ignored, *, prune: bool = True) -> Ite
     yield from _entries(path, f"{name}/", ignored, prune)
 
 
-def _entry(name: str, path: str, kind: str, found: os.stat_result) -> Entry:
-    return Entry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+def _entry(name: str, path: str, kind: str, found: os.stat_result) -> TreeEntry:
+    return TreeEntry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def file_entry(name: str, path: Path) -> Entry:
+def file_entry(name: str, path: Path) -> TreeEntry:
     """The file `path`, called `name`. Raises OSError."""
     return _entry(name, str(path), "file", os.lstat(path))
 
 
-def digest(found: Iterable[Entry], *, text: str = "", owned: bool = False) -> str:
+def digest(found: Iterable[TreeEntry], *, text: str = "", owned: bool = False) -> str:
     """`sha256:…` of names, kinds, permissions and contents, and of `text`; `owned`: of owners and attributes too.
 
     Raises ProjectError.
@@ -117,7 +117,7 @@ def digest(found: Iterable[Entry], *, text: str = "", owned: bool = False) -> st
     return f"sha256:{total.hexdigest()}"
 
 
-def _content_digest(entry: Entry) -> bytes:
+def _content_digest(entry: TreeEntry) -> bytes:
     try:
         match entry.kind:
             case "file":
@@ -139,7 +139,7 @@ def _sha256(path: str | Path) -> bytes:
     return total.digest()
 
 
-def _target(link: Entry) -> str:
+def _target(link: TreeEntry) -> str:
     return os.readlink(link.path)  # noqa: PTH115 -- the text as it is, Path would tidy it
 
 
@@ -150,7 +150,7 @@ def attributes(file: int | str) -> Iterator[tuple[str, bytes]]:
             yield name, os.getxattr(file, name, follow_symlinks=isinstance(file, int))
 
 
-def copy(found: Iterable[Entry], into: Path, *, time: int, public: bool = False) -> None:
+def copy(found: Iterable[TreeEntry], into: Path, *, time: int, public: bool = False) -> None:
     """Copy to the same names below `into`, all with modification time `time` (see `stamp`).
 
     `public` gives everybody the right to read, as installed programs have it, whatever the caller's umask was.
@@ -176,7 +176,7 @@ def copy(found: Iterable[Entry], into: Path, *, time: int, public: bool = False)
         os.utime(target, (time, time))
 
 
-def clone(found: Iterable[Entry], into: Path, *, durable: bool = False) -> None:
+def clone(found: Iterable[TreeEntry], into: Path, *, durable: bool = False) -> None:
     """Copy to the same names below `into`, with owner, permissions, attributes and times.
 
     `durable`: the contents are on the disk afterwards. Raises ProjectError, OSError.
@@ -200,7 +200,7 @@ def clone(found: Iterable[Entry], into: Path, *, durable: bool = False) -> None:
         _make_alike(entry, target)
 
 
-def _make_alike(entry: Entry, target: Path) -> None:
+def _make_alike(entry: TreeEntry, target: Path) -> None:
     """The owner first: a change of it takes a set-user-ID bit and capabilities away."""
     os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
     found = os.lstat(entry.path)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dom0.compose import above
 from dom0.errors import ProjectError
 from dom0.images import private, weight
-from dom0.images.contents import Entry, Ignored, digest, entries, named, top
+from dom0.images.contents import Ignored, TreeEntry, digest, entries, named, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore, literal
 from dom0.images.recipe import base_inputs
@@ -125,7 +125,7 @@ def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> st
 
 def selected(
     directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = (), in_place: Iterable[str] = ()
-) -> Iterator[Entry]:
+) -> Iterator[TreeEntry]:
     """What `read_ignore` lets in, what is `kept` all the same, and what lies in `contexts` (with `/` at their ends)."""
     ignore, needed = read_ignore(directory, in_place), frozenset(kept)
 
@@ -136,9 +136,9 @@ def selected(
     yield from _above(directory, needed, left_out)
 
 
-def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Iterator[Entry]:
+def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Iterator[TreeEntry]:
     """Of what is above the project, where this is not an image: what is `needed`, and the directories to it."""
-    found: dict[str, Entry] = {}
+    found: dict[str, TreeEntry] = {}
     if os.path.lexists(directory / above.PARENT):
         return
     for name in filter(above.is_above, needed):
@@ -150,7 +150,7 @@ def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Itera
     yield from (found[name] for name in sorted(found))
 
 
-def _around(directory: Path, name: str, path: Path, left_out: Ignored) -> Iterator[Entry]:
+def _around(directory: Path, name: str, path: Path, left_out: Ignored) -> Iterator[TreeEntry]:
     """A directory around the project, by its own .dockerignore too. The one in it that has another name stays empty."""
     ignore, (way, _) = read_ignore(path), next(above.within(directory, above.levels(name)))
 

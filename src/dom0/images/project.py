@@ -30,9 +30,9 @@ from dom0.engine.layer import whiteout
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
-from dom0.images import contents, docker, dockerfile, fingerprint, names, private, room, second_reading, selection
+from dom0.images import contents, docker_cli, dockerfile, fingerprint, names, private, room, second_reading, selection
 from dom0.images.chain import alone, build_ambassador, build_base
-from dom0.images.docker import Say
+from dom0.images.docker_cli import Say
 from dom0.images.names import find
 from dom0.images.reading import Reading, read
 from dom0.images.recipe import EPOCH
@@ -218,7 +218,7 @@ async def _build_generated(
 
 def stage(
     directory: Path, project: Project, kept: Sequence[str], into: Path, in_place: tuple[str, ...] = ()
-) -> dict[str, contents.Entry]:
+) -> dict[str, contents.TreeEntry]:
     """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is.
 
     `kept`: what is taken although .dockerignore or `in_place` (see selection) leave it out. Returns what was taken by
@@ -243,7 +243,7 @@ def stage(
     return {entry.name: entry for entry in (top, *found)}
 
 
-def placed_entries(directory: Path, project: Project) -> Iterator[contents.Entry]:
+def placed_entries(directory: Path, project: Project) -> Iterator[contents.TreeEntry]:
     """What of `directory`, a project without a Dockerfile or one out of an image, the agent places."""
     yield contents.top(directory)
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
@@ -266,7 +266,9 @@ def _says_name(layer: str, directory: Path) -> bool:
     return any(document.get("name") for document in read_source(layer, (directory / layer).read_bytes()).documents)
 
 
-def pack(directory: Path, into: Path, found: Mapping[str, contents.Entry], *, leave_out: Collection[str] = ()) -> None:
+def pack(
+    directory: Path, into: Path, found: Mapping[str, contents.TreeEntry], *, leave_out: Collection[str] = ()
+) -> None:
     """Write a tar that has `directory` as /etc/dom0.
 
     In there everything is of the same time whenever it is written. Who owns it says `found`, where it came from: a
@@ -307,7 +309,7 @@ async def _put_on_base(
     draft: Draft,
     base: Image,
     files: Path,
-    found: Mapping[str, contents.Entry],
+    found: Mapping[str, contents.TreeEntry],
     told: Mapping[str, str],
     options: Options,
 ) -> str:
@@ -337,10 +339,10 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
     """Built once to see what it holds, and again, from the cache, with the labels that only then are known."""
     say(f"{options.tag}: as {own} says")
     trial, tag = draft.name("trial"), draft.name(options.tag)
-    recipe = docker.Recipe(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull)
-    await docker.build(recipe, say)
+    recipe = docker_cli.DockerBuild(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull)
+    await docker_cli.build(recipe, say)
     told = {labels.BASE: base.id} | await _labels_of_own(draft, own, trial, base, say, options)
-    await docker.build(docker.Recipe(options.tag, own.parent, tag, own, labels=told), docker.silent)
+    await docker_cli.build(docker_cli.DockerBuild(options.tag, own.parent, tag, own, labels=told), docker_cli.silent)
     return (await draft.image(options.tag)).id
 
 
@@ -502,7 +504,7 @@ async def _build_services(
         return {}
     say(f"{project.name}: building {', '.join(built)}")
     file = build_file(project, directory, draft.name)
-    await docker.compose_build(file, project.name, say, no_cache=options.no_cache, pull=options.pull)
+    await docker_cli.compose_build(file, project.name, say, no_cache=options.no_cache, pull=options.pull)
     return {ref: (await draft.image(ref)).id for ref in built.values()}
 
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dom0.images.contents import Entry, digest, entries
+from dom0.images.contents import TreeEntry, digest, entries
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.package_data import PACKAGE, find
 
@@ -52,12 +52,12 @@ def examples() -> Path:
     return find("examples", "the examples are")
 
 
-def agent_files() -> Iterator[Entry]:
+def agent_files() -> Iterator[TreeEntry]:
     """The package dom0 as it goes into the image: without the test kit, recipes and byte code."""
     return entries(PACKAGE, lambda name: name.split("/")[0] in ("testing", "data") or _is_byte_code(name))
 
 
-def ambassador_files() -> Iterator[Entry]:
+def ambassador_files() -> Iterator[TreeEntry]:
     """The part of the package dom0 that goes into dom0-ambassador: the import contract says that it is enough."""
     return entries(PACKAGE, lambda name: name.split("/")[0] not in _OF_AMBASSADORS or _is_byte_code(name))
 

@@ -13,7 +13,7 @@ from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, NotFound
-from dom0.images import docker, private
+from dom0.images import docker_cli, private
 from dom0.images.project import Needs, needs_of
 from dom0.images.unpack import unpacked
 from dom0.names import BASE_IMAGE, IMAGE, PLACED
@@ -22,7 +22,7 @@ from dom0.plan.desired import Role
 from dom0.run import capture
 
 
-class Images(msgspec.Struct, frozen=True):
+class MachineImages(msgspec.Struct, frozen=True):
     """References. `missing` are not on this Engine: the machine will have to pull them."""
 
     here: tuple[str, ...]
@@ -31,7 +31,7 @@ class Images(msgspec.Struct, frozen=True):
     private: tuple[str, ...]  # files that the machine needs and these images do not hold
 
 
-async def images_of_machine(engine: Engine) -> Images:
+async def images_of_machine(engine: Engine) -> MachineImages:
     """dom0:latest, dom0-base that its login stands on, and the images of its services. Raises Dom0Error."""
     try:
         image = await engine.image(IMAGE)
@@ -43,7 +43,7 @@ async def images_of_machine(engine: Engine) -> Images:
     wanted = dict.fromkeys([IMAGE, BASE_IMAGE, *needs.images])
     missing = [ref for ref in wanted if not await _is_here(engine, ref)]
     here = tuple(ref for ref in wanted if ref not in missing)
-    return Images(here, tuple(missing), needs.home, private.of_image(image.labels))
+    return MachineImages(here, tuple(missing), needs.home, private.of_image(image.labels))
 
 
 async def _needs(engine: Engine, image: Image) -> Needs:
@@ -59,7 +59,7 @@ async def save(references: Sequence[str], file: Path) -> None:
     """Write these images to the tar `file`, whole or not at all. Raises CommandFailed."""
     fresh = file.with_name(f".{file.name}.new")
     try:
-        await capture(["docker", "save", f"--output={fresh}", *references], env=docker.environment())
+        await capture(["docker", "save", f"--output={fresh}", *references], env=docker_cli.environment())
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)

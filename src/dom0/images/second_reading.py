@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from dom0.compose.difference import difference
+from dom0.compose.findings import Finding, refuse
 from dom0.compose.load import load
 from dom0.compose.model import Project, canonical
-from dom0.compose.places import Refusal, refuse
 from dom0.compose.source import MAX_BYTES
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
@@ -63,7 +63,7 @@ async def read_as(wanted: bytes) -> None:
     project = _undigested(msgspec.json.decode(wanted, type=Project, strict=False))
     found = await load(Path(ETC), Path(project.working_dir), hashed=False)
     if path := difference(project, _undigested(found)):
-        raise refuse([Refusal(path, "is not what it is in the project")], found.places)
+        raise refuse([Finding(path, "is not what it is in the project")], found.locations)
 
 
 def _undigested(project: Project) -> Project:

@@ -14,14 +14,14 @@ from pathlib import Path, PurePath
 
 from dom0.compose import above
 from dom0.errors import ProjectError
-from dom0.images.contents import Entry
+from dom0.images.contents import TreeEntry
 
 MOST = 512_000_000  # bytes of a project in its image
 MUCH = 64_000_000  # bytes that are worth a word
 _SHOWN = 5
 
 
-def check(directory: Path, found: Iterable[Entry]) -> dict[str, int]:
+def check(directory: Path, found: Iterable[TreeEntry]) -> dict[str, int]:
     """The bytes of each file. Raises ProjectError if they are too many for an image."""
     sizes = dict(_sizes(found))
     if (total := sum(sizes.values())) > MOST:
@@ -51,7 +51,7 @@ def words(directory: Path, sizes: dict[str, int], bound: Collection[str]) -> Ite
         yield f"{_say(total)} of files go into the image: {shown}; .dockerignore can keep out what is not needed"
 
 
-def _sizes(found: Iterable[Entry]) -> Iterator[tuple[str, int]]:
+def _sizes(found: Iterable[TreeEntry]) -> Iterator[tuple[str, int]]:
     for entry in found:
         try:
             told = os.lstat(entry.path)

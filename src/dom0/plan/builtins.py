@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from dom0.compose.machine import Dev, Home, Machine, Ssh
 from dom0.compose.model import Project, Volume
+from dom0.compose.x_dom0 import DevSettings, HomeSettings, MachineSettings, SshSettings
 from dom0.engine.values import Image, PublishedPort
 from dom0.names import BASE_IMAGE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, HOME, RUN, SSHD
 from dom0.plan import labels
@@ -57,7 +57,7 @@ def with_home_volume(project: Project, volumes: tuple[VolumeSpec, ...]) -> tuple
     return (*others, VolumeSpec(key=home.volume, name=home.volume, hash=digest, create=create))
 
 
-def _sshd_slot(project: str, machine: Machine, ssh: Ssh, base: Image) -> Slot:
+def _sshd_slot(project: str, machine: MachineSettings, ssh: SshSettings, base: Image) -> Slot:
     create: dict[str, Any] = {
         "Hostname": (machine.hostname or project)[:LONGEST_HOSTNAME],
         "Entrypoint": ["/usr/lib/dom0/start-sshd"],
@@ -89,9 +89,9 @@ def _sshd_slot(project: str, machine: Machine, ssh: Ssh, base: Image) -> Slot:
     )
 
 
-def _home_slot(project: str, machine: Machine, home: Home, base: Image) -> Slot:
-    uid = (machine.ssh or Ssh()).uid
-    dev = machine.dev or Dev()
+def _home_slot(project: str, machine: MachineSettings, home: HomeSettings, base: Image) -> Slot:
+    uid = (machine.ssh or SshSettings()).uid
+    dev = machine.dev or DevSettings()
     create: dict[str, Any] = {
         "User": f"{uid}:{uid}",
         "Entrypoint": ["true"],
@@ -103,12 +103,12 @@ def _home_slot(project: str, machine: Machine, home: Home, base: Image) -> Slot:
     return _slot(project, HOME, Role.HOME, base, create, volumes=(home.volume,), runs=False)
 
 
-def _home_path(machine: Machine) -> str:
+def _home_path(machine: MachineSettings) -> str:
     given = machine.home.path if machine.home else ""
-    return given or f"/home/{(machine.ssh or Ssh()).user}"
+    return given or f"/home/{(machine.ssh or SshSettings()).user}"
 
 
-def _home_mounts(machine: Machine) -> list[dict[str, Any]]:
+def _home_mounts(machine: MachineSettings) -> list[dict[str, Any]]:
     if machine.home is None:
         return []
     return [{"Type": "volume", "Source": machine.home.volume, "Target": _home_path(machine)}]

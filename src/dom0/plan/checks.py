@@ -9,8 +9,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project
-from dom0.compose.places import Path
 from dom0.errors import ProjectError
 from dom0.names import ROOT
 from dom0.plan.attachments import fixed_ports, overlapping, port_range
@@ -73,11 +73,11 @@ def check_specs(project: Project, networks: tuple[NetworkSpec, ...], volumes: tu
             owners[spec.name] = spec.key
 
 
-def _path(slot: Slot) -> Path:
+def _path(slot: Slot) -> KeyPath:
     return ("services", slot.service) if slot.role is Role.SERVICE else (f"x-dom0 ({slot.service})",)
 
 
-def _check_labels(project: Project, path: Path, labels: dict[str, str]) -> None:
+def _check_labels(project: Project, path: KeyPath, labels: dict[str, str]) -> None:
     for label in labels:
         if label.startswith(RESERVED_LABELS):
             what = f"{label} is reserved, labels that begin with `dom0.` say what belongs to dom0"
@@ -97,7 +97,7 @@ def _check_references(project: Project, name: str) -> None:
             raise refusal(project, ("services", name, key), what, f"scale {other} to 1, or {name} to 0 too")
 
 
-def _missing_service(project: Project, path: Path, other: str) -> ProjectError:
+def _missing_service(project: Project, path: KeyPath, other: str) -> ProjectError:
     if other in project.disabled:
         hint = "enable its profile, or write required: false"
         return refusal(project, path, f"{other} is not active, a profile keeps it out", hint)
@@ -185,7 +185,7 @@ def _check_cycles(project: Project) -> None:
             raise refusal(project, ("services", circle[0]), what, "take one of these away")
 
 
-def _circle(name: str, needs: dict[str, list[str]], done: set[str], path: Path) -> Path:
+def _circle(name: str, needs: dict[str, list[str]], done: set[str], path: KeyPath) -> KeyPath:
     if name in path:
         return (*path[path.index(name) :], name)
     if name in done or name not in needs:

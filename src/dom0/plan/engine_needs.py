@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project, Service
-from dom0.compose.places import Path
 from dom0.plan.refusal import refusal
 
 ENGINES = {"1.42": "23.0", "1.43": "24.0", "1.44": "25.0", "1.45": "26.0", "1.48": "28.0"}
@@ -34,7 +34,7 @@ def check_engine(project: Project, api_version: str) -> None:
             raise refusal(project, path, what, "take it out, or update the Engine")
 
 
-def _needs(service: Service) -> Iterator[tuple[Path, str]]:
+def _needs(service: Service) -> Iterator[tuple[KeyPath, str]]:
     """Key of the service, and API version."""
     if service.healthcheck and service.healthcheck.start_interval:
         yield ("healthcheck", "start_interval"), "1.44"

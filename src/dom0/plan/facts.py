@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from dom0.compose.findings import Finding
 from dom0.compose.model import Project
-from dom0.compose.places import Refusal
 from dom0.engine.values import Image
 
 # In the place of an image that is not here yet, and may have a health check or not.
@@ -37,7 +37,7 @@ def images_needed(project: Project) -> tuple[ImageNeed, ...]:
     built = {image_ref(project, name) for name, service in project.services.items() if service.build is not None}
     return tuple(
         ImageNeed(
-            where=project.places.name(Refusal(("services", name, "image"), "")),
+            where=project.locations.name(Finding(("services", name, "image"), "")),
             ref=image_ref(project, name),
             platform=service.platform,
             pull_policy=service.pull_policy,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dom0.compose.findings import Finding, KeyPath, refuse
 from dom0.compose.model import Project
-from dom0.compose.places import Path, Refusal, refuse
 from dom0.errors import ProjectError
 
 
-def refusal(project: Project, path: Path, what: str, hint: str = "") -> ProjectError:
+def refusal(project: Project, path: KeyPath, what: str, hint: str = "") -> ProjectError:
     """To be raised. `path` is the key's: `("services", "web", "ports", "0")`."""
-    return refuse([Refusal(path, what, hint)], project.places)
+    return refuse([Finding(path, what, hint)], project.locations)

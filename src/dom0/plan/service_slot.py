@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dom0.compose.findings import KeyPath
 from dom0.compose.model import HealthCheck, Project, Service
-from dom0.compose.places import Path
 from dom0.durations import nanoseconds, seconds
 from dom0.engine.resources import updatable
 from dom0.engine.values import Image
@@ -243,7 +243,7 @@ def _security_options(project: Project, name: str) -> tuple[list[str], bool]:
 def restart_policy(project: Project, name: str) -> tuple[str, int]:
     """Name and retries, `deploy.restart_policy` first, as with Compose."""
     service = project.services[name]
-    path: Path = ("services", name, "restart")
+    path: KeyPath = ("services", name, "restart")
     condition, retries = _restart_words(service.restart)
     if service.deploy and service.deploy.restart_policy:
         path, policy = ("services", name, "deploy", "restart_policy"), service.deploy.restart_policy

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dom0.engine.docker import DockerEngine
-from dom0.images import docker
+from dom0.images import docker_cli
 from dom0.run import capture
 from dom0.testing.busybox import IMAGE
 from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host
@@ -44,10 +44,10 @@ async def hands_all_to_buildx() -> bool:
 
 
 async def test_the_same_build_is_the_same_image(engine: DockerEngine, context: Path) -> None:
-    recipe = docker.Recipe("own", context, "own:1", labels={"a": "b"})
-    await docker.build(recipe, docker.silent)
+    recipe = docker_cli.DockerBuild("own", context, "own:1", labels={"a": "b"})
+    await docker_cli.build(recipe, docker_cli.silent)
     first = await engine.image("own:1")
-    await docker.build(recipe, docker.silent)
+    await docker_cli.build(recipe, docker_cli.silent)
     assert (await engine.image("own:1")).id == first.id
     assert (await engine.image(first.id)).labels["a"] == "b"
 
@@ -55,9 +55,9 @@ async def test_the_same_build_is_the_same_image(engine: DockerEngine, context: P
 async def test_the_same_build_of_a_service_is_the_same_image(engine: DockerEngine, context: Path) -> None:
     services = {"web": {"image": "box-web", "build": {"context": str(context)}}}
     file = json.dumps({"name": "box", "services": services}).encode()
-    await docker.compose_build(file, "box", docker.silent, no_cache=False, pull=False)
+    await docker_cli.compose_build(file, "box", docker_cli.silent, no_cache=False, pull=False)
     first = await engine.image("box-web")
-    await docker.compose_build(file, "box", docker.silent, no_cache=False, pull=False)
+    await docker_cli.compose_build(file, "box", docker_cli.silent, no_cache=False, pull=False)
     assert (await engine.image("box-web")).id == first.id
 
 
@@ -68,12 +68,12 @@ async def test_a_build_tells_its_steps_while_it_works_and_of_a_failure_all_that_
     (context / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo good\nRUN seq 1 300; exit 3\n")
     services = {"web": {"image": "box-web", "build": {"context": str(context)}}}
     file = json.dumps({"name": "box", "services": services}).encode()
-    with pytest.raises(docker.BuildFailed) as of_service:
-        await docker.compose_build(file, "box", said.append, no_cache=False, pull=False)
+    with pytest.raises(docker_cli.BuildFailed) as of_service:
+        await docker_cli.compose_build(file, "box", said.append, no_cache=False, pull=False)
     step = "2/3" if await hands_all_to_buildx() else "web 2/3"
     assert f"box: [{step}] RUN echo good" in said
-    with pytest.raises(docker.BuildFailed) as of_machine:
-        await docker.build(docker.Recipe("own", context, "own:1"), said.append)
+    with pytest.raises(docker_cli.BuildFailed) as of_machine:
+        await docker_cli.build(docker_cli.DockerBuild("own", context, "own:1"), said.append)
     assert "own: [3/3] RUN seq 1 300; exit 3" in said
     for failed in (of_service, of_machine):
         numbers = re.findall(r"^\d+\.\d+ (\d+)$", failed.value.message, re.MULTILINE)

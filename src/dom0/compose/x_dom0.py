@@ -15,7 +15,7 @@ import msgspec
 
 from dom0.ambassador.declaration import Misdeclared, declare
 from dom0.ambassador.settings import Settings
-from dom0.compose.places import Path, Refusal
+from dom0.compose.findings import Finding, KeyPath
 from dom0.compose.tags import Override, Reset
 from dom0.durations import seconds
 from dom0.names import HOME
@@ -37,38 +37,38 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     pass
 
 
-class Ssh(_Part, frozen=True, kw_only=True):
+class SshSettings(_Part, frozen=True, kw_only=True):
     port: int = 2222
     user: str = "dom0"
     uid: int = 1000
     authorized_keys: tuple[str, ...] = ()
 
 
-class Home(_Part, frozen=True, kw_only=True):
+class HomeSettings(_Part, frozen=True, kw_only=True):
     volume: str = HOME
     path: str = ""  # "": /home/<user>
 
 
-class Dev(_Part, frozen=True, kw_only=True):
+class DevSettings(_Part, frozen=True, kw_only=True):
     image: str = ""
     command: tuple[str, ...] = ()
 
 
-class RolloutTimes(_Part, frozen=True, kw_only=True):
+class RolloutSettings(_Part, frozen=True, kw_only=True):
     timeout: str = "5m"
     monitor: str = "5s"
 
 
-class Machine(_Part, frozen=True, kw_only=True):
+class MachineSettings(_Part, frozen=True, kw_only=True):
     hostname: str = ""
-    ssh: Ssh | None = None
-    home: Home | None = None
-    dev: Dev | None = None
-    rollout: RolloutTimes | None = None
+    ssh: SshSettings | None = None
+    home: HomeSettings | None = None
+    dev: DevSettings | None = None
+    rollout: RolloutSettings | None = None
     shared: tuple[str, ...] = ()
 
 
-class ServiceMachine(_Part, frozen=True, kw_only=True):
+class ServiceSettings(_Part, frozen=True, kw_only=True):
     health_gate: bool = True
     ambassador: Settings | None = None
 
@@ -100,10 +100,10 @@ def with_empty_sections(section: Any) -> Any:
     return {name: {} if value is None and name in sections else value for name, value in section.items()}
 
 
-def refusals(machine: Machine) -> Iterator[Refusal]:
+def findings(machine: MachineSettings) -> Iterator[Finding]:
     """Values that have the right type and make no sense."""
     if machine.hostname and not re.fullmatch(_HOSTNAME, machine.hostname, re.IGNORECASE):
-        yield _refusal("hostname", f"{machine.hostname!r} is not a host name", "letters, digits and -, at most 64")
+        yield _finding("hostname", f"{machine.hostname!r} is not a host name", "letters, digits and -, at most 64")
     if machine.ssh:
         yield from _ssh(machine.ssh)
     if machine.home:
@@ -113,55 +113,55 @@ def refusals(machine: Machine) -> Iterator[Refusal]:
     for number, entry in enumerate(machine.shared):
         if not re.fullmatch(_VOLUME, entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
             hint = "the key or name of a volume, or an absolute path such as /srv/media"
-            yield _refusal(f"shared.{number}", f"{entry!r} is neither a volume nor a directory", hint)
+            yield _finding(f"shared.{number}", f"{entry!r} is neither a volume nor a directory", hint)
 
 
-def service_refusals(name: str, own: ServiceMachine) -> Iterator[Refusal]:
+def service_findings(name: str, own: ServiceSettings) -> Iterator[Finding]:
     if own.ambassador is None:
         return
     try:
         declare(own.ambassador)
     except Misdeclared as wrong:
         for flaw in wrong.flaws:
-            yield Refusal(("services", name, KEY, "ambassador", *flaw.steps), flaw.what, flaw.hint)
+            yield Finding(("services", name, KEY, "ambassador", *flaw.steps), flaw.what, flaw.hint)
 
 
-def _ssh(ssh: Ssh) -> Iterator[Refusal]:
+def _ssh(ssh: SshSettings) -> Iterator[Finding]:
     if not 1 <= ssh.port <= 65535:
-        yield _refusal("ssh.port", f"{ssh.port} is not a port", "1 to 65535, 2222 unless you say otherwise")
+        yield _finding("ssh.port", f"{ssh.port} is not a port", "1 to 65535, 2222 unless you say otherwise")
     if not re.fullmatch(_USER, ssh.user) or ssh.user == "root":
-        yield _refusal("ssh.user", f"{ssh.user!r} cannot be the user", "lowercase letters, digits, - and _")
+        yield _finding("ssh.user", f"{ssh.user!r} cannot be the user", "lowercase letters, digits, - and _")
     if not 1 <= ssh.uid < 2**31:
-        yield _refusal("ssh.uid", f"{ssh.uid} cannot be the user's ID", "1000 unless you say otherwise")
+        yield _finding("ssh.uid", f"{ssh.uid} cannot be the user's ID", "1000 unless you say otherwise")
     for number, key in enumerate(ssh.authorized_keys):
         if not re.fullmatch(_SSH_KEY, key):
             hint = "one line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… you@there"
-            yield _refusal(f"ssh.authorized_keys.{number}", "this is not an SSH public key", hint)
+            yield _finding(f"ssh.authorized_keys.{number}", "this is not an SSH public key", hint)
 
 
-def _home(home: Home) -> Iterator[Refusal]:
+def _home(home: HomeSettings) -> Iterator[Finding]:
     if not re.fullmatch(_VOLUME, home.volume):
-        yield _refusal("home.volume", f"{home.volume!r} is not a volume name", "letters, digits, _ . and -")
+        yield _finding("home.volume", f"{home.volume!r} is not a volume name", "letters, digits, _ . and -")
     if home.path and (posixpath.normpath(home.path) != home.path or not re.match(r"/[^/\s:]", home.path)):
-        yield _refusal("home.path", f"{home.path!r} is not a directory", "an absolute path such as /home/dom0")
+        yield _finding("home.path", f"{home.path!r} is not a directory", "an absolute path such as /home/dom0")
 
 
-def _rollout(rollout: RolloutTimes) -> Iterator[Refusal]:
+def _rollout(rollout: RolloutSettings) -> Iterator[Finding]:
     times = {}
     for name in ("timeout", "monitor"):
         text = getattr(rollout, name)
         try:
             times[name] = seconds(text)
         except ValueError:
-            yield _refusal(f"rollout.{name}", f"{text!r} is not a duration", "such as 90s, 5m or 1m30s")
+            yield _finding(f"rollout.{name}", f"{text!r} is not a duration", "such as 90s, 5m or 1m30s")
     if len(times) < 2:
         return
     if times["timeout"] <= 0:
-        yield _refusal("rollout.timeout", "a rollout needs some time", "5m unless you say otherwise")
+        yield _finding("rollout.timeout", "a rollout needs some time", "5m unless you say otherwise")
     elif not 0 <= times["monitor"] <= times["timeout"]:
-        yield _refusal("rollout.monitor", "has to be between 0s and the timeout", "5s unless you say otherwise")
+        yield _finding("rollout.monitor", "has to be between 0s and the timeout", "5s unless you say otherwise")
 
 
-def _refusal(dotted: str, what: str, hint: str) -> Refusal:
-    path: Path = (KEY, *dotted.split("."))
-    return Refusal(path, what, hint)
+def _finding(dotted: str, what: str, hint: str) -> Finding:
+    path: KeyPath = (KEY, *dotted.split("."))
+    return Finding(path, what, hint)

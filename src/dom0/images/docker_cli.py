@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
     }
 
 
-class Recipe(msgspec.Struct, frozen=True):
+class DockerBuild(msgspec.Struct, frozen=True):
     """What `docker build` is told. `what` is how messages call it."""
 
     what: str
@@ -72,7 +72,7 @@ class Recipe(msgspec.Struct, frozen=True):
         ]
 
 
-async def build(recipe: Recipe, say: Say) -> None:
+async def build(recipe: DockerBuild, say: Say) -> None:
     """Build an image and give it its name; says each step that takes its time. Raises BuildFailed.
 
     Which ID it has, ask the Engine: docker writes the ID of a part of it where containerd keeps the images.

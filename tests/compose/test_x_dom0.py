@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0.compose.machine import Machine, ServiceMachine, merge, with_empty_sections
 from dom0.compose.tags import Override, Reset
+from dom0.compose.x_dom0 import MachineSettings, ServiceSettings, merge, with_empty_sections
 from dom0.durations import nanoseconds, seconds
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "x-dom0.md"
@@ -57,10 +57,10 @@ def test_reset_takes_away_and_override_replaces() -> None:
 
 
 def test_a_section_without_content_is_switched_on() -> None:
-    assert msgspec.convert(with_empty_sections({"ssh": None, "home": None}), Machine) == msgspec.convert(
-        {"ssh": {}, "home": {}}, Machine
+    assert msgspec.convert(with_empty_sections({"ssh": None, "home": None}), MachineSettings) == msgspec.convert(
+        {"ssh": {}, "home": {}}, MachineSettings
     )
-    assert msgspec.convert(with_empty_sections(None), Machine) == Machine()
+    assert msgspec.convert(with_empty_sections(None), MachineSettings) == MachineSettings()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_duration_is_a_number_or_refused(text: str) -> None:
 
 def test_every_key_is_documented_with_its_default() -> None:
     documented = dict(re.findall(r"^\| `([\w.-]+)` \| (\S.*?) \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE))
-    assert documented == dict(_keys("x-dom0", Machine)) | dict(_keys("services.NAME.x-dom0", ServiceMachine))
+    assert documented == dict(_keys("x-dom0", MachineSettings)) | dict(_keys("services.NAME.x-dom0", ServiceSettings))
 
 
 def _keys(path: str, kind: type[msgspec.Struct]) -> list[tuple[str, str]]:

@@ -16,22 +16,22 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.compose import above, places
+from dom0.compose import above
 from dom0.compose.files import Irregular, open_regular, read_regular, unreadable
+from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.model import Project
-from dom0.compose.places import Places, Refusal, refuse
 from dom0.errors import ProjectError
 
 MOST = 512_000_000  # bytes of all files together, as in images/weight.py
 _PIECE = 1 << 20
 
 
-class Tree(msgspec.Struct, frozen=True):
+class ProjectTree(msgspec.Struct, frozen=True):
     """The project's files: where they are now, and where containers will find them."""
 
     source: Path
     final: Path
-    places: Places
+    locations: Locations
 
     def here(self, path: str) -> Path | None:
         """Where the file that will be at `path` is now; None if it is not the project's."""
@@ -40,7 +40,7 @@ class Tree(msgspec.Struct, frozen=True):
         return above.find(self.source, str(target.relative_to(self.final))) if inside else None
 
 
-def digests(project: Project, tree: Tree) -> tuple[dict[str, str], tuple[str, ...]]:
+def digests(project: Project, tree: ProjectTree) -> tuple[dict[str, str], tuple[str, ...]]:
     """Final path → sha256 of every config, secret and bind that is a file of the project, and words on those left out.
 
     Raises ProjectError.
@@ -55,7 +55,7 @@ def digests(project: Project, tree: Tree) -> tuple[dict[str, str], tuple[str, ..
         try:
             digest, size = _digest(file, key, tree, left, required=required)
         except _TooLarge as error:
-            where = tree.places.name(Refusal(key, ""))
+            where = tree.locations.name(Finding(key, ""))
             words[path] = f"{where}: {error} to be read: another content of it makes no other container"
             continue
         left -= size
@@ -64,7 +64,7 @@ def digests(project: Project, tree: Tree) -> tuple[dict[str, str], tuple[str, ..
     return found, tuple(words.values())
 
 
-def _mounted(project: Project) -> Iterator[tuple[str, places.Path, bool]]:
+def _mounted(project: Project) -> Iterator[tuple[str, KeyPath, bool]]:
     """Path, key, and whether it has to be a file."""
     for kind, objects in (("configs", project.configs), ("secrets", project.secrets)):
         for name, item in objects.items():
@@ -80,7 +80,7 @@ class _TooLarge(Exception):
     pass
 
 
-def _digest(file: Path, key: places.Path, tree: Tree, most: int, *, required: bool) -> tuple[str, int]:
+def _digest(file: Path, key: KeyPath, tree: ProjectTree, most: int, *, required: bool) -> tuple[str, int]:
     """And the size. Empty for what is no file; only a symbolic link may stand for a required file of the host."""
     try:
         with open_regular(file) as content:
@@ -107,7 +107,7 @@ def _sha256(content: BufferedReader, most: int, name: str) -> tuple[str, int]:
     return digest.hexdigest(), read
 
 
-def profiles(project: Project, tree: Tree) -> dict[str, str]:
+def profiles(project: Project, tree: ProjectTree) -> dict[str, str]:
     """Text of the seccomp profiles by the path as `security_opt` spells it. Raises ProjectError."""
     texts: dict[str, str] = {}
     for name, service in project.services.items():
@@ -118,7 +118,7 @@ def profiles(project: Project, tree: Tree) -> dict[str, str]:
     return texts
 
 
-def _profile(path: str, key: places.Path, tree: Tree) -> str:
+def _profile(path: str, key: KeyPath, tree: ProjectTree) -> str:
     file = Path(os.path.normpath(tree.source / path))
     if not file.is_relative_to(tree.source):
         raise _refused(tree, key, f"{path} is outside the project", "put the profile into the project's directory")
@@ -132,5 +132,5 @@ def _profile(path: str, key: places.Path, tree: Tree) -> str:
     return text
 
 
-def _refused(tree: Tree, key: places.Path, what: str, hint: str = "") -> ProjectError:
-    return refuse([Refusal(key, what, hint)], tree.places)
+def _refused(tree: ProjectTree, key: KeyPath, what: str, hint: str = "") -> ProjectError:
+    return refuse([Finding(key, what, hint)], tree.locations)

@@ -1,0 +1,70 @@
+"""What is wrong with a project, at which key, and where that key stands in the project's files. No I/O.
+
+compose.yaml:12: services.web.prots: no such key
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from dom0.errors import ProjectError
+from dom0.wording import printable
+
+KeyPath = tuple[str, ...]
+"""From the top of the project; an entry of a list is named by its index."""
+
+_MOST = 20  # findings in one message
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """`path` is the key's, () for the whole file; `file` and `line` where they are known beforehand."""
+
+    path: KeyPath
+    what: str
+    hint: str = ""
+    file: str = ""
+    line: int = 0
+
+
+class Locations(msgspec.Struct, frozen=True):
+    """Lines of the keys of each file, lowest layer first: file name -> dotted path -> line, counted from 1."""
+
+    files: Mapping[str, Mapping[str, int]]
+
+    def find(self, path: KeyPath) -> tuple[str, int]:
+        """The file and line of the key, or of the nearest one around it; the upper layer where both have it.
+
+        The line is 0 where no file has even the first key of `path`.
+        """
+        dotted = ".".join(path)
+        while dotted:
+            for name, lines in reversed(list(self.files.items())):
+                if dotted in lines:
+                    return name, lines[dotted]
+            dotted = dotted.rpartition(".")[0]
+        return (next(iter(self.files), ""), 0) if len(self.files) == 1 else ("", 0)
+
+    def name(self, finding: Finding) -> str:
+        file, line = (finding.file, finding.line) if finding.file else self.find(finding.path)
+        parts = (f"{file}:{line}" if file and line else file, ".".join(finding.path))
+        return ": ".join(printable(part) for part in parts if part)
+
+
+def refuse(findings: Sequence[Finding], locations: Locations) -> ProjectError:
+    """One error with all of them, in the order in which they stand in the files."""
+    assert findings
+    names = list(locations.files)
+
+    def order(finding: Finding) -> tuple[int, int]:
+        file, line = locations.find(finding.path)
+        return (names.index(file) if file in names else -1), line
+
+    findings = sorted(findings, key=order)
+    lines = [f"{locations.name(finding)}: {printable(finding.what)}".removeprefix(": ") for finding in findings]
+    shown = list(dict.fromkeys(lines))
+    if len(shown) > _MOST:
+        shown[_MOST:] = [f"and {len(shown) - _MOST} more"]
+    hints = dict.fromkeys(printable(finding.hint) for finding in findings[:_MOST] if finding.hint)
+    return ProjectError("\n".join(shown), hint="\n".join(hints))
