@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dom0.cli.legacy_links import Config, HostConfig, Inspected, Legacy, examine, is_legacy
+from dom0.cli.engine_client import Config, HostConfig, InspectedContainer
+from dom0.cli.legacy_links import Legacy, examine, is_legacy
 from dom0.run import Output
 from dom0.testing import busybox
 from dom0.testing.hosts import Host
@@ -24,9 +25,11 @@ def on_host(dom0: RunCommand, engine_host: Host) -> RunCommand:
     return partial(dom0, env={"DOCKER_HOST": engine_host.docker_host})
 
 
-def container(name: str, *links: str, mode: str = "default", **config: Any) -> Inspected:
+def container(name: str, *links: str, mode: str = "default", **config: Any) -> InspectedContainer:
     host = HostConfig(links=list(links), network_mode=mode)
-    return Inspected(id="0" * 64, name=f"/{name}", config=Config(**{"image": "app", **config}), host_config=host)
+    return InspectedContainer(
+        id="0" * 64, name=f"/{name}", config=Config(**{"image": "app", **config}), host_config=host
+    )
 
 
 def web(*links: str, **config: Any) -> Legacy:

@@ -92,7 +92,7 @@ AFTER_DOWN = {
     "exec db true": "dom0: db: no container of it runs\n      start it: dom0 up\n",
     "logs dom0": f"dom0: dom0: has no container here\n      services that have: {MAKES_THEM}",
     "logs": NOTHING_HERE,
-    "restart db": f"dom0: db: no container of such a service\n      services: {MAKES_THEM}",
+    "restart db": f"dom0: db: has no container here\n      services that have: {MAKES_THEM}",
 }
 
 

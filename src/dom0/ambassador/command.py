@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from dom0.errors import Dom0Error, UsageError
-from dom0.printable import printable
+from dom0 import terminal
+from dom0.ambassador import options
+from dom0.errors import UsageError
+from dom0.terminal import say
 
 if TYPE_CHECKING:
     from dom0.ambassador.messages import Planned, Receipt, State
     from dom0.forward.dataplane import Flow
 
+PROGRAM = "dom0-ambassador"
+ANSWER_WITHIN = 60.0  # seconds
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-LISTENER = click.option("--listener", "-l", default="", metavar="PORT[/PROTOCOL]", help="6379, 53/udp, 7000-7005.")
-EXISTING = click.option(
-    "--existing", default="", metavar="POLICY", help="Old connections: keep, cut, drain=30s. Else as the settings say."
-)
-UDP = click.option("--udp", type=click.Choice(["move", "keep"]), default=None, help="UDP flows: move, keep.")
 
 
 @click.group(
@@ -76,63 +75,44 @@ def check() -> None:
     for rule in declaration.rules:
         say(f"{rule.listener} → {', '.join(map(str, rule.sources))}")
     for name in ignored:
-        say_to_stderr(f"dom0-ambassador: {name}: is not forwarded")
+        terminal.say_to_stderr(f"{PROGRAM}: {name}: is not forwarded")
 
 
 @cli.command()
 @JSON
 def ls(*, as_json: bool) -> None:
     """List listeners and where they lead."""
-    state = _state()
-    if as_json:
-        return say_json(state.listeners)
     from dom0.ambassador import text
 
-    rows = [
+    listeners = _state().listeners
+    rows = (
         (it.listener, ", ".join(it.targets) or "-", str(it.generation or "-"), str(it.flows), text.remark(it))
-        for it in state.listeners
-    ]
-    return say_columns(("LISTENER", "TARGETS", "GENERATION", "FLOWS", "REMARK"), rows)
+        for it in listeners
+    )
+    heads = ("LISTENER", "TARGETS", "GENERATION", "FLOWS", "REMARK")
+    terminal.say_table(listeners, heads, rows, as_json=as_json)
 
 
 @cli.command()
 @JSON
 def show(*, as_json: bool) -> None:
     """Everything about this ambassador: listeners, policies, problems."""
-    state = _state()
-    if as_json:
-        return say_json(state)
     from dom0.ambassador import text
 
-    say(f"dom0-ambassador {state.version}, forwards by: {state.plane}, shortcut: {'on' if state.shortcut else 'off'}")
+    state, lines = _state(), []
     for it in state.listeners:
         existing = f"existing: {state.existing[it.listener]}"
-        say("\n".join(["", *text.listener_lines(it, f"{it.flows} flows", existing)]))
-    for line in text.problem_lines(state.problems):
-        say(line)
-    return None
+        lines += ["", *text.listener_lines(it, f"{it.flows} flows", existing)]
+    shortcut = "on" if state.shortcut else "off"
+    head = f"dom0-ambassador {state.version}, forwards by: {state.plane}, shortcut: {shortcut}"
+    terminal.say_result(state, head, *lines, *text.problem_lines(state.problems), as_json=as_json)
 
 
 @cli.command()
 @click.option("--to", multiple=True, required=True, metavar="HOST[:PORT]", help="The new target; several share.")
-@LISTENER
-@EXISTING
-@UDP
-@click.option("--hold", is_flag=True, help="Let new connections wait until the target accepts one.")
-@click.option("--hold-timeout", default="30s", metavar="TIME", help="Else nothing is changed.", show_default=True)
-@click.option("--plan", is_flag=True, help="Change nothing; list the connections it concerns.")
+@options.rewire
 @JSON
-def rewire(
-    *,
-    to: tuple[str, ...],
-    listener: str,
-    existing: str,
-    udp: Any,
-    hold: bool,
-    hold_timeout: str,
-    plan: bool,
-    as_json: bool,
-) -> None:
+def rewire(*, as_json: bool, **given: Any) -> None:
     """Send new connections elsewhere from now on; none is refused by the switch.
 
     \b
@@ -141,31 +121,22 @@ def rewire(
     $ dom0-ambassador rewire --to redis-b --existing drain=30s --hold
     $ dom0-ambassador rewire --listener 53/udp --to 10.0.0.6:53 --udp move --plan
     """
-    from dom0.ambassador.declaration import parse_wait
-    from dom0.ambassador.messages import Planned, Receipt, Rewire
+    from dom0.ambassador.messages import Planned, Receipt
 
-    request = Rewire(
-        to=to, listener=listener, existing=existing, udp=udp, hold=hold, hold_timeout=hold_timeout, plan=plan
-    )
-    try:
-        patience = 60 + (parse_wait(hold_timeout) if hold else 0)
-    except ValueError as error:
-        raise UsageError(f"--hold-timeout: {error}") from error
-    answer = _ask(request, Planned if plan else Receipt, timeout=patience)
+    request, within = options.rewire_request(ANSWER_WITHIN, **given)
+    answer = _ask(request, Planned if request.plan else Receipt, timeout=within)
     if as_json:
-        say_json(answer)
-    elif plan:
+        terminal.say_json(answer)
+    elif request.plan:
         _say_planned(answer)
     else:
         _say_receipt(answer)
 
 
 @cli.command()
-@LISTENER
-@EXISTING
-@UDP
+@options.undo
 @JSON
-def undo(*, listener: str, existing: str, udp: Any, as_json: bool) -> None:
+def undo(*, as_json: bool, **given: Any) -> None:
     """Back to the targets before the last rewire; undo again goes back one more.
 
     \b
@@ -174,26 +145,23 @@ def undo(*, listener: str, existing: str, udp: Any, as_json: bool) -> None:
     """
     from dom0.ambassador.messages import Receipt, Undo
 
-    receipt = _ask(Undo(listener=listener, existing=existing, udp=udp), Receipt)
-    say_json(receipt) if as_json else _say_receipt(receipt)
+    receipt = _ask(Undo(**given), Receipt)
+    terminal.say_json(receipt) if as_json else _say_receipt(receipt)
 
 
 @cli.command()
 @JSON
 def history(*, as_json: bool) -> None:
     """List receipts: what was rewired, by whom or what, and what became of old connections."""
+    from dom0.ambassador import text
     from dom0.ambassador.messages import History, Receipt
 
     receipts: list[Receipt] = _ask(History(), list[Receipt])
-    if as_json:
-        return say_json(receipts)
-    from dom0.ambassador import text
-
-    return say_columns(text.HISTORY, map(text.history_row, receipts))
+    terminal.say_table(receipts, text.HISTORY, map(text.history_row, receipts), as_json=as_json)
 
 
 @cli.command()
-@LISTENER
+@options.listener
 @click.option("--generation", "-g", type=click.IntRange(min=0), default=0, help="Only those of one generation.")
 @JSON
 def flows(*, listener: str, generation: int, as_json: bool) -> None:
@@ -202,7 +170,7 @@ def flows(*, listener: str, generation: int, as_json: bool) -> None:
     from dom0.forward.dataplane import Flow
 
     found: list[Flow] = _ask(Flows(listener=listener, generation=generation), list[Flow])
-    return say_json(found) if as_json else _say_flows(found)
+    terminal.say_json(found) if as_json else _say_flows(found)
 
 
 @cli.command()
@@ -220,7 +188,7 @@ def _state() -> State:
     return state
 
 
-def _ask(request: Any, kind: Any, *, timeout: float = 60.0) -> Any:
+def _ask(request: Any, kind: Any, *, timeout: float = ANSWER_WITHIN) -> Any:
     from dom0.ambassador.client import ask
     from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY
 
@@ -250,28 +218,7 @@ def _say_flows(found: Iterable[Flow]) -> None:
 
     heads = ("LISTENER", "GENERATION", "CLIENT", "TARGET", "STATE", "SENT", "RECEIVED")
     cells = map(text.flow_cells, found)
-    say_columns(heads, [[one[head] for head in heads] for one in cells])
-
-
-def say(text: str) -> None:
-    click.echo(printable(text, keep="\n"))
-
-
-def say_to_stderr(text: str) -> None:
-    click.echo(printable(text, keep="\n"), err=True)
-
-
-def say_json(document: Any) -> None:
-    import msgspec
-
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
-
-
-def say_columns(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    cells = [heads, *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(heads))]
-    for row in cells:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    terminal.say_columns(heads, [[one[head] for head in heads] for one in cells])
 
 
 def main() -> NoReturn:
@@ -281,38 +228,16 @@ def main() -> NoReturn:
 
 def _run(argv: Sequence[str]) -> int:
     try:
-        cli.main(list(argv), prog_name="dom0-ambassador", standalone_mode=False)
+        cli.main(list(argv), prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        return _refuse(UsageError(error.format_message(), hint="dom0-ambassador --help"))
-    except Dom0Error as error:
-        return _refuse(error)
-    except BaseExceptionGroup as group:
-        errors = group.subgroup(Dom0Error)
-        if errors is None:
-            raise
-        return _refuse(_first(errors))
-    except (click.Abort, KeyboardInterrupt):
+        return terminal.end(UsageError(error.format_message(), hint=f"{PROGRAM} --help"), program=PROGRAM)
+    except click.Abort:
         return 130
-    except BrokenPipeError:  # nobody reads any more; the flush at exit stays quiet
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        return _refuse(Dom0Error(f"{error.filename or 'dom0-ambassador'}: {error.strerror or error}"))
+    except BaseException as error:
+        return terminal.end(error, program=PROGRAM)
     return 0
-
-
-def _refuse(error: Dom0Error) -> int:
-    say_to_stderr(f"dom0-ambassador: {error.message}")
-    if error.hint:
-        say_to_stderr("\n".join(f"      {line}" for line in error.hint.splitlines()))
-    return error.exit_code
-
-
-def _first(group: BaseExceptionGroup[Dom0Error]) -> Dom0Error:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ only for what fastpath.py has no answer to.
 
 from __future__ import annotations
 
-import errno
 import gc
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from dom0.cli import fastpath, terminal
-from dom0.errors import Dom0Error
+from dom0 import terminal
+from dom0.cli import fastpath
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Project": {
@@ -66,13 +64,6 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 HIDDEN = {"agent": "dom0.cli.agent", "handover": "dom0.cli.handover", "ps": "dom0.cli.status"}
 COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
-_HINTS = {
-    errno.ENOSPC: "free some space: df -h",
-    errno.EDQUOT: "free some space: df -h",
-    errno.EACCES: "run it as root, or as a user who may",
-    errno.EPERM: "run it as root, or as a user who may",
-}
-_KNOWN = (Dom0Error, OSError, KeyboardInterrupt, EOFError)  # all others are bugs
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN
 
 
@@ -102,49 +93,13 @@ def _end_as_with_ctrl_c() -> Sequence[int]:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are told on standard error."""
     try:
-        code = 0 if fastpath.answer(argv) else _invoke(argv)
+        code = 0
+        if not fastpath.answer(argv):
+            from dom0.cli import commands  # loads click
+
+            code = commands.invoke(argv)
         sys.stdout.flush()
-    except _KNOWN as error:
-        return _end(error, as_json=_wants_json(argv))
-    except BaseExceptionGroup as group:
-        known = group.subgroup(_KNOWN)
-        if known is None:
-            raise
-        return _end(_first(known), as_json=_wants_json(argv))
+    except BaseException as error:
+        # What `exec` and `dev` run has options of its own.
+        return terminal.end(error, as_json="--json" in argv and not {"exec", "dev"} & set(argv))
     return code
-
-
-def _wants_json(argv: Sequence[str]) -> bool:
-    """Whether an error is for a program too; what `exec` and `dev` run has options of its own."""
-    return "--json" in argv and not {"exec", "dev"} & set(argv)
-
-
-def _invoke(argv: Sequence[str]) -> int:
-    from dom0.cli import commands  # loads click
-
-    return commands.invoke(argv)
-
-
-def _end(error: BaseException, *, as_json: bool) -> int:
-    """The exit code; an error is told, an interrupt and a closed pipe are none."""
-    match error:
-        case Dom0Error():
-            terminal.say_error(error, as_json=as_json)
-            return error.exit_code
-        case BrokenPipeError():  # nobody reads any more; the flush at exit stays quiet
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        case OSError():
-            return _end(_of_system(error), as_json=as_json)
-    terminal.say_to_stderr("")  # ends the line of the terminal's ^C
-    return 130
-
-
-def _of_system(error: OSError) -> Dom0Error:
-    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    return Dom0Error(f"{where}{error.strerror or error}", hint=_HINTS.get(error.errno or 0, ""))
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

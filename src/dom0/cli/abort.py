@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dom0.cli import status, terminal
+from dom0 import terminal
+from dom0.cli import status
 from dom0.cli.client import Agent
 
 
@@ -19,7 +20,4 @@ def command(as_json: bool) -> None:
     $ dom0 abort
     """
     now = Agent().abort()
-    if as_json:
-        terminal.say_json(now)
-    else:
-        terminal.say(status.headline(now))
+    terminal.say_result(now, status.headline(now), as_json=as_json)

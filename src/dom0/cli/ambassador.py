@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dom0.cli import completion, terminal
+from dom0 import terminal
+from dom0.ambassador import options
+from dom0.cli import completion
 from dom0.cli.client import ANSWER_WITHIN, Agent, AgentUnreachable
 from dom0.errors import EXIT_CHANGES, EngineError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired
+    from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow
     from dom0.ambassador.messages import ListenerState
     from dom0.cli.legacy_links import Legacy
 
-T = TypeVar("T")
-
 _name = click.argument("name", metavar="AMBASSADOR", shell_complete=completion.ambassadors)
-_listener = click.option("--listener", metavar="PORT[/PROTOCOL]", default="", help="Of several: 6379, 53/udp.")
-_existing = click.option(
-    "--existing",
-    metavar="POLICY",
-    default="",
-    help="Old connections: keep, cut, drain=30s. Default: as the service says.",
-)
-_udp = click.option(
-    "--udp",
-    type=click.Choice(["move", "keep"]),
-    metavar="WHAT",
-    help="move: UDP flows go to the new target at once; keep: they stay. Default: as the service says.",
-)
 
 
 @click.group(name="ambassador")
@@ -53,22 +41,23 @@ def list_all(as_json: bool) -> None:
 
     $ dom0 ambassador ls
     """
-    found = _statuses()
-    if as_json:
-        terminal.say_json(found)
-        return
-    rows = [
+    from dom0.ambassador.messages import ListenerState
+
+    with _agent() as agent:
+        found = agent.ambassadors()
+    unknown = ListenerState(listener="-", generation=0, sources=(), targets=())
+    rows = (
         (
             one.service,
             listener.listener,
             ", ".join(listener.targets),
-            _shortcuts(one, listener),
+            f"{sum(listener.listener in it.listeners for it in one.shortcuts)} of {len(one.shortcuts)}",
             _remark(one, listener),
         )
         for one in found
-        for listener in _listeners(one)
-    ]
-    terminal.say_columns(("AMBASSADOR", "LISTENER", "TARGETS", "SHORTCUTS", "REMARK"), rows)
+        for listener in (one.state.listeners if one.state else (unknown,))
+    )
+    terminal.say_table(found, ("AMBASSADOR", "LISTENER", "TARGETS", "SHORTCUTS", "REMARK"), rows, as_json=as_json)
 
 
 @command.command(name="show")
@@ -79,36 +68,19 @@ def show(name: str, as_json: bool) -> None:
 
     $ dom0 ambassador show redis
     """
-    found = next((one for one in _statuses() if name in (one.service, one.container)), None)
+    with _agent() as agent:
+        found = next((one for one in agent.ambassadors() if name in (one.service, one.container)), None)
     if found is None:
         raise UsageError(f"{name}: is no ambassador of this machine", hint="dom0 ambassador ls")
-    if as_json:
-        terminal.say_json(found)
-    else:
-        terminal.say("\n".join(_lines(found)))
+    terminal.say_result(found, *_lines(found), as_json=as_json)
 
 
 @command.command(name="rewire")
 @_name
 @click.option("--to", multiple=True, required=True, metavar="TARGET", help="Where to; several share the connections.")
-@_listener
-@_existing
-@_udp
-@click.option("--hold", is_flag=True, help="Let new connections wait until the new target accepts one.")
-@click.option("--hold-timeout", metavar="TIME", default="30s", help="With --hold: at most so long, else it goes back.")
-@click.option("--plan", is_flag=True, help="Change nothing; list the connections it would concern.")
+@options.rewire
 @click.option("--json", "as_json", is_flag=True, help="The agent's Rewired document.")
-def rewire(
-    name: str,
-    to: tuple[str, ...],
-    listener: str,
-    existing: str,
-    udp: Any,
-    hold: bool,
-    hold_timeout: str,
-    plan: bool,
-    as_json: bool,
-) -> None:
+def rewire(name: str, as_json: bool, **given: Any) -> None:
     """Let an ambassador lead elsewhere; new connections switch at once, shortcuts with them.
 
     TARGET is HOST:PORT, container:NAME:PORT, service:NAME:PORT or label:KEY=VALUE:PORT; without :PORT the present port
@@ -118,34 +90,22 @@ def rewire(
     $ dom0 ambassador rewire redis --to service:redis-new --hold
     $ dom0 ambassador rewire redis --to 10.0.0.5 --existing cut --plan
     """
-    from dom0.ambassador.declaration import parse_wait
-    from dom0.ambassador.messages import Rewire
-
-    try:
-        within = ANSWER_WITHIN + (parse_wait(hold_timeout) if hold else 0.0)
-    except ValueError as error:
-        raise UsageError(f"--hold-timeout: {error}", hint="such as 30s or 5m") from error
-    request = Rewire(
-        to=to, listener=listener, existing=existing, udp=udp, hold=hold, hold_timeout=hold_timeout, plan=plan
-    )
-    _show_rewired(_change(name, "rewire", request, within), plan=plan, as_json=as_json)
+    request, within = options.rewire_request(ANSWER_WITHIN, **given)
+    _change(name, "rewire", request, within, plan=request.plan, as_json=as_json)
 
 
 @command.command(name="undo")
 @_name
-@_listener
-@_existing
-@_udp
+@options.undo
 @click.option("--json", "as_json", is_flag=True, help="The agent's Rewired document.")
-def undo(name: str, listener: str, existing: str, udp: Any, as_json: bool) -> None:
+def undo(name: str, as_json: bool, **given: Any) -> None:
     """Lead back to where the last rewire led away from; the options are for connections made since.
 
     $ dom0 ambassador undo redis
     """
     from dom0.ambassador.messages import Undo
 
-    request = Undo(listener=listener, existing=existing, udp=udp)
-    _show_rewired(_change(name, "undo", request, ANSWER_WITHIN), plan=False, as_json=as_json)
+    _change(name, "undo", Undo(**given), ANSWER_WITHIN, plan=False, as_json=as_json)
 
 
 @command.command(name="history")
@@ -159,16 +119,14 @@ def history(name: str, as_json: bool) -> None:
     from dom0.ambassador import text
     from dom0.ambassador.messages import Receipt
 
-    receipts = _ask("GET", _path(name, "history"), list[Receipt])
-    if as_json:
-        terminal.say_json(receipts)
-    else:
-        terminal.say_columns(text.HISTORY, map(text.history_row, receipts))
+    with _agent() as agent:
+        receipts = agent.call("GET", _path(name, "history"), list[Receipt])
+    terminal.say_table(receipts, text.HISTORY, map(text.history_row, receipts), as_json=as_json)
 
 
 @command.command(name="flows")
 @_name
-@_listener
+@options.listener
 @click.option("--generation", type=click.IntRange(min=1), metavar="N", help="Only those of one generation.")
 @click.option("--json", "as_json", is_flag=True, help="A list of the agent's PlacedFlow documents.")
 def flows(name: str, listener: str, generation: int | None, as_json: bool) -> None:
@@ -182,7 +140,8 @@ def flows(name: str, listener: str, generation: int | None, as_json: bool) -> No
 
     asked = {"listener": listener} if listener else {}
     asked |= {"generation": str(generation)} if generation else {}
-    found = _ask("GET", f"{_path(name, 'flows')}?{urlencode(asked)}", list[PlacedFlow])
+    with _agent() as agent:
+        found = agent.call("GET", f"{_path(name, 'flows')}?{urlencode(asked)}", list[PlacedFlow])
     if as_json:
         terminal.say_json(found)
     else:
@@ -201,19 +160,15 @@ def migrate(as_json: bool) -> int:
     """
     from dom0.cli import engine_client
     from dom0.cli.checks import read_version
-    from dom0.cli.legacy_links import Inspected, examine, is_legacy, targets
+    from dom0.cli.legacy_links import examine, is_legacy
 
-    listed = (engine_client.inspected(row.id, Inspected) for row in engine_client.containers())
+    listed = (engine_client.inspect(row.id) for row in engine_client.containers())
     by_name = {found.name.removeprefix("/"): found for found in listed if found is not None}
-    legacy = [container for _, container in sorted(by_name.items()) if is_legacy(container)]
     version = engine_client.engine_version()
     found = [
-        examine(
-            container,
-            {name: by_name[name] for name, _ in targets(container) if name in by_name},
-            engine=read_version(version)[0],
-        )
-        for container in legacy
+        examine(container, by_name, engine=read_version(version)[0])
+        for _, container in sorted(by_name.items())
+        if is_legacy(container)
     ]
     if as_json:
         terminal.say_json(found)
@@ -242,24 +197,11 @@ def _show_legacy(one: Legacy) -> None:
     terminal.say()
 
 
-# asking
-
-
-def _statuses() -> list[AmbassadorStatus]:
-    from dom0.agent.ambassador_status import AmbassadorStatus
-
-    return _ask("GET", "/v1/ambassadors", list[AmbassadorStatus])
-
-
-def _change(name: str, verb: str, request: Any, within: float) -> Rewired:
-    from dom0.agent.ambassador_status import Rewired
-
-    return _ask("POST", _path(name, verb), Rewired, body=request, within=within)
-
-
-def _ask(method: str, target: str, document: type[T], **more: Any) -> T:
+@contextmanager
+def _agent() -> Iterator[Agent]:
+    """Where it does not answer and an ambassador may run, the error says how to ask that one itself."""
     try:
-        return Agent().call(method, target, document, **more)
+        yield Agent()
     except AgentUnreachable as error:
         if not _one_may_run():
             raise
@@ -285,53 +227,12 @@ def _path(name: str, verb: str) -> str:
     return f"/v1/ambassadors/{quote(name, safe='')}/{verb}"
 
 
-# showing
-
-
-def _listeners(one: AmbassadorStatus) -> tuple[ListenerState, ...]:
-    from dom0.ambassador.messages import ListenerState
-
-    unknown = ListenerState(listener="-", generation=0, sources=(), targets=())
-    return one.state.listeners if one.state else (unknown,)
-
-
-def _shortcuts(one: AmbassadorStatus, listener: ListenerState) -> str:
-    having = [shortcut for shortcut in one.shortcuts if listener.listener in shortcut.listeners]
-    return f"{len(having)} of {len(one.shortcuts)}"
-
-
-def _remark(one: AmbassadorStatus, listener: ListenerState) -> str:
+def _change(name: str, verb: str, request: Any, within: float, *, plan: bool, as_json: bool) -> None:
+    from dom0.agent.ambassador_status import Rewired
     from dom0.ambassador import text
 
-    if not one.running:
-        return "does not run"
-    said = [f"cannot be asked: {one.error}"] if one.error else []
-    said += [remark] if (remark := text.remark(listener)) else []
-    return "; ".join(said)
-
-
-def _lines(one: AmbassadorStatus) -> list[str]:
-    from dom0.ambassador import text
-
-    state = one.state
-    if state is None:
-        return [f"{one.service}: container {one.container}, {_remark(one, _listeners(one)[0]) or 'not heard of yet'}"]
-    shortcut = "on" if state.shortcut else "off"
-    lines = [f"{one.service}: container {one.container}, forwards by: {state.plane}, shortcut: {shortcut}"]
-    lines += [f"  cannot be asked: {one.error}; what follows is what it said last"] if one.error else []
-    for listener in state.listeners:
-        existing = state.existing.get(listener.listener, "")
-        lines += ["", *text.listener_lines(listener, f"existing: {existing}")]
-    lines += ["", "Consumers on its networks:"] if one.shortcuts else []
-    for consumer in one.shortcuts:
-        has = f"shortcut for {', '.join(consumer.listeners)}" if consumer.listeners else "no shortcut"
-        lines.append(f"  {consumer.consumer}: {has}{f' ({consumer.reason})' if consumer.reason else ''}")
-    return [*lines, *text.problem_lines(state.problems)]
-
-
-def _show_rewired(rewired: Rewired, *, plan: bool, as_json: bool) -> None:
-    from dom0.ambassador import text
-
+    with _agent() as agent:
+        rewired = agent.call("POST", _path(name, verb), Rewired, body=request, within=within)
     if as_json:
         terminal.say_json(rewired)
         return
@@ -346,6 +247,35 @@ def _show_rewired(rewired: Rewired, *, plan: bool, as_json: bool) -> None:
     terminal.say(f"  receipt {receipt.number}, switched in {receipt.switch_ms:.1f} ms; old connections: {old}")
     for refused in rewired.refused:
         terminal.say_to_stderr(f"  shortcut of {refused}; its connections take the ambassador")
+
+
+def _remark(one: AmbassadorStatus, listener: ListenerState | None) -> str:
+    from dom0.ambassador import text
+
+    if not one.running:
+        return "does not run"
+    said = [f"cannot be asked: {one.error}"] if one.error else []
+    said += [remark] if listener and (remark := text.remark(listener)) else []
+    return "; ".join(said)
+
+
+def _lines(one: AmbassadorStatus) -> list[str]:
+    from dom0.ambassador import text
+
+    state = one.state
+    if state is None:
+        return [f"{one.service}: container {one.container}, {_remark(one, None) or 'not heard of yet'}"]
+    shortcut = "on" if state.shortcut else "off"
+    lines = [f"{one.service}: container {one.container}, forwards by: {state.plane}, shortcut: {shortcut}"]
+    lines += [f"  cannot be asked: {one.error}; what follows is what it said last"] if one.error else []
+    for listener in state.listeners:
+        existing = state.existing.get(listener.listener, "")
+        lines += ["", *text.listener_lines(listener, f"existing: {existing}")]
+    lines += ["", "Consumers on its networks:"] if one.shortcuts else []
+    for consumer in one.shortcuts:
+        has = f"shortcut for {', '.join(consumer.listeners)}" if consumer.listeners else "no shortcut"
+        lines.append(f"  {consumer.consumer}: {has}{f' ({consumer.reason})' if consumer.reason else ''}")
+    return [*lines, *text.problem_lines(state.problems)]
 
 
 def _show_flows(found: Iterable[PlacedFlow]) -> None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dom0 import times
-from dom0.cli import terminal
+from dom0 import terminal, times
 from dom0.cli.places import require_here
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import run_directory, state_directory
 
 if TYPE_CHECKING:
-    from dom0.host.boot import Boot, Difference, Stage
+    from dom0.host.boot import Boot
 
 _WIDTH = 40  # characters of the longest bar
 _PICTURES = (".svg", ".png")
@@ -48,7 +47,10 @@ def command(
     $ dom0 boot --compare 6 7
     $ dom0 boot --plot boot.svg
     """
-    _check(number, last, compare, plot)
+    if sum(one is not None for one in (number, last, compare)) > 1:
+        raise UsageError("boot: NUMBER, --last and --compare exclude each other", hint="`dom0 boot --help`")
+    if plot is not None and plot.suffix not in _PICTURES:
+        raise UsageError(f"boot: --plot {plot}: ends neither in .svg nor in .png", hint="--plot boot.svg")
     boots = _boots()
     if compare:
         chosen = [_pick(boots, one) for one in compare]
@@ -58,17 +60,16 @@ def command(
         chosen = [boots[-1] if number is None else _pick(boots, number)]
     if plot:
         _draw(chosen, plot, as_strips=bool(last))
-    if as_json:
-        _say_json(chosen, last=last, compare=compare)
-    elif not plot:
-        _show(chosen, last=last, compare=compare)
-
-
-def _check(number: int | None, last: int | None, compare: tuple[int, int] | None, plot: Path | None) -> None:
-    if sum(one is not None for one in (number, last, compare)) > 1:
-        raise UsageError("boot: NUMBER, --last and --compare exclude each other", hint="`dom0 boot --help`")
-    if plot is not None and plot.suffix not in _PICTURES:
-        raise UsageError(f"boot: --plot {plot}: ends neither in .svg nor in .png", hint="--plot boot.svg")
+        terminal.say(str(plot))
+    if plot and not as_json:
+        return
+    if compare:
+        _show_differences(*chosen, as_json=as_json)
+    elif last:
+        heads = ("", "BOOT", "RECORDED", "FIRMWARE", "ENGINE", "DOM0", "READY", "SLOWEST")
+        terminal.say_table(chosen, heads, map(_line, chosen), as_json=as_json)
+    else:
+        _show_boot(chosen[0], as_json=as_json)
 
 
 def _boots() -> list[Boot]:
@@ -93,28 +94,24 @@ def _pick(boots: Sequence[Boot], number: int) -> Boot:
     raise UsageError(f"boot: there is no record of boot {number}", hint=f"recorded: {there}; dom0 boot --last 50")
 
 
-def _say_json(chosen: Sequence[Boot], *, last: int | None, compare: tuple[int, int] | None) -> None:
-    from dom0.host.boot import compare as differences
-
-    if compare:
-        terminal.say_json(differences(*chosen))
-    else:
-        terminal.say_json(chosen if last else chosen[0])
-
-
-def _show(chosen: Sequence[Boot], *, last: int | None, compare: tuple[int, int] | None) -> None:
-    if compare:
-        _show_differences(*chosen)
-    elif last:
-        _show_list(chosen)
-    else:
-        _show_boot(chosen[0])
-
-
-def _show_boot(boot: Boot) -> None:
-    terminal.say(_headline(boot))
+def _show_boot(boot: Boot, *, as_json: bool) -> None:
+    if as_json:
+        terminal.say_json(boot)
+        return
+    ready = f"ready after {boot.ready - boot.began:.2f} s" if boot.ready is not None else "not ready"
+    slowest = next((f"; slowest: {it.name}, {it.seconds:.2f} s" for it in boot.stages if it.name == boot.slowest), "")
+    terminal.say(f"boot {boot.number}, {times.moment(boot.written)}: {ready}{slowest}")
     longest = max(boot.ended - boot.began, 0.01)
-    rows = [_row(stage, boot, longest) for stage in boot.stages]
+    rows = (
+        (
+            stage.name,
+            _number(f"{stage.began - boot.began:.2f}"),
+            _number(f"{stage.seconds:.2f}"),
+            _bar(stage.began - boot.began, stage.ended - boot.began, longest),
+            ("slowest " if stage.name == boot.slowest else "") + stage.text,
+        )
+        for stage in boot.stages
+    )
     terminal.say_columns(("STAGE", _number("FROM"), _number("TOOK"), "", ""), rows)
     for trouble in boot.troubles:
         terminal.say(f"problem after {trouble.at - boot.began:.2f} s: {trouble.text}")
@@ -124,37 +121,13 @@ def _show_boot(boot: Boot) -> None:
         terminal.say(f"Lines of the record that are not understood: {boot.unreadable}")
 
 
-def _headline(boot: Boot) -> str:
-    ready = f"ready after {boot.ready - boot.began:.2f} s" if boot.ready is not None else "not ready"
-    slowest = next((stage for stage in boot.stages if stage.name == boot.slowest), None)
-    part = f"; slowest: {slowest.name}, {slowest.seconds:.2f} s" if slowest else ""
-    return f"boot {boot.number}, {times.moment(boot.written)}: {ready}{part}"
-
-
-def _row(stage: Stage, boot: Boot, longest: float) -> tuple[str, ...]:
-    return (
-        stage.name,
-        _number(f"{stage.began - boot.began:.2f}"),
-        _number(f"{stage.seconds:.2f}"),
-        _bar(stage.began - boot.began, stage.ended - boot.began, longest),
-        ("slowest " if stage.name == boot.slowest else "") + stage.text,
-    )
-
-
 def _bar(began: float, ended: float, longest: float) -> str:
     start = min(int(began / longest * _WIDTH), _WIDTH - 1)
     length = max(round(ended / longest * _WIDTH) - start, 1)
     return "·" * start + "█" * length + "·" * (_WIDTH - start - length)
 
 
-def _show_list(boots: Sequence[Boot]) -> None:
-    heads = ("", "BOOT", "RECORDED", "FIRMWARE", "ENGINE", "DOM0", "READY", "SLOWEST")
-    terminal.say_columns(heads, [_line(boot) for boot in boots])
-
-
 def _line(boot: Boot) -> tuple[str, ...]:
-    ready = f"{boot.ready - boot.began:.2f}" if boot.ready is not None else "-"
-    slowest = next((stage for stage in boot.stages if stage.name == boot.slowest), None)
     return (
         "*" if boot.running else "",
         str(boot.number),
@@ -162,8 +135,8 @@ def _line(boot: Boot) -> tuple[str, ...]:
         f"{boot.firmware:.2f}" if boot.firmware is not None else "-",
         _end(boot, "engine"),
         _end(boot, "dom0"),
-        ready,
-        f"{slowest.name} {slowest.seconds:.2f}" if slowest else "-",
+        f"{boot.ready - boot.began:.2f}" if boot.ready is not None else "-",
+        next((f"{stage.name} {stage.seconds:.2f}" for stage in boot.stages if stage.name == boot.slowest), "-"),
     )
 
 
@@ -172,20 +145,19 @@ def _end(boot: Boot, name: str) -> str:
     return f"{ends[-1] - boot.began:.2f}" if ends else "-"
 
 
-def _show_differences(before: Boot, after: Boot) -> None:
+def _show_differences(before: Boot, after: Boot, *, as_json: bool) -> None:
     from dom0.host.boot import READY, compare
 
-    rows = compare(before, after)
-    heads = (f"BOOT {before.number}", f"BOOT {after.number}", "MORE")
-    terminal.say_columns(("STAGE", *map(_number, heads)), [_difference(row) for row in rows])
-    stages = [row for row in rows if row.name != READY]
-    if worst := max(stages, key=lambda row: abs(row.more), default=None):
+    differences = compare(before, after)
+    rows = []
+    for row in differences:
+        took = ["-" if one is None else f"{one:.2f}" for one in (row.before, row.after)]
+        rows.append((row.name, *map(_number, (*took, f"{row.more:+.2f}"))))
+    heads = map(_number, (f"BOOT {before.number}", f"BOOT {after.number}", "MORE"))
+    terminal.say_table(differences, ("STAGE", *heads), rows, as_json=as_json)
+    stages = [row for row in differences if row.name != READY]
+    if not as_json and (worst := max(stages, key=lambda row: abs(row.more), default=None)):
         terminal.say(f"\nlargest difference: {worst.name}, {worst.more:+.2f} s")
-
-
-def _difference(row: Difference) -> tuple[str, ...]:
-    took = ["-" if one is None else f"{one:.2f}" for one in (row.before, row.after)]
-    return (row.name, *map(_number, (*took, f"{row.more:+.2f}")))
 
 
 def _number(text: str) -> str:
@@ -200,7 +172,6 @@ def _draw(chosen: Sequence[Boot], to: Path, *, as_strips: bool) -> None:
         to.write_text(picture)
     else:
         _write_png(picture, to)
-    terminal.say(str(to))
 
 
 def _write_png(picture: str, to: Path) -> None:

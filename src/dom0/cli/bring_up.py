@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from dom0 import times
+from dom0 import terminal, times
 from dom0.agent.status import LARGEST_PROJECT, NOT_READ, Outcome, Progress, UpRequest
-from dom0.cli import succession, terminal, unchanged
+from dom0.cli import succession, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place

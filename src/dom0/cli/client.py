@@ -6,10 +6,9 @@ Nothing here imports asyncio or h11: a command starts at once.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +20,10 @@ from dom0.host import launcher
 from dom0.http import blocking
 from dom0.names import ROOT, run_directory
 from dom0.run import dial
+
+if TYPE_CHECKING:
+    from dom0.agent.ambassador_status import AmbassadorStatus
+    from dom0.agent.file_status import FileInfo
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
 SUCCESSION_WITHIN = 240.0  # seconds for a new root container to answer, or the one before again
@@ -65,14 +68,25 @@ class Agent:
         self.path = str(agent_socket()) if self._here else "dom0"
 
     def status(self) -> Status:
-        return self._get(STATUS, Status)
+        return self.call("GET", STATUS, Status)
 
     def watch(self) -> Iterator[Status]:
         """The status now, and again at every change, until the agent ends."""
         return self._stream("GET", "/v1/watch", None, Status)
 
     def history(self) -> list[GenerationInfo]:
-        return self._get("/v1/history", list[GenerationInfo])
+        return self.call("GET", "/v1/history", list[GenerationInfo])
+
+    def files(self) -> list[FileInfo]:
+        """Those of the project that the machine changed."""
+        from dom0.agent.file_status import FileInfo
+
+        return self.call("GET", "/v1/files", list[FileInfo])
+
+    def ambassadors(self) -> list[AmbassadorStatus]:
+        from dom0.agent.ambassador_status import AmbassadorStatus
+
+        return self.call("GET", "/v1/ambassadors", list[AmbassadorStatus])
 
     def up(self, request: UpRequest) -> Iterator[Progress]:
         return self._stream("POST", "/v1/up", request, Progress)
@@ -85,19 +99,16 @@ class Agent:
         self._request("POST", "/v1/try", TryRequest(dom0_image=dom0_image, seconds=seconds))
 
     def confirm(self) -> Status:
-        return self._decode(self._request("POST", "/v1/confirm", None), Status)
+        return self.call("POST", "/v1/confirm", Status)
 
     def abort(self) -> Status:
-        return self._decode(self._request("POST", "/v1/abort", None), Status)
+        return self.call("POST", "/v1/abort", Status)
 
     def call(
         self, method: str, target: str, document: type[Document], *, body: Any = None, within: float = ANSWER_WITHIN
     ) -> Document:
         """One request with one answer; `within` in seconds."""
         return self._decode(self._request(method, target, body, within), document)
-
-    def _get(self, target: str, document: type[Document]) -> Document:
-        return self.call("GET", target, document)
 
     def _stream(self, method: str, target: str, body: Any, document: type[Document]) -> Iterator[Document]:
         with self._ask(method, target, body, None) as answer:
@@ -162,7 +173,7 @@ class Agent:
         match error:
             case FileNotFoundError() | ConnectionRefusedError() if (kept_down := _told_by_launcher()) is not None:
                 return kept_down
-            case ConnectionRefusedError() if not _is_stopped():
+            case ConnectionRefusedError() if _state_of_root() not in ("stopped", "missing"):
                 return AgentUnreachable("dom0: does not answer", hint="see why: docker logs dom0; start it: dom0 up")
             case FileNotFoundError() | ConnectionRefusedError():
                 return AgentUnreachable("dom0: does not run here", hint="start it: dom0 up")
@@ -204,22 +215,22 @@ def is_handed_over() -> bool:
 
 def is_paused() -> bool:
     """Whether the root container is; False where the Engine cannot be asked."""
+    return _state_of_root() == "paused"
+
+
+def _state_of_root() -> Literal["paused", "running", "stopped", "missing", "unknown"]:
+    """`unknown` where the Engine cannot be asked."""
     from dom0.cli import engine_client
 
-    with contextlib.suppress(EngineError):
+    try:
         root = engine_client.container(ROOT)
-        return root is not None and root.state.paused
-    return False
-
-
-def _is_stopped() -> bool:
-    """Whether no root container runs; False where the Engine cannot be asked."""
-    from dom0.cli import engine_client
-
-    with contextlib.suppress(EngineError):
-        root = engine_client.container(ROOT)
-        return root is None or not root.state.running
-    return False
+    except EngineError:
+        return "unknown"
+    if root is None:
+        return "missing"
+    if root.state.paused:
+        return "paused"
+    return "running" if root.state.running else "stopped"
 
 
 def _told_by_launcher() -> AgentUnreachable | None:
@@ -227,18 +238,9 @@ def _told_by_launcher() -> AgentUnreachable | None:
     status = launcher.read_status(run_directory())
     if status is None or status.runs not in _HINTS:
         return None
-    taken_down = status.runs is launcher.Runs.STOPPED and _is_gone()
+    taken_down = status.runs is launcher.Runs.STOPPED and _state_of_root() == "missing"
     hint = "start it: dom0 up" if taken_down else _HINTS[status.runs]
     return AgentUnreachable(f"dom0: does not run here: {status.why}", hint=hint)
-
-
-def _is_gone() -> bool:
-    """Whether there is no root container; False where the Engine cannot be asked."""
-    from dom0.cli import engine_client
-
-    with contextlib.suppress(EngineError):
-        return engine_client.container(ROOT) is None
-    return False
 
 
 _HINTS = {

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
 import click
 
 from dom0.errors import Dom0Error
+
+if TYPE_CHECKING:
+    from dom0.cli.client import Agent
 
 
 @click.command(name="completion")
@@ -27,47 +33,21 @@ def command(shell: str) -> None:
     click.echo(script(cli, {}, "dom0", COMPLETION).source())
 
 
-def services(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The service names of the running dom0; none if it does not answer."""
-    from dom0.cli.client import Agent
+def _from_agent(ask: Callable[[Agent], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Completes what the running dom0 answers; nothing if it does not."""
 
-    try:
-        names = sorted({service.service for service in Agent().status().services})
-    except Dom0Error:
-        return []
-    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        from dom0.cli.client import Agent
 
+        try:
+            return [text for text in ask(Agent()) if text.startswith(incomplete) and text.isprintable()]
+        except Dom0Error:
+            return []
 
-def generations(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The numbers of the generations of the running dom0; none if it does not answer."""
-    from dom0.cli.client import Agent
-
-    try:
-        numbers = [str(info.number) for info in Agent().history()]
-    except Dom0Error:
-        return []
-    return [number for number in numbers if number.startswith(incomplete)]
+    return complete
 
 
-def ambassadors(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The names of the ambassadors of the running dom0; none if it does not answer."""
-    from dom0.agent.ambassador_status import AmbassadorStatus
-    from dom0.cli.client import Agent
-
-    try:
-        names = [found.service for found in Agent().call("GET", "/v1/ambassadors", list[AmbassadorStatus])]
-    except Dom0Error:
-        return []
-    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
-
-
-def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The files that the machine changed; none if the running dom0 does not answer."""
-    from dom0.agent.file_status import FileInfo
-    from dom0.cli.client import Agent
-
-    try:
-        paths = [info.path for info in Agent().call("GET", "/v1/files", list[FileInfo])]
-    except Dom0Error:
-        return []
-    return [path for path in paths if path.startswith(incomplete) and path.isprintable()]
+services = _from_agent(lambda agent: sorted({service.service for service in agent.status().services}))
+generations = _from_agent(lambda agent: [str(info.number) for info in agent.history()])
+ambassadors = _from_agent(lambda agent: [found.service for found in agent.ambassadors()])
+files = _from_agent(lambda agent: [info.path for info in agent.files()])

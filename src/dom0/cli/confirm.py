@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from dom0.cli import status, terminal
+from dom0 import terminal
+from dom0.cli import status
 from dom0.cli.client import Agent
 from dom0.cli.report import Report
 from dom0.cli.succession import await_announced_succession
@@ -21,8 +20,5 @@ def command(as_json: bool) -> None:
     $ dom0 confirm
     """
     now = Agent().confirm()
-    asyncio.run(await_announced_succession(Report(as_json=as_json)))
-    if as_json:
-        terminal.say_json(now)
-    else:
-        terminal.say(status.headline(now))
+    await_announced_succession(Report(as_json=as_json))
+    terminal.say_result(now, status.headline(now), as_json=as_json)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from dom0.cli import terminal
+from dom0 import terminal
+from dom0.cli import engine_client
+from dom0.cli.engine_client import ListedContainer, on_engine
 from dom0.errors import UsageError
 from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.run import become, capture
 
 if TYPE_CHECKING:
-    from dom0.cli.engine_client import ListedContainer
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, ContainerSummary
 
-NONE = "none; dom0 up makes them"
-Listed = TypeVar("Listed", "ContainerSummary", "Container", "ListedContainer")
+Listed = TypeVar("Listed", "ContainerSummary", "Container", ListedContainer)
 
 
 def say_if_none(found: Collection[object]) -> None:
@@ -37,19 +37,24 @@ async def find_containers(
     ours += taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
     by_service: dict[str, list[ContainerSummary]] = {}
     for container in sorted(ours, key=lambda one: (one.labels.get(labels.SERVICE, ""), one.name)):
-        by_service.setdefault(_service(container), []).append(container)
-    unknown = [service for service in services if service not in by_service]
-    if unknown and missing_is_error:
-        there = ", ".join(sorted(filter(None, by_service))) or NONE
-        raise UsageError(f"{unknown[0]}: has no container here", hint=f"services that have: {there}")
+        is_root = container.name == ROOT and container.labels.get(labels.ROLE) == "root"
+        service = ROOT if is_root else container.labels.get(labels.SERVICE, "")  # "": only has labels of our image
+        by_service.setdefault(service, []).append(container)
+    if missing_is_error:
+        _refuse_unknown(services, by_service)
     names = services or [name for name in by_service if name not in ("", ROOT)]
     return [container for name in names for container in by_service.get(name, ())]
 
 
+def _refuse_unknown(services: Sequence[str], known: Collection[str]) -> None:
+    for service in services:
+        if service not in known:
+            there = ", ".join(sorted(filter(None, known))) or "none; dom0 up makes them"
+            raise UsageError(f"{service}: has no container here", hint=f"services that have: {there}")
+
+
 def list_containers() -> list[ListedContainer]:
     """As `find_containers` of all services. Raises EngineError."""
-    from dom0.cli import engine_client
-
     ours = engine_client.containers(labels.PROJECT)
     projects = {container.labels[labels.PROJECT] for container in ours}
     return [*ours, *taken_over(engine_client.containers(labels.COMPOSE_SERVICE), projects)]
@@ -61,23 +66,13 @@ def taken_over(by_compose: Iterable[Listed], projects: Collection[str]) -> Itera
         theirs = container.labels
         project = theirs.get(labels.COMPOSE_PROJECT, "")
         if labels.PROJECT not in theirs and project in projects and theirs.get(labels.COMPOSE_ONEOFF) != "True":
-            yield msgspec.structs.replace(container, labels={**theirs, **_own_labels(project, theirs)})
-
-
-def _own_labels(project: str, theirs: Mapping[str, str]) -> dict[str, str]:
-    return {
-        labels.PROJECT: project,
-        labels.ROLE: "service",
-        labels.SERVICE: theirs[labels.COMPOSE_SERVICE],
-        labels.NUMBER: theirs.get(labels.COMPOSE_NUMBER, "1"),
-    }
-
-
-def _service(container: ContainerSummary) -> str:
-    """The service of a container, `dom0` for the root container, empty for what only has labels of our image."""
-    if container.labels.get(labels.ROLE) == "root" and container.name == ROOT:
-        return ROOT
-    return container.labels.get(labels.SERVICE, "")
+            own = {
+                labels.PROJECT: project,
+                labels.ROLE: "service",
+                labels.SERVICE: theirs[labels.COMPOSE_SERVICE],
+                labels.NUMBER: theirs.get(labels.COMPOSE_NUMBER, "1"),
+            }
+            yield msgspec.structs.replace(container, labels={**theirs, **own})
 
 
 class Acted(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,31 +93,16 @@ def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str
     for container in list_containers():
         if name := container.labels.get(labels.SERVICE):
             by_service.setdefault(name, []).append(container)
-    for service in services:
-        if service not in by_service:
-            there = ", ".join(sorted(by_service)) or NONE
-            raise UsageError(f"{service}: no container of such a service", hint=f"services: {there}")
+    _refuse_unknown(services, by_service)
     meant = [(container, service) for service in dict.fromkeys(services) for container in by_service[service]]
     if verb != "start" and (hooked := [one.id for one, _ in meant if one.labels.get(labels.PRE_STOP)]):
-        asyncio.run(_stop_after_hooks(hooked))
+        on_engine(lambda engine: asyncio.gather(*(_stop_after_hook(engine, one) for one in hooked)))
     acted = sorted((container.names[0].removeprefix("/"), service) for container, service in meant)
     argv = ["docker", verb, *(name for name, _ in acted)]
     if not as_json:
         become(argv)
     asyncio.run(capture(argv))
     terminal.say_json([Acted(service=service, container=name) for name, service in acted])
-
-
-async def _stop_after_hooks(container_ids: Sequence[str]) -> None:
-    import asyncio
-
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        await asyncio.gather(*(_stop_after_hook(engine, container_id) for container_id in container_ids))
-    finally:
-        await engine.close()
 
 
 async def _stop_after_hook(engine: Engine, container_id: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.errors import Dom0Error, UsageError
 
 POLICIES = ("use", "use-readonly", "copy-images")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import click
 
-from dom0.cli import terminal
-
-if TYPE_CHECKING:
-    from dom0.cli.checks import Finding
+from dom0 import terminal
 
 _COLOURS = {"ok": "green", "warning": "yellow", "missing": "red"}
 
@@ -28,16 +24,13 @@ def command(as_json: bool) -> int:
     from dom0.cli.checks import Verdict, examine
 
     findings = asyncio.run(examine())
+    missing = int(any(finding.verdict is Verdict.MISSING for finding in findings))
     if as_json:
         terminal.say_json(findings)
-    else:
-        for finding in findings:
-            _show(finding)
-    return int(any(finding.verdict is Verdict.MISSING for finding in findings))
-
-
-def _show(finding: Finding) -> None:
-    verdict = click.style(f"{finding.verdict:8}", fg=_COLOURS[finding.verdict])
-    click.echo(f"{verdict} {terminal.printable(f'{finding.check}: {finding.found}')}")
-    if finding.hint:
-        click.echo(f"         {terminal.printable(finding.hint)}")
+        return missing
+    for finding in findings:
+        verdict = click.style(f"{finding.verdict:8}", fg=_COLOURS[finding.verdict])
+        click.echo(f"{verdict} {terminal.printable(f'{finding.check}: {finding.found}')}")
+        if finding.hint:
+            click.echo(f"         {terminal.printable(finding.hint)}")
+    return missing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import forget_agent_socket, is_here
 from dom0.errors import NotFound, UsageError

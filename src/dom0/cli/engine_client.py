@@ -1,32 +1,43 @@
-"""Reads single things from the Engine, for commands that must start at once.
+"""The Engine, as commands ask it: a command that must start at once reads single things of it here.
 
-Commands that can wait for asyncio and h11 to load use engine/docker.py. Nothing here changes anything.
+Those that can wait for asyncio and h11 to load use engine/docker.py, by `on_engine`.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from dom0.cli import quick_engine
 
-Document = TypeVar("Document")
+if TYPE_CHECKING:
+    from dom0.engine.docker import DockerEngine
+
+T = TypeVar("T")
 
 
 class Mount(msgspec.Struct, rename="pascal"):
-    type: str = ""
-    name: str = ""
     source: str = ""
     destination: str = ""
 
 
 class Config(msgspec.Struct, rename="pascal"):
     user: str = ""
-    working_dir: str = ""
     image: str = ""
     labels: dict[str, str] | None = None
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+    env: list[str] | None = None
+    exposed_ports: dict[str, Any] | None = None
+
+
+class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    links: list[str] | None = None  # "/redis:/web/cache"
+    network_mode: str = ""
 
 
 class State(msgspec.Struct, frozen=True, rename="pascal"):
@@ -37,8 +48,8 @@ class State(msgspec.Struct, frozen=True, rename="pascal"):
 class InspectedContainer(msgspec.Struct, rename="pascal"):
     id: str
     name: str
-    image: str  # ID
     config: Config
+    host_config: HostConfig = HostConfig()
     mounts: list[Mount] = []
     state: State = State()
 
@@ -54,13 +65,13 @@ class EngineVersion(msgspec.Struct, rename="pascal"):
     version: str
 
 
-class InspectedImage(msgspec.Struct, rename="pascal"):
-    id: str
-
-
 def container(name: str) -> InspectedContainer | None:
-    found = _get(f"/containers/{quote(name, safe='')}/json", InspectedContainer)
+    found = inspect(name)
     return found if found and found.name == f"/{name}" else None  # the Engine takes the start of an ID too
+
+
+def inspect(container_id: str) -> InspectedContainer | None:
+    return _get(f"/containers/{quote(container_id, safe='')}/json", InspectedContainer)
 
 
 def containers(*labels: str) -> list[ListedContainer]:
@@ -71,22 +82,13 @@ def containers(*labels: str) -> list[ListedContainer]:
     return listed
 
 
-def inspected(container_id: str, document: type[Document]) -> Document | None:
-    """Of a full ID: what the caller's `document` names of it."""
-    return _get(f"/containers/{quote(container_id, safe='')}/json", document)
-
-
 def engine_version() -> str:
     found = _get("/version", EngineVersion)
     assert found is not None
     return found.version
 
 
-def image(ref: str) -> InspectedImage | None:
-    return _get(f"/images/{quote(ref, safe='/:@')}/json", InspectedImage)
-
-
-def _get(target: str, document: type[Document]) -> Document | None:
+def _get(target: str, document: type[T]) -> T | None:
     """The document at `target`, None if there is no such thing. Raises EngineError."""
     data = quick_engine.ask(target)
     if data is None:
@@ -95,3 +97,26 @@ def _get(target: str, document: type[Document]) -> Document | None:
         return msgspec.json.decode(data, type=document)
     except msgspec.DecodeError as error:
         raise quick_engine.not_understood(error) from error
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[DockerEngine]:
+    """Raises EngineError."""
+    from dom0.engine.docker import DockerEngine
+
+    engine = await DockerEngine.connect()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def on_engine(work: Callable[[DockerEngine], Awaitable[T]]) -> T:
+    """Do `work` with the Engine. Raises EngineError, and what `work` raises."""
+    import asyncio
+
+    async def run() -> T:
+        async with connected() as engine:
+            return await work(engine)
+
+    return asyncio.run(run())

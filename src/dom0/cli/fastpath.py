@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.names import IMAGE
 
 ANSWER_WITHIN = 20.0  # seconds; the image's health check gives up after thirty

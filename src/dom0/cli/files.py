@@ -6,12 +6,13 @@ from urllib.parse import urlencode
 
 import click
 
+from dom0 import terminal
 from dom0.agent.file_status import FileDiff, FileInfo, FilesRequest, FileState
-from dom0.cli import completion, terminal
+from dom0.cli import completion
 from dom0.cli.client import Agent
 
 WITHIN = 300.0  # seconds, for what copies files
-_COLOURS = {FileState.CONFLICT: "red", FileState.CHANGED: "yellow", FileState.REMOVED: "yellow"}
+_COLOURS: dict[str, str] = {FileState.CONFLICT: "red"}
 
 
 @click.group(name="files", invoke_without_command=True)
@@ -29,18 +30,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    found = Agent().call("GET", "/v1/files", list[FileInfo])
-    if as_json:
-        terminal.say_json(found)
-    elif found:
+    found = Agent().files()
+    if found:
         rows = [(info.state, info.path) for info in found]
-        terminal.say_columns(("STATE", "PATH"), rows, styles={"STATE": _colour})
-    elif not terminal.quiet():
-        terminal.say("no file of the project was changed on this machine")
-
-
-def _colour(state: str) -> str:
-    return click.style(state, fg=_COLOURS.get(FileState(state.strip())))
+        terminal.say_table(found, ("STATE", "PATH"), rows, as_json=as_json, colours={"STATE": _COLOURS})
+    else:
+        terminal.say_done(found, "no file of the project was changed on this machine", as_json=as_json)
 
 
 paths = click.argument("paths", metavar="PATH...", nargs=-1, required=True, shell_complete=completion.files)
@@ -99,9 +94,5 @@ def _settle(how: str, paths: tuple[str, ...], *, as_json: bool) -> None:
     body = FilesRequest(paths=paths)
     found = Agent().call("POST", f"/v1/files/{how}", list[FileInfo], body=body, within=WITHIN)
     conflicts = sum(info.state is FileState.CONFLICT for info in found)
-    if as_json:
-        terminal.say_json(found)
-    elif not terminal.quiet():
-        terminal.say(
-            f"conflicts that are left: {conflicts}; see them: dom0 files" if conflicts else "no conflict is left"
-        )
+    left = f"conflicts that are left: {conflicts}; see them: dom0 files" if conflicts else "no conflict is left"
+    terminal.say_done(found, left, as_json=as_json)

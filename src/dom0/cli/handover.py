@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
+from dom0.cli.engine_client import on_engine
 
 
 @click.command("handover", hidden=True)
@@ -16,17 +17,6 @@ def command(image: str) -> None:
 
     Example: dom0 handover sha256:0123…
     """
-    import asyncio
+    from dom0.agent.handover import run_helper
 
-    asyncio.run(_run(image))
-
-
-async def _run(image: str) -> None:
-    from dom0.agent import handover
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        await handover.run_helper(engine, image, terminal.say)
-    finally:
-        await engine.close()
+    on_engine(lambda engine: run_helper(engine, image, terminal.say))

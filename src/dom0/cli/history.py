@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dom0 import times
-from dom0.cli import terminal
+from dom0 import terminal, times
 from dom0.cli.client import Agent
 
 if TYPE_CHECKING:
@@ -23,14 +22,12 @@ def command(as_json: bool) -> None:
     $ dom0 rollback 3  # go back to one of them
     """
     generations = Agent().history()
-    if as_json:
-        terminal.say_json(generations)
-        return
     heads = ("", "GENERATION", "PROJECT", "CREATED", "OUTCOME", "CAUSE", "SERVICES", "DOM0 IMAGE", "REASON")
-    terminal.say_columns(heads, [_row(info) for info in generations])
+    terminal.say_table(generations, heads, map(_row, generations), as_json=as_json)
 
 
 def _row(info: GenerationInfo) -> tuple[str, ...]:
+    back = f"back since {times.moment(info.back_at)}: {info.back_because}" if info.current and info.back_at else ""
     return (
         "*" if info.current else "",
         str(info.number),
@@ -40,11 +37,5 @@ def _row(info: GenerationInfo) -> tuple[str, ...]:
         info.cause,
         str(info.services),
         terminal.short_id(info.dom0_image),
-        _reason(info),
+        back or info.reason,
     )
-
-
-def _reason(info: GenerationInfo) -> str:
-    if info.current and info.back_at:
-        return f"back since {times.moment(info.back_at)}: {info.back_because}"
-    return info.reason

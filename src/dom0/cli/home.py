@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from dom0 import times
-from dom0.cli import terminal
+from dom0 import terminal, times
 from dom0.cli.places import go_where_files_are
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import state_directory

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.errors import ProjectError, UsageError
 
 DEFAULT_EXAMPLE = "hello"

@@ -9,7 +9,7 @@ from typing import Literal
 import click
 import msgspec
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.places import require_here
 
 SYSTEMD = Path("/run/systemd/system")  # there while it runs

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from dom0.cli.engine_client import InspectedContainer
 from dom0.names import AMBASSADOR_IMAGE
 
 TCP_FIRST = 28  # first Engine (of those seen: not 26) that prefers TCP for ALIAS_PORT; before, the lowest number had it
@@ -22,29 +23,7 @@ _DEFAULT_BRIDGE = ("", "default", "bridge")
 _NOT_SHARED = ("HOME", "PATH")
 
 
-class Config(msgspec.Struct, rename="pascal"):
-    image: str = ""
-    cmd: list[str] | None = None
-    entrypoint: list[str] | None = None
-    env: list[str] | None = None
-    exposed_ports: dict[str, Any] | None = None
-
-
-class HostConfig(msgspec.Struct, rename="pascal"):
-    links: list[str] | None = None  # "/redis:/web/cache"
-    network_mode: str = ""
-
-
-class Inspected(msgspec.Struct, rename="pascal"):
-    """`GET /containers/{id}/json`, as far as it matters here."""
-
-    id: str
-    name: str
-    config: Config
-    host_config: HostConfig
-
-
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class LegacyLink(msgspec.Struct, frozen=True, kw_only=True):
     target: str  # container
     alias: str
     variables: tuple[str, ...]  # that the link sets, without those that it copies
@@ -55,29 +34,26 @@ class Legacy(msgspec.Struct, frozen=True, kw_only=True):
     container: str
     id: str
     image: str
-    links: tuple[Link, ...]
+    links: tuple[LegacyLink, ...]
     named: tuple[str, ...]  # variables of the links that its command or its own environment names
     breaks: tuple[str, ...]
     compose: str  # YAML that replaces it
 
 
-def is_legacy(container: Inspected) -> bool:
+def is_legacy(container: InspectedContainer) -> bool:
     host = container.host_config
     return bool(host.links) and host.network_mode in _DEFAULT_BRIDGE
 
 
-def targets(container: Inspected) -> list[tuple[str, str]]:
-    """Container name and alias of each link."""
-    pairs = (link.partition(":") for link in container.host_config.links or ())
-    return [(target.removeprefix("/"), alias.rpartition("/")[2]) for target, _, alias in pairs]
-
-
-def examine(container: Inspected, others: Mapping[str, Inspected], *, engine: int) -> Legacy:
-    """`others`: the linked containers by name, as far as they exist; `engine`: its major version."""
-    linked = [(target, alias, others.get(target)) for target, alias in targets(container)]
+def examine(container: InspectedContainer, others: Mapping[str, InspectedContainer], *, engine: int) -> Legacy:
+    """`others`: the containers there are, by name; `engine`: its major version."""
+    linked = []  # with each one's name and its alias, None where it is gone
+    for link in container.host_config.links or ():
+        target, _, alias = link.removeprefix("/").partition(":")
+        linked.append((target, alias.rpartition("/")[2], others.get(target)))
     environment = {alias: variables(_own_name(container), alias, found, engine) for _, alias, found in linked if found}
     links = tuple(
-        Link(
+        LegacyLink(
             target=target,
             alias=alias,
             variables=tuple(environment.get(alias, ())),
@@ -92,11 +68,11 @@ def examine(container: Inspected, others: Mapping[str, Inspected], *, engine: in
         links=links,
         named=tuple(_named(container, links)),
         breaks=tuple(_breaks(links)),
-        compose=_render(_compose(container, linked, environment)),
+        compose=_compose(container, linked, environment),
     )
 
 
-def variables(consumer: str, alias: str, target: Inspected, engine: int) -> dict[str, str]:
+def variables(consumer: str, alias: str, target: InspectedContainer, engine: int) -> dict[str, str]:
     """What the Engine sets for the link, with the alias, which is a name on the new network, in place of an address."""
     prefix = _prefix(alias)
     ports = sorted(_ports(target), key=lambda port: (port[1] != "tcp", port))
@@ -143,14 +119,14 @@ def _runs(ports: Sequence[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
         yield run
 
 
-def _ports(target: Inspected) -> Iterator[tuple[int, str]]:
+def _ports(target: InspectedContainer) -> Iterator[tuple[int, str]]:
     for key in target.config.exposed_ports or ():
         number, _, protocol = key.partition("/")
         if number.isascii() and number.isdecimal():
             yield int(number), protocol or "tcp"
 
 
-def _copied(alias: str, target: Inspected) -> Iterator[str]:
+def _copied(alias: str, target: InspectedContainer) -> Iterator[str]:
     for entry in target.config.env or ():
         name = entry.partition("=")[0]
         if name not in _NOT_SHARED:
@@ -161,7 +137,7 @@ def _prefix(alias: str) -> str:
     return alias.upper().replace("-", "_")
 
 
-def _named(container: Inspected, links: Sequence[Link]) -> Iterator[str]:
+def _named(container: InspectedContainer, links: Sequence[LegacyLink]) -> Iterator[str]:
     """A program may read more: only what is written where the Engine shows it can be seen."""
     config = container.config
     text = "\n".join((*(config.entrypoint or ()), *(config.cmd or ()), *(config.env or ())))
@@ -171,7 +147,7 @@ def _named(container: Inspected, links: Sequence[Link]) -> Iterator[str]:
                 yield name
 
 
-def _breaks(links: Sequence[Link]) -> Iterator[str]:
+def _breaks(links: Sequence[LegacyLink]) -> Iterator[str]:
     count = sum(len(link.variables) + len(link.copied) for link in links)
     names = ", ".join(dict.fromkeys(link.alias for link in links))
     yield (
@@ -185,47 +161,32 @@ def _breaks(links: Sequence[Link]) -> Iterator[str]:
 
 
 def _compose(
-    container: Inspected,
-    linked: Sequence[tuple[str, str, Inspected | None]],
+    container: InspectedContainer,
+    linked: Sequence[tuple[str, str, InspectedContainer | None]],
     environment: Mapping[str, Mapping[str, str]],
-) -> dict[str, Any]:
-    """One network for each consumer: another one may mean something else by the same alias."""
-    own = _own_name(container)
+) -> str:
+    """YAML with one network for each consumer: another one may mean something else by the same alias."""
+    import yaml
+
+    own, image = _own_name(container), container.config.image
     network = f"{own}-links"
+    # The images that the pattern was made with: svendowideit/ambassador, and those named after it.
+    is_ambassador = image.partition("@")[0].rpartition("/")[2].partition(":")[0].endswith("ambassador")
     own_service: dict[str, Any] = {
-        "image": AMBASSADOR_IMAGE if _is_ambassador(container.config.image) else container.config.image,
+        "image": AMBASSADOR_IMAGE if is_ambassador else image,
         "environment": {name: value for found in environment.values() for name, value in found.items()},
         "networks": [network],
     }
-    if _is_ambassador(container.config.image):
+    if is_ambassador:
         own_service |= {"cap_add": ["NET_ADMIN"], "sysctls": {"net.ipv4.ip_forward": "1"}}
     services: dict[str, Any] = {own: own_service}
     for target, alias, found in linked:
         service = services.setdefault(target, {"image": found.config.image if found else "", "networks": {}})
         service["networks"].setdefault(network, {"aliases": []})["aliases"].append(alias)
-    return {"services": services, "networks": {network: {}}}
+    document = {"services": services, "networks": {network: {}}}
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=False, width=4096)
+    return text.replace("$", "$$")  # a single one begins a variable in a Compose file
 
 
-def _is_ambassador(image: str) -> bool:
-    """The images that the pattern was made with: svendowideit/ambassador, and those named after it."""
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[0].endswith("ambassador")
-
-
-def _render(document: dict[str, Any]) -> str:
-    import yaml
-
-    text: str = yaml.safe_dump(_doubled(document), sort_keys=False, allow_unicode=False, width=4096)
-    return text
-
-
-def _doubled(value: Any) -> Any:
-    """A dollar sign begins a variable in a Compose file."""
-    if isinstance(value, dict):
-        return {_doubled(key): _doubled(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_doubled(item) for item in value]
-    return value.replace("$", "$$") if isinstance(value, str) else value
-
-
-def _own_name(container: Inspected) -> str:
+def _own_name(container: InspectedContainer) -> str:
     return container.name.removeprefix("/")

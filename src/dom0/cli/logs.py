@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dom0.cli import completion, terminal
+from dom0 import terminal
+from dom0.cli import completion
 from dom0.cli.containers import find_containers, say_if_none
 from dom0.durations import seconds
 from dom0.errors import NotFound, UsageError

@@ -7,7 +7,7 @@ from inspect import cleandoc
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 
 
 def complete(command: click.Command, *, hidden: bool = True) -> None:

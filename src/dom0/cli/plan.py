@@ -6,9 +6,8 @@ refused as the agent would, and the planner says its steps.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.bring_up import private_roots, what_runs
 from dom0.cli.client import Agent, AgentUnreachable, is_paused
+from dom0.cli.engine_client import on_engine
 from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.report import Report
 from dom0.cli.unchanged import find_project, is_current, no_image, tagged_images
@@ -28,7 +28,6 @@ from dom0.names import IMAGE
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
-    from dom0.plan.facts import ImageNeed
     from dom0.plan.preview import Change
 
 _COLOURS = {"remove": "red", "create": "green", "build": "cyan", "pull": "cyan"}
@@ -50,54 +49,50 @@ def command(directory: Path | None, tag: str, no_build: bool, adopts: bool, as_j
     $ dom0 plan --json | jq -r '.[].name'
     """
     project = find_project(directory)
-    changes = asyncio.run(_plan(project, tag, build=not no_build, adopts=adopts))
-    if as_json:
-        terminal.say_json(changes)
-    elif changes:
+    changes = on_engine(lambda engine: _plan(engine, project, tag, build=not no_build, adopts=adopts))
+    if changes:
         rows = [(change.action, change.kind, change.name, change.reason) for change in changes]
-        terminal.say_columns(("ACTION", "KIND", "NAME", "REASON"), rows, styles={"ACTION": _colour})
-    elif not terminal.quiet():
-        asks = "this project" if project and not no_build else f"{tag}, as it is,"
-        terminal.say(f"nothing to do: the machine is as {asks} asks")
-    return EXIT_CHANGES if changes else 0
+        heads = ("ACTION", "KIND", "NAME", "REASON")
+        terminal.say_table(changes, heads, rows, as_json=as_json, colours={"ACTION": _COLOURS})
+        return EXIT_CHANGES
+    asks = "this project" if project and not no_build else f"{tag}, as it is,"
+    terminal.say_done(changes, f"nothing to do: the machine is as {asks} asks", as_json=as_json)
+    return 0
 
 
-def _colour(action: str) -> str:
-    return click.style(action, fg=_COLOURS.get(action, "yellow"))
-
-
-async def _plan(project: Path | None, tag: str, *, build: bool, adopts: bool) -> list[Change]:
+async def _plan(engine: Engine, project: Path | None, tag: str, *, build: bool, adopts: bool) -> list[Change]:
     from dom0.agent.foresee import foresee
     from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_without_pulling
     from dom0.cli.plan_files import file_changes
-    from dom0.engine.docker import DockerEngine
     from dom0.images.project import placed_entries
     from dom0.plan.adoption import adopt
+    from dom0.plan.preview import Change
 
-    engine = await DockerEngine.connect()
-    try:
-        async with (
-            _image(engine, project if build else None, tag, adopts=adopts) as image,
-            read_project(
-                engine,
-                image,
-                await place_of(engine, image, project, adopts=adopts),
-                private_roots(project if build else None, image),
-            ) as (etc, found),
-        ):
-            if project and not build and not is_current(project, tag, tagged_images()):
-                terminal.say_to_stderr(f"{tag} is not what {project} would be built into: this is what {tag} asks for")
-            candidate, pulled = await resolve_without_pulling(engine, image, found)
-            if adopts:
-                theirs = await find_adoptable(engine, candidate.desired)
-                candidate = replace(candidate, desired=adopt(candidate.desired, theirs))
-            containers = await foresee(engine, candidate, what_runs(), time.time())
-            root = _root_container(image)
-            files = file_changes(placed_entries(etc, found)) if root else []
-            return [*await _builds(engine, image, tag), *root, *_pulls(pulled), *containers, *files]
-    finally:
-        await engine.close()
+    async with (
+        _image(engine, project if build else None, tag, adopts=adopts) as image,
+        read_project(
+            engine,
+            image,
+            await place_of(engine, image, project, adopts=adopts),
+            private_roots(project if build else None, image),
+        ) as (etc, found),
+    ):
+        if project and not build and not is_current(project, tag, tagged_images()):
+            terminal.say_to_stderr(f"{tag} is not what {project} would be built into: this is what {tag} asks for")
+        candidate, pulled = await resolve_without_pulling(engine, image, found)
+        if adopts:
+            theirs = await find_adoptable(engine, candidate.desired)
+            candidate = replace(candidate, desired=adopt(candidate.desired, theirs))
+        containers = await foresee(engine, candidate, what_runs(), time.time())
+        root = _root_container(image)
+        always = "pull_policy: always; what runs from it is replaced if it is another one"
+        pulls = [
+            Change(action="pull", kind="image", name=need.ref, reason=always if here else "it is not here")
+            for need, here in pulled
+        ]
+        files = file_changes(placed_entries(etc, found)) if root else []
+        return [*await _builds(engine, image, tag), *root, *pulls, *containers, *files]
 
 
 @asynccontextmanager
@@ -119,17 +114,6 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
     yield image
 
 
-def _pulls(pulled: Iterable[tuple[ImageNeed, Image | None]]) -> list[Change]:
-    """What a pull brings is known only afterwards."""
-    from dom0.plan.preview import Change
-
-    always = "pull_policy: always; what runs from it is replaced if it is another one"
-    return [
-        Change(action="pull", kind="image", name=need.ref, reason=always if here else "it is not here")
-        for need, here in pulled
-    ]
-
-
 async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:
     """The names that would move to what is built."""
     from dom0.images.fingerprint import images_of
@@ -139,10 +123,8 @@ async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:
     changes = []
     for name, image_id in {tag: image.id, **images_of(image.labels)}.items():
         present = await find(engine, name)
-        if present is None:
-            changes.append(Change(action="build", kind="image", name=name, reason="it does not exist"))
-        elif present.id != image_id:
-            reason = "what it is made from has changed"
+        if present is None or present.id != image_id:
+            reason = "what it is made from has changed" if present else "it does not exist"
             changes.append(Change(action="build", kind="image", name=name, reason=reason))
     return changes
 
@@ -154,9 +136,8 @@ def _root_container(image: Image) -> list[Change]:
     if is_paused():
         return [Change(action="start", kind="container", name=ROOT, reason="it was paused")]
     try:
-        running = Agent().status().dom0_image
+        if Agent().status().dom0_image == image.id:
+            return []
+        return [Change(action="replace", kind="container", name=ROOT, reason="its image changes")]
     except AgentUnreachable:
         return [Change(action="create", kind="container", name=ROOT, reason="it does not run")]
-    if image.id != running:
-        return [Change(action="replace", kind="container", name=ROOT, reason="its image changes")]
-    return []

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from dom0.agent.file_status import FileInfo, FilesPlanRequest, FileState
 from dom0.agent.files import Files
-from dom0.agent.three_way import Version
 from dom0.agent.versions import project_versions, spelled
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import is_here
@@ -25,15 +24,12 @@ _ROWS: dict[FileState, tuple[Action, str]] = {
 
 def file_changes(entries: Iterable[TreeEntry]) -> list[Change]:
     """`entries`: what the agent would place. Raises ProjectError."""
-    found = _planned({spelled(path): version for path, version in project_versions(entries).items()})
+    files = {spelled(path): version for path, version in project_versions(entries).items()}
+    found: list[FileInfo] = []
+    try:
+        found = Agent().call("POST", "/v1/files/plan", list[FileInfo], body=FilesPlanRequest(files=files))
+    except AgentUnreachable:  # then from the disk, for who may read it
+        with contextlib.suppress(PermissionError):
+            found = Files(state_directory() / "project").preview(files) if is_here() else []
     rows = ((info.path, *_ROWS[info.state]) for info in found if info.state in _ROWS)
     return [Change(action=action, kind="file", name=path, reason=reason) for path, action, reason in rows]
-
-
-def _planned(files: dict[str, Version]) -> list[FileInfo]:
-    """Where no agent runs, from the disk, for who may read it."""
-    with contextlib.suppress(AgentUnreachable):
-        return Agent().call("POST", "/v1/files/plan", list[FileInfo], body=FilesPlanRequest(files=files))
-    with contextlib.suppress(PermissionError):
-        return Files(state_directory() / "project").preview(files) if is_here() else []
-    return []

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dom0 import terminal
 from dom0.agent.status import Progress
-from dom0.cli import terminal
 from dom0.errors import Interrupted
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
-from dom0.cli import completion, terminal
+from dom0 import terminal
+from dom0.cli import completion
 from dom0.cli.client import Agent
 from dom0.cli.follow import follow
 from dom0.cli.report import Report
@@ -26,6 +25,6 @@ def command(generation: int | None, as_json: bool) -> None:
     """
     report = Report(as_json=as_json)
     last = follow(Agent().rollback(generation), report)
-    asyncio.run(await_announced_succession(report))
+    await_announced_succession(report)
     if not as_json:
         terminal.say(f"generation {last.generation} is {last.outcome}")

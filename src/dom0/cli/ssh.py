@@ -16,7 +16,7 @@ from typing import IO
 import click
 import msgspec
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.places import go_where_files_are, require_here
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import state_directory

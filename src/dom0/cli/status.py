@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from dom0 import times
-from dom0.cli import terminal
+from dom0 import terminal, times
 from dom0.cli.client import Agent
 
 if TYPE_CHECKING:
@@ -44,13 +44,21 @@ def command(as_json: bool, exit_code: bool, watch: bool) -> int:
     """
     if not watch:
         status = Agent().status()
-        show(status, as_json=as_json)
+        if as_json:
+            terminal.say_json(status)
+        else:
+            click.echo("\n".join(lines(status)))
         return int(exit_code and not is_well(status))
     if as_json:
         for status in Agent().watch():
             terminal.say_json_line(status)
-    elif terminal.is_terminal():
-        _redraw(Agent().watch())
+    elif sys.stdout.isatty():
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(auto_refresh=False, screen=False) as live:
+            for status in Agent().watch():
+                live.update(Text.from_ansi("\n".join(lines(status))), refresh=True)
     else:
         for status in Agent().watch():
             terminal.say("\n".join(lines(status)) + "\n")
@@ -61,17 +69,11 @@ def is_well(status: Status) -> bool:
     return status.converged and all(problem.severity != "error" for problem in status.problems)
 
 
-def show(status: Status, *, as_json: bool) -> None:
-    if as_json:
-        terminal.say_json(status)
-    else:
-        for line in lines(status):
-            click.echo(line)
-
-
 def lines(status: Status) -> list[str]:
     """The status for people; nothing in it is unescaped."""
-    text = [terminal.printable(headline(status)), *_services(status)]
+    heads = ("SERVICE", "CONTAINER", "PHASE", "FOR", "IMAGE", "PORTS", "REASON")
+    rows = (_row(service, status.now) for service in status.services)
+    text = [terminal.printable(headline(status)), *terminal.columns(heads, rows, colours={"PHASE": _COLOURS})]
     if status.steps:
         text += ["", "Under way:", *(f"  {terminal.printable(step)}" for step in status.steps)]
     if status.problems:
@@ -83,16 +85,14 @@ def lines(status: Status) -> list[str]:
 def headline(status: Status) -> str:
     if status.generation is None:
         return f"{status.project or 'dom0'}: no generation yet"
-    return f"{status.project}: {_state(status)}; generation {_generation(status.generation, status.now)}"
-
-
-def _state(status: Status) -> str:
     blind = next((problem.title for problem in status.problems if problem.subject == "engine"), "")
     if blind:
-        return f"unknown, {blind}; below is what was seen last"
-    if not status.converged:
-        return "not yet as desired"
-    return "as desired" if is_well(status) else "not as desired"
+        state = f"unknown, {blind}; below is what was seen last"
+    elif not status.converged:
+        state = "not yet as desired"
+    else:
+        state = "as desired" if is_well(status) else "not as desired"
+    return f"{status.project}: {state}; generation {_generation(status.generation, status.now)}"
 
 
 def _generation(info: GenerationInfo, now: float) -> str:
@@ -103,12 +103,6 @@ def _generation(info: GenerationInfo, now: float) -> str:
         outcome = f"ready, watched until {times.moment(info.watched_until)}"
     text = f"{info.number} ({outcome}), {info.cause}, {times.ago(now - info.created)} ago"
     return f"{text}; back since {times.moment(info.back_at)}: {info.back_because}" if info.back_at else text
-
-
-def _services(status: Status) -> list[str]:
-    rows = [_row(service, status.now) for service in status.services]
-    heads = ("SERVICE", "CONTAINER", "PHASE", "FOR", "IMAGE", "PORTS", "REASON")
-    return terminal.columns(heads, rows, styles={"PHASE": _colour})
 
 
 def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
@@ -126,22 +120,9 @@ def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
     )
 
 
-def _colour(phase: str) -> str:
-    return click.style(phase, fg=_COLOURS.get(phase.strip(), "yellow"))
-
-
 def problem_lines(problem: Problem, *, said: str = "") -> Iterator[str]:
     """`said` stands above already, and is not repeated."""
     what = problem.subject if problem.title == said else f"{problem.subject}: {problem.title}"
     yield f"  {problem.severity} {terminal.printable(what)}  [{problem.code}]"
     if problem.hint:
         yield f"      {terminal.printable(problem.hint)}"
-
-
-def _redraw(statuses: Iterator[Status]) -> None:
-    from rich.live import Live
-    from rich.text import Text
-
-    with Live(auto_refresh=False, screen=False) as live:
-        for status in statuses:
-            live.update(Text.from_ansi("\n".join(lines(status))), refresh=True)

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dom0 import terminal
 from dom0.agent.status import Status
-from dom0.cli import terminal
 from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, RolledBack
 
@@ -61,18 +62,11 @@ async def await_succession(engine: Engine, report: Report) -> None:
     raise RolledBack("dom0: the new dom0 image did not take over", hint=hint)
 
 
-async def await_announced_succession(report: Report) -> None:
+def await_announced_succession(report: Report) -> None:
     """The same with an Engine of its own, where there is something to wait for."""
     if (status := _ask()) and _is_in_its_place(status):
         return
-
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        await await_succession(engine, report)
-    finally:
-        await engine.close()
+    on_engine(lambda engine: await_succession(engine, report))
 
 
 def _ask() -> Status | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.containers import say_if_none, taken_over
 from dom0.errors import NotFound
 from dom0.names import ROOT

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from dom0 import terminal
 from dom0.agent.status import Outcome
-from dom0.cli import terminal
 from dom0.cli.bring_up import bring_up
 from dom0.cli.client import Agent
 from dom0.cli.unchanged import find_project
@@ -50,9 +50,8 @@ def command(directory: Path | None, length: float, tag: str, as_json: bool) -> N
     """
     Agent().status()  # a trial needs something to go back to
     last = asyncio.run(bring_up(find_project(directory), tag, trial=length, as_json=as_json))
-    if as_json:
-        return
+    text = f"is {last.outcome}: nothing differs, so nothing is on trial"
     if last.outcome is Outcome.TRIAL:
-        terminal.say(f"generation {last.generation} goes back in {length:g}s unless you keep it: dom0 confirm")
-    else:
-        terminal.say(f"generation {last.generation} is {last.outcome}: nothing differs, so nothing is on trial")
+        text = f"goes back in {length:g}s unless you keep it: dom0 confirm"
+    if not as_json:
+        terminal.say(f"generation {last.generation} {text}")

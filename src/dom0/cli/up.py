@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from dom0 import terminal
 from dom0.agent.status import Outcome, Progress
-from dom0.cli import terminal, unchanged
+from dom0.cli import unchanged
 from dom0.cli.bring_up import run
 from dom0.cli.unchanged import find_project
 from dom0.names import IMAGE
@@ -47,13 +48,10 @@ def command(
     if project is not None and not (force_recreate or adopt):
         machine, changed = unchanged.look(project, tag)
         if machine is not None:
-            _say_nothing_to_do(machine, as_json=as_json)
+            if as_json:
+                done = Progress(text=machine.text, outcome=Outcome.GOOD, generation=machine.generation)
+                terminal.say_json_line(done)
+            else:
+                terminal.say(machine.text)
             return
     run(project, tag, changed=changed, force=force_recreate, adopts=adopt, wait=wait, as_json=as_json)
-
-
-def _say_nothing_to_do(machine: unchanged.Machine, *, as_json: bool) -> None:
-    if as_json:
-        terminal.say_json_line(Progress(text=machine.text, outcome=Outcome.GOOD, generation=machine.generation))
-    else:
-        terminal.say(machine.text)

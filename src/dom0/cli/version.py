@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 import msgspec
 
-from dom0 import __version__
-from dom0.cli import terminal
+from dom0 import __version__, terminal
 from dom0.cli.client import Agent, AgentUnreachable
 
 
@@ -23,18 +24,10 @@ def command(as_json: bool) -> None:
 
     $ dom0 version
     """
-    versions = _ask()
-    if as_json:
-        terminal.say_json(versions)
-        return
-    terminal.say(f"command  {versions.command}")
-    running = f"{versions.agent} (image {terminal.short_id(versions.dom0_image)})" if versions.agent else "does not run"
-    terminal.say(f"agent    {running}")
-
-
-def _ask() -> Versions:
-    try:
+    agent, image = "", ""
+    with contextlib.suppress(AgentUnreachable):
         status = Agent().status()
-    except AgentUnreachable:
-        return Versions(command=__version__, agent="", dom0_image="")
-    return Versions(command=__version__, agent=status.version, dom0_image=status.dom0_image)
+        agent, image = status.version, status.dom0_image
+    running = f"{agent} (image {terminal.short_id(image)})" if agent else "does not run"
+    versions = Versions(command=__version__, agent=agent, dom0_image=image)
+    terminal.say_result(versions, f"command  {__version__}", f"agent    {running}", as_json=as_json)

@@ -35,6 +35,7 @@ _OF_AMBASSADORS = frozenset(
         "log.py",
         "printable.py",
         "run.py",
+        "terminal.py",
         "times.py",
         "wording.py",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.report import Report
 
 FLAVOURS = ("vm", "metal")  # as in osimage.recipe, which would load what builds them

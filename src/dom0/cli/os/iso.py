@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.os.write import Medium, confirm_file
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.errors import UsageError
 from dom0.run import become

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 
 if TYPE_CHECKING:
     from dom0.host.slots import OsStatus

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.os.write import ask
 from dom0.cli.report import Report
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dom0.cli import terminal
+from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.report import Report
 from dom0.errors import UsageError
