@@ -27,6 +27,7 @@ STATE = "/var/lib/dom0"  # what the agent keeps
 PLACED = Path(STATE, "project")  # where it puts the project's files
 RUN = "/run/dom0"  # its socket
 ETC = "/etc/dom0"  # where a dom0 image keeps its project
+OS_VERSION = Path("/etc/dom0-os")  # the file in which the base OS says its version
 
 
 def state_directory() -> Path:

@@ -16,7 +16,8 @@ import pytest
 
 from dom0.compose.model import Network, Service, Volume
 from dom0.compose.parser import find_plugin
-from dom0.compose.support import TABLE, KeySupport, SupportLevel, ignored, known_keys, refused, row_of
+from dom0.compose.support import TABLE, KeySupport, SupportLevel, ignored, known_keys, refused
+from dom0.testing.projects import support_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "compose.md"
 SECTIONS = {
@@ -74,7 +75,7 @@ def test_no_row_is_about_a_key_that_compose_does_not_know() -> None:
 
 
 def test_every_deeper_key_has_a_verdict_through_the_key_around_it() -> None:
-    assert {key for key in schema_keys() if row_of(key) is None} == set()
+    assert {key for key in schema_keys() if support_of(key) is None} == set()
 
 
 def test_guesses_know_the_keys_of_every_place() -> None:

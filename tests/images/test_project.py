@@ -13,7 +13,8 @@ from dom0.compose.model import Build, FileObject, Project, Service
 from dom0.errors import ProjectError
 from dom0.images import selection
 from dom0.images.fingerprint import read_ignore
-from dom0.images.project import build_file, stage
+from dom0.images.layout import stage
+from dom0.images.project import build_file
 from dom0.images.reading import read
 from dom0.names import PLACED
 

@@ -15,7 +15,7 @@ from dom0.engine.values import Image
 from dom0.plan.desired import Desired, Slot
 from dom0.plan.expand import expand
 from dom0.plan.hashing import network_hash, volume_hash
-from dom0.testing.projects import facts, project
+from dom0.testing.projects import facts, project, support_of
 
 # One value for every key that a service can have.
 VALUES: dict[str, Any] = {
@@ -166,7 +166,7 @@ def test_a_change_means_the_same_container_for(key: str) -> None:
 @pytest.mark.parametrize("key", sorted(VALUES))
 def test_nothing_that_a_service_says_is_lost_unless_the_support_table_says_so(key: str) -> None:
     """Either it reaches the desired state, besides the hash, or the table calls it ignored or refused."""
-    row = support.row_of(f"services.*.{key}")
+    row = support_of(f"services.*.{key}")
     assert row is not None
     if row.level is support.SupportLevel.HONOURED and key not in ("profiles", "build", "pull_policy"):
         assert without_hashes(web(box(**{key: VALUES[key]}))) != without_hashes(web(box())) or key == "scale"

@@ -65,7 +65,7 @@ async def _plan(engine: Engine, project: Path | None, tag: str, *, build: bool, 
     from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_without_pulling
     from dom0.cli.plan_files import file_changes
-    from dom0.images.project import placed_entries
+    from dom0.images.layout import placed_entries
     from dom0.plan.adoption import adopt
     from dom0.plan.preview import Change
 

@@ -93,14 +93,12 @@ def _work_tree(directory: Path) -> Path | None:
     for path in (directory, *directory.parents):
         if not os.path.lexists(path / ".git"):
             continue
-        if path in (Path("/"), Path("~").expanduser()) or (tree and not _is_submodule(tree, path)):
+        if path in (Path("/"), Path("~").expanduser()):
+            break
+        if tree and not _git_directory(tree).is_relative_to(_git_directory(path) / "modules"):  # no submodule of it
             break
         tree = path
     return tree
-
-
-def _is_submodule(tree: Path, outer: Path) -> bool:
-    return _git_directory(tree).is_relative_to(_git_directory(outer) / "modules")
 
 
 def _git_directory(tree: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dom0.compose.findings import Finding, KeyPath
-from dom0.compose.model import Network, Port, Project, Service, ServiceVolume
+from dom0.compose.model import Network, Port, Project, Service
 from dom0.names import OURS
 
 MAX_CONTAINERS = 1000
@@ -21,22 +21,14 @@ _FREE_TEXT = {  # where line breaks and the like are data
     "annotations", "args", "command", "content", "develop", "dockerfile_inline", "driver_opts", "entrypoint",
     "environment", "labels", "options", "sysctls", "test",
 }  # fmt: skip
-_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")  # of a container or a volume
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
 _IMAGE = re.compile(
     r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"  # registry
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?|sha256:[0-9a-f]{64}"
 )
-_UNLIMITED = {
-    "cpu_quota",
-    "mem_limit",
-    "memswap_limit",
-    "mem_swappiness",
-    "oom_score_adj",
-    "pids_limit",
-}  # -1 is a value
+_MAY_BE_MINUS_1 = {"cpu_quota", "mem_limit", "memswap_limit", "mem_swappiness", "oom_score_adj", "pids_limit"}
 
 
 def findings(project: Project) -> list[Finding]:
@@ -59,7 +51,7 @@ def _all(project: Project) -> Iterator[Finding]:
     for key, network in project.networks.items():
         yield from _network(key, network)
     for key, volume in project.volumes.items():
-        if not _VOLUME.fullmatch(volume.name):
+        if not _NAME.fullmatch(volume.name):
             yield Finding(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT)
     yield from _file_objects(project)
     yield from _together(project)
@@ -87,7 +79,7 @@ def control_characters(value: Any, path: KeyPath, *, free: bool = False) -> Iter
 
 
 def _names(service: Service) -> Iterator[Complaint]:
-    if service.container_name and not _CONTAINER.fullmatch(service.container_name):
+    if service.container_name and not _NAME.fullmatch(service.container_name):
         yield ("container_name",), f"{service.container_name!r} cannot be a container's name", _NAME_HINT
     if service.container_name in OURS:
         yield ("container_name",), f"{service.container_name} is a container of dom0 itself", "take another name"
@@ -103,7 +95,7 @@ def _numbers(service: Service) -> Iterator[Complaint]:
         value = getattr(service, field)
         if not isinstance(value, int | float) or value >= 0 or field == "scale":
             continue
-        if value < (-1000 if field == "oom_score_adj" else -1 if field in _UNLIMITED else 0):
+        if value < (-1000 if field == "oom_score_adj" else -1 if field in _MAY_BE_MINUS_1 else 0):
             yield (field,), f"{value} is out of range", "such a number means nothing, or was too large"
 
 
@@ -126,22 +118,19 @@ def _hooks(service: Service) -> Iterator[Complaint]:
 
 def _volumes(service: Service) -> Iterator[Complaint]:
     for number, volume in enumerate(service.volumes):
-        for what, hint in _volume(volume):
-            yield ("volumes", str(number)), what, hint
-
-
-def _volume(volume: ServiceVolume) -> Iterator[tuple[str, str]]:
-    if volume.type == "image":
-        yield "the type image is not supported yet", "build its files into the service's image"
-    elif volume.type not in ("bind", "volume", "tmpfs"):
-        yield f"the type {volume.type} is refused: no Linux machine outside Swarm has it", "bind, volume or tmpfs"
-    if not volume.target.startswith("/"):
-        hint = "start it with /"
-        if ":" in volume.target:  # Compose takes a: for a drive of Windows
-            hint = "for a volume with a name of one letter use the long form: {type: volume, source: …, target: /…}"
-        yield f"{volume.target!r} is not an absolute path in the container", hint
-    if volume.type == "bind" and not volume.source.startswith("/"):
-        yield f"{volume.source!r} is not a path of this machine", "start it with ./ or /"
+        key = ("volumes", str(number))
+        if volume.type == "image":
+            yield key, "the type image is not supported yet", "build its files into the service's image"
+        elif volume.type not in ("bind", "volume", "tmpfs"):
+            what = f"the type {volume.type} is refused: no Linux machine outside Swarm has it"
+            yield key, what, "bind, volume or tmpfs"
+        if not volume.target.startswith("/"):
+            hint = "start it with /"
+            if ":" in volume.target:  # Compose takes a: for a drive of Windows
+                hint = "for a volume with a name of one letter use the long form: {type: volume, source: …, target: /…}"
+            yield key, f"{volume.target!r} is not an absolute path in the container", hint
+        if volume.type == "bind" and not volume.source.startswith("/"):
+            yield key, f"{volume.source!r} is not a path of this machine", "start it with ./ or /"
 
 
 def _swarm_modes(service: Service) -> Iterator[Complaint]:
@@ -151,18 +140,18 @@ def _swarm_modes(service: Service) -> Iterator[Complaint]:
         yield ("deploy", "mode"), f"{mode} is refused: Compose has no jobs", hint
 
 
-def _ports(service: Service) -> Iterator[Complaint]:
-    if len(service.ports) > MAX_PORTS:
-        hint = "network_mode: host has all ports of the machine without publishing any"
-        yield ("ports",), f"{len(service.ports)} ports are published, at most {MAX_PORTS} are possible", hint
-
-
 def _addresses(service: Service) -> Iterator[Complaint]:
     for key, network in service.networks.items():
         for field, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             text = getattr(network, field) if network else ""
             if text and not _is_address(text, version):
                 yield ("networks", key, field), f"{text!r} is not an IPv{version} address", ""
+
+
+def _ports(service: Service) -> Iterator[Complaint]:
+    if len(service.ports) > MAX_PORTS:
+        hint = "network_mode: host has all ports of the machine without publishing any"
+        yield ("ports",), f"{len(service.ports)} ports are published, at most {MAX_PORTS} are possible", hint
     for number, port in enumerate(service.ports):
         if port.host_ip and not (_is_address(port.host_ip, 4) or _is_address(port.host_ip, 6)):
             yield ("ports", str(number), "host_ip"), f"{port.host_ip!r} is not an address", "such as 127.0.0.1"
@@ -261,6 +250,6 @@ _SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (
     _hooks,
     _volumes,
     _swarm_modes,
-    _ports,
     _addresses,
+    _ports,
 )

@@ -26,7 +26,6 @@ _UNKNOWN = (  # until Compose 2.35 and since
 )
 _PORT = r"Invalid (?P<what>\w+): (?P<value>.+)$"
 _SAME_NAME = r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is already in use by '
-_CYCLE = r"dependency cycle detected: (?P<names>.+)$"
 _AT_KEY = r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name)(?:\.[^\s:]+)*):? (?P<what>.+)$"
 _WHERE = r"'(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?'"
 _DECODING = rf"(error decoding )?{_WHERE}:? "
@@ -58,6 +57,12 @@ _ROWS = (
         "services {service} {kind}s",
         "the {kind} {name} is not defined",
         "define it at the top level: {kind}s: {{{name}: …}}",
+    ),
+    _row(
+        r"dependency cycle detected: (?P<names>(?P<first>.+?)( -> .*)?)",
+        "services {first}",
+        "depends on itself: {names}",
+        "remove one of these dependencies",
     ),
     _row(
         r'service "(?P<service>.+?)" has neither an image nor a build context specified',
@@ -183,7 +188,6 @@ def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Finding:
         text = shorter
     special: tuple[tuple[str, Callable[[re.Match[str]], Finding]], ...] = (
         *((pattern, _unknown_key) for pattern in _UNKNOWN),
-        (_CYCLE, _cycle),
         (_PORT, lambda match: _port(match, documents)),
         (_SAME_NAME, lambda match: _same_name(match, documents)),
     )
@@ -206,12 +210,6 @@ def _unknown_key(match: re.Match[str]) -> Finding:
     if len(path) == 1 and path[0] in _NAMED:
         return Finding((*path, key), "this cannot be a name", "letters, digits, dots, - and _ can")
     return Finding((*path, key), "no such key", did_you_mean(key, known_keys(path)))
-
-
-def _cycle(match: re.Match[str]) -> Finding:
-    names = _one_line(match["names"])
-    first = names.split(" -> ")[0]
-    return Finding(("services", first), f"depends on itself: {names}", "remove one of these dependencies")
 
 
 def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Finding:

@@ -8,7 +8,7 @@ import msgspec
 
 from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.x_dom0 import KEY
-from dom0.wording import Flaw, flaw
+from dom0.wording import flaw
 
 T = TypeVar("T")
 
@@ -22,13 +22,10 @@ def decode(data: Any, kind: type[T], path: KeyPath, locations: Locations, *, our
         return msgspec.convert(data, kind, strict=False)
     except msgspec.ValidationError as error:
         found = flaw(error, kind)
-        raise refuse([_finding(found, (*path, *_named(found.steps, data)), ours=ours)], locations) from error
-
-
-def _finding(found: Flaw, where: KeyPath, *, ours: bool) -> Finding:
-    if found.unknown and not ours and KEY not in found.steps[:-1]:
-        return Finding(where, "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not")
-    return Finding(where, found.what, found.hint)
+        what, hint = found.what, found.hint
+        if found.unknown and not ours and KEY not in found.steps[:-1]:
+            what, hint = "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not"
+        raise refuse([Finding((*path, *_named(found.steps, data)), what, hint)], locations) from error
 
 
 def _named(steps: KeyPath, data: Any) -> KeyPath:
@@ -37,17 +34,15 @@ def _named(steps: KeyPath, data: Any) -> KeyPath:
         return ()
     step, rest = steps[0], steps[1:]
     if step == "*":
-        ways = [name for name, value in _entries(data).items() if _leads(rest, value)]
-        step = ways[0] if len(ways) == 1 else step
+        names = [name for name, value in _entries(data).items() if _has(rest, value)]
+        step = names[0] if len(names) == 1 else step
     return (step, *_named(rest, _entries(data).get(step)))
 
 
-def _leads(steps: KeyPath, data: Any) -> bool:
+def _has(steps: KeyPath, data: Any) -> bool:
     if not steps:
         return True
-    entries = _entries(data)
-    ways = entries.values() if steps[0] == "*" else [entries[steps[0]]] if steps[0] in entries else []
-    return any(_leads(steps[1:], value) for value in ways)
+    return any(_has(steps[1:], value) for name, value in _entries(data).items() if steps[0] in ("*", name))
 
 
 def _entries(data: Any) -> dict[str, Any]:

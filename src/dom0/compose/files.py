@@ -13,7 +13,7 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,13 @@ class ProjectFiles(msgspec.Struct):
 
     @property
     def documents(self) -> Iterator[dict[str, Any]]:
-        """Of the layers, lowest first."""
+        """Of all sources."""
+        for source in self.sources:
+            yield from source.documents
+
+    @property
+    def layer_documents(self) -> Iterator[dict[str, Any]]:
+        """Of the layers alone, lowest first."""
         for source in self.sources:
             if source.name in self.layers:
                 yield from source.documents
@@ -94,7 +100,9 @@ def _standard_files(root: Path) -> tuple[str, ...]:
         what = "is not a directory" if os.path.lexists(root) else "there is no such directory"
         raise ProjectError(f"{root}: {what}", hint="a project is a directory with a compose.yaml in it")
     base = next((name for name in BASES if os.path.lexists(root / name)), "")
-    layers = _layers_directory(root)
+    directory = root / LAYERS
+    found = sorted(directory.iterdir()) if directory.is_dir() else ()
+    layers = tuple(f"{LAYERS}/{path.name}" for path in found if path.suffix in (".yaml", ".yml"))
     if layers and base and not (root / STAGED).exists():
         hint = f"keep {base} in a project, or the files in {LAYERS} in an image"
         raise ProjectError(f"{root}: has both {base} and {LAYERS}", hint=hint)
@@ -102,14 +110,6 @@ def _standard_files(root: Path) -> tuple[str, ...]:
         return layers
     override = next((name for name in _OVERRIDES if os.path.lexists(root / name)), "")
     return (base, override) if override else (base,)
-
-
-def _layers_directory(root: Path) -> tuple[str, ...]:
-    directory = root / LAYERS
-    if not directory.is_dir():
-        return ()
-    names = sorted(path.name for path in directory.iterdir() if path.suffix in (".yaml", ".yml"))
-    return tuple(f"{LAYERS}/{name}" for name in names)
 
 
 class Irregular(OSError):
@@ -123,21 +123,19 @@ def open_regular(path: Path, *, inside: Path = Path("/")) -> BufferedReader:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _require_regular(os.fstat(descriptor).st_mode)
-        _require_inside(descriptor, inside)
+        _require_regular(descriptor, inside)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _require_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise Irregular(0, f"is {_kind(mode)}, not a file")
-
-
-def _require_inside(descriptor: int, directory: Path) -> None:
-    if directory != Path("/") and not Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(directory):
+def _require_regular(descriptor: int, inside: Path) -> None:
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind != stat.S_IFREG:
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        raise Irregular(0, f"is {kinds.get(kind, 'a device')}, not a file")
+    if inside != Path("/") and not Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(inside):
         raise Irregular(0, "is a symbolic link that leads out of the project")
 
 
@@ -164,11 +162,6 @@ def unreadable(error: OSError) -> str:
         errno.ENXIO: "is a socket or a device, not a file",
     }
     return words.get(error.errno or 0, str(error.strerror or error))
-
-
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _is_there(path: Path) -> bool:
@@ -209,7 +202,7 @@ class _Reader:
         if not any(b"COMPOSE_FILE" in content for content in dotenv):
             return ()
         where = Finding(("COMPOSE_FILE",), "", file=".env")
-        named, separator = await self._filled_in(
+        named, separator = await self._interpolate(
             ["${COMPOSE_FILE-}", "${COMPOSE_PATH_SEPARATOR-}"], dotenv, [where] * 2
         )
         layers = []
@@ -236,32 +229,35 @@ class _Reader:
         if source.name not in (known.name for known in self._files.sources):
             self._files.sources.append(source)
         found = [reference for document in source.documents for reference in references(document)]
-        values = await self._values(source, found, variables)
-        self._keep_copy(source, values)
-        if not extended:
-            for document in source.documents:
-                self._remember_services(document)
+        values = await self._fill_in(source, found, variables)
+        defined = (item for document in source.documents for item in services(document))
+        for name, service in () if extended else defined:
+            if service is Reset:
+                self._files.services.discard(name)
+            else:
+                self._files.services.add(name)
         for reference in found:
             filled = reference.filled_in(values)
             needed = filled.required and not (extended and not filled.is_compose)
             await self._follow(source, filled, base, variables, needed=needed)
         self._nested -= 1
 
-    def _remember_services(self, document: dict[str, Any]) -> None:
-        for name, service in services(document):
-            if service is Reset:
-                self._files.services.discard(name)
-            else:
-                self._files.services.add(name)
-
-    async def _values(self, source: Source, found: Sequence[Reference], variables: Variables) -> dict[str, str]:
-        """What becomes of the texts that have variables in them."""
+    async def _fill_in(self, source: Source, found: Sequence[Reference], variables: Variables) -> dict[str, str]:
+        """The texts that have variables in them, and their values. Compose's copy of the file has the values."""
         wanted = {
             text: self._place(source, reference) for reference in found for text in reference.texts if "$" in text
         }
-        return dict(zip(wanted, await self._filled_in(list(wanted), variables, list(wanted.values())), strict=True))
+        filled = await self._interpolate(list(wanted), variables, list(wanted.values()))
+        values = dict(zip(wanted, filled, strict=True))
+        if values:
+            copy = source.with_values(values).encode()
+            if self._files.copies[source.name] not in (source.text.encode(), copy):
+                hint = "use two files, or write the paths in it out"
+                raise ProjectError(f"{source.name}: is read twice, and its variables differ", hint=hint)
+            self._files.copies[source.name] = copy
+        return values
 
-    async def _filled_in(
+    async def _interpolate(
         self, texts: Sequence[str], variables: Variables, locations: Sequence[Finding]
     ) -> Sequence[str]:
         if not texts:
@@ -272,15 +268,6 @@ class _Reader:
             told = understand(rejected.words, ())
             number = int(told.path[1]) if len(told.path) > 1 and told.path[1].isdigit() else 0
             raise self._refused(locations[number], told.what, told.hint) from rejected
-
-    def _keep_copy(self, source: Source, values: Mapping[str, str]) -> None:
-        if not values:
-            return
-        copy = source.with_values(values).encode()
-        if self._files.copies[source.name] not in (source.text.encode(), copy):
-            hint = "use two files, or write the paths in it out"
-            raise ProjectError(f"{source.name}: is read twice, and its variables differ", hint=hint)
-        self._files.copies[source.name] = copy
 
     async def _follow(
         self, source: Source, reference: Reference, base: Path, variables: Variables, *, needed: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 import re
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,11 @@ async def load(
             on_start = printouts.asked.set if printouts else None
             parser = find_parser(view, profiles=profiles, variables=env or {}, on_start=on_start)
             files = await read_project(source, parser, view)
-            _require_name(files)
+            in_image = files.layers[0].startswith(f"{LAYERS}/")  # where no directory has the project's name
+            if in_image and not any(document.get("name") for document in files.layer_documents):
+                raise ProjectError(
+                    f"{LAYERS}: none of the files says name:", hint="name: mybox as the first line of one"
+                )
             view.fill(files.copies)
             parser = parser.without_collecting(files.copies.values())
             project = await _resolve(files, view, parser, final, hashed=hashed, printouts=printouts)
@@ -78,17 +83,11 @@ async def read_documents(source: Path) -> list[dict[str, Any]]:
     """What the project's own Compose files say, lowest first, before anything is resolved. Raises ProjectError."""
     with view_of(_directory_name(source)) as view:
         parser = find_parser(view, profiles=(), variables={})
-        return list((await read_project(source, parser, view)).documents)
+        return list((await read_project(source, parser, view)).layer_documents)
 
 
 def _directory_name(source: Path) -> str:
     return source.resolve().name or "project"
-
-
-def _require_name(files: ProjectFiles) -> None:
-    """In an image there is no directory that a name could come from."""
-    if files.layers[0].startswith(f"{LAYERS}/") and not any(document.get("name") for document in files.documents):
-        raise ProjectError(f"{LAYERS}: none of the files says name:", hint="name: mybox as the first line of one")
 
 
 async def _resolve(
@@ -104,7 +103,10 @@ async def _resolve(
             printed = await _print(files, view, parser, layer)
             if printouts:
                 printouts.note(printed, files, view, layer)
-        data = await _parsed(printed)
+        if printed.written:
+            data = await asyncio.to_thread(resolved.parse_with_own, printed.text, printed.written)
+        else:
+            data = resolved.parse(printed.text)
         resolved.fill_in_defaults(data, printed.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
@@ -119,7 +121,8 @@ async def _resolve(
     finally:
         if hashing is not None:
             await hashing.end_unasked()
-    return msgspec.structs.replace(
+    named = [posixpath.join(*parts) for parts in _file_objects(files, "secrets", "file") if "$" not in parts[1]]
+    return replace(
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
         compose_hashes={name: hashed_as[name] for name in project.services} if hashed else {},
@@ -128,7 +131,7 @@ async def _resolve(
         config_files=tuple(str(final / layer) for layer in files.layers),
         opened=tuple(sorted(map(above.inner, files.copies))),
         env_files=tuple(sorted(map(above.inner, files.copies.keys() - {source.name for source in files.sources}))),
-        secret_files=tuple(sorted(set(_secret_files(files)))),
+        secret_files=tuple(sorted({above.inner(posixpath.normpath(name)) for name in named})),
         contents=profiles,
         digests=digests,
         warnings=(*_warnings(data, printed.warnings, files, view), *unread),
@@ -142,7 +145,8 @@ async def _print(files: ProjectFiles, view: View, parser: Parser, own: bytes) ->
     if own:
         layers.append(view.scratch / "own.yaml")
         layers[-1].write_bytes(own)
-    with_yaml = any(x_dom0.KEY in service for service in _services(files))
+    defined = (service for document in files.documents for _, service in services(document))
+    with_yaml = any(isinstance(service, dict) and x_dom0.KEY in service for service in defined)
     version, ((text, warnings), (written, _)) = await _both(
         parser.version(),
         _both(parser.config(view, layers, "json"), parser.config(view, layers, "yaml") if with_yaml else _no_yaml()),
@@ -152,18 +156,6 @@ async def _print(files: ProjectFiles, view: View, parser: Parser, own: bytes) ->
 
 async def _no_yaml() -> tuple[str, tuple[str, ...]]:
     return "", ()
-
-
-async def _parsed(printed: Printed) -> dict[str, Any]:
-    if not printed.written:
-        return resolved.parse(printed.text)
-    return await asyncio.to_thread(resolved.parse_with_own, printed.text, printed.written)
-
-
-def _services(files: ProjectFiles) -> Iterator[dict[str, Any]]:
-    for source in files.sources:
-        for document in source.documents:
-            yield from (service for _, service in services(document) if isinstance(service, dict))
 
 
 async def _hashes(text: str, hashing: Hashing | None, printouts: Printouts | None, *, wanted: bool) -> dict[str, str]:
@@ -178,7 +170,7 @@ async def _hashes(text: str, hashing: Hashing | None, printouts: Printouts | Non
 
 def _own_document(files: ProjectFiles) -> dict[str, Any]:
     """One more layer on top, for what Compose does not do itself: merge x-dom0, print variables that are contents."""
-    sections = [document[x_dom0.KEY] for document in files.documents if x_dom0.KEY in document]
+    sections = [document[x_dom0.KEY] for document in files.layer_documents if x_dom0.KEY in document]
     layer: dict[str, Any] = {}
     if sections:
         merged: Any = {}
@@ -186,33 +178,23 @@ def _own_document(files: ProjectFiles) -> dict[str, Any]:
             merged = x_dom0.merge(merged, section)
         if merged is not Reset:
             layer[resolved.MERGED] = merged
-    if names := sorted(set(_variables(files))):
+    named = (name for kind in ("configs", "secrets") for _, name in _file_objects(files, kind, "environment"))
+    if names := sorted({name for name in named if _VARIABLE.fullmatch(name)}):
         layer[_ENVIRONMENT] = {name: [f"${{{name}+set}}", f"${{{name}-}}"] for name in names}
     return layer
 
 
-def _variables(files: ProjectFiles) -> Iterator[str]:
-    """Names of the variables whose values are configs or secrets."""
+def _file_objects(files: ProjectFiles, kind: str, key: str) -> Iterator[tuple[str, str]]:
+    """The directory of the Compose file, and what its configs or secrets (`kind`) say under `key`.
+
+    Of those too that no service uses, which Compose does not print.
+    """
     for source in files.sources:
         for document in source.documents:
-            for kind in ("configs", "secrets"):
-                section = plain(document.get(kind))
-                for item in section.values() if isinstance(section, dict) else ():
-                    name = item.get("environment") if isinstance(item, dict) else None
-                    if isinstance(name, str) and _VARIABLE.fullmatch(name):
-                        yield name
-
-
-def _secret_files(files: ProjectFiles) -> Iterator[str]:
-    """Of all secrets: Compose forgets those that no service uses."""
-    for source in files.sources:
-        for document in source.documents:
-            section = plain(document.get("secrets"))
+            section = plain(document.get(kind))
             for item in section.values() if isinstance(section, dict) else ():
-                name = item.get("file") if isinstance(item, dict) else None
-                if isinstance(name, str) and "$" not in name:
-                    path = os.path.normpath(os.path.join(os.path.dirname(source.name), name))  # noqa: PTH118, PTH120
-                    yield above.inner(path)
+                if isinstance(item, dict) and isinstance(item.get(key), str):
+                    yield posixpath.dirname(source.name), item[key]
 
 
 def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> Any:
@@ -265,21 +247,17 @@ def _cure(climbing: str, files: ProjectFiles) -> str:
 def _accepted(data: dict[str, Any], files: ProjectFiles) -> Project:
     if lost := list(resolved.lost_keys(data)):
         raise refuse(lost, files.locations)
-    project = msgspec.structs.replace(resolved.project_of(data, files.locations), environment=_environment(data))
+    known = data.get(_ENVIRONMENT) or {}
+    used = {item.get("environment") for kind in ("configs", "secrets") for item in (data.get(kind) or {}).values()}
+    environment = {name: value for name, (is_set, value) in known.items() if is_set and name in used}
+    project = replace(resolved.project_of(data, files.locations), environment=environment)
     if wrong := [*support.refused(data), *checks.findings(project)]:
         raise refuse(wrong, files.locations)
     return project
 
 
-def _environment(data: dict[str, Any]) -> dict[str, str]:
-    known = data.get(_ENVIRONMENT) or {}
-    used = {item.get("environment") for kind in ("configs", "secrets") for item in (data.get(kind) or {}).values()}
-    return {name: value for name, (is_set, value) in known.items() if is_set and name in used}
-
-
 def _explained(rejected: Rejected, files: ProjectFiles, view: View) -> ProjectError:
-    documents = [document for source in files.sources for document in source.documents]
-    finding = understand(_as_written(rejected.words, view), documents)
+    finding = understand(_as_written(rejected.words, view), list(files.documents))
     unset = [warning for warning in dict.fromkeys(rejected.warnings) if "variable is not set" in warning]
     hint = "; ".join([finding.hint, *unset] if finding.hint else unset)
     return refuse([replace(finding, hint=hint)], files.locations)

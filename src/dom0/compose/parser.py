@@ -131,20 +131,16 @@ class Parser(msgspec.Struct, frozen=True):
         Raises Rejected; its words name a text as `x-texts.[0]`.
         """
         with tempfile.TemporaryDirectory(dir=view.scratch) as name:
-            arguments = self._probe(Path(name), texts, env_files)
-            text, _ = await self._config(arguments, view, Path(name), "json")
+            directory, arguments = Path(name), []
+            project = directory / "probe.yaml"
+            project.write_bytes(msgspec.json.encode({"name": "probe", _TEXTS: texts}))
+            for number, content in enumerate(env_files):
+                file = directory / f"{number}.env"
+                file.write_bytes(content)
+                arguments += ["--env-file", str(file)]
+            text, _ = await self._config([*arguments, *self._project(directory, [project])], view, directory, "json")
         found: list[str] = msgspec.json.decode(text.replace("$$", "$"))[_TEXTS]
         return found
-
-    def _probe(self, directory: Path, texts: Sequence[str], env_files: Sequence[bytes]) -> list[str]:
-        project = directory / "probe.yaml"
-        project.write_bytes(msgspec.json.encode({"name": "probe", _TEXTS: texts}))
-        arguments = []
-        for number, content in enumerate(env_files):
-            file = directory / f"{number}.env"
-            file.write_bytes(content)
-            arguments += ["--env-file", str(file)]
-        return [*arguments, *self._project(directory, [project])]
 
     async def config(
         self, view: View, layers: Sequence[Path], form: Literal["yaml", "json"]

@@ -98,15 +98,14 @@ def for_hashing(data: dict[str, Any]) -> str:
     Changed so that no hash changes and Compose does not stumble over its own output: a stand-in for a service that a
     profile keeps out and another one may depend on; no build, which is not hashed; a size of -1 as a number.
     """
-    services = {name: _hashed(service) for name, service in _mapping(data, "services")}
+    services: dict[str, Any] = {}
+    for name, service in _mapping(data, "services"):
+        services[name] = {key: -1 if value == "-1" else value for key, value in service.items()}
+        if "build" in service:
+            services[name]["build"] = {"context": "."}
     wanted = {name for service in services.values() for name in service.get("depends_on") or {}}
     stand_ins = {name: {"image": "none"} for name in sorted(wanted - services.keys())}
     return msgspec.json.encode(data | {"services": services | stand_ins}).decode().replace("$", "$$")
-
-
-def _hashed(service: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: -1 if value == "-1" else value for key, value in service.items()}
-    return kept | {"build": {"context": "."}} if "build" in kept else kept
 
 
 def relocate(data: dict[str, Any], paths: Relocate, contexts: Relocate) -> None:
@@ -184,25 +183,21 @@ def project_of(data: dict[str, Any], locations: Locations) -> Project:
 
 def _service(plain: dict[str, Any], data: dict[str, Any], name: str) -> dict[str, Any]:
     """Without extensions, but with our own; and with protocols as the Engine calls them."""
-    service = _with_numeric_modes(plain["services"][name])
+    service: dict[str, Any] = plain["services"][name]
+    _make_modes_numeric(service)
     for port in service.get("ports") or ():
         port["protocol"] = str(port.get("protocol", "")).lower()
     own = data["services"][name].get(x_dom0.KEY, ())
     return service if own == () else service | {x_dom0.KEY: own}
 
 
-def _with_numeric_modes(holder: dict[str, Any]) -> dict[str, Any]:
+def _make_modes_numeric(holder: dict[str, Any]) -> None:
     """A service or its build: Compose 2.40 prints the modes of configs and secrets as octal text."""
-    used = {
-        kind: [_with_numeric_mode(use) for use in holder[kind]] for kind in ("configs", "secrets") if kind in holder
-    }
-    build = {"build": _with_numeric_modes(holder["build"])} if "build" in holder else {}
-    return holder | used | build
-
-
-def _with_numeric_mode(use: dict[str, Any]) -> dict[str, Any]:
-    mode = use.get("mode")
-    return use | {"mode": int(mode, 8)} if isinstance(mode, str) and _OCTAL.fullmatch(mode) else use
+    for use in (*holder.get("configs", ()), *holder.get("secrets", ())):
+        if isinstance(mode := use.get("mode"), str) and _OCTAL.fullmatch(mode):
+            use["mode"] = int(mode, 8)
+    if "build" in holder:
+        _make_modes_numeric(holder["build"])
 
 
 def _section(data: dict[str, Any], key: str, kind: type[Any], locations: Locations) -> dict[str, Any]:

@@ -72,10 +72,11 @@ class Source(msgspec.Struct, frozen=True):
 
 def read_source(name: str, content: bytes) -> Source:
     """Raises ProjectError with the line at fault."""
-    text = _decode(name, content)
+    text, walk = _decode(name, content), _Walk(name)
     try:
-        walk = _measure(name, text)
-        documents = tuple(_mapping(name, document) for document in yaml.load_all(text, Loader=SourceLoader))
+        for event in yaml.parse(text, Loader=CSafeLoader):
+            walk.step(event)
+        documents = [{} if document is None else document for document in yaml.load_all(text, Loader=SourceLoader)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = f"this is not YAML: {error.problem or error.context}"
@@ -83,9 +84,11 @@ def read_source(name: str, content: bytes) -> Source:
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1
         raise _refused(name, f"this is not YAML: {error.reason}", line=line) from error
+    if not all(isinstance(document, dict) for document in documents):
+        raise _refused(name, "the file has to be a mapping with keys such as services:")
     if not any(documents):
         raise _refused(name, "the file is empty", "it needs at least a name and services; dom0 init makes an example")
-    return Source(name, documents, walk.lines, text, tuple(walk.variables))
+    return Source(name, tuple(documents), walk.lines, text, tuple(walk.variables))
 
 
 def _decode(name: str, content: bytes) -> str:
@@ -99,21 +102,6 @@ def _decode(name: str, content: bytes) -> str:
     if "\0" in text:
         raise _refused(name, "the file holds binary data", "a Compose file is YAML text")
     return text
-
-
-def _mapping(name: str, document: Any) -> dict[str, Any]:
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise _refused(name, "the file has to be a mapping with keys such as services:")
-    return document
-
-
-def _measure(name: str, text: str) -> _Walk:
-    walk = _Walk(name)
-    for event in yaml.parse(text, Loader=CSafeLoader):
-        walk.step(event)
-    return walk
 
 
 class _Frame(msgspec.Struct):

@@ -239,16 +239,6 @@ def known_keys(path: KeyPath) -> list[str]:
     return sorted(here - {"*", "x-*"})
 
 
-def row_of(key: str) -> KeySupport | None:
-    """The row that decides about `key`: its own, or that of the nearest key around it."""
-    path = tuple(key.split("."))
-    for length in range(len(path), 0, -1):
-        for row in TABLE:
-            if row.path == path[:length]:
-                return row
-    return None
-
-
 def refused(project: Mapping[str, Any]) -> Iterator[Finding]:
     """`project` is what Compose resolved, as plain data."""
     for row in TABLE:

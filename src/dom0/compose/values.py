@@ -30,30 +30,11 @@ def load_plain(text: str) -> Any:
     return yaml.load(text, Loader=PlainLoader)  # noqa: S506 -- a safe loader
 
 
-def _integer(loader: CSafeLoader, node: yaml.ScalarNode) -> int | str:
+def _number(kind: type[float], node: yaml.Node) -> float | str:
     try:
-        return int(node.value)
+        return kind(node.value)
     except ValueError:
         return str(node.value)
-
-
-def _number(loader: CSafeLoader, node: yaml.ScalarNode) -> float | str:
-    try:
-        return float(node.value)
-    except ValueError:
-        return str(node.value)
-
-
-def _boolean(loader: CSafeLoader, node: yaml.ScalarNode) -> bool:
-    return str(node.value).lower() == "true"
-
-
-def _nothing(loader: CSafeLoader, node: yaml.ScalarNode) -> None:
-    return None
-
-
-def _reset(loader: CSafeLoader, node: yaml.Node) -> type[Reset]:
-    return Reset
 
 
 def _override(loader: CSafeLoader, node: yaml.Node) -> Override:
@@ -77,10 +58,12 @@ def _set_up() -> None:
     )
     for tag, pattern, first in resolvers:
         PlainLoader.add_implicit_resolver(_PREFIX + tag, re.compile(f"(?:{pattern})$", re.ASCII), list(first))
-    for tag, constructor in (("int", _integer), ("float", _number), ("bool", _boolean), ("null", _nothing)):
-        PlainLoader.add_constructor(_PREFIX + tag, constructor)
+    PlainLoader.add_constructor(f"{_PREFIX}int", lambda _, node: _number(int, node))
+    PlainLoader.add_constructor(f"{_PREFIX}float", lambda _, node: _number(float, node))
+    PlainLoader.add_constructor(f"{_PREFIX}bool", lambda _, node: node.value.lower() == "true")
+    PlainLoader.add_constructor(f"{_PREFIX}null", lambda _loader, _node: None)
     SourceLoader.add_implicit_resolver(_PREFIX + "merge", re.compile(r"<<$"), ["<"])
-    SourceLoader.add_constructor("!reset", _reset)
+    SourceLoader.add_constructor("!reset", lambda _loader, _node: Reset)
     SourceLoader.add_constructor("!override", _override)
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 
 from dom0.errors import Dom0Error
+from dom0.names import OS_VERSION
 from dom0.package_data import os_recipe
 
 UNIT = "dom0.service"
 PROGRAMS = ("usr/lib/dom0/launch", "usr/lib/dom0/mark")  # of the base OS's, those that a foreign host needs
 RECEIPT = "usr/lib/dom0/installed"
-BASE_OS = "etc/dom0-os"
 _UNIT_FILE = f"etc/systemd/system/{UNIT}"
 _WANTED = f"etc/systemd/system/multi-user.target.wants/{UNIT}"  # what `systemctl enable` would make
 _EXECUTABLE, _PLAIN = 0o755, 0o644
@@ -97,7 +97,7 @@ def files() -> tuple[InstalledFile, ...]:
 
 def install(root: Path) -> tuple[str, ...]:
     """Below `root`; returns the paths that were written, none if all is there. Raises Dom0Error, OSError."""
-    if (root / BASE_OS).exists():
+    if (root / OS_VERSION.relative_to("/")).exists():
         raise Dom0Error("install-host: this host runs the base OS, which has its launcher", hint="dom0 status")
     wanted, before = files(), _read_receipt(root)
     due = plan_install(wanted, _look(root, [file.path for file in wanted]), before)

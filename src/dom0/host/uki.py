@@ -122,7 +122,10 @@ def read(file: Path) -> Uki:
     release = texts[".uname"].strip()
     if not _RELEASE.fullmatch(release):
         raise _refused(file, "its kernel has no release")
-    return Uki(architecture, linux, initrd, line, release, _version(texts[".osrel"]))
+    values = dict(line.split("=", 1) for line in texts[".osrel"].splitlines() if "=" in line)
+    version = values.get("VERSION_ID", "").strip('"')
+    is_ours = values.get("ID") == "dom0" and _RELEASE.fullmatch(version)
+    return Uki(architecture, linux, initrd, line, release, version if is_ours else "")
 
 
 def _sections(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
@@ -152,12 +155,6 @@ def _text(sections: Mapping[str, Part], name: str) -> str:
     if part.size > _LONGEST_TEXT:
         raise _refused(part.file, f"its section {name} is too long")
     return b"".join(part.chunks()).rstrip(b"\0").decode()
-
-
-def _version(os_release: str) -> str:
-    values = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
-    version = values.get("VERSION_ID", "").strip('"')
-    return version if values.get("ID") == "dom0" and _RELEASE.fullmatch(version) else ""
 
 
 def _refused(file: Path, what: str) -> Dom0Error:

@@ -14,11 +14,10 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
 
 import msgspec
 
@@ -59,7 +58,11 @@ async def fetch(source: str, asked: str, say: Callable[[str], None]) -> AsyncIte
             raise UsageError(f"{printable(source)}: is neither a file nor an http URL")
         else:
             update, beside = _beside(source)
-        _check_digest(update, [digest for digest in (asked.lower(), beside) if digest])
+        with update.file.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        for digest in (asked.lower(), beside):
+            if digest and digest != found:
+                raise Dom0Error(f"{update.source}: has the digest {found}, not {digest}", hint="fetch it again")
         yield update
 
 
@@ -102,7 +105,12 @@ async def _download(url: str, target: Path, largest: int) -> bool:
 def _fetch(url: str, target: Path, largest: int, stop: threading.Event) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE) as answer, target.open("wb") as opened:  # noqa: S310 -- http
-            _copy(answer, opened, url, largest, stop)
+            size = 0
+            while not stop.is_set() and (chunk := answer.read1(_CHUNK)):
+                size += len(chunk)
+                if size > largest:
+                    raise Dom0Error(f"{url}: is larger than {largest >> 10} KiB")
+                opened.write(chunk)
     except urllib.error.HTTPError as error:
         if error.code in (403, 404, 410):
             return False
@@ -112,28 +120,11 @@ def _fetch(url: str, target: Path, largest: int, stop: threading.Event) -> bool:
     return True
 
 
-def _copy(answer: http.client.HTTPResponse, opened: IO[bytes], url: str, largest: int, stop: threading.Event) -> None:
-    size = 0
-    while not stop.is_set() and (chunk := answer.read1(_CHUNK)):
-        size += len(chunk)
-        if size > largest:
-            raise Dom0Error(f"{url}: is larger than {largest >> 10} KiB")
-        opened.write(chunk)
-
-
 def _digest_of(text: str, where: str) -> str:
     words = text.split()
     if not words or not _DIGEST.fullmatch(words[0].lower()):
         raise Dom0Error(f"{where}: holds no SHA-256 digest", hint="sha256sum dom0-os.efi > dom0-os.efi.sha256")
     return words[0].lower()
-
-
-def _check_digest(update: UpdateFile, wanted: Sequence[str]) -> None:
-    with update.file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    for digest in wanted:
-        if digest != found:
-            raise Dom0Error(f"{update.source}: has the digest {found}, not {digest}", hint="fetch it again")
 
 
 async def check_signature(update: UpdateFile, signers: str) -> str:

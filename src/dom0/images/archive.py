@@ -30,10 +30,6 @@ class Archive(msgspec.Struct, frozen=True):
     components: tuple[str, ...]
     keyring: str = ""  # path; "": the keys that apt trusts anyway
 
-    def stanza(self) -> str:
-        lines = ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}", f"Components: {' '.join(self.components)}"]
-        return "\n".join([*lines, f"Signed-By: {self.keyring}"] if self.keyring else lines) + "\n"
-
 
 def environment() -> dict[str, str]:
     """For apt and what runs it: plain messages, and programs of root found for users too."""
@@ -63,7 +59,8 @@ def select(listed: str) -> tuple[Archive, ...]:
         origin, uri, suite, component, keyring = values
         if origin == "Debian" and urlsplit(uri).scheme in _REMOTE and component:
             _refuse_password(uri)
-            components.setdefault((uri, suite, _keyring(keyring)), {})[component] = None
+            key = (uri, suite, keyring if keyring.startswith("/") else "")
+            components.setdefault(key, {})[component] = None
     if not components:
         raise Dom0Error(
             "package sources: none is Debian's archive, so no image can be built here",
@@ -71,10 +68,6 @@ def select(listed: str) -> tuple[Archive, ...]:
             "or bring the images from another host: docker save, docker load",
         )
     return tuple(Archive(uri, suite, tuple(names), keyring) for (uri, suite, keyring), names in components.items())
-
-
-def _keyring(signed_by: str) -> str:
-    return signed_by if signed_by.startswith("/") else ""
 
 
 def _refuse_password(uri: str) -> None:
@@ -88,7 +81,13 @@ def _refuse_password(uri: str) -> None:
 
 def sources_text(archives: Iterable[Archive]) -> str:
     """The content of a `.sources` file."""
-    return "\n".join(archive.stanza() for archive in archives)
+    stanzas = []
+    for archive in archives:
+        lines = ["Types: deb", f"URIs: {archive.uri}", f"Suites: {archive.suite}"]
+        lines += [f"Components: {' '.join(archive.components)}"]
+        lines += [f"Signed-By: {archive.keyring}"] if archive.keyring else []
+        stanzas.append("".join(f"{line}\n" for line in lines))
+    return "\n".join(stanzas)
 
 
 async def proxies() -> dict[str, str]:

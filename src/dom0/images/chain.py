@@ -6,20 +6,18 @@ An image whose label `dom0.inputs` says that it was made from what is there now 
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from dom0 import temporary
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
-from dom0.errors import Dom0Error, NotFound
+from dom0.errors import Dom0Error
 from dom0.images import ambassador, archive, base, docker_cli, fetched, recipe, rootfs
 from dom0.images.docker_cli import Say
-from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
+from dom0.images.names import find
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, OS_VERSION, ROOTFS_IMAGE
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
 
@@ -31,9 +29,13 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
     inputs = recipe.base_inputs()
     if not no_cache and (found := await _made_from(engine, BASE_IMAGE, inputs)):
         return found
-    _refuse_inside(inputs)
+    if recipe.BAKED.exists():  # inside a dom0 image there is nothing to make dom0-base from
+        raise Dom0Error(
+            f"{BASE_IMAGE}: the image that this dom0 came with is not on this Engine ({inputs[:19]})",
+            hint="run dom0 build on a host with the dom0 package, or bring the image: docker save, docker load",
+        )
     fetched.require_pip()
-    async with alone(say, BASE_IMAGE):
+    async with build_lock(say, BASE_IMAGE):
         below = await _build_rootfs(engine, say, no_cache=no_cache)
         found = await _made_from(engine, BASE_IMAGE, inputs)
         if no_cache or found is None or found.labels.get(ROOTFS_ID) != below.id:
@@ -44,27 +46,21 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
 async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) -> Image:
     """dom0-ambassador as it should be now, built if it is not; with `no_cache` in any case. Raises Dom0Error."""
     if recipe.BAKED.exists():
-        return await _ambassador_inside(engine)
+        if (here := await find(engine, AMBASSADOR_IMAGE)) is None:  # there is no recipe inside a dom0 image
+            raise Dom0Error(
+                f"{AMBASSADOR_IMAGE}: is not on this Engine",
+                hint="run dom0 image build on a host with the dom0 package, or bring it: docker save, docker load",
+            )
+        return here
     inputs = recipe.ambassador_inputs()
     if not no_cache and (found := await _made_from(engine, AMBASSADOR_IMAGE, inputs)):
         return found
     fetched.require_pip()
-    async with alone(say, AMBASSADOR_IMAGE):
+    async with build_lock(say, AMBASSADOR_IMAGE):
         found = None if no_cache else await _made_from(engine, AMBASSADOR_IMAGE, inputs)
         if found is None:
             await ambassador.build_ambassador(inputs, say, no_cache=no_cache)
         return await engine.image(AMBASSADOR_IMAGE)
-
-
-async def _ambassador_inside(engine: Engine) -> Image:
-    """Inside a dom0 image there is no recipe: the image of ambassadors is the one that is here."""
-    try:
-        return await engine.image(AMBASSADOR_IMAGE)
-    except NotFound as error:
-        raise Dom0Error(
-            f"{AMBASSADOR_IMAGE}: is not on this Engine",
-            hint="run dom0 image build on a host with the dom0 package, or bring it: docker save, docker load",
-        ) from error
 
 
 async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
@@ -83,7 +79,7 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
 
 async def _pack_rootfs(scratch: Path, tar: Path, say: Say) -> None:
     described = recipe.data(ROOTFS_IMAGE)
-    if recipe.BASE_OS.exists():
+    if OS_VERSION.exists():
         say(f"{ROOTFS_IMAGE}: cloning the file system of this host")
         await rootfs.clone(described, Path("/"), tar)
         return
@@ -93,32 +89,11 @@ async def _pack_rootfs(scratch: Path, tar: Path, say: Say) -> None:
 
 
 async def _made_from(engine: Engine, tag: str, inputs: str) -> Image | None:
-    try:
-        image = await engine.image(tag)
-    except NotFound:
-        return None
-    return image if image.labels.get(INPUTS) == inputs else None
+    image = await find(engine, tag)
+    return image if image and image.labels.get(INPUTS) == inputs else None
 
 
-def _refuse_inside(inputs: str) -> None:
-    """Inside a dom0 image there is nothing to make dom0-base from."""
-    if recipe.BAKED.exists():
-        raise Dom0Error(
-            f"{BASE_IMAGE}: the image that this dom0 came with is not on this Engine ({inputs[:19]})",
-            hint="run dom0 build on a host with the dom0 package, or bring the image: docker save, docker load",
-        )
-
-
-@asynccontextmanager
-async def alone(say: Say, what: str, place: str = "") -> AsyncIterator[None]:
-    """One build of the chain at a time for each user, who has one cache; and one of the project at `place`."""
-    name = f"lock-{hashlib.sha256(place.encode()).hexdigest()[:12]}" if place else "lock"
-    path = fetched.cache_directory() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{what}: waiting for another build of it")
-            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        yield
+def build_lock(say: Say, what: str, directory: str = "") -> AbstractAsyncContextManager[None]:
+    """One build of the chain at a time for each user, who has one cache; and one of the project in `directory`."""
+    name = f"lock-{hashlib.sha256(directory.encode()).hexdigest()[:12]}" if directory else "lock"
+    return fetched.lock(name, lambda: say(f"{what}: waiting for another build of it"))

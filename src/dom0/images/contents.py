@@ -195,7 +195,8 @@ def clone(found: Iterable[TreeEntry], into: Path, *, durable: bool = False) -> N
             _copy_file(entry.path, target)
         _make_alike(entry, target)
         if durable and entry.kind == "file":
-            _sync(target)
+            with target.open("rb") as opened:
+                os.fsync(opened.fileno())
     for entry, target in reversed(directories):
         _make_alike(entry, target)
 
@@ -209,11 +210,6 @@ def _make_alike(entry: TreeEntry, target: Path) -> None:
         for name, value in attributes(entry.path):
             os.setxattr(target, name, value)
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def stamp(file: Path, time: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +47,15 @@ async def builds_service(directory: Path) -> bool:
 
     A project that cannot be read has no such service: it may be made to be merged with the one in an image below.
     """
-    from dom0.compose.load import read_documents  # whoever knows which Dockerfile it was does without
+    from dom0.compose.load import read_documents  # only the first build of a project needs them
+    from dom0.compose.references import plain, services
 
     try:
         documents = await read_documents(directory)
     except ProjectError:
         return False
-    return any(_may_be_plain(directory, build) for document in documents for build in _builds(document))
-
-
-def _builds(document: dict[str, Any]) -> Iterator[Any]:
-    from dom0.compose.references import plain, services
-
-    for _, service in services(document):
-        if isinstance(service, dict) and service.get("build") is not None:
-            yield plain(service["build"])
+    defined = (service for document in documents for _, service in services(document) if isinstance(service, dict))
+    return any(_may_be_plain(directory, plain(service.get("build"))) for service in defined)
 
 
 def _may_be_plain(directory: Path, build: Any) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from dom0 import temporary
@@ -17,6 +20,7 @@ from dom0.images.recipe import data
 from dom0.names import BASE_IMAGE
 from dom0.run import capture, sync
 
+_PAUSE = 0.2  # seconds between two tries to get a lock
 _GLIBC = (17, 28, 34)  # minor versions that wheels are built for; Debian's own is newer than all of them
 
 ADD_PIP = "beside dom0: uv tool install --with pip dom0; or Debian's own: apt-get install python3-venv"
@@ -86,6 +90,25 @@ def _replace_all(top: Path, fresh: Path, wanted: Path) -> None:
         if old != fresh:
             shutil.rmtree(old)
     fresh.rename(wanted)
+
+
+@asynccontextmanager
+async def lock(name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+    """Hold the lock `name` in the cache. `on_wait` is called once where another process has it."""
+    path = cache_directory() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as opened:
+        waits = False
+        while True:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # tried again: a thread that waits in flock cannot be cancelled
+                if not waits:
+                    on_wait()
+                waits = True
+                await asyncio.sleep(_PAUSE)
+        yield
 
 
 def cache_directory() -> Path:

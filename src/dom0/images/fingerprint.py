@@ -77,9 +77,7 @@ def is_current(
 
 def builds_of(labels: Mapping[str, str]) -> Builds | None:
     """The service images that were built with an image; None if it does not say."""
-    builds = _json(labels, BUILDS)
-    is_one = isinstance(builds, dict) and all(isinstance(context, str) for context in builds.values())
-    return builds if is_one else None
+    return _mapping(labels, BUILDS)
 
 
 def dockerfile_of(labels: Mapping[str, str]) -> str:
@@ -101,12 +99,12 @@ def _json(labels: Mapping[str, str], label: str) -> Any:
 
 def images_of(labels: Mapping[str, str]) -> Mapping[str, str]:
     """Reference of each service image that was built with a dom0 image -> its ID."""
-    try:
-        images = json.loads(labels.get(IMAGES, ""))
-    except ValueError:
-        return {}
-    is_one = isinstance(images, dict) and all(isinstance(image_id, str) for image_id in images.values())
-    return images if is_one else {}
+    return _mapping(labels, IMAGES) or {}
+
+
+def _mapping(labels: Mapping[str, str], label: str) -> dict[str, str] | None:
+    found = _json(labels, label)
+    return found if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()) else None
 
 
 def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> str:

@@ -37,11 +37,8 @@ def of_image(image_labels: Mapping[str, str]) -> tuple[str, ...]:
         names = json.loads(image_labels.get(labels.PRIVATE, "[]"))
     except ValueError:
         return ()
-    return tuple(name for name in names if _is_inside(name)) if isinstance(names, list) else ()
-
-
-def _is_inside(name: object) -> bool:
-    return isinstance(name, str) and bool(name) and not name.startswith("/") and ".." not in PurePath(name).parts
+    texts = [name for name in names if isinstance(name, str) and name] if isinstance(names, list) else []
+    return tuple(name for name in texts if not name.startswith("/") and ".." not in PurePath(name).parts)
 
 
 def digest(directory: Path, names: Sequence[str], project: str) -> str:

@@ -13,26 +13,25 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from dom0 import temporary
 from dom0.compose import above
-from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.load import load
 from dom0.compose.model import Project
-from dom0.compose.source import read_source
 from dom0.engine.layer import whiteout
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
 from dom0.images import contents, docker_cli, dockerfile, fingerprint, names, private, room, second_reading, selection
-from dom0.images.chain import alone, build_ambassador, build_base
+from dom0.images.chain import build_ambassador, build_base, build_lock
 from dom0.images.docker_cli import Say
+from dom0.images.layout import layer_names, pack, stage
 from dom0.images.names import find
 from dom0.images.reading import Reading, read
 from dom0.images.recipe import EPOCH
@@ -110,7 +109,7 @@ async def _built(
         yield Built(before, changed=False)
         return
     await room.check(engine)
-    async with alone(say, options.tag, str(directory)):
+    async with build_lock(say, options.tag, str(directory)):
         draft, read_alike, layer = Draft(engine, str(directory)), None, b""
         try:
             if found is None:
@@ -216,86 +215,6 @@ async def _build_generated(
             await asyncio.gather(as_agent, return_exceptions=True)  # it reads what is removed now
 
 
-def stage(
-    directory: Path, project: Project, kept: Sequence[str], into: Path, in_place: tuple[str, ...] = ()
-) -> dict[str, contents.TreeEntry]:
-    """Lay the project out as it lies in an image: its Compose files as layers, everything else as it is.
-
-    `kept`: what is taken although .dockerignore or `in_place` (see selection) leave it out. Returns what was taken by
-    its name in the image.
-    """
-    layers = _layers(project)
-    top = contents.top(directory)
-    selected = fingerprint.selected(directory, kept, in_place=in_place)
-    found = [entry for entry in selected if entry.name not in layers]
-    contents.copy(found, into, time=EPOCH)
-    if not any(_says_name(name, directory) for name in layers):
-        _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
-    if any((into / name).exists() for name in BASES):
-        _write(into / STAGED, b"")
-    for name, layer in layers.items():
-        _write(into / layer, (directory / name).read_bytes())
-    if (number := max(map(above.levels, filter(above.is_around, kept)), default=0)) and not os.path.lexists(
-        into / above.WAY
-    ):
-        (into / above.WAY).symlink_to(PurePath(*above.names_down(directory, number)))
-    into.chmod(top.mode)
-    return {entry.name: entry for entry in (top, *found)}
-
-
-def placed_entries(directory: Path, project: Project) -> Iterator[contents.TreeEntry]:
-    """What of `directory`, a project without a Dockerfile or one out of an image, the agent places."""
-    yield contents.top(directory)
-    kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
-    layers = _layers(project)
-    for entry in fingerprint.selected(directory, kept):
-        if entry.name not in layers and not f"{entry.name}/".startswith(f"{LAYERS}/"):
-            yield entry
-
-
-def _layers(project: Project) -> dict[str, str]:
-    """The project's Compose files, and what they are called in an image."""
-    names = [os.path.relpath(file, project.working_dir) for file in project.config_files]
-    if names[0].startswith(f"{LAYERS}/"):
-        return {name: name for name in names}
-    numbered = {name: f"{LAYERS}/{number}-{project.name}.override.yaml" for number, name in enumerate(names, 50)}
-    return numbered | {names[0]: f"{LAYERS}/50-{project.name}.yaml"}
-
-
-def _says_name(layer: str, directory: Path) -> bool:
-    return any(document.get("name") for document in read_source(layer, (directory / layer).read_bytes()).documents)
-
-
-def pack(
-    directory: Path, into: Path, found: Mapping[str, contents.TreeEntry], *, leave_out: Collection[str] = ()
-) -> None:
-    """Write a tar that has `directory` as /etc/dom0.
-
-    In there everything is of the same time whenever it is written. Who owns it says `found`, where it came from: a
-    copy is its maker's. What is not there is root's.
-    """
-    etc = PurePath(ETC.lstrip("/"))
-
-    def as_found(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        name = os.path.relpath(entry.name, etc)
-        if name in leave_out:
-            return None
-        of = found.get(name)
-        entry.uid, entry.gid = (of.uid, of.gid) if of else (0, 0)
-        entry.uname = entry.gname = ""
-        entry.mtime = EPOCH
-        attributes = contents.attributes(of.path) if of else ()
-        entry.pax_headers = {contents.PAX + name: value.decode(errors="surrogateescape") for name, value in attributes}
-        return entry
-
-    with tarfile.open(into, "w", format=tarfile.PAX_FORMAT) as archive:
-        for parent in map(str, reversed(etc.parents[:-1])):
-            entry = tarfile.TarInfo(parent)
-            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, EPOCH
-            archive.addfile(entry)
-        archive.add(directory, str(etc), filter=as_found)
-
-
 async def _check_names(engine: Engine, names: Iterable[str]) -> None:
     """A file that no image of containerd's can hold would be left out without a word. Raises ProjectError."""
     if (unfit := whiteout(names)) and (await engine.info()).containerd_store:
@@ -326,13 +245,6 @@ async def _put_on_base(
     args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
     with context.open("rb") as tar:
         return await engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    path.chmod(0o644)
-    contents.stamp(path, EPOCH)
 
 
 async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Options) -> str:
@@ -430,7 +342,7 @@ async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Projec
 
 
 def _as_named_here(words: str, project: Project) -> str:
-    for name, layer in _layers(project).items():
+    for name, layer in layer_names(project).items():
         words = words.replace(layer, name)
     return words
 
@@ -448,11 +360,13 @@ def needs_of(project: Project) -> Needs:
 
 
 def _builds(project: Project, directory: Path) -> dict[str, str]:
-    builds = {
-        image_ref(project, name): _context(service.build.context, directory)
-        for name, service in project.services.items()
-        if service.build is not None
-    }
+    builds = {}
+    for name, service in project.services.items():
+        if service.build is not None:
+            context = Path(service.build.context)
+            inside = context.is_absolute() and context.is_relative_to(directory)
+            where = str(context.relative_to(directory)) if inside else fingerprint.ELSEWHERE
+            builds[image_ref(project, name)] = where
     return builds | ({AMBASSADOR_IMAGE: fingerprint.OURS} if _has_ambassadors(project) else {})
 
 
@@ -468,14 +382,6 @@ async def _labels(engine: Engine, directory: Path, project: Project, made: finge
         labels.NEEDS: msgspec.json.encode(needs_of(project)).decode(),
         **({} if made.in_place is None else {labels.IN_PLACE: json.dumps(made.in_place)}),
     }
-
-
-def _context(context: str, directory: Path) -> str:
-    """`context` relative to `directory`."""
-    path = Path(context)
-    if not path.is_absolute() or not path.is_relative_to(directory):
-        return fingerprint.ELSEWHERE
-    return str(path.relative_to(directory))
 
 
 async def _parents(engine: Engine, directory: Path, own: str) -> dict[str, str]:

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.images.contents import TreeEntry, digest, entries
-from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, OS_VERSION, ROOTFS_IMAGE
 from dom0.package_data import PACKAGE, find
 
 EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of their own, so that builds repeat
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
-BASE_OS = Path("/etc/dom0-os")  # our base OS says its version here
 # Of the package dom0: the package `ambassador` and all that it imports.
 _OF_AMBASSADORS = frozenset(
     (
@@ -65,7 +64,7 @@ def ambassador_files() -> Iterator[TreeEntry]:
 
 def rootfs_inputs() -> str:
     """Digest of what dom0-rootfs is made from."""
-    told = BASE_OS.read_text() if BASE_OS.exists() else "\n".join(_source_texts())
+    told = OS_VERSION.read_text() if OS_VERSION.exists() else "\n".join(_source_texts())
     code = (PACKAGE / "images" / "rootfs.py").read_text()
     return digest(entries(data(ROOTFS_IMAGE)), text=f"{EPOCH} {os.uname().machine}\n{told}\n{code}")
 

@@ -12,8 +12,9 @@ from dom0 import temporary
 from dom0.compose.load import load
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
-from dom0.errors import Dom0Error, NotFound
+from dom0.errors import Dom0Error
 from dom0.images import docker_cli, private
+from dom0.images.names import find
 from dom0.images.project import Needs, needs_of
 from dom0.images.unpack import unpacked
 from dom0.names import BASE_IMAGE, IMAGE, PLACED
@@ -33,15 +34,13 @@ class MachineImages(msgspec.Struct, frozen=True):
 
 async def images_of_machine(engine: Engine) -> MachineImages:
     """dom0:latest, dom0-base that its login stands on, and the images of its services. Raises Dom0Error."""
-    try:
-        image = await engine.image(IMAGE)
-    except NotFound as error:
-        raise Dom0Error(f"{IMAGE}: there is no such image", hint="dom0 build") from error
+    if (image := await find(engine, IMAGE)) is None:
+        raise Dom0Error(f"{IMAGE}: there is no such image", hint="dom0 build")
     if image.labels.get(labels.ROLE) != Role.ROOT:
         raise Dom0Error(f"{IMAGE}: is not the image of a machine", hint="dom0 build")
     needs = await _needs(engine, image)
     wanted = dict.fromkeys([IMAGE, BASE_IMAGE, *needs.images])
-    missing = [ref for ref in wanted if not await _is_here(engine, ref)]
+    missing = [ref for ref in wanted if await find(engine, ref) is None]
     here = tuple(ref for ref in wanted if ref not in missing)
     return MachineImages(here, tuple(missing), needs.home, private.of_image(image.labels))
 
@@ -63,11 +62,3 @@ async def save(references: Sequence[str], file: Path) -> None:
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-async def _is_here(engine: Engine, ref: str) -> bool:
-    try:
-        await engine.image(ref)
-    except NotFound:
-        return False
-    return True

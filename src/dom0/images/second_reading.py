@@ -72,18 +72,15 @@ def _undigested(project: Project) -> Project:
 
 
 def _pack(etc: Path, project: Project) -> bytes:
+    def without_data(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.size = 0 if entry.size > MAX_BYTES else entry.size  # larger than any file that is read
+        return entry
+
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        archive.add(etc, ETC.lstrip("/"), filter=_without_data)
+        archive.add(etc, ETC.lstrip("/"), filter=without_data)
         entry = tarfile.TarInfo(_WANTED.lstrip("/"))
         text = canonical(project)
         entry.size = len(text)
         archive.addfile(entry, io.BytesIO(text))
     return packed.getvalue()
-
-
-def _without_data(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """What is larger than any file that is read is empty."""
-    if entry.size > MAX_BYTES:
-        entry.size = 0
-    return entry

@@ -44,7 +44,8 @@ def in_place(project: Project, directory: Path) -> tuple[str, ...]:
 
     It lives in the project's own directory, for services and for those who change it.
     """
-    return tuple(sorted(name for name in _written(project) if above.find(directory, name).is_dir()))
+    written = set(_inside(project, (volume.source for volume in _binds(project) if not volume.read_only)))
+    return tuple(sorted(name for name in written if above.find(directory, name).is_dir()))
 
 
 def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[str, ...] = ()) -> Iterator[str]:
@@ -78,10 +79,6 @@ def _dotenvs(project: Project) -> Iterator[str]:
     yield from (
         f"{name}/.env" for name in _inside(project, (v.source for v in _binds(project))) if above.is_around(name)
     )
-
-
-def _written(project: Project) -> frozenset[str]:
-    return frozenset(_inside(project, (volume.source for volume in _binds(project) if not volume.read_only)))
 
 
 def _binds(project: Project) -> Iterator[ServiceVolume]:

@@ -8,7 +8,7 @@ import io
 import os
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
 
@@ -62,17 +62,13 @@ def _unpack(tar: IO[bytes], into: Path) -> None:
     with tarfile.open(fileobj=tar) as archive:
         archive.extractall(into, filter=_as_it_is, numeric_owner=True)  # noqa: S202 -- it lets nothing out of `into`
         for entry in archive:
-            for name, value in _attributes(entry):
-                with contextlib.suppress(OSError):  # whoever is not root looks at the files, and gives them to nobody
-                    os.setxattr(into / entry.name, name, value, follow_symlinks=False)
+            for name in contents.ATTRIBUTES:
+                value = entry.pax_headers.get(contents.PAX + name, "").encode(errors="surrogateescape")
+                with contextlib.suppress(OSError):  # a caller that is not root only reads the files
+                    if value:
+                        os.setxattr(into / entry.name, name, value, follow_symlinks=False)
 
 
 def _as_it_is(entry: tarfile.TarInfo, into: str) -> tarfile.TarInfo:
     """Nothing outside of `into`; the modes as the image has them, also what others may write."""
     return tarfile.tar_filter(entry, into).replace(mode=entry.mode, deep=False)
-
-
-def _attributes(entry: tarfile.TarInfo) -> Iterator[tuple[str, bytes]]:
-    for name in contents.ATTRIBUTES:
-        if (value := entry.pax_headers.get(contents.PAX + name)) is not None:
-            yield name, value.encode(errors="surrogateescape")

@@ -5,6 +5,7 @@ Sizes are as the files say them: nothing is read, and a file with a hole counts 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -23,7 +24,11 @@ _SHOWN = 5
 
 def check(directory: Path, found: Iterable[TreeEntry]) -> dict[str, int]:
     """The bytes of each file. Raises ProjectError if they are too many for an image."""
-    sizes = dict(_sizes(found))
+    sizes: dict[str, int] = {}
+    for entry in found:
+        with contextlib.suppress(FileNotFoundError):  # whoever copies it will say so
+            told = os.lstat(entry.path)
+            sizes[entry.name] = told.st_size if stat.S_ISREG(told.st_mode) else 0
     if (total := sum(sizes.values())) > MOST:
         heaviest = _heaviest(_by_place(sizes))
         shown = ", ".join(f"{name} {_say(size)}" for name, size in heaviest)
@@ -49,15 +54,6 @@ def words(directory: Path, sizes: dict[str, int], bound: Collection[str]) -> Ite
     if (total := sum(others.values())) > MUCH:
         shown = ", ".join(f"{name} {_say(size)}" for name, size in _heaviest(_by_place(others)))
         yield f"{_say(total)} of files go into the image: {shown}; .dockerignore can keep out what is not needed"
-
-
-def _sizes(found: Iterable[TreeEntry]) -> Iterator[tuple[str, int]]:
-    for entry in found:
-        try:
-            told = os.lstat(entry.path)
-        except FileNotFoundError:  # whoever copies it will say so
-            continue
-        yield entry.name, told.st_size if stat.S_ISREG(told.st_mode) else 0
 
 
 def _by_place(sizes: dict[str, int]) -> dict[str, int]:

@@ -6,16 +6,12 @@ change of our own programs packs only the initramfs again.
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -24,6 +20,7 @@ from dom0 import temporary
 from dom0.images import contents, fetched
 from dom0.images.archive import environment
 from dom0.images.recipe import EPOCH
+from dom0.names import OS_VERSION
 from dom0.osimage import initramfs, manifest, modules, packages, rescue, root, squash
 from dom0.osimage.recipe import OsRecipe
 from dom0.run import capture
@@ -47,11 +44,15 @@ async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_resc
     Raises Dom0Error.
     """
     kind = f"{recipe.architecture.name}-{recipe.flavour}"
-    async with _alone(say, recipe.architecture.name):
+    # All flavours of an architecture share a cached rescue image.
+    lock = f"os-{recipe.architecture.name}.lock"
+    async with fetched.lock(lock, lambda: say("base OS: waiting for another build of it")):
         os.umask(0o022)  # modes of what is made here end up in it
         found = await packages.fetch(kind, recipe.packages, recipe.architecture.name, anew=no_cache)
         rescue_image = await rescue.build(recipe, say, anew=no_cache) if with_rescue else None
-        key = _key(recipe, found, rescue_image)
+        names = [package.file.name for package in found]
+        rescue_key = rescue_image.parent.name if rescue_image else None
+        key = f"{dom0.__version__} {recipe.inputs()} {names} {rescue_key}"
 
         async def make(into: Path) -> None:
             say(f"base OS {version_of(key)}: {len(found)} packages, {recipe.architecture.name}, {recipe.flavour}")
@@ -61,30 +62,22 @@ async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_resc
     return BuiltOs(directory, manifest.decode((directory / manifest.FILE).read_bytes()))
 
 
-def place(built: BuiltOs, directory: Path) -> None:
+def export(built: BuiltOs, directory: Path) -> None:
     """Copy the files to `directory`; those that were there are replaced when all of the new ones are on the disk."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dom0-os-", dir=directory) as scratch:
-        fresh = [_copied(file, Path(scratch) / file.name) for file in sorted(built.directory.iterdir())]
-        for file in fresh:
-            file.replace(directory / file.name)
-
-
-def _copied(file: Path, target: Path) -> Path:
-    shutil.copyfile(file, target)
-    with target.open("rb") as opened:
-        os.fsync(opened.fileno())
-    return target
+        names = sorted(file.name for file in built.directory.iterdir())
+        for name in names:
+            shutil.copyfile(built.directory / name, Path(scratch, name))
+            with Path(scratch, name).open("rb") as opened:
+                os.fsync(opened.fileno())
+        for name in names:
+            Path(scratch, name).replace(directory / name)
 
 
 def version_of(key: str) -> str:
     """What /etc/dom0-os says: other content, other version."""
     return f"{dom0.__version__}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
-
-def _key(recipe: OsRecipe, found: Sequence[packages.Package], rescue_image: Path | None) -> str:
-    names = [package.file.name for package in found]
-    return f"{dom0.__version__} {recipe.inputs()} {names} {rescue_image.parent.name if rescue_image else None}"
 
 
 async def _make(
@@ -154,7 +147,7 @@ def _make_tree(recipe: OsRecipe, version: str, rescue_image: Path | None, scratc
     if rescue_image is not None:
         (tree / "usr/share/dom0").mkdir(parents=True)
         shutil.copyfile(rescue_image, tree / "usr/share/dom0" / rescue.ARCHIVE)
-    (tree / "etc/dom0-os").write_text(f"{version}\n")
+    (tree / OS_VERSION.relative_to("/")).write_text(f"{version}\n")
     (tree / "etc/os-release").write_text(
         f'ID=dom0\nID_LIKE=debian\nNAME="dom0 base OS"\nPRETTY_NAME="dom0 base OS {version}"\nVERSION_ID={version}\n'
     )
@@ -178,26 +171,3 @@ def _artifact(file: Path) -> manifest.Artifact:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return manifest.Artifact(name=file.name, size=file.stat().st_size, sha256=digest)
-
-
-@asynccontextmanager
-async def _alone(say: Say, architecture: str) -> AsyncIterator[None]:
-    """One build at a time for each user and architecture: all its flavours share a cached rescue image."""
-    path = fetched.cache_directory() / f"os-{architecture}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        waits = False
-        while not _locked(lock):
-            if not waits:
-                say("base OS: waiting for another build of it")
-            waits = True
-            await asyncio.sleep(0.5)
-        yield
-
-
-def _locked(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -77,8 +77,8 @@ def refuse(node: BlockDevice, size: int) -> None:
     if node.type not in ("disk", "loop"):
         raise UsageError(f"{node.path}: is a part of a disk ({node.type})", hint="name the whole disk")
     if used:
-        places = ", ".join(f"{one.path} at {mount}" for one, mount in used)
-        raise UsageError(f"{node.path}: is in use: {places}", hint="umount it first, if it is the one you mean")
+        mounts = ", ".join(f"{one.path} at {mount}" for one, mount in used)
+        raise UsageError(f"{node.path}: is in use: {mounts}", hint="umount it first, if it is the one you mean")
     if node.ro:
         raise UsageError(f"{node.path}: is write-protected")
     if node.sector != _SECTOR:
@@ -129,21 +129,17 @@ async def overwrite(device: HeldDevice, image: Path, say: Callable[[str], None])
     Raises Dom0Error if it does not read as it was written.
     """
     say(f"writing to {device.path}")
-    _write(device.opened, image)
+    with image.open("rb") as source:
+        while chunk := source.read(_CHUNK):
+            while chunk:
+                chunk = chunk[os.write(device.opened, chunk) :]
+    os.fsync(device.opened)
     say("reading it back")
     _compare(device, image)
     argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", str(device.path)]
     await capture(argv, env=environment())  # which may not tell the kernel while we hold the device
     with contextlib.suppress(OSError):  # a loop device may have none
         fcntl.ioctl(device.opened, _READ_PARTITIONS)
-
-
-def _write(opened: int, image: Path) -> None:
-    with image.open("rb") as source:
-        while chunk := source.read(_CHUNK):
-            while chunk:
-                chunk = chunk[os.write(opened, chunk) :]
-    os.fsync(opened)
 
 
 def _compare(device: HeldDevice, image: Path) -> None:

@@ -13,9 +13,15 @@ _NEEDED = re.compile(r"\(NEEDED\)\s.*\[([^]]+)\]")
 _FILE = re.compile(r"^File: (.*)$")
 
 
-def is_elf(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(4) == b"\x7fELF"
+def programs(root: Path) -> list[Path]:
+    """The programs and libraries below `root`, by their first bytes."""
+    found = []
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as opened:
+                if opened.read(4) == b"\x7fELF":
+                    found.append(path)
+    return found
 
 
 async def libraries(programs: Iterable[Path], directory: Path) -> list[Path]:

@@ -57,9 +57,9 @@ async def bios_from_iso(firmware: Firmware, *, first: str) -> bytes:
     return await _image(firmware.bios, f"{firmware.bios}-eltorito", modules, prefix="/dom0", first=first)
 
 
-def boot_sector(firmware: Firmware, name: str = "boot.img") -> bytes:
+def boot_sector(firmware: Firmware) -> bytes:
     """What a BIOS reads first, and which loads the rest."""
-    return (_directory(firmware.bios) / name).read_bytes()
+    return (_directory(firmware.bios) / "boot.img").read_bytes()
 
 
 async def _image(platform: str, form: str, modules: Sequence[str], *, prefix: str, first: str = "") -> bytes:

@@ -16,7 +16,8 @@ FRESH = {"good": "a", "next": "", "left": "", "failed": ""}
 
 def encode(variables: Mapping[str, str]) -> bytes:
     """Raises Dom0Error if they are too many."""
-    lines = b"".join(f"{name}={_escaped(value)}\n".encode() for name, value in variables.items())
+    escaped = {name: value.replace("\\", "\\\\").replace("\n", "\\\n") for name, value in variables.items()}
+    lines = b"".join(f"{name}={value}\n".encode() for name, value in escaped.items())
     block = (_HEAD + lines).ljust(SIZE, b"#")
     if len(block) > SIZE:
         raise Dom0Error(f"grubenv: {len(block)} bytes do not fit into it")
@@ -31,13 +32,5 @@ def decode(block: bytes) -> dict[str, str]:
     for line in block[len(_HEAD) :].decode(errors="replace").split("\n"):
         name, equals, value = line.partition("=")
         if equals and not name.startswith("#"):
-            variables[name] = _plain(value)
+            variables[name] = value.replace("\\\\", "\\")
     return variables
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\\n")
-
-
-def _plain(value: str) -> str:
-    return value.replace("\\\\", "\\")

@@ -90,7 +90,7 @@ def _words(table: Path) -> list[list[str]]:
     return [line.split() for line in table.read_text().splitlines() if line and not line.startswith("#")]
 
 
-async def place(kernel: Kernel, paths: Iterable[str], root: Path) -> None:
+async def install(kernel: Kernel, paths: Iterable[str], root: Path) -> None:
     """Copy modules below `root`, and write the tables by which `modprobe` finds them."""
     directory = root / "usr/lib/modules" / kernel.release
     directory.mkdir(parents=True)

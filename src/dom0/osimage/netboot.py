@@ -35,7 +35,9 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
 
     Raises Dom0Error.
     """
-    base = _checked(url)
+    if url and not _URL.fullmatch(url):
+        raise UsageError(f"--url {printable(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
+    base = f"{url.rstrip('/')}/" if url else ""
     name = os.version or f"os-{os.initrd.sha256()[:12]}"
     files = medium.contract_files(contract)
     (directory / name).mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,9 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
         for loader in loaders:
             shutil.copyfile(sources[loader], fresh / loader)
             (fresh / loader).replace(directory / loader)
-        scripts = {"autoexec.ipxe": first_script(base), "boot.ipxe": boot_script(os, name, bool(files))}
+        # EFI's network has to be set up by iPXE itself before it reaches a web server.
+        first = f"#!ipxe\ndhcp\nchain {base}boot.ipxe\n"
+        scripts = {"autoexec.ipxe": first, "boot.ipxe": _boot_script(os, name, has_contract=bool(files))}
         for script, text in scripts.items():
             (fresh / script).write_text(text)
         await sync(directory)
@@ -61,20 +65,9 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
     return loaders
 
 
-def boot_script(os: Uki, name: str, has_contract: bool) -> str:
+def _boot_script(os: Uki, name: str, *, has_contract: bool) -> str:
     """Names in it are relative to where it comes from."""
     lines = ["#!ipxe", f"kernel {name}/linux dom0.medium=none {os.line}", f"initrd {name}/initrd"]
     if has_contract:
         lines.append(f"initrd {name}/medium.cpio")
     return "\n".join([*lines, "boot"]) + "\n"
-
-
-def first_script(base: str) -> str:
-    """EFI's network has to be set up by iPXE itself before it reaches a web server."""
-    return f"#!ipxe\ndhcp\nchain {base}boot.ipxe\n"
-
-
-def _checked(url: str) -> str:
-    if url and not _URL.fullmatch(url):
-        raise UsageError(f"--url {printable(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
-    return f"{url.rstrip('/')}/" if url else ""

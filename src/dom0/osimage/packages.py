@@ -37,13 +37,11 @@ async def fetch(kind: str, names: Sequence[str], arch: str, *, anew: bool) -> tu
 
     key = f"{names} {archive.sources_text(archives)}"
     directory = await fetched.cached(f"os-packages-{kind}", key, download, anew=anew)
-    return tuple(_package(file) for file in sorted(directory.glob("*.deb")))
-
-
-def _package(file: Path) -> Package:
-    """Its name is NAME_VERSION_ARCHITECTURE.deb; the colon of a version's epoch is written %3a."""
-    name, version, _ = file.name.split("_")
-    return Package(name, unquote(version), file.stat().st_size, file)
+    found = []
+    for file in sorted(directory.glob("*.deb")):
+        name, version, _ = file.name.split("_")  # NAME_VERSION_ARCHITECTURE.deb, where %3a is the colon of an epoch
+        found.append(Package(name, unquote(version), file.stat().st_size, file))
+    return tuple(found)
 
 
 async def unpack(packages: Iterable[Package], into: Path) -> None:

@@ -103,13 +103,8 @@ _DATA = ("init", "tree")
 
 def load(arch: str = "", flavour: str = "vm") -> OsRecipe:
     """The recipe for `arch` (Debian's word; this machine's if empty). Raises Dom0Error."""
-    return OsRecipe(ARCHITECTURES[arch or native()], flavour, os_recipe())
-
-
-def native() -> str:
-    """The architecture of this machine. Raises Dom0Error if there is no recipe for it."""
     machine = os.uname().machine
-    for arch, name in UNAME.items():
-        if name == machine:
-            return arch
-    raise Dom0Error(f"{machine}: there is no base OS for this kind of processor", hint="name one with --arch")
+    arch = arch or next((name for name, uname in UNAME.items() if uname == machine), "")
+    if not arch:
+        raise Dom0Error(f"{machine}: there is no base OS for this kind of processor", hint="name one with --arch")
+    return OsRecipe(ARCHITECTURES[arch], flavour, os_recipe())

@@ -14,7 +14,6 @@ import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -47,9 +46,8 @@ async def build(recipe: OsRecipe, say: Callable[[str], None], *, anew: bool) -> 
 
 
 def _key(recipe: OsRecipe, found: Sequence[packages.Package]) -> str:
-    names = [package.file.name for package in found]
     code = [Path(file).read_text() for file in (__file__, elf.__file__, contents.__file__)]
-    text = f"{code} {EPOCH} {recipe.architecture.name} {names}"
+    text = f"{code} {EPOCH} {recipe.architecture.name} {[package.file.name for package in found]}"
     return contents.digest(contents.entries(recipe.directory), text=text)
 
 
@@ -84,23 +82,29 @@ def _copy(file: Path, target: Path) -> None:
 
 
 def _layer(root: Path) -> bytes:
+    def reproducible(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        entry.mtime = EPOCH
+        return entry
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in sorted(root.rglob("*")):
-            tar.add(path, str(path.relative_to(root)), recursive=False, filter=_reproducible)
+            tar.add(path, str(path.relative_to(root)), recursive=False, filter=reproducible)
     return buffer.getvalue()
-
-
-def _reproducible(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mtime = EPOCH
-    return entry
 
 
 def _write(recipe: OsRecipe, layer: bytes, archive: Path) -> None:
     """As `docker save` writes it; the configuration's name is its digest, the image's ID."""
-    config = json.dumps(_config(recipe, layer)).encode()
+    config = json.dumps(
+        {
+            "architecture": recipe.architecture.name,
+            "os": "linux",
+            "config": {"Cmd": [_COMMAND], "Labels": {"dom0.role": "rescue"}},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+        }
+    ).encode()
     name = f"{hashlib.sha256(config).hexdigest()}.json"
     listing = [{"Config": name, "RepoTags": [NAME], "Layers": [LAYER]}]
     with tarfile.open(archive, mode="w") as tar:
@@ -112,12 +116,3 @@ def _write(recipe: OsRecipe, layer: bytes, archive: Path) -> None:
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode, entry.mtime = len(content), 0o644, EPOCH
             tar.addfile(entry, io.BytesIO(content))
-
-
-def _config(recipe: OsRecipe, layer: bytes) -> dict[str, Any]:
-    return {
-        "architecture": recipe.architecture.name,
-        "os": "linux",
-        "config": {"Cmd": [_COMMAND], "Labels": {"dom0.role": "rescue"}},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-    }

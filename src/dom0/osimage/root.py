@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.errors import Dom0Error
@@ -24,37 +23,31 @@ async def populate(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, roo
     """Fill the directory `root`. Raises Dom0Error."""
     for directory in _EMPTY:
         (root / directory).mkdir(parents=True)
-    for file in _listed(recipe, unpacked):
-        target = root / file.relative_to(unpacked)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, target, follow_symlinks=False)
+    _copy_files(recipe, unpacked, root)
     await _add_libraries(recipe, unpacked, root)
     chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
-    await modules.place(kernel, chosen, root)
+    await modules.install(kernel, chosen, root)
     _bundle_certificates(root)
     _link(recipe, root)
 
 
-def _listed(recipe: OsRecipe, unpacked: Path) -> Iterator[Path]:
+def _copy_files(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
     for pattern in recipe.files:
         found = sorted(unpacked.glob(pattern))
         if not found:
-            raise Dom0Error(
-                f"os/files: no package brings {pattern}", hint="name its package in os/packages, or take it out"
-            )
-        yield from found
-
-
-def _programs(root: Path) -> list[Path]:
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink())
-    return [file for file in files if elf.is_elf(file)]
+            hint = "name its package in os/packages, or take it out"
+            raise Dom0Error(f"os/files: no package brings {pattern}", hint=hint)
+        for file in found:
+            target = root / file.relative_to(unpacked)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target, follow_symlinks=False)
 
 
 async def _add_libraries(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
     """Under the name that programs ask for, which is a link in Debian's packages."""
     architecture = recipe.architecture
     directory = unpacked / architecture.libraries
-    for library in await elf.libraries(_programs(root), directory):
+    for library in await elf.libraries(elf.programs(root), directory):
         target = root / architecture.libraries / library.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(library.resolve(), target)

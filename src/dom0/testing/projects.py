@@ -8,6 +8,7 @@ import msgspec
 import yaml
 
 from dom0.compose.model import Project
+from dom0.compose.support import TABLE, KeySupport
 from dom0.engine.values import Image
 from dom0.plan.facts import Facts, images_needed
 
@@ -24,6 +25,13 @@ def project(text: str, **fields: Any) -> Project:
         if "build" not in service:
             service.setdefault("image", "busybox:test")
     return msgspec.convert({"name": "box", **tree, **fields}, Project, strict=False)
+
+
+def support_of(key: str) -> KeySupport | None:
+    """The row of Compose's keys that decides about `key`: its own, or that of the nearest key around it."""
+    path = tuple(key.split("."))
+    rows = {row.path: row for row in TABLE}
+    return next((rows[path[:length]] for length in range(len(path), 0, -1) if path[:length] in rows), None)
 
 
 def facts(of: Project, *images: Image, **fields: Any) -> Facts:

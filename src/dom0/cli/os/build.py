@@ -56,7 +56,7 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
 
     say = Report(beside=as_json)
     built = asyncio.run(building.build(recipe.load(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
-    building.place(built, out)
+    building.export(built, out)
     if as_json:
         terminal.say_json(built.manifest)
     elif not terminal.quiet():

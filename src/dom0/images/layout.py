@@ -1,0 +1,100 @@
+"""How a project lies in a dom0 image: its Compose files as layers, everything else as it is; and the tar of that."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+
+from dom0.compose import above
+from dom0.compose.files import BASES, LAYERS, STAGED
+from dom0.compose.model import Project
+from dom0.compose.source import read_source
+from dom0.images import contents, fingerprint, selection
+from dom0.images.recipe import EPOCH
+from dom0.names import ETC
+
+
+def stage(
+    directory: Path, project: Project, kept: Sequence[str], into: Path, in_place: tuple[str, ...] = ()
+) -> dict[str, contents.TreeEntry]:
+    """Write the project to `into` as it lies in an image: its Compose files as layers, everything else as it is.
+
+    `kept`: what is taken although .dockerignore or `in_place` (see selection) leave it out. Returns what was taken by
+    its name in the image.
+    """
+    layers = layer_names(project)
+    top = contents.top(directory)
+    selected = fingerprint.selected(directory, kept, in_place=in_place)
+    found = [entry for entry in selected if entry.name not in layers]
+    contents.copy(found, into, time=EPOCH)
+    sources = (read_source(name, (directory / name).read_bytes()) for name in layers)
+    if not any(document.get("name") for source in sources for document in source.documents):
+        _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
+    if any((into / name).exists() for name in BASES):
+        _write(into / STAGED, b"")
+    for name, layer in layers.items():
+        _write(into / layer, (directory / name).read_bytes())
+    if (number := max(map(above.levels, filter(above.is_around, kept)), default=0)) and not os.path.lexists(
+        into / above.WAY
+    ):
+        (into / above.WAY).symlink_to(PurePath(*above.names_down(directory, number)))
+    into.chmod(top.mode)
+    return {entry.name: entry for entry in (top, *found)}
+
+
+def placed_entries(directory: Path, project: Project) -> Iterator[contents.TreeEntry]:
+    """What of `directory`, a project without a Dockerfile or one out of an image, the agent places."""
+    yield contents.top(directory)
+    kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
+    layers = layer_names(project)
+    for entry in fingerprint.selected(directory, kept):
+        if entry.name not in layers and not f"{entry.name}/".startswith(f"{LAYERS}/"):
+            yield entry
+
+
+def layer_names(project: Project) -> dict[str, str]:
+    """The project's Compose files, and what they are called in an image."""
+    names = [os.path.relpath(file, project.working_dir) for file in project.config_files]
+    if names[0].startswith(f"{LAYERS}/"):
+        return {name: name for name in names}
+    numbered = {name: f"{LAYERS}/{number}-{project.name}.override.yaml" for number, name in enumerate(names, 50)}
+    return numbered | {names[0]: f"{LAYERS}/50-{project.name}.yaml"}
+
+
+def pack(
+    directory: Path, into: Path, found: Mapping[str, contents.TreeEntry], *, leave_out: Collection[str] = ()
+) -> None:
+    """Write a tar that has `directory` as /etc/dom0.
+
+    In there everything is of the same time whenever it is written. Who owns it says `found`, where it came from: a
+    copy is its maker's. What is not there is root's.
+    """
+    etc = PurePath(ETC.lstrip("/"))
+
+    def as_found(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        name = os.path.relpath(entry.name, etc)
+        if name in leave_out:
+            return None
+        of = found.get(name)
+        entry.uid, entry.gid = (of.uid, of.gid) if of else (0, 0)
+        entry.uname = entry.gname = ""
+        entry.mtime = EPOCH
+        attributes = contents.attributes(of.path) if of else ()
+        entry.pax_headers = {contents.PAX + name: value.decode(errors="surrogateescape") for name, value in attributes}
+        return entry
+
+    with tarfile.open(into, "w", format=tarfile.PAX_FORMAT) as archive:
+        for parent in map(str, reversed(etc.parents[:-1])):
+            entry = tarfile.TarInfo(parent)
+            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, EPOCH
+            archive.addfile(entry)
+        archive.add(directory, str(etc), filter=as_found)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(0o644)
+    contents.stamp(path, EPOCH)
