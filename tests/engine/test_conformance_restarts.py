@@ -62,7 +62,7 @@ async def test_what_a_person_stops_or_kills_stays_down(bench: Bench, name: str) 
 
 
 async def test_any_signal_lays_the_policy_to_rest_until_the_next_start(bench: Bench) -> None:
-    await bench.run("one", "sleep", "1", host=policy("always"))
+    await bench.run("one", "sleep", "3", host=policy("always"))  # longer than a busy machine takes for the signal
     await bench.engine.kill_container("one", signal="SIGHUP")
     assert await bench.engine.wait_container("one") == 0
     container = await bench.engine.container("one")

@@ -7,7 +7,8 @@ import pytest
 from dom0.testing.disk_machine import DiskMachine
 
 SCRIPT = "/var/lib/dom0/bootlocal.sh"
-PROGRAM = "exec /usr/lib/dom0/bootlocal 1 >/dev/null 2>&1"  # waits a second; nothing it leaves running keeps our pipes
+PROGRAM = "exec /usr/lib/dom0/bootlocal {} >/dev/null 2>&1"  # nothing it leaves running keeps our pipes
+PATIENCE = 60  # seconds, as in a boot
 
 
 @pytest.fixture
@@ -16,10 +17,10 @@ def booted(machine: DiskMachine) -> DiskMachine:
     return machine
 
 
-def run(machine: DiskMachine, script: str) -> list[str]:
+def run(machine: DiskMachine, script: str, *, patience: int = PATIENCE) -> list[str]:
     """What the boot's record has of it."""
     machine.inside(SCRIPT).write_text(script)
-    machine.run("/usr/bin/sh", "-c", PROGRAM)
+    machine.run("/usr/bin/sh", "-c", PROGRAM.format(patience))
     record = machine.inside("/run/dom0/boot.record")
     return [line.split("\t", 1)[1] for line in record.read_text().splitlines()] if record.exists() else []
 
@@ -30,7 +31,7 @@ def test_it_runs_by_sh_and_is_waited_for(booted: DiskMachine) -> None:
 
 
 def test_a_machine_without_one_boots(booted: DiskMachine) -> None:
-    booted.run("/usr/bin/sh", "-c", PROGRAM)
+    booted.run("/usr/bin/sh", "-c", PROGRAM.format(PATIENCE))
     assert not booted.inside("/run/dom0/boot.record").exists()
 
 
@@ -40,13 +41,15 @@ def test_its_failure_is_said_and_no_failure_of_the_boot(booted: DiskMachine) -> 
 
 
 def test_what_it_leaves_running_goes_on_and_holds_up_nothing(booted: DiskMachine) -> None:
-    assert run(booted, "(for _ in 1 2 3; do echo beside; sleep 1; done; echo end >/run/said) &") == []
+    script = "(until [ -e /run/go ]; do echo beside; sleep 0.1; done; echo end >/run/said) &"
+    assert run(booted, script) == []
     assert not booted.inside("/run/said").exists()
+    booted.inside("/run/go").touch()
     booted.run("/usr/bin/sh", "-c", "until [ -e /run/said ]; do sleep 0.1; done")
 
 
 def test_what_is_not_done_in_time_goes_on_beside_the_boot_and_may_still_fail(booted: DiskMachine) -> None:
     said = f"problem\t{SCRIPT} is not done after 1 s; the boot goes on beside it"
-    assert run(booted, "until [ -e /run/go ]; do sleep 0.1; done; exit 3") == [said]
+    assert run(booted, "until [ -e /run/go ]; do sleep 0.1; done; exit 3", patience=1) == [said]
     booted.inside("/run/go").touch()
     booted.console(until=f"dom0: {SCRIPT} failed: exit code 3")

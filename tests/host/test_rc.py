@@ -54,8 +54,8 @@ def running(machine: DiskMachine) -> DiskMachine:
     return machine
 
 
-def stop(machine: DiskMachine) -> Child:
-    return machine.start("DOM0_PATIENCE=1", f"{HERE}/rc", "stop")
+def stop(machine: DiskMachine, *, patience: int = 30) -> Child:
+    return machine.start(f"DOM0_PATIENCE={patience}", f"{HERE}/rc", "stop")
 
 
 def is_clean(machine: DiskMachine) -> bool:
@@ -77,7 +77,7 @@ def test_an_engine_may_take_as_long_as_its_containers_were_given(
         file.parent.mkdir(parents=True)
         settings = {"Env": ['A="StopTimeout":7'], "Image": "a"} | ({"StopTimeout": stop_time} if stop_time else {})
         file.write_text(json.dumps({"Config": settings, "Name": "/a"}, separators=(",", ":")))  # as the Engine does
-    going = stop(running)
+    going = stop(running, patience=1)
     running.console(until=f"dom0: waiting up to {seconds} s for containers to stop")
     assert going.poll() is None
     running.inside("/run/stopped").touch()

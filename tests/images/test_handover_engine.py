@@ -18,7 +18,7 @@ from dom0.images.project import Options, build_project
 from dom0.names import FAILED, HANDOVER, ROOT
 from dom0.testing.hosts import Host
 
-DEADLINE = 60.0
+DEADLINE = 180.0
 SERVICE = "box-a-1"
 COMPOSE = "name: box\nservices: {a: {image: 'busybox:test', command: sleep 1000, environment: {V: '%s'}}}\n"
 # What the Engine is told in other words, and means the same: an empty list by the CLI, nothing by us.

@@ -21,7 +21,7 @@ from dom0.testing.hosts import Host
 
 PORT = 2222
 CLIENT = "ssh-client"
-DEADLINE = 30.0
+DEADLINE = 90.0
 
 
 @pytest.fixture

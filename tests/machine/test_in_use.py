@@ -77,4 +77,4 @@ def test_a_container_that_writes_to_the_volume_stops_up_before_it_begins(box: Ma
     box.until_good()
     other = box.docker("start", "other", check=False)
     assert other.code == 0  # nobody can forbid it: it finds the lock, and ours is not started beside it
-    assert "two writers" in broken(box)
+    box.until(lambda: "two writers" in broken(box))

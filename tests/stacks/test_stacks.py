@@ -81,6 +81,7 @@ def life(request: pytest.FixtureRequest, prepared: Host, tmp_path: Path) -> Iter
     prepared.clean(keep=images)
 
 
+@pytest.mark.timeout(1200)
 def test_a_stack_keeps_every_byte_from_compose_to_dom0_and_back(life: Life) -> None:
     machine = life.machine
 
@@ -108,8 +109,8 @@ def test_a_stack_keeps_every_byte_from_compose_to_dom0_and_back(life: Life) -> N
 
     for seed in range(3):
         _kill_something(life, random.Random(f"{life.directory.name}-{seed}"))  # noqa: S311 -- moments, no secrets
-        # what was begun may go on: busy
-        machine.until(lambda: machine.dom0("up", "--wait", check=False, timeout=300).code == 0)
+        # what was begun may go on: busy, and each `up` takes its time
+        machine.until(lambda: machine.dom0("up", "--wait", check=False, timeout=300).code == 0, within=300)
         life.goes_on()
         assert life.runs(life.version)
 

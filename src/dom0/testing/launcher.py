@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dom0.run import CommandFailed
 from dom0.testing import api, busybox
 from dom0.testing.hosts import Host
 from dom0.testing.namespaces import Child
@@ -144,14 +145,15 @@ class Launcher:
     def until(self, condition: Callable[[], T], *, within: float = PATIENCE) -> T:
         deadline = time.monotonic() + within
         while True:
+            failure: Exception | None = None
             try:
                 if found := condition():
                     return found
-            except (OSError, ValueError, api.EngineRefused):
-                pass
+            except (OSError, ValueError, api.EngineRefused, CommandFailed) as error:
+                failure = error
             if time.monotonic() > deadline:
                 seen = self.host.docker("ps", "--all", check=False)
-                raise AssertionError(f"not within {within:g} s\n{seen.stdout}{seen.stderr}\n{self.log()}")
+                raise AssertionError(f"not within {within:g} s\n{seen.stdout}{seen.stderr}\n{self.log()}") from failure
             time.sleep(PAUSE)
 
     def until_runs(self, image: str, runs: str = "") -> dict[str, Any]:

@@ -116,16 +116,17 @@ class Machine:
     # waiting
 
     def until(self, condition: Callable[[], T], *, within: float = PATIENCE) -> T:
-        """Look again and again; a container or an agent that is not there yet counts as no."""
+        """Look again and again; a container or an agent that is not there yet, or between two starts, counts as no."""
         deadline = time.monotonic() + within
         while True:
+            failure: Exception | None = None
             try:
                 if found := condition():
                     return found
-            except (OSError, api.EngineRefused):
-                pass
+            except (OSError, api.EngineRefused, CommandFailed) as error:
+                failure = error
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {within:g} s\n{self._story()}")
+                raise AssertionError(f"not within {within:g} s\n{self._story()}") from failure
             time.sleep(PAUSE)
 
     def until_good(self, generation: int | None = None) -> dict[str, Any]:
