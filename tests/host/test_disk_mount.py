@@ -8,6 +8,8 @@ import subprocess
 import threading
 from pathlib import Path
 
+import pytest
+
 from dom0.testing import file_systems
 from dom0.testing.disk_machine import DiskMachine
 
@@ -47,6 +49,13 @@ def set_seconds(machine: DiskMachine, **settings: int) -> None:
         text, count = re.subn(rf"(?m)^{name}=\d+", f"{name}={seconds}", text)
         assert count == 1
     program.write_text(text)
+
+
+@pytest.fixture
+def machine(machine: DiskMachine) -> DiskMachine:
+    """It waits no longer for what does not come than a test has to."""
+    set_seconds(machine, label_deadline=1, quiet=1)
+    return machine
 
 
 def usb_device(machine: DiskMachine, name: str = "usb1") -> Path:
@@ -185,15 +194,18 @@ def test_no_disk_is_formatted_while_one_on_usb_may_still_come(machine: DiskMachi
 
 
 def test_another_linux_is_not_adopted_while_usb_devices_appear(machine: DiskMachine, tmp_path: Path) -> None:
-    set_seconds(machine, label_deadline=1, quiet=2)
+    """Each comes half a second after the one before it, and ours last: a machine that is busy may keep it longer."""
+    set_seconds(machine, label_deadline=1, quiet=3)
     (tmp_path / "tree/var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
     file = machine.root / "sda.disk"
     file_systems.make(file, "ext4", tree=tmp_path / "tree", mib=64)
     machine.plug("sda", file)
     machine.contract("adopt=use")
     usb_device(machine)
-    coming = [threading.Timer(number / 2, usb_device, (machine, f"1-{number}")) for number in range(1, 9)]
-    coming.append(threading.Timer(4.5, data_disk, (machine,), {"name": "sdb"}))
+    own = machine.root / "sdb.disk"
+    file_systems.make(own, "ext4", label="dom0-data", mib=64)
+    coming = [threading.Timer(number / 2, usb_device, (machine, f"1-{number}")) for number in range(1, 11)]
+    coming.append(threading.Timer(5.5, machine.plug, ("sdb", own)))
     for each in coming:
         each.start()
     machine.disk("mount")
@@ -221,6 +233,7 @@ def test_a_usb_device_that_never_is_a_disk_is_not_waited_for_without_end(machine
 
 
 def test_a_named_disk_that_never_comes_ends_in_memory(machine: DiskMachine) -> None:
+    set_seconds(machine, named_deadline=2)
     data_disk(machine)
     machine.contract("data=label=elsewhere")
     machine.disk("mount")
