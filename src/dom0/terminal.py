@@ -40,6 +40,12 @@ def say_to_stderr(text: str) -> None:
     _write(sys.stderr, printable(text, keep="\n\t"))
 
 
+def say_progress(text: str) -> None:
+    """Beside the result, for people who do not want it quiet."""
+    if not quiet():
+        say_to_stderr(text)
+
+
 def _write(stream: TextIO, line: str) -> None:
     stream.write(f"{line}\n")
     stream.flush()
@@ -62,8 +68,9 @@ def say_result(document: Any, *lines: str, as_json: bool) -> None:
     """The answer to a question: `document` for programs, `lines` for people."""
     if as_json:
         say_json(document)
-    else:
-        say("\n".join(lines))
+        return
+    for line in lines:
+        say(line)
 
 
 def say_done(document: Any, *lines: str, as_json: bool) -> None:

@@ -201,7 +201,7 @@ def test_stop_start_and_restart_are_dockers(on_host: RunCommand, engine_host: Ho
     assert (on_host("start", "web").code, state()) == (0, "running")
     assert on_host("restart", "web").code == 0
     refused = on_host("stop", "nosuch")
-    assert (refused.code, "services: web" in refused.stderr) == (2, True)
+    assert (refused.code, "services that have: web" in refused.stderr) == (2, True)
 
 
 def test_stop_runs_the_hooks_of_a_container_and_none_that_an_image_brings(

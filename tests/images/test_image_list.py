@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dom0.cli.image import ImageRow, rows_of
+from dom0.cli.image import ChainImage, rows_of
 from dom0.engine.values import Image
 from dom0.plan import labels
 
@@ -37,4 +37,4 @@ def test_the_image_of_ambassadors_stands_alone_and_is_used_by_them() -> None:
 
 
 def test_a_row_says_its_size() -> None:
-    assert rows_of([ROOTFS], {}) == [ImageRow(name="dom0-rootfs", id="sha256:r", size=75, based_on="", used_by=())]
+    assert rows_of([ROOTFS], {}) == [ChainImage(name="dom0-rootfs", id="sha256:r", size=75, based_on="", used_by=())]

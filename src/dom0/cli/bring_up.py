@@ -53,17 +53,16 @@ def run(
     import asyncio  # it costs as much as all of the above
 
     last = asyncio.run(bring_up(project, tag, changed=changed, force=force, adopts=adopts, wait=wait, as_json=as_json))
-    if not as_json:
-        terminal.say(f"generation {last.generation} is {last.outcome}" if last.outcome else _watched(last))
-
-
-def _watched(last: Progress) -> str:
-    until = times.moment(last.watched_until)
-    if last.goes_back_to:
-        otherwise = f"if it does not stay well, the machine goes back to generation {last.goes_back_to} by itself"
+    if last.outcome:
+        text = str(last.outcome)
     else:
-        otherwise = "there is no good one to go back to: if it does not stay well, dom0 goes on trying"
-    return f"generation {last.generation} is ready, and watched until {until}: {otherwise}"
+        text = f"ready, and watched until {times.moment(last.watched_until)}: "
+        if last.goes_back_to:
+            text += f"if it does not stay well, the machine goes back to generation {last.goes_back_to} by itself"
+        else:
+            text += "there is no good one to go back to: if it does not stay well, dom0 goes on trying"
+    if not as_json:
+        terminal.say(f"generation {last.generation} is {text}")
 
 
 async def bring_up(
@@ -140,15 +139,12 @@ async def _engine() -> AsyncIterator[Engine]:
     """What takes long, to load and to ask the Engine, has been done in the block."""
     import asyncio
 
-    await asyncio.to_thread(_load, "dom0.engine.docker")
-    from dom0.engine.docker import DockerEngine
+    await asyncio.to_thread(_load, "dom0.engine.docker", "dom0.cli.engine_client")
+    from dom0.cli.engine_client import connected
 
-    engine = await DockerEngine.connect()
-    try:
+    async with connected() as engine:
         await asyncio.gather(engine.info(), asyncio.to_thread(_load, *_NEEDED))
         yield engine
-    finally:
-        await engine.close()
 
 
 def _load(*modules: str) -> None:
@@ -197,6 +193,7 @@ async def _take_up(
     An agent that gives way to the image of the generation before does not answer: its successor is asked.
     """
     from dom0.agent.handover import forget_failure, is_at_work
+    from dom0.images import names
 
     while True:
         await succession.let_end(engine, report)
@@ -205,20 +202,21 @@ async def _take_up(
             with watching("the start of dom0"):
                 await place_of(engine, built.image, project, adopts=wanted.adopt)
                 read, in_place = await _become(engine, built, project, report, adopts=wanted.adopt)
-            request = replace(wanted, project=_in_json(read))
+            text = msgspec.json.encode(read)
+            fits = read and len(text) < LARGEST_PROJECT - MARGIN
+            request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
         except (Busy, AgentUnreachable) as error:
-            if await is_at_work(engine) or (_is_down(error) and await _comes_up(engine)):
+            is_down = isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
+            if await is_at_work(engine) or (is_down and await _comes_up(engine)):
                 continue
             if isinstance(error, Busy):
-                await _forget(engine, built.image)
+                busy_with = Agent().status().generation
+                if busy_with is None or busy_with.dom0_image != built.image.id:
+                    await names.unmark(engine, built.image.id)
             raise
-
-
-def _is_down(error: Dom0Error) -> bool:
-    return isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
 
 
 async def _comes_up(engine: Engine) -> bool:
@@ -235,20 +233,6 @@ async def _comes_up(engine: Engine) -> bool:
                 return True
             await asyncio.sleep(succession.PAUSE)
     return False
-
-
-def _in_json(project: Project | None) -> msgspec.Raw:
-    text = msgspec.json.encode(project)
-    return msgspec.Raw(text) if project and len(text) < LARGEST_PROJECT - MARGIN else NOT_READ
-
-
-async def _forget(engine: Engine, image: Image) -> None:
-    """What was built for nothing, unless it is what the machine is busy with."""
-    from dom0.images import names
-
-    generation = Agent().status().generation
-    if generation is None or generation.dom0_image != image.id:
-        await names.unmark(engine, image.id)
 
 
 async def _become(

@@ -14,8 +14,8 @@ import msgspec
 
 from dom0 import times
 from dom0.cli.client import Agent
+from dom0.cli.engine_client import connected
 from dom0.cli.places import agent_socket, is_here
-from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
@@ -30,10 +30,6 @@ OLDEST_BUILDX = {(0, 0): (0, 11), (2, 40): (0, 17)}
 NEEDED_MEMORY = 512 << 20  # bytes
 NEEDED_DISK = 4 << 30  # bytes: the image chain twice, while a new one is built
 SSH_PORT = 2222  # the default of x-dom0.ssh.port
-_PACKAGES = {
-    "docker compose": "docker-compose",
-    "docker buildx": "docker-buildx",
-}
 
 
 class Verdict(StrEnum):
@@ -42,11 +38,14 @@ class Verdict(StrEnum):
     MISSING = "missing"
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Finding(msgspec.Struct, frozen=True):
     check: str
     verdict: Verdict
     found: str
     hint: str = ""  # the command or edit that mends it
+
+
+OK, WARNING, MISSING = Verdict.OK, Verdict.WARNING, Verdict.MISSING
 
 
 async def examine() -> list[Finding]:
@@ -60,7 +59,7 @@ async def _examine_inside() -> list[Finding]:
         _docker_program(), _plugin("docker compose", OLDEST_COMPOSE), _engine(disk=False)
     )
     found = "seen from inside dom0; dom0 doctor on the host itself looks at more"
-    return [program, compose, *engine, _agent(), Finding(check="host", verdict=Verdict.OK, found=found)]
+    return [program, compose, *engine, _agent(), Finding("host", OK, found)]
 
 
 async def _examine_outside() -> list[Finding]:
@@ -80,20 +79,20 @@ async def _examine_outside() -> list[Finding]:
 async def _docker_program() -> Finding:
     found = await _version(["docker", "--version"])
     if found is None:
-        return Finding(check="docker", verdict=Verdict.MISSING, found="not on PATH", hint="apt-get install docker-cli")
-    return Finding(check="docker", verdict=Verdict.OK, found=found)
+        return Finding("docker", MISSING, "not on PATH", "apt-get install docker-cli")
+    return Finding("docker", OK, found)
 
 
 async def _plugin(name: str, oldest: tuple[int, int]) -> Finding:
-    install = f"apt-get install {_PACKAGES[name]}"
+    install = f"apt-get install {name.replace(' ', '-')}"
     found = await _version([*name.split(), "version"])
     if found is None:
-        return Finding(check=name, verdict=Verdict.MISSING, found="not installed", hint=install)
+        return Finding(name, MISSING, "not installed", install)
     version = read_version(found)
     if version < oldest:
         wanted = ".".join(map(str, oldest))
-        return Finding(check=name, verdict=Verdict.MISSING, found=f"{found}, older than {wanted}", hint=install)
-    return Finding(check=name, verdict=Verdict.OK, found=found)
+        return Finding(name, MISSING, f"{found}, older than {wanted}", install)
+    return Finding(name, OK, found)
 
 
 async def _buildx() -> Finding:
@@ -103,20 +102,15 @@ async def _buildx() -> Finding:
 
 async def _program(name: str, purpose: str) -> Finding:
     if shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is None:
-        return Finding(
-            check=name,
-            verdict=Verdict.WARNING,
-            found=f"not installed; {purpose}",
-            hint=f"apt-get install {name}",
-        )
-    return Finding(check=name, verdict=Verdict.OK, found="installed")
+        return Finding(name, WARNING, f"not installed; {purpose}", f"apt-get install {name}")
+    return Finding(name, OK, "installed")
 
 
 def _pip() -> Finding:
     if fetched.lacks_pip():
         found = "not beside this dom0; dom0 build fetches Python packages of the first image with it"
-        return Finding(check="pip", verdict=Verdict.WARNING, found=found, hint=fetched.ADD_PIP)
-    return Finding(check="pip", verdict=Verdict.OK, found="installed")
+        return Finding("pip", WARNING, found, fetched.ADD_PIP)
+    return Finding("pip", OK, "installed")
 
 
 async def _version(argv: list[str]) -> str | None:
@@ -134,16 +128,13 @@ def read_version(text: str) -> tuple[int, int]:
 
 async def _engine(*, disk: bool = True) -> list[Finding]:
     try:
-        engine = await DockerEngine.connect()
-        try:
+        async with connected() as engine:
             info, base = await engine.info(), await find(engine, BASE_IMAGE)
-        finally:
-            await engine.close()
     except EngineError as error:
         hint = error.hint or "systemctl start docker; or apt-get install docker.io"
-        return [Finding(check="Docker Engine", verdict=Verdict.MISSING, found=error.message, hint=hint)]
+        return [Finding("Docker Engine", MISSING, error.message, hint)]
     answers = f"{info.version}, API {info.api_version}, storage {info.storage_driver}, {info.operating_system}"
-    found = [Finding(check="Docker Engine", verdict=Verdict.OK, found=answers), _memory(info)]
+    found = [Finding("Docker Engine", OK, answers), _memory(info)]
     found += [await _machines_compose(base)] if base and COMPOSE in base.labels else []
     return [*found, _disk(info)] if disk else found
 
@@ -153,19 +144,16 @@ async def _machines_compose(base: Image) -> Finding:
     ours, theirs = await _version(["docker", "compose", "version"]) or "", base.labels[COMPOSE]
     alike = compose_version(theirs) in ours
     found = theirs if alike else f"{theirs}, another one than here; dom0 build refuses what the two do not read alike"
-    return Finding(check="docker compose in dom0-base", verdict=Verdict.OK, found=found)
+    return Finding("docker compose in dom0-base", OK, found)
 
 
 def _memory(info: EngineInfo) -> Finding:
     found = f"{info.memory >> 20} MiB, {info.cpus} cores"
     if info.memory < NEEDED_MEMORY:
         return Finding(
-            check="memory",
-            verdict=Verdict.WARNING,
-            found=f"{found}; dom0 and an image build want {NEEDED_MEMORY >> 20} MiB",
-            hint="add memory or swap",
+            "memory", WARNING, f"{found}; dom0 and an image build want {NEEDED_MEMORY >> 20} MiB", "add memory or swap"
         )
-    return Finding(check="memory", verdict=Verdict.OK, found=found)
+    return Finding("memory", OK, found)
 
 
 def _disk(info: EngineInfo) -> Finding:
@@ -173,16 +161,13 @@ def _disk(info: EngineInfo) -> Finding:
     try:
         free = shutil.disk_usage(root).free
     except OSError as error:
-        return Finding(check="disk", verdict=Verdict.WARNING, found=f"{root}: {error.strerror}", hint="ask as root")
+        return Finding("disk", WARNING, f"{root}: {error.strerror}", "ask as root")
     found = f"{root}: {free >> 20} MiB free"
     if free < NEEDED_DISK:
         return Finding(
-            check="disk",
-            verdict=Verdict.WARNING,
-            found=f"{found}; building wants {NEEDED_DISK >> 20} MiB",
-            hint="docker system df; docker image prune",
+            "disk", WARNING, f"{found}; building wants {NEEDED_DISK >> 20} MiB", "docker system df; docker image prune"
         )
-    return Finding(check="disk", verdict=Verdict.OK, found=found)
+    return Finding("disk", OK, found)
 
 
 def _cgroups() -> Finding:
@@ -194,12 +179,12 @@ def _cgroups() -> Finding:
         version, absent = "1", {name for name in ("memory", "cpu", "pids") if not (root / name).is_dir()}
     if absent:
         return Finding(
-            check="cgroups",
-            verdict=Verdict.WARNING,
-            found=f"version {version} without {', '.join(sorted(absent))}: those limits do not hold",
-            hint="boot with cgroup_enable=memory, or mount the cgroup file system",
+            "cgroups",
+            WARNING,
+            f"version {version} without {', '.join(sorted(absent))}: those limits do not hold",
+            "boot with cgroup_enable=memory, or mount the cgroup file system",
         )
-    return Finding(check="cgroups", verdict=Verdict.OK, found=f"version {version}")
+    return Finding("cgroups", OK, f"version {version}")
 
 
 def _ssh_port() -> Finding:
@@ -210,14 +195,14 @@ def _ssh_port() -> Finding:
             probe.bind(("", SSH_PORT))
         except OSError as error:
             if agent_socket().exists():
-                return Finding(check="ssh port", verdict=Verdict.OK, found=f"{SSH_PORT} in use, dom0 runs")
+                return Finding("ssh port", OK, f"{SSH_PORT} in use, dom0 runs")
             return Finding(
-                check="ssh port",
-                verdict=Verdict.WARNING,
-                found=f"{SSH_PORT}: {error.strerror}",
-                hint=f"see who has it: ss -ltnp sport = :{SSH_PORT}; or choose another x-dom0.ssh.port",
+                "ssh port",
+                WARNING,
+                f"{SSH_PORT}: {error.strerror}",
+                f"see who has it: ss -ltnp sport = :{SSH_PORT}; or choose another x-dom0.ssh.port",
             )
-    return Finding(check="ssh port", verdict=Verdict.OK, found=f"{SSH_PORT} is free")
+    return Finding("ssh port", OK, f"{SSH_PORT} is free")
 
 
 def _clock() -> Finding:
@@ -225,23 +210,21 @@ def _clock() -> Finding:
     installed = Path(__file__).stat().st_mtime
     now = f"{times.moment(time.time())} {time.strftime('%Z')}"
     if time.time() < installed:
-        return Finding(
-            check="clock", verdict=Verdict.WARNING, found=f"{now} is before this program was installed", hint="set it"
-        )
-    return Finding(check="clock", verdict=Verdict.OK, found=now)
+        return Finding("clock", WARNING, f"{now} is before this program was installed", "set it")
+    return Finding("clock", OK, now)
 
 
 def _launcher() -> Finding:
     if Path("/usr/lib/dom0/launch").exists():
-        return Finding(check="launcher", verdict=Verdict.OK, found="installed; what it started: /run/dom0/os/launcher")
+        return Finding("launcher", OK, "installed; what it started: /run/dom0/os/launcher")
     found = "not installed; dom0 install-host lets this host start dom0, and go back to the last good image"
-    return Finding(check="launcher", verdict=Verdict.OK, found=found)
+    return Finding("launcher", OK, found)
 
 
 def _agent() -> Finding:
     try:
         generation = Agent().status().generation
     except Dom0Error as error:
-        return Finding(check="dom0", verdict=Verdict.OK, found=error.message, hint=error.hint)
+        return Finding("dom0", OK, error.message, error.hint)
     found = f"runs, generation {generation.number}: dom0 status" if generation else "runs: dom0 status"
-    return Finding(check="dom0", verdict=Verdict.OK, found=found)
+    return Finding("dom0", OK, found)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dom0.cli import COMPLETION, HIDDEN, MODULES, SECTIONS, options
-from dom0.errors import Dom0Error, UsageError
+from dom0.errors import UsageError
 
 _OF_COMPOSE = {
     "config": "the project as Compose reads it: docker compose config; what would change: dom0 plan",
@@ -47,13 +47,9 @@ class Commands(click.Group):
         width = max(len(name) for name in self.list_commands(ctx))
         for section, modules in SECTIONS.items():
             with formatter.section(section):
-                rows = [(name.ljust(width), self._short_help(ctx, name)) for name in modules]
+                commands = {name: self.get_command(ctx, name) for name in modules}
+                rows = [(name.ljust(width), it.get_short_help_str(limit=200)) for name, it in commands.items() if it]
                 formatter.write_dl(rows)
-
-    def _short_help(self, ctx: click.Context, name: str) -> str:
-        command = self.get_command(ctx, name)
-        assert command is not None, name
-        return command.get_short_help_str(limit=200)
 
 
 def _did_you_mean(name: str) -> str:
@@ -83,32 +79,23 @@ options.complete(cli, hidden=False)
 
 def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code. Raises Dom0Error, KeyboardInterrupt, EOFError, OSError."""
-    try:
-        return _invoke(list(argv))
+    try:  # as click's own main, without its ways to end
+        if instruction := os.environ.get(COMPLETION):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "dom0", COMPLETION, instruction)
+        with cli.make_context("dom0", list(argv)) as ctx:
+            result: Any = cli.invoke(ctx)
+        return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # click before 8.2 has none, and ends as below
             click.echo(error.format_message())
             return 0
-        raise _of_click(error) from error
+        refusing = getattr(error, "ctx", None)
+        command = refusing.command_path if refusing else "dom0"
+        where = f"{command.removeprefix('dom0 ')}: " if command != "dom0" else ""
+        raise UsageError(f"{where}{error.format_message()}", hint=f"`{command} --help`") from error
     except click.Abort as error:
         raise KeyboardInterrupt from error
-
-
-def _invoke(argv: list[str]) -> int:
-    """As click's own main, without its ways to end."""
-    if instruction := os.environ.get(COMPLETION):
-        from click.shell_completion import shell_complete
-
-        return shell_complete(cli, {}, "dom0", COMPLETION, instruction)
-    with cli.make_context("dom0", argv) as ctx:
-        result: Any = cli.invoke(ctx)
-    return result if isinstance(result, int) else 0
-
-
-def _of_click(error: click.ClickException) -> Dom0Error:
-    ctx = getattr(error, "ctx", None)
-    command = ctx.command_path.removeprefix("dom0").strip() if ctx else ""
-    where = f"{command}: " if command else ""
-    return UsageError(f"{where}{error.format_message()}", hint=f"`{ctx.command_path if ctx else 'dom0'} --help`")

@@ -24,8 +24,8 @@ Listed = TypeVar("Listed", "ContainerSummary", "Container", ListedContainer)
 
 def say_if_none(found: Collection[object]) -> None:
     """To a person, where there is nothing to show: after `dom0 down`, or before the first `dom0 up`."""
-    if not found and not terminal.quiet():
-        terminal.say_to_stderr("nothing of dom0 is here; start it: dom0 up")
+    if not found:
+        terminal.say_progress("nothing of dom0 is here; start it: dom0 up")
 
 
 async def find_containers(

@@ -30,7 +30,7 @@ class DevCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-class Home(msgspec.Struct, frozen=True):
+class HomeContainer(msgspec.Struct, frozen=True):
     """What the container `home-volume` says."""
 
     path: str  # in containers
@@ -72,31 +72,28 @@ def command(arguments: tuple[str, ...], **given: Any) -> None:
     become(docker_run(image, arguments, home, _caller(), _as_docker(given)))
 
 
-def find_home() -> Home | None:
+def find_home() -> HomeContainer | None:
     """Ask the Engine for the home volume's container; None if this machine has no home."""
     found = engine_client.container(HOME)
     if found is None or not found.mounts:
         return None
     marks = found.config.labels or {}
-    return Home(
-        path=found.mounts[0].destination,
-        host_path=found.mounts[0].source,
-        user=found.config.user or "1000:1000",
-        dev_image=marks.get(labels.DEV_IMAGE, ""),
-        dev_command=_read_command(marks.get(labels.DEV_COMMAND, "[]")),
-    )
-
-
-def _read_command(text: str) -> tuple[str, ...]:
     try:
-        return msgspec.json.decode(text, type=tuple[str, ...])
+        dev_command = msgspec.json.decode(marks.get(labels.DEV_COMMAND, "[]"), type=tuple[str, ...])
     except msgspec.DecodeError as error:
         raise Dom0Error(
             f"{HOME}: label {labels.DEV_COMMAND} is no list of words: {error}", hint="put it right: dom0 up"
         ) from error
+    return HomeContainer(
+        path=found.mounts[0].destination,
+        host_path=found.mounts[0].source,
+        user=found.config.user or "1000:1000",
+        dev_image=marks.get(labels.DEV_IMAGE, ""),
+        dev_command=dev_command,
+    )
 
 
-def choose_image(arguments: Sequence[str], home: Home | None) -> tuple[str, tuple[str, ...]]:
+def choose_image(arguments: Sequence[str], home: HomeContainer | None) -> tuple[str, tuple[str, ...]]:
     if arguments and arguments[0] != _DASHES:
         image, *words = arguments
         words = words[1:] if words[:1] == [_DASHES] else words
@@ -110,22 +107,14 @@ def choose_image(arguments: Sequence[str], home: Home | None) -> tuple[str, tupl
 
 
 def docker_run(
-    image: str, arguments: Sequence[str], home: Home | None, caller: Caller, given: Sequence[str]
+    image: str, arguments: Sequence[str], home: HomeContainer | None, caller: Caller, given: Sequence[str]
 ) -> list[str]:
     """The command; what the caller gave comes last, so that it wins.
 
     The empty label hides the one that a dom0 image carries: the agent would take the container for its own.
     """
-    argv = [
-        "docker",
-        "run",
-        "--rm",
-        "--interactive",
-        "--label",
-        f"{labels.ROLE}={DEV}",
-        "--label",
-        f"{labels.PROJECT}=",
-    ]
+    argv = ["docker", "run", "--rm", "--interactive"]
+    argv += ["--label", f"{labels.ROLE}={DEV}", "--label", f"{labels.PROJECT}="]
     if caller.terminal:
         argv.append("--tty")
     argv += [word for name in caller.environment for word in ("--env", name)]
@@ -135,7 +124,7 @@ def docker_run(
     return [*argv, *given, image, *arguments]
 
 
-def directory_in_home(directory: str, home: Home) -> str:
+def directory_in_home(directory: str, home: HomeContainer) -> str:
     """Where `directory` of the caller is in the container: the same place of the home, or the home itself."""
     here = PurePosixPath(directory)
     for outside in (home.path, home.host_path):
@@ -147,14 +136,11 @@ def directory_in_home(directory: str, home: Home) -> str:
 def _caller() -> Caller:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     wanted = ("TERM", "COLORTERM", "LANG") if terminal else ("LANG",)
-    return Caller(_directory(), terminal, tuple(name for name in wanted if name in os.environ))
-
-
-def _directory() -> str:
     try:
-        return os.getcwd()  # noqa: PTH109 -- pathlib would be imported for this alone
+        directory = os.getcwd()  # noqa: PTH109 -- pathlib would be imported for this alone
     except FileNotFoundError:
-        return "/"
+        directory = "/"
+    return Caller(directory, terminal, tuple(name for name in wanted if name in os.environ))
 
 
 def _as_docker(given: dict[str, Any]) -> list[str]:

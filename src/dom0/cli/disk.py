@@ -38,17 +38,15 @@ def list_disks(as_json: bool) -> None:
     from dom0.host import disk, on_host
 
     found = disk.decode(asyncio.run(on_host.run("disk", "ls", timeout=_PATIENCE)).stdout)
-    if as_json:
-        terminal.say_json(found)
-        return
-    rows = [
+    rows = (
         (one.device, terminal.size(one.bytes), one.type or one.table, one.label, one.uuid, disk.holds(one, found.data))
         for one in found.devices
-    ]
-    terminal.say_columns(("DEVICE", "SIZE", "TYPE", "LABEL", "UUID", "HOLDS"), rows)
-    terminal.say(f"data: {disk.describe(found.data)}")
-    for problem in found.problems:
-        terminal.say(f"problem: {problem.text}")
+    )
+    terminal.say_table(found, ("DEVICE", "SIZE", "TYPE", "LABEL", "UUID", "HOLDS"), rows, as_json=as_json)
+    if not as_json:
+        terminal.say(f"data: {disk.describe(found.data)}")
+        for problem in found.problems:
+            terminal.say(f"problem: {problem.text}")
 
 
 @command.command(name="format")
@@ -63,17 +61,12 @@ def format_disk(device: str, yes: bool) -> None:
     """
     from dom0.host import on_host
 
-    if not yes:
-        _ask_for_name(device)
-    terminal.say(asyncio.run(on_host.run("disk", "format", device, "--yes")).stdout.rstrip())
-
-
-def _ask_for_name(device: str) -> None:
-    if not terminal.has_keyboard():
+    if not yes and not terminal.has_keyboard():
         raise UsageError(f"{device}: is formatted only with consent", hint="on a terminal, or with --yes")
-    typed = click.prompt(f"{terminal.printable(device)} becomes a data disk. Type its name to go on", default="")
-    if typed != device:
+    question = f"{terminal.printable(device)} becomes a data disk. Type its name to go on"
+    if not yes and click.prompt(question, default="") != device:
         raise Dom0Error(f"{device}: left as it is", hint="what was typed is another name")
+    terminal.say(asyncio.run(on_host.run("disk", "format", device, "--yes")).stdout.rstrip())
 
 
 @command.command(name="adopt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 
 from dom0 import terminal
 from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.engine_client import on_engine
 from dom0.cli.places import forget_agent_socket, is_here
 from dom0.errors import NotFound, UsageError
 from dom0.names import state_directory
@@ -18,7 +18,6 @@ from dom0.plan import labels
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
-    from dom0.engine.values import Volume
     from dom0.errors import EngineError
     from dom0.plan.preview import Change, Kind
     from dom0.plan.steps import AnyStep
@@ -54,8 +53,9 @@ def command(project: str | None, doomed: tuple[str, ...], as_json: bool) -> None
             hint="volumes are deleted by name only: docker volume ls; dom0 down --volumes NAME",
         )
     told = Told(as_json=as_json)
-    asyncio.run(_bring_down(project, doomed, told))
-    told.end()
+    on_engine(lambda engine: _bring_down(engine, project, doomed, told))
+    if as_json:
+        terminal.say_json(told.removals)
 
 
 class Told:
@@ -63,7 +63,7 @@ class Told:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._removed: list[Change] = []
+        self.removals: list[Change] = []
 
     def say(self, text: str) -> None:
         if not (self._as_json or terminal.quiet()):
@@ -72,7 +72,7 @@ class Told:
     def removed(self, kind: Kind, name: str, reason: str) -> None:
         from dom0.plan.preview import Change
 
-        self._removed.append(Change(action="remove", kind=kind, name=name, reason=reason))
+        self.removals.append(Change(action="remove", kind=kind, name=name, reason=reason))
 
     def step(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         from dom0.plan.steps import RemoveContainer, RemoveNetwork
@@ -82,33 +82,25 @@ class Told:
         if isinstance(step, RemoveContainer | RemoveNetwork) and error is None:
             self.removed("container" if isinstance(step, RemoveContainer) else "network", step.name, step.reason)
 
-    def end(self) -> None:
-        if self._as_json:
-            terminal.say_json(self._removed)
 
-
-async def _bring_down(name: str | None, doomed: Sequence[str], told: Told) -> None:
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        project = name or await find_project(engine)
-        if project is None and not doomed:
-            _forget_machine()
-            told.say("nothing of dom0 is here")
-            return
-        volumes = await _find_volumes(engine, doomed)
-        await _remove_agent(engine, told)
-        if project is not None:
-            await _remove_project(engine, project, told)
+async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], told: Told) -> None:
+    project = name or await find_project(engine)
+    if project is None and not doomed:
         _forget_machine()
-        for volume in volumes:
-            await engine.remove_volume(volume.name)
-            told.say(f"delete volume {volume.name}")
-            told.removed("volume", volume.name, "--volumes names it")
-        await _say_what_stays(engine, project, told)
-    finally:
-        await engine.close()
+        told.say("nothing of dom0 is here")
+        return
+    await _refuse_volumes(engine, doomed)
+    await _remove_agent(engine, told)
+    if project is not None:
+        await _remove_project(engine, project, told)
+    _forget_machine()
+    for volume in doomed:
+        await engine.remove_volume(volume)
+        told.say(f"delete volume {volume}")
+        told.removed("volume", volume, "--volumes names it")
+    stay = [volume.name for volume in await engine.volumes() if volume.labels.get(labels.PROJECT) == project]
+    if project is not None and stay:
+        told.say(f"volumes that stay: {', '.join(sorted(stay))}")
 
 
 async def find_project(engine: Engine) -> str | None:
@@ -122,15 +114,14 @@ async def find_project(engine: Engine) -> str | None:
     return found[0] if found else None
 
 
-async def _find_volumes(engine: Engine, names: Sequence[str]) -> list[Volume]:
-    """Before anything is changed: what is to be deleted is there, and is ours. Raises NotFound, UsageError."""
+async def _refuse_volumes(engine: Engine, names: Sequence[str]) -> None:
+    """Before anything is changed. Raises NotFound for a volume that is not there, UsageError for one not of dom0."""
     known = {volume.name: volume for volume in await engine.volumes()}
     for name in names:
         if name not in known:
             raise NotFound(f"--volumes {name}: no such volume", hint="the volumes: docker volume ls")
         if labels.PROJECT not in known[name].labels:
             raise UsageError(f"--volumes {name}: dom0 did not make it", hint=f"delete it with: docker volume rm {name}")
-    return [known[name] for name in names]
 
 
 async def _remove_agent(engine: Engine, told: Told) -> None:
@@ -170,23 +161,12 @@ def _forget_machine() -> None:
 
     The next `dom0 up` is a first start, of any project, and runs the jobs as Compose would. The generations stay.
     """
-    if not is_here() or _agent_answers():
-        return  # of another machine, or of one on another Engine than the one that was named
+    if not is_here():
+        return
+    with contextlib.suppress(AgentUnreachable):
+        Agent().status()
+        return  # one on another Engine than the one that was named
     for name in ("current", "memory.json"):
         with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
             (state_directory() / name).unlink()
     forget_agent_socket()
-
-
-def _agent_answers() -> bool:
-    try:
-        Agent().status()
-    except AgentUnreachable:
-        return False
-    return True
-
-
-async def _say_what_stays(engine: Engine, project: str | None, told: Told) -> None:
-    names = [volume.name for volume in await engine.volumes() if volume.labels.get(labels.PROJECT) == project]
-    if project is not None and names:
-        told.say(f"volumes that stay: {', '.join(sorted(names))}")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
-from dom0.cli import completion
+from dom0.cli import completion, engine_client
 from dom0.cli.containers import list_containers
 from dom0.errors import NotFound, UsageError
 from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.run import become
-
-if TYPE_CHECKING:
-    from dom0.cli.engine_client import ListedContainer
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
@@ -50,11 +46,7 @@ def command(
     $ dom0 exec redis redis-cli ping
     $ dom0 exec --index 2 web sh
     """
-    argv = ["docker", "exec"]
-    if detach:
-        argv.append("--detach")
-    else:
-        argv.append("--interactive")
+    argv = ["docker", "exec", "--detach" if detach else "--interactive"]
     if tty or (not no_tty and not detach and sys.stdin.isatty() and sys.stdout.isatty()):
         argv.append("--tty")
     argv += [word for variable in env for word in ("--env", variable)]
@@ -70,9 +62,11 @@ def command(
 def find_container(service: str, index: int | None) -> str:
     """The ID of the running container of `service`, the lowest number first. Raises NotFound, UsageError."""
     if service == ROOT:
-        _check_root()
+        if engine_client.container(ROOT) is None:
+            raise NotFound(f"{ROOT}: does not run here", hint="start it: dom0 up")
         return service
-    running = [one for one in list_containers() if _runs(one)]
+    listed = (one for one in list_containers() if one.labels.get(labels.NUMBER, "").isdecimal())
+    running = [one for one in listed if one.state == "running"]
     of_service = [one for one in running if one.labels.get(labels.SERVICE) == service]
     found = [one for one in of_service if index in (None, int(one.labels[labels.NUMBER]))]
     projects = sorted({one.labels.get(labels.PROJECT, "") for one in found})
@@ -84,14 +78,3 @@ def find_container(service: str, index: int | None) -> str:
     if len(projects) > 1:
         raise UsageError(f"{service}: is a service of several projects: {', '.join(projects)}", hint="use docker exec")
     return min(found, key=lambda one: int(one.labels[labels.NUMBER])).id
-
-
-def _check_root() -> None:
-    from dom0.cli import engine_client
-
-    if engine_client.container(ROOT) is None:
-        raise NotFound(f"{ROOT}: does not run here", hint="start it: dom0 up")
-
-
-def _runs(container: ListedContainer) -> bool:
-    return container.state == "running" and container.labels.get(labels.NUMBER, "").isdecimal()

@@ -68,11 +68,11 @@ def _up(directory: Path | None) -> bool:
     project = unchanged.find_project(directory)
     if project is None:
         return False
-    found = unchanged.look(project, IMAGE)
-    if found.machine is not None:
-        terminal.say(found.machine.text)
+    machine, changed = unchanged.look(project, IMAGE)
+    if machine is not None:
+        terminal.say(machine.text)
     else:
         from dom0.cli.bring_up import run
 
-        run(project, IMAGE, changed=found.changed)
+        run(project, IMAGE, changed=changed)
     return True

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from dom0 import terminal, times
+from dom0.cli.engine_client import on_engine
 from dom0.cli.places import go_where_files_are
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import state_directory
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.home import Backup, Homes, Repository, Restored
 
-T = TypeVar("T")
 _SNAPSHOT = re.compile(r"latest|[0-9a-f]{8,64}")
 
 _backup_json = click.option(
@@ -57,16 +55,13 @@ def list_homes(as_json: bool) -> None:
 
     $ dom0 home ls
     """
-    go_where_files_are("home", "ls", *_json(as_json))
-    homes = asyncio.run(_with_engine(_look))
-    if as_json:
-        terminal.say_json(homes)
-        return
-    terminal.say(f"home      {homes.home}")
-    for volume in homes.kept:
-        terminal.say(f"kept      {volume}  (from a restore; to delete it: docker volume rm {volume})")
+    go_where_files_are("home", "ls", as_json=as_json)
+    homes = on_engine(_look)
+    lines = [f"home      {homes.home}"]
+    lines += [f"kept      {name}  (from a restore; to delete it: docker volume rm {name})" for name in homes.kept]
     for one in homes.snapshots:
-        terminal.say(f"snapshot  {one.id[:8]}  {times.moment(datetime.fromisoformat(one.time).timestamp())}")
+        lines.append(f"snapshot  {one.id[:8]}  {times.moment(datetime.fromisoformat(one.time).timestamp())}")
+    terminal.say_result(homes, *lines, as_json=as_json)
 
 
 async def _look(engine: Engine) -> Homes:
@@ -88,10 +83,10 @@ def snapshot(as_json: bool) -> int:
     $ dom0 home snapshot
     $ dom0 home restore latest
     """
-    go_where_files_are("home", "snapshot", *_json(as_json))
+    go_where_files_are("home", "snapshot", as_json=as_json)
     repository = local_repository()
     repository.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return _show_backup(asyncio.run(_back_up(repository)), "snapshot", as_json=as_json)
+    return _back_up(repository, "snapshot", as_json=as_json)
 
 
 @command.command(name="backup")
@@ -110,7 +105,7 @@ def backup(target: Path, force: bool, password_file: Path | None, insecure_no_pa
     """
     _refuse_target(target, force=force)
     password = None if insecure_no_password else read_password(password_file, new=not (target / "config").exists())
-    return _show_backup(asyncio.run(_back_up(repository_at(target, password))), str(target), as_json=as_json)
+    return _back_up(repository_at(target, password), str(target), as_json=as_json)
 
 
 @command.command(name="restore")
@@ -138,77 +133,46 @@ def restore(
         password = None if insecure_no_password else read_password(password_file, new=False)
         repository = repository_at(path, password)
     elif _SNAPSHOT.fullmatch(source):
-        go_where_files_are("home", "restore", source, *(["--yes"] if yes else []), *_json(as_json))
+        go_where_files_are("home", "restore", source, *(["--yes"] if yes else []), as_json=as_json)
         repository, wanted = local_repository(), source
     else:
         raise UsageError(f"{source}: no such file, and no snapshot's ID", hint="snapshots: dom0 home ls")
     if not yes:
-        _ask_whether_to_replace()
-    kept = f"restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
-    restored = asyncio.run(_with_engine(lambda engine: _restore(engine, repository, wanted, kept)))
-    if as_json:
-        terminal.say_json(restored)
-    else:
-        _show_restored(restored)
+        question = "Replace the home? What is there now is kept in another volume."
+        terminal.confirm(question, "home restore: not confirmed, nothing was changed")
+    restored = on_engine(lambda engine: _restore(engine, repository, wanted))
+    lines = [f"{restored.volume}: restored; the home from before is in the volume {restored.kept}"]
+    if restored.users:
+        names = " ".join(restored.users)
+        lines.append(f"these still see the home from before, until you restart them: docker restart {names}")
+    terminal.say_result(restored, *lines, as_json=as_json)
 
 
-def _ask_whether_to_replace() -> None:
-    """Raises UsageError unless a person at a terminal says yes."""
-    question = "Replace the home? What is there now is kept in another volume."
-    if not terminal.has_keyboard() or not click.confirm(question, err=True):
-        raise UsageError("home restore: not confirmed, nothing was changed", hint="--yes confirms")
-
-
-async def _restore(engine: Engine, repository: Repository, snapshot: str, suffix: str) -> Restored:
+async def _restore(engine: Engine, repository: Repository, snapshot: str) -> Restored:
     from dom0 import home
 
     here = await home.find_home(engine)
-    _say(f"restoring into a new volume, verifying, then replacing {here.volume}")
-    restored = await home.restore(engine, here, repository, snapshot, kept=f"{here.volume}-{suffix}")
+    terminal.say_progress(f"restoring into a new volume, verifying, then replacing {here.volume}")
+    kept = f"{here.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+    restored = await home.restore(engine, here, repository, snapshot, kept=kept)
     return await home.restart_users(engine, here, restored)
 
 
-def _show_restored(restored: Restored) -> None:
-    terminal.say(f"{restored.volume}: restored; the home from before is in the volume {restored.kept}")
-    if restored.users:
-        names = " ".join(restored.users)
-        terminal.say(f"these still see the home from before, until you restart them: docker restart {names}")
-
-
-async def _back_up(repository: Repository) -> Backup:
-    from dom0 import home
-
+def _back_up(repository: Repository, where: str, *, as_json: bool) -> int:
     async def work(engine: Engine) -> Backup:
+        from dom0 import home
+
         here = await home.find_home(engine)
-        _say(f"backing up {here.volume}")
+        terminal.say_progress(f"backing up {here.volume}")
         return await home.back_up(engine, here, repository)
 
-    return await _with_engine(work)
-
-
-def _show_backup(made: Backup, where: str, *, as_json: bool) -> int:
-    if as_json:
-        terminal.say_json(made)
-    else:
-        kept, grown = terminal.size(made.size), terminal.size(made.added)
-        terminal.say(f"{where}: {made.files} files, {kept}, {grown} of it new; snapshot {made.snapshot[:8]}")
+    made = on_engine(work)
+    kept, grown = terminal.size(made.size), terminal.size(made.added)
+    text = f"{where}: {made.files} files, {kept}, {grown} of it new; snapshot {made.snapshot[:8]}"
+    terminal.say_result(made, text, as_json=as_json)
     if not made.complete:
         terminal.say_to_stderr("dom0: home: some files could not be read and are missing in it")
     return 0 if made.complete else 1
-
-
-def _json(wanted: bool) -> Sequence[str]:
-    return ["--json"] if wanted else []
-
-
-async def _with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        return await work(engine)
-    finally:
-        await engine.close()
 
 
 def local_repository() -> Repository:
@@ -240,25 +204,15 @@ def read_password(file: Path | None, *, new: bool) -> str:
         password = file.read_text().split("\n", 1)[0]
     elif "RESTIC_PASSWORD" in os.environ:
         password = os.environ["RESTIC_PASSWORD"]
+    elif terminal.has_keyboard():
+        password = click.prompt("Password of the backup", hide_input=True, confirmation_prompt=new, err=True)
     else:
-        password = _ask_password(new=new)
+        raise UsageError(
+            "home: no password given, and no terminal to ask for it",
+            hint="set RESTIC_PASSWORD_FILE or RESTIC_PASSWORD, or --password-file, or --insecure-no-password",
+        )
     if not password:
         raise UsageError("home: the password is empty", hint="or say --insecure-no-password")
     if "\n" in password:
         raise Dom0Error("home: the password has several lines", hint="set one of one line")
     return password
-
-
-def _ask_password(*, new: bool) -> str:
-    if not terminal.has_keyboard():
-        raise UsageError(
-            "home: no password given, and no terminal to ask for it",
-            hint="set RESTIC_PASSWORD_FILE or RESTIC_PASSWORD, or --password-file, or --insecure-no-password",
-        )
-    answer: str = click.prompt("Password of the backup", hide_input=True, confirmation_prompt=new, err=True)
-    return answer
-
-
-def _say(text: str) -> None:
-    if not terminal.quiet():
-        terminal.say_to_stderr(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +12,18 @@ import msgspec
 
 from dom0 import terminal
 from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
 from dom0.errors import Dom0Error
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan import labels
-
-# As in images.recipe, which would load what builds them.
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
 
 
-class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
+class ChainImage(msgspec.Struct, frozen=True, kw_only=True):
     """One image of the chain, as `--json` prints it."""
 
     name: str  # "" when another image has taken it
@@ -35,7 +33,7 @@ class ImageRow(msgspec.Struct, frozen=True, kw_only=True):
     used_by: tuple[str, ...]  # "dom0" and "generation N"
 
 
-class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
+class BuiltChainImage(msgspec.Struct, frozen=True, kw_only=True):
     """As `build --json` prints it."""
 
     name: str
@@ -73,12 +71,9 @@ def build(name: str | None, no_cache: bool, as_json: bool) -> None:
     $ dom0 image build dom0-ambassador
     """
     names = [name] if name else [BASE_IMAGE, AMBASSADOR_IMAGE]
-    built = asyncio.run(_build(names, Report(beside=as_json), no_cache=no_cache))
-    if as_json:
-        terminal.say_json(built)
-    elif not terminal.quiet():
-        for image in built:
-            terminal.say(f"{image.name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}")
+    built = on_engine(lambda engine: _build(engine, names, Report(beside=as_json), no_cache=no_cache))
+    lines = (f"{image.name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}" for image in built)
+    terminal.say_done(built, *lines, as_json=as_json)
 
 
 @command.command("save")
@@ -92,12 +87,9 @@ def save(file: Path, as_json: bool) -> None:
 
     $ dom0 image save dom0.tar
     """
-    references = asyncio.run(_save(file))
+    references = on_engine(lambda engine: _save(engine, file))
     saved = Saved(file=str(file), size=file.stat().st_size, images=tuple(references))
-    if as_json:
-        terminal.say_json(saved)
-    elif not terminal.quiet():
-        terminal.say(f"{file}: {', '.join(saved.images)}, {terminal.size(saved.size)}")
+    terminal.say_done(saved, f"{file}: {', '.join(saved.images)}, {terminal.size(saved.size)}", as_json=as_json)
 
 
 @command.command("ls")
@@ -107,12 +99,9 @@ def list_images(as_json: bool) -> None:
 
     $ dom0 image ls
     """
-    rows = asyncio.run(_rows())
-    if as_json:
-        terminal.say_json(rows)
-        return
+    rows = on_engine(_rows)
     names = {row.id: row.name or terminal.short_id(row.id) for row in rows}
-    cells = [
+    cells = (
         (
             row.name or "<none>",
             terminal.short_id(row.id),
@@ -121,33 +110,30 @@ def list_images(as_json: bool) -> None:
             ", ".join(row.used_by),
         )
         for row in rows
-    ]
-    terminal.say_columns(("IMAGE", "ID", "SIZE", "BASED ON", "USED BY"), cells)
+    )
+    terminal.say_table(rows, ("IMAGE", "ID", "SIZE", "BASED ON", "USED BY"), cells, as_json=as_json)
 
 
-async def _build(names: Sequence[str], report: Report, *, no_cache: bool) -> list[BuiltImage]:
-    from dom0.engine.docker import DockerEngine
+async def _build(engine: Engine, names: Sequence[str], report: Report, *, no_cache: bool) -> list[BuiltChainImage]:
     from dom0.images.chain import build_ambassador, build_base
 
     builders = {BASE_IMAGE: build_base, AMBASSADOR_IMAGE: build_ambassador}
-    engine = await DockerEngine.connect()
-    try:
-        built = {name: await builders[name](engine, report, no_cache=no_cache) for name in names}
-    finally:
-        await engine.close()
-    return [BuiltImage(name=name, id=image.id, size=image.size) for name, image in built.items()]
+    built = {name: await builders[name](engine, report, no_cache=no_cache) for name in names}
+    return [BuiltChainImage(name=name, id=image.id, size=image.size) for name, image in built.items()]
 
 
-async def _save(file: Path) -> Sequence[str]:
-    from dom0.engine.docker import DockerEngine
+async def _save(engine: Engine, file: Path) -> Sequence[str]:
+    from dom0 import home
     from dom0.images import save as saving
 
-    engine = await DockerEngine.connect()
-    try:
-        images = await saving.images_of_machine(engine)
-        references = [*images.here, *(await _image_for_backups(engine) if images.has_home else ())]
-    finally:
-        await engine.close()
+    images = await saving.images_of_machine(engine)
+    references = [*images.here]
+    if images.has_home:  # a machine with the base OS cannot make the image for backups of it
+        try:
+            await home.prepare_image(engine)
+            references.append(home.IMAGE)
+        except Dom0Error as error:
+            terminal.say_to_stderr(f"{home.IMAGE}: not saved, so `dom0 home` has no backups there; {error.message}")
     for missing in images.missing:
         terminal.say_to_stderr(f"{missing}: not on this host and not saved; the machine will pull it")
     if images.private:
@@ -157,47 +143,23 @@ async def _save(file: Path) -> Sequence[str]:
     return references
 
 
-async def _image_for_backups(engine: Engine) -> Sequence[str]:
-    """Of the home; a machine with the base OS cannot make it."""
-    from dom0 import home
-
-    try:
-        await home.prepare_image(engine)
-    except Dom0Error as error:
-        terminal.say_to_stderr(f"{home.IMAGE}: not saved, so `dom0 home` has no backups there; {error.message}")
-        return ()
-    return (home.IMAGE,)
-
-
-async def _rows() -> list[ImageRow]:
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        images = await engine.images(labels=[labels.INPUTS])
-        return rows_of(images, await _users(engine))
-    finally:
-        await engine.close()
-
-
-async def _users(engine: Engine) -> dict[str, list[str]]:
-    """Image ID -> the root container, ambassadors and the generations that were made from it."""
-    users: dict[str, list[str]] = {}
+async def _rows(engine: Engine) -> list[ChainImage]:
+    users: dict[str, list[str]] = {}  # image ID -> the root container, ambassadors and generations made from it
     for label in (f"{labels.ROLE}=root", f"{labels.ROLE}=ambassador", labels.AMBASSADOR):  # with dom0, and without
         for container in await engine.containers(labels=[label]):
             users.setdefault(container.image_id, []).append(container.name)
     with contextlib.suppress(AgentUnreachable):
         for generation in reversed(Agent().history()):
             users.setdefault(generation.dom0_image, []).append(f"generation {generation.number}")
-    return users
+    return rows_of(await engine.images(labels=[labels.INPUTS]), users)
 
 
-def rows_of(images: Sequence[Image], users: Mapping[str, Sequence[str]]) -> list[ImageRow]:
+def rows_of(images: Sequence[Image], users: Mapping[str, Sequence[str]]) -> list[ChainImage]:
     """The lowest first, then by name. What else stands on dom0-rootfs has its label too and is not in the chain."""
     machines = [image for image in images if image.labels.get(labels.ROLE) == "root"]
     below = {_below(image) for image in machines}
     rows = [
-        ImageRow(
+        ChainImage(
             name=_name(image),
             id=image.id,
             size=image.size,
@@ -221,6 +183,6 @@ def _below(image: Image) -> str:
     return image.labels.get(labels.BASE) or image.labels.get(labels.ROOTFS_ID, "")
 
 
-def _height(row: ImageRow, rows: Sequence[ImageRow]) -> int:
+def _height(row: ChainImage, rows: Sequence[ChainImage]) -> int:
     below = next((other for other in rows if other.id == row.based_on), None)
     return 0 if below is None else 1 + _height(below, rows)

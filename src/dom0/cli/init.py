@@ -40,7 +40,10 @@ def command(directory: Path, example: str, as_json: bool) -> None:
     """
     source = find_example(example)
     project = project_name(directory.resolve().name)
-    _refuse_used(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ProjectError(f"{directory}: is no directory", hint="name another one: dom0 init DIR")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ProjectError(f"{directory}: is not empty", hint="nothing is overwritten; name another one: dom0 init DIR")
     shutil.copytree(source, directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
     compose = directory / "compose.yaml"
     if compose.exists():
@@ -49,12 +52,13 @@ def command(directory: Path, example: str, as_json: bool) -> None:
     else:
         projects = sorted(path.parent.name for path in source.glob("*/compose.yaml"))
         following = f"read {directory / 'README.md'}"
-    if as_json:
-        terminal.say_json(NewProjects(directory=str(directory), example=example, projects=tuple(projects)))
-    elif not terminal.quiet():
-        noun = "project" if len(projects) == 1 else "the projects"
-        terminal.say(f"{directory}: {noun} {', '.join(projects)}, like the example {example}")
-        terminal.say(f"next: {following}")
+    noun = "project" if len(projects) == 1 else "the projects"
+    terminal.say_done(
+        NewProjects(directory=str(directory), example=example, projects=tuple(projects)),
+        f"{directory}: {noun} {', '.join(projects)}, like the example {example}",
+        f"next: {following}",
+        as_json=as_json,
+    )
 
 
 def find_example(name: str) -> Path:
@@ -75,10 +79,3 @@ def project_name(directory: str) -> str:
             f"{directory or '/'}: no project name can be made of it", hint="name a directory with letters or digits"
         )
     return name
-
-
-def _refuse_used(directory: Path) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise ProjectError(f"{directory}: is no directory", hint="name another one: dom0 init DIR")
-    if directory.is_dir() and any(directory.iterdir()):
-        raise ProjectError(f"{directory}: is not empty", hint="nothing is overwritten; name another one: dom0 init DIR")

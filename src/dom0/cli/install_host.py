@@ -11,6 +11,8 @@ import msgspec
 
 from dom0 import terminal
 from dom0.cli.places import require_here
+from dom0.host import install
+from dom0.run import capture
 
 SYSTEMD = Path("/run/systemd/system")  # there while it runs
 
@@ -43,63 +45,43 @@ def command(uninstall: bool, root: Path, as_json: bool) -> int:
     $ dom0 install-host --uninstall
     $ dom0 install-host --root /mnt/target
     """
-    from dom0.host import install
-
     require_here("the host")
     starts = root == Path("/") and SYSTEMD.exists()
     if uninstall:
         return _uninstall(root, starts=starts, as_json=as_json)
     written = install.install(root)
-    _tell([FileChange(action="install", path=f"/{path}") for path in written], as_json=as_json)
+    changes = [FileChange(action="install", path=f"/{path}") for path in written]
+    terminal.say_done(changes, *(f"install {change.path}" for change in changes), as_json=as_json)
     if starts and written:
         asyncio.run(_systemctl("daemon-reload"))
         asyncio.run(_systemctl("restart", install.UNIT))
-    if not as_json:
-        _say_result(root, starts=starts, changed=bool(written))
+    if starts:
+        result = "dom0.service runs: systemctl status dom0" if written else "nothing to do, the launcher is installed"
+    elif root != Path("/"):
+        result = f"the launcher is installed: {root} starts dom0 when it boots"
+    else:
+        result = "the launcher is installed, but no systemd runs here: start /usr/lib/dom0/launch at boot yourself"
+    if not (as_json or terminal.quiet()):
+        terminal.say(result)
     return 0
 
 
-def _tell(changes: list[FileChange], *, as_json: bool) -> None:
-    if as_json:
-        terminal.say_json(changes)
-        return
-    for change in changes:
-        if change.action == "keep":
-            terminal.say_to_stderr(f"keep {change.path}: it was changed since dom0 installed it")
-        else:
-            _say(f"{change.action} {change.path}")
-
-
 def _uninstall(root: Path, *, starts: bool, as_json: bool) -> int:
-    from dom0.host import install
-
     if starts and (root / install.RECEIPT).exists():
         asyncio.run(_systemctl("stop", install.UNIT))
     done = install.uninstall(root)
     removed = [FileChange(action="remove", path=f"/{path}") for path in done.remove]
-    _tell([*removed, *(FileChange(action="keep", path=f"/{path}") for path in done.keep)], as_json=as_json)
-    if starts and done.remove:
+    kept = [FileChange(action="keep", path=f"/{path}") for path in done.keep]
+    lines = [f"remove {change.path}" for change in removed]
+    if not removed and not kept:
+        lines = ["nothing of the launcher is installed"]
+    terminal.say_done([*removed, *kept], *lines, as_json=as_json)
+    for change in [] if as_json else kept:
+        terminal.say_to_stderr(f"keep {change.path}: it was changed since dom0 installed it")
+    if starts and removed:
         asyncio.run(_systemctl("daemon-reload"))
-    if not (as_json or done.remove or done.keep):
-        _say("nothing of the launcher is installed")
-    return int(bool(done.keep))
+    return int(bool(kept))
 
 
 async def _systemctl(*arguments: str) -> None:
-    from dom0.run import capture
-
     await capture(["systemctl", *arguments], timeout=60)
-
-
-def _say_result(root: Path, *, starts: bool, changed: bool) -> None:
-    if starts:
-        _say("dom0.service runs: systemctl status dom0" if changed else "nothing to do, the launcher is installed")
-    elif root != Path("/"):
-        _say(f"the launcher is installed: {root} starts dom0 when it boots")
-    else:
-        _say("the launcher is installed, but no systemd runs here: start /usr/lib/dom0/launch at boot yourself")
-
-
-def _say(text: str) -> None:
-    if not terminal.quiet():
-        terminal.say(text)

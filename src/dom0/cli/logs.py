@@ -17,6 +17,7 @@ import msgspec
 from dom0 import terminal
 from dom0.cli import completion
 from dom0.cli.containers import find_containers, say_if_none
+from dom0.cli.engine_client import on_engine
 from dom0.durations import seconds
 from dom0.errors import NotFound, UsageError
 from dom0.names import ROOT
@@ -90,7 +91,7 @@ def command(
     if follow and until:
         raise UsageError("logs: --follow has no end, and --until names one", hint="leave one of them out")
     printer = JsonPrinter() if as_json else Printer(timestamps=timestamps, prefix=not no_log_prefix)
-    asyncio.run(_show(services, printer, Span(tail, since, until), follow=follow))
+    on_engine(lambda engine: _show(engine, services, printer, Span(tail, since, until), follow=follow))
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -101,21 +102,15 @@ class Span(msgspec.Struct, frozen=True):
     until: float = 0.0
 
 
-async def _show(services: Sequence[str], printer: Printer, span: Span, *, follow: bool) -> None:
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        before = time.time()
-        containers = await find_containers(engine, services)
-        say_if_none(containers)
-        printer.measure(containers)
-        if follow:
-            await _follow(engine, Listed(containers, before, time.time()), services, printer, span)
-        else:
-            await _merge(engine, containers, printer, span)
-    finally:
-        await engine.close()
+async def _show(engine: DockerEngine, services: Sequence[str], printer: Printer, span: Span, *, follow: bool) -> None:
+    before = time.time()
+    containers = await find_containers(engine, services)
+    say_if_none(containers)
+    printer.width = max((len(_title(container)) for container in containers), default=0)
+    if follow:
+        await _follow(engine, Listing(containers, before, time.time()), services, printer, span)
+    else:
+        await _merge(engine, containers, printer, span)
 
 
 class Line(msgspec.Struct, frozen=True, order=True):
@@ -132,7 +127,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-class Listed(msgspec.Struct, frozen=True):
+class Listing(msgspec.Struct, frozen=True):
     """Containers, and the times between which they were listed."""
 
     containers: Sequence[ContainerSummary]
@@ -146,27 +141,16 @@ class Printer:
     def __init__(self, *, timestamps: bool, prefix: bool) -> None:
         self._timestamps = timestamps
         self._prefix = prefix
-        self._width = 0
+        self.width = 0  # of the names
         self._prefixes: dict[str, str] = {}
-
-    def measure(self, containers: Sequence[ContainerSummary]) -> None:
-        self._width = max((len(_title(container)) for container in containers), default=0)
 
     def print(self, container: ContainerSummary, line: Line) -> None:
         moment = line.moment + b" " if self._timestamps else b""
-        click.echo(self._head(container), nl=False)
-        click.echo(moment + line.text)  # as the program wrote it, colours too: docker does the same
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-    def _head(self, container: ContainerSummary) -> str:
-        if not self._prefix:
-            return ""
         title = _title(container)
-        if title not in self._prefixes:
-            self._prefixes[title] = click.style(f"{title:{self._width}}  | ", fg=next(_COLOURS))
-        return self._prefixes[title]
+        if self._prefix and title not in self._prefixes:
+            self._prefixes[title] = click.style(f"{title:{self.width}}  | ", fg=next(_COLOURS))
+        click.echo(self._prefixes.get(title, ""), nl=False)
+        click.echo(moment + line.text)  # as the program wrote it, colours too: docker does the same
 
 
 class JsonPrinter(Printer):
@@ -203,10 +187,9 @@ async def _merge(engine: DockerEngine, containers: Sequence[ContainerSummary], p
             container, lines = sources[index]
             printer.print(container, head)
             heads[index] = await anext(lines, None)
-        printer.flush()
 
 
-async def _follow(engine: DockerEngine, listed: Listed, services: Sequence[str], printer: Printer, span: Span) -> None:
+async def _follow(engine: DockerEngine, listed: Listing, services: Sequence[str], printer: Printer, span: Span) -> None:
     """Print what comes until interrupted. A container that starts, again or anew, is followed from its start on."""
     async with asyncio.TaskGroup() as tasks:
         running = {
@@ -237,7 +220,7 @@ async def _print_all(
             async for line in lines:
                 if line.moment > after:
                     printer.print(container, line)
-                    printer.flush()
+                    sys.stdout.flush()
                     after = line.moment
     except NotFound:
         pass  # it was removed meanwhile

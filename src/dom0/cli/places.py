@@ -44,7 +44,7 @@ def is_login() -> bool:
     return recipe.BAKED.exists() and not (state_directory() / "generations").is_dir()
 
 
-def go_where_files_are(*arguments: str) -> None:
+def go_where_files_are(group: str, name: str, *arguments: str, as_json: bool) -> None:
     """In a login, and for the machine of another Engine, become this command in the root container.
 
     Raises Dom0Error, EngineError.
@@ -57,7 +57,8 @@ def go_where_files_are(*arguments: str) -> None:
         if root is None or not root.state.running:
             raise Dom0Error("dom0: does not run on that machine", hint="start it: dom0 up; or look: docker ps --all")
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-        become(["docker", "exec", "--interactive", *terminal, "dom0", "dom0", *arguments])
+        options = ["--json"] if as_json else []
+        become(["docker", "exec", "--interactive", *terminal, ROOT, "dom0", group, name, *options, *arguments])
 
 
 def agent_socket() -> Path:

@@ -10,7 +10,6 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from dom0.engine import address
@@ -24,24 +23,24 @@ def ask(target: str) -> bytes | None:
     """The document at `target`, None if there is no such thing. Raises EngineError."""
     where = address.find(None, os.environ, Path.home())
     try:
-        status, data = _get(where, target)
+        with blocking.ask(_connect(where), "GET", target, timeout=ANSWER_WITHIN) as answer:
+            status, data = answer.status, answer.read()
     except OSError as error:
         raise where.unreachable(error) from error
     if status == blocking.NOT_FOUND:
         return None
     if status != blocking.OK:
-        raise EngineError(f"{where.text}: status {status} for {target}: {_message(data)}")
+        try:
+            message = json.loads(data).get("message", "")
+        except (ValueError, AttributeError):
+            message = ""
+        raise EngineError(f"{where.text}: status {status} for {target}: {message}")
     return data
 
 
 def not_understood(error: Exception) -> EngineError:
     where = address.find(None, os.environ, Path.home())
     return EngineError(f"{where.text}: an answer that is not the Docker Engine's: {error}")
-
-
-def _get(where: address.Address, target: str) -> tuple[int, bytes]:
-    with blocking.ask(_connect(where), "GET", target, timeout=ANSWER_WITHIN) as answer:
-        return answer.status, answer.read()
 
 
 def _connect(where: address.Address) -> socket.socket:
@@ -58,10 +57,3 @@ def _connect(where: address.Address) -> socket.socket:
         return connection
     with connection:  # a failed handshake leaves it open
         return tls.wrap_socket(connection, server_hostname=server.hostname)
-
-
-def _message(data: bytes) -> Any:
-    try:
-        return json.loads(data).get("message", "")
-    except (ValueError, AttributeError):
-        return ""

@@ -73,10 +73,8 @@ def add(file: IO[bytes], as_json: bool) -> None:
         known = {key.fingerprint for key in present}
         new = [key for key in given if key.fingerprint not in known]
         _write(path, [*present, *new])
-    if as_json:
-        terminal.say_json(new)
-    elif not terminal.quiet():
-        terminal.say("\n".join(f"{'added' if key in new else 'known'}  {_show(key)}" for key in given))
+    lines = (f"{'added' if key in new else 'known'}  {_show(key)}" for key in given)
+    terminal.say_done(new, *lines, as_json=as_json)
 
 
 @command.command(name="ls")
@@ -86,13 +84,10 @@ def list_keys(as_json: bool) -> None:
 
     $ dom0 ssh ls
     """
-    go_where_files_are("ssh", "ls", *(["--json"] if as_json else []))
+    go_where_files_are("ssh", "ls", as_json=as_json)
     keys = load(keys_file())
-    if as_json:
-        terminal.say_json(keys)
-    else:
-        rows = [(key.type, key.fingerprint, key.comment) for key in keys]
-        terminal.say_columns(("TYPE", "FINGERPRINT", "COMMENT"), rows)
+    rows = ((key.type, key.fingerprint, key.comment) for key in keys)
+    terminal.say_table(keys, ("TYPE", "FINGERPRINT", "COMMENT"), rows, as_json=as_json)
 
 
 @command.command(name="rm")
@@ -104,15 +99,12 @@ def remove(keys: tuple[str, ...], as_json: bool) -> None:
     $ dom0 ssh rm SHA256:AbC…
     $ dom0 ssh rm me@old-laptop
     """
-    go_where_files_are("ssh", "rm", *(["--json"] if as_json else []), "--", *keys)
+    go_where_files_are("ssh", "rm", "--", *keys, as_json=as_json)
     with _changing() as path:
         present = load(path)
         gone = [_find(name, present) for name in dict.fromkeys(keys)]
         _write(path, [key for key in present if key not in gone])
-    if as_json:
-        terminal.say_json(gone)
-    elif not terminal.quiet():
-        terminal.say("\n".join(f"removed  {_show(key)}" for key in gone))
+    terminal.say_done(gone, *(f"removed  {_show(key)}" for key in gone), as_json=as_json)
 
 
 def keys_file() -> Path:
@@ -149,19 +141,15 @@ def _parse_line(line: str, where: str) -> Key:
     if kind not in KEY_TYPES:
         raise UsageError(f"{where}: {kind!r} is no type of key", hint=f"one of {', '.join(KEY_TYPES)}; without options")
     encoded, _, comment = rest.strip().partition(" ")
-    blob = _decode(encoded, where)
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except binascii.Error as error:
+        raise UsageError(f"{where}: the key is damaged: {error}", hint="copy the whole line") from error
     if not blob.startswith(len(kind).to_bytes(4, "big") + kind.encode()):
         raise UsageError(f"{where}: the key is damaged: it is not of type {kind}", hint="copy the whole line")
     digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
     comment = comment.strip()
     return Key(type=kind, fingerprint=f"SHA256:{digest}", comment=comment, line=f"{kind} {encoded} {comment}".rstrip())
-
-
-def _decode(encoded: str, where: str) -> bytes:
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
-        raise UsageError(f"{where}: the key is damaged: {error}", hint="copy the whole line") from error
 
 
 def _find(name: str, keys: Sequence[Key]) -> Key:

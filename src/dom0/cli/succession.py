@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from dom0 import terminal
 from dom0.agent.status import Status
 from dom0.cli.client import Agent, AgentUnreachable
-from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, RolledBack
 
@@ -66,6 +65,8 @@ def await_announced_succession(report: Report) -> None:
     """The same with an Engine of its own, where there is something to wait for."""
     if (status := _ask()) and _is_in_its_place(status):
         return
+    from dom0.cli.engine_client import on_engine
+
     on_engine(lambda engine: await_succession(engine, report))
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from dom0 import terminal
 from dom0.cli.containers import say_if_none, taken_over
+from dom0.cli.engine_client import on_engine
 from dom0.errors import NotFound
 from dom0.names import ROOT
 from dom0.plan import labels
@@ -51,30 +52,20 @@ def command(as_json: bool, no_trunc: bool) -> None:
     $ dom0 tree
     $ dom0 tree --json | jq '.[].children[].image_id'
     """
-    nodes = arrange(asyncio.run(_look()))
+    nodes = arrange(on_engine(_find_containers))
     if as_json:
         terminal.say_json(nodes)
-    else:
-        say_if_none(nodes)
-        for line in draw(nodes, whole_ids=no_trunc):
-            terminal.say(line)
+        return
+    say_if_none(nodes)
+    for line in draw(nodes, whole_ids=no_trunc):
+        terminal.say(line)
 
 
-async def _look() -> list[Container]:
-    from dom0.engine.docker import DockerEngine
-
-    engine = await DockerEngine.connect()
-    try:
-        return await _inspect_all(engine)
-    finally:
-        await engine.close()
-
-
-async def _inspect_all(engine: Engine) -> list[Container]:
-    listed = await engine.containers(labels=[labels.ROLE])
+async def _find_containers(engine: Engine) -> list[Container]:
+    listed = [*await engine.containers(labels=[labels.ROLE])]
     projects = {container.labels.get(labels.PROJECT, "") for container in listed} - {""}
-    theirs = taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
-    found = await asyncio.gather(*(_inspect(engine, container) for container in (*listed, *theirs)))
+    listed += taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
+    found = await asyncio.gather(*(_inspect(engine, row) for row in listed))
     return [container for container in found if container is not None]
 
 
@@ -88,30 +79,22 @@ async def _inspect(engine: Engine, row: ContainerSummary) -> Container | None:
 
 def arrange(containers: Sequence[Container]) -> list[Node]:
     """The roots: dom0 with what it made below it, then what persons started. Pure."""
-    roots = [container for container in containers if _is_root(container)]
-    made = [container for container in containers if not _is_root(container) and _project(container)]
-    others = [container for container in containers if not _is_root(container) and not _project(container)]
+    roots = [one for one in containers if one.labels.get(labels.ROLE) == "root" and one.name == ROOT]
+    below_them = sorted((one for one in containers if one not in roots), key=_order)
+    made = [one for one in below_them if _project(one)]
+    others = [one for one in below_them if not _project(one)]
     nodes = []
     for root in roots:
         below = [one for one in made if _project(one) == _project(root)]
-        nodes.append(_node(root, BY_HAND, [_node(one, _maker(one, root), ()) for one in sorted(below, key=_order)]))
+        children = [_node(one, root.name if one.labels.get(labels.CREATE) else BY_COMPOSE) for one in below]
+        nodes.append(_node(root, BY_HAND, children))
     projects = {_project(root) for root in roots}
-    orphans = [
-        _node(one, "a dom0 that is gone", ()) for one in sorted(made, key=_order) if _project(one) not in projects
-    ]
-    return nodes + orphans + [_node(one, BY_HAND, ()) for one in sorted(others, key=_order)]
-
-
-def _is_root(container: Container) -> bool:
-    return container.labels.get(labels.ROLE) == "root" and container.name == ROOT
+    orphans = [_node(one, "a dom0 that is gone") for one in made if _project(one) not in projects]
+    return nodes + orphans + [_node(one, BY_HAND) for one in others]
 
 
 def _project(container: Container) -> str:
     return container.labels.get(labels.PROJECT, "")
-
-
-def _maker(container: Container, root: Container) -> str:
-    return root.name if container.labels.get(labels.CREATE) else BY_COMPOSE
 
 
 def _order(container: Container) -> tuple[bool, str, str]:
@@ -119,7 +102,7 @@ def _order(container: Container) -> tuple[bool, str, str]:
     return container.labels.get(labels.ROLE) == "service", container.labels.get(labels.SERVICE, ""), container.name
 
 
-def _node(container: Container, started_by: str, children: Sequence[Node]) -> Node:
+def _node(container: Container, started_by: str, children: Sequence[Node] = ()) -> Node:
     generation = container.labels.get(labels.GENERATION, "")
     return Node(
         name=container.name,

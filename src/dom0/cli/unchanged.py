@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dom0.cli import quick_engine
 from dom0.cli.places import agent_socket, is_here
@@ -27,8 +27,8 @@ IN_PLACE = "in-place.json"  # agent/in_place.py, which loads msgspec
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
-class Machine(NamedTuple):
-    """One that is as it should be."""
+class Unchanged(NamedTuple):
+    """A machine that is as `dom0 up` would leave it."""
 
     project: str
     generation: int
@@ -36,13 +36,6 @@ class Machine(NamedTuple):
     @property
     def text(self) -> str:
         return f"{self.project}: nothing to do, generation {self.generation} is good"
-
-
-class Found(NamedTuple):
-    """`machine`: all is as `dom0 up` would leave it. `changed`: the dom0 image was built from another state of it."""
-
-    machine: Machine | None = None
-    changed: bool = False
 
 
 class ListedImage(NamedTuple):
@@ -61,12 +54,10 @@ def find_project(directory: Path | None) -> Path | None:
             raise UsageError(f"{directory}: no such directory", hint=f"make a project there: dom0 init {directory}")
         return directory.resolve()
     here = Path.cwd()
-    return here if any((here / name).exists() for name in PROJECT_FILES) or _chooses_files(here / ".env") else None
-
-
-def _chooses_files(dotenv: Path) -> bool:
-    """Whether it names Compose files that are called otherwise. Whoever reads them refuses what is wrong with it."""
-    return dotenv.is_file() and b"COMPOSE_FILE" in dotenv.read_bytes()
+    if any((here / name).exists() for name in PROJECT_FILES):
+        return here
+    dotenv = here / ".env"  # may name Compose files that are called otherwise; whoever reads it refuses what is wrong
+    return here if dotenv.is_file() and b"COMPOSE_FILE" in dotenv.read_bytes() else None
 
 
 def no_image(tag: str) -> UsageError:
@@ -76,31 +67,33 @@ def no_image(tag: str) -> UsageError:
     )
 
 
-def look(project: Path, tag: str) -> Found:
-    """Whether all is as `dom0 up` would leave it: the same files, the same images, everything well.
+def look(project: Path, tag: str) -> tuple[Unchanged | None, bool]:
+    """The machine, if all is as `dom0 up` would leave it: the same files, the same images, everything well.
 
-    Neither where that cannot be told. Raises EngineError, ProjectError.
+    Also whether it is known that the dom0 image was built from another state of `project`. Raises EngineError,
+    ProjectError.
     """
+    unknown = None, False
     try:
         if not is_here():
-            return Found()
+            return unknown
         connection = blocking.connect(str(agent_socket()))
         with blocking.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
             status = json.loads(answer.read()) if answer.status == blocking.OK else {}
         generation = status.get("generation") or {}
         if generation.get("outcome") != "good" or not status["converged"] or status["problems"]:
-            return Found()
-        machine = Machine(status["project"], generation["number"])
+            return unknown
+        machine = Unchanged(status["project"], generation["number"])
         running = status["dom0_image"]
         used = {service["image"]: service["image_id"] for service in status["services"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none runs here, or of another version
-        return Found()
+        return unknown
     images = tagged_images()
     if tag not in images or not images[tag].id == generation["dom0_image"] == running:
-        return Found()
+        return unknown
     if any(images[ref].id != image_id for ref, image_id in used.items() if ref in images):
-        return Found()
-    return Found(machine) if is_current(project, tag, images) else Found(changed=True)
+        return unknown
+    return (machine, False) if is_current(project, tag, images) else (None, True)
 
 
 def is_current(project: Path, tag: str, images: Images) -> bool:
@@ -143,14 +136,11 @@ def _id_of(images: Images, ref: str) -> str:
 
 def tagged_images() -> Images:
     """Raises EngineError."""
+    found = {}
     try:
-        names = dict(_named(json.loads(quick_engine.ask("/images/json") or b"")))
-    except (ValueError, LookupError, TypeError) as error:
+        for row in json.loads(quick_engine.ask("/images/json") or b""):
+            for tag in row.get("RepoTags") or ():
+                found[tag] = found[tag.removesuffix(":latest")] = ListedImage(row["Id"], row.get("Labels") or {})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise quick_engine.not_understood(error) from error
-    return names | {tag.removesuffix(":latest"): found for tag, found in names.items() if tag.endswith(":latest")}
-
-
-def _named(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ListedImage]]:
-    for row in rows:
-        for tag in row.get("RepoTags") or ():
-            yield tag, ListedImage(row["Id"], row.get("Labels") or {})
+    return found

@@ -30,7 +30,5 @@ def iso(target: Path, given: MediumOptions, yes: bool, as_json: bool) -> None:
     confirm_file(target, yes=yes)
     asyncio.run(media.write_iso(os, contract, target))
     size = target.stat().st_size
-    if as_json:
-        terminal.say_json(Medium(target=str(target), size=size, version=os.version))
-    elif not terminal.quiet():
-        terminal.say(f"{target}: {terminal.size(size)}, {os.title}")
+    medium = Medium(target=str(target), size=size, version=os.version)
+    terminal.say_done(medium, f"{target}: {terminal.size(size)}, {os.title}", as_json=as_json)

@@ -12,7 +12,7 @@ from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 
 
-class Tree(msgspec.Struct, frozen=True, kw_only=True):
+class BootDirectory(msgspec.Struct, frozen=True, kw_only=True):
     """As `--json` prints it."""
 
     directory: str
@@ -36,8 +36,9 @@ def netboot(directory: Path, url: str, given: MediumOptions, as_json: bool) -> N
 
     os, contract = given.os(), given.contract()
     loaders = asyncio.run(tree.write(os, contract, directory, url))
-    if as_json:
-        terminal.say_json(Tree(directory=str(directory), version=os.version, loaders=tuple(loaders)))
-    elif not terminal.quiet():
-        terminal.say(f"{directory}: boot.ipxe starts {os.title}")
-        terminal.say(f"iPXE for firmware: {', '.join(loaders) or 'none, install the package ipxe and run this again'}")
+    terminal.say_done(
+        BootDirectory(directory=str(directory), version=os.version, loaders=tuple(loaders)),
+        f"{directory}: boot.ipxe starts {os.title}",
+        f"iPXE for firmware: {', '.join(loaders) or 'none, install the package ipxe and run this again'}",
+        as_json=as_json,
+    )

@@ -19,8 +19,6 @@ from dom0.run import become
 from dom0.wording import printable
 
 if TYPE_CHECKING:
-    from dom0.host.uki import Uki
-    from dom0.osimage.boot_contract import BootContract
     from dom0.osimage.qemu import Bios, Uefi
 
 _DATA_SIZE = 16 << 30  # bytes; the file takes what is written to it
@@ -94,11 +92,15 @@ def run(
     accelerator = asyncio.run(qemu.accelerator())
     directory.mkdir(parents=True, exist_ok=True)
     drives = [] if iso else [_boot_disk(directory, given, rewrite=rewrite)]
+    drives.append(directory / "data.img")
+    if not drives[-1].exists():
+        with drives[-1].open("xb") as data:
+            data.truncate(_DATA_SIZE)
     machine = qemu.MachineSpec(
         boot=_firmware(firmware, directory),
         memory=memory,
         processors=cpus,
-        drives=[qemu.Drive(file) for file in (*drives, _data_disk(directory))],
+        drives=[qemu.Drive(file) for file in drives],
         cd=iso,
         forwards=forwards,
     )
@@ -110,6 +112,8 @@ def run(
 
 def _boot_disk(directory: Path, given: MediumOptions, *, rewrite: bool) -> Path:
     """Written once: updates of the base OS, and which slot is good, are on it."""
+    from dom0.osimage import disk_image, media
+
     disk = directory / "boot.img"
     if disk.exists() and not rewrite:
         if given.is_for_the_machine():
@@ -121,22 +125,8 @@ def _boot_disk(directory: Path, given: MediumOptions, *, rewrite: bool) -> Path:
             f"--os {given.os_file}: is for {os.architecture}, the machine is an amd64 one",
             hint="dom0 os build --arch amd64 --out DIR, and --os DIR",
         )
-    asyncio.run(_write(os, given.contract(format="blank"), disk))
-    return disk
-
-
-async def _write(os: Uki, contract: BootContract, disk: Path) -> None:
-    from dom0.osimage import disk_image, media
-
-    files = await media.disk_files(os, contract)
-    await media.write_disk(os, files, disk, disk_image.least_size(files))
-
-
-def _data_disk(directory: Path) -> Path:
-    disk = directory / "data.img"
-    if not disk.exists():
-        with disk.open("xb") as opened:
-            opened.truncate(_DATA_SIZE)
+    files = asyncio.run(media.disk_files(os, given.contract(format="blank")))
+    asyncio.run(media.write_disk(os, files, disk, disk_image.least_size(files)))
     return disk
 
 

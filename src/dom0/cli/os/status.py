@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import click
 
 from dom0 import terminal
-
-if TYPE_CHECKING:
-    from dom0.host.slots import OsStatus
 
 
 @click.command("status")
@@ -25,11 +21,7 @@ def status(as_json: bool) -> None:
     now = asyncio.run(slots.status())
     if as_json:
         terminal.say_json(now)
-    else:
-        show(now)
-
-
-def show(now: OsStatus) -> None:
+        return
     terminal.say(f"base OS {now.version}")
     if now.slots:
         rows = [(slot.name, slot.version or "-", slot.kernel or "-", now.state(slot)) for slot in now.slots]

@@ -7,7 +7,6 @@ import asyncio
 import click
 
 from dom0 import terminal
-from dom0.cli.os.write import ask
 from dom0.cli.report import Report
 
 _json = click.option("--json", "as_json", is_flag=True, help="An OsStatus document, see docs/os.md.")
@@ -31,12 +30,8 @@ def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> 
     $ dom0 os update https://example.com/dom0-os.efi --reboot
     """
     asyncio.run(_update(source, sha256, Report(beside=as_json), ask_first=not (yes or reboot)))
-    if as_json:
-        _say_status()
-    elif not (reboot or terminal.quiet()):
-        terminal.say("the next start tries it: dom0 os status")
-    if reboot:
-        _restart()
+    outcome = "" if reboot or terminal.quiet() else "the next start tries it: dom0 os status"
+    _say_outcome(outcome, reboot=reboot, as_json=as_json)
 
 
 async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> None:
@@ -52,9 +47,8 @@ async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> 
         signed = f", signed by {who}" if who else ""
         say(f"slot {now.other}: {os.title}, kernel {os.release}{signed}")
         if ask_first:
-            ask(
-                f"Let the next start try it, instead of {now.version}?", "os update: not confirmed, nothing was changed"
-            )
+            question = f"Let the next start try it, instead of {now.version}?"
+            terminal.confirm(question, "os update: not confirmed, nothing was changed")
         say(f"writing slot {now.other}")
         await slots.update(files)
 
@@ -74,24 +68,18 @@ def rollback(yes: bool, reboot: bool, as_json: bool) -> None:
     now = asyncio.run(slots.status())
     slots.refuse_without_slots(now)
     if not (yes or reboot):
-        ask("Change which base OS starts next?", "os rollback: not confirmed, nothing was changed")
+        terminal.confirm("Change which base OS starts next?", "os rollback: not confirmed, nothing was changed")
     outcome = asyncio.run(slots.rollback())
+    _say_outcome(outcome, reboot=reboot, as_json=as_json)
+
+
+def _say_outcome(outcome: str, *, reboot: bool, as_json: bool) -> None:
+    from dom0.host import slots
+
     if as_json:
-        _say_status()
-    else:
+        terminal.say_json(asyncio.run(slots.status()))
+    elif outcome:
         terminal.say(outcome)
     if reboot:
-        _restart()
-
-
-def _say_status() -> None:
-    from dom0.host import slots
-
-    terminal.say_json(asyncio.run(slots.status()))
-
-
-def _restart() -> None:
-    from dom0.host import slots
-
-    terminal.say_to_stderr("restarting")
-    asyncio.run(slots.restart())
+        terminal.say_to_stderr("restarting")
+        asyncio.run(slots.restart())

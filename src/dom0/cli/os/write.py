@@ -57,10 +57,8 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
     else:
         confirm_file(target, yes=yes)
         asyncio.run(media.write_disk(os, files, target, wanted))
-    if as_json:
-        terminal.say_json(Medium(target=str(target), size=wanted, version=os.version))
-    elif not terminal.quiet():
-        terminal.say(f"{target}: boot disk of {terminal.size(wanted)}, {os.title} in slot a")
+    medium = Medium(target=str(target), size=wanted, version=os.version)
+    terminal.say_done(medium, f"{target}: boot disk of {terminal.size(wanted)}, {os.title} in slot a", as_json=as_json)
 
 
 def confirm_file(target: Path, *, yes: bool) -> None:
@@ -71,46 +69,32 @@ def confirm_file(target: Path, *, yes: bool) -> None:
         raise UsageError(f"{target}: is a device", hint="`dom0 os write` writes sticks; an ISO is copied with dd")
     if target.exists() and not target.is_file():
         raise UsageError(f"{target}: is no file")
-    if _is_among_devices(target):
+    devices, parent = Path("/dev"), target.parent.resolve()
+    if parent.is_relative_to(devices) and parent.stat().st_dev == devices.stat().st_dev:
+        # A file would take memory, and the place of a device that somebody meant. /dev/shm is another file system.
         raise UsageError(f"{target}: no such device", hint="those that are there: lsblk")
     if target.exists() and not yes:
-        ask(f"{target} exists. Replace it?", f"{target}: exists")
-
-
-def _is_among_devices(target: Path) -> bool:
-    """Where a file would take memory, and the place of a device that somebody meant. /dev/shm is another one."""
-    devices, parent = Path("/dev"), target.parent.resolve()
-    return parent.is_relative_to(devices) and parent.stat().st_dev == devices.stat().st_dev
+        terminal.confirm(f"{target} exists. Replace it?", f"{target}: exists")
 
 
 async def _write_device(os: Uki, files: Sequence[BootFile], target: Path, size: int, say: Report, *, yes: bool) -> None:
     """What is shown and agreed to is what is written: it is held from before to after."""
+    from dom0.host import uki
     from dom0.osimage import device, media
 
     device.refuse(await device.look(target), size)  # which says more than that it cannot be held
     with device.held(target) as held:
         found = await device.look(target)
         device.refuse(found, size)
-        _tell(device.contents(found), os)
+        for line in device.contents(found):
+            terminal.say_to_stderr(line)
+        if uki.is_for_virtual_machines(os.release):
+            terminal.say_to_stderr(f"{os.title}: not for sticks and cards, it has no drivers for most real machines")
+            terminal.say_to_stderr("for those: dom0 os build --flavour metal")
         if not yes:
-            ask(f"Overwrite {target}? All of the above is lost.", f"{target}: not confirmed, nothing was written")
+            question = f"Overwrite {target}? All of the above is lost."
+            terminal.confirm(question, f"{target}: not confirmed, nothing was written")
         await media.write_device(os, files, held, size, say)
-
-
-def _tell(contents: Sequence[str], os: Uki) -> None:
-    from dom0.host import uki
-
-    for line in contents:
-        terminal.say_to_stderr(line)
-    if uki.is_for_virtual_machines(os.release):
-        terminal.say_to_stderr(f"{os.title}: not for sticks and cards, it has no drivers for most real machines")
-        terminal.say_to_stderr("for those: dom0 os build --flavour metal")
-
-
-def ask(question: str, refusal: str) -> None:
-    """Raises UsageError unless a person at a terminal says yes."""
-    if not terminal.has_keyboard() or not click.confirm(question, err=True):
-        raise UsageError(refusal, hint="--yes confirms")
 
 
 def _bytes(size: str) -> int:
