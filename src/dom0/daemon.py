@@ -7,13 +7,17 @@ import contextlib
 import logging
 import os
 import signal
+from functools import partial
 
 from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
-from dom0.agent.machine import Limits, Machine
+from dom0.agent.machine import Machine
 from dom0.agent.processes import NEW_SOCKET, HostProcesses
+from dom0.agent.progress import Changes
+from dom0.agent.readiness import Readiness
+from dom0.agent.reconcile import Limits
 from dom0.agent.store import exclusive_lock
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
@@ -21,7 +25,6 @@ from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, launcher
 from dom0.names import etc_directory, run_directory, state_directory
-from dom0.plan.planner import Plan
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,8 @@ async def run() -> None:
 
 async def _serve(engine: Engine, info: EngineInfo) -> None:
     own = await source.find_own(engine)
+    changed, readiness = Changes(), Readiness()
+    ambassadors = Ambassadors(engine, readiness, changed)
     machine = Machine(
         engine,
         state=STATE,
@@ -54,24 +59,19 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         hand_over=lambda image: handover.hand_over(engine, image, log.info),
         handing_over=True,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
+        changed=changed,
+        readiness=readiness,
+        boot_notes=BootNotes(RUN / boot_record.RUNNING),
+        others=(
+            partial(launcher.problems, RUN, own.image),
+            lambda: ambassadors.problems,
+            partial(disks.problems, RUN, STATE),
+        ),
         processes=HostProcesses() if own.sees_host else None,
-    )
-    ambassadors = Ambassadors(engine, lambda: machine.project, tell=machine.changed.tell)
-    machine.other_problems = lambda: (
-        *launcher.problems(RUN, own.image),
-        *ambassadors.problems,
-        *disks.problems(RUN, STATE),
     )
     with contextlib.suppress(Dom0Error):
         if await handover.is_at_work(engine):
             machine.begin_handover()
-    boot_notes = BootNotes(RUN / boot_record.RUNNING)
-
-    def note_plan(plan: Plan) -> None:
-        boot_notes.note(plan)
-        ambassadors.note_gates(machine.gated, machine.post_started)
-
-    machine.on_plan = note_plan
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     socket = RUN / "dom0.sock"

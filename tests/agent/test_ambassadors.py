@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from dom0.agent import shortcut
 from dom0.agent.ambassadors import PATIENCE, Ambassadors
+from dom0.agent.progress import Changes
+from dom0.agent.readiness import Readiness, ReadyStarts
 from dom0.ambassador.messages import Follow, Rewire, Undo
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, UsageError
@@ -41,7 +43,9 @@ class Bench:
         self.engine = FakeEngine(self.docker)
         self.talk = talk
         self.watched = FakeEngine(self.docker)  # as they see it
-        self.ambassadors = Ambassadors(self.watched, lambda: PROJECT, tell=lambda: None, talk=talk, clock=LoopClock())
+        self.readiness, self.changed = Readiness(), Changes()
+        self.readiness.now = ReadyStarts(PROJECT)
+        self.ambassadors = Ambassadors(self.watched, self.readiness, self.changed, talk=talk, clock=LoopClock())
 
     async def start(self, of: Slot, *, forwards: bool = False) -> str:
         create = dict(of.create) | {"Image": image_id("app")}
@@ -106,7 +110,9 @@ async def test_one_whose_gate_has_passed_is_told_before_the_engine_has_looked() 
     container_id = await bench.start(replace(web, create=web.create | {"Healthcheck": check}))
     async with bench.running():
         await bench.until(lambda: bench.talk.told == [{"service:web": ()}])
-        bench.ambassadors.note_gates({container_id: bench.docker.container(container_id).started})
+        gated = {container_id: bench.docker.container(container_id).started}
+        bench.readiness.now = ReadyStarts(PROJECT, gated)
+        bench.changed.tell()
         async with asyncio.timeout(1):
             await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-1"),)})
 

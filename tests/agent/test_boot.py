@@ -49,8 +49,8 @@ def added(record: Path) -> list[str]:
 
 async def live(rig: Rig, record: Path, *, generation: int = 1) -> None:
     loop = asyncio.get_running_loop()
-    async with rig.running() as machine:
-        machine.on_plan = BootNotes(record, clock=lambda: 10 + loop.time()).note
+    rig.boot_notes = BootNotes(record, clock=lambda: 10 + loop.time())
+    async with rig.running():
         await rig.outcome(Outcome.GOOD, generation)
 
 

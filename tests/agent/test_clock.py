@@ -81,13 +81,13 @@ async def test_what_follows_another_restarts_once_and_not_until_the_clock_has_ca
         web = slot("web", parents=("db",), attachments=(), create=create)
     box = Box(desired(db, web))
     set_clock(HOUR)
-    async with box.running() as loop:
+    async with box.running():
         await box.at_rest()
         if link == "namespace":
             await box.person.stop_container("box-db-1")
             await box.person.start_container("box-db-1")
         else:
-            loop.adopt(desired(slot("db", hash="h2", order=Order.STOP_FIRST), web), 2, Memory())
+            box.aim(desired(slot("db", hash="h2", order=Order.STOP_FIRST), web), memory=Memory())
         await box.until(lambda: box.docker.container("box-db-1").state is RUNNING)
         set_clock(-HOUR)
         stops = count(box, "stop_container")

@@ -10,6 +10,7 @@ import pytest
 from dom0.agent.file_status import FileInfo, FileState
 from dom0.agent.files import MOST_PROBLEMS, Files
 from dom0.agent.placement import versions_of
+from dom0.agent.progress import Changes
 from dom0.errors import UsageError
 from dom0.health import Severity
 
@@ -29,8 +30,13 @@ def placed(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def files(project: Path, placed: Path) -> Files:
-    found = Files(placed)
+def changed() -> Changes:
+    return Changes()
+
+
+@pytest.fixture
+def files(project: Path, placed: Path, changed: Changes) -> Files:
+    found = Files(placed, changed)
     found.place(project)
     return found
 
@@ -51,16 +57,16 @@ def test_only_what_the_machine_changed_is_listed(files: Files, project: Path, pl
     assert states(files.survey()) == {"conf/a": FileState.CONFLICT, "conf/b": FileState.REMOVED}
 
 
-def test_a_conflict_is_a_warning_until_it_is_settled_also_by_hand(files: Files, project: Path, placed: Path) -> None:
-    told = []
-    files.changed = lambda: told.append(True)
+def test_a_conflict_is_a_warning_until_it_is_settled_also_by_hand(
+    files: Files, project: Path, placed: Path, changed: Changes
+) -> None:
     (placed / "conf" / "a").write_text("mine")
     (project / "conf" / "a").write_text("theirs")
     files.place(project)
     (problem,) = files.problems
     assert (problem.code, problem.subject, problem.severity) == ("file-conflict", "conf/a", Severity.WARNING)
     files.keep(["conf/a"])
-    assert (files.problems, told) == ((), [True])
+    assert (files.problems, changed.count) == ((), 1)
     (project / "conf" / "a").write_text("newer")
     files.place(project)
     (placed / "conf" / "a").write_text("newer")
@@ -131,7 +137,8 @@ def test_a_plan_says_what_placing_would_do_and_does_nothing(files: Files, projec
     assert [path for path in planned if (placed / path).exists()] == ["conf/a", "conf/c"]
 
 
-def test_before_the_first_generation_there_is_nothing_to_settle(placed: Path) -> None:
-    for ask in (Files(placed).survey, lambda: Files(placed).take(["a"]), lambda: Files(placed).diff("a")):
+def test_before_the_first_generation_there_is_nothing_to_settle(placed: Path, changed: Changes) -> None:
+    files = Files(placed, changed)
+    for ask in (files.survey, lambda: files.take(["a"]), lambda: files.diff("a")):
         with pytest.raises(UsageError, match="no generation yet"):
             ask()

@@ -17,7 +17,7 @@ from dom0.agent.status import Outcome
 from dom0.engine.values import State
 from dom0.errors import EngineUnreachable
 from dom0.plan.desired import Dependency, Desired, Rollout, Slot
-from dom0.testing.box import Box
+from dom0.testing.box import Box, Unheard
 from dom0.testing.builders import desired, hooked, slot
 from dom0.testing.fake_engine import Call, Killed
 from dom0.testing.rig import Rig
@@ -135,12 +135,12 @@ def raise_at(name: str, what: BaseException) -> Callable[[Call], None]:
 
 async def test_a_replacement_is_ready_before_its_predecessor_is_told_to_stop() -> None:
     box = Box(desired(WEB))
-    async with box.running() as loop:
+    async with box.running():
         await box.at_rest()
         old = next(iter(box.docker.containers.values()))
         order: list[str] = []
         box.engine.before = lambda call: order.append(call.name) if call.name in ("exec", "stop_container") else None
-        loop.adopt(desired(replace(WEB, hash="h2", create=slot("web", hash="h2").create)), 2, loop.memory)
+        box.aim(desired(replace(WEB, hash="h2", create=slot("web", hash="h2").create)))
         await box.at_rest()
     assert order == ["exec", "exec", "stop_container"]
     assert "/flushed" in old.files
@@ -149,21 +149,21 @@ async def test_a_replacement_is_ready_before_its_predecessor_is_told_to_stop() -
 
 async def test_what_leaves_the_project_and_what_is_taken_down_has_its_pre_stop() -> None:
     box = Box(desired(WEB, hooked(slot("db"), pre_stop="touch /saved")))
-    async with box.running() as loop:
+    async with box.running():
         await box.at_rest()
-        loop.adopt(desired(WEB), 2, loop.memory)
+        box.aim(desired(WEB))
         await box.at_rest()
     assert (runs_of(box, "touch /saved"), runs_of(box, FLUSH)) == (1, 0)
-    await take_down(box.engine, Desired(project="box"), limit=4, seal=box.seal)
+    await take_down(box.engine, Desired(project="box"), Unheard(), limit=4, seal=box.seal)
     assert (box.names(), runs_of(box, FLUSH)) == ({}, 1)
 
 
 @pytest.mark.parametrize("script", ["exit 3", "nothing-of-that-name"])
 async def test_a_pre_stop_that_fails_holds_nothing_up(script: str, caplog: pytest.LogCaptureFixture) -> None:
     box = Box(desired(hooked(slot("web"), pre_stop=script)))
-    async with box.running() as loop:
+    async with box.running():
         await box.at_rest()
-        loop.adopt(desired(), 2, loop.memory)
+        box.aim(desired())
         await box.at_rest()
     assert box.names() == {}
     assert "pre_stop[0] exited with code" in caplog.text
@@ -181,10 +181,10 @@ async def test_what_of_the_grace_pre_stop_does_not_need_is_the_stops() -> None:
 async def time_to_go(of: Slot, grace: int) -> float:
     """Seconds from when it is no longer asked for until its container is removed."""
     box = Box(desired(replace(of, create=of.create | {"StopTimeout": grace})))
-    async with box.running() as loop:
+    async with box.running():
         await box.at_rest()
         began = asyncio.get_running_loop().time()
-        loop.adopt(desired(), 2, loop.memory)
+        box.aim(desired())
         await box.until(lambda: box.names() == {})
         return asyncio.get_running_loop().time() - began
 
@@ -228,7 +228,7 @@ async def test_a_hook_that_hangs_hinders_no_replacement() -> None:
     box = Box(desired(hooked(slot("web"), post_start="sleep 1000000")))
     async with box.running() as loop:
         await box.until(lambda: runs_of(box, "sleep 1000000") == 1)
-        loop.adopt(desired(slot("web", hash="h2")), 2, loop.memory)
+        box.aim(desired(slot("web", hash="h2")))
         await box.at_rest()
         assert box.names() == {"box-web-1": State.RUNNING}
         assert loop.plan is not None
@@ -274,13 +274,14 @@ async def test_a_generation_whose_post_start_hangs_goes_back_in_time(rig: Rig) -
 
 async def test_ambassadors_are_led_to_no_container_before_its_post_start_has_succeeded(rig: Rig) -> None:
     rig.project = desired(hooked(slot("web"), post_start="sleep 5"), slot("front"))
-    async with rig.running() as machine:
+    async with rig.running():
         await rig.box.until(lambda: runs_of(rig.box, "sleep 5") == 1)
 
         def addresses() -> int:
             containers = [container.value() for container in rig.box.docker.containers.values()]
             front = next(one for one in containers if one.name == "box-front-1")
-            found = find(wanted(["service:web"]), front, containers, "box", machine.gated, machine.post_started)
+            ready = rig.readiness.now
+            found = find(wanted(["service:web"]), front, containers, ready.project, ready.gated, ready.post_started)
             return len(found.addresses["service:web"])
 
         assert addresses() == 0

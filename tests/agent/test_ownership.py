@@ -66,7 +66,7 @@ async def test_it_stays_a_persons_when_the_state_is_lost(forget: str) -> None:
     async with box.running():
         await box.at_rest()
         assert box.docker.container("box-web-1").id == ours
-        box.loop.adopt(desired(slot("web", hash="h2")), 2, box.loop.memory)
+        box.aim(desired(slot("web", hash="h2")))
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING, "mydebug": RUNNING}
     assert box.docker.container("box-web-1").id != ours
@@ -93,7 +93,7 @@ async def test_what_copies_all_labels_of_a_container_is_a_persons_even_after_tha
         copied = dict(box.docker.container("box-web-1").labels)
         await run(box, "copy", copied, Image="app:latest")
         await box.at_rest()
-        box.loop.adopt(desired(slot("web", hash="h2")), 2, box.loop.memory)
+        box.aim(desired(slot("web", hash="h2")))
         await box.at_rest()
     async with box.running():
         await box.at_rest()

@@ -168,7 +168,7 @@ async def test_a_crash_loop_is_given_up_and_the_next_configuration_replaces_it()
         await box.at_rest()
         assert box.names() == {"box-web-1": EXITED}
         assert [problem.code for problem in loop.plan.problems] == ["crash-loop"]  # type: ignore[union-attr]
-        loop.adopt(desired(slot("web", hash="h2")), 2, loop.memory)
+        box.aim(desired(slot("web", hash="h2")))
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING}
 
@@ -225,9 +225,9 @@ async def test_a_removed_network_and_volume_come_back() -> None:
 @pytest.mark.parametrize("order", list(Order))
 async def test_a_changed_service_is_replaced_and_nothing_is_left_over(order: Order) -> None:
     box = Box(desired(slot("web", order=order)))
-    async with box.running() as loop:
+    async with box.running():
         await box.at_rest()
-        loop.adopt(desired(slot("web", hash="h2", image="app2", order=order)), 2, loop.memory)
+        box.aim(desired(slot("web", hash="h2", image="app2", order=order)))
         await box.at_rest()
     found = await box.person.container("box-web-1")
     assert found.labels["dom0.hash"] == "h2"
@@ -265,7 +265,7 @@ async def test_a_person_pauses_and_up_unpauses() -> None:
     async with box.running() as loop:
         await box.at_rest()
         assert box.names() == {"box-web-1": State.PAUSED}
-        loop.adopt(box.desired, 1, replace(loop.memory, stopped_by_person={}))  # as `dom0 up` does
+        box.aim(box.desired, memory=replace(loop.memory, stopped_by_person={}), generation=1)  # as `dom0 up` does
         await box.at_rest()
         assert box.names() == {"box-web-1": RUNNING}
         assert loop.plan is not None

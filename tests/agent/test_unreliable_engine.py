@@ -178,7 +178,7 @@ async def test_the_loop_ends_while_a_process_takes_its_time_to_stop() -> None:
     async with asyncio.timeout(60):
         async with box.running() as loop:
             await box.at_rest()
-            loop.adopt(desired(slot("web")), 2, loop.memory)
+            box.aim(desired(slot("web")))
             await box.until(lambda: bool(loop.steps_under_way))
 
 
@@ -217,7 +217,7 @@ async def test_what_succeeds_and_changes_nothing_is_done_with_pauses() -> None:
         assert counting.calls["create_network"] < FEW
         assert loop.plan is not None
         assert "no-effect" in [problem.code for problem in loop.plan.problems]
-        loop.adopt(want, 2, loop.memory)
+        box.aim(want)
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING}
 

@@ -216,7 +216,7 @@ def test_the_loop_comes_to_rest_from_one_desired_state_to_another(
         box = Box(desired(*before))
         async with box.running() as loop:
             await box.at_rest()
-            loop.adopt(desired(*after), 2, Memory())
+            box.aim(desired(*after), memory=Memory())
             await box.at_rest()
             assert loop.plan is not None
             assert {c.labels["dom0.service"] for c in box.docker.containers.values()} <= {s.service for s in after}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -18,6 +18,8 @@ from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFl
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.conversation import Conversation, Talk, Unanswered
 from dom0.agent.followed import Found, concerns, find, wanted
+from dom0.agent.progress import Changes
+from dom0.agent.readiness import Readiness
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
 from dom0.engine.protocol import Engine
@@ -69,20 +71,20 @@ class Known(msgspec.Struct):
 
 
 class Ambassadors:
-    """`project` names the present one; `tell` is called when the problems are others."""
+    """`changed` tells of another `readiness`, and is told when the problems are others."""
 
     def __init__(
         self,
         engine: Engine,
-        project: Callable[[], str],
+        readiness: Readiness,
+        changed: Changes,
         *,
-        tell: Callable[[], None],
         talk: Talk | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._engine = engine
-        self._project = project
-        self._tell = tell
+        self._readiness = readiness
+        self._changed = changed
         self._talk = talk or Conversation(engine)
         self._clock = clock or SystemClock()
         self._known: dict[str, Known] = {}
@@ -93,13 +95,12 @@ class Ambassadors:
         self._look_again_at = 0.0
         self._told: tuple[Problem, ...] = ()
         self._swept = ""  # project
-        self._gated: Mapping[str, float] = {}
-        self._post_started: Mapping[str, float] = {}
 
     async def run(self) -> None:
         """Until `close`."""
         async with asyncio.TaskGroup() as tasks:
-            at_work = [tasks.create_task(self._follow_events()), tasks.create_task(self._take_turns(tasks))]
+            work = (self._follow_events(), self._follow_readiness(), self._take_turns(tasks))
+            at_work = [tasks.create_task(one) for one in work]
             await self._closing.wait()
             for task in (*at_work, *(known.watching for known in self._known.values() if known.watching)):
                 task.cancel()
@@ -108,12 +109,6 @@ class Ambassadors:
 
     def close(self) -> None:
         self._closing.set()
-
-    def note_gates(self, gated: Mapping[str, float], post_started: Mapping[str, float] = {}) -> None:
-        """As `followed.find` takes them: the Engine has no event for it."""
-        if (gated, post_started) != (self._gated, self._post_started):
-            self._gated, self._post_started = gated, post_started
-            self._wake.set()
 
     # what it tells
 
@@ -225,6 +220,9 @@ class Ambassadors:
 
     # the loop
 
+    def _project(self) -> str:
+        return self._readiness.now.project
+
     async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             self._wake.clear()
@@ -269,7 +267,7 @@ class Ambassadors:
     def _tell_problems(self) -> None:
         if (problems := self.problems) != self._told:
             self._told = problems
-            self._tell()
+            self._changed.tell()
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         """List the ambassadors of the project, and the containers on their networks."""
@@ -348,7 +346,8 @@ class Ambassadors:
         if not followed:
             return
         candidates = await self._candidates(followed)
-        found = find(followed, known.container, candidates, self._project(), self._gated, self._post_started)
+        ready = self._readiness.now
+        found = find(followed, known.container, candidates, ready.project, ready.gated, ready.post_started)
         if found != known.told:
             request = Follow(found=found.addresses, identities=found.identities)
             known.state = await self._talk.ask(known.container.id, request, State)
@@ -391,6 +390,13 @@ class Ambassadors:
                 known.error, known.told = error, None
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _follow_readiness(self) -> None:
+        """The Engine has no event for it."""
+        while True:
+            known = self._readiness.now
+            await self._changed.until(lambda: self._readiness.now != known)  # noqa: B023 -- called before the next one
+            self._wake.set()
 
     async def _follow_events(self) -> None:
         pause = FIRST_PAUSE

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dom0.agent import file_diff
 from dom0.agent.file_status import FileDiff, FileInfo, FileState
 from dom0.agent.placement import Placement, Steps, versions_of
+from dom0.agent.progress import Changes
 from dom0.agent.three_way import Action, Step, Version
 from dom0.agent.versions import read_content, spelled
 from dom0.errors import UsageError
@@ -26,8 +27,8 @@ _PLANNED = {
 class Files:
     """Every call raises Unwritable and ProjectError; whose `paths` are none of the project's, UsageError."""
 
-    def __init__(self, target: Path) -> None:
-        self.changed: Callable[[], None] = lambda: None  # called when a person has settled something
+    def __init__(self, target: Path, changed: Changes) -> None:
+        self._changed = changed  # told when a person has settled something
         self.conflicts: tuple[str, ...] = ()  # as of the last look
         self._placement = Placement(target)
         self._files: Path | None = None  # those of the current generation
@@ -84,7 +85,7 @@ class Files:
 
     def _settle(self, steps: Steps) -> list[FileInfo]:
         infos = self._note(steps)
-        self.changed()
+        self._changed.tell()
         return infos
 
     def _note(self, steps: Steps) -> list[FileInfo]:

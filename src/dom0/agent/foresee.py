@@ -56,7 +56,9 @@ async def foresee(engine: Engine, candidate: Candidate, running: Running, now: f
     desired = carry_over(candidate.desired, current.desired if current else None)
     candidate = replace(candidate, desired=desired)
     await refuse(engine, desired, running)
-    observer = Observer(engine, Ownership(desired.project, running.seal))
+    ownership = Ownership(running.seal, save=lambda _seal: None)
+    ownership.take_up(desired.project)
+    observer = Observer(engine, ownership)
     observer.adopted = desired.adopted
     await observer.look()
     is_new = current is None or current.is_pending or not says_the_same(candidate, current)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,21 @@ from typing import Any
 import msgspec
 
 from dom0 import __version__
-from dom0.agent import private_files
+from dom0.agent import image_names
+from dom0.agent.boot import BootNotes
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
 from dom0.agent.foresee import Running, refuse
 from dom0.agent.generations import Generation, describe
-from dom0.agent.image_pins import keep_images
-from dom0.agent.last_words import last_words
+from dom0.agent.image_names import names_of
 from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.processes import Processes
-from dom0.agent.progress import Board, Changes, Follower
-from dom0.agent.reconcile import Reconciler
+from dom0.agent.progress import Background, Board, Changes, Follower
+from dom0.agent.readiness import Readiness, ready_starts
+from dom0.agent.reconcile import Limits, Reconciler
 from dom0.agent.report import service_statuses
 from dom0.agent.source import NOTHING, Candidate, Handed, Own
-from dom0.agent.state_files import Trial
+from dom0.agent.state_files import StateFiles, Trial
 from dom0.agent.status import NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.agent.store import Unwritable, writing
 from dom0.agent.take_over import take_over
@@ -39,11 +40,7 @@ from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, InUse, NotFound, ProjectError, UsageError
 from dom0.health import Problem
 from dom0.images import names
-from dom0.names import IMAGE
 from dom0.plan import labels
-from dom0.plan.desired import Desired
-from dom0.plan.hooks import has_post_start
-from dom0.plan.memory import Memory
 from dom0.plan.planner import Plan
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import say_step
@@ -75,13 +72,6 @@ class Turn:
             follower.post(line)
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """`steps` under way at once; `all_endpoints`: the Engine takes several networks at create (API 1.44)."""
-
-    steps: int
-    all_endpoints: bool
-
-
 class Machine:
     def __init__(
         self,
@@ -92,41 +82,51 @@ class Machine:
         resolve: Resolve,
         hand_over: HandOver,
         limits: Limits,
+        changed: Changes,
+        readiness: Readiness,
+        boot_notes: BootNotes,
+        others: Sequence[Callable[[], tuple[Problem, ...]]] = (),
         handing_over: bool = False,
         clock: Clock | None = None,
         processes: Processes | None = None,
     ) -> None:
-        self.changed = Changes()
-        self.other_problems: Callable[[], tuple[Problem, ...]] = tuple  # of those who work beside it
-        self.on_plan: Callable[[Plan], None] = lambda _plan: None
+        self.changed = changed
         self._engine = engine
         self._state = state
         self._own = own
         self._resolve = resolve
         self._hand_over = hand_over
-        self._limits = limits
+        self._readiness = readiness
+        self._boot_notes = boot_notes
+        self._others = others
         self._clock = clock or SystemClock()
-        self._processes = processes
         self._board = Board()
+        self._background = Background()
+        self._loop = Reconciler(
+            engine,
+            listener=self,
+            limits=limits,
+            save=StateFiles(state).save_memory,
+            seal=read_seal(state),
+            save_seal=partial(write_seal, state),
+            clock=self._clock,
+            processes=processes,
+        )
         self._current = Current(
+            engine,
             state,
+            loop=self._loop,
             own_image=own.image,
             clock=self._clock,
             board=self._board,
-            make_reconciler=self._make_reconciler,
-            last_words=lambda plan: last_words(engine, plan),
-            give_names_back=self._give_names_back,
+            changed=changed,
+            background=self._background,
         )
         self.files = self._current.files
-        self.files.changed = self.changed.tell
-        self._current.on_plan = self._on_plan
-        self._current.on_good = self._on_good
         self._turn: Turn | None = None  # of a person: a second one is told to wait
         self._proposing = asyncio.Lock()
         self._lives = asyncio.Event()
         self._closed = asyncio.Event()
-        self._tasks: asyncio.TaskGroup
-        self._errands: set[asyncio.Task[Any]] = set()
         self._change: asyncio.Task[Progress] | None = None  # what a person asked for last
         self._own_proposal: asyncio.Task[None] | None = None
         self._handing_over = handing_over
@@ -139,45 +139,20 @@ class Machine:
 
     async def run(self) -> None:
         """Keep the machine as its generation says until `close`."""
-        async with asyncio.TaskGroup() as self._tasks:
-            self._current.resume(self._tasks)
-            self._spawn(self._put_names_right())
+        async with self._background, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._loop.run())
+            self._current.resume()
+            self._background.start(image_names.put_right(self._engine, self._current.generation, self._own.image))
             if self._must_propose():
-                self._own_proposal = self._spawn(self._propose_own())
+                self._own_proposal = self._background.start(self._propose_own())
             self._lives.set()
             await self._closed.wait()
-            for errand in self._errands:
-                errand.cancel()
-            if self._current.reconciler is not None:
-                self._current.reconciler.close()
+            self._loop.close()
+            self._background.cancel()
 
     def close(self) -> None:
         self._closed.set()
         self.changed.tell()
-
-    def _spawn(self, errand: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run it beside everything else; it does not outlive `close`."""
-        task = self._tasks.create_task(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
-        return task
-
-    def _make_reconciler(self, desired: Desired, memory: Memory) -> Reconciler:
-        reconciler = Reconciler(
-            self._engine,
-            desired,
-            memory=memory,
-            save=self._current.state_files.save_memory,
-            limit=self._limits.steps,
-            all_endpoints=self._limits.all_endpoints,
-            clock=self._clock,
-            seal=read_seal(self._state),
-            save_seal=lambda seal: write_seal(self._state, seal),
-            processes=self._processes,
-        )
-        reconciler.on_step = self._on_step
-        reconciler.on_trouble = self.changed.tell
-        return reconciler
 
     # our own project
 
@@ -320,19 +295,15 @@ class Machine:
         self._handover_at_work = self._handing_over = False
         self._handover_problem = problem
         self.changed.tell()
-        self._look_again()
+        self._loop.wake()
 
     def begin_handover(self) -> None:
         """Somebody is at work on it."""
         self._handover_at_work = self._handing_over = True
 
-    def _look_again(self) -> None:
-        if self._current.reconciler is not None:
-            self._current.reconciler.wake()
-
     async def _follow(self, turn: Turn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
         """Begin `change`. It goes on if nobody listens."""
-        turn.change = self._change = self._spawn(change)
+        turn.change = self._change = self._background.start(change)
         async for line in self._attend(turn, turn.change):
             yield line
 
@@ -377,7 +348,7 @@ class Machine:
         left = self._current.generation
         assert left is not None
         try:
-            async with names.left(self._engine, "" if left.is_good else left.dom0_image, _names_of(target)):
+            async with names.left(self._engine, "" if left.is_good else left.dom0_image, names_of(target)):
                 self._current.go_back(target, cause="dom0 rollback")
         except Dom0Error as error:
             return Progress(outcome=Outcome.FAILED, generation=target.number, problems=(self._problem_of(error),))
@@ -421,7 +392,7 @@ class Machine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(generation.desired.rollout.timeout):
                 await self.changed.until(lambda: self._current.converged)
-        plan = self._current.plan
+        plan = self._loop.plan
         if not self._current.converged or plan is None or not plan.well:
             problems = self.status().problems
             return Progress(outcome=Outcome.FAILED, generation=generation.number, problems=problems)
@@ -483,7 +454,7 @@ class Machine:
         finally:
             turn.is_over = True
             self.changed.tell()
-            self._look_again()
+            self._loop.wake()
 
     # what it tells
 
@@ -494,25 +465,10 @@ class Machine:
         return generation.desired.project if generation else ""
 
     @property
-    def gated(self) -> Mapping[str, float]:
-        """Container ID -> the start for which its health gate has passed."""
-        return self._current.reconciler.memory.health_passed if self._current.reconciler else {}
-
-    @property
-    def post_started(self) -> Mapping[str, float]:
-        """Container ID -> the start for which its post_start has succeeded (0: none yet), of those that have one."""
-        reconciler, plan = self._current.reconciler, self._current.plan
-        if reconciler is None or plan is None:
-            return {}
-        found = [p.container.id for p in plan.slots if p.container and has_post_start(p.container, p.slot)]
-        return {id_: reconciler.memory.post_started.get(id_, 0.0) for id_ in found}
-
-    @property
     def is_blind(self) -> bool:
         """Whether the Engine does not answer."""
-        reconciler, own = self._current.reconciler, self._own_problem
-        told_by_loop = reconciler is not None and isinstance(reconciler.trouble, EngineUnreachable)
-        return told_by_loop or (own is not None and own.code == "engine-unreachable")
+        told_by_loop = isinstance(self._loop.trouble, EngineUnreachable)
+        return told_by_loop or (self._own_problem is not None and self._own_problem.code == "engine-unreachable")
 
     def history(self) -> list[GenerationInfo]:
         current = self._current.generation.number if self._current.generation else 0
@@ -535,7 +491,7 @@ class Machine:
             generation=self._describe(generation) if generation else None,
             last_good=good.number if good else None,
             converged=self._current.converged,
-            services=service_statuses(self._current.plan),
+            services=service_statuses(self._loop.plan),
             steps=self._steps_under_way(),
             problems=self._problems(),
             inputs=generation.inputs if generation else "",
@@ -543,38 +499,44 @@ class Machine:
         )
 
     def _steps_under_way(self) -> tuple[str, ...]:
-        generation, reconciler = self._current.generation, self._current.reconciler
-        steps = [say_step(step) for step in reconciler.steps_under_way] if reconciler else []
+        generation = self._current.generation
+        steps = [say_step(step) for step in self._loop.steps_under_way]
         if self._handover_at_work and generation is not None:
             steps.append(f"hand over to the dom0 image {generation.dom0_image.removeprefix('sha256:')[:12]}")
         return tuple(steps)
 
     def _problems(self) -> tuple[Problem, ...]:
-        plan, reconciler = self._current.plan, self._current.reconciler
+        plan = self._loop.plan
         problems = [problem for problem in (self._own_problem, self._handover_problem) if problem is not None]
         problems += self._current.problems
         problems += plan.problems if plan else ()
-        problems += self.other_problems()
-        if reconciler is not None and reconciler.trouble is not None:
-            problems.insert(0, _trouble_problem(reconciler.trouble, reconciler.trouble_since))
+        problems += (problem for ask in self._others for problem in ask())
+        if self._loop.trouble is not None:
+            problems.insert(0, _trouble_problem(self._loop.trouble, self._loop.trouble_since))
         return tuple(problems)
 
-    def _on_step(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
+    def _say(self, text: str) -> None:
+        self._board.post(Progress(text=text))
+
+    # what the loop tells (its Listener)
+
+    def planned(self, plan: Plan) -> float:
+        again_in = self._current.judge(plan)
+        if plan.well and self._belongs_to_another_image():
+            self.begin_handover()
+            self._background.start(self._give_way())
+        self._boot_notes.note(plan)
+        self._readiness.now = ready_starts(self.project, self._loop.plan, self._loop.memory)
+        self.changed.tell()
+        return again_in
+
+    def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         text = f"{say_step(step)}: {error.message}" if error else f"{say_step(step)} ({seconds:.1f} s)"
         slot = getattr(step, "slot", None)
         self._steps_done += 1
         self._board.post(Progress(text=text, service=slot.service if slot else ""))
 
-    def _say(self, text: str) -> None:
-        self._board.post(Progress(text=text))
-
-    # what follows from a plan
-
-    def _on_plan(self, plan: Plan) -> None:
-        if plan.well and self._belongs_to_another_image():
-            self.begin_handover()
-            self._spawn(self._give_way())
-        self.on_plan(plan)
+    def trouble_changed(self) -> None:
         self.changed.tell()
 
     def _belongs_to_another_image(self) -> bool:
@@ -599,38 +561,6 @@ class Machine:
             title = f"the dom0 image of generation {generation.number} cannot take over: {error.message}"
             self.end_handover(Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint))
 
-    def _on_good(self) -> None:
-        self._spawn(self._keep_images())
-
-    async def _give_names_back(self, failed: Generation, target: Generation) -> None:
-        """Those too that were replaced before they were good have moved names."""
-        since = [g for g in self._current.generations.all() if target.number < g.number < failed.number]
-        never_good = [g for g in since if g.outcome is Outcome.REPLACED and g.before == target.number]
-        for generation in (*reversed(never_good), failed):
-            await names.give_back(self._engine, generation.dom0_image, _names_of(target))
-
-    async def _put_names_right(self) -> None:
-        """Whoever took an image up may have been killed before its generation was on disk, or right after."""
-        generation = self._current.generation
-        if generation is None or generation.outcome.is_failure:
-            return
-        try:
-            async with names.taken_up(self._engine, generation.dom0_image):
-                pass
-            image_id = await names.not_taken_up(self._engine)
-            if image_id not in ("", self._own.image):
-                await names.give_back(self._engine, image_id, _names_of(generation))
-        except EngineError as error:
-            log.warning("names of images may be of what is not taken up: %s", error.message)
-
-    async def _keep_images(self) -> None:
-        if self._current.generation is not None:
-            await asyncio.to_thread(private_files.forget, self._state, self._current.generation)
-        try:
-            await keep_images(self._engine, self._current.generations.all())
-        except EngineError as error:
-            log.warning("images of good generations are not protected: %s", error.message)
-
 
 def _handed_with(request: UpRequest) -> Handed:
     """Raises UsageError."""
@@ -638,11 +568,6 @@ def _handed_with(request: UpRequest) -> Handed:
         return Handed(msgspec.json.decode(request.project, type=Project | None), request.layer)
     except msgspec.DecodeError as error:
         raise UsageError(f"project: {error}", hint="leave it out, and it is read anew") from error
-
-
-def _names_of(generation: Generation) -> dict[str, str]:
-    """As they were when it was the one that a person wanted."""
-    return {IMAGE: generation.dom0_image} | {slot.image: slot.image_id for slot in generation.desired.slots}
 
 
 def _trouble_problem(trouble: EngineError, since: float) -> Problem:

@@ -41,21 +41,27 @@ def write_seal(state: Path, seal: Seal) -> None:
 
 
 class Ownership:
-    """`known`: mark of a container that was found to be ours (its ID where it has none) -> its ID."""
+    """`known`: mark of a container that was found to be ours (its ID where it has none) -> its ID.
 
-    def __init__(
-        self, project: str, seal: Seal, known: Mapping[str, str] = {}, save: Callable[[Seal], None] = lambda _seal: None
-    ) -> None:
-        self._project = project
+    `save` is called with the seal that the first look at the Engine completes; it raises Unwritable.
+    """
+
+    def __init__(self, seal: Seal, save: Callable[[Seal], None]) -> None:
+        self._project = ""
         self._seal = seal if seal.key else new_seal()
         self._save = save
-        self._known = dict(known)
+        self._known: dict[str, str] = {}
         self._minted: set[str] = set()  # marks that no image can carry yet
         self._image_labels: dict[str, Mapping[str, str]] = {}
 
     @property
     def known(self) -> dict[str, str]:
         return dict(self._known)
+
+    def take_up(self, project: str, known: Mapping[str, str] = {}) -> None:
+        """Of the containers of `project` from now on, of which some are `known` already."""
+        self._project = project
+        self._known |= known
 
     def mint(self) -> str:
         """A mark for one create."""

@@ -1,14 +1,20 @@
-"""How tasks hear of each other: lines of progress for whoever follows, and the news that something has changed."""
+"""How tasks hear of each other: lines of progress for whoever follows, and the news that something has changed.
+
+And the tasks that end with the agent.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
 
 from dom0.agent.status import Progress
 
+T = TypeVar("T")
 BACKLOG = 1000  # lines a follower may lag behind
 
 
@@ -75,3 +81,30 @@ class Board:
             yield follower
         finally:
             self._followers.discard(follower)
+
+
+class Background:
+    """Tasks beside everything else, for as long as its block: what is still under way then is cancelled."""
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> None:
+        await self._group.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+        await self._group.__aexit__(kind, error, trace)
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._group.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()

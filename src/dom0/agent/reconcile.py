@@ -1,10 +1,11 @@
 """The loop: look, plan, start the steps that are due, and again, for as long as the agent lives.
 
-Theory of operation. One task owns the picture and the memory; everything else only tells it something and wakes it:
-steps when they end, the event stream, health gates, the clock. A turn is: refresh the picture where it was touched,
-make the whole plan anew, start those of its steps whose lock is free. Creating and starting is bounded near twice the
-cores (an Engine saturates there, and more only delays the critical path: moby#42096); stopping waits for other
-people's processes and is not. Nothing is remembered about what a step was part of: the next plan knows.
+Theory of operation. The loop alone writes its picture and its memory; all others ask it for something and wake it:
+who wants another desired state, steps when they end, the event stream, health gates, the clock. A turn is: refresh the
+picture where it was touched, make the whole plan anew, start those of its steps whose lock is free. Creating and
+starting is bounded near twice the cores (an Engine saturates there, and more only delays the critical path:
+moby#42096); stopping waits for other people's processes and is not. Nothing is remembered about what a step was part
+of: the next plan knows.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from dom0.agent.apply import Applier
@@ -29,7 +31,7 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.plan.desired import Desired
-from dom0.plan.memory import Memory
+from dom0.plan.memory import Memory, Version, cleared
 from dom0.plan.ownership import Seal
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.remember import count_crash, remember, remember_plan, without
@@ -63,47 +65,74 @@ WAITING = 64  # steps under way at once that wait for people's processes, of eac
 END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
 HEARD = 512  # events that are known again when a reconnect tells them twice; the Engine keeps 256
 
-StepListener: TypeAlias = Callable[[AnyStep, EngineError | None, float], None]
-"""Called when a step has ended: what it was, what the Engine said against it, seconds it took."""
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """`steps` under way at once; `all_endpoints`: the Engine takes several networks at create (API 1.44)."""
+
+    steps: int
+    all_endpoints: bool
+
+
+class Aim(msgspec.Struct, frozen=True, kw_only=True):
+    """What the loop works towards. `pending`, `last_good` and `recreate` (None: as before) are as in Memory.
+
+    `generation`: the number that new containers carry.
+    `memory`: what the agent before us remembered. None: go on with what we remember, and give what was stopped, given
+    up or refused another chance, because somebody has asked for it.
+    """
+
+    desired: Desired
+    generation: int = 0
+    pending: bool = False
+    last_good: dict[str, Version] = {}
+    recreate: tuple[str, ...] | None = None
+    memory: Memory | None = None
+
+
+class Listener(Protocol):
+    """Is told what the loop does, in the middle of it: nothing here may wait."""
+
+    def planned(self, plan: Plan) -> float:
+        """Before its steps begin, unless this aims elsewhere. Returns seconds to plan again within (0: any)."""
+
+    def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
+        """`error`: what the Engine said against it. `seconds`: how long it took."""
+
+    def trouble_changed(self) -> None:
+        """`trouble` has begun, or `unsaved` is another one."""
 
 
 class Reconciler:
-    """`save` is called with the memory before anything is done that it must survive."""
+    """Idle until its first aim. `save` is called with the memory before anything is done that it must survive."""
 
     def __init__(
         self,
         engine: Engine,
-        desired: Desired,
         *,
-        memory: Memory,
+        listener: Listener,
+        limits: Limits,
         save: Callable[[Memory], None],
-        limit: int,
-        all_endpoints: bool,
+        seal: Seal,
+        save_seal: Callable[[Seal], None],
         clock: Clock | None = None,
-        seal: Seal | None = None,
-        save_seal: Callable[[Seal], None] = lambda _seal: None,
         processes: Processes | None = None,
     ) -> None:
-        self.memory = memory
-        self.desired = desired
         self.plan: Plan | None = None
-        self.on_plan: Callable[[Plan], float] = lambda _plan: 0.0  # returns seconds to plan again within, 0: any
-        self.on_step: StepListener = lambda _step, _error, _seconds: None
-        self.on_trouble: Callable[[], None] = lambda: None  # `trouble` has begun, or `unsaved` is another one
         self.trouble: EngineError | None = None  # why the last look at the Engine failed
         self.trouble_since = 0.0
         self.unsaved: Dom0Error | None = None  # why the memory could not be written
-        self.generation = 0
         self._engine = engine
-        self._ownership = Ownership(desired.project, seal or Seal(), memory.marks, save_seal)
-        self._observer = Observer(engine, self._ownership, processes)
-        self._observer.adopted = desired.adopted
+        self._listener = listener
+        self._limits = limits
+        self._memory = Memory()
         self._save = save
         self._saved: Memory | None = None  # as it is on the disk, once we know
-        self._limit = limit
-        self._all_endpoints = all_endpoints
+        self._desired = Desired(project="")
+        self._aimed = asyncio.Event()
+        self._ownership = Ownership(seal, save_seal)
+        self._observer = Observer(engine, self._ownership, processes)
+        self._applier = self._new_applier(0)
         self._clock = clock or SystemClock()
-        self._applier = self._new_applier()
         self._wake = asyncio.Event()
         self._under_way: dict[str, AnyStep] = {}
         self._touched: set[str] = set()  # containers to look at again
@@ -112,7 +141,7 @@ class Reconciler:
         self._gates = Gates(engine, self._note_gate)
         self._repeats = Repeats()
         self._heard: deque[tuple[float, str, str, str]] = deque(maxlen=HEARD)
-        self._last_heard_before = memory.last_event  # by the agent before us
+        self._last_heard_before = 0.0  # by the agent before us
         self._look_needed = True
         self._look_again_at = 0.0  # monotonic, as the next one
         self._plan_again_at = 0.0
@@ -121,14 +150,36 @@ class Reconciler:
         self._engine_start = 0.0
         self._closing = asyncio.Event()
 
-    def adopt(self, desired: Desired, generation: int, memory: Memory) -> None:
-        """Aim at another desired state from the next turn on."""
-        self.desired, self.generation, self.memory, self.plan = desired, generation, memory, None
+    @property
+    def memory(self) -> Memory:
+        return self._memory
+
+    def aim(self, aim: Aim) -> None:
+        """Work towards it from the next turn on."""
+        memory = cleared(self._memory) if aim.memory is None else aim.memory
+        recreate = memory.recreate if aim.recreate is None else aim.recreate
+        if aim.memory is not None:
+            self._last_heard_before = memory.last_event
+        self._memory = replace(memory, pending=aim.pending, last_good=aim.last_good, recreate=recreate)
+        self._desired, self.plan = aim.desired, None
         self._repeats = Repeats()
-        self._applier = self._new_applier()
-        if self._observer.adopted != desired.adopted:
-            self._observer.adopted, self._look_needed = desired.adopted, True
+        self._applier = self._new_applier(aim.generation)
+        self._ownership.take_up(aim.desired.project, memory.marks)
+        if self._observer.adopted != aim.desired.adopted:
+            self._observer.adopted, self._look_needed = aim.desired.adopted, True
         self._keep_memory()
+        self._aimed.set()
+        self._wake.set()
+
+    def accept(self, *, on_trial: bool) -> None:
+        """The generation is good. While it is on trial, the containers of the last good one stay."""
+        last_good = self._memory.last_good if on_trial else {}
+        self._memory = replace(self._memory, pending=False, last_good=last_good)
+        self._wake.set()
+
+    def keep_trying(self) -> None:
+        """The generation has failed, and there is none to go back to."""
+        self._memory = replace(self._memory, pending=False, crash_loops={})
         self._wake.set()
 
     def wake(self) -> None:
@@ -137,16 +188,18 @@ class Reconciler:
     def close(self) -> None:
         """Let `run` end, once the steps under way have ended or had their time."""
         self._closing.set()
+        self._aimed.set()  # where there was none, there is nothing to end
 
     @property
     def steps_under_way(self) -> tuple[AnyStep, ...]:
         return tuple(self._under_way.values())
 
     async def run(self) -> None:
-        """Keep the Engine as desired until `close`."""
+        """Keep the Engine as desired, from the first aim until `close`."""
+        await self._aimed.wait()
         async with asyncio.TaskGroup() as tasks:
-            errands = (self._follow_events(), self._take_turns(tasks), self._look_at_processes())
-            looking = [tasks.create_task(errand) for errand in errands]
+            work = (self._follow_events(), self._take_turns(tasks), self._look_at_processes())
+            looking = [tasks.create_task(one) for one in work]
             await self._closing.wait()
             for task in looking:
                 task.cancel()
@@ -158,9 +211,12 @@ class Reconciler:
             await self.turn(tasks)
             await self._clock.wait(self._wake, self._until_next_turn())
 
-    def _new_applier(self) -> Applier:
+    def _new_applier(self, generation: int) -> Applier:
         return Applier(
-            self._engine, mint=self._ownership.mint, generation=self.generation, all_endpoints=self._all_endpoints
+            self._engine,
+            mint=self._ownership.mint,
+            generation=generation,
+            all_endpoints=self._limits.all_endpoints,
         )
 
     async def _end_steps(self) -> None:
@@ -189,14 +245,14 @@ class Reconciler:
         self._wake.clear()
         try:
             await self._refresh_picture()
-            actual = await self._observer.actual(self.desired)
+            actual = await self._observer.actual(self._desired)
         except EngineError as error:
             self._note_trouble(error)
             return
         self.trouble, self.trouble_since, self._retry_in = None, 0.0, 0.1
-        self.plan = plan = make_plan(self.desired, actual, self.memory, self._clock.now())
+        self.plan = plan = make_plan(self._desired, actual, self._memory, self._clock.now())
         self._remember_plan(plan)
-        again_in = self.on_plan(plan)
+        again_in = self._listener.planned(plan)
         self._plan_again_at = self._clock.monotonic() + again_in if again_in else 0.0
         if self.plan is plan:  # else it has led to another desired state
             self._start_steps(plan.steps, tasks)
@@ -234,9 +290,9 @@ class Reconciler:
     async def _catch_up(self) -> None:
         """First what happened while nobody listened: who stopped what decides how the picture is read."""
         await self._note_engine_start()
-        if self.memory.last_event:
+        if self._memory.last_event:
             until = self._clock.now()
-            for event in await self._engine.past_events(since=min(self.memory.last_event, until), until=until):
+            for event in await self._engine.past_events(since=min(self._memory.last_event, until), until=until):
                 self._take_event(event)
 
     async def _note_engine_start(self) -> None:
@@ -247,13 +303,13 @@ class Reconciler:
     def _note_interrupted(self) -> None:
         """What ran when we last looked and ended without an event ended with its Engine: not a finished job."""
         now = self._clock.now()
-        ended = [self._observer.container(container_id) for container_id in self.memory.running]
+        ended = [self._observer.container(container_id) for container_id in self._memory.running]
         interrupted = {
             container.id: now
             for container in ended
-            if container is not None and container.state is State.EXITED and container.id not in self.memory.ended
+            if container is not None and container.state is State.EXITED and container.id not in self._memory.ended
         }
-        self.memory = replace(self.memory, stopped=self.memory.stopped | interrupted)
+        self._memory = replace(self._memory, stopped=self._memory.stopped | interrupted)
 
     def _note_trouble(self, error: EngineError) -> None:
         before, self.trouble = self.trouble, error
@@ -262,7 +318,7 @@ class Reconciler:
             log.warning("%s", error.message)
             self.trouble_since = self._clock.now()
         if type(before) is not type(error):
-            self.on_trouble()
+            self._listener.trouble_changed()
 
     def _until_next_turn(self) -> float:
         if self.trouble is not None:
@@ -282,22 +338,22 @@ class Reconciler:
     def _remember_plan(self, plan: Plan) -> None:
         busy = {step.container_id for step in self._under_way.values() if isinstance(step, STOPPING)}
         containers, now = self._observer.containers, self._clock.now()
-        memory = remember_plan(self.memory, plan, containers, busy=busy, now=now)
-        self.memory = replace(memory, marks=self._ownership.known)
+        memory = remember_plan(self._memory, plan, containers, busy=busy, now=now)
+        self._memory = replace(memory, marks=self._ownership.known)
 
     def _keep_memory(self) -> None:
         """A full disk stops nothing that runs: until there is room, the next agent would know less."""
         before, self.unsaved = self.unsaved, None
-        if self.memory != self._saved:
+        if self._memory != self._saved:
             try:
-                self._save(self.memory)
-                self._saved = self.memory
+                self._save(self._memory)
+                self._saved = self._memory
             except Dom0Error as error:
                 if before is None:
                     log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
                 self.unsaved = error
         if (before is None) != (self.unsaved is None):
-            self.on_trouble()
+            self._listener.trouble_changed()
 
     async def _look_at_processes(self) -> None:
         while True:
@@ -311,7 +367,7 @@ class Reconciler:
         due = [step for step in steps if self._may_start(step)]
         stops = {step.container_id: self._clock.now() for step in due if isinstance(step, STOPPING)}
         if stops:
-            self.memory = replace(self.memory, stopped=self.memory.stopped | stops)
+            self._memory = replace(self._memory, stopped=self._memory.stopped | stops)
             self._keep_memory()
         for step in due:
             task = tasks.create_task(self._run_step(step, self._applier))
@@ -322,7 +378,7 @@ class Reconciler:
         if self._closing.is_set() or step.lock in self._under_way:
             return False
         alike = sum(_awaits(other) is _awaits(step) for other in self._under_way.values())
-        if alike >= (WAITING if _awaits(step) else self._limit):
+        if alike >= (WAITING if _awaits(step) else self._limits.steps):
             return False
         self._under_way[step.lock] = step
         return True
@@ -331,7 +387,7 @@ class Reconciler:
         log.info("%s (%s)", say_step(step), step.reason)
         began, failed = self._clock.monotonic(), None
         if isinstance(step, RestartContainer) and step.reason == UNHEALTHY:
-            self.memory = count_crash(self.memory, step.container_id, self._clock.now())
+            self._memory = count_crash(self._memory, step.container_id, self._clock.now())
         try:
             touched = await applier.apply(step)
             self._touched |= touched  # not in one line: that would read the set before the wait, and put it back after
@@ -343,7 +399,7 @@ class Reconciler:
             await self._note_refusal(step, error)
         finally:
             self._note_end(step, failed)
-        self.on_step(step, failed, self._clock.monotonic() - began)
+        self._listener.step_ended(step, failed, self._clock.monotonic() - began)
 
     def _note_end(self, step: AnyStep, failed: EngineError | None) -> None:
         self._ended.append(step.lock)
@@ -359,8 +415,8 @@ class Reconciler:
             return  # our picture was old: another look is all it needs
         if isinstance(step, CreateContainer):
             self._look_needed = True  # the name may be taken by what we did not know of
-        refusal = refusal_of(step, error, self.memory.refused.get(step.lock), self._clock.now())
-        self.memory = replace(self.memory, refused=self.memory.refused | {step.lock: refusal})
+        refusal = refusal_of(step, error, self._memory.refused.get(step.lock), self._clock.now())
+        self._memory = replace(self._memory, refused=self._memory.refused | {step.lock: refusal})
 
     async def _is_over(self, step: AnyStep, error: EngineError) -> bool:
         """Whether its container is gone, or the start that its hooks were for has ended."""
@@ -379,17 +435,17 @@ class Reconciler:
         times = self._repeats.note(step, self._clock.monotonic())
         if refusal := no_effect(step, times, self._clock.now()):
             log.warning("%s", refusal.message)
-            self.memory = replace(self.memory, refused=self.memory.refused | {step.lock: refusal})
-        elif step.lock in self.memory.refused:
-            self.memory = replace(self.memory, refused=without(self.memory.refused, step.lock))
+            self._memory = replace(self._memory, refused=self._memory.refused | {step.lock: refusal})
+        elif step.lock in self._memory.refused:
+            self._memory = replace(self._memory, refused=without(self._memory.refused, step.lock))
         if isinstance(step, RunPostStart):
-            done = self.memory.post_started | {step.container_id: step.started}
-            self.memory = replace(self.memory, post_started=done)
+            done = self._memory.post_started | {step.container_id: step.started}
+            self._memory = replace(self._memory, post_started=done)
 
     def _note_gate(self, container: Container, passed: bool) -> None:
         if passed:
-            self.memory = replace(
-                self.memory, health_passed=self.memory.health_passed | {container.id: container.started}
+            self._memory = replace(
+                self._memory, health_passed=self._memory.health_passed | {container.id: container.started}
             )
         else:
             self._touched.add(container.id)
@@ -403,7 +459,7 @@ class Reconciler:
             try:
                 await self._note_engine_start()
                 now = self._clock.now()
-                since = min(self.memory.last_event or now, now)
+                since = min(self._memory.last_event or now, now)
                 async with contextlib.aclosing(self._engine.events(since=since)) as events:
                     async for event in events:
                         pause = 0.1
@@ -421,12 +477,12 @@ class Reconciler:
         if event.time == self._last_heard_before or heard in self._heard:
             return
         self._heard.append(heard)
-        self.memory = replace(self.memory, last_event=event.time)
+        self._memory = replace(self._memory, last_event=event.time)
         if not self._observer.note(event):
             return
         by_the_engine = event.time < self._engine_start  # no person could reach it yet (seen on Docker 26.1)
         if event.type == "container" and not by_the_engine and self._observer.is_ours(event):
-            self.memory = remember(self.memory, event)
+            self._memory = remember(self._memory, event)
         if event.attributes.get("container", event.id) not in self._starting():  # else the end of its step wakes us
             self._wake.set()
 
@@ -444,19 +500,15 @@ def _awaits(step: AnyStep) -> type[AnyStep] | None:
 STOPPING = (StopContainer, GiveUpContainer, RestartContainer, RemoveContainer)
 
 
-async def take_down(
-    engine: Engine, desired: Desired, *, limit: int, seal: Seal | None = None, on_step: StepListener | None = None
-) -> Plan:
+async def take_down(engine: Engine, desired: Desired, listener: Listener, *, limit: int, seal: Seal) -> Plan:
     """Stop and remove the project's containers, dependents first, and its networks. Volumes and images stay."""
     reconciler = Reconciler(
         engine,
-        desired,
-        memory=Memory(),
+        listener=listener,
+        limits=Limits(steps=limit, all_endpoints=True),
         save=lambda _memory: None,
-        limit=limit,
-        all_endpoints=True,
         seal=seal,
+        save_seal=lambda _seal: None,
     )
-    if on_step is not None:
-        reconciler.on_step = on_step
+    reconciler.aim(Aim(desired=desired))
     return await reconciler.settle()

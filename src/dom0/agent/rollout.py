@@ -1,9 +1,19 @@
-"""Whether a new generation is good: a pure judgement over its plan and the clock."""
+"""What becomes of a generation: transitions as values, from what the plan says and how long it has said so. Pure.
+
+    pending ──(all well, and stays so)──▶ good   (or trial ──confirm──▶ good)
+       └──(a service failed, or too late)──▶ failed ─▶ the good one that ran before it
+
+`current` carries a transition out, and writes down the generation as it is after it.
+"""
 
 from __future__ import annotations
 
-import msgspec
+from typing import TypeAlias
 
+import msgspec
+from msgspec.structs import replace
+
+from dom0.agent.generations import Generation
 from dom0.agent.status import Outcome
 from dom0.plan.desired import Rollout
 from dom0.plan.phase import Phase
@@ -12,27 +22,83 @@ from dom0.plan.planner import WELL, Plan
 REFUSALS = 3  # times the Engine may refuse a step before the generation has failed
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`check_in`: seconds until time alone can change it. `ready`: all is well; it is good when it stays so."""
+class Wait(msgspec.Struct, frozen=True):
+    """Nothing becomes of it yet. `again_in`: seconds until time alone may change that (0: it may not).
 
-    outcome: Outcome
-    reason: str = ""
-    ready: bool = False
-    check_in: float = 0.0
+    `is_ready`: all is well; it is good when it stays so until then.
+    """
+
+    again_in: float = 0.0
+    is_ready: bool = False
 
 
-def judge(plan: Plan, rollout: Rollout, *, began: float, well_since: float, now: float) -> Verdict:
-    """`well_since`: since when the plan has been well without a break (0: it is not). Times are monotonic."""
+class Accept(msgspec.Struct, frozen=True):
+    """It is good, or on trial from now on."""
+
+
+class RestartTrial(msgspec.Struct, frozen=True):
+    """The clock went back: the trial would last as much longer."""
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """It is not good, once its services have been asked what they said last."""
+
+    reason: str
+
+
+class Expire(msgspec.Struct, frozen=True):
+    """Nobody has confirmed the trial."""
+
+
+class GoBack(msgspec.Struct, frozen=True):
+    """To the good one before it; where there is none, what was asked for is tried on."""
+
+
+class Release(msgspec.Struct, frozen=True):
+    """What Docker Compose made runs again as it did: it is not ours any more."""
+
+
+Transition: TypeAlias = Wait | Accept | RestartTrial | Fail | Expire | GoBack | Release
+
+
+def decide(
+    generation: Generation, plan: Plan, *, is_left: bool, age: float, well_for: float | None, now: float
+) -> Transition:
+    """`is_left`: it was judged, and the machine has to go back from it. `now`: seconds since the epoch.
+
+    `age`: seconds since the machine came to it. `well_for`: for how many all has been well without a break.
+    """
+    if generation.foreign:
+        return Release() if _runs_as_before(plan) else Wait()
+    if is_left:
+        return GoBack()
+    match generation.outcome:
+        case Outcome.TRIAL:
+            return _on_trial(generation, now)
+        case Outcome.PENDING:
+            return _judge(plan, generation.desired.rollout, age, well_for)
+    return Wait()
+
+
+def _runs_as_before(plan: Plan) -> bool:
+    return not plan.steps and all(p.container and p.container.running == p.slot.runs for p in plan.slots)
+
+
+def _on_trial(generation: Generation, now: float) -> Transition:
+    left = generation.trial_until - now
+    if left > generation.trial:
+        return RestartTrial()
+    return Wait(left) if left > 0 else Expire()
+
+
+def _judge(plan: Plan, rollout: Rollout, age: float, well_for: float | None) -> Transition:
     if reason := _hopeless(plan):
-        return Verdict(outcome=Outcome.FAILED, reason=reason)
-    if plan.well and well_since:
-        left = well_since + rollout.monitor - now
-        good = Verdict(outcome=Outcome.GOOD)
-        return Verdict(outcome=Outcome.PENDING, ready=True, check_in=left) if left > 0 else good
-    deadline = began + rollout.timeout
-    if now >= deadline:
-        return Verdict(outcome=Outcome.FAILED, reason=_too_late(plan, rollout.timeout))
-    return Verdict(outcome=Outcome.PENDING, check_in=deadline - now)
+        return Fail(reason)
+    if plan.well and well_for is not None:
+        left = rollout.monitor - well_for
+        return Wait(left, is_ready=True) if left > 0 else Accept()
+    left = rollout.timeout - age
+    return Wait(left) if left > 0 else Fail(_too_late(plan, rollout.timeout))
 
 
 def _hopeless(plan: Plan) -> str:
@@ -53,3 +119,34 @@ def _too_late(plan: Plan, timeout: float) -> str:
     ]
     others = "; ".join(problem.title for problem in plan.problems)
     return "; ".join(told) or f"not ready within {timeout:g} s: {others}"
+
+
+# the generation as it is after a transition
+
+
+def accepted(generation: Generation, now: float) -> Generation:
+    """On trial where one was asked for."""
+    if not generation.trial:
+        return replace(generation, outcome=Outcome.GOOD)
+    return replace(generation, outcome=Outcome.TRIAL, trial_until=now + generation.trial)
+
+
+def confirmed(generation: Generation) -> Generation:
+    """One that is not judged yet still has to be found good."""
+    outcome = Outcome.GOOD if generation.outcome is Outcome.TRIAL else generation.outcome
+    return replace(generation, outcome=outcome, trial=0.0, trial_until=0.0)
+
+
+def failed(generation: Generation, outcome: Outcome, reason: str, said: tuple[str, ...]) -> Generation:
+    return replace(generation, outcome=outcome, reason=reason, said=said, trial=0.0, trial_until=0.0)
+
+
+def replaced(generation: Generation) -> Generation:
+    return replace(generation, outcome=Outcome.REPLACED, trial=0.0, trial_until=0.0)
+
+
+def come_back_to(target: Generation, *, before: int, now: float, because: str) -> Generation:
+    """One that was never good is judged again. `before`: number of the good one that it would go back to."""
+    if not target.is_good:
+        target = replace(target, outcome=Outcome.PENDING, reason="", said=(), before=before, trial=0.0, trial_until=0.0)
+    return replace(target, back_at=now, back_because=because)

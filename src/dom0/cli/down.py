@@ -19,6 +19,7 @@ from dom0.plan import labels
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.errors import EngineError
+    from dom0.plan.planner import Plan
     from dom0.plan.preview import Change, Kind
     from dom0.plan.steps import AnyStep
 
@@ -59,7 +60,7 @@ def command(project: str | None, doomed: tuple[str, ...], as_json: bool) -> None
 
 
 class Told:
-    """What is done, as it is done for people, and in one document for programs."""
+    """What is done, as it is done for people, and in one document for programs. Listens to the loop."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -74,7 +75,13 @@ class Told:
 
         self.removals.append(Change(action="remove", kind=kind, name=name, reason=reason))
 
-    def step(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
+    def planned(self, _plan: Plan) -> float:
+        return 0.0
+
+    def trouble_changed(self) -> None:
+        """`take_down` raises it."""
+
+    def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         from dom0.plan.steps import RemoveContainer, RemoveNetwork
         from dom0.plan.text import say_step
 
@@ -153,7 +160,7 @@ async def _remove_project(engine: Engine, project: str, told: Told) -> None:
 
     limit = STEPS_PER_CORE * (await engine.info()).cpus
     desired = Desired(project=project, adopted=adopted_before(state_directory(), project))
-    await take_down(engine, desired, limit=limit, seal=read_seal(state_directory()), on_step=told.step)
+    await take_down(engine, desired, told, limit=limit, seal=read_seal(state_directory()))
 
 
 def _forget_machine() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dom0.agent.file_status import FileInfo, FilesPlanRequest, FileState
 from dom0.agent.files import Files
+from dom0.agent.progress import Changes
 from dom0.agent.versions import project_versions, spelled
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.places import is_here
@@ -30,6 +31,6 @@ def file_changes(entries: Iterable[TreeEntry]) -> list[Change]:
         found = Agent().call("POST", "/v1/files/plan", list[FileInfo], body=FilesPlanRequest(files=files))
     except AgentUnreachable:  # then from the disk, for who may read it
         with contextlib.suppress(PermissionError):
-            found = Files(state_directory() / "project").preview(files) if is_here() else []
+            found = Files(state_directory() / "project", Changes()).preview(files) if is_here() else []
     rows = ((info.path, *_ROWS[info.state]) for info in found if info.state in _ROWS)
     return [Change(action=action, kind="file", name=path, reason=reason) for path, action, reason in rows]

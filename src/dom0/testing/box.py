@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from dom0.agent.reconcile import Reconciler
+from dom0.agent.reconcile import Aim, Limits, Reconciler
 from dom0.engine.values import Image
+from dom0.errors import EngineError
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
 from dom0.plan.ownership import Seal
+from dom0.plan.planner import Plan
+from dom0.plan.steps import AnyStep
 from dom0.plan.text import say_step
 from dom0.testing.builders import image_id
 from dom0.testing.fake_docker import FakeDocker
@@ -33,6 +36,19 @@ class FakeProcesses:
 
     def has_old_socket(self, pid: int) -> bool:
         return pid in self.cut_off
+
+
+class Unheard:
+    """Listens to the loop, and does nothing about it."""
+
+    def planned(self, _plan: Plan) -> float:
+        return 0.0
+
+    def step_ended(self, _step: AnyStep, _error: EngineError | None, _seconds: float) -> None:
+        """Nobody is told."""
+
+    def trouble_changed(self) -> None:
+        """Nobody is told."""
 
 
 class Box:
@@ -59,17 +75,29 @@ class Box:
     def start(self) -> Reconciler:
         self.loop = Reconciler(
             self.engine,
-            self.desired,
-            memory=self.memory,
+            listener=Unheard(),
+            limits=Limits(steps=4, all_endpoints=True),
             save=self.save,
-            limit=4,
-            all_endpoints=True,
-            clock=LoopClock(),
             seal=self.seal,
             save_seal=self.save_seal,
+            clock=LoopClock(),
             processes=self.processes,
         )
+        self.aim(self.desired, memory=self.memory, generation=0)
         return self.loop
+
+    def aim(self, desired: Desired, *, memory: Memory | None = None, generation: int = 2) -> None:
+        """As another generation does; what is remembered stays as it is."""
+        memory = memory or self.loop.memory
+        self.loop.aim(
+            Aim(
+                desired=desired,
+                generation=generation,
+                pending=memory.pending,
+                last_good=memory.last_good,
+                memory=memory,
+            )
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Reconciler]:

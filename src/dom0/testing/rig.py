@@ -9,7 +9,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from dom0.agent.machine import Limits, Machine
+from dom0.agent.boot import BootNotes
+from dom0.agent.machine import Machine
+from dom0.agent.progress import Changes
+from dom0.agent.readiness import Readiness
+from dom0.agent.reconcile import Limits
 from dom0.agent.source import Candidate, Handed, Own
 from dom0.agent.status import Outcome, Progress, UpRequest
 from dom0.errors import Dom0Error
@@ -45,6 +49,8 @@ class Rig:
         self.awaits_up = False  # whether `dom0 up` starts the next agent
         self.given: list[Handed] = []  # to each reading
         self.handed_over: list[str] = []
+        self.boot_notes = BootNotes(path / "no boot.record")
+        self.readiness = Readiness()
         self.machine: Machine
         self.engine: FakeEngine  # the machine's own view of it
         (path / "files").mkdir()
@@ -70,6 +76,9 @@ class Rig:
             resolve=self.resolve,
             hand_over=self.hand_over,
             limits=LIMITS,
+            changed=Changes(),
+            readiness=self.readiness,
+            boot_notes=self.boot_notes,
             clock=LoopClock(),
         )
         async with asyncio.TaskGroup() as tasks:
