@@ -13,6 +13,8 @@ ENGINE_TESTS := tests/engine tests/compose tests/compare tests/images/test_docke
 # What depends on how images are kept: their IDs and names, in builds, rollbacks and files.
 STORE_TESTS := tests/engine/test_conformance_ground.py tests/images/test_build_project.py \
 	$(patsubst %,tests/machine/test_%.py,generations brought_images names)
+# Two at a time. A file is one lane's: its tests share a machine, and build on each other. The longest come first.
+LANES := -n 2 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
@@ -35,11 +37,11 @@ clean: ## say what else `up` and `test` left, ask, and delete it
 	@scripts/clean
 
 test: dev ## every test, on Docker Engines of its own
-	.venv/bin/pytest -n 2 --dist worksteal $(PYTEST)
+	.venv/bin/pytest $(LANES) $(PYTEST)
 
 test-engines: dev ## what depends on the Engine, on the one of Debian's next release, with both of its image stores
-	scripts/with-newer-engine env DOM0_TEST_IMAGE_STORE=own .venv/bin/pytest -n 2 --dist worksteal $(ENGINE_TESTS) $(PYTEST)
-	scripts/with-newer-engine env DOM0_TEST_IMAGE_STORE=containerd .venv/bin/pytest -n 2 --dist worksteal $(STORE_TESTS) $(PYTEST)
+	scripts/with-newer-engine env DOM0_TEST_IMAGE_STORE=own .venv/bin/pytest $(LANES) $(ENGINE_TESTS) $(PYTEST)
+	scripts/with-newer-engine env DOM0_TEST_IMAGE_STORE=containerd .venv/bin/pytest $(LANES) $(STORE_TESTS) $(PYTEST)
 
 test-vm: dev ## the tests that boot the base OS in virtual machines
 	DOM0_TEST_VM=1 .venv/bin/pytest -n 2 --dist worksteal -m vm $(PYTEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,9 @@ from dom0.forward.place import consumer, own
 from dom0.testing import api, hosts, owned, vm
 from dom0.testing import wires as kit
 from dom0.testing.possible import require
+
+# Seconds of each file that takes at least ten: `scripts/durations` writes it.
+_DURATIONS = Path(__file__).with_name("durations.json")
 
 # A test says nothing about time: this machine may be busy with something else.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,10 +44,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m "not engine"` leaves out whatever needs an Engine, without a mark on each test."""
+    """`-m "not engine"` leaves out whatever needs an Engine, without a mark on each test.
+
+    Where files are shared out among processes the longest begin first, so that none of them ends alone.
+    """
     for item in items:
         for fixture in _MARKS.keys() & getattr(item, "fixturenames", ()):
             item.add_marker(_MARKS[fixture])
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        seconds: dict[str, int] = json.loads(_DURATIONS.read_text())
+        items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0))
 
 
 @pytest.fixture(scope="session")
