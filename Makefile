@@ -18,7 +18,7 @@ LANES := -n 2 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-engines test-vm lint bench bench-ambassador bench-boot os setup dev
+.PHONY: help up down clean test test-engines test-vm coverage lint wheel bench bench-ambassador bench-boot os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -46,13 +46,21 @@ test-engines: dev ## what depends on the Engine, on the one of Debian's next rel
 test-vm: dev ## the tests that boot the base OS in virtual machines
 	DOM0_TEST_VM=1 .venv/bin/pytest -n 2 --dist worksteal -m vm $(PYTEST)
 
-lint: dev ## style, types, import contract
+lint: dev ## style, types, import contract, spelling
 	$(STEP) "ruff check" .venv/bin/ruff check
 	$(STEP) "ruff format" .venv/bin/ruff format --check
 	$(STEP) "mypy" .venv/bin/mypy
 	$(STEP) "lint-imports" .venv/bin/lint-imports
+	$(STEP) "codespell" .venv/bin/codespell
+	$(STEP) "changes" scripts/changes
 	$(STEP) "lock files" scripts/check-locks
 	$(STEP) "shellcheck" shellcheck -xa os/init os/tree/usr/bin/dom0 $$(find os/tree/usr/lib/dom0 os/rescue/tree/usr/lib/dom0 -maxdepth 1 -type f)
+
+coverage: dev ## which lines the tests run that need no Engine
+	.venv/bin/pytest $(LANES) -m "not engine and not chain and not vm" --cov --cov-report=term $(PYTEST)
+
+wheel: dev ## build the wheel, install it in an environment of its own and run it there
+	$(STEP) "wheel" scripts/check-wheel
 
 bench: dev ## measure against docker and docker compose, write docs/benchmarks.md
 	.venv/bin/python -m bench $(BENCH)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPTS = CHECKOUT / "scripts"
@@ -24,6 +26,16 @@ def test_make_without_a_target_lists_every_target_that_is_for_people() -> None:
     listed = run(CHECKOUT, "make").stdout
     for target in ("up", "down", "clean", "test", "lint", "bench"):
         assert f"make {target} " in listed
+
+
+def test_every_step_of_lint_is_a_hook_of_pre_commit_that_fetches_nothing() -> None:
+    (repository,) = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"]
+    steps = re.findall(
+        r'\$\(STEP\) "(.*)" ', (CHECKOUT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    )
+    assert repository["repo"] == "local"
+    assert [hook["name"] for hook in repository["hooks"]] == steps
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
 
 
 def test_a_step_says_how_long_it_took_and_what_came_last(tmp_path: Path) -> None:
