@@ -31,7 +31,7 @@ from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, NotFound
 from dom0.forward import place
-from dom0.forward.drain import Counts, Drain, Progress, drain
+from dom0.forward.drain import Counts, Drain, Tally, drain
 from dom0.forward.kernel import KernelPlane, silence
 from dom0.forward.place import Place
 from dom0.forward.table import Listener, Route, Table
@@ -213,7 +213,7 @@ class Shortcut:
     def __init__(self, consumer: Container, handle: int, where: Place) -> None:
         self.consumer = consumer
         self.plane = KernelPlane(where)
-        self.counts: dict[int, Progress] = {}  # by receipt
+        self.counts: dict[int, Tally] = {}  # by receipt
         self._handle = handle
         self._place = where
         self._table: Table | None = None
@@ -257,7 +257,7 @@ class Shortcut:
         ticks = time.monotonic()
         for one in due:
             has_time = one.cut_at is not None and one.cut_at > ticks
-            self.counts.setdefault(one.receipt, Progress(draining=float(has_time)))
+            self.counts.setdefault(one.receipt, Tally(draining=float(has_time)))
         done = await drain(self.plane, due, await self.plane.flows(), self.counts, ticks)
         left = {(one.receipt, one.listener): one for one in done.left}
         self._drains = {key: left.get(key) for key in self._drains}

@@ -15,7 +15,7 @@ from dom0.ambassador.rewire import Change
 from dom0.ambassador.state import StateFile, Stored, moment
 from dom0.errors import Dom0Error
 from dom0.forward.dataplane import DataPlane, Flow
-from dom0.forward.drain import Drain, Progress, drain
+from dom0.forward.drain import Drain, Tally, drain
 
 REMEMBERED = 3600.0  # seconds that State has what is done here
 MOST_PAST = 64
@@ -48,7 +48,7 @@ async def drain_old(plane: DataPlane, stored: Stored) -> Stored:
     flows, ticks = await old_flows(plane, stored, stored.drains), moment().ticks
     numbers = {it.receipt for it in stored.drains}
     counts = {
-        it.number: msgspec.convert(it, Progress, from_attributes=True) for it in stored.receipts if it.number in numbers
+        it.number: msgspec.convert(it, Tally, from_attributes=True) for it in stored.receipts if it.number in numbers
     }
     done = await drain(plane, stored.drains, flows, counts, ticks)
     receipts = tuple(

@@ -6,7 +6,8 @@ else that translation needs; sequence numbers it learns from the next segments.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -14,8 +15,6 @@ from dom0.forward.dataplane import Flow
 from dom0.forward.table import Protocol, Target
 
 _ENDED = (" TIME_WAIT src=", " CLOSE src=")  # the kernel's memory of connections that have ended
-_TRANSLATED = 2  # occurrences of src=: original and reply
-_UNREPLIED, _ASSURED = "[UNREPLIED]", "[ASSURED]"
 _PROTOCOLS = {str(protocol) for protocol in Protocol}
 
 
@@ -38,7 +37,7 @@ def entries(printed: str, generations: Collection[int] | None = None) -> list[En
     """
     wanted = None if generations is None else frozenset(generations)
     lines = (line for line in printed.splitlines() if not any(words in line for words in _ENDED))
-    found = (entry for line in lines for entry in _entries(line))
+    found = (entry for line in lines if (entry := _entry(line)))
     return [entry for entry in found if wanted is None or entry.flow.generation in wanted]
 
 
@@ -47,56 +46,38 @@ def saved(kept: Iterable[Entry]) -> str:
     return "".join(f"{_saved(entry)}\n" for entry in kept)
 
 
-def _entries(line: str) -> Iterator[Entry]:
-    """`ipv4 2 tcp 6 86398 ESTABLISHED src=… dst=… sport=… dport=… [packets=… bytes=…] src=… mark=7 use=1 id=9`."""
+def _entry(line: str) -> Entry | None:
+    """`ipv4 2 tcp 6 86398 ESTABLISHED src=… dst=… sport=… dport=… [packets=… bytes=…] src=… mark=7 use=1 id=9`.
+
+    None for what is never ours: a connection without a mark, ICMP and the like.
+    """
     words = line.split()
-    if len(words) > _TRANSLATED and words[2] not in _PROTOCOLS:
-        return  # ICMP and the like are never ours
-    pairs, flags = _pairs(line, words[4:])
-    if int(pairs[-1].get("mark", "0")) == 0:
-        return
-    if len(pairs) != _TRANSLATED:
-        raise ValueError(f"conntrack printed {line!r}")
+    values = defaultdict[str, list[str]](list)  # by key: the original direction's, the reply's; flags have no value
+    for word in words[4:]:
+        key, _, value = word.partition("=")
+        values[key].append(value)
     try:
-        yield _entry(words, flags, *pairs)
-    except (KeyError, ValueError) as error:
+        if words[2] not in _PROTOCOLS or values["mark"] in ([], ["0"]):
+            return None
+        client, target = map(Target, values["src"], map(int, values["sport"]))
+        listener, near = map(Target, values["dst"], map(int, values["dport"]))
+        sent, received = map(int, values["bytes"] or ("0", "0"))
+        flow = Flow(
+            protocol=Protocol(words[2]),
+            generation=int(values["mark"][0]),
+            client=client,
+            listener=listener,
+            near=near,
+            target=target,
+            state=next((word for word in words[4:] if word.isupper() and not word.startswith("[")), ""),
+            sent=sent,
+            received=received,
+            number=int(values["id"][0]),
+            expires=int(words[4]) if words[4].isdecimal() else 0,  # an offloaded one has none
+        )
+    except (IndexError, ValueError) as error:
         raise ValueError(f"conntrack printed {line!r}") from error
-
-
-def _pairs(line: str, words: Iterable[str]) -> tuple[list[dict[str, str]], list[str]]:
-    """The key=value words, a new dict from each `src` on; and all other words."""
-    pairs: list[dict[str, str]] = []
-    others = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            others.append(word)
-            continue
-        if key == "src":
-            pairs.append({})
-        if not pairs:
-            raise ValueError(f"conntrack printed {line!r}")
-        pairs[-1][key] = value
-    if not pairs:
-        raise ValueError(f"conntrack printed {line!r}")
-    return pairs, others
-
-
-def _entry(words: list[str], others: list[str], original: Mapping[str, str], reply: Mapping[str, str]) -> Entry:
-    flow = Flow(
-        protocol=Protocol(words[2]),
-        generation=int(reply["mark"]),
-        client=Target(original["src"], int(original["sport"])),
-        listener=Target(original["dst"], int(original["dport"])),
-        near=Target(reply["dst"], int(reply["dport"])),
-        target=Target(reply["src"], int(reply["sport"])),
-        state=next((word for word in others if word.isupper() and not word.startswith("[")), ""),
-        sent=int(original.get("bytes", "0")),
-        received=int(reply.get("bytes", "0")),
-        number=int(reply["id"]),
-        expires=int(words[4]) if words[4].isdecimal() else 0,  # an offloaded one has none
-    )
-    return Entry(flow, _UNREPLIED not in others, _ASSURED in others)
+    return Entry(flow, "[UNREPLIED]" not in values, "[ASSURED]" in values)
 
 
 def _saved(entry: Entry) -> str:

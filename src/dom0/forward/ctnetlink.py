@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 
@@ -38,20 +39,15 @@ def delete(place: Place, doomed: Sequence[Flow]) -> list[Flow]:
         for start in range(0, len(doomed), _BATCH):
             batch = doomed[start : start + _BATCH]
             kernel.send(b"".join(_deletion(number, flow) for number, flow in enumerate(batch)))
-            answers = _answers(kernel, len(batch))
-            there += [flow for number, flow in enumerate(batch) if answers[number]]
+            codes: dict[int, int] = {}
+            while len(codes) < len(batch):
+                codes |= acknowledgements(kernel.recv(65536))
+            for number, flow in enumerate(batch):
+                if codes[number] not in (0, errno.ENOENT):
+                    raise OSError(codes[number], f"conntrack: {os.strerror(codes[number])}")
+                if codes[number] == 0:
+                    there.append(flow)
         return there
-
-
-def _answers(kernel: socket.socket, expected: int) -> dict[int, bool]:
-    """Sequence number → whether it was deleted."""
-    answers: dict[int, bool] = {}
-    while len(answers) < expected:
-        for number, code in acknowledgements(kernel.recv(65536)):
-            if code not in (0, errno.ENOENT):
-                raise OSError(code, f"conntrack: {errno.errorcode.get(code, code)}")
-            answers[number] = code == 0
-    return answers
 
 
 def _deletion(number: int, flow: Flow) -> bytes:

@@ -25,7 +25,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the connections of one listener with a generation in [since, until), except those to `spared`.
 
     Unanswered connects are sent on, UDP moves if `udp` says so, and from `cut_at` on the rest is cut, again and again
-    until `over_at`. `receipt` is under which number it is counted.
+    until `over_at`. `receipt` is the number of the receipt that counts it.
     """
 
     receipt: int
@@ -65,7 +65,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     moved: int = 0  # UDP flows
 
 
-class Progress(Counts, frozen=True, kw_only=True):
+class Tally(Counts, frozen=True, kw_only=True):
     """Of all drains with one receipt. `draining`: until when they have time, in whatever unit; 0: over, or never."""
 
     draining: float = 0.0
@@ -74,15 +74,12 @@ class Progress(Counts, frozen=True, kw_only=True):
 class Drained(msgspec.Struct, frozen=True):
     left: tuple[Drain, ...]  # to be done again
     over: tuple[Drain, ...]
-    counts: dict[int, Progress]  # by receipt
+    counts: dict[int, Tally]  # by receipt
 
 
 def due(drain: Drain, flows: Iterable[Flow], ticks: float) -> Due:
     """Sort those of `flows` that the drain concerns by what is to be done to them at `ticks`."""
-    rescue: list[Flow] = []
-    move: list[Flow] = []
-    cut: list[Flow] = []
-    rest: list[Flow] = []
+    rescue, move, cut, rest = list[Flow](), list[Flow](), list[Flow](), list[Flow]()
     is_cut = drain.cut_at is not None and ticks >= drain.cut_at
     for flow in flows:
         if flow.state in _ENDED or not drain.concerns(flow):
@@ -108,7 +105,7 @@ def forecast(drains: Iterable[Drain], flows: Collection[Flow], ticks: float) -> 
 
 
 async def drain(
-    plane: DataPlane, drains: Iterable[Drain], flows: Collection[Flow], counts: Mapping[int, Progress], ticks: float
+    plane: DataPlane, drains: Iterable[Drain], flows: Collection[Flow], counts: Mapping[int, Tally], ticks: float
 ) -> Drained:
     """Do what is due to `flows` at `ticks`; the newest drain first, because the last decision counts.
 
@@ -127,18 +124,19 @@ async def drain(
         )
         gone = {id(flow) for flow in (*mine.rescue, *mine.move, *mine.cut)}
         flows = [flow for flow in flows if id(flow) not in gone]
-        after = _after(one, done.kept, ticks)
+        is_over = ticks >= one.over_at
         if one.receipt in counted:
-            counted[one.receipt] = _count(counted[one.receipt], one, done, is_over=after is None)
-        if after is None:
+            counted[one.receipt] = _count(counted[one.receipt], one, done, is_over=is_over)
+        if is_over:
             over.append(one)
         else:
-            left.append(after)
+            over_at = min(one.over_at, ticks + SETTLING) if one.cut_at is not None and not mine.rest else one.over_at
+            left.append(msgspec.structs.replace(one, left=done.kept, over_at=over_at))
     return Drained(tuple(left), tuple(over), counted)
 
 
 async def _cut(plane: DataPlane, flows: Collection[Flow]) -> int:
-    """Connections whose silent ends cannot be told are cut all the same."""
+    """Connections whose silent ends cannot be reset are cut all the same."""
     try:
         return await plane.cut(flows)
     except Dom0Error as error:
@@ -146,22 +144,13 @@ async def _cut(plane: DataPlane, flows: Collection[Flow]) -> int:
         return len(flows)
 
 
-def _after(drain: Drain, rest: int, ticks: float) -> Drain | None:
-    """None: it is over."""
-    if ticks >= drain.over_at:
-        return None
-    nothing_left = drain.cut_at is not None and rest == 0
-    over_at = min(drain.over_at, ticks + SETTLING) if nothing_left else drain.over_at
-    return msgspec.structs.replace(drain, left=rest, over_at=over_at)
-
-
-def _count(before: Progress, drain: Drain, done: Counts, *, is_over: bool) -> Progress:
+def _count(before: Tally, drain: Drain, done: Counts, *, is_over: bool) -> Tally:
     """`done.kept`: how many there are still, of this drain."""
     is_first, has_time = drain.left < 0, before.draining > 0
     ended = max(0, drain.left - done.kept - done.cut) if has_time and not is_first else 0
     gone = ended + done.cut if has_time else 0
     is_over = not is_first and has_time and (is_over or (done.kept == 0 and before.kept <= gone))
-    return Progress(
+    return Tally(
         kept=before.kept + done.kept if is_first else max(0, before.kept - gone),
         ended=before.ended + ended,
         cut=before.cut + done.cut,

@@ -41,7 +41,6 @@ class Interface(msgspec.Struct, frozen=True):
     """One that is up and whose neighbours ask for MAC addresses. `addresses` of both families, not link-local."""
 
     name: str
-    index: int
     mac: bytes
     addresses: tuple[str, ...]
 
@@ -49,23 +48,22 @@ class Interface(msgspec.Struct, frozen=True):
 def let_through(place: Place) -> None:
     """Forward IPv4 from every interface, and send no redirects. Raises OSError: EPERM without CAP_NET_ADMIN."""
     with place.open_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        settings = attribute(_FORWARDING, struct.pack("=I", 1)) + attribute(_SEND_REDIRECTS, struct.pack("=I", 0))
+        inet = attribute(socket.AF_INET | NESTED, attribute(_IFLA_INET_CONF | NESTED, settings))
         for index, _ in place.call(socket.if_nameindex):
-            kernel.send(_settings(index))
+            head = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+            kernel.send(message(_RTM_SETLINK, head + attribute(_IFLA_AF_SPEC | NESTED, inet)))
             ((_, code),) = acknowledgements(kernel.recv(4096))
             if code not in (0, errno.EAFNOSUPPORT):  # an interface without IPv4
                 raise OSError(code, f"interface {index}: {os.strerror(code)}")
 
 
-def interfaces(place: Place) -> tuple[Interface, ...]:
-    return place.call(lambda: tuple(_interfaces()))
-
-
 def is_of_a_host(place: Place) -> bool:
     """Whether hardware or a bridge is here, as with `docker run --network host`: our rules would be for all of it."""
-    return place.call(lambda: any(_is_of_a_host(name) for _, name in socket.if_nameindex()))
+    return place.call(lambda: any(_is_hardware_or_bridge(name) for _, name in socket.if_nameindex()))
 
 
-def _is_of_a_host(name: str) -> bool:
+def _is_hardware_or_bridge(name: str) -> bool:
     asked = ctypes.create_string_buffer(struct.pack("=I", _GDRVINFO), _DRIVER_INFO.size)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
@@ -76,35 +74,25 @@ def _is_of_a_host(name: str) -> bool:
     return driver == b"bridge" or bus not in (b"", b"N/A")
 
 
-def _settings(index: int) -> bytes:
-    settings = attribute(_FORWARDING, struct.pack("=I", 1)) + attribute(_SEND_REDIRECTS, struct.pack("=I", 0))
-    inet = attribute(socket.AF_INET | NESTED, attribute(_IFLA_INET_CONF | NESTED, settings))
-    body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + attribute(_IFLA_AF_SPEC | NESTED, inet)
-    return message(_RTM_SETLINK, body)
+def interfaces(place: Place) -> tuple[Interface, ...]:
+    return place.call(lambda: tuple(_interfaces()))
 
 
 def _interfaces() -> Iterator[Interface]:
     v6 = _v6_addresses()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for index, name in socket.if_nameindex():
-            flags = struct.unpack_from("=H", _ask(asking, _SIOCGIFFLAGS, name), 16)[0]
-            if flags & (_UP | _LOOPBACK | _NOARP) == _UP:
-                mac = _ask(asking, _SIOCGIFHWADDR, name)[18:24]
-                yield Interface(name, index, mac, (*_v4_address(asking, name), *v6.get(index, ())))
-
-
-def _v4_address(asking: socket.socket, name: str) -> tuple[str, ...]:
-    """The first one, which Docker gives and which masquerading takes."""
-    try:
-        return (socket.inet_ntoa(_ask(asking, _SIOCGIFADDR, name)[20:24]),)
-    except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            return ()
-        raise
-
-
-def _ask(asking: socket.socket, what: int, name: str) -> bytes:
-    return fcntl.ioctl(asking, what, struct.pack("16s24x", name.encode()))
+            asked = struct.pack("16s24x", name.encode())
+            flags = struct.unpack_from("=H", fcntl.ioctl(asking, _SIOCGIFFLAGS, asked), 16)[0]
+            if flags & (_UP | _LOOPBACK | _NOARP) != _UP:
+                continue
+            mac, addresses = fcntl.ioctl(asking, _SIOCGIFHWADDR, asked)[18:24], v6.get(index, [])
+            try:  # the first IPv4 address, which Docker gives and which masquerading takes
+                addresses.insert(0, socket.inet_ntoa(fcntl.ioctl(asking, _SIOCGIFADDR, asked)[20:24]))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+            yield Interface(name, mac, tuple(addresses))
 
 
 def _v6_addresses() -> dict[int, list[str]]:

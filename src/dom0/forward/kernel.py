@@ -25,7 +25,7 @@ from dom0.errors import Dom0Error
 from dom0.forward import conntrack, ctnetlink, nft, tcp_reset
 from dom0.forward.dataplane import Flow
 from dom0.forward.place import Place, own, shortcut_table
-from dom0.forward.table import Protocol, Table, table
+from dom0.forward.table import FAMILIES, Protocol, Table, table
 from dom0.run import CommandFailed, Output, capture
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,9 @@ class KernelPlane:
 
     async def read(self) -> Table | None:
         """In a consumer's namespace: without listeners that refuse or hold, which the ambassador does."""
-        listed = await asyncio.gather(*(self._run(argv, check=False) for argv in nft.listings(self._place)))
+        # nft 1.1.3 finds only the last table when it is to list two at once.
+        lists = (["nft", "-j", "list", "table", family, self._place.table] for family in FAMILIES)
+        listed = await asyncio.gather(*(self._run(argv, check=False) for argv in lists))
         if any(output.code != 0 for output in listed):
             return None
         try:
@@ -134,23 +136,20 @@ class KernelPlane:
     async def _entries(self, generations: Collection[int] | None) -> list[conntrack.Entry]:
         if generations is not None and not generations:
             return []
-        printed = await self._list(conntrack.list_command(generations))
+        command = conntrack.list_command(generations)
+        for _ in range(_TRIES):
+            output = await self._run(command, check=False)
+            if output.code == 0 or _INTERRUPTED not in output.stderr:
+                break
+        if output.code != 0:
+            raise CommandFailed(self._place.command(command), output.code, output.stderr)
         try:
-            found = conntrack.entries(printed, generations)
+            found = conntrack.entries(output.stdout, generations)
         except ValueError as error:
             raise Dom0Error(f"ambassador: {error}") from error
         if self._place.is_consumer:  # several ambassadors' generations may have the same number
             return [entry for entry in found if entry.flow.listener.address in self._place.addresses]
         return found
-
-    async def _list(self, command: Sequence[str]) -> str:
-        for _ in range(_TRIES):
-            output = await self._run(command, check=False)
-            if output.code == 0:
-                return output.stdout
-            if _INTERRUPTED not in output.stderr:
-                break
-        raise CommandFailed(self._place.command(command), output.code, output.stderr)
 
     async def _delete(self, flows: Collection[Flow]) -> list[Flow]:
         try:

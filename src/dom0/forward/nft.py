@@ -9,8 +9,8 @@ for listeners that refuse or hold, nor for the drop of what would be routed thro
 Several targets share by `numgen random mod SUM-OF-WEIGHTS`. One target is written without a map: the kernel needs
 0.5 ms for each anonymous map, which 4,096 listeners would notice.
 
-`replace` rewrites everything in one transaction, whatever was there. `update` changes the listeners
-that differ, which never touches a hook nor the others, and costs as little with thousands of listeners as with one.
+`replace` rewrites everything in one transaction, whatever was there. `update` changes the listeners that differ,
+which never touches a hook nor the others, and costs as little with thousands of listeners as with one.
 
 A packet in flight while a transaction comes into force runs the old chain, and finds nothing in its anonymous map,
 whose elements are deleted by then (Linux 6.18: 9 of 129,000 connections refused by 4,600 changes). What a listener's
@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -40,14 +39,13 @@ from dom0.forward.table import FAMILIES, Down, Family, Listener, Protocol, Route
 
 _ADDRESS_TYPE = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 _UNREACHABLE = {"ip": "icmp type port-unreachable", "ip6": "icmpv6 type port-unreachable"}
-_CHAIN = re.compile(r"(tcp|udp)_(\d{1,5})", re.ASCII)
 _ENDING_SECONDS = 10  # a cut connection's remains are refused so long, should nobody take the rule away
 _STANDING_CHAINS = {"refuse", "forwarding", "returning"}
 
 
 def replace(place: Place, wanted: Table) -> str:
     """Everything anew, whatever was there."""
-    return "".join(f"{line}\n" for family in FAMILIES for line in _whole(place, family, wanted))
+    return "".join(f"{line}\n" for family in FAMILIES for line in _whole_family(place, family, wanted))
 
 
 def update(place: Place, before: Table, after: Table) -> str:
@@ -56,9 +54,7 @@ def update(place: Place, before: Table, after: Table) -> str:
     for family in FAMILIES:
         name = f"{family} {place.table}"
         old, new = _routes(place, family, before), _routes(place, family, after)
-        gone = [listener for listener in old if listener not in new]
-        come = [listener for listener in new if listener not in old]
-        if gone:
+        if gone := [listener for listener in old if listener not in new]:
             lines.append(f"delete element {name} listeners {{ {', '.join(map(_key, gone))} }}")
             lines += [f"{verb} chain {name} {_chain(listener)}" for listener in gone for verb in ("flush", "delete")]
         for listener, route in new.items():
@@ -66,18 +62,13 @@ def update(place: Place, before: Table, after: Table) -> str:
                 chain = f"{name} {_chain(listener)}"
                 lines.append(f"{'flush' if listener in old else 'add'} chain {chain}")
                 lines += [f"add rule {chain} {rule}" for rule in _rules(place, route, family)]
-        lines += _leads(name, come)
+        lines += _leads(name, [listener for listener in new if listener not in old])
     return "".join(f"{line}\n" for line in lines)
 
 
 def remove(place: Place) -> str:
-    """No error if nothing is there."""
+    """Everything that `replace` and `end` made."""
     return _without(place.table) + ended(place)
-
-
-def listings(place: Place) -> list[list[str]]:
-    """Commands whose outputs are for `parse`. (nft 1.1.3 finds only the last table when it is to list two at once.)"""
-    return [["nft", "-j", "list", "table", family, place.table] for family in FAMILIES]
 
 
 def end(place: Place, flows: Collection[Flow]) -> str:
@@ -111,7 +102,7 @@ def end(place: Place, flows: Collection[Flow]) -> str:
 
 
 def ended(place: Place) -> str:
-    """Removes what `end` made; no error if nothing is there."""
+    """Removes what `end` made."""
     return _without(_ending_table(place))
 
 
@@ -127,7 +118,7 @@ def silence(tables: Iterable[str]) -> str:
 
 
 def parse(printed: Iterable[str]) -> Table:
-    """What nft printed for `listings`. Raises ValueError for anything that `replace` would not have made."""
+    """From what `nft -j list table` printed for each family. Raises ValueError for what `replace` did not make."""
     routes: dict[Listener, Route] = {}
     for document in printed:
         for route in _parse_family(json.loads(document)["nftables"]):
@@ -148,7 +139,7 @@ def _routes(place: Place, family: Family, wanted: Table) -> dict[Listener, Route
     }
 
 
-def _whole(place: Place, family: Family, wanted: Table) -> Iterator[str]:
+def _whole_family(place: Place, family: Family, wanted: Table) -> Iterator[str]:
     name = f"{family} {place.table}"
     routes = _routes(place, family, wanted)
     yield f"add table {name}"
@@ -230,6 +221,7 @@ def _chain(listener: Listener) -> str:
 
 
 def _without(table: str) -> str:
+    """No error if it is not there."""
     return "".join(f"{verb} table {family} {table}\n" for family in FAMILIES for verb in ("add", "delete"))
 
 
@@ -239,7 +231,7 @@ def _ending_table(place: Place) -> str:
 
 def _parse_family(entries: Iterable[Mapping[str, Any]]) -> Iterator[Route]:
     rules: dict[str, list[Any]] = {}
-    leads: dict[str, str] = {}
+    elements: list[Any] = []
     for entry in entries:
         match entry:
             case {"chain": {"name": str(name)}}:
@@ -247,30 +239,24 @@ def _parse_family(entries: Iterable[Mapping[str, Any]]) -> Iterator[Route]:
             case {"rule": {"chain": str(name), "expr": list(expression)}}:
                 rules[name].append(expression)
             case {"map": {"name": "listeners"} as listeners}:
-                elements: list[Any] = listeners.get("elem", [])
-                leads = dict(map(_parse_element, elements))
+                elements = listeners.get("elem", [])
             case {"metainfo": _} | {"table": _}:
                 pass
             case _:
                 raise ValueError(f"{entry}: is not ours")
     chains = rules.keys() - _STANDING_CHAINS
-    if chains != leads.keys() or any(name != chain for name, chain in leads.items()):
-        raise ValueError("listeners and chains do not belong together")
-    for name in chains:
-        yield _parse_chain(name, rules[name])
+    for element in elements:
+        match element:
+            case [{"concat": [protocol, port]}, {"goto": {"target": chain}}] if chain == f"{protocol}_{port}" in chains:
+                chains.remove(chain)
+                yield _parse_chain(Listener(Protocol(protocol), port), rules[chain])
+            case _:
+                raise ValueError(f"{element}: is no element of ours")
+    if chains:
+        raise ValueError(f"{min(chains)}: no listener leads to the chain")
 
 
-def _parse_element(element: Any) -> tuple[str, str]:
-    match element:
-        case [{"concat": [str(protocol), int(port)]}, {"goto": {"target": str(chain)}}]:
-            return f"{protocol}_{port}", chain
-    raise ValueError(f"{element}: is no element of ours")
-
-
-def _parse_chain(name: str, rules: list[Any]) -> Route:
-    listener = _CHAIN.fullmatch(name)
-    if listener is None:
-        raise ValueError(f"{name}: is no chain of ours")
+def _parse_chain(listener: Listener, rules: list[Any]) -> Route:
     down: Down | None = None
     match rules:
         case [[{"drop": None}], *rest]:
@@ -279,15 +265,14 @@ def _parse_chain(name: str, rules: list[Any]) -> Route:
             down, rules = Down.REFUSE, rest
     match rules:
         case [[{"mangle": {"key": {"ct": {"key": "mark"}}, "value": int(generation)}}]] if down is not None:
-            return Route(Listener(Protocol(listener[1]), int(listener[2])), generation, (), down)
+            return Route(listener, generation, (), down)
         case [
             [{"mangle": {"key": {"ct": {"key": "mark"}}, "value": int(generation)}}],
             [{"match": {"left": {"meta": {"key": "l4proto"}}, "right": right}}, {"dnat": dnat}],
             *missed,
-        ] if missed in ([], [[{"drop": None}]]) and right == listener[1]:
-            targets = tuple(_parse_targets(dnat))
-            return Route(Listener(Protocol(listener[1]), int(listener[2])), generation, targets, down)
-    raise ValueError(f"{name}: is not as we write it")
+        ] if missed in ([], [[{"drop": None}]]) and right == listener.protocol:
+            return Route(listener, generation, tuple(_parse_targets(dnat)), down)
+    raise ValueError(f"{_chain(listener)}: is not as we write it")
 
 
 def _parse_targets(dnat: Any) -> Iterator[Target]:
@@ -296,15 +281,12 @@ def _parse_targets(dnat: Any) -> Iterator[Target]:
             yield Target(address, port)
         case {"addr": {"map": {"key": {"numgen": {"mode": "random"}}, "data": {"set": list(elements)}}}}:
             for element in elements:
-                yield _parse_weighted(element)
+                match element:
+                    case [{"range": [int(first), int(last)]}, {"concat": [str(address), int(port)]}]:
+                        yield Target(address, port, last - first + 1)
+                    case [int(), {"concat": [str(address), int(port)]}]:
+                        yield Target(address, port)
+                    case _:
+                        raise ValueError(f"{element}: is no target of ours")
         case _:
             raise ValueError(f"{dnat}: is no translation of ours")
-
-
-def _parse_weighted(element: Any) -> Target:
-    match element:
-        case [{"range": [int(first), int(last)]}, {"concat": [str(address), int(port)]}]:
-            return Target(address, port, last - first + 1)
-        case [int(), {"concat": [str(address), int(port)]}]:
-            return Target(address, port)
-    raise ValueError(f"{element}: is no target of ours")

@@ -7,7 +7,6 @@ thread, and a socket stays where it was made.
 from __future__ import annotations
 
 import ctypes
-import ipaddress
 import os
 import re
 import socket
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+from dom0.forward.table import check_address
 
 OWN_TABLE = "dom0_ambassador"
 SHORTCUT_TABLE = re.compile(r"dom0_shortcut_[a-z0-9]{1,64}", re.ASCII)
@@ -42,7 +43,18 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     def call(self, function: Callable[[], T]) -> T:
         """What `function` returns when it is called here: it makes a socket, or reads /proc/sys/net."""
-        return _call_inside(self.namespace, function) if self.namespace else function()
+
+        def inside() -> T:
+            handle = os.open(self.namespace, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if _libc.setns(handle, _CLONE_NEWNET) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, f"{self.namespace}: {os.strerror(number)}")
+            finally:
+                os.close(handle)
+            return function()
+
+        return in_own_thread(inside) if self.namespace else function()
 
     def open_socket(self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int) -> socket.socket:
         """Of this namespace, wherever it is used. Raises OSError: EPERM without the capability it takes."""
@@ -73,27 +85,12 @@ def consumer(namespace: str, addresses: Sequence[str], name: str) -> Place:
     if not addresses:
         raise ValueError("an ambassador without addresses has no shortcut")
     for address in addresses:
-        if "%" in address or str(ipaddress.ip_address(address)) != address:
-            raise ValueError(f"{address!r} is not the short form of an address")
+        check_address(address)
     return Place(table=table, namespace=namespace, addresses=tuple(addresses))
 
 
 def shortcut_table(name: str) -> str:
     return f"dom0_shortcut_{name}"
-
-
-def _call_inside(namespace: str, function: Callable[[], T]) -> T:
-    def call() -> T:
-        handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if _libc.setns(handle, _CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, f"{namespace}: {os.strerror(number)}")
-        finally:
-            os.close(handle)
-        return function()
-
-    return in_own_thread(call)
 
 
 def in_own_thread(function: Callable[[], T]) -> T:

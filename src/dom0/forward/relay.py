@@ -36,7 +36,6 @@ from dom0.forward.table import Down, Listener, Protocol, Route, Table, Target, p
 from dom0.run import start
 
 MOST_PROCESSES = 512  # that listen; each has about 2 MB of its own
-_NAME = "dom0-relay"
 _BACKLOG = 1024  # connections that wait to be accepted
 _UDP_SILENCE = 120  # seconds, as the kernel's connection tracking has it
 _FOREVER = 100_000_000  # seconds; socat would end a connection half a second after one side has said its last
@@ -44,7 +43,7 @@ _DEADLINE = 5.0  # seconds until a UDP socket is open
 _TRIES, _PAUSE = 2000, 0.001  # seconds
 _SO_ATTACH_REUSEPORT_CBPF, _BPF_RETURN = 51, 0x06  # <asm/socket.h>, <linux/bpf_common.h>
 _ENDED = ("Z", "")  # states of a process, see `_state`
-_TARGET = re.compile(r"\[?([0-9a-f.:]+?)\]?:(\d+)", re.ASCII)
+_OURS = re.compile(r"-lpdom0-relay (\S+) (\d+) (\d+) \[?([0-9a-f.:]+?)\]?:(\d+)", re.ASCII)  # see `command`
 
 
 class Relay(msgspec.Struct, frozen=True, order=True):
@@ -68,24 +67,28 @@ class RelayPlane:
 
     async def set(self, table: Table) -> None:
         self._reap()
-        served = [route for route in table.routes if route.down is None]
-        wanted = {relay for route in served for relay in relays(route)}
-        _check_number(len(wanted))
+        wanted = {relay for route in table.routes if route.down is None for relay in relays(route)}
+        if len(wanted) > MOST_PROCESSES:
+            raise Dom0Error(
+                f"relay: {len(wanted)} listeners, counted for each target, are more than {MOST_PROCESSES}",
+                hint="run the ambassador with --cap-add NET_ADMIN, the kernel has no such limit",
+            )
+        holding = {route.listener for route in table.routes if route.down is Down.HOLD}
         before = _listening()
         missing = sorted(wanted - set(before.values()))
-        opened = _open({relay.listener for relay in missing} | _holding(table), self._sockets)
-        try:
+        with contextlib.ExitStack() as undo:
+            opened: dict[Listener, socket.socket] = {}
+            for listener in sorted({relay.listener for relay in missing} | holding):
+                if listener.protocol is Protocol.TCP and listener not in self._sockets:
+                    opened[listener] = undo.enter_context(_listen(listener))
             await self._start(missing, self._sockets | opened)
-        except BaseException:
-            for handle in opened.values():
-                handle.close()
-            raise
+            undo.pop_all()
         self._sockets |= opened
         for pid, relay in before.items():
             if relay not in wanted:
                 await _retire(pid, beside=opened.get(relay.listener))
         self._set = table
-        self._close({relay.listener for relay in wanted} | _holding(table))
+        self._close({relay.listener for relay in wanted} | holding)
 
     async def read(self) -> Table | None:
         found: dict[tuple[Listener, int], list[Relay]] = defaultdict(list)
@@ -102,7 +105,7 @@ class RelayPlane:
 
     async def flows(self, generations: Collection[int] | None = None) -> list[Flow]:
         self._reap()
-        return [flow for flow in _flows(sockets.sockets()) if generations is None or flow.generation in generations]
+        return [flow for flow in _flows() if generations is None or flow.generation in generations]
 
     async def forget(self, flows: Collection[Flow]) -> int:
         """UDP only: a TCP client has been accepted already, so it does not retransmit its SYN."""
@@ -149,60 +152,30 @@ def _unweighted(route: Route) -> tuple[Target, ...]:
 
 def command(relay: Relay) -> list[str]:
     """TCP gets its listening socket as file descriptor 3; UDP opens its own."""
-    name = f"{_NAME} {relay.listener} {relay.generation} {relay.index} {relay.target}"
-    family = 6 if ":" in relay.target.address else 4
+    name = f"-lpdom0-relay {relay.listener} {relay.generation} {relay.index} {relay.target}"
+    family = 6 if relay.target.family == "ip6" else 4
     if relay.listener.protocol is Protocol.TCP:
-        source = "ACCEPT-FD:3,fork,nodelay,keepalive"
-        sink = f"TCP{family}:{relay.target},nodelay,keepalive"
-        return ["socat", "-d0", f"-lp{name}", f"-t{_FOREVER}", "-b65536", source, sink]
+        source, sink = "ACCEPT-FD:3,fork,nodelay,keepalive", f"TCP{family}:{relay.target},nodelay,keepalive"
+        return ["socat", "-d0", name, f"-t{_FOREVER}", "-b65536", source, sink]
     port, both = relay.listener.port, socket.has_dualstack_ipv6()
     everywhere = f"UDP6-LISTEN:{port},ipv6only=0" if both else f"UDP4-LISTEN:{port}"
     source, sink = f"{everywhere},fork,reuseaddr,reuseport", f"UDP{family}:{relay.target}"
-    return ["socat", "-d0", f"-lp{name}", f"-T{_UDP_SILENCE}", "-b65536", source, sink]
+    return ["socat", "-d0", name, f"-T{_UDP_SILENCE}", "-b65536", source, sink]
 
 
 def parse(argv: list[str]) -> Relay | None:
     """What a process with this command line forwards; None if it is not one of ours."""
-    words = argv[2].removeprefix("-lp").split(" ") if len(argv) > 2 and argv[0] == "socat" else []
-    if len(words) != 5 or words[0] != _NAME:
-        return None
-    match = _TARGET.fullmatch(words[4])
+    match = _OURS.fullmatch(argv[2]) if len(argv) > 2 and argv[0] == "socat" else None
     if match is None:
         return None
     try:
-        return Relay(parse_listener(words[1]), int(words[2]), int(words[3]), Target(match[1], int(match[2])))
+        return Relay(parse_listener(match[1]), int(match[2]), int(match[3]), Target(match[4], int(match[5])))
     except ValueError:
         return None
 
 
-def _check_number(number: int) -> None:
-    if number > MOST_PROCESSES:
-        raise Dom0Error(
-            f"relay: {number} listeners, counted for each target, are more than {MOST_PROCESSES}",
-            hint="run the ambassador with --cap-add NET_ADMIN, the kernel has no such limit",
-        )
-
-
-def _holding(wanted: Table) -> set[Listener]:
-    """Listeners that let whoever connects wait."""
-    return {route.listener for route in wanted.routes if route.down is Down.HOLD}
-
-
-def _open(listeners: Iterable[Listener], there: Collection[Listener]) -> dict[Listener, socket.socket]:
-    """Sockets of the TCP ones that are not there yet: all or, with Dom0Error, none."""
-    opened: dict[Listener, socket.socket] = {}
-    try:
-        for listener in sorted(listeners):
-            if listener.protocol is Protocol.TCP and listener not in there:
-                opened[listener] = _listen(listener)
-    except BaseException:
-        for handle in opened.values():
-            handle.close()
-        raise
-    return opened
-
-
 def _listen(listener: Listener) -> socket.socket:
+    """Raises Dom0Error."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
@@ -238,7 +211,8 @@ async def _retire(pid: int, *, beside: socket.socket | None) -> None:
             return
         await _until_in(("T", *_ENDED), pid)
         there = sockets.sockets()
-        if not _connected(pid, there) and not (beside and _queued(pid, there)):
+        waiting = beside and any(end.queued for end in _sockets_of(pid, there) if end.state == "LISTEN")
+        if not waiting and not _connected(pid, there):
             break
         _signal(pid, signal.SIGCONT)
         await asyncio.sleep(_PAUSE)
@@ -247,14 +221,9 @@ async def _retire(pid: int, *, beside: socket.socket | None) -> None:
 
 def _prefer(handle: socket.socket) -> None:
     """Of the two sockets that listen on a port, the later one gets all connections, instead of every other."""
-    program = struct.pack("=HBBI", _BPF_RETURN, 0, 0, 1)
-    held = ctypes.create_string_buffer(program)
-    filters = struct.pack("@HP", 1, ctypes.addressof(held))
+    program = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RETURN, 0, 0, 1))
+    filters = struct.pack("@HP", 1, ctypes.addressof(program))
     handle.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, filters)
-
-
-def _queued(pid: int, there: dict[int, Socket]) -> int:
-    return sum(end.queued for end in _sockets_of(pid, there) if end.state == "LISTEN")
 
 
 async def _kill(pids: Collection[int]) -> None:
@@ -294,17 +263,15 @@ def _listening() -> dict[int, Relay]:
     return {pid: relay for pid, relay in _processes().items() if _leads(pid)}
 
 
-def _flows(there: dict[int, Socket]) -> Iterator[Flow]:
+def _flows() -> Iterator[Flow]:
+    there = sockets.sockets()
     for pid, relay in _processes().items():
-        if _leads(pid):
-            continue
-        ends = _connected(pid, there)
+        ends = [] if _leads(pid) else _connected(pid, there)
         near = next((end for end in ends if end.remote == relay.target), None)
         client = next((end for end in ends if end.local.port == relay.listener.port and end is not near), None)
         if near is None or client is None:
             continue
-        waits = near.state == "SYN_SENT"
-        state = near.state if waits else client.state
+        state = near.state if near.state == "SYN_SENT" else client.state
         yield Flow(
             protocol=relay.listener.protocol,
             generation=relay.generation,
@@ -327,13 +294,9 @@ def _sockets_of(pid: int, there: dict[int, Socket]) -> list[Socket]:
 
 def _end(flows: Iterable[Flow]) -> int:
     """The kernel closes both sides of a process that is gone."""
-    there = {flow.number: flow for flow in _flows(sockets.sockets())}
-    ended = 0
-    for flow in flows:
-        now = there.get(flow.number)
-        if now is not None and (now.client, now.near) == (flow.client, flow.near):
-            ended += _signal(flow.number, signal.SIGKILL)
-    return ended
+    there = {(flow.number, flow.client, flow.near) for flow in _flows()}
+    doomed = [flow.number for flow in flows if (flow.number, flow.client, flow.near) in there]
+    return sum(_signal(pid, signal.SIGKILL) for pid in doomed)
 
 
 def _processes() -> dict[int, Relay]:

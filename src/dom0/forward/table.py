@@ -86,9 +86,8 @@ class Table(msgspec.Struct, frozen=True):
 
 def table(routes: Iterable[Route]) -> Table:
     """Raises ValueError for what no data plane could hold: a listener or generation twice, too many, out of range."""
-    in_order = (  # the same set of targets is the same route, in whatever order a name server told them
-        Route(route.listener, route.generation, tuple(sorted(route.targets)), route.down) for route in routes
-    )
+    # The same set of targets is the same route, in whatever order a name server told them.
+    in_order = (msgspec.structs.replace(route, targets=tuple(sorted(route.targets))) for route in routes)
     ordered = tuple(sorted(in_order, key=lambda route: route.listener))
     if len(ordered) > MOST_ROUTES:
         raise ValueError(f"{len(ordered)} listeners are more than {MOST_ROUTES}")
@@ -111,10 +110,15 @@ def _check(route: Route) -> None:
     if len({(target.address, target.port) for target in route.targets}) != len(route.targets):
         raise ValueError(f"{route.listener}: a target is listed twice")
     for target in route.targets:
-        if "%" in target.address or str(ipaddress.ip_address(target.address)) != target.address:
-            raise ValueError(f"{route.listener}: {target.address!r} is not the short form of an address")
+        check_address(target.address)
         if not 1 <= target.port <= 65535 or not 1 <= target.weight <= HEAVIEST:
             raise ValueError(f"{route.listener}: {target} has a port or weight out of range")
+
+
+def check_address(text: str) -> None:
+    """Raises ValueError: it cannot stand in a rule."""
+    if "%" in text or str(ipaddress.ip_address(text)) != text:
+        raise ValueError(f"{text!r} is not the short form of an address")
 
 
 def parse_listener(text: str) -> Listener:
