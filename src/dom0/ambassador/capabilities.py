@@ -1,6 +1,6 @@
-"""What this place lets us do, asked of the kernel, and what is lost without the rest. Changes nothing.
+"""What this place does not let us do, asked of the kernel, and what is lost without it. Changes nothing.
 
-serve.py chooses the plane by `Capabilities.kernel`, and shows every `Lack`.
+serve.py chooses the plane by whether an essential one is among them, and shows every `Lack`.
 """
 
 from __future__ import annotations
@@ -39,82 +39,49 @@ class Lack(msgspec.Struct, frozen=True):
     essential: bool = False  # the kernel cannot forward without it
 
 
-class Capabilities(msgspec.Struct, frozen=True):
-    """`nftables` and `conntrack` are empty, or why they do not work."""
-
-    net_admin: bool
-    net_raw: bool
-    nftables: str
-    conntrack: str
-    forwards_v4: bool
-    forwards_v6: bool  # also where there is no IPv6 to forward
-    liberal: bool
-    of_a_host: bool  # the network namespace is not this container's own
-
-    @property
-    def kernel(self) -> bool:
-        """Whether KernelPlane can be used."""
-        return not any(lack.essential for lack in self.lacks)
-
-    @property
-    def lacks(self) -> tuple[Lack, ...]:
-        return tuple(_lacks(self))
-
-
-async def probe(place: Place) -> Capabilities:
+async def find_lacks(place: Place) -> tuple[Lack, ...]:
     """Call it after `interfaces.let_through`, which mends what can be mended."""
-    effective = _effective()
-    rules = nft.replace(place, _SAMPLE) + nft.end(place, ())
-    has_v6 = any(":" in address for interface in interfaces(place) for address in interface.addresses)
-    net_admin, net_raw = bool(effective >> _NET_ADMIN & 1), bool(effective >> _NET_RAW & 1)
-    return Capabilities(
-        net_admin=net_admin,
-        net_raw=net_raw,
-        nftables=await _refusal(place, ["nft", "--check", "-f", "-"], rules) if net_admin else "",
-        conntrack=await _refusal(place, conntrack.list_command([1]), "") if net_admin else "",
-        forwards_v4=all(
-            place.sysctl(f"net.ipv4.conf.{it.name.replace('.', '/')}.forwarding") == "1" for it in interfaces(place)
-        ),
-        forwards_v6=not has_v6 or place.sysctl("net.ipv6.conf.all.forwarding") == "1",
-        liberal=place.sysctl("net.netfilter.nf_conntrack_tcp_be_liberal") == "1",
-        of_a_host=is_of_a_host(place),
-    )
-
-
-def _lacks(found: Capabilities) -> Iterator[Lack]:
-    if not found.net_admin:
-        yield Lack(
-            "net-admin",
-            "a relay copies the bytes: slower, no UDP replies kept apart, a restart ends connections",
-            "docker run --cap-add NET_ADMIN, in Compose cap_add: [NET_ADMIN]",
-            essential=True,
-        )
-    if found.of_a_host:
+    effective, lacks = _effective(), list[Lack]()
+    if effective >> _NET_ADMIN & 1:
+        lacks += await _of_the_kernel(place)
+    else:
+        means = "a relay copies the bytes: slower, no UDP replies kept apart, a restart ends connections"
+        remedy = "docker run --cap-add NET_ADMIN, in Compose cap_add: [NET_ADMIN]"
+        lacks.append(Lack("net-admin", means, remedy, essential=True))
+    if is_of_a_host(place):
         means = "a relay copies the bytes: rules of ours would be for all that this host forwards"
-        yield Lack("own-namespace", means, "docker run without --network host", essential=True)
-    if found.nftables:
+        lacks.append(Lack("own-namespace", means, "docker run without --network host", essential=True))
+    if not effective >> _NET_RAW & 1:
+        means = "`cut` cannot tell silent ends, and a restart may reset connections that send meanwhile"
+        lacks.append(Lack("net-raw", means, "do not drop NET_RAW, which Docker gives by default"))
+    return (*lacks, *_of_sysctls(place))
+
+
+async def _of_the_kernel(place: Place) -> list[Lack]:
+    lacks = []
+    rules = nft.replace(place, _SAMPLE) + nft.end(place, ())
+    if why := await _refusal(place, ["nft", "--check", "-f", "-"], rules):
         remedy = "a kernel with nftables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)"
-        yield Lack("nftables", f"a relay copies the bytes: {found.nftables}", remedy, essential=True)
-    if found.conntrack:
+        lacks.append(Lack("nftables", f"a relay copies the bytes: {why}", remedy, essential=True))
+    if why := await _refusal(place, conntrack.list_command([1]), ""):
         remedy = "a kernel with CONFIG_NF_CT_NETLINK"
-        yield Lack("conntrack", f"a relay copies the bytes: {found.conntrack}", remedy, essential=True)
-    if not found.net_raw:
-        yield Lack(
-            "net-raw",
-            "`cut` cannot tell silent ends, and a restart may reset connections that send meanwhile",
-            "do not drop NET_RAW, which Docker gives by default",
-        )
-    if not found.forwards_v4:
+        lacks.append(Lack("conntrack", f"a relay copies the bytes: {why}", remedy, essential=True))
+    return lacks
+
+
+def _of_sysctls(place: Place) -> Iterator[Lack]:
+    here = interfaces(place)
+    if any(place.sysctl(f"net.ipv4.conf.{it.name.replace('.', '/')}.forwarding") != "1" for it in here):
         remedy = "--sysctl net.ipv4.ip_forward=1"
         yield Lack("forward-ipv4", "nothing is forwarded over IPv4", remedy, essential=True)
-    if not found.forwards_v6:
+    has_v6 = any(":" in address for it in here for address in it.addresses)
+    if has_v6 and place.sysctl("net.ipv6.conf.all.forwarding") != "1":
         yield Lack("forward-ipv6", "nothing is forwarded over IPv6", "--sysctl net.ipv6.conf.all.forwarding=1")
-    if not found.liberal:
-        yield Lack(
-            "be-liberal",
-            "a segment that is far out of its connection's window, as after a burst of losses, resets the connection",
-            "--sysctl net.netfilter.nf_conntrack_tcp_be_liberal=1",
+    if place.sysctl("net.netfilter.nf_conntrack_tcp_be_liberal") != "1":
+        means = (
+            "a segment that is far out of its connection's window, as after a burst of losses, resets the connection"
         )
+        yield Lack("be-liberal", means, "--sysctl net.netfilter.nf_conntrack_tcp_be_liberal=1")
 
 
 async def _refusal(place: Place, argv: list[str], stdin: str) -> str:
@@ -127,5 +94,4 @@ async def _refusal(place: Place, argv: list[str], stdin: str) -> str:
 
 def _effective() -> int:
     """Of this process, in whatever namespace it will act."""
-    status = Path("/proc/thread-self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    return int(Path("/proc/thread-self/status").read_text().partition("\nCapEff:")[2].split()[0], 16)

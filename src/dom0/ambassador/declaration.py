@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ from dom0.errors import ProjectError
 from dom0.forward.table import MOST_ROUTES, MOST_TARGETS, Listener, Protocol, Udp, parse_listener
 from dom0.wording import Flaw, flaw, printable
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 VARIABLE = "DOM0_AMBASSADOR"  # holds Settings as JSON
@@ -137,15 +138,14 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Declaration, tuple[str
     if found.flaws:
         raise Misdeclared("", found.flaws)
     declared = declare(read_settings(environ[VARIABLE]), place=VARIABLE) if environ.get(VARIABLE) else Declaration()
-    taken = {rule.listener for rule in declared.rules}
+    taken = declared.listeners
     twice = [link for link in found.found if link.listener in taken]
-    if twice:
-        raise Misdeclared(
-            "", [Flaw((it.variable,), f"{VARIABLE} says already where {it.listener} goes") for it in twice]
-        )
+    flaws = [Flaw((link.variable,), f"{VARIABLE} says already where {link.listener} goes") for link in twice]
     rules = (*declared.rules, *(Rule(listener=link.listener, sources=(link.source,)) for link in found.found))
-    if len(rules) > MOST_ROUTES:
-        raise Misdeclared("", [Flaw((), f"{len(rules)} listeners are more than {MOST_ROUTES}")])
+    if not flaws and len(rules) > MOST_ROUTES:
+        flaws.append(Flaw((), f"{len(rules)} listeners are more than {MOST_ROUTES}"))
+    if flaws:
+        raise Misdeclared("", flaws)
     if not rules:
         hint = f"set {LOOKED_FOR},\nor {VARIABLE} to the settings as JSON: docs/ambassador.md"
         raise ProjectError("ambassador: no listener is declared, so there is nothing to forward", hint=hint)
@@ -177,8 +177,7 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
             continue
         if twice := made.keys() & rules.keys():
             flaws.append(Flaw(("listen", key), f"{min(twice)} is listed twice"))
-        else:
-            rules |= made
+        rules |= made
     metrics = None
     try:
         metrics = _endpoint(str(settings.metrics), rules) if settings.metrics != "" else None
@@ -192,29 +191,33 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
 
 
 class _Wrong(Exception):
+    """A Flaw below a key of `listen`."""
+
     def __init__(self, steps: tuple[str, ...], what: str, hint: str = "") -> None:
         super().__init__(what)
         self.steps, self.what, self.hint = steps, what, hint
 
 
-def _rules(key: str, listen: Listen) -> Iterator[Rule]:
+def _at(steps: tuple[str, ...], parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `parse` returns. Raises _Wrong with `steps` where it raises ValueError."""
     try:
-        listeners = parse_listeners(key)
+        return parse(*args, **kwargs)
     except ValueError as error:
-        raise _Wrong((), str(error)) from None
+        raise _Wrong(steps, str(error)) from None
+
+
+def _rules(key: str, listen: Listen) -> Iterator[Rule]:
+    listeners = _at((), parse_listeners, key)
     template = Rule(
         listener=listeners[0],
         sources=tuple(_sources(listen.to)),
-        existing=_at("existing", parse_policy, listen.existing),
+        existing=_at(("existing",), parse_policy, listen.existing),
         udp=listen.udp,
-        down=_at("down", parse_down, listen.down),
+        down=_at(("down",), parse_down, listen.down),
         health=_probing(listen.health, listeners[0]) if listen.health else None,
     )
     for number, listener in enumerate(listeners):
-        try:
-            to = tuple(sources.shifted(source, number) for source in template.sources)
-        except ValueError as error:
-            raise _Wrong(("to",), str(error)) from None
+        to = tuple(_at(("to",), sources.shifted, source, number) for source in template.sources)
         yield msgspec.structs.replace(template, listener=listener, sources=to)
 
 
@@ -238,10 +241,7 @@ def _sources(to: tuple[str | WeightedTarget, ...]) -> Iterator[Source]:
     seen: set[str] = set()
     for number, entry in enumerate(to):
         text, weight = (entry, 1) if isinstance(entry, str) else (entry.target, entry.weight)
-        try:
-            source = sources.parse(text, weight=weight)
-        except ValueError as error:
-            raise _Wrong(("to", str(number)), str(error)) from None
+        source = _at(("to", str(number)), sources.parse, text, weight=weight)
         if str(source) in seen:
             raise _Wrong(("to", str(number)), f"{source} is listed twice")
         seen.add(str(source))
@@ -250,25 +250,24 @@ def _sources(to: tuple[str | WeightedTarget, ...]) -> Iterator[Source]:
 
 def parse_policy(text: str) -> Policy:
     """`keep`, `cut`, `drain=30s`. Raises ValueError."""
-    if text == "keep":
-        return Keep()
-    if text == "cut":
-        return Cut()
-    word, _, duration = text.partition("=")
-    if word != "drain" or not duration:
-        raise ValueError(f"'{printable(text[:50])}' is not one of keep, cut, drain=DURATION")
-    return DrainFor(parse_wait(duration))
+    plain: dict[str, Policy] = {"keep": Keep(), "cut": Cut()}
+    return _parse_choice(text, plain, "drain", DrainFor)
 
 
 def parse_down(text: str) -> WhenDown:
     """`last`, `refuse`, `hold`, `hold=30s`. Raises ValueError."""
-    simple: dict[str, WhenDown] = {"last": Last(), "refuse": Refuse(), "hold": Hold()}
-    if text in simple:
-        return simple[text]
+    plain: dict[str, WhenDown] = {"last": Last(), "refuse": Refuse(), "hold": Hold()}
+    return _parse_choice(text, plain, "hold", Hold)
+
+
+def _parse_choice(text: str, plain: Mapping[str, T], timed: str, make: Callable[[float], T]) -> T:
+    """One of `plain`, or `timed` with a duration."""
+    if text in plain:
+        return plain[text]
     word, _, duration = text.partition("=")
-    if word != "hold" or not duration:
-        raise ValueError(f"'{printable(text[:50])}' is not one of last, refuse, hold, hold=DURATION")
-    return Hold(parse_wait(duration))
+    if word != timed or not duration:
+        raise ValueError(f"'{printable(text[:50])}' is not one of {', '.join(plain)}, {timed}=DURATION")
+    return make(parse_wait(duration))
 
 
 def parse_wait(text: str) -> float:
@@ -285,21 +284,14 @@ def parse_wait(text: str) -> float:
 def _probing(health: Health, listener: Listener) -> Probing:
     if listener.protocol is Protocol.UDP:
         raise _Wrong(("health",), "only a TCP target can be asked whether it is up", "leave health out")
-    interval = _at("health.interval", parse_wait, health.interval)
-    timeout = _at("health.timeout", parse_wait, health.timeout)
+    interval = _at(("health", "interval"), parse_wait, health.interval)
+    timeout = _at(("health", "timeout"), parse_wait, health.timeout)
     if interval < 0.1:
         raise _Wrong(("health", "interval"), f"{health.interval} is too often: 100ms or more")
     for name in ("fall", "rise"):
         if not 1 <= getattr(health, name) <= 100:
             raise _Wrong(("health", name), f"{getattr(health, name)} is out of range: 1 to 100")
     return Probing(interval, timeout, health.fall, health.rise)
-
-
-def _at(place: str, parse: Callable[[str], T], text: str) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise _Wrong(tuple(place.split(".")), str(error)) from None
 
 
 def _endpoint(text: str, taken: Container[Listener]) -> Endpoint:

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 
-import msgspec
+from msgspec import convert
+from msgspec.structs import asdict, replace
 
-from dom0.ambassador import desired, driver, rewire
+from dom0.ambassador import desired, rewire
 from dom0.ambassador.declaration import Declaration, Hold, Probing, Rule
 from dom0.ambassador.desired import Found, Wanted
 from dom0.ambassador.lookup import Names
@@ -24,12 +26,15 @@ from dom0.ambassador.rewire import Change, Policies
 from dom0.ambassador.sources import Followed, Named, Source
 from dom0.ambassador.state import Damaged, StateFile, Stored, moment
 from dom0.errors import Dom0Error
-from dom0.forward.dataplane import DataPlane
+from dom0.forward.dataplane import DataPlane, Flow
+from dom0.forward.drain import Drain, Tally, drain
 from dom0.forward.table import Listener, Table, Target
 
 LOOK_EVERY = 5.0  # seconds between two looks at what the kernel really holds
 DRAIN_EVERY = 1.0
 FORGET_EVERY = 30.0
+REMEMBERED = 3600.0  # seconds that State has a drain that is over
+MOST_PAST = 64
 _MOST_TOLD = 8  # listeners or targets in one line of the log
 log = logging.getLogger(__name__)
 
@@ -86,7 +91,7 @@ class Forwarder:
             stored = None
         stored = await self._with_all_generations(stored or Stored(), shown or Table())
         if stored.digest != self.declaration.digest:
-            stored = msgspec.structs.replace(stored, digest=self.declaration.digest, wishes={}, undo=())
+            stored = replace(stored, digest=self.declaration.digest, wishes={}, undo=())
         for key, addresses in stored.addresses.items():
             if not _is_followed(key):
                 self.names.know(key, addresses)
@@ -98,13 +103,13 @@ class Forwarder:
         highest = max([stored.generation, *(route.generation for route in shown.routes)])
         if stored.generation and highest == stored.generation:
             return stored
-        stored = msgspec.structs.replace(stored, table=shown)  # the kernel knows more than the file
+        stored = replace(stored, table=shown)  # the kernel knows more than the file
         old: dict[str, set[int]] = {key: set(numbers) for key, numbers in stored.old.items()}
         for flow in await self.plane.flows():
             old.setdefault(str(flow.came_by), set()).add(flow.generation)
             highest = max(highest, flow.generation)
         kept = {key: tuple(sorted(numbers)) for key, numbers in old.items()}
-        return msgspec.structs.replace(stored, generation=highest, old=kept)
+        return replace(stored, generation=highest, old=kept)
 
     # the loop
 
@@ -122,9 +127,14 @@ class Forwarder:
             self.refused = error.message
         else:
             self.refused = ""
-        if self._is_drain_due(ticks):
+        drains = self.stored.drains
+        cuts = any(it.cut_at is not None and self._drained < it.cut_at <= ticks for it in drains)
+        pause = DRAIN_EVERY if drains else FORGET_EVERY
+        if cuts or (self.stored.old and ticks - self._drained >= pause):
             await self._drain()
-        self._remember()
+        addresses, unhealthy = self._addresses(), tuple(sorted(self.probes.unhealthy))
+        if (self.stored.addresses, self.stored.unhealthy) != (addresses, unhealthy):
+            self.stored = replace(self.stored, addresses=addresses, unhealthy=unhealthy)
         if self.stored != before or self.file.error:
             self.file.write(self.stored)
 
@@ -140,12 +150,23 @@ class Forwarder:
             await self.drive(change)
 
     async def drive(self, change: Change) -> None:
-        """Switch, tell whoever watches, and drain old connections. Raises Dom0Error: nothing was switched."""
+        """Switch, tell whoever watches, and drain old connections. Raises Dom0Error: nothing was switched.
+
+        State file and plane agree in the end: killed before the switch, the next start makes it; refused by the plane,
+        the former table is in force and in the file, and the generations of the change are never given again.
+        """
+        self.file.write(change.stored)
+        began = time.perf_counter()
         try:
-            self.stored = await driver.switch(self.plane, self.file, self.stored, change)
+            await self.plane.set(change.stored.table)
         except Dom0Error:
-            self.stored = driver.spent(self.stored, change)
+            self.stored = replace(self.stored, generation=change.stored.generation)
+            self.file.write(self.stored)
             raise
+        took = round((time.perf_counter() - began) * 1000, 3)
+        numbers, receipts = change.receipts, change.stored.receipts
+        receipts = tuple(replace(it, switch_ms=took) if it.number in numbers else it for it in receipts)
+        self.stored = replace(change.stored, receipts=receipts)
         await self.tell()
         await self._drain()
         self.file.write(self.stored)
@@ -154,21 +175,53 @@ class Forwarder:
                 words = map(_brief, (receipt.listeners, receipt.before, receipt.after))
                 log.info("%s: %s → %s (%s)", *words, receipt.cause)
 
-    def _is_drain_due(self, ticks: float) -> bool:
-        cuts = any(it.cut_at is not None and self._drained < it.cut_at <= ticks for it in self.stored.drains)
-        due = DRAIN_EVERY if self.stored.drains else FORGET_EVERY
-        return cuts or (bool(self.stored.old) and ticks - self._drained >= due)
+    # old connections
+
+    async def flows_of(self, drains: Iterable[Drain], stored: Stored) -> list[Flow]:
+        """Those that `drains` concern, of the generations that `stored` knows."""
+        generations = {
+            generation
+            for it in drains
+            for generation in stored.old.get(str(it.listener), ())
+            if it.since <= generation < it.until
+        }
+        flows = await self.plane.flows(sorted(generations)) if generations else []
+        return [flow for flow in flows if any(it.concerns(flow) for it in drains)]
 
     async def _drain(self) -> None:
         """What cannot be done now is done a second later: the switch stands, and drains are kept."""
         self._drained = moment().ticks
         try:
-            self.stored = await driver.drain_old(self.plane, self.stored)
+            await self._drain_old(self._drained)
             if self._drained - self._forgot >= FORGET_EVERY:
                 self._forgot = self._drained
-                self.stored = await driver.forget_ended(self.plane, self.stored)
+                await self._forget_ended()
         except Dom0Error as error:
             log.warning("old connections: %s", error.message)
+
+    async def _drain_old(self, ticks: float) -> None:
+        """Do what is due, and count it in the receipts."""
+        stored = self.stored
+        numbers = {it.receipt for it in stored.drains}
+        counts = {it.number: convert(it, Tally, from_attributes=True) for it in stored.receipts if it.number in numbers}
+        done = await drain(self.plane, stored.drains, await self.flows_of(stored.drains, stored), counts, ticks)
+        new = done.counts
+        receipts = [replace(it, **asdict(new[it.number])) if it.number in new else it for it in stored.receipts]
+        past = [it for it in (*stored.past, *done.over) if ticks < it.over_at + REMEMBERED]
+        self.stored = replace(stored, drains=done.left, past=tuple(past[-MOST_PAST:]), receipts=tuple(receipts))
+
+    async def _forget_ended(self) -> None:
+        """Old generations without connections need not be listed any more."""
+        wanted = sorted({generation for generations in self.stored.old.values() for generation in generations})
+        if not wanted:
+            return
+        alive = {flow.generation for flow in await self.plane.flows(wanted)}
+        drained = {str(it.listener) for it in self.stored.drains}
+        kept = {
+            key: tuple(it for it in generations if it in alive or key in drained)
+            for key, generations in self.stored.old.items()
+        }
+        self.stored = replace(self.stored, old={key: generations for key, generations in kept.items() if generations})
 
     async def _look(self, ticks: float) -> None:
         if self._looked and ticks - self._looked < LOOK_EVERY and not self.refused:
@@ -186,13 +239,8 @@ class Forwarder:
         for rule in self.declaration.rules:
             if rule.health is not None:
                 for target in desired.targets(self.sources(rule), rule, found):
-                    probing.setdefault(msgspec.structs.replace(target, weight=1), rule.health)
+                    probing.setdefault(replace(target, weight=1), rule.health)
         self.probes.watch(probing, group)
-
-    def _remember(self) -> None:
-        addresses, unhealthy = self._addresses(), tuple(sorted(self.probes.unhealthy))
-        if (self.stored.addresses, self.stored.unhealthy) != (addresses, unhealthy):
-            self.stored = msgspec.structs.replace(self.stored, addresses=addresses, unhealthy=unhealthy)
 
     async def _pause(self) -> None:
         ticks = moment().ticks
@@ -271,7 +319,7 @@ class Forwarder:
         active = {it.key for rule in self.declaration.rules for it in self.sources(rule) if isinstance(it, Followed)}
         addresses = named | {key: tuple(sorted(set(it))) for key, it in found.items()}
         remembered = {key: it for key, it in before.items() if key in active} | dict(identities)
-        self.stored = msgspec.structs.replace(self.stored, addresses=addresses, identities=remembered)
+        self.stored = replace(self.stored, addresses=addresses, identities=remembered)
         self.wake("container")
 
     @property

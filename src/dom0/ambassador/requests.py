@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, assert_never
 
 import msgspec
 
-from dom0.ambassador import desired, driver, rewire, sources
+from dom0.ambassador import desired, rewire, sources
 from dom0.ambassador.declaration import Policy, Rule, parse_listeners, parse_policy, parse_wait
 from dom0.ambassador.desired import Wanted
 from dom0.ambassador.forwarder import Forwarder
-from dom0.ambassador.messages import Flows, Follow, History, Planned, Request, Rewire, Show, State, Undo
+from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Request, Rewire, Show, State, Undo
 from dom0.ambassador.probe import accepts
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.rewire import Change, Policies
@@ -23,7 +25,6 @@ from dom0.ambassador.state import moment
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.forward.drain import forecast
 from dom0.forward.table import MOST_TARGETS, Listener, Protocol, Route, Target
-from dom0.wording import printable
 
 PROBE = 0.5  # seconds: a target that is being held for is asked so long, and so often
 MOST_FOLLOWED = 4096
@@ -63,9 +64,15 @@ class Requests(msgspec.Struct, frozen=True):
         return [flow for flow in flows if listeners is None or flow.came_by in listeners]
 
     async def _follow(self, request: Follow) -> State:
-        found = _checked(request.found)
+        if len(request.found) > MOST_FOLLOWED:
+            raise UsageError(f"found: {len(request.found)} sources are more than {MOST_FOLLOWED}")
+        found: dict[str, set[str]] = {}
+        with _usage_error("found"):
+            for text, addresses in request.found.items():
+                found.setdefault(_key(text), set()).update(sources.usable(ipaddress.ip_address(it)) for it in addresses)
+            identities = {_key(text): it for text, it in request.identities.items()}
         async with self.forwarder.lock:
-            self.forwarder.follow(found, {_key(key): it for key, it in request.identities.items()})
+            self.forwarder.follow(found, identities)
             await self.forwarder.reconcile("container")
         return self.reporter.state()
 
@@ -81,19 +88,19 @@ class Requests(msgspec.Struct, frozen=True):
         try:
             await self._find(parsed)
             if request.hold and not request.plan:
-                await self._hold(wishes, _wait(request.hold_timeout))
+                with _usage_error("hold_timeout"):
+                    timeout = parse_wait(request.hold_timeout)
+                await self._hold(wishes, timeout)
             async with self.forwarder.lock:
                 if request.plan:
                     return await self._planned(self._change(wishes, policies))
                 self.forwarder.held -= wishes.keys()
-                change = self._change(wishes, policies)
-                await self.forwarder.drive(change)
+                return await self._drive(self._change(wishes, policies))
         finally:
             self.forwarder.asked -= names
             if request.hold:
                 self.forwarder.held -= wishes.keys()
             self.forwarder.wake("rewire")
-        return self._receipt(change)
 
     def _change(self, wishes: Mapping[Listener, tuple[Source, ...]], policies: Policies) -> Change:
         forwarder = self.forwarder
@@ -101,10 +108,11 @@ class Requests(msgspec.Struct, frozen=True):
         found = forwarder.found()
         routes = forwarder.stored.table.by_listener
         for listener in wishes:
-            rule = self._rule(listener)
-            targets = desired.targets(wishes[listener], rule, found)
+            targets = desired.targets(wishes[listener], self._rule(listener), found)
             if not targets:
-                raise _leads_nowhere(rule, wishes[listener])
+                names = ", ".join(map(str, wishes[listener]))
+                message = f"to: {names} is listener {listener} of this ambassador itself: a loop"
+                raise UsageError(message, hint="name the provider; nothing was changed")
             if listener in routes:
                 _check_reachable(routes[listener], targets)
         wants = forwarder.wants(wished)
@@ -118,14 +126,11 @@ class Requests(msgspec.Struct, frozen=True):
     def _listeners(self, text: str) -> list[Rule]:
         """The rules of a listener or a range. Raises UsageError."""
         known = {rule.listener: rule for rule in self.forwarder.declaration.rules}
-        try:
+        with _usage_error("listener"):
             listeners = parse_listeners(text)
-        except ValueError as error:
-            raise UsageError(f"listener: {error}") from error
         unknown = [it for it in listeners if it not in known]
         if unknown:
-            some = ", ".join(str(it) for it in list(known)[:10])
-            raise UsageError(f"listener: {unknown[0]} is not one of this ambassador's", hint=f"it has {some}")
+            raise UsageError(f"listener: {unknown[0]} is not one of this ambassador's", hint=f"it has {_some(known)}")
         return [known[it] for it in listeners]
 
     def _chosen(self, listener: str, to: Collection[Source]) -> list[Rule]:
@@ -133,29 +138,26 @@ class Requests(msgspec.Struct, frozen=True):
             return self._listeners(listener)
         rules = list(self.forwarder.declaration.rules)
         if len(rules) > 1 and any(source.port for source in to):
-            some = ", ".join(str(rule.listener) for rule in rules[:10])
+            some = _some(rule.listener for rule in rules)
             raise UsageError("listener: is needed, because a port is named", hint=f"--listener, one of {some}")
         return rules
 
     def _wishes(self, rules: Collection[Rule], to: Collection[Source]) -> dict[Listener, tuple[Source, ...]]:
+        """A source without a port gets the one that the listener's targets have."""
         wishes = {}
         for number, rule in enumerate(rules):
-            try:
+            ports = {source.port for source in self.forwarder.sources(rule)}
+            if len(ports) > 1 and not all(source.port for source in to):
+                raise UsageError(f"{rule.listener}: its targets have several ports", hint="say one: --to HOST:PORT")
+            with _usage_error("to"):
                 wishes[rule.listener] = tuple(
-                    sources.shifted(source, number) if source.port else sources.with_port(source, self._port(rule))
+                    sources.shifted(source, number) if source.port else sources.with_port(source, min(ports))
                     for source in to
                 )
-            except ValueError as error:
-                raise UsageError(f"to: {error}") from error
         return wishes
 
-    def _port(self, rule: Rule) -> int:
-        ports = {source.port for source in self.forwarder.sources(rule)}
-        if len(ports) > 1:
-            raise UsageError(f"{rule.listener}: its targets have several ports", hint="say one: --to HOST:PORT")
-        return ports.pop()
-
     async def _find(self, to: Collection[Source]) -> None:
+        """Raises Dom0Error for a source without an address."""
         for source in to:
             if isinstance(source, Named) and not await self.forwarder.names.ask(source.host):
                 why = self.forwarder.names.errors.get(source.host, "")
@@ -197,12 +199,13 @@ class Requests(msgspec.Struct, frozen=True):
 
     async def _planned(self, change: Change) -> Planned:
         new = [it for it in change.stored.drains if it.receipt in change.receipts]
-        flows = await driver.old_flows(self.forwarder.plane, change.stored, new)
+        flows = await self.forwarder.flows_of(new, change.stored)
         counts = forecast(new, flows, moment().ticks)
         receipt = msgspec.structs.replace(change.stored.receipts[-1], number=0, **msgspec.structs.asdict(counts))
         return Planned(receipt=receipt, flows=tuple(flows))
 
-    def _receipt(self, change: Change) -> Any:
+    async def _drive(self, change: Change) -> Receipt:
+        await self.forwarder.drive(change)
         return next(it for it in self.forwarder.stored.receipts if it.number == change.receipts[-1])
 
     # undo
@@ -225,11 +228,9 @@ class Requests(msgspec.Struct, frozen=True):
                     reachable = desired.targets(forwarder.sources(rule, wished), rule, found)
                     if not reachable and (before := undoable.targets.get(str(rule.listener))):
                         wants[rule.listener] = Wanted(before)
-                change = rewire.undo(forwarder.stored, undoable, wants, policies, at=moment())
-                await forwarder.drive(change)
+                return await self._drive(rewire.undo(forwarder.stored, undoable, wants, policies, at=moment()))
         finally:
             forwarder.wake("undo")
-        return self._receipt(change)
 
 
 def _parse(to: Collection[str]) -> list[Source]:
@@ -237,38 +238,18 @@ def _parse(to: Collection[str]) -> list[Source]:
         raise UsageError("to: is missing", hint=f"one or more of {sources.FORMS}")
     if len(to) > MOST_TARGETS:
         raise UsageError(f"to: {len(to)} targets are more than {MOST_TARGETS}")
-    parsed = []
-    for text in to:
-        try:
-            parsed.append(sources.parse(text, portless=True))
-        except ValueError as error:
-            raise UsageError(f"to: {error}") from error
-    return list(dict.fromkeys(parsed))
+    with _usage_error("to"):
+        return list(dict.fromkeys(sources.parse(text, portless=True) for text in to))
 
 
 def _policies(rules: Collection[Rule], existing: str, udp: Any) -> Policies:
-    try:
+    with _usage_error("existing"):
         choices: set[Policy] = {parse_policy(existing)} if existing else {rule.existing for rule in rules}
-    except ValueError as error:
-        raise UsageError(f"existing: {error}") from error
     moves = {udp} if udp else {rule.udp for rule in rules}
     if len(choices) > 1 or len(moves) > 1:
         hint = "say --existing and --udp, or rewire one with --listener"
         raise UsageError("existing: the listeners' settings differ", hint=hint)
     return Policies(choices.pop(), moves.pop())
-
-
-def _wait(text: str) -> float:
-    try:
-        return parse_wait(text)
-    except ValueError as error:
-        raise UsageError(f"hold_timeout: {error}") from error
-
-
-def _leads_nowhere(rule: Rule, to: Collection[Source]) -> UsageError:
-    names = ", ".join(str(it) for it in to)
-    message = f"to: {names} is listener {rule.listener} of this ambassador itself: a loop"
-    return UsageError(message, hint="name the provider; nothing was changed")
 
 
 def _check_reachable(route: Route, targets: Collection[Target]) -> None:
@@ -289,25 +270,22 @@ async def _until_accepted(targets: Collection[Target]) -> None:
             await asyncio.sleep(max(0.0, PROBE / len(targets) - (moment().ticks - began)))
 
 
-def _checked(found: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
-    """Raises UsageError."""
-    if len(found) > MOST_FOLLOWED:
-        raise UsageError(f"found: {len(found)} sources are more than {MOST_FOLLOWED}")
-    checked: dict[str, tuple[str, ...]] = {}
-    for text, addresses in found.items():
-        try:
-            usable = {sources.usable(ipaddress.ip_address(it)) for it in addresses}
-        except ValueError as error:
-            raise UsageError(f"found: {printable(text[:100])}: {error}") from error
-        checked[_key(text)] = tuple(sorted({*checked.get(_key(text), ()), *usable}))
-    return checked
-
-
 def _key(text: str) -> str:
-    try:
-        source = sources.parse(text, portless=True)
-    except ValueError as error:
-        raise UsageError(f"found: {error}") from error
+    """Raises UsageError, ValueError."""
+    source = sources.parse(text, portless=True)
     if not isinstance(source, Followed):
         raise UsageError(f"found: {source} is not a source that is looked up")
     return source.key
+
+
+def _some(listeners: Iterable[Listener]) -> str:
+    return ", ".join(map(str, islice(listeners, 10)))
+
+
+@contextlib.contextmanager
+def _usage_error(field: str) -> Iterator[None]:
+    """A ValueError in the block is the fault of what `field` of the request says."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{field}: {error}") from error

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from dom0 import __version__
-from dom0.ambassador.capabilities import Capabilities, probe
+from dom0.ambassador.capabilities import find_lacks
 from dom0.ambassador.carry import save_often
 from dom0.ambassador.control import control, watch
 from dom0.ambassador.declaration import Declaration, Misdeclared, from_environment
@@ -44,15 +44,19 @@ async def serve(environ: Mapping[str, str]) -> None:
         log.warning("%s: is not forwarded, only TCP and UDP of a link itself are", name)
     refuse_loops(declaration)
     place = own()
-    with contextlib.suppress(OSError):  # probe tells what is missing
+    with contextlib.suppress(OSError):  # find_lacks tells what is missing
         if not interfaces.is_of_a_host(place):
             interfaces.let_through(place)
-    found = await probe(place)
-    plane = choose_plane(found)
+    lacks = await find_lacks(place)
+    plane: DataPlane = KernelPlane()
+    if any(lack.essential for lack in lacks):
+        from dom0.forward.relay import RelayPlane
+
+        plane = RelayPlane()
     directory = Path(environ.get("DOM0_STATE", DIRECTORY))
     sockets = Path(environ.get("DOM0_RUN", RUN_DIRECTORY))
     forwarder = make_forwarder(plane, declaration, StateFile(directory))
-    reporter = Reporter(forwarder, __version__, found.lacks)
+    reporter = Reporter(forwarder, __version__, lacks)
     async with _until_told_to_end(), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
         looks = forwarder.looks
         working = group.create_task(forwarder.run())
@@ -87,15 +91,6 @@ def refuse_loops(declaration: Declaration) -> None:
     ]
     if flaws:
         raise Misdeclared("", flaws)
-
-
-def choose_plane(found: Capabilities) -> DataPlane:
-    """The kernel's where we may tell it, else the lesser one."""
-    if found.kernel:
-        return KernelPlane()
-    from dom0.forward.relay import RelayPlane
-
-    return RelayPlane()
 
 
 @contextlib.asynccontextmanager

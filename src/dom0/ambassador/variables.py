@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
-from dom0.ambassador.sources import Source, parse, parse_port
+from dom0.ambassador.sources import Source, parse, parse_port, shifted
 from dom0.forward.table import MOST_ROUTES, Listener, Protocol
 from dom0.wording import Flaw, printable
 
@@ -30,16 +31,24 @@ _URL = re.compile(r"(?P<protocol>[a-z]+)://(?P<target>.*)", re.ASCII | re.DOTALL
 LOOKED_FOR = "ALIAS_PORT_<n>_TCP=tcp://HOST:PORT or ALIAS_PORT_<n>_UDP=udp://HOST:PORT"
 
 
-class Link(msgspec.Struct, frozen=True):
-    variable: str  # where it stands, for messages
+class LinkVariable(msgspec.Struct, frozen=True):
+    variable: str  # its name, for messages
     listener: Listener
     source: Source
 
 
 class Links(msgspec.Struct):
-    found: list[Link] = []
+    found: list[LinkVariable] = []
     flaws: list[Flaw] = []
-    ignored: list[str] = []  # look like ours and are none that we forward
+    ignored: list[str] = []  # look like link variables, but nothing of them is forwarded
+
+    @contextmanager
+    def flaws_of(self, variable: str) -> Iterator[None]:
+        """A ValueError in the block is a flaw of `variable`."""
+        try:
+            yield
+        except ValueError as error:
+            self.flaws.append(_flaw(variable, str(error)))
 
 
 class _Alias(msgspec.Struct, frozen=True):
@@ -64,13 +73,9 @@ def links(environ: Mapping[str, str]) -> Links:
         if "_ENV_" in match["alias"] or match["protocol"] == "SCTP":
             answer.ignored.append(printable(name))
             continue
-        try:
-            port = parse_port(match["port"])
-        except ValueError as error:
-            answer.flaws.append(_flaw(name, str(error)))
-            continue
-        key = (match["alias"], match["protocol"])
-        aliases.setdefault(key, _Alias(*key, {})).parts[port, match["part"]] = value
+        with answer.flaws_of(name):
+            port, key = parse_port(match["port"]), (match["alias"], match["protocol"])
+            aliases.setdefault(key, _Alias(*key, {})).parts[port, match["part"]] = value
     for alias in aliases.values():
         _collect(answer, alias)
     named = {alias for alias, _ in aliases}
@@ -78,7 +83,13 @@ def links(environ: Mapping[str, str]) -> Links:
         match = _DEFAULT.fullmatch(name)
         if match is not None and match["alias"] not in named and "_ENV_" not in name:
             _collect_default(answer, name, value)
-    answer.found = list(_without_doubles(answer))
+    first: dict[Listener, LinkVariable] = {}
+    for link in answer.found:
+        other = first.setdefault(link.listener, link)
+        if other.source != link.source:
+            what = f"{link.listener} goes to {link.source}, and {printable(other.variable)} sends it to {other.source}"
+            answer.flaws.append(_flaw(link.variable, what, "one port has one target: take one of them away"))
+    answer.found = list(first.values())
     return answer
 
 
@@ -89,25 +100,17 @@ def _collect(answer: Links, alias: _Alias) -> None:
     for start in starts:
         end = start if start in ends else next((port for port in ends if port > start), 0)
         ends = [port for port in ends if port != end]
-        variable = alias.variable(start, "_START")
-        try:
+        with answer.flaws_of(alias.variable(start, "_START")):
             found = _range(alias, start, end)
-        except ValueError as error:
-            answer.flaws.append(_flaw(variable, str(error)))
-            continue
-        ranged |= {link.listener.port for link in found}
-        answer.found += [link for link in found if (link.listener.port, "") not in alias.parts]
+            ranged |= {link.listener.port for link in found}
+            answer.found += [link for link in found if (link.listener.port, "") not in alias.parts]
     answer.flaws += [_flaw(alias.variable(port, "_END"), "no _START goes with it") for port in ends]
     for port in sorted({port for port, _ in alias.parts}):
         if (port, "") not in alias.parts and (port in ranged or (port, "_ADDR") not in alias.parts):
             continue
-        variable = alias.variable(port) if (port, "") in alias.parts else alias.variable(port, "_ADDR")
-        try:
-            source = _single(alias, port)
-        except ValueError as error:
-            answer.flaws.append(_flaw(variable, str(error)))
-            continue
-        answer.found.append(Link(variable, _listener(alias, port), source))
+        variable = alias.variable(port, "" if (port, "") in alias.parts else "_ADDR")
+        with answer.flaws_of(variable):
+            answer.found.append(LinkVariable(variable, _listener(alias, port), _single(alias, port)))
 
 
 def _single(alias: _Alias, port: int) -> Source:
@@ -121,37 +124,30 @@ def _single(alias: _Alias, port: int) -> Source:
     return _plain(f"{bracketed}:{alias.parts.get((port, '_PORT'), port)}")
 
 
-def _range(alias: _Alias, start: int, end: int) -> list[Link]:
+def _range(alias: _Alias, start: int, end: int) -> list[LinkVariable]:
     """`end` is the port in the name of the last one: that of the range's end, or its beginning's again."""
     if not end:
         raise ValueError("no _END goes with it")
     first = _target(alias.parts[start, "_START"], alias.protocol)
     last = _target(alias.parts[end, "_END"], alias.protocol)
     count = last.port - first.port
-    if type(first) is not type(last) or str(first).rpartition(":")[0] != str(last).rpartition(":")[0]:
+    if shifted(first, count) != last:
         raise ValueError(f"the range begins at {first} and ends at {last}: two hosts")
     if count < 0 or (end not in (start, start + count)):
         raise ValueError(f"{first} to {last} are not as many ports as {start} to {end}")
     if count >= MOST_ROUTES or start + count > 65535:
         raise ValueError(f"a range of {count + 1} ports from {start} on is too long")
-    host = str(first).rpartition(":")[0]
-    return [
-        Link(alias.variable(start, "_START"), _listener(alias, start + n), _plain(f"{host}:{first.port + n}"))
-        for n in range(count + 1)
-    ]
+    variable = alias.variable(start, "_START")
+    return [LinkVariable(variable, _listener(alias, start + n), shifted(first, n)) for n in range(count + 1)]
 
 
 def _collect_default(answer: Links, name: str, value: str) -> None:
     """Many programs have a variable of such a name with a bare number in it: only an address of ours counts."""
     match = _URL.fullmatch(value)
-    if match is None or match["protocol"] not in ("tcp", "udp"):
-        return
-    try:
-        source = _target(value, match["protocol"].upper())
-    except ValueError as error:
-        answer.flaws.append(_flaw(name, str(error)))
-        return
-    answer.found.append(Link(name, Listener(Protocol(match["protocol"]), source.port), source))
+    if match is not None and match["protocol"] in ("tcp", "udp"):
+        with answer.flaws_of(name):
+            source = _target(value, match["protocol"].upper())
+            answer.found.append(LinkVariable(name, Listener(Protocol(match["protocol"]), source.port), source))
 
 
 def _target(url: str, protocol: str) -> Source:
@@ -172,17 +168,6 @@ def _plain(text: str) -> Source:
 
 def _listener(alias: _Alias, port: int) -> Listener:
     return Listener(Protocol(alias.protocol.lower()), port)
-
-
-def _without_doubles(answer: Links) -> Iterator[Link]:
-    taken: dict[Listener, Link] = {}
-    for link in answer.found:
-        other = taken.setdefault(link.listener, link)
-        if other is link:
-            yield link
-        elif other.source != link.source:
-            what = f"{link.listener} goes to {link.source}, and {printable(other.variable)} sends it to {other.source}"
-            answer.flaws.append(_flaw(link.variable, what, "one port has one target: take one of them away"))
 
 
 def _flaw(variable: str, what: str, hint: str = "") -> Flaw:
