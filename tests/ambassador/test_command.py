@@ -78,7 +78,7 @@ def test_check_reads_the_variables_and_changes_nothing(wires: Wires, amb: Contro
         ("rewire --to 10.77.0.5 --udp away", 2, "'away' is not one of"),
         ("rewire --to 10.77.0.5 --hold --hold-timeout soon", 2, "--hold-timeout: 'soon' is not a duration"),
         ("rewire --to 10.77.0.2:6379", 2, "a loop"),
-        ("rewire --to no-such-name.invalid:1", 1, "is not found"),
+        ("rewire --to no-such-name.invalid:1", 2, "is not found"),
         ("rewrie", 2, "No such command 'rewrie'"),
         ("flows --listener 80", 2, "is not one of this ambassador's"),
     ],

@@ -13,8 +13,8 @@ import pytest
 
 from dom0.ambassador.client import ask
 from dom0.ambassador.control import LARGEST_LINE
-from dom0.ambassador.messages import Follow, Show, State
-from dom0.errors import Dom0Error
+from dom0.ambassador.messages import Follow, Receipt, Rewire, Show, State
+from dom0.errors import Dom0Error, UsageError
 from dom0.testing.control_plane import ControlPlane
 from dom0.testing.wires import Wires
 
@@ -97,6 +97,15 @@ def test_a_finding_that_makes_no_sense_changes_nothing(
     with pytest.raises(Dom0Error, match=why):
         amb.ask(Follow(found=found), State)
     assert amb.targets()["6379/tcp"] == ("10.0.0.9:6379",)
+
+
+@pytest.mark.parametrize("to", ["no-such-name.invalid:1", "container:nobody:1", "service:nobody"])
+def test_a_rewire_to_what_is_not_found_is_the_callers_mistake(amb: ControlPlane, to: str) -> None:
+    """The agent's API answers 400 by this exit code."""
+    with pytest.raises(Dom0Error, match=r"is not found|no address is known") as refused:
+        amb.ask(Rewire(to=(to,)), Receipt)
+    assert refused.value.exit_code == UsageError.exit_code
+    assert "nothing was changed" in refused.value.hint
 
 
 def test_without_an_ambassador_the_client_says_who_does_not_answer(amb: ControlPlane) -> None:

@@ -157,14 +157,15 @@ class Requests(msgspec.Struct, frozen=True):
         return wishes
 
     async def _find(self, to: Collection[Source]) -> None:
-        """Raises Dom0Error for a source without an address."""
+        """Raises UsageError for a source without an address."""
         for source in to:
             if isinstance(source, Named) and not await self.forwarder.names.ask(source.host):
                 why = self.forwarder.names.errors.get(source.host, "")
-                raise Dom0Error(f"to: the name {source.host} is not found: {why}", hint="nothing was changed")
+                hint = "name what the ambassador can resolve, or an address; nothing was changed"
+                raise UsageError(f"to: the name {source.host} is not found: {why}", hint=hint)
             if isinstance(source, Followed) and not self.forwarder.stored.addresses.get(source.key):
                 hint = "the dom0 agent follows containers; nothing was changed"
-                raise Dom0Error(f"to: no address is known for {source.key}", hint=hint)
+                raise UsageError(f"to: no address is known for {source.key}", hint=hint)
 
     async def _hold(self, wishes: Mapping[Listener, tuple[Source, ...]], timeout: float) -> None:
         """New connections wait until each listener's new target accepts one. Raises Dom0Error after `timeout`."""
