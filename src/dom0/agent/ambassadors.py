@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFlow, Rewired
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.conversation import Conversation, Talk, Unanswered
-from dom0.agent.followed import Found, concerns, find, wanted
+from dom0.agent.followed import Located, concerns, find, wanted
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-RESYNC = 30.0  # seconds between looks that nothing asked for
-SETTLE = 0.05  # seconds: events come in swarms
+RESYNC = 30.0  # seconds between periodic looks
+SETTLE = 0.05  # seconds: events come in bursts
 DRAIN_EVERY = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds until an ambassador is asked again, growing
 RESTARTS_WITHIN = 60.0  # seconds
@@ -58,7 +58,7 @@ class Known(msgspec.Struct):
     state: State | None = None
     error: Dom0Error | None = None
     silent_since: float = 0.0
-    told: Found | None = None
+    told: Located | None = None
     wished: list[tuple[Followed, ...]] = []
     members: tuple[Container, ...] = ()
     watching: asyncio.Task[None] | None = None
@@ -71,7 +71,7 @@ class Known(msgspec.Struct):
 
 
 class Ambassadors:
-    """`changed` tells of another `readiness`, and is told when the problems are others."""
+    """`changed` tells of another `readiness`, and is told when the problems change."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Ambassadors:
                 hint="its connections take the ambassador; nothing has to be done",
             )
 
-    # what persons ask for
+    # what users ask for
 
     async def rewire(self, name: str, request: Rewire) -> Rewired:
         """Raises UsageError, EngineError, or what the ambassador refused with."""
@@ -161,7 +161,9 @@ class Ambassadors:
         wished = wanted(request.to)
         known.wished.append(wished)
         try:
-            await self._look_at(known)
+            for service, container in (await self._present(self._project())).items():
+                if self._known.get(service) is known:  # maybe in another container, or on another network by now
+                    known.take(container)
             if known.state is None:
                 known.state = await self._ask(known, Show(), State)
             await self._tell_found(known)
@@ -184,7 +186,12 @@ class Ambassadors:
     async def flows(self, name: str, request: Flows) -> list[PlacedFlow]:
         known = self._find(name)
         through = await self._ask(known, request, list[Flow])
-        beside = [one for one in await known.shortcuts.flows() if _is_meant(one.flow, request)]
+        beside = [
+            one
+            for one in await known.shortcuts.flows()
+            if request.generation in (0, one.flow.generation)
+            if request.listener in ("", str(one.flow.came_by), str(one.flow.came_by).removesuffix("/tcp"))
+        ]
         return [*(PlacedFlow(flow=flow) for flow in through), *beside]
 
     def _find(self, name: str) -> Known:
@@ -204,11 +211,16 @@ class Ambassadors:
         return Rewired(receipt=_together(receipt, part), shortcuts=part, refused=refused)
 
     async def _planned(self, known: Known, planned: Planned) -> Rewired:
-        listeners = planned.receipt.listeners
-        beside = [one for one in await known.shortcuts.flows() if str(one.flow.came_by) in listeners]
-        part = _forecast(planned.receipt, [one.flow for one in beside])
+        receipt = planned.receipt
+        beside = [one for one in await known.shortcuts.flows() if str(one.flow.came_by) in receipt.listeners]
+        cut_at = 0.0 if receipt.existing == "cut" else None
+        drains = [
+            Drain(receipt=0, listener=listener, since=0, until=2**32, udp=receipt.udp, cut_at=cut_at)
+            for listener in {one.flow.came_by for one in beside}
+        ]
+        part = InShortcuts(**msgspec.structs.asdict(forecast(drains, [one.flow for one in beside], 0.0)))
         flows = (*(PlacedFlow(flow=flow) for flow in planned.flows), *beside)
-        return Rewired(receipt=_together(planned.receipt, part), shortcuts=part, flows=flows)
+        return Rewired(receipt=_together(receipt, part), shortcuts=part, flows=flows)
 
     async def _ask(self, known: Known, request: Rewire | Undo | History | Flows | Show, answer: type[T]) -> T:
         try:
@@ -232,14 +244,11 @@ class Ambassadors:
                 log.info("ambassadors: %s", error.message)
                 self._look_needed = True
                 await self._clock.wait(self._wake, LONGEST_PAUSE)
-            await self._clock.wait(self._wake, self._until_next_turn())
+            pause = max(0.0, self._look_again_at - self._clock.monotonic())
+            if self._leaving or any(known.shortcuts.is_draining for known in self._known.values()):
+                pause = min(pause, DRAIN_EVERY)
+            await self._clock.wait(self._wake, pause)
             await asyncio.sleep(SETTLE)
-
-    def _until_next_turn(self) -> float:
-        waits = [max(0.0, self._look_again_at - self._clock.monotonic())]
-        if self._leaving or any(known.shortcuts.is_draining for known in self._known.values()):
-            waits.append(DRAIN_EVERY)
-        return min(waits)
 
     async def _turn(self, tasks: asyncio.TaskGroup) -> None:
         anew, self._look_needed = self._look_needed, False
@@ -255,14 +264,11 @@ class Ambassadors:
                 log.info("%s: %s", known.container.name, error.message)
                 known.told = None
             await self._follow(known, verify=verify)
-            if self._has_stopped(known.container):
+            # A restart goes unnoticed in shortcuts; one that somebody stopped forwards nothing new.
+            if not known.container.running and self._clock.now() - known.container.finished >= RESTARTS_WITHIN:
                 await known.shortcuts.retire()
         self._leaving = [shortcuts for shortcuts in self._leaving if not await shortcuts.retire()]
         self._tell_problems()
-
-    def _has_stopped(self, ambassador: Container) -> bool:
-        """A restart goes unnoticed in shortcuts; one that somebody stopped forwards nothing new."""
-        return not ambassador.running and self._clock.now() - ambassador.finished >= RESTARTS_WITHIN
 
     def _tell_problems(self) -> None:
         if (problems := self.problems) != self._told:
@@ -274,22 +280,22 @@ class Ambassadors:
         project = self._project()
         present = await self._present(project)
         for service in self._known.keys() - present.keys():
-            self._forget(service)
+            gone = self._known.pop(service)
+            if gone.watching is not None:
+                gone.watching.cancel()
+            self._leaving.append(gone.shortcuts)
         for service, container in present.items():
             known = self._known.get(service)
             if known is None:
-                known = self._known[service] = Known(container, self._shortcuts(service))
+                from dom0.agent.shortcut import Shortcuts  # speaks to the kernel: few machines have an ambassador
+
+                known = self._known[service] = Known(container, Shortcuts(self._engine, service, self._project))
             known.take(container)
             known.members = await self._members(container)
             self._watch(known, tasks)
         if self._swept != project:
             self._swept = project
             await self._sweep(project)
-
-    def _shortcuts(self, service: str) -> Shortcuts:
-        from dom0.agent.shortcut import Shortcuts  # and all that speaks to the kernel: few machines have an ambassador
-
-        return Shortcuts(self._engine, service, self._project)
 
     async def _present(self, project: str) -> dict[str, Container]:
         """One container of each service: the one that runs, while an old one stands beside it."""
@@ -298,29 +304,17 @@ class Ambassadors:
         ordered = sorted(inspected, key=lambda one: (one.running, one.created))
         return {one.labels.get(labels.SERVICE, one.name): one for one in ordered}
 
-    async def _look_at(self, known: Known) -> None:
-        """Somebody waits for an answer: it may be another container since the last look, or on another network."""
-        for service, container in (await self._present(self._project())).items():
-            if self._known.get(service) is known:
-                known.take(container)
-
     async def _sweep(self, project: str) -> None:
-        """Once, at first: ambassadors that went while no agent ran have left rules in containers of ours."""
+        """Once, at first: ambassadors that were removed while no agent ran have left rules in our containers."""
         ours = await self._engine.containers(labels=[f"{labels.PROJECT}={project}"])
         for row in (*ours, *await self._engine.containers(labels=[f"{labels.ROLE}={Role.DEV}"])):
             container = await self._inspect(row.id)
             if container is not None and container.state is Life.RUNNING:
-                from dom0.agent.shortcut import is_ours, sweep  # as for `_shortcuts`: at a first start nothing runs
+                from dom0.agent.shortcut import is_ours, sweep  # as in `_look`: at a first start nothing runs
 
                 if is_ours(container, project):
                     with contextlib.suppress(Dom0Error, OSError):
                         await sweep(self._engine, container, self._known.keys())
-
-    def _forget(self, service: str) -> None:
-        known = self._known.pop(service)
-        if known.watching is not None:
-            known.watching.cancel()
-        self._leaving.append(known.shortcuts)
 
     async def _members(self, ambassador: Container) -> tuple[Container, ...]:
         """The other running containers on its networks, whoever made them."""
@@ -345,18 +339,15 @@ class Ambassadors:
         followed = tuple(dict.fromkeys((*told, *(source for wished in known.wished for source in wished))))
         if not followed:
             return
-        candidates = await self._candidates(followed)
+        rows = await self._engine.containers()
+        meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
+        candidates = [one for container_id in meant if (one := await self._inspect(container_id))]
         ready = self._readiness.now
         found = find(followed, known.container, candidates, ready.project, ready.gated, ready.post_started)
         if found != known.told:
             request = Follow(found=found.addresses, identities=found.identities)
             known.state = await self._talk.ask(known.container.id, request, State)
             known.told = found
-
-    async def _candidates(self, followed: Collection[Followed]) -> list[Container]:
-        rows = await self._engine.containers()
-        meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
-        return [found for container_id in meant if (found := await self._inspect(container_id))]
 
     async def _follow(self, known: Known, *, verify: bool = False) -> None:
         if known.state is not None and known.container.running:
@@ -430,19 +421,3 @@ def _start(container: Container) -> tuple[str, float]:
 def _together(receipt: Receipt, part: InShortcuts) -> Receipt:
     sums = {name: getattr(receipt, name) + getattr(part, name) for name in Counts.__struct_fields__}
     return msgspec.structs.replace(receipt, **sums)
-
-
-def _forecast(receipt: Receipt, flows: Collection[Flow]) -> InShortcuts:
-    """What a rewire as planned would do to connections in shortcuts."""
-    cut_at = 0.0 if receipt.existing == "cut" else None
-    drains = (
-        Drain(receipt=0, listener=listener, since=0, until=2**32, udp=receipt.udp, cut_at=cut_at)
-        for listener in {flow.came_by for flow in flows}
-    )
-    return InShortcuts(**msgspec.structs.asdict(forecast(drains, flows, 0.0)))
-
-
-def _is_meant(flow: Flow, request: Flows) -> bool:
-    return (not request.generation or flow.generation == request.generation) and (
-        not request.listener or str(flow.came_by) in (request.listener, f"{request.listener}/tcp")
-    )

@@ -7,7 +7,8 @@ container it is is told with its address: the same one may belong to somebody el
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -17,7 +18,7 @@ from dom0.engine.values import Container, ContainerSummary, Endpoint, Health, St
 from dom0.plan import labels
 
 
-class Found(msgspec.Struct, frozen=True):
+class Located(msgspec.Struct, frozen=True):
     """By key, `service:NAME`. A key without an address has no container now: whoever is told keeps the last ones."""
 
     addresses: dict[str, tuple[str, ...]] = {}
@@ -25,17 +26,12 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def wanted(texts: Iterable[str]) -> tuple[Followed, ...]:
-    """The sources among `texts` that an ambassador cannot find by itself; what is no source is left out."""
-    return tuple(dict.fromkeys(found for text in texts for found in _parse(text)))
-
-
-def _parse(text: str) -> Iterator[Followed]:
-    try:
-        source = sources.parse(text, portless=True)
-    except ValueError:
-        return  # whoever gets it refuses it, and says why
-    if isinstance(source, Followed):
-        yield source
+    """The sources among `texts` that an ambassador cannot find by itself."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(ValueError):  # the ambassador refuses it, and says why
+            found.append(sources.parse(text, portless=True))
+    return tuple(dict.fromkeys(source for source in found if isinstance(source, Followed)))
 
 
 def concerns(source: Followed, row: ContainerSummary | Container, project: str) -> bool:
@@ -57,7 +53,7 @@ def find(
     project: str,
     gated: Mapping[str, float] = {},
     post_started: Mapping[str, float] = {},
-) -> Found:
+) -> Located:
     """By container ID, `gated`: the start for which its health gate has passed; `post_started`, of those that have
     hooks: the start for which they have succeeded.
     """
@@ -69,12 +65,13 @@ def find(
             for container in containers
             if container.id != ambassador.id and concerns(source, container, project)
             if is_usable(container, gated) and post_started.get(container.id, container.started) == container.started
-            if (reached := addresses_of(container, ambassador))
+            # On the first network that both have: one for each family at most.
+            if (reached := next((it.addresses for it in shared(container, ambassador) if it.addresses), ()))
         }
         addresses[source.key] = tuple(sorted({address for reached in usable.values() for address in reached}))
         if len(usable) == 1:
             identities[source.key] = next(iter(usable))
-    return Found(addresses, identities)
+    return Located(addresses, identities)
 
 
 def is_usable(container: Container, gated: Mapping[str, float]) -> bool:
@@ -82,11 +79,6 @@ def is_usable(container: Container, gated: Mapping[str, float]) -> bool:
         return False
     passed = container.health is Health.STARTING and gated.get(container.id) == container.started
     return passed or container.health in (Health.NONE, Health.HEALTHY)
-
-
-def addresses_of(container: Container, seen_from: Container) -> tuple[str, ...]:
-    """On the first network that both have: one for each family at most."""
-    return next((it.addresses for it in shared(container, seen_from) if it.addresses), ())
 
 
 def shared(container: Container, other: Container) -> tuple[Endpoint, ...]:

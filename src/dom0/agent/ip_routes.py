@@ -27,10 +27,8 @@ class IpRoute(msgspec.Struct, frozen=True):
 
 def read(proc: Path, pid: int) -> tuple[IpRoute, ...]:
     """Of the network namespace of process `pid`. Raises OSError when it is gone."""
-    directory = proc / str(pid) / "net"
-    v4 = parse(directory.joinpath("route").read_text())
-    v6 = directory / "ipv6_route"
-    return (*v4, *(parse_v6(v6.read_text()) if v6.exists() else ()))
+    v4, v6 = (proc / str(pid) / "net" / name for name in ("route", "ipv6_route"))
+    return (*parse(v4.read_text()), *(parse_v6(v6.read_text()) if v6.exists() else ()))
 
 
 def parse(text: str) -> Iterator[IpRoute]:
@@ -38,7 +36,8 @@ def parse(text: str) -> Iterator[IpRoute]:
         fields = line.split()
         if int(fields[3], 16) & (_UP | _REJECT) != _UP:
             continue
-        destination, gateway, mask = (_address(fields[number]) for number in (1, 2, 7))
+        words = (struct.pack("=I", int(fields[number], 16)) for number in (1, 2, 7))  # in this machine's byte order
+        destination, gateway, mask = map(ipaddress.IPv4Address, words)
         network = ipaddress.IPv4Network(f"{destination}/{mask}")
         yield IpRoute(network, "" if gateway == ipaddress.IPv4Address(0) else str(gateway))
 
@@ -65,17 +64,9 @@ def obstacle(consumer: Iterable[IpRoute], ambassador: Iterable[IpRoute], target:
 
     A neighbour is reached. Anybody else is if both send to the same gateway: from there on the route is the same.
     """
-    own = route_to(consumer, target)
+    own, theirs = route_to(consumer, target), route_to(ambassador, target)
     if own is None:
         return f"it has no route to {target}"
-    if not own.gateway:
-        return ""
-    theirs = route_to(ambassador, target)
-    if theirs is None or theirs.gateway != own.gateway:
+    if own.gateway and (theirs is None or theirs.gateway != own.gateway):
         return f"the ambassador reaches {target} on another network"
     return ""
-
-
-def _address(hexadecimal: str) -> ipaddress.IPv4Address:
-    """In the byte order of this machine."""
-    return ipaddress.IPv4Address(struct.pack("=I", int(hexadecimal, 16)))

@@ -1,4 +1,4 @@
-"""The shortcut: an ambassador's rules in its consumers' network namespaces, so that packets need no way through it.
+"""The shortcut: an ambassador's rules in its consumers' network namespaces, so that packets bypass it.
 
 Only containers that dom0 made get one, and only for listeners whose targets they reach as the ambassador does; all else
 takes the ambassador as always. Old connections are drained there as the ambassador drains its own, and counted.
@@ -41,13 +41,12 @@ from dom0.plan.desired import Role
 PROC = Path("/proc")
 AT_ONCE = 8  # consumers; each needs a few short processes
 MOST_COUNTED = 100  # receipts of one shortcut
-KERNEL = "kernel"  # the plane whose rules can be had here too
 Start = tuple[str, float]
 """Container ID and when it was started: what one shortcut is for."""
 
 
 class Ended(Dom0Error):
-    """The container is not what it was a moment ago."""
+    """The container has stopped or restarted meanwhile."""
 
 
 class Shortcuts:
@@ -78,7 +77,7 @@ class Shortcuts:
     ) -> None:
         """Do as `state` says in every container of `members` that may have the shortcut, and nowhere else.
 
-        `present`: the services of all ambassadors; rules of others are of the past. `verify`: ask the kernel whether
+        `present`: the services of all ambassadors; rules of any other are left over. `verify`: ask the kernel whether
         our rules are still there.
         """
         async with self._lock:
@@ -104,7 +103,7 @@ class Shortcuts:
             return not self._open
 
     async def _leave(self, starts: Collection[Start]) -> None:
-        """Containers that are no consumers any more: of those that run, connections under way go on first."""
+        """Of containers that are no consumers any more; of those that run only when all connections have ended."""
         for start in list(starts):
             with contextlib.suppress(Dom0Error, OSError):
                 if not await self._runs(start) or await self._open[start].is_over():
@@ -119,7 +118,7 @@ class Shortcuts:
         return container.state is Life.RUNNING and container.started == start[1]
 
     async def withdraw(self) -> None:
-        """Nobody will keep them up to date from now on: new connections take the ambassador."""
+        """Nothing keeps the rules up to date from now on: new connections take the ambassador."""
         async with self._lock:
             for shortcut in self._open.values():
                 with contextlib.suppress(Dom0Error, OSError):
@@ -173,7 +172,13 @@ class Shortcuts:
         ours = is_ours(consumer, self._project()) and bool(addresses(ambassador, consumer))
         if not wanted and (start in self._seen or not ours):
             return None
-        shortcut = await self._enter(ambassador, consumer, known)
+        handle = await enter(self._engine, consumer)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, handle)
+            where = place.consumer(_path(handle), addresses(ambassador, consumer), self._name)
+            await silence(where.namespace, known)
+            undo.pop_all()
+        shortcut = Shortcut(consumer, handle, where)
         self._seen.add(start)
         if not wanted and await shortcut.plane.read() is None:
             shortcut.close()
@@ -196,16 +201,6 @@ class Shortcuts:
                 routes.append(route)
         return Table(tuple(routes)), "; ".join(reasons)
 
-    async def _enter(self, ambassador: Container, consumer: Container, known: Collection[str]) -> Shortcut:
-        handle = await enter(self._engine, consumer)
-        try:
-            where = place.consumer(_path(handle), addresses(ambassador, consumer), self._name)
-            await silence(where.namespace, known)
-        except BaseException:
-            os.close(handle)
-            raise
-        return Shortcut(consumer, handle, where)
-
 
 class Shortcut:
     """In one consumer, of one ambassador, from one start of the container to its end."""
@@ -224,7 +219,7 @@ class Shortcut:
         return any(self._drains.values())
 
     def move(self, addresses: tuple[str, ...]) -> None:
-        """The ambassador is at other addresses now; without any it may come back to those of before."""
+        """The ambassador has other addresses now; while it has none, the former ones stay."""
         if addresses not in ((), self._place.addresses):
             self._place = msgspec.structs.replace(self._place, addresses=addresses)
             self.plane, self._table = KernelPlane(self._place), None
@@ -238,7 +233,7 @@ class Shortcut:
         await self._drain(state)
 
     async def is_over(self) -> bool:
-        """Forward nothing new; whether nothing is under way any more, and nothing of ours left. Raises Dom0Error."""
+        """Forward nothing new; True once all connections have ended and the rules are removed. Raises Dom0Error."""
         self._table = None
         return await self.plane.retire()
 
@@ -277,7 +272,7 @@ def why_not(state: State, consumer: Container, project: str) -> str:
         return "it forwards itself"
     if not state.shortcut:
         return "switched off: x-dom0.ambassador.shortcut"
-    if state.plane != KERNEL:
+    if state.plane != KernelPlane.name:
         return f"the ambassador forwards by a {state.plane}, not in the kernel"
     return ""
 
@@ -307,22 +302,24 @@ def _obstacle(route: Route, consumer: Container, own: tuple[IpRoute, ...], their
 
 
 async def enter(engine: Engine, consumer: Container) -> int:
-    """Open the network namespace of `consumer` and return the handle. Raises Dom0Error, OSError."""
+    """Open the network namespace of `consumer`, if it is nobody else's, and return the handle.
+
+    Raises Dom0Error, OSError.
+    """
     handle = os.open(PROC / str(consumer.pid) / "ns" / "net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check_own(handle, consumer, await engine.container(consumer.id))
-    except BaseException:
-        os.close(handle)
-        raise
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, handle)
+        now = await engine.container(consumer.id)
+        if (now.pid, now.started, now.state) != (consumer.pid, consumer.started, Life.RUNNING):
+            raise Ended(f"{consumer.name}: has ended meanwhile")
+        if _is_the_hosts(handle):
+            raise Dom0Error(f"{consumer.name}: is in the host's network")
+        undo.pop_all()
     return handle
 
 
-def _check_own(handle: int, consumer: Container, now: Container) -> None:
-    """Raises Dom0Error unless the open namespace is `consumer`'s and nobody else's."""
-    if (now.pid, now.started, now.state) != (consumer.pid, consumer.started, Life.RUNNING):
-        raise Ended(f"{consumer.name}: has ended meanwhile")
-    if os.fstat(handle).st_ino == (PROC / "self" / "ns" / "net").stat().st_ino:
-        raise Dom0Error(f"{consumer.name}: is in the host's network")
+def _is_the_hosts(handle: int) -> bool:
+    return os.fstat(handle).st_ino == (PROC / "self" / "ns" / "net").stat().st_ino
 
 
 async def sweep(engine: Engine, container: Container, present: Collection[str]) -> None:
