@@ -13,9 +13,9 @@ from dom0.ambassador.declaration import (
     Cut,
     Declaration,
     DrainFor,
-    Endpoint,
     Hold,
     Keep,
+    MetricsAddress,
     Misdeclared,
     Probing,
     declare,
@@ -56,7 +56,7 @@ def test_everything_that_can_be_said_of_a_listener_is_taken() -> None:
     assert [it.weight for it in rule.sources] == [1, 3, 1]
     assert (rule.existing, rule.down, rule.udp) == (DrainFor(90.0), Hold(10.0), "keep")
     assert rule.health == Probing(0.5, 2.0, 2, 1)
-    assert (declaration.metrics, declaration.shortcut) == (Endpoint("::1", 9180), False)
+    assert (declaration.metrics, declaration.shortcut) == (MetricsAddress("::1", 9180), False)
 
 
 def test_a_range_goes_to_as_many_ports() -> None:
@@ -131,7 +131,7 @@ def test_the_variable_holds_settings_as_json() -> None:
 @pytest.mark.parametrize("metrics", ["9180", '"9180"'])
 def test_a_port_may_be_a_number(metrics: str) -> None:
     declaration, _ = from_environment({VARIABLE: f'{{"listen": {{"80": {{"to": ["h:81"]}}}}, "metrics": {metrics}}}'})
-    assert declaration.metrics == Endpoint("", 9180)
+    assert declaration.metrics == MetricsAddress("", 9180)
 
 
 @pytest.mark.parametrize(

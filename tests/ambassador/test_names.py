@@ -14,31 +14,31 @@ from dom0.ambassador.names import (
     LONGEST_ENGINE,
     RETRY,
     SHORTEST,
-    Answer,
     Counting,
+    NameAnswer,
     count,
     is_waiting,
     known,
     pause,
 )
 
-NOTHING = Answer()
+NOTHING = NameAnswer()
 
 
-def answer(addresses: str) -> Answer:
-    return Answer(frozenset(addresses.split()), learned=True)
+def answer(addresses: str) -> NameAnswer:
+    return NameAnswer(frozenset(addresses.split()), learned=True)
 
 
-def after(*told: tuple[float, str | Answer], start: Counting | None = None) -> set[str]:
+def after(*told: tuple[float, str | NameAnswer], start: Counting | None = None) -> set[str]:
     """What counts after these answers at these ticks."""
     counting = start or Counting()
     for ticks, it in told:
-        counting = count(counting, it if isinstance(it, Answer) else answer(it), ticks)
+        counting = count(counting, it if isinstance(it, NameAnswer) else answer(it), ticks)
     return set(counting.current)
 
 
 def test_what_is_missing_from_a_whole_list_is_gone_at_once() -> None:
-    whole = Answer(frozenset({"10.0.0.2"}), learned=True, whole=True)
+    whole = NameAnswer(frozenset({"10.0.0.2"}), learned=True, whole=True)
     assert after((0.0, "10.0.0.1"), (0.1, whole)) == {"10.0.0.2"}
     assert after((0.0, whole), (0.1, NOTHING)) == {"10.0.0.2"}
 
@@ -105,12 +105,12 @@ def test_the_time_to_live_has_a_floor_and_a_ceiling() -> None:
 
 
 ANSWERS = st.lists(
-    st.one_of(st.just(NOTHING), st.frozensets(st.sampled_from("abc")).map(lambda it: Answer(it, learned=True)))
+    st.one_of(st.just(NOTHING), st.frozensets(st.sampled_from("abc")).map(lambda it: NameAnswer(it, learned=True)))
 )
 
 
 @given(ANSWERS)
-def test_what_counts_was_told_and_is_only_lost_to_something_else(answers: Iterable[Answer]) -> None:
+def test_what_counts_was_told_and_is_only_lost_to_something_else(answers: Iterable[NameAnswer]) -> None:
     counting, told = Counting(), set[str]()
     for tick, it in enumerate(answers):
         before = counting.current

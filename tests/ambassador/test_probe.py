@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from dom0.ambassador.declaration import Probing
-from dom0.ambassador.probe import Health, Probes, accepts, judge
+from dom0.ambassador.probe import Probes, TargetHealth, accepts, judge
 from dom0.forward.table import Target
 from dom0.testing.wires import PATIENCE
 
@@ -15,7 +15,7 @@ PROBING = Probing(interval=0.02, timeout=1.0, fall=3, rise=2)
 
 def after(tries: str) -> bool:
     """`+` is a connection that was accepted, `-` one that was not."""
-    health = Health()
+    health = TargetHealth()
     for one in tries:
         health = judge(health, PROBING, accepted=one == "+")
     return health.up

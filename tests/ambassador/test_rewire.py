@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dom0.ambassador import rewire
 from dom0.ambassador.declaration import Cut, DrainFor, Keep, Policy
 from dom0.ambassador.desired import Wanted
-from dom0.ambassador.rewire import Change, Policies
+from dom0.ambassador.rewire import Policies, TableChange
 from dom0.ambassador.sources import Fixed, Source
 from dom0.ambassador.state import Moment, Stored
 from dom0.forward.dataplane import Flow
@@ -38,7 +38,7 @@ def adapted(stored: Stored, *targets: Target, way: Policies = KEEP, ticks: float
     return change.stored
 
 
-def rewired(stored: Stored, *targets: Target, way: Policies = KEEP, ticks: float = 0.0) -> Change:
+def rewired(stored: Stored, *targets: Target, way: Policies = KEEP, ticks: float = 0.0) -> TableChange:
     sources: tuple[Source, ...] = tuple(Fixed(it.address, it.port) for it in targets)
     return rewire.replace(stored, {REDIS: sources}, wants(*targets), way, at=at(ticks))
 
@@ -218,7 +218,7 @@ class Rewires(RuleBasedStateMachine):
     def wants(self) -> dict[Listener, Wanted]:
         return {it: Wanted(targets) for it, targets in self.now().items()}
 
-    def take(self, change: Change | None) -> None:
+    def take(self, change: TableChange | None) -> None:
         if change is None:
             return
         before = {route.listener: route.generation for route in self.stored.table.routes}

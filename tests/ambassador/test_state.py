@@ -11,7 +11,7 @@ import pytest
 
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Fixed, Followed, Named
-from dom0.ambassador.state import Damaged, StateFile, Stored, Undoable
+from dom0.ambassador.state import StateDamaged, StateFile, Stored, Undoable
 from dom0.forward.drain import Drain
 from dom0.forward.table import Down, Listener, Protocol, Route, Target, table
 
@@ -99,7 +99,7 @@ WRONG: dict[str, Any] = {
 def test_a_file_that_cannot_be_ours_is_damaged(file: StateFile, content: bytes) -> None:
     file.path.parent.mkdir()
     file.path.write_bytes(content)
-    with pytest.raises(Damaged, match="is damaged"):
+    with pytest.raises(StateDamaged, match="is damaged"):
         file.read()
     file.set_aside()
     assert file.read() is None

@@ -1,7 +1,7 @@
-"""What a restart of the container carries over: rules and flows in files, and neighbours that send nothing meanwhile.
+"""Keeps connections over a restart of the container: rules and flows in files, neighbours that send nothing meanwhile.
 
 Process 1 of the image (images/dom0-ambassador) puts the files back with `nft -f` and `conntrack -R` before any Python
-is loaded, and runs this module around that: `carry away` is the last word of a container that is told to end, `carry
+is loaded, and runs this module around that: `carry away` is the last step of a container that is told to end, `carry
 back` the first one of the next. The control plane saves now and then, for an end without warning.
 """
 
@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from dom0.ambassador.park import announce, park
-from dom0.ambassador.state import BOOT, DIRECTORY
+from dom0.ambassador.settings import STATE_DIRECTORY
+from dom0.ambassador.state import BOOT
 from dom0.errors import Dom0Error
 from dom0.forward import nft
 from dom0.forward.interfaces import let_through
@@ -48,21 +49,15 @@ async def save_often(plane: KernelPlane, directory: Path) -> None:
                 _log.warning("connections would not outlive a crash of the container: %s", error)
 
 
-def away(directory: Path) -> None:
-    """Save, and send the neighbours' segments to nobody. Raises Dom0Error, OSError."""
-    asyncio.run(save(KernelPlane(), directory))
-    park(own())
-
-
-def back() -> None:
-    """Let packets through, and tell the neighbours where we are. Raises OSError."""
-    let_through(own())
-    announce(own())
-
-
 def main() -> None:
+    place = own()
     try:
-        away(Path(DIRECTORY)) if sys.argv[1:] == ["away"] else back()
+        if sys.argv[1:] == ["away"]:
+            asyncio.run(save(KernelPlane(), Path(STATE_DIRECTORY)))
+            park(place)
+        else:
+            let_through(place)
+            announce(place)
     except (Dom0Error, OSError) as error:
         sys.exit(f"ambassador: connections do not outlive this restart: {error}")
 

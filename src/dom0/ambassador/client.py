@@ -9,24 +9,30 @@ from typing import TypeVar
 
 import msgspec
 
-from dom0.ambassador.messages import CONTROL, Refused, Request
+from dom0.ambassador.messages import CONTROL, ErrorAnswer, Request
 from dom0.errors import Dom0Error
 
 TIMEOUT = 60.0  # seconds; a rewire that holds takes as long as it may hold on top
 T = TypeVar("T")
 
 
-class Refusal(Dom0Error):
+class AmbassadorError(Dom0Error):
     """The ambassador's own."""
 
-    def __init__(self, refused: Refused) -> None:
+    def __init__(self, refused: ErrorAnswer) -> None:
         super().__init__(refused.error, hint=refused.hint)
         self.exit_code = refused.exit_code
 
 
 def ask(request: Request, kind: type[T], *, path: Path = Path(CONTROL), timeout: float = TIMEOUT) -> T:
     """Raises Dom0Error."""
-    with _connect(path, timeout) as connection:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            hint = "is it running? docker logs AMBASSADOR says why not"
+            raise Dom0Error(f"{path}: no ambassador answers: {error.strerror or error}", hint=hint) from error
         try:
             connection.sendall(msgspec.json.encode(request) + b"\n")
             connection.shutdown(socket.SHUT_WR)
@@ -40,23 +46,11 @@ def ask(request: Request, kind: type[T], *, path: Path = Path(CONTROL), timeout:
 
 
 def decode(line: bytes, kind: type[T]) -> T:
-    """One answer. Raises Refusal, and Dom0Error for what is no answer."""
+    """One answer. Raises AmbassadorError, and Dom0Error for what is no answer."""
     try:
         document = json.loads(line)
         if isinstance(document, dict) and "error" in document:
-            raise Refusal(msgspec.convert(document, Refused))
+            raise AmbassadorError(msgspec.convert(document, ErrorAnswer))
         return msgspec.convert(document, kind)
     except ValueError as error:  # json's and msgspec's errors are
         raise Dom0Error(f"ambassador: its answer is not understood: {error}") from error
-
-
-def _connect(path: Path, timeout: float) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(timeout)
-    try:
-        connection.connect(str(path))
-    except OSError as error:
-        connection.close()
-        hint = "is it running? docker logs AMBASSADOR says why not"
-        raise Dom0Error(f"{path}: no ambassador answers: {error.strerror or error}", hint=hint) from error
-    return connection

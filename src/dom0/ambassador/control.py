@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from dom0.ambassador.forwarder import Forwarder
-from dom0.ambassador.messages import Refused, Request, State
+from dom0.ambassador.messages import ErrorAnswer, Request, State
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
 from dom0.errors import Dom0Error, UsageError
@@ -64,17 +64,14 @@ async def _answer(requests: Requests, line: bytes) -> Any:
         request: Request = msgspec.json.decode(line, type=Request)
         return await requests.answer(request)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _refused(UsageError(f"request: {printable(str(error))}", hint="one JSON document a line"))
+        message, hint = f"request: {printable(str(error))}", "one JSON document a line"
+        return ErrorAnswer(error=message, hint=hint, exit_code=UsageError.exit_code)
     except Dom0Error as error:
-        return _refused(error)
-
-
-def _refused(error: Dom0Error) -> Refused:
-    return Refused(error=error.message, hint=error.hint, exit_code=error.exit_code)
+        return ErrorAnswer(error=error.message, hint=error.hint, exit_code=error.exit_code)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
-    """Empty at the end. A line that is too long is read to its end, and told by its length."""
+    """Empty at the end. In place of a line that is too long, once it is read: spaces, more than LARGEST_LINE."""
     try:
         return await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:
@@ -122,7 +119,7 @@ async def _listening(path: Path, connected: Connected) -> AsyncIterator[None]:
 
 
 def _socket(path: Path) -> socket.socket:
-    """Complete before it has its name: nobody meets it half-made, nor an old one in its place."""
+    """It listens and is protected before it gets its name, so no client finds it half-made."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from dom0.ambassador import sources
-from dom0.ambassador.settings import Health, Listen, Settings, WeightedTarget
+from dom0.ambassador.settings import HealthSettings, Listen, Settings, WeightedTarget
 from dom0.ambassador.sources import Source
 from dom0.ambassador.variables import LOOKED_FOR, links
 from dom0.durations import seconds
@@ -93,7 +93,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     health: Probing | None = None
 
 
-class Endpoint(msgspec.Struct, frozen=True):
+class MetricsAddress(msgspec.Struct, frozen=True):
     """`address` empty: every address."""
 
     address: str
@@ -104,7 +104,7 @@ class Declaration(msgspec.Struct, frozen=True):
     """`rules` in the order of their listeners, each listener once."""
 
     rules: tuple[Rule, ...] = ()
-    metrics: Endpoint | None = None
+    metrics: MetricsAddress | None = None
     shortcut: bool = True
 
     @property
@@ -153,16 +153,16 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Declaration, tuple[str
     return msgspec.structs.replace(declared, rules=ordered), tuple(found.ignored)
 
 
-def read_settings(text: str, *, place: str = VARIABLE) -> Settings:
-    """Raises Misdeclared."""
+def read_settings(text: str) -> Settings:
+    """From VARIABLE. Raises Misdeclared."""
     if len(text) > LARGEST:
-        raise Misdeclared(place, [Flaw((), f"{len(text)} characters are more than {LARGEST}")])
+        raise Misdeclared(VARIABLE, [Flaw((), f"{len(text)} characters are more than {LARGEST}")])
     try:
         return msgspec.json.decode(text.encode(errors="surrogateescape"), type=Settings)
     except msgspec.ValidationError as error:
-        raise Misdeclared(place, [flaw(error, Settings)]) from error
+        raise Misdeclared(VARIABLE, [flaw(error, Settings)]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Misdeclared(place, [Flaw((), f"is not JSON: {error}")]) from error
+        raise Misdeclared(VARIABLE, [Flaw((), f"is not JSON: {error}")]) from error
 
 
 def declare(settings: Settings, *, place: str = "") -> Declaration:
@@ -281,7 +281,7 @@ def parse_wait(text: str) -> float:
     return found
 
 
-def _probing(health: Health, listener: Listener) -> Probing:
+def _probing(health: HealthSettings, listener: Listener) -> Probing:
     if listener.protocol is Protocol.UDP:
         raise _Wrong(("health",), "only a TCP target can be asked whether it is up", "leave health out")
     interval = _at(("health", "interval"), parse_wait, health.interval)
@@ -294,10 +294,10 @@ def _probing(health: Health, listener: Listener) -> Probing:
     return Probing(interval, timeout, health.fall, health.rise)
 
 
-def _endpoint(text: str, taken: Container[Listener]) -> Endpoint:
+def _endpoint(text: str, taken: Container[Listener]) -> MetricsAddress:
     host, colon, port = text.rpartition(":")
     address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))) if colon else ""
     number = sources.parse_port(port)
     if Listener(Protocol.TCP, number) in taken:
         raise ValueError(f"{number} is a listener already")
-    return Endpoint(address, number)
+    return MetricsAddress(address, number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -16,7 +16,7 @@ class Wanted(msgspec.Struct, frozen=True):
     down: Down | None = None
 
 
-class Found(msgspec.Struct, frozen=True):
+class Conditions(msgspec.Struct, frozen=True):
     """`addresses`: of names and of what the agent follows, by their keys; `unhealthy` by `str(target)`."""
 
     addresses: Mapping[str, Collection[str]] = {}
@@ -33,11 +33,15 @@ class Found(msgspec.Struct, frozen=True):
     def is_loop(self, candidate: Target, listener: Listener) -> bool:
         return Listener(listener.protocol, candidate.port) in self.listening and self.is_own(candidate.address)
 
+    def loops(self, sources: Iterable[Source], listener: Listener) -> list[Source]:
+        """Those behind which is one of our own listeners."""
+        return [source for source in sources if any(self.is_loop(it, listener) for it in self.behind(source))]
+
     def up(self, rule: Rule, targets: Collection[Target]) -> tuple[Target, ...]:
         return tuple(it for it in targets if rule.health is None or str(it) not in self.unhealthy)
 
 
-def targets(sources: Collection[Source], rule: Rule, found: Found) -> list[Target]:
+def targets(sources: Collection[Source], rule: Rule, found: Conditions) -> list[Target]:
     """Sorted, each address and port once, none of them one of our own listeners."""
     unique: dict[tuple[str, int], Target] = {}
     for source in sources:
@@ -47,8 +51,8 @@ def targets(sources: Collection[Source], rule: Rule, found: Found) -> list[Targe
     return sorted(unique.values())[:MOST_TARGETS]
 
 
-def wanted(rule: Rule, targets: Collection[Target], found: Found, last: Route | None) -> Wanted | None:
-    """None: nothing was ever found and the rule does not say what then, so nothing listens.
+def wanted(rule: Rule, targets: Collection[Target], found: Conditions, last: Route | None) -> Wanted | None:
+    """None: no address was ever found and the rule does not say what to do then, so nothing listens.
 
     While no target is up the last ones stay (a probe that errs must not cut everybody off), unless the rule says what
     a new connection shall meet instead.
@@ -61,7 +65,7 @@ def wanted(rule: Rule, targets: Collection[Target], found: Found, last: Route | 
     return Wanted(kept, down) if kept or down else None
 
 
-def _down(rule: Rule, found: Found) -> Down | None:
+def _down(rule: Rule, found: Conditions) -> Down | None:
     if isinstance(rule.down, Refuse):
         return Down.REFUSE
     if isinstance(rule.down, Hold):

@@ -1,4 +1,4 @@
-"""The ambassador at work: one table, kept as the declaration, the names, the probes and the rewires want it.
+"""The main loop: keeps one table as the declaration, the names, the probes and the rewires want it.
 
 Level-triggered: the loop looks at everything and sets what differs, whatever woke it. Rewires take turns with it.
 Decides little itself: desired.py and rewire.py do.
@@ -19,12 +19,12 @@ from msgspec.structs import asdict, replace
 
 from dom0.ambassador import desired, rewire
 from dom0.ambassador.declaration import Declaration, Hold, Probing, Rule
-from dom0.ambassador.desired import Found, Wanted
+from dom0.ambassador.desired import Conditions, Wanted
 from dom0.ambassador.lookup import Names
 from dom0.ambassador.probe import Probes
-from dom0.ambassador.rewire import Change, Policies
+from dom0.ambassador.rewire import Policies, TableChange
 from dom0.ambassador.sources import Followed, Named, Source
-from dom0.ambassador.state import Damaged, StateFile, Stored, moment
+from dom0.ambassador.state import StateDamaged, StateFile, Stored, moment
 from dom0.errors import Dom0Error
 from dom0.forward.dataplane import DataPlane, Flow
 from dom0.forward.drain import Drain, Tally, drain
@@ -55,7 +55,7 @@ class Forwarder:
         self.held: set[Listener] = set()
         self.refused = ""
         self.damaged = ""
-        self.asked: set[str] = set()  # names that a rewire needs which is not made yet
+        self.asked: set[str] = set()  # names that rewires under way need
         self._changed = asyncio.Condition()
         self.looks = 0
         self._wake = asyncio.Event()
@@ -84,7 +84,7 @@ class Forwarder:
         shown = await self.plane.read()
         try:
             stored = self.file.read()
-        except Damaged as error:
+        except StateDamaged as error:
             log.warning("%s", error.message)
             self.damaged = error.message
             self.file.set_aside()
@@ -149,7 +149,7 @@ class Forwarder:
         if change is not None:
             await self.drive(change)
 
-    async def drive(self, change: Change) -> None:
+    async def drive(self, change: TableChange) -> None:
         """Switch, tell whoever watches, and drain old connections. Raises Dom0Error: nothing was switched.
 
         State file and plane agree in the end: killed before the switch, the next start makes it; refused by the plane,
@@ -259,7 +259,7 @@ class Forwarder:
                 await self._wake.wait()
 
     async def tell(self) -> None:
-        """Whoever waits in `look_after` looks again."""
+        """Wake all that wait in `look_after`."""
         async with self._changed:
             self.looks += 1
             self._changed.notify_all()
@@ -275,9 +275,9 @@ class Forwarder:
         wished = self.stored.wishes if wishes is None else wishes
         return wished.get(str(rule.listener)) or rule.sources
 
-    def found(self) -> Found:
+    def found(self) -> Conditions:
         ticks = moment().ticks
-        return Found(
+        return Conditions(
             addresses=self._addresses(),
             unhealthy=self.probes.unhealthy,
             is_own=cache(is_own),
@@ -290,7 +290,7 @@ class Forwarder:
         return {key: it for key, it in self.stored.addresses.items() if _is_followed(key)} | self.names.all()
 
     def wants(self, wishes: Mapping[str, tuple[Source, ...]] | None = None) -> dict[Listener, Wanted]:
-        """Of all listeners, as they are told to go now, or as `wishes` would tell them."""
+        """Of all listeners, with the rewires in force, or with `wishes` in their place."""
         found, wants = self.found(), dict[Listener, Wanted]()
         routes = self.stored.table.by_listener
         for rule in self.declaration.rules:
@@ -309,7 +309,7 @@ class Forwarder:
                 self._down_since.setdefault(rule.listener, ticks)
 
     def follow(self, found: Mapping[str, Collection[str]], identities: Mapping[str, str]) -> None:
-        """What the agent says, checked. A container that is gone is remembered, to know another one by."""
+        """Take what the agent found. IDs of containers that are gone stay, to tell another one at their address."""
         named = {key: it for key, it in self.stored.addresses.items() if not _is_followed(key)}
         before = self.stored.identities
         new = {key for key, identity in identities.items() if before.get(key, identity) != identity}
@@ -327,13 +327,8 @@ class Forwarder:
         return tuple(sorted(self._down_since))
 
     def loops(self) -> dict[Listener, str]:
-        found = self.found()
-        return {
-            rule.listener: str(source)
-            for rule in self.declaration.rules
-            for source in self.sources(rule)
-            if any(found.is_loop(it, rule.listener) for it in found.behind(source))
-        }
+        found, rules = self.found(), self.declaration.rules
+        return {it.listener: str(loop) for it in rules for loop in found.loops(self.sources(it), it.listener)}
 
 
 def _brief(words: Sequence[str]) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from dom0.ambassador.names import SHORTEST, Answer, Counting, count, is_waiting, known, pause
+from dom0.ambassador.names import SHORTEST, Counting, NameAnswer, count, is_waiting, known, pause
 from dom0.ambassador.sources import usable
 from dom0.forward.table import FAMILIES, Family
 
-LIFETIME = 4.0  # seconds for all tries of one question
+LIFETIME = 4.0  # seconds for all attempts of one query
 ENGINE_SERVER = "127.0.0.11"
 ENGINE_TTL = 600.0  # seconds, of its containers' names; what it asks others for keeps theirs
 _RECORDS: dict[Family, str] = {"ip": "A", "ip6": "AAAA"}
@@ -28,7 +28,7 @@ _RECORDS: dict[Family, str] = {"ip": "A", "ip6": "AAAA"}
 class Reply(msgspec.Struct, frozen=True):
     """`ttl` in seconds, None where nothing was learned; `error` is why."""
 
-    answers: dict[Family, Answer]
+    answers: dict[Family, NameAnswer]
     ttl: float | None
     engine: bool = False
     error: str = ""
@@ -44,21 +44,6 @@ class Lookup:
     async def ask(self, host: str) -> Reply:
         if addresses := self._in_hosts(host):
             return Reply(_by_family(addresses), SHORTEST)
-        return await self._ask_servers(host)
-
-    def _in_hosts(self, host: str) -> set[str]:
-        try:
-            text = self._hosts.read_text(errors="replace")
-        except OSError:
-            return set()
-        found = set()
-        for line in text.splitlines():
-            words = line.split("#", 1)[0].split()
-            if host.removesuffix(".").lower() in (word.lower() for word in words[1:]):
-                found |= _usable(words[0])
-        return found
-
-    async def _ask_servers(self, host: str) -> Reply:
         import dns.asyncresolver
         import dns.exception
 
@@ -76,42 +61,49 @@ class Lookup:
         errors = [error for _, _, error in asked if error]
         return Reply(answers, min(ttls) if ttls else None, engine, errors[0] if errors and not ttls else "")
 
-    async def _ask_one(self, resolver: Any, host: str, record: str) -> tuple[Answer, float | None, str]:
+    def _in_hosts(self, host: str) -> set[str]:
+        try:
+            text = self._hosts.read_text(errors="replace")
+        except OSError:
+            return set()
+        found = set()
+        for line in text.splitlines():
+            words = line.split("#", 1)[0].split()
+            if host.removesuffix(".").lower() in (word.lower() for word in words[1:]):
+                found |= _usable(words[0])
+        return found
+
+    async def _ask_one(self, resolver: Any, host: str, record: str) -> tuple[NameAnswer, float | None, str]:
         import dns.exception
+        import dns.resolver
 
         try:
             reply = await resolver.resolve(host, record, search=True, raise_on_no_answer=False, lifetime=LIFETIME)
+        except dns.resolver.NXDOMAIN:
+            return NameAnswer(), None, "no such name"
         except (dns.exception.DNSException, OSError, ValueError) as error:
-            return Answer(), None, _reason(error)
+            return NameAnswer(), None, " ".join(str(error).split())[:200] or type(error).__name__
         found = {address for item in reply.rrset or () for address in _usable(str(item.address))}
         if not found:
-            return Answer(), None, f"it has no usable {record} record"
-        return Answer(frozenset(found), learned=True), float(reply.chaining_result.minimum_ttl), ""
+            return NameAnswer(), None, f"it has no usable {record} record"
+        return NameAnswer(frozenset(found), learned=True), float(reply.chaining_result.minimum_ttl), ""
 
 
-def _by_family(addresses: set[str]) -> dict[Family, Answer]:
+def _by_family(addresses: set[str]) -> dict[Family, NameAnswer]:
     six = frozenset(address for address in addresses if ":" in address)
-    return {"ip": Answer(frozenset(addresses - six), learned=True), "ip6": Answer(six, learned=True)}
+    return {"ip": NameAnswer(frozenset(addresses - six), learned=True), "ip6": NameAnswer(six, learned=True)}
 
 
 def _usable(text: str) -> set[str]:
-    """A name that leads to this very container, as its own does in /etc/hosts, leads nowhere."""
+    """Nothing for an address that no connection can be sent to, such as the loopback's."""
     try:
         return {usable(ipaddress.ip_address(text))}
     except ValueError:
         return set()
 
 
-def _reason(error: Exception) -> str:
-    import dns.resolver
-
-    if isinstance(error, dns.resolver.NXDOMAIN):
-        return "no such name"
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 class Names:
-    """Asks for each of the watched names in the rhythm of its answers; tells `on_change` when what counts changes."""
+    """Asks for each watched name as often as its TTL says; calls `on_change` when the addresses that count change."""
 
     def __init__(self, lookup: Lookup, on_change: Callable[[], None], ticks: Callable[[], float]) -> None:
         self._lookup = lookup
@@ -128,7 +120,7 @@ class Names:
         return {host: addresses for host in self._counting if (addresses := self.addresses(host))}
 
     def know(self, host: str, addresses: Collection[str]) -> None:
-        """They counted before we were started."""
+        """They counted before this process started."""
         by_family = _by_family(set(addresses))
         ticks = self._ticks()
         self._counting[host] = {family: known(it.addresses, ticks) for family, it in by_family.items()}
@@ -165,7 +157,7 @@ class Names:
         ticks = self._ticks()
         counting = self._counting.setdefault(host, {})
         for family in FAMILIES:
-            answer = reply.answers.get(family, Answer())
+            answer = reply.answers.get(family, NameAnswer())
             counting[family] = count(counting.get(family, Counting()), answer, ticks)
         if reply.error:
             self.errors[host] = reply.error

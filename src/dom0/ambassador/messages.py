@@ -1,4 +1,4 @@
-"""What is said over the control socket, one JSON document a line: requests, answers, the state. No I/O.
+"""The documents of the control socket, one JSON document a line: requests, answers, the state. No I/O.
 
 A connection carries any number of requests, one answer each, in order. Whoever connects to the watch socket instead
 gets `State` at once and again after every change, and says nothing.
@@ -79,7 +79,7 @@ Request = Show | Rewire | Undo | History | Flows | Follow
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a rewire did. Counts are flows; `switch_ms` is how long the kernel was told, as we saw it."""
+    """What a rewire did. Counts are flows; `switch_ms`: milliseconds that setting the table took."""
 
     number: int  # of this ambassador's rewires, from 1
     at: float  # seconds since the epoch
@@ -123,9 +123,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     shortcut: bool = True
     problems: tuple[Problem, ...] = ()
     receipts: int = 0
-    drains: tuple[Drain, ...] = ()  # of the last hour; whoever forwards in our stead does the same
+    drains: tuple[Drain, ...] = ()  # of the last hour; the agent does the same in shortcuts
     old: dict[str, tuple[int, ...]] = {}  # listener -> its former generations that may have connections yet
-    undone: tuple[int, ...] = ()  # receipts whose drains are called off
+    undone: tuple[int, ...] = ()  # receipts whose drains were cancelled
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +135,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     flows: tuple[Flow, ...]
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     hint: str = ""
     exit_code: int = 1

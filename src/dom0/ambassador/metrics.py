@@ -1,4 +1,4 @@
-"""What Prometheus may ask, where the settings say so; nobody may otherwise. Looks at each question, counts nothing."""
+"""Metrics for Prometheus, where the settings ask for them. They are read at each request, not counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from dom0.ambassador.declaration import Endpoint
+from dom0.ambassador.declaration import MetricsAddress
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import State
 from dom0.ambassador.report import Reporter, connections
@@ -24,7 +24,7 @@ _OF_FLOWS = ("listener", "target", "generation")
 
 
 @contextlib.asynccontextmanager
-async def metrics(forwarder: Forwarder, reporter: Reporter, at: Endpoint) -> AsyncIterator[None]:
+async def metrics(forwarder: Forwarder, reporter: Reporter, at: MetricsAddress) -> AsyncIterator[None]:
     """Answer at `at` until the block ends. Raises Dom0Error: the port is taken."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,13 +15,13 @@ import msgspec
 
 HOLD_MISSING = 2.0  # seconds
 HOLD_SILENT = 600.0
-SHORTEST = 1.0  # seconds between two questions; a TTL of 0 means: ask again soon
+SHORTEST = 1.0  # seconds between two queries; a TTL of 0 means: ask again soon
 LONGEST = 60.0
 LONGEST_ENGINE = 1.0  # the Engine's own server says 600 for containers that move in a second
 RETRY = 2.0
 
 
-class Answer(msgspec.Struct, frozen=True):
+class NameAnswer(msgspec.Struct, frozen=True):
     """Of one family. `learned` is False when nothing was: no such name, no address, no reply.
 
     `whole`: there are no others.
@@ -41,11 +41,11 @@ class Counting(msgspec.Struct, frozen=True):
 
 
 def known(addresses: Collection[str], ticks: float) -> Counting:
-    """What counted before we were started counts on."""
+    """What counted before this process started still does."""
     return Counting(frozenset(addresses), dict.fromkeys(addresses, ticks))
 
 
-def count(before: Counting, answer: Answer, ticks: float) -> Counting:
+def count(before: Counting, answer: NameAnswer, ticks: float) -> Counting:
     if not answer.learned:
         since = ticks if before.silent_since is None else before.silent_since
         current = before.current if ticks - since < HOLD_SILENT else frozenset()
@@ -65,13 +65,13 @@ def count(before: Counting, answer: Answer, ticks: float) -> Counting:
     return Counting(recent, {address: seen[address] for address in recent})
 
 
-def is_waiting(counting: Counting, answer: Answer) -> bool:
+def is_waiting(counting: Counting, answer: NameAnswer) -> bool:
     """Something is missing and may be gone: ask again soon."""
     return answer.learned and bool(counting.current - answer.addresses)
 
 
 def pause(ttl: float | None, *, engine: bool) -> float:
-    """Seconds until the next question. `ttl` None: nothing was learned."""
+    """Seconds until the next query. `ttl` None: nothing was learned."""
     if ttl is None:
         return RETRY
     return min(max(ttl, SHORTEST), LONGEST_ENGINE if engine else LONGEST)

@@ -1,4 +1,4 @@
-"""Keeps neighbours from talking to a namespace that has no rules: while an ambassador's container is being replaced.
+"""Keeps neighbours from sending to a namespace without rules while an ambassador's container is replaced.
 
 Theory of operation: between a new container's link coming up and its rules there are some 30 ms in which its kernel
 would answer established connections with resets. So before the old one ends it tells all neighbours that its addresses
@@ -38,7 +38,7 @@ def park(place: Place) -> None:
 
 
 def announce(place: Place) -> None:
-    """Tell where we are. Raises OSError: EPERM without CAP_NET_RAW."""
+    """Announce our own MAC addresses. Raises OSError: EPERM without CAP_NET_RAW."""
     for interface in interfaces(place):
         _send(place, interface, interface.mac)
 

@@ -1,4 +1,4 @@
-"""Is a target up? It is while it accepts a TCP connection. The counting is pure; `Probes` asks.
+"""Whether a target is up: it is while it accepts TCP connections. The counting is pure; `Probes` connects.
 
 A target counts as up until it has failed `fall` times in a row, and again after it was reached `rise` times.
 """
@@ -15,18 +15,18 @@ from dom0.ambassador.declaration import Probing
 from dom0.forward.table import Target
 
 
-class Health(msgspec.Struct, frozen=True):
+class TargetHealth(msgspec.Struct, frozen=True):
     up: bool = True
     streak: int = 0  # tries in a row that said otherwise
 
 
-def judge(health: Health, probing: Probing, *, accepted: bool) -> Health:
+def judge(health: TargetHealth, probing: Probing, *, accepted: bool) -> TargetHealth:
     if accepted == health.up:
-        return Health(health.up)
+        return TargetHealth(health.up)
     streak = health.streak + 1
     if streak >= (probing.rise if accepted else probing.fall):
-        return Health(accepted)
-    return Health(health.up, streak)
+        return TargetHealth(accepted)
+    return TargetHealth(health.up, streak)
 
 
 async def accepts(target: Target, timeout: float) -> bool:
@@ -42,11 +42,11 @@ async def accepts(target: Target, timeout: float) -> bool:
 
 
 class Probes:
-    """Asks each of `watch`'s targets in its own rhythm; tells `on_change` when one goes up or down."""
+    """Connects to each watched target at its interval; calls `on_change` when one goes up or down."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._health: dict[str, Health] = {}
+        self._health: dict[str, TargetHealth] = {}
         self._tasks: dict[Target, tuple[Probing, asyncio.Task[None]]] = {}
 
     @property
@@ -54,11 +54,11 @@ class Probes:
         return frozenset(name for name, health in self._health.items() if not health.up)
 
     def know(self, down: Collection[str]) -> None:
-        """They were down before we were started."""
-        self._health |= {name: Health(up=False) for name in down}
+        """They were down before this process started."""
+        self._health |= {name: TargetHealth(up=False) for name in down}
 
     def watch(self, targets: Mapping[Target, Probing], group: asyncio.TaskGroup) -> None:
-        """These and no others from now on; what is watched already goes on in its rhythm."""
+        """These and no others from now on; probes of those watched already go on."""
         for target, (probing, task) in list(self._tasks.items()):
             if targets.get(target) != probing:
                 task.cancel()
@@ -73,7 +73,7 @@ class Probes:
         name = str(target)
         while True:
             accepted = await accepts(target, probing.timeout)
-            before = self._health.get(name, Health())
+            before = self._health.get(name, TargetHealth())
             self._health[name] = judge(before, probing, accepted=accepted)
             if self._health[name].up != before.up:
                 self._on_change()

@@ -14,7 +14,7 @@ from dom0.health import Problem, Severity
 NEARLY_FULL = 0.9  # of the kernel's table of connections
 
 
-class Facts(msgspec.Struct, frozen=True):
+class Findings(msgspec.Struct, frozen=True):
     declaration: Declaration
     table: Table
     unresolved: Mapping[str, str] = {}  # name -> why
@@ -29,18 +29,16 @@ class Facts(msgspec.Struct, frozen=True):
     lacks: tuple[Lack, ...] = ()
 
 
-def problems(facts: Facts, since: Mapping[tuple[str, str], float], now: float) -> tuple[Problem, ...]:
+def problems(facts: Findings, since: Mapping[tuple[str, str], float], now: float) -> tuple[Problem, ...]:
     """`since` are the times of those that were there before, by code and subject."""
-    found = [*_of_targets(facts), *_of_the_machine(facts), *_of_lacks(facts)]
+    found = [*_of_targets(facts), *_of_the_machine(facts)]
     return tuple(msgspec.structs.replace(it, since=since.get((it.code, it.subject), now)) for it in found)
 
 
-def _of_targets(facts: Facts) -> Iterator[Problem]:
+def _of_targets(facts: Findings) -> Iterator[Problem]:
     for name, why in sorted(facts.unresolved.items()):
-        title = f"the name {name} is not found: {why}"
-        yield Problem(
-            code="ambassador-name", subject=name, title=title, hint="new connections go to the previous targets"
-        )
+        title, hint = f"the name {name} is not found: {why}", "new connections go to the previous targets"
+        yield Problem(code="ambassador-name", subject=name, title=title, hint=hint)
     for source in sorted(facts.missing):
         title = f"{source} is not found"
         yield Problem(code="ambassador-source", subject=source, title=title, hint="it is used as soon as it runs")
@@ -48,7 +46,11 @@ def _of_targets(facts: Facts) -> Iterator[Problem]:
         title = f"{target} is this ambassador's own listener: a loop"
         yield Problem(code="ambassador-loop", subject=str(listener), title=title, hint="name the provider")
     for listener in sorted(facts.panic):
-        yield _down(facts, listener)
+        route, rule = facts.table.by_listener.get(listener), facts.declaration.rule(listener)
+        meets = {Down.REFUSE: "are refused", Down.HOLD: "wait", None: "are still sent to the last one"}
+        title = f"no target accepts a connection; new ones {meets[route.down if route else Down.REFUSE]}"
+        hint = "`down` of the listener can say refuse or hold" if rule and isinstance(rule.down, Last) else ""
+        yield Problem(code="ambassador-down", subject=str(listener), title=title, hint=hint)
     every = {str(target) for route in facts.table.routes for target in route.targets}
     for target in sorted(set(facts.unhealthy) - every):
         title = f"{target} accepts no connection, and none is sent to it"
@@ -56,41 +58,19 @@ def _of_targets(facts: Facts) -> Iterator[Problem]:
         yield Problem(code="ambassador-target", subject=target, title=title, severity=Severity.WARNING, hint=hint)
 
 
-def _down(facts: Facts, listener: Listener) -> Problem:
-    route, rule = facts.table.by_listener.get(listener), facts.declaration.rule(listener)
-    meets = {Down.REFUSE: "are refused", Down.HOLD: "wait", None: "are still sent to the last one"}
-    down = route.down if route else Down.REFUSE
-    hint = "" if rule is None or not isinstance(rule.down, Last) else "`down` of the listener can say refuse or hold"
-    title = f"no target accepts a connection; new ones {meets[down]}"
-    return Problem(code="ambassador-down", subject=str(listener), title=title, hint=hint)
-
-
-def _of_the_machine(facts: Facts) -> Iterator[Problem]:
+def _of_the_machine(facts: Findings) -> Iterator[Problem]:
     if facts.refused:
         title = f"the nftables rules could not be set, the previous ones stay in force: {facts.refused}"
         yield Problem(code="ambassador-rules", subject="rules", title=title, hint="it is tried again")
-    if facts.damaged:
-        hint = "rewires before are forgotten; the declaration is in force"
-        yield Problem(
-            code="ambassador-state", subject="state", title=facts.damaged, severity=Severity.WARNING, hint=hint
-        )
-    elif facts.state:
-        hint = "free space: a rewire does not outlive the ambassador until then"
-        yield Problem(code="ambassador-state", subject="state", title=facts.state, severity=Severity.WARNING, hint=hint)
+    if title := facts.damaged or facts.state:
+        unwritten = "free space: a rewire does not outlive the ambassador until then"
+        hint = "rewires before are forgotten; the declaration is in force" if facts.damaged else unwritten
+        yield Problem(code="ambassador-state", subject="state", title=title, severity=Severity.WARNING, hint=hint)
     if facts.connections and facts.connections[0] >= NEARLY_FULL * facts.connections[1]:
         count, most = facts.connections
         title = f"conntrack has {count} connections, of at most {most}"
         hint = "on the host: sysctl net.netfilter.nf_conntrack_max"
         yield Problem(code="ambassador-full", subject="conntrack", title=title, severity=Severity.WARNING, hint=hint)
-
-
-def _of_lacks(facts: Facts) -> Iterator[Problem]:
-    """Rights that nobody gave us and settings of the kernel that only the container's maker can change."""
-    for lack in facts.lacks:
-        yield Problem(
-            code="ambassador-lacks",
-            subject=lack.name,
-            title=lack.means,
-            severity=Severity.WARNING,
-            hint=lack.remedy,
-        )
+    for it in facts.lacks:
+        severity = Severity.WARNING
+        yield Problem(code="ambassador-lacks", subject=it.name, title=it.means, severity=severity, hint=it.remedy)

@@ -9,7 +9,7 @@ from dom0.ambassador import desired
 from dom0.ambassador.capabilities import Lack
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import ListenerState, State
-from dom0.ambassador.problems import Facts, problems
+from dom0.ambassador.problems import Findings, problems
 from dom0.ambassador.sources import Followed
 from dom0.ambassador.state import moment
 from dom0.forward.table import Down
@@ -27,10 +27,9 @@ class Reporter:
 
     def state(self) -> State:
         """`flows` are not counted: that takes a look at the kernel."""
-        forwarder = self._forwarder
-        found = forwarder.found()
+        forwarder, stored = self._forwarder, self._forwarder.stored
+        found, routes = forwarder.found(), stored.table.by_listener
         listeners = []
-        routes = forwarder.stored.table.by_listener
         for rule in forwarder.declaration.rules:
             route, now = routes.get(rule.listener), forwarder.sources(rule)
             targets = desired.targets(now, rule, found)
@@ -42,29 +41,29 @@ class Reporter:
                     targets=tuple(map(str, route.targets)) if route else (),
                     unhealthy=tuple(it for it in map(str, targets) if it in found.unhealthy),
                     down=str(route.down or "") if route else Down.REFUSE,
-                    rewired=str(rule.listener) in forwarder.stored.wishes,
+                    rewired=str(rule.listener) in stored.wishes,
                 )
             )
         return State(
             version=self._version,
             plane=forwarder.plane.name,
-            revision=forwarder.stored.revision,
-            table=forwarder.stored.table,
+            revision=stored.revision,
+            table=stored.table,
             listeners=tuple(listeners),
             existing={str(rule.listener): str(rule.existing) for rule in forwarder.declaration.rules},
             shortcut=forwarder.declaration.shortcut,
             problems=self.problems(),
-            receipts=forwarder.stored.receipt,
-            drains=(*forwarder.stored.past, *forwarder.stored.drains),
-            old=forwarder.stored.old,
-            undone=tuple(it.number for it in forwarder.stored.receipts if it.undone),
+            receipts=stored.receipt,
+            drains=(*stored.past, *stored.drains),
+            old=stored.old,
+            undone=tuple(it.number for it in stored.receipts if it.undone),
         )
 
     def problems(self) -> tuple[Problem, ...]:
         forwarder = self._forwarder
         found = forwarder.found()
         active = [source for rule in forwarder.declaration.rules for source in forwarder.sources(rule)]
-        facts = Facts(
+        facts = Findings(
             declaration=forwarder.declaration,
             table=forwarder.stored.table,
             unresolved=dict(forwarder.names.errors),

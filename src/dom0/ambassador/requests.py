@@ -1,4 +1,4 @@
-"""What is asked over the control socket, done: one handler a request. Sockets are control.py's."""
+"""Carries out what is asked over the control socket, one handler a request. Sockets are control.py's."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Request, Rewire, Show, State, Undo
 from dom0.ambassador.probe import accepts
 from dom0.ambassador.report import Reporter
-from dom0.ambassador.rewire import Change, Policies
+from dom0.ambassador.rewire import Policies, TableChange
 from dom0.ambassador.sources import Followed, Named, Source
 from dom0.ambassador.state import moment
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.forward.drain import forecast
 from dom0.forward.table import MOST_TARGETS, Listener, Protocol, Route, Target
 
-PROBE = 0.5  # seconds: a target that is being held for is asked so long, and so often
+PROBE = 0.5  # seconds: timeout and interval of probes of a target that `hold` waits for
 MOST_FOLLOWED = 4096
 
 
@@ -102,7 +102,7 @@ class Requests(msgspec.Struct, frozen=True):
                 self.forwarder.held -= wishes.keys()
             self.forwarder.wake("rewire")
 
-    def _change(self, wishes: Mapping[Listener, tuple[Source, ...]], policies: Policies) -> Change:
+    def _change(self, wishes: Mapping[Listener, tuple[Source, ...]], policies: Policies) -> TableChange:
         forwarder = self.forwarder
         wished = forwarder.stored.wishes | {str(listener): it for listener, it in wishes.items()}
         found = forwarder.found()
@@ -198,14 +198,14 @@ class Requests(msgspec.Struct, frozen=True):
         async with self.forwarder.lock:
             await self.forwarder.reconcile("rewire")
 
-    async def _planned(self, change: Change) -> Planned:
+    async def _planned(self, change: TableChange) -> Planned:
         new = [it for it in change.stored.drains if it.receipt in change.receipts]
         flows = await self.forwarder.flows_of(new, change.stored)
         counts = forecast(new, flows, moment().ticks)
         receipt = msgspec.structs.replace(change.stored.receipts[-1], number=0, **msgspec.structs.asdict(counts))
         return Planned(receipt=receipt, flows=tuple(flows))
 
-    async def _drive(self, change: Change) -> Receipt:
+    async def _drive(self, change: TableChange) -> Receipt:
         await self.forwarder.drive(change)
         return next(it for it in self.forwarder.stored.receipts if it.number == change.receipts[-1])
 
@@ -254,7 +254,7 @@ def _policies(rules: Collection[Rule], existing: str, udp: Any) -> Policies:
 
 
 def _check_reachable(route: Route, targets: Collection[Target]) -> None:
-    """Nobody translates between the families here. Raises UsageError."""
+    """The rules do not translate between IPv4 and IPv6. Raises UsageError."""
     before, after = ({target.family for target in of} for of in (route.targets, targets))
     if before and not before & after:
         names = {"ip": "IPv4", "ip6": "IPv6"}

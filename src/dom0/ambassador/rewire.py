@@ -1,7 +1,7 @@
 """What a rewire changes: the next table, the drains of old connections, the receipt. Pure.
 
-A change that nobody asked for by name (DNS, a container
-that moved, health) spares connections whose target is still one; a rewire that was asked for spares none.
+A change that nobody asked for by name (DNS, a container that moved, health) spares connections whose target is still
+one; a rewire that was asked for spares none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dom0.ambassador.state import MOST_RECEIPTS, Moment, Stored, Undoable
 from dom0.forward.drain import SETTLING, Drain
 from dom0.forward.table import Listener, Route, Target, Udp, table
 
-MOST_OLD = 64  # generations of one listener that are asked after
+MOST_OLD = 64  # former generations of one listener that are remembered
 
 
 class Policies(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Policies(msgspec.Struct, frozen=True):
     udp: Udp
 
 
-class Change(msgspec.Struct, frozen=True):
+class TableChange(msgspec.Struct, frozen=True):
     stored: Stored  # with the next table, drains and receipts that are counted later
     receipts: tuple[int, ...]  # numbers of the new ones
 
@@ -41,7 +41,7 @@ def adapt(
     cause: str,
     at: Moment,
     others: Collection[Listener] = (),
-) -> Change | None:
+) -> TableChange | None:
     """Follow what was found. A generation is new only where the targets are; listeners without a want go away.
 
     `others`: listeners behind whose unchanged addresses somebody else is now. None: nothing is different.
@@ -61,7 +61,7 @@ def adapt(
         spared = {it: () if it in others else wants[it].targets for it in listeners}
         after = _with_receipt(stored, after, listeners, policies[listeners[0]], cause, at, spared)
         receipts.append(after.receipt)
-    return Change(after, tuple(receipts))
+    return TableChange(after, tuple(receipts))
 
 
 def replace(
@@ -71,7 +71,7 @@ def replace(
     policies: Policies,
     *,
     at: Moment,
-) -> Change:
+) -> TableChange:
     """Rewire the listeners of `wishes`; `wants` are all listeners' wants, theirs by the new sources."""
     listeners = sorted(wishes)
     after = _with_table(stored, wants, listeners)
@@ -89,7 +89,7 @@ def replace(
         undo=(*stored.undo, undoable)[-MOST_RECEIPTS:],
     )
     after = _with_receipt(stored, after, listeners, policies, "rewire", at, {})
-    return Change(after, (after.receipt,))
+    return TableChange(after, (after.receipt,))
 
 
 def last_rewire(stored: Stored, listeners: Collection[Listener]) -> Undoable | None:
@@ -105,7 +105,7 @@ def wishes_before(stored: Stored, undoable: Undoable) -> dict[str, tuple[Source,
 
 def undo(
     stored: Stored, undoable: Undoable, wants: Mapping[Listener, Wanted], policies: Policies, *, at: Moment
-) -> Change:
+) -> TableChange:
     """Back to before `undoable`: connections made since are drained, those of before go on, drained ones too."""
     listeners = sorted(it for it in wants if str(it) in undoable.sources)
     after = _with_table(stored, wants, listeners)
@@ -123,26 +123,23 @@ def undo(
     )
     since = {it: undoable.generations.get(str(it), 0) + 1 for it in listeners}
     after = _with_receipt(stored, after, listeners, policies, "undo", at, {}, since)
-    return Change(after, (after.receipt,))
+    return TableChange(after, (after.receipt,))
 
 
 def _with_table(stored: Stored, wants: Mapping[Listener, Wanted], changed: Collection[Listener]) -> Stored:
     """Give each of `changed` a generation, and remember the ones that are left."""
     number, before, renewed = stored.generation, stored.table.by_listener, set(changed)
     routes: list[Route] = []
-    old = dict(stored.old)
     for listener in sorted(wants):
-        want, route = wants[listener], before.get(listener)
-        if listener not in renewed:
-            assert route is not None
-            routes.append(Route(listener, route.generation, route.targets, want.down))
-            continue
-        number += 1
-        routes.append(Route(listener, number, want.targets, want.down))
-        if route is not None:
-            old[str(listener)] = (*old.get(str(listener), ()), route.generation)[-MOST_OLD:]
+        want = wants[listener]
+        if listener in renewed:
+            number += 1
+            routes.append(Route(listener, number, want.targets, want.down))
+        else:
+            routes.append(msgspec.structs.replace(before[listener], down=want.down))
+    old = dict(stored.old)
     for route in stored.table.routes:
-        if route.listener not in wants:
+        if route.listener in renewed or route.listener not in wants:
             old[str(route.listener)] = (*old.get(str(route.listener), ()), route.generation)[-MOST_OLD:]
     after = table(routes)
     revision = stored.revision + (after != stored.table)

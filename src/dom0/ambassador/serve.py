@@ -17,14 +17,15 @@ from dom0.ambassador.capabilities import find_lacks
 from dom0.ambassador.carry import save_often
 from dom0.ambassador.control import control, watch
 from dom0.ambassador.declaration import Declaration, Misdeclared, from_environment
-from dom0.ambassador.desired import Found
+from dom0.ambassador.desired import Conditions
 from dom0.ambassador.forwarder import Forwarder, is_own
 from dom0.ambassador.lookup import Lookup, Names
 from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY, WATCH
 from dom0.ambassador.probe import Probes
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
-from dom0.ambassador.state import DIRECTORY, StateFile, moment
+from dom0.ambassador.settings import STATE_DIRECTORY
+from dom0.ambassador.state import StateFile, moment
 from dom0.forward import interfaces
 from dom0.forward.dataplane import DataPlane
 from dom0.forward.kernel import KernelPlane
@@ -53,7 +54,7 @@ async def serve(environ: Mapping[str, str]) -> None:
         from dom0.forward.relay import RelayPlane
 
         plane = RelayPlane()
-    directory = Path(environ.get("DOM0_STATE", DIRECTORY))
+    directory = Path(environ.get("DOM0_STATE", STATE_DIRECTORY))
     sockets = Path(environ.get("DOM0_RUN", RUN_DIRECTORY))
     forwarder = make_forwarder(plane, declaration, StateFile(directory))
     reporter = Reporter(forwarder, __version__, lacks)
@@ -81,13 +82,12 @@ def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) 
 
 
 def refuse_loops(declaration: Declaration) -> None:
-    """Names may come to lead here and are then left out; an address that does was a mistake. Raises Misdeclared."""
-    found = Found(is_own=is_own, listening=declaration.listeners)
+    """Raises Misdeclared for an address of our own. A name that leads here is left out while it does."""
+    found = Conditions(is_own=is_own, listening=declaration.listeners)
     flaws = [
         Flaw((str(rule.listener),), f"{source} is this ambassador itself: a loop", "name the provider")
         for rule in declaration.rules
-        for source in rule.sources
-        if any(found.is_loop(it, rule.listener) for it in found.behind(source))
+        for source in found.loops(rule.sources, rule.listener)
     ]
     if flaws:
         raise Misdeclared("", flaws)

@@ -9,6 +9,7 @@ import msgspec
 
 from dom0.forward.table import Udp
 
+STATE_DIRECTORY = "/var/lib/dom0-ambassador"  # what it keeps over restarts: the agent mounts a volume there
 Existing = str  # keep | cut | drain=DURATION
 DownPolicy = str  # last | refuse | hold | hold=DURATION
 
@@ -17,7 +18,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     pass
 
 
-class Health(_Part, frozen=True, kw_only=True):
+class HealthSettings(_Part, frozen=True, kw_only=True):
     """A target is up while a TCP connection to it is accepted. Durations as in Compose: 500ms, 2s."""
 
     interval: str = "2s"
@@ -40,7 +41,7 @@ class Listen(_Part, frozen=True, kw_only=True):
     existing: Existing = "keep"
     udp: Udp = "move"
     down: DownPolicy = "last"
-    health: Health | None = None
+    health: HealthSettings | None = None
 
 
 class Settings(_Part, frozen=True, kw_only=True):

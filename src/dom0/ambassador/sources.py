@@ -40,7 +40,7 @@ class Fixed(_Source, frozen=True, tag="address"):
 
 
 class Named(_Source, frozen=True, tag="name"):
-    """`host` in small letters, as it was written otherwise: with a dot at its end no search domain is tried."""
+    """`host` in lower case; with a dot at its end no search domain is tried."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class Named(_Source, frozen=True, tag="name"):
 
     @property
     def key(self) -> str:
-        """Under which addresses are found for it, as for Followed."""
+        """The key of its addresses, as for Followed."""
         return self.host
 
 

@@ -18,15 +18,14 @@ from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Source
 from dom0.errors import Dom0Error
 from dom0.forward.drain import Drain
-from dom0.forward.table import Listener, Table, Target, parse_listener
+from dom0.forward.table import Table, Target, parse_listener
 
-DIRECTORY = "/var/lib/dom0-ambassador"
 FILE = "state.json"
 MOST_RECEIPTS = 100
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Damaged(Dom0Error):
+class StateDamaged(Dom0Error):
     """The file is there and is not what we wrote."""
 
 
@@ -65,34 +64,34 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     identities: dict[str, str] = {}  # of what the agent follows
     unhealthy: tuple[str, ...] = ()  # targets
     drains: tuple[Drain, ...] = ()
-    past: tuple[Drain, ...] = ()  # done here; an agent that was away does them in the shortcuts yet
+    past: tuple[Drain, ...] = ()  # over here; an agent that was away still does them in shortcuts
     undo: tuple[Undoable, ...] = ()
     receipts: tuple[Receipt, ...] = ()
-    causes: dict[str, int] = {}  # how many receipts there ever were of each
-
-    def generations(self, listener: Listener) -> tuple[int, ...]:
-        return self.old.get(str(listener), ())
+    causes: dict[str, int] = {}  # how many receipts of each there have been
 
 
 class StateFile:
-    """`read` and `write` are the only doors; `error` is what kept the last `write` from the disk, empty when it is."""
+    """`error`: why the last `write` failed; empty if it did not."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
         self.error = ""
 
     def read(self) -> Stored | None:
-        """None when there is none. Raises Damaged."""
+        """None when there is none. Raises StateDamaged."""
         try:
             stored = msgspec.json.decode(self.path.read_bytes(), type=Stored)
             _check(stored)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            raise Damaged(
-                f"{self.path}: is damaged: {error}", hint="what the kernel forwards by stays in force"
-            ) from error
-        return stored if stored.boot == boot() else _after_boot(stored)
+            hint = "what the kernel forwards by stays in force"
+            raise StateDamaged(f"{self.path}: is damaged: {error}", hint=hint) from error
+        if stored.boot == boot():
+            return stored
+        # No connection has survived; deadlines were counted from another boot.
+        receipts = tuple(msgspec.structs.replace(receipt, draining=0.0) for receipt in stored.receipts)
+        return msgspec.structs.replace(stored, drains=(), past=(), old={}, receipts=receipts, boot=boot())
 
     def set_aside(self) -> None:
         with contextlib.suppress(OSError):
@@ -117,17 +116,11 @@ class StateFile:
 
 
 def boot() -> str:
-    """Empty where the kernel does not tell one from another."""
+    """Empty where the kernel has no boot ID."""
     try:
         return BOOT.read_text().strip()
     except OSError:
         return ""
-
-
-def _after_boot(stored: Stored) -> Stored:
-    """No connection has survived; deadlines were counted from another boot."""
-    receipts = tuple(msgspec.structs.replace(receipt, draining=0.0) for receipt in stored.receipts)
-    return msgspec.structs.replace(stored, drains=(), past=(), old={}, receipts=receipts, boot=boot())
 
 
 def _check(stored: Stored) -> None:

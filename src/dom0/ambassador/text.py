@@ -1,4 +1,4 @@
-"""What people read of an ambassador, the same in its container and from the machine. Pure; who prints it escapes."""
+"""What people read of an ambassador, the same in its container and from the machine. Pure; the caller escapes it."""
 
 from __future__ import annotations
 

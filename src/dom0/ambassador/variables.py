@@ -142,7 +142,7 @@ def _range(alias: _Alias, start: int, end: int) -> list[LinkVariable]:
 
 
 def _collect_default(answer: Links, name: str, value: str) -> None:
-    """Many programs have a variable of such a name with a bare number in it: only an address of ours counts."""
+    """Many programs have a variable of such a name that holds a number: only a tcp:// or udp:// address is taken."""
     match = _URL.fullmatch(value)
     if match is not None and match["protocol"] in ("tcp", "udp"):
         with answer.flaws_of(name):

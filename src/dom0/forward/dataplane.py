@@ -26,7 +26,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     sent: int = 0  # bytes from the client, where the kernel counts them
     received: int = 0  # bytes to the client
     expires: int = 0  # seconds until it is forgotten if nothing comes
-    number: int = 0  # the kernel's own, made from where in memory it is; 0 where there is none
+    number: int = 0  # the kernel's ID of it, made from its memory address; 0 where there is none
 
     @property
     def came_by(self) -> Listener:

@@ -119,7 +119,7 @@ class KernelPlane:
         try:
             silent = await asyncio.to_thread(tcp_reset.reset, self._place, ended)
         except PermissionError:
-            _log.warning("%d connections were cut; silent ends learn nothing without CAP_NET_RAW", len(ended))
+            _log.warning("%d connections were cut; idle ends are not reset without CAP_NET_RAW", len(ended))
             return False
         for one in silent:
             _log.info("nobody at %s answered when its connection with %s was cut", one.to, one.source)

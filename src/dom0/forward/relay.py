@@ -38,7 +38,7 @@ from dom0.run import start
 MOST_PROCESSES = 512  # that listen; each has about 2 MB of its own
 _BACKLOG = 1024  # connections that wait to be accepted
 _UDP_SILENCE = 120  # seconds, as the kernel's connection tracking has it
-_FOREVER = 100_000_000  # seconds; socat would end a connection half a second after one side has said its last
+_FOREVER = 100_000_000  # seconds; socat would end a connection half a second after one side closed its half
 _DEADLINE = 5.0  # seconds until a UDP socket is open
 _TRIES, _PAUSE = 2000, 0.001  # seconds
 _SO_ATTACH_REUSEPORT_CBPF, _BPF_RETURN = 51, 0x06  # <asm/socket.h>, <linux/bpf_common.h>

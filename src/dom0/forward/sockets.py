@@ -12,19 +12,8 @@ import msgspec
 from dom0.forward.table import Protocol, Target
 
 # <net/tcp_states.h>; of UDP only connected ones are of interest, they print as ESTABLISHED
-_STATES = {
-    "01": "ESTABLISHED",
-    "02": "SYN_SENT",
-    "03": "SYN_RECV",
-    "04": "FIN_WAIT",
-    "05": "FIN_WAIT",
-    "06": "TIME_WAIT",
-    "07": "CLOSE",
-    "08": "CLOSE_WAIT",
-    "09": "LAST_ACK",
-    "0A": "LISTEN",
-    "0B": "CLOSING",
-}
+_NAMES = "ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING"
+_STATES = dict(enumerate(_NAMES.split(), 1))
 _FIELDS = 10  # of a line, up to the inode
 
 
@@ -38,12 +27,12 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
     queued: int = 0  # what waits to be read: connections of one that listens, bytes of others
 
 
-def sockets(proc: Path = Path("/proc")) -> dict[int, Socket]:
+def sockets() -> dict[int, Socket]:
     """Those of our network namespace, by inode. Raises OSError."""
     found: dict[int, Socket] = {}
     for protocol in Protocol:
         for name in (protocol.value, f"{protocol}6"):
-            path = proc / "thread-self/net" / name
+            path = Path("/proc/thread-self/net", name)
             if path.exists():  # a kernel may have no IPv6
                 found |= parse(path.read_text(), protocol)
     return found
@@ -60,16 +49,16 @@ def parse(listed: str, protocol: Protocol) -> dict[int, Socket]:
             protocol=protocol,
             local=_end(fields[1]),
             remote=_end(fields[2]),
-            state=_STATES.get(fields[3].upper(), ""),
+            state=_STATES.get(int(fields[3], 16), ""),
             queued=int(fields[4].partition(":")[2], 16),
         )
     return found
 
 
-def inodes(pid: int, proc: Path = Path("/proc")) -> Iterator[int]:
+def inodes(pid: int) -> Iterator[int]:
     """Of the sockets that process `pid` has open; none if it has ended."""
     try:
-        for handle in (proc / str(pid) / "fd").iterdir():
+        for handle in Path(f"/proc/{pid}/fd").iterdir():
             target = str(handle.readlink())
             if target.startswith("socket:["):
                 yield int(target.removeprefix("socket:[").removesuffix("]"))
@@ -82,6 +71,4 @@ def _end(text: str) -> Target:
     digits, _, port = text.partition(":")
     words = [int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8)]
     address = ipaddress.ip_address(b"".join(words))
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return Target(str(address), int(port, 16))
+    return Target(str(getattr(address, "ipv4_mapped", None) or address), int(port, 16))

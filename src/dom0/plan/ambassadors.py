@@ -9,11 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from dom0.ambassador.declaration import VARIABLE
-from dom0.ambassador.settings import Settings
+from dom0.ambassador.settings import STATE_DIRECTORY, Settings
 from dom0.compose.model import Project, Service, ServiceVolume, Volume
 from dom0.plan.refusal import refusal
 
-STATE = "/var/lib/dom0-ambassador"
 IMAGE_ROLE = "ambassador"  # what the image's label dom0.role says
 CAPABILITIES = ("NET_ADMIN", "NET_RAW")
 LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"  # a segment out of its window ends no connection
@@ -32,7 +31,7 @@ def with_ambassadors(project: Project) -> Project:
     for name, settings in wanted.items():
         _check(project, name)
         key = f"{name}-ambassador"
-        if not any(volume.target == STATE for volume in services[name].volumes):
+        if not any(volume.target == STATE_DIRECTORY for volume in services[name].volumes):
             volumes.setdefault(key, Volume(name=f"{project.name}_{key}"))
         services[name] = _service(project, services[name], settings, key)
     return msgspec.structs.replace(project, services=services, volumes=volumes)
@@ -59,8 +58,8 @@ def _check(project: Project, name: str) -> None:
 def _service(project: Project, service: Service, settings: Settings, volume: str) -> Service:
     sysctls = {FORWARD: "1", LIBERAL: "1", ACCOUNTING: "1"} | ({FORWARD_6: "1"} if _has_ipv6(project, service) else {})
     volumes = service.volumes
-    if not any(volume_.target == STATE for volume_ in volumes):
-        volumes = (*volumes, ServiceVolume(type="volume", source=volume, target=STATE))
+    if not any(volume_.target == STATE_DIRECTORY for volume_ in volumes):
+        volumes = (*volumes, ServiceVolume(type="volume", source=volume, target=STATE_DIRECTORY))
     return msgspec.structs.replace(
         service,
         environment=service.environment | {VARIABLE: msgspec.json.encode(settings, order="deterministic").decode()},
