@@ -1,4 +1,4 @@
-"""What lies where a Compose file should be, and what a Compose file may draw in."""
+"""What lies where a Compose file should be, and what a Compose file may reference."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_chain_of_includes_ends(tmp_path: Path) -> None:
     for number in range(MAX_NESTED):
         write(tmp_path, **{f"c{number}": f"include: [c{number + 1}.yaml]\n"})
     write(tmp_path, compose="include: [c0.yaml]\n")
-    assert f"more than {MAX_NESTED} Compose files draw in each other" in message(tmp_path)
+    assert f"more than {MAX_NESTED} Compose files include or extend each other" in message(tmp_path)
 
 
 def test_a_project_of_very_many_files_is_read_and_of_too_many_is_not(tmp_path: Path) -> None:

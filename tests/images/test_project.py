@@ -52,9 +52,9 @@ async def layout(directory: Path, tmp_path: Path) -> set[str]:
     try:
         stage(directory, project, selection.kept(project, directory, read_ignore(directory)), target)
         anew = await load(target, PLACED, like=project)
-        assert await load(target, PLACED, like=project, printouts=reading.printouts) == anew
+        assert await load(target, PLACED, like=project, cache=reading.cache) == anew
     finally:
-        await reading.printouts.end()
+        await reading.cache.close()
     return {str(path.relative_to(target)) for path in target.rglob("*") if path.is_symlink() or path.is_file()}
 
 

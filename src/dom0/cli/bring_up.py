@@ -115,23 +115,23 @@ async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] 
     """In the block Compose has begun with it."""
     import asyncio
 
-    from dom0.compose.printouts import Printouts
+    from dom0.compose.output_cache import OutputCache
     from dom0.images.dockerfile import MACHINES, PLAIN
     from dom0.images.reading import read
 
     if project is None or any((project / name).exists() for name in (MACHINES, PLAIN)):
         yield None
         return
-    printouts = Printouts()
-    reading = asyncio.create_task(read(project, printouts))
-    reading.add_done_callback(lambda _ended: printouts.asked.set())  # perhaps it was refused before
+    cache = OutputCache()
+    reading = asyncio.create_task(read(project, cache))
+    reading.add_done_callback(lambda _ended: cache.started.set())  # perhaps it was refused before
     try:
-        await printouts.asked.wait()
+        await cache.started.wait()
         yield reading
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-        await printouts.end()
+        await cache.close()
 
 
 @contextlib.asynccontextmanager

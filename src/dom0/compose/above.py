@@ -1,10 +1,10 @@
-"""Files above a project's directory that it names with `../`: how they are called, and which may be taken.
+"""Files above a project's directory that it names with `../`: their names in an image, and which may be taken.
 
-In an image, and on a machine, nothing is above the project: `../data` is `.dom0-parent/data` there. So the project's
-own paths stay what they are, whatever else it names. What is taken lies in the same git work tree, and was named: a
-file elsewhere is the person's own. What is not there yet may be bound from anywhere. `..` itself is `.dom0-parent`,
-without the project: nothing is on a machine twice (see around.py for what containers see of it).
-Light to import: who only asks for a digest needs it too.
+In an image, and on a machine, nothing is above the project: `../data` is `.dom0-parent/data` there, so that the
+project's own paths never change. Only files that the project names and that are in the same git work tree are taken;
+others are not its own. A path where nothing is yet may be bound from anywhere. `..` itself is `.dom0-parent`, without
+the project, so that no file is on a machine twice (see around.py for what containers see of it).
+Imports little: `dom0 up` needs it for a digest.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ WAY = "compose.d/.way"  # in an image: a link that says `names_down` of the high
 
 
 def is_above(name: str) -> bool:
-    """Whether an image calls something so that is above the project."""
+    """Whether `name` in an image is something above the project."""
     return PurePath(name).parts[:1] == (PARENT,)
 
 
 def inner(name: str) -> str:
-    """What an image calls it: `../../data` → `.dom0-parent/.dom0-parent/data`; a name without `..` as it is."""
+    """The name in an image: `../../data` → `.dom0-parent/.dom0-parent/data`; a name without `..` is unchanged."""
     return str(PurePath(*(PARENT if part == ".." else part for part in PurePath(name).parts)))
 
 
@@ -34,13 +34,13 @@ def top(name: str) -> str:
 
 
 def levels(name: str) -> int:
-    """How far above the project it lies what an image calls so."""
+    """How many directories above the project `name` in an image is."""
     parts = PurePath(name).parts
     return next((number for number, part in enumerate(parts) if part != PARENT), len(parts))
 
 
 def is_around(name: str) -> bool:
-    """Whether an image calls the project's directory so, or one around it."""
+    """Whether `name` in an image is the project's directory, or one around it."""
     return levels(name) == len(PurePath(name).parts)
 
 
@@ -57,14 +57,16 @@ def names_down(directory: Path, number: int) -> tuple[str, ...]:
 
 
 def within(directory: Path, number: int) -> Iterator[tuple[str, str]]:
-    """Of the directory so far above: each one in it that is around the project or is it, and its name in an image."""
+    """The path from the directory `number` levels above down to the project, step by step, and each step's name in an
+    image.
+    """
     names = names_down(directory, number)
     for depth in range(1, len(names) + 1):
         yield "/".join(names[:depth]), str(PurePath(*[PARENT] * (number - depth)))
 
 
 def find(directory: Path, name: str) -> Path:
-    """Where it is that an image calls `name`: below `directory` where that is the content of an image, else above."""
+    """The path of what is `name` in an image: below `directory` where that is unpacked from an image, else above it."""
     if not is_above(name) or os.path.lexists(directory / PARENT):
         return directory / name
     parts, number = PurePath(name).parts, levels(name)
@@ -80,15 +82,13 @@ def may_take(directory: Path, name: str) -> bool:
 
 
 def is_free(directory: Path, name: str) -> bool:
-    """Whether nothing is called `name`, written with `..`: a bind of it takes nobody's file, wherever it leads."""
+    """Whether nothing is at `name`, written with `..`: then a bind of it takes no file from outside the project."""
     path = find(directory, inner(name))
     return not os.path.lexists(path) and Path(os.path.realpath(path)) == path
 
 
 def _work_tree(directory: Path) -> Path | None:
-    """The git work tree that a directory is in, of a submodule the one that it is part of; none that is a person's
-    whole home, or the whole machine.
-    """
+    """The git work tree that a directory is in, for a submodule the outermost one; never a home directory or `/`."""
     tree: Path | None = None
     for path in (directory, *directory.parents):
         if not os.path.lexists(path / ".git"):
@@ -102,7 +102,7 @@ def _work_tree(directory: Path) -> Path | None:
 
 
 def _git_directory(tree: Path) -> Path:
-    """Where git keeps what it knows of a work tree: in there, or where a file says."""
+    """Git's directory of a work tree: `.git`, or the one that a file of this name says."""
     found = tree / ".git"
     if not found.is_file():
         return found

@@ -1,8 +1,8 @@
-"""Binds of the project's directory, or of one around it: what is mounted inside, so that containers see no difference.
+"""Binds of the project's directory, or of one around it: further mounts, so that containers see what Compose shows.
 
-A directory around the project lies on a machine without the project (see above.py): that is bound in its place. And
-what is above the project lies in it, as `.dom0-parent`, but is no part of it: an empty file system hides it. Else an
-`rm -rf` in the project's directory would remove the whole tree.
+A directory around the project is on a machine without the project (see above.py), which is bound in its place. And
+`.dom0-parent`, which is in the project there and no part of it, is hidden by an empty file system: else an `rm -rf` in
+the project's directory would remove the whole tree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Volume = dict[str, Any]
 
 
 def add_mounts(data: dict[str, Any], root: Path, final: Path, named: Iterable[str]) -> None:
-    """`data` is changed; its paths are final. `named`: all that an image has of the project in `root` by a name."""
+    """Changes `data`, whose paths are final. `named`: what the project in `root` names, by its names in an image."""
     top = max(map(above.levels, named), default=0)
     for service in (data.get("services") or {}).values():
         if volumes := service.get("volumes"):
@@ -31,7 +31,7 @@ def add_mounts(data: dict[str, Any], root: Path, final: Path, named: Iterable[st
 
 
 def _inside(volume: Volume, taken: set[PurePath], root: Path, final: Path, top: int) -> Iterator[Volume]:
-    """Nothing where the service has something else itself."""
+    """No mount where the service has one of its own."""
     source, target = PurePath(volume.get("source") or ""), _target(volume.get("target") or "")
     if volume.get("type") != "bind" or not source.is_relative_to(final):
         return
@@ -40,10 +40,10 @@ def _inside(volume: Volume, taken: set[PurePath], root: Path, final: Path, top: 
         return
     hiding = {"type": "tmpfs", "tmpfs": {"size": _SMALL}, "read_only": volume.get("read_only", False)}
     own = [other for other in taken if target in other.parents]
-    for place, inner in (("", name), *above.within(root, above.levels(name))):
-        mounts = [volume | {"source": os.path.normpath(final / inner), "target": str(target / place)}] if place else []
+    for path, inner in (("", name), *above.within(root, above.levels(name))):
+        mounts = [volume | {"source": os.path.normpath(final / inner), "target": str(target / path)}] if path else []
         if above.levels(inner) < top:
-            mounts.append({**hiding, "target": str(target / place / above.PARENT)})
+            mounts.append({**hiding, "target": str(target / path / above.PARENT)})
         yield from (mount for mount in mounts if not any(PurePath(mount["target"]).is_relative_to(it) for it in own))
 
 

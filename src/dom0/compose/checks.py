@@ -1,4 +1,4 @@
-"""Values that Compose accepts and no machine can run, found before anything changes. No I/O."""
+"""Values that Compose accepts and no machine can run. No I/O."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _subnet(path: KeyPath, text: str) -> Iterator[Finding]:
 
 
 def _file_objects(project: Project) -> Iterator[Finding]:
-    """Configs and secrets that have no text: Compose stumbles over them only when it creates the container."""
+    """Configs and secrets that have no text: Compose fails only when it creates the container."""
     for kind, objects in (("configs", project.configs), ("secrets", project.secrets)):
         for key, item in objects.items():
             if item.environment and item.environment not in project.environment:

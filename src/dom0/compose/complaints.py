@@ -1,7 +1,6 @@
-"""Docker Compose's words about a project it does not accept → refusals with the key's place and what to do. No I/O.
+"""Docker Compose's error message about a project → the finding: its key, what is wrong and what to do. No I/O.
 
-Compose says one thing at a time. What none of the patterns knows is passed on as it is: a newer Compose may speak
-otherwise, and its own words are better than none.
+Compose reports one error at a time. A message that no pattern matches, as of a newer Compose, is passed on as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dom0.compose.support import known_keys
 from dom0.wording import did_you_mean
 
 _NAMED = ("services", "networks", "volumes", "configs", "secrets")
-# Patterns are text, compiled when Compose complains: seldom, and all of them would take longer than a small project.
+# Patterns are text, compiled when Compose reports an error: to compile all takes longer than to read a small project.
 _INDEX = r"\.\[([0-9]+)\]"
 _SPACE = r"\s*\n\s*"
 _NOISE = r": invalid compose project$|^validating [^\n:]*: |^decoding failed due to [^\n]*\n+"
@@ -182,7 +181,7 @@ _ROWS = (
 
 
 def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Finding:
-    """`words` is what Compose printed, its paths already those of the project; `documents` are the files' contents."""
+    """`words` is what Compose printed, with the project's paths; `documents` are the contents of its files."""
     text = re.sub(_INDEX, r".\1", words.strip())
     while (shorter := re.sub(_NOISE, "", text)) != text:
         text = shorter
@@ -213,7 +212,7 @@ def _unknown_key(match: re.Match[str]) -> Finding:
 
 
 def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Finding:
-    """Compose does not say whose port it is."""
+    """Compose does not name the service."""
     value = _one_line(match["value"])
     kinds = {"proto": "protocol", "containerPort": "port of the container", "hostPort": "port of the host"}
     what = f"{value!r} cannot be a {kinds.get(match['what'], match['what'])}"
@@ -226,7 +225,7 @@ def _port(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Findi
 
 
 def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> Finding:
-    """Compose names one of the services, another one each time."""
+    """Compose names one of the two services, at random."""
     name = match["name"]
     theirs = {
         service

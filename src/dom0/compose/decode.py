@@ -1,4 +1,4 @@
-"""Plain data → the structs of the model, with a refusal that names the key and what was probably meant. No I/O."""
+"""Plain data → the structs of the model, or an error that names the key and what was probably meant. No I/O."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def decode(data: Any, kind: type[T], path: KeyPath, locations: Locations, *, our
 
 
 def _named(steps: KeyPath, data: Any) -> KeyPath:
-    """A step that is only known as some entry (`*`) gets its name where no other entry has what comes after it."""
+    """`steps` with the names of entries in the place of `*`, where only one entry has the steps that follow."""
     if not steps:
         return ()
     step, rest = steps[0], steps[1:]

@@ -1,4 +1,4 @@
-"""Where two readings of one project differ in what a machine is told. No I/O."""
+"""Where two readings of one project differ in what they mean to a machine. No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project, without_defaults
 
-# What says only where a project was read, and with what.
+# What depends on where a project was read, and with which Compose.
 _OF_THE_READING = (
     "compose_hashes",
     "compose_version",
@@ -22,17 +22,17 @@ _OF_THE_READING = (
 
 
 def difference(wanted: Project, found: Project) -> KeyPath | None:
-    """The first key that is another one, missing or too much. Where services are built is not looked at."""
-    return _difference(_told(wanted), _told(found), ())
+    """The first key that differs, is missing or is extra. `build` of services is not compared."""
+    return _difference(_compared(wanted), _compared(found), ())
 
 
-def _told(project: Project) -> dict[str, Any]:
-    told: dict[str, Any] = without_defaults(project)
+def _compared(project: Project) -> dict[str, Any]:
+    data: dict[str, Any] = without_defaults(project)
     for key in _OF_THE_READING:
-        told.pop(key, None)
-    for service in told.get("services", {}).values():
+        data.pop(key, None)
+    for service in data.get("services", {}).values():
         service.pop("build", None)
-    return told
+    return data
 
 
 def _difference(wanted: Any, found: Any, path: KeyPath) -> KeyPath | None:

@@ -1,9 +1,9 @@
-"""Reads the files of a project before Compose does: which ones are Compose files, and everything they draw in.
+"""Reads the files of a project before Compose does: its Compose files, and all files that they reference.
 
 Compose would open whatever a file names: a pipe that never ends, a device, a file outside the directory that becomes
-the image. Here each one is a regular file of bounded size inside the project, or it is refused; Compose is shown copies
-of what was read. A variable in a path is filled in by Compose itself before (`Parser.interpolate`), and its value is
-what stands in the copy: the main reading opens no path that was not seen here.
+the image. Here each one is a regular file of limited size inside the project, or it is refused, and Compose gets copies
+of what was read. Compose itself replaces a variable in a path before (`Parser.interpolate`), and the copy has the value
+in its place: `docker compose config` opens no path that was not checked here.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from dom0.compose.tags import Reset
 from dom0.errors import ProjectError
 
 LAYERS = "compose.d"
-STAGED = f"{LAYERS}/.staged"  # in an image: files beside it that are called as Compose files are others
+STAGED = f"{LAYERS}/.staged"  # in an image: a compose.yaml beside it is an ordinary file of the project
 MAX_TOTAL = 8 * 1024 * 1024
 MAX_FILES = 1024
-MAX_NESTED = 32  # includes and extends, one in another
+MAX_NESTED = 32  # depth of includes and extends
 
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _MOVE = (
@@ -44,9 +44,8 @@ _OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml",
 
 
 class ProjectFiles(msgspec.Struct):
-    """`layers` are the Compose files in their order, paths below `root`; `sources` these and what they draw in.
-
-    `copies` is all that Compose may open, by paths below `root`.
+    """`layers` are the Compose files in their order, as paths below `root`; `sources` those and what they include or
+    extend. `copies` is all that Compose may open, by paths below `root`.
     """
 
     root: Path
@@ -117,9 +116,8 @@ class Irregular(OSError):
 
 
 def open_regular(path: Path, *, inside: Path = Path("/")) -> BufferedReader:
-    """Open a file for reading without ever waiting for it. Raises OSError, Irregular for what is no file.
-
-    Nor is it one if it lies elsewhere than `inside` by the time it is open.
+    """Open a file for reading without blocking. Raises OSError; Irregular for what is no regular file, or is not below
+    `inside` once it is open.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -181,7 +179,7 @@ Variables = tuple[bytes, ...]
 
 
 class _Reader:
-    """Follows references; every use of a file counts against the total, as it does in what Compose prints."""
+    """Follows references. Each use of a file adds to the total size, as it does in Compose's output."""
 
     def __init__(self, files: ProjectFiles, parser: Parser, view: View) -> None:
         self._files = files
@@ -193,7 +191,7 @@ class _Reader:
         self._nested = 0
 
     async def dotenv(self, directory: Path) -> Variables:
-        """The `.env` in there, if there is one. A link to nowhere is none for Compose."""
+        """The `.env` in there, if there is one. Compose takes a dangling link for none."""
         file = directory / ".env"
         return (await self._content(file),) if _leads_somewhere(self._find(file)) else ()
 
@@ -217,14 +215,14 @@ class _Reader:
         return tuple(layers)
 
     async def read(self, path: Path, base: Path, variables: Variables, *, extended: bool = False) -> None:
-        """`extended`: its services are only parts of others."""
+        """`extended`: other files extend its services, which are none of the project."""
         content = await self._content(path)
         if (path, base, variables, extended) in self._seen:
             return
         self._seen.add((path, base, variables, extended))
         self._nested += 1
         if self._nested > MAX_NESTED:
-            raise ProjectError(f"{self._name(path)}: more than {MAX_NESTED} Compose files draw in each other")
+            raise ProjectError(f"{self._name(path)}: more than {MAX_NESTED} Compose files include or extend each other")
         source = await asyncio.to_thread(read_source, self._name(path), content)
         if source.name not in (known.name for known in self._files.sources):
             self._files.sources.append(source)
@@ -244,9 +242,7 @@ class _Reader:
 
     async def _fill_in(self, source: Source, found: Sequence[Reference], variables: Variables) -> dict[str, str]:
         """The texts that have variables in them, and their values. Compose's copy of the file has the values."""
-        wanted = {
-            text: self._place(source, reference) for reference in found for text in reference.texts if "$" in text
-        }
+        wanted = {text: self._at(source, reference) for reference in found for text in reference.texts if "$" in text}
         filled = await self._interpolate(list(wanted), variables, list(wanted.values()))
         values = dict(zip(wanted, filled, strict=True))
         if values:
@@ -257,9 +253,7 @@ class _Reader:
             self._files.copies[source.name] = copy
         return values
 
-    async def _interpolate(
-        self, texts: Sequence[str], variables: Variables, locations: Sequence[Finding]
-    ) -> Sequence[str]:
+    async def _interpolate(self, texts: Sequence[str], variables: Variables, at: Sequence[Finding]) -> Sequence[str]:
         if not texts:
             return ()
         try:
@@ -267,12 +261,12 @@ class _Reader:
         except Rejected as rejected:
             told = understand(rejected.words, ())
             number = int(told.path[1]) if len(told.path) > 1 and told.path[1].isdigit() else 0
-            raise self._refused(locations[number], told.what, told.hint) from rejected
+            raise self._refused(at[number], told.what, told.hint) from rejected
 
     async def _follow(
         self, source: Source, reference: Reference, base: Path, variables: Variables, *, needed: bool
     ) -> None:
-        where = self._place(source, reference)
+        where = self._at(source, reference)
         if problem := unfit(reference):
             raise self._refused(where, *problem)
         path = self._path(reference.file, base)
@@ -291,7 +285,7 @@ class _Reader:
                 await self._content(path)
         except ProjectError as error:
             own = f"{self._name(path)}: "
-            if error.message.startswith(own):  # about the file as a whole: say who wants it
+            if error.message.startswith(own):  # about the whole file: say which key names it
                 raise self._refused(where, error.message, error.hint) from error
             raise
 
@@ -344,7 +338,7 @@ class _Reader:
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self._files.root)
 
-    def _place(self, source: Source, reference: Reference) -> Finding:
+    def _at(self, source: Source, reference: Reference) -> Finding:
         line = Locations({"": source.lines}).find(reference.path)[1]
         return Finding(reference.path, "", file=source.name, line=line)
 

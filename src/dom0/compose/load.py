@@ -1,7 +1,7 @@
-"""From the files of a project to one resolved Project: the story. `docker compose config` does the resolving.
+"""Reads the files of a project into one resolved Project; `docker compose config` resolves.
 
-Read the files, each bounded → let Compose resolve them → put the final paths in → refuse what cannot run → digests of
-the contents and Compose's own hashes. Nothing is changed anywhere and no Engine is asked.
+Read the files, each of limited size → let Compose resolve them → put the final paths in → refuse what cannot run →
+digests of the contents and Compose's own hashes. Changes nothing and asks no Engine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.findings import Finding, refuse
 from dom0.compose.model import Project
+from dom0.compose.output_cache import ComposeOutput, OutputCache
 from dom0.compose.parser import Hashing, Parser, Rejected, View, find_parser, view_of
-from dom0.compose.printouts import Printed, Printouts
 from dom0.compose.references import plain, services
 from dom0.compose.tags import Reset
 from dom0.errors import Dom0Error, ProjectError
@@ -46,32 +46,31 @@ async def load(
     env: Mapping[str, str] | None = None,
     hashed: bool = True,
     like: Project | None = None,
-    printouts: Printouts | None = None,
+    cache: OutputCache | None = None,
 ) -> Project:
     """The project in the directory `source`, with paths as they will be once its files are placed at `final`.
 
     `source` holds a compose.yaml, or the layers of an image in compose.d. Variables come from the project's `.env` and
-    from `env`, never from this process. Who runs nothing can do without Compose's hashes (`hashed`), which take another
-    start of it; `printouts` are shared with other readings of it. Raises ProjectError with everything that is wrong
-    with the project, or the first key of it that is not as in the project `like`; Dom0Error when Compose is missing or
-    the disk is full.
+    from `env`, never from this process. Without `hashed` there are no `compose_hashes`, which need another run of
+    Compose; `cache` is shared with other readings of the project. Raises ProjectError with everything that is wrong, or
+    with the first key that differs from the project `like`; Dom0Error when Compose is missing or the disk is full.
     """
     for profile in profiles:
         if not _PROFILE.fullmatch(profile):
             raise ProjectError(f"profile {printable(profile)!r}: this cannot be a profile's name")
     try:
         with view_of(_directory_name(source)) as view:
-            on_start = printouts.asked.set if printouts else None
+            on_start = cache.started.set if cache else None
             parser = find_parser(view, profiles=profiles, variables=env or {}, on_start=on_start)
             files = await read_project(source, parser, view)
-            in_image = files.layers[0].startswith(f"{LAYERS}/")  # where no directory has the project's name
+            in_image = files.layers[0].startswith(f"{LAYERS}/")  # where the directory's name is not the project's
             if in_image and not any(document.get("name") for document in files.layer_documents):
                 raise ProjectError(
                     f"{LAYERS}: none of the files says name:", hint="name: mybox as the first line of one"
                 )
             view.fill(files.copies)
-            parser = parser.without_collecting(files.copies.values())
-            project = await _resolve(files, view, parser, final, hashed=hashed, printouts=printouts)
+            parser = parser.without_garbage_collection(files.copies.values())
+            project = await _resolve(files, view, parser, final, hashed=hashed, cache=cache)
             if like and (path := difference(like, project)):
                 raise refuse([Finding(path, "is not what it is in the project")], files.locations)
             return project
@@ -91,42 +90,42 @@ def _directory_name(source: Path) -> str:
 
 
 async def _resolve(
-    files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool, printouts: Printouts | None
+    files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool, cache: OutputCache | None
 ) -> Project:
     own = _own_document(files)
     layer = msgspec.json.encode(own) if own else b""
     hashing: Hashing | None = None
     try:
-        printed = printouts.find(files, view, layer) if printouts else None
-        if printed is None:
-            hashing = Hashing() if hashed or printouts else None
-            printed = await _print(files, view, parser, layer)
-            if printouts:
-                printouts.note(printed, files, view, layer)
-        if printed.written:
-            data = await asyncio.to_thread(resolved.parse_with_own, printed.text, printed.written)
+        output = cache.find(files, view, layer) if cache else None
+        if output is None:
+            hashing = Hashing() if hashed or cache else None
+            output = await _run_compose(files, view, parser, layer)
+            if cache:
+                cache.store(output, files, view, layer)
+        if output.yaml:
+            data = await asyncio.to_thread(resolved.parse_with_own, output.json, output.yaml)
         else:
-            data = resolved.parse(printed.text)
-        resolved.fill_in_defaults(data, printed.version)
+            data = resolved.parse(output.json)
+        resolved.fill_in_defaults(data, output.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = mounted.ProjectTree(files.root, final, files.locations)
         hashed_as, ((digests, unread), profiles) = await _both(
-            _hashes(resolved.for_hashing(data), hashing, printouts, wanted=hashed),
+            _hashes(resolved.for_hashing(data), hashing, cache, wanted=hashed),
             asyncio.to_thread(lambda: (mounted.digests(project, tree), mounted.profiles(project, tree))),
         )
     except Rejected as rejected:
         raise _explained(rejected, files, view) from rejected
     finally:
         if hashing is not None:
-            await hashing.end_unasked()
+            await hashing.cancel_unused()
     named = [posixpath.join(*parts) for parts in _file_objects(files, "secrets", "file") if "$" not in parts[1]]
     return replace(
         project,
         disabled=tuple(sorted(files.services - set(project.services))),
         compose_hashes={name: hashed_as[name] for name in project.services} if hashed else {},
-        compose_version=printed.version,
+        compose_version=output.version,
         working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
         opened=tuple(sorted(map(above.inner, files.copies))),
@@ -134,42 +133,44 @@ async def _resolve(
         secret_files=tuple(sorted({above.inner(posixpath.normpath(name)) for name in named})),
         contents=profiles,
         digests=digests,
-        warnings=(*_warnings(data, printed.warnings, files, view), *unread),
+        warnings=(*_warnings(data, output.warnings, files, view), *unread),
         lines={source.name: source.lines for source in files.sources},
     )
 
 
-async def _print(files: ProjectFiles, view: View, parser: Parser, own: bytes) -> Printed:
-    """Compose's JSON lacks x-dom0 of services, which its YAML has."""
+async def _run_compose(files: ProjectFiles, view: View, parser: Parser, own: bytes) -> ComposeOutput:
+    """YAML too where a service has x-dom0, which Compose leaves out of its JSON."""
     layers = [view.root / layer for layer in files.layers]
     if own:
         layers.append(view.scratch / "own.yaml")
         layers[-1].write_bytes(own)
     defined = (service for document in files.documents for _, service in services(document))
     with_yaml = any(isinstance(service, dict) and x_dom0.KEY in service for service in defined)
-    version, ((text, warnings), (written, _)) = await _both(
+    version, ((json, warnings), (yaml, _)) = await _both(
         parser.version(),
         _both(parser.config(view, layers, "json"), parser.config(view, layers, "yaml") if with_yaml else _no_yaml()),
     )
-    return Printed(version, text, written, warnings)
+    return ComposeOutput(version, json, yaml, warnings)
 
 
 async def _no_yaml() -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-async def _hashes(text: str, hashing: Hashing | None, printouts: Printouts | None, *, wanted: bool) -> dict[str, str]:
-    """Where they are wanted by another reading only, they are begun with."""
-    task = printouts.hashes.get(text) if printouts else None
-    if task is None and (wanted or printouts):
+async def _hashes(text: str, hashing: Hashing | None, cache: OutputCache | None, *, wanted: bool) -> dict[str, str]:
+    """Not `wanted`: {}, but Compose starts, as the next reading with this cache will want them."""
+    task = cache.hashes.get(text) if cache else None
+    if task is None and (wanted or cache):
         task = (hashing or Hashing()).of(text)
-    if task and printouts:
-        printouts.hashes[text] = task
+    if task and cache:
+        cache.hashes[text] = task
     return await task if task and wanted else {}
 
 
 def _own_document(files: ProjectFiles) -> dict[str, Any]:
-    """One more layer on top, for what Compose does not do itself: merge x-dom0, print variables that are contents."""
+    """A layer on top of the project's, for what Compose does not do: merge x-dom0, and print the variables that configs
+    and secrets name.
+    """
     sections = [document[x_dom0.KEY] for document in files.layer_documents if x_dom0.KEY in document]
     layer: dict[str, Any] = {}
     if sections:
@@ -198,7 +199,7 @@ def _file_objects(files: ProjectFiles, kind: str, key: str) -> Iterator[tuple[st
 
 
 def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, final: Path) -> Any:
-    """`data` is changed. In other texts than paths the project's directory stands where somebody wrote `${PWD}`."""
+    """Changes `data` too. Texts that are no paths have the project's directory where a file says `${PWD}`."""
     escaped: list[Finding] = []
     taken: list[str] = []
 
@@ -212,7 +213,7 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
             if is_new or (fits and above.may_take(files.root, shown)):
                 taken.append(name)
                 return str(final / name)
-            escaped.append(Finding(where, f"{shown} leads out of the project", _cure(shown, files)))
+            escaped.append(Finding(where, f"{shown} leads out of the project", _escape_hint(shown, files)))
         elif (placed := Path(os.path.normpath(path))).is_relative_to(final / above.PARENT):
             what = f"{placed} is where dom0 places what is above the project"
             escaped.append(Finding(where, what, "write the path with ../, as Compose has it"))
@@ -232,9 +233,9 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
     return resolved.with_text(data, str(view.root), str(final))
 
 
-def _cure(climbing: str, files: ProjectFiles) -> str:
-    """What to do about a path that leads out of the project by as many `..` as it begins with."""
-    top = files.root.joinpath(*[".."] * climbing.split("/").count("..")).resolve()
+def _escape_hint(path: str, files: ProjectFiles) -> str:
+    """What to do about a path that leads out of the project."""
+    top = files.root.joinpath(*[".."] * path.split("/").count("..")).resolve()
     layers = [str((files.root / layer).relative_to(top)) for layer in files.layers]
     include = layers[0] if len(layers) == 1 else f"{{path: [{', '.join(layers)}]}}"
     return (
@@ -283,7 +284,7 @@ def _warnings(data: dict[str, Any], said: Sequence[str], files: ProjectFiles, vi
 
 
 async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Both results, or the first error. Neither cuts the other off: both work in a directory that is removed after."""
+    """Both results, or the first error. The other one is not cancelled: it still uses the view's files."""
     one, two = await asyncio.gather(first, second, return_exceptions=True)
     if isinstance(one, BaseException):
         raise one

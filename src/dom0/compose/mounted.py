@@ -1,8 +1,8 @@
-"""What stands in the files that a resolved project mounts: digests, and the texts that go to the Engine as text.
+"""The contents of files that a resolved project mounts: digests, and the profiles that the Engine gets as text.
 
-Compose compares paths only: an edited config would go unnoticed. Files outside the project are the host's own and may
-not even be visible here; they have no digest. Nor have those that are more together than an image may hold: they are no
-part of the machine, and a file with a hole of 200 GB would be read for minutes.
+Compose compares paths only, and does not notice an edited config. Files outside the project belong to the host and may
+not be visible here; they have no digest. Nor have files beyond the total size that an image may hold: they are no part
+of the machine, and a sparse file of 200 GB would be read for minutes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ProjectTree(msgspec.Struct, frozen=True):
 
 
 def digests(project: Project, tree: ProjectTree) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Final path → sha256 of every config, secret and bind that is a file of the project, and words on those left out.
+    """Final path → sha256 of every config, secret and bind that is a file of the project; and warnings of others.
 
     Raises ProjectError.
     """
@@ -81,7 +81,7 @@ class _TooLarge(Exception):
 
 
 def _digest(file: Path, key: KeyPath, tree: ProjectTree, most: int, *, required: bool) -> tuple[str, int]:
-    """And the size. Empty for what is no file; only a symbolic link may stand for a required file of the host."""
+    """And the size. Empty for what is no file: a required one may only be a symbolic link to a file of the host."""
     try:
         with open_regular(file) as content:
             return _sha256(content, most, os.path.relpath(file, tree.source))
@@ -96,7 +96,7 @@ def _digest(file: Path, key: KeyPath, tree: ProjectTree, most: int, *, required:
 
 
 def _sha256(content: BufferedReader, most: int, name: str) -> tuple[str, int]:
-    """And the bytes read: a file that grows meanwhile has no end."""
+    """The digest and the bytes read, which are limited too: the file may grow meanwhile."""
     digest, read, size = hashlib.sha256(), 0, os.fstat(content.fileno()).st_size
     while size <= most and (piece := content.read(_PIECE)):
         digest.update(piece)

@@ -1,10 +1,9 @@
-"""Runs the reference parser, `docker compose config`, shut off from everything but the project.
+"""Runs the reference parser, `docker compose config`, isolated from everything but the project.
 
-The plugin is started by itself, as its standalone form allows: without the docker CLI in front it takes half the time,
-and an empty DOCKER_CONFIG would hide plugins from it. What it sees of the project are copies of the files that
-`files` has read and measured, in a directory of our own: nobody can put anything else in their place meanwhile, what is
-printed does not depend on where the project lies, and a path that climbs out with `..` is told from one that was
-written as absolute (the directory lies deep in an empty one).
+The plugin runs standalone: without the docker CLI in front it takes half the time, and the CLI would not find plugins
+with an empty DOCKER_CONFIG. It sees copies of the files that `files` has read and measured, in a directory of our own,
+the view: nothing can replace them meanwhile, the output does not depend on where the project lies, and a path that
+leads out with `..` differs from an absolute one (the view lies deep in an empty directory).
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _ENVIRONMENT = {
     "COMPOSE_COMPATIBILITY": "false",
     "COMPOSE_ENV_FILES": "",
 }
-_GARBAGE = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}  # of Go's runtime: it is collected from that size on
+_NO_COLLECTION = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}  # of Go's runtime: garbage is collected above that size
 _TEXTS = "x-texts"
 _WARNING = re.compile(r'^time="[^"]*" level=warning msg="(?P<text>(?:[^"\\]|\\.)*)"$')
 
@@ -105,15 +104,15 @@ class Parser(msgspec.Struct, frozen=True):
     plugin: Path
     environment: Mapping[str, str]
     profiles: Sequence[str] = ()
-    on_start: Callable[[], None] | None = None  # called whenever it has been started
+    on_start: Callable[[], None] | None = None  # called after each start of Compose
 
-    def without_collecting(self, texts: Iterable[bytes]) -> Parser:
-        """Compose ends before it has made much garbage, and to collect it takes a quarter of its time.
+    def without_garbage_collection(self, texts: Iterable[bytes]) -> Parser:
+        """Go's collector takes a quarter of Compose's time, which exits before it needs the memory.
 
-        Not where one of `texts` may mean the variables that say so.
+        It stays on where one of `texts` may refer to the variables that turn it off.
         """
-        is_meant = any(name.encode() in text for text in texts for name in _GARBAGE)
-        return self if is_meant else replace(self, environment={**self.environment, **_GARBAGE})
+        is_named = any(name.encode() in text for text in texts for name in _NO_COLLECTION)
+        return self if is_named else replace(self, environment={**self.environment, **_NO_COLLECTION})
 
     async def version(self) -> str:
         """As Compose prints it, `2.26.1`. ProjectError: too old, or no Compose at all."""
@@ -126,7 +125,7 @@ class Parser(msgspec.Struct, frozen=True):
         return text
 
     async def interpolate(self, view: View, texts: Sequence[str], env_files: Sequence[bytes]) -> list[str]:
-        """`texts` with their variables filled in by Compose's own rules; the later of `env_files` stands above.
+        """`texts` with their variables replaced by Compose's own rules; later `env_files` override earlier ones.
 
         Raises Rejected; its words name a text as `x-texts.[0]`.
         """
@@ -196,12 +195,12 @@ class Parser(msgspec.Struct, frozen=True):
 
 
 class Hashing:
-    """A Compose that waits for the resolved project whose services it hashes: to start takes most of its time."""
+    """A `docker compose config --hash` that is started before its input is known: starting takes most of its time."""
 
     def __init__(self) -> None:
         self._project: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._hashes = asyncio.create_task(self._run())
-        self._hashes.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # perhaps nobody asks
+        self._hashes.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # perhaps never awaited
 
     def of(self, resolved: str) -> asyncio.Task[dict[str, str]]:
         """Of each service: what `docker compose up` would write on its containers. Raises Rejected.
@@ -211,14 +210,14 @@ class Hashing:
         self._project.set_result(resolved.encode())
         return self._hashes
 
-    async def end_unasked(self) -> None:
+    async def cancel_unused(self) -> None:
         if not self._project.done():
             self._hashes.cancel()
             await asyncio.gather(self._hashes, return_exceptions=True)
 
     async def _run(self) -> dict[str, str]:
         with view_of("project") as view:  # no .env is there
-            parser = find_parser(view, profiles=["*"], variables={}).without_collecting(())
+            parser = find_parser(view, profiles=["*"], variables={}).without_garbage_collection(())
             return await parser.hashes(view, self._project)
 
 
@@ -229,7 +228,7 @@ def find_parser(
     variables: Mapping[str, str],
     on_start: Callable[[], None] | None = None,
 ) -> Parser:
-    """Raises Dom0Error when the plugin is not installed, ProjectError for a variable that cannot be one."""
+    """Raises Dom0Error when the plugin is not installed, ProjectError for an impossible variable."""
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise ProjectError(f"environment: {name!r} cannot be the name or has no usable value")
@@ -251,7 +250,7 @@ def find_plugin() -> Path:
 
 
 def split_warnings(stderr: str) -> tuple[tuple[str, ...], str]:
-    """The warnings, and what else was said."""
+    """The warnings, and the other lines."""
     warnings, rest = [], []
     for line in stderr.splitlines():
         if match := _WARNING.match(line):

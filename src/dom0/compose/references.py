@@ -14,7 +14,7 @@ _REMOTE = ("://", "git@", "oci:")
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """A file that a Compose file names, as it is written there; `path` is the key's place.
+    """A file that a Compose file names, as it is written there, at the key `path`.
 
     Of an include: `directory` is where paths inside of the file start (if empty: where `beside` lies, the first file
     of the include), `env_files` hold variables for it (None: the `.env` of that directory).
@@ -38,7 +38,7 @@ class Reference(msgspec.Struct, frozen=True):
         return (self.file, self.directory, self.beside, *(self.env_files or ()))
 
     def filled_in(self, values: Mapping[str, str]) -> Reference:
-        """With texts that have a value replaced by it."""
+        """With each text that is a key of `values` replaced."""
         file, directory, beside, *env_files = (values.get(text, text) for text in self.texts)
         own = None if self.env_files is None else tuple(env_files)
         return replace(self, file=file, directory=directory, beside=beside, env_files=own)
@@ -55,7 +55,7 @@ def unfit(reference: Reference) -> tuple[str, str] | None:
 
 
 def references(document: dict[str, Any]) -> Iterator[Reference]:
-    """Every file that `document` names. What has another shape than it should is left to Compose to refuse."""
+    """Every file that `document` names. Values of a wrong shape are skipped: Compose refuses them."""
     for number, entry in enumerate(_list(document.get("include"))):
         yield from _include(_long(entry), ("include", str(number)))
     for name, service in services(document):

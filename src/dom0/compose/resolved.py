@@ -83,7 +83,7 @@ def restore_empty_lists(printed: Any, written: Any) -> None:
 
 
 def fill_in_defaults(data: dict[str, Any], version: str) -> None:
-    """What this Compose leaves out because it is the default: from Compose 5 on, that a bind's directory is made."""
+    """Add what Compose leaves out as a default: from version 5 on `create_host_path` of binds."""
     if int(version.partition(".")[0]) < _BINDS_ARE_MADE:
         return
     for _, service in _mapping(data, "services"):
@@ -95,8 +95,8 @@ def fill_in_defaults(data: dict[str, Any], version: str) -> None:
 def for_hashing(data: dict[str, Any]) -> str:
     """The project for Compose to read again: JSON is YAML, every `$` means itself.
 
-    Changed so that no hash changes and Compose does not stumble over its own output: a stand-in for a service that a
-    profile keeps out and another one may depend on; no build, which is not hashed; a size of -1 as a number.
+    Compose does not accept all of its own output. Changed, and not hashed: a stand-in for a service that another one
+    depends on and that a profile disables; no build; a size of -1 as a number.
     """
     services: dict[str, Any] = {}
     for name, service in _mapping(data, "services"):
@@ -109,7 +109,7 @@ def for_hashing(data: dict[str, Any]) -> str:
 
 
 def relocate(data: dict[str, Any], paths: Relocate, contexts: Relocate) -> None:
-    """Put the final paths in: `paths` for what containers mount, `contexts` for what `dom0 build` reads."""
+    """Replace paths in `data`: by `paths` those that containers mount, by `contexts` those that `dom0 build` reads."""
     for name, service in _mapping(data, "services"):
         here = ("services", name)
         for number, volume in enumerate(service.get("volumes") or ()):
@@ -161,7 +161,7 @@ def lost_keys(data: Any, path: KeyPath = ()) -> Iterator[Finding]:
 
 
 def project_of(data: dict[str, Any], locations: Locations) -> Project:
-    """Raises ProjectError: the shape is another than the model's, or the machine's part has wrong keys."""
+    """Raises ProjectError for data that does not fit the model, or a wrong value under x-dom0."""
     plain = _without_extensions(data)
     services = {
         name: decode(service, Service, ("services", name), locations)

@@ -1,9 +1,9 @@
-"""One Compose file as text: what it says, on which line, and whether it is safe to hand on. No I/O.
+"""One Compose file as text: what it says, on which line, and whether it is safe to parse. No I/O.
 
-Every file is measured here before Docker Compose sees it. Compose walks through aliases without counting them, so nine
-lines of the "billion laughs" keep it busy for ever (compose-go 2.4.8, `loader/reset.go`), and its own messages name
-the key but not the line, or the line but not the key. The measuring reads parser events and keeps its own stack: depth
-and size are known before anything recursive touches the text.
+Every file is measured here before Docker Compose sees it. Compose expands aliases without a limit, so nine lines of
+"billion laughs" keep it busy for ever (compose-go 2.4.8, `loader/reset.go`), and its own messages name the key but not
+the line, or the line but not the key. The measuring reads parser events and keeps its own stack: depth and size are
+known before anything recursive reads the text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dom0.errors import ProjectError
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
-MAX_NODES = 100_000  # with every alias written out
+MAX_NODES = 100_000  # with aliases expanded
 
 _CORE = ("str", "int", "float", "bool", "null")
 _PREFIX = "tag:yaml.org,2002:"
@@ -31,14 +31,14 @@ _MERGE = f"{_PREFIX}merge"
 _SCALAR_TAGS = (None, "!", "!reset", "!override", _MERGE, *(f"{_PREFIX}{name}" for name in _CORE))
 _COLLECTION_TAGS = (None, "!", "!reset", "!override", f"{_PREFIX}map", f"{_PREFIX}seq")
 _LARGE = re.compile(r"[-+]?[0-9_]{19,}(\.[0-9]*)?$", re.ASCII)
-_LONGEST = re.compile(r"[-+]?[1-9][0-9]{,19}$", re.ASCII)  # that Compose may read as it stands there
+_LONGEST = re.compile(r"[-+]?[1-9][0-9]{,19}$", re.ASCII)  # that Compose may read as a number
 _NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", re.ASCII)
 _EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?([0-9]+)$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """A value with a `$` in it: where its characters are in the text, with its anchor and its tag."""
+    """A value with a `$` in it, and its range of characters in the text; `head` is its anchor and its tag."""
 
     value: str
     start: int
@@ -46,7 +46,7 @@ class Variable(msgspec.Struct, frozen=True):
     head: str
 
     def written(self, value: str, text: str) -> str:
-        """The same node with another value; `$` means itself in it."""
+        """The same node with another value, in which each `$` is literal."""
         line_break = "\n" if text[self.start : self.end].endswith("\n") else ""  # of a block scalar
         return self.head + json.dumps(value.replace("$", "$$"), ensure_ascii=False) + line_break
 
@@ -61,7 +61,7 @@ class Source(msgspec.Struct, frozen=True):
     variables: tuple[Variable, ...] = ()
 
     def with_values(self, values: Mapping[str, str]) -> str:
-        """The text, with `values` written out wherever one of their keys is a whole value."""
+        """The text, where each value that is a key of `values` is replaced."""
         parts, end = [], 0
         for found in self.variables:
             if found.value in values:
@@ -112,7 +112,7 @@ class _Frame(msgspec.Struct):
     anchor: str | None = None
     nodes: int = 1
     height: int = 0
-    key: str | None = None  # of the value that comes next, None while a key is due
+    key: str | None = None  # of the next value, None while a key comes next
     keys: dict[str, int] = {}
     index: int = 0
 
@@ -125,7 +125,7 @@ class _Frame(msgspec.Struct):
 
 
 class _Walk:
-    """Counts nodes with aliases written out, finds lines of keys, and refuses what is too deep, too many or doubled."""
+    """Counts nodes with aliases expanded, finds lines of keys, and refuses what is too deep, too large or duplicate."""
 
     def __init__(self, name: str) -> None:
         self.lines: dict[str, int] = {}
@@ -204,7 +204,7 @@ class _Walk:
         self._close(nodes, height)
 
     def _count(self, anchor: str | None, nodes: int, height: int, line: int) -> None:
-        """A node is complete; what lies inside it has been added already."""
+        """At the end of a node, whose inner nodes have been added already."""
         if anchor:
             self._anchors[anchor] = (nodes, height)
         self._add(1, line)

@@ -1,7 +1,7 @@
-"""The one table of what dom0 makes of everything that Compose accepts. docs/reference/compose.md is printed from it.
+"""The table of how dom0 treats every key that Compose accepts. docs/reference/compose.md is printed from it.
 
-A key that is not listed shares the fate of the key around it. The list knows every key of the schemas that Debian's
-Compose 2.26.1 and 2.40.3 carry; a newer Compose may accept more, and the model then refuses it by name.
+A key that is not listed is treated as the key around it. The table has every key of the schemas in Debian's Compose
+2.26.1 and 2.40.3; a newer Compose may accept more keys, which `decode` refuses by name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from dom0.compose.findings import Finding, KeyPath
+from dom0.compose.model import Project
 
 
 class SupportLevel(StrEnum):
@@ -179,64 +180,46 @@ TABLE: tuple[KeySupport, ...] = (
     ),
 )
 
-_HARMLESS = {  # values of a refused key that ask for nothing
+_HARMLESS = {  # values of a refused key that change nothing
     "services.*.isolation": ("default",),
     "configs.*.external": (False,),
     "secrets.*.external": (False,),
 }
 
-# Keys below the table's own depth, for "did you mean"; values are what Compose's schema allows there.
-_INNER = {
+# Keys below the table's own depth, where Compose's schema has others than the model.
+_SCHEMA = {
     "include": "env_file path project_directory",
     "networks.*.ipam": "config driver options",
-    "networks.*.ipam.config": "aux_addresses gateway ip_range subnet",
-    "services.*.blkio_config": "device_read_bps device_read_iops device_write_bps device_write_iops weight "
-    "weight_device",
-    "services.*.build": "additional_contexts args cache_from cache_to context dockerfile dockerfile_inline "
-    "entitlements extra_hosts isolation labels network no_cache "
-    "platforms privileged provenance pull sbom secrets shm_size ssh tags "
-    "target ulimits",
-    "services.*.configs": "gid mode source target uid",
-    "services.*.depends_on.*": "condition required restart",
-    "services.*.deploy": "endpoint_mode labels mode placement replicas resources restart_policy rollback_config "
-    "update_config",
-    "services.*.deploy.placement": "constraints max_replicas_per_node preferences",
-    "services.*.deploy.resources": "limits reservations",
     "services.*.deploy.resources.limits": "cpus memory pids",
     "services.*.deploy.resources.reservations": "cpus devices generic_resources memory",
-    "services.*.deploy.resources.reservations.devices": "capabilities count device_ids driver options",
-    "services.*.deploy.restart_policy": "condition delay max_attempts window",
-    "services.*.deploy.rollback_config": "delay failure_action max_failure_ratio monitor order parallelism",
-    "services.*.deploy.update_config": "delay failure_action max_failure_ratio monitor order parallelism",
-    "services.*.devices": "permissions source target",
     "services.*.env_file": "format path required",
     "services.*.extends": "file service",
-    "services.*.gpus": "capabilities count device_ids driver options",
-    "services.*.healthcheck": "disable interval retries start_interval start_period test timeout",
-    "services.*.logging": "driver options",
-    "services.*.networks.*": "aliases driver_opts gw_priority interface_name ipv4_address ipv6_address "
-    "link_local_ips mac_address priority",
-    "services.*.ports": "app_protocol host_ip mode name protocol published target",
-    "services.*.post_start": "command environment privileged user working_dir",
-    "services.*.pre_stop": "command environment privileged user working_dir",
-    "services.*.secrets": "gid mode source target uid",
-    "services.*.ulimits.*": "hard soft",
-    "services.*.volumes": "bind consistency image read_only source target tmpfs type volume",
-    "services.*.volumes.bind": "create_host_path propagation recursive selinux",
-    "services.*.volumes.image": "subpath",
-    "services.*.volumes.tmpfs": "mode size",
-    "services.*.volumes.volume": "labels nocopy subpath",
 }
 
 
 def known_keys(path: KeyPath) -> list[str]:
-    """The keys that may stand at `path`; list indexes in it count for nothing."""
+    """The keys that may stand at `path`; indexes of lists in it are skipped."""
     wanted = tuple(part for part in path if not part.isdigit())
     here = {row.path[-1] for row in TABLE if len(row.path) == len(wanted) + 1 and _matches(row.path[:-1], wanted)}
-    for pattern, keys in _INNER.items():
-        if _matches(tuple(pattern.split(".")), wanted):
-            here.update(keys.split())
+    named = [keys.split() for pattern, keys in _SCHEMA.items() if _matches(tuple(pattern.split(".")), wanted)]
+    here.update(named[0] if named else _model_keys(wanted) if len(wanted) > 2 else ())
     return sorted(here - {"*", "x-*"})
+
+
+def _model_keys(path: KeyPath) -> list[str]:
+    shape: Any = msgspec.inspect.type_info(Project)
+    for step in path:
+        fields = {field.encode_name: field.type for field in getattr(_entry(shape), "fields", ())}
+        shape = fields.get(step, getattr(_entry(shape), "value_type", None))
+    return [field.encode_name for field in getattr(_entry(shape), "fields", ())]
+
+
+def _entry(shape: Any) -> Any:
+    """The struct or mapping that a key has as its value, or as the entries of a list, whatever short forms it has."""
+    while hasattr(shape, "item_type"):
+        shape = shape.item_type
+    mappings = (msgspec.inspect.StructType, msgspec.inspect.DictType)
+    return next((choice for choice in getattr(shape, "types", ()) if isinstance(choice, mappings)), shape)
 
 
 def refused(project: Mapping[str, Any]) -> Iterator[Finding]:
@@ -250,7 +233,7 @@ def refused(project: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def ignored(project: Mapping[str, Any]) -> Iterator[Finding]:
-    """What was written and changes nothing; not what Compose fills in by itself."""
+    """Keys that have no effect, without those that Compose fills in itself."""
     for row in TABLE:
         if row.level is SupportLevel.IGNORED and row.key not in _FILLED_IN and not row.key.endswith("x-*"):
             for path, _ in _found(project, row.path):
@@ -261,7 +244,7 @@ _FILLED_IN = ("services.*.ports.mode",)
 
 
 def _found(data: Any, pattern: KeyPath, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every place of `data` that the pattern means and that says something; lists are looked into."""
+    """Path and value of every key of `data` that matches and is not empty. Lists are searched too."""
     if isinstance(data, list):
         for number, entry in enumerate(data):
             yield from _found(entry, pattern, (*path, str(number)))

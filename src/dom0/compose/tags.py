@@ -1,4 +1,4 @@
-"""What Compose's two tags of YAML turn into: they say how a layer is merged over those below. Reads no YAML itself."""
+"""The values of Compose's two YAML tags, which say how a layer is merged into those below. Reads no YAML."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 
 
 class Reset:
-    """`!reset`: takes the key of the layers below away."""
+    """`!reset`: removes the key of the layers below."""
 
 
 class Override(msgspec.Struct, frozen=True):
-    """`!override`: stands instead of what the layers below say."""
+    """`!override`: replaces the value of the layers below."""
 
     value: Any

@@ -1,7 +1,7 @@
 """YAML text → plain values, by one small set of rules: no dates, no sexagesimals, no `yes` that turns into true.
 
-Docker Compose writes YAML 1.2 with Go's rules for quotes. PyYAML's own rules would read `=`, `<<` or `1:30` otherwise
-than they were meant.
+Docker Compose writes YAML 1.2 with Go's rules for quotes. By PyYAML's own rules `=`, `<<` or `1:30` would have another
+meaning.
 """
 
 from __future__ import annotations

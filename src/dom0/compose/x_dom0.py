@@ -1,7 +1,7 @@
-"""What Compose has no word for: the shapes under `x-dom0`, at the top level and in a service. No I/O.
+"""The extension `x-dom0` of Compose files, at the top level and in a service: its shapes and checks. No I/O.
 
-Docker Compose lets the upper file's `x-dom0` replace the lower one's whole; `merge` joins them the way Compose joins
-everything else. docs/reference/x-dom0.md describes every key.
+In Docker Compose the `x-dom0` of an upper file replaces that of a lower one; `merge` merges them as Compose merges its
+own keys. docs/reference/x-dom0.md describes every key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dom0.names import HOME
 
 KEY = "x-dom0"
 
-# Patterns are text, compiled when one is used: most starts of a process check no x-dom0.
+# Patterns are text, compiled when one is used: most processes check no x-dom0.
 _HOSTNAME = r"(?=.{1,64}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 _USER = r"[a-z_][a-z0-9_-]{0,31}"
 _VOLUME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}"
@@ -74,7 +74,7 @@ class ServiceSettings(_Part, frozen=True, kw_only=True):
 
 
 def merge(lower: Any, upper: Any, key: str = "") -> Any:
-    """Mappings key by key, lists one after the other without doubles, else the upper value if it says something.
+    """Mappings key by key, lists appended without duplicates, else the upper value unless it is null.
 
     `!reset` takes the key away, `!override` replaces it.
     """
@@ -93,7 +93,7 @@ def merge(lower: Any, upper: Any, key: str = "") -> Any:
 
 
 def with_empty_sections(section: Any) -> Any:
-    """`ssh:` with nothing behind it means the same as `ssh: {}`, as `volumes: {data:}` does for Compose."""
+    """An empty `ssh:` means `ssh: {}`, as `volumes: {data:}` does for Compose."""
     if not isinstance(section, dict):
         return {} if section is None else section
     sections = {"ssh", "home", "dev", "rollout"}
@@ -101,7 +101,7 @@ def with_empty_sections(section: Any) -> Any:
 
 
 def findings(machine: MachineSettings) -> Iterator[Finding]:
-    """Values that have the right type and make no sense."""
+    """Values of the right type that are invalid."""
     if machine.hostname and not re.fullmatch(_HOSTNAME, machine.hostname, re.IGNORECASE):
         yield _finding("hostname", f"{machine.hostname!r} is not a host name", "letters, digits and -, at most 64")
     if machine.ssh:

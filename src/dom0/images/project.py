@@ -90,7 +90,7 @@ async def built_unnamed(
             yield built
     finally:
         if found is not None:
-            await found.printouts.end()
+            await found.cache.close()
 
 
 @asynccontextmanager
@@ -322,7 +322,7 @@ async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Readin
     """
     project = reading.project
     try:
-        found = await load(etc, PLACED, like=project, printouts=reading.printouts)
+        found = await load(etc, PLACED, like=project, cache=reading.cache)
     except ProjectError as error:
         hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
         raise ProjectError(_as_named_here(error.message, project), hint=hint) from error

@@ -8,7 +8,7 @@ import msgspec
 
 from dom0.compose.load import load
 from dom0.compose.model import Project
-from dom0.compose.printouts import Printouts
+from dom0.compose.output_cache import OutputCache
 from dom0.names import PLACED
 
 
@@ -16,14 +16,14 @@ class Reading(msgspec.Struct, frozen=True):
     """`project` as it will be on the machine; what Compose said is for a reading of its image."""
 
     project: Project
-    printouts: Printouts
+    cache: OutputCache
 
 
-async def read(directory: Path, printouts: Printouts | None = None) -> Reading:
-    """What Compose says is noted in `printouts`, which whoever has the reading ends. Raises ProjectError, Dom0Error."""
-    printouts = printouts or Printouts()
+async def read(directory: Path, cache: OutputCache | None = None) -> Reading:
+    """What Compose says is noted in `cache`, which whoever has the reading ends. Raises ProjectError, Dom0Error."""
+    cache = cache or OutputCache()
     try:
-        return Reading(await load(directory, PLACED, hashed=False, printouts=printouts), printouts)
+        return Reading(await load(directory, PLACED, hashed=False, cache=cache), cache)
     except BaseException:
-        await printouts.end()
+        await cache.close()
         raise

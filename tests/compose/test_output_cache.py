@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dom0.compose.load import load
+from dom0.compose.output_cache import OutputCache
 from dom0.compose.parser import find_plugin
-from dom0.compose.printouts import Printouts
 from dom0.errors import ProjectError
 
 FINAL = Path("/var/lib/dom0/project")
@@ -71,11 +71,11 @@ def write(directory: Path, files: dict[str, str]) -> Path:
 async def test_compose_is_asked_once_about_the_same_files(
     project: dict[str, str], image: dict[str, str], tmp_path: Path, asked: Asked
 ) -> None:
-    printouts = Printouts()
-    first = await load(write(tmp_path / "project", project), FINAL, printouts=printouts, hashed=False)
+    cache = OutputCache()
+    first = await load(write(tmp_path / "project", project), FINAL, cache=cache, hashed=False)
     assert not first.compose_hashes
     staged = write(tmp_path / "etc", image)
-    found = await load(staged, FINAL, like=first, printouts=printouts)
+    found = await load(staged, FINAL, like=first, cache=cache)
     assert [word for word in asked() if word != "version"] == [
         "config",
         *["config"] * ("x-dom0" in str(project)),
@@ -86,12 +86,12 @@ async def test_compose_is_asked_once_about_the_same_files(
 
 
 async def test_of_a_project_that_has_changed_since_the_hashes_are_its_own(tmp_path: Path) -> None:
-    printouts, others = Printouts(), children()
+    cache, others = OutputCache(), children()
     before = write(tmp_path / "project", {"compose.yaml": NAMED})
-    await load(before, FINAL, printouts=printouts, hashed=False)
+    await load(before, FINAL, cache=cache, hashed=False)
     staged = write(tmp_path / "etc", {"compose.d/50-box.yaml": NAMED.replace("data", "other")})
-    found = await load(staged, FINAL, printouts=printouts)
-    await printouts.end()
+    found = await load(staged, FINAL, cache=cache)
+    await cache.close()
     assert children() <= others
     assert found.compose_hashes == (await load(staged, FINAL)).compose_hashes
     assert found.compose_hashes != (await load(before, FINAL)).compose_hashes
@@ -109,17 +109,15 @@ async def test_of_a_project_that_has_changed_since_the_hashes_are_its_own(tmp_pa
 async def test_of_other_files_nothing_is_known(
     change: dict[str, str], refused: str, tmp_path: Path, asked: Asked
 ) -> None:
-    printouts = Printouts()
-    first = await load(
-        write(tmp_path / "project", {"compose.yaml": NAMED, ".env": "TAG=7\n"}), FINAL, printouts=printouts
-    )
+    cache = OutputCache()
+    first = await load(write(tmp_path / "project", {"compose.yaml": NAMED, ".env": "TAG=7\n"}), FINAL, cache=cache)
     staged = write(tmp_path / "etc", {"compose.d/50-box.yaml": NAMED, ".env": "TAG=7\n"} | change)
     asked()
     if refused:
         with pytest.raises(ProjectError, match=refused):
-            await load(staged, FINAL, like=first, printouts=printouts)
+            await load(staged, FINAL, like=first, cache=cache)
     else:
-        await load(staged, FINAL, like=first, printouts=printouts)
+        await load(staged, FINAL, like=first, cache=cache)
     assert "config" in asked()
 
 
@@ -127,14 +125,12 @@ async def test_a_path_that_leaves_the_project_and_comes_back_by_its_name_is_read
     tmp_path: Path, asked: Asked
 ) -> None:
     text = "name: box\nservices: {a: {image: i, volumes: ['${UP}/project/data:/data']}}\n"
-    printouts = Printouts()
-    first = await load(
-        write(tmp_path / "project", {"compose.yaml": text, ".env": "UP=..\n"}), FINAL, printouts=printouts
-    )
+    cache = OutputCache()
+    first = await load(write(tmp_path / "project", {"compose.yaml": text, ".env": "UP=..\n"}), FINAL, cache=cache)
     assert first.services["a"].volumes[0].source == str(FINAL / "data")
     staged = write(tmp_path / "etc", {"compose.d/50-box.yaml": text, ".env": "UP=..\n"})
     with pytest.raises(ProjectError):
-        await load(staged, FINAL, like=first, printouts=printouts)
+        await load(staged, FINAL, like=first, cache=cache)
 
 
 async def test_where_the_project_is_refused_no_compose_waits_for_it(tmp_path: Path) -> None:
