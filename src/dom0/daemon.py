@@ -62,7 +62,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         changed=changed,
         readiness=readiness,
         boot_notes=BootNotes(RUN / boot_record.RUNNING),
-        others=(
+        problem_sources=(
             partial(launcher.problems, RUN, own.image),
             lambda: ambassadors.problems,
             partial(disks.problems, RUN, STATE),

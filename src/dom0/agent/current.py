@@ -16,7 +16,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
-from dom0.agent import image_names, private_files, rollout
+from dom0.agent import image_names, private_files, problems, rollout
 from dom0.agent.clock import Clock
 from dom0.agent.files import Files
 from dom0.agent.generations import Generation, Generations
@@ -89,6 +89,11 @@ class Current:
     # reading
 
     @property
+    def project(self) -> str:
+        """Its name, empty before the first generation."""
+        return self.generation.desired.project if self.generation else ""
+
+    @property
     def converged(self) -> bool:
         """Not while the Engine does not tell what there is: the last plan is about what was."""
         return self._loop.trouble is None and self._loop.is_settled
@@ -97,7 +102,7 @@ class Current:
     def problems(self) -> tuple[Problem, ...]:
         """With the state directory, and the project's files."""
         unsaved = self._loop.unsaved
-        return (*self._problems.values(), *((_unwritable(unsaved),) if unsaved else ()), *self.files.problems)
+        return (*self._problems.values(), *((problems.unwritable(unsaved),) if unsaved else ()), *self.files.problems)
 
     @property
     def watched_until(self) -> float:
@@ -133,7 +138,7 @@ class Current:
             generation = self._take_over(generation)
             self._problems.pop("placement", None)
         except Dom0Error as error:
-            self._problems["placement"] = _unwritable(error)
+            self._problems["placement"] = problems.unwritable(error)
         return generation
 
     def _take_over(self, generation: Generation) -> Generation:
@@ -169,7 +174,7 @@ class Current:
         else:
             generation = self._add(candidate, "dom0 try" if trial else cause, trial)
             self._leave(current)
-            self._board.post(Progress(text=f"generation {generation.number}: {generation.cause}"))
+            self._board.say(f"generation {generation.number}: {generation.cause}")
             self._switch_to(generation, recreate=recreate)
         self.state_files.forget_trial()
         self._problems.clear()
@@ -180,9 +185,9 @@ class Current:
         What was taken over since stays the machine's. Raises Unwritable, Damaged.
         """
         log.warning("back to generation %d: %s", target.number, cause)
-        self._board.post(Progress(text=f"back to generation {target.number}: {cause}"))
+        self._board.say(f"back to generation {target.number}: {cause}")
         if place := find_places(self._state).get(target.desired.project):
-            self._board.post(Progress(text=f"the files in {place} stay as they are: they are yours to change"))
+            self._board.say(f"the files in {place} stay as they are: they are yours to change")
         if not target.is_good:
             self.verdict = None
         target = rollout.come_back_to(target, before=self._good_now(), now=self._clock.now(), because=cause)
@@ -242,17 +247,11 @@ class Current:
     def _release(self, generation: Generation) -> None:
         """What Docker Compose made runs again as it did: it is nobody's of ours any more."""
         self.generations.leave_current()
-        self._board.post(Progress(text=f"generation {generation.number}: runs again, and is docker compose's"))
-        problem = Problem(
-            code="project-in-use",
-            subject="dom0",
-            title=f"{generation.desired.project}: not taken over from docker compose, which runs it as before",
-            hint="why: dom0 history; again: dom0 up --adopt",
-            since=self._clock.now(),
-        )
-        self._problems["adoption"] = problem
+        self._board.say(f"generation {generation.number}: runs again, and is docker compose's")
+        project = generation.desired.project
+        self._problems["adoption"] = problems.released(project, self._clock.now())
         self.generation = None
-        self._loop.aim(Aim(desired=Desired(project=generation.desired.project), memory=Memory()))
+        self._loop.aim(Aim(desired=Desired(project=project), memory=Memory()))
 
     def _good_now(self) -> int:
         """Number of the generation to come back to from the next one."""
@@ -269,7 +268,7 @@ class Current:
     def _switch_to(self, generation: Generation, *, recreate: tuple[str, ...] | None = None) -> None:
         self.files.place(self.generations.files(generation.number))
         for problem in self.files.problems:
-            self._board.post(Progress(text=f"{problem.subject}: {problem.title}"))
+            self._board.say(f"{problem.subject}: {problem.title}")
         generation = self.generations.update(replace(generation, agent_image=self._own_image))
         self.generations.make_current(generation.number)
         self._is_left = False
@@ -397,7 +396,7 @@ class Current:
         except EngineError as error:
             log.warning("images of good generations are not protected: %s", error.message)
 
-    def _fail(self, generation: Generation, outcome: Outcome, reason: str, problems: tuple[Problem, ...] = ()) -> None:
+    def _fail(self, generation: Generation, outcome: Outcome, reason: str, others: tuple[Problem, ...] = ()) -> None:
         log.error("generation %d: %s: %s", generation.number, outcome, reason)
         problem = Problem(code="generation-failed", subject=f"generation {generation.number}", title=reason)
         listening = self._watch.listening
@@ -405,8 +404,8 @@ class Current:
         said = tuple(f"{word.service}: {word.line}" for word in words)
         failed = self.generation = self.generations.update(rollout.failed(generation, outcome, reason, said))
         for word in words:
-            self._board.post(Progress(service=word.service, text=f"said: {word.line}"))
-        self._failure = Progress(outcome=outcome, generation=generation.number, problems=(problem, *problems))
+            self._board.say(f"said: {word.line}", service=word.service)
+        self._failure = Progress(outcome=outcome, generation=generation.number, problems=(problem, *others))
         self._is_left = True
         self._return_from(failed)
 
@@ -439,22 +438,12 @@ class Current:
 
     def _note_damage(self, damage: Dom0Error, instead: str) -> None:
         log.error("%s; %s is used instead", damage.message, instead)
-        self._problems[damage.message] = Problem(
-            code="state-damaged",
-            subject="dom0",
-            title=f"{damage.message}; {instead} is used instead",
-            hint="check the disk, then dom0 up",
-            since=self._clock.now(),
-        )
+        self._problems[damage.message] = problems.damaged(damage, instead, self._clock.now())
 
     def _note_unwritable(self, error: Dom0Error) -> None:
         if "unwritable" not in self._problems:
             log.error("%s", error.message)
-        self._problems["unwritable"] = _unwritable(error)
-
-
-def _unwritable(error: Dom0Error) -> Problem:
-    return Problem(code="state-unwritable", subject="dom0", title=error.message, hint=error.hint)
+        self._problems["unwritable"] = problems.unwritable(error)
 
 
 def says_the_same(candidate: Candidate, current: Generation) -> bool:

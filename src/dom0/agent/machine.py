@@ -17,42 +17,38 @@ from typing import Any
 import msgspec
 
 from dom0 import __version__
-from dom0.agent import image_names
+from dom0.agent import image_names, problems
 from dom0.agent.boot import BootNotes
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
-from dom0.agent.foresee import Running, refuse
 from dom0.agent.generations import Generation, describe
 from dom0.agent.image_names import names_of
 from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.processes import Processes
 from dom0.agent.progress import Background, Board, Changes, Follower
+from dom0.agent.proposal import Proposal, Proposer, Resolve
 from dom0.agent.readiness import Readiness, ready_starts
 from dom0.agent.reconcile import Limits, Reconciler
 from dom0.agent.report import service_statuses
-from dom0.agent.source import NOTHING, Candidate, Handed, Own
+from dom0.agent.rollback import find_target, require_images
+from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
 from dom0.agent.status import NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
-from dom0.agent.store import Unwritable, writing
-from dom0.agent.take_over import take_over
+from dom0.agent.store import Unwritable
 from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
-from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, InUse, NotFound, ProjectError, UsageError
+from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
 from dom0.health import Problem
 from dom0.images import names
-from dom0.plan import labels
 from dom0.plan.planner import Plan
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
 
-Resolve = Callable[[str, Callable[[str], None], Handed], Awaitable[Candidate]]
-"""Reads the project of the image with that ID ("": of our own) where it is not handed; it says what it pulls."""
 HandOver = Callable[[str], Awaitable[None]]
 """Lets another dom0 image take our place: we end before it does. Raises Dom0Error if that was not to be."""
 
-HOST_ROOT = Path("/proc/1/root")
 UP_WITHIN = 60.0  # seconds for the `dom0 up` that has started us to say what it wants
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds until our own project is tried again, growing
 
@@ -85,20 +81,18 @@ class Machine:
         changed: Changes,
         readiness: Readiness,
         boot_notes: BootNotes,
-        others: Sequence[Callable[[], tuple[Problem, ...]]] = (),
+        problem_sources: Sequence[Callable[[], tuple[Problem, ...]]] = (),
         handing_over: bool = False,
         clock: Clock | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.changed = changed
         self._engine = engine
-        self._state = state
         self._own = own
-        self._resolve = resolve
         self._hand_over = hand_over
         self._readiness = readiness
         self._boot_notes = boot_notes
-        self._others = others
+        self._problem_sources = problem_sources
         self._clock = clock or SystemClock()
         self._board = Board()
         self._background = Background()
@@ -122,12 +116,11 @@ class Machine:
             changed=changed,
             background=self._background,
         )
+        self._proposer = Proposer(engine, state, own=own, current=self._current, resolve=resolve, say=self._board.say)
         self.files = self._current.files
         self._turn: Turn | None = None  # of a person: a second one is told to wait
-        self._proposing = asyncio.Lock()
         self._lives = asyncio.Event()
         self._closed = asyncio.Event()
-        self._change: asyncio.Task[Progress] | None = None  # what a person asked for last
         self._own_proposal: asyncio.Task[None] | None = None
         self._handing_over = handing_over
         self._handover_at_work = False
@@ -143,7 +136,7 @@ class Machine:
             tasks.create_task(self._loop.run())
             self._current.resume()
             self._background.start(image_names.put_right(self._engine, self._current.generation, self._own.image))
-            if self._must_propose():
+            if self._proposer.owes_our_own:
                 self._own_proposal = self._background.start(self._propose_own())
             self._lives.set()
             await self._closed.wait()
@@ -156,25 +149,15 @@ class Machine:
 
     # our own project
 
-    def _must_propose(self) -> bool:
-        """A restart goes on with what is; another image is a new proposal, unless it has failed before."""
-        generation = self._current.generation
-        if generation is None:
-            return True
-        if self._own.image in ("", generation.dom0_image, generation.agent_image):
-            return False
-        earlier = next((g for g in self._current.generations.all() if g.dom0_image == self._own.image), None)
-        return earlier is None or not earlier.outcome.is_failure
-
     async def _propose_own(self) -> None:
         """What is missing may come: a network at boot, an image that somebody loads."""
         pause = FIRST_PAUSE
         if self._own.awaits_up:
             await self._await_up()
-        while self._must_propose():
+        while self._proposer.owes_our_own:
             cause = "first start" if self._current.generation is None else "image changed"
             try:
-                await self._propose(cause)
+                await self._propose(Proposal(cause=cause))
             except Dom0Error as error:
                 self._note_own_problem(error)
                 await asyncio.sleep(pause)
@@ -186,58 +169,18 @@ class Machine:
             async with asyncio.timeout(UP_WITHIN):
                 await self.changed.until(lambda: self._turn is not None)
         if (turn := self._turn) is not None:
-            await self.changed.until(lambda: turn.is_over or not self._must_propose())
+            await self.changed.until(lambda: turn.is_over or not self._proposer.owes_our_own)
 
     def _note_own_problem(self, error: Dom0Error) -> None:
-        problem = self._problem_of(error)
+        problem = problems.of_proposal(error, self._clock.now())
         if self._own_problem is None or self._own_problem.title != problem.title:
             log.error("%s", error.message)
             self._own_problem = problem
             self.changed.tell()
 
-    def _problem_of(self, error: Dom0Error) -> Problem:
-        match error:
-            case Unwritable():
-                code = "state-unwritable"
-            case InUse():
-                code = "project-in-use"
-            case ProjectError():
-                code = "project-invalid"
-            case EngineUnreachable():
-                code = "engine-unreachable"
-            case _:
-                code = "engine-refused"
-        return Problem(code=code, subject="dom0", title=error.message, hint=error.hint, since=self._clock.now())
-
-    async def _propose(
-        self,
-        cause: str,
-        *,
-        image: str = "",
-        handed: Handed = NOTHING,
-        force: bool = False,
-        adopt: bool = False,
-        of_a_person: bool = False,
-    ) -> None:
-        """Make what `image` asks for ("": our own) the current generation, if it is not that already.
-
-        `handed` is of `image`. A person is told what this host does not have; at a boot
-        everything else shall come up.
-        """
-        async with self._proposing:
-            present = await self._engine.containers(labels=[labels.PROJECT]) if force else ()
-            with writing(self._state):
-                candidate, before = self._current.with_adopted(await self._resolve(image, self._say, handed)), None
-                if adopt and self._current.runs_nothing:
-                    again = partial(self._resolve, image, self._say, NOTHING)
-                    candidate, before = await take_over(self._engine, candidate, self._state, again)
-                root = HOST_ROOT if of_a_person and self._own.sees_host else None
-                running = Running(self.project, self._current.generation, root=root, state=self._state)
-                await refuse(self._engine, candidate.desired, running)
-                async with names.taken_up(self._engine, candidate.dom0_image):
-                    recreate = tuple(container.id for container in present)
-                    self._current.begin(candidate, cause, recreate=recreate, as_it_was=before)
-            self._own_problem = None
+    async def _propose(self, proposal: Proposal) -> None:
+        await self._proposer.propose(proposal)
+        self._own_problem = None
 
     # what persons ask for
 
@@ -259,8 +202,8 @@ class Machine:
     async def rollback(self, number: int | None) -> AsyncGenerator[Progress]:
         """Go to generation `number`, or to the last good one before the current one. Raises UsageError, EngineError."""
         async with self._exclusive() as turn:
-            target = self._rollback_target(number)
-            await self._check_images(target)
+            target = find_target(self._current.generations, self._current.generation, number)
+            await require_images(self._engine, target)
             if self._own_proposal is not None:
                 self._own_proposal.cancel()  # a person knows better
             async for line in self._follow(turn, self._bring_back(target, turn)):
@@ -283,8 +226,9 @@ class Machine:
         Raises UsageError where there is nothing to end, or nothing to go back to; Unwritable.
         """
         await self._lives.wait()
-        if self._change is not None and self._proposing.locked():
-            self._change.cancel()  # nothing is begun: it reads the project, or pulls images
+        change = self._turn.change if self._turn is not None else None
+        if change is not None and not change.done() and self._proposer.is_at_work:
+            change.cancel()  # nothing is begun: it reads the project, or pulls images
         else:
             self._current.abort()
         self.changed.tell()
@@ -303,7 +247,7 @@ class Machine:
 
     async def _follow(self, turn: Turn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
         """Begin `change`. It goes on if nobody listens."""
-        turn.change = self._change = self._background.start(change)
+        turn.change = self._background.start(change)
         async for line in self._attend(turn, turn.change):
             yield line
 
@@ -314,8 +258,6 @@ class Machine:
             task.add_done_callback(lambda _task: follower.end())
             async for line in follower.lines():
                 yield line
-        if self._change is task:
-            self._change = None
         if not task.cancelled():
             yield task.result()
         elif not self._closed.is_set():
@@ -330,18 +272,18 @@ class Machine:
     async def _bring_up(self, request: UpRequest, turn: Turn) -> Progress:
         before = self._current.generation
         try:
-            await self._propose(
-                "dom0 up" if before else "first start",
+            proposal = Proposal(
+                cause="dom0 up" if before else "first start",
                 image=request.dom0_image,
                 handed=_handed_with(request),
                 force=request.force,
                 adopt=request.adopt,
                 of_a_person=True,
             )
+            await self._propose(proposal)
         except Dom0Error as error:
             await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
-            number = before.number if before else 0
-            return Progress(outcome=Outcome.FAILED, generation=number, problems=(self._problem_of(error),))
+            return self._refused(before.number if before else 0, error)
         return await self._outcome(turn)
 
     async def _bring_back(self, target: Generation, turn: Turn) -> Progress:
@@ -351,8 +293,12 @@ class Machine:
             async with names.left(self._engine, "" if left.is_good else left.dom0_image, names_of(target)):
                 self._current.go_back(target, cause="dom0 rollback")
         except Dom0Error as error:
-            return Progress(outcome=Outcome.FAILED, generation=target.number, problems=(self._problem_of(error),))
+            return self._refused(target.number, error)
         return await self._outcome(turn)
+
+    def _refused(self, generation: int, error: Dom0Error) -> Progress:
+        problem = problems.of_proposal(error, self._clock.now())
+        return Progress(outcome=Outcome.FAILED, generation=generation, problems=(problem,))
 
     async def _outcome(self, turn: Turn) -> Progress:
         """Of the generation that is current now: its judgement, or that it is at rest if it was judged before.
@@ -394,46 +340,9 @@ class Machine:
                 await self.changed.until(lambda: self._current.converged)
         plan = self._loop.plan
         if not self._current.converged or plan is None or not plan.well:
-            problems = self.status().problems
-            return Progress(outcome=Outcome.FAILED, generation=generation.number, problems=problems)
+            return Progress(outcome=Outcome.FAILED, generation=generation.number, problems=self.status().problems)
         text = f"generation {generation.number}: {'ready' if self._steps_done > done_before else 'nothing to do'}"
         return Progress(text=text, outcome=generation.outcome, generation=generation.number, problems=plan.problems)
-
-    def _rollback_target(self, number: int | None) -> Generation:
-        current, generations = self._current.generation, self._current.generations
-        if current is None:
-            raise UsageError("rollback: there is no generation yet", hint="dom0 status")
-        project = current.desired.project
-        if number is None:
-            before = next((good for good in generations.good_of(project) if good.number < current.number), None)
-            if before is None:
-                raise UsageError("rollback: there is no good generation before this one", hint="dom0 history")
-            return before
-        target = generations.read(number)
-        if target.foreign:
-            raise UsageError(
-                f"rollback: generation {number} is what docker compose ran, whose containers were taken over",
-                hint="give the project back: dom0 down, then docker compose up",
-            )
-        if target.number == current.number:
-            raise UsageError(f"rollback: generation {number} is the current one", hint="dom0 history")
-        if target.desired.project != project:
-            raise UsageError(
-                f"rollback: generation {number} is of the project {target.desired.project}, this machine is {project}",
-                hint="take this one down first: dom0 down; then bring the other one up: dom0 up DIR",
-            )
-        return target
-
-    async def _check_images(self, target: Generation) -> None:
-        """Before anything is changed: a rollback that cannot run is none. Raises UsageError."""
-        for image_id, name in {slot.image_id: slot.image for slot in target.desired.slots}.items():
-            try:
-                await self._engine.image(image_id)
-            except NotFound as error:
-                raise UsageError(
-                    f"rollback: generation {target.number} needs the image {name}, and its {image_id} is gone",
-                    hint="dom0 history shows the others; or load that image: docker load",
-                ) from error
 
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[Turn]:
@@ -459,12 +368,6 @@ class Machine:
     # what it tells
 
     @property
-    def project(self) -> str:
-        """Its name, empty before the first generation."""
-        generation = self._current.generation
-        return generation.desired.project if generation else ""
-
-    @property
     def is_blind(self) -> bool:
         """Whether the Engine does not answer."""
         told_by_loop = isinstance(self._loop.trouble, EngineUnreachable)
@@ -485,7 +388,7 @@ class Machine:
         generation = self._current.generation
         good = next(self._current.generations.good_of(generation.desired.project), None) if generation else None
         return Status(
-            project=self.project,
+            project=self._current.project,
             version=__version__,
             dom0_image=self._own.image,
             generation=self._describe(generation) if generation else None,
@@ -506,17 +409,14 @@ class Machine:
         return tuple(steps)
 
     def _problems(self) -> tuple[Problem, ...]:
-        plan = self._loop.plan
-        problems = [problem for problem in (self._own_problem, self._handover_problem) if problem is not None]
-        problems += self._current.problems
-        problems += plan.problems if plan else ()
-        problems += (problem for ask in self._others for problem in ask())
-        if self._loop.trouble is not None:
-            problems.insert(0, _trouble_problem(self._loop.trouble, self._loop.trouble_since))
-        return tuple(problems)
-
-    def _say(self, text: str) -> None:
-        self._board.post(Progress(text=text))
+        plan, loop = self._loop.plan, self._loop
+        return (
+            *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
+            *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),
+            *self._current.problems,
+            *(plan.problems if plan else ()),
+            *(problem for ask in self._problem_sources for problem in ask()),
+        )
 
     # what the loop tells (its Listener)
 
@@ -526,7 +426,7 @@ class Machine:
             self.begin_handover()
             self._background.start(self._give_way())
         self._boot_notes.note(plan)
-        self._readiness.now = ready_starts(self.project, self._loop.plan, self._loop.memory)
+        self._readiness.now = ready_starts(self._current.project, self._loop.plan, self._loop.memory)
         self.changed.tell()
         return again_in
 
@@ -534,7 +434,7 @@ class Machine:
         text = f"{say_step(step)}: {error.message}" if error else f"{say_step(step)} ({seconds:.1f} s)"
         slot = getattr(step, "slot", None)
         self._steps_done += 1
-        self._board.post(Progress(text=text, service=slot.service if slot else ""))
+        self._board.say(text, service=slot.service if slot else "")
 
     def trouble_changed(self) -> None:
         self.changed.tell()
@@ -546,7 +446,7 @@ class Machine:
             return False
         if self._handover_problem is not None:
             return False  # it has been tried, and undone
-        if self._proposing.locked() or self._own_problem is not None:
+        if self._proposer.is_at_work or self._own_problem is not None:
             return False  # our own image is about to bring the next one, or was refused and says why
         if self._turn is not None and not self._turn.is_over:
             return False  # a person is, or waits for this one
@@ -558,8 +458,7 @@ class Machine:
         try:
             await self._hand_over(generation.dom0_image)
         except Dom0Error as error:
-            title = f"the dom0 image of generation {generation.number} cannot take over: {error.message}"
-            self.end_handover(Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint))
+            self.end_handover(problems.not_handed_over(generation.number, error))
 
 
 def _handed_with(request: UpRequest) -> Handed:
@@ -568,11 +467,3 @@ def _handed_with(request: UpRequest) -> Handed:
         return Handed(msgspec.json.decode(request.project, type=Project | None), request.layer)
     except msgspec.DecodeError as error:
         raise UsageError(f"project: {error}", hint="leave it out, and it is read anew") from error
-
-
-def _trouble_problem(trouble: EngineError, since: float) -> Problem:
-    if isinstance(trouble, EngineUnreachable):
-        title = "the Docker Engine does not answer"
-        return Problem(code="engine-unreachable", subject="engine", title=title, hint="dom0 doctor", since=since)
-    title = f"the Docker Engine cannot say what is there: {trouble.message}"
-    return Problem(code="engine-refused", subject="engine", title=title, hint="journalctl -u docker", since=since)

@@ -73,6 +73,9 @@ class Board:
         for follower in self._followers:
             follower.post(line)
 
+    def say(self, text: str, *, service: str = "") -> None:
+        self.post(Progress(text=text, service=service))
+
     @contextmanager
     def follow(self) -> Iterator[Follower]:
         follower = Follower()

@@ -1,0 +1,88 @@
+"""From an image to a generation: its project is read, refused, and made current if it says anything new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from dom0.agent.current import Current
+from dom0.agent.foresee import Running, refuse
+from dom0.agent.source import NOTHING, Candidate, Handed, Own
+from dom0.agent.store import writing
+from dom0.agent.take_over import take_over
+from dom0.engine.protocol import Engine
+from dom0.images import names
+from dom0.plan import labels
+
+Resolve = Callable[[str, Callable[[str], None], Handed], Awaitable[Candidate]]
+"""Reads the project of the image with that ID ("": of our own) where it is not handed; it says what it pulls."""
+
+HOST_ROOT = Path("/proc/1/root")
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """`image`: ID of the dom0 image whose project it is, "" for our own; `handed` is of it.
+
+    `force`: every container is made anew. `adopt`: what Docker Compose made for the project is taken over.
+    `of_a_person`: who is told what this host does not have; at a boot everything else shall come up.
+    """
+
+    cause: str
+    image: str = ""
+    handed: Handed = NOTHING
+    force: bool = False
+    adopt: bool = False
+    of_a_person: bool = False
+
+
+class Proposer:
+    """One proposal at a time."""
+
+    def __init__(
+        self, engine: Engine, state: Path, *, own: Own, current: Current, resolve: Resolve, say: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._state = state
+        self._own = own
+        self._current = current
+        self._resolve = resolve
+        self._say = say
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_at_work(self) -> bool:
+        return self._turn.locked()
+
+    @property
+    def owes_our_own(self) -> bool:
+        """A restart goes on with what is; another image is a new proposal, unless it has failed before."""
+        generation = self._current.generation
+        if generation is None:
+            return True
+        if self._own.image in ("", generation.dom0_image, generation.agent_image):
+            return False
+        earlier = next((g for g in self._current.generations.all() if g.dom0_image == self._own.image), None)
+        return earlier is None or not earlier.outcome.is_failure
+
+    async def propose(self, asked: Proposal) -> None:
+        """Make what it asks for the current generation, if it is not that already. Raises Dom0Error."""
+        async with self._turn:
+            present = await self._engine.containers(labels=[labels.PROJECT]) if asked.force else ()
+            with writing(self._state):
+                found = await self._resolve(asked.image, self._say, asked.handed)
+                candidate, before = self._current.with_adopted(found), None
+                if asked.adopt and self._current.runs_nothing:
+                    again = partial(self._resolve, asked.image, self._say, NOTHING)
+                    candidate, before = await take_over(self._engine, candidate, self._state, again)
+                await refuse(self._engine, candidate.desired, self._running(asked))
+                async with names.taken_up(self._engine, candidate.dom0_image):
+                    recreate = tuple(container.id for container in present)
+                    self._current.begin(candidate, asked.cause, recreate=recreate, as_it_was=before)
+
+    def _running(self, asked: Proposal) -> Running:
+        root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None
+        return Running(self._current.project, self._current.generation, root=root, state=self._state)
