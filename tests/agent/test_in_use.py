@@ -14,6 +14,7 @@ from dom0.engine.values import State
 from dom0.plan.desired import Slot, VolumeSpec
 from dom0.testing.box import Box
 from dom0.testing.builders import desired, slot
+from dom0.testing.fake_engine import Call
 from dom0.testing.rig import Rig
 
 RUNNING = State.RUNNING
@@ -78,6 +79,29 @@ async def test_a_container_of_ours_that_was_removed_writes_no_more() -> None:
         assert loop.plan is not None
         assert loop.plan.problems == ()
         assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_what_is_in_use_is_not_replaced_when_another_version_is_asked_for_in_the_middle_of_a_look() -> None:
+    box = Box(desired(slot("sshd", defer_while=("sshd: ada@",))))
+    async with box.running() as loop:
+        await box.at_rest()
+        box.docker.processes["box-sshd-1"] = ("sshd: ada@pts/0",)
+        (before,) = box.docker.containers
+
+        def ask_for_another(call: Call) -> None:
+            if call.name == "containers":
+                box.engine.before = lambda _call: None
+                box.aim(desired(slot("sshd", hash="h2", defer_while=("sshd: ada@",))))
+
+        box.engine.before = ask_for_another
+        await asyncio.sleep(RESYNC)
+        await box.at_rest()
+        assert set(box.docker.containers) == {before}
+        box.docker.processes.clear()
+        await box.until(lambda: set(box.docker.containers) != {before})
+        await box.at_rest()
+        assert loop.plan is not None
+        assert loop.plan.well
 
 
 async def test_a_first_start_beside_a_compose_project_of_that_name_changes_nothing(tmp_path: Path) -> None:

@@ -27,9 +27,10 @@ from dom0.agent.observe import Observer
 from dom0.agent.ownership import Ownership
 from dom0.agent.processes import Processes
 from dom0.agent.refusal import Repeats, no_effect, refusal_of
+from dom0.agent.step_runner import Ended, StepRunner
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
-from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory, Version, cleared
 from dom0.plan.ownership import Seal
@@ -47,10 +48,8 @@ from dom0.plan.steps import (
     ReplaceNetwork,
     RestartContainer,
     RunPostStart,
-    StartContainer,
     StopContainer,
 )
-from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +60,6 @@ SAVE_AGAIN = 10.0  # seconds until what could not be written is tried again
 RECONNECT_MOST = 5.0  # seconds between attempts to reach the Engine
 SHORTEST_WAIT = 0.001  # seconds: timers and clocks differ in their last digits
 DEFAULT_NETWORK = "bridge"
-WAITING = 64  # steps under way at once that wait for people's processes, of each kind
-END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
 HEARD = 512  # events that are known again when a reconnect tells them twice; the Engine keeps 256
 
 
@@ -134,10 +131,8 @@ class Reconciler:
         self._applier = self._new_applier(0)
         self._clock = clock or SystemClock()
         self._wake = asyncio.Event()
-        self._under_way: dict[str, AnyStep] = {}
+        self._steps = StepRunner(engine, limit=limits.steps, clock=self._clock, wake=self._wake)
         self._touched: set[str] = set()  # containers to look at again
-        self._ended: list[str] = []  # locks to free as soon as the picture shows what their steps did
-        self._step_tasks: set[asyncio.Task[None]] = set()
         self._gates = Gates(engine, self._note_gate)
         self._repeats = Repeats()
         self._heard: deque[tuple[float, str, str, str]] = deque(maxlen=HEARD)
@@ -192,7 +187,7 @@ class Reconciler:
 
     @property
     def steps_under_way(self) -> tuple[AnyStep, ...]:
-        return tuple(self._under_way.values())
+        return self._steps.under_way
 
     async def run(self) -> None:
         """Keep the Engine as desired, from the first aim until `close`."""
@@ -204,7 +199,7 @@ class Reconciler:
             for task in looking:
                 task.cancel()
             self._gates.close()
-            await self._end_steps()
+            await self._steps.end()
 
     async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -218,12 +213,6 @@ class Reconciler:
             generation=generation,
             all_endpoints=self._limits.all_endpoints,
         )
-
-    async def _end_steps(self) -> None:
-        if self._step_tasks:
-            _, late = await asyncio.wait(self._step_tasks, timeout=END_WITHIN)
-            for task in late:
-                task.cancel()
 
     async def settle(self) -> Plan:
         """Work until nothing is left to do, without following events. Raises EngineError when the Engine goes away."""
@@ -239,17 +228,20 @@ class Reconciler:
 
     @property
     def is_settled(self) -> bool:
-        return self.plan is not None and self.plan.settled and not self._under_way
+        return self.plan is not None and self.plan.settled and not self._steps.under_way
 
     async def turn(self, tasks: asyncio.TaskGroup) -> None:
         self._wake.clear()
+        desired = self._desired
         try:
             await self._refresh_picture()
-            actual = await self._observer.actual(self._desired)
+            actual = await self._observer.actual(desired)
         except EngineError as error:
             self._note_trouble(error)
             return
         self.trouble, self.trouble_since, self._retry_in = None, 0.0, 0.1
+        if self._desired is not desired:
+            return  # aimed elsewhere meanwhile, which has woken us: what is in use depends on what is desired
         self.plan = plan = make_plan(self._desired, actual, self._memory, self._clock.now())
         self._remember_plan(plan)
         again_in = self._listener.planned(plan)
@@ -262,7 +254,8 @@ class Reconciler:
     # the picture
 
     async def _refresh_picture(self) -> None:
-        ended = tuple(self._ended)
+        self._note_ended(self._steps.take_ended())
+        ended = self._steps.ended
         touched, self._touched = self._touched, set()
         anew, self._look_needed = self._look_needed, False  # first: whatever asks for another look meanwhile gets it
         if anew:
@@ -271,21 +264,10 @@ class Reconciler:
             await self._observer.look(thorough=anew or self._looks % THOROUGH_EVERY == 0)
             self._look_again_at, self._looks = self._clock.monotonic() + RESYNC, self._looks + 1
         else:
-            await self._observer.refresh(touched, later=self._starting())
+            await self._observer.refresh(touched, later=self._steps.starting)
         if anew:
             self._note_interrupted()
-        self._free(ended)
-
-    def _starting(self) -> set[str]:
-        """The Engine says nothing about a container until it has started it: who asks would wait, and all with him."""
-        steps = (step for lock, step in self._under_way.items() if lock not in self._ended)
-        return {step.container_id for step in steps if isinstance(step, StartContainer)}
-
-    def _free(self, ended: tuple[str, ...]) -> None:
-        """Their steps had ended before we looked, so the picture shows what they did."""
-        for lock in ended:
-            del self._under_way[lock]
-        self._ended = self._ended[len(ended) :]
+        self._steps.free(ended)
 
     async def _catch_up(self) -> None:
         """First what happened while nobody listened: who stopped what decides how the picture is read."""
@@ -336,7 +318,7 @@ class Reconciler:
     # the memory
 
     def _remember_plan(self, plan: Plan) -> None:
-        busy = {step.container_id for step in self._under_way.values() if isinstance(step, STOPPING)}
+        busy = {step.container_id for step in self._steps.under_way if isinstance(step, STOPPING)}
         containers, now = self._observer.containers, self._clock.now()
         memory = remember_plan(self._memory, plan, containers, busy=busy, now=now)
         self._memory = replace(memory, marks=self._ownership.known)
@@ -364,72 +346,41 @@ class Reconciler:
     # steps
 
     def _start_steps(self, steps: Iterable[AnyStep], tasks: asyncio.TaskGroup) -> None:
-        due = [step for step in steps if self._may_start(step)]
-        stops = {step.container_id: self._clock.now() for step in due if isinstance(step, STOPPING)}
-        if stops:
-            self._memory = replace(self._memory, stopped=self._memory.stopped | stops)
-            self._keep_memory()
+        if self._closing.is_set():
+            return
+        due = self._steps.reserve(steps)
+        if any(isinstance(step, STOPPING) for step in due):
+            self._remember_stops(due)
         for step in due:
-            task = tasks.create_task(self._run_step(step, self._applier))
-            self._step_tasks.add(task)
-            task.add_done_callback(self._step_tasks.discard)
+            self._steps.start(step, self._applier, tasks)
 
-    def _may_start(self, step: AnyStep) -> bool:
-        if self._closing.is_set() or step.lock in self._under_way:
-            return False
-        alike = sum(_awaits(other) is _awaits(step) for other in self._under_way.values())
-        if alike >= (WAITING if _awaits(step) else self._limits.steps):
-            return False
-        self._under_way[step.lock] = step
-        return True
+    def _remember_stops(self, steps: Iterable[AnyStep]) -> None:
+        now = self._clock.now()
+        for step in steps:
+            if isinstance(step, STOPPING):
+                self._memory = replace(self._memory, stopped=self._memory.stopped | {step.container_id: now})
+            if isinstance(step, RestartContainer) and step.reason == UNHEALTHY:
+                self._memory = count_crash(self._memory, step.container_id, now)
+        self._keep_memory()
 
-    async def _run_step(self, step: AnyStep, applier: Applier) -> None:
-        log.info("%s (%s)", say_step(step), step.reason)
-        began, failed = self._clock.monotonic(), None
-        if isinstance(step, RestartContainer) and step.reason == UNHEALTHY:
-            self._memory = count_crash(self._memory, step.container_id, self._clock.now())
-        try:
-            touched = await applier.apply(step)
-            self._touched |= touched  # not in one line: that would read the set before the wait, and put it back after
-            self._note_success(step)
-        except EngineUnreachable:
-            self._look_needed = True
-        except EngineError as error:
-            failed = error
-            await self._note_refusal(step, error)
-        finally:
-            self._note_end(step, failed)
-        self._listener.step_ended(step, failed, self._clock.monotonic() - began)
+    def _note_ended(self, ended: Iterable[Ended]) -> None:
+        for one in ended:
+            self._touched |= one.touched
+            if one.error is not None or isinstance(one.step, OF_GROUND):
+                self._observer.mark_ground()
+            if one.error is None:
+                self._note_success(one.step)
+            elif isinstance(one.error, EngineUnreachable):
+                self._look_needed = True
+            elif not one.is_outdated:  # else our picture was old: another look is all it needs
+                self._note_refusal(one.step, one.error)
+            self._listener.step_ended(one.step, one.error, one.seconds)
 
-    def _note_end(self, step: AnyStep, failed: EngineError | None) -> None:
-        self._ended.append(step.lock)
-        if container_id := getattr(step, "container_id", ""):
-            self._touched.add(container_id)
-        if failed or isinstance(step, CreateNetwork | CreateVolume | RemoveNetwork | ReplaceNetwork):
-            self._observer.mark_ground()
-        self._wake.set()
-
-    async def _note_refusal(self, step: AnyStep, error: EngineError) -> None:
-        log.warning("%s: %s", say_step(step), error.message)
-        if await self._is_over(step, error):
-            return  # our picture was old: another look is all it needs
+    def _note_refusal(self, step: AnyStep, error: EngineError) -> None:
         if isinstance(step, CreateContainer):
             self._look_needed = True  # the name may be taken by what we did not know of
         refusal = refusal_of(step, error, self._memory.refused.get(step.lock), self._clock.now())
         self._memory = replace(self._memory, refused=self._memory.refused | {step.lock: refusal})
-
-    async def _is_over(self, step: AnyStep, error: EngineError) -> bool:
-        """Whether its container is gone, or the start that its hooks were for has ended."""
-        container_id = getattr(step, "container_id", "")
-        if not container_id or not (isinstance(step, RunPostStart) or isinstance(error, NotFound)):
-            return False
-        try:
-            container = await self._engine.container(container_id)
-        except NotFound:
-            return True
-        except EngineError:
-            return False
-        return isinstance(step, RunPostStart) and (container.state, container.started) != (State.RUNNING, step.started)
 
     def _note_success(self, step: AnyStep) -> None:
         times = self._repeats.note(step, self._clock.monotonic())
@@ -483,21 +434,12 @@ class Reconciler:
         by_the_engine = event.time < self._engine_start  # no person could reach it yet (seen on Docker 26.1)
         if event.type == "container" and not by_the_engine and self._observer.is_ours(event):
             self._memory = remember(self._memory, event)
-        if event.attributes.get("container", event.id) not in self._starting():  # else the end of its step wakes us
+        if event.attributes.get("container", event.id) not in self._steps.starting:  # else the end of its step wakes us
             self._wake.set()
 
 
-def _awaits(step: AnyStep) -> type[AnyStep] | None:
-    """Which kind of other people's processes it waits for: stops are not held up by hooks that hang."""
-    match step:
-        case StopContainer() | GiveUpContainer():
-            return StopContainer
-        case RunPostStart():
-            return RunPostStart
-    return None
-
-
 STOPPING = (StopContainer, GiveUpContainer, RestartContainer, RemoveContainer)
+OF_GROUND = (CreateNetwork, CreateVolume, RemoveNetwork, ReplaceNetwork)
 
 
 async def take_down(engine: Engine, desired: Desired, listener: Listener, *, limit: int, seal: Seal) -> Plan:

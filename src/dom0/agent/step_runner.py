@@ -1,0 +1,142 @@
+"""The steps under way: how many at once, and what came of each. Decides nothing about the next ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+import msgspec
+
+from dom0.agent.apply import Applier
+from dom0.agent.clock import Clock
+from dom0.engine.protocol import Engine
+from dom0.engine.values import State
+from dom0.errors import EngineError, EngineUnreachable, NotFound
+from dom0.plan.steps import AnyStep, GiveUpContainer, RunPostStart, StartContainer, StopContainer
+from dom0.plan.text import say_step
+
+log = logging.getLogger(__name__)
+
+WAITING = 64  # steps under way at once that wait for people's processes, of each kind
+END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What came of a step. `error`: what the Engine said against it; EngineUnreachable where that is not known.
+
+    `is_outdated`: it was refused because its container, or the start that its hooks were for, is gone.
+    """
+
+    step: AnyStep
+    seconds: float
+    touched: frozenset[str] = frozenset()  # IDs of containers to look at again
+    error: EngineError | None = None
+    is_outdated: bool = False
+
+
+class StepRunner:
+    """A step holds its lock until `free`, not only until it has ended: the picture has to show first what it did."""
+
+    def __init__(self, engine: Engine, *, limit: int, clock: Clock, wake: asyncio.Event) -> None:
+        self._engine = engine
+        self._limit = limit
+        self._clock = clock
+        self._wake = wake  # set when a step has ended
+        self._by_lock: dict[str, AnyStep] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._news: list[Ended] = []
+        self._ended: set[str] = set()  # locks
+
+    @property
+    def under_way(self) -> tuple[AnyStep, ...]:
+        return tuple(self._by_lock.values())
+
+    @property
+    def starting(self) -> set[str]:
+        """The Engine says nothing about a container until it has started it: who asks would wait, and all with him."""
+        steps = (step for lock, step in self._by_lock.items() if lock not in self._ended)
+        return {step.container_id for step in steps if isinstance(step, StartContainer)}
+
+    def reserve(self, steps: Iterable[AnyStep]) -> list[AnyStep]:
+        """Take the locks of those that may start now: each lock once, within the limits."""
+        return [step for step in steps if self._reserve(step)]
+
+    def _reserve(self, step: AnyStep) -> bool:
+        if step.lock in self._by_lock:
+            return False
+        alike = sum(_awaits(other) is _awaits(step) for other in self._by_lock.values())
+        if alike >= (WAITING if _awaits(step) else self._limit):
+            return False
+        self._by_lock[step.lock] = step
+        return True
+
+    def start(self, step: AnyStep, applier: Applier, tasks: asyncio.TaskGroup) -> None:
+        """One that is reserved."""
+        task = tasks.create_task(self._run(step, applier))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def take_ended(self) -> list[Ended]:
+        """Those since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    @property
+    def ended(self) -> frozenset[str]:
+        """Locks of those that have ended and hold them still."""
+        return frozenset(self._ended)
+
+    def free(self, locks: Iterable[str]) -> None:
+        for lock in locks:
+            del self._by_lock[lock]
+            self._ended.discard(lock)
+
+    async def end(self) -> None:
+        """Wait for those under way, and cut off what takes too long."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=END_WITHIN)
+            for task in late:
+                task.cancel()
+
+    async def _run(self, step: AnyStep, applier: Applier) -> None:
+        log.info("%s (%s)", say_step(step), step.reason)
+        began = self._clock.monotonic()
+        touched: frozenset[str] = frozenset()
+        refusal: EngineError | None = None
+        is_outdated = False
+        try:
+            touched = await applier.apply(step)
+        except EngineError as error:
+            refusal = error
+            if not isinstance(error, EngineUnreachable):
+                log.warning("%s: %s", say_step(step), error.message)
+                is_outdated = await self._is_outdated(step, error)
+        if container_id := getattr(step, "container_id", ""):
+            touched |= {container_id}
+        seconds = self._clock.monotonic() - began
+        self._news.append(Ended(step, seconds, touched, refusal, is_outdated))
+        self._ended.add(step.lock)
+        self._wake.set()
+
+    async def _is_outdated(self, step: AnyStep, error: EngineError) -> bool:
+        container_id = getattr(step, "container_id", "")
+        if not container_id or not (isinstance(step, RunPostStart) or isinstance(error, NotFound)):
+            return False
+        try:
+            container = await self._engine.container(container_id)
+        except NotFound:
+            return True
+        except EngineError:
+            return False
+        return isinstance(step, RunPostStart) and (container.state, container.started) != (State.RUNNING, step.started)
+
+
+def _awaits(step: AnyStep) -> type[AnyStep] | None:
+    """Which kind of other people's processes it waits for: stops are not held up by hooks that hang."""
+    match step:
+        case StopContainer() | GiveUpContainer():
+            return StopContainer
+        case RunPostStart():
+            return RunPostStart
+    return None
