@@ -1,7 +1,7 @@
 """Backups of the home volume. restic does the work, in a container beside the volume; docker carries the bytes.
 
 Theory of operation. The home is a Docker volume, so only a container on the Engine's host sees it: every command here
-starts one worker container with the volume, runs restic in it, and lets it go. The worker reads its standard input and
+starts one worker container with the volume and runs restic in it. The worker reads its standard input and
 ends when that closes, so it cannot outlive us however we end; its fixed name lets one home command run at a time.
 
 A backup is a restic repository: a directory of the Engine's host that grows by what changed, or one file, which is a
@@ -52,7 +52,7 @@ _PART = re.compile(
 Document = TypeVar("Document")
 
 
-class Home(msgspec.Struct, frozen=True):
+class HomeVolume(msgspec.Struct, frozen=True):
     volume: str
     mountpoint: str  # on the Engine's host
     project: str
@@ -76,7 +76,7 @@ class Repository(msgspec.Struct, frozen=True):
         return [*argv, *arguments]
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class HomeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     time: str
     hostname: str = ""
@@ -101,7 +101,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 class Homes(msgspec.Struct, frozen=True, kw_only=True):
     home: str  # volume
     kept: tuple[str, ...]  # volumes that restores left: a home from before, or what an interrupted restore had brought
-    snapshots: tuple[Snapshot, ...]  # on this machine, newest first
+    snapshots: tuple[HomeSnapshot, ...]  # on this machine, newest first
 
 
 class _Summary(msgspec.Struct):
@@ -112,7 +112,7 @@ class _Summary(msgspec.Struct):
     data_added: int = 0
 
 
-async def find_home(engine: Engine) -> Home:
+async def find_home(engine: Engine) -> HomeVolume:
     """The machine's home. Raises NotFound."""
     hint = "it comes with dom0 up, where compose.yaml says `home: {}` below x-dom0"
     try:
@@ -122,22 +122,24 @@ async def find_home(engine: Engine) -> Home:
     volumes = [mount for mount in container.mounts if mount.type == "volume"]
     if not volumes:
         raise NotFound(f"{HOME}: mounts no volume", hint=hint)
-    return Home(volumes[0].name, volumes[0].source, container.labels.get(labels.PROJECT, ""))
+    return HomeVolume(volumes[0].name, volumes[0].source, container.labels.get(labels.PROJECT, ""))
 
 
-async def kept_homes(engine: Engine, home: Home) -> tuple[str, ...]:
+async def kept_homes(engine: Engine, home: HomeVolume) -> tuple[str, ...]:
     return tuple(
         sorted(volume.name for volume in await engine.volumes() if volume.labels.get(labels.HOME) == home.volume)
     )
 
 
-async def back_up(engine: Engine, home: Home, repository: Repository) -> Backup:
+async def back_up(engine: Engine, home: HomeVolume, repository: Repository) -> Backup:
     """Add a snapshot of the home to `repository`, check it, and write it where it belongs. Raises Dom0Error."""
     await prepare_image(engine)
     hostname = (await engine.info()).name
     mounts = ["--mount", f"type=volume,source={home.volume},target={_HOME},readonly"]
     async with _worker(engine, [*mounts, *repository.mounts(writable=True)]):
-        await _ensure_repository(repository)
+        looked = await _restic(repository, "cat", "config", "--no-lock", accept=[_NO_REPOSITORY])
+        if looked.code == _NO_REPOSITORY:  # that of a file is always made anew
+            await _restic(repository, "init")
         backup = await _snapshot(repository, hostname)
         if repository.directory:
             await _restic(repository, "check")
@@ -147,17 +149,17 @@ async def back_up(engine: Engine, home: Home, repository: Repository) -> Backup:
     return backup
 
 
-async def snapshots(engine: Engine, repository: Repository) -> tuple[Snapshot, ...]:
+async def snapshots(engine: Engine, repository: Repository) -> tuple[HomeSnapshot, ...]:
     """Newest first. Raises Dom0Error."""
     await prepare_image(engine)
     async with _worker(engine, repository.mounts(writable=False)):
         await _bring_file(repository)
         output = await _restic(repository, "snapshots", "--json", "--no-lock", "--path", _HOME)
-    found = _decode(output.stdout, list[Snapshot])
+    found = _decode(output.stdout, list[HomeSnapshot])
     return tuple(sorted(found, key=lambda snapshot: snapshot.time, reverse=True))
 
 
-async def restore(engine: Engine, home: Home, repository: Repository, snapshot: str, *, kept: str) -> Restored:
+async def restore(engine: Engine, home: HomeVolume, repository: Repository, snapshot: str, *, kept: str) -> Restored:
     """Put `snapshot` in the place of the home; what was there is then in the volume `kept`. Raises Dom0Error.
 
     Until the moment of exchange the home is not touched, and a failure removes what was brought.
@@ -173,7 +175,7 @@ async def restore(engine: Engine, home: Home, repository: Repository, snapshot: 
     return Restored(volume=home.volume, kept=volume.name, users=await _users(engine, home.volume))
 
 
-async def restart_users(engine: Engine, home: Home, restored: Restored) -> Restored:
+async def restart_users(engine: Engine, home: HomeVolume, restored: Restored) -> Restored:
     """Restart this machine's own containers that have the home; the others stay in `users`."""
     containers = [await engine.container(name) for name in restored.users]
     ours = [one for one in containers if home.project and one.labels.get(labels.PROJECT) == home.project]
@@ -234,15 +236,6 @@ async def _restic(repository: Repository, *arguments: str, accept: Sequence[int]
     return output
 
 
-async def _ensure_repository(repository: Repository) -> None:
-    if not repository.directory:
-        await _restic(repository, "init")
-        return
-    looked = await _restic(repository, "cat", "config", "--no-lock", accept=[_NO_REPOSITORY])
-    if looked.code == _NO_REPOSITORY:
-        await _restic(repository, "init")
-
-
 async def _snapshot(repository: Repository, hostname: str) -> Backup:
     output = await _restic(repository, "backup", "--json", "--host", hostname, _HOME, accept=[_INCOMPLETE])
     summary = _decode(output.stdout.strip().splitlines()[-1], _Summary)
@@ -298,7 +291,7 @@ def check_file(path: Path) -> None:
         raise Dom0Error(f"{path}: is no backup: {error}", hint=hint) from error
 
 
-async def _exchange(home: Home, volume: str, mountpoint: str) -> None:
+async def _exchange(home: HomeVolume, volume: str, mountpoint: str) -> None:
     """Let the directories of two volumes change places, at once. Running containers keep the one they have."""
     ours, theirs = Path(home.mountpoint), Path(mountpoint)
     root = ours.parent.parent

@@ -9,8 +9,5 @@ def printable(text: str, *, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    escaped = ((char, char.encode("unicode_escape").decode()) for char in text)
+    return "".join(char if char.isprintable() or char in keep else escape for char, escape in escaped)

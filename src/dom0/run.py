@@ -9,9 +9,9 @@ import contextlib
 import os
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -63,32 +63,20 @@ async def capture(
     import asyncio
     import resource
 
+    pipe = subprocess.PIPE
+    given = pipe if stdin is not None else subprocess.DEVNULL
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            cwd=cwd,
-            env=dict(env) if env is not None else None,
-            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-    except FileNotFoundError as error:
-        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
-    try:
-        if on_start is not None:
-            on_start()
-        if memory is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended already
-                resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
-        data = await stdin if isinstance(stdin, Awaitable) else stdin
-        async with asyncio.timeout(timeout):
-            stdout, stderr = await process.communicate(data)
+        async with _running(argv, stdin=given, stdout=pipe, stderr=pipe, cwd=cwd, env=env) as process:
+            if on_start is not None:
+                on_start()
+            if memory is not None:
+                with contextlib.suppress(ProcessLookupError):  # it has ended already
+                    resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+            data = await stdin if isinstance(stdin, Awaitable) else stdin
+            async with asyncio.timeout(timeout):
+                stdout, stderr = await process.communicate(data)
     except TimeoutError:
         raise CommandFailed(argv, None, "", reason=f"did not end within {timeout:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     assert process.returncode is not None
     output = Output(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
     if check and output.code != 0:
@@ -105,10 +93,10 @@ async def tell_lines(
     """
     import asyncio
 
-    process = await _spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    pipe = subprocess.PIPE
+    async with _running(argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         with contextlib.suppress(ConnectionError):  # it has ended already
             process.stdin.write(stdin or b"")
             await process.stdin.drain()
@@ -126,8 +114,6 @@ async def tell_lines(
             for line in [*lines, rest] if ended else lines:
                 tell(line.decode(errors="replace"))
         return await process.wait()
-    finally:
-        await _end(process)
 
 
 async def sync(path: Path) -> None:
@@ -137,11 +123,9 @@ async def sync(path: Path) -> None:
 
 async def transfer(argv: Sequence[str], *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> None:
     """Run `argv` to its end with files as its input and output, for what is too long to hold. Raises CommandFailed."""
-    process = await _spawn(argv, stdin=stdin or subprocess.DEVNULL, stdout=stdout or subprocess.DEVNULL)
-    try:
+    reads, writes = stdin or subprocess.DEVNULL, stdout or subprocess.DEVNULL
+    async with _running(argv, stdin=reads, stdout=writes, stderr=subprocess.PIPE) as process:
         _, stderr = await process.communicate()
-    finally:
-        await _end(process)
     if process.returncode != 0:
         raise CommandFailed(argv, process.returncode, stderr.decode(errors="replace"))
 
@@ -152,7 +136,8 @@ async def while_listening(argv: Sequence[str]) -> AsyncIterator[None]:
 
     It ends however we end, because only we hold its input. Raises CommandFailed if it does not start to listen.
     """
-    process = await _spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    process = await _spawn(argv, stdin=pipe, stdout=pipe, stderr=pipe)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -167,26 +152,32 @@ async def while_listening(argv: Sequence[str]) -> AsyncIterator[None]:
         await process.wait()
 
 
-async def _spawn(
-    argv: Sequence[str],
-    *,
-    stdin: IO[bytes] | int,
-    stdout: IO[bytes] | int,
-    stderr: int = subprocess.PIPE,
-    env: Mapping[str, str] | None = None,
-) -> Process:
+@contextlib.asynccontextmanager
+async def _running(argv: Sequence[str], **options: Any) -> AsyncIterator[Process]:
+    """Killed at the end of the block if it has not ended."""
+    process = await _spawn(argv, **options)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _spawn(argv: Sequence[str], **options: Any) -> Process:
     import asyncio
 
+    with _installed(argv):
+        return await asyncio.create_subprocess_exec(*argv, **options)
+
+
+@contextlib.contextmanager
+def _installed(argv: Sequence[str]) -> Iterator[None]:
+    """Raises CommandFailed where the block finds no such program."""
     try:
-        return await asyncio.create_subprocess_exec(*argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
+        yield
     except FileNotFoundError as error:
         raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
 
 
 def start(argv: Sequence[str], *, third: int | None = None) -> int:
@@ -200,10 +191,8 @@ def start(argv: Sequence[str], *, third: int | None = None) -> int:
     ]
     if third is not None:
         actions.append((os.POSIX_SPAWN_DUP2, third, 3))
-    try:
+    with _installed(argv):
         return os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions, setsid=True)
-    except FileNotFoundError as error:
-        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
 
 
 def dial(argv: Sequence[str], *, stderr: bool = True) -> socket.socket:
@@ -222,26 +211,16 @@ def dial(argv: Sequence[str], *, stderr: bool = True) -> socket.socket:
         if not stderr:
             actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
         try:
-            os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
-        except BaseException as error:
+            with _installed(argv):
+                os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
+        except BaseException:
             ours.close()
-            if isinstance(error, FileNotFoundError):
-                raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
             raise
     return ours
 
 
-def passthrough(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-    """Run `argv` on the caller's own terminal and return its exit code. Raises CommandFailed if it cannot start."""
-    try:
-        return subprocess.run(list(argv), env=dict(env) if env is not None else None, cwd=cwd, check=False).returncode
-    except FileNotFoundError as error:
-        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
-
-
 def become(argv: Sequence[str]) -> NoReturn:
     """Replace this process by `argv`. Raises CommandFailed if it cannot start."""
-    try:
+    with _installed(argv):
         os.execvp(argv[0], list(argv))  # noqa: S606 -- an argv list, no shell
-    except FileNotFoundError as error:
-        raise CommandFailed(argv, None, "", reason="is not installed or not on PATH") from error
+    raise AssertionError("it does not return")

@@ -1,6 +1,6 @@
-"""Directories for a moment, all in one that is swept: what a killed process leaves is removed by the next one.
+"""Temporary directories, all below one: the next process removes what a killed one left.
 
-A directory is held by a lock on itself, which ends with its process however that ends; nobody removes one that is held.
+A directory is held by a lock on itself, which ends with its process. One that is held is never removed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ LARGE = Path("/var/tmp")  # noqa: S108 -- for files as large as a base OS: on a 
 def directory(what: str) -> Iterator[Path]:
     """A fresh directory during the block; `what` is the beginning of its name."""
     top = _top()
-    with _locked(top):  # nobody sweeps one that is made but not yet held
+    locked = _hold(top)  # nobody sweeps one that is made but not yet held
+    try:
         _sweep(top)
         path = Path(tempfile.mkdtemp(prefix=f"{what}-", dir=top))
         held = _hold(path)
+    finally:
+        os.close(locked)
     try:
         yield path
     finally:
@@ -43,15 +46,6 @@ def _top() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise Dom0Error(f"{top}: is not a directory of ours alone", hint="move it away, or name another one: TMPDIR=…")
     return top
-
-
-@contextlib.contextmanager
-def _locked(top: Path) -> Iterator[None]:
-    held = _hold(top)
-    try:
-        yield
-    finally:
-        os.close(held)
 
 
 def _hold(path: Path, flags: int = 0) -> int:

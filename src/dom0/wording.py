@@ -70,7 +70,9 @@ def printable(text: str) -> str:
 def _keys(kind: type, steps: tuple[str, ...]) -> list[str]:
     shape: Any = msgspec.inspect.type_info(kind)
     for step in steps:
-        shape = _step(_struct(shape), step)
+        shape = _struct(shape)
+        fields = {field.encode_name: field.type for field in getattr(shape, "fields", ())}
+        shape = fields.get(step) or getattr(shape, "item_type", getattr(shape, "value_type", shape))
     return [field.encode_name for field in getattr(_struct(shape), "fields", ())]
 
 
@@ -78,10 +80,3 @@ def _struct(shape: Any) -> Any:
     """The struct among the choices of an optional."""
     choices = getattr(shape, "types", (shape,))
     return next((choice for choice in choices if isinstance(choice, msgspec.inspect.StructType)), shape)
-
-
-def _step(shape: Any, step: str) -> Any:
-    for field in getattr(shape, "fields", ()):
-        if field.encode_name == step:
-            return field.type
-    return getattr(shape, "item_type", getattr(shape, "value_type", shape))

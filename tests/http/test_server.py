@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dom0.http import server
-from dom0.http.server import Refused, Request, Response, route
+from dom0.http.server import HttpError, Request, Response, route
 
 LIMIT = 1_000_000  # bytes
 
@@ -35,7 +35,7 @@ class Service:
         return Response(json.dumps([request.path, request.captured, request.query]).encode())
 
     async def ignore(self, request: Request) -> Response:
-        raise Refused(403, "not for you")
+        raise HttpError(403, "not for you")
 
     async def nothing(self, request: Request) -> Response:
         return Response(status=server.NO_CONTENT)

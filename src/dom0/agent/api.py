@@ -27,7 +27,7 @@ from dom0.agent.web_pages import check_request
 from dom0.ambassador.messages import Flows, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.http import server
-from dom0.http.server import Handler, Refused, Request, Response
+from dom0.http.server import Handler, HttpError, Request, Response
 
 LARGEST_BODY = 64 * 1024  # bytes
 HINT = "see docs/reference/api.md"
@@ -62,7 +62,7 @@ def _with_errors(handler: Handler) -> Handler:
         try:
             check_request(request)
             return await handler(request)
-        except Refused as error:  # of a web page, no such path, another method, a body that is too large
+        except HttpError as error:  # of a web page, no such path, another method, a body that is too large
             return server.refusal(error.status, f"{request.path}: {error.reason}", HINT)
         except Dom0Error as error:
             return server.refusal(STATUSES.get(error.exit_code, OTHER_STATUS), error.message, error.hint)
@@ -90,7 +90,7 @@ def _document(value: object) -> Response:
 
 
 async def _read(request: Request, type_: type[T], limit: int = LARGEST_BODY) -> T:
-    """An empty body means all defaults. Raises UsageError, Refused."""
+    """An empty body means all defaults. Raises UsageError, HttpError."""
     body = await request.read(limit) or b"{}"
     try:
         return msgspec.json.decode(body, type=type_)

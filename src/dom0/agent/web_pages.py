@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from dom0.http.channel import Headers
-from dom0.http.server import JSON, Refused, Request
+from dom0.http.server import JSON, HttpError, Request
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]", "dom0", "")  # the last two are what clients of a unix socket send
 FROM_NO_PAGE = ("same-origin", "none")  # none: typed, or a bookmark
@@ -19,11 +19,11 @@ _PORT = re.compile(r":[0-9]{1,5}\Z")
 
 
 def check_request(request: Request) -> None:
-    """Raises Refused."""
+    """Raises HttpError."""
     if reason := refuse_page(request.headers):
-        raise Refused(403, reason)
+        raise HttpError(403, reason)
     if request.has_body and _media_types(request.headers) != [JSON]:
-        raise Refused(415, f"a body has to be of Content-Type {JSON}")
+        raise HttpError(415, f"a body has to be of Content-Type {JSON}")
 
 
 def refuse_page(headers: Headers) -> str:

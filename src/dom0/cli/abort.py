@@ -14,8 +14,8 @@ from dom0.cli.client import Agent
 def command(as_json: bool) -> None:
     """End the change that is under way and go back to the generation before it.
 
-    For `dom0 up` and `dom0 rollback` that nobody wants to wait for, also those whose command was ended, and for a
-    generation on trial. What the command itself builds is ended with Ctrl-C.
+    For a `dom0 up` or `dom0 rollback`, also after its command was interrupted, and for a generation on trial. A build
+    is ended with Ctrl-C.
 
     $ dom0 abort
     """

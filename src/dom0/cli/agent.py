@@ -43,7 +43,7 @@ def command(check: bool, dial: bool, read_as: Path | None) -> None:
 
 
 def _connect_with(agent: socket.socket) -> None:
-    """It ends with the agent's answer, or when whoever asks has gone: then an answer would reach nobody."""
+    """Until the agent has answered, or the caller has closed standard input."""
     with selectors.DefaultSelector() as ready:
         ready.register(agent, selectors.EVENT_READ, (agent.fileno(), 1))
         ready.register(0, selectors.EVENT_READ, (0, agent.fileno()))

@@ -37,7 +37,7 @@ def command() -> None:
 @command.command(name="ls")
 @click.option("--json", "as_json", is_flag=True, help="A list of the agent's AmbassadorStatus documents.")
 def list_all(as_json: bool) -> None:
-    """List the ambassadors of this machine, and where each leads.
+    """List the ambassadors of this machine and their targets.
 
     $ dom0 ambassador ls
     """
@@ -81,7 +81,7 @@ def show(name: str, as_json: bool) -> None:
 @options.rewire
 @click.option("--json", "as_json", is_flag=True, help="The agent's Rewired document.")
 def rewire(name: str, as_json: bool, **given: Any) -> None:
-    """Let an ambassador lead elsewhere; new connections switch at once, shortcuts with them.
+    """Give an ambassador other targets; new connections go there at once, those through shortcuts too.
 
     TARGET is HOST:PORT, container:NAME:PORT, service:NAME:PORT or label:KEY=VALUE:PORT; without :PORT the present port
     stays. The answer is a receipt: what became of the connections of before.
@@ -99,7 +99,7 @@ def rewire(name: str, as_json: bool, **given: Any) -> None:
 @options.undo
 @click.option("--json", "as_json", is_flag=True, help="The agent's Rewired document.")
 def undo(name: str, as_json: bool, **given: Any) -> None:
-    """Lead back to where the last rewire led away from; the options are for connections made since.
+    """Go back to the targets before the last rewire; the options are for connections made since.
 
     $ dom0 ambassador undo redis
     """
@@ -112,7 +112,7 @@ def undo(name: str, as_json: bool, **given: Any) -> None:
 @_name
 @click.option("--json", "as_json", is_flag=True, help="A list of Receipt documents, the oldest first.")
 def history(name: str, as_json: bool) -> None:
-    """List the receipts of an ambassador: when it led elsewhere, why, and what became of connections.
+    """List the receipts of an ambassador: when its targets changed, why, and what became of connections.
 
     $ dom0 ambassador history redis
     """

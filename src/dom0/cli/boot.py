@@ -165,20 +165,15 @@ def _number(text: str) -> str:
 
 
 def _draw(chosen: Sequence[Boot], to: Path, *, as_strips: bool) -> None:
+    import asyncio
+
     from dom0.host import boot_plot
+    from dom0.run import CommandFailed, capture
 
     picture = boot_plot.strips(chosen) if as_strips else boot_plot.waterfall(chosen)
     if to.suffix == ".svg":
         to.write_text(picture)
-    else:
-        _write_png(picture, to)
-
-
-def _write_png(picture: str, to: Path) -> None:
-    import asyncio
-
-    from dom0.run import CommandFailed, capture
-
+        return
     argv = ["rsvg-convert", "--format=png", "--zoom=2", f"--output={to}"]
     try:
         asyncio.run(capture(argv, stdin=picture.encode(), timeout=60))

@@ -1,6 +1,6 @@
-"""Build a project and let the machine become it: what `dom0 up` and `dom0 try` do. Does without click.
+"""Build a project and let the machine become it: what `dom0 up` and `dom0 try` do. Runs without click.
 
-What takes long to load waits until Compose reads the project: that has a processor of its own.
+Slow imports wait until Compose, which is another process, reads the project.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(
     as_json: bool = False,
 ) -> None:
     """`dom0 up`, and what it says at its end. Raises as `bring_up`."""
-    import asyncio  # it costs as much as all of the above
+    import asyncio  # takes as long as all of the above
 
     last = asyncio.run(bring_up(project, tag, changed=changed, force=force, adopts=adopts, wait=wait, as_json=as_json))
     if last.outcome:
@@ -112,7 +112,7 @@ def _built_before(project: Path, tag: str) -> str:
 
 @contextlib.asynccontextmanager
 async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] | None]:
-    """In the block Compose has begun with it."""
+    """Compose has begun to read the project when the block begins."""
     import asyncio
 
     from dom0.compose.output_cache import OutputCache
@@ -136,7 +136,7 @@ async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] 
 
 @contextlib.asynccontextmanager
 async def _engine() -> AsyncIterator[Engine]:
-    """What takes long, to load and to ask the Engine, has been done in the block."""
+    """Connected; all that is slow to import is loaded when the block begins."""
     import asyncio
 
     await asyncio.to_thread(_load, "dom0.engine.docker", "dom0.cli.engine_client")
@@ -148,7 +148,7 @@ async def _engine() -> AsyncIterator[Engine]:
 
 
 def _load(*modules: str) -> None:
-    """In a thread: Compose, which is at work meanwhile, has an end that must not be missed."""
+    """To be called in a thread, so that the event loop sees at once when Compose ends."""
     import importlib
 
     for module in modules:
@@ -220,7 +220,7 @@ async def _take_up(
 
 
 async def _comes_up(engine: Engine) -> bool:
-    """Whether the agent answers after all: its container runs, started a moment ago by the Engine or by somebody."""
+    """Whether the agent answers in the end, if its container runs: it may have been started a moment ago."""
     import asyncio
 
     from dom0.names import ROOT

@@ -39,7 +39,7 @@ class AgentUnreachable(Dom0Error):
 
 
 class AgentPaused(AgentUnreachable):
-    """A person typed `docker pause dom0`: it takes what it is asked, and never answers."""
+    """By `docker pause dom0`: connections are accepted, and never answered."""
 
     def __init__(self) -> None:
         super().__init__("dom0: is paused", hint="docker unpause dom0; or dom0 up")
@@ -138,7 +138,7 @@ class Agent:
 
     def _ask_once(self, method: str, target: str, body: Any, timeout: float | None) -> blocking.Answer:
         data = msgspec.json.encode(body) if body is not None else None
-        if target != STATUS and is_paused():  # the status is wanted at once, and given up after a while
+        if target != STATUS and is_paused():  # the status is asked for all the same, with a timeout
             raise AgentPaused
         try:
             connection = blocking.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
@@ -168,8 +168,14 @@ class Agent:
         return kind(refusal.message, hint=refusal.hint)
 
     def _unreachable(self, error: OSError) -> Dom0Error:
+        """By what the Engine and the launcher say of the root container. Raises EngineError."""
         if not self._here:
-            return _unreachable_there(error)
+            from dom0.cli import engine_client
+
+            if engine_client.container(ROOT) is None:
+                return AgentUnreachable("dom0: does not run on that machine", hint="start it: dom0 up")
+            hint = f"see why: docker logs {ROOT}; it has to be of this version: {__version__}"
+            return AgentUnreachable(f"dom0: does not answer on that machine: {error}", hint=hint)
         match error:
             case FileNotFoundError() | ConnectionRefusedError() if (kept_down := _told_by_launcher()) is not None:
                 return kept_down
@@ -188,16 +194,6 @@ class Agent:
                     f"{self.path}: no answer within {ANSWER_WITHIN:g} s", hint="see why: docker logs dom0"
                 )
         return AgentUnreachable(f"{self.path}: the connection broke: {error}", hint="see why: docker logs dom0")
-
-
-def _unreachable_there(error: OSError) -> Dom0Error:
-    """By what its Engine says of the root container. Raises EngineError."""
-    from dom0.cli import engine_client
-
-    if engine_client.container(ROOT) is None:
-        return AgentUnreachable("dom0: does not run on that machine", hint="start it: dom0 up")
-    hint = f"see why: docker logs {ROOT}; it has to be of this version: {__version__}"
-    return AgentUnreachable(f"dom0: does not answer on that machine: {error}", hint=hint)
 
 
 def is_handed_over() -> bool:

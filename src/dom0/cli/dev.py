@@ -69,7 +69,11 @@ def command(arguments: tuple[str, ...], **given: Any) -> None:
     """
     home = find_home()
     image, arguments = choose_image(arguments, home)
-    become(docker_run(image, arguments, home, _caller(), _as_docker(given)))
+    options: list[str] = []
+    for name, value in given.items():
+        values = value if isinstance(value, tuple) else (value,) if value is not None else ()
+        options += [word for one in values for word in (f"--{name}", one.replace(_DASHES, "--"))]
+    become(docker_run(image, arguments, home, _caller(), options))
 
 
 def find_home() -> HomeContainer | None:
@@ -141,12 +145,3 @@ def _caller() -> Caller:
     except FileNotFoundError:
         directory = "/"
     return Caller(directory, terminal, tuple(name for name in wanted if name in os.environ))
-
-
-def _as_docker(given: dict[str, Any]) -> list[str]:
-    argv: list[str] = []
-    for name, value in given.items():
-        values = value if isinstance(value, tuple) else (value,) if value is not None else ()
-        for one in values:
-            argv += [f"--{name}", one.replace(_DASHES, "--")]
-    return argv

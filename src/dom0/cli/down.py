@@ -132,7 +132,7 @@ async def _refuse_volumes(engine: Engine, names: Sequence[str]) -> None:
 
 
 async def _remove_agent(engine: Engine, told: Told) -> None:
-    """First of all: it would start again what is stopped. Also what a change of its image left."""
+    """First, because it would start again what is stopped; with what an unfinished hand-over left."""
     from dom0.agent.handover import remove_aside
     from dom0.agent.succession import NAMES
     from dom0.cli.succession import let_end
@@ -164,7 +164,7 @@ async def _remove_project(engine: Engine, project: str, told: Told) -> None:
 
 
 def _forget_machine() -> None:
-    """What the agent remembers of containers goes with them, and which generation they were of.
+    """Delete what the agent remembers of containers, and which generation is current.
 
     The next `dom0 up` is a first start, of any project, and runs the jobs as Compose would. The generations stay.
     """

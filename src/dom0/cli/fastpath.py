@@ -1,7 +1,7 @@
-"""What is done without click: to load it would be most of the time of an answer that is asked for again and again, is
-in the way of the Engine, where the agent waits for it in a boot, and lets Compose wait in an `up`.
+"""What runs without click, whose import takes longer than a health check or an `up` with nothing to do, slows the
+Engine at a boot, and delays Compose in an `up`.
 
-Only a command in its plainest form; for all else the command itself asks, and says what it found.
+Only commands in their plainest form; all others are left to click.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENGINE_WITHIN = 60.0  # seconds; then the agent says itself that there is none
 
 
 def answer(argv: Sequence[str]) -> bool:
-    """Whether that was all. Raises Dom0Error, as the command would."""
+    """Whether `argv` has been carried out. Raises Dom0Error, as the command would."""
     match argv:
         case ["agent", "--check"]:
             return _agent_answers()
@@ -46,12 +46,12 @@ def _agent_answers() -> bool:
 
 
 def run_agent() -> None:
-    """Until it is told to end. Nothing of it is loaded before the Engine answers."""
+    """Until SIGTERM. Nothing of the agent is loaded before the Engine answers."""
     from dom0.engine import address, answer
 
     answer.await_engine(address.find(None, os.environ, Path.home()), within=_ENGINE_WITHIN)
 
-    gc.disable()  # of what is loaded nothing is garbage, now and later
+    gc.disable()  # imports make no garbage
     import asyncio
 
     from dom0 import daemon, log

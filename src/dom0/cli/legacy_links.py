@@ -75,7 +75,9 @@ def examine(container: InspectedContainer, others: Mapping[str, InspectedContain
 def variables(consumer: str, alias: str, target: InspectedContainer, engine: int) -> dict[str, str]:
     """What the Engine sets for the link, with the alias, which is a name on the new network, in place of an address."""
     prefix = _prefix(alias)
-    ports = sorted(_ports(target), key=lambda port: (port[1] != "tcp", port))
+    keys = (key.partition("/") for key in target.config.exposed_ports or ())
+    listed = [(int(number), protocol or "tcp") for number, _, protocol in keys if re.fullmatch("[0-9]+", number)]
+    ports = sorted(listed, key=lambda port: (port[1] != "tcp", port))
     found = {}
     if ports:
         number, protocol = ports[0] if engine >= TCP_FIRST else min(ports, key=lambda port: (port[0], port[1] != "tcp"))
@@ -117,13 +119,6 @@ def _runs(ports: Sequence[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
         run.append(port)
     if run:
         yield run
-
-
-def _ports(target: InspectedContainer) -> Iterator[tuple[int, str]]:
-    for key in target.config.exposed_ports or ():
-        number, _, protocol = key.partition("/")
-        if number.isascii() and number.isdecimal():
-            yield int(number), protocol or "tcp"
 
 
 def _copied(alias: str, target: InspectedContainer) -> Iterator[str]:

@@ -66,7 +66,7 @@ def agent_socket() -> Path:
 
 
 def forget_agent_socket() -> None:
-    """That of an agent which was removed: where nobody answers, and we may."""
+    """Remove the socket of an agent that is gone, if nobody listens on it and we may."""
     from dom0.http import blocking
 
     with contextlib.suppress(OSError):

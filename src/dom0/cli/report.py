@@ -1,4 +1,4 @@
-"""What a command that takes its time tells meanwhile: lines on one clock, which begins with the command."""
+"""Progress of a command that takes its time: lines with the seconds since it began."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dom0.errors import Interrupted
 class Report:
     """Prints each line with the seconds since it was made, unless the caller wants quiet; or Progress documents.
 
-    `beside` what the command prints: on standard error.
+    `beside`: on standard error, beside the result.
     """
 
     def __init__(self, *, as_json: bool = False, beside: bool = False) -> None:
@@ -45,7 +45,7 @@ def watching(what: str, *, end: str = "end it and go back: dom0 abort") -> Itera
 
     `end` says how it can be ended, or undone.
     """
-    from asyncio import CancelledError  # loaded by whoever may meet it
+    from asyncio import CancelledError  # whoever may meet it has loaded it
 
     try:
         yield

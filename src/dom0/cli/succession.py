@@ -1,6 +1,6 @@
-"""What a command does while one root container takes the place of another: wait until the new one is in its place.
+"""How a command waits while one root container takes the place of another.
 
-Between the old agent's end and the new one's first answer nobody answers.
+No agent answers between the end of the old one and the start of the new one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def let_end(engine: Engine, report: Callable[[str], None]) -> None:
 
 async def await_succession(engine: Engine, report: Report) -> None:
     """A good generation of another dom0 image brings that image too: wait until it took over. Raises RolledBack."""
-    from asyncio import sleep  # loaded by whoever comes here
+    from asyncio import sleep  # the caller has loaded it
 
     from dom0.agent.handover import follow_helper
 

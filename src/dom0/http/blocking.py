@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from types import TracebackType
 
 LONGEST_LINE = 16 * 1024 * 1024  # bytes; of a head, and of one document in a stream
 OK, BAD_REQUEST, NOT_FOUND, CONFLICT = 200, 400, 404, 409
@@ -21,7 +20,11 @@ class Answer:
         self._file = connection.makefile("rb")
         try:
             self.status = _status(self._line())
-            self._length = _content_length(self._head())
+            self._length: int | None = None
+            while (line := self._line()).strip():
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length" and value.strip().isdigit():
+                    self._length = int(value)
         except BaseException:
             self.close()
             raise
@@ -33,8 +36,7 @@ class Answer:
         return body
 
     def lines(self) -> Iterator[bytes]:
-        while line := self._line():
-            yield line
+        return iter(self._line, b"")
 
     def close(self) -> None:
         self._file.close()
@@ -42,14 +44,8 @@ class Answer:
     def __enter__(self) -> Answer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _head(self) -> Iterator[bytes]:
-        while (line := self._line()).strip():
-            yield line
 
     def _line(self) -> bytes:
         line = self._file.readline(LONGEST_LINE)
@@ -88,12 +84,3 @@ def _status(line: bytes) -> int:
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         raise ConnectionError("the answer is not HTTP" if line else "it ended without an answer")
     return int(words[1])
-
-
-def _content_length(head: Iterator[bytes]) -> int | None:
-    length = None
-    for line in head:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length" and value.strip().isdigit():
-            length = int(value)
-    return length

@@ -84,7 +84,7 @@ class Client:
                 continue
             try:
                 return channel, await _exchange(channel, request, body)
-            except ConnectionError:  # closed a moment ago: that says nothing of the server
+            except ConnectionError:  # the server closes idle connections
                 if request.method.decode() not in REPEATABLE:
                     raise
         channel = Channel(h11.CLIENT, await self._connect())
@@ -103,7 +103,7 @@ async def _exchange(channel: Channel, request: h11.Request, body: Body) -> Answe
 
 
 async def _exchange_file(channel: Channel, request: h11.Request, file: IO[bytes]) -> Answer:
-    """Whoever answers before it has all of the file does not want the rest."""
+    """A server that answers before it has all of the file does not want the rest."""
     sending = asyncio.create_task(_send_file(channel, request, file))
     try:
         return await _answer(channel)

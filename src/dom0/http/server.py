@@ -16,7 +16,7 @@ import msgspec
 from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed
 
 SILENCE = 60.0  # seconds without a byte, of a request or between two of them
-LINGER = 10.0  # seconds for what is still sent by somebody who has been answered
+LINGER = 10.0  # seconds to read what a client still sends after its answer
 BACKLOG = 128
 JSON = "application/json"
 NO_CONTENT = 204
@@ -24,7 +24,7 @@ NO_CONTENT = 204
 log = logging.getLogger(__name__)
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """A request that is answered with a status of HTTP's own, and a reason."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -59,14 +59,14 @@ class Request:
         return self._channel.is_gone
 
     async def read(self, limit: int) -> bytes:
-        """The body. Raises Refused for one of more than `limit` bytes, else as Channel does."""
+        """The body. Raises HttpError for one of more than `limit` bytes, else as Channel does."""
         if self._channel.awaits_continue:
             await self._channel.send(h11.InformationalResponse(status_code=100, headers=[]))
         body = bytearray()
         while isinstance(event := await _next(self._channel), h11.Data):
             body += event.data
             if len(body) > limit:
-                raise Refused(413, "Request Entity Too Large")
+                raise HttpError(413, "Request Entity Too Large")
         return bytes(body)
 
 
@@ -85,17 +85,17 @@ Handler = Callable[[Request], Awaitable[Response]]
 def route(routes: Mapping[str, Handler]) -> Handler:
     """A handler that passes a request on by `METHOD /path/{name}`; a name stands for one part of the path.
 
-    It raises Refused where there is none.
+    It raises HttpError where there is none.
     """
     table = [(method, path.split("/"), handler) for key, handler in routes.items() for method, path in [key.split()]]
 
     async def handle(request: Request) -> Response:
         found = {method: (parts, handler) for method, parts, handler in table if _fits(parts, request.parts)}
         if not found:
-            raise Refused(404, "Not Found")
+            raise HttpError(404, "Not Found")
         method = "GET" if request.method == "HEAD" else request.method
         if method not in found:
-            raise Refused(405, "Method Not Allowed")
+            raise HttpError(405, "Method Not Allowed")
         parts, handler = found[method]
         named = zip(parts, request.parts, strict=True)
         request.captured = {part[1:-1]: value for part, value in named if part.startswith("{")}
@@ -191,7 +191,7 @@ async def _exchange(channel: Channel, handler: Handler) -> bool:
 async def _respond(request: Request, handler: Handler) -> Response:
     try:
         return await handler(request)
-    except Refused as error:
+    except HttpError as error:
         return refusal(error.status, error.reason)
     except (Malformed, ConnectionError):  # of the request's body
         raise
@@ -236,7 +236,7 @@ def _head(response: Response, headers: list[tuple[str, str]]) -> h11.Response:
 
 
 async def _let_finish(channel: Channel) -> None:
-    """Read what is left of a request: somebody who cannot send all of it may not look for an answer."""
+    """Read what is left of a request: a client may look for the answer only when it has sent everything."""
     with suppress(Malformed, TimeoutError):
         async with asyncio.timeout(LINGER):
             while channel.has_unread:
