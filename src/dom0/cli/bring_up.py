@@ -22,7 +22,7 @@ from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import forget_agent_socket, is_here, is_login
 from dom0.cli.report import Report, watching
-from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound
+from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
 from dom0.names import state_directory
 
 if TYPE_CHECKING:
@@ -178,11 +178,21 @@ async def _built(
         async with built_unnamed(engine, project, say, options, reading) as built:
             await names.mark(engine, built.image, tag)
         return built
-    image = await names.find(engine, tag)
+    return Built(await image_as_it_is(engine, tag, say), changed=False)
+
+
+async def image_as_it_is(engine: Engine, tag: str, say: Callable[[str], None]) -> Image:
+    """Where no project is read. Raises UsageError if there is no such image."""
+    from dom0.images.names import find
+
+    image = await find(engine, tag)
     if image is None:
-        raise unchanged.no_image(tag)
+        raise UsageError(
+            f"{tag}: there is no such image, and no project in this directory",
+            hint="name a project: dom0 up DIR; or make one: dom0 init DIR",
+        )
     say(f"{tag}: as it is, no project is read")
-    return Built(image, changed=False)
+    return image
 
 
 async def _take_up(

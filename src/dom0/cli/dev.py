@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,12 +40,6 @@ class HomeContainer(msgspec.Struct, frozen=True):
     dev_command: tuple[str, ...]
 
 
-class Caller(msgspec.Struct, frozen=True):
-    directory: str
-    terminal: bool
-    environment: tuple[str, ...]  # names of variables to hand on
-
-
 @click.command(name="dev", cls=DevCommand, context_settings={"allow_interspersed_args": False})
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="As docker run.")
 @click.option("-p", "--publish", multiple=True, metavar="[HOST:]PORT", help="As docker run.")
@@ -73,7 +67,7 @@ def command(arguments: tuple[str, ...], **given: Any) -> None:
     for name, value in given.items():
         values = value if isinstance(value, tuple) else (value,) if value is not None else ()
         options += [word for one in values for word in (f"--{name}", one.replace(_DASHES, "--"))]
-    become(docker_run(image, arguments, home, _caller(), options))
+    become(docker_run(image, arguments, home, options))
 
 
 def find_home() -> HomeContainer | None:
@@ -110,38 +104,31 @@ def choose_image(arguments: Sequence[str], home: HomeContainer | None) -> tuple[
     return home.dev_image, tuple(arguments[1:]) or home.dev_command
 
 
-def docker_run(
-    image: str, arguments: Sequence[str], home: HomeContainer | None, caller: Caller, given: Sequence[str]
-) -> list[str]:
+def docker_run(image: str, arguments: Sequence[str], home: HomeContainer | None, given: Sequence[str]) -> list[str]:
     """The command; what the caller gave comes last, so that it wins.
 
     The empty label hides the one that a dom0 image carries: the agent would take the container for its own.
     """
     argv = ["docker", "run", "--rm", "--interactive"]
     argv += ["--label", f"{labels.ROLE}={DEV}", "--label", f"{labels.PROJECT}="]
-    if caller.terminal:
+    variables = ["LANG"]
+    if sys.stdin.isatty() and sys.stdout.isatty():
         argv.append("--tty")
-    argv += [word for name in caller.environment for word in ("--env", name)]
+        variables += ["TERM", "COLORTERM"]
+    argv += [word for name in variables if name in os.environ for word in ("--env", name)]
     if home is not None:
         argv += ["--volumes-from", HOME, "--user", home.user, "--env", f"HOME={home.path}"]
-        argv += ["--workdir", directory_in_home(caller.directory, home)]
+        argv += ["--workdir", directory_in_home(home)]
     return [*argv, *given, image, *arguments]
 
 
-def directory_in_home(directory: str, home: HomeContainer) -> str:
-    """Where `directory` of the caller is in the container: the same place of the home, or the home itself."""
-    here = PurePosixPath(directory)
+def directory_in_home(home: HomeContainer) -> str:
+    """Where the caller's directory is in the container: the same place of the home, or the home itself."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return home.path
     for outside in (home.path, home.host_path):
         if here.is_relative_to(outside):
-            return str(PurePosixPath(home.path) / here.relative_to(outside))
+            return str(Path(home.path) / here.relative_to(outside))
     return home.path
-
-
-def _caller() -> Caller:
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    wanted = ("TERM", "COLORTERM", "LANG") if terminal else ("LANG",)
-    try:
-        directory = os.getcwd()  # noqa: PTH109 -- pathlib would be imported for this alone
-    except FileNotFoundError:
-        directory = "/"
-    return Caller(directory, terminal, tuple(name for name in wanted if name in os.environ))

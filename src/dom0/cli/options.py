@@ -14,20 +14,8 @@ from dom0 import terminal
 def complete(command: click.Command, *, hidden: bool = True) -> None:
     """Give a command and its subcommands the global options; may be called again."""
     taken = {name for parameter in command.params for name in parameter.opts}
-    for option in _global_options(hidden=hidden):
-        option.opts = [name for name in option.opts if name not in taken]  # a command's own of the same name wins
-        if option.opts:
-            command.params.append(option)
-    # A paragraph of command lines is not rewrapped: a backspace character before it is click's own mark for that.
-    command.help = cleandoc(command.help or "").replace("\n\n$ ", "\n\n\b\n$ ")
-    if isinstance(command, click.Group):
-        for subcommand in command.commands.values():
-            complete(subcommand)
-
-
-def _global_options(*, hidden: bool) -> tuple[click.Option, ...]:
     said: dict[str, Any] = {"expose_value": False, "callback": _apply, "hidden": hidden}
-    return (
+    for option in (
         click.Option(
             ["-H", "--host"],
             metavar="URL",
@@ -36,7 +24,15 @@ def _global_options(*, hidden: bool) -> tuple[click.Option, ...]:
         ),
         click.Option(["-q", "--quiet"], is_flag=True, help="Print results and errors only.", **said),
         click.Option(["--no-color"], is_flag=True, help="No colours, as NO_COLOR.", **said),
-    )
+    ):
+        option.opts = [name for name in option.opts if name not in taken]  # a command's own of the same name wins
+        if option.opts:
+            command.params.append(option)
+    # A paragraph of command lines is not rewrapped: a backspace character before it is click's own mark for that.
+    command.help = cleandoc(command.help or "").replace("\n\n$ ", "\n\n\b\n$ ")
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            complete(subcommand)
 
 
 def _apply(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:

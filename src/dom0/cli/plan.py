@@ -16,12 +16,12 @@ import click
 from msgspec.structs import replace
 
 from dom0 import terminal
-from dom0.cli.bring_up import private_roots, what_runs
+from dom0.cli.bring_up import image_as_it_is, private_roots, what_runs
 from dom0.cli.client import Agent, AgentUnreachable, is_paused
 from dom0.cli.engine_client import on_engine
 from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.report import Report
-from dom0.cli.unchanged import find_project, is_current, no_image, tagged_images
+from dom0.cli.unchanged import find_project, is_current, tagged_images
 from dom0.errors import EXIT_CHANGES
 from dom0.names import IMAGE
 
@@ -98,7 +98,6 @@ async def _plan(engine: Engine, project: Path | None, tag: str, *, build: bool, 
 @asynccontextmanager
 async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool) -> AsyncIterator[Image]:
     """The dom0 image that `dom0 up` would bring the machine to."""
-    from dom0.images.names import find
     from dom0.images.project import Options, built_unnamed
 
     if project is not None:
@@ -106,12 +105,8 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
         wanted = Options(tag=tag, in_place=in_place)
         async with built_unnamed(engine, project, Report(beside=True), wanted) as built:
             yield built.image
-        return
-    image = await find(engine, tag)
-    if image is None:
-        raise no_image(tag)
-    Report(beside=True)(f"{tag}: as it is, no project is read")
-    yield image
+    else:
+        yield await image_as_it_is(engine, tag, Report(beside=True))
 
 
 async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:

@@ -60,13 +60,6 @@ def find_project(directory: Path | None) -> Path | None:
     return here if dotenv.is_file() and b"COMPOSE_FILE" in dotenv.read_bytes() else None
 
 
-def no_image(tag: str) -> UsageError:
-    return UsageError(
-        f"{tag}: there is no such image, and no project in this directory",
-        hint="name a project: dom0 up DIR; or make one: dom0 init DIR",
-    )
-
-
 def look(project: Path, tag: str) -> tuple[Unchanged | None, bool]:
     """The machine, if all is as `dom0 up` would leave it: the same files, the same images, everything well.
 
