@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -24,3 +25,19 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity = Severity.ERROR
     hint: str = ""
     since: float = 0.0
+
+    def lines(self, *, said: str = "") -> Iterator[str]:
+        """For people. `said` stands above already, and is not repeated."""
+        what = self.subject if self.title == said else f"{self.subject}: {self.title}"
+        yield f"  {self.severity} {what}  [{self.code}]"
+        if self.hint:
+            yield f"      {self.hint}"
+
+
+def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
+    """A paragraph for people; nothing where there is no problem."""
+    if problems:
+        yield ""
+        yield "Problems:"
+    for problem in problems:
+        yield from problem.lines()

@@ -16,6 +16,7 @@ import click
 from dom0 import terminal
 from dom0.ambassador import options
 from dom0.errors import UsageError
+from dom0.health import problem_lines
 from dom0.terminal import say
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def show(*, as_json: bool) -> None:
         lines += ["", *text.listener_lines(it, f"{it.flows} flows", existing)]
     shortcut = "on" if state.shortcut else "off"
     head = f"dom0-ambassador {state.version}, forwards by: {state.plane}, shortcut: {shortcut}"
-    terminal.say_result(state, head, *lines, *text.problem_lines(state.problems), as_json=as_json)
+    terminal.say_result(state, head, *lines, *problem_lines(state.problems), as_json=as_json)
 
 
 @cli.command()

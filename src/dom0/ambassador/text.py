@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from dom0.ambassador.messages import ListenerState, Receipt
 from dom0.forward.dataplane import Flow
 from dom0.forward.drain import Counts
-from dom0.health import Problem
 from dom0.times import moment
 
 HISTORY = ("NUMBER", "AT", "CAUSE", "LISTENERS", "TARGETS", "OLD CONNECTIONS")
@@ -29,16 +28,6 @@ def listener_lines(listener: ListenerState, *facts: str) -> Iterator[str]:
         yield f"  down     {', '.join(listener.unhealthy)}"
     if listener.down:
         yield f"  new connections: {listener.down}"
-
-
-def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
-    if problems:
-        yield ""
-        yield "Problems:"
-    for problem in problems:
-        yield f"  {problem.severity} {problem.subject}: {problem.title}  [{problem.code}]"
-        if problem.hint:
-            yield f"      {problem.hint}"
 
 
 def headline(receipt: Receipt) -> str:

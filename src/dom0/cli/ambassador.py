@@ -12,6 +12,7 @@ from dom0.ambassador import options
 from dom0.cli import completion
 from dom0.cli.client import ANSWER_WITHIN, Agent, AgentUnreachable
 from dom0.errors import EXIT_CHANGES, EngineError, UsageError
+from dom0.health import problem_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -275,7 +276,7 @@ def _lines(one: AmbassadorStatus) -> list[str]:
     for consumer in one.shortcuts:
         has = f"shortcut for {', '.join(consumer.listeners)}" if consumer.listeners else "no shortcut"
         lines.append(f"  {consumer.consumer}: {has}{f' ({consumer.reason})' if consumer.reason else ''}")
-    return [*lines, *text.problem_lines(state.problems)]
+    return [*lines, *problem_lines(state.problems)]
 
 
 def _show_flows(found: Iterable[PlacedFlow]) -> None:

@@ -32,37 +32,37 @@ NEEDED_DISK = 4 << 30  # bytes: the image chain twice, while a new one is built
 SSH_PORT = 2222  # the default of x-dom0.ssh.port
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     OK = "ok"
     WARNING = "warning"  # works, or is needed by some commands only
     MISSING = "missing"
 
 
-class Finding(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     check: str
-    verdict: Verdict
+    verdict: CheckVerdict
     found: str
     hint: str = ""  # the command or edit that mends it
 
 
-OK, WARNING, MISSING = Verdict.OK, Verdict.WARNING, Verdict.MISSING
+OK, WARNING, MISSING = CheckVerdict.OK, CheckVerdict.WARNING, CheckVerdict.MISSING
 
 
-async def examine() -> list[Finding]:
+async def examine() -> list[CheckResult]:
     """Make all checks, in the order in which a person would mend them."""
     return await (_examine_inside() if recipe.BAKED.exists() else _examine_outside())
 
 
-async def _examine_inside() -> list[Finding]:
+async def _examine_inside() -> list[CheckResult]:
     """What commands of a dom0 image need, in a login or the root container: it brings its packages."""
     program, compose, engine = await asyncio.gather(
         _docker_program(), _plugin("docker compose", OLDEST_COMPOSE), _engine(disk=False)
     )
     found = "seen from inside dom0; dom0 doctor on the host itself looks at more"
-    return [program, compose, *engine, _agent(), Finding("host", OK, found)]
+    return [program, compose, *engine, _agent(), CheckResult("host", OK, found)]
 
 
-async def _examine_outside() -> list[Finding]:
+async def _examine_outside() -> list[CheckResult]:
     program, compose, buildx, builder, restic = await asyncio.gather(
         _docker_program(),
         _plugin("docker compose", OLDEST_COMPOSE),
@@ -76,41 +76,41 @@ async def _examine_outside() -> list[Finding]:
     return [*commands, *await _engine(), _cgroups(), _ssh_port(), _clock(), _launcher(), _agent()]
 
 
-async def _docker_program() -> Finding:
+async def _docker_program() -> CheckResult:
     found = await _version(["docker", "--version"])
     if found is None:
-        return Finding("docker", MISSING, "not on PATH", "apt-get install docker-cli")
-    return Finding("docker", OK, found)
+        return CheckResult("docker", MISSING, "not on PATH", "apt-get install docker-cli")
+    return CheckResult("docker", OK, found)
 
 
-async def _plugin(name: str, oldest: tuple[int, int]) -> Finding:
+async def _plugin(name: str, oldest: tuple[int, int]) -> CheckResult:
     install = f"apt-get install {name.replace(' ', '-')}"
     found = await _version([*name.split(), "version"])
     if found is None:
-        return Finding(name, MISSING, "not installed", install)
+        return CheckResult(name, MISSING, "not installed", install)
     version = read_version(found)
     if version < oldest:
         wanted = ".".join(map(str, oldest))
-        return Finding(name, MISSING, f"{found}, older than {wanted}", install)
-    return Finding(name, OK, found)
+        return CheckResult(name, MISSING, f"{found}, older than {wanted}", install)
+    return CheckResult(name, OK, found)
 
 
-async def _buildx() -> Finding:
+async def _buildx() -> CheckResult:
     compose = read_version(await _version(["docker", "compose", "version"]) or "")
     return await _plugin("docker buildx", max(oldest for since, oldest in OLDEST_BUILDX.items() if since <= compose))
 
 
-async def _program(name: str, purpose: str) -> Finding:
+async def _program(name: str, purpose: str) -> CheckResult:
     if shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is None:
-        return Finding(name, WARNING, f"not installed; {purpose}", f"apt-get install {name}")
-    return Finding(name, OK, "installed")
+        return CheckResult(name, WARNING, f"not installed; {purpose}", f"apt-get install {name}")
+    return CheckResult(name, OK, "installed")
 
 
-def _pip() -> Finding:
+def _pip() -> CheckResult:
     if fetched.lacks_pip():
         found = "not beside this dom0; dom0 build fetches Python packages of the first image with it"
-        return Finding("pip", WARNING, found, fetched.ADD_PIP)
-    return Finding("pip", OK, "installed")
+        return CheckResult("pip", WARNING, found, fetched.ADD_PIP)
+    return CheckResult("pip", OK, "installed")
 
 
 async def _version(argv: list[str]) -> str | None:
@@ -126,51 +126,51 @@ def read_version(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-async def _engine(*, disk: bool = True) -> list[Finding]:
+async def _engine(*, disk: bool = True) -> list[CheckResult]:
     try:
         async with connected() as engine:
             info, base = await engine.info(), await find(engine, BASE_IMAGE)
     except EngineError as error:
         hint = error.hint or "systemctl start docker; or apt-get install docker.io"
-        return [Finding("Docker Engine", MISSING, error.message, hint)]
+        return [CheckResult("Docker Engine", MISSING, error.message, hint)]
     answers = f"{info.version}, API {info.api_version}, storage {info.storage_driver}, {info.operating_system}"
-    found = [Finding("Docker Engine", OK, answers), _memory(info)]
+    found = [CheckResult("Docker Engine", OK, answers), _memory(info)]
     found += [await _machines_compose(base)] if base and COMPOSE in base.labels else []
     return [*found, _disk(info)] if disk else found
 
 
-async def _machines_compose(base: Image) -> Finding:
+async def _machines_compose(base: Image) -> CheckResult:
     """dom0 build tries whether the two read a project alike."""
     ours, theirs = await _version(["docker", "compose", "version"]) or "", base.labels[COMPOSE]
     alike = compose_version(theirs) in ours
     found = theirs if alike else f"{theirs}, another one than here; dom0 build refuses what the two do not read alike"
-    return Finding("docker compose in dom0-base", OK, found)
+    return CheckResult("docker compose in dom0-base", OK, found)
 
 
-def _memory(info: EngineInfo) -> Finding:
+def _memory(info: EngineInfo) -> CheckResult:
     found = f"{info.memory >> 20} MiB, {info.cpus} cores"
     if info.memory < NEEDED_MEMORY:
-        return Finding(
+        return CheckResult(
             "memory", WARNING, f"{found}; dom0 and an image build want {NEEDED_MEMORY >> 20} MiB", "add memory or swap"
         )
-    return Finding("memory", OK, found)
+    return CheckResult("memory", OK, found)
 
 
-def _disk(info: EngineInfo) -> Finding:
+def _disk(info: EngineInfo) -> CheckResult:
     root = Path(info.root_dir)
     try:
         free = shutil.disk_usage(root).free
     except OSError as error:
-        return Finding("disk", WARNING, f"{root}: {error.strerror}", "ask as root")
+        return CheckResult("disk", WARNING, f"{root}: {error.strerror}", "ask as root")
     found = f"{root}: {free >> 20} MiB free"
     if free < NEEDED_DISK:
-        return Finding(
+        return CheckResult(
             "disk", WARNING, f"{found}; building wants {NEEDED_DISK >> 20} MiB", "docker system df; docker image prune"
         )
-    return Finding("disk", OK, found)
+    return CheckResult("disk", OK, found)
 
 
-def _cgroups() -> Finding:
+def _cgroups() -> CheckResult:
     root = Path("/sys/fs/cgroup")
     if (root / "cgroup.controllers").exists():
         controllers = (root / "cgroup.controllers").read_text().split()
@@ -178,16 +178,16 @@ def _cgroups() -> Finding:
     else:
         version, absent = "1", {name for name in ("memory", "cpu", "pids") if not (root / name).is_dir()}
     if absent:
-        return Finding(
+        return CheckResult(
             "cgroups",
             WARNING,
             f"version {version} without {', '.join(sorted(absent))}: those limits do not hold",
             "boot with cgroup_enable=memory, or mount the cgroup file system",
         )
-    return Finding("cgroups", OK, f"version {version}")
+    return CheckResult("cgroups", OK, f"version {version}")
 
 
-def _ssh_port() -> Finding:
+def _ssh_port() -> CheckResult:
     """Taken by sshd of this dom0, or by something else? Only the second is a finding, and only a login shows which."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -195,36 +195,36 @@ def _ssh_port() -> Finding:
             probe.bind(("", SSH_PORT))
         except OSError as error:
             if agent_socket().exists():
-                return Finding("ssh port", OK, f"{SSH_PORT} in use, dom0 runs")
-            return Finding(
+                return CheckResult("ssh port", OK, f"{SSH_PORT} in use, dom0 runs")
+            return CheckResult(
                 "ssh port",
                 WARNING,
                 f"{SSH_PORT}: {error.strerror}",
                 f"see who has it: ss -ltnp sport = :{SSH_PORT}; or choose another x-dom0.ssh.port",
             )
-    return Finding("ssh port", OK, f"{SSH_PORT} is free")
+    return CheckResult("ssh port", OK, f"{SSH_PORT} is free")
 
 
-def _clock() -> Finding:
+def _clock() -> CheckResult:
     """A clock before the day this program was installed is wrong: certificates and package lists will be refused."""
     installed = Path(__file__).stat().st_mtime
     now = f"{times.moment(time.time())} {time.strftime('%Z')}"
     if time.time() < installed:
-        return Finding("clock", WARNING, f"{now} is before this program was installed", "set it")
-    return Finding("clock", OK, now)
+        return CheckResult("clock", WARNING, f"{now} is before this program was installed", "set it")
+    return CheckResult("clock", OK, now)
 
 
-def _launcher() -> Finding:
+def _launcher() -> CheckResult:
     if Path("/usr/lib/dom0/launch").exists():
-        return Finding("launcher", OK, "installed; what it started: /run/dom0/os/launcher")
+        return CheckResult("launcher", OK, "installed; what it started: /run/dom0/os/launcher")
     found = "not installed; dom0 install-host lets this host start dom0, and go back to the last good image"
-    return Finding("launcher", OK, found)
+    return CheckResult("launcher", OK, found)
 
 
-def _agent() -> Finding:
+def _agent() -> CheckResult:
     try:
         generation = Agent().status().generation
     except Dom0Error as error:
-        return Finding("dom0", OK, error.message, error.hint)
+        return CheckResult("dom0", OK, error.message, error.hint)
     found = f"runs, generation {generation.number}: dom0 status" if generation else "runs: dom0 status"
-    return Finding("dom0", OK, found)
+    return CheckResult("dom0", OK, found)

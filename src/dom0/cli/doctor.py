@@ -21,10 +21,10 @@ def command(as_json: bool) -> int:
     $ dom0 doctor
     $ dom0 doctor --json | jq '.[] | select(.verdict != "ok")'
     """
-    from dom0.cli.checks import Verdict, examine
+    from dom0.cli.checks import CheckVerdict, examine
 
     findings = asyncio.run(examine())
-    missing = int(any(finding.verdict is Verdict.MISSING for finding in findings))
+    missing = int(any(finding.verdict is CheckVerdict.MISSING for finding in findings))
     if as_json:
         terminal.say_json(findings)
         return missing

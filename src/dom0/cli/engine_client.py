@@ -40,7 +40,7 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     network_mode: str = ""
 
 
-class State(msgspec.Struct, frozen=True, rename="pascal"):
+class ContainerState(msgspec.Struct, frozen=True, rename="pascal"):
     running: bool = False
     paused: bool = False
 
@@ -51,7 +51,7 @@ class InspectedContainer(msgspec.Struct, rename="pascal"):
     config: Config
     host_config: HostConfig = HostConfig()
     mounts: list[Mount] = []
-    state: State = State()
+    state: ContainerState = ContainerState()
 
 
 class ListedContainer(msgspec.Struct, rename="pascal"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dom0.agent.status import Outcome, Progress
 from dom0.cli.report import Report, interruptible, watching
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, InUse, ProjectError, RolledBack
+from dom0.printable import printable
 
 REFUSALS: dict[str, type[Dom0Error]] = {
     "project-invalid": ProjectError,
@@ -39,11 +40,9 @@ def _judge(progress: Progress, outcome: Outcome) -> Progress:
     for problem in progress.problems:
         if problem.subject == "dom0" and problem.code in REFUSALS:
             raise REFUSALS[problem.code](problem.title, hint=problem.hint)
-    from dom0.cli.status import problem_lines  # loads click
-
     why = next((problem.title for problem in progress.problems if problem.code == "generation-failed"), "")
     others = [problem for problem in progress.problems if problem.code != "generation-failed"]
-    detail = "".join(f"\n{line}" for problem in others for line in problem_lines(problem, said=why))
+    detail = "".join(f"\n{line}" for problem in others for line in map(printable, problem.lines(said=why)))
     message = f"generation {progress.generation}: {outcome}{f': {why}' if why else ''}{detail}"
     if not outcome.is_failure:
         raise Dom0Error(message, hint="what runs now: dom0 status")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from dom0 import terminal, times
 from dom0.cli.client import Agent
+from dom0.health import problem_lines
 
 if TYPE_CHECKING:
     from dom0.agent.status import GenerationInfo, ServiceStatus, Status
-    from dom0.health import Problem
 
 _COLOURS = {
     "ready": "green",
@@ -76,10 +75,7 @@ def lines(status: Status) -> list[str]:
     text = [terminal.printable(headline(status)), *terminal.columns(heads, rows, colours={"PHASE": _COLOURS})]
     if status.steps:
         text += ["", "Under way:", *(f"  {terminal.printable(step)}" for step in status.steps)]
-    if status.problems:
-        text += ["", "Problems:"]
-        text += [line for problem in status.problems for line in problem_lines(problem)]
-    return text
+    return [*text, *map(terminal.printable, problem_lines(status.problems))]
 
 
 def headline(status: Status) -> str:
@@ -118,11 +114,3 @@ def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
         ", ".join(service.ports),
         reason,
     )
-
-
-def problem_lines(problem: Problem, *, said: str = "") -> Iterator[str]:
-    """`said` stands above already, and is not repeated."""
-    what = problem.subject if problem.title == said else f"{problem.subject}: {problem.title}"
-    yield f"  {problem.severity} {terminal.printable(what)}  [{problem.code}]"
-    if problem.hint:
-        yield f"      {terminal.printable(problem.hint)}"
