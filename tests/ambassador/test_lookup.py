@@ -34,7 +34,8 @@ class Files:
         self.use(server)
 
     def use(self, server: NameServer, *lines: str) -> None:
-        self.resolv_conf.write_text("\n".join([f"nameserver {server.address}", "options timeout:1", *lines]) + "\n")
+        """It is asked once: a second question would be counted, too."""
+        self.resolv_conf.write_text("\n".join([f"nameserver {server.address}", "options timeout:30", *lines]) + "\n")
 
 
 @pytest.fixture
