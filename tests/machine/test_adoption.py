@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.testing.machines import Machine
+from dom0.testing.machines import PATIENCE, Machine
 
 # A database in small: it refuses to run beside another one, and writes down when it had to.
 DATABASE = "mkdir /data/lock || {{ echo two writers >> /data/broken; exit 1; }}; trap 'rmdir /data/lock; exit' TERM; "
@@ -164,7 +164,7 @@ def test_an_agent_that_is_killed_meanwhile_finishes_it(box: Machine) -> None:
     child = box.begin("up", "--adopt", str(box.project))
     box.until(lambda: any(name.endswith("_box-files-1") for name in box.containers()) or is_done(box))
     box.docker("kill", "--signal", str(signal.SIGKILL.value), "dom0")
-    child.wait(90)
+    child.wait(PATIENCE)
     box.docker("start", "dom0")
     box.until_good()
     assert box.container("box-db-1")["Id"] == before["box-db-1"]

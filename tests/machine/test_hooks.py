@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.testing.machines import Machine
+from dom0.testing.machines import PATIENCE, Machine
 
 COMPOSE = """
     name: box
@@ -110,7 +110,7 @@ def test_a_post_start_cut_off_by_the_death_of_the_agent_is_run_again(box: Machin
     change = box.begin("up", str(box.project))
     box.until(lambda: BEGIN.format("slow") in (words(box) / "log").read_text())
     box.host.run(["kill", "-9", str(box.container("dom0")["State"]["Pid"])])
-    change.wait(timeout=60)
+    change.wait(PATIENCE)
     box.until(lambda: (words(box) / "log").read_text().count(BEGIN.format("slow")) == 2)
     (words(box) / "go").touch()
     box.until_good()

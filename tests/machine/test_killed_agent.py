@@ -16,7 +16,7 @@ import pytest
 
 from dom0.testing import api
 from dom0.testing.foreign import Foreign
-from dom0.testing.machines import Machine
+from dom0.testing.machines import PATIENCE, Machine
 from dom0.testing.namespaces import Child
 
 COMPOSE = """
@@ -60,7 +60,7 @@ class Agent:
     def kill(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         self._process = None
 
     def ask_for(self, version: str, *, patience: float) -> list[dict[str, Any]]:

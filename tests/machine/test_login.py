@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dom0.run import Output
-from dom0.testing.machines import Machine
+from dom0.testing.machines import PATIENCE, Machine
 from dom0.testing.namespaces import Child
 
 COMPOSE = """
@@ -91,7 +91,7 @@ class Client:
             yield login
             assert child.stdin is not None
             child.stdin.close()
-            assert child.wait(20) == 0
+            assert child.wait(PATIENCE) == 0
 
     def make_key(self, name: str) -> None:
         command = [
@@ -264,5 +264,5 @@ def test_dom0_dev_runs_while_the_machine_changes(client: Client) -> None:
         machine.up()
         assert machine.until_running("working")["Id"] == started["Id"]
         machine.docker("kill", "working")
-        dev.wait(20)
+        dev.wait(PATIENCE)
     machine.until(lambda: "working" not in machine.containers())

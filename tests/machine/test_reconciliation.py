@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dom0.testing.foreign import Foreign
-from dom0.testing.machines import Machine
+from dom0.testing.machines import PATIENCE, Machine
 
 COMPOSE = """
     name: box
@@ -219,7 +219,7 @@ def test_a_service_behind_an_alias_is_replaced_without_a_refused_connection(box:
         assert box.until_running(WEB)["Id"] != before
         box.docker("kill", "asking")
         answers = asking.stdout.read().decode().split()
-        asking.wait(20)
+        asking.wait(PATIENCE)
     assert answers.count("REFUSED") == 0, f"{answers.count('REFUSED')} of {len(answers)}"
     assert answers.count("answered") > 10
 
@@ -291,6 +291,6 @@ def test_a_person_who_interrupts_dom0_up_leaves_the_change_to_the_agent(box: Mac
             if b"generation" in line:
                 break
         up.send_signal(signal.SIGINT)
-        up.wait(30)
+        up.wait(PATIENCE)
     box.until(lambda: box.container("box-looping-1")["Config"]["Cmd"] == ["sleep", "4711"])
     box.until_good()

@@ -30,8 +30,8 @@ from dom0.testing.outside import NAMESERVER, Outside
 
 _PROGRAMS = ("dockerd", "containerd", "docker", "ip", "mount", "iptables")
 _LEADING_ELSEWHERE = ("DOCKER_", "DOM0_", "COMPOSE_", "MAKE", "MFLAGS")  # beginnings of variable names
-_ENGINE_DEADLINE = 60.0  # seconds until the Engine answers; about 2 on two idle cores
-_END_DEADLINE = 30.0  # seconds until killed processes are reaped
+_ENGINE_DEADLINE = 120.0  # seconds until the Engine answers, about 2 on two idle cores, or has ended
+_END_DEADLINE = 90.0  # seconds until killed processes are reaped
 CONTAINERD_STORE: Mapping[str, Any] = {"features": {"containerd-snapshotter": True}}
 """daemon.json of an Engine that keeps images as the one of the base OS does."""
 OWN_STORE: Mapping[str, Any] = {"features": {"containerd-snapshotter": False}}
@@ -254,7 +254,7 @@ class Host:
     def _end_engine(self, number: signal.Signals) -> None:
         assert self._engine is not None
         self._engine.send_signal(number)
-        self._engine.wait(60)
+        self._engine.wait(_ENGINE_DEADLINE)
         self._children.remove(self._engine)
         self._engine = None
 

@@ -19,7 +19,7 @@ from dom0.testing.hosts import Host
 from dom0.testing.namespaces import Child, Stream
 
 T = TypeVar("T")
-PATIENCE = 90.0  # seconds; a deadline, not an expectation
+PATIENCE = 180.0  # seconds; a deadline, not an expectation
 PAUSE = 0.05  # seconds between two looks
 AGENT_SOCKET = "/run/dom0/dom0.sock"
 
