@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "start": "dom0.cli.start",
         "restart": "dom0.cli.restart",
         "ambassador": "dom0.cli.ambassador",
+        "socket": "dom0.cli.socket",
     },
     "Home": {
         "dev": "dom0.cli.dev",

@@ -43,6 +43,7 @@ class Channel:
         self._state = h11.Connection(role)
         self._reader, self._writer = streams
         self._has_ended = False  # the other end's bytes, all read
+        self.has_left = False  # see `leave`
 
     @property
     def is_gone(self) -> bool:
@@ -73,11 +74,6 @@ class Channel:
         """Whether there is more to come of the message."""
         return self._state.their_state is h11.SEND_BODY
 
-    @property
-    def awaits_continue(self) -> bool:
-        """Whether the client sends its body only when it is told to."""
-        return self._state.they_are_waiting_for_100_continue
-
     async def receive(self) -> object:
         """The next event, of h11's types. Raises Malformed, and ConnectionError for a message that is cut off."""
         while True:
@@ -97,6 +93,16 @@ class Channel:
         """Waits while the other end does not keep up. Raises ConnectionError."""
         self._writer.write(b"".join(self._state.send(event) or b"" for event in events))
         await self._writer.drain()
+
+    async def send_continue(self) -> None:
+        """If the client sends its body only when it is told to."""
+        if self._state.they_are_waiting_for_100_continue:
+            await self.send(h11.InformationalResponse(status_code=100, headers=[]))
+
+    def leave(self) -> tuple[bytes, Streams]:
+        """The streams, which carry something else than HTTP from now on, and what has been read of that."""
+        self.has_left = True
+        return self._state.trailing_data[0], (self._reader, self._writer)
 
     def begin_next(self) -> bool:
         """Make ready for another exchange, if both ends have said all of this one and go on. Else it can be closed."""

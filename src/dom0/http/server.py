@@ -60,8 +60,7 @@ class Request:
 
     async def read(self, limit: int) -> bytes:
         """The body. Raises HttpError for one of more than `limit` bytes, else as Channel does."""
-        if self._channel.awaits_continue:
-            await self._channel.send(h11.InformationalResponse(status_code=100, headers=[]))
+        await self._channel.send_continue()
         body = bytearray()
         while isinstance(event := await _next(self._channel), h11.Data):
             body += event.data

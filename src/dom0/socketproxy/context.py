@@ -1,0 +1,57 @@
+"""What a request is answered from: the scope, what it was granted, its Engine. And what an answer can be."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.upstream import Upstream
+
+Line = Callable[[dict[str, Any]], dict[str, Any] | None]
+"""Of a stream of documents: as the scope sees it, None where it is none of its business."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    scope: Scope
+    grants: Grants
+    upstream: Upstream
+    socket: str  # the scope's own, where the Engine finds it
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that the table knows: `names` are the parts of its path that stand for something."""
+
+    method: str
+    path: tuple[str, ...]
+    names: Mapping[str, str]
+    query: dict[str, str]
+    body: Any = None  # of the endpoint's model
+
+
+class Document(msgspec.Struct, frozen=True):
+    """An answer of our own."""
+
+    value: Any = None
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for the Engine, whose answer is passed on: as it is, or each document of it through `line`.
+
+    `body` is ours; where the endpoint takes an archive, the client's is sent while it comes.
+    """
+
+    method: str
+    path: tuple[str, ...]
+    query: Mapping[str, str] = {}
+    body: msgspec.Struct | None = None
+    line: Line | None = None
+    hijack: bool = False  # after its answer the connection is the container's input and output
+
+
+Handler = Callable[[Context, Asked], Awaitable[Document | Call]]

@@ -1,0 +1,51 @@
+"""The `filters` parameter: `{"label": ["a"]}` from Python's clients, `{"label": {"a": true}}` from Go's. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from dom0.socketproxy import strict
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused
+
+
+class Filters(msgspec.Struct, frozen=True):
+    values: Mapping[str, list[str]]
+
+    @classmethod
+    def read(cls, text: str) -> Filters:
+        """Raises Refused."""
+        found = strict.parse(text.encode()) if text else {}
+        if not isinstance(found, dict):
+            raise Refused(BAD_REQUEST, "filters: no object")
+        return cls({key: _texts(key, value) for key, value in found.items()})
+
+    def written(self) -> str:
+        return json.dumps(self.values)
+
+    def checked(self, known: tuple[str, ...]) -> Filters:
+        """Raises Refused for others."""
+        if unknown := sorted(set(self.values) - set(known)):
+            raise Refused(BAD_REQUEST, f"invalid filter '{unknown[0]}'")
+        return self
+
+    def renamed(self, key: str, change: Callable[[str], str]) -> Filters:
+        if key not in self.values:
+            return self
+        return Filters({**self.values, key: [change(value) for value in self.values[key]]})
+
+    async def mapped(self, key: str, change: Callable[[str], Awaitable[str]]) -> Filters:
+        if key not in self.values:
+            return self
+        return Filters({**self.values, key: [await change(value) for value in self.values[key]]})
+
+
+def _texts(key: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        value = [text for text, chosen in value.items() if chosen is True]
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise Refused(BAD_REQUEST, f"filters: {key}: a list of texts is expected")
+    return value

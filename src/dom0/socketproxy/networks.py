@@ -1,0 +1,128 @@
+"""Networks of the scope. Its `bridge` is its own, made when a container needs it: the Engine's is shared by all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dom0.socketproxy import owned, requests, rules, shown
+from dom0.socketproxy.context import Asked, Call, Context, Document
+from dom0.socketproxy.filters import Filters
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused
+from dom0.socketproxy.upstream import BAD_GATEWAY
+
+BRIDGE = "bridge"
+DEFAULTS = ("", "default", BRIDGE)  # of a container that names none
+CREATED, CONFLICT = 201, 409
+FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
+
+
+async def listed(context: Context, asked: Asked) -> Document:
+    """The Engine's `none` as well, which has nothing in it."""
+    query = dict(asked.query)
+    if query.get("filters"):
+        filters = Filters.read(query["filters"]).checked(FILTERS).renamed("name", context.scope.long_pattern)
+        query["filters"] = filters.written()
+    rows = await _rows(context, query)
+    return Document([shown.network(context.scope, row) for row in rows])
+
+
+async def inspected(context: Context, asked: Asked) -> Document:
+    return Document(shown.network(context.scope, await _network(context, asked.names["network"])))
+
+
+async def created(context: Context, asked: Asked) -> Call:
+    body: requests.Network = asked.body
+    owned.check_name(body.name)
+    if body.name in ("host", "none", "default"):
+        raise Refused(FORBIDDEN, f"network with name {body.name}: that name is taken", field="Name")
+    if len(await _rows(context, {})) >= context.grants.networks:
+        raise Refused(FORBIDDEN, f"{context.grants.networks} networks are all that was granted", grant="networks")
+    return Call(method="POST", path=("networks", "create"), body=rules.network(body, context.scope))
+
+
+async def removed(context: Context, asked: Asked) -> Call:
+    network = await _network(context, asked.names["network"])
+    return Call(method="DELETE", path=("networks", network["Id"]))
+
+
+async def connected(context: Context, asked: Asked) -> Call:
+    """Both are the scope's."""
+    body: requests.Connect = asked.body
+    network = await _network(context, asked.names["network"])
+    found = await owned.container(context, body.container)
+    endpoint = body.endpoint_config or requests.Endpoint()
+    links = {link.partition(":")[0] for link in endpoint.links}
+    ids = {reference: (await owned.container(context, reference)).id for reference in links}
+    resolved = rules.Resolved(image="", containers=ids, networks={})
+    checked = rules.endpoint_of(endpoint, resolved, context.scope.short(found.name))
+    return Call(
+        method="POST",
+        path=("networks", network["Id"], "connect"),
+        body=requests.Connect(container=found.id, endpoint_config=checked),
+    )
+
+
+async def disconnected(context: Context, asked: Asked) -> Call:
+    body: requests.Disconnect = asked.body
+    network = await _network(context, asked.names["network"])
+    found = await owned.container(context, body.container)
+    return Call(
+        method="POST",
+        path=("networks", network["Id"], "disconnect"),
+        body=requests.Disconnect(container=found.id, force=body.force),
+    )
+
+
+async def pruned(context: Context, asked: Asked) -> Document:
+    """Those that nobody is connected to, by deletions of our own."""
+    if asked.query.get("filters", "{}") != "{}":
+        raise Refused(BAD_REQUEST, "filters: prune without them, or remove networks by name")
+    deleted = []
+    for row in await _rows(context, {}):
+        reply = await context.upstream.ask("DELETE", "networks", row["Id"])
+        if reply.status == 204:
+            deleted.append(context.scope.short(row["Name"]))
+    return Document({"NetworksDeleted": deleted})
+
+
+async def _rows(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
+    reply = await context.upstream.ask("GET", "networks", query=query)
+    if reply.status != 200:
+        raise Refused(reply.status, context.scope.without_prefix((reply.document or {}).get("message", "")))
+    return [row for row in reply.document if context.scope.owns(row["Name"], row["Labels"])]
+
+
+async def _network(context: Context, reference: str) -> dict[str, Any]:
+    """By name or ID. Raises Refused."""
+    if reference in DEFAULTS:
+        reference = BRIDGE
+    for row in await _rows(context, {}):
+        if context.scope.short(row["Name"]) == reference or row["Id"] == reference:
+            reply = await context.upstream.ask("GET", "networks", row["Id"])
+            if reply.status == 200:
+                found: dict[str, Any] = reply.document
+                return found
+    raise Refused(NOT_FOUND, f"network {reference} not found")
+
+
+async def name_of(context: Context, reference: str) -> str:
+    """In the Engine. Raises Refused for what is not the scope's."""
+    if reference in DEFAULTS:
+        return await _own_bridge(context)
+    return str((await _network(context, reference))["Name"])
+
+
+async def _own_bridge(context: Context) -> str:
+    name = context.scope.long(BRIDGE)
+    if not await _is_there(context, name):
+        asked = rules.network(requests.Network(name=BRIDGE), context.scope)
+        reply = await context.upstream.ask("POST", "networks", "create", body=asked)
+        if reply.status not in (CREATED, CONFLICT):
+            why = (reply.document or {}).get("message", f"status {reply.status}")
+            raise Refused(BAD_GATEWAY, f"network {BRIDGE}: {context.scope.without_prefix(why)}")
+    return name
+
+
+async def _is_there(context: Context, name: str) -> bool:
+    reply = await context.upstream.ask("GET", "networks", name)
+    return reply.status == 200 and context.scope.owns(name, reply.document["Labels"])

@@ -1,0 +1,230 @@
+"""One request to the Engine and its answer back. Every request has a connection of its own, which ends with it.
+
+The Engine is told to close after one answer, so what a client sends behind its request is never read as another one
+(seen on Docker 26.1: an exec that is started detached, or is not there, is answered without the upgrade asked for).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import h11
+import msgspec
+
+from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed
+from dom0.socketproxy.context import Call, Context, Document, Line
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused
+from dom0.socketproxy.upstream import BAD_GATEWAY, HOST
+
+LONGEST_LINE = 16 << 20  # bytes
+LONGEST_REFUSAL = 64 << 10
+GONE_WITHIN = 1.0  # seconds until a client that has gone is noticed where nothing comes
+RAW_STREAMS = ("application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream")
+PASSED_HEADERS = ("content-type", "x-docker-container-path-stat", "docker-experimental", "ostype", "server")
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+SWITCHING = 101
+
+
+async def carry(client: Channel, call: Call, context: Context, *, upgrade: bool, archive: bool) -> None:
+    """`archive`: what the client has still to send is the body. Raises Refused before anything is answered; OSError."""
+    engine = Channel(h11.CLIENT, await context.upstream.connect())
+    try:
+        await _carry(client, engine, call, context, upgrade=upgrade and call.hijack, archive=archive)
+    except Malformed as error:
+        raise ConnectionAbortedError(str(error)) from error
+    finally:
+        engine.abort()
+
+
+async def _carry(
+    client: Channel, engine: Channel, call: Call, context: Context, *, upgrade: bool, archive: bool
+) -> None:
+    body = b"" if call.body is None else msgspec.json.encode(call.body)
+    await engine.send(_request(call, context, len(body), upgrade=upgrade, archive=archive))
+    async with _sent(client, engine, body, archive=archive):
+        answer = await _answer(engine)
+    kind = Headers(answer.headers).get("Content-Type")
+    if call.hijack and (answer.status_code == SWITCHING or kind in RAW_STREAMS):
+        await _tunnel(client, engine, answer.status_code, kind)
+    elif answer.status_code >= BAD_REQUEST:
+        await send(client, await _refusal(engine, answer.status_code, context))
+    else:
+        await _while_there(client, _pass_on(client, engine, answer, call.line))
+
+
+def _request(call: Call, context: Context, length: int, *, upgrade: bool, archive: bool) -> h11.Request:
+    headers = [("Host", HOST), ("Connection", "Upgrade, close" if upgrade else "close")]
+    if upgrade:
+        headers.append(("Upgrade", "tcp"))
+    if archive:
+        headers += [("Content-Type", "application/x-tar"), ("Transfer-Encoding", "chunked")]
+    elif call.method in ("POST", "PUT"):
+        headers += [("Content-Length", str(length))] + ([("Content-Type", "application/json")] if length else [])
+    return h11.Request(method=call.method, target=context.upstream.target(call.path, call.query), headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def _sent(client: Channel, engine: Channel, body: bytes, *, archive: bool) -> AsyncIterator[None]:
+    """Meanwhile the body is sent: an archive is refused, or not, while it comes."""
+    if not archive:
+        await engine.send(h11.Data(body), h11.EndOfMessage())
+        yield
+        return
+    sending = asyncio.create_task(_send_archive(client, engine))
+    try:
+        yield
+    except ConnectionError:
+        if sending.done():
+            await sending  # raises what it was refused for
+        raise
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _send_archive(client: Channel, engine: Channel) -> None:
+    """Compressed ones the Engine would have unpacked by programs of its own, with root's rights (CVE-2026-41567)."""
+    try:
+        await client.send_continue()
+        is_first = True
+        while isinstance(event := await client.receive(), h11.Data):
+            if is_first:
+                _check_plain(bytes(event.data))
+            is_first = False
+            await engine.send(event)
+        await engine.send(h11.EndOfMessage())
+    except (OSError, Refused, Malformed):
+        engine.abort()  # ends the wait for an answer
+        raise
+
+
+def _check_plain(beginning: bytes) -> None:
+    if beginning.startswith(COMPRESSED):
+        raise Refused(BAD_REQUEST, "the archive is compressed: send it as it is")
+
+
+async def _answer(engine: Channel) -> h11.Response | h11.InformationalResponse:
+    while True:
+        event = await engine.receive()
+        if isinstance(event, h11.Response):
+            return event
+        if isinstance(event, h11.InformationalResponse):
+            if event.status_code == SWITCHING:
+                return event
+            continue
+        raise Refused(BAD_GATEWAY, "the Engine behind this socket has not answered")
+
+
+async def _refusal(engine: Channel, status: int, context: Context) -> Document:
+    content = b"".join([chunk async for chunk in _chunks(engine)])[:LONGEST_REFUSAL]
+    try:
+        message = str(msgspec.json.decode(content)["message"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        message = f"the Engine answered with status {status}"
+    return Document({"message": context.scope.without_prefix(message)}, status=status)
+
+
+async def _pass_on(
+    client: Channel, engine: Channel, answer: h11.Response | h11.InformationalResponse, line: Line | None
+) -> None:
+    kept = [(name, value) for name, value in answer.headers if name.decode("latin-1").lower() in PASSED_HEADERS]
+    if line is None:
+        kept += [(name, value) for name, value in answer.headers if name.lower() == b"content-length"]
+    await client.send(h11.Response(status_code=answer.status_code, headers=kept))
+    chunks = _chunks(engine)
+    async for chunk in chunks if line is None else _lines(chunks, line):
+        await client.send(h11.Data(chunk))
+    await client.send(h11.EndOfMessage())
+
+
+async def _chunks(engine: Channel) -> AsyncIterator[bytes]:
+    while isinstance(event := await engine.receive(), h11.Data):
+        yield bytes(event.data)
+
+
+async def _lines(chunks: AsyncIterator[bytes], line: Line) -> AsyncIterator[bytes]:
+    """One document a line, each looked at. Raises ConnectionAbortedError for what is none."""
+    rest = bytearray()
+    async for chunk in chunks:
+        rest += chunk
+        *whole, last = rest.split(b"\n")
+        if len(last) > LONGEST_LINE:
+            raise ConnectionAbortedError("a line of the Engine's answer is too long")
+        rest = bytearray(last)
+        for text in whole:
+            if seen := _seen(text, line):
+                yield seen
+    if seen := _seen(rest, line):
+        yield seen
+
+
+def _seen(text: bytes | bytearray, line: Line) -> bytes:
+    if not text.strip():
+        return b""
+    try:
+        found = line(msgspec.json.decode(text))
+    except (msgspec.DecodeError, AttributeError, TypeError) as error:
+        raise ConnectionAbortedError("the Engine's answer is no JSON") from error
+    return b"" if found is None else msgspec.json.encode(found) + b"\n"
+
+
+async def _while_there(client: Channel, passing: object) -> None:
+    """An answer may never end; who has gone needs none."""
+    assert asyncio.iscoroutine(passing)
+    work = asyncio.create_task(passing)
+    watch = asyncio.create_task(_gone(client))
+    try:
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ConnectionAbortedError("the client has gone")
+        work.result()
+    finally:
+        for task in (work, watch):
+            task.cancel()
+        await asyncio.gather(work, watch, return_exceptions=True)
+
+
+async def _gone(client: Channel) -> None:
+    while not client.is_gone:  # noqa: ASYNC110 -- asyncio's streams tell nobody
+        await asyncio.sleep(GONE_WITHIN)
+
+
+async def _tunnel(client: Channel, engine: Channel, status: int, kind: str) -> None:
+    """From now on the two connections carry the container's input and output."""
+    from_client, (client_reader, client_writer) = client.leave()
+    from_engine, (engine_reader, engine_writer) = engine.leave()
+    first = "101 UPGRADED" if status == SWITCHING else "200 OK"
+    upgraded = "Connection: Upgrade\r\nUpgrade: tcp\r\n" if status == SWITCHING else ""
+    client_writer.write(f"HTTP/1.1 {first}\r\nContent-Type: {kind}\r\n{upgraded}\r\n".encode("latin-1") + from_engine)
+    engine_writer.write(from_client)
+    await client_writer.drain()
+    inward = asyncio.create_task(_pump(client_reader, engine_writer))
+    outward = asyncio.create_task(_pump(engine_reader, client_writer))
+    try:
+        await outward  # the container's output has ended: whatever is still typed goes nowhere
+    finally:
+        inward.cancel()
+        outward.cancel()
+        await asyncio.gather(inward, outward, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(READ_AHEAD):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+async def send(client: Channel, document: Document, *, method: str = "GET", closes: bool = False) -> None:
+    """An answer of our own. Raises ConnectionError."""
+    is_text = isinstance(document.value, str)
+    body = str(document.value).encode() if is_text else msgspec.json.encode(document.value)
+    headers = [*document.headers, ("Content-Length", str(len(body)))]
+    headers.append(("Content-Type", "text/plain; charset=utf-8" if is_text else "application/json"))
+    if closes:
+        headers.append(("Connection", "close"))
+    data = h11.Data(b"" if method == "HEAD" else body)
+    await client.send(h11.Response(status_code=document.status, headers=headers), data, h11.EndOfMessage())

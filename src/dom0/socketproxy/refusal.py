@@ -1,0 +1,31 @@
+"""Why a request does not reach the Engine, as the Engine would say it: a status and a message."""
+
+from __future__ import annotations
+
+BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TOO_LARGE = 400, 403, 404, 405, 413
+NO_MANAGER = 503
+
+
+class Refused(Exception):
+    """`field`, where one is at fault, and `grant`, the smallest that would allow it, are for the log."""
+
+    def __init__(self, status: int, message: str, *, field: str = "", grant: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = f"{message}; it would take the grant {grant}" if grant else message
+        self.field = field
+        self.grant = grant
+
+
+def never(field: str, value: object) -> Refused:
+    """For what no grant allows."""
+    return Refused(FORBIDDEN, f"{field}: {short(value)}: not through this socket", field=field)
+
+
+def not_granted(field: str, value: object, grant: str) -> Refused:
+    return Refused(FORBIDDEN, f"{field}: {short(value)}: not granted", field=field, grant=grant)
+
+
+def short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

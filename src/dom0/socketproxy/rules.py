@@ -1,0 +1,293 @@
+"""What a create body may ask for: a rule for each key that reaches beyond the container. Pure: a body in, a body out.
+
+A rule returns the value as the Engine gets it, or refuses it with the field, the value and the smallest grant that
+would allow it. Keys without a rule say what is inside the container only, and pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.socketproxy import requests
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never, not_granted
+from dom0.socketproxy.scope import Scope
+
+LOG_DRIVERS = ("", "json-file", "local", "none")
+LOG_OPTIONS = (
+    "max-size",
+    "max-file",
+    "compress",
+    "labels",
+    "labels-regex",
+    "env",
+    "env-regex",
+    "tag",
+    "mode",
+    "max-buffer-size",
+)
+NO_NEW_PRIVILEGES = ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
+OWN_NAMESPACES = {
+    "PidMode": ("",),
+    "UTSMode": ("",),
+    "IpcMode": ("", "private", "shareable", "none"),
+    "UsernsMode": ("",),
+    "CgroupnsMode": ("", "private"),
+}
+SYSCTLS = re.compile(r"net\..+|kernel\.(shm.+|msg.+|sem)|fs\.mqueue\..+")
+TMPFS_OPTION = re.compile(
+    r"(size|nr_blocks|nr_inodes|mode|uid|gid)=[0-9a-zA-Z]+%?|ro|rw|noexec|exec|nosuid|nodev|noatime"
+)
+SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """What the references of a body mean, by what was written: IDs of containers, names of networks in the Engine."""
+
+    image: str
+    socket: str = ""  # the scope's own, in place of the Engine's
+    containers: Mapping[str, str]
+    networks: Mapping[str, str]
+
+
+class References(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to be looked up before a body can be judged."""
+
+    containers: frozenset[str]
+    networks: frozenset[str]
+    volumes: frozenset[str]
+
+
+def references(body: requests.Container) -> References:
+    host = body.host_config
+    modes = (host.network_mode, host.pid_mode, host.ipc_mode)
+    shared = {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}
+    volumes = {source.partition(":")[0] for source in host.volumes_from}
+    endpoints = body.networking_config.endpoints_config
+    asked = [*host.links, *(link for endpoint in endpoints.values() if endpoint for link in endpoint.links)]
+    links = {link.partition(":")[0] for link in asked}
+    networks = set(endpoints)
+    if not host.network_mode.startswith("container:"):
+        networks.add(host.network_mode)
+    networks -= {"none", "host"}
+    named = {bind.partition(":")[0] for bind in host.binds} | {m.source for m in host.mounts if m.type == "volume"}
+    return References(
+        containers=frozenset(shared | volumes | links),
+        networks=frozenset(networks),
+        volumes=frozenset(name for name in named if VOLUME_NAME.fullmatch(name)),
+    )
+
+
+def container(
+    body: requests.Container, scope: Scope, grants: Grants, resolved: Resolved, name: str
+) -> requests.Container:
+    """`body` as the Engine gets it. Raises Refused."""
+    host = _host_config(body.host_config, scope, grants, resolved)
+    for port in (*body.exposed_ports, *body.host_config.port_bindings):
+        if not PORT.fullmatch(port):
+            raise Refused(BAD_REQUEST, f"{port}: no port", field="ExposedPorts")
+    return replace(
+        body,
+        image=resolved.image,
+        labels=scope.stamped(body.labels),
+        host_config=host,
+        networking_config=_networking(body, resolved, host.network_mode, name),
+    )
+
+
+def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolved: Resolved) -> requests.HostConfig:
+    _check_granted(host)
+    _check_closed(host)
+    return replace(
+        host,
+        binds=[_bind(bind, scope) for bind in host.binds if not _is_socket(bind)],
+        cap_add=[_capability(name, grants) for name in host.cap_add],
+        cgroupns_mode=_namespace("CgroupnsMode", host.cgroupns_mode, resolved) or "private",  # else, on cgroup v1, host
+        ipc_mode=_namespace("IpcMode", host.ipc_mode, resolved),
+        isolation="",
+        links=[],
+        memory_swappiness=-1,
+        mounts=[
+            *(_own_socket(bind.split(":")[1], resolved) for bind in host.binds if _is_socket(bind)),
+            *(_mount(mount, scope, resolved) for mount in host.mounts),
+        ],
+        network_mode=_network_mode(host.network_mode, resolved),
+        pid_mode=_namespace("PidMode", host.pid_mode, resolved),
+        runtime="",
+        userns_mode=_namespace("UsernsMode", host.userns_mode, resolved),
+        uts_mode=_namespace("UTSMode", host.uts_mode, resolved),
+        volumes_from=[_volumes_from(source, resolved) for source in host.volumes_from],
+    )
+
+
+def _bind(bind: str, scope: Scope) -> str:
+    """`volume:/target:options`, of a volume of the scope's."""
+    source, colon, rest = bind.partition(":")
+    if source.startswith(("/", ".", "~")) or not colon:
+        raise not_granted("HostConfig.Binds", bind, "paths")
+    target, _, options = rest.partition(":")
+    if not VOLUME_NAME.fullmatch(source) or not target.startswith("/"):
+        raise Refused(BAD_REQUEST, f"{bind}: no volume and its target", field="HostConfig.Binds")
+    kept = [option for option in options.split(",") if option not in ("", "z", "Z")]  # labels are the host's business
+    if unknown := [option for option in kept if option not in ("ro", "rw", "nocopy", "rprivate")]:
+        raise never("HostConfig.Binds", unknown[0])
+    return ":".join((scope.long(source), target, *([",".join(kept)] if kept else [])))
+
+
+def _is_socket(bind: str) -> bool:
+    """Clients ask for the Engine's socket by its usual path; what they get is the scope's."""
+    source, _, target = bind.partition(":")
+    return source in SOCKETS and target.startswith("/")
+
+
+def _own_socket(target: str, resolved: Resolved) -> requests.Mount:
+    """As a mount: a bind would make a directory where the socket is missing."""
+    return requests.Mount(type="bind", source=resolved.socket, target=target)
+
+
+def _mount(mount: requests.Mount, scope: Scope, resolved: Resolved) -> requests.Mount:
+    if mount.type == "bind" and mount.source in SOCKETS:
+        return _own_socket(mount.target, resolved)
+    if mount.type == "bind":
+        raise not_granted("HostConfig.Mounts", mount.source, "paths")
+    if mount.type not in ("volume", "tmpfs"):
+        raise never("HostConfig.Mounts.Type", mount.type)
+    if mount.type == "tmpfs":
+        return replace(mount, bind_options=None, volume_options=None, source="")
+    if mount.source and not VOLUME_NAME.fullmatch(mount.source):
+        raise Refused(BAD_REQUEST, f"{mount.source}: no name of a volume", field="HostConfig.Mounts")
+    options = mount.volume_options or requests.VolumeOptions()
+    options = replace(options, labels=scope.stamped(options.labels))
+    source = scope.long(mount.source) if mount.source else ""
+    return replace(mount, source=source, volume_options=options, bind_options=None)
+
+
+def _check_granted(host: requests.HostConfig) -> None:
+    if any(host.port_bindings.values()) or host.publish_all_ports:
+        raise not_granted("HostConfig.PortBindings", list(host.port_bindings), "ports")
+
+
+def _check_closed(host: requests.HostConfig) -> None:
+    """Logs: other drivers connect to what their options name, paths of the host's included."""
+    too_much: dict[str, Sequence[object]] = {
+        "Isolation": [host.isolation] if host.isolation not in ("", "default") else [],
+        "LogConfig.Config": [option for option in host.log_config.config if option not in LOG_OPTIONS],
+        "LogConfig.Type": [host.log_config.type] if host.log_config.type not in LOG_DRIVERS else [],
+        "OomScoreAdj": [host.oom_score_adj] if host.oom_score_adj < 0 else [],
+        "Runtime": [host.runtime] if host.runtime not in ("", "runc") else [],
+        "SecurityOpt": [option for option in host.security_opt if option not in NO_NEW_PRIVILEGES],
+        "Sysctls": [key for key in host.sysctls if not SYSCTLS.fullmatch(key)],
+        "Tmpfs": [text for text in host.tmpfs.values() if not _is_tmpfs(text)],
+    }
+    for key, values in too_much.items():
+        if values:
+            raise never(f"HostConfig.{key}", values[0])
+
+
+def _is_tmpfs(options: str) -> bool:
+    return all(TMPFS_OPTION.fullmatch(option) for option in options.split(",") if option)
+
+
+def _capability(name: str, grants: Grants) -> str:
+    plain = name.upper().removeprefix("CAP_")
+    if plain == "ALL":
+        raise never("HostConfig.CapAdd", name)
+    if plain not in grants.capabilities:
+        raise not_granted("HostConfig.CapAdd", name, f"capabilities: [{plain}]")
+    return plain
+
+
+def _namespace(key: str, value: str, resolved: Resolved) -> str:
+    if value.startswith("container:") and key in ("PidMode", "IpcMode"):
+        return f"container:{resolved.containers[value.removeprefix('container:')]}"
+    if value not in OWN_NAMESPACES[key]:
+        raise never(f"HostConfig.{key}", value)
+    return value
+
+
+def _network_mode(mode: str, resolved: Resolved) -> str:
+    if mode == "none":
+        return mode
+    if mode == "host":
+        raise never("HostConfig.NetworkMode", mode)
+    if mode.startswith("container:"):
+        return f"container:{resolved.containers[mode.removeprefix('container:')]}"
+    return resolved.networks[mode]
+
+
+def _volumes_from(source: str, resolved: Resolved) -> str:
+    name, _, mode = source.partition(":")
+    if mode not in ("", "ro", "rw"):
+        raise never("HostConfig.VolumesFrom", source)
+    return f"{resolved.containers[name]}:{mode}" if mode else resolved.containers[name]
+
+
+def _networking(body: requests.Container, resolved: Resolved, mode: str, name: str) -> requests.Networking:
+    """Every network is one of the scope's, where the container has the name that the scope calls it."""
+    asked = body.networking_config.endpoints_config
+    if mode == "none" or mode.startswith("container:"):
+        if set(asked) - {"none"}:
+            raise never("NetworkingConfig.EndpointsConfig", sorted(asked))
+        return requests.Networking()
+    endpoints = {resolved.networks[key]: endpoint or requests.Endpoint() for key, endpoint in asked.items()}
+    endpoints.setdefault(mode, requests.Endpoint())
+    endpoints[mode] = replace(endpoints[mode], links=[*endpoints[mode].links, *body.host_config.links])
+    return requests.Networking(endpoints_config={key: endpoint_of(e, resolved, name) for key, e in endpoints.items()})
+
+
+def endpoint_of(endpoint: requests.Endpoint, resolved: Resolved, name: str) -> requests.Endpoint:
+    """Of a network of the scope's, for a container that it calls `name`."""
+    return replace(
+        endpoint,
+        aliases=list(dict.fromkeys([*endpoint.aliases, name])),
+        links=[_link(link, resolved) for link in endpoint.links],
+    )
+
+
+def _link(link: str, resolved: Resolved) -> str:
+    """Its name in there is said in any case: by itself it would be the one that the Engine knows."""
+    name, _, alias = link.partition(":")
+    return f"{resolved.containers[name]}:{alias or name}"
+
+
+NETWORK_OPTIONS = (
+    "com.docker.network.bridge.enable_icc",
+    "com.docker.network.bridge.enable_ip_masquerade",
+    "com.docker.network.driver.mtu",
+)
+
+
+def network(asked: requests.Network, scope: Scope) -> requests.Network:
+    """A bridge of the scope's. Its addresses are the Engine's choice: others may be somebody's on this host."""
+    if asked.driver not in ("", "bridge"):
+        raise never("Driver", asked.driver)
+    if asked.scope not in ("", "local"):
+        raise never("Scope", asked.scope)
+    for option in asked.options:
+        if option not in NETWORK_OPTIONS:
+            raise never("Options", option)
+    if asked.ipam is not None:
+        if asked.ipam.driver not in ("", "default") or asked.ipam.options:
+            raise never("IPAM.Driver", asked.ipam.driver)
+        if any(pool != requests.IpamPool() for pool in asked.ipam.config or ()):
+            raise not_granted("IPAM.Config", msgspec.to_builtins(asked.ipam.config), "subnets")
+    return replace(
+        asked,
+        check_duplicate=True,
+        ipam=None,
+        labels=scope.stamped(asked.labels),
+        name=scope.long(asked.name),
+        scope="",
+    )
+
+
+def volume(asked: requests.Volume, scope: Scope) -> requests.Volume:
+    if asked.driver not in ("", "local"):
+        raise never("Driver", asked.driver)
+    return replace(asked, labels=scope.stamped(asked.labels), name=scope.long(asked.name))

@@ -1,0 +1,76 @@
+"""Names in a scope and in its Engine. Pure.
+
+A container that a scope calls `web` is `farm.web` in the Engine: two scopes may both have one, and a name with a dot
+is never taken for an ID. The name decides whose an object is, its label confirms it. Scopes stack: the socket of `team`
+inside `farm` asks farm's socket, which puts its own part in front: `farm.team.web`, `/farm/team`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+
+import msgspec
+
+from dom0.errors import UsageError
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused
+
+LABEL = "dom0.scope"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+
+
+class Scope(msgspec.Struct, frozen=True, dict=True):
+    name: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(
+                f"scope {self.name!r}: not a name for one",
+                hint="1 to 31 small letters, digits, - and _, a letter or digit first: --scope farm",
+            )
+
+    @cached_property
+    def path(self) -> str:
+        return f"/{self.name}"
+
+    @cached_property
+    def prefix(self) -> str:
+        return f"{self.name}."
+
+    @cached_property
+    def _prefix_in_text(self) -> re.Pattern[str]:
+        return re.compile(rf"(?<![\w.-]){re.escape(self.prefix)}")
+
+    def long(self, name: str) -> str:
+        return self.prefix + name
+
+    def long_pattern(self, pattern: str) -> str:
+        """Of the Engine's filter of names, which are searched with a slash and without."""
+        match = re.match(r"\^(/\??)?", pattern)
+        return f"^/?{re.escape(self.prefix)}{pattern[match.end() :]}" if match else pattern
+
+    def short(self, name: str) -> str:
+        return name.removeprefix(self.prefix)
+
+    def owns(self, name: str, labels: Mapping[str, str] | None) -> bool:
+        """`name` as in the Engine, without a slash in front."""
+        path = (labels or {}).get(LABEL, "")
+        return name.startswith(self.prefix) and (path == self.path or path.startswith(f"{self.path}/"))
+
+    def stamped(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """As the Engine gets them. What a scope inside this one has written stands behind our path. Raises Refused."""
+        inner = labels.get(LABEL, "")
+        if inner and not re.fullmatch(r"(/[a-z0-9_-]{1,31}){1,16}", inner):
+            raise Refused(BAD_REQUEST, f"Labels.{LABEL}: {inner!r} is not the path of a scope", field="Labels")
+        return {**labels, LABEL: self.path + inner}
+
+    def shown(self, labels: Mapping[str, str] | None) -> dict[str, str]:
+        """As the scope sees them."""
+        found = dict(labels or {})
+        inner = found.pop(LABEL, "").removeprefix(self.path)
+        return {**found, LABEL: inner} if inner else found
+
+    def without_prefix(self, text: str) -> str:
+        """Of the Engine's messages, which quote names."""
+        return self._prefix_in_text.sub("", text)

@@ -1,0 +1,128 @@
+"""The Engine's documents as a scope sees them: its own names, nobody else's. Pure.
+
+Where the Engine says names, paths and labels was found by walking its real answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dom0.names import ENGINE_SOCKET
+from dom0.socketproxy.context import Context
+from dom0.socketproxy.scope import Scope
+
+Doc = dict[str, Any]
+
+
+def container_row(context: Context, row: Doc) -> Doc:
+    """Of `GET /containers/json`."""
+    scope = context.scope
+    return row | {
+        "Names": ["/" + scope.short(name[1:]) for name in row["Names"] if name.count("/") == 1],
+        "Labels": scope.shown(row["Labels"]),
+        "HostConfig": row["HostConfig"] | {"NetworkMode": scope.short(row["HostConfig"].get("NetworkMode", ""))},
+        "NetworkSettings": _networks(scope, row["NetworkSettings"]),
+        "Mounts": [_mount(context, mount) for mount in row.get("Mounts") or ()],
+    }
+
+
+def container(context: Context, found: Doc) -> Doc:
+    """Of `GET /containers/{id}/json`."""
+    scope = context.scope
+    host = found["HostConfig"]
+    return found | {
+        "Name": "/" + scope.short(found["Name"][1:]),
+        "Config": found["Config"] | {"Labels": scope.shown(found["Config"]["Labels"])},
+        "HostConfig": host
+        | {
+            "Binds": [scope.short(bind) for bind in host.get("Binds") or ()] or None,
+            "Mounts": [_asked_mount(context, mount) for mount in host.get("Mounts") or ()] or None,
+            "Links": [_link(scope, link) for link in host.get("Links") or ()] or None,
+            "NetworkMode": scope.short(host.get("NetworkMode", "")),
+            "CgroupParent": "",
+        },
+        "NetworkSettings": _networks(scope, found["NetworkSettings"]),
+        "Mounts": [_mount(context, mount) for mount in found.get("Mounts") or ()],
+        "LogPath": "",
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "GraphDriver": {"Name": found.get("GraphDriver", {}).get("Name", ""), "Data": None},
+    }
+
+
+def _networks(scope: Scope, settings: Doc) -> Doc:
+    networks = settings.get("Networks") or {}
+    return settings | {"Networks": {scope.short(name): _endpoint(scope, end) for name, end in networks.items()}}
+
+
+def _endpoint(scope: Scope, endpoint: Doc) -> Doc:
+    names = {key: [scope.short(name) for name in endpoint[key]] for key in ("Aliases", "DNSNames") if endpoint.get(key)}
+    links = {"Links": [_link(scope, link) for link in endpoint["Links"]]} if endpoint.get("Links") else {}
+    return endpoint | names | links
+
+
+def _link(scope: Scope, link: str) -> str:
+    """`/farm.db:/farm.web/db`, or `farm.db:db`."""
+    return ":".join(
+        ("/" if part.startswith("/") else "") + scope.short(part.removeprefix("/")) for part in link.split(":")
+    )
+
+
+def _asked_mount(context: Context, mount: Doc) -> Doc:
+    return mount | {"Source": _path(context, context.scope.short(mount.get("Source", "")))}
+
+
+def _mount(context: Context, mount: Doc) -> Doc:
+    """Where a volume lies on the host is nobody's business in here."""
+    named = {"Name": context.scope.short(mount["Name"])} if mount.get("Name") else {}
+    source = "" if mount.get("Type") == "volume" else _path(context, mount.get("Source", ""))
+    return mount | named | {"Source": source}
+
+
+def _path(context: Context, path: str) -> str:
+    return ENGINE_SOCKET if path == context.socket else path
+
+
+def network(scope: Scope, found: Doc) -> Doc:
+    members = found.get("Containers") or {}
+    return found | {
+        "Name": scope.short(found["Name"]),
+        "Labels": scope.shown(found["Labels"]),
+        "Containers": {
+            key: member | {"Name": scope.short(member["Name"])}
+            for key, member in members.items()
+            if member["Name"].startswith(scope.prefix)
+        },
+    }
+
+
+def volume(scope: Scope, found: Doc) -> Doc:
+    return found | {"Name": scope.short(found["Name"]), "Labels": scope.shown(found["Labels"]), "Mountpoint": ""}
+
+
+def event(scope: Scope, found: Doc) -> Doc | None:
+    """Of `GET /events`. Those of networks and volumes have no labels: there the name alone decides."""
+    actor = found.get("Actor") or {}
+    attributes = actor.get("Attributes") or {}
+    match found.get("Type"):
+        case "container":
+            name = attributes.get("name", "")
+            if not scope.owns(name, attributes):
+                return None
+            seen = scope.shown(attributes) | {"name": scope.short(name)}
+            return found | {"Actor": actor | {"Attributes": seen}}
+        case "network":
+            name = attributes.get("name", "")
+            if not name.startswith(scope.prefix):
+                return None
+            return found | {"Actor": actor | {"Attributes": attributes | {"name": scope.short(name)}}}
+        case "volume":
+            if not actor.get("ID", "").startswith(scope.prefix):
+                return None
+            return found | {"Actor": actor | {"ID": scope.short(actor["ID"])}}
+    return None
+
+
+def stats_line(scope: Scope, line: Doc) -> Doc:
+    return line | {"name": "/" + scope.short(line.get("name", "").removeprefix("/"))}

@@ -1,0 +1,108 @@
+"""JSON of a request, read so that the Engine can see nothing in it that we have not.
+
+The Engine's decoder (Go's encoding/json) takes keys in any case, Unicode's folding of `k` and `s` included, merges
+objects that stand there twice and reads a single value as a list. So: UTF-8 only, no key twice in any case, keys
+exactly as the model spells them, types exactly. What passes is encoded anew from the model; the client's own bytes
+go nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
+
+import msgspec
+
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never
+from dom0.socketproxy.requests import Model
+
+T = TypeVar("T", bound=Model)
+
+
+def read(raw: bytes, model: type[T]) -> T:
+    """The request body as a `model`; an empty one is one without keys.
+
+    A key that the model does not know is dropped where its value is empty (Go's clients send every key they have), and
+    refused else. Raises Refused.
+    """
+    value = parse(raw) if raw.strip() else {}
+    if not isinstance(value, dict):
+        raise Refused(BAD_REQUEST, "the body is no JSON object")
+    try:
+        return msgspec.convert(_known(value, model, ""), model, strict=True)
+    except msgspec.ValidationError as error:
+        raise Refused(BAD_REQUEST, f"the body: {error}") from error
+
+
+def parse(raw: bytes) -> Any:
+    """Raises Refused."""
+    try:
+        text = raw.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_unique, parse_int=_int64, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # else half of a surrogate pair is in it
+    except (ValueError, RecursionError) as error:
+        raise Refused(BAD_REQUEST, f"the body is no JSON as the Engine would read it: {error}") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        folded = key.casefold()
+        if folded in seen:
+            raise ValueError(f"{key!r} is there twice")
+        seen.add(folded)
+    return dict(pairs)
+
+
+def _int64(text: str) -> int:
+    if not -(2**63) <= (number := int(text)) < 2**63:
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _known(value: Any, type_: Any, path: str) -> Any:
+    """`value` without the empty keys that `type_` does not know and without null. Raises Refused for other keys."""
+    if isinstance(value, list):
+        inner = _item_type(type_)
+        return [_known(item, inner, f"{path}[]") for item in value]
+    if not isinstance(value, dict):
+        return value
+    model = _struct_of(type_)
+    if model is None:
+        inner = _item_type(type_)
+        return {key: _known(item, inner, f"{path}.{key}") for key, item in value.items()}
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(model)}
+    known = {}
+    for key, item in value.items():
+        place = f"{path}.{key}" if path else key
+        if key in fields:
+            if item is not None:
+                known[key] = _known(item, fields[key], place)
+        elif not is_empty(item) and key not in model.IGNORED:
+            raise never(place, item)
+    return known
+
+
+def is_empty(value: object) -> bool:
+    """Whether it says no more than a key that is left out."""
+    return value in (None, "", 0, False) or value in ([], {})
+
+
+def _struct_of(type_: Any) -> type[Model] | None:
+    for option in (type_, *get_args(type_)):
+        if isinstance(option, type) and issubclass(option, Model):
+            return option
+    return None
+
+
+def _item_type(type_: Any) -> Any:
+    """Of the items of a list or of the values of a mapping; of what may be unset too."""
+    for option in (type_, *get_args(type_)):
+        if get_origin(option) in (list, tuple, dict):
+            return get_args(option)[-1 if get_origin(option) is dict else 0]
+    return None

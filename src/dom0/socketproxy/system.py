@@ -1,0 +1,98 @@
+"""What the Engine says of itself: of a scope's own, and of the host no more than programs need to run."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from dom0.socketproxy import owned, shown
+from dom0.socketproxy.context import Asked, Call, Context, Document
+from dom0.socketproxy.filters import Filters
+from dom0.socketproxy.refusal import NO_MANAGER, Refused
+
+EVENT_FILTERS = ("container", "event", "image", "label", "network", "type", "volume", "scope")
+INFO_KEPT = (
+    "Architecture",
+    "CPUSet",
+    "CPUShares",
+    "CgroupDriver",
+    "CgroupVersion",
+    "CpuCfsPeriod",
+    "CpuCfsQuota",
+    "DefaultRuntime",
+    "Driver",
+    "DriverStatus",
+    "IPv4Forwarding",
+    "KernelVersion",
+    "LoggingDriver",
+    "MemTotal",
+    "MemoryLimit",
+    "NCPU",
+    "OSType",
+    "OSVersion",
+    "OperatingSystem",
+    "PidsLimit",
+    "SecurityOptions",
+    "ServerVersion",
+    "SwapLimit",
+    "SystemTime",
+)
+
+
+async def ping(context: Context, _asked: Asked) -> Document:
+    """It says which API to speak, and that images are built in the classic way."""
+    major, minor = context.upstream.api
+    headers = (("Api-Version", f"{major}.{minor}"), ("Builder-Version", "1"), ("Ostype", "linux"))
+    return Document("OK", headers=headers)
+
+
+async def version(context: Context, _asked: Asked) -> Document:
+    reply = await context.upstream.ask("GET", "version")
+    major, minor = context.upstream.api
+    return Document(reply.document | {"ApiVersion": f"{major}.{minor}"}, status=reply.status)
+
+
+async def info(context: Context, _asked: Asked) -> Document:
+    reply = await context.upstream.ask("GET", "info")
+    found: dict[str, Any] = reply.document
+    kept = {key: found[key] for key in INFO_KEPT if key in found}
+    rows = await owned.containers(context)
+    states = [row["State"] for row in rows]
+    own = {
+        "ID": hashlib.sha256(f"{found.get('ID')}{context.scope.path}".encode()).hexdigest()[:32],
+        "Name": context.scope.name,
+        "Labels": [f"dom0.scope={context.scope.path}"],
+        "Containers": len(rows),
+        "ContainersRunning": states.count("running"),
+        "ContainersPaused": states.count("paused"),
+        "ContainersStopped": len(rows) - states.count("running") - states.count("paused"),
+        "DockerRootDir": "/var/lib/docker",
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "null"],
+            "Authorization": None,
+            "Log": ["json-file", "local"],
+        },
+        "Runtimes": {"runc": {"path": "runc"}},
+        "Swarm": {"LocalNodeState": "inactive"},
+    }
+    return Document(kept | own, status=reply.status)
+
+
+async def events(context: Context, asked: Asked) -> Call:
+    """Filters name what the scope calls its own; whatever they let through is looked at once more."""
+    query = dict(asked.query)
+    if query.get("filters"):
+        filters = Filters.read(query["filters"]).checked(EVENT_FILTERS)
+        for key in ("container", "network", "volume"):
+            filters = filters.renamed(key, context.scope.long)
+        query["filters"] = filters.written()
+    return Call(method="GET", path=("events",), query=query, line=lambda line: shown.event(context.scope, line))
+
+
+async def no_swarm(_context: Context, _asked: Asked) -> Document:
+    raise Refused(NO_MANAGER, "This node is not a swarm manager.")
+
+
+async def none(_context: Context, _asked: Asked) -> Document:
+    return Document([])

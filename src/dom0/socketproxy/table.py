@@ -1,0 +1,165 @@
+"""Every request that is answered: method, path, parameters, body, and what it becomes. What is not here is refused.
+
+`{container}`, `{exec}` and the like stand for references; of an image it may be several parts of the path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from dom0.socketproxy import containers, images, networks, requests, system, volumes
+from dom0.socketproxy.context import Asked, Handler
+from dom0.socketproxy.head import Head
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
+from dom0.socketproxy.strict import is_empty
+
+Rule = Callable[[str], str]
+
+
+def flag(text: str) -> str:
+    """Clients write it in six ways, the Engine gets two."""
+    known = {"1": "1", "true": "1", "True": "1", "0": "0", "false": "0", "False": "0", "": "0"}
+    return known[text]
+
+
+def number(text: str) -> str:
+    return str(int(text)) if re.fullmatch(r"-?[0-9]{1,18}", text) else _refuse(text)
+
+
+def plain(text: str) -> str:
+    """Names, times, signals, conditions, formats of `ps`."""
+    return text if re.fullmatch(r"[-a-zA-Z0-9 ,.:;/=%_+@^$\\*?|()\[\]]{0,512}", text) else _refuse(text)
+
+
+def ps_arguments(text: str) -> str:
+    return text if re.fullmatch(r"[-a-zA-Z0-9 ,=%_+]{0,256}", text) else _refuse(text)
+
+
+def document(text: str) -> str:
+    return text
+
+
+def _refuse(text: str) -> str:
+    raise ValueError(text)
+
+
+class Archive:
+    """A body that is passed on while it comes."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    handler: Handler
+    query: Mapping[str, Rule] = {}
+    body: type[requests.Model] | type[Archive] = requests.Nothing
+
+
+_ATTACH = dict.fromkeys(("stream", "stdin", "stdout", "stderr", "logs"), flag) | {"detachKeys": plain}
+_LOGS = dict.fromkeys(("follow", "stdout", "stderr", "timestamps", "details"), flag)
+_LOGS = _LOGS | {"since": plain, "until": plain, "tail": plain}
+_LIST = {"all": flag, "limit": number, "size": flag, "filters": document}
+
+TABLE = (
+    Endpoint("GET", "/_ping", system.ping),
+    Endpoint("GET", "/version", system.version),
+    Endpoint("GET", "/info", system.info),
+    Endpoint("GET", "/events", system.events, {"since": plain, "until": plain, "filters": document}),
+    Endpoint("GET", "/plugins", system.none, {"filters": document}),
+    *(
+        Endpoint("GET", f"/{path}", system.no_swarm)
+        for path in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+    ),
+    Endpoint("GET", "/containers/json", containers.listed, _LIST),
+    Endpoint("POST", "/containers/create", containers.created, {"name": plain, "platform": plain}, requests.Container),
+    Endpoint("POST", "/containers/prune", containers.pruned, {"filters": document}),
+    Endpoint("GET", "/containers/{container}/json", containers.inspected, {"size": flag}),
+    Endpoint("POST", "/containers/{container}/start", containers.passed, {"detachKeys": plain}),
+    Endpoint("POST", "/containers/{container}/stop", containers.passed, {"t": number, "signal": plain}),
+    Endpoint("POST", "/containers/{container}/restart", containers.passed, {"t": number, "signal": plain}),
+    Endpoint("POST", "/containers/{container}/kill", containers.passed, {"signal": plain}),
+    Endpoint("POST", "/containers/{container}/wait", containers.passed, {"condition": plain}),
+    Endpoint("POST", "/containers/{container}/rename", containers.renamed, {"name": plain}),
+    Endpoint("POST", "/containers/{container}/pause", containers.passed),
+    Endpoint("POST", "/containers/{container}/unpause", containers.passed),
+    Endpoint("POST", "/containers/{container}/update", containers.passed, {}, requests.Update),
+    Endpoint("POST", "/containers/{container}/resize", containers.passed, {"h": number, "w": number}),
+    Endpoint("DELETE", "/containers/{container}", containers.passed, {"force": flag, "v": flag}),
+    Endpoint("GET", "/containers/{container}/logs", containers.passed, _LOGS),
+    Endpoint("GET", "/containers/{container}/stats", containers.stats, {"stream": flag, "one-shot": flag}),
+    Endpoint("GET", "/containers/{container}/top", containers.passed, {"ps_args": ps_arguments}),
+    Endpoint("GET", "/containers/{container}/changes", containers.passed),
+    Endpoint("GET", "/containers/{container}/export", containers.passed),
+    Endpoint("GET", "/containers/{container}/archive", containers.passed, {"path": document}),
+    Endpoint(
+        "PUT",
+        "/containers/{container}/archive",
+        containers.passed,
+        {"path": document, "noOverwriteDirNonDir": flag, "copyUIDGID": flag},
+        Archive,
+    ),
+    Endpoint("POST", "/containers/{container}/attach", containers.attached, _ATTACH),
+    Endpoint("POST", "/containers/{container}/exec", containers.exec_created, {}, requests.Exec),
+    Endpoint("POST", "/exec/{exec}/start", containers.exec_started, {}, requests.ExecStart),
+    Endpoint("GET", "/exec/{exec}/json", containers.exec_passed),
+    Endpoint("POST", "/exec/{exec}/resize", containers.exec_passed, {"h": number, "w": number}),
+    Endpoint("GET", "/networks", networks.listed, {"filters": document}),
+    Endpoint("POST", "/networks/create", networks.created, {}, requests.Network),
+    Endpoint("POST", "/networks/prune", networks.pruned, {"filters": document}),
+    Endpoint("GET", "/networks/{network}", networks.inspected, {"verbose": flag, "scope": plain}),
+    Endpoint("DELETE", "/networks/{network}", networks.removed),
+    Endpoint("POST", "/networks/{network}/connect", networks.connected, {}, requests.Connect),
+    Endpoint("POST", "/networks/{network}/disconnect", networks.disconnected, {}, requests.Disconnect),
+    Endpoint("GET", "/volumes", volumes.listed, {"filters": document}),
+    Endpoint("POST", "/volumes/create", volumes.created, {}, requests.Volume),
+    Endpoint("POST", "/volumes/prune", volumes.pruned, {"filters": document}),
+    Endpoint("GET", "/volumes/{volume}", volumes.inspected),
+    Endpoint("DELETE", "/volumes/{volume}", volumes.removed, {"force": flag}),
+    Endpoint("GET", "/images/json", images.listed, {"all": flag, "digests": flag, "shared-size": flag}),
+    Endpoint("GET", "/images/{image}/json", images.inspected),
+    Endpoint("GET", "/images/{image}/history", images.history),
+)
+
+_PATTERNS = {f"{{{name}}}": r"([^/]+)" for name in ("container", "exec", "network", "volume")} | {"{image}": r"(.+)"}
+
+
+def _compiled(path: str) -> tuple[re.Pattern[str], str]:
+    name = next((name for name in _PATTERNS if name in path), "")
+    before, _, after = path.partition(name) if name else (path, "", "")
+    return re.compile(re.escape(before) + _PATTERNS.get(name, "") + re.escape(after)), name.strip("{}")
+
+
+_COMPILED = tuple((endpoint, *_compiled(endpoint.path)) for endpoint in TABLE)
+
+
+def find(head: Head) -> tuple[Endpoint, Asked]:
+    """The endpoint, and what is asked of it, without the body. Raises Refused."""
+    path = "/" + "/".join(head.path)
+    method = "GET" if head.method == "HEAD" and path.endswith(("/_ping", "/archive")) else head.method
+    for endpoint, pattern, name in _COMPILED:
+        if endpoint.method == method and (match := pattern.fullmatch(path)):
+            names = {name: match[1]} if name else {}
+            query = _checked_query(endpoint, head.query)
+            return endpoint, Asked(method=head.method, path=head.path, names=names, query=query)
+    raise Refused(FORBIDDEN, f"{head.method} {path}: not through this socket")
+
+
+def _checked_query(endpoint: Endpoint, query: Mapping[str, str]) -> dict[str, str]:
+    checked = {}
+    for key, value in query.items():
+        if key in endpoint.query:
+            try:
+                checked[key] = endpoint.query[key](value)
+            except (KeyError, ValueError) as error:
+                raise Refused(BAD_REQUEST, f"{key}={value}: not a value for it", field=key) from error
+        elif flag_like(value):
+            raise Refused(FORBIDDEN, f"{key}={value}: not through this socket", field=key)
+    return checked
+
+
+def flag_like(value: str) -> bool:
+    """Whether a parameter that is not known asks for something."""
+    return value not in ("0", "false", "False") and not is_empty(value)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dom0.errors import UsageError
+from dom0.socketproxy import grants
+from dom0.socketproxy.grants import Grants, Images
+
+
+@pytest.mark.parametrize(
+    ("pattern", "image", "may"),
+    [
+        ("busybox", "busybox:latest", True),
+        ("busybox", "busybox:1.36", True),
+        ("busybox", "busybox@sha256:" + "0" * 64, True),
+        ("busybox", "busybox2:latest", False),
+        ("busybox", "evil/busybox:latest", False),
+        ("busybox:1.36", "busybox:1.36", True),
+        ("busybox:1.36", "busybox:latest", False),
+        ("farm/*", "farm/dom0:latest", True),
+        ("farm/*", "other/farm/x:latest", False),
+        ("localhost:5000/a", "localhost:5000/a:1", True),
+        ("localhost:5000/a", "localhost/a:1", False),
+    ],
+)
+def test_a_pattern_of_images(pattern: str, image: str, may: bool) -> None:
+    assert Grants(images=Images(use=(pattern,))).may_use(image) is may
+
+
+def test_nothing_granted_is_no_image() -> None:
+    assert not Grants().may_use("busybox:latest")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image: {}", "did you mean images?"),
+        ("containers: many", "a whole number"),
+        ("{", "no YAML"),
+        ("\x00", "no YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_where_it_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "grants.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        grants.read(file)
+    assert said in f"{refused.value.message} {refused.value.hint}"
+    assert str(file) in refused.value.message
+
+
+def test_an_empty_file_grants_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "grants.yaml"
+    file.write_text("# nothing\n")
+    assert grants.read(file) == Grants()

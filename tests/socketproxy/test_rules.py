@@ -1,0 +1,168 @@
+"""A create body: what passes, as the Engine gets it, and what does not, with the grant that it would take."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dom0.socketproxy import requests, rules, strict
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.scope import LABEL, Scope
+
+FARM = Scope("farm")
+ID = "a" * 64
+NOTHING = Grants()
+SOCKET = "/run/dom0/scopes/farm/docker.sock"
+
+
+class Any64(dict[str, str]):
+    """Whatever is referred to is there."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self._of = of
+
+    def __missing__(self, key: str) -> str:
+        return self._of.format(key)
+
+
+def create(asked: dict[str, Any], grants: Grants = NOTHING, name: str = "web") -> dict[str, Any]:
+    body = strict.read(json.dumps({"Image": "a:1", **asked}).encode(), requests.Container)
+    resolved = rules.Resolved(image="a:1", socket=SOCKET, containers=Any64(ID), networks=Any64("farm.{}"))
+    sent = msgspec.json.encode(rules.container(body, FARM, grants, resolved, name))
+    return dict(json.loads(sent))
+
+
+def host(**more: Any) -> dict[str, Any]:
+    return dict(create({"HostConfig": more})["HostConfig"])
+
+
+def test_it_has_the_scopes_label_and_its_name_on_the_network() -> None:
+    sent = create({"Labels": {"a": "b"}, "HostConfig": {"NetworkMode": "front"}})
+    assert sent["Labels"] == {"a": "b", LABEL: "/farm"}
+    assert sent["NetworkingConfig"] == {"EndpointsConfig": {"farm.front": {"Aliases": ["web"]}}}
+    assert sent["HostConfig"]["NetworkMode"] == "farm.front"
+
+
+@pytest.mark.parametrize("mode", ["", "default", "bridge"])
+def test_without_a_network_it_is_on_the_scopes_own_bridge(mode: str) -> None:
+    assert host(NetworkMode=mode)["NetworkMode"] == f"farm.{mode}"
+
+
+@pytest.mark.parametrize("key", ["NetworkMode", "PidMode", "IpcMode"])
+def test_a_namespace_is_shared_with_the_scopes_own_by_id(key: str) -> None:
+    assert host(**{key: "container:db"})[key] == f"container:{ID}"
+
+
+def test_links_are_of_the_network_and_keep_their_names() -> None:
+    sent = create({"HostConfig": {"Links": ["db", "cache:redis"]}})
+    assert sent["NetworkingConfig"]["EndpointsConfig"]["farm."]["Links"] == [f"{ID}:db", f"{ID}:redis"]
+    assert "Links" not in sent["HostConfig"]
+
+
+@pytest.mark.parametrize(
+    ("bind", "sent"),
+    [
+        ("data:/d", "farm.data:/d"),
+        ("data:/d:ro", "farm.data:/d:ro"),
+        ("data:/d:z", "farm.data:/d"),
+        ("d:/d:ro,nocopy", "farm.d:/d:ro,nocopy"),
+    ],
+)
+def test_a_bind_of_a_volume_is_of_the_scopes(bind: str, sent: str) -> None:
+    assert host(Binds=[bind])["Binds"] == [sent]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"Binds": ["/var/run/docker.sock:/s"]},
+        {"Mounts": [{"Type": "bind", "Source": "/run/docker.sock", "Target": "/s"}]},
+    ],
+)
+def test_the_engines_socket_is_the_scopes_own(asked: dict[str, Any]) -> None:
+    sent = host(**asked)
+    assert sent["Mounts"] == [{"Type": "bind", "Source": SOCKET, "Target": "/s"}]
+    assert "Binds" not in sent
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "grant"),
+    [
+        ({"Binds": ["/etc:/e"]}, "HostConfig.Binds", "paths"),
+        ({"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/e"}]}, "HostConfig.Mounts", "paths"),
+        ({"CapAdd": ["CAP_NET_ADMIN"]}, "HostConfig.CapAdd", "capabilities: [NET_ADMIN]"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, "HostConfig.PortBindings", "ports"),
+    ],
+)
+def test_a_refusal_says_the_field_and_the_grant(asked: dict[str, Any], field: str, grant: str) -> None:
+    with pytest.raises(Refused) as refused:
+        host(**asked)
+    assert (refused.value.status, refused.value.field, refused.value.grant) == (403, field, grant)
+    assert grant in refused.value.message
+
+
+def test_a_granted_capability_passes_in_any_spelling() -> None:
+    sent = create({"HostConfig": {"CapAdd": ["cap_net_admin"]}}, Grants(capabilities=("NET_ADMIN",)))
+    assert sent["HostConfig"]["CapAdd"] == ["NET_ADMIN"]
+
+
+def test_all_capabilities_are_never_granted() -> None:
+    with pytest.raises(Refused):
+        create({"HostConfig": {"CapAdd": ["ALL"]}}, Grants(capabilities=("ALL",)))
+
+
+VALUES = st.sampled_from(
+    [
+        True,
+        1,
+        -1,
+        "host",
+        "container:x",
+        "/etc",
+        "/etc:/e",
+        ["ALL"],
+        ["/etc:/e"],
+        ["seccomp=unconfined"],
+        {"a": "b"},
+        [{"Type": "bind", "Source": "/"}],
+    ]
+) | st.text(max_size=12)
+POWERFUL = (
+    "Privileged",
+    "Devices",
+    "DeviceRequests",
+    "DeviceCgroupRules",
+    "CgroupParent",
+    "Cgroup",
+    "Runtime",
+    "StorageOpt",
+    "MaskedPaths",
+)
+KEYS = st.sampled_from([field.encode_name for field in msgspec.structs.fields(requests.HostConfig)] + list(POWERFUL))
+
+
+@settings(max_examples=1000)
+@given(st.dictionaries(KEYS | st.text(max_size=10), VALUES, max_size=4))
+def test_whatever_passes_has_no_power(asked: dict[str, Any]) -> None:
+    try:
+        sent = host(**asked)
+    except Refused:
+        return
+    assert not set(POWERFUL) & set(sent)
+    assert not sent.get("CapAdd")
+    assert all(bind.startswith("farm.") for bind in sent.get("Binds", []))
+    assert all(mount["Type"] != "bind" or mount["Source"] == SOCKET for mount in sent.get("Mounts", []))
+    for key in ("NetworkMode", "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode"):
+        assert sent.get(key, "") in ("", "none", "private", "shareable", f"container:{ID}") or sent[key].startswith(
+            "farm."
+        )
+    assert set(sent.get("SecurityOpt", [])) <= set(rules.NO_NEW_PRIVILEGES)
+    assert not any(sent.get("PortBindings", {}).values())
+    assert sent.get("OomScoreAdj", 0) >= 0

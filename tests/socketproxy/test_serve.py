@@ -1,0 +1,263 @@
+"""A scoped socket in front of a real Engine, asked by the clients that people have."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dom0.testing import scopes
+from dom0.testing.escape.raw import Client
+from dom0.testing.hosts import Host
+
+pytestmark = pytest.mark.engine
+IMAGE = "busybox:test"
+PROJECT = """
+    name: shop
+    services:
+      db:
+        image: busybox:test
+        command: [sh, -c, "echo up >/data/is; exec sleep 1000"]
+        init: true
+        volumes: ["data:/data"]
+        healthcheck: {test: [CMD, test, -e, /data/is], interval: 1s}
+      web:
+        image: busybox:test
+        command: [sleep, "1000"]
+        init: true
+        depends_on: {db: {condition: service_healthy}}
+        networks: [front, default]
+      beside:
+        image: busybox:test
+        command: [sleep, "1000"]
+        init: true
+        network_mode: service:web
+        volumes_from: [db]
+    volumes: {data: {}}
+    networks: {front: {}}
+    """
+
+
+class Scoped:
+    """The host's docker command through the socket of a scope."""
+
+    def __init__(self, host: Host, path: Path) -> None:
+        self.path = path
+        self.client = Client(path)
+        self._host = host
+
+    def docker(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
+        environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self.path}"}
+        ended = subprocess.run(
+            ["docker", *arguments],
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or ended.returncode == 0, ended.stderr
+        return ended.stdout + ended.stderr
+
+
+@pytest.fixture
+def farm(engine_host: Host, tmp_path: Path) -> Iterator[Scoped]:
+    with scopes.served(engine_host, tmp_path, "images: {use: [busybox]}") as path:
+        yield Scoped(engine_host, path)
+
+
+@pytest.fixture
+def other(engine_host: Host, tmp_path: Path) -> Iterator[Scoped]:
+    directory = tmp_path / "other"
+    directory.mkdir()
+    with scopes.served(engine_host, directory, "images: {use: [busybox]}", scope="other") as path:
+        yield Scoped(engine_host, path)
+
+
+def names(host: Host) -> set[str]:
+    return set(host.docker("ps", "--all", "--format", "{{.Names}}").stdout.split())
+
+
+def test_the_docker_command_works_as_it_does(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    assert farm.docker("run", "--rm", IMAGE, "echo", "hello") == "hello\n"
+    assert farm.docker("run", "--rm", "-i", IMAGE, "sh", stdin="echo typed\n") == "typed\n"
+    farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+    assert names(engine_host) == {"farm.web"}
+    assert farm.docker("ps", "--format", "{{.Names}}") == "web\n"
+    assert farm.docker("ps", "--quiet", "--filter", "name=^/web$").strip() != ""
+    assert farm.docker("exec", "-i", "web", "cat", stdin="in and out") == "in and out"
+    assert "exit status" not in farm.docker("exec", "web", "false", check=False)
+    (tmp_path / "file").write_text("copied")
+    farm.docker("cp", str(tmp_path / "file"), "web:/tmp/file")
+    farm.docker("cp", "web:/tmp/file", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_text() == "copied"
+    farm.docker("rename", "web", "www")
+    assert json.loads(farm.docker("inspect", "www"))[0]["Name"] == "/www"
+    assert "www" in farm.docker("stats", "--no-stream")
+    assert "sleep" in farm.docker("top", "www")
+    farm.docker("pause", "www")
+    farm.docker("unpause", "www")
+    farm.docker("update", "--memory", "64m", "--memory-swap", "64m", "www")
+    farm.docker("restart", "-t", "0", "www")
+    assert farm.docker("wait", farm.docker("run", "-d", IMAGE, "sh", "-c", "exit 3").strip()) == "3\n"
+    farm.docker("rm", "--force", "www")
+    farm.docker("container", "prune", "--force")
+    assert names(engine_host) == set()
+
+
+def test_docker_compose_works_as_it_does(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(PROJECT)
+    compose = ("compose", "--file", str(file))
+    farm.docker(*compose, "up", "--detach", "--wait")
+    assert names(engine_host) == {"farm.shop-db-1", "farm.shop-web-1", "farm.shop-beside-1"}
+    assert "1 packets received" in farm.docker(*compose, "exec", "-T", "web", "ping", "-c", "1", "db")
+    assert farm.docker(*compose, "exec", "-T", "beside", "cat", "/data/is") == "up\n"
+    before = farm.docker("ps", "--quiet")
+    farm.docker(*compose, "up", "--detach")
+    assert farm.docker("ps", "--quiet") == before
+    farm.docker(*compose, "up", "--detach", "--force-recreate", "--timeout", "1")
+    assert set(farm.docker("ps", "--quiet").split()).isdisjoint(before.split())
+    farm.docker(*compose, "down", "--volumes", "--timeout", "1")
+    assert names(engine_host) == set()
+    assert farm.docker("volume", "ls", "--quiet") == ""
+    assert farm.docker("network", "ls", "--format", "{{.Name}}") == ""
+
+
+def test_two_scopes_see_each_their_own(farm: Scoped, other: Scoped, engine_host: Host) -> None:
+    engine_host.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+    for scope in (farm, other):
+        scope.docker("run", "-d", "--init", "--name", "web", "--volume", "data:/data", IMAGE, "sleep", "1000")
+    assert names(engine_host) == {"web", "farm.web", "other.web"}
+    assert farm.docker("ps", "--format", "{{.Names}}") == other.docker("ps", "--format", "{{.Names}}") == "web\n"
+    farm.docker("exec", "web", "touch", "/data/mine")
+    assert other.docker("exec", "web", "ls", "/data") == ""
+    farm.docker("rm", "--force", "web")
+    farm.docker("volume", "prune", "--all", "--force")
+    assert names(engine_host) == {"web", "other.web"}
+    assert other.docker("volume", "ls", "--quiet") == "data\n"
+
+
+def test_a_scope_inside_a_scope(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    directory = tmp_path / "team"
+    directory.mkdir()
+    with scopes.served(engine_host, directory, "images: {use: [busybox]}", scope="team", engine=farm.path) as path:
+        team = Scoped(engine_host, path)
+        team.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+        farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+        assert names(engine_host) == {"farm.team.web", "farm.web"}
+        assert set(farm.docker("ps", "--format", "{{.Names}}").split()) == {"team.web", "web"}
+        assert team.docker("ps", "--format", "{{.Names}}") == "web\n"
+        assert "No such container" in team.docker("rm", "--force", farm.docker("ps", "-qf", "name=^/web").strip())
+        assert "not through this socket" in team.docker("run", "--privileged", IMAGE, "true", check=False)
+    label = engine_host.docker("inspect", "--format", '{{index .Config.Labels "dom0.scope"}}', "farm.team.web")
+    assert label.stdout == "/farm/team\n"
+
+
+def test_events_are_of_the_scope(farm: Scoped, engine_host: Host) -> None:
+    engine_host.docker("run", "--rm", "--name", "foreign", IMAGE, "true")
+    farm.docker("run", "--rm", "--name", "own", IMAGE, "true")
+    events = farm.docker("events", "--since", "1m", "--until", "0s", "--format", "{{json .}}").splitlines()
+    heard = {json.loads(line)["Actor"]["Attributes"].get("name") for line in events}
+    assert "own" in heard  # and what earlier tests made
+    assert "foreign" not in heard
+
+
+def test_a_container_gets_the_scopes_socket_for_the_engines(farm: Scoped, engine_host: Host) -> None:
+    farm.docker(
+        "run",
+        "-d",
+        "--init",
+        "--name",
+        "tool",
+        "-v",
+        "/var/run/docker.sock:/var/run/docker.sock",
+        IMAGE,
+        "sleep",
+        "1000",
+    )
+    mounts = json.loads(engine_host.docker("inspect", "farm.tool").stdout)[0]["Mounts"]
+    assert [mount["Source"] for mount in mounts] == [str(farm.path)]
+    assert json.loads(farm.docker("inspect", "tool"))[0]["Mounts"][0]["Source"] == "/var/run/docker.sock"
+
+
+def test_a_refusal_says_what_and_how_it_would_be_granted(farm: Scoped, tmp_path: Path) -> None:
+    said = farm.docker("run", "--cap-add", "NET_ADMIN", IMAGE, "true", check=False)
+    assert "HostConfig.CapAdd: 'NET_ADMIN': not granted; it would take the grant capabilities: [NET_ADMIN]" in said
+    assert "not granted" in (tmp_path / "serve.log").read_text()
+
+
+def test_what_is_said_behind_an_upgrade_that_was_not_given_is_no_request(farm: Scoped) -> None:
+    start = b'{"Detach":true}'
+    head = b"POST /exec/" + b"0" * 64 + b"/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+    behind = b"GET /containers/json HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
+    answer = farm.client.send(head + f"Content-Length: {len(start)}\r\n\r\n".encode() + start + behind)
+    assert answer.status == 404
+
+
+def test_clients_that_say_nothing_are_in_nobodys_way(farm: Scoped) -> None:
+    """Of those that a scope may have at a time, each open connection is one; then the next is told so at once."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(256):
+            silent = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            silent.connect(str(farm.path))
+            silent.sendall(b"GET /_ping HT")
+        deadline = time.monotonic() + 20
+        while farm.client.ask("GET", "/_ping").status != 503:
+            assert time.monotonic() < deadline
+    deadline = time.monotonic() + 20
+    while farm.client.ask("GET", "/_ping").status != 200:
+        assert time.monotonic() < deadline
+
+
+def test_a_client_that_goes_takes_its_request_along(farm: Scoped, engine_host: Host) -> None:
+    farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+    followers = []
+    for _ in range(5):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(str(farm.path))
+        connection.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        followers.append(connection)
+    for connection in followers:
+        connection.close()
+    farm.docker("rm", "--force", "web")
+    assert farm.client.ask("GET", "/_ping").status == 200
+
+
+def test_many_at_once(farm: Scoped) -> None:
+    farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: statuses.append(farm.client.ask("GET", "/containers/web/json", patience=30).status)
+        )
+        for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert statuses == [200] * 50
+
+
+def test_without_an_engine_it_says_so(engine_host: Host, tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="does not answer"),
+        scopes.served(engine_host, tmp_path, engine=tmp_path / "none.sock"),
+    ):
+        pass
+
+
+def test_a_second_one_does_not_take_the_socket_away(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="another process serves this socket"), scopes.served(engine_host, tmp_path):
+        pass
+    assert farm.client.ask("GET", "/_ping").status == 200
