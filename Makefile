@@ -18,7 +18,7 @@ LANES := -n 2 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-engines test-vm coverage lint wheel bench bench-ambassador bench-boot os setup dev
+.PHONY: help up down clean test test-engines test-vm escape coverage lint wheel bench bench-ambassador bench-boot os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -45,6 +45,9 @@ test-engines: dev ## what depends on the Engine, on the one of Debian's next rel
 
 test-vm: dev ## the tests that boot the base OS in virtual machines
 	DOM0_TEST_VM=1 .venv/bin/pytest -n 2 --dist worksteal -m vm $(PYTEST)
+
+escape: dev ## try to get out of a scoped socket: ours, or SOCKET=PATH before ENGINE=PATH (SOCKET=path-filter compares)
+	DOM0_ESCAPE_SOCKET=$(SOCKET) DOM0_ESCAPE_ENGINE=$(or $(ENGINE),/var/run/docker.sock) .venv/bin/pytest tests/escape -s --tb=line $(PYTEST)
 
 lint: dev ## style, types, import contract, spelling
 	$(STEP) "ruff check" .venv/bin/ruff check

@@ -1,0 +1,259 @@
+"""What an attempt is after: a file of the host, somebody else's container, volume, network and image. And the oracle.
+
+The oracle asks the raw Engine and looks at the host, never at the socket under test. An escape is anything that a scope
+with no grant but an image must not get: a secret in an answer, a change of what is not its own, a container with power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import secrets
+import shutil
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dom0.testing import api, busybox
+from dom0.testing.api import EngineRefused
+from dom0.testing.escape.raw import Answer
+
+MOUNTED = "canary-by-mount"  # what a process says that could mount
+VICTIM, TREASURE, PRIVATE, FOREIGN_IMAGE = "victim", "treasure", "private", "private/secret:1"
+OWN_MODES = ("", "none", "private", "shareable", "default", "bridge")
+SYSCTLS = re.compile(r"net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.")
+ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+
+
+class World:
+    """`engine` is the raw socket, `host` finds a file of the host. `prefix`: of the scope's names, where it has one;
+    `socket`: the one under test, which its containers may have.
+    """
+
+    def __init__(self, engine: Path, host: Path, *, image: str, prefix: str = "", socket: str = "") -> None:
+        self.engine = engine
+        self.image = image
+        self.prefix = prefix
+        self.socket = socket
+        self.canaries = {kind: f"canary-{secrets.token_hex(12)}" for kind in ("file", "env", "volume", "label")}
+        self.canaries["mount"] = MOUNTED
+        self.directory = Path("/var/lib/escape")  # on the host
+        self.outside = host / str(self.directory).lstrip("/")
+        self.victim: dict[str, Any] = {}
+        self._before: dict[str, set[str]] = {}
+        self._lay_out()
+
+    @property
+    def victim_id(self) -> str:
+        return str(self.victim["Id"])
+
+    @property
+    def foreign_image_id(self) -> str:
+        return str(self._get(f"/images/{FOREIGN_IMAGE}/json")["Id"])
+
+    def _lay_out(self) -> None:
+        self.outside.mkdir(parents=True, exist_ok=True)
+        (self.outside / "canary").write_text(self.canaries["file"])
+        api.import_image(self.engine, busybox.IMAGE, busybox.layer())
+        api.request(
+            self.engine, "POST", "/volumes/create", {"Name": TREASURE, "Labels": {"secret": self.canaries["label"]}}
+        )
+        api.request(
+            self.engine, "POST", "/networks/create", {"Name": PRIVATE, "Labels": {"secret": self.canaries["label"]}}
+        )
+        layer = io.BytesIO()
+        with tarfile.open(fileobj=layer, mode="w") as tar:
+            content = self.canaries["file"].encode()
+            entry = tarfile.TarInfo("secret")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        api.import_image(self.engine, FOREIGN_IMAGE, layer.getvalue())
+        body = {
+            "Image": self.image,
+            "Cmd": ["sh", "-c", f"echo {self.canaries['volume']} >/t/gold; exec sleep 100000"],
+            "Env": [f"SECRET={self.canaries['env']}"],
+            "Labels": {"secret": self.canaries["label"]},
+            "HostConfig": {"Binds": [f"{TREASURE}:/t"], "NetworkMode": PRIVATE},
+        }
+        made = api.request(self.engine, "POST", "/containers/create", body, query={"name": VICTIM})
+        api.request(self.engine, "POST", f"/containers/{made['Id']}/start")
+        self.victim = self._get(f"/containers/{VICTIM}/json")
+        self._before = self._everything()
+
+    def _get(self, target: str) -> Any:
+        return api.request(self.engine, "GET", target)
+
+    def _everything(self) -> dict[str, set[str]]:
+        images = self._get("/images/json")
+        return {
+            "containers": {
+                row["Id"] for row in api.request(self.engine, "GET", "/containers/json", query={"all": "1"})
+            },
+            "networks": {row["Id"] for row in self._get("/networks")},
+            "volumes": {row["Name"] for row in self._get("/volumes")["Volumes"] or ()},
+            "images": {f"{name}={row['Id']}" for row in images for name in row["RepoTags"] or ["<none>"]},
+        }
+
+    # the oracle
+
+    def escapes(self, answers: Iterable[Answer]) -> list[str]:
+        """What was got that is not the scope's, in words."""
+        now = self._everything()
+        found = [f"an answer holds the {kind} canary" for kind in self._told(answers)]
+        found += self._damage(now)
+        for container_id in now["containers"] - self._before["containers"]:
+            found += self._powers(self._get(f"/containers/{container_id}/json"), now)
+        for network_id in now["networks"] - self._before["networks"]:
+            found += self._network(self._get(f"/networks/{network_id}"))
+        for name in now["volumes"] - self._before["volumes"]:
+            found += self._volume(self._get(f"/volumes/{quote(name, safe='')}"))
+        return found
+
+    def clean(self) -> None:
+        """Remove what the last attempt made."""
+        now = self._everything()
+        for container_id in now["containers"] - self._before["containers"]:
+            self._drop(f"/containers/{container_id}", force="1", v="1")
+        for network_id in now["networks"] - self._before["networks"]:
+            self._drop(f"/networks/{network_id}")
+        for name in now["volumes"] - self._before["volumes"]:
+            self._drop(f"/volumes/{quote(name, safe='')}")
+        for tag in now["images"] - self._before["images"]:
+            self._drop(f"/images/{tag.partition('=')[0]}", force="1")
+        if self._damage(self._everything()):
+            self._lay_out_anew()
+
+    def _lay_out_anew(self) -> None:
+        """So that the next attempt is not told from the damage of this one."""
+        self._drop(f"/containers/{self.victim_id}", force="1")
+        self._drop(f"/networks/{PRIVATE}")
+        self._drop(f"/volumes/{TREASURE}", force="1")
+        for path in self.outside.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._lay_out()
+
+    def _drop(self, target: str, **query: str) -> None:
+        with contextlib.suppress(EngineRefused):
+            api.request(self.engine, "DELETE", target, query=query)
+
+    def _told(self, answers: Iterable[Answer]) -> list[str]:
+        content = b"\n".join(answer.content for answer in answers)
+        return [kind for kind, secret in self.canaries.items() if secret.encode() in content]
+
+    def _damage(self, now: dict[str, set[str]]) -> list[str]:
+        found = []
+        victim = self._victim_now()
+        before = _projection(self.victim)
+        found += [
+            f"the foreign container's {key} was {before[key]}, and is {value}"
+            for key, value in victim.items()
+            if value != before[key]
+        ]
+        with contextlib.suppress(EngineRefused):  # it is gone, which is said above
+            if self._get(f"/containers/{self.victim_id[:12]}/json")["Id"] != self.victim_id:
+                found.append("the foreign container's short ID means another one")
+        for kind in ("containers", "networks", "volumes", "images"):
+            if lost := self._before[kind] - now[kind]:
+                found.append(f"foreign {kind} are gone: {sorted(lost)}")
+        if new := now["images"] - self._before["images"]:
+            found.append(f"names of images are new: {sorted(new)}")
+        if (self.outside / "canary").read_text() != self.canaries["file"]:
+            found.append("the host's file was written")
+        if made := {path.name for path in self.outside.iterdir()} - {"canary"}:
+            found.append(f"the host has new files: {sorted(made)}")
+        return found
+
+    def _victim_now(self) -> dict[str, Any]:
+        try:
+            return _projection(self._get(f"/containers/{self.victim_id}/json"))
+        except EngineRefused:
+            return {"existence": False}
+
+    def _powers(self, found: dict[str, Any], now: dict[str, set[str]]) -> list[str]:
+        host, name = found["HostConfig"], found["Name"]
+        own = now["containers"] - self._before["containers"]
+        powers = {
+            "Privileged": host["Privileged"],
+            "CapAdd": host["CapAdd"],
+            "Devices": host["Devices"],
+            "DeviceRequests": host["DeviceRequests"],
+            "DeviceCgroupRules": host["DeviceCgroupRules"],
+            "Binds": [bind for bind in host["Binds"] or () if bind.partition(":")[0] == TREASURE or bind[0] in "/."],
+            "Mounts": [mount for mount in found["Mounts"] if not self._is_harmless(mount)],
+            "PidMode": _foreign(host["PidMode"], own),
+            "IpcMode": _foreign(host["IpcMode"], own),
+            "UTSMode": host["UTSMode"],
+            "UsernsMode": host["UsernsMode"],
+            "CgroupnsMode": self.prefix and host["CgroupnsMode"] == "host",  # the default on cgroup v1
+            "NetworkMode": host["NetworkMode"] in ("host", PRIVATE)
+            or _foreign(host["NetworkMode"], own, networks=True),
+            "Networks": [
+                key
+                for key in found["NetworkSettings"]["Networks"]
+                if key in ("host", PRIVATE) or (self.prefix and key == "bridge")
+            ],
+            "SecurityOpt": [opt for opt in host["SecurityOpt"] or () if not opt.startswith("no-new-privileges")],
+            "MaskedPaths": not host["MaskedPaths"],
+            "ReadonlyPaths": not host["ReadonlyPaths"],
+            "Runtime": host["Runtime"] not in ("runc", ""),
+            "LogConfig": host["LogConfig"]["Type"] not in ("json-file", "local", "none"),
+            "OomScoreAdj": host["OomScoreAdj"] < 0,
+            "OomKillDisable": host["OomKillDisable"],
+            "PortBindings": [key for key, value in (host["PortBindings"] or {}).items() if value],
+            "PublishAllPorts": host["PublishAllPorts"],
+            "Sysctls": [key for key in host.get("Sysctls") or () if not SYSCTLS.match(key)],
+            "VolumesFrom": [ref for ref in host["VolumesFrom"] or () if ref.partition(":")[0] not in own],
+            "Links": [link for link in host["Links"] or () if VICTIM in link],
+            "CgroupParent": host["CgroupParent"] if not self.prefix else "",
+            "StorageOpt": host.get("StorageOpt"),
+            "Annotations": host.get("Annotations"),
+            "Image": found["Image"] in {e.partition("=")[2] for e in self._before["images"] if FOREIGN_IMAGE in e},
+            "Name": self.prefix and not name.startswith(f"/{self.prefix}"),
+            "Label": self.prefix
+            and not found["Config"]["Labels"].get("dom0.scope", "").startswith("/" + self.prefix.rstrip(".")),
+        }
+        return [f"{name} has {key}: {json.dumps(value)}" for key, value in powers.items() if value]
+
+    def _is_harmless(self, mount: dict[str, Any]) -> bool:
+        if mount["Type"] == "bind":
+            return bool(mount["Source"] == self.socket)
+        return mount["Type"] in ("volume", "tmpfs") and mount.get("Name") != TREASURE
+
+    def _network(self, found: dict[str, Any]) -> list[str]:
+        flaws = {
+            "Driver": found["Driver"] if found["Driver"] != "bridge" else "",
+            "Options": [key for key in found["Options"] or () if "bridge" in key or "gateway" in key],
+            "Members": [member for member in found["Containers"] or () if member == self.victim_id],
+            "Name": self.prefix and not found["Name"].startswith(self.prefix),
+        }
+        return [f"network {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
+
+    def _volume(self, found: dict[str, Any]) -> list[str]:
+        named_wrongly = (
+            self.prefix and not found["Name"].startswith(self.prefix) and not ANONYMOUS.fullmatch(found["Name"])
+        )
+        flaws = {"Options": found["Options"], "Driver": found["Driver"] != "local", "Name": named_wrongly}
+        return [f"volume {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
+
+
+def _foreign(mode: str, own: set[str], *, networks: bool = False) -> bool:
+    if mode.startswith("container:"):
+        return mode.removeprefix("container:") not in own
+    return mode == "host" or (not networks and mode not in OWN_MODES)
+
+
+def _projection(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "existence": True,
+        "name": found["Name"],
+        "start": found["State"]["StartedAt"],
+        "state": found["State"]["Status"],
+        "execs": found["ExecIDs"],
+        "memory": found["HostConfig"]["Memory"],
+        "restart policy": found["HostConfig"]["RestartPolicy"],
+        "networks": sorted(found["NetworkSettings"]["Networks"]),
+    }

@@ -1,0 +1,77 @@
+"""Nothing gets out of a scoped socket. `make escape SOCKET=… ENGINE=…` tries the same on any other one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dom0.testing import busybox, hosts, scopes
+from dom0.testing.escape import path_filter
+from dom0.testing.escape.attempts import Case, cases
+from dom0.testing.escape.raw import Client
+from dom0.testing.escape.world import World
+
+PATHS = sorted({case.path for case in cases()})
+ELSEWHERE = os.environ.get("DOM0_ESCAPE_SOCKET", "")  # of a proxy that somebody else runs
+ENGINE = os.environ.get("DOM0_ESCAPE_ENGINE", "/var/run/docker.sock")  # behind it
+FILTERED = "path-filter"  # in place of a socket's path: the proxy for comparison
+
+Ground = tuple[Client, World]
+score = {"attempts": 0, "escapes": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def said_score() -> Iterator[None]:
+    yield
+    print(f"{score['escapes']} of {score['attempts']} attempts got out", file=sys.__stderr__)
+
+
+@pytest.fixture(scope="module")
+def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    if ELSEWHERE not in ("", FILTERED):
+        yield Client(Path(ELSEWHERE)), World(Path(ENGINE), Path("/"), image=busybox.IMAGE)
+        return
+    request.getfixturevalue("engines_possible")
+    directory = tmp_path_factory.mktemp("scope")
+    with hosts.Host() as host:
+        if ELSEWHERE == FILTERED:
+            with path_filter.served(host.socket, directory / "docker.sock") as path:
+                yield Client(path), World(host.socket, host.path("/"), image=busybox.IMAGE)
+            return
+        with scopes.served(host, directory, "images: {use: [busybox]}") as path:
+            world = World(host.socket, host.path("/"), image=busybox.IMAGE, prefix="farm.", socket=str(path))
+            yield Client(path), world
+
+
+def tried(ground: Ground, chosen: Callable[[Case], bool]) -> dict[str, list[str]]:
+    """What each attempt got."""
+    client, world = ground
+    got = {}
+    for case in filter(chosen, cases()):
+        answers = case.attempt(client, world)
+        got[case.title] = world.escapes(answers)
+        world.clean()
+    return got
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("path", PATHS)
+def test_no_way_out(ground: Ground, path: int) -> None:
+    got = tried(ground, lambda case: case.path == path)
+    escapes = {title: what for title, what in got.items() if what}
+    score["attempts"] += len(got)
+    score["escapes"] += len(escapes)
+    assert not escapes, f"{len(escapes)} of {len(got)}: {escapes}"
+
+
+@pytest.mark.engine
+def test_the_oracle_sees_what_gets_through_a_filter_of_paths(engines_possible: None, tmp_path: Path) -> None:
+    with hosts.Host() as host, path_filter.served(host.socket, tmp_path / "docker.sock") as path:
+        world = World(host.socket, host.path("/"), image=busybox.IMAGE)
+        got = tried((Client(path), world), lambda case: case.path in (1, 2, 5, 13, 14))
+    through = sum(bool(what) for what in got.values())
+    assert through > len(got) // 2, got
