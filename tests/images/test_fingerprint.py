@@ -37,7 +37,7 @@ def test_data_of_a_project_that_was_taken_over_counts_where_a_service_is_built_f
     project: Path, builds: dict[str, str], counts: bool
 ) -> None:
     (project / "src").mkdir()
-    made = fingerprint.Made(builds, in_place=("src",))
+    made = fingerprint.Made(builds, writable_binds=("src",))
     before = fingerprint.inputs_digest(project, PARENTS, made)
     (project / "src" / "main.py").write_text("x")
     assert (fingerprint.inputs_digest(project, PARENTS, made) != before) is counts

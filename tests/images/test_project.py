@@ -75,11 +75,11 @@ async def test_what_services_write_of_a_project_that_was_taken_over_is_not_the_i
         (directory / name).write_text("text")
     (directory / ".dockerignore").write_text("!data/app.ini\n")
     project = await load(directory, PLACED, hashed=False)
-    in_place = selection.in_place(project, directory)
-    assert in_place == ("a [b]", "data")
+    writable_binds = selection.writable_binds(project, directory)
+    assert writable_binds == ("a [b]", "data")
     target = tmp_path / "staged"
-    kept = selection.kept(project, directory, read_ignore(directory, in_place))
-    stage(directory, project, kept, target, in_place)
+    kept = selection.kept(project, directory, read_ignore(directory, writable_binds))
+    stage(directory, project, kept, target, writable_binds)
     await load(target, PLACED, like=project)
     files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert files == {"compose.d/50-box.yaml", "data/one.conf", "data/app.ini", "site/index.html"}

@@ -174,7 +174,7 @@ async def _built(
     if current:
         return Built(await engine.image(current), changed=False)
     if project is not None:
-        options = Options(tag=tag, in_place=await projects_in_place(engine, project, adopts=adopts))
+        options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
         async with built_unnamed(engine, project, say, options, reading) as built:
             await names.mark(engine, built.image, tag)
         return built

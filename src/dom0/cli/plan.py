@@ -102,7 +102,7 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
 
     if project is not None:
         in_place = await projects_in_place(engine, project, adopts=adopts)
-        wanted = Options(tag=tag, in_place=in_place)
+        wanted = Options(tag=tag, taken_over=in_place)
         async with built_unnamed(engine, project, Report(beside=True), wanted) as built:
             yield built.image
     else:

@@ -1,8 +1,8 @@
-"""dom0-ambassador: what one process needs and nothing else, small and quick to start.
+"""Builds dom0-ambassador, an image with what one process needs and nothing else: small and quick to start.
 
-Debian's packages are unpacked, not installed: no apt, no dpkg, no perl, nothing that a package's scripts would have set
-up. The lower layer is their files without what ambassadors do not use; the upper one has wheels, dom0's own code and
-byte code, so that another version of dom0 is a small download.
+Debian's packages are unpacked, not installed: no apt, no dpkg, no perl, and no package scripts are run. The lower layer
+has their files that ambassadors use; the upper one has wheels, dom0's own code and byte code, so that another version
+of dom0 is a small download.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Debian's package archive as this host reaches it: which sources it has, and packages downloaded from them.
+"""Debian's package archive as this host reaches it: its package sources, and downloads from them.
 
-apt itself says what the sources are (`apt-get indextargets`), so that every way to write them is understood. Only
-what comes from Debian is taken: a folder of this machine or a vendor's archive has no place in an image of ours.
-Downloads go to directories of our own; nothing here changes the host's apt.
+apt itself lists the sources (`apt-get indextargets`), in whichever format they are written. Only Debian's are taken:
+packages of a local directory or of a vendor do not belong into an image of ours. Downloads go to directories of our
+own, and the host's apt is never changed.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Archive(msgspec.Struct, frozen=True):
 
 
 def environment() -> dict[str, str]:
-    """For apt and what runs it: plain messages, and programs of root found for users too."""
+    """For apt and what runs it: messages in English, and a PATH with /usr/sbin for users too."""
     return os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
 async def debian_archives() -> tuple[Archive, ...]:
     """Debian's archives among the host's package sources. Raises Dom0Error if there is none."""
     listed = await capture(_index_targets(), env=environment())
-    if not listed.stdout.strip():  # apt knows its archives after the first update only
+    if not listed.stdout.strip():  # apt lists nothing before the first update
         with temporary.directory("apt") as scratch:
             await capture(["apt-get", *own_state(scratch), "update"], env=environment(), check=False)
             listed = await capture(_index_targets(own_state(scratch)), env=environment())
@@ -126,7 +126,7 @@ async def download(
     with temporary.directory("apt") as scratch:
         sources = scratch / "debian.sources"
         sources.write_text(sources_text(archives))
-        preferences = "/dev/null"  # what the host pins says nothing about an image
+        preferences = "/dev/null"  # an image does not depend on what the host pins
         options = [
             *own_state(scratch),
             *("-o", f"Dir::State::status={status}"),

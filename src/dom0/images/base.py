@@ -1,5 +1,5 @@
-"""What goes into dom0-base besides dom0-rootfs: Debian packages, wheels, the agent. Fetched on the host, where the
-package sources and the Python index are known to be reachable, and kept in a cache until what asked for them changes.
+"""Builds dom0-base: Debian packages, wheels and the agent on dom0-rootfs. They are fetched on the host, which reaches its
+package sources and the Python index, and cached until the list of them changes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:
 
 
 def _version(packages: Path, pattern: str) -> str:
-    """What the group of `pattern` matches in the one name that it does of the Debian packages in `packages`."""
+    """The group of `pattern` in the only file name of `packages` that it matches."""
     found = [re.match(pattern, package.name) for package in packages.iterdir()]
     versions = [match[1] for match in found if match]
     assert len(versions) == 1, f"{packages}: {versions}"

@@ -1,9 +1,8 @@
-"""What a builder prints while it works, line by line: which step is under way or took its time, and of a failure the
-step with all that it printed. Of BuildKit in its plain form, and of the builder before it, which docker has without
-buildx.
+"""Reads a builder's output line by line: which step runs or was slow, and of a failed step all that it printed. For
+BuildKit's plain progress, and for the legacy builder, which docker uses without buildx.
 
-What comes from the cache is not told. BuildKit says it after the step's name, so a step is told once it prints
-something or has gone on for a while.
+Cached steps are not reported. BuildKit prints CACHED after the step's name, so a step is reported once it prints
+something or has run for A_WHILE.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ _FENCE = "------"  # around an extract of what the failed step printed
 class BuildLog:
     def __init__(self) -> None:
         self._names: dict[str, str] = {}  # of steps, by number
-        self._waiting: dict[str, float] = {}  # number -> when it began; not told yet
+        self._waiting: dict[str, float] = {}  # number -> start, of steps that are not reported yet
         self._printed: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LONGEST))
         self._failed: list[str] = []
         self._old_step = ""
         self._rest: deque[str] = deque(maxlen=LONGEST)  # since the last line of a numbered step
 
     def read(self, line: str, now: float) -> list[str]:
-        """What to tell after this line, which may be empty, at the time `now` in seconds."""
+        """What to report after this line, which may be empty, at the time `now` in seconds."""
         told: list[str] = []
         if (match := _LINE.fullmatch(line)) is not None:
             self._rest.clear()
@@ -57,7 +56,7 @@ class BuildLog:
             self._waiting.pop(number, None)
             if float(done[1]) >= A_WHILE and not _FRAME.match(self._names[number]):
                 yield f"{_short(self._names[number])}: {text}"
-        elif text not in (self._names[number], "..."):  # how it goes on after another step's lines
+        elif text not in (self._names[number], "..."):  # BuildKit's marks where it goes on with a step
             self._printed[number].append(text)
             yield from self._tell(number)
 
@@ -74,7 +73,7 @@ class BuildLog:
             yield _short(self._names[number])
 
     def failure(self) -> str:
-        """The failed steps with all that they printed, and what the builder says at its end."""
+        """The failed steps with all that they printed, and the builder's last lines."""
         lines = [line for number in self._failed for line in (f" > {self._names[number]}", *self._printed[number])]
         fenced = False
         for line in self._rest:

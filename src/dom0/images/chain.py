@@ -1,7 +1,6 @@
-"""The image chain, told from its end: to build a machine's image there must be dom0-base, for that dom0-rootfs.
-Beside it, on nothing, the image of ambassadors.
+"""Builds the image chain: dom0-rootfs, and dom0-base on it. Beside it, from nothing, dom0-ambassador.
 
-An image whose label `dom0.inputs` says that it was made from what is there now is left alone.
+An image is built again when its label `dom0.inputs` is not the digest of its present inputs.
 """
 
 from __future__ import annotations
@@ -70,22 +69,18 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
     with temporary.directory("rootfs") as scratch:
         context = scratch / "context"
         context.mkdir()
-        await _pack_rootfs(scratch, context / "rootfs.tar", say)
-        dockerfile = recipe.data(ROOTFS_IMAGE) / "Dockerfile"
+        directory, tar = recipe.data(ROOTFS_IMAGE), context / "rootfs.tar"
+        if OS_VERSION.exists():
+            say(f"{ROOTFS_IMAGE}: cloning the file system of this host")
+            await rootfs.clone(directory, Path("/"), tar)
+        else:
+            archives = await archive.debian_archives()
+            say(f"{ROOTFS_IMAGE}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
+            await rootfs.debian(directory, archives, scratch, tar)
+        dockerfile = directory / "Dockerfile"
         made = docker_cli.DockerBuild(ROOTFS_IMAGE, context, ROOTFS_IMAGE, dockerfile, labels={INPUTS: inputs})
         await docker_cli.build(made, say)
     return await engine.image(ROOTFS_IMAGE)
-
-
-async def _pack_rootfs(scratch: Path, tar: Path, say: Say) -> None:
-    described = recipe.data(ROOTFS_IMAGE)
-    if OS_VERSION.exists():
-        say(f"{ROOTFS_IMAGE}: cloning the file system of this host")
-        await rootfs.clone(described, Path("/"), tar)
-        return
-    archives = await archive.debian_archives()
-    say(f"{ROOTFS_IMAGE}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
-    await rootfs.debian(described, archives, scratch, tar)
 
 
 async def _made_from(engine: Engine, tag: str, inputs: str) -> Image | None:
@@ -94,6 +89,6 @@ async def _made_from(engine: Engine, tag: str, inputs: str) -> Image | None:
 
 
 def build_lock(say: Say, what: str, directory: str = "") -> AbstractAsyncContextManager[None]:
-    """One build of the chain at a time for each user, who has one cache; and one of the project in `directory`."""
+    """Held during a build of the chain, of which each user has one cache, or of the project in `directory`."""
     name = f"lock-{hashlib.sha256(directory.encode()).hexdigest()[:12]}" if directory else "lock"
     return fetched.lock(name, lambda: say(f"{what}: waiting for another build of it"))

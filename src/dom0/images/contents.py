@@ -1,6 +1,6 @@
-"""The files below a directory: which ones count, their digest, a copy of them. No Engine, no network.
+"""The files below a directory: a list of them, their digest, a copy. No Engine, no network.
 
-Links are taken as links and never followed. Sockets are left out, as docker does; pipes and devices are refused.
+Symbolic links are never followed. Sockets are left out, as docker does; pipes and devices are refused.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _leaf(name: str, path: str, found: os.stat_result) -> TreeEntry | None:
 
 
 def named(name: str, path: Path, ignored: Ignored, *, prune: bool = True) -> Iterator[TreeEntry]:
-    """The entry of `path` by another `name`, and as `entries` what is below it. Nothing where nothing is.
+    """The entry of `path` under another `name`, and all below it as `entries`; nothing if `path` does not exist.
 
     Raises ProjectError.
     """
@@ -104,7 +104,7 @@ def file_entry(name: str, path: Path) -> TreeEntry:
 
 
 def digest(found: Iterable[TreeEntry], *, text: str = "", owned: bool = False) -> str:
-    """`sha256:…` of names, kinds, permissions and contents, and of `text`; `owned`: of owners and attributes too.
+    """`sha256:…` of names, kinds, permissions and contents, and of `text`; if `owned`, of owners and attributes too.
 
     Raises ProjectError.
     """
@@ -153,7 +153,7 @@ def attributes(file: int | str) -> Iterator[tuple[str, bytes]]:
 def copy(found: Iterable[TreeEntry], into: Path, *, time: int, public: bool = False) -> None:
     """Copy to the same names below `into`, all with modification time `time` (see `stamp`).
 
-    `public` gives everybody the right to read, as installed programs have it, whatever the caller's umask was.
+    `public` makes all readable by everybody, as installed programs are, whatever the caller's umask was.
     """
     directories = []
     into.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def clone(found: Iterable[TreeEntry], into: Path, *, durable: bool = False) -> N
 
 
 def _make_alike(entry: TreeEntry, target: Path) -> None:
-    """The owner first: a change of it takes a set-user-ID bit and capabilities away."""
+    """The owner first: chown clears set-user-ID bits and capabilities."""
     os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
     found = os.lstat(entry.path)
     if entry.kind != "link":
@@ -213,9 +213,9 @@ def _make_alike(entry: TreeEntry, target: Path) -> None:
 
 
 def stamp(file: Path, time: int) -> None:
-    """Give a file the modification time `time`, in seconds since the epoch, and nanoseconds that its content makes.
+    """Set a file's modification time to `time`, in seconds since the epoch, with nanoseconds derived from its content.
 
-    Docker keeps what it was sent, and takes a file of the same name, size and time for the same (fsutil's sameFile),
+    Docker keeps a build's context, and takes a file of the same name, size and time for the same (fsutil's sameFile),
     even from another directory: with equal times an edit that keeps the size would not reach the image.
     """
     at = time * 10**9 + int.from_bytes(_sha256(file)[:8], "big") % 10**9
@@ -223,7 +223,7 @@ def stamp(file: Path, time: int) -> None:
 
 
 def _copy_file(source: str, target: Path) -> None:
-    import shutil  # whoever only asks for a digest does without
+    import shutil  # not needed for a digest, which most calls ask for
 
     try:
         shutil.copyfile(source, target)

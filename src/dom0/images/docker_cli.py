@@ -1,8 +1,8 @@
 """`docker build` and `docker compose build`, for what the Engine's API alone does not do well: contexts of many files,
 logins and secrets. A project without a Dockerfile of its own needs neither (see project.py).
 
-Both talk to the Engine that the API client talks to, whatever builder or context a person has selected. Building a
-project works without the buildx plugin too, which dom0-base does not have; building dom0-base does not.
+Both use the same Engine as the API client, whatever builder or context a person has selected. A project can be built
+without the buildx plugin, which dom0-base does not have; dom0-base cannot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dom0.images.recipe import EPOCH
 from dom0.run import tell_lines
 
 Say = Callable[[str], None]
-"""Takes one line for people: what is begun now."""
+"""Prints one line for people: what happens now."""
 
 
 class BuildFailed(Dom0Error):
@@ -30,10 +30,9 @@ class BuildFailed(Dom0Error):
 
 
 def environment() -> dict[str, str]:
-    """For docker: our Engine and its own builder. The variables of the caller's shell reach no build.
+    """For docker: our Engine and its own builder, and no COMPOSE_ or BUILDX_ variables of the caller's shell.
 
-    Attestations hold the time of the build: with them the same build is another image each time where containerd
-    keeps the images.
+    Attestations contain the time of the build: with them each build makes another image in containerd's store.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("COMPOSE_", "BUILDX_"))}
     kept.pop("DOCKER_CONTEXT", None)
@@ -48,7 +47,7 @@ def environment() -> dict[str, str]:
 
 
 class DockerBuild(msgspec.Struct, frozen=True):
-    """What `docker build` is told. `what` is how messages call it."""
+    """Arguments of `docker build`. `what` is its name in messages."""
 
     what: str
     context: Path
@@ -73,9 +72,9 @@ class DockerBuild(msgspec.Struct, frozen=True):
 
 
 async def build(recipe: DockerBuild, say: Say) -> None:
-    """Build an image and give it its name; says each step that takes its time. Raises BuildFailed.
+    """Build and tag an image; reports slow steps. Raises BuildFailed.
 
-    Which ID it has, ask the Engine: docker writes the ID of a part of it where containerd keeps the images.
+    Only the Engine knows the image's ID: with containerd's store docker prints the ID of a part of it.
     """
     await _run(recipe.what, recipe.command(), say)
 
@@ -90,10 +89,7 @@ async def extract(image: str, path: str, into: Path) -> Path:
 
 
 async def compose_build(file: bytes, what: str, say: Say, *, no_cache: bool, pull: bool) -> None:
-    """Build and tag the images that the Compose file asks for; says each step that takes its time.
-
-    Raises BuildFailed.
-    """
+    """Build and tag the images of a Compose file; reports slow steps. Raises BuildFailed."""
     argv = ["docker", "compose", "--file=-", "--project-directory=/", "build"]
     argv += ["--no-cache"] if no_cache else []
     argv += ["--pull"] if pull else []

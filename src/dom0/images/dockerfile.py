@@ -1,7 +1,7 @@
-"""Which Dockerfile of a project makes the machine's image, if one does, and what a Dockerfile stands on.
+"""Which Dockerfile of a project makes the machine's image, if one does, and its base images.
 
-`Dockerfile.dom0` is the machine's. So is a plain `Dockerfile` that stands on a dom0 image, unless a service is built
-from it: beside most Compose files lies the Dockerfile of a service. Reads files, asks nobody.
+`Dockerfile.dom0` is the machine's. So is a plain `Dockerfile` that is based on a dom0 image, unless a service is built
+from it: most projects have the Dockerfile of a service there. Reads files, asks no Engine.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORE
 
 
 def images_below(file: Path) -> tuple[str, ...]:
-    """The images that the stages of a Dockerfile begin with, as far as they are written out. Raises ProjectError."""
+    """The base images of a Dockerfile's stages, without those that an argument names. Raises ProjectError."""
     found = _stages(file)
     own = {"scratch", *(name for _, name in found)}
     return tuple(dict.fromkeys(image for image, _ in found if image not in own and "$" not in image))
 
 
 def image_of_last_stage(file: Path) -> str:
-    """The image that the last stage stands on, "" for none or one that an argument names. Raises ProjectError."""
+    """The base image of the last stage, "" for none or one that an argument names. Raises ProjectError."""
     stages: dict[str, str] = {}
     image = ""
     for base, name in _stages(file):
@@ -45,7 +45,7 @@ def _stages(file: Path) -> list[tuple[str, str]]:
 async def builds_service(directory: Path) -> bool:
     """Whether a service of the project is built from its plain Dockerfile, or may be.
 
-    A project that cannot be read has no such service: it may be made to be merged with the one in an image below.
+    A project that cannot be read has no such service: it may only be valid together with that of its base image.
     """
     from dom0.compose.load import read_documents  # only the first build of a project needs them
     from dom0.compose.references import plain, services

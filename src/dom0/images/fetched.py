@@ -1,4 +1,4 @@
-"""Wheels, and the cache of all that builds of the chain fetch: kept until what asked for it changes."""
+"""The cache of what builds fetch, and the wheels in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADD_PIP = "beside dom0: uv tool install --with pip dom0; or Debian's own: apt-ge
 
 
 async def wheels(image: str, python: str) -> Path:
-    """What the lock file of `image` names, installed in a directory, for Python `python` (`3.13`). Raises Dom0Error."""
+    """A directory with the packages in the lock file of `image`, for Python `python` (`3.13`). Raises Dom0Error."""
     lock = data(image) / "requirements.lock"
     machine = os.uname().machine
 
@@ -40,12 +40,12 @@ async def wheels(image: str, python: str) -> Path:
 
 
 def lacks_pip() -> bool:
-    """Whether this Python can install no packages: some of those who install dom0 (uv tool) leave pip out."""
+    """Whether this Python can install no packages: some installers of dom0 (uv tool) leave pip out."""
     return not any(importlib.util.find_spec(name) for name in ("pip", "ensurepip"))
 
 
 def require_pip() -> None:
-    """Raises Dom0Error, before anything else is done."""
+    """Raises Dom0Error, before a build does anything."""
     if lacks_pip():
         raise Dom0Error(f"{sys.executable}: has no pip, which fetches the packages of {BASE_IMAGE}", hint=ADD_PIP)
 
@@ -59,7 +59,7 @@ async def _pip(scratch: Path) -> list[str]:
 
 
 def pip_install(lock: Path, python: str, machine: str, into: Path) -> list[str]:
-    """What pip is told to install what `lock` names, hash by hash, for another Python than the one that runs."""
+    """Arguments of pip to install what `lock` names, with its hashes, for another Python than the one that runs."""
     return [
         *("install", "--quiet", "--disable-pip-version-check", "--no-compile"),
         *("--require-hashes", "--no-deps", "--only-binary=:all:"),
@@ -70,7 +70,7 @@ def pip_install(lock: Path, python: str, machine: str, into: Path) -> list[str]:
 
 
 async def cached(kind: str, key: str, fetch: Callable[[Path], Awaitable[None]], *, anew: bool = False) -> Path:
-    """The directory that `fetch` fills, made once for each `key`; of every kind the latest one is kept."""
+    """The directory that `fetch` fills, made once for each `key`. Of every kind only the latest one is kept."""
     top = cache_directory() / kind
     wanted = top / hashlib.sha256(key.encode()).hexdigest()[:16]
     if anew or not wanted.is_dir():
@@ -78,7 +78,7 @@ async def cached(kind: str, key: str, fetch: Callable[[Path], Awaitable[None]], 
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=top))
         try:
             await fetch(fresh)
-            await sync(fresh)  # a directory that has its name is believed
+            await sync(fresh)  # a directory with its final name counts as complete
             _replace_all(top, fresh, wanted)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)

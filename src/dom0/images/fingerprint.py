@@ -1,7 +1,7 @@
-"""Tells in milliseconds whether a dom0 image is what its project would be built into now. Reads files, asks nobody.
+"""Decides in milliseconds whether a dom0 image is what its project would be built into now. Reads files, asks no Engine.
 
-The image carries the digest of all that went into it (`dom0.inputs`) and the service images that were built beside it
-with the directories they came from (`dom0.builds`); together with the present IDs of the images below, that is enough.
+The image has labels with the digest of all its inputs (`dom0.inputs`), and with the service images that were built with
+it and their contexts (`dom0.builds`); with the present IDs of its base images that is enough.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, IN_PLACE, INPUTS, KEPT,
 
 IGNORE = ".dockerignore"
 NEVER = (IGNORE, ".git")  # no part of an image
-ELSEWHERE = ""  # a directory outside the project, or a remote one: nobody can say whether it has changed
+ELSEWHERE = ""  # a directory outside the project, or a remote one, whose changes are not seen
 WHOLE = "."  # the project's directory, with its own .dockerignore
-OURS = "/dom0"  # no directory: an image that is made from dom0 itself, whose digest is part of the image's anyway
+OURS = "/dom0"  # no directory: an image that is made from dom0 itself, whose digest is among the inputs anyway
 
 Builds = Mapping[str, str]
 """Reference of a service's image -> its build context, relative to the project; or ELSEWHERE, WHOLE, OURS."""
 
 
 class Made(NamedTuple):
-    """How an image is made, as its labels say it; see `plan.labels`."""
+    """How an image was made, from its labels; see `plan.labels`."""
 
     builds: Builds
     dockerfile: str = ""
     kept: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     project: str = ""  # its name
-    in_place: tuple[str, ...] | None = None  # see `selection.in_place`; None for a project that is not taken over
+    writable_binds: tuple[str, ...] | None = None  # None: the project is not taken over
 
 
 def made_of(labels: Mapping[str, str]) -> Made | None:
-    """None if the image does not say what was built with it."""
+    """None without the label `dom0.builds`."""
     builds = builds_of(labels)
     if builds is None:
         return None
@@ -60,23 +60,23 @@ def made_of(labels: Mapping[str, str]) -> Made | None:
 
 
 def is_current(
-    directory: Path, labels: Mapping[str, str], parents: Mapping[str, str], in_place: Collection[str] = ()
+    directory: Path, labels: Mapping[str, str], parents: Mapping[str, str], taken_over: Collection[str] = ()
 ) -> bool:
     """Whether an image with `labels` is what `directory` would become. `parents`: as `parents_of` names them -> ID.
 
-    `in_place`: names of the projects that live there since they were taken over. Raises ProjectError for a directory
-    that cannot be read.
+    `taken_over`: names of the projects that dom0 took over from Docker Compose there. Raises ProjectError for a
+    directory that cannot be read.
     """
     made = made_of(labels)
     if made is None or ELSEWHERE in made.builds.values():
         return False
-    if not made.dockerfile and (made.in_place is not None) is not (made.project in in_place):
+    if not made.dockerfile and (made.writable_binds is not None) is not (made.project in taken_over):
         return False
     return labels.get(INPUTS) == inputs_digest(directory, parents, made)
 
 
 def builds_of(labels: Mapping[str, str]) -> Builds | None:
-    """The service images that were built with an image; None if it does not say."""
+    """The service images that were built with an image; None without a valid label."""
     return _mapping(labels, BUILDS)
 
 
@@ -110,22 +110,26 @@ def _mapping(labels: Mapping[str, str], label: str) -> dict[str, str] | None:
 def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> str:
     """Digest of the project, the images below it and dom0 itself."""
     if not made.dockerfile:
-        weight.check(directory, selected(directory, made.kept, in_place=made.in_place or ()))  # before anything is read
+        weight.check(
+            directory, selected(directory, made.kept, writable_binds=made.writable_binds or ())
+        )  # before anything is read
     contexts = tuple(f"{context}/" for context in made.builds.values() if context not in (OURS, WHOLE))
     apart = private.digest(directory, made.private, made.project)
-    let_in = sorted(read_ignore(directory).exceptions)  # they decide about what is private, too
+    let_in = sorted(read_ignore(directory).exceptions)  # they decide what is private, too
     told = json.dumps([base_inputs(), dict(parents), made, apart, let_in], sort_keys=True)
-    in_place = () if WHOLE in made.builds.values() else made.in_place or ()  # the service's image may hold it
-    found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts, in_place)
+    writable_binds = (
+        () if WHOLE in made.builds.values() else made.writable_binds or ()
+    )  # the service's image may hold it
+    found = selected(directory, (MACHINES, PLAIN, *made.kept), contexts, writable_binds)
     counted = (entry for entry in found if entry.name not in made.private)
     return digest([top(directory), *counted], text=told, owned=True)
 
 
 def selected(
-    directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = (), in_place: Iterable[str] = ()
+    directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = (), writable_binds: Iterable[str] = ()
 ) -> Iterator[TreeEntry]:
-    """What `read_ignore` lets in, what is `kept` all the same, and what lies in `contexts` (with `/` at their ends)."""
-    ignore, needed = read_ignore(directory, in_place), frozenset(kept)
+    """What `read_ignore` does not exclude, what is `kept` all the same, and all in `contexts` (which end with `/`)."""
+    ignore, needed = read_ignore(directory, writable_binds), frozenset(kept)
 
     def left_out(name: str) -> bool:
         return ignore(name) and name not in needed and not f"{name}/".startswith(contexts)
@@ -135,7 +139,7 @@ def selected(
 
 
 def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Iterator[TreeEntry]:
-    """Of what is above the project, where this is not an image: what is `needed`, and the directories to it."""
+    """What is `needed` of the files above the project, with its parent directories. Nothing in an unpacked image."""
     found: dict[str, TreeEntry] = {}
     if os.path.lexists(directory / above.PARENT):
         return
@@ -149,22 +153,23 @@ def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Itera
 
 
 def _around(directory: Path, name: str, path: Path, left_out: Ignored) -> Iterator[TreeEntry]:
-    """A directory around the project, by its own .dockerignore too. The one in it that has another name stays empty."""
-    ignore, (way, _) = read_ignore(path), next(above.within(directory, above.levels(name)))
+    """A directory around the project, without what its own .dockerignore excludes. The one in it on the way to the
+    project stays empty: the project has another name in an image.
+    """
+    ignore, (inward, _) = read_ignore(path), next(above.within(directory, above.levels(name)))
 
     def is_out(whole: str) -> bool:
         inner = whole.removeprefix(f"{name}/")
-        if inner == way:
+        if inner == inward:
             return False
-        return PurePath(inner).parts[0] in (way, above.PARENT) or ignore(inner) or left_out(whole)
+        return PurePath(inner).parts[0] in (inward, above.PARENT) or ignore(inner) or left_out(whole)
 
     yield from named(name, path, is_out, prune=not ignore.has_exceptions)
 
 
-def read_ignore(directory: Path, in_place: Iterable[str] = ()) -> Ignore:
-    """What is no part of the project's image: what its .dockerignore says, that file, and git's own directory.
-
-    Of the directories in `in_place` only what .dockerignore lets in by an exception.
+def read_ignore(directory: Path, writable_binds: Iterable[str] = ()) -> Ignore:
+    """What is not in the project's image: what its .dockerignore excludes, that file, git's own directory, and in the
+    directories `writable_binds` all without an exception in .dockerignore.
     """
     path = directory / IGNORE
     try:
@@ -173,7 +178,7 @@ def read_ignore(directory: Path, in_place: Iterable[str] = ()) -> Ignore:
         raise ProjectError(f"{path}: cannot be read: {error}") from error
     if len(text) > LONGEST:
         raise ProjectError(f"{path}: is larger than {LONGEST} bytes", hint="name directories, not single files")
-    lines = (f"{literal(name)}/*" for name in in_place)
+    lines = (f"{literal(name)}/*" for name in writable_binds)
     return Ignore("\n".join([*lines, *NEVER, text]), where=str(path))
 
 

@@ -1,4 +1,4 @@
-"""`.dockerignore`: which files of a directory are no part of a build. Pure; the same verdict as docker's for each path.
+"""`.dockerignore`: which files of a directory are not part of a build, exactly as docker decides it. Pure.
 
 The last pattern that matches a path, or a directory above it, decides. Source: moby/patternmatcher.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from dom0.errors import ProjectError
 
-LONGEST = 1024 * 1024  # bytes of a .dockerignore; nobody writes more by hand
+LONGEST = 1024 * 1024  # bytes of a .dockerignore
 
 
 def literal(name: str) -> str:
@@ -20,7 +20,7 @@ def literal(name: str) -> str:
 
 
 class Ignore:
-    """`where` names the file in errors. Raises ProjectError for a pattern that is none."""
+    """`where` names the file in errors. Raises ProjectError for an invalid pattern."""
 
     def __init__(self, text: str, *, where: str) -> None:
         lines = list(_patterns(text))
@@ -39,11 +39,11 @@ class Ignore:
     def __call__(self, path: str) -> bool:
         """`path` is relative, with `/`."""
         paths = tuple(_with_parents(path))
-        verdict = False
+        ignored = False
         for ignores, pattern in self._rules:
-            if verdict is not ignores and any(pattern.fullmatch(candidate) for candidate in paths):
-                verdict = ignores
-        return verdict
+            if ignored is not ignores and any(pattern.fullmatch(candidate) for candidate in paths):
+                ignored = ignores
+        return ignored
 
 
 def _with_parents(path: str) -> Iterator[str]:
@@ -95,7 +95,7 @@ def _regex_of(token: str) -> str:
         case "?":
             return "[^/]"
         case "[":
-            return token  # never closed: refused by the compiler
+            return token  # not closed: refused by re.compile
     if token.startswith("["):
         return "[" + re.sub(r"[\[&~|]|-(?=-)", r"\\\g<0>", token[1:-1]) + "]"
     return re.escape(token[-1])

@@ -17,16 +17,16 @@ from dom0.names import ETC
 
 
 def stage(
-    directory: Path, project: Project, kept: Sequence[str], into: Path, in_place: tuple[str, ...] = ()
+    directory: Path, project: Project, kept: Sequence[str], into: Path, writable_binds: tuple[str, ...] = ()
 ) -> dict[str, contents.TreeEntry]:
     """Write the project to `into` as it lies in an image: its Compose files as layers, everything else as it is.
 
-    `kept`: what is taken although .dockerignore or `in_place` (see selection) leave it out. Returns what was taken by
-    its name in the image.
+    `kept`: what is taken although .dockerignore or `writable_binds` (see selection) exclude it. Returns what was taken,
+    by its name in the image.
     """
     layers = layer_names(project)
     top = contents.top(directory)
-    selected = fingerprint.selected(directory, kept, in_place=in_place)
+    selected = fingerprint.selected(directory, kept, writable_binds=writable_binds)
     found = [entry for entry in selected if entry.name not in layers]
     contents.copy(found, into, time=EPOCH)
     sources = (read_source(name, (directory / name).read_bytes()) for name in layers)
@@ -45,7 +45,7 @@ def stage(
 
 
 def placed_entries(directory: Path, project: Project) -> Iterator[contents.TreeEntry]:
-    """What of `directory`, a project without a Dockerfile or one out of an image, the agent places."""
+    """What the agent places of the project in `directory`, which has no Dockerfile or is unpacked from an image."""
     yield contents.top(directory)
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
     layers = layer_names(project)
@@ -68,8 +68,8 @@ def pack(
 ) -> None:
     """Write a tar that has `directory` as /etc/dom0.
 
-    In there everything is of the same time whenever it is written. Who owns it says `found`, where it came from: a
-    copy is its maker's. What is not there is root's.
+    All entries have one modification time. Owners are those in `found`, by name, as a copy belongs to who made it; all
+    else is root's.
     """
     etc = PurePath(ETC.lstrip("/"))
 

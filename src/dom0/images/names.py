@@ -1,11 +1,12 @@
-"""Which image has a name that counts: `dom0:latest`, and the names of the service images that a project builds.
+"""Which image has the tag `dom0:latest`, and which have the tags of the service images that a project builds.
 
     build ─▶ dom0-built:ID ──(taken up)──▶ dom0:latest, box-web ──(failed)──▶ the ones before; dom0:failed
                    └──(refused)──▶ nothing
 
-A build moves no name. A dom0 image says by ID which service images were built with it (label `dom0.images`), so its
-project is read before any name has moved. While it has the name `dom0-built:ID` it was built for `dom0 up` and is not
-taken up yet: it stays until the generation is on disk, so that whoever finds it after a kill can put the names right.
+A build moves no tag. A dom0 image has a label with the IDs of the service images that were built with it
+(`dom0.images`), so its project is read before any tag has moved. An image with the tag `dom0-built:ID` was built for
+`dom0 up` and is not taken up yet: the tag stays until the generation is on disk, so that after a kill the next process
+can correct the tags.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def has_its_names(image: Image) -> bool:
 
 
 async def give(engine: Engine, names: Names) -> None:
-    """Let each name be of its image. Raises EngineError."""
+    """Tag each image with its name, and remove names without one. Raises EngineError."""
     for name, image_id in names.items():
         if image_id:
             await engine.tag_image(image_id, name)
@@ -61,7 +62,7 @@ async def mark(engine: Engine, image: Image, tag: str) -> None:
 
 
 async def unmark(engine: Engine, image_id: str) -> None:
-    """It is taken up, or refused: what has no other name goes. Never raises: a name too many hinders nothing."""
+    """It is taken up, or refused: images without another tag are removed. Never raises: a leftover tag does no harm."""
     if not image_id:
         return
     with contextlib.suppress(EngineError):
@@ -74,7 +75,7 @@ async def unmark(engine: Engine, image_id: str) -> None:
 
 @asynccontextmanager
 async def taken_up(engine: Engine, image_id: str) -> AsyncIterator[None]:
-    """Its names move before the block, so that containers are made by name; back again if the block raises.
+    """Move its names before the block, which creates containers by name, and back if the block raises.
 
     Nothing for an image that was not built for `dom0 up`. Raises EngineError.
     """
@@ -93,9 +94,9 @@ async def taken_up(engine: Engine, image_id: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def taken_up_later(engine: Engine, image_id: str) -> AsyncIterator[None]:
-    """The same around a change of the root container: it is the new one's agent that takes the image up.
+    """The same around a change of the root container, whose agent takes the image up.
 
-    Whoever is cut off leaves it to him, or to the old one's at its next start.
+    After a kill in the block that agent corrects the names, or the old one at its next start.
     """
     wanted = await _wanted(engine, image_id)
     before = await _present(engine, wanted)
@@ -113,7 +114,7 @@ async def taken_up_later(engine: Engine, image_id: str) -> AsyncIterator[None]:
 async def left(engine: Engine, image_id: str, names: Names) -> AsyncIterator[None]:
     """Around leaving a generation of `image_id` ("": none) that was never good: then names are again as in `names`.
 
-    Whoever is cut off leaves it to the agent's next start. Raises EngineError, before the block.
+    After a kill in the block the agent's next start does it. Raises EngineError, before the block.
     """
     latest = await find(engine, IMAGE)
     if latest is not None and latest.id == image_id:
@@ -150,7 +151,7 @@ async def give_back(engine: Engine, image_id: str, names: Names) -> None:
 
 
 async def not_taken_up(engine: Engine) -> str:
-    """ID of the image that has the name dom0:latest although its `taken_up` was cut off, "" for none."""
+    """ID of the image that has the name dom0:latest although a kill ended its `taken_up`, "" for none."""
     latest = await find(engine, IMAGE)
     return latest.id if latest and await find(engine, _built(latest.id)) else ""
 

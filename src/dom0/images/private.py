@@ -1,8 +1,8 @@
-"""The files of a project that stay out of its image: secrets, env files and `.env`. An image goes to other hosts.
+"""The files of a project that are not in its image, which may be pushed to a registry: secrets, env files and `.env`.
 
-The image names them (label `dom0.private`) and is known by a digest of them that costs too much to guess. `dom0 up`
-lays them down on the machine, below its state directory, for that very image; whoever reads the project of an image
-puts them in their places before. An exception in .dockerignore (`!.env`) lets one into the image.
+The image names them (label `dom0.private`), and its inputs include a digest of them that is too slow to brute-force.
+`dom0 up` copies them to the machine, below its state directory, for each image; before the project of an image is read
+they are put into it. An exception in .dockerignore (`!.env`) lets a file into the image.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
 
-DIRECTORY = "private"  # in there: of each image whose files were brought one named by its ID, and by hand by project
-COMPLETE = ".complete"  # in such a directory: all of them are there
+DIRECTORY = "private"  # in there: one directory for each image, named by its ID, and by hand one named by the project
+COMPLETE = ".complete"  # in such a directory: all files are there
 _SHOWN = 5
 
 
 def of_image(image_labels: Mapping[str, str]) -> tuple[str, ...]:
-    """What an image leaves out; relative paths, none of them leads out of the project."""
+    """The private files of an image; relative paths, none of which leads out of the project."""
     try:
         names = json.loads(image_labels.get(labels.PRIVATE, "[]"))
     except ValueError:
@@ -42,7 +42,7 @@ def of_image(image_labels: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def digest(directory: Path, names: Sequence[str], project: str) -> str:
-    """Of the files all together, so slow that nobody guesses what is in one of them; "" for none."""
+    """Of all files together, too slow to brute-force a short secret; "" for none."""
     if not names:
         return ""
     found = (contents.file_entry(name, path) for name in names if (path := above.find(directory, name)).is_file())
@@ -65,9 +65,9 @@ def brought_for(state: Path, image_id: str) -> Path:
 
 
 async def deliver(engine: Engine, image: Image, directory: Path) -> None:
-    """Lay what `image` leaves out down on the Engine's machine, from the project in `directory`.
+    """Copy the private files of `image` to the Engine's machine, from the project in `directory`.
 
-    By way of a container that is never started, so that it may be another machine, and nobody needs to be root here.
+    Through a container that is never started: the machine may be another one, and this process need not be root.
     The empty labels hide the image's own. Raises EngineError, ProjectError.
     """
     names = of_image(image.labels)
@@ -87,7 +87,7 @@ async def deliver(engine: Engine, image: Image, directory: Path) -> None:
 
 
 def pack(directory: Path, names: Sequence[str], into: Path) -> bytes:
-    """The mark that all are there comes last: one that was cut off is none."""
+    """The file COMPLETE comes last: it is missing from a tar that was cut off."""
     import io
     import tarfile
 
@@ -110,7 +110,7 @@ def pack(directory: Path, names: Sequence[str], into: Path) -> bytes:
 
 def lay(names: Iterable[str], etc: Path, roots: Sequence[Path], project: str) -> None:
     """Put the files into the project `etc`, each from the first of `roots` that has it. Raises ProjectError."""
-    import shutil  # whoever only asks for a digest does without
+    import shutil  # not needed for a digest, which most calls ask for
 
     sources = {name: next((path for root in roots if _is_file(path := above.find(root, name))), None) for name in names}
     if missing := [name for name, source in sources.items() if source is None]:
@@ -125,7 +125,7 @@ def lay(names: Iterable[str], etc: Path, roots: Sequence[Path], project: str) ->
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         shutil.copy2(source, target)
-        with contextlib.suppress(PermissionError):  # whoever is not root only reads it
+        with contextlib.suppress(PermissionError):  # a process that is not root only reads it
             found = source.stat()
             os.chown(target, found.st_uid, found.st_gid)
 

@@ -1,8 +1,8 @@
-"""A project becomes a dom0 image, with the images of the services that it builds itself.
+"""Builds the dom0 image of a project, and the images of the services that the project builds.
 
-Without a Dockerfile of its own: the project's files on top of dom0-base. With one: whatever that says, as long as it
-stands on dom0-base. Either way the agent's own reading of the finished project comes before its services are built, and
-no name that counts moves before everything is (see names.py).
+Without a Dockerfile of its own: the project's files on top of dom0-base. With one: whatever that makes, as long as it
+is based on dom0-base. Either way the finished project is read as the agent will read it before its services are built,
+and no image gets its final name before everything is built (see names.py).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
 GENERATED = f"FROM {BASE_IMAGE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
 
-SMALL = 1 << 20  # bytes of a layer that its agent is handed, instead of taking it out of the image
+SMALL = 1 << 20  # bytes of a layer that `dom0 up` gives to the agent, which otherwise unpacks it from the image
 
 
 class Options(msgspec.Struct, frozen=True):
     tag: str = IMAGE
     no_cache: bool = False
     pull: bool = False
-    in_place: Collection[str] = ()  # names of the projects that live in the directory since they were taken over
+    taken_over: Collection[str] = ()  # names of the projects that dom0 took over from Docker Compose there
 
 
 DEFAULTS = Options()
@@ -60,7 +60,7 @@ DEFAULTS = Options()
 
 class Built(msgspec.Struct, frozen=True):
     image: Image
-    changed: bool  # False: everything was there already
+    changed: bool  # False: the image was there already
     project: Project | None = None  # as the agent of the image reads it, where that is known
     layer: bytes = b""  # with it: the image's layer with the project's files, a tar, where it has at most SMALL bytes
 
@@ -79,9 +79,9 @@ async def build_project(engine: Engine, directory: Path, say: Say, options: Opti
 async def built_unnamed(
     engine: Engine, directory: Path, say: Say, options: Options = DEFAULTS, reading: Awaitable[Reading] | None = None
 ) -> AsyncIterator[Built]:
-    """Build as `build_project`, and give no name: what is new and has got none in the block is gone after it.
+    """Build as `build_project`, without names: a new image that gets none in the block is removed after it.
 
-    `reading`: of a project without a Dockerfile, by `read`, where that has begun already.
+    `reading`: the result of `read`, where that has been started already.
     """
     own = await find_dockerfile(engine, directory)
     found = None if own else await (reading or read(directory))
@@ -105,7 +105,7 @@ async def _built(
         await build_ambassador(engine, say)
     before = await find(engine, options.tag)
     anew = options.no_cache or options.pull
-    if before and not anew and await _is_current(engine, directory, own, before, options.in_place):
+    if before and not anew and await _is_current(engine, directory, own, before, options.taken_over):
         yield Built(before, changed=False)
         return
     await room.check(engine)
@@ -123,12 +123,12 @@ async def _built(
 
 
 def _check(project: Project, base: Image) -> None:
-    """Raises ProjectError for what no machine can be of it, whatever is in the images and whichever Engine it has."""
+    """Raises ProjectError for what no machine can run, whatever its images and its Engine are."""
     expand(project, Facts(images={need.ref: NOWHERE for need in images_needed(project)}, base=base))
 
 
 class Draft:
-    """The names that images have while they are built. One for each user, project and name: a kill leaves no more."""
+    """The names of images during a build. The same at each build of a project, so that kills do not leave many."""
 
     def __init__(self, engine: Engine, directory: str) -> None:
         self.engine = engine
@@ -145,7 +145,7 @@ class Draft:
 
     async def forget(self) -> None:
         for name in self._given:
-            with contextlib.suppress(EngineError):  # a name too many hinders nothing
+            with contextlib.suppress(EngineError):  # a leftover name does no harm
                 await self.engine.remove_image(name)
 
 
@@ -166,7 +166,7 @@ async def _is_machine(engine: Engine, ref: str) -> bool:
     return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
 
 
-async def _is_current(engine: Engine, directory: Path, own: str, image: Image, in_place: Collection[str]) -> bool:
+async def _is_current(engine: Engine, directory: Path, own: str, image: Image, taken_over: Collection[str]) -> bool:
     if own != fingerprint.dockerfile_of(image.labels):
         return False
     built = fingerprint.images_of(image.labels)
@@ -174,7 +174,7 @@ async def _is_current(engine: Engine, directory: Path, own: str, image: Image, i
         found = await find(engine, ref)
         if found is None or found.id != built.get(ref, found.id):
             return False
-    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory, own), in_place)
+    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory, own), taken_over)
 
 
 async def _build_generated(
@@ -182,18 +182,18 @@ async def _build_generated(
 ) -> tuple[str, Project | None, bytes]:
     """The image's ID, the project as its agent reads it, and the layer with its files if that is small.
 
-    That reading goes on beside the build of what has no name yet. What may take longer comes after it.
+    The agent's reading runs concurrently with the build of the image, but is awaited before services are built.
     """
     project = reading.project
-    in_place = selection.in_place(project, directory) if project.name in options.in_place else None
-    ignore = fingerprint.read_ignore(directory, in_place or ())
+    writable_binds = selection.writable_binds(project, directory) if project.name in options.taken_over else None
+    ignore = fingerprint.read_ignore(directory, writable_binds or ())
     kept = selection.kept(project, directory, ignore)
     apart = selection.private(project, directory, ignore)
-    for line in selection.words(project, directory, kept, in_place or ()):
+    for line in selection.words(project, directory, kept, writable_binds or ()):
         say(line)
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
-        found = stage(directory, project, kept, staged, in_place or ())
+        found = stage(directory, project, kept, staged, writable_binds or ())
         await _check_names(draft.engine, found.keys() - set(apart))
         as_agent = asyncio.create_task(_read_as_agent(draft.engine, base, staged, reading, say))
         try:
@@ -203,7 +203,7 @@ async def _build_generated(
                 say(private.words(apart))
             built = await _build_services(draft, project, directory, say, options)
             say(f"{options.tag}: the files of {project.name} on top of {BASE_IMAGE}")
-            made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, in_place)
+            made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, writable_binds)
             told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
             files = scratch / "project.tar"
             pack(staged, files, found, leave_out=apart)
@@ -212,11 +212,11 @@ async def _build_generated(
             return image_id, await as_agent, files.read_bytes() if is_small else b""
         finally:
             as_agent.cancel()
-            await asyncio.gather(as_agent, return_exceptions=True)  # it reads what is removed now
+            await asyncio.gather(as_agent, return_exceptions=True)  # it reads the files, which are removed now
 
 
 async def _check_names(engine: Engine, names: Iterable[str]) -> None:
-    """A file that no image of containerd's can hold would be left out without a word. Raises ProjectError."""
+    """Raises ProjectError for a file name that an image in containerd's store would silently leave out."""
     if (unfit := whiteout(names)) and (await engine.info()).containerd_store:
         raise ProjectError(
             f"{unfit}: an image that containerd keeps cannot hold a file of this name",
@@ -232,14 +232,14 @@ async def _put_on_base(
     told: Mapping[str, str],
     options: Options,
 ) -> str:
-    """The ID of dom0-base with the tar `files` on it. It is built where the Engine takes no layer for that."""
+    """The ID of dom0-base with the tar `files` on it: loaded as a layer, or built where the Engine cannot do that."""
     engine, tag = draft.engine, draft.name(options.tag)
     if not whiteout(found) and not (await engine.info()).containerd_store:
         with files.open("rb") as tar:
             return await engine.add_layer(base.id, tar, tag=tag, labels=told, created=EPOCH)
     recipe, context = files.with_name("Dockerfile"), files.with_name("context.tar")
     recipe.write_text(GENERATED)
-    with tarfile.open(context, "w", format=tarfile.GNU_FORMAT) as archive:  # an extended header first is no tar to it
+    with tarfile.open(context, "w", format=tarfile.GNU_FORMAT) as archive:  # a pax header first is no tar to the Engine
         for file in (recipe, files):
             archive.add(file, file.name)
     args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
@@ -248,7 +248,7 @@ async def _put_on_base(
 
 
 async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Options) -> str:
-    """Built once to see what it holds, and again, from the cache, with the labels that only then are known."""
+    """Built once to read the project in it, and again, from the cache, with labels that depend on the project."""
     say(f"{options.tag}: as {own} says")
     trial, tag = draft.name("trial"), draft.name(options.tag)
     recipe = docker_cli.DockerBuild(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull)
@@ -261,7 +261,7 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
 async def _labels_of_own(
     draft: Draft, own: Path, trial: str, base: Image, say: Say, options: Options
 ) -> dict[str, str]:
-    """Check the image `trial` as the agent will, build its services, and say what its labels should be."""
+    """Check the image `trial` as the agent will, build its services, and return its labels."""
     engine = draft.engine
     found = (await engine.image(trial)).labels
     if found.get(labels.ROLE) != Role.ROOT:
@@ -298,7 +298,7 @@ async def _labels_of_own(
 
 
 async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
-    """The services of a dom0 image below that were built with it and left their sources out of it."""
+    """The images of services that were built with a base image, which does not hold their sources."""
     found = {}
     for name, service in project.services.items():
         context = Path(service.build.context) if service.build else None
@@ -316,9 +316,9 @@ async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
 
 
 async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Reading, say: Say) -> Project | None:
-    """What the agent makes of `etc`; None where it has another Docker Compose, and makes other hashes of it.
+    """The project as the agent reads it in `etc`; None if it has another Docker Compose, whose hashes differ.
 
-    Raises ProjectError, with the names that files have in the project, where `etc` is not read as `project`.
+    Raises ProjectError, with the project's own file names, if `etc` is not read as `project`.
     """
     project = reading.project
     try:
@@ -330,7 +330,7 @@ async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Readin
 
 
 async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> bool:
-    """Whether the machine has another Docker Compose than this host. Raises ProjectError, with files named as here."""
+    """Whether the machine has another Docker Compose than this host. Raises ProjectError, as _read_as_agent."""
     if not (theirs := second_reading.other_compose(base, project.compose_version)):
         return False
     say(f"{project.name}: read by Docker Compose {project.compose_version} here and {theirs} of the machine")
@@ -348,7 +348,7 @@ def _as_named_here(words: str, project: Project) -> str:
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """What a machine runs besides its own image."""
+    """What a machine needs besides its own image."""
 
     images: tuple[str, ...]
     home: bool  # it has one
@@ -380,7 +380,7 @@ async def _labels(engine: Engine, directory: Path, project: Project, made: finge
         labels.KEPT: json.dumps(made.kept),  # names need not be text
         labels.PRIVATE: json.dumps(made.private),
         labels.NEEDS: msgspec.json.encode(needs_of(project)).decode(),
-        **({} if made.in_place is None else {labels.IN_PLACE: json.dumps(made.in_place)}),
+        **({} if made.writable_binds is None else {labels.IN_PLACE: json.dumps(made.writable_binds)}),
     }
 
 
@@ -390,7 +390,7 @@ async def _parents(engine: Engine, directory: Path, own: str) -> dict[str, str]:
 
 
 def _has_ambassadors(project: Project) -> bool:
-    """Whether a service stands on our image of ambassadors, and does not build one of that name itself."""
+    """Whether a service runs dom0-ambassador, and does not build an image of that name itself."""
     return any(
         service.build is None and image_ref(project, name).removesuffix(":latest") == AMBASSADOR_IMAGE
         for name, service in project.services.items()
@@ -415,12 +415,12 @@ async def _build_services(
 
 
 def build_file(project: Project, directory: Path, name_of: Callable[[str], str]) -> bytes:
-    """A Compose file that says nothing but what is to be built from the project in `directory`, every value final.
+    """A Compose file with only what is to be built from the project in `directory`, without variables.
 
-    Each image is called by `name_of`.
+    `name_of` returns the name of each image.
 
-    Services that share an image build it once: Compose labels it with the service, so that whoever of them came last
-    would decide its ID.
+    Services that share an image build it once: Compose labels it with the service, so that its ID would depend on
+    which of them is built last.
     """
     services: dict[str, dict[str, Any]] = {}
     for name, service in sorted(project.services.items()):

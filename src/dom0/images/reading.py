@@ -1,4 +1,4 @@
-"""A project as it is read in its directory, before anything is made of it. Few imports, so that Compose starts soon."""
+"""A project, read in its directory before a build. Few imports, so that Compose starts soon."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dom0.names import PLACED
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """`project` as it will be on the machine; what Compose said is for a reading of its image."""
+    """`project` as it will be on the machine; `cache` is for the reading of its image."""
 
     project: Project
     cache: OutputCache
 
 
 async def read(directory: Path, cache: OutputCache | None = None) -> Reading:
-    """What Compose says is noted in `cache`, which whoever has the reading ends. Raises ProjectError, Dom0Error."""
+    """The caller closes the `cache` of the result. Raises ProjectError, Dom0Error."""
     cache = cache or OutputCache()
     try:
         return Reading(await load(directory, PLACED, hashed=False, cache=cache), cache)

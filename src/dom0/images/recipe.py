@@ -1,4 +1,4 @@
-"""What the images of the chain are called and made from, and the digests that say whether they have to be made anew.
+"""What the images of the chain are made from, and the digests by which they are built again.
 
     dom0-rootfs  <- images/dom0-rootfs, the host's package sources (or its file system, on our own base OS)
     dom0-base    <- dom0-rootfs, images/dom0-base, the package dom0 itself
@@ -20,7 +20,7 @@ from dom0.images.contents import TreeEntry, digest, entries
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, OS_VERSION, ROOTFS_IMAGE
 from dom0.package_data import PACKAGE, find
 
-EPOCH = 1767225600  # 2026-01-01: the time of files and images that have none of their own, so that builds repeat
+EPOCH = 1767225600  # 2026-01-01: the time of files and images, so that builds are reproducible
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 # Of the package dom0: the package `ambassador` and all that it imports.
 _OF_AMBASSADORS = frozenset(
@@ -58,7 +58,7 @@ def agent_files() -> Iterator[TreeEntry]:
 
 
 def ambassador_files() -> Iterator[TreeEntry]:
-    """The part of the package dom0 that goes into dom0-ambassador: the import contract says that it is enough."""
+    """The part of the package dom0 that goes into dom0-ambassador; the import contract ensures that it is enough."""
     return entries(PACKAGE, lambda name: name.split("/")[0] not in _OF_AMBASSADORS or _is_byte_code(name))
 
 
@@ -79,9 +79,7 @@ def base_inputs() -> str:
 
 
 def ambassador_inputs() -> str:
-    """Digest of what dom0-ambassador is made from. It is a part of dom0-base's too, so that whoever compares that one
-    knows of both: the code in both is dom0, and they change together.
-    """
+    """Digest of what dom0-ambassador is made from; also a part of dom0-base's digest, which therefore covers both."""
     recipe = digest(entries(data(AMBASSADOR_IMAGE), _is_byte_code))
     code = "".join((PACKAGE / "images" / name).read_text() for name in ("ambassador.py", "rootfs.py"))
     told = "\n".join(_source_texts())

@@ -1,6 +1,6 @@
 """Whether the Engine has room for a build.
 
-BuildKit of Engine 26.1 ends the whole Engine (SIGSEGV) when the disk fills up under it: what is full is not tried.
+When the disk fills up, BuildKit of Engine 26.1 crashes the whole Engine (SIGSEGV): on a full disk no build is started.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error
 
-LEAST = 32 << 20  # bytes: a project's own layer is small; what a build needs beyond it, nobody knows before
+LEAST = 32 << 20  # bytes: enough for a project's own layer; what services need is not known before
 
 
 async def check(engine: Engine) -> None:
-    """Raises Dom0Error if the Engine's disk is full. An Engine elsewhere has to know by itself."""
+    """Raises Dom0Error if the Engine's disk is full. Not checked for an Engine on another host."""
     root = (await engine.info()).root_dir
     try:
         found = os.statvfs(root)

@@ -1,4 +1,4 @@
-"""All images of a machine in one file: what a boot medium carries, so that the first boot needs no network."""
+"""All images of a machine in one tar, for a boot medium, so that the first boot needs no network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dom0.run import capture
 
 
 class MachineImages(msgspec.Struct, frozen=True):
-    """References. `missing` are not on this Engine: the machine will have to pull them."""
+    """References. `missing` are not on this Engine: the machine has to pull them."""
 
     here: tuple[str, ...]
     missing: tuple[str, ...]
@@ -46,7 +46,7 @@ async def images_of_machine(engine: Engine) -> MachineImages:
 
 
 async def _needs(engine: Engine, image: Image) -> Needs:
-    """As the image says it; one that somebody built without dom0 is asked for its project."""
+    """From the image's label; from its project if it was built without dom0."""
     with contextlib.suppress(msgspec.DecodeError):
         return msgspec.json.decode(image.labels.get(labels.NEEDS, ""), type=Needs)
     with temporary.directory("save") as scratch:

@@ -1,7 +1,7 @@
-"""The machine reads a project with the Docker Compose of dom0-base, which may be another one than this host's.
+"""The machine reads a project with the Docker Compose of dom0-base, which may be another version than this host's.
 
-Then what one accepts the other may refuse, or a default may differ. So the project is read by both before anything is
-built, by the second in a container of dom0-base, and what they do not read alike is refused.
+One version may refuse what the other accepts, or a default may differ. So both read the project before anything is
+built, the other one in a container of dom0-base, and a project that they read differently is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def require_alike(engine: Engine, base: Image, etc: Path, project: Project
         "Image": base.id,
         "Entrypoint": ["dom0", "agent", "--read-as", _WANTED],
         "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {labels.PROJECT: "", labels.ROLE: ""},  # nobody takes it for a part of the machine
+        "Labels": {labels.PROJECT: "", labels.ROLE: ""},  # hide the image's own: it is no part of the machine
         "HostConfig": {"NetworkMode": "none"},
     }
     container = await engine.create_container("", body)
@@ -67,7 +67,7 @@ async def read_as(wanted: bytes) -> None:
 
 
 def _undigested(project: Project) -> Project:
-    """Large files come without their content."""
+    """Large files are empty in that container."""
     return msgspec.structs.replace(project, digests={})
 
 

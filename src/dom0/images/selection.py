@@ -1,8 +1,8 @@
-"""Which files of a project its image holds: those that .dockerignore lets in, and those that the machine needs anyway.
+"""Which files of a project its image holds: those that .dockerignore does not exclude, and what the machine needs.
 
-A `.dockerignore` is most often a service's, and was written for its build: `.env` and env files are in it. What the
-project is read from, configs, secrets and files that services bind are taken whatever it says. Of a directory that
-services bind it may leave out the files: then the machine begins with an empty one.
+Most `.dockerignore` files were written for the build of a service, and exclude `.env` and env files. The files that the
+project is read from, configs, secrets and files that services bind are taken all the same. A directory that services
+bind is taken without the files that .dockerignore excludes: on the machine it is empty at first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dom0.images.ignore import Ignore
 
 
 def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
-    """What the machine needs of all that `ignore` leaves out, and the directories to it; and of what is above."""
+    """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above."""
     needed = set(_needed(project))
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
     return tuple(sorted([*filter(ignore, found), *filter(above.is_above, needed)]))
@@ -39,22 +39,21 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
     return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
 
 
-def in_place(project: Project, directory: Path) -> tuple[str, ...]:
-    """The directories that services write to: of a project that was taken over their content is data, not the image's.
-
-    It lives in the project's own directory, for services and for those who change it.
+def writable_binds(project: Project, directory: Path) -> tuple[str, ...]:
+    """The directories that services bind writable. In a project that was taken over they stay where they are, in the
+    project's own directory, and their content is data, which is not in the image.
     """
     written = set(_inside(project, (volume.source for volume in _binds(project) if not volume.read_only)))
     return tuple(sorted(name for name in written if above.find(directory, name).is_dir()))
 
 
 def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[str, ...] = ()) -> Iterator[str]:
-    """What to say of data: how much of it goes into the image, and which stays out.
+    """Messages on data: how much of it goes into the image, and which does not.
 
-    `names`: as `kept` says, `apart` as `in_place`. Raises ProjectError for more than an image may hold.
+    `names`: as `kept` says, `apart` as `writable_binds`. Raises ProjectError for more than an image may hold.
     """
-    bound = tuple(name for name in in_place(project, directory) if name not in apart)
-    sizes = weight.check(directory, selected(directory, names, in_place=apart))
+    bound = tuple(name for name in writable_binds(project, directory) if name not in apart)
+    sizes = weight.check(directory, selected(directory, names, writable_binds=apart))
     yield from weight.words(directory, sizes, [name for name in bound if not above.is_around(name)])
     for name in bound:
         with os.scandir(above.find(directory, name)) as found:
@@ -75,7 +74,7 @@ def _needed(project: Project) -> Iterator[str]:
 
 
 def _dotenvs(project: Project) -> Iterator[str]:
-    """Of the directories around the project that services bind: as with the project's own, there are passwords in."""
+    """The `.env` of directories around the project that services bind: like the project's they may hold passwords."""
     yield from (
         f"{name}/.env" for name in _inside(project, (v.source for v in _binds(project))) if above.is_around(name)
     )
@@ -87,7 +86,7 @@ def _binds(project: Project) -> Iterator[ServiceVolume]:
 
 
 def _inside(project: Project, paths: Iterable[str]) -> Iterator[str]:
-    """Those that are of the project, relative to it; without the project's directory itself."""
+    """Those inside the project, relative to it; without the project's directory itself."""
     root = PurePath(project.working_dir)
     for path in map(PurePath, paths):
         if path != root and path.is_relative_to(root):
@@ -95,7 +94,7 @@ def _inside(project: Project, paths: Iterable[str]) -> Iterator[str]:
 
 
 def _on_the_way(directory: Path, name: str) -> Iterator[str]:
-    """`name`, the directories above it, and for each of these that is a link also what that leads to."""
+    """`name` and its parent directories, and for each of them that is a link also its target."""
     for depth in range(1, len(PurePath(name).parts) + 1):
         part = PurePath(*PurePath(name).parts[:depth])
         path = above.find(directory, str(part))

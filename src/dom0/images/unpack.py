@@ -1,4 +1,4 @@
-"""Takes the project out of a dom0 image: the one use of an image's files that needs no build."""
+"""Unpacks the project of a dom0 image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dom0.plan import labels
 
 
 def unpack_layer(layer: bytes, into: Path) -> Path:
-    """The project in a directory below `into`, out of the layer that an image has of it. Raises UsageError, OSError."""
+    """The project in a directory below `into`, from the image's layer with its files. Raises UsageError, OSError."""
     try:
         _unpack(io.BytesIO(layer), into)
     except tarfile.TarError as error:
@@ -30,10 +30,10 @@ def unpack_layer(layer: bytes, into: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def unpacked(engine: Engine, image: str, into: Path) -> AsyncIterator[Path]:
-    """The project of `image` in a directory below `into`, by way of a container that is never started.
+    """The project of `image` in a directory below `into`, through a container that is never started.
 
-    The empty labels hide the image's own: nobody takes that container for a part of the machine. It is removed while
-    the block runs, and gone after it. Raises EngineError, and OSError where it cannot be written.
+    The empty labels hide the image's own: that container is no part of the machine. It is removed while the block
+    runs. Raises EngineError, and OSError if the disk is full.
     """
     body = {"Image": image, "Labels": {labels.PROJECT: "", labels.ROLE: ""}}
     container = await engine.create_container("", body)

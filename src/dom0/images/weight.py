@@ -1,6 +1,6 @@
-"""How large what goes into a project's image is. A project describes a machine; data of services is no part of that.
+"""The size of what goes into a project's image. A project describes a machine, and data of services is no part of it.
 
-Sizes are as the files say them: nothing is read, and a file with a hole counts as what it would be in an image.
+Sizes are those of the files' metadata: nothing is read, and a sparse file counts with its full size, as in an image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dom0.errors import ProjectError
 from dom0.images.contents import TreeEntry
 
 MOST = 512_000_000  # bytes of a project in its image
-MUCH = 64_000_000  # bytes that are worth a word
+MUCH = 64_000_000  # bytes of which a person is told
 _SHOWN = 5
 
 
@@ -26,11 +26,11 @@ def check(directory: Path, found: Iterable[TreeEntry]) -> dict[str, int]:
     """The bytes of each file. Raises ProjectError if they are too many for an image."""
     sizes: dict[str, int] = {}
     for entry in found:
-        with contextlib.suppress(FileNotFoundError):  # whoever copies it will say so
+        with contextlib.suppress(FileNotFoundError):  # reported when it is copied
             told = os.lstat(entry.path)
             sizes[entry.name] = told.st_size if stat.S_ISREG(told.st_mode) else 0
     if (total := sum(sizes.values())) > MOST:
-        heaviest = _heaviest(_by_place(sizes))
+        heaviest = _heaviest(sizes)
         shown = ", ".join(f"{name} {_say(size)}" for name, size in heaviest)
         raise ProjectError(
             f"{directory}: {_say(total)} would go into the machine's image, {_say(MOST)} is the most: {shown}",
@@ -43,31 +43,26 @@ def check(directory: Path, found: Iterable[TreeEntry]) -> dict[str, int]:
 
 def words(directory: Path, sizes: dict[str, int], bound: Collection[str]) -> Iterator[str]:
     """What to say of data that goes into the image. `bound`: directories that services bind, to write in them."""
-    for place in bound:
-        size = sum(size for name, size in sizes.items() if PurePath(name).is_relative_to(place))
+    for bind in bound:
+        size = sum(size for name, size in sizes.items() if PurePath(name).is_relative_to(bind))
         if size > MUCH:
             yield (
-                f"{place}: {_say(size)} go into the image, and services write there; if it is data, keep it out: "
-                f"{_keep_out(place, directory)}"
+                f"{bind}: {_say(size)} go into the image, and services write there; if it is data, keep it out: "
+                f"{_keep_out(bind, directory)}"
             )
     others = {name: size for name, size in sizes.items() if not any(PurePath(name).is_relative_to(it) for it in bound)}
     if (total := sum(others.values())) > MUCH:
-        shown = ", ".join(f"{name} {_say(size)}" for name, size in _heaviest(_by_place(others)))
+        shown = ", ".join(f"{name} {_say(size)}" for name, size in _heaviest(others))
         yield f"{_say(total)} of files go into the image: {shown}; .dockerignore can keep out what is not needed"
 
 
-def _by_place(sizes: dict[str, int]) -> dict[str, int]:
-    """Of each file or directory at the top, or above."""
-    places: dict[str, int] = {}
+def _heaviest(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    """By the file or directory at the top of the project, or above it."""
+    totals: dict[str, int] = {}
     for name, size in sizes.items():
-        place = above.top(name)
-        places[place] = places.get(place, 0) + size
-    return places
-
-
-def _heaviest(places: dict[str, int]) -> list[tuple[str, int]]:
-    heaviest = sorted(places.items(), key=lambda place: -place[1])[:_SHOWN]
-    return [place for place in heaviest if place[1] > MUCH // 8] or heaviest[:1]
+        totals[above.top(name)] = totals.get(above.top(name), 0) + size
+    heaviest = sorted(totals.items(), key=lambda total: -total[1])[:_SHOWN]
+    return [total for total in heaviest if total[1] > MUCH // 8] or heaviest[:1]
 
 
 def _keep_out(name: str, directory: Path) -> str:
