@@ -1,4 +1,4 @@
-"""The running machine below the root container: its boot, its disks, its base OS and the update of that.
+"""The running machine below the root container: its boot, its disks, its base OS and updates of that.
 
-Nothing here runs inside of the base OS, and nothing needs what builds it.
+Nothing here runs in the base OS, or needs what builds it.
 """

@@ -12,8 +12,8 @@ import msgspec
 
 from dom0.host.boot_record import FIRMWARE, Mark, Record
 
-READY = "ready"  # all is well: the end of a boot, no stage of its own
-PROBLEM = "problem"  # something went wrong, as its text says; no stage either
+READY = "ready"  # all is well: the end of a boot, not a stage
+PROBLEM = "problem"  # an error that the text describes, not a stage
 SERVICE = "service:"
 _BEGINS_WITH_THE_END_OF = {"network": "init", "healthy": "dom0"}  # and services like `healthy`
 
@@ -26,7 +26,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     ended: float
     seconds: float
     text: str = ""
-    beside: bool = False  # others went on meanwhile
+    beside: bool = False  # concurrent with others
 
 
 class BootProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     written: float  # seconds since the epoch
     stages: tuple[Stage, ...]
     slowest: str  # name of a stage, "" if there is none
-    firmware: float | None  # seconds before the kernel's clock began, None: the machine does not tell
+    firmware: float | None  # seconds before the kernel's clock began, None: unknown
     ready: float | None
     troubles: tuple[BootProblem, ...] = ()
     unreadable: int = 0
@@ -86,7 +86,7 @@ def analyze(record: Record) -> Boot:
 
 
 def _of_the_boot(marks: Iterable[Mark]) -> Iterator[Mark]:
-    """After `ready`, a stage that occurs again (the root container was restarted) is no part of the boot."""
+    """Without stages that occur again after `ready`, as of a restarted root container."""
     seen: set[str] = set()
     for mark in marks:
         if READY not in seen or mark.stage not in seen | {PROBLEM}:
@@ -96,7 +96,7 @@ def _of_the_boot(marks: Iterable[Mark]) -> Iterator[Mark]:
 
 def _stages(marks: Iterable[Mark]) -> Iterator[Stage]:
     ends: dict[str, float] = {}
-    last = 0.0  # where the stage that all others wait for ended
+    last = 0.0  # end of the last stage that was not concurrent
     for mark in marks:
         if mark.stage == FIRMWARE:
             yield _stage(mark, min(mark.at, 0.0), 0.0)
@@ -115,7 +115,7 @@ def _stage(mark: Mark, began: float, ended: float, *, beside: bool = False) -> S
 
 
 def compare(before: Boot, after: Boot) -> tuple[Difference, ...]:
-    """Stage by stage, in their order; what occurred more than once counts together."""
+    """Stage by stage, in their order; a stage that occurred more than once is one sum."""
     ours, theirs = _totals(before), _totals(after)
     names = [*theirs, *(name for name in ours if name not in theirs)]
     rows = [Difference(name=name, before=ours.get(name), after=theirs.get(name)) for name in names]

@@ -1,6 +1,6 @@
-"""Plots boots as SVG, without a library. Pure.
+"""Plots boots as SVG. Pure.
 
-`waterfall` has a row for each stage, of one boot or of some beside each other; `strips` has a row for each boot.
+`waterfall` has a row for each stage, of one boot or of several; `strips` has a row for each boot.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 from dom0.host.boot import SERVICE, Boot, Stage
 from dom0.printable import printable
 
-_WIDTH, _LEFT, _RIGHT = 960, 190, 110  # pixels: of the picture, and what stands beside the bars
+_WIDTH, _LEFT, _RIGHT = 960, 190, 110  # pixels: of the picture, and of the text beside the bars
 _TOP, _BOTTOM = 92, 50
 _ROW, _BAR = 30, 18
 _FONT = "font-family=\"'DejaVu Sans', 'Helvetica Neue', Arial, sans-serif\""
@@ -52,7 +52,7 @@ class _Scale:
 
 
 def waterfall(boots: Sequence[Boot]) -> str:
-    """One or more boots, a row for each stage. With one, the slowest stage is set off."""
+    """One or more boots, a row for each stage. With one boot its slowest stage is bold."""
     names = _names(boots)
     scale = _Scale(max(max(boot.ended, boot.ready or 0.0) - boot.began for boot in boots))
     bottom = _TOP + _ROW * len(names)
@@ -63,7 +63,8 @@ def waterfall(boots: Sequence[Boot]) -> str:
         parts = [*_ready_line(boots[0], scale, bottom), *parts]
         slowest = next((stage for stage in boots[0].stages if stage.name == boots[0].slowest), None)
         subtitle = f"slowest: {_label(slowest.name)}, {slowest.seconds:.2f} s" if slowest else ""
-        return _picture(_title(boots[0]), subtitle, bottom, parts)
+        took = "not ready" if boots[0].ready is None else f"ready after {boots[0].ready - boots[0].began:.2f} s"
+        return _picture(f"Boot {boots[0].number}: {took}", subtitle, bottom, parts)
     legend = _legend([(f"boot {boot.number}", _boot_colour(index)) for index, boot in enumerate(boots)])
     numbers = " and ".join(str(boot.number) for boot in boots)
     return _picture(f"Boots {numbers} compared", "", bottom, [*parts, *legend])
@@ -127,12 +128,6 @@ def _ready_line(boot: Boot, scale: _Scale, bottom: float) -> Iterator[str]:
         yield _text(x, _TOP - 12, "ready", anchor="middle", size=11)
 
 
-def _title(boot: Boot) -> str:
-    return f"Boot {boot.number}: " + (
-        f"ready after {boot.ready - boot.began:.2f} s" if boot.ready is not None else "not ready"
-    )
-
-
 def _axis(boots: Iterable[Boot], bottom: float) -> str:
     known = all(boot.firmware is not None for boot in boots)
     text = "seconds since power-on" if known else "seconds since the kernel's start; time of the firmware unknown"
@@ -162,9 +157,9 @@ def _text(
     x: float, y: float, text: str, *, anchor: str = "start", size: float = 12, bold: bool = False, colour: str = _INK
 ) -> str:
     weight = ' font-weight="bold"' if bold else ""
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:g}"{weight}'
+    position = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:g}"{weight}'
     halo = f'stroke="{_PAPER}" stroke-width="4" stroke-linejoin="round" paint-order="stroke"'
-    return f'<text {place} fill="{colour}" {halo}>{_safe(text)}</text>'
+    return f'<text {position} fill="{colour}" {halo}>{_safe(text)}</text>'
 
 
 def _safe(text: str) -> str:
@@ -185,10 +180,10 @@ def _boot_colour(index: int) -> str:
 
 
 def _names(boots: Iterable[Boot]) -> list[str]:
-    """Of all stages, each once, in the order of the first boot that has it."""
+    """Of all stages, in the order of the first boot that has them."""
     return list(dict.fromkeys(stage.name for boot in boots for stage in boot.stages))
 
 
 def _length(boot: Boot) -> float:
-    """Seconds from its beginning until all was well, or the end of what is known."""
+    """Seconds from its beginning until `ready`, or else to its last stage's end."""
     return (boot.ended if boot.ready is None else boot.ready) - boot.began

@@ -1,9 +1,9 @@
-"""The boot record: what a boot went through, and when. docs/boot.md says who writes which line, and when.
+"""The boot record: the stages of a boot, and when they ended. docs/boot.md says which program writes which line.
 
-One line a mark, `SECONDS<tab>STAGE<tab>TEXT`: the stage had come to its end when the kernel's boot clock showed
-SECONDS. Programs of the host and the agent append lines to the record of the running boot; copies of earlier boots lie
-on the data disk. A record is a file that anybody with root may have written and a power cut may have ended: only whole
-lines of the right form count, and nothing in them is believed to be harmless.
+One line for each mark, `SECONDS<tab>STAGE<tab>TEXT`: the stage ended at SECONDS of the kernel's boot clock. Programs of
+the host and the agent append lines to the record of the running boot; copies of earlier boots are on the data disk.
+Anybody with root may have written a record, and a power cut may have truncated it: only whole lines of the right form
+count, and their content is untrusted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 RUNNING = "boot.record"  # below /run/dom0: of the boot that the machine is in
 KEPT = "boot"  # below /var/lib/dom0: the directory of NNNN.record; for logins also below /run/dom0
-FIRMWARE = "firmware"  # the one stage whose mark is of its beginning: when the machine was switched on
+FIRMWARE = "firmware"  # the only stage whose mark is of its beginning: when the machine was switched on
 LONGEST_TEXT = 200  # characters of a line that are kept
 _LARGEST = 256 * 1024  # bytes of a record that are read
 _KEPT_NAME = re.compile(r"(?P<number>\d{4,9})\.record", re.ASCII)
@@ -38,23 +38,23 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """`number` counts the boots of this machine from 1, 0 if it is not known; `written` is of its last line."""
+    """`number` counts the boots of this machine from 1, 0 if unknown; `written` is the time of its last line."""
 
     marks: tuple[Mark, ...]
     number: int = 0
     running: bool = False  # of the boot that the machine is in
     written: float = 0.0  # seconds since the epoch
-    unreadable: int = 0  # lines that are none
+    unreadable: int = 0  # lines of another form
 
 
 def line(mark: Mark) -> str:
-    """As it stands in a record, with its end."""
+    """A mark as a line of a record, with its line break."""
     text = " ".join(mark.text.split())[:LONGEST_TEXT]
     return f"{mark.at:.2f}\t{mark.stage}\t{text}\n"
 
 
 def append(path: Path, marks: Iterable[Mark]) -> None:
-    """Add to a record that is there. A line that a kill cut off must not become a whole one. Raises OSError."""
+    """Append to an existing record. A truncated last line is made invalid, not continued. Raises OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
@@ -65,7 +65,7 @@ def append(path: Path, marks: Iterable[Mark]) -> None:
 
 
 def parse(content: bytes) -> tuple[tuple[Mark, ...], int]:
-    """The marks in the order of their times, and how many lines are none. What has no end yet is not counted."""
+    """The marks in the order of their times, and the number of other lines; without a truncated last line."""
     whole, _, _ = content.rpartition(b"\n")
     lines = whole.decode(errors="replace").split("\n") if whole else []
     marks = [mark for mark in map(_mark, lines) if mark]
@@ -80,7 +80,7 @@ def _mark(text: str) -> Mark | None:
 
 
 def read(path: Path, *, number: int = 0, running: bool = False) -> Record | None:
-    """None when there is no such file, or it is no plain one. Raises OSError."""
+    """None if it does not exist, or is no regular file. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -104,7 +104,7 @@ def read_all(run: Path, state: Path) -> tuple[Record, ...]:
     if running is None or not running.marks:
         return tuple(kept)
     number = kept[-1].number + 1 if kept else 1
-    # Its copy may lag behind; no two boots begin in the same way to the hundredth of a second.
+    # Its copy may be older; no two boots have the same times to the hundredth of a second.
     if kept and set(kept[-1].marks) <= set(running.marks):
         number = kept.pop().number
     return (*kept, msgspec.structs.replace(running, number=number))

@@ -1,7 +1,7 @@
-"""What the base OS says of its disks (docs/disk.md), as values. Pure.
+"""The base OS's document on its disks (docs/disk.md), as values. Pure.
 
-The document is written by `disk` of the base OS. What it quotes from disks is hostile; it is text here, and escaped
-where it is shown.
+The program `disk` of the base OS writes the document. Its quotations from disks are untrusted text, escaped where they
+are shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A disk or a partition. Texts are empty where there is nothing to say."""
+    """A disk or a partition. Texts may be empty."""
 
     device: str
     bytes: int
@@ -44,7 +44,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where this machine keeps its data. `kind` is empty before it was decided."""
+    """Where this machine keeps its data. `kind` is empty until that is decided."""
 
     kind: str = ""
     device: str = ""

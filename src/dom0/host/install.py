@@ -1,7 +1,7 @@
 """Installs the launcher on another Linux, and removes it.
 
-A receipt beside the programs, in the form of sha256sum, says what was installed. Only files that still have the digest
-in it are replaced or removed; what somebody has changed, or had there before, is left alone.
+A receipt beside the programs, in the format of sha256sum, lists what was installed. Only files that still have the
+digest in it are replaced or removed; files that were changed, or were there before, stay.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def digest(content: bytes) -> str:
 def plan_install(
     wanted: Iterable[InstalledFile], found: Mapping[str, bytes], installed: Mapping[str, str]
 ) -> tuple[InstalledFile, ...]:
-    """What has to be written: `found` is what is there, `installed` the digests that the receipt names.
+    """What has to be written: `found` are the present files, `installed` the digests in the receipt.
 
-    Raises Dom0Error where something is there that dom0 has not installed so.
+    Raises Dom0Error for a present file that dom0 did not install.
     """
     due = tuple(file for file in wanted if found.get(file.path) != file.content)
     for file in due:
@@ -104,7 +104,7 @@ def install(root: Path) -> tuple[str, ...]:
     for file in due:
         _write(root, file)
     if before != (now := {file.path: file.digest for file in wanted}):
-        _write_receipt(root, now)  # last: what is as wanted needs none, should this be cut off
+        _write_receipt(root, now)  # last: after a kill the next install accepts what is as wanted
     return tuple(file.path for file in due)
 
 
@@ -119,7 +119,7 @@ def uninstall(root: Path) -> Removal:
     else:
         (root / RECEIPT).unlink(missing_ok=True)
     for path in (*plan.remove, RECEIPT):
-        with contextlib.suppress(OSError):  # a directory that other files are in stays
+        with contextlib.suppress(OSError):  # a directory with other files stays
             (root / path).parent.rmdir()
     return plan
 
@@ -153,7 +153,7 @@ def _write(root: Path, file: InstalledFile) -> None:
 
 
 def _read_receipt(root: Path) -> dict[str, str]:
-    """Path -> digest. Lines of another form are nobody's."""
+    """Path -> digest. Invalid lines are ignored."""
     receipt = root / RECEIPT
     if not receipt.exists():
         return {}

@@ -1,7 +1,7 @@
 """The status of the host's launcher: which image it runs as dom0, and why that is not dom0:latest.
 
-That is a file that anybody with root may have written: only the lines that docs/launcher.md names count. Cheap to load,
-for commands that ask when no agent answers.
+It is a file that anybody with root may have written: only the lines that docs/launcher.md names count. Imports little,
+for commands that read it when no agent answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST = 300  # characters of a reason
 
 class Runs(StrEnum):
     LATEST = "latest"
-    CHOSEN = "chosen"  # somebody has put another image in its place
+    CHOSEN = "chosen"  # another image that a person runs as dom0
     LAST_GOOD = "last-good"
     RESCUE = "rescue"
     STOPPED = "stopped"  # by a person
@@ -34,7 +34,7 @@ class LauncherStatus(msgspec.Struct, frozen=True):
 
 
 def read_status(run: Path) -> LauncherStatus | None:
-    """`run` is /run/dom0. None where there is no launcher, or its file is not understood."""
+    """`run` is /run/dom0. None if there is no launcher, or its file is invalid."""
     try:
         with (run / FILE).open("rb") as opened:
             text = opened.read(_LARGEST).decode(errors="replace")
@@ -45,7 +45,7 @@ def read_status(run: Path) -> LauncherStatus | None:
 
 
 def problems(run: Path, image: str) -> tuple[Problem, ...]:
-    """For the agent that runs from `image`: whether it is there in place of a dom0:latest that does not work."""
+    """For the agent of `image`: whether the launcher runs it instead of a dom0:latest that does not work."""
     found = read_status(run)
     if found is None or found.runs is not Runs.LAST_GOOD or found.image != image:
         return ()

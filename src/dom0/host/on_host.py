@@ -10,12 +10,12 @@ from dom0.errors import Dom0Error, EngineUnreachable
 from dom0.run import Output, capture
 
 PROGRAMS = "/usr/lib/dom0"
-_NOT_THERE = (126, 127)  # as a shell, nsenter and docker say it of a program
+_NOT_THERE = (126, 127)  # exit codes of a shell, nsenter and docker for a missing program
 _NSENTER = "nsenter: "
 
 
 class NoBaseOS(Dom0Error):
-    """The host is another Linux."""
+    """The host runs another Linux."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -31,8 +31,8 @@ def command(program: str, *arguments: str, terminal: bool = False) -> list[str]:
 
 
 async def run(program: str, *arguments: str, timeout: float | None = None) -> Output:
-    """Run it to its end. Raises NoBaseOS, EngineUnreachable; Dom0Error where no dom0 runs, and with what the program
-    refused: its first line, and what to do.
+    """Run it to its end. Raises NoBaseOS, EngineUnreachable; Dom0Error if no dom0 runs, or with the program's error:
+    its first line, and the rest as a hint.
     """
     argv = command(program, *arguments)
     output = await capture(argv, timeout=timeout, check=False)
@@ -53,7 +53,7 @@ async def run(program: str, *arguments: str, timeout: float | None = None) -> Ou
 
 
 def _refuse_without_dom0(stderr: str) -> None:
-    """By docker's own words: its exit code is 1 for all of it."""
+    """By docker's messages: its exit code is 1 for all errors."""
     said = stderr.strip().splitlines()[0] if stderr.strip() else ""
     if "docker daemon" in said.lower() or "docker API" in said:
         raise EngineUnreachable(said, hint="is it running? On another Linux: systemctl status docker")

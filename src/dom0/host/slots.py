@@ -1,4 +1,4 @@
-"""The two slots of a running machine: what its program `slots` says of them, and whether an update fits. docs/os.md."""
+"""The two slots of a running machine: their status from the program `slots`, and whether an update fits. docs/os.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dom0.run import CommandFailed, transfer
 PROGRAM = "slots"
 SLOTS = ("a", "b")
 _ROOM_LEFT = 1024  # KiB of the medium that stay free
-_MEMORY_BESIDE = 100 * 1024  # KiB that a start needs besides the initrd, packed and unpacked
+_MEMORY_BESIDE = 100 * 1024  # KiB that a boot needs besides the initrd, packed and unpacked
 
 
 class OsSlot(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,10 +29,10 @@ class OsSlot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OsStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`slots` is empty, and so is all that follows it, on a machine that was not started from a disk with slots."""
+    """On a machine that was not started from a disk with slots, `slots` and all after it is empty."""
 
     version: str  # of the base OS that runs
-    machine: str  # as uname says it
+    machine: str  # as uname prints it
     slots: tuple[OsSlot, ...] = ()
     running: str = ""
     good: str = ""
@@ -48,11 +48,11 @@ class OsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kernel(self) -> str:
-        """The release of the one that runs."""
+        """The release of the running kernel."""
         return next(slot.kernel for slot in self.slots if slot.name == self.running)
 
     def state(self, slot: OsSlot) -> str:
-        """What a person should know of it."""
+        """For people."""
         words = {
             "runs": slot.name == self.running,
             "good": slot.name == self.good,
@@ -129,7 +129,7 @@ def refuse_without_slots(now: OsStatus) -> None:
 
 
 async def update(files: Sequence[BootFile]) -> None:
-    """Put `files` into the slot that does not run, and arm it. Raises Dom0Error; then nothing new is started."""
+    """Write `files` to the other slot, and boot it next. If it raises Dom0Error, the next boot is unchanged."""
     argv = on_host.command(PROGRAM, "update", "-")
     with tempfile.TemporaryFile(prefix="dom0-update-", dir=temporary.LARGE) as packed:
         pack(files, packed)
@@ -142,7 +142,7 @@ async def update(files: Sequence[BootFile]) -> None:
 
 
 def pack(files: Sequence[BootFile], packed: IO[bytes]) -> None:
-    """As `slots update` takes it. The sums have another name: `slots` gives them theirs when all is checked."""
+    """The input of `slots update`. The sums have another name until `slots` has checked all files."""
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for file in files:
             entry = tarfile.TarInfo("sums.new" if file.name == SUMS else file.name)
@@ -156,7 +156,7 @@ def pack(files: Sequence[BootFile], packed: IO[bytes]) -> None:
 
 
 async def rollback() -> str:
-    """What the next start will be. Raises Dom0Error if there is nothing to go back to."""
+    """Returns what boots next, for people. Raises Dom0Error if there is no good slot to go back to."""
     return (await on_host.run(PROGRAM, "rollback")).stdout.strip()
 
 

@@ -1,8 +1,8 @@
-"""The file that a base OS is, a UKI: one EFI program (PE) with kernel, initrd and kernel line as sections; and what a
-slot of a boot disk has of it.
+"""Reads the file of a base OS, a UKI: one EFI program (PE) with kernel, initrd and kernel command line as sections; and
+makes the files of a slot on a boot disk from it.
 
-Whoever made the file may mean harm: every number in it is checked against the file before it is used, and what is too
-much for a base OS is refused. https://uapi-group.org/specifications/specs/unified_kernel_image/
+The file is untrusted: every number in it is checked against the file's size before it is used, and sizes are limited.
+https://uapi-group.org/specifications/specs/unified_kernel_image/
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import msgspec
 from dom0.errors import Dom0Error
 
 UNAME = {"amd64": "x86_64", "arm64": "aarch64"}  # Debian's word -> the kernel's
-SUMS = "sums"  # last of the files in a slot: where it is, all of them are
+SUMS = "sums"  # written last to a slot: where it exists, all files do
 _MACHINES = {0x8664: "amd64", 0xAA64: "arm64"}  # of PE -> Debian's word
 _LARGEST = 2 << 30  # bytes of a section
 _LONGEST_TEXT = 4096  # bytes of a section that is text
 _MOST_SECTIONS = 64
 _HEADER = struct.Struct("<4sHHIIIHH")  # signature, machine, sections, time, symbols (2), optional header, flags
 _SECTION = struct.Struct("<8sIIII16x")  # name, size in memory, address, size in the file, place in the file
-_LINE = re.compile(r"[A-Za-z0-9 ,.:/_=@%+\[\]-]+")  # a kernel line that means the same to GRUB, iPXE and a shell
+_LINE = re.compile(r"[A-Za-z0-9 ,.:/_=@%+\[\]-]+")  # characters that GRUB, iPXE and a shell read alike
 _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+_~-]{0,63}")  # of a kernel, or of the base OS: also the name of a directory
 _CHUNK = 1 << 20  # bytes
 
@@ -71,7 +71,7 @@ class BootFile(msgspec.Struct, frozen=True):
 
 
 class Uki(msgspec.Struct, frozen=True):
-    """`line` is the kernel line, `release` the kernel's version, `version` the base OS's ("" if it is not ours)."""
+    """`line` is the kernel command line, `release` the kernel's, `version` the base OS's ("" if it is not ours)."""
 
     architecture: str  # Debian's word
     linux: Part

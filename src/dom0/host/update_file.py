@@ -1,8 +1,8 @@
 """Fetches an update file from a path or a URL, and checks its digest and its signature.
 
-Beside FILE may lie FILE.sha256 (as sha256sum prints it) and FILE.sig (as `ssh-keygen -Y sign -n dom0-os` makes it), and
-the same beside a URL. A digest that is there has to match; a signature is required, and checked, only on a machine
-that names signers.
+Beside FILE may be FILE.sha256 (as sha256sum prints it) and FILE.sig (as `ssh-keygen -Y sign -n dom0-os` makes it), and
+the same beside a URL. A digest has to match if there is one; a signature is required and checked only on a machine that
+names signers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dom0.wording import printable
 NAMESPACE = "dom0-os"  # of signatures
 _LARGEST = 2 << 30  # bytes of a download
 _LARGEST_BESIDE = 64 << 10
-_PATIENCE = 60.0  # seconds without a byte
+_IDLE_TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -44,8 +44,8 @@ class UpdateFile(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def fetch(source: str, asked: str, say: Callable[[str], None]) -> AsyncIterator[UpdateFile]:
-    """`source`, a path or a URL, as a file for the time of the block. Its digest is `asked` ("": nobody knows it) and
-    the one beside it.
+    """`source`, a path or a URL, as a file during the block. It has to match `asked`, a digest if not "", and the one
+    beside it.
 
     Raises Dom0Error.
     """
@@ -76,7 +76,7 @@ def _beside(source: str) -> tuple[UpdateFile, str]:
 
 
 async def _download_all(url: str, directory: Path, asked: str, say: Callable[[str], None]) -> tuple[UpdateFile, str]:
-    """As _beside. The small files come first: without a digest there is no need for the large one."""
+    """As _beside. The small files come first: without a digest the large one is not downloaded."""
     file, digest, signature = (directory / name for name in ("file", "digest", "signature"))
     told = ""
     if await _download(f"{url}.sha256", digest, _LARGEST_BESIDE):
@@ -104,7 +104,7 @@ async def _download(url: str, target: Path, largest: int) -> bool:
 
 def _fetch(url: str, target: Path, largest: int, stop: threading.Event) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer, target.open("wb") as opened:  # noqa: S310 -- http
+        with urllib.request.urlopen(url, timeout=_IDLE_TIMEOUT) as answer, target.open("wb") as opened:  # noqa: S310 -- http
             size = 0
             while not stop.is_set() and (chunk := answer.read1(_CHUNK)):
                 size += len(chunk)
@@ -128,9 +128,9 @@ def _digest_of(text: str, where: str) -> str:
 
 
 async def check_signature(update: UpdateFile, signers: str) -> str:
-    """Who signed it, of `signers` (as ssh-keygen's allowed signers); "" where that is "": nobody has to.
+    """Who of `signers` (a file of allowed signers, see ssh-keygen) signed it; "" if `signers` is "".
 
-    Raises Dom0Error, so also for signers of whom none is left.
+    Raises Dom0Error, also if `signers` is a file without any.
     """
     if not signers:
         return ""

@@ -1,5 +1,5 @@
-"""Builds dom0-base: Debian packages, wheels and the agent on dom0-rootfs. They are fetched on the host, which reaches its
-package sources and the Python index, and cached until the list of them changes.
+"""Builds dom0-base: Debian packages, wheels and the agent on dom0-rootfs. They are fetched on the host, which reaches
+its package sources and the Python index, and cached until the list of them changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decides in milliseconds whether a dom0 image is what its project would be built into now. Reads files, asks no Engine.
+"""Decides in milliseconds whether a dom0 image is what its project would be built into. Reads files, asks no Engine.
 
 The image has labels with the digest of all its inputs (`dom0.inputs`), and with the service images that were built with
 it and their contexts (`dom0.builds`); with the present IDs of its base images that is enough.

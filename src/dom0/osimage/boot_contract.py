@@ -1,7 +1,7 @@
-"""The boot contract as it is written on a boot medium: settings and keys, checked as the base OS will check them.
+"""The boot contract that is written to a boot medium: settings and keys, checked as the base OS will check them.
 
-The program `contract` of the base OS reads it, and has the last word: it leaves out what it does not understand and
-goes on. Here mistakes are refused before a medium is written. docs/os.md says what the settings mean.
+The program `contract` of the base OS reads it and ignores what is invalid. Here mistakes are refused before a medium is
+written. docs/os.md describes the settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEY = re.compile(
 
 
 class BootContract(msgspec.Struct, frozen=True):
-    """What a medium says to the machine that starts from it; b"" and None leave a file out."""
+    """Files for the machine that boots from a medium; b"" and None leave one out."""
 
     config: bytes = b""
     authorized_keys: bytes = b""

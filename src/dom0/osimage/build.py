@@ -1,4 +1,4 @@
-"""Builds the base OS: a UKI of kernel and initramfs; the initramfs holds a squashfs, and that files of Debian packages.
+"""Builds the base OS: a UKI of kernel and initramfs, which contains a squashfs with files of Debian packages.
 
 Packages, squashfs and UKI are cached under the digest of their inputs: without a change nothing is built again, and a
 change of our own programs packs only the initramfs again.
@@ -28,7 +28,7 @@ from dom0.run import capture
 Say = Callable[[str], None]
 UKI, LINUX, INITRD = "dom0-os.efi", "linux", "initrd"
 COMMAND_LINE = "console=tty0 console=ttyS0 quiet loglevel=4 panic=10 dom0.medium=LABEL=DOM0-BOOT"
-"""The kernel line in the UKI. What loads kernel and initrd by themselves passes its own."""
+"""The kernel command line in the UKI. Boot loaders that load kernel and initrd separately pass their own."""
 
 
 class BuiltOs(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class BuiltOs(msgspec.Struct, frozen=True):
 
 
 async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_rescue: bool = True) -> BuiltOs:
-    """Build the base OS unless the cache has it; with `no_cache` in any case, from the packages of today.
+    """Build the base OS unless the cache has it; with `no_cache` always, from the newest packages.
 
     Raises Dom0Error.
     """
@@ -47,7 +47,7 @@ async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_resc
     # All flavours of an architecture share a cached rescue image.
     lock = f"os-{recipe.architecture.name}.lock"
     async with fetched.lock(lock, lambda: say("base OS: waiting for another build of it")):
-        os.umask(0o022)  # modes of what is made here end up in it
+        os.umask(0o022)  # the image keeps the modes of the files that are made here
         found = await packages.fetch(kind, recipe.packages, recipe.architecture.name, anew=no_cache)
         rescue_image = await rescue.build(recipe, say, anew=no_cache) if with_rescue else None
         names = [package.file.name for package in found]
@@ -63,7 +63,7 @@ async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_resc
 
 
 def export(built: BuiltOs, directory: Path) -> None:
-    """Copy the files to `directory`; those that were there are replaced when all of the new ones are on the disk."""
+    """Copy the files to `directory`. Old ones are replaced when all new ones are on the disk."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dom0-os-", dir=directory) as scratch:
         names = sorted(file.name for file in built.directory.iterdir())
@@ -76,7 +76,7 @@ def export(built: BuiltOs, directory: Path) -> None:
 
 
 def version_of(key: str) -> str:
-    """What /etc/dom0-os says: other content, other version."""
+    """The content of /etc/dom0-os: another one for other inputs."""
     return f"{dom0.__version__}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
@@ -127,7 +127,7 @@ async def _squashfs(
     scratch: Path,
     say: Say,
 ) -> Path:
-    """The large part, which does not hold our own programs."""
+    """The large part, without our own programs."""
 
     async def make(into: Path) -> None:
         say("root file system: compressing it, which takes a minute or two")
@@ -141,7 +141,7 @@ async def _squashfs(
 
 
 def _make_tree(recipe: OsRecipe, version: str, rescue_image: Path | None, scratch: Path) -> Path:
-    """Our own programs and settings, the rescue image, and which base OS this is."""
+    """Our own programs and settings, the rescue image, and the version of the base OS."""
     tree = scratch / "tree"
     contents.copy(contents.entries(recipe.directory / "tree"), tree, time=EPOCH, public=True)
     if rescue_image is not None:

@@ -1,6 +1,6 @@
-"""A block device that is to be overwritten: what it is, what is on it, whether anything uses it; and writing to it.
+"""A block device that is to be overwritten: what it is, what is on it, whether it is in use; and writing to it.
 
-What a device says of itself (model, labels) was written by others, and is for people to read only.
+Model and labels of a device are input from outside, only shown to people.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SECTOR = 512  # bytes; where the partition table lies depends on it
 
 
 class BlockDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """As `lsblk --json` tells it."""
+    """As `lsblk --json` prints it."""
 
     path: str
     type: str  # disk, part, loop, crypt, lvm, …
@@ -51,7 +51,7 @@ class _Listing(msgspec.Struct, frozen=True):
 
 
 class HeldDevice(msgspec.Struct, frozen=True):
-    """A device opened with O_EXCL: nobody else can mount it meanwhile, and no other device gets its name."""
+    """A device opened with O_EXCL: it cannot be mounted meanwhile, and no other device gets its name."""
 
     path: Path
     opened: int
@@ -72,7 +72,7 @@ def decode(listing: str) -> BlockDevice:
 
 
 def refuse(node: BlockDevice, size: int) -> None:
-    """Raises UsageError if `node` is not a whole disk that nobody uses, with room for `size` bytes."""
+    """Raises UsageError if `node` is not a whole unused disk with room for `size` bytes."""
     used = [(one, mount) for one in (node, *node.below()) for mount in one.mountpoints if mount]
     if node.type not in ("disk", "loop"):
         raise UsageError(f"{node.path}: is a part of a disk ({node.type})", hint="name the whole disk")
@@ -91,7 +91,7 @@ def refuse(node: BlockDevice, size: int) -> None:
 
 
 def contents(node: BlockDevice) -> list[str]:
-    """What a person should know before it is gone, a line for each thing."""
+    """Lines that describe what is on the device, for people before it is overwritten."""
     what = " ".join(word for word in (node.model, node.tran) if word)
     lines = [f"{node.path}: {_size(node.size)}{f', {what.strip()}' if what else ''}"]
     for one in (node, *node.below()):
@@ -110,9 +110,9 @@ def _size(count: int) -> str:
 
 @contextmanager
 def held(device: Path) -> Iterator[HeldDevice]:
-    """Raises Dom0Error if somebody else uses it."""
+    """Raises Dom0Error if it is in use."""
     try:
-        opened = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)  # fails for what is mounted, wherever that is
+        opened = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)  # fails if it is mounted, in any namespace
     except PermissionError as error:
         raise Dom0Error(f"{device}: {error.strerror}", hint="only root may write to devices: sudo") from error
     except OSError as error:
@@ -137,13 +137,13 @@ async def overwrite(device: HeldDevice, image: Path, say: Callable[[str], None])
     say("reading it back")
     _compare(device, image)
     argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", str(device.path)]
-    await capture(argv, env=environment())  # which may not tell the kernel while we hold the device
+    await capture(argv, env=environment())  # it cannot tell the kernel while we hold the device
     with contextlib.suppress(OSError):  # a loop device may have none
         fcntl.ioctl(device.opened, _READ_PARTITIONS)
 
 
 def _compare(device: HeldDevice, image: Path) -> None:
-    """From the device, not from what the kernel still remembers of it."""
+    """From the device, not from the page cache."""
     opened = device.opened
     os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
     os.lseek(opened, 0, os.SEEK_SET)

@@ -1,8 +1,8 @@
 """A boot disk as a file: GPT with a partition for BIOS code and an EFI system partition. No loop devices, no mounts.
 
-How a BIOS gets to GRUB: it runs the 440 bytes at the beginning of the disk, which load one sector, which loads the rest
-of `core.img` from the BIOS boot partition. Where these lie is written into them here, as grub-bios-setup does it on
-real disks.
+How a BIOS starts GRUB: it runs the 440 bytes at the beginning of the disk, which load one sector, which loads the rest
+of `core.img` from the BIOS boot partition. Their positions are written into them here, as grub-bios-setup does on real
+disks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CODE = 440  # bytes of boot code before the partition table
 
 
 class BiosLoader(msgspec.Struct, frozen=True):
-    """What a BIOS needs, b"" where no such machine has one."""
+    """What a BIOS needs, b"" for an architecture without it."""
 
     sector: bytes
     core: bytes
@@ -45,7 +45,7 @@ async def bios_loader(firmware: grub.Firmware) -> BiosLoader:
 
 
 def least_size(files: Sequence[BootFile]) -> int:
-    """Bytes of a disk that holds `files` and a second slot, half as large again."""
+    """Bytes of a disk for `files` and a second slot, with room for slots of one and a half times the size."""
     slots = sum(file.size for file in files if file.name.startswith("dom0/a/"))
     others = sum(file.size for file in files) - slots
     esp = max(_LEAST_ESP, others + slots * 3 + 32 * MIB)
@@ -93,7 +93,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def _embed(bios: BiosLoader, image: Path) -> None:
-    """Write GRUB's first sector and its core into the disk, and into both where the next part of them lies."""
+    """Write GRUB's first sector and its core image to the disk, each with the position of the next part."""
     if not bios.core:
         return
     assert len(bios.core) <= _BIOS_SIZE

@@ -1,4 +1,4 @@
-"""Which shared libraries a program needs, for programs of any architecture: nothing is run to find out."""
+"""Which shared libraries a program needs. No program is run, so that it may be of any architecture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def libraries(programs: Iterable[Path], directory: Path) -> list[Path]:
 
 
 async def _needed(files: Iterable[Path]) -> dict[str, list[str]]:
-    """File -> names of libraries; of a file without any, nothing."""
+    """File -> names of libraries, without files that need none."""
     paths = [str(file) for file in files]
     printed = await capture(["readelf", "--dynamic", "--wide", *paths, "/dev/null"], check=False)
     needed: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""GRUB for both firmwares, made from Debian's packages of it: one file each, with all modules that os/grub.cfg uses."""
+"""GRUB for EFI and BIOS, made from Debian's packages: one file each, with all modules that os/grub.cfg uses."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FOR_EFI = ("efi_gop", "minicmd")
 
 
 class Firmware(msgspec.Struct, frozen=True):
-    """What machines with processors of one kind start from, in GRUB's words; `bios` is "" if none has one."""
+    """The firmware of an architecture, by GRUB's names; `bios` is "" if no machine has one."""
 
     efi: str
-    efi_name: str  # by which the firmware finds it in EFI/BOOT
+    efi_name: str  # of the file in EFI/BOOT that the firmware starts
     bios: str = ""
 
 
@@ -38,7 +38,7 @@ FIRMWARE = {
 
 
 async def efi(firmware: Firmware, *, first: str = "") -> bytes:
-    """The program that EFI starts. Its grub.cfg lies where it was loaded from, or where `first`, a script, finds it.
+    """The program that EFI starts. Its grub.cfg is where it was loaded from, or where the script `first` finds it.
 
     Raises Dom0Error.
     """
@@ -58,7 +58,7 @@ async def bios_from_iso(firmware: Firmware, *, first: str) -> bytes:
 
 
 def boot_sector(firmware: Firmware) -> bytes:
-    """What a BIOS reads first, and which loads the rest."""
+    """What a BIOS reads first; it loads the rest."""
     return (_directory(firmware.bios) / "boot.img").read_bytes()
 
 

@@ -1,6 +1,6 @@
-"""GRUB's environment block: 1024 bytes that GRUB itself can write at boot, in place. Here: which slot is started. Pure.
+"""GRUB's environment block: 1024 bytes that GRUB itself can write at boot. It says which slot is started. Pure.
 
-os/grub.cfg counts with it, `slots` of the base OS changes it. docs/os.md says what the variables mean.
+os/grub.cfg counts tries in it, and `slots` of the base OS changes it. docs/os.md describes the variables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FRESH = {"good": "a", "next": "", "left": "", "failed": ""}
 
 
 def encode(variables: Mapping[str, str]) -> bytes:
-    """Raises Dom0Error if they are too many."""
+    """Raises Dom0Error if they do not fit."""
     escaped = {name: value.replace("\\", "\\\\").replace("\n", "\\\n") for name, value in variables.items()}
     lines = b"".join(f"{name}={value}\n".encode() for name, value in escaped.items())
     block = (_HEAD + lines).ljust(SIZE, b"#")
@@ -25,7 +25,7 @@ def encode(variables: Mapping[str, str]) -> bytes:
 
 
 def decode(block: bytes) -> dict[str, str]:
-    """Raises Dom0Error if GRUB would not take it for one either."""
+    """Raises Dom0Error for a block that GRUB would not accept."""
     if len(block) != SIZE or not block.startswith(_HEAD):
         raise Dom0Error("grubenv: is not an environment block of GRUB")
     variables = {}

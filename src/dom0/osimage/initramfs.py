@@ -1,6 +1,6 @@
-"""The initramfs: the root file system as one squashfs, and around it what mounts that: busybox, three modules, `init`.
+"""The initramfs: the root file system as one squashfs, and what mounts that: busybox, three modules, `init`.
 
-It is not compressed, since nearly all of it is. Same files, same bytes: times, owners and order are fixed.
+It is not compressed: nearly all of its content is. It is reproducible: times, owners and order are fixed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOUNT_POINTS = ("dev", "proc", "sys", "run", "lower", "upper", "root")
 async def pack(
     recipe: OsRecipe, kernel: modules.Kernel, tree: Path, squashfs: Path, scratch: Path, archive: Path
 ) -> None:
-    """Write the initramfs to the file `archive`; `tree` is laid over the root file system."""
+    """Write the initramfs to the file `archive`; `tree` is copied over the root file system at boot."""
     directory = scratch / "initramfs"
     for name in _MOUNT_POINTS:
         (directory / name).mkdir(parents=True)
@@ -30,7 +30,7 @@ async def pack(
     shutil.copy2(kernel.directory.parents[2] / "bin" / "busybox", directory / "bin" / "busybox")
     (directory / "bin" / "sh").symlink_to("busybox")
     for number, path in enumerate(modules.choose(kernel, recipe.first_modules)):
-        name = Path(path).name.removesuffix(".xz")  # after a number: names sort in the order in which they are loaded
+        name = Path(path).name.removesuffix(".xz")  # after a number: they are loaded in the order of their names
         modules.write_unpacked(kernel.directory / path, directory / "modules" / f"{number:02}-{name}")
     shutil.copyfile(squashfs, directory / SQUASHFS)
     stamp(directory)
@@ -46,6 +46,6 @@ async def write(directory: Path, names: Path, archive: Path) -> None:
 
 
 def _list_names(directory: Path, names: Path) -> None:
-    """Names of all files for cpio, which takes them in the order they are given."""
+    """Names of all files for cpio, in the order of the archive."""
     found = sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
     names.write_text("".join(f"{name}\n" for name in found))

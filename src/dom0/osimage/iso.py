@@ -1,7 +1,7 @@
-"""A boot medium that cannot be written to, as an ISO: for EFI and BIOS, from a CD or copied to a stick as it is.
+"""A read-only boot medium as an ISO: for EFI and BIOS, on a CD or copied to a USB stick.
 
-GRUB for EFI lies in a FAT file system that is appended as a partition, GRUB for BIOS in the ISO's own file system. Both
-find that file system by its time of creation, which is its identity: another medium with the same label is not meant.
+GRUB for EFI is in a FAT file system that is appended as a partition, GRUB for BIOS in the ISO's own file system. Both
+find the ISO by its time of creation, which is its UUID: a medium with the same label may be another one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dom0.run import capture
 
 _BIOS_IMAGE = "dom0/eltorito.img"
 _MIB = 1 << 20
-# Types of partitions as xorriso takes them: GUIDs with their first three parts in little endian.
+# Partition types for xorriso: GUIDs with their first three parts in little endian.
 _ESP_TYPE = "28732ac11ff8d211ba4b00a0c93ec93b"
 _DATA_TYPE = "a2a0d0ebe5b9334487c068b6b72699c7"
 

@@ -1,4 +1,4 @@
-"""What a built base OS says about itself: every package with its version and size, modules, digests of the files."""
+"""The manifest of a built base OS: every package with its version and size, modules, digests of the files."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 
 async def disk_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
-    """What will lie on a disk. Raises Dom0Error."""
+    """The files of a disk. Raises Dom0Error."""
     firmware = grub.FIRMWARE[os.architecture]
     return medium.disk(
         os, contract, grub_config=_grub_config(), efi_name=firmware.efi_name, efi=await grub.efi(firmware)

@@ -1,5 +1,5 @@
-"""What lies on a boot medium, as a list of files: boot loader, slots, boot contract. Pure: whoever writes a disk or an
-ISO takes it from here. docs/os.md shows the same as a table.
+"""The files of a boot medium, for a disk and an ISO: boot loader, slots, boot contract. docs/os.md shows the same as a
+table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LARGEST = (4 << 30) - 1  # bytes of a file on FAT
 
 
 def contract_files(contract: BootContract) -> tuple[BootFile, ...]:
-    """Raises UsageError if the image is none."""
+    """Raises UsageError for an invalid image."""
     files = [BootFile("dom0/config", contract.config), BootFile("dom0/authorized_keys", contract.authorized_keys)]
     image = [BootFile("dom0/image.tar", _image(contract.image))] if contract.image else []
     return (*(file for file in files if file.size), *image)
@@ -36,7 +36,7 @@ def disk(os: Uki, contract: BootContract, *, grub_config: bytes, efi_name: str, 
 
 
 def iso(os: Uki, contract: BootContract, *, grub_config: bytes) -> tuple[BootFile, ...]:
-    """All files of an ISO. It cannot be written to, so it has one slot and no count of tries."""
+    """All files of an ISO. It is read-only, so it has one slot and no count of tries."""
     return (BootFile("dom0/grub.cfg", grub_config), *_below("dom0/a", slot_files(os)), *contract_files(contract))
 
 
@@ -59,7 +59,6 @@ def _image(file: Path) -> Part:
 
 
 def write_files(files: Iterable[BootFile], directory: Path) -> None:
-    """Write them below `directory`."""
     for file in files:
         target = directory / file.name
         target.parent.mkdir(parents=True, exist_ok=True)

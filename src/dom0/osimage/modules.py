@@ -1,5 +1,5 @@
-"""Kernel modules: names and patterns to files, with all that these depend on. `depmod` reads and writes the tables.
-Modules are stored uncompressed, because the file system around them compresses better.
+"""Kernel modules: names and patterns to files, with their dependencies. `depmod` reads and writes the tables.
+Modules are stored uncompressed, because the squashfs compresses better.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ _TABLES = ("modules.dep", "modules.alias", "modules.symbols", "modules.builtin",
 
 
 class Kernel(msgspec.Struct, frozen=True):
-    """The one kernel in a tree of unpacked packages. Paths of modules are relative to `directory`; `needs` is what a
-    module cannot be loaded without, `asks` what it asks for once it runs (`softdep` in modprobe.d(5)), as ext4 does for
-    checksums.
+    """The kernel in a tree of unpacked packages. Paths of modules are relative to `directory`; `needs` are a module's
+    dependencies, `asks` its soft dependencies (`softdep` in modprobe.d(5)), as ext4 has one for checksums.
     """
 
     release: str
@@ -72,8 +71,8 @@ def _add(kernel: Kernel, path: str, chosen: dict[str, None]) -> None:
 
 
 def asks_of(directory: Path, modules: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Path of a module -> paths that it asks for, by depmod's tables `modules.softdep` and `modules.alias`. A word of
-    the first is the name of a module, or one that several have.
+    """Path of a module -> paths of its soft dependencies, from `modules.softdep`. That names modules, or their
+    aliases in `modules.alias`.
     """
     paths = {_name(path): path for path in modules}
     meant: dict[str, list[str]] = {name: [path] for name, path in paths.items()}

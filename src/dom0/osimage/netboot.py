@@ -1,11 +1,11 @@
-"""What machines start from over a network, as a directory that a web server (and for firmware a TFTP server) serves.
+"""The files of a network boot, as a directory for a web server (and for firmware a TFTP server).
 
-    boot.ipxe       says which base OS is started and how; written last, so that it never names what is not there
-    VERSION/        linux, initrd, and medium.cpio with the boot contract: laid at /medium as a boot medium would be
-    autoexec.ipxe   what iPXE runs when firmware has loaded it from here
+    boot.ipxe       names the base OS and its kernel command line; written last, so that all that it names is there
+    VERSION/        linux, initrd, and medium.cpio with the boot contract, unpacked to /medium, as of a boot medium
+    autoexec.ipxe   what iPXE runs when the firmware has loaded it from here
     undionly.kpxe, snponly.efi, ipxe.efi   iPXE for BIOS and EFI, where Debian's package ipxe is installed
 
-Machines are updated by another boot.ipxe and their next start; nothing is ever installed on them.
+Machines are updated by another boot.ipxe and a restart; nothing is ever installed on them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
 
 
 def _boot_script(os: Uki, name: str, *, has_contract: bool) -> str:
-    """Names in it are relative to where it comes from."""
+    """Names in it are relative to its URL."""
     lines = ["#!ipxe", f"kernel {name}/linux dom0.medium=none {os.line}", f"initrd {name}/initrd"]
     if has_contract:
         lines.append(f"initrd {name}/medium.cpio")

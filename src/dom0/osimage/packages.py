@@ -1,4 +1,4 @@
-"""The Debian packages of the base OS: fetched from the host's package sources, kept, taken apart. None is installed."""
+"""The Debian packages of the base OS: fetched from the host's package sources, cached, unpacked. None is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dom0.run import capture
 
 
 class Package(msgspec.Struct, frozen=True):
-    """As its file is called."""
+    """From the name of its file."""
 
     name: str
     version: str
@@ -23,9 +23,9 @@ class Package(msgspec.Struct, frozen=True):
 
 
 async def fetch(kind: str, names: Sequence[str], arch: str, *, anew: bool) -> tuple[Package, ...]:
-    """The packages `names` and all they need, in their newest version when first asked for, or `anew`.
+    """The packages `names` and their dependencies: from the cache, or the newest versions at first and if `anew`.
 
-    Of each `kind` those of the latest `names` are kept.
+    Of each `kind` the cache keeps those of the latest `names`.
     """
     archives = await archive.debian_archives()
 
@@ -45,6 +45,6 @@ async def fetch(kind: str, names: Sequence[str], arch: str, *, anew: bool) -> tu
 
 
 async def unpack(packages: Iterable[Package], into: Path) -> None:
-    """The files of all packages in one tree, as if they were installed without their scripts."""
+    """Unpack the files of all packages into one tree, without running their scripts."""
     for package in packages:
         await capture(["dpkg-deb", "--extract", str(package.file), str(into)])

@@ -18,15 +18,15 @@ from dom0.run import capture
 PROGRAM = "qemu-system-x86_64"
 PROGRAM_ARM64 = "qemu-system-aarch64"
 _EMULATED = "tcg,thread=multi"
-# Debian's package ovmf. The first is code that nobody writes to, the second what a machine's copy starts from.
+# Debian's package ovmf: read-only code, and the template of a machine's variables.
 UEFI_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 UEFI_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 _PROBE_DEADLINE = 20.0  # seconds
 
 
 class Drive(msgspec.Struct, frozen=True):
-    """A file with the content of a disk. `temporary`: what the machine writes is gone when it ends. `device` is what
-    the machine has it as, in QEMU's words (`usb-storage`); a virtio disk if empty.
+    """A file with the content of a disk. `temporary`: what the machine writes is lost when it ends. `device` is QEMU's
+    name of the device (`usb-storage`), a virtio disk if empty.
     """
 
     file: Path
@@ -37,7 +37,7 @@ class Drive(msgspec.Struct, frozen=True):
 
 
 class Direct(msgspec.Struct, frozen=True):
-    """Kernel and initramfs handed over by QEMU itself, without firmware that looks for a boot medium."""
+    """Kernel and initramfs loaded by QEMU itself, without firmware that looks for a boot medium."""
 
     linux: Path
     initrd: Path
@@ -55,7 +55,7 @@ class Uefi(msgspec.Struct, frozen=True):
 
 
 class NetworkBoot(msgspec.Struct, frozen=True):
-    """What QEMU's own network offers: the files below `directory` by TFTP, `file` as the one to boot."""
+    """Network boot by QEMU's own network: the files below `directory` by TFTP, of which `file` is booted."""
 
     directory: Path
     file: str
@@ -63,7 +63,7 @@ class NetworkBoot(msgspec.Struct, frozen=True):
 
 class MachineSpec(msgspec.Struct, frozen=True):
     """`forwards`: port on this machine's 127.0.0.1 -> port of the virtual machine. `memory` is in MiB. `controllers`
-    are devices that drives hang on (`qemu-xhci`).
+    are the devices that drives are attached to (`qemu-xhci`).
     """
 
     boot: Direct | Bios | Uefi
@@ -79,7 +79,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
 
 
 def command(machine: MachineSpec, accelerator: Literal["kvm", "tcg"], console: Sequence[str]) -> list[str]:
-    """`console` says where the serial port leads, in QEMU's options. A restart inside ends QEMU only if it asks to."""
+    """`console`: QEMU's options for the serial port, and whether a reboot ends QEMU (`-no-reboot`)."""
     return [
         *_processor(machine.architecture, accelerator),
         *("-smp", str(machine.processors), "-m", str(machine.memory)),
@@ -94,16 +94,16 @@ def command(machine: MachineSpec, accelerator: Literal["kvm", "tcg"], console: S
 
 
 async def accelerator() -> Literal["kvm", "tcg"]:
-    """What works here: a /dev/kvm that opens need not. Raises Dom0Error where QEMU is not installed.
+    """What works here: /dev/kvm may open and still not work. Raises Dom0Error where QEMU is not installed.
 
     A KVM without the processor's own virtualisation (PVM, nested) makes a machine too, but runs only kernels that were
-    built for it: any other ends with "KVM internal error" at an instruction that is not emulated.
+    built for it: others end with "KVM internal error" at an instruction that is not emulated.
     """
     if shutil.which(PROGRAM) is None:
         raise Dom0Error(f"{PROGRAM}: not installed", hint="apt-get install qemu-system-x86")
     if not _has_virtualisation():
         return "tcg"
-    # Makes the processor, which is where it fails, and does not start it.
+    # Creates the virtual processor, which is where it fails, and does not start it.
     argv = [PROGRAM, "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-nodefaults", "-display", "none"]
     probed = await capture([*argv, "-S", "-monitor", "stdio"], stdin=b"quit\n", timeout=_PROBE_DEADLINE, check=False)
     return "kvm" if probed.code == 0 else "tcg"
@@ -115,7 +115,7 @@ def _has_virtualisation() -> bool:
 
 
 def _processor(architecture: str, accelerator: str) -> list[str]:
-    if architecture == "arm64":  # signed pointers by QEMU's own quick way, not the one of the specification
+    if architecture == "arm64":  # pointer authentication by QEMU's own fast algorithm
         return [PROGRAM_ARM64, "-machine", "virt", "-accel", _EMULATED, "-cpu", "max,pauth-impdef=on"]
     how = ("kvm", "host") if accelerator == "kvm" else (_EMULATED, "max")
     return [PROGRAM, "-machine", "q35", "-accel", how[0], "-cpu", how[1]]
@@ -151,5 +151,5 @@ def _network(machine: MachineSpec) -> str:
 
 
 def _escaped(path: Path) -> str:
-    """A comma ends an option of QEMU's; two are one comma."""
+    """In QEMU's options a comma is written twice."""
     return str(path).replace(",", ",,")

@@ -1,4 +1,4 @@
-"""What the base OS is made from: the lists in `os/`, read for one architecture and flavour. Only reads files."""
+"""The recipe of the base OS: the lists in `os/`, read for one architecture and flavour. Only reads files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAVOURS = ("vm", "metal")
 
 
 class Architecture(msgspec.Struct, frozen=True):
-    """`name` is Debian's, the others are those of the C library and EFI."""
+    """`name` is Debian's; the others are of the C library and EFI."""
 
     name: str
     libraries: str  # directory
@@ -35,7 +35,7 @@ ARCHITECTURES = {
 
 
 class OsRecipe(msgspec.Struct, frozen=True):
-    """The same recipe and the same packages make the same bytes."""
+    """Builds are reproducible: the same recipe and the same packages make the same bytes."""
 
     architecture: Architecture
     flavour: str
@@ -68,7 +68,7 @@ class OsRecipe(msgspec.Struct, frozen=True):
         return self._list("modules/initramfs")
 
     def inputs(self) -> str:
-        """Digest of all that is known before a package is fetched: the recipe, and the code that follows it."""
+        """Digest of all inputs but the packages: the recipe, and the code that uses it."""
         return self._digest((*_ROOT_CODE, *_CODE), (*_ROOT_DATA, *_DATA))
 
     def root_inputs(self) -> str:
@@ -81,7 +81,7 @@ class OsRecipe(msgspec.Struct, frozen=True):
         return digest(entries(self.directory, lambda name: name.split("/")[0] not in data), text=text)
 
     def _lists(self, name: str) -> tuple[str, ...]:
-        """What all have, what the flavour has, and what that has for this architecture only, if anything."""
+        """The common list, the flavour's, and that of the flavour for this architecture, if there is one."""
         lists = [f"{name}/common", f"{name}/{self.flavour}"]
         own = f"{name}/{self.flavour}-{self.architecture.name}"
         if (self.directory / own).exists():

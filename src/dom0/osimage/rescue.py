@@ -1,7 +1,6 @@
 """The rescue image: an ssh server for a machine on which no dom0 runs.
 
-Made from Debian packages by `os/rescue`, without an Engine, as a file that `docker load` takes; the same packages make
-the same bytes.
+Made from Debian packages and `os/rescue`, without an Engine, as a file for `docker load`. Its build is reproducible.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr
 
 
 async def build(recipe: OsRecipe, say: Callable[[str], None], *, anew: bool) -> Path:
-    """The archive, as it should be now. Raises Dom0Error."""
+    """The archive, built unless the cache has it. Raises Dom0Error."""
     inner = replace(recipe, directory=recipe.directory / "rescue")
     names = (inner.directory / "packages").read_text().split()
     found = await packages.fetch(f"rescue-{recipe.architecture.name}", names, recipe.architecture.name, anew=anew)
@@ -96,7 +95,7 @@ def _layer(root: Path) -> bytes:
 
 
 def _write(recipe: OsRecipe, layer: bytes, archive: Path) -> None:
-    """As `docker save` writes it; the configuration's name is its digest, the image's ID."""
+    """In the format of `docker save`; the name of the configuration is its digest, the image's ID."""
     config = json.dumps(
         {
             "architecture": recipe.architecture.name,

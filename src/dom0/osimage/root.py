@@ -1,7 +1,7 @@
 """Populates the root file system of the base OS: files of packages, the libraries they need, links, certificates.
 
-Our own programs are not in it: they come from `os/tree`, beside it in the initramfs, so that a change of them does not
-compress the large part again.
+Our own programs are not in it: they are in `os/tree`, beside the squashfs in the initramfs, so that a change of them
+does not compress the large part again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _copy_files(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
 
 
 async def _add_libraries(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
-    """Under the name that programs ask for, which is a link in Debian's packages."""
+    """Under the names that programs need, which are links in Debian's packages."""
     architecture = recipe.architecture
     directory = unpacked / architecture.libraries
     for library in await elf.libraries(elf.programs(root), directory):
@@ -58,7 +58,7 @@ async def _add_libraries(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
 
 
 def _bundle_certificates(root: Path) -> None:
-    """One file, as the package's script would have made it."""
+    """One file, as the package's script would make it."""
     found = sorted((root / _CERTIFICATES).iterdir())
     bundle = root / _BUNDLE
     bundle.parent.mkdir(parents=True)

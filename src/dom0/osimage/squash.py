@@ -1,4 +1,4 @@
-"""A directory as one compressed file system, the same bytes for the same files."""
+"""A directory as one compressed file system, reproducible."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dom0.images.recipe import EPOCH
 from dom0.run import capture
 
 SQUASHFS = "root.squashfs"
-_BLOCK = "1M"  # larger blocks are smaller in all, and cost more where one page of them is read
-_LEVEL = "22"  # of zstd; costs time here, none where it is unpacked
+_BLOCK = "1M"  # larger blocks compress better, and cost more when one page of them is read
+_LEVEL = "22"  # of zstd; slow to compress, as fast as others to decompress
 
 
 async def squash(root: Path, image: Path) -> None:
@@ -23,6 +23,6 @@ async def squash(root: Path, image: Path) -> None:
 
 
 def stamp(root: Path) -> None:
-    """Give all below `root` one time: what a build made has that of the build."""
+    """Set one modification time for all below `root`."""
     for path in (*root.rglob("*"), root):
         os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
