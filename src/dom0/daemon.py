@@ -29,6 +29,7 @@ from dom0.names import etc_directory, run_directory, state_directory
 log = logging.getLogger(__name__)
 
 STATE, RUN, ETC = state_directory(), run_directory(), etc_directory()
+ALL_ENDPOINTS = (1, 44)  # the API that takes several networks at create
 STEPS_PER_CORE = 2  # an Engine saturates near it
 LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does again, at another socket or ours
 CUT_OFF = "the Docker Engine has another socket since its start; dom0 starts again to have it"
@@ -49,6 +50,7 @@ async def run() -> None:
 
 async def _serve(engine: Engine, info: EngineInfo) -> None:
     own = await source.find_own(engine)
+    api_version = tuple(int(part) for part in info.api_version.split("."))
     changed, readiness = Changes(), Readiness()
     ambassadors = Ambassadors(engine, readiness, changed)
     machine = Machine(
@@ -58,7 +60,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         resolve=lambda image, say, handed: source.resolve(engine, ETC, STATE, own, say, image, handed),
         hand_over=lambda image: handover.hand_over(engine, image, log.info),
         handing_over=True,  # perhaps; until we know
-        limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=_takes_all_endpoints(info)),
+        limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=api_version >= ALL_ENDPOINTS),
         changed=changed,
         readiness=readiness,
         boot_notes=BootNotes(RUN / boot_record.RUNNING),
@@ -161,8 +163,3 @@ async def _reach_engine() -> Engine:
             log.warning("%s", error.message)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
-
-
-def _takes_all_endpoints(info: EngineInfo) -> bool:
-    major, minor = (int(part) for part in info.api_version.split("."))
-    return (major, minor) >= (1, 44)

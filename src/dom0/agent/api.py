@@ -46,7 +46,8 @@ async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: 
     asyncio.get_running_loop().set_exception_handler(Unaccepted())
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
     unnamed = path.with_name(f".{path.name}.new")
-    most = _most_connections()
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(1, descriptors // 2)  # the others are for the machine
     async with server.serve(_with_errors(server.route(routes)), unnamed, most=most, beyond=_too_many):
         # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
         await asyncio.to_thread(os.chown, unnamed, -1, gid)
@@ -77,12 +78,6 @@ def _with_errors(handler: Handler) -> Handler:
 async def _too_many(_request: Request) -> Response:
     busy = Busy("dom0: too many requests at once", hint="end some of them: dom0 status --watch")
     return replace(server.refusal(STATUSES[Busy.exit_code], busy.message, busy.hint), closes=True)
-
-
-def _most_connections() -> int:
-    """What is left of our file descriptors is for the machine."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, soft // 2)
 
 
 def _document(value: object) -> Response:

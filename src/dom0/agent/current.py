@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -38,6 +39,8 @@ from dom0.plan.planner import Plan
 from dom0.plan.snapshot import version
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 AGAIN = 10.0  # seconds until what could not be written is tried again
 
@@ -113,7 +116,7 @@ class Current:
     @property
     def goes_back_to(self) -> int:
         """Number of the generation that follows if this one is not kept; 0: none, or it is judged."""
-        if self.generation is None or self.generation.outcome not in (Outcome.PENDING, Outcome.TRIAL):
+        if self.generation is None or not self.generation.is_undecided:
             return 0
         before = self.generations.good_before(self.generation)
         return before.number if before else 0
@@ -132,31 +135,20 @@ class Current:
         self._aim_at(self._settle_in(generation), memory=memory)
 
     def _settle_in(self, generation: Generation) -> Generation:
-        """It goes on with the files that are there where they cannot be written; that is tried again."""
+        """It goes on with the files that are there where they cannot be written; that is tried again.
+
+        A generation of our own image is ours from now on, whichever agent made it current.
+        """
         try:
             self.files.place(self.generations.files(generation.number))
-            generation = self._take_over(generation)
+            if self._own_image == generation.dom0_image != generation.agent_image:
+                generation = self.generations.update(replace(generation, agent_image=self._own_image))
             self._problems.pop("placement", None)
         except Dom0Error as error:
             self._problems["placement"] = problems.unwritable(error)
         return generation
 
-    def _take_over(self, generation: Generation) -> Generation:
-        """A generation of our own image is ours from now on, whichever agent made it current."""
-        if self._own_image != generation.dom0_image or self._own_image == generation.agent_image:
-            return generation
-        return self.generations.update(replace(generation, agent_image=self._own_image))
-
     # going somewhere
-
-    @property
-    def runs_nothing(self) -> bool:
-        return self.generation is None or not self.generation.desired.slots
-
-    def with_adopted(self, candidate: Candidate) -> Candidate:
-        """What was taken over stays the machine's."""
-        before = self.generation.desired if self.generation else None
-        return replace(candidate, desired=carry_over(candidate.desired, before))
 
     def begin(
         self, candidate: Candidate, cause: str, *, recreate: tuple[str, ...], as_it_was: Desired | None = None
@@ -207,7 +199,7 @@ class Current:
     def abort(self) -> None:
         """End what is not good yet, or on trial, and go back. Raises Unwritable, UsageError where that cannot be."""
         generation = self.generation
-        if generation is None or generation.outcome not in (Outcome.PENDING, Outcome.TRIAL):
+        if generation is None or not generation.is_undecided:
             raise UsageError(
                 "abort: nothing is being changed", hint="go back from a generation that is good: dom0 rollback"
             )
@@ -262,7 +254,7 @@ class Current:
         return self.generation.number if self.generation.is_good else self.generation.before
 
     def _leave(self, current: Generation | None) -> None:
-        if current is not None and current.outcome in (Outcome.PENDING, Outcome.TRIAL):
+        if current is not None and current.is_undecided:
             self.generations.update(rollout.replaced(current))
 
     def _switch_to(self, generation: Generation, *, recreate: tuple[str, ...] | None = None) -> None:
@@ -292,7 +284,7 @@ class Current:
 
     def _versions_to_keep(self, generation: Generation) -> dict[str, Version]:
         """What is stopped, and not removed, as long as the machine may go back to it."""
-        if generation.outcome not in (Outcome.PENDING, Outcome.TRIAL):
+        if not generation.is_undecided:
             return {}
         before = self.generations.good_before(generation)
         return {slot.key: version(slot) for slot in before.desired.slots} if before else {}
@@ -308,7 +300,9 @@ class Current:
                 self.generation = self._settle_in(self.generation)
                 again_in = min(again_in or AGAIN, AGAIN)
         except Dom0Error as error:
-            self._note_unwritable(error)
+            if "unwritable" not in self._problems:
+                log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+            self._problems["unwritable"] = problems.unwritable(error)
             again_in = AGAIN
         return again_in
 
@@ -325,7 +319,9 @@ class Current:
                 self.generation = self.generations.update(rollout.accepted(generation, self._clock.now()))
                 return generation.trial
             case rollout.Fail():
-                if self._has_listened(plan):
+                if self._watch.listening is None:
+                    self._watch.listening = self._start(last_words(self._engine, plan))
+                elif self._watch.listening.done():
                     self._fail(generation, Outcome.FAILED, transition.reason, plan.problems)
             case rollout.Expire():
                 self._fail(generation, Outcome.EXPIRED, "not confirmed in time", plan.problems)
@@ -357,20 +353,11 @@ class Current:
             watch.good_at = 0.0
         return transition
 
-    def _has_listened(self, plan: Plan) -> bool:
-        """Whether the last words are there; else they are asked for, and the next plan finds them."""
-        if self._watch.listening is None:
-            self._watch.listening = self._background.start(self._listen(plan))
-        return self._watch.listening.done()
-
-    async def _listen(self, plan: Plan) -> tuple[Words, ...]:
-        words = await last_words(self._engine, plan)
-        self._wake_soon()
-        return words
-
-    def _wake_soon(self) -> None:
-        """When the task that calls this is done."""
-        asyncio.get_running_loop().call_soon(self._loop.wake)
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """The next plan finds it done."""
+        task = self._background.start(coroutine)
+        task.add_done_callback(lambda _task: self._loop.wake())
+        return task
 
     def _accept(self, generation: Generation) -> None:
         accepted = self.generation = self.generations.update(rollout.accepted(generation, self._clock.now()))
@@ -411,9 +398,13 @@ class Current:
 
     def _return_from(self, failed: Generation) -> None:
         """Where there is nothing good to go back to, what was asked for is tried on."""
-        target = self.generations.good_before(failed)
-        if target is not None and not self._has_given_back(failed, target):
-            return
+        target, watch = self.generations.good_before(failed), self._watch
+        if target is not None:
+            if watch.giving_back is None:
+                give_back = image_names.give_back(self._engine, self.generations.all(), failed, target)
+                watch.giving_back = self._start(give_back)
+            if not watch.giving_back.done():
+                return
         self.verdict, self._failure = self._failure, None
         if target is not None:
             self.go_back(target, cause=f"generation {failed.number} {failed.outcome}: {failed.reason}")
@@ -421,29 +412,11 @@ class Current:
             self._is_left = False
             self._loop.keep_trying()
 
-    def _has_given_back(self, failed: Generation, target: Generation) -> bool:
-        """Whether the names of images are as `target` has them; else that is begun, and the next plan finds it done."""
-        if self._watch.giving_back is None:
-            self._watch.giving_back = self._background.start(self._give_back(failed, target))
-        return self._watch.giving_back.done()
-
-    async def _give_back(self, failed: Generation, target: Generation) -> None:
-        try:
-            await image_names.give_back(self._engine, self.generations.all(), failed, target)
-        except EngineError as error:
-            log.warning("generation %d: the names of its images stay: %s", failed.number, error.message)
-        self._wake_soon()
-
     # problems
 
     def _note_damage(self, damage: Dom0Error, instead: str) -> None:
         log.error("%s; %s is used instead", damage.message, instead)
         self._problems[damage.message] = problems.damaged(damage, instead, self._clock.now())
-
-    def _note_unwritable(self, error: Dom0Error) -> None:
-        if "unwritable" not in self._problems:
-            log.error("%s", error.message)
-        self._problems["unwritable"] = problems.unwritable(error)
 
 
 def says_the_same(candidate: Candidate, current: Generation) -> bool:

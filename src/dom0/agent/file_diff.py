@@ -22,11 +22,8 @@ def unified(name: str, machine: bytes | None, project: bytes | None) -> str | No
     if any("\0" in line for line in (*before, *after)):
         return None
     heads = ["/dev/null" if of is None else f"{who}/{name}" for who, of in (("machine", machine), ("project", project))]
-    return "".join(map(_whole, difflib.unified_diff(before, after, heads[0], heads[1])))
-
-
-def _whole(line: str) -> str:
-    return line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+    lines = difflib.unified_diff(before, after, heads[0], heads[1])
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
 def notes(machine: Version | None, project: Version | None) -> Iterator[str]:

@@ -63,7 +63,7 @@ class Files:
         own, step = found
         notes = list(file_diff.notes(step.there, step.theirs))
         text: str | None = ""
-        if _are_files(step):
+        if all(version is None or version.kind == "file" for version in (step.there, step.theirs)):
             roots = {self._placement.target: step.there, self._current(): step.theirs}
             sides = [read_content(root, own, most=file_diff.LARGEST) for root in roots]
             unread = any(
@@ -76,8 +76,13 @@ class Files:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        named, others = self.conflicts[:MOST_PROBLEMS], len(self.conflicts) - MOST_PROBLEMS
-        return (*map(_conflict, named), *([_other_conflicts(others)] if others > 0 else []))
+        found = [_conflict(path) for path in self.conflicts[:MOST_PROBLEMS]]
+        if (others := len(self.conflicts) - MOST_PROBLEMS) > 0:
+            title = f"{others} more files were changed here and in the project: what is here stays"
+            hint = "which ones: dom0 files"
+            severity = Severity.WARNING
+            found.append(Problem(code="file-conflict", subject="files", title=title, severity=severity, hint=hint))
+        return tuple(found)
 
     def _look(self) -> Steps:
         files = self._current()
@@ -112,10 +117,6 @@ def _state(step: Step) -> FileState | None:
     return FileState.CHANGED if step.wanted is not None else FileState.REMOVED
 
 
-def _are_files(step: Step) -> bool:
-    return all(version is None or version.kind == "file" for version in (step.there, step.theirs))
-
-
 def _conflict(path: str) -> Problem:
     typed = shlex.quote(path)
     return Problem(
@@ -124,11 +125,4 @@ def _conflict(path: str) -> Problem:
         title="changed here and in the project: what is here stays",
         severity=Severity.WARNING,
         hint=f"see how: dom0 files diff {typed}; then dom0 files take {typed} (the project's), or keep",
-    )
-
-
-def _other_conflicts(number: int) -> Problem:
-    title = f"{number} more files were changed here and in the project: what is here stays"
-    return Problem(
-        code="file-conflict", subject="files", title=title, severity=Severity.WARNING, hint="which ones: dom0 files"
     )

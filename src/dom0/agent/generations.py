@@ -48,6 +48,11 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome is Outcome.PENDING
 
     @property
+    def is_undecided(self) -> bool:
+        """Whether the machine may still go back from it by itself."""
+        return self.outcome in (Outcome.PENDING, Outcome.TRIAL)
+
+    @property
     def is_good(self) -> bool:
         return self.outcome is Outcome.GOOD
 

@@ -106,7 +106,10 @@ async def hand_over(engine: Engine, image_id: str, say: Say) -> None:
         why = failure.title if failure else "another change of its image came between"
         hint = f"its log: docker logs {FAILED}; what happened: docker logs {HANDOVER}"
         raise RolledBack(f"{ROOT}: {why}", hint=hint)
-    await _gone(engine, HANDOVER)
+    with contextlib.suppress(TimeoutError):  # a helper that stays is for `forget_failure`
+        async with asyncio.timeout(PATIENCE):
+            while await _find(engine, HANDOVER) is not None:  # noqa: ASYNC110 -- it is the Engine that changes it
+                await asyncio.sleep(PAUSE)
 
 
 async def start_helper(engine: Engine, image_id: str) -> None:
@@ -214,7 +217,13 @@ async def _find(engine: Engine, name: str) -> Container | None:
 async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove, wanted: str, say: Say) -> None:
     match step:
         case Create(name):
-            await _create(engine, name, await _reference(engine, wanted))
+            image = IMAGE if IMAGE in (await engine.image(wanted)).tags else wanted  # as a person would type it
+            try:
+                await engine.create_container(name, Contract().create_body(image))
+            except Conflict:
+                if await _find(engine, name) is None:
+                    raise
+                # else the host's launcher has made it meanwhile; the next look takes it as it is
         case Stop(container):
             say(f"stop {_say(container)}")
             await engine.stop_container(container.id, timeout=STOP_GRACE)
@@ -226,20 +235,6 @@ async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove
             await engine.remove_container(container.id, force=True)
         case _:
             assert_never(step)
-
-
-async def _create(engine: Engine, name: str, image: str) -> None:
-    """One that the host's launcher has made meanwhile is as good; the next look takes it as it is."""
-    try:
-        await engine.create_container(name, Contract().create_body(image))
-    except Conflict:
-        if await _find(engine, name) is None:
-            raise
-
-
-async def _reference(engine: Engine, image_id: str) -> str:
-    """The image by the name that a person would type, while it is the one of that name."""
-    return IMAGE if IMAGE in (await engine.image(image_id)).tags else image_id
 
 
 async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Verdict:
@@ -300,14 +295,6 @@ async def follow_helper(engine: Engine) -> None:
                     f"{HANDOVER}: does not run in the new image\n{log}", hint="the old dom0 runs as before"
                 )
         await asyncio.sleep(PAUSE)
-
-
-async def _gone(engine: Engine, name: str) -> None:
-    """Wait until a container that removes itself is gone; one that stays is for `forget_failure`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE):
-            while await _find(engine, name) is not None:  # noqa: ASYNC110 -- it is the Engine that changes it
-                await asyncio.sleep(PAUSE)
 
 
 def _busy() -> Busy:

@@ -21,11 +21,14 @@ def names_of(generation: Generation) -> dict[str, str]:
 
 
 async def give_back(engine: Engine, known: Iterable[Generation], failed: Generation, target: Generation) -> None:
-    """Those too that were replaced before they were good have moved names. Raises EngineError."""
+    """Those too that were replaced before they were good have moved names."""
     since = [g for g in known if target.number < g.number < failed.number]
     never_good = [g for g in since if g.outcome is Outcome.REPLACED and g.before == target.number]
-    for generation in (*reversed(never_good), failed):
-        await names.give_back(engine, generation.dom0_image, names_of(target))
+    try:
+        for generation in (*reversed(never_good), failed):
+            await names.give_back(engine, generation.dom0_image, names_of(target))
+    except EngineError as error:
+        log.warning("generation %d: the names of its images stay: %s", failed.number, error.message)
 
 
 async def put_right(engine: Engine, generation: Generation | None, own_image: str) -> None:

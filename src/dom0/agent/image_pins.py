@@ -16,7 +16,8 @@ ID_DIGITS = 12
 async def keep_images(engine: Engine, generations: Iterable[Generation]) -> None:
     """Tag what good generations need, untag what only forgotten ones needed. Raises EngineError."""
     good = [g for g in generations if g.outcome in (Outcome.GOOD, Outcome.TRIAL)]
-    wanted = {tag_of(image_id): image_id for g in good for image_id in _images_of(g)}
+    needed = {image_id for g in good for image_id in (g.dom0_image, *(slot.image_id for slot in g.desired.slots))}
+    wanted = {f"{REPOSITORY}:{image_id.removeprefix('sha256:')[:ID_DIGITS]}": image_id for image_id in needed - {""}}
     present = {tag for image in await engine.images() for tag in image.tags if tag.startswith(f"{REPOSITORY}:")}
     for tag in wanted.keys() - present:
         try:
@@ -25,11 +26,3 @@ async def keep_images(engine: Engine, generations: Iterable[Generation]) -> None
             continue  # somebody removed it; going back to that generation will say so
     for tag in present - wanted.keys():
         await engine.remove_image(tag)
-
-
-def tag_of(image_id: str) -> str:
-    return f"{REPOSITORY}:{image_id.removeprefix('sha256:')[:ID_DIGITS]}"
-
-
-def _images_of(generation: Generation) -> set[str]:
-    return {slot.image_id for slot in generation.desired.slots} | ({generation.dom0_image} - {""})

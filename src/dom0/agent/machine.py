@@ -29,7 +29,7 @@ from dom0.agent.progress import Background, Board, Changes, Follower
 from dom0.agent.proposal import Proposal, Proposer, Resolve
 from dom0.agent.readiness import Readiness, ready_starts
 from dom0.agent.reconcile import Limits, Reconciler
-from dom0.agent.report import service_statuses
+from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target, require_images
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
@@ -159,7 +159,11 @@ class Machine:
             try:
                 await self._propose(Proposal(cause=cause))
             except Dom0Error as error:
-                self._note_own_problem(error)
+                problem = problems.of_proposal(error, self._clock.now())
+                if self._own_problem is None or self._own_problem.title != problem.title:
+                    log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+                    self._own_problem = problem
+                    self.changed.tell()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
 
@@ -170,13 +174,6 @@ class Machine:
                 await self.changed.until(lambda: self._turn is not None)
         if (turn := self._turn) is not None:
             await self.changed.until(lambda: turn.is_over or not self._proposer.owes_our_own)
-
-    def _note_own_problem(self, error: Dom0Error) -> None:
-        problem = problems.of_proposal(error, self._clock.now())
-        if self._own_problem is None or self._own_problem.title != problem.title:
-            log.error("%s", error.message)
-            self._own_problem = problem
-            self.changed.tell()
 
     async def _propose(self, proposal: Proposal) -> None:
         await self._proposer.propose(proposal)
@@ -260,14 +257,10 @@ class Machine:
                 yield line
         if not task.cancelled():
             yield task.result()
-        elif not self._closed.is_set():
-            yield self._aborted()
-
-    def _aborted(self) -> Progress:
-        """Of a change that had not begun."""
-        number = self._current.generation.number if self._current.generation else 0
-        problem = Problem(code="generation-failed", subject="dom0", title="dom0 abort: nothing was changed")
-        return Progress(outcome=Outcome.ABORTED, generation=number, problems=(problem,))
+        elif not self._closed.is_set():  # it had not begun
+            number = self._current.generation.number if self._current.generation else 0
+            problem = Problem(code="generation-failed", subject="dom0", title="dom0 abort: nothing was changed")
+            yield Progress(outcome=Outcome.ABORTED, generation=number, problems=(problem,))
 
     async def _bring_up(self, request: UpRequest, turn: Turn) -> Progress:
         before = self._current.generation
@@ -394,7 +387,7 @@ class Machine:
             generation=self._describe(generation) if generation else None,
             last_good=good.number if good else None,
             converged=self._current.converged,
-            services=service_statuses(self._loop.plan),
+            services=tuple(map(service_status, self._loop.plan.slots if self._loop.plan else ())),
             steps=self._steps_under_way(),
             problems=self._problems(),
             inputs=generation.inputs if generation else "",

@@ -133,7 +133,9 @@ class Observer:
                 if id_ not in self._strangers
             },
             processes=await self._processes(desired),
-            vanished=frozenset(c.id for c in self.containers if self._has_vanished(c)),
+            vanished=frozenset(
+                c.id for c in self.containers if c.state is State.RUNNING and self._ended.get((c.id, c.pid), 0) >= SURE
+            ),
             cut_off=frozenset(c.id for c in self.containers if self._is_cut_off(c)),
         )
 
@@ -142,10 +144,6 @@ class Observer:
         if event.id in self.adopted:
             return True
         return self._ownership.is_claimed(event.attributes) and event.id not in self._strangers
-
-    def _has_vanished(self, container: Container) -> bool:
-        looks = self._ended.get((container.id, container.pid), 0)
-        return container.state is State.RUNNING and looks >= SURE
 
     def _is_cut_off(self, container: Container) -> bool:
         bound = any(mount.source.endswith(f"/{SOCKET}") for mount in container.mounts)

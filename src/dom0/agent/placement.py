@@ -61,8 +61,10 @@ class Placement:
                 record = _written(record, {p: step for p, step in steps.items() if p not in skipped}, done)
                 if not skipped:
                     break
-            if not self._is_written(record):
-                write_json(self._record, record)
+            with contextlib.suppress(Damaged):
+                if read_json(self._record, Record) == record:
+                    return steps
+            write_json(self._record, record)
         return steps
 
     def plan(self, theirs: Versions, record: Record) -> Steps:
@@ -79,7 +81,8 @@ class Placement:
                 step = decide(self._look(path, (*placed, wanted)), placed, wanted)
             if step.action is Action.REMOVE and any(str(parent) in emptied for parent in PurePath(path).parents):
                 step = step._replace(action=Action.KEEP, wanted=step.there)
-            if wanted is not None and wanted.content == DIRECTORY and _bars(step):
+            is_directory = wanted is not None and wanted.content == DIRECTORY
+            if is_directory and step.wanted is not None and step.wanted.content != DIRECTORY:
                 barred.append(path)
             if step.action is Action.CREATE:
                 steps |= {str(p): _made(steps[str(p)]) for p in PurePath(path).parents if str(p) in steps}
@@ -105,11 +108,6 @@ class Placement:
                 if path in listed or (version.content == DIRECTORY and path != ROOT)
             }
         return {}
-
-    def _is_written(self, record: Record) -> bool:
-        with contextlib.suppress(Damaged):
-            return read_json(self._record, Record) == record
-        return False
 
     def take(self, files: Path, paths: Collection[str]) -> Steps:
         """Let the project's version replace the machine's, which is kept beside it. Raises UsageError."""
@@ -162,8 +160,10 @@ class Placement:
 
     def _carry_out(self, steps: Steps, files: Path, record: Record) -> set[str]:
         """Returns what changed meanwhile and was left. What goes goes first: a file may follow a directory."""
+        for path, step in steps.items():
+            if step.action is Action.CONFLICT and step.there is not None and step.there.content == DIRECTORY:
+                raise _in_the_way(self.target / path)
         changes = {path: step for path, step in steps.items() if step.wanted != step.there}
-        self._require_no_directory_in_the_way(steps)
         if not changes:
             return set()
         write_json(self._record, _written(record, changes, under_way))
@@ -174,11 +174,6 @@ class Placement:
             with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, _):
                 os.fsync(parent)
         return skipped
-
-    def _require_no_directory_in_the_way(self, steps: Steps) -> None:
-        for path, step in steps.items():
-            if step.action is Action.CONFLICT and step.there is not None and step.there.content == DIRECTORY:
-                raise _in_the_way(self.target / path)
 
     def _change(self, path: str, step: Step, files: Path, record: Record) -> bool:
         """False: somebody was here between the look and now."""
@@ -234,10 +229,6 @@ def _written(record: Record, steps: Steps, say: Callable[[Placed, Step], Placed]
     """The record with what `say` says after each of `steps`; where nothing of ours is, it says nothing."""
     new = record | {spelled(path): tuple(say(_placed(record, path), step)) for path, step in steps.items()}
     return {path: placed for path, placed in new.items() if placed != NEVER}
-
-
-def _bars(step: Step) -> bool:
-    return step.wanted is not None and step.wanted.content != DIRECTORY
 
 
 def _made(step: Step) -> Step:

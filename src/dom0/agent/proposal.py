@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from dom0.agent.current import Current
 from dom0.agent.foresee import Running, refuse
@@ -17,6 +18,7 @@ from dom0.agent.take_over import take_over
 from dom0.engine.protocol import Engine
 from dom0.images import names
 from dom0.plan import labels
+from dom0.plan.adoption import carry_over
 
 Resolve = Callable[[str, Callable[[str], None], Handed], Awaitable[Candidate]]
 """Reads the project of the image with that ID ("": of our own) where it is not handed; it says what it pulls."""
@@ -73,16 +75,16 @@ class Proposer:
         async with self._turn:
             present = await self._engine.containers(labels=[labels.PROJECT]) if asked.force else ()
             with writing(self._state):
-                found = await self._resolve(asked.image, self._say, asked.handed)
-                candidate, before = self._current.with_adopted(found), None
-                if asked.adopt and self._current.runs_nothing:
+                candidate, before = await self._resolve(asked.image, self._say, asked.handed), None
+                generation = self._current.generation
+                desired = carry_over(candidate.desired, generation.desired if generation else None)
+                candidate = replace(candidate, desired=desired)
+                if asked.adopt and (generation is None or not generation.desired.slots):
                     again = partial(self._resolve, asked.image, self._say, NOTHING)
                     candidate, before = await take_over(self._engine, candidate, self._state, again)
-                await refuse(self._engine, candidate.desired, self._running(asked))
+                root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None
+                running = Running(self._current.project, self._current.generation, root=root, state=self._state)
+                await refuse(self._engine, candidate.desired, running)
                 async with names.taken_up(self._engine, candidate.dom0_image):
                     recreate = tuple(container.id for container in present)
                     self._current.begin(candidate, asked.cause, recreate=recreate, as_it_was=before)
-
-    def _running(self, asked: Proposal) -> Running:
-        root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None
-        return Running(self._current.project, self._current.generation, root=root, state=self._state)

@@ -1,17 +1,12 @@
-"""The plan's slots as rows of the status document. Pure."""
+"""One of the plan's slots as a row of the status document. Pure."""
 
 from __future__ import annotations
 
 from dom0.agent.status import ServiceStatus
 from dom0.plan.container_plan import SlotPlan
-from dom0.plan.planner import Plan
 
 
-def service_statuses(plan: Plan | None) -> tuple[ServiceStatus, ...]:
-    return tuple(_status(slot) for slot in plan.slots) if plan else ()
-
-
-def _status(plan: SlotPlan) -> ServiceStatus:
+def service_status(plan: SlotPlan) -> ServiceStatus:
     container = plan.container
     return ServiceStatus(
         service=plan.slot.service,

@@ -69,7 +69,8 @@ def decide(
     `age`: seconds since the machine came to it. `well_for`: for how many all has been well without a break.
     """
     if generation.foreign:
-        return Release() if _runs_as_before(plan) else Wait()
+        as_before = all(p.container and p.container.running == p.slot.runs for p in plan.slots)
+        return Release() if as_before and not plan.steps else Wait()
     if is_left:
         return GoBack()
     match generation.outcome:
@@ -78,10 +79,6 @@ def decide(
         case Outcome.PENDING:
             return _judge(plan, generation.desired.rollout, age, well_for)
     return Wait()
-
-
-def _runs_as_before(plan: Plan) -> bool:
-    return not plan.steps and all(p.container and p.container.running == p.slot.runs for p in plan.slots)
 
 
 def _on_trial(generation: Generation, now: float) -> Transition:

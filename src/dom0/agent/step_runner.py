@@ -60,16 +60,14 @@ class StepRunner:
 
     def reserve(self, steps: Iterable[AnyStep]) -> list[AnyStep]:
         """Take the locks of those that may start now: each lock once, within the limits."""
-        return [step for step in steps if self._reserve(step)]
-
-    def _reserve(self, step: AnyStep) -> bool:
-        if step.lock in self._by_lock:
-            return False
-        alike = sum(_awaits(other) is _awaits(step) for other in self._by_lock.values())
-        if alike >= (WAITING if _awaits(step) else self._limit):
-            return False
-        self._by_lock[step.lock] = step
-        return True
+        reserved = []
+        for step in steps:
+            kind = _awaits(step)
+            alike = sum(_awaits(other) is kind for other in self._by_lock.values())
+            if step.lock not in self._by_lock and alike < (WAITING if kind else self._limit):
+                self._by_lock[step.lock] = step
+                reserved.append(step)
+        return reserved
 
     def start(self, step: AnyStep, applier: Applier, tasks: asyncio.TaskGroup) -> None:
         """One that is reserved."""

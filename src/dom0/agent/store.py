@@ -37,14 +37,10 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{path}: cannot be written: {_reason(error)}"
+        # shutil's carries a list of (source, target, reason)
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
+        message = f"{path}: cannot be written: {reason}"
         raise Unwritable(message, hint="free space or mend the disk: df -h") from error
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, shutil.Error):  # carries a list of (source, target, reason)
-        return str(error.args[0][0][-1])
-    return error.strerror or str(error)
 
 
 @contextlib.contextmanager

@@ -132,16 +132,13 @@ def _judge(found: Found, current: Container, verdict: Verdict | None) -> Step | 
     """None: it is good. Without one before it there is nothing to go back to, so it is left as it is."""
     if verdict is not None and verdict.good:
         return None
-    if found.previous is not None and (verdict is not None or _has_ended(current)):
+    # It was started once: a container that nobody stops is started again by the Engine.
+    has_ended = current.state in (State.EXITED, State.DEAD) or bool(current.error)
+    if found.previous is not None and (verdict is not None or has_ended):
         return _put_aside(found, current)
     if verdict is not None:
         return End(Result.FAILED, verdict.reason)
     return Verify(current) if current.running else Start(current)
-
-
-def _has_ended(current: Container) -> bool:
-    """It was started once: a container that nobody stops is started again by the Engine."""
-    return current.state in (State.EXITED, State.DEAD) or bool(current.error)
 
 
 def _put_aside(found: Found, current: Container) -> Step:

@@ -46,17 +46,14 @@ def read_version(name: str, parent: int | None = None, *, known: Collection[Vers
     mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
     match stat.S_IFMT(found.st_mode):
         case stat.S_IFREG:
-            return _file_version(name, parent, {_size(version) for version in known})
+            sizes = {version.content.split()[1] if version.kind == "file" else "" for version in known}
+            return _file_version(name, parent, sizes)
         case stat.S_IFDIR:
             return Version(DIRECTORY, mode, *owner)
         case stat.S_IFLNK:
             return Version(f"link {spelled(os.readlink(name, dir_fd=parent))}", 0, *owner)
         case other:
             return Version(_OTHERS.get(other, "device"), mode, *owner)
-
-
-def _size(version: Version) -> str:
-    return version.content.split()[1] if version.kind == "file" else ""
 
 
 def _file_version(name: str, parent: int | None, sizes: Collection[str]) -> Version:

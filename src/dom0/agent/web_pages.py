@@ -22,7 +22,8 @@ def check_request(request: Request) -> None:
     """Raises HttpError."""
     if reason := refuse_page(request.headers):
         raise HttpError(403, reason)
-    if request.has_body and _media_types(request.headers) != [JSON]:
+    media_types = [value.partition(";")[0].strip().lower() for value in request.headers.all("Content-Type")]
+    if request.has_body and media_types != [JSON]:
         raise HttpError(415, f"a body has to be of Content-Type {JSON}")
 
 
@@ -36,7 +37,3 @@ def refuse_page(headers: Headers) -> str:
     if any(site.lower() not in FROM_NO_PAGE for site in headers.all("Sec-Fetch-Site")):
         return "a web page of another site may not ask the agent"
     return ""
-
-
-def _media_types(headers: Headers) -> list[str]:
-    return [value.partition(";")[0].strip().lower() for value in headers.all("Content-Type")]
