@@ -32,9 +32,9 @@ STATE, RUN, ETC = state_directory(), run_directory(), etc_directory()
 ALL_ENDPOINTS = (1, 44)  # the API that takes several networks at create
 STEPS_PER_CORE = 2  # an Engine saturates near it
 LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does again, at another socket or ours
-CUT_OFF = "the Docker Engine has another socket since its start; dom0 starts again to have it"
-LOST = "the Docker Engine says that this container has ended or is gone; dom0 ends, to be alone in its place"
-END_WITHIN = 10.0  # seconds for an agent before us that the Engine has lost: it ends when it hears of that
+CUT_OFF = "the Docker Engine has made a new socket; dom0 restarts to connect to it"
+LOST = "the Docker Engine reports this container as ended or removed; dom0 ends, so that no second one runs beside it"
+END_WITHIN = 10.0  # seconds for an agent before us that the Engine has lost: it ends when it notices
 LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
 
@@ -79,8 +79,8 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
     socket = RUN / "dom0.sock"
     async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        errands = (_mend_handover(engine, machine), _end_when_cut_off(machine), _end_when_ended(engine, machine, own))
-        beside = [tasks.create_task(errand) for errand in errands]
+        watches = (_mend_handover(engine, machine), _end_when_cut_off(machine), _end_when_ended(engine, machine, own))
+        beside = [tasks.create_task(watch) for watch in watches]
         tasks.create_task(ambassadors.run())
         await machine.run()
         ambassadors.close()
@@ -89,7 +89,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
 
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:
-    """Let a helper that is at work end (it waits for our answer), finish or undo what was cut off for good."""
+    """Wait for a running hand-over, which waits for our answer; finish or undo one that was interrupted."""
     failure = None
     try:
         await handover.follow_helper(engine)
@@ -101,9 +101,9 @@ async def _mend_handover(engine: Engine, machine: Machine) -> None:
 
 
 async def _end_when_cut_off(machine: Machine) -> None:
-    """An Engine that makes its socket itself makes a new one at every start, which only a start of ours can bind.
+    """An Engine that creates its socket itself creates a new one at every start; our mount is of the old one.
 
-    The restart policy starts us again. While there is no new one the Engine is down, and we tell so.
+    The restart policy starts us again, with the new one. Until there is one the Engine is down, which the status says.
     """
     while True:
         await machine.changed.until(lambda: machine.is_blind)
@@ -115,10 +115,10 @@ async def _end_when_cut_off(machine: Machine) -> None:
 
 
 async def _answers_elsewhere() -> bool:
-    """Whether the Engine answers at a socket that it has made since our start.
+    """Whether the Engine answers at a socket that it has created since our start.
 
-    It makes that first, then loads its containers. One that ends meanwhile is started twice, and from then on over and
-    over, out of the Engine's control (seen on Docker 26.1).
+    It creates the socket first, then loads its containers. One that ends in between is started twice, and from then on
+    over and over, out of the Engine's control (seen on Docker 26.1).
     """
     if not HostProcesses().has_old_socket(os.getpid()):
         return False
@@ -133,9 +133,9 @@ async def _answers_elsewhere() -> bool:
 
 
 async def _end_when_ended(engine: Engine, machine: Machine, own: source.Own) -> None:
-    """An Engine can lose a process (seen on Docker 26.1): it counts the container as ended, or has removed it.
+    """An Engine can lose a process (seen on Docker 26.1): it reports the container as ended, or has removed it.
 
-    Whoever takes our place then, started by the restart policy or by a person, needs the state directory.
+    The agent that is started next, by the restart policy or by a person, needs the state directory, which we lock.
     """
     while own.container:
         try:
@@ -152,7 +152,10 @@ async def _end_when_ended(engine: Engine, machine: Machine, own: source.Own) -> 
 
 
 async def _reach_engine() -> Engine:
-    """An Engine that is still starting is waited for, however long it takes. Raises EngineUnreachable if cut off."""
+    """Wait for an Engine that is still starting, however long it takes.
+
+    Raises EngineUnreachable when it answers at a new socket.
+    """
     pause = 0.1
     while True:
         try:

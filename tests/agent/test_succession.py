@@ -11,17 +11,17 @@ from dom0.agent.contract import RESTART
 from dom0.agent.succession import (
     NEXT,
     PREVIOUS,
+    CheckResult,
     Create,
     End,
-    Found,
     Remove,
     Rename,
     Result,
+    RootContainers,
     SetRestart,
     Start,
-    Step,
     Stop,
-    Verdict,
+    SuccessionStep,
     Verify,
     decide,
     wanted_after_cut,
@@ -47,30 +47,30 @@ def container(name: str, image: str, state: State, policy: str = RESTART) -> Con
     )
 
 
-def situations() -> list[Found]:
+def situations() -> list[RootContainers]:
     images = (OLD, NEW)
     currents = [None, *(container(ROOT, i, s, p) for i in images for s in STATES for p in (RESTART, "no"))]
     nexts = [None, *(container(NEXT, image, State.CREATED) for image in images)]
     previous = [None, *(container(PREVIOUS, image, State.EXITED, "no") for image in images)]
     failed = [None, *(container(FAILED, image, State.EXITED, "no") for image in images)]
-    return [Found(*found) for found in itertools.product(currents, nexts, previous, failed)]
+    return [RootContainers(*found) for found in itertools.product(currents, nexts, previous, failed)]
 
 
 class World:
     """What the Engine would make of the steps; `good` says which images answer."""
 
-    def __init__(self, found: Found, good: set[str]) -> None:
+    def __init__(self, found: RootContainers, good: set[str]) -> None:
         self.all = {c.name: c for c in (found.current, found.next, found.previous, found.failed) if c is not None}
         self.good = good
         self.answered = ""
 
-    def found(self) -> Found:
-        return Found(**{field: self.all.get(name) for name, field in FIELDS.items()})
+    def found(self) -> RootContainers:
+        return RootContainers(**{field: self.all.get(name) for name, field in FIELDS.items()})
 
     def put(self, changed: Container) -> None:
         self.all = {name: c for name, c in self.all.items() if c.id != changed.id} | {changed.name: changed}
 
-    def do(self, step: Step, wanted: str) -> Verdict | None:
+    def do(self, step: SuccessionStep, wanted: str) -> CheckResult | None:
         match step:
             case Create(name):
                 assert name not in self.all
@@ -93,11 +93,11 @@ class World:
                 del self.all[one.name]
         return None
 
-    def judge(self, one: Container) -> Verdict:
+    def judge(self, one: Container) -> CheckResult:
         good = one.image_id in self.good
         if good:
             self.answered = one.image_id
-        return Verdict(one.id, good=good, reason="" if good else "silent")
+        return CheckResult(one.id, good=good, reason="" if good else "silent")
 
     def running(self) -> list[str]:
         return [c.name for c in self.all.values() if c.running]
@@ -126,7 +126,7 @@ def test_every_situation_comes_to_an_end(good: set[str]) -> None:
             assert (world.all[ROOT].image_id, world.all[ROOT].running) == (OLD, True)
 
 
-def was_refused(found: Found) -> bool:
+def was_refused(found: RootContainers) -> bool:
     """The new one was judged before: put aside, or stopped in order to be."""
     if found.failed is not None and found.failed.image_id == NEW:
         return True
@@ -141,7 +141,7 @@ def test_a_new_one_that_answers_gets_the_place_unless_it_was_refused() -> None:
 
 
 def test_the_old_one_is_back_when_the_new_one_is_silent() -> None:
-    world = World(Found(current=container(ROOT, OLD, State.RUNNING)), {OLD})
+    world = World(RootContainers(current=container(ROOT, OLD, State.RUNNING)), {OLD})
     assert world.settle(NEW).result is Result.UNDONE
     assert {name: (c.image_id, c.state, c.restart_policy) for name, c in world.all.items()} == {
         ROOT: (OLD, State.RUNNING, RESTART),
@@ -150,24 +150,24 @@ def test_the_old_one_is_back_when_the_new_one_is_silent() -> None:
 
 
 def test_the_old_one_is_not_stopped_before_the_new_one_is_created() -> None:
-    found = Found(current=container(ROOT, OLD, State.RUNNING))
+    found = RootContainers(current=container(ROOT, OLD, State.RUNNING))
     assert decide(found, NEW, None) == Create(NEXT)
 
 
 def test_what_steps_aside_is_not_woken_by_the_engine() -> None:
-    found = Found(current=container(ROOT, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED))
+    found = RootContainers(current=container(ROOT, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED))
     assert found.current is not None
     assert decide(found, NEW, None) == SetRestart(found.current, "no")
 
 
 def test_an_answer_counts_only_for_the_container_that_gave_it() -> None:
     current = container(ROOT, NEW, State.RUNNING)
-    found = Found(current=current, previous=container(PREVIOUS, OLD, State.EXITED, "no"))
-    assert decide(found, NEW, Verdict("another", good=True)) == Verify(current)
+    found = RootContainers(current=current, previous=container(PREVIOUS, OLD, State.EXITED, "no"))
+    assert decide(found, NEW, CheckResult("another", good=True)) == Verify(current)
 
 
 def test_a_first_one_that_is_silent_is_left_for_reading() -> None:
-    world = World(Found(), set())
+    world = World(RootContainers(), set())
     assert world.settle(NEW) == End(Result.FAILED, "silent")
     assert world.all.keys() == {ROOT}
 
@@ -175,13 +175,21 @@ def test_a_first_one_that_is_silent_is_left_for_reading() -> None:
 @pytest.mark.parametrize(
     ("found", "wanted"),
     [
-        (Found(), ""),
-        (Found(current=container(ROOT, OLD, State.RUNNING)), ""),
-        (Found(current=container(ROOT, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED)), OLD),
-        (Found(next=container(NEXT, NEW, State.CREATED), previous=container(PREVIOUS, OLD, State.EXITED)), OLD),
-        (Found(current=container(ROOT, NEW, State.RUNNING), previous=container(PREVIOUS, OLD, State.EXITED)), NEW),
-        (Found(next=container(NEXT, NEW, State.CREATED)), NEW),
+        (RootContainers(), ""),
+        (RootContainers(current=container(ROOT, OLD, State.RUNNING)), ""),
+        (RootContainers(current=container(ROOT, OLD, State.RUNNING), next=container(NEXT, NEW, State.CREATED)), OLD),
+        (
+            RootContainers(next=container(NEXT, NEW, State.CREATED), previous=container(PREVIOUS, OLD, State.EXITED)),
+            OLD,
+        ),
+        (
+            RootContainers(
+                current=container(ROOT, NEW, State.RUNNING), previous=container(PREVIOUS, OLD, State.EXITED)
+            ),
+            NEW,
+        ),
+        (RootContainers(next=container(NEXT, NEW, State.CREATED)), NEW),
     ],
 )
-def test_a_change_that_was_cut_off_settles_on_what_ran_last(found: Found, wanted: str) -> None:
+def test_a_change_that_was_cut_off_settles_on_what_ran_last(found: RootContainers, wanted: str) -> None:
     assert wanted_after_cut(found) == wanted

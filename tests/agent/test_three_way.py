@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dom0.agent.three_way import DIRECTORY, NEVER, Action, Version, decide, done, under_way
+from dom0.agent.three_way import DIRECTORY, NEVER, Action, FileVersion, decide, done, under_way
 
-A, B, C = (Version(f"file 1 sha256:{name}", 0o644) for name in "abc")
-FOLDER = Version(DIRECTORY, 0o755)
-SCRIPT = Version(A.content, 0o755)
+A, B, C = (FileVersion(f"file 1 sha256:{name}", 0o644) for name in "abc")
+FOLDER = FileVersion(DIRECTORY, 0o755)
+SCRIPT = FileVersion(A.content, 0o755)
 
 CASES = {
     "what was never there is placed": (None, NEVER, A, Action.CREATE, A),
@@ -36,16 +36,22 @@ CASES = {
         (A,),
         SCRIPT,
         Action.UPDATE,
-        Version(C.content, 0o755),
+        FileVersion(C.content, 0o755),
     ),
     "the machine its owner, the project its content": (
-        Version(A.content, 0o644, 911, 911),
+        FileVersion(A.content, 0o644, 911, 911),
         (A,),
         B,
         Action.UPDATE,
-        Version(B.content, 0o644, 911, 911),
+        FileVersion(B.content, 0o644, 911, 911),
     ),
-    "a link of the machine in the place of a file": (Version("link /etc"), (A,), A, Action.KEEP, Version("link /etc")),
+    "a link of the machine in the place of a file": (
+        FileVersion("link /etc"),
+        (A,),
+        A,
+        Action.KEEP,
+        FileVersion("link /etc"),
+    ),
     "a file becomes a directory": (A, (A,), FOLDER, Action.UPDATE, FOLDER),
 }
 

@@ -20,7 +20,7 @@ import pytest
 from dom0 import errors
 from dom0.agent import ambassador_status, api, file_status, refusal, status
 from dom0.agent.contract import Contract
-from dom0.agent.three_way import Version
+from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
 from dom0.compose.load import load
@@ -259,7 +259,7 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (file_status.FileDiff, None),
     (file_status.FilesRequest, None),
     (file_status.FilesPlanRequest, None),
-    (Version, None),
+    (FileVersion, None),
     (ambassador_status.AmbassadorStatus, None),
     (ambassador_status.ShortcutStatus, None),
     (ambassador_status.PlacedFlow, None),

@@ -34,7 +34,7 @@ from dom0.errors import Dom0Error, EngineError, UsageError
 from dom0.health import Problem
 from dom0.plan.adoption import carry_over
 from dom0.plan.desired import Desired
-from dom0.plan.memory import Memory, Version
+from dom0.plan.memory import Memory
 from dom0.plan.planner import Plan
 from dom0.plan.snapshot import version
 
@@ -116,10 +116,11 @@ class Current:
     @property
     def goes_back_to(self) -> int:
         """Number of the generation that follows if this one is not kept; 0: none, or it is judged."""
-        if self.generation is None or not self.generation.is_undecided:
-            return 0
-        before = self.generations.good_before(self.generation)
-        return before.number if before else 0
+        fallback = self._fallback(self.generation) if self.generation else None
+        return fallback.number if fallback else 0
+
+    def _fallback(self, generation: Generation) -> Generation | None:
+        return self.generations.good_before(generation) if generation.is_undecided else None
 
     def resume(self) -> None:
         """Aim at what the last agent aimed at."""
@@ -237,7 +238,7 @@ class Current:
         self._adopted_from = self.generations.add(before, candidate.files).number
 
     def _release(self, generation: Generation) -> None:
-        """What Docker Compose made runs again as it did: it is nobody's of ours any more."""
+        """What Docker Compose made runs again as it did, and belongs to it again."""
         self.generations.leave_current()
         self._board.say(f"generation {generation.number}: runs again, and is docker compose's")
         project = generation.desired.project
@@ -271,23 +272,17 @@ class Current:
     ) -> None:
         self.generation = generation
         self._watch = Watch(began=self._clock.monotonic())
+        fallback = self._fallback(generation)  # of which containers are stopped, and not removed
         self._loop.aim(
             Aim(
                 desired=generation.desired,
                 generation=generation.number,
                 pending=generation.is_pending,
-                last_good=self._versions_to_keep(generation),
+                last_good={slot.key: version(slot) for slot in fallback.desired.slots} if fallback else {},
                 recreate=recreate,
                 memory=memory,
             )
         )
-
-    def _versions_to_keep(self, generation: Generation) -> dict[str, Version]:
-        """What is stopped, and not removed, as long as the machine may go back to it."""
-        if not generation.is_undecided:
-            return {}
-        before = self.generations.good_before(generation)
-        return {slot.key: version(slot) for slot in before.desired.slots} if before else {}
 
     # what becomes of it
 

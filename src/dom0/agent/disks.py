@@ -1,4 +1,4 @@
-"""The agent's word on where a machine with the base OS keeps its data: problems, read anew at every question.
+"""Problems of where a machine with the base OS keeps its data, read anew at every request.
 
 On another Linux there is no such document, and nothing to say.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from dom0.agent.three_way import Version
+from dom0.agent.three_way import FileVersion
 
 LARGEST = 1024 * 1024  # bytes of one side; of larger files it is only said that they differ
 
@@ -26,7 +26,7 @@ def unified(name: str, machine: bytes | None, project: bytes | None) -> str | No
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
-def notes(machine: Version | None, project: Version | None) -> Iterator[str]:
+def notes(machine: FileVersion | None, project: FileVersion | None) -> Iterator[str]:
     """What lines of text do not show."""
     if machine is None or project is None or machine.kind != project.kind:
         yield f"machine: {_kind(machine)}; project: {_kind(project)}"
@@ -41,5 +41,5 @@ def notes(machine: Version | None, project: Version | None) -> Iterator[str]:
         yield "capabilities: the machine's are others than the project's"
 
 
-def _kind(version: Version | None) -> str:
+def _kind(version: FileVersion | None) -> str:
     return "none" if version is None else version.kind

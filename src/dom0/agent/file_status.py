@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from dom0.agent.three_way import Version
+from dom0.agent.three_way import FileVersion
 
 Paths = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
@@ -45,4 +45,4 @@ class FilesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class FilesPlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    files: dict[str, Version]
+    files: dict[str, FileVersion]

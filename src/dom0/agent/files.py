@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dom0.agent import file_diff
 from dom0.agent.file_status import FileDiff, FileInfo, FileState
-from dom0.agent.placement import Placement, Steps, versions_of
+from dom0.agent.placement import FileSteps, Placement, versions_of
 from dom0.agent.progress import Changes
-from dom0.agent.three_way import Action, Step, Version
+from dom0.agent.three_way import Action, FileStep, FileVersion
 from dom0.agent.versions import read_content, spelled
 from dom0.errors import UsageError
 from dom0.health import Problem, Severity
@@ -47,7 +47,7 @@ class Files:
     def keep(self, paths: Sequence[str]) -> list[FileInfo]:
         return self._settle(self._placement.keep(self._current(), paths))
 
-    def preview(self, theirs: dict[str, Version]) -> list[FileInfo]:
+    def preview(self, theirs: dict[str, FileVersion]) -> list[FileInfo]:
         """What placing a project that says `theirs` would do."""
         steps = self._placement.plan(theirs, self._placement.record(self._files))
         return [
@@ -84,16 +84,16 @@ class Files:
             found.append(Problem(code="file-conflict", subject="files", title=title, severity=severity, hint=hint))
         return tuple(found)
 
-    def _look(self) -> Steps:
+    def _look(self) -> FileSteps:
         files = self._current()
         return self._placement.plan(versions_of(files), self._placement.record(files))
 
-    def _settle(self, steps: Steps) -> list[FileInfo]:
+    def _settle(self, steps: FileSteps) -> list[FileInfo]:
         infos = self._note(steps)
         self._changed.tell()
         return infos
 
-    def _note(self, steps: Steps) -> list[FileInfo]:
+    def _note(self, steps: FileSteps) -> list[FileInfo]:
         states = {spelled(path): _state(step) for path, step in steps.items()}
         infos = [FileInfo(path=path, state=state) for path, state in states.items() if state is not None]
         self.conflicts = tuple(info.path for info in infos if info.state is FileState.CONFLICT)
@@ -105,7 +105,7 @@ class Files:
         return self._files
 
 
-def _state(step: Step) -> FileState | None:
+def _state(step: FileStep) -> FileState | None:
     """Of a path of the project as it is after a placement; None: the machine has what the project says.
 
     Rights alone are not told: many an image gives itself what is bound into it at every start.

@@ -24,9 +24,9 @@ Start = tuple[str, float]
 
 
 class Gates:
-    """One gate at most for every start of a container, and none that nobody waits for any more.
+    """At most one gate for each start of a container; one that no plan waits for any more is closed.
 
-    `tell` is called with the container at the end of each, and whether it passed.
+    `tell` is called at the end of each with the container and whether it passed.
     """
 
     def __init__(self, engine: Engine, tell: Callable[[Container, bool], None]) -> None:
@@ -59,7 +59,7 @@ class Gates:
             passed = await pass_gate(self._engine, container.id, test)
             self._over.add(start)
         except EngineUnreachable:
-            await asyncio.sleep(LONGEST_PAUSE)  # before somebody opens another one
+            await asyncio.sleep(LONGEST_PAUSE)  # before another one is opened
         finally:
             del self._open[start]
         self._tell(container, passed)

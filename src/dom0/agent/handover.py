@@ -1,8 +1,9 @@
 """Puts a root container of another image in the place of the present one, and goes back if it does not answer.
 
-`start_helper` is for whoever may end meanwhile (the agent itself, a terminal): a short-lived container of the new image
-does the work. `settle` is the work: look, decide (succession.py), do one thing, look again. Kill it anywhere and call
-it again. The gap in which no agent runs lasts from the old one's stop to the new one's first answer; services run on.
+`start_helper` is for callers that may end meanwhile (the agent itself, a terminal): a short-lived container of the new
+image does the work. `settle` is the work: look, decide (succession.py), do one thing, look again. Kill it anywhere and
+call it again. The gap in which no agent runs lasts from the old one's stop to the new one's first answer; services run
+on.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from dom0.agent.contract import Contract, helper_body
 from dom0.agent.succession import (
     ASIDE,
     NAMES,
+    CheckResult,
     Create,
     End,
-    Found,
     Remove,
     Rename,
     Result,
+    RootContainers,
     SetRestart,
     Start,
     Stop,
-    Verdict,
     Verify,
     decide,
     wanted_after_cut,
@@ -78,14 +79,14 @@ async def started_beside(engine: Engine) -> AsyncIterator[None]:
     except BaseException:
         for container_id in await asyncio.gather(starting, return_exceptions=True):
             if isinstance(container_id, str):
-                with contextlib.suppress(NotFound):  # somebody else has removed it
+                with contextlib.suppress(NotFound):  # it was removed meanwhile
                     await engine.stop_container(container_id, timeout=STOP_GRACE)
                     await engine.remove_container(container_id, force=True)
         raise
 
 
 async def _start_awaiting(engine: Engine) -> str | None:
-    """Its ID. None where it was not for us to make; whoever waits for the answer of a root container says why."""
+    """Its ID. None where it could not be created: the caller, which waits for a root container's answer, says why."""
     try:
         container_id = await engine.create_container(ROOT, Contract().awaiting_body())
     except EngineError:
@@ -195,10 +196,10 @@ async def settle(engine: Engine, wanted: str, say: Say, ask: Ask = ask_inside) -
             await _do(engine, step, wanted, say)
 
 
-async def look(engine: Engine) -> Found:
+async def look(engine: Engine) -> RootContainers:
     """Raises Conflict if somebody else's container has one of our names."""
     current, following, previous, failed = [await _find(engine, name) for name in NAMES]
-    return Found(current, following, previous, failed)
+    return RootContainers(current, following, previous, failed)
 
 
 async def _find(engine: Engine, name: str) -> Container | None:
@@ -237,7 +238,7 @@ async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove
             assert_never(step)
 
 
-async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Verdict:
+async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> CheckResult:
     container = step.container
     if isinstance(step, Start):
         say(f"start {_say(container)}")
@@ -246,11 +247,11 @@ async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Ve
         except EngineError as error:
             if error.transient:
                 raise
-            return Verdict(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
+            return CheckResult(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
     return await _verify(engine, container, ask)
 
 
-async def _verify(engine: Engine, container: Container, ask: Ask) -> Verdict:
+async def _verify(engine: Engine, container: Container, ask: Ask) -> CheckResult:
     """Ask until it answers, ends, or the time is over."""
     pause = PAUSE
     try:
@@ -258,14 +259,14 @@ async def _verify(engine: Engine, container: Container, ask: Ask) -> Verdict:
             while True:
                 now = await engine.container(container.id)
                 if not now.running or now.restart_count >= RESTARTS:
-                    return Verdict(container.id, good=False, reason=f"{_say(now)} exited with code {now.exit_code}")
+                    return CheckResult(container.id, good=False, reason=f"{_say(now)} exited with code {now.exit_code}")
                 if await ask(engine, container):
-                    return Verdict(container.id, good=True)
+                    return CheckResult(container.id, good=True)
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, LONGEST_PAUSE)
     except TimeoutError:
         reason = f"{_say(container)} did not answer within {PATIENCE:g} s"
-        return Verdict(container.id, good=False, reason=reason)
+        return CheckResult(container.id, good=False, reason=reason)
 
 
 async def is_at_work(engine: Engine) -> bool:
@@ -279,7 +280,7 @@ def _is_at_work(helper: Container) -> bool:
 
 
 async def follow_helper(engine: Engine) -> None:
-    """Wait until the helper has ended, if there is one. One that cannot even begin is taken away, with what it left.
+    """Wait until the helper has ended, if there is one. One that cannot even start is removed, with what it left.
 
     Raises RolledBack with its log then.
     """
@@ -288,7 +289,7 @@ async def follow_helper(engine: Engine) -> None:
         if helper is None or not _is_at_work(helper):
             return
         if helper.restart_count >= RESTARTS:
-            with contextlib.suppress(NotFound, Conflict):  # another who follows it takes it away
+            with contextlib.suppress(NotFound, Conflict):  # another follower removes it
                 log = (await engine.logs(helper.id, tail=20)).strip()
                 await recover(engine, lambda line: None)
                 raise RolledBack(

@@ -1,6 +1,6 @@
 """Runs Compose's lifecycle hooks in a container: one after the other, until one fails.
 
-Whoever is killed meanwhile does not know how far they came, and the next agent runs all of them again.
+After a kill it is not known how far they came, and the next agent runs all of them again.
 """
 
 from __future__ import annotations

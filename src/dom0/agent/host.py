@@ -1,6 +1,6 @@
 """What plan/host_checks has to know of the host: who listens on the ports that are asked for, which devices are there.
 
-Who may not see it finds nothing in the way, and the Engine says it later. Changes nothing.
+Where that cannot be read, nothing is reported, and the Engine refuses later. Changes nothing.
 """
 
 from __future__ import annotations

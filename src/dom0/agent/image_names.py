@@ -21,7 +21,7 @@ def names_of(generation: Generation) -> dict[str, str]:
 
 
 async def give_back(engine: Engine, known: Iterable[Generation], failed: Generation, target: Generation) -> None:
-    """Those too that were replaced before they were good have moved names."""
+    """Generations that were replaced before they were good have moved names too."""
     since = [g for g in known if target.number < g.number < failed.number]
     never_good = [g for g in since if g.outcome is Outcome.REPLACED and g.before == target.number]
     try:
@@ -32,7 +32,7 @@ async def give_back(engine: Engine, known: Iterable[Generation], failed: Generat
 
 
 async def put_right(engine: Engine, generation: Generation | None, own_image: str) -> None:
-    """Whoever took an image up may have been killed before its generation was on disk, or right after."""
+    """An agent may have been killed between moving the names of an image and writing its generation, or right after."""
     if generation is None or generation.outcome.is_failure:
         return
     try:

@@ -1,7 +1,7 @@
-"""The machine as persons and its own start see it: what may be asked of it, and what it tells.
+"""The machine as commands and its own start see it: what can be asked of it, and what it reports.
 
-Where it is and how it gets elsewhere is `current`; this module decides when: at start, when somebody asks, and when a
-generation belongs to another dom0 image, which then takes our place.
+How it gets from one generation to another is in `current`; this module decides when: at start, on a command, and when a
+generation belongs to another dom0 image, which then takes over.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds until our own project is trie
 
 
 class Turn:
-    """Of a command that changes the machine: nobody else may until it `is_over`, when what was asked for is ready."""
+    """Of one command that changes the machine. Until it `is_over`, when all is ready, no other one may."""
 
     def __init__(self) -> None:
         self.is_over = False
         self.asked: UpRequest | None = None  # None: a rollback
         self.change: asyncio.Task[Progress] | None = None  # once it has begun
-        self.followers: list[Follower] = []  # of whoever asked for it
+        self.followers: list[Follower] = []  # of the commands that asked for it
 
     def end(self, line: Progress) -> None:
         self.is_over = True
@@ -150,7 +150,7 @@ class Machine:
     # our own project
 
     async def _propose_own(self) -> None:
-        """What is missing may come: a network at boot, an image that somebody loads."""
+        """Until it succeeds: a network at boot or an image that is missing may come later."""
         pause = FIRST_PAUSE
         if self._own.awaits_up:
             await self._await_up()
@@ -168,7 +168,7 @@ class Machine:
                 pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
 
     async def _await_up(self) -> None:
-        """Until it has brought what it wanted, or was refused; it may have been killed before it could ask."""
+        """Until the `dom0 up` that started us has asked for its change, or was refused, or was killed before that."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(UP_WITHIN):
                 await self.changed.until(lambda: self._turn is not None)
@@ -179,12 +179,12 @@ class Machine:
         await self._proposer.propose(proposal)
         self._own_problem = None
 
-    # what persons ask for
+    # what commands ask for
 
     async def up(self, request: UpRequest) -> AsyncGenerator[Progress]:
         """Try everything again that was stopped, given up or refused; a new generation if the project now says more."""
         turn = self._turn
-        asked = msgspec.structs.replace(request, project=NOT_READ, layer=b"")  # whoever asks again may not have them
+        asked = msgspec.structs.replace(request, project=NOT_READ, layer=b"")  # who asks again may not have read it
         if turn is not None and not turn.is_over and turn.change is not None and turn.asked == asked:
             yield Progress(text="the same change is under way already: following it")
             async for line in self._attend(turn, turn.change):
@@ -218,7 +218,7 @@ class Machine:
         return self.status()
 
     async def abort(self) -> Status:
-        """End the change that somebody asked for, whatever it waits for, and go back.
+        """End the change that is under way, whatever it waits for, and go back.
 
         Raises UsageError where there is nothing to end, or nothing to go back to; Unwritable.
         """
@@ -232,18 +232,18 @@ class Machine:
         return self.status()
 
     def end_handover(self, problem: Problem | None) -> None:
-        """Whoever was at work on it has ended, with `problem` if it was undone."""
+        """No hand-over is under way any more; `problem`: why it was undone."""
         self._handover_at_work = self._handing_over = False
         self._handover_problem = problem
         self.changed.tell()
         self._loop.wake()
 
     def begin_handover(self) -> None:
-        """Somebody is at work on it."""
+        """A hand-over is under way."""
         self._handover_at_work = self._handing_over = True
 
     async def _follow(self, turn: Turn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
-        """Begin `change`. It goes on if nobody listens."""
+        """Begin `change`, which goes on when the caller stops listening."""
         turn.change = self._background.start(change)
         async for line in self._attend(turn, turn.change):
             yield line
@@ -358,7 +358,7 @@ class Machine:
             self.changed.tell()
             self._loop.wake()
 
-    # what it tells
+    # what it reports
 
     @property
     def is_blind(self) -> bool:
@@ -411,7 +411,7 @@ class Machine:
             *(problem for ask in self._problem_sources for problem in ask()),
         )
 
-    # what the loop tells (its Listener)
+    # LoopListener
 
     def planned(self, plan: Plan) -> float:
         again_in = self._current.judge(plan)
@@ -442,7 +442,7 @@ class Machine:
         if self._proposer.is_at_work or self._own_problem is not None:
             return False  # our own image is about to bring the next one, or was refused and says why
         if self._turn is not None and not self._turn.is_over:
-            return False  # a person is, or waits for this one
+            return False  # a command changes it, or waits for this generation
         return generation.dom0_image not in ("", self._own.image)
 
     async def _give_way(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePath
 
 from dom0.agent.store import Damaged, read_json, write_json, writing
-from dom0.agent.three_way import DIRECTORY, NEVER, Action, Placed, Step, Version, decide, done, under_way
+from dom0.agent.three_way import DIRECTORY, NEVER, Action, FileStep, FileVersion, Placed, decide, done, under_way
 from dom0.agent.versions import NOTHING_THERE, OPEN, ROOT, inside, project_versions, read_version, spelled
 from dom0.errors import ProjectError, UsageError
 from dom0.images import contents
@@ -28,14 +28,14 @@ TEMPORARY = ".dom0-new"  # what is about to get its name, in the same directory
 OLD = ".dom0-old"  # appended to the name of what a person replaced by the project's
 ROUNDS = 3  # of looks, where a file changes under our hands
 
-_OWN_ROOT = (Version(DIRECTORY, 0o755),)  # as we make it
+_OWN_ROOT = (FileVersion(DIRECTORY, 0o755),)  # as we make it
 
-Versions = Mapping[str, Version]
-Steps = dict[str, Step]
-Record = dict[str, tuple[Version | None, ...]]  # by spelled path
+Versions = Mapping[str, FileVersion]
+FileSteps = dict[str, FileStep]
+Record = dict[str, tuple[FileVersion | None, ...]]  # by spelled path
 
 
-def versions_of(files: Path) -> dict[str, Version]:
+def versions_of(files: Path) -> dict[str, FileVersion]:
     """What the project whose files these are says of each path. Raises ProjectError."""
     return project_versions([contents.top(files), *contents.entries(files)])
 
@@ -47,7 +47,7 @@ class Placement:
         self.target = target
         self._record = target.with_name(RECORD)
 
-    def place(self, files: Path) -> Steps:
+    def place(self, files: Path) -> FileSteps:
         """Bring `target` to what the project `files` says, as far as the machine did not change it: what was decided.
 
         Safe to repeat after a kill at any point. Raises ProjectError for a file where somebody's directory is.
@@ -67,9 +67,9 @@ class Placement:
             write_json(self._record, record)
         return steps
 
-    def plan(self, theirs: Versions, record: Record) -> Steps:
+    def plan(self, theirs: Versions, record: Record) -> FileSteps:
         """What placing would do. Below what the machine has in the place of a directory nothing can be placed."""
-        steps: Steps = {}
+        steps: FileSteps = {}
         barred: list[str] = []
         emptied = _without_content(theirs)
         unspelled = {spelled(path): path for path in theirs}
@@ -109,7 +109,7 @@ class Placement:
             }
         return {}
 
-    def take(self, files: Path, paths: Collection[str]) -> Steps:
+    def take(self, files: Path, paths: Collection[str]) -> FileSteps:
         """Let the project's version replace the machine's, which is kept beside it. Raises UsageError."""
         theirs, record = versions_of(files), self.record(files)
         steps = self.plan(theirs, record)
@@ -127,7 +127,7 @@ class Placement:
                 self._set_aside(path)
         return self.place(files)
 
-    def keep(self, files: Path, paths: Collection[str]) -> Steps:
+    def keep(self, files: Path, paths: Collection[str]) -> FileSteps:
         """Settle conflicts: the machine's version stays until the project says another again. Raises UsageError."""
         theirs, record = versions_of(files), self.record(files)
         steps = self.plan(theirs, record)
@@ -149,7 +149,7 @@ class Placement:
                 with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, _):
                     _discard(parent)
 
-    def _look(self, path: str, asked: Iterable[Version | None]) -> Version | None:
+    def _look(self, path: str, asked: Iterable[FileVersion | None]) -> FileVersion | None:
         """The Engine makes a directory where a bind's file is missing: an empty one counts as nothing."""
         known = [version for version in asked if version is not None]
         with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
@@ -158,7 +158,7 @@ class Placement:
             return None if found.content == DIRECTORY and not is_theirs and _is_empty(name, parent) else found
         return None
 
-    def _carry_out(self, steps: Steps, files: Path, record: Record) -> set[str]:
+    def _carry_out(self, steps: FileSteps, files: Path, record: Record) -> set[str]:
         """Returns what changed meanwhile and was left. What goes goes first: a file may follow a directory."""
         for path, step in steps.items():
             if step.action is Action.CONFLICT and step.there is not None and step.there.content == DIRECTORY:
@@ -175,8 +175,8 @@ class Placement:
                 os.fsync(parent)
         return skipped
 
-    def _change(self, path: str, step: Step, files: Path, record: Record) -> bool:
-        """False: somebody was here between the look and now."""
+    def _change(self, path: str, step: FileStep, files: Path, record: Record) -> bool:
+        """False: it was changed between the look and now."""
         with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
             if step.wanted is not None and not _same_content(step):
                 _make(files / path, step.wanted, parent)
@@ -193,7 +193,7 @@ class Placement:
             return True
         return False
 
-    def _make_room(self, path: str, step: Step, parent: int) -> None:
+    def _make_room(self, path: str, step: FileStep, parent: int) -> None:
         name = PurePath(path).name
         if step.wanted is not None and step.wanted.content == DIRECTORY:
             if step.there is not None:
@@ -225,18 +225,18 @@ def _placed(record: Record, path: str) -> Placed:
     return record.get(spelled(path), _OWN_ROOT if path == ROOT else NEVER)
 
 
-def _written(record: Record, steps: Steps, say: Callable[[Placed, Step], Placed]) -> Record:
+def _written(record: Record, steps: FileSteps, say: Callable[[Placed, FileStep], Placed]) -> Record:
     """The record with what `say` says after each of `steps`; where nothing of ours is, it says nothing."""
     new = record | {spelled(path): tuple(say(_placed(record, path), step)) for path, step in steps.items()}
     return {path: placed for path, placed in new.items() if placed != NEVER}
 
 
-def _made(step: Step) -> Step:
+def _made(step: FileStep) -> FileStep:
     """Of a directory that something new comes into, also if the machine removed it."""
     return step._replace(action=Action.CREATE, wanted=step.theirs) if step.wanted is None else step
 
 
-def _same_content(step: Step) -> bool:
+def _same_content(step: FileStep) -> bool:
     return step.there is not None and step.wanted is not None and step.there.content == step.wanted.content
 
 
@@ -264,7 +264,7 @@ def _is_empty(name: str, parent: int) -> bool:
         os.close(descriptor)
 
 
-def _make(source: Path, wanted: Version, parent: int) -> None:
+def _make(source: Path, wanted: FileVersion, parent: int) -> None:
     """As TEMPORARY, complete and on the disk."""
     _discard(parent)
     if wanted.kind == "link":
@@ -286,7 +286,7 @@ def _copy(source: Path, parent: int) -> None:
         os.fsync(descriptor)  # else a power cut may leave it empty, and that looks like the machine's change
 
 
-def _give_rights(name: str, wanted: Version, parent: int) -> None:
+def _give_rights(name: str, wanted: FileVersion, parent: int) -> None:
     """The owner first: a change of it takes a set-user-ID bit and capabilities away."""
     os.chown(name, wanted.uid, wanted.gid, dir_fd=parent, follow_symlinks=False)
     if wanted.kind == "link":

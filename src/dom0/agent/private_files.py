@@ -18,8 +18,8 @@ _IMAGE = re.compile(r"[0-9a-f]{64}")
 def find_roots(state: Path, image_id: str, project: str) -> list[Path]:
     """Directories that may have the files for that image, the one that is meant first.
 
-    What was brought for it; a generation of it; what somebody put there by hand; what the machine runs with now, or
-    ran well with.
+    What was brought for it; a generation of it; what was put there by hand; what the machine runs with now, or ran
+    well with.
     """
     generations = Generations(state)
     current, _ = generations.current()

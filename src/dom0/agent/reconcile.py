@@ -4,7 +4,7 @@ Theory of operation. The loop alone writes its picture and its memory; all other
 who wants another desired state, steps when they end, the event stream, health gates, the clock. A turn is: refresh the
 picture where it was touched, make the whole plan anew, start those of its steps whose lock is free. Creating and
 starting is bounded near twice the cores (an Engine saturates there, and more only delays the critical path:
-moby#42096); stopping waits for other people's processes and is not. Nothing is remembered about what a step was part
+moby#42096); stopping waits for the services' own processes and is not. Nothing is remembered about what a step was part
 of: the next plan knows.
 """
 
@@ -27,7 +27,7 @@ from dom0.agent.observe import Observer
 from dom0.agent.ownership import Ownership
 from dom0.agent.processes import Processes
 from dom0.agent.refusal import Repeats, no_effect, refusal_of
-from dom0.agent.step_runner import Ended, StepRunner
+from dom0.agent.step_runner import StepResult, StepRunner
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
@@ -86,7 +86,7 @@ class Aim(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory | None = None
 
 
-class Listener(Protocol):
+class LoopListener(Protocol):
     """Is told what the loop does, in the middle of it: nothing here may wait."""
 
     def planned(self, plan: Plan) -> float:
@@ -106,7 +106,7 @@ class Reconciler:
         self,
         engine: Engine,
         *,
-        listener: Listener,
+        listener: LoopListener,
         limits: Limits,
         save: Callable[[Memory], None],
         seal: Seal,
@@ -270,7 +270,7 @@ class Reconciler:
         self._steps.free(ended)
 
     async def _catch_up(self) -> None:
-        """First what happened while nobody listened: who stopped what decides how the picture is read."""
+        """First the events that were missed: who stopped what decides how the picture is read."""
         await self._note_engine_start()
         if self._memory.last_event:
             until = self._clock.now()
@@ -324,7 +324,7 @@ class Reconciler:
         self._memory = replace(memory, marks=self._ownership.known)
 
     def _keep_memory(self) -> None:
-        """A full disk stops nothing that runs: until there is room, the next agent would know less."""
+        """A full disk stops nothing that runs. Until it can be written, the next agent would know less."""
         before, self.unsaved = self.unsaved, None
         if self._memory != self._saved:
             try:
@@ -363,7 +363,7 @@ class Reconciler:
                 self._memory = count_crash(self._memory, step.container_id, now)
         self._keep_memory()
 
-    def _note_ended(self, ended: Iterable[Ended]) -> None:
+    def _note_ended(self, ended: Iterable[StepResult]) -> None:
         for one in ended:
             self._touched |= one.touched
             if one.error is not None or isinstance(one.step, OF_GROUND):
@@ -442,7 +442,7 @@ STOPPING = (StopContainer, GiveUpContainer, RestartContainer, RemoveContainer)
 OF_GROUND = (CreateNetwork, CreateVolume, RemoveNetwork, ReplaceNetwork)
 
 
-async def take_down(engine: Engine, desired: Desired, listener: Listener, *, limit: int, seal: Seal) -> Plan:
+async def take_down(engine: Engine, desired: Desired, listener: LoopListener, *, limit: int, seal: Seal) -> Plan:
     """Stop and remove the project's containers, dependents first, and its networks. Volumes and images stay."""
     reconciler = Reconciler(
         engine,

@@ -56,7 +56,7 @@ IN_A_ROW = 120.0  # seconds at most between two of them
 class Repeats:
     """Counts how often the same is done in a row although it succeeds.
 
-    Starts have a budget of their own, and what does not exist any more may be made as often as somebody removes it.
+    Starts have a budget of their own, and what was removed may be created as often as it is removed.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ WAITING = 64  # steps under way at once that wait for people's processes, of eac
 END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
 
 
-class Ended(msgspec.Struct, frozen=True):
+class StepResult(msgspec.Struct, frozen=True):
     """What came of a step. `error`: what the Engine said against it; EngineUnreachable where that is not known.
 
     `is_outdated`: it was refused because its container, or the start that its hooks were for, is gone.
@@ -36,7 +36,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class StepRunner:
-    """A step holds its lock until `free`, not only until it has ended: the picture has to show first what it did."""
+    """A step holds its lock until `free`, not only until it has ended: first the picture has to show what it did."""
 
     def __init__(self, engine: Engine, *, limit: int, clock: Clock, wake: asyncio.Event) -> None:
         self._engine = engine
@@ -45,7 +45,7 @@ class StepRunner:
         self._wake = wake  # set when a step has ended
         self._by_lock: dict[str, AnyStep] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._news: list[Ended] = []
+        self._news: list[StepResult] = []
         self._ended: set[str] = set()  # locks
 
     @property
@@ -54,7 +54,7 @@ class StepRunner:
 
     @property
     def starting(self) -> set[str]:
-        """The Engine says nothing about a container until it has started it: who asks would wait, and all with him."""
+        """IDs of containers. An inspect of one would block the turn until the Engine has started it."""
         steps = (step for lock, step in self._by_lock.items() if lock not in self._ended)
         return {step.container_id for step in steps if isinstance(step, StartContainer)}
 
@@ -75,7 +75,7 @@ class StepRunner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def take_ended(self) -> list[Ended]:
+    def take_ended(self) -> list[StepResult]:
         """Those since the last call."""
         news, self._news = self._news, []
         return news
@@ -113,7 +113,7 @@ class StepRunner:
         if container_id := getattr(step, "container_id", ""):
             touched |= {container_id}
         seconds = self._clock.monotonic() - began
-        self._news.append(Ended(step, seconds, touched, refusal, is_outdated))
+        self._news.append(StepResult(step, seconds, touched, refusal, is_outdated))
         self._ended.add(step.lock)
         self._wake.set()
 
@@ -131,7 +131,7 @@ class StepRunner:
 
 
 def _awaits(step: AnyStep) -> type[AnyStep] | None:
-    """Which kind of other people's processes it waits for: stops are not held up by hooks that hang."""
+    """Which kind of a service's processes it waits for: hooks that hang do not hold up stops."""
     match step:
         case StopContainer() | GiveUpContainer():
             return StopContainer

@@ -45,11 +45,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive_lock(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
-    """Nobody else works in `directory` meanwhile; a kill ends that too.
+    """Be the only agent that works in `directory`; a kill ends that too.
 
-    Raises Busy when somebody does who does not end within `patience` seconds, Unwritable.
-
-    None but root gets into it: what containers need of it is bound. Who binds a volume there first makes it 0755.
+    Raises Busy when another one does not end within `patience` seconds, Unwritable. Only root gets into the directory:
+    what containers need of it is bound. (The Engine makes it 0755 where it creates it for a bind.)
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@
              it answers: remove dom0-previous   ◀─┤
              it does not: the new one becomes dom0-failed (for its log), dom0-previous is dom0 again and started
 
-Names and states are the memory: whoever is killed anywhere in between, the next one looks and goes on. A container
-that steps aside loses its restart policy, so that no restart of the Engine wakes a second dom0.
+Names and states are the memory: killed anywhere in between, the next run looks and goes on. A container that steps
+aside loses its restart policy, so that no restart of the Engine starts a second dom0.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NAMES = (ROOT, NEXT, PREVIOUS, FAILED)
 NO_RESTART = "no"
 
 
-class Found(msgspec.Struct, frozen=True):
+class RootContainers(msgspec.Struct, frozen=True):
     current: Container | None = None
     next: Container | None = None
     previous: Container | None = None
     failed: Container | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """Whether the started container answered; `reason` says why not."""
 
     container_id: str
@@ -85,10 +85,10 @@ class End(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-Step = Create | Start | Verify | Stop | Rename | SetRestart | Remove | End
+SuccessionStep = Create | Start | Verify | Stop | Rename | SetRestart | Remove | End
 
 
-def decide(found: Found, wanted: str, verdict: Verdict | None) -> Step:
+def decide(found: RootContainers, wanted: str, verdict: CheckResult | None) -> SuccessionStep:
     """The next step towards a root container of the image ID `wanted`."""
     if found.current is None:
         return _fill(found, wanted)
@@ -103,8 +103,8 @@ def decide(found: Found, wanted: str, verdict: Verdict | None) -> Step:
     return _replace(found, found.current, wanted)
 
 
-def _fill(found: Found, wanted: str) -> Step:
-    """Nobody has the name."""
+def _fill(found: RootContainers, wanted: str) -> SuccessionStep:
+    """No container has the name."""
     if found.next is not None and not _is(found.next, wanted):
         return Remove(found.next)
     if found.next is not None and not _is(found.failed, wanted):
@@ -114,7 +114,7 @@ def _fill(found: Found, wanted: str) -> Step:
     return Create(ROOT) if found.next is None else Rename(found.next, ROOT)
 
 
-def _replace(found: Found, current: Container, wanted: str) -> Step:
+def _replace(found: RootContainers, current: Container, wanted: str) -> SuccessionStep:
     if found.next is None:
         return Create(NEXT)
     if not _is(found.next, wanted):
@@ -122,13 +122,13 @@ def _replace(found: Found, current: Container, wanted: str) -> Step:
     return _silence(current) or Rename(current, PREVIOUS)
 
 
-def _silence(container: Container) -> Step | None:
+def _silence(container: Container) -> SuccessionStep | None:
     if container.restart_policy != NO_RESTART:
         return SetRestart(container, NO_RESTART)
     return Stop(container) if container.running else None
 
 
-def _judge(found: Found, current: Container, verdict: Verdict | None) -> Step | None:
+def _judge(found: RootContainers, current: Container, verdict: CheckResult | None) -> SuccessionStep | None:
     """None: it is good. Without one before it there is nothing to go back to, so it is left as it is."""
     if verdict is not None and verdict.good:
         return None
@@ -141,13 +141,13 @@ def _judge(found: Found, current: Container, verdict: Verdict | None) -> Step | 
     return Verify(current) if current.running else Start(current)
 
 
-def _put_aside(found: Found, current: Container) -> Step:
+def _put_aside(found: RootContainers, current: Container) -> SuccessionStep:
     if step := _silence(current):
         return step
     return Remove(found.failed) if found.failed is not None else Rename(current, FAILED)
 
 
-def _return_to(found: Found, current: Container, verdict: Verdict | None) -> Step:
+def _return_to(found: RootContainers, current: Container, verdict: CheckResult | None) -> SuccessionStep:
     if found.next is not None:
         return Remove(found.next)
     if current.restart_policy != RESTART:
@@ -157,7 +157,7 @@ def _return_to(found: Found, current: Container, verdict: Verdict | None) -> Ste
     return End(Result.UNDONE) if current.running else Start(current)
 
 
-def _tidy(found: Found) -> Step:
+def _tidy(found: RootContainers) -> SuccessionStep:
     """The current one is good."""
     for left in (found.next, found.previous, found.failed):
         if left is not None:
@@ -171,10 +171,10 @@ def _is(container: Container | None, wanted: str) -> bool:
     return container is not None and container.image_id == wanted
 
 
-def wanted_after_cut(found: Found) -> str:
-    """The image to settle on when nobody knows any more what was wanted: what ran last, and not a change half done.
+def wanted_after_cut(found: RootContainers) -> str:
+    """The image to settle on where it is not known what was wanted: what ran last, not what was about to replace it.
 
-    Empty: nothing is half done.
+    Empty: nothing was interrupted.
     """
     if found.next is None and found.previous is None:
         return ""

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 DIRECTORY = "directory"
 
 
-class Version(msgspec.Struct, frozen=True, omit_defaults=True):
+class FileVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     """`content` is `file SIZE sha256:…`, `link TARGET`, DIRECTORY or another kind; a link has no mode of its own."""
 
     content: str
@@ -32,7 +32,7 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.content.partition(" ")[0]
 
 
-Placed = Sequence[Version | None]
+Placed = Sequence[FileVersion | None]
 """What we placed, None where we placed nothing. More than one while a placement is under way: it may be any of them."""
 
 NEVER: Placed = (None,)
@@ -47,21 +47,21 @@ class Action(StrEnum):
     CONFLICT = "conflict"  # both did: as KEEP, and a person is told
 
 
-class Step(NamedTuple):
+class FileStep(NamedTuple):
     """`there` is what lies there, `wanted` what shall, `theirs` what the project says."""
 
     action: Action
-    there: Version | None
-    wanted: Version | None
-    theirs: Version | None
+    there: FileVersion | None
+    wanted: FileVersion | None
+    theirs: FileVersion | None
 
 
-def decide(there: Version | None, placed: Placed, theirs: Version | None) -> Step:
+def decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | None) -> FileStep:
     action, wanted = _decide(there, placed, theirs)
-    return Step(action, there, wanted, theirs)
+    return FileStep(action, there, wanted, theirs)
 
 
-def _decide(there: Version | None, placed: Placed, theirs: Version | None) -> tuple[Action, Version | None]:
+def _decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | None) -> tuple[Action, FileVersion | None]:
     ours = {version.content if version else None for version in placed}
     if theirs is None:
         return _leave(there, ours)
@@ -77,7 +77,7 @@ def _decide(there: Version | None, placed: Placed, theirs: Version | None) -> tu
     return (Action.KEEP if wanted == there else Action.UPDATE), wanted
 
 
-def _leave(there: Version | None, ours: set[str | None]) -> tuple[Action, Version | None]:
+def _leave(there: FileVersion | None, ours: set[str | None]) -> tuple[Action, FileVersion | None]:
     """What the project no longer says goes if we brought it. A directory stays: what uses it may just be empty."""
     if there is None:
         return Action.NOTHING, None
@@ -86,7 +86,7 @@ def _leave(there: Version | None, ours: set[str | None]) -> tuple[Action, Versio
     return Action.REMOVE, None
 
 
-def _with_rights(theirs: Version, there: Version, placed: Placed) -> Version:
+def _with_rights(theirs: FileVersion, there: FileVersion, placed: Placed) -> FileVersion:
     """`theirs`, with each right that the machine changed as the machine has it."""
     if there.kind != theirs.kind:
         return theirs
@@ -100,12 +100,12 @@ def _with_rights(theirs: Version, there: Version, placed: Placed) -> Version:
     return replace(theirs, **of("mode"), **of("uid", "gid"), **of("attributes"))
 
 
-def under_way(placed: Placed, step: Step) -> Placed:
+def under_way(placed: Placed, step: FileStep) -> Placed:
     """What to write down before `step` is done: a kill leaves one of these."""
     between = [None] if step.there and step.wanted and step.there.kind != step.wanted.kind else []
     return list(dict.fromkeys([*placed, *between, step.theirs]))
 
 
-def done(placed: Placed, step: Step) -> Placed:
+def done(placed: Placed, step: FileStep) -> Placed:
     """What to write down afterwards. Of what the project no longer says nothing is known any more."""
     return placed if step.action is Action.CONFLICT else (step.theirs,)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from io import FileIO
 from pathlib import Path, PurePath
 
-from dom0.agent.three_way import DIRECTORY, Version
+from dom0.agent.three_way import DIRECTORY, FileVersion
 from dom0.errors import ProjectError
 from dom0.images import contents
 
@@ -26,7 +26,7 @@ def spelled(path: str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def project_versions(entries: Iterable[contents.TreeEntry]) -> dict[str, Version]:
+def project_versions(entries: Iterable[contents.TreeEntry]) -> dict[str, FileVersion]:
     """What a project says of each of its paths. Raises ProjectError for what cannot be read."""
     found = {}
     for entry in entries:
@@ -37,8 +37,8 @@ def project_versions(entries: Iterable[contents.TreeEntry]) -> dict[str, Version
     return found
 
 
-def read_version(name: str, parent: int | None = None, *, known: Collection[Version] = ()) -> Version:
-    """`parent`: descriptor of the directory that it is in. `known`: nobody asks how it differs from these.
+def read_version(name: str, parent: int | None = None, *, known: Collection[FileVersion] = ()) -> FileVersion:
+    """`parent`: descriptor of the directory that it is in. `known`: what it is compared with.
 
     A file whose size is none of theirs is not read: a database may be as large as the disk. Raises OSError.
     """
@@ -49,22 +49,22 @@ def read_version(name: str, parent: int | None = None, *, known: Collection[Vers
             sizes = {version.content.split()[1] if version.kind == "file" else "" for version in known}
             return _file_version(name, parent, sizes)
         case stat.S_IFDIR:
-            return Version(DIRECTORY, mode, *owner)
+            return FileVersion(DIRECTORY, mode, *owner)
         case stat.S_IFLNK:
-            return Version(f"link {spelled(os.readlink(name, dir_fd=parent))}", 0, *owner)
+            return FileVersion(f"link {spelled(os.readlink(name, dir_fd=parent))}", 0, *owner)
         case other:
-            return Version(_OTHERS.get(other, "device"), mode, *owner)
+            return FileVersion(_OTHERS.get(other, "device"), mode, *owner)
 
 
-def _file_version(name: str, parent: int | None, sizes: Collection[str]) -> Version:
+def _file_version(name: str, parent: int | None, sizes: Collection[str]) -> FileVersion:
     descriptor = os.open(name, OPEN, dir_fd=parent)
     with FileIO(descriptor) as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):  # it was one a moment ago: a container is trying something
-            return Version("another")
+            return FileVersion("another")
         read = not sizes or str(found.st_size) in sizes
         content = f"file {found.st_size} {_digest(file, found.st_size) if read else 'another'}"
-        return Version(
+        return FileVersion(
             content, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, tuple(contents.attributes(descriptor))
         )
 
