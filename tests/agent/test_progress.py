@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from dom0.agent.progress import BACKLOG, Board, Changes
+import pytest
+
+from dom0.agent.progress import BACKLOG, Background, Board, Changes
 from dom0.agent.status import Progress
 
 
@@ -34,3 +36,35 @@ async def test_a_slow_follower_loses_the_oldest_lines_and_still_comes_to_the_end
         board.post(Progress(text="too late"))
         lines = [line.text async for line in follower.lines()]
     assert (lines[0], lines[-1], len(lines)) == ("5", str(BACKLOG + 4), BACKLOG)
+
+
+async def test_what_runs_in_the_background_ends_with_its_block() -> None:
+    ended: list[str] = []
+
+    async def work(name: str, seconds: float) -> str:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            ended.append(name)
+        return name
+
+    async with Background() as background:
+        short = background.start(work("short", 1.0))
+        long = background.start(work("long", 1e9))
+        assert await short == "short"
+        assert ended == ["short"]
+    assert long.cancelled()
+    assert ended == ["short", "long"]
+
+
+async def test_a_bug_in_the_background_is_not_lost() -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    async def live() -> None:
+        async with Background() as background:
+            background.start(fail())
+            await asyncio.sleep(1e9)
+
+    with pytest.raises(ExceptionGroup):
+        await live()
