@@ -21,7 +21,6 @@ from dom0.agent import image_names, private_files, problems, rollout
 from dom0.agent.clock import Clock
 from dom0.agent.files import Files
 from dom0.agent.generations import Generation, Generations
-from dom0.agent.image_pins import keep_images
 from dom0.agent.in_place import find_places
 from dom0.agent.last_words import Words, last_words
 from dom0.agent.progress import Background, Board, Changes
@@ -30,7 +29,7 @@ from dom0.agent.source import Candidate
 from dom0.agent.state_files import StateFiles
 from dom0.agent.status import Outcome, Progress
 from dom0.engine.protocol import Engine
-from dom0.errors import Dom0Error, EngineError, UsageError
+from dom0.errors import Dom0Error, UsageError
 from dom0.health import Problem
 from dom0.plan.adoption import carry_over
 from dom0.plan.desired import Desired
@@ -373,10 +372,7 @@ class Current:
 
     async def _keep_images(self, generation: Generation) -> None:
         await asyncio.to_thread(private_files.forget, self._state, generation)
-        try:
-            await keep_images(self._engine, self.generations.all())
-        except EngineError as error:
-            log.warning("images of good generations are not protected: %s", error.message)
+        await image_names.keep(self._engine, self.generations.all())
 
     def _fail(self, generation: Generation, outcome: Outcome, reason: str, others: tuple[Problem, ...] = ()) -> None:
         log.error("generation %d: %s: %s", generation.number, outcome, reason)

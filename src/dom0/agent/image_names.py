@@ -1,18 +1,26 @@
-"""Which generation the names of images are of: those that moved for one that failed go back to the one before it."""
+"""The names that images have for the sake of generations.
+
+Those that moved for a generation that failed go back to the one before it. A tag of its own, `dom0-kept:<start of the
+ID>`, protects each image of a good generation from `docker image prune`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 
 from dom0.agent.generations import Generation
 from dom0.agent.status import Outcome
 from dom0.engine.protocol import Engine
-from dom0.errors import EngineError
+from dom0.errors import EngineError, NotFound
 from dom0.images import names
 from dom0.names import IMAGE
 
 log = logging.getLogger(__name__)
+
+KEPT = "dom0-kept"  # the repository of those tags
+ID_DIGITS = 12
 
 
 def names_of(generation: Generation) -> dict[str, str]:
@@ -43,3 +51,19 @@ async def put_right(engine: Engine, generation: Generation | None, own_image: st
             await names.give_back(engine, image_id, names_of(generation))
     except EngineError as error:
         log.warning("names of images may be of what is not taken up: %s", error.message)
+
+
+async def keep(engine: Engine, known: Iterable[Generation]) -> None:
+    """Tag what good generations need, untag what only forgotten ones needed."""
+    good = [g for g in known if g.outcome in (Outcome.GOOD, Outcome.TRIAL)]
+    needed = {image_id for g in good for image_id in (g.dom0_image, *(slot.image_id for slot in g.desired.slots))}
+    wanted = {f"{KEPT}:{image_id.removeprefix('sha256:')[:ID_DIGITS]}": image_id for image_id in needed - {""}}
+    try:
+        present = {tag for image in await engine.images() for tag in image.tags if tag.startswith(f"{KEPT}:")}
+        for tag in wanted.keys() - present:
+            with contextlib.suppress(NotFound):  # it was removed; going back to that generation will say so
+                await engine.tag_image(wanted[tag], tag)
+        for tag in present - wanted.keys():
+            await engine.remove_image(tag)
+    except EngineError as error:
+        log.warning("images of good generations are not protected: %s", error.message)
