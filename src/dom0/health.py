@@ -9,7 +9,7 @@ import msgspec
 
 
 class Severity(StrEnum):
-    WARNING = "warning"  # works, but somebody should look
+    WARNING = "warning"  # works, but needs a look
     ERROR = "error"  # something that was asked for does not run
 
 

@@ -23,7 +23,7 @@ LARGE = Path("/var/tmp")  # noqa: S108 -- for files as large as a base OS: on a 
 def directory(what: str) -> Iterator[Path]:
     """A fresh directory during the block; `what` is the beginning of its name."""
     top = _top()
-    locked = _hold(top)  # nobody sweeps one that is made but not yet held
+    locked = _hold(top)  # keeps others from sweeping what is made but not yet held
     try:
         _sweep(top)
         path = Path(tempfile.mkdtemp(prefix=f"{what}-", dir=top))
@@ -62,7 +62,7 @@ def _sweep(top: Path) -> None:
     for path in top.iterdir():
         try:
             held = _hold(path, fcntl.LOCK_NB)
-        except OSError:  # somebody is at work in it, or it is none of ours
+        except OSError:  # held by its process, or not ours
             continue
         _remove(path)
         os.close(held)

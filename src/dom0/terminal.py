@@ -97,7 +97,7 @@ def say_table(
 def say_columns(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, colours: Mapping[str, Mapping[str, str]] = {}
 ) -> None:
-    import click  # leaves the colours out where nobody sees them
+    import click  # leaves the colours out where standard output is no terminal
 
     for line in columns(heads, rows, colours=colours):
         click.echo(line)
@@ -162,7 +162,7 @@ def end(error: BaseException, *, program: str = "dom0", as_json: bool = False) -
         case Dom0Error():
             _say_error(error, program, as_json=as_json)
             return error.exit_code
-        case BrokenPipeError():  # nobody reads any more; the flush at exit stays quiet
+        case BrokenPipeError():  # the reader has gone; keeps the flush at exit quiet
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         case OSError():

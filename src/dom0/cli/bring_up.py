@@ -23,7 +23,8 @@ from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import forget_agent_socket, is_here, is_login
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
-from dom0.names import state_directory
+from dom0.names import PLACED, ROOT, state_directory
+from dom0.plan import labels
 
 if TYPE_CHECKING:
     from dom0.agent.foresee import Running
@@ -233,8 +234,6 @@ async def _comes_up(engine: Engine) -> bool:
     """Whether the agent answers in the end, if its container runs: it may have been started a moment ago."""
     import asyncio
 
-    from dom0.names import ROOT
-
     deadline = time.monotonic() + START_WITHIN
     with contextlib.suppress(NotFound):
         while (await engine.container(ROOT)).running and time.monotonic() < deadline:
@@ -248,15 +247,13 @@ async def _comes_up(engine: Engine) -> bool:
 async def _become(
     engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
 ) -> tuple[Project | None, bool]:
-    """Let a root container of the image run, or leave it to the running one if only the project differs (True).
+    """Let a root container of the image run, unless only the project differs: the running one takes it up (True).
 
-    Returns the project too, where an agent that understands it needs it and we have read it.
+    Returns the project too, if it has been read and the agent needs it.
     """
     from dom0.agent.handover import hand_over, start_root, started_beside
     from dom0.engine.values import State
     from dom0.images import names
-    from dom0.names import ROOT
-    from dom0.plan.labels import AWAITS, BASE
 
     image, read = built.image, None
     try:
@@ -269,9 +266,9 @@ async def _become(
     if root is not None and root.running:
         if root.image_id == image.id:
             return None, False
-        if root.labels.get(BASE) == image.labels.get(BASE):
+        if root.labels.get(labels.BASE) == image.labels.get(labels.BASE):
             return built.project, True
-    if root is None and names.has_its_names(image) and AWAITS in image.labels:
+    if root is None and names.has_its_names(image) and labels.AWAITS in image.labels:
         try:
             async with started_beside(engine):
                 read = await _refuse_beforehand(engine, built, project, say, adopts=adopts)
@@ -291,18 +288,16 @@ async def _become(
 async def _refuse_beforehand(
     engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
 ) -> Project | None:
-    """The new agent would refuse the same; but then its container runs already. Raises ProjectError, EngineError.
+    """Raises what the new agent would refuse, before its container runs: ProjectError, EngineError.
 
-    Returns the project where that agent reads it as we do.
+    Returns the project if that agent reads it in the same way.
     """
     from dom0.agent.foresee import refuse
     from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_beforehand
     from dom0.images import names, private
     from dom0.images.second_reading import other_compose
-    from dom0.names import PLACED
     from dom0.plan.adoption import adopt
-    from dom0.plan.labels import BASE
 
     image = built.image
     roots = private_roots(project, image)
@@ -321,7 +316,7 @@ async def _refuse_beforehand(
     except Dom0Error:
         await names.unmark(engine, image.id)
         raise
-    base = await names.find(engine, image.labels.get(BASE, image.id))
+    base = await names.find(engine, image.labels.get(labels.BASE, image.id))
     alike = base is not None and not other_compose(base, found.compose_version)
     return found if alike and place == PLACED else None
 
@@ -329,7 +324,6 @@ async def _refuse_beforehand(
 def private_roots(project: Path | None, image: Image) -> list[Path]:
     """Where there may be what an image leaves out: in the project that it was built from, else on this machine."""
     from dom0.agent.private_files import find_roots
-    from dom0.plan import labels
 
     if project is not None:
         return [project]
@@ -359,10 +353,7 @@ def what_runs() -> Running:
 
 
 async def _ask_here(engine: Engine, root: Container) -> bool:
-    """A process in the container would take a processor from the agent that it waits for.
-
-    Where the Engine is that of another machine, nobody answers here for this container.
-    """
+    """Asks on this machine's socket first: a process in the container takes processor time from the agent's start."""
     import asyncio
 
     from dom0.agent.handover import ask_inside

@@ -13,7 +13,7 @@ from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import forget_agent_socket, is_here
 from dom0.errors import NotFound, UsageError
-from dom0.names import state_directory
+from dom0.names import HANDOVER, state_directory
 from dom0.plan import labels
 
 if TYPE_CHECKING:
@@ -136,7 +136,6 @@ async def _remove_agent(engine: Engine, told: Told) -> None:
     from dom0.agent.handover import remove_aside
     from dom0.agent.succession import NAMES
     from dom0.cli.succession import let_end
-    from dom0.names import HANDOVER
 
     await let_end(engine, told.say)
     for name in (*NAMES, HANDOVER):

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dom0.cli.places import is_here
 from dom0.errors import InUse
+from dom0.names import PLACED, state_directory
 from dom0.plan import labels
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
     """
     from dom0.agent.in_place import find_places
     from dom0.agent.store import Unreadable
-    from dom0.cli.places import is_here
-    from dom0.names import PLACED, state_directory
 
     project = image.labels.get(labels.PROJECT, "")
     if adopts and directory is not None and await _runs_from(engine, project, directory):

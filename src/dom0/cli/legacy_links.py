@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -82,8 +83,9 @@ def variables(consumer: str, alias: str, target: InspectedContainer, engine: int
     if ports:
         number, protocol = ports[0] if engine >= TCP_FIRST else min(ports, key=lambda port: (port[0], port[1] != "tcp"))
         found[f"{prefix}_PORT"] = f"{protocol}://{alias}:{number}"
-    for run in _runs(ports):
-        found |= _of_run(prefix, alias, run)
+    # Ports without a gap between them have the same distance to their index.
+    for _, run in groupby(enumerate(ports), key=lambda each: (each[1][0] - each[0], each[1][1])):
+        found |= _of_run(prefix, alias, [port for _, port in run])
     return found | {f"{prefix}_NAME": f"/{consumer}/{alias}"}
 
 
@@ -108,17 +110,6 @@ def _of_run(prefix: str, alias: str, run: Sequence[tuple[int, str]]) -> dict[str
             f"{name}_PROTO": protocol,
         }
     return found
-
-
-def _runs(ports: Sequence[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    run: list[tuple[int, str]] = []
-    for port in ports:
-        if run and port != (run[-1][0] + 1, run[-1][1]):
-            yield run
-            run = []
-        run.append(port)
-    if run:
-        yield run
 
 
 def _copied(alias: str, target: InspectedContainer) -> Iterator[str]:

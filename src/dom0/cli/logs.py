@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
@@ -202,7 +201,10 @@ async def _follow(engine: DockerEngine, listed: Listing, services: Sequence[str]
                 continue  # it was listed when it had started
             for container in await find_containers(engine, services, missing_is_error=False):
                 if container.id == event.id:
-                    task = _print_again(engine, container, printer, running.get(event.id), event.time)
+                    earlier = running.get(event.id)
+                    # Its first lines may be a little older than the event that told of its start.
+                    later = Span(since=event.time - START_MARGIN) if earlier else Span()
+                    task = _print_all(engine, container, printer, later, earlier)
                     running[event.id] = tasks.create_task(task)
 
 
@@ -211,33 +213,19 @@ async def _print_all(
     container: ContainerSummary,
     printer: Printer,
     span: Span,
-    *,
-    after: bytes = b"",
+    earlier: asyncio.Task[bytes] | None = None,
 ) -> bytes:
-    """Print the lines later than `after` until the container ends; returns the time of the last one."""
+    """Print lines until the container ends, those that `earlier` has not printed; returns the time of the last one."""
+    after = await earlier if earlier else b""
     try:
         async with _lines(engine, container, span, follow=True) as lines:
             async for line in lines:
                 if line.moment > after:
                     printer.print(container, line)
-                    sys.stdout.flush()
                     after = line.moment
     except NotFound:
         pass  # it was removed meanwhile
     return after
-
-
-async def _print_again(
-    engine: DockerEngine,
-    container: ContainerSummary,
-    printer: Printer,
-    earlier: asyncio.Task[bytes] | None,
-    started: float,
-) -> bytes:
-    """Its first lines may be a little older than the event that told of its start."""
-    if earlier is None:
-        return await _print_all(engine, container, printer, Span())
-    return await _print_all(engine, container, printer, Span(since=started - START_MARGIN), after=await earlier)
 
 
 @contextlib.asynccontextmanager

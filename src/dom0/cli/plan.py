@@ -23,7 +23,7 @@ from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.report import Report
 from dom0.cli.unchanged import find_project, is_current, tagged_images
 from dom0.errors import EXIT_CHANGES
-from dom0.names import IMAGE
+from dom0.names import IMAGE, ROOT
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -125,7 +125,6 @@ async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:
 
 
 def _root_container(image: Image) -> list[Change]:
-    from dom0.names import ROOT
     from dom0.plan.preview import Change
 
     if is_paused():

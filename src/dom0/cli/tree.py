@@ -53,12 +53,9 @@ def command(as_json: bool, no_trunc: bool) -> None:
     $ dom0 tree --json | jq '.[].children[].image_id'
     """
     nodes = arrange(on_engine(_find_containers))
-    if as_json:
-        terminal.say_json(nodes)
-        return
-    say_if_none(nodes)
-    for line in draw(nodes, whole_ids=no_trunc):
-        terminal.say(line)
+    if not as_json:
+        say_if_none(nodes)
+    terminal.say_result(nodes, *draw(nodes, whole_ids=no_trunc), as_json=as_json)
 
 
 async def _find_containers(engine: Engine) -> list[Container]:
