@@ -27,6 +27,7 @@ from typing import TypeVar
 import msgspec
 
 from dom0 import temporary
+from dom0.engine.bodies import VolumeBody
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, NotFound
 from dom0.images import docker_cli
@@ -165,7 +166,9 @@ async def restore(engine: Engine, home: HomeVolume, repository: Repository, snap
     Until the moment of exchange the home is not touched, and a failure removes what was brought.
     """
     await prepare_image(engine)
-    volume = await engine.create_volume(kept, {"Labels": {labels.HOME: home.volume, labels.PROJECT: home.project}})
+    volume = await engine.create_volume(
+        kept, VolumeBody(labels={labels.HOME: home.volume, labels.PROJECT: home.project})
+    )
     try:
         await _bring(engine, repository, snapshot, volume.name)
         await _exchange(home, volume.name, volume.mountpoint)

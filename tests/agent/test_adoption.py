@@ -7,32 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from dom0.agent.generations import Generations
 from dom0.agent.status import Outcome
+from dom0.engine.bodies import ContainerBody, EndpointSettings, HostConfig, Mount, NetworkingConfig, RestartPolicy
 from dom0.engine.values import State
 from dom0.plan import labels
 from dom0.plan.desired import Desired, Order, Slot, VolumeSpec
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 from dom0.testing.fake_engine import Call, Killed
 from dom0.testing.rig import Rig, broken
 
 RUNNING = State.RUNNING
-MOUNT = {"Type": "volume", "Source": "box_data", "Target": "/data"}
+MOUNT = Mount(type="volume", source="box_data", target="/data")
+ALWAYS = RestartPolicy(name="always")
 
 
 def service(name: str, compose_hash: str = "c1", **fields: Any) -> Slot:
     made = slot(name, order=Order.STOP_FIRST, volumes=("box_data",), restart_policy="always", **fields)
-    host = made.create["HostConfig"] | {"Mounts": [MOUNT], "RestartPolicy": {"Name": "always"}}
-    own_labels = made.create["Labels"] | {labels.COMPOSE_HASH: compose_hash}
-    return replace(made, create=made.create | {"HostConfig": host, "Labels": own_labels})
+    own_labels = made.create.labels | {labels.COMPOSE_HASH: compose_hash}
+    return asking(made, host={"mounts": (MOUNT,), "restart_policy": ALWAYS}, labels=own_labels)
 
 
 def project(*slots: Slot) -> Desired:
-    return desired(
-        *slots, volumes=(VolumeSpec(key="data", name="box_data", create={"Labels": {}}),), shared=("shared",)
-    )
+    return desired(*slots, volumes=(VolumeSpec(key="data", name="box_data"),), shared=("shared",))
 
 
 async def compose_up(rig: Rig, *names: str, start: bool = True) -> dict[str, str]:
@@ -48,13 +46,13 @@ async def compose_up(rig: Rig, *names: str, start: bool = True) -> dict[str, str
             labels.COMPOSE_WORKING_DIR: "/srv/box",
             labels.COMPOSE_ONEOFF: "False",
         }
-        body = {
-            "Image": "app:latest",
-            "Cmd": ["sleep", "1000000"],
-            "Labels": own_labels,
-            "HostConfig": {"Mounts": [MOUNT], "RestartPolicy": {"Name": "always"}, "NetworkMode": "box_default"},
-            "NetworkingConfig": {"EndpointsConfig": {"box_default": {}}},
-        }
+        body = ContainerBody(
+            image="app:latest",
+            cmd=("sleep", "1000000"),
+            labels=own_labels,
+            host_config=HostConfig(mounts=(MOUNT,), restart_policy=ALWAYS, network_mode="box_default"),
+            networking_config=NetworkingConfig(endpoints_config={"box_default": EndpointSettings()}),
+        )
         found[f"box-{name}-1"] = await person.create_container(f"box-{name}-1", body)
         if start:
             await person.start_container(f"box-{name}-1")

@@ -15,12 +15,13 @@ from dom0.agent.ambassadors import PATIENCE, Ambassadors
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness, ReadyStarts
 from dom0.ambassador.messages import Follow, Rewire, Undo
+from dom0.engine.bodies import EndpointSettings, HealthConfig, NetworkingConfig
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, UsageError
 from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.desired import Slot
-from dom0.testing.builders import NETWORK, PROJECT, image_id, slot
+from dom0.testing.builders import NETWORK, PROJECT, asking, image_id, slot
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import Call, FakeEngine
 from dom0.testing.fake_talk import FakeTalk, make_receipt, make_state
@@ -48,10 +49,9 @@ class Bench:
         self.ambassadors = Ambassadors(self.watched, self.readiness, self.changed, talk=talk, clock=LoopClock())
 
     async def start(self, of: Slot, *, forwards: bool = False) -> str:
-        create = dict(of.create) | {"Image": image_id("app")}
         own = {labels.AMBASSADOR: "true"} if forwards else {}
-        create["Labels"] = create["Labels"] | own
-        create["NetworkingConfig"] = {"EndpointsConfig": {NETWORK: {}}}
+        networking = NetworkingConfig(endpoints_config={NETWORK: EndpointSettings()})
+        create = replace(of.create, image=image_id("app"), labels=of.create.labels | own, networking_config=networking)
         container_id = await self.engine.create_container(of.name, create)
         await self.engine.start_container(container_id)
         return container_id
@@ -105,9 +105,9 @@ async def test_where_there_is_none_the_engine_is_asked_nothing_while_containers_
 async def test_one_whose_gate_has_passed_is_told_before_the_engine_has_looked() -> None:
     bench = Bench(FakeTalk(make_state(FOLLOWS)))
     await bench.start(slot("echo"), forwards=True)
-    check = {"Test": ["CMD", "true"], "Interval": 3600 * 10**9}
+    check = HealthConfig(test=("CMD", "true"), interval=3600 * 10**9)
     web = slot("web")
-    container_id = await bench.start(replace(web, create=web.create | {"Healthcheck": check}))
+    container_id = await bench.start(asking(web, healthcheck=check))
     async with bench.running():
         await bench.until(lambda: bench.talk.told == [{"service:web": ()}])
         gated = {container_id: bench.docker.container(container_id).started}
@@ -210,8 +210,8 @@ async def test_one_of_another_project_or_without_the_label_is_not_asked() -> Non
     bench = Bench(FakeTalk(make_state(FOLLOWS)))
     await bench.start(slot("web"))
     foreign = slot("echo")
-    create = foreign.create | {"Labels": {labels.AMBASSADOR: "true", labels.PROJECT: "other", labels.ROLE: "service"}}
-    await bench.start(replace(foreign, create=create))
+    own = {labels.AMBASSADOR: "true", labels.PROJECT: "other", labels.ROLE: "service"}
+    await bench.start(asking(foreign, labels=own))
     async with bench.running():
         await asyncio.sleep(300)
         assert (bench.ambassadors.status(), bench.talk.watched) == ([], [])

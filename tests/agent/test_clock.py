@@ -13,7 +13,7 @@ from dom0.plan.desired import Dependency, Order, Slot
 from dom0.plan.memory import Memory
 from dom0.plan.phase import Phase
 from dom0.testing.box import Box
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 from dom0.testing.fake_engine import Call
 from dom0.testing.virtual_time import now, set_clock
 
@@ -22,7 +22,7 @@ HOUR = 3600.0
 
 
 def with_command(of: Slot, *argv: str) -> Slot:
-    return replace(of, create=of.create | {"Cmd": list(argv)})
+    return asking(of, cmd=argv)
 
 
 def count(box: Box, name: str) -> Callable[[], int]:
@@ -77,8 +77,7 @@ async def test_a_memory_from_the_future_does_not_make_the_loop_deaf() -> None:
 async def test_what_follows_another_restarts_once_and_not_until_the_clock_has_caught_up(link: str) -> None:
     db, web = slot("db"), slot("web", depends_on=(Dependency(service="db", restart=True),))
     if link == "namespace":
-        create = web.create | {"HostConfig": {"NetworkMode": "service:db"}}
-        web = slot("web", parents=("db",), attachments=(), create=create)
+        web = asking(replace(web, parents=("db",), attachments=()), host={"network_mode": "service:db"})
     box = Box(desired(db, web))
     set_clock(HOUR)
     async with box.running():

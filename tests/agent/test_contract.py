@@ -19,8 +19,8 @@ def test_the_documented_command_is_the_contract() -> None:
 
 
 def test_a_path_is_the_same_inside_and_outside() -> None:
-    assert Contract().create_body(IMAGE)["HostConfig"]["Binds"] == [
+    assert Contract().create_body(IMAGE).host_config.binds == (
         "/var/run/docker.sock:/var/run/docker.sock",
         "/var/lib/dom0:/var/lib/dom0",
         "/run/dom0:/run/dom0",
-    ]
+    )

@@ -12,16 +12,19 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
 from dom0.engine.values import State
 from dom0.errors import EngineError
 from dom0.plan import labels
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order
 from dom0.testing.box import Box
-from dom0.testing.builders import desired, hooked, network_spec, slot
+from dom0.testing.builders import asking, desired, hooked, network_spec, slot
 from dom0.testing.fake_engine import Call, Killed
 
 FOREIGN = "somebody-elses"
-FOREIGN_BODY = {"Image": "app", "Cmd": ["sleep", "1000000"], "HostConfig": {"RestartPolicy": {"Name": "always"}}}
+FOREIGN_BODY = ContainerBody(
+    image="app", cmd=("sleep", "1000000"), host_config=HostConfig(restart_policy=RestartPolicy(name="always"))
+)
 SET_UP = "/set-up"
 JOB = "box-job-1"  # its container may be gone: that it completed is remembered
 
@@ -29,9 +32,9 @@ JOB = "box-job-1"  # its container may be gone: that it completed is remembered
 def machine(version: str, *, network: str = "n1", scale: int = 2) -> Desired:
     """A database that is waited for, replicas that are replaced start-first, a job, something stop-first."""
     db = slot("db", hash=version, order=Order.STOP_FIRST, health=HealthTest(argv=("true",)))
-    db = replace(db, create=db.create | {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 30_000_000_000}})
+    db = asking(db, healthcheck=HealthConfig(test=("CMD", "true"), interval=30_000_000_000))
     job = slot("job", hash=version)
-    job = replace(job, create=job.create | {"Cmd": ["true"]})
+    job = asking(job, cmd=("true",))
     needs = (
         Dependency(service="db", condition=Condition.HEALTHY, restart=True),
         Dependency(service="job", condition=Condition.COMPLETED),

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from dom0.agent.machine import Machine
 from dom0.agent.state_files import ANNOUNCED_FOR, Trial
 from dom0.agent.status import Outcome, UpRequest
+from dom0.engine.bodies import ContainerBody, EndpointSettings, HealthConfig
 from dom0.errors import Busy, EngineError, ProjectError, UsageError
 from dom0.plan import labels
 from dom0.plan.desired import Desired, HealthTest, Rollout, Slot
-from dom0.testing.builders import PROJECT, desired, image_id, network_spec, slot
+from dom0.testing.builders import PROJECT, asking, desired, image_id, network_spec, slot
 from dom0.testing.fake_engine import Call
 from dom0.testing.rig import NEW, OLD, Rig, broken, unhealthy
 from dom0.testing.virtual_time import set_clock
@@ -24,7 +25,7 @@ TRIAL = Trial(dom0_image=OLD, seconds=60.0)
 
 
 def project_named(name: str, *slots: Slot) -> Desired:
-    own = [replace(s, create=s.create | {"Labels": s.create["Labels"] | {labels.PROJECT: name}}) for s in slots]
+    own = [asking(s, labels=s.create.labels | {labels.PROJECT: name}) for s in slots]
     return replace(desired(*own), project=name)
 
 
@@ -129,8 +130,8 @@ async def test_a_network_that_somebody_else_still_uses_fails_no_generation(rig: 
     rig.project = replace(desired(slot("web")), networks=(network_spec(), extra))
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)
-        await rig.box.person.create_container("foreign", {"Image": "app", "Cmd": ["sleep", "100000"]})
-        await rig.box.person.connect_network("box_extra", "foreign", {})
+        await rig.box.person.create_container("foreign", ContainerBody(image="app", cmd=("sleep", "100000")))
+        await rig.box.person.connect_network("box_extra", "foreign", EndpointSettings())
         await rig.box.person.start_container("foreign")
         rig.project = desired(slot("web", hash="h2"))
         assert (await rig.up()).outcome is Outcome.GOOD
@@ -144,8 +145,8 @@ async def test_a_network_that_cannot_be_replaced_yet_stays_connected(rig: Rig) -
     """The Engine refuses to remove it as long as somebody else's container runs in it."""
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)
-        await rig.box.person.create_container("foreign", {"Image": "app", "Cmd": ["sleep", "100000"]})
-        await rig.box.person.connect_network("box_default", "foreign", {})
+        await rig.box.person.create_container("foreign", ContainerBody(image="app", cmd=("sleep", "100000")))
+        await rig.box.person.connect_network("box_default", "foreign", EndpointSettings())
         await rig.box.person.start_container("foreign")
         rig.project = replace(rig.project, networks=(network_spec("n2"),))
         last = await rig.up()
@@ -244,7 +245,7 @@ async def test_the_machine_ends_at_once_whatever_is_under_way(rig: Rig, pause: f
         async with rig.running() as machine:
             await rig.outcome(Outcome.GOOD, 1)
             rig.pause = pause
-            rig.project = desired(replace(sick, create=sick.create | {"Healthcheck": {"Test": ["CMD", "false"]}}))
+            rig.project = desired(asking(sick, healthcheck=HealthConfig(test=("CMD", "false"))))
             lines = machine.up(UpRequest())
             following = asyncio.create_task(anext(lines))
             await asyncio.sleep(10)
@@ -263,9 +264,9 @@ async def test_what_the_first_start_lacked_is_looked_for_again(rig: Rig) -> None
 
 
 async def test_a_generation_is_given_its_time_although_the_clock_jumps(rig: Rig) -> None:
-    health = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 10 * 10**9}}
+    check = HealthConfig(test=("CMD", "true"), interval=10 * 10**9)
     web = slot("web", health=HealthTest(argv=("true",)), health_gate=False)
-    rig.project = desired(replace(web, create=web.create | health))
+    rig.project = desired(asking(web, healthcheck=check))
     async with rig.running() as machine:
         await rig.box.until(lambda: rig.hashes() == {"h1"})
         set_clock(40 * 365 * 24 * HOUR)
@@ -376,7 +377,7 @@ def refuse_logs(call: Call) -> None:
 
 
 def complaining(of: Slot) -> Slot:
-    return replace(of, create=of.create | {"Cmd": ["sh", "-c", "echo no such table; exit 3"]})
+    return asking(of, cmd=("sh", "-c", "echo no such table; exit 3"))
 
 
 async def test_the_last_words_of_what_failed_outlive_its_container(rig: Rig) -> None:
@@ -394,7 +395,7 @@ async def test_the_last_words_are_the_errors_of_the_last_start_and_not_what_it_c
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)
         web = slot("web", hash="h2")
-        rig.project = desired(replace(web, create=web.create | {"Cmd": ["sh", "-c", script]}))
+        rig.project = desired(asking(web, cmd=("sh", "-c", script)))
         await rig.up()
         assert machine.history()[0].said == ("web: initdb: Permission denied",)
 
@@ -404,7 +405,7 @@ async def test_of_many_errors_the_first_and_the_last_are_told(rig: Rig) -> None:
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)
         web = slot("web", hash="h2")
-        rig.project = desired(replace(web, create=web.create | {"Cmd": ["sh", "-c", script]}))
+        rig.project = desired(asking(web, cmd=("sh", "-c", script)))
         await rig.up()
         told = [*range(10), "... 10 lines ...", *range(20, 40)]
         assert machine.history()[0].said == tuple(f"web: {line}" for line in told)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from dom0.agent import handover
 from dom0.agent.contract import Contract
 from dom0.agent.succession import Result
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
 from dom0.engine.values import State
 from dom0.errors import Busy, Conflict, EngineError, RolledBack
 from dom0.names import FAILED, HANDOVER, ROOT
@@ -172,7 +172,7 @@ async def test_a_change_that_nobody_takes_up_again_is_put_right_by_recover(momen
 
 
 def _was_touched(place: Place) -> bool:
-    return any(c.host["RestartPolicy"]["Name"] != "always" for c in place.docker.containers.values())
+    return any(c.policy[0] != "always" for c in place.docker.containers.values())
 
 
 async def test_the_first_root_container_is_started_in_place() -> None:
@@ -194,7 +194,7 @@ async def test_a_foreign_container_with_our_name_is_not_touched() -> None:
     place = Place("answers")
     foreign = place.docker.images.add("other", entrypoint=AGENT)
     engine = FakeEngine(place.docker)
-    await engine.create_container(ROOT, {"Image": foreign})
+    await engine.create_container(ROOT, ContainerBody(image=foreign))
     with pytest.raises(Conflict, match="none of dom0's"):
         await handover.start_root(engine, place.new, silent)
     assert next(iter(place.docker.containers.values())).image_id == foreign
@@ -244,7 +244,7 @@ async def test_one_that_the_launcher_makes_at_the_same_moment_is_taken_as_it_is(
     engine, launcher = FakeEngine(place.docker), FakeEngine(place.docker)
 
     class Slower(FakeEngine):
-        async def create_container(self, name: str, body: Mapping[str, Any], *, platform: str = "") -> str:
+        async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
             await launcher.create_container(ROOT, Contract().create_body(place.new))
             return await super().create_container(name, body, platform=platform)
 
@@ -315,21 +315,18 @@ async def test_two_that_follow_a_helper_which_cannot_begin_are_told_that_the_old
 
 
 async def _start_crashing_helper(engine: FakeEngine, place: Place) -> None:
-    body = {
-        "Image": place.new,
-        "Entrypoint": ["sh", "-c", "exit 1"],
-        "Labels": {ROLE: "handover"},
-        "HostConfig": {"RestartPolicy": {"Name": "on-failure"}},
-    }
+    body = ContainerBody(
+        image=place.new,
+        entrypoint=("sh", "-c", "exit 1"),
+        labels={ROLE: "handover"},
+        host_config=HostConfig(restart_policy=RestartPolicy(name="on-failure")),
+    )
     await engine.create_container(HANDOVER, body)
     await engine.start_container(HANDOVER)
 
 
 async def _create_helper(engine: FakeEngine, place: Place) -> None:
-    body = {
-        "Image": place.new,
-        "Entrypoint": list(AGENT),
-        "Labels": {ROLE: "handover"},
-        "Healthcheck": {"Test": ["NONE"]},
-    }
+    body = ContainerBody(
+        image=place.new, entrypoint=AGENT, labels={ROLE: "handover"}, healthcheck=HealthConfig(test=("NONE",))
+    )
     await engine.create_container(HANDOVER, body)

@@ -18,7 +18,7 @@ from dom0.engine.values import State
 from dom0.errors import EngineUnreachable
 from dom0.plan.desired import Dependency, Desired, Rollout, Slot
 from dom0.testing.box import Box, Unheard
-from dom0.testing.builders import desired, hooked, slot
+from dom0.testing.builders import asking, desired, hooked, slot
 from dom0.testing.fake_engine import Call, Killed
 from dom0.testing.rig import Rig
 
@@ -180,7 +180,7 @@ async def test_what_of_the_grace_pre_stop_does_not_need_is_the_stops() -> None:
 
 async def time_to_go(of: Slot, grace: int) -> float:
     """Seconds from when it is no longer asked for until its container is removed."""
-    box = Box(desired(replace(of, create=of.create | {"StopTimeout": grace})))
+    box = Box(desired(asking(of, stop_timeout=grace)))
     async with box.running():
         await box.at_rest()
         began = asyncio.get_running_loop().time()
@@ -216,7 +216,7 @@ async def test_dependents_start_after_post_start() -> None:
 
 async def test_a_service_that_ends_while_its_post_start_runs_is_told_by_its_own_end() -> None:
     web = hooked(slot("web"), post_start="sleep 100")
-    box = Box(desired(replace(web, create=web.create | {"Cmd": ["sh", "-c", "sleep 1; exit 7"]})))
+    box = Box(desired(asking(web, cmd=("sh", "-c", "sleep 1; exit 7"))))
     async with box.running() as loop:
         await box.at_rest()
     assert loop.plan is not None

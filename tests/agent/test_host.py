@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from dom0.agent.host import look_at_host
+from dom0.engine.bodies import DeviceMapping
 from dom0.engine.values import PublishedPort
+from dom0.plan.desired import Slot
 from dom0.plan.host_checks import Host
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 
 
 @pytest.fixture(
@@ -46,9 +48,10 @@ async def test_a_program_that_listens_is_found_with_its_address_and_name(listeni
 
 
 async def test_a_device_is_looked_for_on_the_host(tmp_path: Path) -> None:
-    def with_device(path: str) -> dict[str, object]:
-        return {"HostConfig": {"Devices": [{"PathOnHost": path}]}}
+    def with_device(service: str, path: str) -> Slot:
+        device = DeviceMapping(path_on_host=path, path_in_container=path, cgroup_permissions="rwm")
+        return asking(slot(service), host={"devices": (device,)})
 
-    asked = desired(slot("a", create=with_device("/dev/null")), slot("b", create=with_device("/dev/nope")))
+    asked = desired(with_device("a", "/dev/null"), with_device("b", "/dev/nope"))
     assert (await look_at_host(asked, None, cpus=2, root=Path("/"))).absent == {"/dev/nope"}
     assert (await look_at_host(asked, None, cpus=2, root=tmp_path)).absent == frozenset()

@@ -10,16 +10,17 @@ from msgspec.structs import replace
 from dom0.agent.generations import Generation, Generations
 from dom0.agent.reconcile import RESYNC
 from dom0.agent.status import Outcome
+from dom0.engine.bodies import ContainerBody, HostConfig, Mount
 from dom0.engine.values import State
 from dom0.plan.desired import Slot, VolumeSpec
 from dom0.testing.box import Box
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 from dom0.testing.fake_engine import Call
 from dom0.testing.rig import Rig
 
 RUNNING = State.RUNNING
-MOUNT = {"Type": "volume", "Source": "box_data", "Target": "/data"}
-VOLUME = VolumeSpec(key="data", name="box_data", create={"Labels": {}})
+MOUNT = Mount(type="volume", source="box_data", target="/data")
+VOLUME = VolumeSpec(key="data", name="box_data")
 COMPOSE = {
     "com.docker.compose.project": "box",
     "com.docker.compose.service": "web",
@@ -28,13 +29,12 @@ COMPOSE = {
 
 
 def with_data(of: Slot) -> Slot:
-    host = of.create["HostConfig"] | {"Mounts": [MOUNT]}
-    return replace(of, create=of.create | {"HostConfig": host}, volumes=("box_data",))
+    return replace(asking(of, host={"mounts": (MOUNT,)}), volumes=("box_data",))
 
 
 async def run_foreign(box: Box, name: str = "foreign", **labels: str) -> None:
-    host = {"Mounts": [MOUNT]}
-    body = {"Image": "app:latest", "Cmd": ["sleep", "100000"], "Labels": labels, "HostConfig": host}
+    host = HostConfig(mounts=(MOUNT,))
+    body = ContainerBody(image="app:latest", cmd=("sleep", "100000"), labels=labels, host_config=host)
     await box.person.start_container(await box.person.create_container(name, body))
 
 
@@ -122,8 +122,7 @@ async def test_a_project_does_not_write_into_what_another_one_has_left(tmp_path:
     state = tmp_path / "state"
     place = state / "project" / "data"
     bound = slot("web")
-    host = bound.create["HostConfig"] | {"Binds": [f"{place}:/data:rw"]}
-    rig.project = desired(replace(bound, create=bound.create | {"HostConfig": host}))
+    rig.project = desired(asking(bound, host={"binds": (f"{place}:/data:rw",)}))
     before = replace(rig.project, project="old")
     good = Generation(number=0, created=1.0, cause="dom0 up", dom0_image="", desired=before, outcome=Outcome.GOOD)
     Generations(state).add(good, tmp_path / "files")

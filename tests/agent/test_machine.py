@@ -14,9 +14,10 @@ from dom0.agent.source import Handed
 from dom0.agent.state_files import Trial
 from dom0.agent.status import Outcome, UpRequest
 from dom0.compose.model import Project
+from dom0.engine.bodies import HealthConfig
 from dom0.errors import Busy, EngineUnreachable, ProjectError, UsageError
 from dom0.plan.desired import Dependency, HealthTest, Rollout, Slot
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 from dom0.testing.rig import NEW, OLD, Rig, broken, unhealthy
 
 
@@ -146,7 +147,7 @@ async def test_a_generation_that_takes_too_long_goes_back(rig: Rig) -> None:
     async with rig.running():
         await rig.outcome(Outcome.GOOD, 1)
         slow = slot("web", hash="h2", health=HealthTest(argv=("false",)))
-        slow = replace(slow, create=slow.create | {"Healthcheck": {"Test": ["CMD", "false"], "Interval": 10**12}})
+        slow = asking(slow, healthcheck=HealthConfig(test=("CMD", "false"), interval=10**12))
         rig.project = desired(slow, rollout=Rollout(timeout=20.0))
         last = await rig.up()
         assert last.outcome is Outcome.FAILED

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from dom0.engine.bodies import ContainerBody
 from dom0.engine.values import Image, State
 from dom0.plan import labels
 from dom0.plan.desired import Role
@@ -27,8 +29,8 @@ def commit(box: Box, name: str) -> None:
 
 async def run(box: Box, name: str, own_labels: dict[str, str], **body: Any) -> None:
     """As a person's `docker run`; the Engine adds the image's labels."""
-    body = {"Image": "committed:latest", "Cmd": ["sleep", "1000"], "Labels": own_labels, **body}
-    await box.person.start_container(await box.person.create_container(name, body))
+    asked = ContainerBody(image="committed:latest", cmd=("sleep", "1000"), labels=own_labels)
+    await box.person.start_container(await box.person.create_container(name, replace(asked, **body)))
 
 
 async def run_committed(box: Box) -> None:
@@ -91,7 +93,7 @@ async def test_what_copies_all_labels_of_a_container_is_a_persons_even_after_tha
     async with box.running():
         await box.at_rest()
         copied = dict(box.docker.container("box-web-1").labels)
-        await run(box, "copy", copied, Image="app:latest")
+        await run(box, "copy", copied, image="app:latest")
         await box.at_rest()
         box.aim(desired(slot("web", hash="h2")))
         await box.at_rest()
@@ -105,8 +107,8 @@ async def test_labels_that_a_person_types_make_nothing_ours() -> None:
     async with box.running():
         await box.at_rest()
         typed = {key: value for key, value in box.docker.container("box-web-1").labels.items() if key != labels.CREATE}
-        await run(box, "typed", typed, Image="app:latest")
-        await run(box, "forged", typed | {labels.CREATE: "0" * 64}, Image="app:latest")
+        await run(box, "typed", typed, image="app:latest")
+        await run(box, "forged", typed | {labels.CREATE: "0" * 64}, image="app:latest")
         box.docker.networks.make("imitated", {labels.PROJECT: "box", labels.HASH: "n1"}, "bridge")
         await box.at_rest()
     async with box.running():
@@ -118,7 +120,7 @@ async def test_labels_that_a_person_types_make_nothing_ours() -> None:
 async def test_what_an_older_dom0_made_is_ours() -> None:
     box = Box(desired(slot("web")))
     old = slot("web", hash="h0")
-    await box.person.create_container("box-web-1", old.create | {"Image": old.image_id})
+    await box.person.create_container("box-web-1", replace(old.create, image=old.image_id))
     box.docker.networks.make("box_default", {labels.PROJECT: "box", labels.HASH: "n1"}, "bridge")
     box.docker.networks.make("box_left", {labels.PROJECT: "box", labels.HASH: "n1"}, "bridge")
     await box.person.start_container("box-web-1")

@@ -16,6 +16,7 @@ from dom0.agent.foresee import foresee, read_running
 from dom0.agent.source import Candidate
 from dom0.agent.status import Outcome
 from dom0.compose.model import Project
+from dom0.engine.bodies import ContainerBody
 from dom0.errors import ProjectError
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
@@ -111,7 +112,7 @@ async def run_a_foreign_one(rig: Rig, container: FakeContainer) -> None:
     """Under a name that a service may want next."""
     for name in ("box-api-1", "box-db-1", "box-web-1"):
         if name not in rig.box.names():
-            foreign = await rig.box.person.create_container(name, {"Image": "app", "Cmd": ["sleep", "1000"]})
+            foreign = await rig.box.person.create_container(name, ContainerBody(image="app", cmd=("sleep", "1000")))
             await rig.box.person.start_container(foreign)
             return
 
@@ -129,7 +130,7 @@ def picture(rig: Rig) -> dict[str, dict[str, Life]]:
             frozenset((name, id(e)) for name, e in c.endpoints.items()),
             tuple(c.endpoints.values()),
             c.policy,
-            c.host.get("Memory") or 0,
+            c.host.memory,
             c.name,
         )
         for c in docker.containers.values()

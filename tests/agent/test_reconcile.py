@@ -8,17 +8,18 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.reconcile import PROCESSES_EVERY
+from dom0.engine.bodies import ContainerBody, HealthConfig, Mount, UpdateBody
 from dom0.engine.values import State
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
 from dom0.plan.phase import Phase
 from dom0.testing.box import Box
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import as_sent, asking, desired, slot
 
 RUNNING, EXITED = State.RUNNING, State.EXITED
 
 
 def with_command(of: Slot, *argv: str) -> Slot:
-    return replace(of, create=of.create | {"Cmd": list(argv)})
+    return asking(of, cmd=argv)
 
 
 async def test_everything_asked_for_comes_up() -> None:
@@ -109,8 +110,7 @@ async def test_an_engine_that_restarts_gets_everything_back(policy: str, crash: 
 
 
 async def test_an_end_that_the_engine_missed_is_seen_and_waits_for_no_process() -> None:
-    body = slot("web").create | {"StopTimeout": 3600}
-    box = Box(desired(slot("web", create=body), slot("db")))
+    box = Box(desired(asking(slot("web"), stop_timeout=3600), slot("db")))
     async with box.running():
         await box.at_rest()
         web, db = box.docker.container("box-web-1"), box.docker.container("box-db-1")
@@ -136,9 +136,9 @@ async def test_a_process_that_has_just_ended_is_the_engines_business() -> None:
 
 
 async def test_who_has_the_socket_of_an_engine_that_has_ended_is_restarted_for_the_new_one() -> None:
-    bound = {"Mounts": [{"Type": "bind", "Source": "/run/docker.sock", "Target": "/run/docker.sock"}]}
+    bound = Mount(type="bind", source="/run/docker.sock", target="/run/docker.sock")
     reader = slot("reader")
-    box = Box(desired(replace(reader, create=reader.create | {"HostConfig": bound}), slot("web")))
+    box = Box(desired(asking(reader, host={"mounts": (bound,)}), slot("web")))
     async with box.running():
         await box.at_rest()
         containers = [box.docker.container(name) for name in ("box-reader-1", "box-web-1")]
@@ -175,9 +175,8 @@ async def test_a_crash_loop_is_given_up_and_the_next_configuration_replaces_it()
 
 async def test_the_health_gate_does_not_wait_for_the_engine() -> None:
     """The Engine's first probe would come after 30 s."""
-    health = {"Healthcheck": {"Test": ["CMD", "true"], "Interval": 30_000_000_000}}
     db = slot("db", health=HealthTest(argv=("true",)))
-    db = replace(db, create=db.create | health)
+    db = asking(db, healthcheck=HealthConfig(test=("CMD", "true"), interval=30_000_000_000))
     web = slot("web", depends_on=(Dependency(service="db", condition=Condition.HEALTHY),))
     box = Box(desired(web, db))
     clock = LoopSeconds()
@@ -204,7 +203,7 @@ async def test_a_rename_a_disconnect_and_an_update_by_hand_are_put_right() -> No
         await box.at_rest()
         await box.person.rename_container("box-web-1", "mine")
         await box.person.disconnect_network("box_default", "mine", force=True)
-        await box.person.update_container("mine", {"Memory": 134217728})
+        await box.person.update_container("mine", UpdateBody(memory=134217728))
         await box.at_rest()
     found = await box.person.container("box-web-1")
     assert [endpoint.network for endpoint in found.endpoints] == ["box_default"]
@@ -236,7 +235,7 @@ async def test_a_changed_service_is_replaced_and_nothing_is_left_over(order: Ord
 
 async def test_what_dom0_did_not_make_is_never_touched() -> None:
     box = Box(Desired(project="box"))
-    await box.person.create_container("foreign", {"Image": "app", "Cmd": ["sleep", "1000"]})
+    await box.person.create_container("foreign", ContainerBody(image="app", cmd=("sleep", "1000")))
     await box.person.start_container("foreign")
     async with box.running():
         await box.at_rest()
@@ -276,11 +275,11 @@ async def test_limits_that_a_person_sets_where_none_are_declared_are_lifted() ->
     box = Box(desired(slot("web")))
     async with box.running():
         await box.at_rest()
-        limits = {"Memory": 1 << 26, "MemorySwap": 1 << 26, "NanoCpus": 500_000_000, "CpuShares": 2, "PidsLimit": 9}
+        limits = UpdateBody(memory=1 << 26, memory_swap=1 << 26, nano_cpus=500_000_000, cpu_shares=2, pids_limit=9)
         await box.person.update_container("box-web-1", limits)
         await box.at_rest()
-        found = box.docker.container("box-web-1").host
-        assert {key: found[key] for key in limits} == {
+        found = as_sent(box.docker.container("box-web-1").host)
+        assert {key: found[key] for key in as_sent(limits)} == {
             "Memory": 1 << 62,
             "MemorySwap": (1 << 63) - 4096,
             "NanoCpus": 2_000_000_000,

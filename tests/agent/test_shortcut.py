@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dom0.agent.shortcut import Ended, addresses, enter, table_name, why_not
+from dom0.engine.bodies import ContainerBody
 from dom0.engine.values import Container, Endpoint, State
 from dom0.errors import Dom0Error
 from dom0.plan import labels
@@ -76,7 +77,7 @@ class Process:
     def __init__(self, pid: int) -> None:
         self.docker = FakeDocker()
         self.docker.images.add("busybox:test")
-        self.made = self.docker.create("web", {"Image": "busybox:test", "Cmd": ["sleep", "1000"], "HostConfig": {}})
+        self.made = self.docker.create("web", ContainerBody(image="busybox:test", cmd=("sleep", "1000")))
         self.made.state, self.made.pid, self.made.started = State.RUNNING, pid, 100.0
         self.engine = FakeEngine(self.docker)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,8 +19,11 @@ from dom0.agent.store import exclusive_lock
 from dom0.errors import Busy
 from dom0.plan.desired import Rollout
 from dom0.plan.memory import Memory, Version
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import as_sent, desired, slot
 from dom0.testing.rig import Rig, broken
+
+EARLIER = Path(__file__).parent / "earlier_generation.json"
+ZEROS = (("MaximumRetryCount", 0), ("HostIp", ""), ("HostPort", ""))  # earlier versions wrote what says nothing
 
 
 def codes(machine: Machine) -> list[str]:
@@ -249,3 +254,23 @@ def test_two_agents_never_work_in_one_state_directory(tmp_path: Path) -> None:
             pass
     with exclusive_lock(tmp_path / "state"):
         pass
+
+
+def test_a_generation_of_an_earlier_version_asks_the_engine_for_the_same() -> None:
+    """It was written before the create bodies had types, of a project that uses every key."""
+    written = json.loads(EARLIER.read_text())["desired"]
+    found = msgspec.json.decode(EARLIER.read_bytes(), type=Generation).desired
+    for before, now in (
+        (written["networks"], found.networks),
+        (written["volumes"], found.volumes),
+        (written["slots"], found.slots),
+    ):
+        assert [as_sent(one.create) for one in now] == [without_zeros(one.get("create", {})) for one in before]
+    endpoints = [attachment["endpoint"] for slot in written["slots"] for attachment in slot.get("attachments", [])]
+    assert [as_sent(attachment.endpoint) for slot in found.slots for attachment in slot.attachments] == endpoints
+
+
+def without_zeros(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_zeros(inner) for key, inner in value.items() if (key, inner) not in ZEROS}
+    return [without_zeros(inner) for inner in value] if isinstance(value, list) else value

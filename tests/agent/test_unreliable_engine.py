@@ -9,12 +9,13 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from dom0.engine.bodies import HealthConfig, RestartPolicy, UpdateBody
 from dom0.engine.values import State
 from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.plan.desired import HealthTest, Slot
 from dom0.testing import virtual_time
 from dom0.testing.box import Box
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 from dom0.testing.fake_engine import Call
 
 RUNNING, EXITED = State.RUNNING, State.EXITED
@@ -23,8 +24,8 @@ FEW = 30  # calls of one kind in a minute: tries with growing pauses
 
 def checked(of: Slot, *argv: str) -> Slot:
     """With a health check that the Engine itself asks too late."""
-    check = {"Test": ["CMD", *argv], "Interval": 10**13}
-    return replace(of, health=HealthTest(argv=argv), create=of.create | {"Healthcheck": check})
+    check = HealthConfig(test=("CMD", *argv), interval=10**13)
+    return replace(asking(of, healthcheck=check), health=HealthTest(argv=argv))
 
 
 def fail(name: str, error: EngineError, *, times: int = 10**9) -> Callable[[Call], None]:
@@ -174,7 +175,7 @@ async def test_the_loop_ends_while_a_health_command_has_not_passed() -> None:
 
 
 async def test_the_loop_ends_while_a_process_takes_its_time_to_stop() -> None:
-    box = Box(desired(slot("web"), slot("slow", create=slot("slow").create | {"StopTimeout": 3600})))
+    box = Box(desired(slot("web"), asking(slot("slow"), stop_timeout=3600)))
     async with asyncio.timeout(60):
         async with box.running() as loop:
             await box.at_rest()
@@ -183,9 +184,9 @@ async def test_the_loop_ends_while_a_process_takes_its_time_to_stop() -> None:
 
 
 async def test_a_health_command_is_left_to_the_engine_once_it_calls_the_container_unhealthy() -> None:
-    check = {"Test": ["CMD", "false"], "Interval": 10**9, "Retries": 2}
+    check = HealthConfig(test=("CMD", "false"), interval=10**9, retries=2)
     web = slot("web", health=HealthTest(argv=("false",)))
-    box = Box(desired(replace(web, create=web.create | {"Healthcheck": check})))
+    box = Box(desired(asking(web, healthcheck=check)))
     box.memory = replace(box.memory, pending=True)  # nothing is restarted while it is judged
     async with box.running():
         await asyncio.sleep(30)
@@ -195,8 +196,8 @@ async def test_a_health_command_is_left_to_the_engine_once_it_calls_the_containe
 
 
 async def test_events_that_come_out_of_their_order_are_heard_too() -> None:
-    obedient = slot("web").create | {"Cmd": ["sh", "-c", "trap 'exit 1' TERM; while :; do sleep 1; done"]}
-    box = Box(desired(slot("web", create=obedient), slot("db")))
+    obedient = asking(slot("web"), cmd=("sh", "-c", "trap 'exit 1' TERM; while :; do sleep 1; done"))
+    box = Box(desired(obedient, slot("db")))
     async with box.running():
         await box.at_rest()
         await box.person.kill_container("box-db-1")
@@ -239,7 +240,8 @@ async def test_a_start_that_takes_long_holds_nobody_else_up() -> None:
     box.engine.latency, box.engine.after = latency, started
     async with box.running():
         await box.until(lambda: bool(starting) and box.names().get("box-web-1") is RUNNING)
-        await box.person.update_container("box-slow-1", {"RestartPolicy": {"Name": "always"}})  # an event of it
+        update = UpdateBody(restart_policy=RestartPolicy(name="always"))
+        await box.person.update_container("box-slow-1", update)  # an event of it
         await box.person.kill_container("box-web-1")
         await box.until(lambda: box.names()["box-web-1"] is EXITED)
         await box.until(lambda: box.names()["box-web-1"] is RUNNING)

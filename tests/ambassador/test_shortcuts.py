@@ -6,6 +6,7 @@ import pytest
 
 from dom0.agent.shortcut import Shortcuts
 from dom0.ambassador.messages import State
+from dom0.engine.bodies import ContainerBody
 from dom0.engine.values import State as Life
 from dom0.forward.drain import Drain
 from dom0.forward.table import Down, Listener, Protocol, Route, Table, Target
@@ -31,7 +32,7 @@ class Bench:
 
     def _container(self, name: str, node: Node, own: dict[str, str]) -> FakeContainer:
         marks = {labels.PROJECT: PROJECT, labels.ROLE: "service"} | own
-        made = self.docker.create(name, {"Image": "busybox:test", "Cmd": ["true"], "Labels": marks, "HostConfig": {}})
+        made = self.docker.create(name, ContainerBody(image="busybox:test", cmd=("true",), labels=marks))
         made.state, made.pid, made.started = Life.RUNNING, int(node.pid), 100.0
         made.endpoints = {"n": FakeEndpoint(network_id="n", ip_address=node.v4)}
         return made

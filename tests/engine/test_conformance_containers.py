@@ -8,8 +8,10 @@ import io
 import re
 import tarfile
 
+import msgspec
 import pytest
 
+from dom0.engine.bodies import ContainerBody, UpdateBody
 from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Health, Mount, PublishedPort, State
 from dom0.errors import Conflict, EngineError, NotFound
@@ -51,7 +53,7 @@ async def test_a_name_that_is_taken_is_a_conflict(bench: Bench) -> None:
 
 async def test_an_image_that_is_missing_is_not_found(bench: Bench) -> None:
     with pytest.raises(NotFound):
-        await bench.engine.create_container("one", {"Image": "nothing:1", "Cmd": ["true"]})
+        await bench.engine.create_container("one", ContainerBody(image="nothing:1", cmd=("true",)))
     assert await bench.engine.containers() == ()
 
 
@@ -200,7 +202,7 @@ async def test_limits_are_found_as_they_were_set_and_changed(bench: Bench) -> No
     await bench.run("one", *IGNORES_TERM, host={"Memory": 64 << 20, "NanoCpus": 500_000_000, "PidsLimit": 0})
     found = await bench.engine.container("one")
     assert found.resources == {"Memory": 64 << 20, "NanoCpus": 500_000_000}
-    await bench.engine.update_container("one", {"Memory": 32 << 20, "MemorySwap": 64 << 20, "PidsLimit": 50})
+    await bench.engine.update_container("one", UpdateBody(memory=32 << 20, memory_swap=64 << 20, pids_limit=50))
     changed = await bench.engine.container("one")
     assert changed.resources == {"Memory": 32 << 20, "NanoCpus": 500_000_000, "PidsLimit": 50}
 
@@ -208,23 +210,23 @@ async def test_limits_are_found_as_they_were_set_and_changed(bench: Bench) -> No
 async def test_memory_grows_beyond_the_swap_limit_only_together_with_it(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM, host={"Memory": 64 << 20})
     with pytest.raises(Conflict):
-        await bench.engine.update_container("one", {"Memory": 256 << 20})
-    await bench.engine.update_container("one", {"Memory": 256 << 20, "MemorySwap": 512 << 20})
+        await bench.engine.update_container("one", UpdateBody(memory=256 << 20))
+    await bench.engine.update_container("one", UpdateBody(memory=256 << 20, memory_swap=512 << 20))
     assert (await bench.engine.container("one")).resources == {"Memory": 256 << 20}
 
 
 async def test_memory_changed_alone_leaves_its_swap_limit_behind(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM, host={"Memory": 64 << 20})
-    await bench.engine.update_container("one", {"Memory": 32 << 20})
+    await bench.engine.update_container("one", UpdateBody(memory=32 << 20))
     assert (await bench.engine.container("one")).resources == {"Memory": 32 << 20, "MemorySwap": 128 << 20}
 
 
 async def test_limits_are_lifted_by_what_limits_nothing(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
     limits = {"Memory": 64 << 20, "MemorySwap": 64 << 20, "CpuShares": 100, "CpuQuota": 50_000, "PidsLimit": 50}
-    await bench.engine.update_container("one", limits)
+    await bench.engine.update_container("one", msgspec.convert(limits, UpdateBody))
     assert (await bench.engine.container("one")).resources == limits
-    await bench.engine.update_container("one", UNLIMITED)
+    await bench.engine.update_container("one", msgspec.convert(UNLIMITED, UpdateBody))
     assert (await bench.engine.container("one")).resources == {}
 
 

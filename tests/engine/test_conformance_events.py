@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dom0.engine.bodies import NetworkBody, RestartPolicy, UpdateBody, VolumeBody
 from dom0.engine.values import Event, State
 from dom0.errors import EngineError
 from dom0.testing.engine_bench import DEADLINE, HANDLES_TERM, IGNORES_TERM, Bench
@@ -89,7 +90,7 @@ async def test_stopping_what_waits_for_a_restart_tells_only_stop(bench: Bench) -
 async def test_rename_and_update_are_told(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM, labels=LABELS)
     await bench.engine.rename_container("one", "two")
-    await bench.engine.update_container("two", {"RestartPolicy": {"Name": "always"}})
+    await bench.engine.update_container("two", UpdateBody(restart_policy=RestartPolicy(name="always")))
     assert (await story(bench, "update"))[3:] == ["rename", "update"]
     renamed = await until_action(bench, "rename")
     assert (renamed.attributes["name"], renamed.attributes["oldName"]) == ("two", "/one")
@@ -113,8 +114,8 @@ async def test_health_is_told_when_it_changes(bench: Bench) -> None:
 
 
 async def test_networks_and_volumes_are_told_without_labels(bench: Bench) -> None:
-    network = await bench.engine.create_network("net", {"Labels": LABELS})
-    await bench.engine.create_volume("vol", {"Labels": LABELS})
+    network = await bench.engine.create_network("net", NetworkBody(labels=LABELS))
+    await bench.engine.create_volume("vol", VolumeBody(labels=LABELS))
     container = await bench.run("one", *IGNORES_TERM, host={"NetworkMode": "net", "Binds": ["vol:/vol"]})
     await bench.engine.remove_container("one", force=True)
     await bench.engine.remove_network("net")

@@ -7,6 +7,7 @@ import tarfile
 
 import pytest
 
+from dom0.engine.bodies import EndpointSettings, NetworkBody, VolumeBody
 from dom0.engine.values import Endpoint
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.testing.engine_bench import HANDLES_TERM, IGNORES_TERM, IMAGE, UNREACHABLE_IMAGE, Bench
@@ -27,9 +28,9 @@ async def test_info_tells_of_the_engine(bench: Bench) -> None:
 
 
 async def test_a_network_is_made_once_and_removed_once(bench: Bench) -> None:
-    network_id = await bench.engine.create_network("net", {"Labels": {"a": "1"}})
+    network_id = await bench.engine.create_network("net", NetworkBody(labels={"a": "1"}))
     with pytest.raises(Conflict):
-        await bench.engine.create_network("net", {})
+        await bench.engine.create_network("net", NetworkBody())
     (found,) = [network for network in await bench.engine.networks() if network.name == "net"]
     assert (found.id, found.driver, found.labels) == (network_id, "bridge", {"a": "1"})
     await bench.engine.remove_network("net")
@@ -43,13 +44,13 @@ async def test_the_engine_s_own_networks_cannot_be_removed(bench: Bench) -> None
 
 
 async def test_the_start_of_an_id_is_no_network(bench: Bench) -> None:
-    network_id = await bench.engine.create_network("net", {})
+    network_id = await bench.engine.create_network("net", NetworkBody())
     await bench.engine.remove_network(network_id[:12])
     assert network_id in {network.id for network in await bench.engine.networks()}
 
 
 async def test_a_network_tells_which_containers_run_in_it(bench: Bench) -> None:
-    await bench.engine.create_network("net", {})
+    await bench.engine.create_network("net", NetworkBody())
     assert await bench.engine.network_members("net") == ()
     running = await bench.run("one", *IGNORES_TERM, host={"NetworkMode": "net"})
     await bench.create("two", *IGNORES_TERM, host={"NetworkMode": "net"})
@@ -59,7 +60,7 @@ async def test_a_network_tells_which_containers_run_in_it(bench: Bench) -> None:
 
 
 async def test_a_network_with_a_running_container_is_in_use(bench: Bench) -> None:
-    await bench.engine.create_network("net", {})
+    await bench.engine.create_network("net", NetworkBody())
     await bench.run("one", *HANDLES_TERM, host={"NetworkMode": "net"})
     with pytest.raises(Conflict):
         await bench.engine.remove_network("net")
@@ -68,7 +69,7 @@ async def test_a_network_with_a_running_container_is_in_use(bench: Bench) -> Non
 
 
 async def test_endpoints_have_their_aliases_at_once_and_an_address_while_running(bench: Bench) -> None:
-    network_id = await bench.engine.create_network("net", {})
+    network_id = await bench.engine.create_network("net", NetworkBody())
     asked = {"EndpointsConfig": {"net": {"Aliases": ["alias"]}}}
     await bench.create("one", *HANDLES_TERM, host={"NetworkMode": "net"}, NetworkingConfig=asked)
     assert await endpoints(bench, "one") == {"net": Endpoint(network="net", network_id="", aliases=("alias",))}
@@ -92,11 +93,11 @@ async def test_without_a_network_asked_for_it_is_the_bridge(bench: Bench) -> Non
 
 
 async def test_a_running_container_is_connected_once_and_disconnected(bench: Bench) -> None:
-    network_id = await bench.engine.create_network("net", {})
+    network_id = await bench.engine.create_network("net", NetworkBody())
     await bench.run("one", *IGNORES_TERM)
-    await bench.engine.connect_network("net", "one", {"Aliases": ["alias"]})
+    await bench.engine.connect_network("net", "one", EndpointSettings(aliases=("alias",)))
     with pytest.raises(Conflict):
-        await bench.engine.connect_network(network_id, "one", {})
+        await bench.engine.connect_network(network_id, "one", EndpointSettings())
     found = (await endpoints(bench, "one"))["net"]
     assert (found.network_id, found.aliases) == (network_id, ("alias",))
     await bench.engine.disconnect_network(network_id, "one")
@@ -105,44 +106,44 @@ async def test_a_running_container_is_connected_once_and_disconnected(bench: Ben
 
 
 async def test_connecting_needs_a_network_and_a_container(bench: Bench) -> None:
-    await bench.engine.create_network("net", {})
+    await bench.engine.create_network("net", NetworkBody())
     await bench.run("one", *IGNORES_TERM)
     with pytest.raises(NotFound):
-        await bench.engine.connect_network("nothing", "one", {})
+        await bench.engine.connect_network("nothing", "one", EndpointSettings())
     with pytest.raises(NotFound):
-        await bench.engine.connect_network("net", "nothing", {})
+        await bench.engine.connect_network("net", "nothing", EndpointSettings())
     with pytest.raises(NotFound):
         await bench.engine.disconnect_network("nothing", "one")
 
 
 async def test_a_stopped_container_may_have_an_endpoint_in_a_missing_network_and_cannot_start(bench: Bench) -> None:
     await bench.create("one", *IGNORES_TERM)
-    await bench.engine.connect_network("nothing", "one", {})
+    await bench.engine.connect_network("nothing", "one", EndpointSettings())
     assert set(await endpoints(bench, "one")) == {"bridge", "nothing"}
     with pytest.raises(NotFound):
         await bench.engine.start_container("one")
-    await bench.engine.create_network("nothing", {})
+    await bench.engine.create_network("nothing", NetworkBody())
     await bench.engine.start_container("one")
 
 
 async def test_a_container_remembers_its_network_by_id(bench: Bench) -> None:
-    await bench.engine.create_network("net", {})
+    await bench.engine.create_network("net", NetworkBody())
     await bench.run("one", *HANDLES_TERM, host={"NetworkMode": "net"})
     await bench.engine.stop_container("one")
     await bench.engine.remove_network("net")
-    again = await bench.engine.create_network("net", {})
+    again = await bench.engine.create_network("net", NetworkBody())
     with pytest.raises(NotFound):
         await bench.engine.start_container("one")
     await bench.engine.disconnect_network("net", "one", force=True)
-    await bench.engine.connect_network("net", "one", {})
+    await bench.engine.connect_network("net", "one", EndpointSettings())
     await bench.engine.start_container("one")
     assert (await endpoints(bench, "one"))["net"].network_id == again
 
 
 async def test_a_volume_is_made_once_and_removed_once(bench: Bench) -> None:
-    made = await bench.engine.create_volume("vol", {"Labels": {"a": "1"}})
+    made = await bench.engine.create_volume("vol", VolumeBody(labels={"a": "1"}))
     assert (made.name, made.driver, made.labels) == ("vol", "local", {"a": "1"})
-    assert await bench.engine.create_volume("vol", {"Labels": {"a": "2"}}) == made
+    assert await bench.engine.create_volume("vol", VolumeBody(labels={"a": "2"})) == made
     assert await bench.engine.volumes() == (made,)
     await bench.engine.remove_volume("vol")
     await bench.engine.remove_volume("vol")

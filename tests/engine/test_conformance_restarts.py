@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from dom0.engine.bodies import UpdateBody
 from dom0.engine.values import State
 from dom0.errors import Conflict, EngineUnreachable
 from dom0.testing.engine_bench import HANDLES_TERM, IGNORES_TERM, Bench
@@ -25,7 +27,7 @@ async def wait_for_backoff(bench: Bench, ref: str) -> None:
 async def test_a_policy_is_found_as_it_was_set_and_changed(bench: Bench) -> None:
     await bench.create("one", "true")
     assert (await bench.engine.container("one")).restart_policy == "no"
-    await bench.engine.update_container("one", policy("on-failure", 3))
+    await bench.engine.update_container("one", msgspec.convert(policy("on-failure", 3), UpdateBody))
     container = await bench.engine.container("one")
     assert (container.restart_policy, container.restart_retries) == ("on-failure", 3)
 
@@ -102,7 +104,7 @@ async def test_a_policy_taken_away_while_waiting_allows_one_more_start(bench: Be
     await bench.run("one", *FAILS, host=policy("always"))
     await wait_for_backoff(bench, "one")
     before = await bench.engine.container("one")
-    await bench.engine.update_container("one", policy("no"))
+    await bench.engine.update_container("one", msgspec.convert(policy("no"), UpdateBody))
     after = await bench.until_state("one", State.EXITED)
     assert after.started > before.started
     assert after.restart_count == before.restart_count

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from dom0.engine import docker, transport
+from dom0.engine.bodies import ContainerBody
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Conflict, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
 from dom0.testing.hosts import Host
@@ -503,8 +504,9 @@ async def engine(engine_host: Host) -> AsyncIterator[DockerEngine]:
     await engine.close()
 
 
-async def running(engine: DockerEngine, **body: Any) -> str:
-    one = await engine.create_container("one", {"Image": "busybox:test", "Cmd": ["sleep", "1000"], **body})
+async def running(engine: DockerEngine, *command: str, tty: bool = False) -> str:
+    body = ContainerBody(image="busybox:test", cmd=command or ("sleep", "1000"), tty=tty)
+    one = await engine.create_container("one", body)
     await engine.start_container(one)
     return one
 
@@ -516,7 +518,7 @@ async def test_an_exec_is_waited_for_although_it_closed_its_output(engine: Docke
 
 
 async def test_logs_of_a_real_terminal_are_read(engine: DockerEngine) -> None:
-    one = await running(engine, Tty=True, Cmd=["sh", "-c", "echo one; echo two"])
+    one = await running(engine, "sh", "-c", "echo one; echo two", tty=True)
     await engine.wait_container(one)
     assert await engine.logs(one) == "one\r\ntwo\r\n"
 

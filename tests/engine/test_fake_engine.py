@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, PortBinding, RestartPolicy
 from dom0.engine.values import Health, State
 from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.testing import virtual_time
@@ -13,7 +15,8 @@ from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import Call, FakeEngine, Hook, Killed
 
 IMAGE = "busybox:test"
-RUNS = {"Image": IMAGE, "Cmd": ["sleep", "1000"]}
+RUNS = ContainerBody(image=IMAGE, cmd=("sleep", "1000"))
+ALWAYS_RUNS = replace(RUNS, host_config=HostConfig(restart_policy=RestartPolicy(name="always")))
 
 
 @pytest.fixture
@@ -73,8 +76,8 @@ async def test_a_call_takes_the_time_it_is_told_to(docker: FakeDocker, engine: F
 
 
 async def test_probes_fail_as_often_as_told_whoever_asks(docker: FakeDocker, engine: FakeEngine) -> None:
-    check = {"Test": ["CMD", "redis-cli", "ping"], "Interval": 10_000_000_000}
-    body = {**RUNS, "Healthcheck": check, "Labels": {"dom0.service": "web"}}
+    check = HealthConfig(test=("CMD", "redis-cli", "ping"), interval=10_000_000_000)
+    body = replace(RUNS, healthcheck=check, labels={"dom0.service": "web"})
     docker.fail_probes("web", first=2)
     one = await engine.create_container("one", body)
     await engine.start_container(one)
@@ -102,8 +105,8 @@ async def test_a_start_is_refused_until_it_is_allowed(docker: FakeDocker, engine
 
 async def test_a_port_of_the_host_can_be_taken(docker: FakeDocker, engine: FakeEngine) -> None:
     docker.occupy_port(80)
-    ports = {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}]}}
-    await engine.create_container("one", {**RUNS, "HostConfig": ports})
+    host = HostConfig(port_bindings={"80/tcp": (PortBinding(host_ip="127.0.0.1", host_port="80"),)})
+    await engine.create_container("one", replace(RUNS, host_config=host))
     with pytest.raises(EngineError, match="port is already allocated"):
         await engine.start_container("one")
     docker.release_port(80)
@@ -111,7 +114,7 @@ async def test_a_port_of_the_host_can_be_taken(docker: FakeDocker, engine: FakeE
 
 
 async def test_a_process_ends_when_told(docker: FakeDocker, engine: FakeEngine) -> None:
-    await engine.create_container("one", {**RUNS, "HostConfig": {"RestartPolicy": {"Name": "always"}}})
+    await engine.create_container("one", ALWAYS_RUNS)
     await engine.start_container("one")
     docker.exit("one", 9)
     waiting = await engine.container("one")
@@ -123,7 +126,7 @@ async def test_a_process_ends_when_told(docker: FakeDocker, engine: FakeEngine) 
 async def test_backoff_doubles_up_to_a_minute_and_is_forgotten_after_a_good_run(
     docker: FakeDocker, engine: FakeEngine
 ) -> None:
-    await engine.create_container("one", {**RUNS, "HostConfig": {"RestartPolicy": {"Name": "always"}}})
+    await engine.create_container("one", ALWAYS_RUNS)
     await engine.start_container("one")
     pauses = []
     for ran in [0.0] * 12 + [11.0, 0.0]:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0.engine import parse
+from dom0.engine import parse, wire
+from dom0.engine.bodies import HostConfig
 from dom0.engine.resources import KEYS, updatable
 from dom0.engine.values import Container, Endpoint, Health, Mount, PublishedPort, State
 from dom0.errors import EngineError
@@ -253,11 +254,11 @@ def test_printable_text_stays_on_its_line_and_says_all(text: str) -> None:
     assert not text.isprintable() or shown == text
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), st.integers(-1, 1 << 40) | st.none()))
+@given(st.dictionaries(st.sampled_from(sorted(KEYS)), st.integers(-1, 1 << 40) | st.none()))
 def test_limits_of_both_sides_come_to_the_same_form(host: dict[str, int | None]) -> None:
     """What the Engine fills in beside what was asked changes nothing."""
-    asked = updatable(host)
-    memory = asked.get("Memory", 0)
-    filled = dict.fromkeys(KEYS, 0) | {"MemorySwap": 2 * memory, "PidsLimit": -1} | asked | {"CpusetCpus": "0-1"}
-    assert updatable(filled) == asked
-    assert updatable(asked) == asked
+    found = updatable(wire.HostConfig(**host))  # type: ignore[arg-type]
+    asked = {field: found[key] for field, key in KEYS.items() if key in found}
+    filled = dict.fromkeys(KEYS, 0) | {"memory_swap": 2 * asked.get("memory", 0), "pids_limit": -1} | asked
+    assert updatable(HostConfig(**filled, cpuset_cpus="0-1")) == found  # type: ignore[arg-type]
+    assert updatable(HostConfig(**asked)) == found  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import PurePosixPath
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.compose.model import Project
 from dom0.compose.x_dom0 import HomeSettings, MachineSettings, SshSettings
@@ -50,7 +51,7 @@ async def bring_up(engine: DockerEngine, project: Project) -> None:
 
 
 async def create(engine: DockerEngine, slot: Slot) -> None:
-    await engine.create_container(slot.name, slot.create | {"Image": slot.image_id})
+    await engine.create_container(slot.name, replace(slot.create, image=slot.image_id))
     for file in slot.files:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:

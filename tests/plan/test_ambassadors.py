@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dom0.engine.bodies import Mount
 from dom0.errors import ProjectError
 from dom0.plan import labels
 from dom0.plan.desired import Desired, Order, Slot
@@ -37,30 +38,31 @@ def slot(service: str = "", ambassador: str = LISTEN, **more: Any) -> Slot:
 
 def test_the_container_gets_its_settings_and_what_forwarding_takes() -> None:
     create = slot().create
-    (variable,) = create["Env"]
+    (variable,) = create.env
     name, _, settings = variable.partition("=")
     assert name == "DOM0_AMBASSADOR"
     assert json.loads(settings) == {"listen": {"6379": {"to": ["10.0.0.4:6379"]}}}
-    assert create["HostConfig"]["CapAdd"] == ["NET_ADMIN", "NET_RAW"]
-    assert create["HostConfig"]["Sysctls"] == FORWARDING
-    assert create["Labels"][labels.AMBASSADOR] == "true"
+    assert create.host_config.cap_add == ("NET_ADMIN", "NET_RAW")
+    assert create.host_config.sysctls == FORWARDING
+    assert create.labels[labels.AMBASSADOR] == "true"
 
 
 def test_forwarding_of_ipv6_is_switched_on_where_a_network_has_it() -> None:
-    sysctls = slot(network="enable_ipv6: true").create["HostConfig"]["Sysctls"]
+    sysctls = slot(network="enable_ipv6: true").create.host_config.sysctls
     assert sysctls == FORWARDING | {"net.ipv6.conf.all.forwarding": "1"}
 
 
 def test_what_the_service_says_itself_stands() -> None:
-    host = slot("cap_add: [NET_RAW, SYS_TIME], sysctls: {net.ipv4.ip_forward: '0', net.core.somaxconn: '9'}").create
-    assert host["HostConfig"]["CapAdd"] == ["NET_RAW", "SYS_TIME", "NET_ADMIN"]
-    assert host["HostConfig"]["Sysctls"] == FORWARDING | {"net.ipv4.ip_forward": "0", "net.core.somaxconn": "9"}
+    said = "cap_add: [NET_RAW, SYS_TIME], sysctls: {net.ipv4.ip_forward: '0', net.core.somaxconn: '9'}"
+    host = slot(said).create.host_config
+    assert host.cap_add == ("NET_RAW", "SYS_TIME", "NET_ADMIN")
+    assert host.sysctls == FORWARDING | {"net.ipv4.ip_forward": "0", "net.core.somaxconn": "9"}
 
 
 def test_its_state_outlives_the_container_and_one_stops_before_the_next_starts() -> None:
     desired = expanded()
-    (mount,) = desired.slots[0].create["HostConfig"]["Mounts"]
-    assert (mount["Source"], mount["Target"]) == ("box_redis-ambassador", "/var/lib/dom0-ambassador")
+    mount = Mount(type="volume", source="box_redis-ambassador", target="/var/lib/dom0-ambassador")
+    assert desired.slots[0].create.host_config.mounts == (mount,)
     assert desired.slots[0].volumes == ("box_redis-ambassador",)
     assert [volume.name for volume in desired.volumes] == ["box_redis-ambassador"]
     assert desired.slots[0].order is Order.STOP_FIRST
@@ -69,7 +71,8 @@ def test_its_state_outlives_the_container_and_one_stops_before_the_next_starts()
 def test_a_place_of_its_own_for_the_state_is_taken() -> None:
     desired = expanded("volumes: [{type: bind, source: /srv/state, target: /var/lib/dom0-ambassador}]")
     assert desired.volumes == ()
-    assert [mount["Source"] for mount in desired.slots[0].create["HostConfig"]["Mounts"]] == ["/srv/state"]
+    mount = Mount(type="bind", source="/srv/state", target="/var/lib/dom0-ambassador")
+    assert desired.slots[0].create.host_config.mounts == (mount,)
 
 
 def test_other_settings_need_another_container_and_the_same_ones_do_not() -> None:
@@ -79,13 +82,13 @@ def test_other_settings_need_another_container_and_the_same_ones_do_not() -> Non
 
 def test_a_service_without_it_is_untouched() -> None:
     assert slot(ambassador="").create == slot("x-dom0: {health_gate: true}", ambassador="").create
-    assert labels.AMBASSADOR not in slot(ambassador="").create["Labels"]
+    assert labels.AMBASSADOR not in slot(ambassador="").create.labels
 
 
 def test_the_image_alone_makes_an_ambassador_too() -> None:
     own = image("busybox:test", labels={"dom0.role": "ambassador"})
     found = slot(ambassador="", images=[own])
-    assert found.create["Labels"][labels.AMBASSADOR] == "true"
+    assert found.create.labels[labels.AMBASSADOR] == "true"
     assert found.hash == slot(ambassador="").hash
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from dom0.compose.model import Project, Service
 from dom0.compose.x_dom0 import DevSettings, HomeSettings, MachineSettings, SshSettings
+from dom0.engine.bodies import HealthConfig, Mount
 from dom0.engine.values import Image, PublishedPort
 from dom0.errors import ProjectError
 from dom0.names import HOME, SSHD
@@ -41,29 +42,29 @@ def test_they_are_of_the_base_image_so_that_a_change_of_the_project_leaves_them_
     for slot in slots(ssh=SshSettings(), home=HomeSettings()).values():
         assert slot.image_id == BASE.id
         assert slot.name == slot.service
-        assert slot.create["Labels"][labels.PROJECT] == "box"
-        assert slot.create["Healthcheck"] == {"Test": ["NONE"]}
+        assert slot.create.labels[labels.PROJECT] == "box"
+        assert slot.create.healthcheck == HealthConfig(test=("NONE",))
 
 
 def test_the_home_volume_is_created_and_never_started() -> None:
     home = slots(home=HomeSettings(), dev=DevSettings(image="tools", command=("make", "x")))[HOME]
     assert (home.role, home.runs, home.restart_policy) == (Role.HOME, False, "no")
-    assert home.create["HostConfig"]["Mounts"] == [{"Type": "volume", "Source": HOME, "Target": "/home/dom0"}]
-    assert home.create["User"] == "1000:1000"
-    assert home.create["Labels"][labels.DEV_IMAGE] == "tools"
-    assert home.create["Labels"][labels.DEV_COMMAND] == '["make","x"]'
+    assert home.create.host_config.mounts == (Mount(type="volume", source=HOME, target="/home/dom0"),)
+    assert home.create.user == "1000:1000"
+    assert home.create.labels[labels.DEV_IMAGE] == "tools"
+    assert home.create.labels[labels.DEV_COMMAND] == '["make","x"]'
 
 
 def test_the_login_has_the_home_the_engine_and_the_keys() -> None:
     sshd = slots(
         ssh=SshSettings(user="ada", uid=2000, port=22, authorized_keys=(KEY,)), home=HomeSettings(volume="data")
     )[SSHD]
-    assert sshd.create["HostConfig"]["Mounts"] == [{"Type": "volume", "Source": "data", "Target": "/home/ada"}]
-    assert sshd.create["HostConfig"]["Binds"] == [
+    assert sshd.create.host_config.mounts == (Mount(type="volume", source="data", target="/home/ada"),)
+    assert sshd.create.host_config.binds == (
         "/var/run/docker.sock:/run/docker.sock",
         "/run/dom0:/run/dom0",
         "/var/lib/dom0/ssh:/var/lib/dom0/ssh",
-    ]
+    )
     assert sshd.ports == (PublishedPort("tcp", 22),)
     assert sshd.volumes == ("data",)
     assert [(file.path, file.content) for file in sshd.files] == [
@@ -73,9 +74,9 @@ def test_the_login_has_the_home_the_engine_and_the_keys() -> None:
 
 
 def test_the_login_shows_the_machines_name() -> None:
-    assert slots(ssh=SshSettings())[SSHD].create["Hostname"] == "box"
-    assert slots(ssh=SshSettings(), hostname="tower")[SSHD].create["Hostname"] == "tower"
-    assert len(slots(ssh=SshSettings(), hostname="x" * 64)[SSHD].create["Hostname"]) == 63
+    assert slots(ssh=SshSettings())[SSHD].create.hostname == "box"
+    assert slots(ssh=SshSettings(), hostname="tower")[SSHD].create.hostname == "tower"
+    assert len(slots(ssh=SshSettings(), hostname="x" * 64)[SSHD].create.hostname) == 63
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from dom0.engine.bodies import Mount, NetworkBody, RestartPolicy, VolumeBody
 from dom0.engine.resources import updatable
 from dom0.engine.values import PublishedPort
 from dom0.plan import labels
@@ -16,6 +17,7 @@ from dom0.plan.expand import expand
 from dom0.plan.facts import images_needed
 from dom0.plan.hooks import PreStop, pre_stop_of
 from dom0.testing import builders
+from dom0.testing.builders import as_sent
 from dom0.testing.projects import facts, image, project
 
 
@@ -56,7 +58,7 @@ def test_an_image_that_one_service_builds_is_built_for_the_others_too() -> None:
 def test_the_image_is_pinned_and_written_where_compose_looks_for_it() -> None:
     slot = only_slot("{services: {web: {}}}")
     assert slot.image_id == image("busybox:test").id
-    assert slot.create["Labels"][labels.COMPOSE_IMAGE] == slot.image_id
+    assert slot.create.labels[labels.COMPOSE_IMAGE] == slot.image_id
 
 
 def test_labels_say_whose_container_it_is_to_us_and_to_compose() -> None:
@@ -67,7 +69,7 @@ def test_labels_say_whose_container_it_is_to_us_and_to_compose() -> None:
         working_dir="/p",
         config_files=["/p/a.yaml", "/p/b.yaml"],
     )
-    assert slot.create["Labels"] == {
+    assert slot.create.labels == {
         "mine": "yes",
         labels.PROJECT: "box",
         labels.ROLE: "service",
@@ -91,14 +93,14 @@ def test_labels_say_whose_container_it_is_to_us_and_to_compose() -> None:
 def test_networks_and_volumes_carry_both_kinds_of_labels_and_a_hash() -> None:
     desired = expanded("{networks: {n: {name: box_n}}, volumes: {v: {name: box_v, labels: {a: b}}}}")
     (network,), (volume,) = desired.networks, desired.volumes
-    assert network.create["Labels"] == {
+    assert network.create.labels == {
         labels.PROJECT: "box",
         labels.HASH: network.hash,
         labels.COMPOSE_PROJECT: "box",
         labels.COMPOSE_NETWORK: "n",
         labels.COMPOSE_VERSION: "",
     }
-    assert volume.create["Labels"] == {
+    assert volume.create.labels == {
         "a": "b",
         labels.PROJECT: "box",
         labels.HASH: volume.hash,
@@ -110,8 +112,8 @@ def test_networks_and_volumes_carry_both_kinds_of_labels_and_a_hash() -> None:
 
 def test_external_networks_and_volumes_are_named_and_never_made() -> None:
     desired = expanded("{networks: {n: {name: lan, external: true}}, volumes: {v: {name: big, external: true}}}")
-    assert [(n.name, n.external, n.create, n.hash) for n in desired.networks] == [("lan", True, {}, "")]
-    assert [(v.name, v.external, v.create, v.hash) for v in desired.volumes] == [("big", True, {}, "")]
+    assert [(n.name, n.external, n.create, n.hash) for n in desired.networks] == [("lan", True, NetworkBody(), "")]
+    assert [(v.name, v.external, v.create, v.hash) for v in desired.volumes] == [("big", True, VolumeBody(), "")]
 
 
 def test_the_network_of_highest_priority_is_the_primary_one_and_ties_go_by_name() -> None:
@@ -122,14 +124,14 @@ def test_the_network_of_highest_priority_is_the_primary_one_and_ties_go_by_name(
         """
     )
     assert [attachment.network for attachment in slot.attachments] == ["box_a", "box_c", "box_b"]
-    assert slot.create["HostConfig"]["NetworkMode"] == "box_a"
-    assert slot.attachments[0].endpoint["Aliases"] == ["box-web-1", "web", "x"]
+    assert slot.create.host_config.network_mode == "box_a"
+    assert slot.attachments[0].endpoint.aliases == ("box-web-1", "web", "x")
 
 
 def test_without_any_network_there_is_none() -> None:
     slot = only_slot("{services: {web: {}}}")
     assert slot.attachments == ()
-    assert slot.create["HostConfig"]["NetworkMode"] == "none"
+    assert slot.create.host_config.network_mode == "none"
 
 
 def test_references_to_other_services_are_left_for_the_agent_and_named_as_parents() -> None:
@@ -146,9 +148,9 @@ def test_references_to_other_services_are_left_for_the_agent_and_named_as_parent
         """
     )
     web = desired.slots[-1]
-    host = web.create["HostConfig"]
-    assert (host["NetworkMode"], host["PidMode"], host["IpcMode"]) == ("service:a", "service:a", "service:b")
-    assert host["VolumesFrom"] == ["service:b", "service:a:ro", "x:ro"]
+    host = web.create.host_config
+    assert (host.network_mode, host.pid_mode, host.ipc_mode) == ("service:a", "service:a", "service:b")
+    assert host.volumes_from == ("service:b", "service:a:ro", "x:ro")
     assert web.parents == ("a", "b")
 
 
@@ -275,13 +277,12 @@ def test_the_health_command_runs_at_once_unless_told_not_to() -> None:
 def test_deploy_decides_about_restarts_before_restart_does(text: str, expected: tuple[str, int]) -> None:
     slot = service(text)
     assert (slot.restart_policy, slot.restart_retries) == expected
-    policy = slot.create["HostConfig"]["RestartPolicy"]
-    assert (policy["Name"], policy["MaximumRetryCount"]) == expected
+    assert slot.create.host_config.restart_policy == RestartPolicy(name=expected[0], maximum_retry_count=expected[1])
 
 
 def test_the_grace_period_is_the_engines_ten_seconds_unless_said() -> None:
     assert service("user: root").stop_grace == 10.0
-    assert "StopTimeout" not in service("user: root").create
+    assert service("user: root").create.stop_timeout is None
     assert service("stop_grace_period: 1m30s").stop_grace == 90.0
 
 
@@ -293,13 +294,13 @@ def test_hooks_are_what_the_engines_exec_takes() -> None:
     slot = service(f"post_start: {written}, pre_stop: {written}")
     first = Hook(argv=("chown", "x"), user="root", privileged=True, workdir="/srv", env=("A=1", "B"))
     assert slot.post_start == (first, Hook(argv=("second",)))
-    assert json.loads(slot.create["Labels"][labels.PRE_STOP])[1] == {"argv": ["second"]}
-    container = replace(builders.container(slot), labels=slot.create["Labels"], stop_grace=25.0)
+    assert json.loads(slot.create.labels[labels.PRE_STOP])[1] == {"argv": ["second"]}
+    container = replace(builders.container(slot), labels=slot.create.labels, stop_grace=25.0)
     assert pre_stop_of(container) == PreStop(hooks=slot.post_start, grace=25.0)
 
 
 def test_no_label_of_an_image_is_a_hook() -> None:
-    assert service("user: root").create["Labels"][labels.PRE_STOP] == ""
+    assert service("user: root").create.labels[labels.PRE_STOP] == ""
 
 
 def test_resources_are_the_numbers_that_the_engine_will_show() -> None:
@@ -307,7 +308,7 @@ def test_resources_are_the_numbers_that_the_engine_will_show() -> None:
         "mem_limit: '67108864', cpus: 0.3, pids_limit: -1, cpu_shares: 73, deploy: {resources: {limits: {memory: 1}}}"
     )
     assert slot.resources == {"Memory": 1, "NanoCpus": 300000000, "CpuShares": 73}
-    assert slot.resources == updatable(slot.create["HostConfig"])
+    assert slot.resources == updatable(slot.create.host_config)
 
 
 def test_a_bind_that_may_make_its_directory_is_sent_in_the_engines_old_form() -> None:
@@ -317,7 +318,7 @@ def test_a_bind_that_may_make_its_directory_is_sent_in_the_engines_old_form() ->
             {type: bind, source: /b, target: /there, bind: {propagation: rslave}},
             {type: bind, source: /c, target: /flat, bind: {create_host_path: true, recursive: disabled}}]"""
     )
-    host = slot.create["HostConfig"]
+    host = as_sent(slot.create.host_config)
     assert host["Binds"] == ["/a:/m:ro,rslave"]
     assert host["Mounts"] == [
         {"Type": "bind", "Target": "/there", "Source": "/b", "BindOptions": {"Propagation": "rslave"}},
@@ -338,7 +339,7 @@ def test_volumes_go_by_their_names_in_the_engine() -> None:
         """
     )
     assert slot.volumes == ("box_data",)
-    assert slot.create["HostConfig"]["Mounts"] == [
+    assert as_sent(slot.create.host_config)["Mounts"] == [
         {"Type": "volume", "Target": "/d", "Source": "box_data"},
         {"Type": "volume", "Target": "/anonymous"},
     ]
@@ -356,7 +357,7 @@ def test_files_are_mounted_and_texts_are_written_into_the_container() -> None:
         """,
         environment={"WORD": "swordfish"},
     )
-    assert slot.create["HostConfig"]["Mounts"] == [
+    assert as_sent(slot.create.host_config)["Mounts"] == [
         {"Type": "bind", "Source": "/p/key", "Target": "/run/secrets/key", "ReadOnly": True},
         {"Type": "bind", "Source": "/p/app.conf", "Target": "/app", "ReadOnly": True},
     ]
@@ -373,7 +374,7 @@ def test_a_seccomp_profile_is_sent_as_text() -> None:
         "{services: {web: {security_opt: ['seccomp:p.json', 'systempaths=unconfined', no-new-privileges]}}}",
         contents={"p.json": '{ "defaultAction":\n "SCMP_ACT_ALLOW" }'},
     )
-    host = slot.create["HostConfig"]
+    host = as_sent(slot.create.host_config)
     assert host["SecurityOpt"] == ['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}', "no-new-privileges"]
     assert (host["MaskedPaths"], host["ReadonlyPaths"]) == ([], [])
 
@@ -386,7 +387,7 @@ def test_links_name_every_container_of_the_linked_service() -> None:
         """
     )
     (attachment,) = desired.slots[-1].attachments
-    assert attachment.endpoint["Links"] == [
+    assert as_sent(attachment.endpoint)["Links"] == [
         "box-db-1:base",
         "box-db-1:db-1",
         "box-db-1:box-db-1",
@@ -418,7 +419,7 @@ def test_anonymous_volumes_are_those_of_service_and_image_that_nothing_covers() 
 def test_a_selinux_mark_on_a_named_volume_means_nothing() -> None:
     volume = "{type: volume, source: data, target: /x, bind: {selinux: z}}"
     text = f"{{services: {{web: {{volumes: [{volume}]}}}}, volumes: {{data: {{name: box_data}}}}}}"
-    assert only_slot(text).create["HostConfig"]["Mounts"] == [{"Type": "volume", "Target": "/x", "Source": "box_data"}]
+    assert only_slot(text).create.host_config.mounts == (Mount(type="volume", target="/x", source="box_data"),)
 
 
 def test_what_newer_engines_know_of_networks_reaches_them() -> None:
@@ -426,6 +427,6 @@ def test_what_newer_engines_know_of_networks_reaches_them() -> None:
     networks = "networks: {default: {name: n, enable_ipv4: false, enable_ipv6: true}}"
     desired = expanded(f"{{services: {{web: {{networks: {{default: {network}}}}}}}, {networks}}}")
     endpoint = desired.slots[0].attachments[0].endpoint
-    assert endpoint["GwPriority"] == 5
-    assert endpoint["DriverOpts"] == {"a": "b", "com.docker.network.endpoint.ifname": "lan0"}
-    assert desired.networks[0].create["EnableIPv4"] is False
+    assert endpoint.gw_priority == 5
+    assert endpoint.driver_opts == {"a": "b", "com.docker.network.endpoint.ifname": "lan0"}
+    assert desired.networks[0].create.enable_ipv4 is False

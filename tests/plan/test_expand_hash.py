@@ -173,8 +173,8 @@ def test_nothing_that_a_service_says_is_lost_unless_the_support_table_says_so(ke
 
 
 def without_hashes(slot: Slot) -> Slot:
-    labels = {key: value for key, value in slot.create["Labels"].items() if not key.endswith("hash")}
-    return msgspec.structs.replace(slot, hash="", create=slot.create | {"Labels": labels})
+    labels = {key: value for key, value in slot.create.labels.items() if not key.endswith("hash")}
+    return msgspec.structs.replace(slot, hash="", create=msgspec.structs.replace(slot.create, labels=labels))
 
 
 def test_what_only_says_how_to_replace_it_means_the_same_container() -> None:

@@ -33,7 +33,7 @@ def said(made: Plan) -> list[str]:
 
 def labelled(of: Slot) -> Container:
     """As it was created: with the labels that `of` writes."""
-    return replace(container(of), labels=of.create["Labels"])
+    return replace(container(of), labels=of.create.labels)
 
 
 def set_up(*containers: Container) -> Memory:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from dom0.engine.bodies import DeviceMapping
 from dom0.engine.values import PublishedPort
 from dom0.errors import ProjectError
 from dom0.plan.desired import Slot
 from dom0.plan.host_checks import Host, Listener, check_host
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 
 PORT = PublishedPort("tcp", 8080)
 NGINX = Listener(PORT, "nginx (process 7)")
@@ -21,8 +22,8 @@ def web(**fields: Any) -> Slot:
 
 
 def with_device(path: str) -> Slot:
-    plain = web()
-    return slot("web", create=plain.create | {"HostConfig": {"Devices": [{"PathOnHost": path}]}})
+    device = DeviceMapping(path_on_host=path, path_in_container=path, cgroup_permissions="rwm")
+    return asking(web(), host={"devices": (device,)})
 
 
 def test_a_port_that_another_program_has_is_refused_by_the_name_of_the_program() -> None:

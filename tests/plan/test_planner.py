@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from dom0.engine.bodies import RestartPolicy, UpdateBody
 from dom0.engine.values import Container, Endpoint, Health, Mount, Network, PublishedPort, State, Volume
 from dom0.plan import labels
 from dom0.plan.actual import Actual
@@ -424,7 +425,7 @@ def test_a_changed_limit_is_put_right() -> None:
     web = slot("web", resources={"Memory": 64})
     drifted = container(web, resources={"Memory": 128})
     step = only(plan(desired(web), actual(drifted)))
-    assert (say_step(step), step.update) == ("update box-web-1", {"Memory": 64, "MemorySwap": 128})  # type: ignore[union-attr]
+    assert (say_step(step), step.update) == ("update box-web-1", UpdateBody(memory=64, memory_swap=128))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("found", [{}, {"MemorySwap": -1}])
@@ -436,7 +437,7 @@ def test_a_limit_that_the_kernel_lacks_is_not_asked_for_again(found: dict[str, i
 def test_a_changed_restart_policy_is_put_right() -> None:
     web = slot("web", restart_policy="always")
     step = only(plan(desired(web), actual(container(web, restart_policy="no"))))
-    assert step.update == {"RestartPolicy": {"Name": "always", "MaximumRetryCount": 0}}  # type: ignore[union-attr]
+    assert step.update == UpdateBody(restart_policy=RestartPolicy(name="always"))  # type: ignore[union-attr]
 
 
 def test_a_renamed_container_gets_its_name_back() -> None:

@@ -19,7 +19,7 @@ from dom0.plan.steps import AnyStep, CreateContainer, RemoveContainer, StartCont
 from dom0.plan.text import say_step
 from dom0.testing import virtual_time
 from dom0.testing.box import Box
-from dom0.testing.builders import NETWORK, NETWORK_ID, actual, container, desired, slot
+from dom0.testing.builders import NETWORK, NETWORK_ID, actual, asking, container, desired, slot
 
 NOW = 1000.0
 SERVICES = ("a", "b", "c", "d")
@@ -59,8 +59,7 @@ def slots(draw: st.DrawFn) -> tuple[Slot, ...]:
 
 
 def inside(of: Slot, parent: str) -> Slot:
-    create = of.create | {"HostConfig": {"NetworkMode": f"service:{parent}"}}
-    return replace(of, parents=(parent,), attachments=(), create=create)
+    return asking(replace(of, parents=(parent,), attachments=()), host={"network_mode": f"service:{parent}"})
 
 
 @st.composite
@@ -239,7 +238,7 @@ def possible(wanted: tuple[Slot, ...]) -> tuple[Slot, ...]:
 def hashed(of: Slot) -> Slot:
     """Whose namespaces it shares is a part of its hash, as in plan/hashing."""
     digest = " in ".join((of.hash, *of.parents))
-    return replace(of, hash=digest, create=of.create | {"Labels": of.create["Labels"] | {labels.HASH: digest}})
+    return asking(replace(of, hash=digest), labels=of.create.labels | {labels.HASH: digest})
 
 
 def test_slot_keys_in_labels_are_those_of_slots() -> None:

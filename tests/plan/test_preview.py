@@ -11,7 +11,7 @@ from dom0.plan.desired import Condition, Dependency, Desired, VolumeSpec
 from dom0.plan.memory import Memory
 from dom0.plan.preview import preview
 from dom0.plan.snapshot import version
-from dom0.testing.builders import NETWORK, actual, container, desired, slot
+from dom0.testing.builders import NETWORK, actual, asking, container, desired, slot
 
 NOW = 1000.0
 
@@ -50,7 +50,7 @@ def test_a_change_says_whether_image_or_configuration_is_the_cause() -> None:
 def test_what_shares_a_namespace_with_something_replaced_is_replaced_too() -> None:
     old = container(slot("app"))
     new, sidecar = slot("app", hash="h2"), slot("sidecar", parents=("app",), attachments=())
-    sidecar = replace(sidecar, create={**sidecar.create, "HostConfig": {"NetworkMode": "service:app"}})
+    sidecar = asking(sidecar, host={"network_mode": "service:app"})
     found = actual(old, container(sidecar, network_mode=f"container:{old.id}"))
     assert [(action, name) for action, name, _ in planned(desired(new, sidecar), found)] == [
         ("replace", "box-app-1"),

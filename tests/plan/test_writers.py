@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dom0.engine import bodies
 from dom0.engine.values import ContainerSummary, Mount, State
 from dom0.health import Severity
 from dom0.plan.desired import Role, Slot
@@ -13,21 +14,15 @@ from dom0.plan.memory import Memory
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.writers import Writer, compose_containers, other_writers
-from dom0.testing.builders import actual, container, desired, slot
-
-
-def with_host(of: Slot, **host: Any) -> Slot:
-    from msgspec.structs import replace
-
-    return replace(of, create=of.create | {"HostConfig": of.create["HostConfig"] | host})
+from dom0.testing.builders import actual, asking, container, desired, slot
 
 
 def volume(name: str = "box_data", **fields: Any) -> Slot:
-    return with_host(slot("db"), Mounts=[{"Type": "volume", "Source": name, "Target": "/data", **fields}])
+    return asking(slot("db"), host={"mounts": (bodies.Mount(type="volume", source=name, target="/data", **fields),)})
 
 
 def bind(source: str, options: str = "rw") -> Slot:
-    return with_host(slot("db"), Binds=[f"{source}:/data:{options}"])
+    return asking(slot("db"), host={"binds": (f"{source}:/data:{options}",)})
 
 
 def other(*mounts: Mount, state: State = State.RUNNING, labels: dict[str, str] | None = None) -> ContainerSummary:
@@ -70,7 +65,7 @@ def test_a_directory_that_is_the_same_inside_or_around_has_two_writers(ours: str
     ("ours", "theirs"),
     [
         (volume(), other(named("box_data", writable=False))),
-        (volume(ReadOnly=True), other(named("box_data"))),
+        (volume(read_only=True), other(named("box_data"))),
         (volume(), other(named("box_data"), state=State.EXITED)),
         (volume(), other(named("box_data"), state=State.CREATED)),
         (volume(), other(named("box_data2"))),

@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import re
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, assert_never
+from typing import TypeVar, assert_never
+
+from msgspec.structs import replace
 
 from dom0.agent.hooks import run_post_start, run_pre_stop
+from dom0.engine.bodies import ContainerBody, Mount, NetworkBody, NetworkingConfig, RestartPolicy, UpdateBody
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Body
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
 from dom0.plan.desired import InjectedFile, NetworkSpec, Slot
 from dom0.plan.hooks import PreStop
+from dom0.plan.parents import with_parents
 from dom0.plan.steps import (
     VANISHED,
     AnyStep,
@@ -44,7 +46,9 @@ from dom0.plan.steps import (
 DISBELIEF = 10.0  # seconds over the stop timeout
 TIMES = 3
 BELIEVED = 1.0  # seconds: what a name of an image means
-SERVICE_REFERENCE = re.compile(r"^service:([^:]+)")
+NO_RESTART = UpdateBody(restart_policy=RestartPolicy(name="no"))
+
+Marked = TypeVar("Marked", ContainerBody, NetworkBody)
 
 
 class Applier:
@@ -89,10 +93,10 @@ class Applier:
                 await self._engine.unpause_container(step.container_id)
             case StopContainer():
                 if step.rests:
-                    await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
+                    await self._engine.update_container(step.container_id, NO_RESTART)
                 await self._stop(step.container_id, step.pre_stop)
             case GiveUpContainer():
-                await self._engine.update_container(step.container_id, {"RestartPolicy": {"Name": "no"}})
+                await self._engine.update_container(step.container_id, NO_RESTART)
                 await self._stop(step.container_id, step.pre_stop)
             case RemoveContainer():
                 await self._engine.remove_container(step.container_id, force=True)
@@ -134,8 +138,8 @@ class Applier:
         container_id = await self._engine.create_container(step.name, self._marked(body), platform=step.slot.platform)
         return frozenset({container_id})
 
-    def _marked(self, body: Body) -> Body:
-        return {**body, "Labels": {**(body.get("Labels") or {}), labels.CREATE: self._mint()}}
+    def _marked(self, body: Marked) -> Marked:
+        return replace(body, labels=body.labels | {labels.CREATE: self._mint()})
 
     async def _image_reference(self, slot: Slot) -> str:
         """The name as written while it still means the pinned image, so that `docker ps` shows it; else the ID."""
@@ -181,48 +185,27 @@ class Applier:
         await self._engine.connect_network(step.attachment.network, step.container_id, step.attachment.endpoint)
 
 
-def create_body(step: CreateContainer, image: str, *, generation: int, all_endpoints: bool) -> Body:
+def create_body(step: CreateContainer, image: str, *, generation: int, all_endpoints: bool) -> ContainerBody:
     """The create call's body: the slot's, with image, networks, inherited volumes and the IDs of its parents put in."""
-    slot = step.slot
-    host = _with_parents(dict(slot.create.get("HostConfig") or {}), step.parents)
+    create, attachments = step.slot.create, step.slot.attachments
+    host = with_parents(create.host_config, step.parents)
     if step.inherit:
-        host["Mounts"] = _with_inherited(host.get("Mounts") or [], step.inherit)
-    written = {**(slot.create.get("Labels") or {}), labels.GENERATION: str(generation)}
+        host = replace(host, mounts=_with_inherited(host.mounts or (), step.inherit))
+    written = create.labels | {labels.GENERATION: str(generation)}
     if step.replaces:
         written[labels.COMPOSE_REPLACE] = step.replaces
-    attachments = slot.attachments if all_endpoints else slot.attachments[:1]
-    endpoints = {attachment.network: attachment.endpoint for attachment in attachments}
-    return {
-        **slot.create,
-        "Image": image,
-        "Labels": written,
-        "HostConfig": host,
-        "NetworkingConfig": {"EndpointsConfig": endpoints},
-    }
+    endpoints = {one.network: one.endpoint for one in (attachments if all_endpoints else attachments[:1])}
+    networking = NetworkingConfig(endpoints_config=endpoints)
+    return replace(create, image=image, labels=written, host_config=host, networking_config=networking)
 
 
-def _with_parents(host: dict[str, Any], parents: Mapping[str, str]) -> dict[str, Any]:
-    for key in ("NetworkMode", "IpcMode", "PidMode"):
-        if match := SERVICE_REFERENCE.match(str(host.get(key) or "")):
-            host[key] = f"container:{parents[match[1]]}"
-    if host.get("VolumesFrom"):
-        host["VolumesFrom"] = [
-            SERVICE_REFERENCE.sub(lambda match: parents[match[1]], source) for source in host["VolumesFrom"]
-        ]
-    return host
-
-
-def _with_inherited(mounts: Sequence[Mapping[str, Any]], inherit: Mapping[str, str]) -> list[dict[str, Any]]:
+def _with_inherited(mounts: Sequence[Mount], inherit: Mapping[str, str]) -> tuple[Mount, ...]:
     """The volumes of the container it replaces: at mounts declared without a source, and where its image has one."""
-    named = [
-        {**mount, "Source": inherit[mount["Target"]]} if mount["Target"] in inherit else {**mount} for mount in mounts
-    ]
-    declared = {mount["Target"] for mount in mounts}
-    return named + [
-        {"Type": "volume", "Source": name, "Target": target}
-        for target, name in inherit.items()
-        if target not in declared
-    ]
+    declared = {mount.target for mount in mounts}
+    return (
+        *(replace(m, source=inherit[m.target]) if m.target in inherit else m for m in mounts),
+        *(Mount(type="volume", source=name, target=path) for path, name in inherit.items() if path not in declared),
+    )
 
 
 def file_archive(file: InjectedFile) -> bytes:

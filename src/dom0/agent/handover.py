@@ -31,6 +31,7 @@ from dom0.agent.succession import (
     decide,
     wanted_after_cut,
 )
+from dom0.engine.bodies import RestartPolicy, UpdateBody
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, State
 from dom0.errors import Busy, Conflict, Dom0Error, EngineError, NotFound, RolledBack
@@ -231,7 +232,7 @@ async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove
         case Rename(container, name):
             await engine.rename_container(container.id, name)
         case SetRestart(container, policy):
-            await engine.update_container(container.id, {"RestartPolicy": {"Name": policy}})
+            await engine.update_container(container.id, UpdateBody(restart_policy=RestartPolicy(name=policy)))
         case Remove(container):
             await engine.remove_container(container.id, force=True)
         case _:

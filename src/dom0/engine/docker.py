@@ -16,18 +16,19 @@ import re
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from dom0.engine import parse, wire
 from dom0.engine.address import find
+from dom0.engine.bodies import ContainerBody, EndpointSettings, NetworkBody, UpdateBody, VolumeBody
 from dom0.engine.frames import Demultiplexer, Lines, Tail
 from dom0.engine.layer import pack as pack_layer
 from dom0.engine.transport import PATIENCE, Transport, copy_answer, read_lines
 from dom0.engine.values import (
-    Body,
     Container,
     ContainerSummary,
     EngineInfo,
@@ -98,7 +99,7 @@ class DockerEngine:
             raise NotFound(f"{where}: no such container")
         return found
 
-    async def create_container(self, name: str, body: Body, *, platform: str = "") -> str:
+    async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
         where = _where("container", name)
         query = {"name": name} | ({"platform": platform} if platform else {})
         data = await self._http.call("POST", "/containers/create", where=where, query=query, body=body)
@@ -131,7 +132,7 @@ class DockerEngine:
     async def rename_container(self, ref: str, name: str) -> None:
         await self._act(ref, "rename", {"name": name})
 
-    async def update_container(self, ref: str, body: Body) -> None:
+    async def update_container(self, ref: str, body: UpdateBody) -> None:
         path = f"{await self._container_path(ref)}/update"
         await self._http.call("POST", path, where=_where("container", ref), body=body)
 
@@ -235,7 +236,7 @@ class DockerEngine:
         if code := await self._exec_code(exec_id, where):
             raise EngineError(f"{where}: {parse.printable(argv[0])} exited with code {code}")
 
-    async def _create_exec(self, ref: str, body: Body, where: str) -> str:
+    async def _create_exec(self, ref: str, body: Mapping[str, Any], where: str) -> str:
         path = f"{await self._container_path(ref)}/exec"
         return parse.decode(await self._http.call("POST", path, where=where, body=body), wire.Created, where).id
 
@@ -274,10 +275,10 @@ class DockerEngine:
     async def networks(self) -> tuple[Network, ...]:
         return parse.networks(await self._http.call("GET", "/networks", where="networks"), "networks")
 
-    async def create_network(self, name: str, body: Body) -> str:
+    async def create_network(self, name: str, body: NetworkBody) -> str:
         where = _where("network", name)
         # Before API 1.44 an Engine makes a second network of the same name unless told to look.
-        asked = {"CheckDuplicate": True, **body, "Name": name}
+        asked = replace(body, name=name, check_duplicate=True)
         data = await self._http.call("POST", "/networks/create", where=where, body=asked)
         return parse.decode(data, wire.Created, where).id
 
@@ -292,7 +293,7 @@ class DockerEngine:
         except NotFound:
             return
 
-    async def connect_network(self, network: str, container: str, endpoint: Body) -> None:
+    async def connect_network(self, network: str, container: str, endpoint: EndpointSettings) -> None:
         body = {"Container": await self._container_id(container), "EndpointConfig": endpoint}
         path = f"{await self._network_path(network)}/connect"
         await self._http.call("POST", path, where=_where("network", network), body=body)
@@ -324,9 +325,9 @@ class DockerEngine:
     async def volumes(self) -> tuple[Volume, ...]:
         return parse.volumes(await self._http.call("GET", "/volumes", where="volumes"), "volumes")
 
-    async def create_volume(self, name: str, body: Body) -> Volume:
+    async def create_volume(self, name: str, body: VolumeBody) -> Volume:
         where = _where("volume", name)
-        asked = {**body, "Name": name}
+        asked = replace(body, name=name)
         return parse.volume(await self._http.call("POST", "/volumes/create", where=where, body=asked), where)
 
     async def remove_volume(self, name: str) -> None:

@@ -66,7 +66,7 @@ def container(data: bytes, where: str) -> Container:
         restart_policy=policy.name or "no",
         restart_retries=policy.maximum_retry_count,
         stop_grace=_STOP_GRACE if found.config.stop_timeout is None else float(found.config.stop_timeout),
-        resources=resources.updatable(msgspec.to_builtins(host)),
+        resources=resources.updatable(host),
         network_mode=host.network_mode,
         ipc_mode=host.ipc_mode,
         pid_mode=host.pid_mode,

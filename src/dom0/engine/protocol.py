@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import IO, Protocol
 
+from dom0.engine.bodies import ContainerBody, EndpointSettings, NetworkBody, UpdateBody, VolumeBody
 from dom0.engine.values import (
-    Body,
     Container,
     ContainerSummary,
     EngineInfo,
@@ -34,8 +34,8 @@ class Engine(Protocol):
         ...
 
     async def container(self, ref: str) -> Container: ...
-    async def create_container(self, name: str, body: Body, *, platform: str = "") -> str:
-        """Create and return the ID. `body` is the API's create body with NetworkingConfig; Conflict: name taken."""
+    async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
+        """Create and return the ID. Conflict: the name is taken."""
         ...
 
     async def start_container(self, ref: str) -> None:
@@ -56,7 +56,7 @@ class Engine(Protocol):
         ...
 
     async def rename_container(self, ref: str, name: str) -> None: ...
-    async def update_container(self, ref: str, body: Body) -> None: ...
+    async def update_container(self, ref: str, body: UpdateBody) -> None: ...
     async def wait_container(self, ref: str) -> int:
         """Wait until it does not run, return its exit code."""
         ...
@@ -100,7 +100,7 @@ class Engine(Protocol):
         ...
 
     async def networks(self) -> tuple[Network, ...]: ...
-    async def create_network(self, name: str, body: Body) -> str:
+    async def create_network(self, name: str, body: NetworkBody) -> str:
         """Conflict: the name is taken."""
         ...
 
@@ -112,7 +112,7 @@ class Engine(Protocol):
         """Already gone is no error; in use is Conflict."""
         ...
 
-    async def connect_network(self, network: str, container: str, endpoint: Body) -> None:
+    async def connect_network(self, network: str, container: str, endpoint: EndpointSettings) -> None:
         """Already connected is Conflict (only while the container runs; else the Engine takes the new endpoint)."""
         ...
 
@@ -121,7 +121,7 @@ class Engine(Protocol):
         ...
 
     async def volumes(self) -> tuple[Volume, ...]: ...
-    async def create_volume(self, name: str, body: Body) -> Volume:
+    async def create_volume(self, name: str, body: VolumeBody) -> Volume:
         """An existing volume of that name is returned as it is (the Engine's own behaviour)."""
         ...
 

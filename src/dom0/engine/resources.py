@@ -9,22 +9,11 @@ No update takes a limit away: 0 means "as it is", and -1 is refused for most. UN
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dom0.engine.bodies import ResourceLimits
+from dom0.engine.wire import HostConfig
 
-KEYS = (
-    "BlkioWeight",
-    "CpuPeriod",
-    "CpuQuota",
-    "CpuRealtimePeriod",
-    "CpuRealtimeRuntime",
-    "CpuShares",
-    "Memory",
-    "MemoryReservation",
-    "MemorySwap",
-    "NanoCpus",
-    "PidsLimit",
-)
+KEYS = dict(zip(ResourceLimits.__struct_fields__, ResourceLimits.__struct_encode_fields__, strict=True))
+"""Field -> the API's key of it."""
 UNLIMITED = {
     "Memory": 1 << 62,
     "MemorySwap": (1 << 63) - 4096,  # more than Memory: on cgroup v2 the difference is what may be swapped
@@ -34,12 +23,12 @@ UNLIMITED = {
 }
 
 
-def updatable(host_config: Mapping[str, Any]) -> dict[str, int]:
-    """Return the set numbers of `host_config`; what only says the Engine's default is left out."""
+def updatable(host_config: ResourceLimits | HostConfig) -> dict[str, int]:
+    """Return the set numbers of `host_config` by the API's keys; what only says the Engine's default is left out."""
     found: dict[str, int] = {}
-    for key in KEYS:
-        value = host_config.get(key)
-        if isinstance(value, int) and value not in (0, UNLIMITED.get(key)):
+    for field, key in KEYS.items():
+        value = getattr(host_config, field)
+        if value not in (None, 0, UNLIMITED.get(key)):
             found[key] = value
     if found.get("PidsLimit", 0) < 0:  # -1 is "no limit", as is leaving it out
         del found["PidsLimit"]

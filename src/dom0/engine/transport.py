@@ -11,14 +11,14 @@ import shlex
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from dom0.engine import frames, parse
 from dom0.engine.address import Address
-from dom0.engine.values import Body
+from dom0.engine.bodies import Body
 from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
 from dom0.http.channel import READ_AHEAD, Malformed, Streams
 from dom0.http.client import Answer, Client
@@ -84,7 +84,7 @@ class Transport:
         *,
         where: str,
         query: Query | None = None,
-        body: Body | None = None,
+        body: Body | Mapping[str, Any] | None = None,
         data: bytes | None = None,
         patience: float | None = PATIENCE,
         limit: int = _MAX_ANSWER,
@@ -103,7 +103,7 @@ class Transport:
         *,
         where: str,
         query: Query | None = None,
-        body: Body | None = None,
+        body: Body | Mapping[str, Any] | None = None,
         data: bytes | IO[bytes] | None = None,
         patience: float | None = None,
     ) -> AsyncIterator[Answer]:

@@ -6,14 +6,9 @@ Times are seconds since the epoch (0.0: never), sizes are bytes, IDs are the Eng
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
 
 import msgspec
-
-Body = Mapping[str, Any]
-"""A request body as the Engine API spells it; made once by pure code, opaque to everything after."""
 
 
 class State(StrEnum):

@@ -70,14 +70,16 @@ async def deliver(engine: Engine, image: Image, directory: Path) -> None:
     Through a container that is never started: the machine may be another one, and this process need not be root.
     The empty labels hide the image's own. Raises EngineError, ProjectError.
     """
+    from dom0.engine.bodies import ContainerBody, HostConfig
+
     names = of_image(image.labels)
     if not names:
         return
-    body = {
-        "Image": image.id,
-        "Labels": {labels.PROJECT: "", labels.ROLE: ""},
-        "HostConfig": {"Binds": [f"{STATE}:{STATE}"], "NetworkMode": "none"},
-    }
+    body = ContainerBody(
+        image=image.id,
+        labels={labels.PROJECT: "", labels.ROLE: ""},
+        host_config=HostConfig(binds=(f"{STATE}:{STATE}",), network_mode="none"),
+    )
     tar = pack(directory, names, brought_for(Path(), image.id))
     container = await engine.create_container("", body)
     try:

@@ -18,6 +18,7 @@ from dom0.compose.findings import Finding, refuse
 from dom0.compose.load import load
 from dom0.compose.model import Project, canonical
 from dom0.compose.source import MAX_BYTES
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, ProjectError
@@ -35,13 +36,13 @@ def other_compose(base: Image, version: str) -> str:
 
 async def require_alike(engine: Engine, base: Image, etc: Path, project: Project) -> None:
     """Raises ProjectError where the agent of `base` would not read `etc`, laid out as in an image, as `project`."""
-    body = {
-        "Image": base.id,
-        "Entrypoint": ["dom0", "agent", "--read-as", _WANTED],
-        "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {labels.PROJECT: "", labels.ROLE: ""},  # hide the image's own: it is no part of the machine
-        "HostConfig": {"NetworkMode": "none"},
-    }
+    body = ContainerBody(
+        image=base.id,
+        entrypoint=("dom0", "agent", "--read-as", _WANTED),
+        healthcheck=HealthConfig(test=("NONE",)),
+        labels={labels.PROJECT: "", labels.ROLE: ""},  # hide the image's own: it is no part of the machine
+        host_config=HostConfig(network_mode="none"),
+    )
     container = await engine.create_container("", body)
     try:
         await engine.put_archive(container, "/", await asyncio.to_thread(_pack, etc, project))

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
 
+from dom0.engine.bodies import ContainerBody
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError, UsageError
 from dom0.images import contents
@@ -35,7 +36,7 @@ async def unpacked(engine: Engine, image: str, into: Path) -> AsyncIterator[Path
     The empty labels hide the image's own: that container is no part of the machine. It is removed while the block
     runs. Raises EngineError, and OSError if the disk is full.
     """
-    body = {"Image": image, "Labels": {labels.PROJECT: "", labels.ROLE: ""}}
+    body = ContainerBody(image=image, labels={labels.PROJECT: "", labels.ROLE: ""})
     container = await engine.create_container("", body)
     removal: asyncio.Task[None] | None = None
     try:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
+from dom0.engine.bodies import ContainerBody
 from dom0.engine.values import Container, ContainerSummary
 from dom0.plan import labels
 from dom0.plan.actual import slot_key_in
@@ -59,7 +60,7 @@ def _own_labels(container: Container, slot: Slot | None) -> dict[str, str]:
         labels.ROLE: Role.SERVICE.value,
         labels.SERVICE: service,
         labels.NUMBER: number,
-        labels.PRE_STOP: (slot.create.get("Labels") or {}).get(labels.PRE_STOP, "") if slot and kept else "",
+        labels.PRE_STOP: slot.create.labels.get(labels.PRE_STOP, "") if slot and kept else "",
         labels.HASH: slot.hash if slot and kept else BY_COMPOSE + container.labels.get(labels.COMPOSE_HASH, ""),
     }
 
@@ -69,11 +70,10 @@ def fits(container: Container, slot: Slot) -> bool:
 
     Contents that are written into a container are not in that hash; they may be old.
     """
-    written: dict[str, str] = slot.create.get("Labels") or {}
     return (
         container.image_id == slot.image_id
         and container.name == slot.name
-        and container.labels.get(labels.COMPOSE_HASH) == written.get(labels.COMPOSE_HASH)
+        and container.labels.get(labels.COMPOSE_HASH) == slot.create.labels.get(labels.COMPOSE_HASH)
         and not slot.files
         and not slot.parents
     )
@@ -88,7 +88,7 @@ def _slot(container: Container, own_labels: dict[str, str]) -> Slot:
         hash=own_labels[labels.HASH],
         image=container.image,
         image_id=container.image_id,
-        create={},
+        create=ContainerBody(),
         volumes=tuple(sorted({mount.name for mount in container.mounts if mount.type == "volume"})),
         order=Order.STOP_FIRST,
         restart_policy=container.restart_policy,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from dom0.compose.model import Port, Project, Service, ServiceNetwork
+from dom0.engine.bodies import Empty, EndpointIpamConfig, EndpointSettings, PortBinding
 from dom0.engine.values import PublishedPort
 from dom0.plan.desired import Attachment
+from dom0.plan.parents import PARENT
 
 INTERFACE_NAME = "com.docker.network.endpoint.ifname"  # option of an endpoint, from Engine 28.0 on
-PARENT = "service:"  # of another service's namespace; the agent puts the container's ID in
 
 
 def container_name(project: Project, name: str, number: int) -> str:
@@ -52,35 +52,29 @@ def attachments(project: Project, name: str, number: int) -> tuple[Attachment, .
 
 
 def _endpoint(
-    project: Project, name: str, number: int, config: ServiceNetwork | None, known: list[str], *, primary: bool
-) -> dict[str, Any]:
+    project: Project, name: str, number: int, config: ServiceNetwork | None, known: tuple[str, ...], *, primary: bool
+) -> EndpointSettings:
     service = project.services[name]
-    aliases = [container_name(project, name, number), name, *(config.aliases if config else ())]
-    endpoint: dict[str, Any] = {"Aliases": aliases}
-    if known:
-        endpoint["Links"] = known
-    mac = (config.mac_address if config else "") or (service.mac_address if primary else "")
-    if mac:
-        endpoint["MacAddress"] = mac
+    aliases = (container_name(project, name, number), name)
+    mac = service.mac_address if primary else ""
     if config is None:
-        return endpoint
-    ipam = {
-        "IPv4Address": config.ipv4_address,
-        "IPv6Address": config.ipv6_address,
-        "LinkLocalIPs": list(config.link_local_ips),
-    }
-    endpoint["IPAMConfig"] = {key: value for key, value in ipam.items() if value}
-    options = dict(config.driver_opts)
-    if config.interface_name:
-        options[INTERFACE_NAME] = config.interface_name
-    if options:
-        endpoint["DriverOpts"] = options
-    if config.gw_priority:
-        endpoint["GwPriority"] = config.gw_priority
-    return endpoint
+        return EndpointSettings(aliases=aliases, links=known, mac_address=mac)
+    interface = {INTERFACE_NAME: config.interface_name} if config.interface_name else {}
+    return EndpointSettings(
+        aliases=(*aliases, *config.aliases),
+        links=known,
+        mac_address=config.mac_address or mac,
+        ipam_config=EndpointIpamConfig(
+            ipv4_address=config.ipv4_address,
+            ipv6_address=config.ipv6_address,
+            link_local_ips=config.link_local_ips,
+        ),
+        driver_opts=config.driver_opts | interface,
+        gw_priority=config.gw_priority,
+    )
 
 
-def links(project: Project, name: str, number: int) -> list[str]:
+def links(project: Project, name: str, number: int) -> tuple[str, ...]:
     """`container:alias`, three aliases for each container of a linked service, and the external links as they are.
 
     Compose numbers two of the aliases after the container that links, not the one it links to; so do we.
@@ -96,19 +90,19 @@ def links(project: Project, name: str, number: int) -> list[str]:
     for link in service.external_links:
         target, _, alias = link.partition(":")
         found.append(f"{target}:{alias or target}")
-    return found
+    return tuple(found)
 
 
-def exposed_ports(service: Service) -> dict[str, Any]:
+def exposed_ports(service: Service) -> dict[str, Empty]:
     published = (f"{port.target}/{port.protocol}" for port in service.ports)
-    return {port: {} for port in (*service.expose, *published)}
+    return dict.fromkeys((*service.expose, *published), Empty())
 
 
-def port_bindings(service: Service) -> dict[str, list[dict[str, str]]]:
-    bindings: dict[str, list[dict[str, str]]] = {}
+def port_bindings(service: Service) -> dict[str, tuple[PortBinding, ...]]:
+    bindings: dict[str, tuple[PortBinding, ...]] = {}
     for port in service.ports:
-        binding = {"HostIp": port.host_ip, "HostPort": port.published}
-        bindings.setdefault(f"{port.target}/{port.protocol}", []).append(binding)
+        key = f"{port.target}/{port.protocol}"
+        bindings[key] = (*bindings.get(key, ()), PortBinding(host_ip=port.host_ip, host_port=port.published))
     return bindings
 
 

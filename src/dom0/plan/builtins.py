@@ -13,6 +13,16 @@ import msgspec
 
 from dom0.compose.model import Project, Volume
 from dom0.compose.x_dom0 import DevSettings, HomeSettings, MachineSettings, SshSettings
+from dom0.engine.bodies import (
+    ContainerBody,
+    Empty,
+    HealthConfig,
+    HostConfig,
+    Mount,
+    PortBinding,
+    RestartPolicy,
+    VolumeBody,
+)
 from dom0.engine.values import Image, PublishedPort
 from dom0.names import BASE_IMAGE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, HOME, RUN, SSHD
 from dom0.plan import labels
@@ -53,26 +63,26 @@ def with_home_volume(project: Project, volumes: tuple[VolumeSpec, ...]) -> tuple
     if home is None or any(spec.name == home.volume for spec in others):
         return volumes
     digest = volume_hash(Volume())
-    create = {"Labels": {labels.PROJECT: project.name, labels.HASH: digest}}
+    create = VolumeBody(labels={labels.PROJECT: project.name, labels.HASH: digest})
     return (*others, VolumeSpec(key=home.volume, name=home.volume, hash=digest, create=create))
 
 
 def _sshd_slot(project: str, machine: MachineSettings, ssh: SshSettings, base: Image) -> Slot:
-    create: dict[str, Any] = {
-        "Hostname": (machine.hostname or project)[:LONGEST_HOSTNAME],
-        "Entrypoint": ["/usr/lib/dom0/start-sshd"],
-        "Cmd": [],
-        "Env": [f"DOM0_USER={ssh.user}", f"DOM0_UID={ssh.uid}", f"DOM0_HOME={_home_path(machine)}"],
-        "ExposedPorts": {"22/tcp": {}},
-        "Healthcheck": {"Test": ["NONE"]},  # sshd ends when it cannot serve
-        "HostConfig": {
-            "Binds": [f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}", *(f"{path}:{path}" for path in (RUN, SSH_STATE))],
-            "Mounts": _home_mounts(machine),
-            "NetworkMode": "bridge",
-            "PortBindings": {"22/tcp": [{"HostPort": str(ssh.port)}]},
-            "RestartPolicy": {"Name": "unless-stopped"},
-        },
-    }
+    create = ContainerBody(
+        hostname=(machine.hostname or project)[:LONGEST_HOSTNAME],
+        entrypoint=("/usr/lib/dom0/start-sshd",),
+        cmd=(),
+        env=(f"DOM0_USER={ssh.user}", f"DOM0_UID={ssh.uid}", f"DOM0_HOME={_home_path(machine)}"),
+        exposed_ports={"22/tcp": Empty()},
+        healthcheck=HealthConfig(test=("NONE",)),  # sshd ends when it cannot serve
+        host_config=HostConfig(
+            binds=(f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}", *(f"{path}:{path}" for path in (RUN, SSH_STATE))),
+            mounts=_home_mounts(machine),
+            network_mode="bridge",
+            port_bindings={"22/tcp": (PortBinding(host_port=str(ssh.port)),)},
+            restart_policy=RestartPolicy(name="unless-stopped"),
+        ),
+    )
     keys = "".join(f"{key}\n" for key in ssh.authorized_keys)
     return _slot(
         project,
@@ -92,14 +102,14 @@ def _sshd_slot(project: str, machine: MachineSettings, ssh: SshSettings, base: I
 def _home_slot(project: str, machine: MachineSettings, home: HomeSettings, base: Image) -> Slot:
     uid = (machine.ssh or SshSettings()).uid
     dev = machine.dev or DevSettings()
-    create: dict[str, Any] = {
-        "User": f"{uid}:{uid}",
-        "Entrypoint": ["true"],
-        "Cmd": [],
-        "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {labels.DEV_IMAGE: dev.image, labels.DEV_COMMAND: msgspec.json.encode(dev.command).decode()},
-        "HostConfig": {"Mounts": _home_mounts(machine), "NetworkMode": "none"},
-    }
+    create = ContainerBody(
+        user=f"{uid}:{uid}",
+        entrypoint=("true",),
+        cmd=(),
+        healthcheck=HealthConfig(test=("NONE",)),
+        labels={labels.DEV_IMAGE: dev.image, labels.DEV_COMMAND: msgspec.json.encode(dev.command).decode()},
+        host_config=HostConfig(mounts=_home_mounts(machine), network_mode="none"),
+    )
     return _slot(project, HOME, Role.HOME, base, create, volumes=(home.volume,), runs=False)
 
 
@@ -108,13 +118,14 @@ def _home_path(machine: MachineSettings) -> str:
     return given or f"/home/{(machine.ssh or SshSettings()).user}"
 
 
-def _home_mounts(machine: MachineSettings) -> list[dict[str, Any]]:
+def _home_mounts(machine: MachineSettings) -> tuple[Mount, ...]:
     if machine.home is None:
-        return []
-    return [{"Type": "volume", "Source": machine.home.volume, "Target": _home_path(machine)}]
+        return ()
+    return (Mount(type="volume", source=machine.home.volume, target=_home_path(machine)),)
 
 
-def _slot(project: str, name: str, role: Role, base: Image, create: dict[str, Any], **more: Any) -> Slot:
+def _slot(project: str, name: str, role: Role, base: Image, create: ContainerBody, **more: Any) -> Slot:
+    """Its hash is over the create body: a key that is spelled otherwise makes another container."""
     files = more.get("files", ())
     digest = hashlib.sha256(msgspec.json.encode([create, files], order="sorted")).hexdigest()
     own = {
@@ -124,7 +135,6 @@ def _slot(project: str, name: str, role: Role, base: Image, create: dict[str, An
         labels.NUMBER: "1",
         labels.HASH: digest,
     }
-    create = create | {"Image": BASE_IMAGE, "Labels": create.get("Labels", {}) | own}
     return Slot(
         service=name,
         number=1,
@@ -133,6 +143,6 @@ def _slot(project: str, name: str, role: Role, base: Image, create: dict[str, An
         hash=digest,
         image=BASE_IMAGE,
         image_id=base.id,
-        create=create,
+        create=msgspec.structs.replace(create, image=BASE_IMAGE, labels=create.labels | own),
         **more,
     )

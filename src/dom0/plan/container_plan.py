@@ -10,6 +10,7 @@ from itertools import chain, count
 
 import msgspec
 
+from dom0.engine.bodies import UpdateBody
 from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
@@ -107,7 +108,7 @@ class ContainerPlanner:
         done = self.snapshot.memory.completed.get(self.slot.key)
         if done == version(self.slot):
             return self._tidy(None, Phase.COMPLETED, "ran for this configuration before; its container is gone")
-        if not self.slot.create:
+        if not self.slot.create.image:
             return self._result(Phase.FAILED, "Docker Compose made it, and it is gone")
         if waiting := self._lacks_ground():
             return waiting
@@ -392,7 +393,11 @@ class ContainerPlanner:
         if update := self._drift(current):
             reason = f"changed from outside: {', '.join(sorted(update))}"
             step = UpdateContainer(
-                lock=self.lock, reason=reason, container_id=current.id, name=current.name, update=update
+                lock=self.lock,
+                reason=reason,
+                container_id=current.id,
+                name=current.name,
+                update=msgspec.convert(update, UpdateBody),
             )
             return (step,)
         attached = {endpoint.network: endpoint.network_id for endpoint in current.endpoints}

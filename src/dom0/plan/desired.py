@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
 
 import msgspec
 
+from dom0.engine.bodies import ContainerBody, EndpointSettings, NetworkBody, VolumeBody
 from dom0.engine.values import PublishedPort
 
 
@@ -54,10 +54,10 @@ class HealthTest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One network of a container: `network` is the Engine's name of it, `endpoint` the API's EndpointSettings."""
+    """One network of a container: `network` is the Engine's name of it."""
 
     network: str
-    endpoint: dict[str, Any]
+    endpoint: EndpointSettings
 
 
 class InjectedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,9 +83,9 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """One container that should exist.
 
-    `create` is the Engine's create body without the networks. Where a namespace or volume set of another service is
-    meant, `create` holds `service:NAME` at that place (HostConfig.NetworkMode, IpcMode, PidMode, VolumesFrom) and
-    `parents` names the service: the container ID is put in when it is created.
+    `create` has no networks yet. Where a namespace or volume set of another service is meant, it holds `service:NAME`
+    (HostConfig.NetworkMode, IpcMode, PidMode, VolumesFrom) and `parents` names the service: the container ID is put in
+    when it is created. One without an image is never created (`plan/adoption`).
     """
 
     service: str
@@ -95,7 +95,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     hash: str
     image: str  # as written
     image_id: str  # pinned
-    create: dict[str, Any]
+    create: ContainerBody
     platform: str = ""
     attachments: tuple[Attachment, ...] = ()  # the first one is the primary network
     volumes: tuple[str, ...] = ()  # names of the project's volumes it mounts
@@ -125,7 +125,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     name: str  # in the Engine
     external: bool = False
     hash: str = ""
-    create: dict[str, Any] = {}  # the API's create body
+    create: NetworkBody = NetworkBody()
 
 
 class VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -133,7 +133,7 @@ class VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     external: bool = False
     hash: str = ""
-    create: dict[str, Any] = {}
+    create: VolumeBody = VolumeBody()
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
+from dom0.engine.bodies import UpdateBody
 from dom0.engine.values import Container, Endpoint, Event, Health, Mount, Network, State, Volume
 from dom0.plan.actual import Actual
 from dom0.plan.desired import Condition, Desired, Slot
 from dom0.plan.memory import Memory
+from dom0.plan.parents import with_parents
 from dom0.plan.planner import make_plan
 from dom0.plan.remember import remember, remember_plan
 from dom0.plan.steps import (
@@ -90,14 +93,14 @@ class _Foreseen:
     def apply(self, step: AnyStep, now: float) -> None:  # noqa: C901 -- a flat match, one line a step
         match step:
             case CreateNetwork(spec=spec):
-                self._networks((*self.actual.networks, self._network(spec.name, spec.create.get("Labels"))))
+                self._networks((*self.actual.networks, self._network(spec.name, spec.create.labels)))
             case ReplaceNetwork(spec=spec, network_id=old, attached=attached):
                 for container in self.actual.containers:
                     if container.id in attached:
                         kept = tuple(e for e in container.endpoints if e.network != spec.name)
                         self._put(replace(container, endpoints=kept))
                 others = tuple(network for network in self.actual.networks if network.id != old)
-                self._networks((*others, self._network(spec.name, spec.create.get("Labels"))))
+                self._networks((*others, self._network(spec.name, spec.create.labels)))
             case RemoveNetwork(network_id=old):
                 self._networks(network for network in self.actual.networks if network.id != old)
             case CreateVolume(spec=spec):
@@ -129,34 +132,27 @@ class _Foreseen:
                 others_ = tuple(e for e in container.endpoints if e.network != attachment.network)
                 self._put(replace(container, endpoints=(*others_, self._endpoint(attachment.network))))
             case UpdateContainer(container_id=id_, update=update):
-                self._update(self._get(id_), dict(update))
+                self._update(self._get(id_), update)
             case _:
                 assert_never(step)
 
     def _created(self, step: CreateContainer, now: float) -> Container:
-        slot, host = step.slot, step.slot.create.get("HostConfig") or {}
-
-        def shared(key: str) -> str:
-            mode = str(host.get(key) or "")
-            service = mode.removeprefix("service:")
-            return f"container:{step.parents[service]}" if mode.startswith("service:") else mode
-
-        sources = (str(entry).removeprefix("service:").partition(":") for entry in host.get("VolumesFrom") or ())
+        slot, host = step.slot, with_parents(step.slot.create.host_config, step.parents)
         return Container(
             id=self._new_id(),
             name=step.name,
             image_id=slot.image_id,
             image=slot.image,
-            labels=dict(slot.create.get("Labels") or {}),
+            labels=slot.create.labels,
             state=State.CREATED,
             created=now,
             restart_policy=slot.restart_policy,
             restart_retries=slot.restart_retries,
             resources=slot.resources,
-            network_mode=shared("NetworkMode"),
-            ipc_mode=shared("IpcMode"),
-            pid_mode=shared("PidMode"),
-            volumes_from=tuple(f"{step.parents.get(name, name)}{colon}{mode}" for name, colon, mode in sources),
+            network_mode=host.network_mode,
+            ipc_mode=host.ipc_mode,
+            pid_mode=host.pid_mode,
+            volumes_from=host.volumes_from,
             endpoints=tuple(Endpoint(network=a.network, network_id="") for a in slot.attachments),
             mounts=tuple(Mount(type="volume", target="", name=name) for name in slot.volumes),
             ports=slot.ports,
@@ -178,13 +174,10 @@ class _Foreseen:
         self.memory = replace(self.memory, stopped=self.memory.stopped | {container_id: now})
         self._put(replace(self._get(container_id), state=State.EXITED, finished=now, health=Health.NONE))
 
-    def _update(self, container: Container, update: dict[str, object]) -> None:
-        policy = update.pop("RestartPolicy", None)
-        if isinstance(policy, dict):
-            container = replace(
-                container, restart_policy=policy["Name"], restart_retries=policy.get("MaximumRetryCount", 0)
-            )
-        numbers = {key: value for key, value in update.items() if isinstance(value, int)}
+    def _update(self, container: Container, update: UpdateBody) -> None:
+        if policy := update.restart_policy:
+            container = replace(container, restart_policy=policy.name, restart_retries=policy.maximum_retry_count)
+        numbers = {key: value for key, value in to_builtins(update).items() if isinstance(value, int)}
         self._put(replace(container, resources={**container.resources, **numbers}))
 
     def _tell(self, action: str, container_id: str, now: float) -> None:
@@ -212,8 +205,8 @@ class _Foreseen:
     def _networks(self, networks: Iterable[Network]) -> None:
         self.actual = replace(self.actual, networks=tuple(networks))
 
-    def _network(self, name: str, its_labels: dict[str, str] | None) -> Network:
-        network = Network(id=self._new_id(), name=name, driver="", labels=dict(its_labels or {}))
+    def _network(self, name: str, its_labels: dict[str, str]) -> Network:
+        network = Network(id=self._new_id(), name=name, driver="", labels=its_labels)
         self.actual = replace(self.actual, own_networks=self.actual.own_networks | {network.id})
         return network
 

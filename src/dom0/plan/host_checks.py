@@ -83,10 +83,8 @@ def _check_resources(slot: Slot, host: Host) -> None:
 
 
 def _devices(slot: Slot) -> Iterator[str]:
-    host = slot.create.get("HostConfig") or {}
-    for device in host.get("Devices") or ():
-        if str(device["PathOnHost"]).startswith("/"):
-            yield device["PathOnHost"]
+    paths = (device.path_on_host for device in slot.create.host_config.devices)
+    yield from (path for path in paths if path.startswith("/"))
 
 
 def _where(slot: Slot) -> str:

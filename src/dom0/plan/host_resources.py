@@ -7,48 +7,51 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from dom0.compose.model import BlkioConfig, DeviceRequest, Resource, Service, ThrottleDevice, Ulimit
+from dom0.engine import bodies
 
 
-def host_resources(service: Service) -> dict[str, Any]:
-    """Return the HostConfig keys; what is not set is left out."""
+def host_resources(service: Service) -> bodies.Resources:
     deployed = service.deploy.resources if service.deploy else None
     limits = (deployed.limits if deployed else None) or Resource()
     reservations = (deployed.reservations if deployed else None) or Resource()
-    body: dict[str, Any] = {
-        "CgroupParent": service.cgroup_parent,
-        "Memory": limits.memory or service.mem_limit,
-        "MemoryReservation": reservations.memory or service.mem_reservation,
-        "MemorySwap": service.memswap_limit,
-        "CpuCount": service.cpu_count,
-        "CpuPercent": int(_single(_single(service.cpu_percent) * 100)),
-        "CpuPeriod": service.cpu_period,
-        "CpuQuota": service.cpu_quota,
-        "CpuRealtimePeriod": service.cpu_rt_period,
-        "CpuRealtimeRuntime": service.cpu_rt_runtime,
-        "CpuShares": service.cpu_shares,
-        "CpusetCpus": service.cpuset,
-        "NanoCpus": nano_cpus(limits.cpus or service.cpus),
-        "PidsLimit": limits.pids if limits.pids > 0 else service.pids_limit,
-        "DeviceCgroupRules": list(service.device_cgroup_rules),
-        "DeviceRequests": _device_requests(reservations.devices, service.gpus),
-        "Devices": [
-            {
-                "PathOnHost": d.source,
-                "PathInContainer": d.target or d.source,
-                "CgroupPermissions": d.permissions or "rwm",
-            }
-            for d in service.devices
-        ],
-        "MemorySwappiness": service.mem_swappiness,
-        "Ulimits": [_ulimit(name, limit) for name, limit in sorted(service.ulimits.items())],
-        **(_blkio(service.blkio_config) if service.blkio_config else {}),
-    }
-    body = {key: value for key, value in body.items() if value}
-    body["OomKillDisable"] = service.oom_kill_disable  # always sent by Compose; left out it would read back as null
-    return body
+    blkio = service.blkio_config or BlkioConfig()
+    return bodies.Resources(
+        blkio_weight=blkio.weight,
+        blkio_weight_device=tuple(bodies.WeightDevice(path=d.path, weight=d.weight) for d in blkio.weight_device),
+        blkio_device_read_bps=_throttles(blkio.device_read_bps),
+        blkio_device_read_iops=_throttles(blkio.device_read_iops),
+        blkio_device_write_bps=_throttles(blkio.device_write_bps),
+        blkio_device_write_iops=_throttles(blkio.device_write_iops),
+        cgroup_parent=service.cgroup_parent,
+        memory=limits.memory or service.mem_limit,
+        memory_reservation=reservations.memory or service.mem_reservation,
+        memory_swap=service.memswap_limit,
+        memory_swappiness=service.mem_swappiness,
+        cpu_count=service.cpu_count,
+        cpu_percent=int(_single(_single(service.cpu_percent) * 100)),
+        cpu_period=service.cpu_period,
+        cpu_quota=service.cpu_quota,
+        cpu_realtime_period=service.cpu_rt_period,
+        cpu_realtime_runtime=service.cpu_rt_runtime,
+        cpu_shares=service.cpu_shares,
+        cpuset_cpus=service.cpuset,
+        nano_cpus=nano_cpus(limits.cpus or service.cpus),
+        pids_limit=limits.pids if limits.pids > 0 else service.pids_limit,
+        device_cgroup_rules=service.device_cgroup_rules,
+        device_requests=_device_requests(reservations.devices, service.gpus),
+        devices=tuple(
+            bodies.DeviceMapping(
+                path_on_host=device.source,
+                path_in_container=device.target or device.source,
+                cgroup_permissions=device.permissions or "rwm",
+            )
+            for device in service.devices
+        ),
+        oom_kill_disable=service.oom_kill_disable,  # always sent by Compose; left out it would read back as null
+        ulimits=tuple(_ulimit(name, limit) for name, limit in sorted(service.ulimits.items())),
+    )
 
 
 def nano_cpus(cpus: float) -> int:
@@ -61,37 +64,29 @@ def _single(number: float) -> float:
     return rounded
 
 
-def _ulimit(name: str, limit: int | Ulimit) -> dict[str, Any]:
+def _ulimit(name: str, limit: int | Ulimit) -> bodies.Ulimit:
     soft, hard = (limit, limit) if isinstance(limit, int) else (limit.soft, limit.hard)
-    return {"Name": name, "Soft": soft, "Hard": hard}
+    return bodies.Ulimit(name=name, soft=soft, hard=hard)
 
 
-def _device_requests(reserved: Sequence[DeviceRequest], gpus: Sequence[DeviceRequest]) -> list[dict[str, Any]]:
-    requests = [_device_request(device, device.capabilities) for device in reserved]
-    return requests + [_device_request(device, ("gpu", *device.capabilities)) for device in gpus]
+def _device_requests(
+    reserved: Sequence[DeviceRequest], gpus: Sequence[DeviceRequest]
+) -> tuple[bodies.DeviceRequest, ...]:
+    return (
+        *(_device_request(device, device.capabilities) for device in reserved),
+        *(_device_request(device, ("gpu", *device.capabilities)) for device in gpus),
+    )
 
 
-def _device_request(device: DeviceRequest, capabilities: Sequence[str]) -> dict[str, Any]:
-    request: dict[str, Any] = {
-        "Driver": device.driver,
-        "Count": device.count,
-        "DeviceIDs": list(device.device_ids),
-        "Capabilities": [list(dict.fromkeys(capabilities))],
-        "Options": device.options,
-    }
-    return {key: value for key, value in request.items() if value}
+def _device_request(device: DeviceRequest, capabilities: Sequence[str]) -> bodies.DeviceRequest:
+    return bodies.DeviceRequest(
+        driver=device.driver,
+        count=device.count,
+        device_ids=device.device_ids,
+        capabilities=(tuple(dict.fromkeys(capabilities)),),
+        options=device.options,
+    )
 
 
-def _blkio(blkio: BlkioConfig) -> dict[str, Any]:
-    return {
-        "BlkioWeight": blkio.weight,
-        "BlkioWeightDevice": [{"Path": d.path, "Weight": d.weight} for d in blkio.weight_device],
-        "BlkioDeviceReadBps": _throttles(blkio.device_read_bps),
-        "BlkioDeviceReadIOps": _throttles(blkio.device_read_iops),
-        "BlkioDeviceWriteBps": _throttles(blkio.device_write_bps),
-        "BlkioDeviceWriteIOps": _throttles(blkio.device_write_iops),
-    }
-
-
-def _throttles(devices: Sequence[ThrottleDevice]) -> list[dict[str, Any]]:
-    return [{"Path": device.path, "Rate": device.rate} for device in devices]
+def _throttles(devices: Sequence[ThrottleDevice]) -> tuple[bodies.ThrottleDevice, ...]:
+    return tuple(bodies.ThrottleDevice(path=device.path, rate=device.rate) for device in devices)

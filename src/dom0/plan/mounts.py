@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from dom0.compose.model import BindOptions, FileObject, FileReference, Project, Service, ServiceVolume
+from dom0.compose.model import (
+    BindOptions,
+    FileObject,
+    FileReference,
+    Project,
+    Service,
+    ServiceVolume,
+    VolumeOptions,
+)
+from dom0.engine import bodies
 from dom0.plan.desired import InjectedFile
 
 CONFIGS, SECRETS = "configs", "secrets"
@@ -19,9 +27,9 @@ _DEFAULT_DIRECTORY = {CONFIGS: "/", SECRETS: "/run/secrets/"}
 
 
 class Mounts(msgspec.Struct, frozen=True, kw_only=True):
-    """`host_config` are the keys Binds, Mounts and Tmpfs, as far as there are any."""
-
-    host_config: dict[str, Any]
+    binds: tuple[str, ...]
+    mounts: tuple[bodies.Mount, ...]
+    tmpfs: dict[str, str]  # target -> options
     volumes: tuple[str, ...]  # the Engine's names of the project's volumes
     files: tuple[InjectedFile, ...]
     writes: bool  # to something that outlives the container
@@ -31,18 +39,19 @@ class Mounts(msgspec.Struct, frozen=True, kw_only=True):
 def container_mounts(project: Project, name: str) -> Mounts:
     service = project.services[name]
     volumes = _by_target(service)
-    binds = [_bind_string(project, v) for v in volumes.values() if is_bind_string(project, v)]
-    mounts = [_mount(project, v) for v in volumes.values() if not is_bind_string(project, v)]
     files = bound_files(project, name)
-    mounts += [
-        {"Type": "bind", "Source": path, "Target": target, "ReadOnly": True}
-        for target, path in files.items()
-        if target not in volumes
-    ]
     tmpfs = {path: options for path, _, options in (entry.partition(":") for entry in service.tmpfs)}
-    host_config = {"Binds": binds, "Mounts": mounts, "Tmpfs": tmpfs}
     return Mounts(
-        host_config={key: value for key, value in host_config.items() if value},
+        binds=tuple(_bind_string(project, v) for v in volumes.values() if is_bind_string(project, v)),
+        mounts=(
+            *(_mount(project, v) for v in volumes.values() if not is_bind_string(project, v)),
+            *(
+                bodies.Mount(type="bind", source=path, target=target, read_only=True)
+                for target, path in files.items()
+                if target not in volumes
+            ),
+        ),
+        tmpfs=tmpfs,
         volumes=tuple(sorted({_source(project, v) for v in volumes.values() if v.type == "volume" and v.source})),
         files=_injected_files(project, name),
         writes=any(v.type in ("bind", "volume") and v.source and not v.read_only for v in volumes.values()),
@@ -144,40 +153,32 @@ def _bind_string(project: Project, volume: ServiceVolume) -> str:
     return f"{_source(project, volume)}:{target}:{','.join(option for option in options if option)}"
 
 
-def _mount(project: Project, volume: ServiceVolume) -> dict[str, Any]:
-    mount: dict[str, Any] = {"Type": volume.type, "Target": posixpath.normpath(volume.target)}
-    if source := _source(project, volume):
-        mount["Source"] = source
-    if volume.read_only:
-        mount["ReadOnly"] = True
-    if volume.consistency:
-        mount["Consistency"] = volume.consistency
-    return mount | _mount_options(volume)
+def _mount(project: Project, volume: ServiceVolume) -> bodies.Mount:
+    bind, named, tmpfs = volume.bind, volume.volume, volume.tmpfs
+    return bodies.Mount(
+        type=volume.type,
+        target=posixpath.normpath(volume.target),
+        source=_source(project, volume),
+        read_only=volume.read_only,
+        consistency=volume.consistency,
+        bind_options=_bind_options(bind) if bind and volume.type == "bind" else None,
+        volume_options=_volume_options(named) if named and volume.type == "volume" else None,
+        tmpfs_options=bodies.TmpfsOptions(size_bytes=tmpfs.size, mode=tmpfs.mode)
+        if tmpfs and volume.type == "tmpfs"
+        else None,
+    )
 
 
-def _mount_options(volume: ServiceVolume) -> dict[str, Any]:
-    if volume.type == "bind" and volume.bind is not None:
-        return {"BindOptions": _bind_options(volume.bind)}
-    if volume.type == "volume" and volume.volume is not None:
-        wanted = {
-            "NoCopy": volume.volume.nocopy,
-            "Labels": volume.volume.labels,
-            "Subpath": volume.volume.subpath,
-        }
-        return {"VolumeOptions": {key: value for key, value in wanted.items() if value}}
-    if volume.type == "tmpfs" and volume.tmpfs is not None:
-        limits = {"SizeBytes": volume.tmpfs.size, "Mode": volume.tmpfs.mode}
-        return {"TmpfsOptions": {key: value for key, value in limits.items() if value}}
-    return {}
+def _volume_options(volume: VolumeOptions) -> bodies.VolumeOptions:
+    return bodies.VolumeOptions(no_copy=volume.nocopy, labels=volume.labels, subpath=volume.subpath)
 
 
-def _bind_options(bind: BindOptions) -> dict[str, Any]:
+def _bind_options(bind: BindOptions) -> bodies.BindOptions:
     """`recursive` is in the Compose Specification and in the Engine, Compose 2.26 only forgets to pass it on."""
-    options = {
-        "Propagation": bind.propagation,
-        "CreateMountpoint": bind.create_host_path,
-        "NonRecursive": bind.recursive == "disabled",
-        "ReadOnlyNonRecursive": bind.recursive == "writable",
-        "ReadOnlyForceRecursive": bind.recursive == "readonly",
-    }
-    return {key: value for key, value in options.items() if value}
+    return bodies.BindOptions(
+        propagation=bind.propagation,
+        create_mountpoint=bind.create_host_path,
+        non_recursive=bind.recursive == "disabled",
+        read_only_non_recursive=bind.recursive == "writable",
+        read_only_force_recursive=bind.recursive == "readonly",
+    )

@@ -6,7 +6,8 @@ Source of the conflicts: Docker Engine 26.1 `runconfig/hostconfig_unix.go`, each
 from __future__ import annotations
 
 from dom0.compose.model import Project, Service
-from dom0.plan.attachments import PARENT, networks_by_priority
+from dom0.plan.attachments import networks_by_priority
+from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
 
 ENGINES_OWN = ("bridge", "host", "none")

@@ -6,17 +6,18 @@ Source: Compose 2.26.1 `pkg/compose/create.go`, getCreateConfigs.
 from __future__ import annotations
 
 import json
-from typing import Any
+
+from msgspec import structs
 
 from dom0.compose.findings import KeyPath
 from dom0.compose.model import HealthCheck, Project, Service
 from dom0.durations import nanoseconds, seconds
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, RestartPolicy
 from dom0.engine.resources import updatable
 from dom0.engine.values import Image
 from dom0.plan import labels
 from dom0.plan.ambassadors import IMAGE_ROLE
 from dom0.plan.attachments import (
-    PARENT,
     attachments,
     container_name,
     exposed_ports,
@@ -32,6 +33,7 @@ from dom0.plan.hashing import service_hash
 from dom0.plan.hooks import hooks_of, pre_stop_label
 from dom0.plan.host_resources import host_resources
 from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
+from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
 
 RESTART_POLICIES = {
@@ -67,10 +69,8 @@ def pinned_image(project: Project, name: str, facts: Facts) -> Image:
 def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts) -> Slot:
     service = project.services[name]
     digest = service_hash(project, name, mounts)
-    policy, retries = restart_policy(project, name)
-    create = _container_config(project, name, image_ref(project, name))
-    create["Labels"] = _container_labels(project, name, number, digest, image)
-    create["HostConfig"] = host = _host_config(project, name, number, mounts)
+    policy = restart_policy(project, name)
+    host = _host_config(project, name, number, mounts, policy)
     return Slot(
         service=name,
         number=number,
@@ -79,7 +79,7 @@ def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts
         hash=digest,
         image=image_ref(project, name),
         image_id=image.id,
-        create=create,
+        create=_container_body(project, name, _container_labels(project, name, number, digest, image), host),
         platform=service.platform,
         attachments=attachments(project, name, number),
         volumes=mounts.volumes,
@@ -90,8 +90,8 @@ def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts
         order=replacement_order(service, mounts),
         health=health_test(service.healthcheck, image),
         health_gate=service.x_dom0 is None or service.x_dom0.health_gate,
-        restart_policy=policy,
-        restart_retries=retries,
+        restart_policy=policy.name,
+        restart_retries=policy.maximum_retry_count,
         post_start=hooks_of(service.post_start),
         stop_grace=seconds(service.stop_grace_period) if service.stop_grace_period else 10.0,
         resources=updatable(host),
@@ -99,43 +99,40 @@ def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts
     )
 
 
-def _container_config(project: Project, name: str, image: str) -> dict[str, Any]:
+def _container_body(project: Project, name: str, own_labels: dict[str, str], host: HostConfig) -> ContainerBody:
     service = project.services[name]
-    config: dict[str, Any] = {
-        "Image": image,
-        "Hostname": service.hostname,
-        "Domainname": service.domainname,
-        "User": service.user,
-        "WorkingDir": service.working_dir,
-        "Env": [key if value is None else f"{key}={value}" for key, value in sorted(service.environment.items())],
-        "ExposedPorts": exposed_ports(service),
-        "Tty": service.tty,
-        "OpenStdin": service.stdin_open,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "NetworkDisabled": service.network_mode == "disabled",
-        "StopSignal": service.stop_signal,
-        "Healthcheck": _health_config(service.healthcheck) if service.healthcheck else None,
-    }
-    config = {key: value for key, value in config.items() if value}
-    for key, argv in (("Cmd", service.command), ("Entrypoint", service.entrypoint)):
-        if argv is not None:  # an empty one clears the image's
-            config[key] = list(argv)
-    if service.stop_grace_period:
-        config["StopTimeout"] = int(seconds(service.stop_grace_period))
-    return config
+    return ContainerBody(
+        image=image_ref(project, name),
+        hostname=service.hostname,
+        domainname=service.domainname,
+        user=service.user,
+        working_dir=service.working_dir,
+        env=tuple(key if value is None else f"{key}={value}" for key, value in sorted(service.environment.items())),
+        exposed_ports=exposed_ports(service),
+        tty=service.tty,
+        open_stdin=service.stdin_open,
+        attach_stdout=True,
+        attach_stderr=True,
+        network_disabled=service.network_mode == "disabled",
+        cmd=service.command,
+        entrypoint=service.entrypoint,
+        stop_signal=service.stop_signal,
+        stop_timeout=int(seconds(service.stop_grace_period)) if service.stop_grace_period else None,
+        healthcheck=_health_config(service.healthcheck) if service.healthcheck else None,
+        labels=own_labels,
+        host_config=host,
+    )
 
 
-def _health_config(check: HealthCheck) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "Test": ["NONE"] if check.disable else list(check.test),
-        "Interval": nanoseconds(check.interval),
-        "Timeout": nanoseconds(check.timeout),
-        "StartPeriod": nanoseconds(check.start_period),
-        "StartInterval": nanoseconds(check.start_interval),
-        "Retries": check.retries,
-    }
-    return {key: value for key, value in config.items() if value}
+def _health_config(check: HealthCheck) -> HealthConfig:
+    return HealthConfig(
+        test=("NONE",) if check.disable else check.test,
+        interval=nanoseconds(check.interval),
+        timeout=nanoseconds(check.timeout),
+        start_period=nanoseconds(check.start_period),
+        start_interval=nanoseconds(check.start_interval),
+        retries=check.retries or 0,
+    )
 
 
 def _container_labels(project: Project, name: str, number: int, digest: str, image: Image) -> dict[str, str]:
@@ -171,48 +168,46 @@ def _forwards(service: Service, image: Image) -> bool:
     return by_settings or image.labels.get(labels.ROLE) == IMAGE_ROLE
 
 
-def _host_config(project: Project, name: str, number: int, mounts: Mounts) -> dict[str, Any]:
-    service = project.services[name]
-    policy, retries = restart_policy(project, name)
+def _host_config(project: Project, name: str, number: int, mounts: Mounts, restart: RestartPolicy) -> HostConfig:
+    service, logging = project.services[name], project.services[name].logging
     security, unconfined = _security_options(project, name)
-    config: dict[str, Any] = {
-        **mounts.host_config,
-        "Annotations": service.annotations,
-        "CapAdd": list(service.cap_add),
-        "CapDrop": list(service.cap_drop),
-        "NetworkMode": network_mode(project, service),
-        "IpcMode": service.ipc,
-        "PidMode": service.pid,
-        "CgroupnsMode": service.cgroup,
-        "UsernsMode": service.userns_mode,
-        "UTSMode": service.uts,
-        "ReadonlyRootfs": service.read_only,
-        "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
-        "ShmSize": service.shm_size,
-        "Sysctls": service.sysctls,
-        "VolumesFrom": [_volumes_source(entry) for entry in service.volumes_from],
-        "Dns": list(service.dns),
-        "DnsSearch": list(service.dns_search),
-        "DnsOptions": list(service.dns_opt),
-        "SecurityOpt": security,
-        "StorageOpt": service.storage_opt,
-        "Privileged": service.privileged,
-        "Isolation": service.isolation,
-        "Runtime": service.runtime,
-        "GroupAdd": list(service.group_add),
-        "Links": links(project, name, number),
-        "OomScoreAdj": service.oom_score_adj,
-    }
-    config = {key: value for key, value in config.items() if value} | host_resources(service)
-    config["PortBindings"] = port_bindings(service)
-    config["ExtraHosts"] = [host.replace("=", ":", 1) for host in service.extra_hosts]
-    if service.init is not None:
-        config["Init"] = service.init
-    if service.logging is not None:
-        config["LogConfig"] = {"Type": service.logging.driver, "Config": service.logging.options}
-    if unconfined:
-        config |= {"MaskedPaths": [], "ReadonlyPaths": []}
-    return config
+    return HostConfig(
+        **structs.asdict(host_resources(service)),
+        binds=mounts.binds,
+        mounts=mounts.mounts or None,
+        tmpfs=mounts.tmpfs,
+        annotations=service.annotations,
+        cap_add=service.cap_add,
+        cap_drop=service.cap_drop,
+        network_mode=network_mode(project, service),
+        ipc_mode=service.ipc,
+        pid_mode=service.pid,
+        cgroupns_mode=service.cgroup,
+        userns_mode=service.userns_mode,
+        uts_mode=service.uts,
+        readonly_rootfs=service.read_only,
+        restart_policy=restart,
+        shm_size=service.shm_size,
+        sysctls=service.sysctls,
+        volumes_from=tuple(_volumes_source(entry) for entry in service.volumes_from),
+        dns=service.dns,
+        dns_search=service.dns_search,
+        dns_options=service.dns_opt,
+        security_opt=security,
+        masked_paths=() if unconfined else None,
+        readonly_paths=() if unconfined else None,
+        storage_opt=service.storage_opt,
+        privileged=service.privileged,
+        isolation=service.isolation,
+        runtime=service.runtime,
+        group_add=service.group_add,
+        links=links(project, name, number),
+        oom_score_adj=service.oom_score_adj,
+        port_bindings=port_bindings(service),
+        extra_hosts=tuple(host.replace("=", ":", 1) for host in service.extra_hosts),
+        init=service.init,
+        log_config=LogConfig(type=logging.driver, config=logging.options) if logging else None,
+    )
 
 
 def _volumes_source(entry: str) -> str:
@@ -220,7 +215,7 @@ def _volumes_source(entry: str) -> str:
     return entry.removeprefix("container:") if entry.startswith("container:") else f"{PARENT}{entry}"
 
 
-def _security_options(project: Project, name: str) -> tuple[list[str], bool]:
+def _security_options(project: Project, name: str) -> tuple[tuple[str, ...], bool]:
     """The profile's text instead of its path, as the Engine wants it; and whether system paths are unmasked."""
     parsed, unconfined = [], False
     for number, option in enumerate(project.services[name].security_opt):
@@ -237,11 +232,11 @@ def _security_options(project: Project, name: str) -> tuple[list[str], bool]:
             parsed.append("seccomp=" + json.dumps(profile, separators=(",", ":"), ensure_ascii=False))
         else:
             parsed.append(option)
-    return parsed, unconfined
+    return tuple(parsed), unconfined
 
 
-def restart_policy(project: Project, name: str) -> tuple[str, int]:
-    """Name and retries, `deploy.restart_policy` first, as with Compose."""
+def restart_policy(project: Project, name: str) -> RestartPolicy:
+    """`deploy.restart_policy` first, as with Compose."""
     service = project.services[name]
     path: KeyPath = ("services", name, "restart")
     condition, retries = _restart_words(service.restart)
@@ -256,7 +251,7 @@ def restart_policy(project: Project, name: str) -> tuple[str, int]:
         raise refusal(project, path, f"{retries!r} is no number of retries", "such as on-failure:3")
     if int(retries) and engine_name != "on-failure":
         raise refusal(project, path, "a number of retries goes with on-failure only", "leave it out")
-    return engine_name, int(retries)
+    return RestartPolicy(name=engine_name, maximum_retry_count=int(retries))
 
 
 def _restart_words(restart: str) -> tuple[str, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dom0.compose.model import Ipam, Network, Project, Volume
+from dom0.engine import bodies
 from dom0.plan import labels
 from dom0.plan.desired import NetworkSpec, VolumeSpec
 from dom0.plan.hashing import network_hash, volume_hash
@@ -22,38 +21,44 @@ def _network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
     if network.external:
         return NetworkSpec(key=key, name=network.name, external=True)
     digest = network_hash(network)
-    body: dict[str, Any] = {
-        "Driver": network.driver,
-        "Options": network.driver_opts,
-        "Internal": network.internal,
-        "Attachable": network.attachable,
-        "EnableIPv6": bool(network.enable_ipv6),
-        "IPAM": _ipam(network.ipam) if network.ipam else {},
-    }
-    body = {name: value for name, value in body.items() if value}
-    if network.enable_ipv4 is False:
-        body["EnableIPv4"] = False
-    body["CheckDuplicate"] = True  # the Engine's default only since API 1.44
-    body["Labels"] = network.labels | _labels(project, digest) | {labels.COMPOSE_NETWORK: key}
+    body = bodies.NetworkBody(
+        driver=network.driver,
+        options=network.driver_opts,
+        internal=network.internal,
+        attachable=network.attachable,
+        enable_ipv4=False if network.enable_ipv4 is False else None,
+        enable_ipv6=bool(network.enable_ipv6),
+        ipam=_ipam(network.ipam),
+        check_duplicate=True,  # the Engine's default only since API 1.44
+        labels=network.labels | _labels(project, digest) | {labels.COMPOSE_NETWORK: key},
+    )
     return NetworkSpec(key=key, name=network.name, hash=digest, create=body)
 
 
-def _ipam(ipam: Ipam) -> dict[str, Any]:
-    pools = [
-        {"Subnet": p.subnet, "IPRange": p.ip_range, "Gateway": p.gateway, "AuxiliaryAddresses": p.aux_addresses}
-        for p in ipam.config
-    ]
-    body = {"Driver": ipam.driver, "Config": [{k: v for k, v in pool.items() if v} for pool in pools]}
-    return {key: value for key, value in body.items() if value}
+def _ipam(ipam: Ipam | None) -> bodies.Ipam | None:
+    if ipam is None or not (ipam.driver or ipam.config):
+        return None
+    pools = (
+        bodies.IpamPool(
+            subnet=pool.subnet,
+            ip_range=pool.ip_range,
+            gateway=pool.gateway,
+            auxiliary_addresses=pool.aux_addresses,
+        )
+        for pool in ipam.config
+    )
+    return bodies.Ipam(driver=ipam.driver, config=tuple(pools))
 
 
 def _volume_spec(project: Project, key: str, volume: Volume) -> VolumeSpec:
     if volume.external:
         return VolumeSpec(key=key, name=volume.name, external=True)
     digest = volume_hash(volume)
-    body: dict[str, Any] = {"Driver": volume.driver, "DriverOpts": volume.driver_opts}
-    body = {name: value for name, value in body.items() if value}
-    body["Labels"] = volume.labels | _labels(project, digest) | {labels.COMPOSE_VOLUME: key}
+    body = bodies.VolumeBody(
+        driver=volume.driver,
+        driver_opts=volume.driver_opts,
+        labels=volume.labels | _labels(project, digest) | {labels.COMPOSE_VOLUME: key},
+    )
     return VolumeSpec(key=key, name=volume.name, hash=digest, create=body)
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from dom0.engine.values import Body
+from dom0.engine.bodies import UpdateBody
 from dom0.plan.desired import Attachment, NetworkSpec, Slot, VolumeSpec
 from dom0.plan.hooks import PreStop
 
@@ -118,7 +118,7 @@ class ConnectNetwork(Step, frozen=True, kw_only=True):
 class UpdateContainer(Step, frozen=True, kw_only=True):
     container_id: str
     name: str
-    update: Body
+    update: UpdateBody
 
 
 AnyStep: TypeAlias = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
 
 import msgspec
 
@@ -47,14 +46,14 @@ def other_writers(desired: Desired, slot: Slot, others: Iterable[ContainerSummar
 
 def written(slot: Slot) -> Iterator[str]:
     """Names of volumes, and directories of the host."""
-    host: dict[str, Any] = slot.create.get("HostConfig") or {}
-    for bind in host.get("Binds") or ():
-        source, _, *options = str(bind).split(":")
+    host = slot.create.host_config
+    for bind in host.binds:
+        source, _, *options = bind.split(":")
         if "ro" not in ",".join(options).split(","):
             yield source
-    for mount in host.get("Mounts") or ():
-        if mount["Type"] in ("bind", "volume") and mount.get("Source") and not mount.get("ReadOnly"):
-            yield mount["Source"]
+    for mount in host.mounts or ():
+        if mount.type in ("bind", "volume") and mount.source and not mount.read_only:
+            yield mount.source
 
 
 def _is_shared(place: str, mount: Mount) -> bool:

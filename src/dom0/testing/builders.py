@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
+from dom0.engine.bodies import Body, ContainerBody, EndpointSettings, HostConfig, NetworkBody
 from dom0.engine.values import Container, Endpoint, Network, State
 from dom0.plan import labels
 from dom0.plan.actual import Actual
@@ -38,12 +40,13 @@ def slot(service: str, *, hash: str = "h1", image: str = "app", number: int = 1,
         "role": Role.SERVICE,
         "image_id": image_id(image),
         "order": Order.START_FIRST,
-        "create": {
-            "Cmd": ["sleep", "1000"],
-            "Labels": slot_labels(service, number, hash, fields.get("role", Role.SERVICE)),
-            "HostConfig": {"NetworkMode": NETWORK},
-        },
-        "attachments": (Attachment(network=NETWORK, endpoint={"Aliases": [service]}),),
+        "create": ContainerBody(
+            image=image,
+            cmd=("sleep", "1000"),
+            labels=slot_labels(service, number, hash, fields.get("role", Role.SERVICE)),
+            host_config=HostConfig(network_mode=NETWORK),
+        ),
+        "attachments": (Attachment(network=NETWORK, endpoint=EndpointSettings(aliases=(service,))),),
     }
     return Slot(service=service, number=number, hash=hash, image=image, **{**defaults, **fields})
 
@@ -51,8 +54,19 @@ def slot(service: str, *, hash: str = "h1", image: str = "app", number: int = 1,
 def hooked(of: Slot, *, post_start: str = "", pre_stop: str = "") -> Slot:
     """`of` with shell commands as its hooks."""
     after, before = (((Hook(argv=("sh", "-c", text)),) if text else ()) for text in (post_start, pre_stop))
-    written = of.create["Labels"] | {labels.PRE_STOP: pre_stop_label(before)}
-    return replace(of, post_start=after, create=of.create | {"Labels": written})
+    written = of.create.labels | {labels.PRE_STOP: pre_stop_label(before)}
+    return replace(asking(of, labels=written), post_start=after)
+
+
+def asking(of: Slot, *, host: dict[str, Any] | None = None, **fields: Any) -> Slot:
+    """`of` with other `fields` of its create body, `host` those of its HostConfig."""
+    host_config = replace(of.create.host_config, **(host or {}))
+    return replace(of, create=replace(of.create, host_config=host_config, **fields))
+
+
+def as_sent(body: Body) -> Any:
+    """`body` as JSON that was read again."""
+    return msgspec.json.decode(msgspec.json.encode(body))
 
 
 def desired(*slots: Slot, **fields: Any) -> Desired:
@@ -60,7 +74,7 @@ def desired(*slots: Slot, **fields: Any) -> Desired:
 
 
 def network_spec(hash: str = "n1") -> NetworkSpec:
-    create = {"Driver": "bridge", "Labels": {labels.PROJECT: PROJECT, labels.HASH: hash}}
+    create = NetworkBody(driver="bridge", labels={labels.PROJECT: PROJECT, labels.HASH: hash})
     return NetworkSpec(key="default", name=NETWORK, hash=hash, create=create)
 
 

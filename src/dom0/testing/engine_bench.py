@@ -9,6 +9,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from dom0.engine.bodies import ContainerBody
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
@@ -38,9 +41,8 @@ class Bench:
     async def create(self, name: str, *command: str, labels: dict[str, str] | None = None, **body: Any) -> str:
         """A container of busybox:test; `host` becomes HostConfig, other keywords are keys of the create body."""
         host = body.pop("host", {})
-        return await self.engine.create_container(
-            name, {"Image": IMAGE, "Cmd": list(command), "Labels": labels or {}, "HostConfig": host, **body}
-        )
+        asked = {"Image": IMAGE, "Cmd": command, "Labels": labels or {}, "HostConfig": host, **body}
+        return await self.engine.create_container(name, msgspec.convert(asked, ContainerBody))
 
     async def run(self, name: str, *command: str, **body: Any) -> str:
         container_id = await self.create(name, *command, **body)

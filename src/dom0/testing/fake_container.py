@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dom0.engine import resources
-from dom0.engine.values import Body, Container, ContainerSummary, Endpoint, Health, Image, Mount, PublishedPort, State
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
+from dom0.engine.values import Container, ContainerSummary, Endpoint, Health, Image, Mount, PublishedPort, State
 from dom0.testing.fake_process import Process
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 60.0  # seconds before the Engine restarts it; doubles each time
@@ -43,7 +42,7 @@ class FakeContainer:
     created: float
     command: list[str]
     env: list[str]
-    host: dict[str, Any]
+    host: HostConfig
     mounts: dict[str, Mount]
     endpoints: dict[str, FakeEndpoint]
     health_check: HealthCheck | None
@@ -75,8 +74,8 @@ class FakeContainer:
 
     @property
     def policy(self) -> tuple[str, int]:
-        policy = self.host.get("RestartPolicy") or {}
-        return policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
+        policy = self.host.restart_policy or RestartPolicy(name="no")
+        return policy.name or "no", policy.maximum_retry_count
 
     def wants_restart(self) -> bool:
         name, most = self.policy
@@ -97,11 +96,10 @@ class FakeContainer:
     def ports(self) -> tuple[PublishedPort, ...]:
         """The fixed ones."""
         found = set()
-        for key, hosts in (self.host.get("PortBindings") or {}).items():
-            for host in hosts:
-                if (host.get("HostPort") or "0") != "0":
-                    ip = host.get("HostIp") or ""
-                    found.add(PublishedPort(key.partition("/")[2] or "tcp", int(host["HostPort"]), ip))
+        for key, bindings in (self.host.port_bindings or {}).items():
+            for binding in bindings:
+                if (binding.host_port or "0") != "0":
+                    found.add(PublishedPort(key.partition("/")[2] or "tcp", int(binding.host_port), binding.host_ip))
         return tuple(sorted(found))
 
     def summary(self) -> ContainerSummary:
@@ -136,10 +134,10 @@ class FakeContainer:
             restart_retries=retries,
             stop_grace=self.stop_grace,
             resources=resources.updatable(self.host),
-            network_mode=self.host.get("NetworkMode") or "bridge",
-            ipc_mode=self.host.get("IpcMode") or "private",
-            pid_mode=self.host.get("PidMode") or "",
-            volumes_from=tuple(self.host.get("VolumesFrom") or ()),
+            network_mode=self.host.network_mode or "bridge",
+            ipc_mode=self.host.ipc_mode or "private",
+            pid_mode=self.host.pid_mode,
+            volumes_from=self.host.volumes_from,
             endpoints=tuple(
                 Endpoint(network=name, network_id=e.network_id, aliases=e.aliases, ip_address=e.ip_address)
                 for name, e in sorted(self.endpoints.items())
@@ -149,29 +147,27 @@ class FakeContainer:
         )
 
 
-def requested_endpoints(body: Body) -> dict[str, FakeEndpoint]:
+def requested_endpoints(body: ContainerBody) -> dict[str, FakeEndpoint]:
     """The named endpoints; without any, the one that NetworkMode means."""
-    asked: Mapping[str, Any] = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
-    mode = str((body.get("HostConfig") or {}).get("NetworkMode") or "default")
+    asked = body.networking_config.endpoints_config if body.networking_config else {}
+    mode = body.host_config.network_mode or "default"
     if mode.startswith("container:"):
         return {}
     if not asked:
         return {"bridge" if mode == "default" else mode: FakeEndpoint()}
-    return {name: FakeEndpoint(tuple((endpoint or {}).get("Aliases") or ())) for name, endpoint in asked.items()}
+    return {name: FakeEndpoint(endpoint.aliases) for name, endpoint in asked.items()}
 
 
-def requested_mounts(body: Body) -> dict[str, Mount]:
+def requested_mounts(host: HostConfig) -> dict[str, Mount]:
     """Binds, mounts and tmpfs. A volume without a name has the name "" until the Engine gives it one."""
-    host = body.get("HostConfig") or {}
     mounts: dict[str, Mount] = {}
-    for bind in host.get("Binds") or ():
-        source, target, *mode = str(bind).split(":")
+    for bind in host.binds:
+        source, target, *mode = bind.split(":")
         writable = "ro" not in ",".join(mode).split(",")
         mounts[target] = _mount("bind" if source.startswith("/") else "volume", target, source, writable=writable)
-    for mount in host.get("Mounts") or ():
-        writable = not mount.get("ReadOnly")
-        mounts[mount["Target"]] = _mount(mount["Type"], mount["Target"], mount.get("Source") or "", writable=writable)
-    for target in host.get("Tmpfs") or ():
+    for mount in host.mounts or ():
+        mounts[mount.target] = _mount(mount.type, mount.target, mount.source, writable=not mount.read_only)
+    for target in host.tmpfs:
         mounts[target] = Mount(type="tmpfs", target=target)
     return mounts
 
@@ -182,20 +178,16 @@ def _mount(kind: str, target: str, source: str, *, writable: bool) -> Mount:
     return Mount(type=kind, target=target, source=source, writable=writable)
 
 
-def requested_health(body: Body, image: Image) -> HealthCheck | None:
-    config = body.get("Healthcheck") or {}
-    test = tuple(config.get("Test") or image.healthcheck_test)
+def requested_health(body: ContainerBody, image: Image) -> HealthCheck | None:
+    config = body.healthcheck or HealthConfig()
+    test = config.test or image.healthcheck_test
     if not test or test[0] == "NONE":
         return None
     argv = ("/bin/sh", "-c", test[1]) if test[0] == "CMD-SHELL" else test[1:]
     return HealthCheck(
         argv=argv,
-        interval=_seconds(config.get("Interval"), 30.0),
-        retries=config.get("Retries") or 3,
-        start_period=_seconds(config.get("StartPeriod"), 0.0),
-        start_interval=_seconds(config.get("StartInterval"), 5.0),
+        interval=config.interval / 1e9 or 30.0,
+        retries=config.retries or 3,
+        start_period=config.start_period / 1e9,
+        start_interval=config.start_interval / 1e9 or 5.0,
     )
-
-
-def _seconds(nanoseconds: int | None, default: float) -> float:
-    return nanoseconds / 1e9 if nanoseconds else default

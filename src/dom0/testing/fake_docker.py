@@ -22,12 +22,13 @@ import asyncio
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from dom0.engine.values import Body, Health, Image, Mount, PublishedPort, State
+from dom0.engine.bodies import ContainerBody, EndpointSettings
+from dom0.engine.values import Health, Image, Mount, PublishedPort, State
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
 from dom0.testing import fake_container, virtual_time
@@ -135,27 +136,27 @@ class FakeDocker:
 
     # containers
 
-    def create(self, name: str, body: Body) -> FakeContainer:
+    def create(self, name: str, body: ContainerBody) -> FakeContainer:
         where = f"container {name}"
-        image = self.images.find(body["Image"])
-        command = [*(body.get("Entrypoint") or image.entrypoint), *(body.get("Cmd") or image.cmd)]
+        image = self.images.find(body.image)
+        command = [*(body.entrypoint or image.entrypoint), *(body.cmd or image.cmd)]
         if not command:
             raise EngineError(f"{where}: no command specified")
         self.check_name(name)
         container = FakeContainer(
             id=self.new_id(),
             name=name,
-            image=body["Image"],
+            image=body.image,
             image_id=image.id,
-            labels={**image.labels, **(body.get("Labels") or {})},
+            labels=image.labels | body.labels,
             created=virtual_time.now(),
             command=command,
-            env=[*image.env, *(body.get("Env") or ())],
-            host=dict(body.get("HostConfig") or {}),
+            env=[*image.env, *body.env],
+            host=body.host_config,
             mounts=self._mounts(where, body, image),
             endpoints=fake_container.requested_endpoints(body),
             health_check=fake_container.requested_health(body, image),
-            stop_grace=body.get("StopTimeout") or 10.0,
+            stop_grace=body.stop_timeout or 10.0,
         )
         self.containers[container.id] = container
         self.tell(container, "create")
@@ -296,16 +297,16 @@ class FakeDocker:
             self._later(container, self._probe_pause(container), self._probe)
 
     def _check_start(self, container: FakeContainer, process: Process) -> None:
-        where = f"container {container.name}"
+        where, host = f"container {container.name}", container.host
         for key in _keys(container):
             if key in self._refused_starts:
                 raise EngineError(f"{where}: {self._refused_starts[key]}")
         for mode, refusal in (
-            ("NetworkMode", Conflict(f"{where}: cannot join network of a non running container")),
-            ("IpcMode", EngineError(f"{where}: failed to join IPC namespace: container is not running")),
-            ("PidMode", EngineError(f"{where}: failed to join PID namespace: container is not running")),
+            (host.network_mode, Conflict(f"{where}: cannot join network of a non running container")),
+            (host.ipc_mode, EngineError(f"{where}: failed to join IPC namespace: container is not running")),
+            (host.pid_mode, EngineError(f"{where}: failed to join PID namespace: container is not running")),
         ):
-            kind, _, parent = str(container.host.get(mode) or "").partition(":")
+            kind, _, parent = mode.partition(":")
             if kind == "container" and not self.container(parent).runs:
                 raise refusal
         for name, endpoint in container.endpoints.items():
@@ -394,8 +395,8 @@ class FakeDocker:
         endpoint.ip_address = f"172.30.{number // 256 % 256}.{number % 256}"
         self.networks.tell("connect", name, container.id)
 
-    def connect(self, ref: str, container: FakeContainer, endpoint: Mapping[str, Any]) -> None:
-        asked = FakeEndpoint(tuple(endpoint.get("Aliases") or ()))
+    def connect(self, ref: str, container: FakeContainer, endpoint: EndpointSettings) -> None:
+        asked = FakeEndpoint(endpoint.aliases)
         if not container.runs:
             container.endpoints[self.networks.name_of(ref)] = asked
             return
@@ -425,18 +426,18 @@ class FakeDocker:
     def _anonymous_volumes(self, container: FakeContainer) -> list[str]:
         return [name for name in _volume_names(container) if ANONYMOUS in self.volumes.all[name].labels]
 
-    def _mounts(self, where: str, body: Body, image: Image) -> dict[str, Mount]:
+    def _mounts(self, where: str, body: ContainerBody, image: Image) -> dict[str, Mount]:
         """What is asked for, then the volumes of other containers, then anonymous ones; volumes are made."""
-        mounts = fake_container.requested_mounts(body)
-        for source in (body.get("HostConfig") or {}).get("VolumesFrom") or ():
-            ref, _, mode = str(source).partition(":")
+        mounts = fake_container.requested_mounts(body.host_config)
+        for source in body.host_config.volumes_from:
+            ref, _, mode = source.partition(":")
             try:
                 parent = self.container(ref)
             except NotFound:
                 raise EngineError(f"{where}: No such container: {ref}") from None
             for target, mount in parent.mounts.items():
                 mounts.setdefault(target, replace(mount, writable=mount.writable and mode != "ro"))
-        for target in (*(body.get("Volumes") or ()), *image.volumes):
+        for target in (*body.volumes, *image.volumes):
             mounts.setdefault(target, Mount(type="volume", target=target))
         return {target: self._provided(mount) for target, mount in mounts.items()}
 

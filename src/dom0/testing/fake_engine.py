@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-from dom0.engine import resources
+from msgspec.structs import asdict, replace
+
+from dom0.engine.bodies import ContainerBody, EndpointSettings, NetworkBody, UpdateBody, VolumeBody
 from dom0.engine.values import (
-    Body,
     Container,
     ContainerSummary,
     EngineInfo,
@@ -119,7 +120,7 @@ class FakeEngine:
         return self.docker.container(ref).value()
 
     @_call
-    async def create_container(self, name: str, body: Body, *, platform: str = "") -> str:
+    async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
         return self.docker.create(name, body).id
 
     @_call
@@ -157,20 +158,18 @@ class FakeEngine:
         self.docker.tell(container, "rename", oldName=f"/{old}")
 
     @_call
-    async def update_container(self, ref: str, body: Body) -> None:
+    async def update_container(self, ref: str, body: UpdateBody) -> None:
         container = self.docker.container(ref)
-        numbers = {key: value for key, value in body.items() if key in resources.KEYS and value}
-        swap = container.host.get("MemorySwap") or 2 * (container.host.get("Memory") or 0)
-        if numbers.get("Memory", 0) > swap > 0 and "MemorySwap" not in numbers:
+        host = container.host
+        swap = host.memory_swap or 2 * host.memory
+        if body.memory > swap > 0 and not body.memory_swap:
             raise Conflict(
                 f"container {ref}: Memory limit should be smaller than already set memoryswap limit, "
                 "change both at the same time"
             )
-        if container.host.get("Memory") and "Memory" in numbers:  # swap stays what it was when memory was set
-            container.host.setdefault("MemorySwap", swap)
-        container.host.update(numbers)
-        if policy := body.get("RestartPolicy"):
-            container.host["RestartPolicy"] = policy
+        if host.memory and body.memory:  # swap stays what it was when memory was set
+            host = replace(host, memory_swap=swap)
+        container.host = replace(host, **{key: value for key, value in asdict(body).items() if value})
         self.docker.tell(container, "update")
 
     @_call
@@ -276,8 +275,8 @@ class FakeEngine:
         return tuple(self.docker.networks.all.values())
 
     @_call
-    async def create_network(self, name: str, body: Body) -> str:
-        return self.docker.networks.make(name, body.get("Labels") or {}, body.get("Driver") or "bridge").id
+    async def create_network(self, name: str, body: NetworkBody) -> str:
+        return self.docker.networks.make(name, body.labels, body.driver or "bridge").id
 
     @_call
     async def network_members(self, ref: str) -> tuple[str, ...]:
@@ -289,7 +288,7 @@ class FakeEngine:
             self.docker.remove_network(ref)
 
     @_call
-    async def connect_network(self, network: str, container: str, endpoint: Body) -> None:
+    async def connect_network(self, network: str, container: str, endpoint: EndpointSettings) -> None:
         self.docker.connect(network, self.docker.container(container), endpoint)
 
     @_call
@@ -303,8 +302,8 @@ class FakeEngine:
         return tuple(self.docker.volumes.all.values())
 
     @_call
-    async def create_volume(self, name: str, body: Body) -> Volume:
-        return self.docker.volumes.make(name, body.get("Labels") or {}, body.get("Driver") or "local")
+    async def create_volume(self, name: str, body: VolumeBody) -> Volume:
+        return self.docker.volumes.make(name, body.labels, body.driver or "local")
 
     @_call
     async def remove_volume(self, name: str) -> None:

@@ -16,10 +16,11 @@ from dom0.agent.readiness import Readiness
 from dom0.agent.reconcile import Limits
 from dom0.agent.source import Candidate, Handed, Own
 from dom0.agent.status import Outcome, Progress, UpRequest
+from dom0.engine.bodies import HealthConfig
 from dom0.errors import Dom0Error
 from dom0.plan.desired import Desired, HealthTest, Slot
 from dom0.testing.box import Box
-from dom0.testing.builders import desired, image_id, slot
+from dom0.testing.builders import asking, desired, image_id, slot
 from dom0.testing.fake_engine import FakeEngine
 from dom0.testing.virtual_time import LoopClock
 
@@ -28,12 +29,12 @@ LIMITS = Limits(steps=4, all_endpoints=True)
 
 
 def broken(of: Slot) -> Slot:
-    return replace(of, create=of.create | {"Cmd": ["false"]})
+    return asking(of, cmd=("false",))
 
 
 def unhealthy(of: Slot) -> Slot:
-    check = {"Test": ["CMD", "false"], "Interval": 1_000_000_000, "Retries": 2}
-    return replace(of, health=HealthTest(argv=("false",)), create=of.create | {"Healthcheck": check})
+    check = HealthConfig(test=("CMD", "false"), interval=1_000_000_000, retries=2)
+    return replace(asking(of, healthcheck=check), health=HealthTest(argv=("false",)))
 
 
 class Rig:
