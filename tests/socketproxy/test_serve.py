@@ -132,6 +132,18 @@ def test_docker_compose_works_as_it_does(farm: Scoped, engine_host: Host, tmp_pa
     assert farm.docker("network", "ls", "--format", "{{.Name}}") == ""
 
 
+def test_a_container_that_was_renamed_is_found_by_its_new_name(farm: Scoped) -> None:
+    farm.docker("network", "create", "front")
+    farm.docker("run", "-d", "--init", "--name", "asks", "--network", "front", IMAGE, "sleep", "1000")
+    own = ("--network", "front", "--network-alias", "too")
+    farm.docker("create", "--name", "before", "--init", *own, IMAGE, "sleep", "1000")
+    farm.docker("rename", "before", "after")
+    farm.docker("start", "after")
+    for name in ("after", "too"):
+        assert "1 packets received" in farm.docker("exec", "asks", "ping", "-c", "1", name)
+    assert "bad address" in farm.docker("exec", "asks", "ping", "-c", "1", "before", check=False)
+
+
 def test_two_scopes_see_each_their_own(farm: Scoped, other: Scoped, engine_host: Host) -> None:
     engine_host.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
     for scope in (farm, other):

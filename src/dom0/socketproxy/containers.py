@@ -101,9 +101,11 @@ async def stats(context: Context, asked: Asked) -> Call:
 
 
 async def renamed(context: Context, asked: Asked) -> Call:
-    """The Engine's DNS follows no rename, so the new name is added on each network."""
+    """The Engine's DNS follows no rename: a container that does not run yet is connected anew, by the new name."""
     name = owned.check_name(asked.query.get("name", "").removeprefix("/"))
     found = await owned.container(context, asked.names["container"])
+    if not found.document["State"]["Running"]:
+        await networks.reconnect(context, found, name)
     return Call(method="POST", path=("containers", found.id, "rename"), query={"name": context.scope.long(name)})
 
 

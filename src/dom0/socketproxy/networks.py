@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from dom0.socketproxy import owned, requests, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
@@ -42,6 +44,8 @@ async def created(context: Context, asked: Asked) -> Call:
 
 async def removed(context: Context, asked: Asked) -> Call:
     network = await _network(context, asked.names["network"])
+    if network["Name"] == context.scope.long(BRIDGE):
+        raise Refused(FORBIDDEN, f"{BRIDGE} is a pre-defined network and cannot be removed")
     return Call(method="DELETE", path=("networks", network["Id"]))
 
 
@@ -73,12 +77,35 @@ async def disconnected(context: Context, asked: Asked) -> Call:
     )
 
 
+async def reconnect(context: Context, found: owned.Container, name: str) -> None:
+    """`found` is called `name` on its networks from now on, and not what it was called. Raises Refused."""
+    before = context.scope.short(found.name)
+    for network, settings in found.document["NetworkSettings"]["Networks"].items():
+        if not context.scope.owns_name(network):
+            continue
+        aliases = [alias for alias in settings["Aliases"] or () if alias != before]
+        endpoint = requests.Endpoint(
+            aliases=[*aliases, name],
+            links=settings["Links"] or [],
+            ipam_config=msgspec.convert(settings["IPAMConfig"], requests.IpamConfig | None),
+        )
+        for action, body in (
+            ("disconnect", requests.Disconnect(container=found.id)),
+            ("connect", requests.Connect(container=found.id, endpoint_config=endpoint)),
+        ):
+            reply = await context.upstream.ask("POST", "networks", network, action, body=body)
+            if reply.status >= BAD_REQUEST:
+                raise Refused(reply.status, context.scope.without_prefix((reply.document or {}).get("message", "")))
+
+
 async def pruned(context: Context, asked: Asked) -> Document:
     """Those that nobody is connected to, by deletions of our own."""
     if asked.query.get("filters", "{}") != "{}":
         raise Refused(BAD_REQUEST, "filters: prune without them, or remove networks by name")
     deleted = []
     for row in await _rows(context, {}):
+        if row["Name"] == context.scope.long(BRIDGE):
+            continue
         reply = await context.upstream.ask("DELETE", "networks", row["Id"])
         if reply.status == 204:
             deleted.append(context.scope.short(row["Name"]))

@@ -53,10 +53,14 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
     def short(self, name: str) -> str:
         return name.removeprefix(self.prefix)
 
+    def owns_name(self, name: str) -> bool:
+        """What the name alone says: where there is no label, or it was checked."""
+        return name.startswith(self.prefix)
+
     def owns(self, name: str, labels: Mapping[str, str] | None) -> bool:
         """`name` as in the Engine, without a slash in front."""
         path = (labels or {}).get(LABEL, "")
-        return name.startswith(self.prefix) and (path == self.path or path.startswith(f"{self.path}/"))
+        return self.owns_name(name) and (path == self.path or path.startswith(f"{self.path}/"))
 
     def stamped(self, labels: Mapping[str, str]) -> dict[str, str]:
         """As the Engine gets them. What a scope inside this one has written stands behind our path. Raises Refused."""

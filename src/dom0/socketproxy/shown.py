@@ -92,7 +92,7 @@ def network(scope: Scope, found: Doc) -> Doc:
         "Containers": {
             key: member | {"Name": scope.short(member["Name"])}
             for key, member in members.items()
-            if member["Name"].startswith(scope.prefix)
+            if scope.owns_name(member["Name"])
         },
     }
 
@@ -114,11 +114,11 @@ def event(scope: Scope, found: Doc) -> Doc | None:
             return found | {"Actor": actor | {"Attributes": seen}}
         case "network":
             name = attributes.get("name", "")
-            if not name.startswith(scope.prefix):
+            if not scope.owns_name(name):
                 return None
             return found | {"Actor": actor | {"Attributes": attributes | {"name": scope.short(name)}}}
         case "volume":
-            if not actor.get("ID", "").startswith(scope.prefix):
+            if not scope.owns_name(actor.get("ID", "")):
                 return None
             return found | {"Actor": actor | {"ID": scope.short(actor["ID"])}}
     return None
