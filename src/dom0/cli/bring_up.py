@@ -166,9 +166,7 @@ async def _built(
     *,
     adopts: bool,
 ) -> Built:
-    """`current` is the ID of the dom0 image where it is up to date. Built anew, it has no name yet but that it is to be
-    taken up.
-    """
+    """`current`: the ID of the dom0 image if it is up to date. A new one only has the name that keeps it for now."""
     from dom0.images import names
     from dom0.images.project import Built, Options, built_unnamed
 

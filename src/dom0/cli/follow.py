@@ -20,7 +20,7 @@ REFUSALS: dict[str, type[Dom0Error]] = {
 
 
 def follow(lines: Iterator[Progress], report: Report, *, wait: bool = True) -> Progress:
-    """Print each line and return the last one; without `wait` the one that says that all is ready.
+    """Print each line and return the last one; without `wait`, the one that says that all is ready.
 
     Raises RolledBack, Interrupted, or Dom0Error if no outcome came.
     """

@@ -155,7 +155,7 @@ async def _rows(engine: Engine) -> list[ChainImage]:
 
 
 def rows_of(images: Sequence[Image], users: Mapping[str, Sequence[str]]) -> list[ChainImage]:
-    """The lowest first, then by name. What else stands on dom0-rootfs has its label too and is not in the chain."""
+    """The lowest first, then by name. Other images on dom0-rootfs inherit its label and are not in the chain."""
     machines = [image for image in images if image.labels.get(labels.ROLE) == "root"]
     below = {_below(image) for image in machines}
     rows = [

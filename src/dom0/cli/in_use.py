@@ -53,7 +53,7 @@ async def projects_in_place(engine: Engine, directory: Path, *, adopts: bool) ->
 
 
 async def _runs_from(engine: Engine, project: str, directory: Path) -> bool:
-    """Whether Docker Compose runs it from there; from elsewhere, its relative paths mean something else: InUse."""
+    """Whether Docker Compose runs it from `directory`. Raises InUse if from elsewhere: relative paths differ there."""
     from dom0.plan.adoption import project_directories
 
     rows = await engine.containers(labels=[f"{labels.COMPOSE_PROJECT}={project}"])

@@ -90,7 +90,7 @@ def variables(consumer: str, alias: str, target: InspectedContainer, engine: int
 
 
 def _of_run(prefix: str, alias: str, run: Sequence[tuple[int, str]]) -> dict[str, str]:
-    """Of ports without a gap between them; more than one have words for the first and the last."""
+    """Of ports without a gap between them; several have variables for the first and the last."""
     (first, protocol), (last, _) = run[0], run[-1]
     found = {}
     if len(run) > 1:
@@ -124,7 +124,7 @@ def _prefix(alias: str) -> str:
 
 
 def _named(container: InspectedContainer, links: Sequence[LegacyLink]) -> Iterator[str]:
-    """A program may read more: only what is written where the Engine shows it can be seen."""
+    """Only those written in the container's configuration are seen: its program may read others."""
     config = container.config
     text = "\n".join((*(config.entrypoint or ()), *(config.cmd or ()), *(config.env or ())))
     for link in links:

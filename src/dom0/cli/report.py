@@ -27,7 +27,7 @@ class Report:
         self.tell(Progress(text=text))
 
     def aside(self, text: str) -> None:
-        """For people alone: after the line with the outcome, which programs take for the last one."""
+        """For people only: for programs the line with the outcome is the last one."""
         if not self._as_json:
             self(text)
 

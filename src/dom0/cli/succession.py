@@ -43,7 +43,7 @@ async def let_end(engine: Engine, report: Callable[[str], None]) -> None:
 
 
 async def await_succession(engine: Engine, report: Report) -> None:
-    """A good generation of another dom0 image brings that image too: wait until it took over. Raises RolledBack."""
+    """Wait until the dom0 image of a good generation has taken over. Raises RolledBack."""
     from asyncio import sleep  # the caller has loaded it
 
     from dom0.agent.handover import follow_helper

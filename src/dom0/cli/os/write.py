@@ -78,7 +78,7 @@ def confirm_file(target: Path, *, yes: bool) -> None:
 
 
 async def _write_device(os: Uki, files: Sequence[BootFile], target: Path, size: int, say: Report, *, yes: bool) -> None:
-    """What is shown and agreed to is what is written: it is held from before to after."""
+    """The device is held from before it is shown until it is written, so that no other takes its place."""
     from dom0.host import uki
     from dom0.osimage import device, media
 
