@@ -168,11 +168,17 @@ def test_a_release_does_not_begin_where_it_must_not(checkout: Path, before: str,
     assert (git(checkout, "status", "--porcelain"), git(checkout, "log", "--format=%s")) == (state, "all\n")
 
 
-def test_what_cannot_be_built_is_not_committed_and_all_is_as_before(checkout: Path) -> None:
-    (checkout / "pyproject.toml").write_text(PYPROJECT.replace('"src/dom0"]', '"src/gone"]') + "[tool.hatch.build\n")
-    git(checkout, "commit", "--quiet", "--all", "--message", "broken")
+@pytest.mark.parametrize(
+    "fault", ["echo '[tool.hatch.build' >>pyproject.toml", "printf '#!/bin/sh\\nexit 1' >hook; chmod +x hook"]
+)
+def test_what_cannot_be_built_or_committed_leaves_all_as_it_was(checkout: Path, fault: str) -> None:
+    subprocess.run(["sh", "-c", fault], cwd=checkout, check=True)
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "broken")
+    (checkout / ".git/hooks/pre-commit").symlink_to(checkout / "hook")
     refused = run(checkout, "scripts/release", "0.2.0")
     assert refused.returncode == 1
+    assert refused.stderr.startswith("release: ")
     assert git(checkout, "status", "--porcelain") == ""
     assert git(checkout, "log", "-1", "--format=%s %D").strip() == "broken HEAD -> main"
 
