@@ -11,6 +11,7 @@ from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box
+    x-dom0: {{rollout: {{monitor: 1s}}}}
     services:
       app:
         image: busybox:test

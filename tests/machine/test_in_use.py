@@ -15,6 +15,7 @@ DATABASE = "mkdir /data/lock || { echo two writers >> /data/broken; exit 1; }; t
 DATABASE += "while sleep 0.1; do echo $$HOSTNAME >> /data/rows; done"
 COMPOSE = f"""
     name: box
+    x-dom0: {{rollout: {{monitor: 1s}}}}
     services:
       db:
         image: busybox:test

@@ -22,6 +22,8 @@ from dom0.testing.machines import Machine
 
 CASES = Path(__file__).with_name("cases")
 OWNERS = {("media", "media"): (1000, 1000)}  # a directory of a stack that belongs to a user
+MAIN = ("compose.yaml", "docker-compose.yml", "base.yaml")
+HASTE = "x-dom0: {rollout: {monitor: 2s}}"  # else half of the time would pass with watching what is well
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,9 @@ def life(request: pytest.FixtureRequest, prepared: Host, tmp_path: Path) -> Iter
             os.chown(path, uid, gid)
     for path in directory.glob("secrets/*"):
         path.chmod(0o600)
+    main = next(file for file in MAIN if (directory / file).exists())
+    with (directory / main).open("a") as opened:
+        opened.write(f"\n{HASTE}\n")
     if name == "override":
         prepared.docker("volume", "create", "site-data")
         prepared.docker("network", "create", "shared")
