@@ -102,11 +102,7 @@ _ROWS = (
         "Docker Compose crashes on this project: {what}",
         "some key has a value of the wrong type",
     ),
-    _row(
-        rf"{_DECODING}(?P<what>.+)",
-        "{top} {name} {key}",
-        "{what}",
-    ),
+    _row(rf"{_DECODING}(?P<what>.+)", "{top} {name} {key}", "{what}"),
     _row(
         r"error while interpolating (?P<path>\S+): required variable (?P<name>\S+) is missing a value: ?(?P<what>.*)",
         "{path}",

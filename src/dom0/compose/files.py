@@ -137,16 +137,16 @@ def _require_regular(descriptor: int, inside: Path) -> None:
         raise Irregular(0, "is a symbolic link that leads out of the project")
 
 
-def read_regular(path: Path, *, name: str, most: int = MAX_BYTES, inside: Path = Path("/")) -> bytes:
+def read_regular(path: Path, *, name: str, inside: Path = Path("/")) -> bytes:
     """The bytes of a regular file; `name` is how messages call it. Raises ProjectError."""
     try:
         with open_regular(path, inside=inside) as file:
             size = os.fstat(file.fileno()).st_size
-            content = file.read(most + 1) if size <= most else b""
+            content = file.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
     except OSError as error:
         raise ProjectError(f"{name}: {unreadable(error)}") from error
-    if max(size, len(content)) > most:
-        raise ProjectError(f"{name}: has {max(size, len(content))} bytes, it may have at most {most}")
+    if (size := max(size, len(content))) > MAX_BYTES:
+        raise ProjectError(f"{name}: has {size} bytes, it may have at most {MAX_BYTES}")
     return content
 
 

@@ -234,7 +234,6 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
 
 
 def _escape_hint(path: str, files: ProjectFiles) -> str:
-    """What to do about a path that leads out of the project."""
     top = files.root.joinpath(*[".."] * path.split("/").count("..")).resolve()
     layers = [str((files.root / layer).relative_to(top)) for layer in files.layers]
     include = layers[0] if len(layers) == 1 else f"{{path: [{', '.join(layers)}]}}"

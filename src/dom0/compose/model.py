@@ -18,8 +18,6 @@ import msgspec
 
 from dom0.compose.findings import Locations
 from dom0.compose.x_dom0 import MachineSettings, ServiceSettings
-from dom0.durations import nanoseconds as nanoseconds
-from dom0.durations import seconds as seconds
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

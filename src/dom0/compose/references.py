@@ -59,18 +59,15 @@ def references(document: dict[str, Any]) -> Iterator[Reference]:
     for number, entry in enumerate(_list(document.get("include"))):
         yield from _include(_long(entry), ("include", str(number)))
     for name, service in services(document):
-        if isinstance(service, dict):
-            yield from _of_service(service, ("services", name))
-
-
-def _of_service(service: dict[str, Any], path: tuple[str, ...]) -> Iterator[Reference]:
-    extends = plain(service.get("extends"))
-    file = plain(extends.get("file")) if isinstance(extends, dict) else None
-    if isinstance(file, str):
-        yield Reference("extends", (*path, "extends", "file"), file)
-    needed = not service.get("profiles")  # Compose opens these only where the profile is enabled
-    for kind in ("env_file", "label_file"):
-        yield from _data_files(kind, service.get(kind), (*path, kind), needed=needed)
+        if not isinstance(service, dict):
+            continue
+        extends = plain(service.get("extends"))
+        file = plain(extends.get("file")) if isinstance(extends, dict) else None
+        if isinstance(file, str):
+            yield Reference("extends", ("services", name, "extends", "file"), file)
+        needed = not service.get("profiles")  # Compose opens these only where the profile is enabled
+        for kind in ("env_file", "label_file"):
+            yield from _data_files(kind, service.get(kind), ("services", name, kind), needed=needed)
 
 
 def _include(entry: dict[str, Any], path: tuple[str, ...]) -> Iterator[Reference]:
@@ -93,7 +90,6 @@ def _data_files(kind: str, value: Any, path: tuple[str, ...], *, needed: bool = 
 
 
 def services(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name and definition of each service."""
     section = plain(document.get("services"))
     if isinstance(section, dict):
         yield from ((str(name), plain(service)) for name, service in section.items())

@@ -44,10 +44,12 @@ def _rows(prefix: str, level: SupportLevel, entries: Mapping[str, str], *, newer
             yield KeySupport(f"{prefix}{key}", level, note, newer)
 
 
+_HONOURED, _IGNORED, _REFUSED = SupportLevel
+
 TABLE: tuple[KeySupport, ...] = (
     *_rows(
         "",
-        SupportLevel.HONOURED,
+        _HONOURED,
         {
             "name": "the project's name; taken from the directory if it is missing, required in an image",
             "include": "of files inside the project; `git`, `oci` and other hosts are refused",
@@ -57,10 +59,10 @@ TABLE: tuple[KeySupport, ...] = (
             "x-dom0": "see x-dom0.md",
         },
     ),
-    *_rows("", SupportLevel.IGNORED, {"version": "obsolete, Compose ignores it too", "x-*": "yours"}),
+    *_rows("", _IGNORED, {"version": "obsolete, Compose ignores it too", "x-*": "yours"}),
     *_rows(
         "services.*.",
-        SupportLevel.HONOURED,
+        _HONOURED,
         {
             "annotations blkio_config cap_add cap_drop cgroup cgroup_parent command container_name": "",
             "build": "by `dom0 build`; the machine itself builds nothing",
@@ -96,7 +98,7 @@ TABLE: tuple[KeySupport, ...] = (
     ),
     *_rows(
         "services.*.",
-        SupportLevel.IGNORED,
+        _IGNORED,
         {
             "attach": "says what `docker compose up` prints; `dom0 logs` prints any service",
             "cpu_count cpu_percent": "the Engine has it on Windows only",
@@ -116,7 +118,7 @@ TABLE: tuple[KeySupport, ...] = (
     ),
     *_rows(
         "services.*.",
-        SupportLevel.REFUSED,
+        _REFUSED,
         {
             "credential_spec": "for Windows containers; leave it out",
             "isolation": "for Windows containers; leave it out, or write default",
@@ -124,13 +126,13 @@ TABLE: tuple[KeySupport, ...] = (
     ),
     *_rows(
         "services.*.",
-        SupportLevel.IGNORED,
+        _IGNORED,
         {"pull_refresh_after": "an image is pulled where it is missing, with `pull_policy: always` each time"},
         newer=True,
     ),
     *_rows(
         "services.*.",
-        SupportLevel.REFUSED,
+        _REFUSED,
         {
             "models": "Docker Model Runner is not part of the Engine; run the model's server as a service",
             "provider": "it runs a program of the host, which no machine has; run the service as a container",
@@ -140,42 +142,32 @@ TABLE: tuple[KeySupport, ...] = (
     ),
     *_rows(
         "",
-        SupportLevel.REFUSED,
+        _REFUSED,
         {"models": "Docker Model Runner is not part of the Engine; run the model's server as a service"},
         newer=True,
     ),
     *_rows(
         "networks.*.",
-        SupportLevel.HONOURED,
+        _HONOURED,
         {
             "attachable driver driver_opts enable_ipv6 external internal ipam labels name": "",
             "enable_ipv4": "the Engine can switch it off from 28.0 on",
         },
     ),
-    *_rows(
-        "networks.*.",
-        SupportLevel.REFUSED,
-        {
-            "ipam.options": "Compose accepts it and loses it; leave it out",
-        },
-    ),
-    *_rows("volumes.*.", SupportLevel.HONOURED, {"driver driver_opts external labels name": ""}),
+    *_rows("networks.*.", _REFUSED, {"ipam.options": "Compose accepts it and loses it; leave it out"}),
+    *_rows("volumes.*.", _HONOURED, {"driver driver_opts external labels name": ""}),
     *_rows(
         "configs.*.",
-        SupportLevel.HONOURED,
+        _HONOURED,
         {"content file name": "", "environment": "the variable from the project's `.env`, which has to be set"},
     ),
-    *_rows("secrets.*.", SupportLevel.HONOURED, {"environment": "as of a config", "file name": ""}),
-    *_rows("configs.*.", SupportLevel.IGNORED, {"labels": "of a Swarm config, Compose ignores them too"}),
-    *_rows("secrets.*.", SupportLevel.IGNORED, {"labels": "of a Swarm secret, Compose ignores them too"}),
-    *_rows(
-        "configs.*.",
-        SupportLevel.REFUSED,
-        {"external template_driver": "lives in Swarm; use file:, content: or environment:"},
-    ),
+    *_rows("secrets.*.", _HONOURED, {"environment": "as of a config", "file name": ""}),
+    *_rows("configs.*.", _IGNORED, {"labels": "of a Swarm config, Compose ignores them too"}),
+    *_rows("secrets.*.", _IGNORED, {"labels": "of a Swarm secret, Compose ignores them too"}),
+    *_rows("configs.*.", _REFUSED, {"external template_driver": "lives in Swarm; use file:, content: or environment:"}),
     *_rows(
         "secrets.*.",
-        SupportLevel.REFUSED,
+        _REFUSED,
         {"driver driver_opts external template_driver": "lives in Swarm; use file: or environment:"},
     ),
 )

@@ -93,7 +93,6 @@ def is_for_virtual_machines(release: str) -> bool:
 
 
 def slot_files(os: Uki) -> tuple[BootFile, ...]:
-    """The files of a base OS in its slot."""
     files = (
         BootFile("linux", os.linux),
         BootFile("initrd", os.initrd),

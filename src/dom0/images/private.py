@@ -51,7 +51,6 @@ def digest(directory: Path, names: Sequence[str], project: str) -> str:
 
 
 def words(names: Sequence[str]) -> str:
-    """What to say of them."""
     return f"private, so not in the image: {_shown(names)}"
 
 

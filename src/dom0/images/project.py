@@ -204,7 +204,7 @@ async def _build_generated(
             built = await _build_services(draft, project, directory, say, options)
             say(f"{options.tag}: the files of {project.name} on top of {BASE_IMAGE}")
             made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, writable_binds)
-            told = await _labels(draft.engine, directory, project, made) | _images_label(built) | {labels.BASE: base.id}
+            told = await _labels(draft.engine, directory, project, made, built) | {labels.BASE: base.id}
             files = scratch / "project.tar"
             pack(staged, files, found, leave_out=apart)
             image_id = await _put_on_base(draft, base, files, found, told, options)
@@ -293,7 +293,7 @@ async def _labels_of_own(
                 for ref, context in _builds(project, etc).items()
             }
             made = fingerprint.Made(builds, own.name, (), apart, project.name)
-            told = await _labels(engine, own.parent, project, made) | _images_label(built)
+            told = await _labels(engine, own.parent, project, made, built)
     return told | ({labels.BASE: found[labels.BASE]} if labels.BASE in found else {})
 
 
@@ -370,12 +370,15 @@ def _builds(project: Project, directory: Path) -> dict[str, str]:
     return builds | ({AMBASSADOR_IMAGE: fingerprint.OURS} if _has_ambassadors(project) else {})
 
 
-async def _labels(engine: Engine, directory: Path, project: Project, made: fingerprint.Made) -> dict[str, str]:
+async def _labels(
+    engine: Engine, directory: Path, project: Project, made: fingerprint.Made, built: Mapping[str, str]
+) -> dict[str, str]:
     inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory, made.dockerfile), made)
     return {
         labels.PROJECT: project.name,
         labels.INPUTS: inputs,
         labels.BUILDS: msgspec.json.encode(made.builds, order="sorted").decode(),
+        labels.IMAGES: msgspec.json.encode(built, order="sorted").decode(),
         labels.DOCKERFILE: made.dockerfile,
         labels.KEPT: json.dumps(made.kept),  # names need not be text
         labels.PRIVATE: json.dumps(made.private),
@@ -395,10 +398,6 @@ def _has_ambassadors(project: Project) -> bool:
         service.build is None and image_ref(project, name).removesuffix(":latest") == AMBASSADOR_IMAGE
         for name, service in project.services.items()
     )
-
-
-def _images_label(built: Mapping[str, str]) -> dict[str, str]:
-    return {labels.IMAGES: msgspec.json.encode(dict(built), order="sorted").decode()}
 
 
 async def _build_services(

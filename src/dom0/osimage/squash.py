@@ -15,7 +15,6 @@ _LEVEL = "22"  # of zstd; slow to compress, as fast as others to decompress
 
 
 async def squash(root: Path, image: Path) -> None:
-    """Pack the directory `root` into the file `image`."""
     stamp(root)
     options = ["-comp", "zstd", "-Xcompression-level", _LEVEL, "-b", _BLOCK, "-all-root", "-no-xattrs"]
     env = environment() | {"SOURCE_DATE_EPOCH": str(EPOCH)}
