@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Path:
 def image(project: Path, builds: dict[str, str] | None = None) -> dict[str, str]:
     """The labels of an image built now."""
     return {
-        INPUTS: fingerprint.inputs_digest(project, PARENTS, fingerprint.Made(builds or {})),
+        INPUTS: fingerprint.inputs_digest(project, PARENTS, fingerprint.BuildInputs(builds or {})),
         BUILDS: msgspec.json.encode(builds or {}).decode(),
     }
 
@@ -37,7 +37,7 @@ def test_data_of_a_project_that_was_taken_over_counts_where_a_service_is_built_f
     project: Path, builds: dict[str, str], counts: bool
 ) -> None:
     (project / "src").mkdir()
-    made = fingerprint.Made(builds, writable_binds=("src",))
+    made = fingerprint.BuildInputs(builds, writable_binds=("src",))
     before = fingerprint.inputs_digest(project, PARENTS, made)
     (project / "src" / "main.py").write_text("x")
     assert (fingerprint.inputs_digest(project, PARENTS, made) != before) is counts
@@ -46,7 +46,7 @@ def test_data_of_a_project_that_was_taken_over_counts_where_a_service_is_built_f
 def test_a_project_that_was_taken_over_has_another_image(project: Path) -> None:
     labels = image(project) | {IN_PLACE: "[]", PROJECT: "box"}
     assert not fingerprint.is_current(project, labels, PARENTS)
-    made = fingerprint.made_of(labels)
+    made = fingerprint.inputs_of(labels)
     assert made is not None
     labels[INPUTS] = fingerprint.inputs_digest(project, PARENTS, made)
     assert fingerprint.is_current(project, labels, PARENTS, {"box"})

@@ -86,7 +86,7 @@ async def test_an_exception_for_the_file_itself_lets_it_into_the_image(directory
 
 
 def inputs(directory: Path, project: str = "box") -> str:
-    made = fingerprint.Made({}, private=("word",), project=project)
+    made = fingerprint.BuildInputs({}, private=("word",), project=project)
     return fingerprint.inputs_digest(directory, {}, made)
 
 

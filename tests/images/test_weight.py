@@ -69,7 +69,7 @@ async def test_more_than_an_image_may_hold_is_refused_before_it_is_read(director
     with pytest.raises(ProjectError, match=r"200\.0 GB would go into the machine's image, 512 MB is the most: data 2"):
         await words(directory)
     with pytest.raises(ProjectError) as caught:
-        fingerprint.inputs_digest(directory, {}, fingerprint.Made({}))
+        fingerprint.inputs_digest(directory, {}, fingerprint.BuildInputs({}))
     paste(caught.value.hint)
     assert len(await words(directory)) == 1
 

@@ -33,8 +33,8 @@ Builds = Mapping[str, str]
 """Reference of a service's image -> its build context, relative to the project; or ELSEWHERE, WHOLE, OURS."""
 
 
-class Made(NamedTuple):
-    """How an image was made, from its labels; see `plan.labels`."""
+class BuildInputs(NamedTuple):
+    """What an image was built from, by its labels; see `plan.labels`."""
 
     builds: Builds
     dockerfile: str = ""
@@ -44,12 +44,12 @@ class Made(NamedTuple):
     writable_binds: tuple[str, ...] | None = None  # None: the project is not taken over
 
 
-def made_of(labels: Mapping[str, str]) -> Made | None:
+def inputs_of(labels: Mapping[str, str]) -> BuildInputs | None:
     """None without the label `dom0.builds`."""
     builds = builds_of(labels)
     if builds is None:
         return None
-    return Made(
+    return BuildInputs(
         builds,
         dockerfile_of(labels),
         _names(labels, KEPT),
@@ -67,7 +67,7 @@ def is_current(
     `taken_over`: names of the projects that dom0 took over from Docker Compose there. Raises ProjectError for a
     directory that cannot be read.
     """
-    made = made_of(labels)
+    made = inputs_of(labels)
     if made is None or ELSEWHERE in made.builds.values():
         return False
     if not made.dockerfile and (made.writable_binds is not None) is not (made.project in taken_over):
@@ -107,7 +107,7 @@ def _mapping(labels: Mapping[str, str], label: str) -> dict[str, str] | None:
     return found if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()) else None
 
 
-def inputs_digest(directory: Path, parents: Mapping[str, str], made: Made) -> str:
+def inputs_digest(directory: Path, parents: Mapping[str, str], made: BuildInputs) -> str:
     """Digest of the project, the images below it and dom0 itself."""
     if not made.dockerfile:
         weight.check(

@@ -203,7 +203,7 @@ async def _build_generated(
                 say(private.words(apart))
             built = await _build_services(draft, project, directory, say, options)
             say(f"{options.tag}: the files of {project.name} on top of {BASE_IMAGE}")
-            made = fingerprint.Made(_builds(project, directory), "", kept, apart, project.name, writable_binds)
+            made = fingerprint.BuildInputs(_builds(project, directory), "", kept, apart, project.name, writable_binds)
             told = await _labels(draft.engine, directory, project, made, built) | {labels.BASE: base.id}
             files = scratch / "project.tar"
             pack(staged, files, found, leave_out=apart)
@@ -292,7 +292,7 @@ async def _labels_of_own(
                 ref: context if context in elsewhere else fingerprint.WHOLE
                 for ref, context in _builds(project, etc).items()
             }
-            made = fingerprint.Made(builds, own.name, (), apart, project.name)
+            made = fingerprint.BuildInputs(builds, own.name, (), apart, project.name)
             told = await _labels(engine, own.parent, project, made, built)
     return told | ({labels.BASE: found[labels.BASE]} if labels.BASE in found else {})
 
@@ -371,7 +371,7 @@ def _builds(project: Project, directory: Path) -> dict[str, str]:
 
 
 async def _labels(
-    engine: Engine, directory: Path, project: Project, made: fingerprint.Made, built: Mapping[str, str]
+    engine: Engine, directory: Path, project: Project, made: fingerprint.BuildInputs, built: Mapping[str, str]
 ) -> dict[str, str]:
     inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory, made.dockerfile), made)
     return {
