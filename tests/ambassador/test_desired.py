@@ -8,7 +8,7 @@ import pytest
 
 from dom0.ambassador import desired
 from dom0.ambassador.declaration import Hold, Last, Probing, Refuse, Rule
-from dom0.ambassador.desired import Conditions, Wanted
+from dom0.ambassador.desired import Findings, Wanted
 from dom0.ambassador.sources import parse
 from dom0.forward.table import MOST_TARGETS, Down, Listener, Protocol, Route, Target
 
@@ -22,7 +22,7 @@ def rule(*to: str, **more: Any) -> Rule:
 
 
 def targets(of: Rule, **found: Any) -> list[str]:
-    return [str(it) for it in desired.targets(of.sources, of, Conditions(listening={REDIS}, **found))]
+    return [str(it) for it in desired.targets(of.sources, of, Findings(listening={REDIS}, **found))]
 
 
 def test_sources_become_targets_each_once_in_a_fixed_order() -> None:
@@ -47,11 +47,11 @@ def test_the_listener_itself_is_no_target_and_another_port_of_ours_is() -> None:
 
 
 def test_without_a_probe_everything_counts_as_up() -> None:
-    assert desired.wanted(rule(), [A], Conditions(unhealthy={str(A)}), None) == Wanted((A,))
+    assert desired.wanted(rule(), [A], Findings(unhealthy={str(A)}), None) == Wanted((A,))
 
 
 def test_what_is_down_gets_nothing_while_another_is_up() -> None:
-    assert desired.wanted(rule(health=PROBING), [A, B], Conditions(unhealthy={str(A)}), None) == Wanted((B,))
+    assert desired.wanted(rule(health=PROBING), [A, B], Findings(unhealthy={str(A)}), None) == Wanted((B,))
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def test_what_is_down_gets_nothing_while_another_is_up() -> None:
 )
 @pytest.mark.parametrize("known", [[A, B], []], ids=["all of them are down", "none is known any more"])
 def test_while_nothing_is_up_the_last_targets_stay(down: Any, waited: float, meets: Down | None, known: Any) -> None:
-    found = Conditions(unhealthy={str(A), str(B)}, down_for={REDIS: waited})
+    found = Findings(unhealthy={str(A), str(B)}, down_for={REDIS: waited})
     last = Route(REDIS, 1, (B,))
     assert desired.wanted(rule(health=PROBING, down=down), known, found, last) == Wanted((B,), meets)
 
 
 def test_what_was_down_from_the_beginning_is_tried_all_the_same() -> None:
-    assert desired.wanted(rule(health=PROBING), [A], Conditions(unhealthy={str(A)}), None) == Wanted((A,))
+    assert desired.wanted(rule(health=PROBING), [A], Findings(unhealthy={str(A)}), None) == Wanted((A,))
 
 
 def test_what_was_never_found_does_not_listen_unless_the_rule_says_what_then() -> None:
-    assert desired.wanted(rule("redis:6379"), [], Conditions(), None) is None
-    assert desired.wanted(rule("redis:6379", down=Hold()), [], Conditions(), None) == Wanted((), Down.HOLD)
+    assert desired.wanted(rule("redis:6379"), [], Findings(), None) is None
+    assert desired.wanted(rule("redis:6379", down=Hold()), [], Findings(), None) == Wanted((), Down.HOLD)
 
 
 def test_targets_of_a_rewire_are_tried_although_they_look_down() -> None:
     last = Route(REDIS, 1, (A,))
-    assert desired.wanted(rule(health=PROBING), [B], Conditions(unhealthy={str(B)}), last) == Wanted((B,))
+    assert desired.wanted(rule(health=PROBING), [B], Findings(unhealthy={str(B)}), last) == Wanted((B,))
 
 
 def test_a_listener_is_held_while_a_rewire_waits_for_its_target() -> None:
-    assert desired.wanted(rule(), [A], Conditions(held={REDIS}), None) == Wanted((A,), Down.HOLD)
+    assert desired.wanted(rule(), [A], Findings(held={REDIS}), None) == Wanted((A,), Down.HOLD)

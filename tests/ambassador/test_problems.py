@@ -8,7 +8,7 @@ import pytest
 
 from dom0.ambassador.capabilities import Lack
 from dom0.ambassador.declaration import Declaration, Hold, Last, Rule, WhenDown
-from dom0.ambassador.problems import Findings, problems
+from dom0.ambassador.problems import ProblemFacts, problems
 from dom0.ambassador.sources import Named
 from dom0.forward.table import Down, Listener, Protocol, Route, Table, Target, table
 from dom0.health import Problem, Severity
@@ -20,7 +20,7 @@ A, B = Target("10.0.0.1", 6379), Target("10.0.0.2", 6379)
 
 def told(down: WhenDown = LAST, forwards: Table | None = None, **facts: Any) -> list[Problem]:
     declaration = Declaration((Rule(listener=REDIS, sources=(Named("redis", 6379),), down=down),))
-    whole = Findings(declaration, table([Route(REDIS, 1, (A,))]) if forwards is None else forwards, **facts)
+    whole = ProblemFacts(declaration, table([Route(REDIS, 1, (A,))]) if forwards is None else forwards, **facts)
     return list(problems(whole, {("ambassador-name", "redis"): 5.0}, 9.0))
 
 

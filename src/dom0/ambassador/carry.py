@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dom0.ambassador.park import announce, park
 from dom0.ambassador.settings import STATE_DIRECTORY
-from dom0.ambassador.state import BOOT
+from dom0.ambassador.state import BOOT, write_whole
 from dom0.errors import Dom0Error
 from dom0.forward import nft
 from dom0.forward.interfaces import let_through
@@ -31,8 +31,8 @@ async def save(plane: KernelPlane, directory: Path) -> None:
     table = await plane.read()
     if table is None:
         return
-    _write(directory / FLOWS, await plane.dump())
-    _write(directory / RULES, f"# {BOOT.read_text().strip()}\n{nft.replace(own(), table)}")
+    write_whole(directory / FLOWS, (await plane.dump()).encode())
+    write_whole(directory / RULES, f"# {BOOT.read_text().strip()}\n{nft.replace(own(), table)}".encode())
 
 
 async def save_often(plane: KernelPlane, directory: Path) -> None:
@@ -60,9 +60,3 @@ def main() -> None:
             announce(place)
     except (Dom0Error, OSError) as error:
         sys.exit(f"ambassador: connections do not outlive this restart: {error}")
-
-
-def _write(path: Path, text: str) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
-    fresh.replace(path)

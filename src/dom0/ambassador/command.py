@@ -20,7 +20,7 @@ from dom0.health import problem_lines
 from dom0.terminal import say
 
 if TYPE_CHECKING:
-    from dom0.ambassador.messages import Planned, Receipt, State
+    from dom0.ambassador.messages import Receipt, State
     from dom0.forward.dataplane import Flow
 
 PROGRAM = "dom0-ambassador"
@@ -122,16 +122,19 @@ def rewire(*, as_json: bool, **given: Any) -> None:
     $ dom0-ambassador rewire --to redis-b --existing drain=30s --hold
     $ dom0-ambassador rewire --listener 53/udp --to 10.0.0.6:53 --udp move --plan
     """
+    from dom0.ambassador import text
     from dom0.ambassador.messages import Planned, Receipt
 
     request, within = options.rewire_request(ANSWER_WITHIN, **given)
     answer = _ask(request, Planned if request.plan else Receipt, timeout=within)
     if as_json:
         terminal.say_json(answer)
-    elif request.plan:
-        _say_planned(answer)
-    else:
+    elif not request.plan:
         _say_receipt(answer)
+    else:
+        say(text.headline(answer.receipt))
+        say(f"  would be: {text.old_connections(answer.receipt)}")
+        _say_flows(answer.flows)
 
 
 @cli.command()
@@ -204,14 +207,6 @@ def _say_receipt(receipt: Receipt) -> None:
     say(text.headline(receipt))
     say(f"  receipt {receipt.number}, generation {generations}, switched in {receipt.switch_ms:.1f} ms")
     say(f"  old connections: {text.old_connections(receipt)}")
-
-
-def _say_planned(planned: Planned) -> None:
-    from dom0.ambassador import text
-
-    say(text.headline(planned.receipt))
-    say(f"  would be: {text.old_connections(planned.receipt)}")
-    _say_flows(planned.flows)
 
 
 def _say_flows(found: Iterable[Flow]) -> None:

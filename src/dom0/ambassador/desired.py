@@ -16,7 +16,7 @@ class Wanted(msgspec.Struct, frozen=True):
     down: Down | None = None
 
 
-class Conditions(msgspec.Struct, frozen=True):
+class Findings(msgspec.Struct, frozen=True):
     """`addresses`: of names and of what the agent follows, by their keys; `unhealthy` by `str(target)`."""
 
     addresses: Mapping[str, Collection[str]] = {}
@@ -41,7 +41,7 @@ class Conditions(msgspec.Struct, frozen=True):
         return tuple(it for it in targets if rule.health is None or str(it) not in self.unhealthy)
 
 
-def targets(sources: Collection[Source], rule: Rule, found: Conditions) -> list[Target]:
+def targets(sources: Collection[Source], rule: Rule, found: Findings) -> list[Target]:
     """Sorted, each address and port once, none of them one of our own listeners."""
     unique: dict[tuple[str, int], Target] = {}
     for source in sources:
@@ -51,21 +51,22 @@ def targets(sources: Collection[Source], rule: Rule, found: Conditions) -> list[
     return sorted(unique.values())[:MOST_TARGETS]
 
 
-def wanted(rule: Rule, targets: Collection[Target], found: Conditions, last: Route | None) -> Wanted | None:
+def wanted(rule: Rule, targets: Collection[Target], found: Findings, last: Route | None) -> Wanted | None:
     """None: no address was ever found and the rule does not say what to do then, so nothing listens.
 
     While no target is up the last ones stay (a probe that errs must not cut everybody off), unless the rule says what
     a new connection shall meet instead.
     """
+    held = Down.HOLD if rule.listener in found.held else None
     if up := found.up(rule, targets):
-        return Wanted(up, Down.HOLD if rule.listener in found.held else None)
+        return Wanted(up, held)
     before = tuple(it for it in last.targets if not targets or it in targets) if last else ()
     kept = before or tuple(targets)
-    down = Down.HOLD if rule.listener in found.held else _down(rule, found)
+    down = held or _down(rule, found)
     return Wanted(kept, down) if kept or down else None
 
 
-def _down(rule: Rule, found: Conditions) -> Down | None:
+def _down(rule: Rule, found: Findings) -> Down | None:
     if isinstance(rule.down, Refuse):
         return Down.REFUSE
     if isinstance(rule.down, Hold):

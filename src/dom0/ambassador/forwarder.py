@@ -19,7 +19,7 @@ from msgspec.structs import asdict, replace
 
 from dom0.ambassador import desired, rewire
 from dom0.ambassador.declaration import Declaration, Hold, Probing, Rule
-from dom0.ambassador.desired import Conditions, Wanted
+from dom0.ambassador.desired import Findings, Wanted
 from dom0.ambassador.lookup import Names
 from dom0.ambassador.probe import Probes
 from dom0.ambassador.rewire import Policies, TableChange
@@ -275,9 +275,9 @@ class Forwarder:
         wished = self.stored.wishes if wishes is None else wishes
         return wished.get(str(rule.listener)) or rule.sources
 
-    def found(self) -> Conditions:
+    def found(self) -> Findings:
         ticks = moment().ticks
-        return Conditions(
+        return Findings(
             addresses=self._addresses(),
             unhealthy=self.probes.unhealthy,
             is_own=cache(is_own),

@@ -127,14 +127,13 @@ class Names:
 
     def watch(self, hosts: Collection[str], group: asyncio.TaskGroup) -> None:
         """These and no others from now on."""
-        for host in [host for host in self._tasks if host not in hosts]:
+        for host in self._tasks.keys() - hosts:
             self._tasks.pop(host).cancel()
         for notes in (self._counting, self.errors):
-            for host in [host for host in notes if host not in hosts]:
+            for host in notes.keys() - hosts:
                 del notes[host]
-        for host in hosts:
-            if host not in self._tasks:
-                self._tasks[host] = group.create_task(self._follow(host))
+        for host in set(hosts) - self._tasks.keys():
+            self._tasks[host] = group.create_task(self._follow(host))
 
     async def ask(self, host: str) -> tuple[str, ...]:
         """What counts for `host`, asked now if nothing is known."""

@@ -14,7 +14,7 @@ from dom0.health import Problem, Severity
 NEARLY_FULL = 0.9  # of the kernel's table of connections
 
 
-class Findings(msgspec.Struct, frozen=True):
+class ProblemFacts(msgspec.Struct, frozen=True):
     declaration: Declaration
     table: Table
     unresolved: Mapping[str, str] = {}  # name -> why
@@ -29,13 +29,13 @@ class Findings(msgspec.Struct, frozen=True):
     lacks: tuple[Lack, ...] = ()
 
 
-def problems(facts: Findings, since: Mapping[tuple[str, str], float], now: float) -> tuple[Problem, ...]:
+def problems(facts: ProblemFacts, since: Mapping[tuple[str, str], float], now: float) -> tuple[Problem, ...]:
     """`since` are the times of those that were there before, by code and subject."""
     found = [*_of_targets(facts), *_of_the_machine(facts)]
     return tuple(msgspec.structs.replace(it, since=since.get((it.code, it.subject), now)) for it in found)
 
 
-def _of_targets(facts: Findings) -> Iterator[Problem]:
+def _of_targets(facts: ProblemFacts) -> Iterator[Problem]:
     for name, why in sorted(facts.unresolved.items()):
         title, hint = f"the name {name} is not found: {why}", "new connections go to the previous targets"
         yield Problem(code="ambassador-name", subject=name, title=title, hint=hint)
@@ -58,7 +58,7 @@ def _of_targets(facts: Findings) -> Iterator[Problem]:
         yield Problem(code="ambassador-target", subject=target, title=title, severity=Severity.WARNING, hint=hint)
 
 
-def _of_the_machine(facts: Findings) -> Iterator[Problem]:
+def _of_the_machine(facts: ProblemFacts) -> Iterator[Problem]:
     if facts.refused:
         title = f"the nftables rules could not be set, the previous ones stay in force: {facts.refused}"
         yield Problem(code="ambassador-rules", subject="rules", title=title, hint="it is tried again")

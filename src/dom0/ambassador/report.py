@@ -9,7 +9,7 @@ from dom0.ambassador import desired
 from dom0.ambassador.capabilities import Lack
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import ListenerState, State
-from dom0.ambassador.problems import Findings, problems
+from dom0.ambassador.problems import ProblemFacts, problems
 from dom0.ambassador.sources import Followed
 from dom0.ambassador.state import moment
 from dom0.forward.table import Down
@@ -63,7 +63,7 @@ class Reporter:
         forwarder = self._forwarder
         found = forwarder.found()
         active = [source for rule in forwarder.declaration.rules for source in forwarder.sources(rule)]
-        facts = Findings(
+        facts = ProblemFacts(
             declaration=forwarder.declaration,
             table=forwarder.stored.table,
             unresolved=dict(forwarder.names.errors),

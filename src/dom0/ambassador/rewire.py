@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from dom0.ambassador.declaration import DrainFor, Policy
+from dom0.ambassador.declaration import DrainFor, Keep, Policy
 from dom0.ambassador.desired import Wanted
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Source
@@ -174,7 +174,7 @@ def _with_receipt(
         switch_ms=0.0,
         draining=at.now + draining if draining else 0.0,
     )
-    cut_at = {"keep": None, "cut": at.ticks}.get(str(policies.existing), at.ticks + draining)
+    cut_at = None if isinstance(policies.existing, Keep) else at.ticks + draining
     drains = tuple(
         Drain(
             receipt=number,

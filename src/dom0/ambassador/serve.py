@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dom0 import __version__
@@ -17,7 +17,7 @@ from dom0.ambassador.capabilities import find_lacks
 from dom0.ambassador.carry import save_often
 from dom0.ambassador.control import control, watch
 from dom0.ambassador.declaration import Declaration, Misdeclared, from_environment
-from dom0.ambassador.desired import Conditions
+from dom0.ambassador.desired import Findings
 from dom0.ambassador.forwarder import Forwarder, is_own
 from dom0.ambassador.lookup import Lookup, Names
 from dom0.ambassador.messages import CONTROL, RUN_DIRECTORY, WATCH
@@ -58,9 +58,12 @@ async def serve(environ: Mapping[str, str]) -> None:
     sockets = Path(environ.get("DOM0_RUN", RUN_DIRECTORY))
     forwarder = make_forwarder(plane, declaration, StateFile(directory))
     reporter = Reporter(forwarder, __version__, lacks)
-    async with _until_told_to_end(), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
+    told_to_end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+    async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
         looks = forwarder.looks
-        working = group.create_task(forwarder.run())
+        tasks = [group.create_task(forwarder.run())]
         await forwarder.look_after(looks)  # nobody rewires before what was before us is known
         if declaration.metrics is not None:
             from dom0.ambassador.metrics import metrics
@@ -70,8 +73,10 @@ async def serve(environ: Mapping[str, str]) -> None:
         await stack.enter_async_context(watch(forwarder, reporter, sockets / Path(WATCH).name))
         await stack.enter_async_context(control(Requests(forwarder, reporter), sockets / Path(CONTROL).name))
         if isinstance(plane, KernelPlane):
-            group.create_task(save_often(plane, directory))
-        await working
+            tasks.append(group.create_task(save_often(plane, directory)))
+        await told_to_end.wait()
+        for task in tasks:
+            task.cancel()
 
 
 def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) -> Forwarder:
@@ -83,7 +88,7 @@ def make_forwarder(plane: DataPlane, declaration: Declaration, file: StateFile) 
 
 def refuse_loops(declaration: Declaration) -> None:
     """Raises Misdeclared for an address of our own. A name that leads here is left out while it does."""
-    found = Conditions(is_own=is_own, listening=declaration.listeners)
+    found = Findings(is_own=is_own, listening=declaration.listeners)
     flaws = [
         Flaw((str(rule.listener),), f"{source} is this ambassador itself: a loop", "name the provider")
         for rule in declaration.rules
@@ -91,27 +96,3 @@ def refuse_loops(declaration: Declaration) -> None:
     ]
     if flaws:
         raise Misdeclared("", flaws)
-
-
-@contextlib.asynccontextmanager
-async def _until_told_to_end() -> AsyncIterator[None]:
-    """SIGTERM ends the block, in good order and without an error."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    told = False
-
-    def end() -> None:
-        nonlocal told
-        told = True
-        task.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not told:
-            raise
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

@@ -108,11 +108,9 @@ def _followed(match: re.Match[str], weight: int, *, portless: bool) -> Followed:
 
 
 def _parse_port(port: str | None, text: str, *, portless: bool) -> int:
-    if port is None:
-        if portless:
-            return 0
+    if port is None and not portless:
         raise ValueError(f"{_quoted(text)} names no port: {FORMS}")
-    return parse_port(port)
+    return 0 if port is None else parse_port(port)
 
 
 def parse_port(text: str) -> int:

@@ -102,17 +102,22 @@ class StateFile:
 
         A disk that does not take it stops nothing: rules and connections live in the kernel. It is in `error` then.
         """
-        temporary = self.path.with_name(f".{FILE}.new")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(msgspec.structs.replace(stored, boot=boot())))
-            temporary.replace(self.path)
+            write_whole(self.path, msgspec.json.encode(msgspec.structs.replace(stored, boot=boot())))
         except OSError as error:
             self.error = f"{self.path}: cannot be written: {error.strerror or error}"
         else:
             self.error = ""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """For its owner only; killed meanwhile, the former one stays. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    temporary.replace(path)
 
 
 def boot() -> str:

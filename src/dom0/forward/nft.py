@@ -247,9 +247,12 @@ def _parse_family(entries: Iterable[Mapping[str, Any]]) -> Iterator[Route]:
     chains = rules.keys() - _STANDING_CHAINS
     for element in elements:
         match element:
-            case [{"concat": [protocol, port]}, {"goto": {"target": chain}}] if chain == f"{protocol}_{port}" in chains:
+            case [{"concat": [str(protocol), int(port)]}, {"goto": {"target": str(chain)}}] if chain in chains:
                 chains.remove(chain)
-                yield _parse_chain(Listener(Protocol(protocol), port), rules[chain])
+                listener = Listener(Protocol(protocol), port)
+                if chain != _chain(listener):
+                    raise ValueError(f"{chain}: is not the chain of {listener}")
+                yield _parse_chain(listener, rules[chain])
             case _:
                 raise ValueError(f"{element}: is no element of ours")
     if chains:
