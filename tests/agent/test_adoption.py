@@ -104,6 +104,23 @@ async def test_an_adoption_that_fails_leaves_the_project_as_it_was(tmp_path: Pat
         assert ids(rig) == theirs
 
 
+async def test_after_an_adoption_that_failed_another_project_may_come(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    theirs = await compose_up(rig, "web")
+    rig.project = project(broken(service("web", "c2")))
+    async with rig.running() as machine:
+        assert (await rig.up(adopt=True)).outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().generation is None)
+        web = slot("web", name="other-web-1", attachments=())
+        own_labels = web.create.labels | {labels.PROJECT: "other"}
+        web = asking(web, host={"network_mode": "none"}, labels=own_labels)
+        rig.project = Desired(project="other", slots=(web,))
+        assert (await rig.up()).outcome is Outcome.GOOD
+        await rig.box.person.kill_container("other-web-1")
+        await rig.box.until(lambda: rig.box.names()["other-web-1"] == RUNNING)
+        assert ids(rig).items() >= theirs.items()
+
+
 async def test_a_stopped_project_is_taken_over_too(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     theirs = await compose_up(rig, "db", "web", start=False)

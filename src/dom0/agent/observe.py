@@ -46,11 +46,8 @@ class Observer:
 
     async def look(self, *, thorough: bool = True) -> None:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
-        self._dirty, self._ground_dirty, self._others_dirty = (
-            set(),
-            False,
-            False,
-        )  # before the questions: events go on marking meanwhile
+        # before the questions: events go on marking meanwhile
+        self._dirty, self._ground_dirty, self._others_dirty = set(), False, False
         self._cpus = (await self._engine.info()).cpus
         self._networks = await self._engine.networks()
         self._volumes = await self._engine.volumes()

@@ -156,12 +156,13 @@ class Reconciler:
         if aim.memory is not None:
             self._last_heard_before = memory.last_event
         self._memory = replace(memory, pending=aim.pending, last_good=aim.last_good, recreate=recreate)
+        if (self._desired.project, self._desired.adopted) != (aim.desired.project, aim.desired.adopted):
+            self._look_needed = True  # others are ours
         self._desired, self.plan = aim.desired, None
         self._repeats = Repeats()
         self._applier = self._new_applier(aim.generation)
         self._ownership.take_up(aim.desired.project, memory.marks)
-        if self._observer.adopted != aim.desired.adopted:
-            self._observer.adopted, self._look_needed = aim.desired.adopted, True
+        self._observer.adopted = aim.desired.adopted
         self._keep_memory()
         self._aimed.set()
         self._wake.set()
@@ -242,7 +243,7 @@ class Reconciler:
         self.trouble, self.trouble_since, self._retry_in = None, 0.0, 0.1
         if self._desired is not desired:
             return  # aimed elsewhere meanwhile, which has woken us: what is in use depends on what is desired
-        self.plan = plan = make_plan(self._desired, actual, self._memory, self._clock.now())
+        self.plan = plan = make_plan(desired, actual, self._memory, self._clock.now())
         self._remember_plan(plan)
         again_in = self._listener.planned(plan)
         self._plan_again_at = self._clock.monotonic() + again_in if again_in else 0.0
