@@ -362,9 +362,7 @@ def _create() -> Iterator[Case]:
         yield Case(13, f"HostConfig.{key}: {json.dumps(value)}", _host(**{key: value}))
     for bind in _BINDS:
         yield Case(14, f"a bind {bind}", _host(Binds=[bind]))
-        source, _, rest = bind.partition(":")
-        mount = {"Type": "bind", "Source": source, "Target": rest.partition(":")[0]}
-        yield Case(14, f"a mount of {source}", _host(Mounts=[mount]))
+    yield from (Case(14, f"a mount of {source}", _host(Mounts=[_mount(source)])) for source in _SOURCES)
     yield Case(
         14,
         "a mount that makes its source",
@@ -486,6 +484,13 @@ _BINDS = (
     "/var/lib/escape:/h:rshared",
     "/var/lib/escape:/h:z",
 )
+_SOURCES = dict.fromkeys(bind.partition(":")[0] for bind in _BINDS)
+
+
+def _mount(source: str) -> dict[str, str]:
+    return {"Type": "bind", "Source": source, "Target": "/h"}
+
+
 _MOUNTS: tuple[Mapping[str, Any], ...] = (
     {
         "Type": "volume",
