@@ -144,6 +144,18 @@ def test_a_container_that_was_renamed_is_found_by_its_new_name(farm: Scoped) -> 
     assert "bad address" in farm.docker("exec", "asks", "ping", "-c", "1", "before", check=False)
 
 
+def test_an_image_is_seen_by_the_names_that_were_granted(engine_host: Host, tmp_path: Path) -> None:
+    engine_host.docker("tag", IMAGE, "farm/tool:1")
+    with scopes.served(engine_host, tmp_path, 'images: {use: ["farm/*"]}') as path:
+        farm = Scoped(engine_host, path)
+        assert farm.docker("run", "--rm", "farm/tool:1", "echo", "runs") == "runs\n"
+        assert farm.docker("images", "--format", "{{.Repository}}:{{.Tag}}") == "farm/tool:1\n"
+        image_id = farm.docker("images", "--quiet", "--no-trunc").strip()
+        assert json.loads(farm.docker("image", "inspect", image_id))[0]["RepoTags"] == ["farm/tool:1"]
+        assert farm.docker("run", "--rm", image_id.removeprefix("sha256:")[:12], "echo", "by ID") == "by ID\n"
+        assert "not through this socket" in farm.docker("run", "--rm", IMAGE, "true", check=False)  # a pull
+
+
 def test_two_scopes_see_each_their_own(farm: Scoped, other: Scoped, engine_host: Host) -> None:
     engine_host.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
     for scope in (farm, other):

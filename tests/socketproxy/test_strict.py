@@ -87,6 +87,13 @@ def test_what_an_inspection_says_may_be_sent_back() -> None:
     assert body.networking_config.endpoints_config == {"n": requests.Endpoint(aliases=["a"])}
 
 
+@pytest.mark.parametrize("depth", [100, 400, 600, 900, 5000])
+def test_a_body_of_any_depth_is_read_or_refused(depth: int) -> None:
+    text = '{"Labels": ' + "[" * depth + "]" * depth + "}"
+    with pytest.raises(Refused):
+        strict.read(text.encode(), requests.Container)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -111,6 +111,8 @@ def event(scope: Scope, found: Doc) -> Doc | None:
             if not scope.owns(name, attributes):
                 return None
             seen = scope.shown(attributes) | {"name": scope.short(name)}
+            if old := attributes.get("oldName", ""):  # of a rename
+                seen["oldName"] = "/" + scope.short(old.removeprefix("/"))
             return found | {"Actor": actor | {"Attributes": seen}}
         case "network":
             name = attributes.get("name", "")

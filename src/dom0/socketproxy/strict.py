@@ -30,7 +30,7 @@ def read(raw: bytes, model: type[T]) -> T:
         raise Refused(BAD_REQUEST, "the body is no JSON object")
     try:
         return msgspec.convert(_known(value, model, ""), model, strict=True)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise Refused(BAD_REQUEST, f"the body: {error}") from error
 
 

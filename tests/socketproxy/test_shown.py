@@ -1,0 +1,45 @@
+"""Documents of the Engine as a scope sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dom0.socketproxy import shown
+from dom0.socketproxy.scope import LABEL, Scope
+
+FARM = Scope("farm")
+
+
+def event(kind: str, actor: dict[str, Any]) -> dict[str, Any] | None:
+    return shown.event(FARM, {"Type": kind, "Action": "x", "Actor": actor})
+
+
+def test_an_event_of_a_container_has_the_scopes_names_and_labels() -> None:
+    attributes = {"name": "farm.new", "oldName": "/farm.old", "image": "a", LABEL: "/farm/team"}
+    seen = event("container", {"ID": "1", "Attributes": attributes})
+    assert seen is not None
+    assert seen["Actor"] == {"ID": "1", "Attributes": {"name": "new", "oldName": "/old", "image": "a", LABEL: "/team"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "actor"),
+    [
+        ("container", {"ID": "1", "Attributes": {"name": "farm.web"}}),
+        ("container", {"ID": "1", "Attributes": {"name": "web", LABEL: "/farm"}}),
+        ("network", {"ID": "1", "Attributes": {"name": "private"}}),
+        ("volume", {"ID": "treasure", "Attributes": {}}),
+        ("image", {"ID": "a", "Attributes": {"name": "a"}}),
+        ("daemon", {"ID": "d", "Attributes": {"name": "host"}}),
+        ("of tomorrow", {"ID": "farm.x", "Attributes": {"name": "farm.x", LABEL: "/farm"}}),
+    ],
+)
+def test_events_of_others_are_not_seen(kind: str, actor: dict[str, Any]) -> None:
+    assert event(kind, actor) is None
+
+
+def test_a_network_shows_the_scopes_members_only() -> None:
+    members = {"1": {"Name": "farm.web"}, "2": {"Name": "other"}}
+    seen = shown.network(FARM, {"Name": "farm.front", "Labels": {LABEL: "/farm", "a": "b"}, "Containers": members})
+    assert seen == {"Name": "front", "Labels": {"a": "b"}, "Containers": {"1": {"Name": "web"}}}
