@@ -117,6 +117,19 @@ async def test_one_whose_gate_has_passed_is_told_before_the_engine_has_looked() 
             await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-1"),)})
 
 
+async def test_those_that_run_already_are_found_as_soon_as_the_project_is_known() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    bench.readiness.now = ReadyStarts()
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await asyncio.sleep(1)
+        assert bench.ambassadors.status() == []
+        bench.readiness.now = ReadyStarts(PROJECT)
+        bench.changed.tell()
+        async with asyncio.timeout(1):
+            await bench.until(lambda: [one.service for one in bench.ambassadors.status()] == ["echo"])
+
+
 async def test_an_ambassador_that_was_just_replaced_is_asked_in_its_new_container() -> None:
     bench = Bench(FakeTalk(make_state(FOLLOWS)))
     old = await bench.start(slot("echo"), forwards=True)

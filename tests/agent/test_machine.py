@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.machine import UP_WITHIN
+from dom0.agent.readiness import Readiness
 from dom0.agent.source import Handed
 from dom0.agent.state_files import Trial
 from dom0.agent.status import Outcome, UpRequest
@@ -79,6 +80,15 @@ async def test_a_restart_goes_on_with_the_generation_it_finds(rig: Rig) -> None:
         await rig.box.until(lambda: machine.status().converged)
         assert [generation.number for generation in machine.history()] == [1]
     assert rig.hashes() == {"h1"}
+
+
+async def test_ambassadors_know_after_a_restart_at_once_of_which_project_they_are(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    rig.readiness = Readiness()
+    async with rig.running():
+        await asyncio.sleep(0)  # before the Engine has answered
+        assert rig.readiness.now.project == "box"
 
 
 async def test_another_image_is_another_generation(rig: Rig) -> None:

@@ -387,6 +387,7 @@ class Ambassadors:
         while True:
             known = self._readiness.now
             await self._changed.until(lambda: self._readiness.now != known)  # noqa: B023 -- called before the next one
+            self._look_needed |= self._readiness.now.project != known.project
             self._wake.set()
 
     async def _follow_events(self) -> None:

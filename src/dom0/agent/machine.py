@@ -135,6 +135,7 @@ class Machine:
         async with self._background, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._loop.run())
             self._current.resume()
+            self._tell_ambassadors()
             self._background.start(image_names.put_right(self._engine, self._current.generation, self._own.image))
             if self._proposer.owes_our_own:
                 self._own_proposal = self._background.start(self._propose_own())
@@ -419,9 +420,12 @@ class Machine:
             self.begin_handover()
             self._background.start(self._give_way())
         self._boot_notes.note(plan)
-        self._readiness.now = ready_starts(self._current.project, self._loop.plan, self._loop.memory)
+        self._tell_ambassadors()
         self.changed.tell()
         return again_in
+
+    def _tell_ambassadors(self) -> None:
+        self._readiness.now = ready_starts(self._current.project, self._loop.plan, self._loop.memory)
 
     def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         text = f"{say_step(step)}: {error.message}" if error else f"{say_step(step)} ({seconds:.1f} s)"

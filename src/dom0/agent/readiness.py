@@ -24,7 +24,7 @@ class ReadyStarts(msgspec.Struct, frozen=True):
 
 
 class Readiness:
-    """The machine sets `now` after every plan; ambassadors read it."""
+    """The machine sets `now` when it goes on with a generation and after every plan; ambassadors read it."""
 
     def __init__(self) -> None:
         self.now = ReadyStarts()
