@@ -307,13 +307,8 @@ def _ports(bindings: dict[str, list[wire.HostPort] | None], where: str) -> tuple
                 continue
             if not (host.host_port.isascii() and host.host_port.isdigit()) or int(host.host_port) > 65535:
                 raise EngineError(f"{where}: the Engine's answer makes no sense: port {printable(host.host_port)!r}")
-            ports.add(PublishedPort(protocol, int(host.host_port), _address(host.host_ip)))
+            ports.add(PublishedPort.at(protocol, int(host.host_port), host.host_ip))
     return tuple(sorted(ports))
-
-
-def _address(ip: str) -> str:
-    """`::` and `0.0.0.0` are one family only, but what a person means by either is every address."""
-    return "" if ip in ("0.0.0.0", "::") else ip  # noqa: S104 -- compared, not bound
 
 
 def _network(found: wire.Network, where: str) -> Network:

@@ -58,6 +58,11 @@ class PublishedPort(msgspec.Struct, frozen=True, order=True):
     port: int
     ip: str = ""  # "" is every address
 
+    @classmethod
+    def at(cls, protocol: str, port: int, ip: str) -> PublishedPort:
+        """`::` and `0.0.0.0` are one family only, but what a person means by either is every address."""
+        return cls(protocol, port, "" if ip in ("0.0.0.0", "::") else ip)  # noqa: S104 -- compared, not bound
+
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """One `GET /containers/{id}/json`, reduced to what is compared or shown."""

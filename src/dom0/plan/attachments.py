@@ -31,11 +31,8 @@ def networks_by_priority(project: Project, service: Service) -> list[str]:
     if not service.networks:
         return ["default"] if "default" in project.networks else []
 
-    def rank(key: str) -> tuple[int, str]:
-        config = service.networks[key]
-        return (-config.priority if config else 0, key)
-
-    return sorted(service.networks, key=rank)
+    priorities = {key: config.priority if config else 0 for key, config in service.networks.items()}
+    return sorted(priorities, key=lambda key: (-priorities[key], key))
 
 
 def attachments(project: Project, name: str, number: int) -> tuple[Attachment, ...]:
@@ -111,7 +108,7 @@ def fixed_ports(service: Service) -> tuple[PublishedPort, ...]:
     if not _publishes(service):
         return ()
     fixed = (
-        PublishedPort(port.protocol, first, _address(port.host_ip))
+        PublishedPort.at(port.protocol, first, port.host_ip)
         for port in service.ports
         for first, last in [port_range(port)]
         if first == last != 0
@@ -135,11 +132,6 @@ def _publishes(service: Service) -> bool:
     """The Engine drops ports of containers without a network namespace of their own behind a bridge."""
     mode = service.network_mode
     return mode not in ("host", "none") and not mode.startswith((PARENT, "container:"))
-
-
-def _address(ip: str) -> str:
-    """What a person means by either is every address; as in the engine's own reading."""
-    return "" if ip in ("0.0.0.0", "::") else ip  # noqa: S104 -- compared, not bound
 
 
 def overlapping(ports: Iterable[PublishedPort], taken: Iterable[PublishedPort]) -> PublishedPort | None:

@@ -15,13 +15,13 @@ from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
 from dom0.plan.actual import slot_key
-from dom0.plan.desired import Attachment, Condition, Dependency, Order, Slot
+from dom0.plan.desired import Condition, Dependency, Order, Slot
 from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.hooks import pre_stop_of
 from dom0.plan.labels import COMPOSE_PROJECT, HASH
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, backoff, recent, still_lasts
 from dom0.plan.phase import Phase
-from dom0.plan.snapshot import Snapshot, version
+from dom0.plan.snapshot import Snapshot, version, version_of
 from dom0.plan.steps import (
     MISSING,
     REMOVED,
@@ -194,7 +194,7 @@ class ContainerPlanner:
             return waiting
         if (retry_at := self._pause_until(current)) > self.snapshot.now:
             return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
-        if blockers := self._stop_what_stands_in_the_way():
+        if blockers := self._stop_blockers():
             return self._result(Phase.CREATED, "the container it replaces is stopped first", steps=blockers)
         reason = "created" if not current.started else f"it exited with code {current.exit_code}"
         step = StartContainer(
@@ -247,8 +247,11 @@ class ContainerPlanner:
         if current is not None and current.name != self.slot.name:
             problem = self._name_taken_problem()
             return self._result(phase, problem.title, problems=(problem,))
-        deferred = current is not None and self.snapshot.in_use(current, self.slot)
-        if deferred and current is not None and not self._is_current_version(current):
+        if (
+            current is not None
+            and self.snapshot.in_use(current, self.slot)
+            and version_of(current) != version(self.slot)
+        ):
             reason = "in use; it is replaced as soon as it is not"
         return self._result(phase, reason)
 
@@ -290,11 +293,6 @@ class ContainerPlanner:
         found = (self.snapshot.current(slot) for slot in self.snapshot.slots_of.get(service, ()))
         return tuple(container for container in found if container is not None)
 
-    def _is_current_version(self, container: Container) -> bool:
-        return container in self.snapshot.containers_of.get(self.slot.key, ()) and (
-            container.image_id == self.slot.image_id and container.labels.get(HASH) == self.slot.hash
-        )
-
     def _lacks_ground(self) -> SlotPlan | None:
         """Networks, volumes and the parents' containers come first."""
         networks = [a.network for a in self.slot.attachments if a.network not in self.snapshot.network_ids]
@@ -332,16 +330,12 @@ class ContainerPlanner:
         found = (m for m in old.mounts if m.type == "volume" and len(m.name) == ANONYMOUS_NAME_LENGTH)
         return {mount.target: mount.name for mount in found if mount.target in self.slot.anonymous}
 
-    def _stops_first(self) -> bool:
-        return self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
-
-    def _stop_what_stands_in_the_way(self) -> tuple[AnyStep, ...]:
-        own = [c for c in self.obsolete if c.running and (self._stops_first() or self._blocks(c))]
-        return tuple(self._stop(c, f"makes room for {self.slot.name}") for c in (*own, *self._foreign_blockers()))
-
-    def _foreign_blockers(self) -> list[Container]:
-        """Running containers of other slots that are on their way out, and hold a port or volume we need."""
-        return [c for c in self.snapshot.leaving if slot_key(c) != self.slot.key and self._blocks(c)]
+    def _stop_blockers(self) -> tuple[AnyStep, ...]:
+        """Its predecessors, and containers of other slots that are to be removed and hold a port or volume it needs."""
+        stops_first = self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
+        own = [c for c in self.obsolete if c.running and (stops_first or self._blocks(c))]
+        others = [c for c in self.snapshot.leaving if slot_key(c) != self.slot.key and self._blocks(c)]
+        return tuple(self._stop(container, f"makes room for {self.slot.name}") for container in (*own, *others))
 
     def _blocks(self, container: Container) -> bool:
         return self.snapshot.stands_in_the_way(container, self.slot)
@@ -407,18 +401,17 @@ class ContainerPlanner:
             not_connected_yet = known == "" and not current.running
             if network_id is None or known == network_id or not_connected_yet:
                 continue
-            return (self._connect(current, attachment, stale=known is not None),)
+            return (
+                ConnectNetwork(
+                    lock=self.lock,
+                    reason=f"not connected to {attachment.network}",
+                    container_id=current.id,
+                    name=current.name,
+                    attachment=attachment,
+                    stale=known is not None,
+                ),
+            )
         return ()
-
-    def _connect(self, current: Container, attachment: Attachment, *, stale: bool) -> ConnectNetwork:
-        return ConnectNetwork(
-            lock=self.lock,
-            reason=f"not connected to {attachment.network}",
-            container_id=current.id,
-            name=current.name,
-            attachment=attachment,
-            stale=stale,
-        )
 
     def _drift(self, current: Container) -> dict[str, object]:
         """A limit that is not there at all is one that this kernel lacks: to ask for it again would never end."""
@@ -451,10 +444,8 @@ class ContainerPlanner:
         if self.current is None:
             return True
         started_by_a_person = self.current.running and self.current.restart_policy == "no"  # giving up took it away
-        return not started_by_a_person and not self._dependency_came_back(self.current)
-
-    def _dependency_came_back(self, current: Container) -> bool:
-        return not current.running and current.finished < self._newest_dependency()
+        dependency_came_back = not self.current.running and self.current.finished < self._newest_dependency()
+        return not started_by_a_person and not dependency_came_back
 
     def _newest_dependency(self) -> float:
         """When that one of its ready dependencies was started that was started last (0: none)."""

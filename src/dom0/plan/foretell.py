@@ -49,7 +49,7 @@ def foretell(desired: Desired, actual: Actual, memory: Memory, now: float) -> tu
     steps: list[AnyStep] = []
     for _ in range(MOST_TURNS):
         plan = make_plan(desired, foreseen.actual, foreseen.memory, now)
-        foreseen.remember(remember_plan(foreseen.memory, plan, foreseen.actual.containers, busy=(), now=now))
+        foreseen.memory = remember_plan(foreseen.memory, plan, foreseen.actual.containers, busy=(), now=now)
         now += 1.0
         if plan.steps:
             due = list({step.lock: step for step in reversed(plan.steps)}.values())[::-1]
@@ -74,9 +74,6 @@ class _Foreseen:
             if dependency.condition is Condition.COMPLETED
         }
         self._made = 0
-
-    def remember(self, memory: Memory) -> None:
-        self.memory = memory
 
     def proceed(self) -> bool:
         """What happens without a step: health checks pass, then the generation is good. False: no more."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dom0.compose.model import Deploy, Network, Project, Service, Volume, canonical
+from dom0.compose.model import Deploy, Network, Project, Volume, canonical
 from dom0.plan.attachments import networks_by_priority
 from dom0.plan.mounts import Mounts, bound_files
 
@@ -40,7 +40,7 @@ def service_hash(project: Project, name: str, mounts: Mounts) -> str:
         "networks": [project.networks[key].name for key in networks_by_priority(project, service)],
         "files": {path: project.digests[path] for path in sorted(sources) if path in project.digests},
         "injected": [[file.path, _digest(file.content)] for file in mounts.files],
-        "profiles": _profiles(project, service),
+        "profiles": {p: text for p, text in project.contents.items() if any(p in o for o in service.security_opt)},
     }
     outside = {key: value for key, value in outside.items() if value}
     return _digest(canonical({"service": bare, "outside": outside}))
@@ -61,10 +61,6 @@ def _bare_deploy(deploy: Deploy | None) -> Deploy | None:
         return None
     bare = Deploy(resources=deploy.resources, restart_policy=deploy.restart_policy)
     return None if bare == Deploy() else bare
-
-
-def _profiles(project: Project, service: Service) -> dict[str, str]:
-    return {path: text for path, text in project.contents.items() if any(path in o for o in service.security_opt)}
 
 
 def _digest(data: bytes) -> str:

@@ -40,7 +40,10 @@ def host_resources(service: Service) -> bodies.Resources:
         nano_cpus=nano_cpus(limits.cpus or service.cpus),
         pids_limit=limits.pids if limits.pids > 0 else service.pids_limit,
         device_cgroup_rules=service.device_cgroup_rules,
-        device_requests=_device_requests(reservations.devices, service.gpus),
+        device_requests=(
+            *(_device_request(device, device.capabilities) for device in reservations.devices),
+            *(_device_request(device, ("gpu", *device.capabilities)) for device in service.gpus),
+        ),
         devices=tuple(
             bodies.DeviceMapping(
                 path_on_host=device.source,
@@ -67,15 +70,6 @@ def _single(number: float) -> float:
 def _ulimit(name: str, limit: int | Ulimit) -> bodies.Ulimit:
     soft, hard = (limit, limit) if isinstance(limit, int) else (limit.soft, limit.hard)
     return bodies.Ulimit(name=name, soft=soft, hard=hard)
-
-
-def _device_requests(
-    reserved: Sequence[DeviceRequest], gpus: Sequence[DeviceRequest]
-) -> tuple[bodies.DeviceRequest, ...]:
-    return (
-        *(_device_request(device, device.capabilities) for device in reserved),
-        *(_device_request(device, ("gpu", *device.capabilities)) for device in gpus),
-    )
 
 
 def _device_request(device: DeviceRequest, capabilities: Sequence[str]) -> bodies.DeviceRequest:

@@ -17,7 +17,6 @@ from dom0.compose.model import (
     Project,
     Service,
     ServiceVolume,
-    VolumeOptions,
 )
 from dom0.engine import bodies
 from dom0.plan.desired import InjectedFile
@@ -87,7 +86,7 @@ def file_uses(project: Project, name: str) -> tuple[FileUse, ...]:
             kind=kind,
             reference=reference,
             definition=known[reference.source],
-            target=_target(kind, reference),
+            target=posixpath.normpath(posixpath.join(_DEFAULT_DIRECTORY[kind], reference.target or reference.source)),
         )
         for kind, references, known in kinds
         for reference in references
@@ -103,7 +102,11 @@ def _injected_files(project: Project, name: str) -> tuple[InjectedFile, ...]:
     return tuple(
         InjectedFile(
             path=use.target,
-            content=_content(project, use.definition).encode(),
+            content=(
+                project.environment[use.definition.environment]
+                if use.definition.environment
+                else use.definition.content
+            ).encode(),
             mode=0o444 if use.reference.mode is None else use.reference.mode,
             uid=int(use.reference.uid or 0),
             gid=int(use.reference.gid or 0),
@@ -111,14 +114,6 @@ def _injected_files(project: Project, name: str) -> tuple[InjectedFile, ...]:
         for use in file_uses(project, name)
         if use.inline
     )
-
-
-def _target(kind: str, reference: FileReference) -> str:
-    return posixpath.normpath(posixpath.join(_DEFAULT_DIRECTORY[kind], reference.target or reference.source))
-
-
-def _content(project: Project, definition: FileObject) -> str:
-    return project.environment[definition.environment] if definition.environment else definition.content
 
 
 def _by_target(service: Service) -> dict[str, ServiceVolume]:
@@ -162,15 +157,13 @@ def _mount(project: Project, volume: ServiceVolume) -> bodies.Mount:
         read_only=volume.read_only,
         consistency=volume.consistency,
         bind_options=_bind_options(bind) if bind and volume.type == "bind" else None,
-        volume_options=_volume_options(named) if named and volume.type == "volume" else None,
+        volume_options=bodies.VolumeOptions(no_copy=named.nocopy, labels=named.labels, subpath=named.subpath)
+        if named and volume.type == "volume"
+        else None,
         tmpfs_options=bodies.TmpfsOptions(size_bytes=tmpfs.size, mode=tmpfs.mode)
         if tmpfs and volume.type == "tmpfs"
         else None,
     )
-
-
-def _volume_options(volume: VolumeOptions) -> bodies.VolumeOptions:
-    return bodies.VolumeOptions(no_copy=volume.nocopy, labels=volume.labels, subpath=volume.subpath)
 
 
 def _bind_options(bind: BindOptions) -> bodies.BindOptions:

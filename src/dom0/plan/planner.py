@@ -1,6 +1,6 @@
 """From desired, actual and memory to the next wave of steps. Pure: the same values always give the same plan.
 
-Order of things: networks and volumes, then containers along their dependencies, then what nobody asks for any more.
+Order of things: networks and volumes, then containers along their dependencies, then what the project no longer has.
 A plan is made for one look; after any of its steps the agent looks and plans again, so nothing here is a script.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dom0.engine.values import Container, Network, State
+from dom0.engine.values import Network, State
 from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
@@ -32,6 +32,7 @@ from dom0.plan.steps import (
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
 AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # who waits for nobody but these waits for a person
 TIDYING = (RemoveNetwork, RemoveContainer)  # that the Engine refuses these hinders nothing that was asked for
+UNWANTED = "no longer in the project"
 GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
 
 
@@ -187,30 +188,22 @@ def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
         lock = f"container:{container.id}"
         if container.running:
             if container.labels.get(labels.SERVICE) not in needed:
-                steps.append(_stop_orphan(container, lock))
+                pre_stop = pre_stop_of(container)
+                steps.append(
+                    StopContainer(
+                        lock=lock, reason=UNWANTED, container_id=container.id, name=container.name, pre_stop=pre_stop
+                    )
+                )
         elif not snapshot.is_kept(container) and container.state is not State.REMOVING:
-            reason = "no longer in the project"
-            steps.append(RemoveContainer(lock=lock, reason=reason, container_id=container.id, name=container.name))
+            steps.append(RemoveContainer(lock=lock, reason=UNWANTED, container_id=container.id, name=container.name))
     return steps
-
-
-def _stop_orphan(container: Container, lock: str) -> StopContainer:
-    return StopContainer(
-        lock=lock,
-        reason="no longer in the project",
-        container_id=container.id,
-        name=container.name,
-        pre_stop=pre_stop_of(container),
-    )
 
 
 def _plan_leftover_networks(snapshot: Snapshot) -> list[AnyStep]:
     wanted = {network.name for network in snapshot.desired.networks}
     used = {endpoint.network for container in snapshot.actual.containers for endpoint in container.endpoints}
     return [
-        RemoveNetwork(
-            lock=f"network:{network.name}", reason="no longer in the project", network_id=network.id, name=network.name
-        )
+        RemoveNetwork(lock=f"network:{network.name}", reason=UNWANTED, network_id=network.id, name=network.name)
         for network in snapshot.actual.networks
         if snapshot.is_ours(network) and network.name not in wanted | used
     ]

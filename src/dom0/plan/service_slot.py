@@ -137,7 +137,9 @@ def _health_config(check: HealthCheck) -> HealthConfig:
 
 def _container_labels(project: Project, name: str, number: int, digest: str, image: Image) -> dict[str, str]:
     service = project.services[name]
-    own = {labels.AMBASSADOR: "true"} if _forwards(service, image) else {}
+    by_settings = service.x_dom0 is not None and service.x_dom0.ambassador is not None
+    forwards = by_settings or image.labels.get(labels.ROLE) == IMAGE_ROLE
+    own = {labels.AMBASSADOR: "true"} if forwards else {}
     dependencies = (f"{k}:{d.condition}:{str(d.restart).lower()}" for k, d in sorted(service.depends_on.items()))
     return (
         service.labels
@@ -161,11 +163,6 @@ def _container_labels(project: Project, name: str, number: int, digest: str, ima
             labels.COMPOSE_DEPENDS_ON: ",".join(dependencies),
         }
     )
-
-
-def _forwards(service: Service, image: Image) -> bool:
-    by_settings = service.x_dom0 is not None and service.x_dom0.ambassador is not None
-    return by_settings or image.labels.get(labels.ROLE) == IMAGE_ROLE
 
 
 def _host_config(project: Project, name: str, number: int, mounts: Mounts, restart: RestartPolicy) -> HostConfig:
@@ -239,24 +236,19 @@ def restart_policy(project: Project, name: str) -> RestartPolicy:
     """`deploy.restart_policy` first, as with Compose."""
     service = project.services[name]
     path: KeyPath = ("services", name, "restart")
-    condition, retries = _restart_words(service.restart)
+    condition, _, retries = service.restart.partition(":")
     if service.deploy and service.deploy.restart_policy:
         path, policy = ("services", name, "deploy", "restart_policy"), service.deploy.restart_policy
         condition, retries = policy.condition, str(policy.max_attempts or 0)
     if condition not in RESTART_POLICIES:
         policies = f"one of {', '.join(filter(None, RESTART_POLICIES))}"
         raise refusal(project, path, f"unknown policy {condition!r}", policies)
-    engine_name = RESTART_POLICIES[condition]
+    engine_name, retries = RESTART_POLICIES[condition], retries or "0"
     if not (retries.isascii() and retries.isdigit()):
         raise refusal(project, path, f"{retries!r} is no number of retries", "such as on-failure:3")
     if int(retries) and engine_name != "on-failure":
         raise refusal(project, path, "a number of retries goes with on-failure only", "leave it out")
     return RestartPolicy(name=engine_name, maximum_retry_count=int(retries))
-
-
-def _restart_words(restart: str) -> tuple[str, str]:
-    condition, _, retries = restart.partition(":")
-    return condition, retries or "0"
 
 
 def _dependencies(project: Project, service: Service) -> tuple[Dependency, ...]:

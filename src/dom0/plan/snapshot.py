@@ -18,6 +18,11 @@ def version(slot: Slot) -> Version:
     return Version(slot.hash, slot.image_id)
 
 
+def version_of(container: Container) -> Version:
+    """The configuration and image that it was made from."""
+    return Version(container.labels.get(HASH, ""), container.image_id)
+
+
 class Snapshot:
     def __init__(self, desired: Desired, actual: Actual, memory: Memory, now: float) -> None:
         self.desired = desired
@@ -115,39 +120,30 @@ class Snapshot:
 
     def _matches(self, container: Container, slot: Slot) -> bool:
         return (
-            container.labels.get(HASH) == slot.hash
-            and container.image_id == slot.image_id
+            version_of(container) == version(slot)
             and container.state not in (State.REMOVING, State.DEAD)
             and container.id not in self.memory.recreate
             and self._has_its_parents(container, slot)
         )
 
     def _has_its_parents(self, container: Container, slot: Slot) -> bool:
+        """A container that is gone, and that it refers to, can only have been one of ours."""
         wanted = set(self.parent_ids(slot).values())
         referred = _namespace_owners(container) | {source.split(":", 1)[0] for source in container.volumes_from}
-        ours = {reference for reference in referred if self._is_of_project(reference)}
-        return ours <= wanted if wanted else True
+        return not wanted or referred - self._foreign_ids <= wanted
 
     def shared_with(self, container: Container) -> tuple[Container, ...]:
         """Those of our containers whose namespaces `container` lives in."""
         return tuple(self.by_id[id_] for id_ in sorted(_namespace_owners(container)) if id_ in self.by_id)
 
-    def _parents(self, service: str) -> Iterable[Container]:
-        for slot in self.slots_of.get(service, ())[:1]:
-            if parent := self.current(slot):
-                yield parent
-
-    def _is_of_project(self, container_id: str) -> bool:
-        """A reference to a container that is gone can only have been one of ours, or breaks either way."""
-        return container_id in self.by_id or container_id not in self._all_ids
-
     @cached_property
-    def _all_ids(self) -> frozenset[str]:
-        return frozenset(self.actual.names.values())
+    def _foreign_ids(self) -> frozenset[str]:
+        return frozenset(self.actual.names.values()) - self.by_id.keys()
 
     def parent_ids(self, slot: Slot) -> dict[str, str]:
         """Service -> container ID for those of its parents that exist."""
-        return {name: parent.id for name in slot.parents for parent in self._parents(name)}
+        first = {name: self.slots_of[name][0] for name in slot.parents if name in self.slots_of}
+        return {name: parent.id for name, slot_ in first.items() if (parent := self.current(slot_))}
 
     def in_use(self, container: Container, slot: Slot) -> bool:
         """Whether a process matches `defer_while`: then the container is not replaced yet."""
@@ -193,7 +189,7 @@ class Snapshot:
     def is_kept(self, container: Container) -> bool:
         """Whether it belongs to the last good generation while a newer one still has to prove itself."""
         kept = self.memory.last_good.get(slot_key(container))
-        return kept is not None and kept == Version(container.labels.get(HASH, ""), container.image_id)
+        return kept is not None and kept == version_of(container)
 
     def stands_in_the_way(self, container: Container, slot: Slot) -> bool:
         """Whether `slot` cannot run beside `container`: same host port, or the same volume written by both."""
