@@ -111,7 +111,7 @@ class Applier:
         return frozenset({step.container_id})
 
     async def _create_network(self, spec: NetworkSpec) -> frozenset[str]:
-        with contextlib.suppress(Conflict):  # somebody was faster; the next look tells whether it will do
+        with contextlib.suppress(Conflict):  # it exists by now; the next look tells whether it will do
             await self._engine.create_network(spec.name, self._marked(spec.create))
         return frozenset()
 
@@ -164,7 +164,7 @@ class Applier:
                     await self._engine.wait_container(step.container_id)
                     return
         raise EngineError(
-            f"container {step.slot.name}: its process is gone, and the Engine goes on calling it running",
+            f"container {step.slot.name}: its process is gone, but the Engine still reports it as running",
             hint=f"docker rm -f {step.slot.name}, and dom0 makes it again",
         )
 

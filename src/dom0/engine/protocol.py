@@ -146,8 +146,8 @@ class Engine(Protocol):
     ) -> str:
         """Build the Dockerfile in the tar `context`, tag the image, return its ID.
 
-        It stands on the context and on images that are here: for anything else `docker build` answers BuildKit's
-        questions during the build, and nobody does here.
+        The Dockerfile may use the context and local images only: secrets, SSH and other contexts need a BuildKit
+        session, as `docker build` opens one.
         """
         ...
 

@@ -7,7 +7,7 @@ by the loader (`dom0.compose.checks` and `support`), in the words of the file.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project
@@ -49,7 +49,7 @@ def check_running(project: str, running: str) -> None:
 
 
 def check_slots(project: Project, slots: tuple[Slot, ...]) -> None:
-    """What two containers cannot have both: a name, a host port. And health checks that somebody waits for."""
+    """Names and host ports that two containers would share, and `service_healthy` without a health check."""
     names = {ROOT: "the machine's root container"}
     for slot in slots:
         if slot.name in names:
@@ -151,13 +151,13 @@ def _check_files(project: Project, name: str) -> None:
 
 
 def _check_injected(project: Project, name: str) -> None:
-    """Texts are written into a container before it starts: into its own file system or a volume, nowhere else."""
+    """Inline contents are written into a container before it starts: into its file system or a volume only."""
     service = project.services[name]
     kinds = {posixpath.normpath(v.target): v.type for v in service.volumes}
     kinds |= {posixpath.normpath(entry.partition(":")[0]): "tmpfs" for entry in service.tmpfs}
     read_only = {posixpath.normpath(v.target) for v in service.volumes if v.read_only}
     for file in container_mounts(project, name).files:
-        place = next((path for path in _upwards(file.path) if path in kinds), "")
+        place = next((path for path in (file.path, *map(str, PurePosixPath(file.path).parents)) if path in kinds), "")
         if place and kinds[place] == "tmpfs":
             what = f"{file.path} would be hidden by the tmpfs at {place}"
             hint = "give the config or secret another target, or use `file:`"
@@ -166,13 +166,6 @@ def _check_injected(project: Project, name: str) -> None:
             what = f"{file.path} cannot be written, {place or 'the file system'} is read-only"
             hint = "use `file:` instead of `content:` or `environment:`"
             raise refusal(project, ("services", name), what, hint)
-
-
-def _upwards(path: str) -> Iterator[str]:
-    """`/a/b/c` → itself, `/a/b`, `/a`."""
-    while path not in ("/", ""):
-        yield path
-        path = posixpath.dirname(path)
 
 
 def _check_cycles(project: Project) -> None:

@@ -1,7 +1,7 @@
 """The next steps of one slot: from nothing to one ready container with the right name, networks and limits.
 
 The rungs below are walked in order; the first that has something to do ends the walk. Names are the last rung:
-they are put right by rule, never trusted as state, so a replacement killed at any point simply goes on.
+they are put right by rule, never trusted as state, so a replacement that was killed at any point is continued.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ContainerPlanner:
         self.priority = snapshot.depth[slot.service] * 2
 
     def plan(self) -> SlotPlan:
-        """Never two writers: what would be one waits, what has become one is told."""
+        """Nothing starts beside another writer of its data; a container that runs beside one gets a warning."""
         writers = other_writers(self.snapshot.desired, self.slot, self.snapshot.actual.others)
         planned = self._plan()
         if not writers:
@@ -127,7 +127,7 @@ class ContainerPlanner:
         return self._result(Phase.MISSING, reason, steps=(step,))
 
     def _paused(self, current: Container) -> SlotPlan:
-        """By a person, who is let be until `dom0 up`."""
+        """What a person paused stays paused until `dom0 up`."""
         if current.id in self.snapshot.memory.stopped_by_person:
             return self._result(Phase.STOPPED, "paused manually", problems=(self._held_problem("paused"),))
         step = UnpauseContainer(lock=self.lock, reason="it was paused", container_id=current.id, name=current.name)
@@ -318,7 +318,7 @@ class ContainerPlanner:
             return "its image changed"
         if old.labels.get(HASH) != self.slot.hash:
             by_compose = old.labels.get(HASH, "").startswith(BY_COMPOSE)
-            return "Docker Compose made it from other words" if by_compose else "its configuration changed"
+            return "Docker Compose made it from another configuration" if by_compose else "its configuration changed"
         if old.id in self.snapshot.memory.recreate:
             return "recreated"
         return f"{' and '.join(self.slot.parents)}, which it shares namespaces or volumes with, is a new container"
@@ -381,7 +381,7 @@ class ContainerPlanner:
         return ()
 
     def _repair(self, current: Container) -> tuple[AnyStep, ...]:
-        """What somebody changed of it with `docker update`, `docker network disconnect` or `network rm`."""
+        """Undoes `docker update`, `docker network disconnect` and `docker network rm`."""
         if self._has_given_up():
             return ()
         if update := self._drift(current):
@@ -414,7 +414,7 @@ class ContainerPlanner:
         return ()
 
     def _drift(self, current: Container) -> dict[str, object]:
-        """A limit that is not there at all is one that this kernel lacks: to ask for it again would never end."""
+        """A limit that is missing is one that this kernel does not support: setting it again would never end."""
         wanted, found = self.slot.resources, current.resources
         update: dict[str, object] = {
             key: value for key, value in wanted.items() if found.get(key, NO_LIMIT) not in (value, NO_LIMIT)

@@ -1,8 +1,8 @@
 """All steps from what is there to what is asked for, if each goes well: the planner over a picture of the Engine that
 every step changes as the Engine would. Pure.
 
-What cannot be foretold is assumed to be well: a container becomes healthy, one that somebody waits for to complete ends
-with 0, every other one runs on.
+What cannot be foretold is assumed to succeed: a container becomes healthy, a job that another service waits for exits
+with 0, every other container keeps running.
 """
 
 from __future__ import annotations

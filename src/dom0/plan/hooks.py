@@ -1,7 +1,7 @@
 """Compose's lifecycle hooks: `post_start` runs in a container after each of its starts, `pre_stop` before a stop. Pure.
 
-What runs before the stop stands in a label of the container. A container that goes is often all that is left of its
-service, or was made from other words than the project says now.
+The `pre_stop` hooks are kept in a label of the container: when it is removed, its service may be gone from the project
+or have other hooks.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def hooks_of(written: Iterable[model.Hook]) -> tuple[Hook, ...]:
 
 
 def pre_stop_label(hooks: tuple[Hook, ...]) -> str:
-    """Empty without hooks, and written all the same: no image may bring them along."""
+    """Empty without hooks, and written all the same, so that it hides the label of an image."""
     return msgspec.json.encode(hooks).decode() if hooks else ""
 
 
 def pre_stop_of(container: Container) -> PreStop | None:
-    """None also of a label that cannot be read: only another version of dom0 could have written it."""
+    """None also for a label that cannot be read, which another version of dom0 wrote."""
     try:
         hooks = msgspec.json.decode(container.labels.get(PRE_STOP) or "[]", type=tuple[Hook, ...])
     except msgspec.DecodeError:
@@ -51,5 +51,5 @@ def pre_stop_of(container: Container) -> PreStop | None:
 
 
 def has_post_start(container: Container, slot: Slot) -> bool:
-    """Not one that was made from other words: it is about to be replaced."""
+    """Not for a container of an earlier configuration: it is about to be replaced."""
     return bool(slot.post_start) and container.labels.get(HASH) == slot.hash

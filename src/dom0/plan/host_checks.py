@@ -35,7 +35,7 @@ class Host(msgspec.Struct, frozen=True):
 
 
 def new_ports(desired: Desired, before: Desired | None) -> tuple[PublishedPort, ...]:
-    """The host ports that the machine does not have yet. What it has is held by itself."""
+    """The host ports that the machine does not publish yet."""
     held = [port for slot in before.slots for port in slot.ports] if before else []
     return tuple(port for slot in desired.slots for port in slot.ports if port not in held)
 

@@ -20,7 +20,7 @@ class Version(msgspec.Struct, frozen=True):
     image_id: str
 
 
-NO_VERSION = Version("", "")  # of what has no slot: networks, volumes, containers on their way out
+NO_VERSION = Version("", "")  # of what has no slot: networks, volumes, containers that are to be removed
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 
 def cleared(memory: Memory) -> Memory:
-    """What was stopped, given up or refused gets another chance: somebody has asked for it."""
+    """`dom0 up` was called: what was stopped, given up or refused is tried again."""
     return replace(memory, stopped_by_person={}, crash_loops={}, crashes={}, refused={}, stop_expected={})
 
 

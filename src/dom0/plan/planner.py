@@ -30,7 +30,7 @@ from dom0.plan.steps import (
 )
 
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
-AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # who waits for nobody but these waits for a person
+AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # a container that waits only for these waits for a person
 TIDYING = (RemoveNetwork, RemoveContainer)  # that the Engine refuses these hinders nothing that was asked for
 UNWANTED = "no longer in the project"
 GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
@@ -167,7 +167,7 @@ def _plan_slots(snapshot: Snapshot) -> tuple[SlotPlan, ...]:
 
 
 def _unreadable(slot: Slot, words: str) -> SlotPlan:
-    """Whatever was done about it would be done blindly."""
+    """No step is taken for a container whose state is unknown."""
     problem = Problem(
         code="engine-refused",
         subject=slot.key,
@@ -178,7 +178,7 @@ def _unreadable(slot: Slot, words: str) -> SlotPlan:
 
 
 def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
-    """What no slot asks for goes when all that is asked for is well: dependents before what they depend on."""
+    """Containers without a slot are removed once every slot is well: dependents before what they depend on."""
     if not well:
         return []
     running = [container for container in snapshot.orphans if container.running]

@@ -57,7 +57,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preview(desired: Desired, actual: Actual, memory: Memory, now: float) -> list[Change]:
-    """The changes in the order of their kinds: networks and volumes, containers, what nobody asks for any more.
+    """The changes in the order of their kinds: networks and volumes, containers, then what is removed.
 
     `memory` as the agent will have it at the beginning.
     """

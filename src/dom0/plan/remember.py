@@ -25,7 +25,7 @@ QUIET = 0.5  # seconds
 SIGKILL = "9"  # `docker stop` never begins with it
 SIGNAL_WINDOW = 60.0  # a `docker stop` with a long grace period: signal first, end later
 AT_REST = (State.PAUSED, State.CREATED, State.EXITED, State.DEAD, State.REMOVING)
-STOP_WINDOW = 600.0  # seconds: what runs so long after a stop of ours was not stopped; the next one is a person's
+STOP_WINDOW = 600.0  # seconds: what still runs so long after a stop of ours was not stopped by it
 
 
 def remember(memory: Memory, event: Event) -> Memory:
@@ -71,7 +71,7 @@ def _stopped(memory: Memory, event: Event) -> Memory:
 
 
 def _uncount(memory: Memory, event: Event) -> Memory:
-    """A person ended it: the `die` just before, if it came before, was no crash."""
+    """A person stopped it: a `die` that came just before was no crash."""
     crashes = memory.crashes.get(event.id, ())
     if not crashes or memory.ended.get(event.id) != crashes[-1]:
         return memory
@@ -95,7 +95,7 @@ def without(mapping: dict[str, T], key: str) -> dict[str, T]:
 
 
 def count_crash(memory: Memory, container_id: str, when: float) -> Memory:
-    """Once, also if its event is told twice."""
+    """Counted once, also if its event comes twice."""
     crashes = tuple(time for time in recent(memory.crashes.get(container_id, ()), when) if time != when)
     return replace(memory, crashes=memory.crashes | {container_id: (*crashes, when)})
 

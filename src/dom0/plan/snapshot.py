@@ -1,4 +1,4 @@
-"""Desired, actual and memory, indexed: the questions that the planner asks of them. Pure, made anew for every plan."""
+"""Desired, actual and memory, indexed for the planner. Pure; one snapshot for each plan."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Snapshot:
         return depth
 
     def current(self, slot: Slot) -> Container | None:
-        """The container that is what `slot` asks for, or that has to do because it is in use."""
+        """The container that matches `slot`, else one that is in use and cannot be replaced yet."""
         if slot.key not in self._current:
             self._current[slot.key] = self._find_current(slot)
         return self._current[slot.key]
@@ -158,12 +158,12 @@ class Snapshot:
 
     @cached_property
     def orphans(self) -> tuple[Container, ...]:
-        """Our containers that no slot asks for."""
+        """Our containers without a slot."""
         return tuple(c for c in self.actual.containers if slot_key(c) not in self.slots)
 
     @cached_property
     def leaving(self) -> tuple[Container, ...]:
-        """Our running containers that are on their way out: orphans, then predecessors."""
+        """Our running containers that are to be removed: orphans, then predecessors."""
         predecessors = (c for slot in self.desired.slots for c in self.obsolete(slot))
         return tuple(c for c in (*self.orphans, *predecessors) if c.running)
 

@@ -1,8 +1,8 @@
 """Who else writes where a service of ours writes: two databases on one directory destroy it. Pure.
 
-Counted are running containers that dom0 did not make and that have the same volume, or a directory that is the same,
-inside or around, mounted so that they can write. Left out is what the project says is shared, what belongs to the
-system, and directories so far up that whoever has them looks after the whole host.
+These are running containers that dom0 did not make and that have the same volume mounted writable, or a directory that
+is the same one, contains it or lies in it. Not counted: what the project declares as shared, system directories, and
+directories so high up that a container with them manages the whole host.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def other_writers(desired: Desired, slot: Slot, others: Iterable[ContainerSummar
     if not candidates or slot.role is not Role.SERVICE:
         return ()
     spared = {*desired.shared, *(name for one in desired.slots if one.role is Role.HOME for name in one.volumes)}
-    places = [place for place in written(slot) if place not in spared and not _is_system(place)]
+    places = [place for place in written(slot) if place not in spared]
     found = (
         Writer(other.name, place)
         for place in places
+        if not any(PurePosixPath(place).is_relative_to(system) for system in SYSTEM)
         for other in candidates
         if any(_is_shared(place, mount) for mount in other.mounts if mount.writable)
     )
@@ -68,11 +69,6 @@ def _is_shared(place: str, mount: Mount) -> bool:
     return outer is not None and outer not in FAR_UP and len(outer.parts) >= DEPTH
 
 
-def _is_system(place: str) -> bool:
-    path = PurePosixPath(place)
-    return any(path == system or system in path.parents for system in SYSTEM)
-
-
 def in_use_problem(slot: Slot, writers: Collection[Writer], severity: Severity = Severity.ERROR) -> Problem:
     names = sorted({writer.container for writer in writers})
     places = sorted({writer.place for writer in writers})
@@ -88,7 +84,8 @@ def in_use_problem(slot: Slot, writers: Collection[Writer], severity: Severity =
 def compose_containers(desired: Desired, others: Iterable[ContainerSummary]) -> tuple[ContainerSummary, ...]:
     """Those that Compose made for our services, in a project of our name, or whose name we need.
 
-    Project and service are on an image that Compose built too, and so on what a person runs of it; the number is not.
+    An image that Compose built has the labels of project and service too, and any container of it inherits them; only
+    the number says that Compose made the container.
     """
     names, services = {slot.name for slot in desired.slots}, {slot.service for slot in desired.slots}
     return tuple(
