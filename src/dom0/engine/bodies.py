@@ -5,9 +5,9 @@ sent. The default is None where an empty value means something else than none: a
 `Init: false` overrides the daemon's setting, and `docker inspect` shows `[]` instead of `null`.
 
 Source: Docker Engine API 1.41 to 1.51.
-"""
 
-from __future__ import annotations
+Without `from __future__ import annotations`: evaluating as many of them would double the time of the first decoding.
+"""
 
 import msgspec
 from msgspec import field
