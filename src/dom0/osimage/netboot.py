@@ -56,18 +56,13 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
             (fresh / loader).replace(directory / loader)
         # EFI's network has to be set up by iPXE itself before it reaches a web server.
         first = f"#!ipxe\ndhcp\nchain {base}boot.ipxe\n"
-        scripts = {"autoexec.ipxe": first, "boot.ipxe": _boot_script(os, name, has_contract=bool(files))}
+        # Names in it are relative to its URL.
+        boot = f"#!ipxe\nkernel {name}/linux dom0.medium=none {os.line}\ninitrd {name}/initrd\n"
+        boot += f"initrd {name}/medium.cpio\n" if files else ""
+        scripts = {"autoexec.ipxe": first, "boot.ipxe": f"{boot}boot\n"}
         for script, text in scripts.items():
             (fresh / script).write_text(text)
         await sync(directory)
         for script in scripts:
             (fresh / script).replace(directory / script)
     return loaders
-
-
-def _boot_script(os: Uki, name: str, *, has_contract: bool) -> str:
-    """Names in it are relative to its URL."""
-    lines = ["#!ipxe", f"kernel {name}/linux dom0.medium=none {os.line}", f"initrd {name}/initrd"]
-    if has_contract:
-        lines.append(f"initrd {name}/medium.cpio")
-    return "\n".join([*lines, "boot"]) + "\n"
