@@ -43,9 +43,9 @@ from dom0.plan.steps import (
     UpdateContainer,
 )
 
-DISBELIEF = 10.0  # seconds over the stop timeout
-TIMES = 3
-BELIEVED = 1.0  # seconds: what a name of an image means
+STOP_MARGIN = 10.0  # seconds over the stop timeout, for the Engine to notice
+STOP_TRIES = 3
+IMAGE_NAME_TTL = 1.0  # seconds
 NO_RESTART = UpdateBody(restart_policy=RestartPolicy(name="no"))
 
 Marked = TypeVar("Marked", ContainerBody, NetworkBody)
@@ -62,7 +62,7 @@ class Applier:
         self._mint = mint
         self._generation = generation
         self._all_endpoints = all_endpoints
-        self._named: dict[str, tuple[str, float]] = {}  # name of an image -> its ID, and until when that is believed
+        self._named: dict[str, tuple[str, float]] = {}  # name of an image -> its ID, and when that expires
 
     async def apply(self, step: AnyStep) -> frozenset[str]:  # noqa: C901 -- a flat match, one line a step
         """Do it; returns the IDs of the containers it touched. Raises EngineError."""
@@ -143,24 +143,24 @@ class Applier:
 
     async def _image_reference(self, slot: Slot) -> str:
         """The name as written while it still means the pinned image, so that `docker ps` shows it; else the ID."""
-        image_id, believed_until = self._named.get(slot.image, ("", 0.0))
-        if time.monotonic() > believed_until:
+        image_id, expires = self._named.get(slot.image, ("", 0.0))
+        if time.monotonic() > expires:
             try:
                 image_id = (await self._engine.image(slot.image)).id
             except EngineError:
                 return slot.image_id
-            self._named[slot.image] = image_id, time.monotonic() + BELIEVED
+            self._named[slot.image] = image_id, time.monotonic() + IMAGE_NAME_TTL
         return slot.image if image_id == slot.image_id else slot.image_id
 
     async def _end_vanished(self, step: RestartContainer) -> None:
-        """The Engine finds no process to stop, and believes in its end after the container's own stop timeout only.
+        """The Engine finds no process to stop, and notices the end after the container's own stop timeout only.
 
-        Asked while its containerd is still away, it forgets what it was asked.
+        A stop while its containerd is not there is lost.
         """
-        for _ in range(TIMES):
+        for _ in range(STOP_TRIES):
             await self._engine.stop_container(step.container_id, timeout=0.0)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(step.slot.stop_grace + DISBELIEF):
+                async with asyncio.timeout(step.slot.stop_grace + STOP_MARGIN):
                     await self._engine.wait_container(step.container_id)
                     return
         raise EngineError(

@@ -56,14 +56,10 @@ class Demultiplexer:
             self._header += view[:take]
             view = view[take:]
             if len(self._header) == 8:
-                self._left = _frame_length(bytes(self._header))
+                if self._header[0] > 2 or self._header[1:4] != b"\0\0\0":
+                    raise Malformed(f"a frame starts with {self._header.hex()}")
+                self._left = int.from_bytes(self._header[4:], "big")
                 self._header.clear()
-
-
-def _frame_length(header: bytes) -> int:
-    if header[0] > 2 or header[1:4] != b"\0\0\0":
-        raise Malformed(f"a frame starts with {header.hex()}")
-    return int.from_bytes(header[4:], "big")
 
 
 class Tail:

@@ -133,7 +133,7 @@ def image(data: bytes, where: str) -> Image:
     """Read `GET /images/{name}/json`."""
     found = decode(data, wire.Image, where)
     config = found.config or wire.ImageConfig()
-    test = tuple((config.healthcheck or wire.HealthTest()).test or ())
+    test = tuple((config.healthcheck or wire.HealthConfig()).test or ())
     return Image(
         id=found.id,
         tags=_names(found.repo_tags),
@@ -231,7 +231,7 @@ def pull_refusal(where: str, message: str) -> EngineError:
 def refusal_message(data: bytes) -> str:
     """The Engine's own words in the body of an error, on one line and without control characters."""
     try:
-        message = msgspec.json.decode(data, type=wire.Refusal).message
+        message = msgspec.json.decode(data, type=wire.ErrorResponse).message
     except _UNREADABLE:
         message = data[:1000].decode(errors="replace")
     return printable(message.strip())

@@ -50,7 +50,7 @@ class Top(Wire):
     processes: list[list[str]] | None = None
 
 
-class Refusal(msgspec.Struct):
+class ErrorResponse(msgspec.Struct):
     message: str
 
 
@@ -182,7 +182,7 @@ class ImageRow(Wire):
     size: int = 0
 
 
-class HealthTest(Wire):
+class HealthConfig(Wire):
     test: list[str] | None = None
 
 
@@ -193,7 +193,7 @@ class ImageConfig(Wire):
     user: str = ""
     cmd: list[str] | None = None
     entrypoint: list[str] | None = None
-    healthcheck: HealthTest | None = None
+    healthcheck: HealthConfig | None = None
 
 
 class Image(Wire):

@@ -15,7 +15,7 @@ from dom0.plan.desired import Desired, Rollout
 from dom0.plan.engine_needs import check_engine
 from dom0.plan.facts import Facts
 from dom0.plan.service_slot import service_slots
-from dom0.plan.specs import network_specs, volume_specs
+from dom0.plan.specs import network_spec, volume_spec
 
 
 def expand(project: Project, facts: Facts) -> Desired:
@@ -23,7 +23,9 @@ def expand(project: Project, facts: Facts) -> Desired:
     project = with_ambassadors(project)
     check_project(project)
     check_engine(project, facts.api_version)
-    networks, volumes = network_specs(project), with_home_volume(project, volume_specs(project))
+    networks = tuple(network_spec(project, key, network) for key, network in sorted(project.networks.items()))
+    volumes = tuple(volume_spec(project, key, volume) for key, volume in sorted(project.volumes.items()))
+    volumes = with_home_volume(project, volumes)
     services = (slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
     slots = (*builtin_slots(project, facts), *services)
     check_specs(project, networks, volumes)

@@ -108,15 +108,11 @@ class Snapshot:
     def current(self, slot: Slot) -> Container | None:
         """The container that matches `slot`, else one that is in use and cannot be replaced yet."""
         if slot.key not in self._current:
-            self._current[slot.key] = self._find_current(slot)
+            candidates = self.containers_of.get(slot.key, ())
+            matching = [c for c in candidates if self._matches(c, slot)]
+            best = min(matching, key=lambda c: (not c.running, c.name != slot.name, c.created, c.id), default=None)
+            self._current[slot.key] = best or next((c for c in candidates if self.in_use(c, slot)), None)
         return self._current[slot.key]
-
-    def _find_current(self, slot: Slot) -> Container | None:
-        candidates = self.containers_of.get(slot.key, ())
-        matching = [c for c in candidates if self._matches(c, slot)]
-        if matching:
-            return min(matching, key=lambda c: (not c.running, c.name != slot.name, c.created, c.id))
-        return next((c for c in candidates if self.in_use(c, slot)), None)
 
     def _matches(self, container: Container, slot: Slot) -> bool:
         return (

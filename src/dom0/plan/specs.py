@@ -9,15 +9,7 @@ from dom0.plan.desired import NetworkSpec, VolumeSpec
 from dom0.plan.hashing import network_hash, volume_hash
 
 
-def network_specs(project: Project) -> tuple[NetworkSpec, ...]:
-    return tuple(_network_spec(project, key, network) for key, network in sorted(project.networks.items()))
-
-
-def volume_specs(project: Project) -> tuple[VolumeSpec, ...]:
-    return tuple(_volume_spec(project, key, volume) for key, volume in sorted(project.volumes.items()))
-
-
-def _network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
+def network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
     if network.external:
         return NetworkSpec(key=key, name=network.name, external=True)
     digest = network_hash(network)
@@ -50,7 +42,7 @@ def _ipam(ipam: Ipam | None) -> bodies.Ipam | None:
     return bodies.Ipam(driver=ipam.driver, config=tuple(pools))
 
 
-def _volume_spec(project: Project, key: str, volume: Volume) -> VolumeSpec:
+def volume_spec(project: Project, key: str, volume: Volume) -> VolumeSpec:
     if volume.external:
         return VolumeSpec(key=key, name=volume.name, external=True)
     digest = volume_hash(volume)
