@@ -23,7 +23,7 @@ from dom0.agent.readiness import Readiness
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Container, Event
+from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
 from dom0.forward.dataplane import Flow
@@ -398,21 +398,17 @@ class Ambassadors:
                 async with contextlib.aclosing(self._engine.events(since=self._clock.now(), filters=filters)) as events:
                     async for event in events:
                         pause = FIRST_PAUSE
-                        self._take_event(event)
+                        # A machine without ambassadors asks the Engine nothing while its containers come and go.
+                        concerned = self._known or labels.AMBASSADOR in event.attributes
+                        if (concerned or self._swept != self._project()) and not event.action.startswith(_NOISE):
+                            self._look_needed = True
+                            self._wake.set()
             except EngineError as error:
                 log.debug("ambassadors: events: %s", error.message)
             self._look_needed = True
             self._wake.set()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _take_event(self, event: Event) -> None:
-        """A machine without ambassadors asks the Engine nothing while its containers come and go."""
-        if event.action.startswith(_NOISE):
-            return
-        if self._known or labels.AMBASSADOR in event.attributes or self._swept != self._project():
-            self._look_needed = True
-            self._wake.set()
 
 
 def _start(container: Container) -> tuple[str, float]:

@@ -47,14 +47,11 @@ def _send(place: Place, interface: Interface, mac: bytes) -> None:
     with place.open_socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as link:
         link.bind((interface.name, 0))
         for address in map(ipaddress.ip_address, interface.addresses):
-            link.send(
-                _arp(interface.mac, mac, address) if address.version == 4 else _neighbour(interface.mac, mac, address)
-            )
-
-
-def _arp(sender: bytes, mac: bytes, address: ipaddress.IPv4Address) -> bytes:
-    head = _BROADCAST + sender + struct.pack("!HHHBBH", _ARP, 1, 0x0800, 6, 4, _REQUEST)
-    return head + mac + address.packed + bytes(6) + address.packed
+            if address.version == 6:
+                link.send(_neighbour(interface.mac, mac, address))
+            else:
+                head = _BROADCAST + interface.mac + struct.pack("!HHHBBH", _ARP, 1, 0x0800, 6, 4, _REQUEST)
+                link.send(head + mac + address.packed + bytes(6) + address.packed)
 
 
 def _neighbour(sender: bytes, mac: bytes, address: ipaddress.IPv6Address) -> bytes:
