@@ -259,9 +259,10 @@ async def _verify(engine: Engine, container: Container, ask: Ask) -> CheckResult
         async with asyncio.timeout(PATIENCE):
             while True:
                 now = await engine.container(container.id)
-                if not now.running or now.restart_count >= RESTARTS:
+                has_failed = now.restart_count >= RESTARTS
+                if not now.running or (has_failed and now.state is State.RESTARTING):  # else its code is not said
                     return CheckResult(container.id, good=False, reason=f"{_say(now)} exited with code {now.exit_code}")
-                if await ask(engine, container):
+                if not has_failed and await ask(engine, container):
                     return CheckResult(container.id, good=True)
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, LONGEST_PAUSE)
