@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dom0.agent.placement import OLD, TEMPORARY, Placement
@@ -125,8 +125,19 @@ class World:
             assert text in found, (path, text, found)
 
 
+NONE = dict.fromkeys(PATHS, "")
+TAKE_CUT_OFF: list[tuple[str, object, int]] = [
+    ("project", NONE | {"a": "one", "d/c": "one"}, 0),
+    ("project", NONE | {"d/c": "one"}, 6),
+    ("take", "a", 11),
+    ("machine", ("write", "a"), 0),
+    ("keep", "a", 0),
+]
+
+
 @settings(max_examples=60, deadline=None)
 @given(steps)
+@example(TAKE_CUT_OFF)
 def test_every_byte_that_the_machine_wrote_is_still_there(history: list[tuple[str, object, int]]) -> None:
     root = Path(tempfile.mkdtemp())
     try:

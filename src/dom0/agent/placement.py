@@ -54,7 +54,10 @@ class Placement:
         """
         theirs, record = versions_of(files), self.record(files)
         with writing(self.target):
-            self._prepare(record)
+            if not self.target.is_dir():
+                self.target.mkdir(parents=True)
+                self.target.chmod(0o755)
+            self._discard_unfinished(record)
             for _ in range(ROUNDS):
                 steps = self.plan(theirs, record)
                 skipped = self._carry_out(steps, files, record)
@@ -129,21 +132,20 @@ class Placement:
 
     def keep(self, files: Path, paths: Collection[str]) -> FileSteps:
         """Settle conflicts: the machine's version stays until the project says another again. Raises UsageError."""
-        theirs, record = versions_of(files), self.record(files)
-        steps = self.plan(theirs, record)
+        theirs, before = versions_of(files), self.record(files)
+        steps, record = self.plan(theirs, before), dict(before)
         for path in _chosen(theirs, paths):
             if path in steps and steps[path].action is Action.CONFLICT:
                 record[spelled(path)] = (theirs[path],)
+        with writing(self.target):
+            self._discard_unfinished(before)
         write_json(self._record, record)
         return self.plan(theirs, record)
 
     # the disk
 
-    def _prepare(self, record: Record) -> None:
-        """The directory itself, without what a placement that was cut off had not yet given its name."""
-        if not self.target.is_dir():
-            self.target.mkdir(parents=True)
-            self.target.chmod(0o755)
+    def _discard_unfinished(self, record: Record) -> None:
+        """What a placement that was cut off had not yet given its name: `record` says where it was at work."""
         for path, placed in record.items():
             if len(placed) > 1:
                 with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, _):
