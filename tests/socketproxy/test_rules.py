@@ -118,6 +118,24 @@ def test_all_capabilities_are_never_granted() -> None:
         create({"HostConfig": {"CapAdd": ["ALL"]}}, Grants(capabilities=("ALL",)))
 
 
+def test_every_key_of_a_host_config_passes_is_refused_or_has_a_rule() -> None:
+    """A key that the model learns has to be decided upon."""
+    keys = {field.name for field in msgspec.structs.fields(requests.HostConfig)}
+    assert keys >= rules.PASS | rules.NEVER
+    assert not rules.PASS & rules.NEVER
+    assert keys - rules.PASS - rules.NEVER == {
+        *("binds", "mounts", "tmpfs", "volumes_from", "links", "network_mode", "port_bindings", "publish_all_ports"),
+        *("cap_add", "security_opt", "sysctls", "log_config", "runtime", "isolation", "oom_score_adj"),
+        *("cgroupns_mode", "ipc_mode", "pid_mode", "userns_mode", "uts_mode", "memory_swappiness"),
+    }
+
+
+@pytest.mark.parametrize(("key", "value"), [("MaskedPaths", []), ("ReadonlyPaths", [])])
+def test_a_value_that_is_empty_and_yet_takes_protection_away_is_refused(key: str, value: object) -> None:
+    with pytest.raises(Refused, match=key):
+        host(**{key: value})
+
+
 VALUES = st.sampled_from(
     [
         True,

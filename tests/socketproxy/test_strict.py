@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dom0.engine.bodies import Empty, EndpointSettings
 from dom0.socketproxy import requests, strict
 from dom0.socketproxy.refusal import Refused
 
@@ -77,14 +78,20 @@ def test_types_are_exact(host: object) -> None:
 def test_what_was_said_on_purpose_stays_although_it_is_empty() -> None:
     asked = {"Image": "a", "Cmd": [], "Entrypoint": [], "Labels": {"a": ""}, "HostConfig": {"Init": False}}
     body = strict.read(json.dumps(asked).encode(), requests.Container)
-    assert (body.cmd, body.entrypoint, body.labels, body.host_config.init) == ([], [], {"a": ""}, False)
+    assert (body.cmd, body.entrypoint, body.labels, body.host_config.init) == ((), (), {"a": ""}, False)
 
 
 def test_what_an_inspection_says_may_be_sent_back() -> None:
     endpoint = {"Aliases": ["a"], "IPAddress": "1.2.3.4", "NetworkID": "0" * 64}
     asked = {"NetworkingConfig": {"EndpointsConfig": {"n": endpoint}}}
     body = strict.read(json.dumps(asked).encode(), requests.Container)
-    assert body.networking_config.endpoints_config == {"n": requests.Endpoint(aliases=["a"])}
+    assert body.networking_config == requests.Networking(endpoints_config={"n": EndpointSettings(aliases=("a",))})
+
+
+def test_what_is_null_in_a_mapping_is_empty() -> None:
+    asked = {"ExposedPorts": {"80/tcp": None}, "HostConfig": {"PortBindings": {"80/tcp": None}}}
+    body = strict.read(json.dumps(asked).encode(), requests.Container)
+    assert (body.exposed_ports, body.host_config.port_bindings) == ({"80/tcp": Empty()}, {"80/tcp": ()})
 
 
 @pytest.mark.parametrize("depth", [100, 400, 600, 900, 5000])

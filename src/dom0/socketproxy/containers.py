@@ -6,6 +6,7 @@ import secrets
 
 import msgspec
 
+from dom0.engine import bodies
 from dom0.socketproxy import images, networks, owned, requests, rules, shown, volumes
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
@@ -66,7 +67,7 @@ async def created(context: Context, asked: Asked) -> Call:
     query = {"name": context.scope.long(name)} | {k: v for k, v in asked.query.items() if k == "platform" and v}
     checked = rules.container(body, context.scope, context.grants, resolved, name)
     for volume in wanted.volumes:
-        await volumes.provide(context, requests.Volume(name=volume))  # else the Engine makes one that nobody owns
+        await volumes.provide(context, bodies.VolumeBody(name=volume))  # else the Engine makes one that nobody owns
     return Call(method="POST", path=("containers", "create"), query=query, body=checked)
 
 

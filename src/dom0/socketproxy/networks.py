@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from dom0.engine import bodies
 from dom0.socketproxy import owned, requests, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
@@ -54,7 +55,7 @@ async def connected(context: Context, asked: Asked) -> Call:
     body: requests.Connect = asked.body
     network = await _network(context, asked.names["network"])
     found = await owned.container(context, body.container)
-    endpoint = body.endpoint_config or requests.Endpoint()
+    endpoint = body.endpoint_config or bodies.EndpointSettings()
     links = {link.partition(":")[0] for link in endpoint.links}
     ids = {reference: (await owned.container(context, reference)).id for reference in links}
     resolved = rules.Resolved(image="", containers=ids, networks={})
@@ -84,10 +85,10 @@ async def reconnect(context: Context, found: owned.Container, name: str) -> None
         if not context.scope.owns_name(network):
             continue
         aliases = [alias for alias in settings["Aliases"] or () if alias != before]
-        endpoint = requests.Endpoint(
-            aliases=[*aliases, name],
-            links=settings["Links"] or [],
-            ipam_config=msgspec.convert(settings["IPAMConfig"], requests.IpamConfig | None),
+        endpoint = bodies.EndpointSettings(
+            aliases=(*aliases, name),
+            links=tuple(settings["Links"] or ()),
+            ipam_config=msgspec.convert(settings["IPAMConfig"], bodies.EndpointIpamConfig | None),
         )
         for action, body in (
             ("disconnect", requests.Disconnect(container=found.id)),

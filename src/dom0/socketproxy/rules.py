@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from dom0.engine import bodies
 from dom0.socketproxy import requests
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never, not_granted
 from dom0.socketproxy.scope import Scope
 
-LOG_DRIVERS = ("", "json-file", "local", "none")
+LOG_DRIVERS = ("", "json-file", "local", "none")  # others connect to what their options name, paths of the host too
 LOG_OPTIONS = (
     "max-size",
     "max-file",
@@ -47,6 +48,27 @@ VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
 
 
+PASS = frozenset(
+    {
+        *("blkio_weight", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "nano_cpus"),
+        *("memory", "memory_reservation", "memory_swap", "pids_limit", "shm_size", "ulimits"),
+        *("cap_drop", "console_size", "group_add", "init", "readonly_rootfs", "restart_policy"),
+        *("dns", "dns_options", "dns_search", "extra_hosts"),
+    }
+)
+"""Keys of HostConfig that say what is inside the container only, or take something away."""
+NEVER = frozenset(
+    {
+        *("blkio_device_read_bps", "blkio_device_read_iops", "blkio_device_write_bps", "blkio_device_write_iops"),
+        *("blkio_weight_device", "devices", "device_cgroup_rules", "device_requests", "storage_opt"),
+        *("annotations", "cgroup_parent", "masked_paths", "privileged", "readonly_paths"),
+        *("cpu_count", "cpu_percent", "cpu_realtime_period", "cpu_realtime_runtime", "oom_kill_disable"),
+    }
+)
+"""Those that are refused with any value. All others have a rule below."""
+UNMASKED_BY_NONE = ("masked_paths", "readonly_paths")  # an empty list hides nothing of the host's /proc
+
+
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """What the references of a body mean, by what was written: IDs of containers, names of networks in the Engine."""
 
@@ -69,14 +91,16 @@ def references(body: requests.Container) -> References:
     modes = (host.network_mode, host.pid_mode, host.ipc_mode)
     shared = {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}
     volumes = {source.partition(":")[0] for source in host.volumes_from}
-    endpoints = body.networking_config.endpoints_config
-    asked = [*host.links, *(link for endpoint in endpoints.values() if endpoint for link in endpoint.links)]
+    endpoints = (body.networking_config or requests.Networking()).endpoints_config
+    asked = [*host.links, *(link for endpoint in endpoints.values() for link in endpoint.links)]
     links = {link.partition(":")[0] for link in asked}
     networks = set(endpoints)
     if not host.network_mode.startswith("container:"):
         networks.add(host.network_mode)
     networks -= {"none", "host"}
-    named = {bind.partition(":")[0] for bind in host.binds} | {m.source for m in host.mounts if m.type == "volume"}
+    named = {bind.partition(":")[0] for bind in host.binds} | {
+        m.source for m in host.mounts or () if m.type == "volume"
+    }
     return References(
         containers=frozenset(shared | volumes | links),
         networks=frozenset(networks),
@@ -89,7 +113,7 @@ def container(
 ) -> requests.Container:
     """`body` as the Engine gets it. Raises Refused."""
     host = _host_config(body.host_config, scope, grants, resolved)
-    for port in (*body.exposed_ports, *body.host_config.port_bindings):
+    for port in (*body.exposed_ports, *(body.host_config.port_bindings or ())):
         if not PORT.fullmatch(port):
             raise Refused(BAD_REQUEST, f"{port}: no port", field="ExposedPorts")
     return replace(
@@ -102,27 +126,29 @@ def container(
 
 
 def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolved: Resolved) -> requests.HostConfig:
-    _check_granted(host)
-    _check_closed(host)
+    _check_never(host)
+    _check_values(host)
+    if any((host.port_bindings or {}).values()) or host.publish_all_ports:
+        raise not_granted("HostConfig.PortBindings", list(host.port_bindings or ()), "ports")
     return replace(
         host,
-        binds=[_bind(bind, scope) for bind in host.binds if not _is_socket(bind)],
-        cap_add=[_capability(name, grants) for name in host.cap_add],
+        binds=tuple(_bind(bind, scope) for bind in host.binds if not _is_socket(bind)),
+        cap_add=tuple(_capability(name, grants) for name in host.cap_add),
         cgroupns_mode=_namespace("CgroupnsMode", host.cgroupns_mode, resolved) or "private",  # else, on cgroup v1, host
         ipc_mode=_namespace("IpcMode", host.ipc_mode, resolved),
         isolation="",
-        links=[],
-        memory_swappiness=-1,
-        mounts=[
+        links=(),
+        memory_swappiness=0,
+        mounts=(
             *(_own_socket(bind.split(":")[1], resolved) for bind in host.binds if _is_socket(bind)),
-            *(_mount(mount, scope, resolved) for mount in host.mounts),
-        ],
+            *(_mount(mount, scope, resolved) for mount in host.mounts or ()),
+        ),
         network_mode=_network_mode(host.network_mode, resolved),
         pid_mode=_namespace("PidMode", host.pid_mode, resolved),
         runtime="",
         userns_mode=_namespace("UsernsMode", host.userns_mode, resolved),
         uts_mode=_namespace("UTSMode", host.uts_mode, resolved),
-        volumes_from=[_volumes_from(source, resolved) for source in host.volumes_from],
+        volumes_from=tuple(_volumes_from(source, resolved) for source in host.volumes_from),
     )
 
 
@@ -146,12 +172,12 @@ def _is_socket(bind: str) -> bool:
     return source in SOCKETS and target.startswith("/")
 
 
-def _own_socket(target: str, resolved: Resolved) -> requests.Mount:
+def _own_socket(target: str, resolved: Resolved) -> bodies.Mount:
     """As a mount: a bind would make a directory where the socket is missing."""
-    return requests.Mount(type="bind", source=resolved.socket, target=target)
+    return bodies.Mount(type="bind", source=resolved.socket, target=target)
 
 
-def _mount(mount: requests.Mount, scope: Scope, resolved: Resolved) -> requests.Mount:
+def _mount(mount: bodies.Mount, scope: Scope, resolved: Resolved) -> bodies.Mount:
     if mount.type == "bind" and mount.source in SOCKETS:
         return _own_socket(mount.target, resolved)
     if mount.type == "bind":
@@ -162,23 +188,26 @@ def _mount(mount: requests.Mount, scope: Scope, resolved: Resolved) -> requests.
         return replace(mount, bind_options=None, volume_options=None, source="")
     if mount.source and not VOLUME_NAME.fullmatch(mount.source):
         raise Refused(BAD_REQUEST, f"{mount.source}: no name of a volume", field="HostConfig.Mounts")
-    options = mount.volume_options or requests.VolumeOptions()
+    options = mount.volume_options or bodies.VolumeOptions()
     options = replace(options, labels=scope.stamped(options.labels))
     source = scope.long(mount.source) if mount.source else ""
     return replace(mount, source=source, volume_options=options, bind_options=None)
 
 
-def _check_granted(host: requests.HostConfig) -> None:
-    if any(host.port_bindings.values()) or host.publish_all_ports:
-        raise not_granted("HostConfig.PortBindings", list(host.port_bindings), "ports")
+def _check_never(host: requests.HostConfig) -> None:
+    for field in msgspec.structs.fields(host):
+        value = getattr(host, field.name)
+        if field.name in NEVER and (value or (field.name in UNMASKED_BY_NONE and value is not None)):
+            raise never(f"HostConfig.{field.encode_name}", value)
 
 
-def _check_closed(host: requests.HostConfig) -> None:
-    """Logs: other drivers connect to what their options name, paths of the host's included."""
+def _check_values(host: requests.HostConfig) -> None:
+    log = host.log_config or requests.LogConfig()
     too_much: dict[str, Sequence[object]] = {
         "Isolation": [host.isolation] if host.isolation not in ("", "default") else [],
-        "LogConfig.Config": [option for option in host.log_config.config if option not in LOG_OPTIONS],
-        "LogConfig.Type": [host.log_config.type] if host.log_config.type not in LOG_DRIVERS else [],
+        "LogConfig.Config": [option for option in log.config if option not in LOG_OPTIONS],
+        "LogConfig.Type": [log.type] if log.type not in LOG_DRIVERS else [],
+        "MemorySwappiness": [host.memory_swappiness] if host.memory_swappiness not in (0, -1) else [],
         "OomScoreAdj": [host.oom_score_adj] if host.oom_score_adj < 0 else [],
         "Runtime": [host.runtime] if host.runtime not in ("", "runc") else [],
         "SecurityOpt": [option for option in host.security_opt if option not in NO_NEW_PRIVILEGES],
@@ -230,23 +259,27 @@ def _volumes_from(source: str, resolved: Resolved) -> str:
 
 def _networking(body: requests.Container, resolved: Resolved, mode: str, name: str) -> requests.Networking:
     """Every network is one of the scope's, where the container has the name that the scope calls it."""
-    asked = body.networking_config.endpoints_config
+    asked = (body.networking_config or requests.Networking()).endpoints_config
+    if "host" in asked:
+        raise never("NetworkingConfig.EndpointsConfig", "host")
     if mode == "none" or mode.startswith("container:"):
         if set(asked) - {"none"}:
             raise never("NetworkingConfig.EndpointsConfig", sorted(asked))
         return requests.Networking()
-    endpoints = {resolved.networks[key]: endpoint or requests.Endpoint() for key, endpoint in asked.items()}
-    endpoints.setdefault(mode, requests.Endpoint())
-    endpoints[mode] = replace(endpoints[mode], links=[*endpoints[mode].links, *body.host_config.links])
+    endpoints = {resolved.networks[key]: endpoint for key, endpoint in asked.items() if key != "none"}
+    primary = endpoints.get(mode, bodies.EndpointSettings())
+    endpoints[mode] = replace(primary, links=(*primary.links, *body.host_config.links))
     return requests.Networking(endpoints_config={key: endpoint_of(e, resolved, name) for key, e in endpoints.items()})
 
 
-def endpoint_of(endpoint: requests.Endpoint, resolved: Resolved, name: str) -> requests.Endpoint:
+def endpoint_of(endpoint: bodies.EndpointSettings, resolved: Resolved, name: str) -> bodies.EndpointSettings:
     """Of a network of the scope's, for a container that it calls `name`."""
+    if endpoint.driver_opts:
+        raise never("EndpointsConfig.DriverOpts", endpoint.driver_opts)
     return replace(
         endpoint,
-        aliases=list(dict.fromkeys([*endpoint.aliases, name])),
-        links=[_link(link, resolved) for link in endpoint.links],
+        aliases=tuple(dict.fromkeys((*endpoint.aliases, name))),
+        links=tuple(_link(link, resolved) for link in endpoint.links),
     )
 
 
@@ -275,7 +308,7 @@ def network(asked: requests.Network, scope: Scope) -> requests.Network:
     if asked.ipam is not None:
         if asked.ipam.driver not in ("", "default") or asked.ipam.options:
             raise never("IPAM.Driver", asked.ipam.driver)
-        if any(pool != requests.IpamPool() for pool in asked.ipam.config or ()):
+        if any(pool != bodies.IpamPool() for pool in asked.ipam.config):
             raise not_granted("IPAM.Config", msgspec.to_builtins(asked.ipam.config), "subnets")
     return replace(
         asked,
@@ -287,7 +320,9 @@ def network(asked: requests.Network, scope: Scope) -> requests.Network:
     )
 
 
-def volume(asked: requests.Volume, scope: Scope) -> requests.Volume:
+def volume(asked: bodies.VolumeBody, scope: Scope) -> bodies.VolumeBody:
     if asked.driver not in ("", "local"):
         raise never("Driver", asked.driver)
+    if asked.driver_opts:  # any directory of the host can be one
+        raise never("DriverOpts", asked.driver_opts)
     return replace(asked, labels=scope.stamped(asked.labels), name=scope.long(asked.name))

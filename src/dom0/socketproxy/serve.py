@@ -12,9 +12,11 @@ from pathlib import Path
 import h11
 from msgspec.structs import replace
 
+from dom0.engine import bodies
+from dom0.engine.bodies import Body
 from dom0.errors import UsageError
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
-from dom0.socketproxy import head, pipe, requests, strict, table
+from dom0.socketproxy import head, pipe, strict, table
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
 
@@ -128,7 +130,7 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
     return None
 
 
-async def _read_body(client: Channel, endpoint: table.Endpoint) -> requests.Model | None:
+async def _read_body(client: Channel, endpoint: table.Endpoint) -> Body | None:
     await client.send_continue()
     raw = bytearray()
     async with asyncio.timeout(SILENCE):
@@ -137,9 +139,9 @@ async def _read_body(client: Channel, endpoint: table.Endpoint) -> requests.Mode
             if len(raw) > LARGEST_BODY:
                 raise Refused(TOO_LARGE, f"the body has more than {LARGEST_BODY} bytes")
     model = endpoint.body
-    assert issubclass(model, requests.Model)
+    assert issubclass(model, Body)
     body = strict.read(bytes(raw), model)
-    return None if model is requests.Nothing else body
+    return None if model is bodies.Empty else body
 
 
 async def _let_finish(client: Channel) -> None:

@@ -9,14 +9,16 @@ go nowhere.
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import msgspec
+from msgspec import Struct
 
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never
-from dom0.socketproxy.requests import Model
+from dom0.socketproxy.requests import IGNORED
 
-T = TypeVar("T", bound=Model)
+T = TypeVar("T", bound=Struct)
 
 
 def read(raw: bytes, model: type[T]) -> T:
@@ -75,7 +77,9 @@ def _known(value: Any, type_: Any, path: str) -> Any:
     model = _struct_of(type_)
     if model is None:
         inner = _item_type(type_)
-        return {key: _known(item, inner, f"{path}.{key}") for key, item in value.items()}
+        return {
+            key: _known(_empty(inner) if item is None else item, inner, f"{path}.{key}") for key, item in value.items()
+        }
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(model)}
     known = {}
     for key, item in value.items():
@@ -83,7 +87,7 @@ def _known(value: Any, type_: Any, path: str) -> Any:
         if key in fields:
             if item is not None:
                 known[key] = _known(item, fields[key], place)
-        elif not is_empty(item) and key not in model.IGNORED:
+        elif not is_empty(item) and key not in IGNORED.get(model, ()):
             raise never(place, item)
     return known
 
@@ -93,16 +97,28 @@ def is_empty(value: object) -> bool:
     return value in (None, "", 0, False) or value in ([], {})
 
 
-def _struct_of(type_: Any) -> type[Model] | None:
-    for option in (type_, *get_args(type_)):
-        if isinstance(option, type) and issubclass(option, Model):
+def _empty(type_: Any) -> Any:
+    """What null means to Go where `type_` is expected."""
+    if _struct_of(type_) is not None:
+        return {}
+    return [] if get_origin(type_) in (list, tuple) else None
+
+
+def _options(type_: Any) -> tuple[Any, ...]:
+    """Of a union; else the type itself."""
+    return get_args(type_) if get_origin(type_) in (Union, UnionType) else (type_,)
+
+
+def _struct_of(type_: Any) -> type[Struct] | None:
+    for option in _options(type_):
+        if isinstance(option, type) and get_origin(option) is None and issubclass(option, Struct):
             return option
     return None
 
 
 def _item_type(type_: Any) -> Any:
-    """Of the items of a list or of the values of a mapping; of what may be unset too."""
-    for option in (type_, *get_args(type_)):
+    """Of the items of a list or of the values of a mapping."""
+    for option in _options(type_):
         if get_origin(option) in (list, tuple, dict):
             return get_args(option)[-1 if get_origin(option) is dict else 0]
     return None

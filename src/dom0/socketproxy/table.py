@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from dom0.engine import bodies
+from dom0.engine.bodies import Body
 from dom0.socketproxy import containers, images, networks, requests, system, volumes
 from dom0.socketproxy.context import Asked, Handler
 from dom0.socketproxy.head import Head
@@ -55,7 +57,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str
     handler: Handler
     query: Mapping[str, Rule] = {}
-    body: type[requests.Model] | type[Archive] = requests.Nothing
+    body: type[Body] | type[Archive] = bodies.Empty
 
 
 _ATTACH = dict.fromkeys(("stream", "stdin", "stdout", "stderr", "logs"), flag) | {"detachKeys": plain}
@@ -114,7 +116,7 @@ TABLE = (
     Endpoint("POST", "/networks/{network}/connect", networks.connected, {}, requests.Connect),
     Endpoint("POST", "/networks/{network}/disconnect", networks.disconnected, {}, requests.Disconnect),
     Endpoint("GET", "/volumes", volumes.listed, {"filters": document}),
-    Endpoint("POST", "/volumes/create", volumes.created, {}, requests.Volume),
+    Endpoint("POST", "/volumes/create", volumes.created, {}, bodies.VolumeBody),
     Endpoint("POST", "/volumes/prune", volumes.pruned, {"filters": document}),
     Endpoint("GET", "/volumes/{volume}", volumes.inspected),
     Endpoint("DELETE", "/volumes/{volume}", volumes.removed, {"force": flag}),

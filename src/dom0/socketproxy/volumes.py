@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dom0.socketproxy import owned, requests, rules, shown
+from dom0.engine import bodies
+from dom0.socketproxy import owned, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused
@@ -28,7 +29,7 @@ async def created(context: Context, asked: Asked) -> Document:
     return Document(shown.volume(context.scope, await provide(context, asked.body)), status=201)
 
 
-async def provide(context: Context, body: requests.Volume) -> dict[str, Any]:
+async def provide(context: Context, body: bodies.VolumeBody) -> dict[str, Any]:
     """One of that name, made if there is none: the Engine answers with what is there, whoever made it.
 
     Raises Refused.
