@@ -6,7 +6,7 @@ import pytest
 
 from dom0.errors import UsageError
 from dom0.socketproxy import grants
-from dom0.socketproxy.grants import Grants, Images
+from dom0.socketproxy.grants import Grants, Images, Ports
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,32 @@ def test_a_pattern_of_images(pattern: str, image: str, may: bool) -> None:
     assert Grants(images=Images(use=(pattern,))).may_use(image) is may
 
 
+@pytest.mark.parametrize(
+    ("granted", "asked", "may"),
+    [
+        ("8080", "8080/tcp", True),
+        ("8080", "127.0.0.1:8080/tcp", True),
+        ("8080", "0.0.0.0:8080", True),
+        ("0.0.0.0:8080", "[::]:8080", True),
+        ("8080", "8080/udp", False),
+        ("8080-8090", "8085-8090/tcp", True),
+        ("8080-8090", "8090-8091/tcp", False),
+        ("127.0.0.1:8080", "127.0.0.1:8080/tcp", True),
+        ("127.0.0.1:8080", "8080/tcp", False),
+        ("[::1]:53/udp", "[::1]:53/udp", True),
+        ("[::1]:53/udp", "[::2]:53/udp", False),
+    ],
+)
+def test_a_range_of_ports(granted: str, asked: str, may: bool) -> None:
+    assert Grants(ports=(granted,)).may_publish(Ports.read(asked)) is may
+
+
+@pytest.mark.parametrize("text", ["", "0", "65536", "90-80", "80/icmp", "host:80", "80-", "-80", "1.2.3.4", "*"])
+def test_what_is_no_port_is_no_grant(text: str) -> None:
+    with pytest.raises(ValueError, match=r"(?i)port"):
+        Grants(ports=(text,))
+
+
 def test_nothing_granted_is_no_image() -> None:
     assert not Grants().may_use("busybox:latest")
 
@@ -36,6 +62,7 @@ def test_nothing_granted_is_no_image() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("ports: [x]", "PORT"),
         ("image: {}", "did you mean images?"),
         ("containers: many", "a whole number"),
         ("{", "no YAML"),

@@ -98,7 +98,7 @@ def test_the_engines_socket_is_the_scopes_own(asked: dict[str, Any]) -> None:
         ({"Binds": ["/etc:/e"]}, "HostConfig.Binds", "paths"),
         ({"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/e"}]}, "HostConfig.Mounts", "paths"),
         ({"CapAdd": ["CAP_NET_ADMIN"]}, "HostConfig.CapAdd", "capabilities: [NET_ADMIN]"),
-        ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, "HostConfig.PortBindings", "ports"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, "HostConfig.PortBindings", 'ports: ["80/tcp"]'),
     ],
 )
 def test_a_refusal_says_the_field_and_the_grant(asked: dict[str, Any], field: str, grant: str) -> None:
@@ -111,6 +111,18 @@ def test_a_refusal_says_the_field_and_the_grant(asked: dict[str, Any], field: st
 def test_a_granted_capability_passes_in_any_spelling() -> None:
     sent = create({"HostConfig": {"CapAdd": ["cap_net_admin"]}}, Grants(capabilities=("NET_ADMIN",)))
     assert sent["HostConfig"]["CapAdd"] == ["NET_ADMIN"]
+
+
+def test_a_granted_port_passes() -> None:
+    asked = {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}}
+    sent = create({"HostConfig": asked}, Grants(ports=("8080-8090",)))
+    assert sent["HostConfig"]["PortBindings"] == asked["PortBindings"]
+
+
+@pytest.mark.parametrize("port", ["", "0", "8080-", "x", "70000"])
+def test_a_port_that_the_engine_would_choose_is_refused(port: str) -> None:
+    with pytest.raises(Refused):
+        create({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": port}]}}}, Grants(ports=("1-65535",)))
 
 
 def test_all_capabilities_are_never_granted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -11,11 +12,46 @@ import yaml
 from dom0.errors import UsageError
 from dom0.wording import flaw
 
+EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+_PORTS = re.compile(
+    r"((?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?(/(?P<protocol>tcp|udp|sctp))?"
+)
+
 
 class Images(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Patterns of names: `busybox` is every tag of it, `busybox:1.36` that one, `farm/*` all below `farm/`."""
 
     use: tuple[str, ...] = ()
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """A range of ports of the host, at one of its addresses or ("") at any."""
+
+    first: int
+    last: int
+    protocol: str
+    address: str
+
+    @classmethod
+    def read(cls, text: str) -> Ports:
+        """From `[ADDRESS:]PORT[-PORT][/PROTOCOL]`, tcp where none is said. Raises ValueError."""
+        found = _PORTS.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is not [ADDRESS:]PORT[-PORT][/tcp|udp|sctp]")
+        first = int(found["first"])
+        last = int(found["last"] or first)
+        if not 0 < first <= last < 65536:
+            raise ValueError(f"{text!r}: no ports")
+        address = (found["address"] or "").strip("[]")
+        return cls(first, last, found["protocol"] or "tcp", "" if address in EVERY_ADDRESS else address)
+
+    def holds(self, other: Ports) -> bool:
+        return (
+            self.protocol == other.protocol
+            and self.address in ("", other.address)
+            and self.first <= other.first
+            and other.last <= self.last
+        )
 
 
 class Grants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,10 +61,18 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     networks: int = 8  # at a time; an Engine has addresses for some thirty
     volumes: int = 100
     connections: int = 256  # to the socket, at a time
+    ports: tuple[str, ...] = ()  # of the host, see Ports
+
+    def __post_init__(self) -> None:
+        for text in self.ports:
+            Ports.read(text)
 
     def may_use(self, image: str) -> bool:
         """`image` with its tag or digest."""
         return any(_matches(image, pattern) for pattern in self.images.use)
+
+    def may_publish(self, wanted: Ports) -> bool:
+        return any(Ports.read(text).holds(wanted) for text in self.ports)
 
 
 def _matches(image: str, pattern: str) -> bool:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.socketproxy import requests
-from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.grants import Grants, Ports
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never, not_granted
 from dom0.socketproxy.scope import Scope
 
@@ -128,8 +128,7 @@ def container(
 def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolved: Resolved) -> requests.HostConfig:
     _check_never(host)
     _check_values(host)
-    if any((host.port_bindings or {}).values()) or host.publish_all_ports:
-        raise not_granted("HostConfig.PortBindings", list(host.port_bindings or ()), "ports")
+    _check_ports(host, grants)
     return replace(
         host,
         binds=tuple(_bind(bind, scope) for bind in host.binds if not _is_socket(bind)),
@@ -217,6 +216,23 @@ def _check_values(host: requests.HostConfig) -> None:
     for key, values in too_much.items():
         if values:
             raise never(f"HostConfig.{key}", values[0])
+
+
+def _check_ports(host: requests.HostConfig, grants: Grants) -> None:
+    """A port that the Engine chooses can be anybody's, so each is said."""
+    if host.publish_all_ports:
+        raise never("HostConfig.PublishAllPorts", True)
+    for port, bindings in (host.port_bindings or {}).items():
+        protocol = port.partition("/")[2] or "tcp"
+        for binding in bindings:
+            address = f"[{binding.host_ip}]" if ":" in binding.host_ip else binding.host_ip
+            wanted = f"{address and f'{address}:'}{binding.host_port}/{protocol}"
+            try:
+                asked = Ports.read(wanted)
+            except ValueError:
+                raise never("HostConfig.PortBindings", f"{port} at {wanted}") from None
+            if not grants.may_publish(asked):
+                raise not_granted("HostConfig.PortBindings", wanted, f'ports: ["{wanted}"]')
 
 
 def _is_tmpfs(options: str) -> bool:
