@@ -18,7 +18,7 @@ LANES := -n 2 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-engines test-vm escape coverage lint wheel bench bench-ambassador bench-boot os setup dev
+.PHONY: help up down clean test test-engines test-vm escape coverage lint wheel bench bench-ambassador bench-boot bench-socket os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -75,6 +75,9 @@ bench-ambassador: dev ## measure ambassadors against the direct way and proxies,
 bench-boot: dev ## measure a boot of the base OS against a plain Debian, write its part of that page
 	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.boot $(BENCH)
+
+bench-socket: dev ## measure a scoped socket against the Engine's own, write its part of that page
+	.venv/bin/python -m bench.socketproxy $(BENCH)
 
 os: setup ## build the base OS into dom0-os/
 	$(STEP) "Debian packages" scripts/packages os

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import socket
 import subprocess
@@ -184,6 +185,25 @@ def test_a_scope_inside_a_scope(farm: Scoped, engine_host: Host, tmp_path: Path)
         assert "not through this socket" in team.docker("run", "--privileged", IMAGE, "true", check=False)
     label = engine_host.docker("inspect", "--format", '{{index .Config.Labels "dom0.scope"}}', "farm.team.web")
     assert label.stdout == "/farm/team\n"
+
+
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(farm: Scoped) -> None:
+    farm.docker("run", "--name", "says", IMAGE, "echo", "hello")
+    answer = farm.client.send(b"GET /containers/says/logs?stdout=1 HTTP/1.0\r\n\r\n")
+    head, _, body = answer.content.partition(b"\r\n\r\n")
+    assert (answer.status, b"chunked" in head.lower()) == (200, False)
+    assert body.endswith(b"hello\n")
+    assert not body.startswith(b"e\r\n")
+
+
+def test_a_large_archive_comes_whole(farm: Scoped, tmp_path: Path) -> None:
+    fill = "dd if=/dev/urandom of=/big bs=1M count=20 && sha256sum /big"
+    digest = farm.docker("run", "--name", "big", IMAGE, "sh", "-c", f"({fill}) 2>/dev/null").split()[0]
+    farm.docker("cp", "big:/big", str(tmp_path / "big"))
+    assert hashlib.sha256((tmp_path / "big").read_bytes()).hexdigest() == digest
+    farm.docker("cp", str(tmp_path / "big"), "big:/again")
+    farm.docker("cp", "big:/again", str(tmp_path / "again"))
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "big").read_bytes()
 
 
 def test_events_are_of_the_scope(farm: Scoped, engine_host: Host) -> None:

@@ -65,6 +65,11 @@ class Channel:
         return self._state.our_state is self._state.their_state is h11.IDLE
 
     @property
+    def takes_chunks(self) -> bool:
+        """Whether the other end understands a message in chunks; HTTP/1.0 does not."""
+        return self._state.their_http_version == b"1.1"
+
+    @property
     def owes_answer(self) -> bool:
         """Whether a server has not begun the answer to what came."""
         return self._state.our_state in (h11.IDLE, h11.SEND_RESPONSE)

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator
 import h11
 import msgspec
 
-from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed
+from dom0.http.channel import Channel, Headers, Malformed
 from dom0.socketproxy.context import Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
-from dom0.socketproxy.upstream import BAD_GATEWAY, HOST
+from dom0.socketproxy.upstream import BAD_GATEWAY, HOST, READ_AHEAD
 
 LONGEST_LINE = 16 << 20  # bytes
 LONGEST_REFUSAL = 64 << 10
@@ -130,6 +130,9 @@ async def _pass_on(
     client: Channel, engine: Channel, answer: h11.Response | h11.InformationalResponse, line: Line | None
 ) -> None:
     kept = [(name, value) for name, value in answer.headers if name.decode("latin-1").lower() in PASSED_HEADERS]
+    if line is None and client.takes_chunks and Headers(answer.headers).get("Transfer-Encoding") == "chunked":
+        await _pass_bytes_on(client, engine, answer.status_code, kept)
+        return
     if line is None:
         kept += [(name, value) for name, value in answer.headers if name.lower() == b"content-length"]
     await client.send(h11.Response(status_code=answer.status_code, headers=kept))
@@ -137,6 +140,16 @@ async def _pass_on(
     async for chunk in chunks if line is None else _lines(chunks, line):
         await client.send(h11.Data(chunk))
     await client.send(h11.EndOfMessage())
+
+
+async def _pass_bytes_on(client: Channel, engine: Channel, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    """The chunks as they come, in a third of the time that it takes to read them. Both connections end with them."""
+    from_engine, (engine_reader, _) = engine.leave()
+    _, (_, client_writer) = client.leave()
+    lines = [b"HTTP/1.1 %d OK" % status, *(b"%s: %s" % pair for pair in headers)]
+    lines += [b"Transfer-Encoding: chunked", b"Connection: close", b"", from_engine]
+    client_writer.write(b"\r\n".join(lines))
+    await _pump(engine_reader, client_writer)
 
 
 async def _chunks(engine: Channel) -> AsyncIterator[bytes]:
@@ -211,7 +224,7 @@ async def _tunnel(client: Channel, engine: Channel, status: int, kind: str) -> N
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(READ_AHEAD):
+    while data := await reader.read(2 * READ_AHEAD):
         writer.write(data)
         await writer.drain()
     if writer.can_write_eof():

@@ -18,6 +18,7 @@ class LogConfig(bodies.LogConfig, frozen=True, kw_only=True):
 
 
 class HostConfig(bodies.HostConfig, frozen=True, kw_only=True):
+    auto_remove: bool = False
     console_size: tuple[int, ...] = ()
     cpuset_mems: str = ""
     log_config: LogConfig | None = None

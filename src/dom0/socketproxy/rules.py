@@ -52,7 +52,7 @@ PASS = frozenset(
     {
         *("blkio_weight", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "nano_cpus"),
         *("memory", "memory_reservation", "memory_swap", "pids_limit", "shm_size", "ulimits"),
-        *("cap_drop", "console_size", "group_add", "init", "readonly_rootfs", "restart_policy"),
+        *("auto_remove", "cap_drop", "console_size", "group_add", "init", "readonly_rootfs", "restart_policy"),
         *("dns", "dns_options", "dns_search", "extra_hosts"),
     }
 )

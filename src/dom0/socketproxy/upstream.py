@@ -17,6 +17,7 @@ from dom0.socketproxy.refusal import Refused
 NEWEST_API = (1, 45)  # the newest whose keys the rules know
 LARGEST_ANSWER = 64 << 20  # bytes
 HOST = "docker"
+READ_AHEAD = 256 << 10  # bytes
 BAD_GATEWAY = 502
 
 
@@ -35,7 +36,7 @@ class Upstream:
 
     async def connect(self) -> Streams:
         try:
-            return await asyncio.open_unix_connection(self.socket)
+            return await asyncio.open_unix_connection(self.socket, limit=READ_AHEAD)
         except OSError as error:
             raise Refused(BAD_GATEWAY, f"the Engine behind this socket does not answer: {error.strerror}") from error
 
