@@ -138,6 +138,7 @@ def test_every_key_of_a_host_config_passes_is_refused_or_has_a_rule() -> None:
     assert keys - rules.PASS - rules.NEVER == {
         *("binds", "mounts", "tmpfs", "volumes_from", "links", "network_mode", "port_bindings", "publish_all_ports"),
         *("cap_add", "security_opt", "sysctls", "log_config", "runtime", "isolation", "oom_score_adj"),
+        "volume_driver",
         *("cgroupns_mode", "ipc_mode", "pid_mode", "userns_mode", "uts_mode", "memory_swappiness"),
     }
 
@@ -146,6 +147,12 @@ def test_every_key_of_a_host_config_passes_is_refused_or_has_a_rule() -> None:
 def test_a_value_that_is_empty_and_yet_takes_protection_away_is_refused(key: str, value: object) -> None:
     with pytest.raises(Refused, match=key):
         host(**{key: value})
+
+
+def test_an_update_gives_no_more_than_a_create() -> None:
+    assert rules.update(requests.Update(memory=1 << 20)) == requests.Update(memory=1 << 20)
+    with pytest.raises(Refused, match="CpuRealtimeRuntime"):
+        rules.update(requests.Update(cpu_realtime_runtime=1000))
 
 
 VALUES = st.sampled_from(

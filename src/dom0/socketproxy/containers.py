@@ -91,6 +91,10 @@ async def passed(context: Context, asked: Asked) -> Call:
     return Call(method=asked.method, path=("containers", found.id, *asked.path[2:]), query=asked.query, body=asked.body)
 
 
+async def updated(context: Context, asked: Asked) -> Call:
+    return await passed(context, msgspec.structs.replace(asked, body=rules.update(asked.body)))
+
+
 async def attached(context: Context, asked: Asked) -> Call:
     return msgspec.structs.replace(await passed(context, asked), hijack=True)
 

@@ -23,6 +23,7 @@ class HostConfig(bodies.HostConfig, frozen=True, kw_only=True):
     cpuset_mems: str = ""
     log_config: LogConfig | None = None
     publish_all_ports: bool = False
+    volume_driver: str = ""
 
 
 class Networking(bodies.NetworkingConfig, frozen=True, kw_only=True):

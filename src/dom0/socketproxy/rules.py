@@ -126,7 +126,7 @@ def container(
 
 
 def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolved: Resolved) -> requests.HostConfig:
-    _check_never(host)
+    _check_never(host, "HostConfig.")
     _check_values(host)
     _check_ports(host, grants)
     return replace(
@@ -147,6 +147,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         runtime="",
         userns_mode=_namespace("UsernsMode", host.userns_mode, resolved),
         uts_mode=_namespace("UTSMode", host.uts_mode, resolved),
+        volume_driver="",
         volumes_from=tuple(_volumes_from(source, resolved) for source in host.volumes_from),
     )
 
@@ -193,11 +194,16 @@ def _mount(mount: bodies.Mount, scope: Scope, resolved: Resolved) -> bodies.Moun
     return replace(mount, source=source, volume_options=options, bind_options=None)
 
 
-def _check_never(host: requests.HostConfig) -> None:
-    for field in msgspec.structs.fields(host):
-        value = getattr(host, field.name)
+def update(asked: requests.Update) -> requests.Update:
+    _check_never(asked, "")
+    return asked
+
+
+def _check_never(asked: requests.HostConfig | requests.Update, where: str) -> None:
+    for field in msgspec.structs.fields(asked):
+        value = getattr(asked, field.name)
         if field.name in NEVER and (value or (field.name in UNMASKED_BY_NONE and value is not None)):
-            raise never(f"HostConfig.{field.encode_name}", value)
+            raise never(f"{where}{field.encode_name}", value)
 
 
 def _check_values(host: requests.HostConfig) -> None:
@@ -211,6 +217,7 @@ def _check_values(host: requests.HostConfig) -> None:
         "Runtime": [host.runtime] if host.runtime not in ("", "runc") else [],
         "SecurityOpt": [option for option in host.security_opt if option not in NO_NEW_PRIVILEGES],
         "Sysctls": [key for key in host.sysctls if not SYSCTLS.fullmatch(key)],
+        "VolumeDriver": [host.volume_driver] if host.volume_driver not in ("", "local") else [],
         "Tmpfs": [text for text in host.tmpfs.values() if not _is_tmpfs(text)],
     }
     for key, values in too_much.items():

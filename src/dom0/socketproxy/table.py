@@ -87,7 +87,7 @@ TABLE = (
     Endpoint("POST", "/containers/{container}/rename", containers.renamed, {"name": plain}),
     Endpoint("POST", "/containers/{container}/pause", containers.passed),
     Endpoint("POST", "/containers/{container}/unpause", containers.passed),
-    Endpoint("POST", "/containers/{container}/update", containers.passed, {}, requests.Update),
+    Endpoint("POST", "/containers/{container}/update", containers.updated, {}, requests.Update),
     Endpoint("POST", "/containers/{container}/resize", containers.passed, {"h": number, "w": number}),
     Endpoint("DELETE", "/containers/{container}", containers.passed, {"force": flag, "v": flag}),
     Endpoint("GET", "/containers/{container}/logs", containers.passed, _LOGS),
