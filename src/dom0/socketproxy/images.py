@@ -6,15 +6,20 @@ import re
 from typing import Any
 
 from dom0.socketproxy.context import Asked, Call, Context, Document
+from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 
+FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 _REFERENCE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,255}")
 _ID = re.compile(r"(sha256:)?[0-9a-f]{4,64}")
 
 
 async def listed(context: Context, asked: Asked) -> Document:
-    reply = await context.upstream.ask("GET", "images", "json", query=asked.query)
+    query = dict(asked.query)
+    if query.get("filters"):
+        query["filters"] = Filters.read(query["filters"]).checked(FILTERS).written()
+    reply = await context.upstream.ask("GET", "images", "json", query=query)
     rows = [_shown(row, context.grants) for row in reply.document or ()]
     return Document([row for row in rows if row["RepoTags"]], status=reply.status)
 

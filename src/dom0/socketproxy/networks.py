@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -11,11 +12,12 @@ from dom0.socketproxy import owned, requests, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused
+from dom0.socketproxy.shown import BRIDGE
 from dom0.socketproxy.upstream import BAD_GATEWAY
 
-BRIDGE = "bridge"
 DEFAULTS = ("", "default", BRIDGE)  # of a container that names none
 CREATED, CONFLICT = 201, 409
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
@@ -35,7 +37,8 @@ async def inspected(context: Context, asked: Asked) -> Document:
 
 async def created(context: Context, asked: Asked) -> Call:
     body: requests.Network = asked.body
-    owned.check_name(body.name)
+    if not _NAME.fullmatch(body.name):
+        raise Refused(BAD_REQUEST, f"{body.name!r}: no name of a network", field="Name")
     if body.name in ("host", "none", "default"):
         raise Refused(FORBIDDEN, f"network with name {body.name}: that name is taken", field="Name")
     if len(await _rows(context, {})) >= context.grants.networks:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from dom0.socketproxy import shown
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.upstream import BAD_GATEWAY
 
 FULL_ID = re.compile(r"[0-9a-f]{64}")
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
 
 
 class Container(NamedTuple):
@@ -30,7 +31,9 @@ def is_name(text: str) -> bool:
 def check_name(name: str) -> str:
     """Raises Refused."""
     if not is_name(name):
-        raise Refused(BAD_REQUEST, f"{name!r}: a name has letters, digits, _ . and -, a letter or digit first")
+        raise Refused(
+            BAD_REQUEST, f"{name!r}: a name has letters, digits, _ . and -, a letter or digit first, two at least"
+        )
     return name
 
 
@@ -68,12 +71,7 @@ async def containers(context: Context, query: dict[str, str] | None = None) -> l
     if reply.status != 200:
         message = (reply.document or {}).get("message", "")
         raise Refused(reply.status, context.scope.without_prefix(message))
-    return [row for row in reply.document if context.scope.owns(own_name(row), row["Labels"])]
-
-
-def own_name(row: dict[str, Any]) -> str:
-    """The names of links to it have a second slash."""
-    return next((name[1:] for name in row["Names"] or () if name.count("/") == 1), "")
+    return [row for row in reply.document if context.scope.owns(shown.own_name(row), row["Labels"])]
 
 
 async def exec_container(context: Context, exec_id: str) -> str:

@@ -11,7 +11,14 @@ from dom0.names import ENGINE_SOCKET
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.scope import Scope
 
+BRIDGE = "bridge"  # what a container is in that names no network; each scope has its own
+
 Doc = dict[str, Any]
+
+
+def own_name(row: Doc) -> str:
+    """In the Engine, of a row of containers; the names of links to it have a second slash."""
+    return next((name[1:] for name in row["Names"] or () if name.count("/") == 1), "")
 
 
 def container_row(context: Context, row: Doc) -> Doc:
@@ -21,7 +28,7 @@ def container_row(context: Context, row: Doc) -> Doc:
         "Names": ["/" + scope.short(name[1:]) for name in row["Names"] if name.count("/") == 1],
         "Labels": scope.shown(row["Labels"]),
         "HostConfig": row["HostConfig"] | {"NetworkMode": scope.short(row["HostConfig"].get("NetworkMode", ""))},
-        "NetworkSettings": _networks(scope, row["NetworkSettings"]),
+        "NetworkSettings": _networks(scope, row["NetworkSettings"], scope.short(own_name(row))),
         "Mounts": [_mount(context, mount) for mount in row.get("Mounts") or ()],
     }
 
@@ -41,7 +48,7 @@ def container(context: Context, found: Doc) -> Doc:
             "NetworkMode": scope.short(host.get("NetworkMode", "")),
             "CgroupParent": "",
         },
-        "NetworkSettings": _networks(scope, found["NetworkSettings"]),
+        "NetworkSettings": _networks(scope, found["NetworkSettings"], scope.short(found["Name"][1:])),
         "Mounts": [_mount(context, mount) for mount in found.get("Mounts") or ()],
         "LogPath": "",
         "ResolvConfPath": "",
@@ -51,13 +58,18 @@ def container(context: Context, found: Doc) -> Doc:
     }
 
 
-def _networks(scope: Scope, settings: Doc) -> Doc:
+def _networks(scope: Scope, settings: Doc, name: str) -> Doc:
+    """`name`: of the container, as the scope calls it."""
     networks = settings.get("Networks") or {}
-    return settings | {"Networks": {scope.short(name): _endpoint(scope, end) for name, end in networks.items()}}
+    return settings | {"Networks": {scope.short(key): _endpoint(scope, end, name) for key, end in networks.items()}}
 
 
-def _endpoint(scope: Scope, endpoint: Doc) -> Doc:
-    names = {key: [scope.short(name) for name in endpoint[key]] for key in ("Aliases", "DNSNames") if endpoint.get(key)}
+def _endpoint(scope: Scope, endpoint: Doc, name: str) -> Doc:
+    """Without the alias that we gave it: the name of its container."""
+    aliases = [alias for alias in endpoint.get("Aliases") or () if alias != name] or None
+    names: Doc = {"Aliases": aliases}
+    if endpoint.get("DNSNames"):
+        names["DNSNames"] = [scope.short(other) for other in endpoint["DNSNames"]]
     links = {"Links": [_link(scope, link) for link in endpoint["Links"]]} if endpoint.get("Links") else {}
     return endpoint | names | links
 
@@ -116,8 +128,10 @@ def event(scope: Scope, found: Doc) -> Doc | None:
             return found | {"Actor": actor | {"Attributes": seen}}
         case "network":
             name = attributes.get("name", "")
-            if not scope.owns_name(name):
-                return None
+            if not scope.owns_name(name) or (
+                scope.short(name) == BRIDGE and found.get("Action") in ("create", "destroy")
+            ):
+                return None  # the Engine's own bridge is always there
             return found | {"Actor": actor | {"Attributes": attributes | {"name": scope.short(name)}}}
         case "volume":
             if not scope.owns_name(actor.get("ID", "")):

@@ -63,6 +63,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 _ATTACH = dict.fromkeys(("stream", "stdin", "stdout", "stderr", "logs"), flag) | {"detachKeys": plain}
 _LOGS = dict.fromkeys(("follow", "stdout", "stderr", "timestamps", "details"), flag)
 _LOGS = _LOGS | {"since": plain, "until": plain, "tail": plain}
+_IMAGES = {"all": flag, "digests": flag, "shared-size": flag, "filters": document}
 _LIST = {"all": flag, "limit": number, "size": flag, "filters": document}
 
 TABLE = (
@@ -120,7 +121,9 @@ TABLE = (
     Endpoint("POST", "/volumes/prune", volumes.pruned, {"filters": document}),
     Endpoint("GET", "/volumes/{volume}", volumes.inspected),
     Endpoint("DELETE", "/volumes/{volume}", volumes.removed, {"force": flag}),
-    Endpoint("GET", "/images/json", images.listed, {"all": flag, "digests": flag, "shared-size": flag}),
+    Endpoint(
+        "GET", "/images/json", images.listed, {"all": flag, "digests": flag, "shared-size": flag, "filters": document}
+    ),
     Endpoint("GET", "/images/{image}/json", images.inspected),
     Endpoint("GET", "/images/{image}/history", images.history),
 )
