@@ -39,7 +39,7 @@ def converse(rig: Rig, talk: Talk) -> None:
     async def main() -> None:
         socket = rig.path / "run" / "dom0.sock"
         client = Client(lambda: asyncio.open_unix_connection(socket), "dom0")
-        async with asyncio.timeout(60), rig.running() as machine:
+        async with asyncio.timeout(300), rig.running() as machine:
             ambassadors = Ambassadors(rig.engine, rig.readiness, machine.changed)
             async with serve(machine, ambassadors, socket, gid=0):
                 await talk(client, machine)
