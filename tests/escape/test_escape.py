@@ -43,7 +43,7 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 yield Client(path), World(host.socket, host.path("/"), image=busybox.IMAGE)
             return
         with scopes.served(host, directory, "images: {use: [busybox]}") as path:
-            world = World(host.socket, host.path("/"), image=busybox.IMAGE, prefix="farm.", socket=str(path))
+            world = World(host.socket, host.path("/"), image=busybox.IMAGE, prefix="guest.", socket=str(path))
             yield Client(path), world
 
 

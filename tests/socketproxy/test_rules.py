@@ -15,10 +15,10 @@ from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import LABEL, Scope
 
-FARM = Scope("farm")
+GUEST = Scope("guest")
 ID = "a" * 64
 NOTHING = Grants()
-SOCKET = "/run/dom0/scopes/farm/docker.sock"
+SOCKET = "/run/dom0/scopes/guest/docker.sock"
 
 
 class Any64(dict[str, str]):
@@ -34,8 +34,8 @@ class Any64(dict[str, str]):
 
 def create(asked: dict[str, Any], grants: Grants = NOTHING, name: str = "web") -> dict[str, Any]:
     body = strict.read(json.dumps({"Image": "a:1", **asked}).encode(), requests.Container)
-    resolved = rules.Resolved(image="a:1", socket=SOCKET, containers=Any64(ID), networks=Any64("farm.{}"))
-    sent = msgspec.json.encode(rules.container(body, FARM, grants, resolved, name))
+    resolved = rules.Resolved(image="a:1", socket=SOCKET, containers=Any64(ID), networks=Any64("guest.{}"))
+    sent = msgspec.json.encode(rules.container(body, GUEST, grants, resolved, name))
     return dict(json.loads(sent))
 
 
@@ -45,14 +45,14 @@ def host(**more: Any) -> dict[str, Any]:
 
 def test_it_has_the_scopes_label_and_its_name_on_the_network() -> None:
     sent = create({"Labels": {"a": "b"}, "HostConfig": {"NetworkMode": "front"}})
-    assert sent["Labels"] == {"a": "b", LABEL: "/farm"}
-    assert sent["NetworkingConfig"] == {"EndpointsConfig": {"farm.front": {"Aliases": ["web"]}}}
-    assert sent["HostConfig"]["NetworkMode"] == "farm.front"
+    assert sent["Labels"] == {"a": "b", LABEL: "/guest"}
+    assert sent["NetworkingConfig"] == {"EndpointsConfig": {"guest.front": {"Aliases": ["web"]}}}
+    assert sent["HostConfig"]["NetworkMode"] == "guest.front"
 
 
 @pytest.mark.parametrize("mode", ["", "default", "bridge"])
 def test_without_a_network_it_is_on_the_scopes_own_bridge(mode: str) -> None:
-    assert host(NetworkMode=mode)["NetworkMode"] == f"farm.{mode}"
+    assert host(NetworkMode=mode)["NetworkMode"] == f"guest.{mode}"
 
 
 @pytest.mark.parametrize("key", ["NetworkMode", "PidMode", "IpcMode"])
@@ -62,17 +62,17 @@ def test_a_namespace_is_shared_with_the_scopes_own_by_id(key: str) -> None:
 
 def test_links_are_of_the_network_and_keep_their_names() -> None:
     sent = create({"HostConfig": {"Links": ["db", "cache:redis"]}})
-    assert sent["NetworkingConfig"]["EndpointsConfig"]["farm."]["Links"] == [f"{ID}:db", f"{ID}:redis"]
+    assert sent["NetworkingConfig"]["EndpointsConfig"]["guest."]["Links"] == [f"{ID}:db", f"{ID}:redis"]
     assert "Links" not in sent["HostConfig"]
 
 
 @pytest.mark.parametrize(
     ("bind", "sent"),
     [
-        ("data:/d", "farm.data:/d"),
-        ("data:/d:ro", "farm.data:/d:ro"),
-        ("data:/d:z", "farm.data:/d"),
-        ("d:/d:ro,nocopy", "farm.d:/d:ro,nocopy"),
+        ("data:/d", "guest.data:/d"),
+        ("data:/d:ro", "guest.data:/d:ro"),
+        ("data:/d:z", "guest.data:/d"),
+        ("d:/d:ro,nocopy", "guest.d:/d:ro,nocopy"),
     ],
 )
 def test_a_bind_of_a_volume_is_of_the_scopes(bind: str, sent: str) -> None:
@@ -194,11 +194,11 @@ def test_whatever_passes_has_no_power(asked: dict[str, Any]) -> None:
         return
     assert not set(POWERFUL) & set(sent)
     assert not sent.get("CapAdd")
-    assert all(bind.startswith("farm.") for bind in sent.get("Binds", []))
+    assert all(bind.startswith("guest.") for bind in sent.get("Binds", []))
     assert all(mount["Type"] != "bind" or mount["Source"] == SOCKET for mount in sent.get("Mounts", []))
     for key in ("NetworkMode", "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode"):
         assert sent.get(key, "") in ("", "none", "private", "shareable", f"container:{ID}") or sent[key].startswith(
-            "farm."
+            "guest."
         )
     assert set(sent.get("SecurityOpt", [])) <= set(rules.NO_NEW_PRIVILEGES)
     assert not any(sent.get("PortBindings", {}).values())

@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -55,8 +56,13 @@ class Scoped:
         self._host = host
 
     def docker(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
+        ended = self.run(*arguments, stdin=stdin)
+        assert not check or ended.returncode == 0, ended.stderr
+        return ended.stdout + ended.stderr
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self.path}"}
-        ended = subprocess.run(
+        return subprocess.run(
             ["docker", *arguments],
             env=environment,
             input=stdin,
@@ -65,12 +71,10 @@ class Scoped:
             timeout=60,
             check=False,
         )
-        assert not check or ended.returncode == 0, ended.stderr
-        return ended.stdout + ended.stderr
 
 
 @pytest.fixture
-def farm(engine_host: Host, tmp_path: Path) -> Iterator[Scoped]:
+def guest(engine_host: Host, tmp_path: Path) -> Iterator[Scoped]:
     with scopes.served(engine_host, tmp_path, "images: {use: [busybox]}") as path:
         yield Scoped(engine_host, path)
 
@@ -87,122 +91,122 @@ def names(host: Host) -> set[str]:
     return set(host.docker("ps", "--all", "--format", "{{.Names}}").stdout.split())
 
 
-def test_the_docker_command_works_as_it_does(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
-    assert farm.docker("run", "--rm", IMAGE, "echo", "hello") == "hello\n"
-    assert farm.docker("run", "--rm", "-i", IMAGE, "sh", stdin="echo typed\n") == "typed\n"
-    farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
-    assert names(engine_host) == {"farm.web"}
-    assert farm.docker("ps", "--format", "{{.Names}}") == "web\n"
-    assert farm.docker("ps", "--quiet", "--filter", "name=^/web$").strip() != ""
-    assert farm.docker("exec", "-i", "web", "cat", stdin="in and out") == "in and out"
-    assert "exit status" not in farm.docker("exec", "web", "false", check=False)
+def test_the_docker_command_works_as_it_does(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    assert guest.docker("run", "--rm", IMAGE, "echo", "hello") == "hello\n"
+    assert guest.docker("run", "--rm", "-i", IMAGE, "sh", stdin="echo typed\n") == "typed\n"
+    guest.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+    assert names(engine_host) == {"guest.web"}
+    assert guest.docker("ps", "--format", "{{.Names}}") == "web\n"
+    assert guest.docker("ps", "--quiet", "--filter", "name=^/web$").strip() != ""
+    assert guest.docker("exec", "-i", "web", "cat", stdin="in and out") == "in and out"
+    assert guest.run("exec", "web", "sh", "-c", "exit 3").returncode == 3
     (tmp_path / "file").write_text("copied")
-    farm.docker("cp", str(tmp_path / "file"), "web:/tmp/file")
-    farm.docker("cp", "web:/tmp/file", str(tmp_path / "back"))
+    guest.docker("cp", str(tmp_path / "file"), "web:/tmp/file")
+    guest.docker("cp", "web:/tmp/file", str(tmp_path / "back"))
     assert (tmp_path / "back").read_text() == "copied"
-    farm.docker("rename", "web", "www")
-    assert json.loads(farm.docker("inspect", "www"))[0]["Name"] == "/www"
-    assert "www" in farm.docker("stats", "--no-stream")
-    assert "sleep" in farm.docker("top", "www")
-    farm.docker("pause", "www")
-    farm.docker("unpause", "www")
-    farm.docker("update", "--memory", "64m", "--memory-swap", "64m", "www")
-    farm.docker("restart", "-t", "0", "www")
-    assert farm.docker("wait", farm.docker("run", "-d", IMAGE, "sh", "-c", "exit 3").strip()) == "3\n"
-    farm.docker("rm", "--force", "www")
-    farm.docker("container", "prune", "--force")
+    guest.docker("rename", "web", "www")
+    assert json.loads(guest.docker("inspect", "www"))[0]["Name"] == "/www"
+    assert "www" in guest.docker("stats", "--no-stream")
+    assert "sleep" in guest.docker("top", "www")
+    guest.docker("pause", "www")
+    guest.docker("unpause", "www")
+    guest.docker("update", "--memory", "64m", "--memory-swap", "64m", "www")
+    guest.docker("restart", "-t", "0", "www")
+    assert guest.docker("wait", guest.docker("run", "-d", IMAGE, "sh", "-c", "exit 3").strip()) == "3\n"
+    guest.docker("rm", "--force", "www")
+    guest.docker("container", "prune", "--force")
     assert names(engine_host) == set()
 
 
-def test_docker_compose_works_as_it_does(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
+def test_docker_compose_works_as_it_does(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text(PROJECT)
     compose = ("compose", "--file", str(file))
-    farm.docker(*compose, "up", "--detach", "--wait")
-    assert names(engine_host) == {"farm.shop-db-1", "farm.shop-web-1", "farm.shop-beside-1"}
-    assert "1 packets received" in farm.docker(*compose, "exec", "-T", "web", "ping", "-c", "1", "db")
-    assert farm.docker(*compose, "exec", "-T", "beside", "cat", "/data/is") == "up\n"
-    before = farm.docker("ps", "--quiet")
-    farm.docker(*compose, "up", "--detach")
-    assert farm.docker("ps", "--quiet") == before
-    farm.docker(*compose, "up", "--detach", "--force-recreate", "--timeout", "1")
-    assert set(farm.docker("ps", "--quiet").split()).isdisjoint(before.split())
-    farm.docker(*compose, "down", "--volumes", "--timeout", "1")
+    guest.docker(*compose, "up", "--detach", "--wait")
+    assert names(engine_host) == {"guest.shop-db-1", "guest.shop-web-1", "guest.shop-beside-1"}
+    assert "1 packets received" in guest.docker(*compose, "exec", "-T", "web", "ping", "-c", "1", "db")
+    assert guest.docker(*compose, "exec", "-T", "beside", "cat", "/data/is") == "up\n"
+    before = guest.docker("ps", "--quiet")
+    guest.docker(*compose, "up", "--detach")
+    assert guest.docker("ps", "--quiet") == before
+    guest.docker(*compose, "up", "--detach", "--force-recreate", "--timeout", "1")
+    assert set(guest.docker("ps", "--quiet").split()).isdisjoint(before.split())
+    guest.docker(*compose, "down", "--volumes", "--timeout", "1")
     assert names(engine_host) == set()
-    assert farm.docker("volume", "ls", "--quiet") == ""
-    assert farm.docker("network", "ls", "--format", "{{.Name}}") == ""
+    assert guest.docker("volume", "ls", "--quiet") == ""
+    assert guest.docker("network", "ls", "--format", "{{.Name}}") == ""
 
 
-def test_a_container_that_was_renamed_is_found_by_its_new_name(farm: Scoped) -> None:
-    farm.docker("network", "create", "front")
-    farm.docker("run", "-d", "--init", "--name", "asks", "--network", "front", IMAGE, "sleep", "1000")
+def test_a_container_that_was_renamed_is_found_by_its_new_name(guest: Scoped) -> None:
+    guest.docker("network", "create", "front")
+    guest.docker("run", "-d", "--init", "--name", "asks", "--network", "front", IMAGE, "sleep", "1000")
     own = ("--network", "front", "--network-alias", "too")
-    farm.docker("create", "--name", "before", "--init", *own, IMAGE, "sleep", "1000")
-    farm.docker("rename", "before", "after")
-    farm.docker("start", "after")
+    guest.docker("create", "--name", "before", "--init", *own, IMAGE, "sleep", "1000")
+    guest.docker("rename", "before", "after")
+    guest.docker("start", "after")
     for name in ("after", "too"):
-        assert "1 packets received" in farm.docker("exec", "asks", "ping", "-c", "1", name)
-    assert "bad address" in farm.docker("exec", "asks", "ping", "-c", "1", "before", check=False)
+        assert "1 packets received" in guest.docker("exec", "asks", "ping", "-c", "1", name)
+    assert "bad address" in guest.docker("exec", "asks", "ping", "-c", "1", "before", check=False)
 
 
 def test_an_image_is_seen_by_the_names_that_were_granted(engine_host: Host, tmp_path: Path) -> None:
-    engine_host.docker("tag", IMAGE, "farm/tool:1")
-    with scopes.served(engine_host, tmp_path, 'images: {use: ["farm/*"]}') as path:
-        farm = Scoped(engine_host, path)
-        assert farm.docker("run", "--rm", "farm/tool:1", "echo", "runs") == "runs\n"
-        assert farm.docker("images", "--format", "{{.Repository}}:{{.Tag}}") == "farm/tool:1\n"
-        image_id = farm.docker("images", "--quiet", "--no-trunc").strip()
-        assert json.loads(farm.docker("image", "inspect", image_id))[0]["RepoTags"] == ["farm/tool:1"]
-        assert farm.docker("run", "--rm", image_id.removeprefix("sha256:")[:12], "echo", "by ID") == "by ID\n"
-        assert "not through this socket" in farm.docker("run", "--rm", IMAGE, "true", check=False)  # a pull
+    engine_host.docker("tag", IMAGE, "guest/tool:1")
+    with scopes.served(engine_host, tmp_path, 'images: {use: ["guest/*"]}') as path:
+        guest = Scoped(engine_host, path)
+        assert guest.docker("run", "--rm", "guest/tool:1", "echo", "runs") == "runs\n"
+        assert guest.docker("images", "--format", "{{.Repository}}:{{.Tag}}") == "guest/tool:1\n"
+        image_id = guest.docker("images", "--quiet", "--no-trunc").strip()
+        assert json.loads(guest.docker("image", "inspect", image_id))[0]["RepoTags"] == ["guest/tool:1"]
+        assert guest.docker("run", "--rm", image_id.removeprefix("sha256:")[:12], "echo", "by ID") == "by ID\n"
+        assert "not through this socket" in guest.docker("run", "--rm", IMAGE, "true", check=False)  # a pull
 
 
-def test_two_scopes_see_each_their_own(farm: Scoped, other: Scoped, engine_host: Host) -> None:
+def test_two_scopes_see_each_their_own(guest: Scoped, other: Scoped, engine_host: Host) -> None:
     engine_host.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
-    for scope in (farm, other):
+    for scope in (guest, other):
         scope.docker("run", "-d", "--init", "--name", "web", "--volume", "data:/data", IMAGE, "sleep", "1000")
-    assert names(engine_host) == {"web", "farm.web", "other.web"}
-    assert farm.docker("ps", "--format", "{{.Names}}") == other.docker("ps", "--format", "{{.Names}}") == "web\n"
-    farm.docker("exec", "web", "touch", "/data/mine")
+    assert names(engine_host) == {"web", "guest.web", "other.web"}
+    assert guest.docker("ps", "--format", "{{.Names}}") == other.docker("ps", "--format", "{{.Names}}") == "web\n"
+    guest.docker("exec", "web", "touch", "/data/mine")
     assert other.docker("exec", "web", "ls", "/data") == ""
-    farm.docker("rm", "--force", "web")
-    farm.docker("volume", "prune", "--all", "--force")
+    guest.docker("rm", "--force", "web")
+    guest.docker("volume", "prune", "--all", "--force")
     assert names(engine_host) == {"web", "other.web"}
     assert other.docker("volume", "ls", "--quiet") == "data\n"
 
 
-def test_a_scope_inside_a_scope(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
+def test_a_scope_inside_a_scope(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
     directory = tmp_path / "team"
     directory.mkdir()
-    with scopes.served(engine_host, directory, "images: {use: [busybox]}", scope="team", engine=farm.path) as path:
+    with scopes.served(engine_host, directory, "images: {use: [busybox]}", scope="team", engine=guest.path) as path:
         team = Scoped(engine_host, path)
         team.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
-        farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
-        assert names(engine_host) == {"farm.team.web", "farm.web"}
-        assert set(farm.docker("ps", "--format", "{{.Names}}").split()) == {"team.web", "web"}
+        guest.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+        assert names(engine_host) == {"guest.team.web", "guest.web"}
+        assert set(guest.docker("ps", "--format", "{{.Names}}").split()) == {"team.web", "web"}
         assert team.docker("ps", "--format", "{{.Names}}") == "web\n"
-        assert "No such container" in team.docker("rm", "--force", farm.docker("ps", "-qf", "name=^/web").strip())
+        assert "No such container" in team.docker("rm", "--force", guest.docker("ps", "-qf", "name=^/web").strip())
         assert "not through this socket" in team.docker("run", "--privileged", IMAGE, "true", check=False)
-    label = engine_host.docker("inspect", "--format", '{{index .Config.Labels "dom0.scope"}}', "farm.team.web")
-    assert label.stdout == "/farm/team\n"
+    label = engine_host.docker("inspect", "--format", '{{index .Config.Labels "dom0.scope"}}', "guest.team.web")
+    assert label.stdout == "/guest/team\n"
 
 
-def test_a_client_of_http_1_0_gets_a_stream_without_chunks(farm: Scoped) -> None:
-    farm.docker("run", "--name", "says", IMAGE, "echo", "hello")
-    answer = farm.client.send(b"GET /containers/says/logs?stdout=1 HTTP/1.0\r\n\r\n")
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(guest: Scoped) -> None:
+    guest.docker("run", "--name", "says", IMAGE, "echo", "hello")
+    answer = guest.client.send(b"GET /containers/says/logs?stdout=1 HTTP/1.0\r\n\r\n")
     head, _, body = answer.content.partition(b"\r\n\r\n")
     assert (answer.status, b"chunked" in head.lower()) == (200, False)
     assert body.endswith(b"hello\n")
     assert not body.startswith(b"e\r\n")
 
 
-def test_a_large_archive_comes_whole(farm: Scoped, tmp_path: Path) -> None:
+def test_a_large_archive_comes_whole(guest: Scoped, tmp_path: Path) -> None:
     fill = "dd if=/dev/urandom of=/big bs=1M count=20 && sha256sum /big"
-    digest = farm.docker("run", "--name", "big", IMAGE, "sh", "-c", f"({fill}) 2>/dev/null").split()[0]
-    farm.docker("cp", "big:/big", str(tmp_path / "big"))
+    digest = guest.docker("run", "--name", "big", IMAGE, "sh", "-c", f"({fill}) 2>/dev/null").split()[0]
+    guest.docker("cp", "big:/big", str(tmp_path / "big"))
     assert hashlib.sha256((tmp_path / "big").read_bytes()).hexdigest() == digest
-    farm.docker("cp", str(tmp_path / "big"), "big:/again")
-    farm.docker("cp", "big:/again", str(tmp_path / "again"))
+    guest.docker("cp", str(tmp_path / "big"), "big:/again")
+    guest.docker("cp", "big:/again", str(tmp_path / "again"))
     assert (tmp_path / "again").read_bytes() == (tmp_path / "big").read_bytes()
 
 
@@ -212,17 +216,17 @@ def _names_in_events(scoped: Scoped) -> set[str]:
     return {json.loads(line)["Actor"]["Attributes"].get("name", "") for line in events}
 
 
-def test_events_are_of_the_scope(farm: Scoped, engine_host: Host) -> None:
+def test_events_are_of_the_scope(guest: Scoped, engine_host: Host) -> None:
     engine_host.docker("run", "--rm", "--name", "foreign", IMAGE, "true")
-    farm.docker("run", "--rm", "--name", "own", IMAGE, "true")
+    guest.docker("run", "--rm", "--name", "own", IMAGE, "true")
     deadline = time.monotonic() + 20
-    while "own" not in (heard := _names_in_events(farm)):  # docker cuts off the second that has begun
+    while "own" not in (heard := _names_in_events(guest)):  # docker cuts off the second that has begun
         assert time.monotonic() < deadline, heard
     assert "foreign" not in heard
 
 
-def test_a_container_gets_the_scopes_socket_for_the_engines(farm: Scoped, engine_host: Host) -> None:
-    farm.docker(
+def test_a_container_gets_the_scopes_socket_for_the_engines(guest: Scoped, engine_host: Host) -> None:
+    guest.docker(
         "run",
         "-d",
         "--init",
@@ -234,61 +238,85 @@ def test_a_container_gets_the_scopes_socket_for_the_engines(farm: Scoped, engine
         "sleep",
         "1000",
     )
-    mounts = json.loads(engine_host.docker("inspect", "farm.tool").stdout)[0]["Mounts"]
-    assert [mount["Source"] for mount in mounts] == [str(farm.path)]
-    assert json.loads(farm.docker("inspect", "tool"))[0]["Mounts"][0]["Source"] == "/var/run/docker.sock"
+    mounts = json.loads(engine_host.docker("inspect", "guest.tool").stdout)[0]["Mounts"]
+    assert [mount["Source"] for mount in mounts] == [str(guest.path)]
+    assert json.loads(guest.docker("inspect", "tool"))[0]["Mounts"][0]["Source"] == "/var/run/docker.sock"
 
 
-def test_a_refusal_says_what_and_how_it_would_be_granted(farm: Scoped, tmp_path: Path) -> None:
-    said = farm.docker("run", "--cap-add", "NET_ADMIN", IMAGE, "true", check=False)
+def test_a_refusal_says_what_and_how_it_would_be_granted(guest: Scoped, tmp_path: Path) -> None:
+    said = guest.docker("run", "--cap-add", "NET_ADMIN", IMAGE, "true", check=False)
     assert "HostConfig.CapAdd: 'NET_ADMIN': not granted; it would take the grant capabilities: [NET_ADMIN]" in said
     assert "not granted" in (tmp_path / "serve.log").read_text()
 
 
-def test_what_is_said_behind_an_upgrade_that_was_not_given_is_no_request(farm: Scoped) -> None:
+def test_what_is_said_behind_an_upgrade_that_was_not_given_is_no_request(guest: Scoped) -> None:
     start = b'{"Detach":true}'
     head = b"POST /exec/" + b"0" * 64 + b"/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
     behind = b"GET /containers/json HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
-    answer = farm.client.send(head + f"Content-Length: {len(start)}\r\n\r\n".encode() + start + behind)
+    answer = guest.client.send(head + f"Content-Length: {len(start)}\r\n\r\n".encode() + start + behind)
     assert answer.status == 404
 
 
-def test_clients_that_say_nothing_are_in_nobodys_way(farm: Scoped) -> None:
+def test_clients_that_say_nothing_are_in_nobodys_way(guest: Scoped) -> None:
     """Of those that a scope may have at a time, each open connection is one; then the next is told so at once."""
     with contextlib.ExitStack() as stack:
         for _ in range(256):
             silent = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            silent.connect(str(farm.path))
+            silent.connect(str(guest.path))
             silent.sendall(b"GET /_ping HT")
         deadline = time.monotonic() + 20
-        while farm.client.ask("GET", "/_ping").status != 503:
+        while guest.client.ask("GET", "/_ping").status != 503:
             assert time.monotonic() < deadline
     deadline = time.monotonic() + 20
-    while farm.client.ask("GET", "/_ping").status != 200:
+    while guest.client.ask("GET", "/_ping").status != 200:
         assert time.monotonic() < deadline
 
 
-def test_a_client_that_goes_takes_its_request_along(farm: Scoped, engine_host: Host) -> None:
-    farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
-    followers = []
-    for _ in range(5):
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(str(farm.path))
-        connection.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-        followers.append(connection)
-    for connection in followers:
-        connection.close()
-    farm.docker("rm", "--force", "web")
-    assert farm.client.ask("GET", "/_ping").status == 200
+def _descriptors(path: Path) -> int:
+    """How many the process has open that serves the socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(path))
+        pid = int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def test_many_at_once(farm: Scoped) -> None:
-    farm.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
+def test_a_client_that_goes_takes_its_request_along(guest: Scoped) -> None:
+    before = _descriptors(guest.path)
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            follower = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            follower.connect(str(guest.path))
+            follower.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
+            assert follower.recv(1000).startswith(b"HTTP/1.1 200")
+        assert _descriptors(guest.path) >= before + 10  # theirs, and those to the Engine
+    deadline = time.monotonic() + 20
+    while _descriptors(guest.path) > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_network_of_somebody_else_is_not_the_scopes_bridge(guest: Scoped, engine_host: Host) -> None:
+    engine_host.docker("network", "create", "guest.bridge")
+    said = guest.docker("run", "--rm", IMAGE, "true", check=False)
+    assert "already exists" in said
+    assert names(engine_host) == set()
+
+
+def test_a_network_is_found_by_the_beginning_of_its_id(guest: Scoped) -> None:
+    guest.docker("network", "create", "front")
+    short = guest.docker("network", "ls", "--quiet").split()
+    assert len(short) == 1
+    assert len(short[0]) == 12
+    guest.docker("network", "rm", short[0])
+    assert guest.docker("network", "ls", "--quiet") == ""
+
+
+def test_many_at_once(guest: Scoped) -> None:
+    guest.docker("run", "-d", "--init", "--name", "web", IMAGE, "sleep", "1000")
     statuses: list[int] = []
     threads = [
         threading.Thread(
-            target=lambda: statuses.append(farm.client.ask("GET", "/containers/web/json", patience=30).status)
+            target=lambda: statuses.append(guest.client.ask("GET", "/containers/web/json", patience=30).status)
         )
         for _ in range(50)
     ]
@@ -307,7 +335,7 @@ def test_without_an_engine_it_says_so(engine_host: Host, tmp_path: Path) -> None
         pass
 
 
-def test_a_second_one_does_not_take_the_socket_away(farm: Scoped, engine_host: Host, tmp_path: Path) -> None:
+def test_a_second_one_does_not_take_the_socket_away(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="another process serves this socket"), scopes.served(engine_host, tmp_path):
         pass
-    assert farm.client.ask("GET", "/_ping").status == 200
+    assert guest.client.ask("GET", "/_ping").status == 200

@@ -9,15 +9,15 @@ import pytest
 from dom0.socketproxy import shown
 from dom0.socketproxy.scope import LABEL, Scope
 
-FARM = Scope("farm")
+GUEST = Scope("guest")
 
 
 def event(kind: str, actor: dict[str, Any]) -> dict[str, Any] | None:
-    return shown.event(FARM, {"Type": kind, "Action": "x", "Actor": actor})
+    return shown.event(GUEST, {"Type": kind, "Action": "x", "Actor": actor})
 
 
 def test_an_event_of_a_container_has_the_scopes_names_and_labels() -> None:
-    attributes = {"name": "farm.new", "oldName": "/farm.old", "image": "a", LABEL: "/farm/team"}
+    attributes = {"name": "guest.new", "oldName": "/guest.old", "image": "a", LABEL: "/guest/team"}
     seen = event("container", {"ID": "1", "Attributes": attributes})
     assert seen is not None
     assert seen["Actor"] == {"ID": "1", "Attributes": {"name": "new", "oldName": "/old", "image": "a", LABEL: "/team"}}
@@ -26,13 +26,13 @@ def test_an_event_of_a_container_has_the_scopes_names_and_labels() -> None:
 @pytest.mark.parametrize(
     ("kind", "actor"),
     [
-        ("container", {"ID": "1", "Attributes": {"name": "farm.web"}}),
-        ("container", {"ID": "1", "Attributes": {"name": "web", LABEL: "/farm"}}),
+        ("container", {"ID": "1", "Attributes": {"name": "guest.web"}}),
+        ("container", {"ID": "1", "Attributes": {"name": "web", LABEL: "/guest"}}),
         ("network", {"ID": "1", "Attributes": {"name": "private"}}),
         ("volume", {"ID": "treasure", "Attributes": {}}),
         ("image", {"ID": "a", "Attributes": {"name": "a"}}),
         ("daemon", {"ID": "d", "Attributes": {"name": "host"}}),
-        ("of tomorrow", {"ID": "farm.x", "Attributes": {"name": "farm.x", LABEL: "/farm"}}),
+        ("of tomorrow", {"ID": "guest.x", "Attributes": {"name": "guest.x", LABEL: "/guest"}}),
     ],
 )
 def test_events_of_others_are_not_seen(kind: str, actor: dict[str, Any]) -> None:
@@ -40,6 +40,6 @@ def test_events_of_others_are_not_seen(kind: str, actor: dict[str, Any]) -> None
 
 
 def test_a_network_shows_the_scopes_members_only() -> None:
-    members = {"1": {"Name": "farm.web"}, "2": {"Name": "other"}}
-    seen = shown.network(FARM, {"Name": "farm.front", "Labels": {LABEL: "/farm", "a": "b"}, "Containers": members})
+    members = {"1": {"Name": "guest.web"}, "2": {"Name": "other"}}
+    seen = shown.network(GUEST, {"Name": "guest.front", "Labels": {LABEL: "/guest", "a": "b"}, "Containers": members})
     assert seen == {"Name": "front", "Labels": {"a": "b"}, "Containers": {"1": {"Name": "web"}}}

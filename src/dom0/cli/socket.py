@@ -24,7 +24,7 @@ from dom0.socketproxy.upstream import Upstream
 def command() -> None:
     """Give a container an Engine socket of its own, with limits.
 
-    $ dom0 socket serve --scope farm --grants farm.yaml
+    $ dom0 socket serve --scope guest --grants guest.yaml
     """
 
 
@@ -38,8 +38,8 @@ def serve(scope: str, file: Path | None, listen: Path | None) -> None:
     Without --listen it is /run/dom0/scopes/NAME/docker.sock. Its containers are called NAME.… by the Engine, and
     stay when this ends.
 
-    $ dom0 socket serve --scope farm --grants farm.yaml --listen /run/farm.sock
-    $ docker -H unix:///run/farm.sock run -d --name web nginx
+    $ dom0 socket serve --scope guest --grants guest.yaml --listen /run/guest.sock
+    $ docker -H unix:///run/guest.sock run -d --name web nginx
     """
     granted = grants.read(file) if file else grants.Grants()
     path = listen or names.run_directory() / "scopes" / scope / "docker.sock"

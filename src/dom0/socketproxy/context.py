@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
-from dom0.socketproxy.upstream import Upstream
+from dom0.socketproxy.upstream import Reply, Upstream
 
 Line = Callable[[dict[str, Any]], dict[str, Any] | None]
 """Of a stream of documents: as the scope sees it, None where it is none of its business."""
@@ -20,6 +21,11 @@ class Context(msgspec.Struct, frozen=True):
     grants: Grants
     upstream: Upstream
     socket: str  # the scope's own, where the Engine finds it
+
+    def refusal(self, reply: Reply) -> Refused:
+        """What the Engine says against a question of ours, by the scope's names."""
+        message = (reply.document or {}).get("message", f"the Engine answered with status {reply.status}")
+        return Refused(reply.status, self.scope.without_prefix(message))
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import msgspec
 
 from dom0.socketproxy import strict
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
+from dom0.socketproxy.scope import Scope
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -41,6 +42,14 @@ class Filters(msgspec.Struct, frozen=True):
         if key not in self.values:
             return self
         return Filters({**self.values, key: [await change(value) for value in self.values[key]]})
+
+
+def by_name(query: Mapping[str, str], known: tuple[str, ...], scope: Scope) -> dict[str, str]:
+    """A list's parameters as the Engine gets them, where its filters know a `name`. Raises Refused."""
+    if not query.get("filters"):
+        return dict(query)
+    filters = Filters.read(query["filters"]).checked(known).renamed("name", scope.long_pattern)
+    return {**query, "filters": filters.written()}
 
 
 def _texts(key: str, value: Any) -> list[str]:

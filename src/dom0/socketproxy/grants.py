@@ -19,7 +19,7 @@ _PORTS = re.compile(
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Patterns of names: `busybox` is every tag of it, `busybox:1.36` that one, `farm/*` all below `farm/`."""
+    """Patterns of names: `busybox` is every tag of it, `busybox:1.36` that one, `guest/*` all below `guest/`."""
 
     use: tuple[str, ...] = ()
 

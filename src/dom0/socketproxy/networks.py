@@ -10,24 +10,18 @@ import msgspec
 from dom0.engine import bodies
 from dom0.socketproxy import owned, requests, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
-from dom0.socketproxy.filters import Filters
+from dom0.socketproxy.filters import by_name
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused
 from dom0.socketproxy.shown import BRIDGE
-from dom0.socketproxy.upstream import BAD_GATEWAY
 
 DEFAULTS = ("", "default", BRIDGE)  # of a container that names none
-CREATED, CONFLICT = 201, 409
+CREATED = 201
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
 async def listed(context: Context, asked: Asked) -> Document:
-    """The Engine's `none` as well, which has nothing in it."""
-    query = dict(asked.query)
-    if query.get("filters"):
-        filters = Filters.read(query["filters"]).checked(FILTERS).renamed("name", context.scope.long_pattern)
-        query["filters"] = filters.written()
-    rows = await _rows(context, query)
+    rows = await _rows(context, by_name(asked.query, FILTERS, context.scope))
     return Document([shown.network(context.scope, row) for row in rows])
 
 
@@ -99,7 +93,7 @@ async def reconnect(context: Context, found: owned.Container, name: str) -> None
         ):
             reply = await context.upstream.ask("POST", "networks", network, action, body=body)
             if reply.status >= BAD_REQUEST:
-                raise Refused(reply.status, context.scope.without_prefix((reply.document or {}).get("message", "")))
+                raise context.refusal(reply)
 
 
 async def pruned(context: Context, asked: Asked) -> Document:
@@ -119,7 +113,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
 async def _rows(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
     reply = await context.upstream.ask("GET", "networks", query=query)
     if reply.status != 200:
-        raise Refused(reply.status, context.scope.without_prefix((reply.document or {}).get("message", "")))
+        raise context.refusal(reply)
     return [row for row in reply.document if context.scope.owns(row["Name"], row["Labels"])]
 
 
@@ -127,12 +121,15 @@ async def _network(context: Context, reference: str) -> dict[str, Any]:
     """By name or ID. Raises Refused."""
     if reference in DEFAULTS:
         reference = BRIDGE
-    for row in await _rows(context, {}):
-        if context.scope.short(row["Name"]) == reference or row["Id"] == reference:
-            reply = await context.upstream.ask("GET", "networks", row["Id"])
-            if reply.status == 200:
-                found: dict[str, Any] = reply.document
-                return found
+    rows = await _rows(context, {})
+    named = [row["Id"] for row in rows if context.scope.short(row["Name"]) == reference]
+    found = named or [row["Id"] for row in rows if reference and row["Id"].startswith(reference)]
+    if len(found) > 1:
+        raise Refused(BAD_REQUEST, f"network {reference} is ambiguous ({len(found)} matches found on ID prefix)")
+    if found:
+        reply = await context.upstream.ask("GET", "networks", found[0])
+        if reply.status == 200:
+            return dict(reply.document)
     raise Refused(NOT_FOUND, f"network {reference} not found")
 
 
@@ -148,9 +145,8 @@ async def _own_bridge(context: Context) -> str:
     if not await _is_there(context, name):
         asked = rules.network(requests.Network(name=BRIDGE), context.scope)
         reply = await context.upstream.ask("POST", "networks", "create", body=asked)
-        if reply.status not in (CREATED, CONFLICT):
-            why = (reply.document or {}).get("message", f"status {reply.status}")
-            raise Refused(BAD_GATEWAY, f"network {BRIDGE}: {context.scope.without_prefix(why)}")
+        if reply.status != CREATED and not await _is_there(context, name):  # else another request was faster
+            raise context.refusal(reply)
     return name
 
 

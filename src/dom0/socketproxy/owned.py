@@ -69,8 +69,7 @@ async def containers(context: Context, query: dict[str, str] | None = None) -> l
     """The Engine's rows of the scope's containers; all of them, if `query` says no less. Raises Refused."""
     reply = await context.upstream.ask("GET", "containers", "json", query={"all": "1"} if query is None else query)
     if reply.status != 200:
-        message = (reply.document or {}).get("message", "")
-        raise Refused(reply.status, context.scope.without_prefix(message))
+        raise context.refusal(reply)
     return [row for row in reply.document if context.scope.owns(shown.own_name(row), row["Labels"])]
 
 

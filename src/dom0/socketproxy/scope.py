@@ -1,8 +1,8 @@
 """Names in a scope and in its Engine. Pure.
 
-A container that a scope calls `web` is `farm.web` in the Engine: two scopes may both have one, and a name with a dot
+A container that a scope calls `web` is `guest.web` in the Engine: two scopes may both have one, and a name with a dot
 is never taken for an ID. The name decides whose an object is, its label confirms it. Scopes stack: the socket of `team`
-inside `farm` asks farm's socket, which puts its own part in front: `farm.team.web`, `/farm/team`.
+inside `guest` asks guest's socket, which puts its own part in front: `guest.team.web`, `/guest/team`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
         if not _NAME.fullmatch(self.name):
             raise UsageError(
                 f"scope {self.name!r}: not a name for one",
-                hint="1 to 31 small letters, digits, - and _, a letter or digit first: --scope farm",
+                hint="1 to 31 small letters, digits, - and _, a letter or digit first: --scope guest",
             )
 
     @cached_property

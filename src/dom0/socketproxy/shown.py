@@ -75,7 +75,7 @@ def _endpoint(scope: Scope, endpoint: Doc, name: str) -> Doc:
 
 
 def _link(scope: Scope, link: str) -> str:
-    """`/farm.db:/farm.web/db`, or `farm.db:db`."""
+    """`/guest.db:/guest.web/db`, or `guest.db:db`."""
     return ":".join(
         ("/" if part.startswith("/") else "") + scope.short(part.removeprefix("/")) for part in link.split(":")
     )

@@ -160,11 +160,11 @@ def _checked_query(endpoint: Endpoint, query: Mapping[str, str]) -> dict[str, st
                 checked[key] = endpoint.query[key](value)
             except (KeyError, ValueError) as error:
                 raise Refused(BAD_REQUEST, f"{key}={value}: not a value for it", field=key) from error
-        elif flag_like(value):
+        elif _asks_for_something(value):
             raise Refused(FORBIDDEN, f"{key}={value}: not through this socket", field=key)
     return checked
 
 
-def flag_like(value: str) -> bool:
+def _asks_for_something(value: str) -> bool:
     """Whether a parameter that is not known asks for something."""
     return value not in ("0", "false", "False") and not is_empty(value)

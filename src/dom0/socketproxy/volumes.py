@@ -10,18 +10,14 @@ from msgspec.structs import replace
 from dom0.engine import bodies
 from dom0.socketproxy import owned, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
-from dom0.socketproxy.filters import Filters
+from dom0.socketproxy.filters import Filters, by_name
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused
 
 FILTERS = ("dangling", "driver", "label", "name")
 
 
 async def listed(context: Context, asked: Asked) -> Document:
-    query = dict(asked.query)
-    if query.get("filters"):
-        filters = Filters.read(query["filters"]).checked(FILTERS).renamed("name", context.scope.long_pattern)
-        query["filters"] = filters.written()
-    rows = await _rows(context, query)
+    rows = await _rows(context, by_name(asked.query, FILTERS, context.scope))
     return Document({"Volumes": [shown.volume(context.scope, row) for row in rows], "Warnings": None})
 
 
@@ -41,7 +37,7 @@ async def provide(context: Context, body: bodies.VolumeBody) -> dict[str, Any]:
     checked = rules.volume(replace(body, name=name), context.scope)
     reply = await context.upstream.ask("POST", "volumes", "create", body=checked)
     if reply.status >= BAD_REQUEST:
-        raise Refused(reply.status, context.scope.without_prefix((reply.document or {}).get("message", "")))
+        raise context.refusal(reply)
     if not context.scope.owns(reply.document["Name"], reply.document["Labels"]):
         raise Refused(FORBIDDEN, f"volume {name}: there is one of that name that is not of this scope", field="Name")
     found: dict[str, Any] = reply.document
@@ -74,7 +70,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
 async def _rows(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
     reply = await context.upstream.ask("GET", "volumes", query=query)
     if reply.status != 200:
-        raise Refused(reply.status, context.scope.without_prefix((reply.document or {}).get("message", "")))
+        raise context.refusal(reply)
     return [row for row in reply.document["Volumes"] or () if context.scope.owns(row["Name"], row["Labels"])]
 
 

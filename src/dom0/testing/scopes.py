@@ -13,7 +13,7 @@ from dom0.testing.hosts import Host
 
 @contextmanager
 def served(
-    host: Host, directory: Path, grants: str = "{}", *, scope: str = "farm", engine: Path | None = None
+    host: Host, directory: Path, grants: str = "{}", *, scope: str = "guest", engine: Path | None = None
 ) -> Iterator[Path]:
     """The socket of a scope with `grants` (YAML), served until the block ends; its log is `directory`/serve.log."""
     (directory / "grants.yaml").write_text(grants)
