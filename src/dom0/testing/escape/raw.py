@@ -31,8 +31,8 @@ class Client:
     def send(self, data: bytes, *, patience: float = PATIENCE) -> Answer:
         """All that comes until the other end closes, or nothing more does."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(self.path))  # waits while the other end has not accepted earlier ones
             connection.settimeout(patience)
-            connection.connect(str(self.path))
             content = bytearray()
             try:
                 connection.sendall(data)
