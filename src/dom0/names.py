@@ -26,6 +26,7 @@ ENGINE_SOCKET_INSIDE = "/run/docker.sock"  # in a container: /var/run may be a l
 STATE = "/var/lib/dom0"  # what the agent keeps
 PLACED = Path(STATE, "project")  # where it puts the project's files
 RUN = "/run/dom0"  # its socket
+SCOPES = f"{RUN}/scopes"  # the sockets of scopes
 ETC = "/etc/dom0"  # where a dom0 image keeps its project
 OS_VERSION = Path("/etc/dom0-os")  # the file in which the base OS says its version
 

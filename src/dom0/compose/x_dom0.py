@@ -19,6 +19,7 @@ from dom0.compose.findings import Finding, KeyPath
 from dom0.compose.tags import Override, Reset
 from dom0.durations import seconds
 from dom0.names import HOME
+from dom0.socketproxy.grants import Grants
 
 KEY = "x-dom0"
 
@@ -68,9 +69,14 @@ class MachineSettings(_Part, frozen=True, kw_only=True):
     shared: tuple[str, ...] = ()
 
 
+class OrchestratorSettings(_Part, frozen=True, kw_only=True):
+    grants: Grants = Grants()
+
+
 class ServiceSettings(_Part, frozen=True, kw_only=True):
     health_gate: bool = True
     ambassador: Settings | None = None
+    orchestrator: OrchestratorSettings | None = None
 
 
 def merge(lower: Any, upper: Any, key: str = "") -> Any:

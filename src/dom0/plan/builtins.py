@@ -84,7 +84,7 @@ def _sshd_slot(project: str, machine: MachineSettings, ssh: SshSettings, base: I
         ),
     )
     keys = "".join(f"{key}\n" for key in ssh.authorized_keys)
-    return _slot(
+    return builtin_slot(
         project,
         SSHD,
         Role.SSHD,
@@ -110,7 +110,7 @@ def _home_slot(project: str, machine: MachineSettings, home: HomeSettings, base:
         labels={labels.DEV_IMAGE: dev.image, labels.DEV_COMMAND: msgspec.json.encode(dev.command).decode()},
         host_config=HostConfig(mounts=_home_mounts(machine), network_mode="none"),
     )
-    return _slot(project, HOME, Role.HOME, base, create, volumes=(home.volume,), runs=False)
+    return builtin_slot(project, HOME, Role.HOME, base, create, volumes=(home.volume,), runs=False)
 
 
 def _home_path(machine: MachineSettings) -> str:
@@ -124,7 +124,7 @@ def _home_mounts(machine: MachineSettings) -> tuple[Mount, ...]:
     return (Mount(type="volume", source=machine.home.volume, target=_home_path(machine)),)
 
 
-def _slot(project: str, name: str, role: Role, base: Image, create: ContainerBody, **more: Any) -> Slot:
+def builtin_slot(project: str, name: str, role: Role, base: Image, create: ContainerBody, **more: Any) -> Slot:
     """Its hash is over the create body: a key that is spelled otherwise makes another container."""
     files = more.get("files", ())
     digest = hashlib.sha256(msgspec.json.encode([create, files], order="sorted")).hexdigest()

@@ -14,20 +14,21 @@ from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout
 from dom0.plan.engine_needs import check_engine
 from dom0.plan.facts import Facts
+from dom0.plan.orchestrators import socket_slots, with_orchestrators
 from dom0.plan.service_slot import service_slots
 from dom0.plan.specs import network_spec, volume_spec
 
 
 def expand(project: Project, facts: Facts) -> Desired:
     """Raises ProjectError for what cannot be, before anything is changed."""
-    project = with_ambassadors(project)
+    project = with_orchestrators(with_ambassadors(project))
     check_project(project)
     check_engine(project, facts.api_version)
     networks = tuple(network_spec(project, key, network) for key, network in sorted(project.networks.items()))
     volumes = tuple(volume_spec(project, key, volume) for key, volume in sorted(project.volumes.items()))
     volumes = with_home_volume(project, volumes)
     services = (slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
-    slots = (*builtin_slots(project, facts), *services)
+    slots = (*builtin_slots(project, facts), *socket_slots(project, facts), *services)
     check_specs(project, networks, volumes)
     check_slots(project, slots)
     return Desired(

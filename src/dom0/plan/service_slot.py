@@ -33,8 +33,10 @@ from dom0.plan.hashing import service_hash
 from dom0.plan.hooks import hooks_of, pre_stop_label
 from dom0.plan.host_resources import host_resources
 from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
+from dom0.plan.orchestrators import is_orchestrator, socket_of
 from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
+from dom0.socketproxy import scope
 
 RESTART_POLICIES = {
     "": "no",
@@ -85,7 +87,7 @@ def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts
         volumes=mounts.volumes,
         anonymous=anonymous_targets(service, image.volumes, mounts),
         files=mounts.files,
-        depends_on=_dependencies(project, service),
+        depends_on=_dependencies(project, name),
         parents=tuple(parents(service)),
         order=replacement_order(service, mounts),
         health=health_test(service.healthcheck, image),
@@ -140,6 +142,8 @@ def _container_labels(project: Project, name: str, number: int, digest: str, ima
     by_settings = service.x_dom0 is not None and service.x_dom0.ambassador is not None
     forwards = by_settings or image.labels.get(labels.ROLE) == IMAGE_ROLE
     own = {labels.AMBASSADOR: "true"} if forwards else {}
+    if is_orchestrator(service):
+        own[scope.LABEL] = f"/{name}"
     dependencies = (f"{k}:{d.condition}:{str(d.restart).lower()}" for k, d in sorted(service.depends_on.items()))
     return (
         service.labels
@@ -251,14 +255,16 @@ def restart_policy(project: Project, name: str) -> RestartPolicy:
     return RestartPolicy(name=engine_name, maximum_retry_count=int(retries))
 
 
-def _dependencies(project: Project, service: Service) -> tuple[Dependency, ...]:
-    return tuple(
+def _dependencies(project: Project, name: str) -> tuple[Dependency, ...]:
+    service = project.services[name]
+    of_project = tuple(
         Dependency(
             service=name, condition=Condition(d.condition or Condition.STARTED), required=d.required, restart=d.restart
         )
         for name, d in sorted(service.depends_on.items())
         if name in project.services
     )
+    return (*of_project, socket_of(name)) if is_orchestrator(service) else of_project
 
 
 def parents(service: Service) -> dict[str, str]:
@@ -285,6 +291,7 @@ def replacement_order(service: Service, mounts: Mounts) -> Order:
         or service.network_mode == "host"
         or service.network_mode.startswith("container:")
         or bool(parents(service))
+        or is_orchestrator(service)
     )
     return Order.STOP_FIRST if exclusive else Order.START_FIRST
 

@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
-import yaml
 
 from dom0.errors import UsageError
 from dom0.wording import flaw
@@ -18,7 +17,7 @@ _PORTS = re.compile(
 )
 
 
-class Images(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Images(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Patterns of names: `busybox` is every tag of it, `busybox:1.36` that one, `guest/*` all below `guest/`."""
 
     use: tuple[str, ...] = ()
@@ -54,7 +53,7 @@ class Ports(msgspec.Struct, frozen=True):
         )
 
 
-class Grants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     images: Images = Images()
     capabilities: tuple[str, ...] = ()  # as `NET_ADMIN`
     containers: int = 100  # at a time
@@ -88,6 +87,8 @@ def without_tag(image: str) -> str:
 
 def read(file: Path) -> Grants:
     """Raises UsageError, OSError."""
+    import yaml  # which only a file needs: every agent knows grants
+
     try:
         return msgspec.yaml.decode(file.read_bytes(), type=Grants | None) or Grants()
     except msgspec.ValidationError as error:

@@ -17,14 +17,14 @@ from dom0.errors import UsageError
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 
 LABEL = "dom0.scope"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 
 class Scope(msgspec.Struct, frozen=True, dict=True):
     name: str
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not NAME_PATTERN.fullmatch(self.name):
             raise UsageError(
                 f"scope {self.name!r}: not a name for one",
                 hint="1 to 31 small letters, digits, - and _, a letter or digit first: --scope guest",

@@ -1,0 +1,127 @@
+"""What `x-dom0.orchestrator` means: an Engine socket of the service's own, which a container beside it serves. Pure.
+
+The container is of the image dom0-base, as sshd is: it outlives changes of the project and of the agent. Its grants are
+a file in it, so other grants make another one, and the orchestrator is restarted to bind its socket.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dom0.compose.model import Project, Service, ServiceVolume
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
+from dom0.names import ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, SCOPES
+from dom0.plan.builtins import builtin_slot
+from dom0.plan.desired import Condition, Dependency, HealthTest, InjectedFile, Role, Slot
+from dom0.plan.facts import Facts
+from dom0.plan.refusal import refusal
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.scope import NAME_PATTERN
+
+GRANTS = "/etc/dom0/grants.json"
+SOCKET_TIMEOUT = 10.0  # seconds for it to answer
+_KEY = "x-dom0.orchestrator"
+_ENGINE_SOCKETS = (ENGINE_SOCKET, ENGINE_SOCKET_INSIDE)
+
+
+def scope_socket(scope: str) -> str:
+    """On the host, and in the container that serves it."""
+    return f"{SCOPES}/{scope}/docker.sock"
+
+
+def is_orchestrator(service: Service) -> bool:
+    return service.x_dom0 is not None and service.x_dom0.orchestrator is not None
+
+
+def socket_of(scope: str) -> Dependency:
+    """An orchestrator waits for its socket, and binds it anew when another container serves it."""
+    return Dependency(service=_socket_service(scope), condition=Condition.HEALTHY, restart=True)
+
+
+def with_orchestrators(project: Project) -> Project:
+    """`project` with the socket in every orchestrator's service. Raises ProjectError."""
+    services = dict(project.services)
+    for name in _orchestrators(project):
+        _check(project, name)
+        services[name] = _service(services[name], name)
+    return msgspec.structs.replace(project, services=services)
+
+
+def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
+    """Raises ProjectError without the image that serves them."""
+    wanted = _orchestrators(project)
+    if wanted and facts.base is None:
+        where = ("services", min(wanted), *_KEY.split("."))
+        raise refusal(project, where, "dom0-base, which serves its socket, is not here", "dom0 up brings it")
+    return tuple(_socket_slot(project.name, name, grants, facts) for name, grants in sorted(wanted.items()))
+
+
+def _orchestrators(project: Project) -> dict[str, Grants]:
+    """Service, which is the name of its scope too -> what that may do."""
+    found = ((name, service.x_dom0) for name, service in project.services.items() if service.replicas)
+    return {name: own.orchestrator.grants for name, own in found if own is not None and own.orchestrator is not None}
+
+
+def _socket_service(scope: str) -> str:
+    return f"dom0-socket-{scope}"
+
+
+def _check(project: Project, name: str) -> None:
+    service, path = project.services[name], ("services", name)
+    if not NAME_PATTERN.fullmatch(name):
+        what = f"{name!r} cannot be the name of a scope, which all its containers' names begin with"
+        raise refusal(project, path, what, "1 to 31 small letters, digits, - and _, a letter or digit first")
+    if service.container_name:
+        what = f"an orchestrator's container is called {name}.{ROOT}: it is the first of its scope"
+        raise refusal(project, (*path, "container_name"), what, "leave it out")
+    if service.replicas > 1:
+        what = f"an orchestrator runs once, not {service.replicas} times"
+        raise refusal(project, path, what, "a second one is a second service, with a scope of its own")
+    for key, value in {"privileged": service.privileged, "pid": service.pid == "host"}.items():
+        if value:
+            what = f"whoever has that has the machine, and {_KEY} limits nothing"
+            raise refusal(project, (*path, key), what, f"leave out {key}, or {_KEY}")
+
+
+def _service(service: Service, scope: str) -> Service:
+    """Where it asks for the Engine's socket, and at the usual place, it finds its own.
+
+    Read-only: that hinders nobody who talks to it, and nothing else can be done to it.
+    """
+    own = ServiceVolume(type="bind", source=scope_socket(scope), target=ENGINE_SOCKET, read_only=True)
+    volumes = tuple(
+        msgspec.structs.replace(own, target=volume.target) if volume.source in _ENGINE_SOCKETS else volume
+        for volume in service.volumes
+    )
+    has_one = any(volume.target in _ENGINE_SOCKETS for volume in volumes)
+    return msgspec.structs.replace(
+        service, container_name=f"{scope}.{ROOT}", volumes=volumes if has_one else (*volumes, own)
+    )
+
+
+def _socket_slot(project: str, scope: str, grants: Grants, facts: Facts) -> Slot:
+    socket = scope_socket(scope)
+    answers = ("docker", "--host", f"unix://{socket}", "version", "--format", "{{.Server.Version}}")
+    assert facts.base is not None
+    return builtin_slot(
+        project,
+        _socket_service(scope),
+        Role.SOCKET,
+        facts.base,
+        ContainerBody(
+            entrypoint=("/usr/bin/dom0", "socket", "serve"),
+            cmd=("--scope", scope, "--grants", GRANTS, "--listen", socket),
+            env=(f"DOCKER_HOST=unix://{ENGINE_SOCKET_INSIDE}",),
+            healthcheck=HealthConfig(
+                test=("CMD", *answers), interval=60_000_000_000, timeout=int(SOCKET_TIMEOUT * 1e9), retries=3
+            ),
+            host_config=HostConfig(
+                binds=(f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}", f"{SCOPES}/{scope}:{SCOPES}/{scope}"),
+                network_mode="none",
+                restart_policy=RestartPolicy(name="unless-stopped"),
+            ),
+        ),
+        files=(InjectedFile(path=GRANTS, content=msgspec.json.encode(grants), mode=0o400),),
+        health=HealthTest(argv=answers, timeout=SOCKET_TIMEOUT),
+        restart_policy="unless-stopped",
+    )

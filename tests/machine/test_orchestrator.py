@@ -1,0 +1,84 @@
+"""An orchestrator in a project: it starts containers of its own through a socket that shows it nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from dom0.testing import api
+from dom0.testing.hosts import Host
+from dom0.testing.machines import Machine
+
+COMPOSE = """
+    name: box
+    x-dom0:
+      rollout: {{monitor: 1s, timeout: 90s}}
+    services:
+      web:
+        image: busybox:test
+        command: [sleep, "100000"]
+        init: true
+      guest:
+        image: dom0-base
+        entrypoint: [sleep, "100000"]
+        init: true
+        healthcheck: {{disable: true}}
+        environment: {{DOCKER_HOST: "unix:///var/run/docker.sock"}}
+        x-dom0: {{orchestrator: {{grants: {{images: {{use: [{images}]}}}}}}}}
+    """
+STACK = """
+    services:
+      web:
+        image: busybox:test
+        command: [sleep, "100000"]
+        init: true
+        volumes: ["data:/data"]
+    volumes: {data: {}}
+    """
+
+
+@pytest.fixture(scope="module")
+def machine(session_host: Host, chain_images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    images = api.images(session_host.socket)
+    machine = Machine(session_host, tmp_path_factory.mktemp("project"))
+    machine.write(COMPOSE.format(images="busybox"))
+    machine.up()
+    yield machine
+    session_host.clean(keep=images)
+
+
+def inside(machine: Machine, *command: str, stdin: str = "", check: bool = True) -> str:
+    argv = ["docker", "exec", *(["--interactive"] if stdin else []), "guest.dom0", *command]
+    return machine.host.run(argv, stdin=stdin.encode(), check=check).stdout
+
+
+def test_it_sees_itself_and_what_it_starts_and_nothing_of_the_machine(machine: Machine) -> None:
+    assert inside(machine, "docker", "ps", "--format", "{{.Names}}").split() == ["dom0"]
+    inside(machine, "docker", "compose", "--project-name", "team", "--file", "-", "up", "--detach", stdin=STACK)
+    assert set(inside(machine, "docker", "ps", "--format", "{{.Names}}").split()) == {"dom0", "team-web-1"}
+    assert machine.container("guest.team-web-1")["Config"]["Labels"]["dom0.scope"] == "/guest"
+    assert "box-web-1" in machine.containers()
+
+
+def test_what_it_was_not_granted_is_refused_with_the_grant_that_would_do(machine: Machine) -> None:
+    said = machine.host.run(
+        ["docker", "exec", "guest.dom0", "docker", "run", "--cap-add", "NET_ADMIN", "busybox:test"], check=False
+    )
+    assert "capabilities: [NET_ADMIN]" in said.stderr
+
+
+def test_other_grants_hold_at_once_and_its_containers_stay(machine: Machine) -> None:
+    inside(machine, "docker", "run", "--detach", "--init", "--name", "stays", "busybox:test", "sleep", "100000")
+    before = machine.lives("guest.stays", "box-web-1")
+    assert "dom0-base" not in inside(machine, "docker", "images", "--format", "{{.Repository}}").split()
+    machine.write(COMPOSE.format(images="busybox, dom0-base"))
+    machine.up()
+    assert "dom0-base" in inside(machine, "docker", "images", "--format", "{{.Repository}}").split()
+    assert machine.lives("guest.stays", "box-web-1") == before
+
+
+def test_its_socket_is_served_again_when_the_server_was_killed(machine: Machine) -> None:
+    machine.docker("kill", "dom0-socket-guest")
+    machine.until(lambda: json.loads(inside(machine, "docker", "version", "--format", "{{json .}}"))["Server"])

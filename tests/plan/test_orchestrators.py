@@ -1,0 +1,88 @@
+"""A service with `x-dom0.orchestrator` → its own socket, and the container beside it that serves it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dom0.engine.bodies import Mount
+from dom0.errors import ProjectError
+from dom0.names import BASE_IMAGE
+from dom0.plan.desired import Condition, Dependency, Desired, Order, Role, Slot
+from dom0.plan.expand import expand
+from dom0.testing.projects import facts, image, project
+
+SOCKET = "/run/dom0/scopes/guest/docker.sock"
+
+
+def expanded(service: str = "", grants: str = "{}", *, name: str = "guest") -> Desired:
+    own = f"x-dom0: {{orchestrator: {{grants: {grants}}}}}"
+    found = project(f"services: {{{name}: {{{', '.join(part for part in (own, service) if part)}}}}}")
+    return expand(found, facts(found, base=image(BASE_IMAGE)))
+
+
+def slots(service: str = "", grants: str = "{}") -> tuple[Slot, Slot]:
+    """The socket's, the orchestrator's."""
+    socket, orchestrator = expanded(service, grants).slots
+    return socket, orchestrator
+
+
+def test_it_finds_its_socket_at_the_usual_place_and_waits_for_who_serves_it() -> None:
+    socket, orchestrator = slots()
+    assert orchestrator.create.host_config.mounts == (
+        Mount(type="bind", source=SOCKET, target="/var/run/docker.sock", read_only=True),
+    )
+    assert orchestrator.depends_on == (
+        Dependency(service="dom0-socket-guest", condition=Condition.HEALTHY, restart=True),
+    )
+    assert orchestrator.order is Order.STOP_FIRST
+    assert socket.role is Role.SOCKET
+    assert socket.image == BASE_IMAGE
+    assert SOCKET in (socket.create.cmd or ())
+
+
+def test_it_is_the_first_of_its_scope() -> None:
+    _, orchestrator = slots()
+    assert orchestrator.name == "guest.dom0"
+    assert orchestrator.create.labels["dom0.scope"] == "/guest"
+
+
+@pytest.mark.parametrize("source", ["/var/run/docker.sock", "/run/docker.sock"])
+def test_where_it_binds_the_engines_socket_it_gets_its_own(source: str) -> None:
+    _, orchestrator = slots(f"volumes: [{{type: bind, source: {source}, target: /mnt/engine.sock}}]")
+    assert orchestrator.create.host_config.binds == ()
+    own = [mount for mount in orchestrator.create.host_config.mounts or () if mount.source == SOCKET]
+    assert [mount.target for mount in own] == ["/mnt/engine.sock", "/var/run/docker.sock"]
+
+
+def test_other_grants_make_another_container_that_serves_it_and_the_orchestrator_stays() -> None:
+    socket, orchestrator = slots()
+    other, same = slots(grants="{images: {use: ['busybox:*']}}")
+    assert json.loads(other.files[0].content) == {"images": {"use": ["busybox:*"]}}
+    assert (other.hash != socket.hash, same.hash == orchestrator.hash) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("service", "says"),
+    [
+        ("privileged: true", "services.guest.privileged"),
+        ("pid: host", "services.guest.pid"),
+        ("container_name: boss", "services.guest.container_name"),
+        ("scale: 2", "runs once"),
+    ],
+)
+def test_what_makes_limits_worthless_is_refused(service: str, says: str) -> None:
+    with pytest.raises(ProjectError, match=says):
+        expanded(service)
+
+
+def test_a_name_that_no_scope_can_have_is_refused() -> None:
+    with pytest.raises(ProjectError, match=r"services\.Guest"):
+        expanded(name="Guest")
+
+
+def test_without_what_serves_it_there_is_no_orchestrator() -> None:
+    found = project("services: {guest: {x-dom0: {orchestrator: {}}}}")
+    with pytest.raises(ProjectError, match="dom0-base"):
+        expand(found, facts(found))
