@@ -28,12 +28,23 @@ COMPOSE = """
         environment: {{DOCKER_HOST: "unix:///var/run/docker.sock"}}
         x-dom0: {{orchestrator: {{grants: {{images: {{use: [{images}]}}}}}}}}
     """
+ALONE = """
+    name: box
+    x-dom0:
+      rollout: {monitor: 1s, timeout: 90s}
+    services:
+      web:
+        image: busybox:test
+        command: [sleep, "100000"]
+        init: true
+    """
 STACK = """
     services:
       web:
         image: busybox:test
         command: [sleep, "100000"]
         init: true
+        restart: always
         volumes: ["data:/data"]
     volumes: {data: {}}
     """
@@ -82,3 +93,22 @@ def test_other_grants_hold_at_once_and_its_containers_stay(machine: Machine) -> 
 def test_its_socket_is_served_again_when_the_server_was_killed(machine: Machine) -> None:
     machine.docker("kill", "dom0-socket-guest")
     machine.until(lambda: json.loads(inside(machine, "docker", "version", "--format", "{{json .}}"))["Server"])
+
+
+def test_without_the_orchestrator_all_that_it_started_is_stopped_and_stays(machine: Machine) -> None:
+    """No restart of the Engine starts it again. What only has such a name runs on."""
+    machine.docker("run", "--detach", "--init", "--name", "guest.alike", "busybox:test", "sleep", "100000")
+    inside(machine, "docker", "run", "--detach", "--rm", "--init", "--name", "brief", "busybox:test", "sleep", "100000")
+    machine.write(ALONE)
+    planned = json.loads(machine.dom0("plan", "--json", str(machine.project), check=False).stdout)
+    stops = {row["name"] for row in planned if row["action"] == "stop"}
+    assert stops == {"guest.stays", "guest.team-web-1", "guest.brief"}
+    machine.up()
+    machine.until(lambda: not {"guest.dom0", "dom0-socket-guest", "guest.brief"} & machine.containers().keys())
+    left = machine.containers()
+    assert {name: left[name] for name in ("guest.stays", "guest.team-web-1", "guest.alike")} == {
+        "guest.stays": "exited",
+        "guest.team-web-1": "exited",
+        "guest.alike": "running",
+    }
+    assert machine.container("guest.team-web-1")["HostConfig"]["RestartPolicy"]["Name"] == "no"

@@ -8,7 +8,17 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.engine.bodies import RestartPolicy, UpdateBody
-from dom0.engine.values import Container, Endpoint, Health, Mount, Network, PublishedPort, State, Volume
+from dom0.engine.values import (
+    Container,
+    ContainerSummary,
+    Endpoint,
+    Health,
+    Mount,
+    Network,
+    PublishedPort,
+    State,
+    Volume,
+)
 from dom0.plan import labels
 from dom0.plan.actual import Actual
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Role, Slot, VolumeSpec
@@ -474,6 +484,29 @@ def test_orphans_go_only_when_everything_asked_for_is_well() -> None:
     assert said(plan(desired(web), actual(container(web), container(old)))) == ["stop box-old-1"]
     gone = container(old, state=State.EXITED)
     assert said(plan(desired(web), actual(container(web), gone))) == ["remove box-old-1"]
+
+
+def in_scope(name: str, path: str = "/guest", state: State = State.RUNNING) -> ContainerSummary:
+    return ContainerSummary(id=f"id-{name}", name=name, image_id="", state=state, labels={"dom0.scope": path})
+
+
+def test_an_orchestrator_is_the_last_of_its_scope_that_goes() -> None:
+    served = container(slot("dom0-socket-guest", name="dom0-socket-guest", role=Role.SOCKET))
+    guest = container(slot("guest", name="guest.dom0"))
+    guest = replace(guest, labels=guest.labels | {"dom0.scope": "/guest"})
+    others = (
+        in_scope("guest.db"),
+        in_scope("guest.team.web", "/guest/team"),
+        in_scope("guest.job", state=State.EXITED),
+    )
+    foreign = (in_scope("else.web", "/else"), in_scope("guest.alike", "/else"), in_scope("guests.web", "/guests"))
+    made = plan(desired(), actual(guest, served, others=(*others, *foreign)))
+    assert set(said(made)) == {"stop guest.dom0", "stop dom0-socket-guest"}
+    ended = replace(guest, state=State.EXITED)
+    made = plan(desired(), actual(ended, served, others=(*others, *foreign)))
+    assert set(said(made)) == {"stop dom0-socket-guest", "stop guest.db", "stop guest.team.web"}
+    assert said(plan(desired(), actual(ended, served, others=foreign))) == ["stop dom0-socket-guest"]
+    assert said(plan(desired(), actual(ended, others=foreign))) == ["remove guest.dom0"]
 
 
 def test_dependents_stop_before_what_they_depend_on() -> None:

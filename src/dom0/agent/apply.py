@@ -39,6 +39,7 @@ from dom0.plan.steps import (
     RunPostStart,
     StartContainer,
     StopContainer,
+    StopInScope,
     UnpauseContainer,
     UpdateContainer,
 )
@@ -95,6 +96,12 @@ class Applier:
                 if step.rests:
                     await self._engine.update_container(step.container_id, NO_RESTART)
                 await self._stop(step.container_id, step.pre_stop)
+            case StopInScope():
+                with contextlib.suppress(EngineError):  # that of one that is removed when it ends is not to be changed
+                    await self._engine.update_container(step.member_id, NO_RESTART)
+                with contextlib.suppress(NotFound):
+                    await self._engine.stop_container(step.member_id, timeout=None)
+                return frozenset({step.member_id})
             case GiveUpContainer():
                 await self._engine.update_container(step.container_id, NO_RESTART)
                 await self._stop(step.container_id, step.pre_stop)

@@ -76,7 +76,7 @@ class Observer:
                 self._containers[container.id] = container
             elif self._ownership.is_claimed(container.labels):
                 self._strangers.add(container.id)
-        if self._others_dirty:
+        if self._others_dirty or not dirty.isdisjoint(row.id for row in self._others if row.id not in self._containers):
             self._others_dirty = False
             self._others = await self._engine.containers()
         if self._ground_dirty:

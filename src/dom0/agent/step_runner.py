@@ -13,7 +13,7 @@ from dom0.agent.clock import Clock
 from dom0.engine.protocol import Engine
 from dom0.engine.values import State
 from dom0.errors import EngineError, EngineUnreachable, NotFound
-from dom0.plan.steps import AnyStep, GiveUpContainer, RunPostStart, StartContainer, StopContainer
+from dom0.plan.steps import AnyStep, GiveUpContainer, RunPostStart, StartContainer, StopContainer, StopInScope
 from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class StepRunner:
 def _awaits(step: AnyStep) -> type[AnyStep] | None:
     """Which kind of a service's processes it waits for: hooks that hang do not hold up stops."""
     match step:
-        case StopContainer() | GiveUpContainer():
+        case StopContainer() | StopInScope() | GiveUpContainer():
             return StopContainer
         case RunPostStart():
             return RunPostStart

@@ -36,6 +36,7 @@ from dom0.plan.steps import (
     RunPostStart,
     StartContainer,
     StopContainer,
+    StopInScope,
     UnpauseContainer,
     UpdateContainer,
 )
@@ -117,6 +118,9 @@ class _Foreseen:
                 self._put(replace(self._get(id_), state=State.RUNNING))
             case StopContainer(container_id=id_):
                 self._stop(id_, now)
+            case StopInScope(member_id=id_):
+                rows = (replace(row, state=State.EXITED) if row.id == id_ else row for row in self.actual.others)
+                self.actual = replace(self.actual, others=tuple(rows))
             case GiveUpContainer(container_id=id_):
                 self._put(replace(self._get(id_), restart_policy="no"))
                 self._stop(id_, now)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
-from dom0.engine.values import Network, State
+from dom0.engine.values import Container, Network, State
 from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
-from dom0.plan.desired import Desired, NetworkSpec, Slot
+from dom0.plan.desired import Desired, NetworkSpec, Role, Slot
 from dom0.plan.hooks import pre_stop_of
 from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
 from dom0.plan.phase import Phase
@@ -27,7 +27,9 @@ from dom0.plan.steps import (
     RemoveNetwork,
     ReplaceNetwork,
     StopContainer,
+    StopInScope,
 )
+from dom0.socketproxy.scope import LABEL, Scope
 
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
 AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # a container that waits only for these waits for a person
@@ -178,7 +180,10 @@ def _unreadable(slot: Slot, words: str) -> SlotPlan:
 
 
 def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
-    """Containers without a slot are removed once every slot is well: dependents before what they depend on."""
+    """Containers without a slot are removed once every slot is well: dependents before what they depend on.
+
+    An orchestrator goes last of its scope, when its socket is not served any more and all in it was stopped.
+    """
     if not well:
         return []
     running = [container for container in snapshot.orphans if container.running]
@@ -194,9 +199,24 @@ def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
                         lock=lock, reason=UNWANTED, container_id=container.id, name=container.name, pre_stop=pre_stop
                     )
                 )
-        elif not snapshot.is_kept(container) and container.state is not State.REMOVING:
+        elif snapshot.is_kept(container) or container.state is State.REMOVING:
+            continue
+        elif LABEL in container.labels and (left := _left_in_scope(container, snapshot)):
+            steps += left
+        elif LABEL not in container.labels or not any(one.labels.get(labels.ROLE) == Role.SOCKET for one in running):
             steps.append(RemoveContainer(lock=lock, reason=UNWANTED, container_id=container.id, name=container.name))
     return steps
+
+
+def _left_in_scope(orchestrator: Container, snapshot: Snapshot) -> list[AnyStep]:
+    """Stops of what an orchestrator of ours has started, itself or through orchestrators of its own, and still runs."""
+    scope = Scope(orchestrator.labels[LABEL].removeprefix("/"))
+    reason = f"its orchestrator, {orchestrator.labels[labels.SERVICE]}, is {UNWANTED}"
+    return [
+        StopInScope(lock=f"container:{row.id}", reason=reason, member_id=row.id, name=row.name)
+        for row in snapshot.actual.others
+        if row.running and scope.owns(row.name, row.labels)
+    ]
 
 
 def _plan_leftover_networks(snapshot: Snapshot) -> list[AnyStep]:

@@ -28,11 +28,12 @@ from dom0.plan.steps import (
     RunPostStart,
     StartContainer,
     StopContainer,
+    StopInScope,
     UnpauseContainer,
     UpdateContainer,
 )
 
-Action = Literal["build", "adopt", "pull", "create", "replace", "start", "restart", "update", "remove", "keep"]
+Action = Literal["build", "adopt", "pull", "create", "replace", "start", "restart", "update", "stop", "remove", "keep"]
 Kind = Literal["image", "network", "volume", "container", "file"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
 _OfContainer: TypeAlias = (
@@ -72,7 +73,7 @@ def preview(desired: Desired, actual: Actual, memory: Memory, now: float) -> lis
 
 
 def _place(change: Change, ordered: dict[str, int]) -> tuple[int, int]:
-    if change.action == "remove":
+    if change.action in ("stop", "remove"):
         return 3, change.kind == "network"
     return (1, change.kind == "volume") if change.kind != "container" else (2, ordered[change.name])
 
@@ -89,6 +90,8 @@ def _changes(steps: tuple[AnyStep, ...], snapshot: Snapshot) -> Iterator[Change]
                 yield Change(action="replace", kind="network", name=step.spec.name, reason=step.reason)
             case RemoveNetwork():
                 yield Change(action="remove", kind="network", name=step.name, reason=step.reason)
+            case StopInScope():
+                yield Change(action="stop", kind="container", name=step.name, reason=step.reason)
             case CreateContainer():
                 action: Action = "replace" if step.replaces else "create"
                 yield Change(action=action, kind="container", name=step.slot.name, reason=step.reason)

@@ -89,6 +89,13 @@ class StopContainer(Step, frozen=True, kw_only=True):
     rests: bool = False
 
 
+class StopInScope(Step, frozen=True, kw_only=True):
+    """Of a scope whose orchestrator leaves: a container that is not ours. It stays, and no restart starts it again."""
+
+    member_id: str
+    name: str
+
+
 class GiveUpContainer(Step, frozen=True, kw_only=True):
     """Take its restart policy away, then stop it: a looping container stays replaceable (balena-supervisor#1632)."""
 
@@ -132,6 +139,7 @@ AnyStep: TypeAlias = (
     | RestartContainer
     | UnpauseContainer
     | StopContainer
+    | StopInScope
     | GiveUpContainer
     | RemoveContainer
     | RenameContainer

@@ -19,6 +19,7 @@ from dom0.plan.steps import (
     RunPostStart,
     StartContainer,
     StopContainer,
+    StopInScope,
     UnpauseContainer,
     UpdateContainer,
 )
@@ -45,7 +46,7 @@ def say_step(step: AnyStep) -> str:  # noqa: C901 -- a flat match, one line a st
             return f"restart {step.slot.name}"
         case UnpauseContainer():
             return f"unpause {step.name}"
-        case StopContainer():
+        case StopContainer() | StopInScope():
             return f"stop {step.name}"
         case GiveUpContainer():
             return f"give up restarting {step.name}"
