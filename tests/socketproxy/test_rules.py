@@ -93,19 +93,43 @@ def test_the_engines_socket_is_the_scopes_own(asked: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "field", "grant"),
+    ("asked", "field", "grant", "said"),
     [
-        ({"Binds": ["/etc:/e"]}, "HostConfig.Binds", "paths"),
-        ({"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/e"}]}, "HostConfig.Mounts", "paths"),
-        ({"CapAdd": ["CAP_NET_ADMIN"]}, "HostConfig.CapAdd", "capabilities: [NET_ADMIN]"),
-        ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, "HostConfig.PortBindings", 'ports: ["80/tcp"]'),
+        (
+            {"CapAdd": ["CAP_NET_ADMIN"]},
+            "HostConfig.CapAdd",
+            Grants(capabilities=("NET_ADMIN",)),
+            "HostConfig.CapAdd: 'CAP_NET_ADMIN': not granted; it would take the grant capabilities: [NET_ADMIN]",
+        ),
+        (
+            {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}},
+            "HostConfig.PortBindings",
+            Grants(ports=("80/tcp",)),
+            """HostConfig.PortBindings: '80/tcp': not granted; it would take the grant ports: ["80/tcp"]""",
+        ),
     ],
 )
-def test_a_refusal_says_the_field_and_the_grant(asked: dict[str, Any], field: str, grant: str) -> None:
+def test_a_refusal_says_the_field_and_the_grant_that_would_do(
+    asked: dict[str, Any], field: str, grant: Grants, said: str
+) -> None:
     with pytest.raises(Refused) as refused:
         host(**asked)
     assert (refused.value.status, refused.value.field, refused.value.grant) == (403, field, grant)
-    assert grant in refused.value.message
+    assert refused.value.message == said
+    create({"HostConfig": asked}, grant)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"Binds": ["/etc:/e"]}, "HostConfig.Binds"),
+        ({"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/e"}]}, "HostConfig.Mounts"),
+    ],
+)
+def test_a_path_of_the_host_is_refused(asked: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        host(**asked)
+    assert (refused.value.status, refused.value.field) == (403, field)
 
 
 def test_a_granted_capability_passes_in_any_spelling() -> None:

@@ -10,7 +10,8 @@ from dom0.engine import bodies
 from dom0.socketproxy import images, networks, owned, requests, rules, shown, volumes
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
-from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused, too_many
 
 FILTERS = (
     *("ancestor", "before", "exited", "expose", "health", "id", "label"),
@@ -52,8 +53,8 @@ async def _id_of(context: Context, reference: str) -> str:
 
 async def created(context: Context, asked: Asked) -> Call:
     body: requests.Container = asked.body
-    if len(await owned.containers(context)) >= context.grants.containers:
-        raise Refused(FORBIDDEN, f"{context.grants.containers} containers are all that was granted", grant="containers")
+    if (there := len(await owned.containers(context))) >= context.grants.containers:
+        raise too_many("containers", context.grants.containers, Grants(containers=there + 1))
     if not body.image:
         raise Refused(BAD_REQUEST, "Image: is empty", field="Image")
     name = owned.check_name(asked.query.get("name", "").removeprefix("/") or _any_name(body.image))

@@ -7,8 +7,8 @@ from typing import Any
 
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
-from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
+from dom0.socketproxy.grants import Grants, Images
+from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused, short
 
 FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 _REFERENCE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,255}")
@@ -48,8 +48,9 @@ async def _usable(context: Context, reference: str) -> dict[str, Any]:
     if not _REFERENCE.fullmatch(reference):
         raise Refused(BAD_REQUEST, f"{reference!r}: no image")
     missing = Refused(NOT_FOUND, f"No such image: {reference}")
-    if not _ID.fullmatch(reference) and not context.grants.may_use(full_name(reference)):
-        raise missing
+    if not _ID.fullmatch(reference) and not context.grants.may_use(named := full_name(reference)):
+        grant = Grants(images=Images(use=(named,)))
+        raise Refused(NOT_FOUND, missing.message, field="Image", value=short(reference), grant=grant)
     reply = await context.upstream.ask("GET", "images", reference, "json")
     if reply.status != 200 or not _names(reply.document, context.grants, "RepoTags"):
         raise missing

@@ -11,7 +11,8 @@ from dom0.engine import bodies
 from dom0.socketproxy import owned, requests, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import by_name
-from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused, too_many
 from dom0.socketproxy.shown import BRIDGE
 
 DEFAULTS = ("", "default", BRIDGE)  # of a container that names none
@@ -35,8 +36,8 @@ async def created(context: Context, asked: Asked) -> Call:
         raise Refused(BAD_REQUEST, f"{body.name!r}: no name of a network", field="Name")
     if body.name in ("host", "none", "default"):
         raise Refused(FORBIDDEN, f"network with name {body.name}: that name is taken", field="Name")
-    if len(await _rows(context, {})) >= context.grants.networks:
-        raise Refused(FORBIDDEN, f"{context.grants.networks} networks are all that was granted", grant="networks")
+    if (there := len(await _rows(context, {}))) >= context.grants.networks:
+        raise too_many("networks", context.grants.networks, Grants(networks=there + 1))
     return Call(method="POST", path=("networks", "create"), body=rules.network(body, context.scope))
 
 

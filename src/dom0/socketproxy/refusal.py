@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from dom0.socketproxy.grants import Grants, one_line
+
 BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TOO_LARGE = 400, 403, 404, 405, 413
 NO_MANAGER = 503
 
 
 class Refused(Exception):
-    """`field`, where one is at fault, and `grant`, the smallest that would allow it, are for the log."""
+    """`field` and `value`, where one is at fault, and `grant`, the smallest that would allow it."""
 
-    def __init__(self, status: int, message: str, *, field: str = "", grant: str = "") -> None:
+    def __init__(
+        self, status: int, message: str, *, field: str = "", value: str = "", grant: Grants | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = f"{message}; it would take the grant {grant}" if grant else message
+        self.message = f"{message}; it would take the grant {one_line(grant)}" if grant else message
         self.field = field
+        self.value = value
         self.grant = grant
 
 
 def never(field: str, value: object) -> Refused:
     """For what no grant allows."""
-    return Refused(FORBIDDEN, f"{field}: {short(value)}: not through this socket", field=field)
+    return Refused(FORBIDDEN, f"{field}: {short(value)}: not through this socket", field=field, value=short(value))
 
 
-def not_granted(field: str, value: object, grant: str) -> Refused:
-    return Refused(FORBIDDEN, f"{field}: {short(value)}: not granted", field=field, grant=grant)
+def not_granted(field: str, value: object, grant: Grants) -> Refused:
+    return Refused(FORBIDDEN, f"{field}: {short(value)}: not granted", field=field, value=short(value), grant=grant)
+
+
+def too_many(kind: str, granted: int, grant: Grants) -> Refused:
+    return Refused(FORBIDDEN, f"{granted} {kind} are all that was granted", field=kind, grant=grant)
 
 
 def short(value: object) -> str:

@@ -156,7 +156,7 @@ def _bind(bind: str, scope: Scope) -> str:
     """`volume:/target:options`, of a volume of the scope's."""
     source, colon, rest = bind.partition(":")
     if source.startswith(("/", ".", "~")) or not colon:
-        raise not_granted("HostConfig.Binds", bind, "paths")
+        raise never("HostConfig.Binds", bind)
     target, _, options = rest.partition(":")
     if not VOLUME_NAME.fullmatch(source) or not target.startswith("/"):
         raise Refused(BAD_REQUEST, f"{bind}: no volume and its target", field="HostConfig.Binds")
@@ -181,7 +181,7 @@ def _mount(mount: bodies.Mount, scope: Scope, resolved: Resolved) -> bodies.Moun
     if mount.type == "bind" and mount.source in SOCKETS:
         return _own_socket(mount.target, resolved)
     if mount.type == "bind":
-        raise not_granted("HostConfig.Mounts", mount.source, "paths")
+        raise never("HostConfig.Mounts", mount.source)
     if mount.type not in ("volume", "tmpfs"):
         raise never("HostConfig.Mounts.Type", mount.type)
     if mount.type == "tmpfs":
@@ -239,7 +239,7 @@ def _check_ports(host: requests.HostConfig, grants: Grants) -> None:
             except ValueError:
                 raise never("HostConfig.PortBindings", f"{port} at {wanted}") from None
             if not grants.may_publish(asked):
-                raise not_granted("HostConfig.PortBindings", wanted, f'ports: ["{wanted}"]')
+                raise not_granted("HostConfig.PortBindings", wanted, Grants(ports=(wanted,)))
 
 
 def _is_tmpfs(options: str) -> bool:
@@ -251,7 +251,7 @@ def _capability(name: str, grants: Grants) -> str:
     if plain == "ALL":
         raise never("HostConfig.CapAdd", name)
     if plain not in grants.capabilities:
-        raise not_granted("HostConfig.CapAdd", name, f"capabilities: [{plain}]")
+        raise not_granted("HostConfig.CapAdd", name, Grants(capabilities=(plain,)))
     return plain
 
 
@@ -332,7 +332,7 @@ def network(asked: requests.Network, scope: Scope) -> requests.Network:
         if asked.ipam.driver not in ("", "default") or asked.ipam.options:
             raise never("IPAM.Driver", asked.ipam.driver)
         if any(pool != bodies.IpamPool() for pool in asked.ipam.config):
-            raise not_granted("IPAM.Config", msgspec.to_builtins(asked.ipam.config), "subnets")
+            raise never("IPAM.Config", msgspec.to_builtins(asked.ipam.config))
     return replace(
         asked,
         check_duplicate=True,

@@ -11,7 +11,8 @@ from dom0.engine import bodies
 from dom0.socketproxy import owned, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, by_name
-from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused, too_many
 
 FILTERS = ("dangling", "driver", "label", "name")
 
@@ -33,7 +34,7 @@ async def provide(context: Context, body: bodies.VolumeBody) -> dict[str, Any]:
     name = owned.check_name(body.name or secrets.token_hex(32))
     rows = await _rows(context, {})
     if len(rows) >= context.grants.volumes and context.scope.long(name) not in [row["Name"] for row in rows]:
-        raise Refused(FORBIDDEN, f"{context.grants.volumes} volumes are all that was granted", grant="volumes")
+        raise too_many("volumes", context.grants.volumes, Grants(volumes=len(rows) + 1))
     checked = rules.volume(replace(body, name=name), context.scope)
     reply = await context.upstream.ask("POST", "volumes", "create", body=checked)
     if reply.status >= BAD_REQUEST:
