@@ -9,6 +9,7 @@ import msgspec
 
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.refusals import Refusals
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Reply, Upstream
 
@@ -21,6 +22,7 @@ class Context(msgspec.Struct, frozen=True):
     grants: Grants
     upstream: Upstream
     socket: str  # the scope's own, where the Engine finds it
+    refusals: Refusals | None = None  # where they are written besides the log
 
     def refusal(self, reply: Reply) -> Refused:
         """What the Engine says against a question of ours, by the scope's names."""

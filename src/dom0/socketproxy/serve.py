@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from dom0.engine import bodies
 from dom0.engine.bodies import Body
 from dom0.errors import UsageError
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
-from dom0.socketproxy import head, pipe, strict, table
+from dom0.socketproxy import head, pipe, registry, strict, table
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
+from dom0.socketproxy.refusals import Refusal, Refusals
 
 SILENCE = 60.0  # seconds for a whole request, and between two of them
 LARGEST_BODY = 1 << 20  # bytes, of a JSON body
@@ -35,17 +37,20 @@ async def serve(context: Context, path: Path, *, gid: int = -1) -> AsyncIterator
     await context.upstream.negotiate()
     path.parent.mkdir(parents=True, exist_ok=True)
     unnamed = path.with_name(f".{path.name}.new")
-    conversations = _Conversations(context)
+    refusals = Refusals(registry.directory_of(context.scope.name))
+    conversations = _Conversations(replace(context, refusals=refusals))
     server = await asyncio.start_unix_server(conversations.begin, unnamed, limit=READ_AHEAD)
     try:
         os.chown(unnamed, -1, gid)
         unnamed.chmod(0o660)
         unnamed.replace(path)  # complete before it has its name
-        yield
+        with registry.registered(context, path):
+            yield
     finally:
         server.close()
         await asyncio.to_thread(path.unlink, missing_ok=True)
         await conversations.end()
+        refusals.close()
         await context.upstream.close()
 
 
@@ -104,8 +109,7 @@ async def _exchange(client: Channel, context: Context) -> bool:
     except Malformed as error:
         answer = Document({"message": str(error)}, status=error.status)
     except Refused as refused:
-        if refused.status != NOT_FOUND:  # programs ask for what they are about to make
-            log.info("%s: refused: %s", context.scope.path, refused.message)
+        _note(context, request, refused)
         answer = Document({"message": refused.message}, status=refused.status)
     if answer is None:
         return not client.has_left
@@ -114,6 +118,24 @@ async def _exchange(client: Channel, context: Context) -> bool:
     if unread:
         await _let_finish(client)
     return not unread
+
+
+def _note(context: Context, request: h11.Request, refused: Refused) -> None:
+    if refused.status == NOT_FOUND and refused.grant is None:  # programs ask for what they are about to make
+        return
+    log.info("%s: refused: %s", context.scope.path, refused.message)
+    if context.refusals:
+        context.refusals.note(
+            Refusal(
+                at=time.time(),
+                method=request.method.decode("latin-1"),
+                path=request.target.decode("latin-1").partition("?")[0],  # parameters can be secrets
+                message=refused.message,
+                field=refused.field,
+                value=refused.value,
+                grant=refused.grant,
+            )
+        )
 
 
 async def _answer(client: Channel, request: h11.Request, context: Context) -> Document | None:

@@ -20,7 +20,8 @@ def served(
     socket = directory / "docker.sock"
     argv = [sys.executable, "-m", "dom0", "socket", "serve", "--scope", scope]
     argv += ["--grants", str(directory / "grants.yaml"), "--listen", str(socket)]
-    environment = host.environment() | {"DOCKER_HOST": f"unix://{engine or host.socket}"}
+    environment = host.environment() | {"DOM0_RUN": str(directory / "run")}
+    environment["DOCKER_HOST"] = f"unix://{engine or host.socket}"
     with (directory / "serve.log").open("wb") as log:
         server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, env=environment)
     with server:

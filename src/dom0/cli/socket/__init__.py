@@ -1,0 +1,24 @@
+"""`dom0 socket`: Engine sockets that show and touch only what is made through them. A module for each command."""
+
+from __future__ import annotations
+
+import click
+
+from dom0.cli.socket.log import log
+from dom0.cli.socket.ls import ls
+from dom0.cli.socket.serve import serve
+from dom0.cli.socket.show import show
+
+
+@click.group("socket")
+def command() -> None:
+    """Give a container an Engine socket of its own, with limits; see who has which, and what was refused.
+
+    $ dom0 socket serve --scope guest --grants guest.yaml
+    $ dom0 socket ls
+    $ dom0 socket log guest
+    """
+
+
+for one in (serve, ls, show, log):
+    command.add_command(one)

@@ -1,0 +1,42 @@
+"""`dom0 socket ls`: who has an Engine socket of its own on this host."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dom0 import terminal, times
+
+if TYPE_CHECKING:
+    from dom0.cli.socket.scopes import Shown
+
+
+@click.command("ls")
+@click.option("--json", "as_json", is_flag=True, help="A list of the objects that `dom0 socket show` prints.")
+def ls(as_json: bool) -> None:
+    """List the scopes of this host: their sockets, who serves them, how many containers they have and run.
+
+    A scope is `not served` when its server was killed: its containers stay, its socket is dead.
+
+    $ dom0 socket ls
+    """
+    from dom0.cli.socket import scopes
+
+    scopes.engine_socket()
+    found = asyncio.run(scopes.all_shown())
+    if not found and not as_json:
+        terminal.say_progress("no scope is served here; dom0 socket serve --scope guest")
+        return
+    rows = ((one.scope, served(one), _containers(one), str(one.refusals), one.socket) for one in found)
+    terminal.say_table(found, ("SCOPE", "SERVED", "CONTAINERS", "REFUSALS", "SOCKET"), rows, as_json=as_json)
+
+
+def served(scope: Shown) -> str:
+    return f"by {scope.pid} for {times.ago(time.time() - scope.since)}" if scope.served else "not served"
+
+
+def _containers(scope: Shown) -> str:
+    return f"{scope.usage.containers}, {scope.usage.running} run" if scope.usage else "?"

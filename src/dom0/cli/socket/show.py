@@ -1,0 +1,59 @@
+"""`dom0 socket show`: what one scope may do, and how much of it it uses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dom0 import terminal
+from dom0.cli.socket import options
+from dom0.cli.socket.ls import served
+
+if TYPE_CHECKING:
+    from dom0.cli.socket.scopes import Shown
+
+
+@click.command("show")
+@options.name
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="An object: scope, socket, engine, served, pid, since, grants, usage, refusals.",
+)
+def show(name: str, as_json: bool) -> None:
+    """Show everything about one scope: what it was granted, defaults too, and how much of it is in use.
+
+    $ dom0 socket show guest
+    """
+    from dom0.cli.socket import scopes
+    from dom0.socketproxy import registry
+
+    scopes.engine_socket()
+    registry.require(name)
+    found = asyncio.run(scopes.shown(registry.read(name)))
+    if as_json:
+        terminal.say_json(found)
+        return
+    for label, text in (("scope", found.scope), ("served", served(found)), ("socket", found.socket)):
+        terminal.say(f"{label:9} {text}")
+    terminal.say(f"{'engine':9} {found.engine}{'' if found.usage else ', does not answer'}")
+    terminal.say(f"{'refusals':9} {found.refusals}{f': dom0 socket log {name}' if found.refusals else ''}")
+    terminal.say()
+    terminal.say_columns(("GRANT", "GRANTED", "IN USE"), _rows(found))
+
+
+def _rows(scope: Shown) -> Iterator[tuple[str, str, str]]:
+    used: dict[str, Any] = {}
+    if scope.usage:
+        used = {
+            "containers": f"{scope.usage.containers}, {scope.usage.running} run",
+            "networks": scope.usage.networks,
+            "volumes": scope.usage.volumes,
+        }
+    for key, value in scope.grants.items():
+        text = ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+        yield key, text, str(used.get(key, ""))

@@ -1,0 +1,144 @@
+"""What was refused through the socket of a scope: a file of bounded size, one refusal a line, equal ones counted.
+
+A client writes into it with what it asks for: every text is shortened, and the older half goes when it is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.socketproxy.grants import Grants
+
+FILE = "refusals.jsonl"
+FULL = 1 << 20  # bytes; then it is the older file, in place of the one before
+COUNTED_FOR = 10.0  # seconds, after which equal ones are written as one line with their number
+LONGEST = 300  # characters of a text
+
+log = logging.getLogger(__name__)
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    at: float  # seconds since the epoch
+    method: str
+    path: str
+    message: str
+    field: str = ""
+    value: str = ""
+    grant: Grants | None = None  # the smallest that would allow it
+    times: int = 1
+
+    def shortened(self) -> Refusal:
+        texts = {key: getattr(self, key) for key in ("method", "path", "message", "field", "value")}
+        return replace(self, **{key: _shortened(text) for key, text in texts.items()})
+
+    def is_like(self, other: Refusal | None) -> bool:
+        return other is not None and replace(self, at=0, times=1) == replace(other, at=0, times=1)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+class Refusals:
+    """Writes them to a file in `directory`, inside a running loop. `close` writes what was counted and not written."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / FILE
+        self._last: Refusal | None = None
+        self._counted: Refusal | None = None  # how often the last one has come again
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_written = True
+
+    def note(self, refusal: Refusal) -> None:
+        refusal = refusal.shortened()
+        if refusal.is_like(self._last):
+            times = self._counted.times + 1 if self._counted else 1
+            self._counted = replace(refusal, times=times)
+            self._timer = self._timer or asyncio.get_running_loop().call_later(COUNTED_FOR, self._write_counted)
+            return
+        self._write_counted()
+        self._last = refusal
+        self._append(refusal)
+
+    def close(self) -> None:
+        self._write_counted()
+
+    def _write_counted(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        counted, self._counted, self._timer = self._counted, None, None
+        if counted:
+            self._append(counted)
+
+    def _append(self, refusal: Refusal) -> None:
+        line = msgspec.json.encode(refusal) + b"\n"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if self._file.lstat().st_size + len(line) > FULL:
+                    self._file.replace(_older(self._file))
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._file, flags, 0o600)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if self._is_written:
+                log.warning("%s: refusals are in this log only: %s", self._file, error.strerror)
+            self._is_written = False
+        else:
+            self._is_written = True
+
+
+class Reader:
+    """What is there, oldest first, and what comes. `close` it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / FILE
+        self._opened: BufferedReader | None = None
+        self._rest = b""  # of a line that is not whole yet
+
+    def read(self) -> list[Refusal]:
+        """Those that have come since the last call. Raises OSError."""
+        content = self._rest
+        if self._opened is None:
+            with contextlib.suppress(FileNotFoundError):
+                content += _older(self._path).read_bytes()
+        else:
+            content += self._opened.read()
+        with contextlib.suppress(FileNotFoundError):
+            if self._opened is None or not os.path.samestat(self._path.stat(), os.fstat(self._opened.fileno())):
+                self.close()
+                self._opened = self._path.open("rb")
+                content += self._opened.read()
+        *lines, self._rest = content.split(b"\n")
+        return [refusal for line in lines for refusal in _parsed(line)]
+
+    def close(self) -> None:
+        if self._opened:
+            self._opened.close()
+
+
+def read(directory: Path) -> list[Refusal]:
+    """All that are still there. Raises OSError."""
+    with contextlib.closing(Reader(directory)) as reader:
+        return reader.read()
+
+
+def _parsed(line: bytes) -> Iterator[Refusal]:
+    """Nothing of a line that a later version has written."""
+    with contextlib.suppress(msgspec.DecodeError):
+        yield msgspec.json.decode(line, type=Refusal)
+
+
+def _older(file: Path) -> Path:
+    return file.with_name(f"{file.name}.1")

@@ -1,0 +1,132 @@
+"""Who serves which scope on this host: a directory for each in dom0's run directory, written by who serves it.
+
+    scopes/guest/scope.json       a Registration; locked by its server as long as that lives
+    scopes/guest/refusals.jsonl   see `refusals`
+
+The lock, and not the process ID, says whether a scope is served: an ID is used again, and is another one inside a
+container.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from dom0 import names
+from dom0.errors import Dom0Error, UsageError
+from dom0.socketproxy.context import Context
+from dom0.socketproxy.grants import Grants
+
+FILE = "scope.json"
+
+log = logging.getLogger(__name__)
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    scope: str  # its name
+    socket: str
+    engine: str  # the socket behind it
+    pid: int  # of its server, as that sees it
+    since: float  # seconds since the epoch
+    grants: Grants
+
+
+class Registered(msgspec.Struct, frozen=True):
+    registration: Registration
+    is_served: bool
+
+
+def directory_of(scope: str) -> Path:
+    return names.run_directory() / "scopes" / scope
+
+
+@contextmanager
+def registered(context: Context, socket: Path) -> Iterator[None]:
+    """The scope is registered until the block ends; who may not write there (it takes root) serves it all the same."""
+    directory = directory_of(context.scope.name)
+    registration = Registration(
+        scope=context.scope.name,
+        socket=str(socket.absolute()),
+        engine=context.upstream.socket,
+        pid=os.getpid(),
+        since=time.time(),
+        grants=context.grants,
+    )
+    try:
+        descriptor = _write_locked(directory, registration)
+    except OSError as error:
+        log.warning("%s: %s: dom0 socket ls and log do not show this scope", directory, error.strerror)
+        yield
+        return
+    try:
+        yield
+    finally:
+        _remove(directory / FILE, descriptor)
+        os.close(descriptor)
+
+
+def _write_locked(directory: Path, registration: Registration) -> int:
+    """Returns a descriptor of the file, whose lock ends when it is closed. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    unnamed = directory / f".{FILE}.{registration.pid}"
+    descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, msgspec.json.encode(registration))
+        unnamed.replace(directory / FILE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove(file: Path, descriptor: int) -> None:
+    """Unless another server of the scope has registered meanwhile."""
+    try:
+        if os.path.samestat(file.lstat(), os.fstat(descriptor)):
+            file.unlink()
+    except FileNotFoundError:
+        pass
+
+
+def read(scope: str) -> Registered:
+    """Raises Dom0Error; OSError where there is none."""
+    file = directory_of(scope) / FILE
+    with file.open("rb") as opened:
+        is_served = _is_locked(opened.fileno())
+        try:
+            return Registered(msgspec.json.decode(opened.read(), type=Registration), is_served)
+        except msgspec.DecodeError as error:
+            raise Dom0Error(f"{file}: is not understood: {error}", hint="is its server of another version?") from error
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def known(*files: str) -> list[str]:
+    """Scopes that have one of these files in their directory. Raises OSError."""
+    try:
+        directories = sorted((names.run_directory() / "scopes").iterdir())
+    except FileNotFoundError:
+        return []
+    return [one.name for one in directories if any((one / file).exists() for file in files or (FILE,))]
+
+
+def require(scope: str, *files: str) -> Path:
+    """The directory of a scope that is `known`. Raises UsageError, OSError."""
+    if scope not in (there := known(*files)):
+        hint = f"there are: {', '.join(there)}" if there else f"none is here; dom0 socket serve --scope {scope}"
+        raise UsageError(f"{scope}: no such scope", hint=hint)
+    return directory_of(scope)

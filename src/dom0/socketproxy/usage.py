@@ -1,0 +1,49 @@
+"""How much of what it was granted a scope uses, by what the Engine behind it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dom0.errors import EngineError
+from dom0.socketproxy import shown
+from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.upstream import Upstream
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    running: int
+    containers: int  # those that do not run too
+    networks: int
+    volumes: int
+
+
+async def ask(scope: Scope, engine: str) -> Usage | None:
+    """None where the Engine at the socket `engine` does not answer."""
+    upstream = Upstream(engine)
+    try:
+        await upstream.negotiate()
+        containers = await _rows(upstream, "containers", "json")
+        networks = await _rows(upstream, "networks")
+        volumes = await _rows(upstream, "volumes")
+    except (Refused, EngineError, OSError):
+        return None
+    finally:
+        await upstream.close()
+    own = [row for row in containers if scope.owns(shown.own_name(row), row["Labels"])]
+    return Usage(
+        running=sum(row["State"] == "running" for row in own),
+        containers=len(own),
+        networks=sum(scope.owns(row["Name"], row["Labels"]) for row in networks),
+        volumes=sum(scope.owns(row["Name"], row["Labels"]) for row in volumes),
+    )
+
+
+async def _rows(upstream: Upstream, *path: str) -> list[dict[str, Any]]:
+    """Raises Refused."""
+    reply = await upstream.ask("GET", *path, query={"all": "1"})  # for containers; the others have no such parameter
+    if reply.status != 200:
+        raise Refused(reply.status, "the Engine does not list them")
+    return list((reply.document["Volumes"] or ()) if path == ("volumes",) else reply.document)

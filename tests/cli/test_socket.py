@@ -1,0 +1,131 @@
+"""`dom0 socket`: who has which scoped socket on this host, how much of it is used, and what was refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.run import Output
+from dom0.testing import scopes
+from dom0.testing.hosts import Host
+
+IMAGE = "busybox:test"
+GRANTS = "{images: {use: [busybox]}, networks: 3}"
+
+
+def test_without_a_scope(dom0: Callable[..., Output]) -> None:
+    assert json.loads(dom0("socket", "ls", "--json").stdout) == []
+    assert "no scope is served here" in dom0("socket", "ls").stderr
+    for command in ("show", "log"):
+        refused = dom0("socket", command, "guest")
+        assert (refused.code, refused.stdout) == (2, "")
+        assert "guest: no such scope" in refused.stderr
+
+
+def test_another_machine_has_other_scopes(dom0: Callable[..., Output]) -> None:
+    refused = dom0("socket", "ls", env={"DOCKER_HOST": "tcp://192.0.2.1:2375"})
+    assert refused.code == 2
+    assert "only the socket of an Engine on this host" in refused.stderr
+
+
+class Commands:
+    """dom0 as it is called beside the server, docker through its socket."""
+
+    def __init__(self, host: Host, directory: Path, socket: Path) -> None:
+        self._host = host
+        self._socket = socket
+        self.environment = host.environment() | {
+            "DOM0_RUN": str(directory / "run"),
+            "DOCKER_HOST": f"unix://{host.socket}",
+        }
+
+    def dom0(self, *arguments: str) -> str:
+        argv = [sys.executable, "-m", "dom0", "socket", *arguments]
+        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    def docker(self, *arguments: str, fails: bool = False) -> str:
+        environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self._socket}"}
+        ended = subprocess.run(
+            ["docker", *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (ended.returncode != 0) is fails, ended.stderr
+        return ended.stdout
+
+    def show(self) -> dict[str, Any]:
+        return dict(json.loads(self.dom0("show", "guest", "--json")))
+
+
+@pytest.mark.engine
+def test_a_scope_and_what_it_uses(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, GRANTS) as socket:
+        guest = Commands(engine_host, tmp_path, socket)
+        assert guest.show()["usage"] == {"running": 0, "containers": 0, "networks": 0, "volumes": 0}
+        engine_host.docker("volume", "create", "foreign")
+        guest.docker("run", "-d", "--init", "-v", "data:/data", "--network", "none", IMAGE, "sleep", "1000")
+        guest.docker("create", "--network", "none", IMAGE, "true")
+        guest.docker("network", "create", "front")
+        shown = guest.show()
+        assert shown["usage"] == {"running": 1, "containers": 2, "networks": 1, "volumes": 1}
+        assert (shown["scope"], shown["socket"], shown["engine"]) == ("guest", str(socket), str(engine_host.socket))
+        assert (shown["served"], shown["refusals"]) == (True, 0)
+        assert (shown["grants"]["images.use"], shown["grants"]["containers"]) == (["busybox"], 100)
+        said = [line.split() for line in guest.dom0("show", "guest").splitlines()]
+        assert ["containers", "100", "2,", "1", "run"] in said
+        assert ["networks", "3", "1"] in said
+        assert json.loads(guest.dom0("ls", "--json")) == [shown]
+        (_, row) = guest.dom0("ls").splitlines()
+        assert row.split()[:3] == ["guest", "by", str(shown["pid"])]
+        os.kill(shown["pid"], signal.SIGKILL)
+        wait_until(lambda: not guest.show()["served"])
+        assert "not served" in guest.dom0("ls")
+        assert guest.show()["usage"] == shown["usage"]
+
+
+@pytest.mark.engine
+def test_what_was_refused(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, GRANTS) as socket:
+        guest = Commands(engine_host, tmp_path, socket)
+        guest.docker("create", "--cap-add", "NET_ADMIN", IMAGE, fails=True)
+        follower = subprocess.Popen(
+            [sys.executable, "-m", "dom0", "socket", "log", "-f", "guest"],
+            env=guest.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with follower:
+            assert follower.stdout is not None
+            assert "capabilities: [NET_ADMIN]" in follower.stdout.readline()
+            guest.docker("create", "--pid", "host", IMAGE, fails=True)
+            assert "HostConfig.PidMode: 'host': not through this socket" in follower.stdout.readline()
+            follower.terminate()
+        guest.docker("image", "inspect", "secret:1", fails=True)
+        guest.docker("container", "inspect", "unknown", fails=True)  # not refused: there is none
+        rows = [json.loads(line) for line in guest.dom0("log", "guest", "--json").splitlines()]
+        assert [row["field"] for row in rows] == ["HostConfig.CapAdd", "HostConfig.PidMode", "Image"]
+        assert [row["grant"] for row in rows] == [
+            {"capabilities": ["NET_ADMIN"]},
+            None,
+            {"images": {"use": ["secret:1"]}},
+        ]
+        assert (rows[0]["value"], rows[0]["method"], rows[0]["times"]) == ("'NET_ADMIN'", "POST", 1)
+        assert rows[0]["path"].endswith("/containers/create")
+        (last,) = guest.dom0("log", "-n", "1", "guest").splitlines()
+        assert "secret:1" in last
+        assert guest.show()["refusals"] == 3
+    assert len(guest.dom0("log", "guest").splitlines()) == 3  # it is there when nobody serves it any more
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

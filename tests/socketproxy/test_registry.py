@@ -1,0 +1,84 @@
+"""Who serves which scope: said by a lock that ends with its holder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dom0.errors import Dom0Error, UsageError
+from dom0.socketproxy import registry
+from dom0.socketproxy.context import Context
+from dom0.socketproxy.grants import Grants, Images
+from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.upstream import Upstream
+
+GRANTS = Grants(images=Images(use=("busybox",)), networks=3)
+CONTEXT = Context(Scope("guest"), GRANTS, Upstream("/var/run/docker.sock"), "/run/guest.sock")
+SOCKET = Path("/run/guest.sock")
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DOM0_RUN", str(tmp_path))
+    return tmp_path
+
+
+def test_a_scope_is_known_while_it_is_served(run_directory: Path) -> None:
+    with registry.registered(CONTEXT, SOCKET):
+        found = registry.read("guest")
+        assert found.is_served
+        assert (found.registration.scope, found.registration.socket) == ("guest", "/run/guest.sock")
+        assert (found.registration.engine, found.registration.grants) == ("/var/run/docker.sock", GRANTS)
+        assert found.registration.pid == os.getpid()
+        assert (run_directory / "scopes/guest/scope.json").stat().st_mode & 0o777 == 0o600
+        assert registry.known() == ["guest"]
+    assert registry.known() == []
+    assert list((run_directory / "scopes/guest").iterdir()) == []
+
+
+def test_one_whose_server_was_killed_is_not_served() -> None:
+    child = os.fork()
+    if not child:
+        with registry.registered(CONTEXT, SOCKET):
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert not registry.read("guest").is_served
+
+
+def test_a_server_that_ends_leaves_the_registration_of_its_successor() -> None:
+    with registry.registered(CONTEXT, SOCKET) as _:
+        pass
+    first = registry.registered(CONTEXT, SOCKET)
+    second = registry.registered(CONTEXT, Path("/run/second.sock"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert registry.read("guest").is_served
+    assert registry.read("guest").registration.socket == "/run/second.sock"
+    second.__exit__(None, None, None)
+    assert registry.known() == []
+
+
+def test_a_scope_is_served_where_nothing_can_be_written(run_directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (run_directory / "scopes").write_text("in the way")
+    with registry.registered(CONTEXT, SOCKET):
+        pass
+    assert "dom0 socket ls and log do not show this scope" in caplog.text
+
+
+def test_a_scope_that_is_not_there(run_directory: Path) -> None:
+    with pytest.raises(UsageError, match="none: no such scope") as none:
+        registry.require("none")
+    assert "dom0 socket serve --scope none" in none.value.hint
+    with registry.registered(CONTEXT, SOCKET), pytest.raises(UsageError) as refused:
+        registry.require("none")
+    assert refused.value.hint == "there are: guest"
+
+
+def test_what_is_damaged_is_named(run_directory: Path) -> None:
+    (run_directory / "scopes/guest").mkdir(parents=True)
+    (run_directory / "scopes/guest/scope.json").write_text("{}")
+    with pytest.raises(Dom0Error, match=r"scope\.json: is not understood"):
+        registry.read("guest")
