@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 
 from dom0.errors import UsageError
 from dom0.wording import flaw
 
-S = TypeVar("S", bound=msgspec.Struct)
-
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
-_WORD = re.compile(r"[a-zA-Z_]+")
-_NO_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # to YAML
 _PORTS = re.compile(
     r"((?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?(/(?P<protocol>tcp|udp|sctp))?"
 )
@@ -90,68 +83,6 @@ def without_tag(image: str) -> str:
     name = image.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return head + slash + last.partition(":")[0]
-
-
-def merge(one: S, other: S) -> S:
-    """The smallest grants that allow what either allows."""
-    return type(one)(
-        **{
-            field.name: _larger(getattr(one, field.name), getattr(other, field.name), field.default)
-            for field in msgspec.structs.fields(one)
-        }
-    )
-
-
-def _larger(one: Any, other: Any, default: Any) -> Any:
-    if isinstance(one, msgspec.Struct):
-        return merge(one, other)
-    if isinstance(one, tuple):
-        return tuple(dict.fromkeys((*one, *other)))
-    if default in (one, other):
-        return other if one == default else one
-    return max(one, other)
-
-
-def lines(grants: Grants) -> list[str]:
-    """A file of them, with what is more than nothing granted: `capabilities: [NET_ADMIN]`."""
-    return [f"{key}: {_flow(value)}" for key, value in _beyond_default(grants).items()]
-
-
-def flat(granted: msgspec.Struct, before: str = "") -> Iterator[tuple[str, Any]]:
-    """All of them, defaults too, by their names in the documentation: `images.use`, `containers`."""
-    for field in msgspec.structs.fields(granted):
-        value = getattr(granted, field.name)
-        if isinstance(value, msgspec.Struct):
-            yield from flat(value, f"{before}{field.encode_name}.")
-        else:
-            yield f"{before}{field.encode_name}", value
-
-
-def one_line(grants: Grants) -> str:
-    return ", ".join(lines(grants))
-
-
-def _beyond_default(granted: msgspec.Struct) -> dict[str, Any]:
-    default = type(granted)()
-    found = {}
-    for field in msgspec.structs.fields(granted):
-        value = getattr(granted, field.name)
-        if value != getattr(default, field.name):
-            found[field.encode_name] = _beyond_default(value) if isinstance(value, msgspec.Struct) else value
-    return found
-
-
-def _flow(value: Any) -> str:
-    """YAML on one line; text in quotes unless it is a word that stands for itself."""
-    match value:
-        case dict():
-            return f"{{{', '.join(f'{key}: {_flow(item)}' for key, item in value.items())}}}"
-        case tuple():
-            return f"[{', '.join(map(_flow, value))}]"
-        case str() if _WORD.fullmatch(value) and value.casefold() not in _NO_TEXT:
-            return value
-    quoted = json.dumps(value, ensure_ascii=False)
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 
 def read(file: Path) -> Grants:

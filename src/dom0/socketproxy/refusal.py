@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dom0.socketproxy.grants import Grants, one_line
+from typing import TYPE_CHECKING
+
+from dom0.socketproxy.partial import one_line
+
+if TYPE_CHECKING:
+    from dom0.socketproxy.grants import Grants
 
 BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TOO_LARGE = 400, 403, 404, 405, 413
 NO_MANAGER = 503

@@ -11,7 +11,7 @@ import msgspec
 
 from dom0.engine import address
 from dom0.errors import UsageError
-from dom0.socketproxy import grants, refusals, registry, usage
+from dom0.socketproxy import partial, refusals, registry, usage
 from dom0.socketproxy.registry import Registered
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.usage import Usage
@@ -39,7 +39,7 @@ async def shown(found: Registered) -> Shown:
         served=found.is_served,
         pid=registration.pid,
         since=registration.since,
-        grants=dict(grants.flat(registration.grants)),
+        grants=dict(partial.flat(registration.grants)),
         usage=await usage.ask(Scope(registration.scope), registration.engine),
         refusals=sum(one.times for one in refusals.read(registry.directory_of(registration.scope))),
     )
