@@ -59,7 +59,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         own=own,
         resolve=lambda image, say, handed: source.resolve(engine, ETC, STATE, own, say, image, handed),
         hand_over=lambda image: handover.hand_over(engine, image, log.info),
-        handing_over=True,  # perhaps; until we know
+        handing_over=not own.is_guest,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=api_version >= ALL_ENDPOINTS),
         changed=changed,
         readiness=readiness,
@@ -72,14 +72,16 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         processes=HostProcesses() if own.sees_host else None,
     )
     with contextlib.suppress(Dom0Error):
-        if await handover.is_at_work(engine):
+        if not own.is_guest and await handover.is_at_work(engine):
             machine.begin_handover()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     socket = RUN / "dom0.sock"
     async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        watches = (_mend_handover(engine, machine), _end_when_cut_off(machine), _end_when_ended(engine, machine, own))
+        watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own)]
+        if not own.is_guest:
+            watches.append(_mend_handover(engine, machine))
         beside = [tasks.create_task(watch) for watch in watches]
         tasks.create_task(ambassadors.run())
         await machine.run()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dom0.socketproxy import requests, rules, strict
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import Refused
-from dom0.socketproxy.scope import LABEL, Scope
+from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope
 
 GUEST = Scope("guest")
 ID = "a" * 64
@@ -45,7 +45,7 @@ def host(**more: Any) -> dict[str, Any]:
 
 def test_it_has_the_scopes_label_and_its_name_on_the_network() -> None:
     sent = create({"Labels": {"a": "b"}, "HostConfig": {"NetworkMode": "front"}})
-    assert sent["Labels"] == {"a": "b", LABEL: "/guest"}
+    assert sent["Labels"] == {"a": "b", LABEL: "/guest", ORCHESTRATOR: ""}
     assert sent["NetworkingConfig"] == {"EndpointsConfig": {"guest.front": {"Aliases": ["web"]}}}
     assert sent["HostConfig"]["NetworkMode"] == "guest.front"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dom0.errors import UsageError
 from dom0.socketproxy.refusal import Refused
-from dom0.socketproxy.scope import LABEL, Scope
+from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope, is_made_inside
 
 GUEST = Scope("guest")
 NAMES = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}", fullmatch=True)
@@ -53,6 +53,39 @@ def test_scopes_stack() -> None:
     assert labels == {"a": "b", LABEL: "/guest/team"}
     assert GUEST.owns(GUEST.long(team.long("web")), labels)
     assert team.shown(GUEST.shown(labels)) == {"a": "b"}
+
+
+def test_an_orchestrator_sees_what_its_image_says_and_not_what_it_is_to_its_owner() -> None:
+    outside = {LABEL: "/guest", "dom0.role": "service", "com.docker.compose.project": "box", "mine": "yes"}
+    outside[ORCHESTRATOR] = '{"dom0.role":"root"}'
+    assert GUEST.shown(outside) == {"dom0.role": "root", "mine": "yes", ORCHESTRATOR: "itself"}
+    assert GUEST.shown({**outside, ORCHESTRATOR: "{"}) == {"mine": "yes", ORCHESTRATOR: "itself"}
+
+
+def test_in_a_scope_inside_another_one_an_orchestrator_sees_the_same() -> None:
+    team = Scope("team")
+    made = GUEST.stamped_container({LABEL: "/team", ORCHESTRATOR: '{"dom0.role":"root"}', "dom0.role": "service"})
+    assert team.shown(GUEST.shown(made)) == {"dom0.role": "root", ORCHESTRATOR: "itself"}
+
+
+def test_nothing_that_is_made_in_a_scope_says_that_it_was_given_its_socket() -> None:
+    forged = GUEST.stamped_container({ORCHESTRATOR: "{}", "dom0.project": "box"})
+    assert forged == {LABEL: "/guest", ORCHESTRATOR: "", "dom0.project": "box"}
+    assert GUEST.shown(forged) == {"dom0.project": "box"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "inside"),
+    [
+        ({}, False),
+        ({LABEL: "/guest", ORCHESTRATOR: "{}"}, False),
+        ({LABEL: "/guest"}, True),
+        ({LABEL: "/guest", ORCHESTRATOR: ""}, True),
+        ({LABEL: "/guest/team", ORCHESTRATOR: "{}"}, True),
+    ],
+)
+def test_what_was_made_in_a_scope_is_not_the_machines(labels: dict[str, str], inside: bool) -> None:
+    assert is_made_inside(labels) is inside
 
 
 @pytest.mark.parametrize("path", ["/", "other", "/../x", "/a//b", "/" + "a" * 40, "/A"])

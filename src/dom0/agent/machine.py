@@ -441,8 +441,8 @@ class Machine:
         generation = self._current.generation
         if generation is None or not generation.is_good or self._handing_over:
             return False
-        if self._handover_problem is not None:
-            return False  # it has been tried, and undone
+        if self._own.is_guest or self._handover_problem is not None:
+            return False  # another's to decide; or it has been tried, and undone
         if self._proposer.is_at_work or self._own_problem is not None:
             return False  # our own image is about to bring the next one, or was refused and says why
         if self._turn is not None and not self._turn.is_over:

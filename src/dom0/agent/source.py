@@ -30,6 +30,7 @@ from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, ImageNeed, images_needed
+from dom0.socketproxy.scope import ORCHESTRATOR
 
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
 PULL_ATTEMPTS = 4
@@ -75,6 +76,7 @@ class Own(msgspec.Struct, frozen=True):
     built_on: str = ""
     container: str = ""  # the ID of the one we are in
     sees_host: bool = False  # its processes
+    is_guest: bool = False  # the orchestrator of a scope: who has given it that decides which image it is
     images: Mapping[str, str] = {}  # service images that were built with it -> ID
     private: tuple[str, ...] = ()  # files that the image leaves out
     project: str = ""  # its name
@@ -90,7 +92,13 @@ async def find_own(engine: Engine) -> Own:
     container = await engine.container(match[1])
     own = await own_of(engine, await engine.image(container.image_id))
     awaits_up = container.labels.get(labels.AWAITS) == "up"
-    return replace(own, container=container.id, sees_host=container.pid_mode == "host", awaits_up=awaits_up)
+    return replace(
+        own,
+        container=container.id,
+        sees_host=container.pid_mode == "host",
+        is_guest=ORCHESTRATOR in container.labels,
+        awaits_up=awaits_up,
+    )
 
 
 async def own_of(engine: Engine, image: Image) -> Own:

@@ -14,6 +14,7 @@ from dom0.errors import UsageError
 from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.run import become, capture
+from dom0.socketproxy.scope import is_made_inside
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -32,7 +33,7 @@ async def find_containers(
     engine: Engine, services: Sequence[str], *, missing_is_error: bool = True
 ) -> list[ContainerSummary]:
     """The containers of `services`, of all services of the machine if none is named. Raises UsageError."""
-    ours = [*await engine.containers(labels=[labels.PROJECT])]
+    ours = [one for one in await engine.containers(labels=[labels.PROJECT]) if not is_made_inside(one.labels)]
     projects = {container.labels[labels.PROJECT] for container in ours}
     ours += taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
     by_service: dict[str, list[ContainerSummary]] = {}
@@ -55,7 +56,7 @@ def _refuse_unknown(services: Sequence[str], known: Collection[str]) -> None:
 
 def list_containers() -> list[ListedContainer]:
     """As `find_containers` of all services. Raises EngineError."""
-    ours = engine_client.containers(labels.PROJECT)
+    ours = [one for one in engine_client.containers(labels.PROJECT) if not is_made_inside(one.labels)]
     projects = {container.labels[labels.PROJECT] for container in ours}
     return [*ours, *taken_over(engine_client.containers(labels.COMPOSE_SERVICE), projects)]
 
@@ -64,6 +65,8 @@ def taken_over(by_compose: Iterable[Listed], projects: Collection[str]) -> Itera
     """What Docker Compose made for the machine's `projects`, with the labels of ours that it never gets."""
     for container in by_compose:
         theirs = container.labels
+        if is_made_inside(theirs):
+            continue
         project = theirs.get(labels.COMPOSE_PROJECT, "")
         if labels.PROJECT not in theirs and project in projects and theirs.get(labels.COMPOSE_ONEOFF) != "True":
             own = {

@@ -13,8 +13,9 @@ from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import forget_agent_socket, is_here
 from dom0.errors import NotFound, UsageError
-from dom0.names import HANDOVER, state_directory
+from dom0.names import HANDOVER, ROOT, state_directory
 from dom0.plan import labels
+from dom0.socketproxy.scope import ORCHESTRATOR, is_made_inside
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -97,6 +98,7 @@ async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], t
         told.say("nothing of dom0 is here")
         return
     await _refuse_volumes(engine, doomed)
+    await _refuse_guest(engine)
     await _remove_agent(engine, told)
     if project is not None:
         await _remove_project(engine, project, told)
@@ -113,7 +115,7 @@ async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], t
 async def find_project(engine: Engine) -> str | None:
     """The project whose containers are here, None if there are none. Raises UsageError if there are several."""
     ours = await engine.containers(labels=[labels.PROJECT])
-    found = sorted({name for container in ours if (name := container.labels[labels.PROJECT])})
+    found = sorted({name for one in ours if not is_made_inside(one.labels) and (name := one.labels[labels.PROJECT])})
     if len(found) > 1:
         raise UsageError(
             f"down: there are containers of {', '.join(found)}", hint="say which: dom0 down --project NAME"
@@ -129,6 +131,16 @@ async def _refuse_volumes(engine: Engine, names: Sequence[str]) -> None:
             raise NotFound(f"--volumes {name}: no such volume", hint="the volumes: docker volume ls")
         if labels.PROJECT not in known[name].labels:
             raise UsageError(f"--volumes {name}: dom0 did not make it", hint=f"delete it with: docker volume rm {name}")
+
+
+async def _refuse_guest(engine: Engine) -> None:
+    """Raises UsageError in a scope: its dom0 would be started again."""
+    with contextlib.suppress(NotFound):
+        if ORCHESTRATOR in (await engine.container(ROOT)).labels:
+            raise UsageError(
+                f"down: {ROOT} is a service of another machine, which would start it again",
+                hint="that machine's owner takes it out of the project there; single services: dom0 stop NAME",
+            )
 
 
 async def _remove_agent(engine: Engine, told: Told) -> None:

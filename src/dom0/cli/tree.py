@@ -15,6 +15,7 @@ from dom0.cli.engine_client import on_engine
 from dom0.errors import NotFound
 from dom0.names import ROOT
 from dom0.plan import labels
+from dom0.socketproxy.scope import is_made_inside
 
 BY_HAND = "a person"  # what made a container that nothing here started
 BY_COMPOSE = "docker compose"  # what made one that dom0 took over
@@ -59,7 +60,7 @@ def command(as_json: bool, no_trunc: bool) -> None:
 
 
 async def _find_containers(engine: Engine) -> list[Container]:
-    listed = [*await engine.containers(labels=[labels.ROLE])]
+    listed = [one for one in await engine.containers(labels=[labels.ROLE]) if not is_made_inside(one.labels)]
     projects = {container.labels.get(labels.PROJECT, "") for container in listed} - {""}
     listed += taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
     found = await asyncio.gather(*(_inspect(engine, row) for row in listed))

@@ -143,7 +143,8 @@ def _container_labels(project: Project, name: str, number: int, digest: str, ima
     forwards = by_settings or image.labels.get(labels.ROLE) == IMAGE_ROLE
     own = {labels.AMBASSADOR: "true"} if forwards else {}
     if is_orchestrator(service):
-        own[scope.LABEL] = f"/{name}"
+        of_image = {key: value for key, value in image.labels.items() if key.startswith(scope.RESERVED)}
+        own |= {scope.LABEL: f"/{name}", scope.ORCHESTRATOR: json.dumps(of_image, sort_keys=True)}
     dependencies = (f"{k}:{d.condition}:{str(d.restart).lower()}" for k, d in sorted(service.depends_on.items()))
     return (
         service.labels

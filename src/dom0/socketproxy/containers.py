@@ -9,7 +9,7 @@ import msgspec
 from dom0.engine import bodies
 from dom0.socketproxy import images, networks, owned, requests, rules, shown, volumes
 from dom0.socketproxy.context import Asked, Call, Context, Document
-from dom0.socketproxy.filters import Filters
+from dom0.socketproxy.filters import Filters, has_label
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused, too_many
 
@@ -25,18 +25,21 @@ async def listed(context: Context, asked: Asked) -> Document:
     limit = int(asked.query.get("limit") or 0)
     if limit > 0:
         query["all"] = "1"
-    if "filters" in query:
-        found = await _engine_filters(context, Filters.read(query["filters"]))
-        if found is None:
-            return Document([])
-        query["filters"] = found.written()
-    rows = await owned.containers(context, query)
-    return Document([shown.container_row(context, row) for row in rows[: limit if limit > 0 else None]])
+    filters = Filters.read(query.pop("filters", ""))
+    found = await _engine_filters(context, filters)
+    if found is None:
+        return Document([])
+    query["filters"] = found.written()
+    rows = [shown.container_row(context, row) for row in await owned.containers(context, query)]
+    wanted = filters.values.get("label", [])
+    seen = [row for row in rows if all(has_label(row["Labels"], text) for text in wanted)]
+    return Document(seen[: limit if limit > 0 else None])
 
 
 async def _engine_filters(context: Context, filters: Filters) -> Filters | None:
-    """None: nothing of the scope's can be meant."""
+    """None: nothing of the scope's can be meant. Labels are compared as the scope sees them, by us."""
     scope = context.scope
+    filters = Filters({key: values for key, values in filters.values.items() if key != "label"})
     try:
         for key in ("before", "since"):
             filters = await filters.mapped(key, lambda ref: _id_of(context, ref))

@@ -52,6 +52,12 @@ def by_name(query: Mapping[str, str], known: tuple[str, ...], scope: Scope) -> d
     return {**query, "filters": filters.written()}
 
 
+def has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """`KEY` or `KEY=VALUE`, as the Engine compares them."""
+    key, separator, value = wanted.partition("=")
+    return key in labels and (not separator or labels[key] == value)
+
+
 def _texts(key: str, value: Any) -> list[str]:
     if isinstance(value, dict):
         value = [text for text, chosen in value.items() if chosen is True]

@@ -119,7 +119,7 @@ def container(
     return replace(
         body,
         image=resolved.image,
-        labels=scope.stamped(body.labels),
+        labels=scope.stamped_container(body.labels),
         host_config=host,
         networking_config=_networking(body, resolved, host.network_mode, name),
     )

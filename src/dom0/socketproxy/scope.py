@@ -17,6 +17,8 @@ from dom0.errors import UsageError
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 
 LABEL = "dom0.scope"
+ORCHESTRATOR = "dom0.orchestrator"  # on who was given the socket: JSON, labels of its image that ours took the place of
+RESERVED = ("dom0.", "com.docker.compose.")  # labels that say what something is to who made it
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 
@@ -69,12 +71,35 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
             raise Refused(BAD_REQUEST, f"Labels.{LABEL}: {inner!r} is not the path of a scope", field="Labels")
         return {**labels, LABEL: self.path + inner}
 
+    def stamped_container(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Nothing made here was given our own socket by who serves it, whatever its image's labels say."""
+        stamped = self.stamped(labels)
+        return stamped if labels.get(LABEL) else {**stamped, ORCHESTRATOR: ""}
+
     def shown(self, labels: Mapping[str, str] | None) -> dict[str, str]:
-        """As the scope sees them."""
+        """As the scope sees them. Its orchestrator is another's service outside, and here what its image says."""
         found = dict(labels or {})
         inner = found.pop(LABEL, "").removeprefix(self.path)
-        return {**found, LABEL: inner} if inner else found
+        if inner:
+            return {**found, LABEL: inner}
+        of_image = found.pop(ORCHESTRATOR, "")
+        if not of_image:
+            return found
+        seen = {key: value for key, value in found.items() if not key.startswith(RESERVED)}
+        return {**seen, **_read(of_image), ORCHESTRATOR: "itself"}
 
     def without_prefix(self, text: str) -> str:
         """Of the Engine's messages, which quote names."""
         return self._prefix_in_text.sub("", text)
+
+
+def is_made_inside(labels: Mapping[str, str]) -> bool:
+    """Whether a container was made through the socket of a scope: then it is not this machine's, whatever it says."""
+    return labels.get(LABEL, "").count("/") > (1 if labels.get(ORCHESTRATOR) else 0)
+
+
+def _read(labels: str) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(labels, type=dict[str, str])
+    except msgspec.DecodeError:  # in a scope inside another one its orchestrator may have written anything
+        return {}
