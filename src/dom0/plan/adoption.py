@@ -10,7 +10,7 @@ failed adoption goes back to it as to any other, and then lets go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -35,7 +35,7 @@ def can_adopt(desired: Desired, row: ContainerSummary | Container) -> bool:
 def adopt(desired: Desired, theirs: Iterable[Container]) -> Desired:
     """`desired`, which takes over what Compose made for its services."""
     slots = {slot.key: slot for slot in desired.slots}
-    adopted = {one.id: _own_labels(one, slots.get(_key(one))) for one in theirs}
+    adopted = {one.id: _own_labels(one, slots) for one in theirs}
     return replace(desired, adopted=desired.adopted | adopted)
 
 
@@ -52,17 +52,18 @@ def as_it_was(desired: Desired, theirs: Iterable[Container]) -> Desired:
     return Desired(project=desired.project, slots=slots, adopted=desired.adopted, rollout=desired.rollout)
 
 
-def _own_labels(container: Container, slot: Slot | None) -> dict[str, str]:
-    service, number = _service_and_number(container)
-    kept = slot is not None and fits(container, slot)
-    return {
+def _own_labels(container: Container, slots: Mapping[str, Slot]) -> dict[str, str]:
+    number = container.labels.get(labels.COMPOSE_NUMBER, "")
+    own = {
         labels.PROJECT: container.labels[labels.COMPOSE_PROJECT],
         labels.ROLE: Role.SERVICE.value,
-        labels.SERVICE: service,
-        labels.NUMBER: number,
-        labels.PRE_STOP: slot.create.labels.get(labels.PRE_STOP, "") if slot and kept else "",
-        labels.HASH: slot.hash if slot and kept else BY_COMPOSE + container.labels.get(labels.COMPOSE_HASH, ""),
+        labels.SERVICE: container.labels.get(labels.COMPOSE_SERVICE, ""),
+        labels.NUMBER: number if number.isascii() and number.isdigit() else "1",
     }
+    slot = slots.get(slot_key_in(own))
+    if slot is not None and fits(container, slot):
+        return own | {labels.PRE_STOP: slot.create.labels.get(labels.PRE_STOP, ""), labels.HASH: slot.hash}
+    return own | {labels.PRE_STOP: "", labels.HASH: BY_COMPOSE + container.labels.get(labels.COMPOSE_HASH, "")}
 
 
 def fits(container: Container, slot: Slot) -> bool:
@@ -97,16 +98,6 @@ def _slot(container: Container, own_labels: dict[str, str]) -> Slot:
         ports=container.ports,
         runs=container.running,
     )
-
-
-def _key(container: Container) -> str:
-    service, number = _service_and_number(container)
-    return slot_key_in({labels.SERVICE: service, labels.NUMBER: number})
-
-
-def _service_and_number(container: Container) -> tuple[str, str]:
-    number = container.labels.get(labels.COMPOSE_NUMBER, "")
-    return container.labels.get(labels.COMPOSE_SERVICE, ""), number if number.isascii() and number.isdigit() else "1"
 
 
 def project_directories(theirs: Iterable[Container | ContainerSummary]) -> Iterator[str]:

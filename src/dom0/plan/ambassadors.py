@@ -24,21 +24,18 @@ _KEY = "x-dom0.ambassador"
 
 def with_ambassadors(project: Project) -> Project:
     """`project` with every ambassador's service as the Engine needs it. Raises ProjectError."""
-    wanted = {name: settings for name, service in project.services.items() if (settings := _settings(service))}
-    if not wanted:
-        return project
     services, volumes = dict(project.services), dict(project.volumes)
-    for name, settings in wanted.items():
+    for name, service in project.services.items():
+        if service.x_dom0 is None or service.x_dom0.ambassador is None:
+            continue
         _check(project, name)
-        key = f"{name}-ambassador"
-        if not any(volume.target == STATE_DIRECTORY for volume in services[name].volumes):
+        services[name] = _with_settings(project, service, service.x_dom0.ambassador)
+        if not any(volume.target == STATE_DIRECTORY for volume in service.volumes):
+            key = f"{name}-ambassador"
             volumes.setdefault(key, Volume(name=f"{project.name}_{key}"))
-        services[name] = _service(project, services[name], settings, key)
+            state = ServiceVolume(type="volume", source=key, target=STATE_DIRECTORY)
+            services[name] = msgspec.structs.replace(services[name], volumes=(*service.volumes, state))
     return msgspec.structs.replace(project, services=services, volumes=volumes)
-
-
-def _settings(service: Service) -> Settings | None:
-    return service.x_dom0.ambassador if service.x_dom0 else None
 
 
 def _check(project: Project, name: str) -> None:
@@ -55,20 +52,14 @@ def _check(project: Project, name: str) -> None:
         raise refusal(project, path, what, "a second one is a second service, with an alias of its own")
 
 
-def _service(project: Project, service: Service, settings: Settings, volume: str) -> Service:
-    sysctls = {FORWARD: "1", LIBERAL: "1", ACCOUNTING: "1"} | ({FORWARD_6: "1"} if _has_ipv6(project, service) else {})
-    volumes = service.volumes
-    if not any(volume_.target == STATE_DIRECTORY for volume_ in volumes):
-        volumes = (*volumes, ServiceVolume(type="volume", source=volume, target=STATE_DIRECTORY))
+def _with_settings(project: Project, service: Service, settings: Settings) -> Service:
+    sysctls = {FORWARD: "1", LIBERAL: "1", ACCOUNTING: "1"}
+    networks = service.networks or {"default": None}
+    if any(project.networks[key].enable_ipv6 for key in networks if key in project.networks):
+        sysctls[FORWARD_6] = "1"
     return msgspec.structs.replace(
         service,
         environment=service.environment | {VARIABLE: msgspec.json.encode(settings, order="deterministic").decode()},
         cap_add=(*service.cap_add, *(name for name in CAPABILITIES if name not in service.cap_add)),
         sysctls=sysctls | service.sysctls,
-        volumes=volumes,
     )
-
-
-def _has_ipv6(project: Project, service: Service) -> bool:
-    keys = service.networks or {"default": None}
-    return any(bool(project.networks[key].enable_ipv6) for key in keys if key in project.networks)

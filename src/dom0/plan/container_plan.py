@@ -93,7 +93,8 @@ class ContainerPlanner:
         if not self.slot.runs:
             return self._tidy(self.current, Phase.DATA)
         if repair := self._repair(self.current):
-            return self._result(*self._phase_of(self.current), steps=repair)
+            phase = Phase.STARTING if self.current.state is State.RUNNING else Phase.CREATED
+            return self._result(Phase.READY if self.snapshot.is_ready(self.current) else phase, steps=repair)
         if self.current.state is State.RUNNING:
             return self._running(self.current)
         if self.current.state is State.PAUSED:
@@ -190,7 +191,7 @@ class ContainerPlanner:
             return self._tidy(current, Phase.COMPLETED)
         if self._has_given_up() or self._crashed_too_often(current):
             return self._given_up(current, ())
-        if waiting := self._awaits_dependencies(current) or self._awaits_namespaces(current) or self._lacks_ground():
+        if waiting := self._awaits_others(current) or self._lacks_ground():
             return waiting
         if (retry_at := self._pause_until(current)) > self.snapshot.now:
             return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
@@ -238,7 +239,12 @@ class ContainerPlanner:
         if running := [c for c in self.obsolete if c.running]:
             stops = tuple(self._stop(c, "its replacement is ready") for c in running)
             return self._result(phase, "its predecessor is being stopped", steps=stops)
-        removals = self._remove_predecessors()
+        # each with a lock of its own: one that the Engine does not remove is no reason to leave the service alone
+        removals = tuple(
+            RemoveContainer(lock=f"container:{c.id}", reason="replaced", container_id=c.id, name=c.name)
+            for c in self.obsolete
+            if not self.snapshot.is_kept(c) and c.state is not State.REMOVING
+        )
         if any(step.lock not in self.snapshot.memory.refused for step in removals):
             return self._result(phase, reason, steps=removals)
         rename = self._rename(current) if current is not None else ()
@@ -256,14 +262,6 @@ class ContainerPlanner:
         return self._result(phase, reason)
 
     # what a rung is made of
-
-    def _remove_predecessors(self) -> tuple[AnyStep, ...]:
-        """Each with a lock of its own: one that the Engine does not remove is no reason to leave the service alone."""
-        return tuple(
-            RemoveContainer(lock=f"container:{c.id}", reason="replaced", container_id=c.id, name=c.name)
-            for c in self.obsolete
-            if not self.snapshot.is_kept(c) and c.state is not State.REMOVING
-        )
 
     def _result(
         self,
@@ -283,11 +281,6 @@ class ContainerPlanner:
             problems=problems,
             retry_at=retry_at,
         )
-
-    def _phase_of(self, current: Container) -> tuple[Phase, str]:
-        if self.snapshot.is_ready(current):
-            return Phase.READY, ""
-        return (Phase.STARTING, "") if current.state is State.RUNNING else (Phase.CREATED, "")
 
     def _currents(self, service: str) -> tuple[Container, ...]:
         found = (self.snapshot.current(slot) for slot in self.snapshot.slots_of.get(service, ()))
@@ -333,12 +326,10 @@ class ContainerPlanner:
     def _stop_blockers(self) -> tuple[AnyStep, ...]:
         """Its predecessors, and containers of other slots that are to be removed and hold a port or volume it needs."""
         stops_first = self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
-        own = [c for c in self.obsolete if c.running and (stops_first or self._blocks(c))]
-        others = [c for c in self.snapshot.leaving if slot_key(c) != self.slot.key and self._blocks(c)]
+        blocking = [c for c in self.snapshot.leaving if self.snapshot.stands_in_the_way(c, self.slot)]
+        own = [c for c in self.obsolete if c.running and (stops_first or c in blocking)]
+        others = [c for c in blocking if slot_key(c) != self.slot.key]
         return tuple(self._stop(container, f"makes room for {self.slot.name}") for container in (*own, *others))
-
-    def _blocks(self, container: Container) -> bool:
-        return self.snapshot.stands_in_the_way(container, self.slot)
 
     def _stop(self, container: Container, reason: str) -> AnyStep:
         return StopContainer(
@@ -483,16 +474,13 @@ class ContainerPlanner:
         problem = Problem(code="crash-loop", subject=self.slot.key, title=title, hint=hint)
         return self._result(Phase.CRASH_LOOP, title, steps=steps, problems=(problem,))
 
-    def _awaits_dependencies(self, current: Container) -> SlotPlan | None:
-        """Only a container's first start waits: what ran before comes back at once, as with the Engine's policies."""
-        if current.started:
-            return None
-        for dependency in self.slot.depends_on:
-            if reason := self._unmet(dependency):
-                return self._result(Phase.WAITING, reason)
-        return None
+    def _awaits_others(self, current: Container) -> SlotPlan | None:
+        """What ran before awaits only the owners of its namespaces, and comes back as with the Engine's policies."""
+        if not current.started:
+            for dependency in self.slot.depends_on:
+                if reason := self._unmet(dependency):
+                    return self._result(Phase.WAITING, reason)
 
-    def _awaits_namespaces(self, current: Container) -> SlotPlan | None:
         for owner in self.snapshot.shared_with(current):
             if owner.state not in (State.RUNNING, State.PAUSED):
                 return self._result(Phase.WAITING, f"waits for {owner.name}, whose namespace it shares")

@@ -7,6 +7,7 @@ reference as written; the agent creates from the pinned `image_id`.
 from __future__ import annotations
 
 from dom0.compose.model import Project
+from dom0.compose.x_dom0 import MachineSettings
 from dom0.durations import seconds
 from dom0.plan.ambassadors import with_ambassadors
 from dom0.plan.builtins import builtin_slots, with_home_volume
@@ -31,22 +32,13 @@ def expand(project: Project, facts: Facts) -> Desired:
     slots = (*builtin_slots(project, facts), *socket_slots(project, facts), *services)
     check_specs(project, networks, volumes)
     check_slots(project, slots)
+    machine = project.machine or MachineSettings()
+    times = machine.rollout
     return Desired(
         project=project.name,
         networks=networks,
         volumes=volumes,
         slots=slots,
-        rollout=_rollout(project),
-        shared=_shared(project),
+        rollout=Rollout(timeout=seconds(times.timeout), monitor=seconds(times.monitor)) if times else Rollout(),
+        shared=tuple(project.volumes[name].name if name in project.volumes else name for name in machine.shared),
     )
-
-
-def _shared(project: Project) -> tuple[str, ...]:
-    """With the Engine's names of the project's volumes."""
-    written = project.machine.shared if project.machine else ()
-    return tuple(project.volumes[entry].name if entry in project.volumes else entry for entry in written)
-
-
-def _rollout(project: Project) -> Rollout:
-    times = project.machine.rollout if project.machine else None
-    return Rollout(timeout=seconds(times.timeout), monitor=seconds(times.monitor)) if times else Rollout()

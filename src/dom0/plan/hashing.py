@@ -33,7 +33,9 @@ _WITHOUT_EFFECT: dict[str, Any] = {
 
 def service_hash(project: Project, name: str, mounts: Mounts) -> str:
     service = project.services[name]
-    bare = msgspec.structs.replace(service, **_WITHOUT_EFFECT, deploy=_bare_deploy(service.deploy))
+    # of `deploy` only these reach a container
+    deploy = service.deploy and Deploy(resources=service.deploy.resources, restart_policy=service.deploy.restart_policy)
+    bare = msgspec.structs.replace(service, **_WITHOUT_EFFECT, deploy=None if deploy == Deploy() else deploy)
     sources = {v.source for v in service.volumes if v.type == "bind"} | set(bound_files(project, name).values())
     outside: dict[str, Any] = {
         "volumes": list(mounts.volumes),
@@ -53,14 +55,6 @@ def network_hash(network: Network) -> str:
 
 def volume_hash(volume: Volume) -> str:
     return _digest(canonical(msgspec.structs.replace(volume, name="", driver=volume.driver or "local")))
-
-
-def _bare_deploy(deploy: Deploy | None) -> Deploy | None:
-    """What of `deploy` reaches a container; None when nothing does."""
-    if deploy is None:
-        return None
-    bare = Deploy(resources=deploy.resources, restart_policy=deploy.restart_policy)
-    return None if bare == Deploy() else bare
 
 
 def _digest(data: bytes) -> str:

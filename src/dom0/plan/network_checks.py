@@ -31,8 +31,15 @@ def check_networking(project: Project, name: str) -> None:
         raise refusal(project, (*path, "hostname"), "with uts: host it is the host's", "take one of them out")
     for key in _conflicts(service):
         what = f"goes with a network of its own, not with network_mode: {service.network_mode}"
-        raise refusal(project, (*path, key), what, _hint(service.network_mode))
-    _check_mac_address(project, name)
+        hint = "take one of them out"
+        if service.network_mode.startswith(PARENT):
+            hint = f"say it in services.{service.network_mode.removeprefix(PARENT)}, whose network it is"
+        raise refusal(project, (*path, key), what, hint)
+    primary = next(iter(networks_by_priority(project, service)), "")
+    config = service.networks.get(primary)
+    if config and config.mac_address and service.mac_address not in ("", config.mac_address):
+        what = f"differs from the one of networks.{primary}"
+        raise refusal(project, (*path, "mac_address"), what, "say one of them")
 
 
 def _conflicts(service: Service) -> list[str]:
@@ -43,18 +50,3 @@ def _conflicts(service: Service) -> list[str]:
     if mode.startswith((PARENT, "container:")):
         keys += ["hostname", "dns", "extra_hosts", "ports", "expose"]
     return [key for key in keys if getattr(service, key)]
-
-
-def _hint(mode: str) -> str:
-    if mode.startswith(PARENT):
-        return f"say it in services.{mode.removeprefix(PARENT)}, whose network it is"
-    return "take one of them out"
-
-
-def _check_mac_address(project: Project, name: str) -> None:
-    service = project.services[name]
-    primary = next(iter(networks_by_priority(project, service)), "")
-    config = service.networks.get(primary)
-    if config and config.mac_address and service.mac_address not in ("", config.mac_address):
-        what = f"differs from the one of networks.{primary}"
-        raise refusal(project, ("services", name, "mac_address"), what, "say one of them")

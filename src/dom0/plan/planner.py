@@ -63,7 +63,9 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     steps += _plan_orphans(snapshot, well=well)
     steps += _plan_leftover_networks(snapshot)
     refusals = _refusals(snapshot, steps)
-    ready = sorted((s for s in _unique(steps) if s.lock not in refusals), key=lambda step: -step.priority)
+    # two slots may want the same blocker stopped
+    unique = {(type(step), step.lock, getattr(step, "container_id", "")): step for step in steps}.values()
+    ready = sorted((step for step in unique if step.lock not in refusals), key=lambda step: -step.priority)
     slots = tuple(_with_refusal(plan, snapshot.memory.refused, refusals) for plan in slots)
     hindering = [step for step in steps if step.lock in refusals and not isinstance(step, TIDYING)]
     waits = [plan.retry_at for plan in slots if plan.retry_at] + [r.retry_at for r in refusals.values()]
@@ -104,11 +106,6 @@ def _with_refusal(plan: SlotPlan, known: dict[str, Refusal], refusals: dict[str,
         return msgspec.structs.replace(plan, phase=Phase.FAILED, reason=refusal.message, refused=True, steps=())
     is_tried_again = plan.steps and refusal.version == version(plan.slot)
     return msgspec.structs.replace(plan, reason=refusal.message, refused=True) if is_tried_again else plan
-
-
-def _unique(steps: list[AnyStep]) -> list[AnyStep]:
-    """Two slots may want the same blocker stopped."""
-    return list({(type(step), step.lock, getattr(step, "container_id", "")): step for step in steps}.values())
 
 
 def _plan_ground(snapshot: Snapshot) -> tuple[list[AnyStep], list[Problem]]:

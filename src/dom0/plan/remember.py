@@ -65,17 +65,14 @@ def _ended(memory: Memory, event: Event) -> Memory:
 
 
 def _stopped(memory: Memory, event: Event) -> Memory:
+    """A person did, unless we did: then a `die` that came just before was no crash."""
     if event.id in memory.stopped:
         return memory
-    return _uncount(replace(memory, stopped_by_person=memory.stopped_by_person | {event.id: event.time}), event)
-
-
-def _uncount(memory: Memory, event: Event) -> Memory:
-    """A person stopped it: a `die` that came just before was no crash."""
+    memory = replace(memory, stopped_by_person=memory.stopped_by_person | {event.id: event.time})
     crashes = memory.crashes.get(event.id, ())
-    if not crashes or memory.ended.get(event.id) != crashes[-1]:
-        return memory
-    return replace(memory, crashes=memory.crashes | {event.id: crashes[:-1]})
+    if crashes and memory.ended.get(event.id) == crashes[-1]:
+        memory = replace(memory, crashes=memory.crashes | {event.id: crashes[:-1]})
+    return memory
 
 
 def _forget(memory: Memory, container_id: str) -> Memory:

@@ -54,18 +54,13 @@ def service_slots(project: Project, name: str, facts: Facts) -> tuple[Slot, ...]
     count = project.services[name].replicas
     if not count:
         return ()
-    image = pinned_image(project, name, facts)
-    mounts = container_mounts(project, name)
-    return tuple(_slot(project, name, number, image, mounts) for number in range(1, count + 1))
-
-
-def pinned_image(project: Project, name: str, facts: Facts) -> Image:
     ref = image_ref(project, name)
-    if ref in facts.images:
-        return facts.images[ref]
-    built = project.services[name].build is not None
-    hint = "dom0 build makes it" if built else f"docker pull {ref}, or check the name"
-    raise refusal(project, ("services", name, "image"), f"there is no image {ref} here", hint)
+    if ref not in facts.images:
+        built = project.services[name].build is not None
+        hint = "dom0 build makes it" if built else f"docker pull {ref}, or check the name"
+        raise refusal(project, ("services", name, "image"), f"there is no image {ref} here", hint)
+    mounts = container_mounts(project, name)
+    return tuple(_slot(project, name, number, facts.images[ref], mounts) for number in range(1, count + 1))
 
 
 def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts) -> Slot:
@@ -191,7 +186,11 @@ def _host_config(project: Project, name: str, number: int, mounts: Mounts, resta
         restart_policy=restart,
         shm_size=service.shm_size,
         sysctls=service.sysctls,
-        volumes_from=tuple(_volumes_source(entry) for entry in service.volumes_from),
+        # `db:ro` → `service:db:ro`, `container:name:ro` → `name:ro`; Compose 2.26 forgets the `ro`
+        volumes_from=tuple(
+            source.removeprefix("container:") if source.startswith("container:") else f"{PARENT}{source}"
+            for source in service.volumes_from
+        ),
         dns=service.dns,
         dns_search=service.dns_search,
         dns_options=service.dns_opt,
@@ -210,11 +209,6 @@ def _host_config(project: Project, name: str, number: int, mounts: Mounts, resta
         init=service.init,
         log_config=LogConfig(type=logging.driver, config=logging.options) if logging else None,
     )
-
-
-def _volumes_source(entry: str) -> str:
-    """`db:ro` → `service:db:ro`, `container:name:ro` → `name:ro`. (Compose 2.26 forgets the `ro`.)"""
-    return entry.removeprefix("container:") if entry.startswith("container:") else f"{PARENT}{entry}"
 
 
 def _security_options(project: Project, name: str) -> tuple[tuple[str, ...], bool]:
@@ -301,21 +295,15 @@ def health_test(check: HealthCheck | None, image: Image) -> HealthTest | None:
     """The command that tells whether it is healthy: the service's, else its image's, as the Engine merges them."""
     if check is not None and check.disable:
         return None
-    argv = _argv(check.test if check and check.test else image.healthcheck_test)
-    if argv is None:
-        return None
+    match check.test if check and check.test else image.healthcheck_test:
+        case ("CMD", *argv) if argv:
+            pass
+        case ("CMD-SHELL", *command) if command:
+            argv = ["/bin/sh", "-c", *command]
+        case _:
+            return None
     return HealthTest(
-        argv=argv,
+        argv=tuple(argv),
         timeout=seconds(check.timeout) if check and check.timeout else 30.0,
         start_period=seconds(check.start_period) if check else 0.0,
     )
-
-
-def _argv(test: tuple[str, ...]) -> tuple[str, ...] | None:
-    match test:
-        case ("CMD", *argv) if argv:
-            return tuple(argv)
-        case ("CMD-SHELL", *command) if command:
-            return ("/bin/sh", "-c", *command)
-        case _:
-            return None

@@ -115,15 +115,11 @@ class Snapshot:
         return self._current[slot.key]
 
     def _matches(self, container: Container, slot: Slot) -> bool:
-        return (
-            version_of(container) == version(slot)
-            and container.state not in (State.REMOVING, State.DEAD)
-            and container.id not in self.memory.recreate
-            and self._has_its_parents(container, slot)
-        )
-
-    def _has_its_parents(self, container: Container, slot: Slot) -> bool:
-        """A container that is gone, and that it refers to, can only have been one of ours."""
+        if version_of(container) != version(slot) or container.state in (State.REMOVING, State.DEAD):
+            return False
+        if container.id in self.memory.recreate:
+            return False
+        # its parents: a container that is gone, and that it refers to, can only have been one of ours
         wanted = set(self.parent_ids(slot).values())
         referred = _namespace_owners(container) | {source.split(":", 1)[0] for source in container.volumes_from}
         return not wanted or referred - self._foreign_ids <= wanted
