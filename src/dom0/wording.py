@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from dom0.printable import printable as spelled_out
+from dom0.printable import printable
 
 _LONGEST = 2000  # characters of one message
 _AT = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
@@ -43,7 +43,7 @@ def flaw(error: msgspec.ValidationError, kind: type) -> Flaw:
     steps = tuple(name or index.replace("...", "*") for name, index in _STEP.findall(at["path"])) if at else ()
     text = message[: at.start()] if at else message
     if unknown := _UNKNOWN.match(text):
-        hint = did_you_mean(unknown["field"], _keys(kind, steps))
+        hint = did_you_mean(unknown["field"], keys_at(kind, steps))
         return Flaw((*steps, unknown["field"]), "no such key", hint, unknown=True)
     if expected := _EXPECTED.match(text):
         wanted = " or ".join(_TYPES.get(word, word) for word in expected["wanted"].split(" | ") if word != "null")
@@ -61,22 +61,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known here: {', '.join(choice)}" if 0 < len(choice) <= 12 else ""
 
 
-def printable(text: str) -> str:
-    """Text from outside, safe on a terminal: control and direction-changing characters spelled out, not endless."""
-    text = spelled_out(text)
+def excerpt(text: str) -> str:
+    """`text` as a terminal may get it, without its middle where it is endless."""
+    text = printable(text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
-def _keys(kind: type, steps: tuple[str, ...]) -> list[str]:
-    shape: Any = msgspec.inspect.type_info(kind)
+def keys_at(kind: type, steps: tuple[str, ...]) -> list[str]:
+    """The keys of the struct that `steps` lead to from `kind`; indexes of lists among them are skipped."""
+    shape = _mapping(msgspec.inspect.type_info(kind))
     for step in steps:
-        shape = _struct(shape)
-        fields = {field.encode_name: field.type for field in getattr(shape, "fields", ())}
-        shape = fields.get(step) or getattr(shape, "item_type", getattr(shape, "value_type", shape))
-    return [field.encode_name for field in getattr(_struct(shape), "fields", ())]
+        if not step.isdigit():
+            fields = {field.encode_name: field.type for field in getattr(shape, "fields", ())}
+            shape = _mapping(fields.get(step, getattr(shape, "value_type", None)))
+    return [field.encode_name for field in getattr(shape, "fields", ())]
 
 
-def _struct(shape: Any) -> Any:
-    """The struct among the choices of an optional."""
-    choices = getattr(shape, "types", (shape,))
-    return next((choice for choice in choices if isinstance(choice, msgspec.inspect.StructType)), shape)
+def _mapping(shape: Any) -> Any:
+    """The struct or mapping that a key has as its value, or as the entries of a list, whatever short forms it has."""
+    while hasattr(shape, "item_type"):
+        shape = shape.item_type
+    mappings = (msgspec.inspect.StructType, msgspec.inspect.DictType)
+    return next((choice for choice in getattr(shape, "types", ()) if isinstance(choice, mappings)), shape)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dom0.compose.complaints import understand
 from dom0.compose.findings import Finding, Locations, refuse
 from dom0.compose.parser import split_warnings
-from dom0.wording import did_you_mean, printable
+from dom0.wording import did_you_mean, excerpt
 
 PIECES = ("service ", '"web"', "services.web", ".ports", " Additional property ", "x", " is not allowed", ": ", "\n",
           "validating a.yaml: ", "error while interpolating ", "depends on undefined service ", "{", "}", "{0}",
@@ -59,7 +59,7 @@ def test_a_hundred_refusals_are_not_all_printed() -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202e", "\x00", "\u2028", "\x9b31m"])
 def test_control_characters_are_spelled_out(text: str) -> None:
-    assert printable(text).isprintable()
+    assert excerpt(text).isprintable()
 
 
 def test_no_guess_is_made_where_nothing_is_near() -> None:

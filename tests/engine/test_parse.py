@@ -248,8 +248,8 @@ def test_no_document_ends_in_anything_but_a_value_or_a_refusal(changes: dict[str
 
 
 @given(st.text())
-def test_printable_text_stays_on_its_line_and_says_all(text: str) -> None:
-    shown = parse.printable(text)
+def test_a_line_stays_on_its_line_and_says_all(text: str) -> None:
+    shown = parse.one_line(text)
     assert shown.isprintable()
     assert not text.isprintable() or shown == text
 

@@ -21,7 +21,7 @@ from dom0.ambassador.messages import ErrorAnswer, Request, State
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
 from dom0.errors import Dom0Error, UsageError
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 LARGEST_LINE = 1024 * 1024  # bytes: the agent's findings for thousands of listeners
 SLOWEST_READER = 10.0  # seconds
@@ -64,7 +64,7 @@ async def _answer(requests: Requests, line: bytes) -> Any:
         request: Request = msgspec.json.decode(line, type=Request)
         return await requests.answer(request)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        message, hint = f"request: {printable(str(error))}", "one JSON document a line"
+        message, hint = f"request: {excerpt(str(error))}", "one JSON document a line"
         return ErrorAnswer(error=message, hint=hint, exit_code=UsageError.exit_code)
     except Dom0Error as error:
         return ErrorAnswer(error=error.message, hint=error.hint, exit_code=error.exit_code)

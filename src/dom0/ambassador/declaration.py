@@ -20,7 +20,7 @@ from dom0.ambassador.variables import LOOKED_FOR, links
 from dom0.durations import seconds
 from dom0.errors import ProjectError
 from dom0.forward.table import MOST_ROUTES, MOST_TARGETS, Listener, Protocol, Udp, parse_listener
-from dom0.wording import Flaw, flaw, printable
+from dom0.wording import Flaw, excerpt, flaw
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class Misdeclared(ProjectError):
         if len(lines) > _MOST_TOLD:
             lines[_MOST_TOLD:] = [f"and {len(lines) - _MOST_TOLD} more"]
         hints = dict.fromkeys(it.hint for it in self.flaws[:_MOST_TOLD] if it.hint)
-        super().__init__("\n".join(map(printable, lines)), hint="\n".join(map(printable, hints)))
+        super().__init__("\n".join(map(excerpt, lines)), hint="\n".join(map(excerpt, hints)))
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[Declaration, tuple[str, ...]]:
@@ -266,7 +266,7 @@ def _parse_choice(text: str, plain: Mapping[str, T], timed: str, make: Callable[
         return plain[text]
     word, _, duration = text.partition("=")
     if word != timed or not duration:
-        raise ValueError(f"'{printable(text[:50])}' is not one of {', '.join(plain)}, {timed}=DURATION")
+        raise ValueError(f"'{excerpt(text[:50])}' is not one of {', '.join(plain)}, {timed}=DURATION")
     return make(parse_wait(duration))
 
 
@@ -275,7 +275,7 @@ def parse_wait(text: str) -> float:
     try:
         found = seconds(text)
     except ValueError:
-        raise ValueError(f"'{printable(text[:50])}' is not a duration, such as 500ms or 30s") from None
+        raise ValueError(f"'{excerpt(text[:50])}' is not a duration, such as 500ms or 30s") from None
     if not 0 < found <= LONGEST_WAIT:
         raise ValueError(f"{text} is out of range: more than 0s, at most {LONGEST_WAIT / 3600:g}h")
     return found

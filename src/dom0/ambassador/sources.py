@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from dom0.forward.table import HEAVIEST, Target
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\.?$)({_LABEL}\.)*{_LABEL}\.?", re.ASCII)
@@ -160,4 +160,4 @@ def target(source: Source, address: str) -> Target:
 
 
 def _quoted(text: str) -> str:
-    return f"'{printable(text if len(text) <= 100 else text[:100] + '…')}'"
+    return f"'{excerpt(text if len(text) <= 100 else text[:100] + '…')}'"

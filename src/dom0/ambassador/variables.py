@@ -19,7 +19,7 @@ import msgspec
 
 from dom0.ambassador.sources import Source, parse, parse_port, shifted
 from dom0.forward.table import MOST_ROUTES, Listener, Protocol
-from dom0.wording import Flaw, printable
+from dom0.wording import Flaw, excerpt
 
 _NUMBERED = re.compile(
     r"(?P<alias>.+)_PORT_(?P<port>[0-9]+)_(?P<protocol>TCP|UDP|SCTP)"
@@ -71,7 +71,7 @@ def links(environ: Mapping[str, str]) -> Links:
         if match is None:
             continue
         if "_ENV_" in match["alias"] or match["protocol"] == "SCTP":
-            answer.ignored.append(printable(name))
+            answer.ignored.append(excerpt(name))
             continue
         with answer.flaws_of(name):
             port, key = parse_port(match["port"]), (match["alias"], match["protocol"])
@@ -87,7 +87,7 @@ def links(environ: Mapping[str, str]) -> Links:
     for link in answer.found:
         other = first.setdefault(link.listener, link)
         if other.source != link.source:
-            what = f"{link.listener} goes to {link.source}, and {printable(other.variable)} sends it to {other.source}"
+            what = f"{link.listener} goes to {link.source}, and {excerpt(other.variable)} sends it to {other.source}"
             answer.flaws.append(_flaw(link.variable, what, "one port has one target: take one of them away"))
     answer.found = list(first.values())
     return answer
@@ -118,7 +118,7 @@ def _single(alias: _Alias, port: int) -> Source:
         return _target(alias.parts[port, ""], alias.protocol)
     protocol = alias.parts.get((port, "_PROTO"), alias.protocol)
     if protocol.upper() != alias.protocol:
-        raise ValueError(f"its _PROTO says {printable(protocol[:20])}")
+        raise ValueError(f"its _PROTO says {excerpt(protocol[:20])}")
     host = alias.parts[port, "_ADDR"]
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return _plain(f"{bracketed}:{alias.parts.get((port, '_PORT'), port)}")
@@ -154,15 +154,15 @@ def _target(url: str, protocol: str) -> Source:
     match = _URL.fullmatch(url)
     expected = f"{protocol.lower()}://HOST:PORT"
     if match is None:
-        raise ValueError(f"'{printable(url[:100])}' is not of the form {expected}")
+        raise ValueError(f"'{excerpt(url[:100])}' is not of the form {expected}")
     if match["protocol"] != protocol.lower():
-        raise ValueError(f"'{printable(url[:100])}' is not {protocol}: {expected}")
+        raise ValueError(f"'{excerpt(url[:100])}' is not {protocol}: {expected}")
     return _plain(match["target"])
 
 
 def _plain(text: str) -> Source:
     if text.startswith(("container:", "service:", "label:")) and text.count(":") > 1:
-        raise ValueError(f"'{printable(text[:100])}': a link variable holds HOST:PORT")
+        raise ValueError(f"'{excerpt(text[:100])}': a link variable holds HOST:PORT")
     return parse(text)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from dom0.errors import ProjectError
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 KeyPath = tuple[str, ...]
 """From the top of the project; an entry of a list is named by its index."""
@@ -49,7 +49,7 @@ class Locations(msgspec.Struct, frozen=True):
     def name(self, finding: Finding) -> str:
         file, line = (finding.file, finding.line) if finding.file else self.find(finding.path)
         parts = (f"{file}:{line}" if file and line else file, ".".join(finding.path))
-        return ": ".join(printable(part) for part in parts if part)
+        return ": ".join(excerpt(part) for part in parts if part)
 
 
 def refuse(findings: Sequence[Finding], locations: Locations) -> ProjectError:
@@ -62,9 +62,9 @@ def refuse(findings: Sequence[Finding], locations: Locations) -> ProjectError:
         return (names.index(file) if file in names else -1), line
 
     findings = sorted(findings, key=order)
-    lines = [f"{locations.name(finding)}: {printable(finding.what)}".removeprefix(": ") for finding in findings]
+    lines = [f"{locations.name(finding)}: {excerpt(finding.what)}".removeprefix(": ") for finding in findings]
     shown = list(dict.fromkeys(lines))
     if len(shown) > _MOST:
         shown[_MOST:] = [f"and {len(shown) - _MOST} more"]
-    hints = dict.fromkeys(printable(finding.hint) for finding in findings[:_MOST] if finding.hint)
+    hints = dict.fromkeys(excerpt(finding.hint) for finding in findings[:_MOST] if finding.hint)
     return ProjectError("\n".join(shown), hint="\n".join(hints))

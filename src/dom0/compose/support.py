@@ -14,6 +14,7 @@ import msgspec
 
 from dom0.compose.findings import Finding, KeyPath
 from dom0.compose.model import Project
+from dom0.wording import keys_at
 
 
 class SupportLevel(StrEnum):
@@ -194,24 +195,8 @@ def known_keys(path: KeyPath) -> list[str]:
     wanted = tuple(part for part in path if not part.isdigit())
     here = {row.path[-1] for row in TABLE if len(row.path) == len(wanted) + 1 and _matches(row.path[:-1], wanted)}
     named = [keys.split() for pattern, keys in _SCHEMA.items() if _matches(tuple(pattern.split(".")), wanted)]
-    here.update(named[0] if named else _model_keys(wanted) if len(wanted) > 2 else ())
+    here.update(named[0] if named else keys_at(Project, wanted) if len(wanted) > 2 else ())
     return sorted(here - {"*", "x-*"})
-
-
-def _model_keys(path: KeyPath) -> list[str]:
-    shape: Any = msgspec.inspect.type_info(Project)
-    for step in path:
-        fields = {field.encode_name: field.type for field in getattr(_entry(shape), "fields", ())}
-        shape = fields.get(step, getattr(_entry(shape), "value_type", None))
-    return [field.encode_name for field in getattr(_entry(shape), "fields", ())]
-
-
-def _entry(shape: Any) -> Any:
-    """The struct or mapping that a key has as its value, or as the entries of a list, whatever short forms it has."""
-    while hasattr(shape, "item_type"):
-        shape = shape.item_type
-    mappings = (msgspec.inspect.StructType, msgspec.inspect.DictType)
-    return next((choice for choice in getattr(shape, "types", ()) if isinstance(choice, mappings)), shape)
 
 
 def refused(project: Mapping[str, Any]) -> Iterator[Finding]:

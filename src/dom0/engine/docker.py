@@ -142,7 +142,7 @@ class DockerEngine:
         data = await self._http.call("POST", path, where=where, query={"condition": "not-running"}, patience=None)
         waited = parse.decode(data, wire.Waited, where)
         if waited.error is not None and waited.error.message:
-            raise EngineError(f"{where}: {parse.printable(waited.error.message)}")
+            raise EngineError(f"{where}: {parse.one_line(waited.error.message)}")
         return waited.status_code
 
     async def logs(self, ref: str, *, tail: int = 100, since: float = 0.0, errors_only: bool = False) -> str:
@@ -196,7 +196,7 @@ class DockerEngine:
 
     async def get_archive(self, ref: str, path: str, into: IO[bytes]) -> None:
         url = f"{await self._container_path(ref)}/archive"
-        where = f"{_where('container', ref)}: {parse.printable(path)}"
+        where = f"{_where('container', ref)}: {parse.one_line(path)}"
         async with self._http.stream("GET", url, where=where, query={"path": path}, patience=PATIENCE) as answer:
             await copy_answer(answer, into, _ARCHIVE, where)
 
@@ -234,7 +234,7 @@ class DockerEngine:
             async for piece in pieces:
                 yield piece
         if code := await self._exec_code(exec_id, where):
-            raise EngineError(f"{where}: {parse.printable(argv[0])} exited with code {code}")
+            raise EngineError(f"{where}: {parse.one_line(argv[0])} exited with code {code}")
 
     async def _create_exec(self, ref: str, body: Mapping[str, Any], where: str) -> str:
         path = f"{await self._container_path(ref)}/exec"
@@ -482,7 +482,7 @@ _ID = re.compile(r"[0-9a-f]{64}")
 def _where(kind: str, ref: str) -> str:
     if _ID.fullmatch(ref):
         ref = ref[:12]  # as docker shows it
-    return f"{kind} {parse.printable(ref)}" if ref else f"{kind} without a name"
+    return f"{kind} {parse.one_line(ref)}" if ref else f"{kind} without a name"
 
 
 def _flag(value: bool) -> str:

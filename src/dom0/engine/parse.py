@@ -23,6 +23,7 @@ from dom0.engine.values import (
     Volume,
 )
 from dom0.errors import EngineError
+from dom0.printable import printable
 
 T = TypeVar("T")
 
@@ -57,11 +58,11 @@ def container(data: bytes, where: str) -> Container:
         started=_epoch(found.state.started_at, where),
         finished=_epoch(found.state.finished_at, where),
         exit_code=found.state.exit_code,
-        error=printable(found.state.error),
+        error=one_line(found.state.error),
         oom_killed=found.state.oom_killed,
         pid=found.state.pid,
         health=health.status or Health.NONE,
-        health_output=printable(probes[-1].output, keep="\n\t") if probes else "",
+        health_output=printable(probes[-1].output.replace("\r", " "), keep="\n\t") if probes else "",
         restart_count=found.restart_count,
         restart_policy=policy.name or "no",
         restart_retries=policy.maximum_retry_count,
@@ -188,7 +189,7 @@ def pull_progress(line: bytes, where: str) -> PullProgress:
         raise pull_refusal(where, found.failure)
     detail = found.progress_detail or wire.PullDetail()
     return PullProgress(
-        layer=printable(found.id), status=printable(found.status), current=detail.current, total=detail.total
+        layer=one_line(found.id), status=one_line(found.status), current=detail.current, total=detail.total
     )
 
 
@@ -196,7 +197,7 @@ def built_image(line: bytes, where: str) -> str:
     """The image's ID from a line of `POST /build`, "" if it is not in this one. Raises EngineError for an error."""
     found = decode(line, wire.BuildLine, where)
     if found.failure:
-        raise EngineError(f"{where}: the build failed: {printable(found.failure)}")
+        raise EngineError(f"{where}: the build failed: {one_line(found.failure)}")
     return found.aux.id if isinstance(found.aux, wire.BuiltImage) else ""
 
 
@@ -204,7 +205,7 @@ def loaded(line: bytes, where: str) -> None:
     """Of `POST /images/load`. Raises EngineError for an error, which comes after a 200 too."""
     found = decode(line, wire.StreamLine, where)
     if found.failure:
-        raise EngineError(f"{where}: the Docker Engine does not take it: {printable(found.failure)}")
+        raise EngineError(f"{where}: the Docker Engine does not take it: {one_line(found.failure)}")
 
 
 PULL_HINT = "check the name of the image and, if its registry wants one, the login"
@@ -225,7 +226,7 @@ def pull_refusal(where: str, message: str) -> EngineError:
     lowered = message.lower()
     permanent = any(words in lowered for words in _PERMANENT)
     hint = PULL_HINT if permanent else ""
-    return EngineError(f"{where}: {printable(message)}", hint=hint, transient=not permanent)
+    return EngineError(f"{where}: {one_line(message)}", hint=hint, transient=not permanent)
 
 
 def refusal_message(data: bytes) -> str:
@@ -234,18 +235,12 @@ def refusal_message(data: bytes) -> str:
         message = msgspec.json.decode(data, type=wire.ErrorResponse).message
     except _UNREADABLE:
         message = data[:1000].decode(errors="replace")
-    return printable(message.strip())
+    return one_line(message.strip())
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    """Write what could play with a terminal (controls, bidirectional marks) as an escape; a line end is a space."""
-    if text.isprintable():
-        return text
-    return "".join(ch if ch in keep or ch.isprintable() else _visible(ch) for ch in text)
-
-
-def _visible(ch: str) -> str:
-    return " " if ch in "\r\n\t" else ch.encode("unicode_escape").decode()
+def one_line(text: str) -> str:
+    """As a terminal may get it, with a space for each end of a line."""
+    return printable(text.translate({ord(end): " " for end in "\r\n\t"}))
 
 
 def _epoch(text: str, where: str) -> float:
@@ -255,7 +250,7 @@ def _epoch(text: str, where: str) -> float:
     try:
         when = msgspec.convert(text, datetime)
     except msgspec.ValidationError as error:
-        raise EngineError(f"{where}: the Engine's answer makes no sense: time {printable(text)!r}") from error
+        raise EngineError(f"{where}: the Engine's answer makes no sense: time {one_line(text)!r}") from error
     return max(0.0, when.timestamp()) if when.tzinfo and when.year > 1 else 0.0
 
 
@@ -306,7 +301,7 @@ def _ports(bindings: dict[str, list[wire.HostPort] | None], where: str) -> tuple
             if host.host_port in ("", "0") or "-" in host.host_port:
                 continue
             if not (host.host_port.isascii() and host.host_port.isdigit()) or int(host.host_port) > 65535:
-                raise EngineError(f"{where}: the Engine's answer makes no sense: port {printable(host.host_port)!r}")
+                raise EngineError(f"{where}: the Engine's answer makes no sense: port {one_line(host.host_port)!r}")
             ports.add(PublishedPort.at(protocol, int(host.host_port), host.host_ip))
     return tuple(sorted(ports))
 

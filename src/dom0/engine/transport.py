@@ -129,7 +129,7 @@ class Transport:
             raise EngineError(f"{where}: the Engine's answer makes no sense: {error}") from error
         except Malformed as error:
             raise EngineError(
-                f"{where}: what answers at {self.address.text} does not speak HTTP: {parse.printable(str(error))}",
+                f"{where}: what answers at {self.address.text} does not speak HTTP: {parse.one_line(str(error))}",
                 hint="is this a Docker Engine?",
             ) from error
         except TimeoutError as error:
@@ -143,7 +143,7 @@ class Transport:
             raise self.address.unreachable(error.error, where) from error.error
         except OSError as error:
             raise EngineUnreachable(
-                f"{where}: the connection to the Docker Engine broke: {parse.printable(str(error)) or 'closed'}",
+                f"{where}: the connection to the Docker Engine broke: {parse.one_line(str(error)) or 'closed'}",
                 hint=f"try it: {shlex.join(self.address.dial)}"
                 if self.address.dial
                 else "it was restarted or stopped; see systemctl status docker",

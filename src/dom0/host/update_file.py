@@ -24,7 +24,7 @@ import msgspec
 from dom0 import temporary
 from dom0.errors import Dom0Error, UsageError
 from dom0.run import CommandFailed, capture, transfer
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 NAMESPACE = "dom0-os"  # of signatures
 _LARGEST = 2 << 30  # bytes of a download
@@ -50,12 +50,12 @@ async def fetch(source: str, asked: str, say: Callable[[str], None]) -> AsyncIte
     Raises Dom0Error.
     """
     if asked and not _DIGEST.fullmatch(asked.lower()):
-        raise UsageError(f"--sha256 {printable(asked)}: is not a SHA-256 digest", hint="64 hexadecimal digits")
+        raise UsageError(f"--sha256 {excerpt(asked)}: is not a SHA-256 digest", hint="64 hexadecimal digits")
     with TemporaryDirectory(prefix="dom0-update-", dir=temporary.LARGE) as directory:
         if re.match(r"https?://", source):
             update, beside = await _download_all(source, Path(directory), asked, say)
         elif "://" in source:
-            raise UsageError(f"{printable(source)}: is neither a file nor an http URL")
+            raise UsageError(f"{excerpt(source)}: is neither a file nor an http URL")
         else:
             update, beside = _beside(source)
         with update.file.open("rb") as opened:
@@ -114,9 +114,9 @@ def _fetch(url: str, target: Path, largest: int, stop: threading.Event) -> bool:
     except urllib.error.HTTPError as error:
         if error.code in (403, 404, 410):
             return False
-        raise Dom0Error(f"{printable(url)}: {error.code} {printable(error.reason)}") from error
+        raise Dom0Error(f"{excerpt(url)}: {error.code} {excerpt(error.reason)}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise Dom0Error(f"{printable(url)}: {printable(str(error)) or type(error).__name__}") from error
+        raise Dom0Error(f"{excerpt(url)}: {excerpt(str(error)) or type(error).__name__}") from error
     return True
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from dom0.errors import UsageError
-from dom0.wording import did_you_mean, printable
+from dom0.wording import did_you_mean, excerpt
 
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _ADDRESS = rf"({_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}|[0-9a-f:]*:[0-9a-f:]*)"
@@ -47,13 +47,13 @@ def config(settings: Iterable[str]) -> bytes:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if key not in PATTERNS:
-            raise UsageError(f"--config {printable(setting)}: no such setting", hint=did_you_mean(key, PATTERNS))
+            raise UsageError(f"--config {excerpt(setting)}: no such setting", hint=did_you_mean(key, PATTERNS))
         if not equals or not re.fullmatch(PATTERNS[key], value):
             raise UsageError(
-                f"--config {printable(setting)}: is not a value for {key}", hint="docs/os.md says what it may be"
+                f"--config {excerpt(setting)}: is not a value for {key}", hint="docs/os.md says what it may be"
             )
         if key in found:
-            raise UsageError(f"--config {printable(setting)}: {key} is listed twice")
+            raise UsageError(f"--config {excerpt(setting)}: {key} is listed twice")
         found[key] = value
     return "".join(f"{key}={value}\n" for key, value in found.items()).encode()
 

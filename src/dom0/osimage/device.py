@@ -17,7 +17,7 @@ import msgspec
 from dom0.errors import Dom0Error, UsageError
 from dom0.images.archive import environment
 from dom0.run import capture
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 _CHUNK = 4 << 20  # bytes
 _COLUMNS = "path,type,size,log-sec,model,tran,ro,label,fstype,mountpoints"
@@ -101,7 +101,7 @@ def contents(node: BlockDevice) -> list[str]:
     if len(lines) == 1:
         parts = f"{len(node.children)} partitions with " if node.children else ""
         lines.append(f"  {parts}nothing that is known")
-    return [printable(line) for line in lines]
+    return [excerpt(line) for line in lines]
 
 
 def _size(count: int) -> str:

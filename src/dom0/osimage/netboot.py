@@ -20,7 +20,7 @@ from dom0.host.uki import BootFile, Uki
 from dom0.osimage import initramfs, medium
 from dom0.osimage.boot_contract import BootContract
 from dom0.run import sync
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 IPXE = Path("/usr/lib/ipxe")
 _LOADERS = {
@@ -36,7 +36,7 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
     Raises Dom0Error.
     """
     if url and not _URL.fullmatch(url):
-        raise UsageError(f"--url {printable(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
+        raise UsageError(f"--url {excerpt(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
     base = f"{url.rstrip('/')}/" if url else ""
     name = os.version or f"os-{os.initrd.sha256()[:12]}"
     files = medium.contract_files(contract)

@@ -16,7 +16,7 @@ from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.errors import UsageError
 from dom0.run import become
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 if TYPE_CHECKING:
     from dom0.osimage.qemu import Bios, Uefi
@@ -147,7 +147,7 @@ def _forward(publish: str) -> tuple[int, int]:
     """Raises UsageError for what is no pair of ports, and for a port that somebody uses."""
     found = re.fullmatch(r"([0-9]{1,5}):([0-9]{1,5})", publish)
     if not found or not all(0 < int(port) < 65536 for port in found.groups()):
-        raise UsageError(f"--publish {printable(publish)}: is no PORT:PORT", hint="as 2222:22")
+        raise UsageError(f"--publish {excerpt(publish)}: is no PORT:PORT", hint="as 2222:22")
     outside, inside = int(found[1]), int(found[2])
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
