@@ -31,6 +31,7 @@ from dom0.engine.bodies import VolumeBody
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, NotFound
 from dom0.images import docker_cli
+from dom0.images.names import find
 from dom0.names import HOME, ROOTFS_IMAGE
 from dom0.plan import labels
 from dom0.run import Output, capture, transfer, while_listening
@@ -190,20 +191,13 @@ async def restart_users(engine: Engine, home: HomeVolume, restored: Restored) ->
 
 async def prepare_image(engine: Engine) -> None:
     """The worker's image: this host's Debian and this host's restic. Made once, without a network."""
-    try:
-        await engine.image(IMAGE)
-    except NotFound:
-        await _build_image(engine)
-
-
-async def _build_image(engine: Engine) -> None:
+    if await find(engine, IMAGE):
+        return
     restic = shutil.which("restic")
     if restic is None:
         raise Dom0Error("restic: is not installed on this host", hint="apt-get install restic")
-    try:
-        await engine.image(ROOTFS_IMAGE)
-    except NotFound as error:
-        raise Dom0Error(f"{ROOTFS_IMAGE}: there is no such image", hint="make it: dom0 image build") from error
+    if not await find(engine, ROOTFS_IMAGE):
+        raise Dom0Error(f"{ROOTFS_IMAGE}: there is no such image", hint="make it: dom0 image build")
     with temporary.directory("home") as context:
         await asyncio.to_thread(shutil.copy, restic, context / "restic")
         (context / "Dockerfile").write_text(f"FROM {ROOTFS_IMAGE}\nCOPY restic /usr/bin/restic\n")

@@ -57,19 +57,14 @@ def wanted(rule: Rule, targets: Collection[Target], found: Findings, last: Route
     While no target is up the last ones stay (a probe that errs must not cut everybody off), unless the rule says what
     a new connection shall meet instead.
     """
-    held = Down.HOLD if rule.listener in found.held else None
+    down = Down.HOLD if rule.listener in found.held else None
     if up := found.up(rule, targets):
-        return Wanted(up, held)
+        return Wanted(up, down)
     before = tuple(it for it in last.targets if not targets or it in targets) if last else ()
     kept = before or tuple(targets)
-    down = held or _down(rule, found)
+    if down is None and isinstance(rule.down, Refuse):
+        down = Down.REFUSE
+    elif down is None and isinstance(rule.down, Hold):
+        is_patient = not rule.down.seconds or found.down_for.get(rule.listener, 0.0) < rule.down.seconds
+        down = Down.HOLD if is_patient else Down.REFUSE
     return Wanted(kept, down) if kept or down else None
-
-
-def _down(rule: Rule, found: Findings) -> Down | None:
-    if isinstance(rule.down, Refuse):
-        return Down.REFUSE
-    if isinstance(rule.down, Hold):
-        patient = not rule.down.seconds or found.down_for.get(rule.listener, 0.0) < rule.down.seconds
-        return Down.HOLD if patient else Down.REFUSE
-    return None

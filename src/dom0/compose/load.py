@@ -28,7 +28,7 @@ from dom0.compose.parser import Hashing, Parser, Rejected, View, find_parser, vi
 from dom0.compose.references import plain, services
 from dom0.compose.tags import Reset
 from dom0.errors import Dom0Error, ProjectError
-from dom0.wording import printable
+from dom0.wording import excerpt
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -57,7 +57,7 @@ async def load(
     """
     for profile in profiles:
         if not _PROFILE.fullmatch(profile):
-            raise ProjectError(f"profile {printable(profile)!r}: this cannot be a profile's name")
+            raise ProjectError(f"profile {excerpt(profile)!r}: this cannot be a profile's name")
     try:
         with view_of(_directory_name(source)) as view:
             on_start = cache.started.set if cache else None
@@ -205,7 +205,7 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
 
     def paths(path: str, where: tuple[str, ...]) -> str:
         inside = view.inside(path)
-        if view.climbs_out(path):
+        if inside is None and path.startswith(f"{view.scratch}/"):
             shown = os.path.relpath(path, view.root)
             name = above.inner(shown)
             fits = where[0] == "services" or not above.is_around(name)
@@ -277,7 +277,7 @@ def _as_written(words: str, view: View) -> str:
 
 def _warnings(data: dict[str, Any], said: Sequence[str], files: ProjectFiles, view: View) -> Iterator[str]:
     for words in dict.fromkeys(said):
-        yield printable(_as_written(words, view))
+        yield excerpt(_as_written(words, view))
     for finding in support.ignored(data):
         yield f"{files.locations.name(finding)}: {finding.what}"
 

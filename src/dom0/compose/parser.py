@@ -87,9 +87,6 @@ class View(msgspec.Struct, frozen=True):
             return os.path.relpath(path, root)
         return None
 
-    def climbs_out(self, path: str) -> bool:
-        return path.startswith(f"{self.scratch}/") and self.inside(path) is None
-
 
 @contextmanager
 def view_of(name: str) -> Iterator[View]:

@@ -176,7 +176,11 @@ class _Walk:
         if event.implicit[0] and not event.style:
             self._check_number(event.value, line)
         if "$" in event.value:
-            self.variables.append(_variable(event))
+            assert event.start_mark
+            assert event.end_mark
+            anchor = f"&{event.anchor} " if event.anchor else ""
+            tag = f"!<{event.tag}> " if event.tag else ""
+            self.variables.append(Variable(event.value, event.start_mark.index, event.end_mark.index, anchor + tag))
         if self._stack:
             self._remember_line(self._stack[-1].child(), line)
         self._count(event.anchor, 1, 0, line)
@@ -248,14 +252,6 @@ class _Walk:
         frame = self._stack[-1] if self._stack else _Frame((), is_mapping=True)
         path = frame.path if frame.key_due or not self._stack else frame.child()
         return _refused(self._name, what, hint, path=path, line=line)
-
-
-def _variable(event: yaml.ScalarEvent) -> Variable:
-    assert event.start_mark
-    assert event.end_mark
-    anchor = f"&{event.anchor} " if event.anchor else ""
-    tag = f"!<{event.tag}> " if event.tag else ""
-    return Variable(event.value, event.start_mark.index, event.end_mark.index, anchor + tag)
 
 
 def _refused(name: str, what: str, hint: str = "", *, path: KeyPath = (), line: int = 0) -> ProjectError:

@@ -68,15 +68,12 @@ def parse(content: bytes) -> tuple[tuple[Mark, ...], int]:
     """The marks in the order of their times, and the number of other lines; without a truncated last line."""
     whole, _, _ = content.rpartition(b"\n")
     lines = whole.decode(errors="replace").split("\n") if whole else []
-    marks = [mark for mark in map(_mark, lines) if mark]
+    marks = [
+        Mark(at=float(match["at"]), stage=match["stage"], text=(match["text"] or "")[:LONGEST_TEXT])
+        for match in map(_LINE.fullmatch, lines)
+        if match and (match["stage"] == FIRMWARE or not match["at"].startswith("-"))
+    ]
     return tuple(sorted(marks, key=lambda mark: mark.at)), len(lines) - len(marks)
-
-
-def _mark(text: str) -> Mark | None:
-    match = _LINE.fullmatch(text)
-    if match is None or (match["at"].startswith("-") and match["stage"] != FIRMWARE):
-        return None
-    return Mark(at=float(match["at"]), stage=match["stage"], text=(match["text"] or "")[:LONGEST_TEXT])
 
 
 def read(path: Path, *, number: int = 0, running: bool = False) -> Record | None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import accumulate
 
 from dom0.errors import ProjectError
 
@@ -38,19 +39,12 @@ class Ignore:
 
     def __call__(self, path: str) -> bool:
         """`path` is relative, with `/`."""
-        paths = tuple(_with_parents(path))
+        paths = tuple(accumulate(path.split("/"), "{}/{}".format))  # with the directories above it
         ignored = False
         for ignores, pattern in self._rules:
             if ignored is not ignores and any(pattern.fullmatch(candidate) for candidate in paths):
                 ignored = ignores
         return ignored
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    yield path
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 def _patterns(text: str) -> Iterable[str]:

@@ -13,7 +13,7 @@ from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
-from dom0.plan.desired import Desired, NetworkSpec, Role, Slot
+from dom0.plan.desired import Desired, NetworkSpec, Role
 from dom0.plan.hooks import pre_stop_of
 from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
 from dom0.plan.phase import Phase
@@ -158,22 +158,21 @@ def _missing_external(kind: str, name: str) -> Problem:
 
 
 def _plan_slots(snapshot: Snapshot) -> tuple[SlotPlan, ...]:
+    """No step is taken for a container whose state is unknown."""
     plans: dict[str, SlotPlan] = {}
     for slot in snapshot.ordered:
         words = snapshot.actual.unreadable.get(slot.key)
-        plans[slot.key] = ContainerPlanner(snapshot, slot, plans).plan() if words is None else _unreadable(slot, words)
+        if words is None:
+            plans[slot.key] = ContainerPlanner(snapshot, slot, plans).plan()
+            continue
+        problem = Problem(
+            code="engine-refused",
+            subject=slot.key,
+            title=f"the Engine cannot describe the container of {slot.service}: {words}",
+            hint=f"if it stays so, remove it: docker rm -f {slot.name}",
+        )
+        plans[slot.key] = SlotPlan(slot=slot, phase=Phase.FAILED, reason=problem.title, problems=(problem,))
     return tuple(plans[slot.key] for slot in snapshot.desired.slots)
-
-
-def _unreadable(slot: Slot, words: str) -> SlotPlan:
-    """No step is taken for a container whose state is unknown."""
-    problem = Problem(
-        code="engine-refused",
-        subject=slot.key,
-        title=f"the Engine cannot describe the container of {slot.service}: {words}",
-        hint=f"if it stays so, remove it: docker rm -f {slot.name}",
-    )
-    return SlotPlan(slot=slot, phase=Phase.FAILED, reason=problem.title, problems=(problem,))
 
 
 def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
