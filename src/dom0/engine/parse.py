@@ -83,7 +83,8 @@ def containers(data: bytes, where: str) -> tuple[ContainerSummary, ...]:
     return tuple(
         ContainerSummary(
             id=row.id,
-            name=_own_name(row.names or []),
+            # One that others link to has names like `/other/alias` too.
+            name=next((name[1:] for name in row.names or [] if name.rfind("/") == 0), ""),
             image_id=row.image_id,
             state=row.state,
             labels=row.labels or {},
@@ -252,11 +253,6 @@ def _epoch(text: str, where: str) -> float:
     except msgspec.ValidationError as error:
         raise EngineError(f"{where}: the Engine's answer makes no sense: time {one_line(text)!r}") from error
     return max(0.0, when.timestamp()) if when.tzinfo and when.year > 1 else 0.0
-
-
-def _own_name(names: list[str]) -> str:
-    """A container that others link to has names like `/other/alias` too."""
-    return next((name[1:] for name in names if name.startswith("/") and "/" not in name[1:]), "")
 
 
 def _names(names: list[str] | None) -> tuple[str, ...]:

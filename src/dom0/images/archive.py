@@ -57,8 +57,13 @@ def select(listed: str) -> tuple[Archive, ...]:
         # A field without a value is printed as its own name.
         values = [value if value != f"$({name})" else "" for name, value in zip(_FIELDS, line.split("\t"), strict=True)]
         origin, uri, suite, component, keyring = values
-        if origin == "Debian" and urlsplit(uri).scheme in _REMOTE and component:
-            _refuse_password(uri)
+        parts = urlsplit(uri)
+        if origin == "Debian" and parts.scheme in _REMOTE and component:
+            if parts.username or parts.password:
+                raise Dom0Error(
+                    f"package sources: the address on {parts.hostname} holds a password, every image would show it",
+                    hint="use an archive that needs none",
+                )
             key = (uri, suite, keyring if keyring.startswith("/") else "")
             components.setdefault(key, {})[component] = None
     if not components:
@@ -68,15 +73,6 @@ def select(listed: str) -> tuple[Archive, ...]:
             "or bring the images from another host: docker save, docker load",
         )
     return tuple(Archive(uri, suite, tuple(names), keyring) for (uri, suite, keyring), names in components.items())
-
-
-def _refuse_password(uri: str) -> None:
-    parts = urlsplit(uri)
-    if parts.username or parts.password:
-        raise Dom0Error(
-            f"package sources: the address on {parts.hostname} holds a password, every image would show it",
-            hint="use an archive that needs none",
-        )
 
 
 def sources_text(archives: Iterable[Archive]) -> str:

@@ -56,8 +56,19 @@ def check_slots(project: Project, slots: tuple[Slot, ...]) -> None:
             what = f"{slot.name} is also the name of {names[slot.name]}"
             raise refusal(project, (*_path(slot), "container_name"), what, "give it another container_name")
         names[slot.name] = ".".join(_path(slot))
-    _check_taken_ports(project, slots)
-    _check_awaited_health(project, slots)
+    for number, slot in enumerate(slots):
+        for other in slots[:number]:
+            if port := overlapping(slot.ports, other.ports):
+                what = f"{port.port}/{port.protocol} is taken by {'.'.join(_path(other))}"
+                hint = "publish another port, or bind both to different addresses"
+                raise refusal(project, (*_path(slot), "ports"), what, hint)
+    healthless = {slot.service for slot in slots if slot.health is None}
+    for slot in slots:
+        for dependency in slot.depends_on:
+            if dependency.condition is Condition.HEALTHY and dependency.service in healthless and dependency.required:
+                path = ("services", slot.service, "depends_on", dependency.service)
+                hint = f"add services.{dependency.service}.healthcheck, or wait for service_started"
+                raise refusal(project, path, "it has no health check to wait for", hint)
 
 
 def check_specs(project: Project, networks: tuple[NetworkSpec, ...], volumes: tuple[VolumeSpec, ...]) -> None:
@@ -188,22 +199,3 @@ def _circle(name: str, needs: dict[str, list[str]], done: set[str], path: KeyPat
             return circle
     done.add(name)
     return ()
-
-
-def _check_taken_ports(project: Project, slots: tuple[Slot, ...]) -> None:
-    for number, slot in enumerate(slots):
-        for other in slots[:number]:
-            if port := overlapping(slot.ports, other.ports):
-                what = f"{port.port}/{port.protocol} is taken by {'.'.join(_path(other))}"
-                hint = "publish another port, or bind both to different addresses"
-                raise refusal(project, (*_path(slot), "ports"), what, hint)
-
-
-def _check_awaited_health(project: Project, slots: tuple[Slot, ...]) -> None:
-    healthless = {slot.service for slot in slots if slot.health is None}
-    for slot in slots:
-        for dependency in slot.depends_on:
-            if dependency.condition is Condition.HEALTHY and dependency.service in healthless and dependency.required:
-                path = ("services", slot.service, "depends_on", dependency.service)
-                hint = f"add services.{dependency.service}.healthcheck, or wait for service_started"
-                raise refusal(project, path, "it has no health check to wait for", hint)

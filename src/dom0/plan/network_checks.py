@@ -29,12 +29,12 @@ def check_networking(project: Project, name: str) -> None:
         raise refusal(project, (*path, "network_mode"), what, "take one of them out")
     if service.uts == "host" and service.hostname:
         raise refusal(project, (*path, "hostname"), "with uts: host it is the host's", "take one of them out")
+    mode = service.network_mode
     for key in _conflicts(service):
-        what = f"goes with a network of its own, not with network_mode: {service.network_mode}"
         hint = "take one of them out"
-        if service.network_mode.startswith(PARENT):
-            hint = f"say it in services.{service.network_mode.removeprefix(PARENT)}, whose network it is"
-        raise refusal(project, (*path, key), what, hint)
+        if mode.startswith(PARENT):
+            hint = f"say it in services.{mode.removeprefix(PARENT)}, whose network it is"
+        raise refusal(project, (*path, key), f"goes with a network of its own, not with network_mode: {mode}", hint)
     primary = next(iter(networks_by_priority(project, service)), "")
     config = service.networks.get(primary)
     if config and config.mac_address and service.mac_address not in ("", config.mac_address):
