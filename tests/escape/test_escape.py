@@ -13,7 +13,7 @@ from dom0.testing import busybox, hosts, scopes
 from dom0.testing.escape import path_filter
 from dom0.testing.escape.attempts import Case, cases
 from dom0.testing.escape.raw import Client
-from dom0.testing.escape.world import World
+from dom0.testing.escape.world import GRANTS, World
 
 PATHS = sorted({case.path for case in cases()})
 ELSEWHERE = os.environ.get("DOM0_ESCAPE_SOCKET", "")  # of a proxy that somebody else runs
@@ -42,7 +42,7 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             with path_filter.served(host.socket, directory / "docker.sock") as path:
                 yield Client(path), World(host.socket, host.path("/"), image=busybox.IMAGE)
             return
-        with scopes.served(host, directory, "images: {use: [busybox]}") as path:
+        with scopes.served(host, directory, GRANTS) as path:
             world = World(host.socket, host.path("/"), image=busybox.IMAGE, prefix="guest.", socket=str(path))
             yield Client(path), world
 

@@ -96,6 +96,18 @@ def test_the_engines_socket_is_the_scopes_own(asked: dict[str, Any]) -> None:
     ("asked", "field", "grant", "said"),
     [
         (
+            {"Binds": ["/etc:/e"]},
+            "HostConfig.Binds",
+            Grants(paths=("/etc",)),
+            """HostConfig.Binds: '/etc': not granted; it would take the grant paths: ["/etc"]""",
+        ),
+        (
+            {"Mounts": [{"Type": "bind", "Source": "/etc/x/..", "Target": "/e", "ReadOnly": True}]},
+            "HostConfig.Mounts",
+            Grants(paths=("/etc:ro",)),
+            """HostConfig.Mounts: '/etc/x/..': not granted; it would take the grant paths: ["/etc:ro"]""",
+        ),
+        (
             {"CapAdd": ["CAP_NET_ADMIN"]},
             "HostConfig.CapAdd",
             Grants(capabilities=("NET_ADMIN",)),

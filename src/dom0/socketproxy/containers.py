@@ -7,7 +7,7 @@ import secrets
 import msgspec
 
 from dom0.engine import bodies
-from dom0.socketproxy import images, networks, owned, requests, rules, shown, volumes
+from dom0.socketproxy import directories, images, networks, owned, requests, rules, shown, volumes
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, has_label
 from dom0.socketproxy.grants import Grants
@@ -72,6 +72,7 @@ async def created(context: Context, asked: Asked) -> Call:
     checked = rules.container(body, context.scope, context.grants, resolved, name)
     for volume in wanted.volumes:
         await volumes.provide(context, bodies.VolumeBody(name=volume))  # else the Engine makes one that nobody owns
+    await directories.provide(context, resolved.image, rules.bounds(body.host_config, context.grants))
     return Call(method="POST", path=("containers", "create"), query=query, body=checked)
 
 

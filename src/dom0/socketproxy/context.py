@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from dom0.socketproxy import paths
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.refusals import Refusals
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Reply, Upstream
@@ -25,9 +26,15 @@ class Context(msgspec.Struct, frozen=True):
     refusals: Refusals | None = None  # where they are written besides the log
 
     def refusal(self, reply: Reply) -> Refused:
-        """What the Engine says against a question of ours, by the scope's names."""
+        """What the Engine says against a question of ours."""
         message = (reply.document or {}).get("message", f"the Engine answered with status {reply.status}")
-        return Refused(reply.status, self.scope.without_prefix(message))
+        return self.refused(reply.status, message)
+
+    def refused(self, status: int, message: str) -> Refused:
+        """By the scope's names; whether a link leads to something on the host is not told."""
+        if paths.is_of_link(message):
+            return Refused(BAD_REQUEST, paths.LEADS_NOWHERE)
+        return Refused(status, self.scope.without_prefix(message))
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

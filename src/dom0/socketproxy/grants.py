@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
 from dom0.errors import UsageError
+from dom0.socketproxy.paths import HostPath
 from dom0.wording import flaw
 
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
@@ -53,18 +55,25 @@ class Ports(msgspec.Struct, frozen=True):
         )
 
 
-class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, dict=True):
     images: Images = Images()
     capabilities: tuple[str, ...] = ()  # as `NET_ADMIN`
     containers: int = 100  # at a time
     networks: int = 8  # at a time; an Engine has addresses for some thirty
     volumes: int = 100
     connections: int = 256  # to the socket, at a time
+    paths: tuple[str, ...] = ()  # of the host, see HostPath
     ports: tuple[str, ...] = ()  # of the host, see Ports
 
     def __post_init__(self) -> None:
         for text in self.ports:
             Ports.read(text)
+        for text in self.paths:
+            HostPath.read(text)
+
+    @cached_property
+    def host_paths(self) -> tuple[HostPath, ...]:
+        return tuple(HostPath.read(text) for text in self.paths)
 
     def may_use(self, image: str) -> bool:
         """`image` with its tag or digest."""

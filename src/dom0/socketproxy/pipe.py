@@ -49,7 +49,7 @@ async def _carry(
     if call.hijack and (answer.status_code == SWITCHING or kind in RAW_STREAMS):
         await _tunnel(client, engine, answer.status_code, kind)
     elif answer.status_code >= BAD_REQUEST:
-        await send(client, await _refusal(engine, answer.status_code, context))
+        await send(client, await _refusal(engine, answer.status_code, context), method=call.method)
     else:
         await _while_there(client, _pass_on(client, engine, answer, call.line))
 
@@ -123,7 +123,8 @@ async def _refusal(engine: Channel, status: int, context: Context) -> Document:
         message = str(msgspec.json.decode(content)["message"])
     except (msgspec.DecodeError, KeyError, TypeError):
         message = f"the Engine answered with status {status}"
-    return Document({"message": context.scope.without_prefix(message)}, status=status)
+    refused = context.refused(status, message)
+    return Document({"message": refused.message}, status=refused.status)
 
 
 async def _pass_on(

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from dom0.engine import bodies
-from dom0.socketproxy import requests
+from dom0.socketproxy import paths, requests
 from dom0.socketproxy.grants import Grants, Ports
+from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never, not_granted
 from dom0.socketproxy.scope import Scope
 
@@ -113,13 +115,14 @@ def container(
 ) -> requests.Container:
     """`body` as the Engine gets it. Raises Refused."""
     host = _host_config(body.host_config, scope, grants, resolved)
+    bound = {paths.normal(asked.mount.target): asked.written for asked in host_mounts(body.host_config)}
     for port in (*body.exposed_ports, *(body.host_config.port_bindings or ())):
         if not PORT.fullmatch(port):
             raise Refused(BAD_REQUEST, f"{port}: no port", field="ExposedPorts")
     return replace(
         body,
         image=resolved.image,
-        labels=scope.stamped_container(body.labels),
+        labels=paths.stamped(scope.stamped_container(body.labels), bound),
         host_config=host,
         networking_config=_networking(body, resolved, host.network_mode, name),
     )
@@ -131,7 +134,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
     _check_ports(host, grants)
     return replace(
         host,
-        binds=tuple(_bind(bind, scope) for bind in host.binds if not _is_socket(bind)),
+        binds=tuple(_bind(bind, scope) for bind in host.binds if not _is_path(bind)),
         cap_add=tuple(_capability(name, grants) for name in host.cap_add),
         cgroupns_mode=_namespace("CgroupnsMode", host.cgroupns_mode, resolved) or "private",  # else, on cgroup v1, host
         ipc_mode=_namespace("IpcMode", host.ipc_mode, resolved),
@@ -139,8 +142,9 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         links=(),
         memory_swappiness=0,
         mounts=(
-            *(_own_socket(bind.split(":")[1], resolved) for bind in host.binds if _is_socket(bind)),
-            *(_mount(mount, scope, resolved) for mount in host.mounts or ()),
+            *(_own_socket(asked.mount.target, resolved) for asked in _sockets(host)),
+            *(_bound(asked, scope, grants) for asked in host_mounts(host)),
+            *(_mount(mount, scope) for mount in host.mounts or () if mount.type != "bind"),
         ),
         network_mode=_network_mode(host.network_mode, resolved),
         pid_mode=_namespace("PidMode", host.pid_mode, resolved),
@@ -154,9 +158,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
 
 def _bind(bind: str, scope: Scope) -> str:
     """`volume:/target:options`, of a volume of the scope's."""
-    source, colon, rest = bind.partition(":")
-    if source.startswith(("/", ".", "~")) or not colon:
-        raise never("HostConfig.Binds", bind)
+    source, _, rest = bind.partition(":")
     target, _, options = rest.partition(":")
     if not VOLUME_NAME.fullmatch(source) or not target.startswith("/"):
         raise Refused(BAD_REQUEST, f"{bind}: no volume and its target", field="HostConfig.Binds")
@@ -166,10 +168,78 @@ def _bind(bind: str, scope: Scope) -> str:
     return ":".join((scope.long(source), target, *([",".join(kept)] if kept else [])))
 
 
-def _is_socket(bind: str) -> bool:
+class HostMount(NamedTuple):
+    """A path of the host that is asked for: in which field, as what was written there."""
+
+    field: str
+    written: str
+    mount: bodies.Mount
+
+
+def host_mounts(host: requests.HostConfig) -> list[HostMount]:
+    """Without the Engine's socket. Raises Refused."""
+    return [asked for asked in _asked(host) if asked.mount.source not in SOCKETS]
+
+
+def _sockets(host: requests.HostConfig) -> list[HostMount]:
     """Clients ask for the Engine's socket by its usual path; what they get is the scope's."""
-    source, _, target = bind.partition(":")
-    return source in SOCKETS and target.startswith("/")
+    return [asked for asked in _asked(host) if asked.mount.source in SOCKETS]
+
+
+def _asked(host: requests.HostConfig) -> list[HostMount]:
+    binds = [HostMount("HostConfig.Binds", bind, _read_bind(bind)) for bind in host.binds if _is_path(bind)]
+    mounts = [mount for mount in host.mounts or () if mount.type == "bind"]
+    return [*binds, *(HostMount("HostConfig.Mounts", mount.source, mount) for mount in mounts)]
+
+
+def _is_path(bind: str) -> bool:
+    return ":" not in bind or bind.startswith(("/", ".", "~"))
+
+
+def _read_bind(bind: str) -> bodies.Mount:
+    """`/source:/target:options`. A source that is not there becomes a directory."""
+    source, _, rest = bind.partition(":")
+    target, _, options = rest.partition(":")
+    for option in options.split(","):
+        if option not in ("", "ro", "rw", "z", "Z", "rprivate", "cached", "consistent", "delegated"):
+            raise never("HostConfig.Binds", option)
+    creates = bodies.BindOptions(create_mountpoint=True)
+    return bodies.Mount(
+        type="bind", source=source, target=target, read_only="ro" in options.split(","), bind_options=creates
+    )
+
+
+def bound(asked: HostMount, grants: Grants) -> Bound:
+    """Raises Refused for what was not granted."""
+    source, options = asked.mount.source, asked.mount.bind_options or bodies.BindOptions()
+    path = paths.normal(source)
+    if not path or not asked.mount.target.startswith("/"):
+        raise Refused(BAD_REQUEST, f"{asked.written}: no path of the host and its target", field=asked.field)
+    found = paths.find(grants.host_paths, path, creates=options.create_mountpoint)
+    if found is None:
+        grant = f"{path}:ro" if asked.mount.read_only else path
+        raise not_granted(asked.field, source, Grants(paths=(grant,)))
+    if options.propagation not in ("", "rprivate"):
+        raise never(f"{asked.field}.BindOptions.Propagation", options.propagation)
+    if options.read_only_non_recursive and found.read_only:
+        raise never(f"{asked.field}.BindOptions.ReadOnlyNonRecursive", True)
+    return found
+
+
+def bounds(host: requests.HostConfig, grants: Grants) -> list[Bound]:
+    """Raises Refused."""
+    return [bound(asked, grants) for asked in host_mounts(host)]
+
+
+def _bound(asked: HostMount, scope: Scope, grants: Grants) -> bodies.Mount:
+    """The granted path as it is, what is below it as a part of a volume; `paths` says why."""
+    found = bound(asked, grants)
+    mount = replace(asked.mount, read_only=asked.mount.read_only or found.read_only, consistency="")
+    if found.is_host_path:
+        options = replace(mount.bind_options or bodies.BindOptions(), create_mountpoint=found.creates)
+        return replace(mount, source=found.root, bind_options=options, volume_options=None)
+    part = bodies.VolumeOptions(no_copy=True, subpath=found.rest)
+    return replace(mount, type="volume", source=paths.volume(scope, found.root), bind_options=None, volume_options=part)
 
 
 def _own_socket(target: str, resolved: Resolved) -> bodies.Mount:
@@ -177,11 +247,7 @@ def _own_socket(target: str, resolved: Resolved) -> bodies.Mount:
     return bodies.Mount(type="bind", source=resolved.socket, target=target)
 
 
-def _mount(mount: bodies.Mount, scope: Scope, resolved: Resolved) -> bodies.Mount:
-    if mount.type == "bind" and mount.source in SOCKETS:
-        return _own_socket(mount.target, resolved)
-    if mount.type == "bind":
-        raise never("HostConfig.Mounts", mount.source)
+def _mount(mount: bodies.Mount, scope: Scope) -> bodies.Mount:
     if mount.type not in ("volume", "tmpfs"):
         raise never("HostConfig.Mounts.Type", mount.type)
     if mount.type == "tmpfs":

@@ -5,9 +5,11 @@ Where the Engine says names, paths and labels was found by walking its real answ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dom0.names import ENGINE_SOCKET
+from dom0.socketproxy import paths
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.scope import Scope
 
@@ -26,10 +28,10 @@ def container_row(context: Context, row: Doc) -> Doc:
     scope = context.scope
     return row | {
         "Names": ["/" + scope.short(name[1:]) for name in row["Names"] if name.count("/") == 1],
-        "Labels": scope.shown(row["Labels"]),
+        "Labels": paths.shown(scope.shown(row["Labels"])),
         "HostConfig": row["HostConfig"] | {"NetworkMode": scope.short(row["HostConfig"].get("NetworkMode", ""))},
         "NetworkSettings": _networks(scope, row["NetworkSettings"], scope.short(own_name(row))),
-        "Mounts": [_mount(context, mount) for mount in row.get("Mounts") or ()],
+        "Mounts": [_mount(context, mount, paths.written(row["Labels"])) for mount in row.get("Mounts") or ()],
     }
 
 
@@ -37,19 +39,19 @@ def container(context: Context, found: Doc) -> Doc:
     """Of `GET /containers/{id}/json`."""
     scope = context.scope
     host = found["HostConfig"]
+    written = paths.written(found["Config"]["Labels"])
     return found | {
         "Name": "/" + scope.short(found["Name"][1:]),
-        "Config": found["Config"] | {"Labels": scope.shown(found["Config"]["Labels"])},
+        "Config": found["Config"] | {"Labels": paths.shown(scope.shown(found["Config"]["Labels"]))},
         "HostConfig": host
+        | _asked_mounts(context, host, written)
         | {
-            "Binds": [scope.short(bind) for bind in host.get("Binds") or ()] or None,
-            "Mounts": [_asked_mount(context, mount) for mount in host.get("Mounts") or ()] or None,
             "Links": [_link(scope, link) for link in host.get("Links") or ()] or None,
             "NetworkMode": scope.short(host.get("NetworkMode", "")),
             "CgroupParent": "",
         },
         "NetworkSettings": _networks(scope, found["NetworkSettings"], scope.short(found["Name"][1:])),
-        "Mounts": [_mount(context, mount) for mount in found.get("Mounts") or ()],
+        "Mounts": [_mount(context, mount, written) for mount in found.get("Mounts") or ()],
         "LogPath": "",
         "ResolvConfPath": "",
         "HostnamePath": "",
@@ -81,15 +83,46 @@ def _link(scope: Scope, link: str) -> str:
     )
 
 
-def _asked_mount(context: Context, mount: Doc) -> Doc:
-    return mount | {"Source": _path(context, context.scope.short(mount.get("Source", "")))}
+def _asked_mounts(context: Context, host: Doc, written: Mapping[str, str]) -> Doc:
+    """What of the host was bound stands where it was written, `Binds` or `Mounts`, and as it was written there."""
+    roots = paths.roots(context.grants.host_paths, context.scope)
+    asked = [bind.partition(":") for bind in host.get("Binds") or ()]
+    binds = [roots.get(source, context.scope.short(source)) + colon + rest for source, colon, rest in asked]
+    mounts = []
+    for mount in host.get("Mounts") or ():
+        source = _host_source(context, mount["Type"], mount.get("Source", ""), written.get(mount["Target"], ""))
+        if ":" in source:
+            binds.append(source)
+        elif source:
+            kept = {key: value for key, value in mount.items() if key != "VolumeOptions"}
+            mounts.append(kept | {"Type": "bind", "Source": source})
+        else:
+            mounts.append(mount | {"Source": _path(context, context.scope.short(mount.get("Source", "")))})
+    return {"Binds": binds or None, "Mounts": mounts or None}
 
 
-def _mount(context: Context, mount: Doc) -> Doc:
+def _mount(context: Context, mount: Doc, written: Mapping[str, str]) -> Doc:
     """Where a volume lies on the host is nobody's business in here."""
-    named = {"Name": context.scope.short(mount["Name"])} if mount.get("Name") else {}
+    name = mount.get("Name", "")
+    source = _host_source(context, mount["Type"], name or mount["Source"], written.get(mount["Destination"], ""))
+    if source:
+        kept = {key: mount[key] for key in ("Destination", "RW")}
+        shape = {"Type": "bind", "Mode": "" if mount["RW"] else "ro", "Propagation": "rprivate"}
+        return {**shape, **kept, "Source": source.partition(":")[0]}
+    named = {"Name": context.scope.short(name)} if name else {}
     source = "" if mount.get("Type") == "volume" else _path(context, mount.get("Source", ""))
     return mount | named | {"Source": source}
+
+
+def _host_source(context: Context, kind: str, source: str, written: str) -> str:
+    """What the scope has written for a path of the host; "" for all else, whatever the labels of an image say.
+
+    Of volumes from another container only the granted path is known that they lie in.
+    """
+    roots = paths.roots(context.grants.host_paths, context.scope)
+    if source == context.socket or (kind != "bind" and source not in roots):
+        return ""
+    return written or roots.get(source, "")
 
 
 def _path(context: Context, path: str) -> str:
@@ -122,7 +155,7 @@ def event(scope: Scope, found: Doc) -> Doc | None:
             name = attributes.get("name", "")
             if not scope.owns(name, attributes):
                 return None
-            seen = scope.shown(attributes) | {"name": scope.short(name)}
+            seen = paths.shown(scope.shown(attributes)) | {"name": scope.short(name)}
             if old := attributes.get("oldName", ""):  # of a rename
                 seen["oldName"] = "/" + scope.short(old.removeprefix("/"))
             return found | {"Actor": actor | {"Attributes": seen}}

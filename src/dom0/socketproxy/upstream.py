@@ -54,11 +54,12 @@ class Upstream:
         return f"/v{major}.{minor}/{spelled}" + (f"?{urlencode(query)}" if query else "")
 
     async def ask(
-        self, method: str, *path: str, query: Mapping[str, str] = {}, body: msgspec.Struct | None = None
+        self, method: str, *path: str, query: Mapping[str, str] = {}, body: msgspec.Struct | bytes | None = None
     ) -> Reply:
-        """Raises Refused where there is no answer that makes sense."""
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        data = None if body is None else msgspec.json.encode(body)
+        """`body`: JSON, or an archive as it is. Raises Refused where there is no answer that makes sense."""
+        kind = "x-tar" if isinstance(body, bytes) else "json"
+        headers = {"Content-Type": f"application/{kind}"} if body is not None else {}
+        data = msgspec.json.encode(body) if isinstance(body, msgspec.Struct) else body
         content = bytearray()
         try:
             async with self._client.ask(method, self.target(path, query), headers=headers, body=data) as answer:

@@ -5,14 +5,25 @@ Most are a container that would have power: made, started, and looked at. The ot
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dom0.testing import busybox
 from dom0.testing.escape.raw import Answer, Client
-from dom0.testing.escape.world import FOREIGN_IMAGE, MOUNTED, PRIVATE, TREASURE, VICTIM, World
+from dom0.testing.escape.world import (
+    FOREIGN_IMAGE,
+    GRANTED,
+    MOUNTED,
+    PRIVATE,
+    READABLE,
+    TREASURE,
+    VICTIM,
+    World,
+)
 
+RACES = 6  # starts while a directory and a link change places
 Attempt = Callable[[Client, World], list[Answer]]
 
 
@@ -23,7 +34,7 @@ class Case(NamedTuple):
 
 
 def cases() -> list[Case]:
-    return [*_json(), *_http(), *_references(), *_create(), *_objects(), *_images(), *_daemon()]
+    return [*_json(), *_http(), *_references(), *_create(), *_granted(), *_objects(), *_images(), *_daemon()]
 
 
 def body(world: World, **more: Any) -> dict[str, Any]:
@@ -425,6 +436,106 @@ def _create() -> Iterator[Case]:
         yield Case(22, f"a log to {driver} {settings}", _host(LogConfig={"Type": driver, "Config": settings}))
     for label in ({"dom0.scope": "/"}, {"dom0.scope": "/other"}, {"dom0.scope": "../x"}, {"Dom0.Scope": ""}):
         yield Case(23, f"the label {label}", _with(Labels=label))
+
+
+def _granted() -> Iterator[Case]:
+    """14 and 15: from a directory that was granted to others."""
+    for source in _NOT_GRANTED:
+        yield Case(14, f"beside a granted directory: {source}", _taking(source))
+        yield Case(14, f"beside a granted directory, as a mount: {source}", _taking(source, as_mount=True))
+    for link in _LINKS:
+        yield Case(14, f"a link to {link}", _planted(link))
+        yield Case(14, f"a link to {link}, as a mount", _planted(link, as_mount=True))
+    yield Case(14, "a link in place of a directory, before the second start", _exchanged)
+    yield Case(14, "a link in place of a directory while containers start", _raced)
+    yield Case(14, "an archive through a link", _archive_of_link)
+    for mode in ("rw", "rw,z", "rshared", "rslave"):
+        yield Case(14, f"a directory to read, {mode}", _taking(READABLE, mode=mode))
+        yield Case(14, f"below a directory to read, {mode}", _taking(f"{READABLE}/new", mode=mode))
+    for options in (
+        {"Propagation": "rshared"},
+        {"NonRecursive": True},
+        {"ReadOnlyNonRecursive": True},
+        {"CreateMountpoint": True},
+    ):
+        for source in (READABLE, f"{READABLE}/new"):
+            mount = {**_mount(source), "ReadOnly": True, "BindOptions": options}
+            yield Case(14, f"a directory to read, {options}: {source}", _took(Mounts=[mount]))
+    for subpath in ("..", "../escape", "/var/lib/escape", "x/../../escape"):
+        for source in (GRANTED, f"PATHS.guest.{_digest(GRANTED)}"):
+            mount = {"Type": "volume", "Source": source, "Target": "/h", "VolumeOptions": {"Subpath": subpath}}
+            yield Case(15, f"the part {subpath} of {source}", _took(Mounts=[mount]))
+    for query in ("force=1", ""):
+        target = f"/volumes/PATHS.guest.{_digest(GRANTED)}?{query}"
+        yield Case(32, f"the volume of a granted directory is removed: {query}", _ask("DELETE", target))
+
+
+_LINKS = ("/var/lib/escape", "../escape", "/", "/proc/1/root/var/lib/escape")
+_NOT_GRANTED = (
+    *("/var/lib", "/var/lib/granted/..", "/var/lib/granted/../escape", "//var/lib/granted//..//escape"),
+    *("/var/lib/granted/x/../../escape", "/var/lib/dom0/../escape", "/var/lib/mapped/../escape", "/var/lib/granted2"),
+    *("/var/lib/granted\x00/../escape", "/VAR/LIB/GRANTED", "var/lib/granted", "/var/lib/granted%2f..%2fescape"),
+)
+_TAKE = "cat /h/canary /h/var/lib/escape/canary /h/escape/canary /h; touch /h/made /h/escape/made; echo x >/h/book"
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:16]
+
+
+def _took(**host: Any) -> Attempt:
+    """Mounted at /h: what is there of the host's is said, and written to."""
+    return lambda client, world: run(client, body(world, Cmd=["sh", "-c", _TAKE], HostConfig=host))
+
+
+def _taking(source: str, *, mode: str = "rw", as_mount: bool = False) -> Attempt:
+    return _took(Mounts=[_mount(source)]) if as_mount else _took(Binds=[f"{source}:/h:{mode}"])
+
+
+def _in_granted(client: Client, world: World, script: str) -> list[Answer]:
+    """By a container of the scope's, to its end."""
+    answers = run(
+        client, body(world, Cmd=["sh", "-c", script], HostConfig={"Binds": [f"{GRANTED}:/g"]}), query="?name=plants"
+    )
+    return [*answers, client.ask("POST", "/containers/plants/wait"), client.ask("DELETE", "/containers/plants?force=1")]
+
+
+def _planted(link: str, *, as_mount: bool = False) -> Attempt:
+    def attempt(client: Client, world: World) -> list[Answer]:
+        answers = _in_granted(client, world, f"ln -s {link} /g/link; mkdir /g/in; ln -s ../link /g/in/link")
+        for below in ("link", "link/canary", "in/link", "link/made/by"):
+            answers += _taking(f"{GRANTED}/{below}", as_mount=as_mount)(client, world)
+        return answers
+
+    return attempt
+
+
+def _archive_of_link(client: Client, world: World) -> list[Answer]:
+    answers = _in_granted(client, world, "ln -s /var/lib/escape /g/link")
+    asked = body(world, HostConfig={"Binds": [f"{GRANTED}/link:/h"]})
+    answers.append(client.ask("POST", "/containers/create?name=reads", asked))
+    return [
+        *answers,
+        *(client.ask("GET", f"/containers/reads/{what}") for what in ("archive?path=/h/canary", "export")),
+    ]
+
+
+def _exchanged(client: Client, world: World) -> list[Answer]:
+    asked = body(world, Cmd=["sh", "-c", _TAKE], HostConfig={"Binds": [f"{GRANTED}/d:/h"]})
+    answers = run(client, asked, query="?name=again")
+    answers += _in_granted(client, world, "rm -r /g/d; ln -s /var/lib/escape /g/d")
+    for action in ("restart?t=0", "start"):
+        answers.append(client.ask("POST", f"/containers/again/{action}"))
+    return [*answers, client.ask("GET", "/containers/again/logs?stdout=1&stderr=1", patience=2)]
+
+
+def _raced(client: Client, world: World) -> list[Answer]:
+    exchange = "cd /g; mkdir d; ln -s /var/lib/escape l; while :; do mv d t; mv l d; mv d l; mv t d; done"
+    asked = body(world, Cmd=["sh", "-c", exchange], HostConfig={"Binds": [f"{GRANTED}:/g"]})
+    answers = run(client, asked, query="?name=exchanges")
+    for _ in range(RACES):
+        answers += _taking(f"{GRANTED}/d")(client, world)
+    return [*answers, client.ask("DELETE", "/containers/exchanges?force=1")]
 
 
 _POWERS: tuple[tuple[str, Any], ...] = (

@@ -24,6 +24,12 @@ from dom0.testing.escape.raw import Answer
 
 MOUNTED = "canary-by-mount"  # what a process says that could mount
 VICTIM, TREASURE, PRIVATE, FOREIGN_IMAGE = "victim", "treasure", "private", "private/secret:1"
+GRANTED, READABLE, MAPPED = "/var/lib/granted", "/var/lib/readable", "/var/lib/mapped"  # directories of the host
+GRANTS = f"""
+images: {{use: [busybox]}}
+paths: ["{GRANTED}", "{READABLE}:ro", "{MAPPED}:/var/lib/dom0"]
+"""
+"""Of the scope under test: what is granted must not lead to more."""
 OWN_MODES = ("", "none", "private", "shareable", "default", "bridge")
 SYSCTLS = re.compile(r"net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.")
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
@@ -43,6 +49,7 @@ class World:
         self.canaries["mount"] = MOUNTED
         self.directory = Path("/var/lib/escape")  # on the host
         self.outside = host / str(self.directory).lstrip("/")
+        self.granted, self.readable, self.mapped = (host / path[1:] for path in (GRANTED, READABLE, MAPPED))
         self.victim: dict[str, Any] = {}
         self._before: dict[str, set[str]] = {}
         self._lay_out()
@@ -58,6 +65,7 @@ class World:
     def _lay_out(self) -> None:
         self.outside.mkdir(parents=True, exist_ok=True)
         (self.outside / "canary").write_text(self.canaries["file"])
+        self._lay_out_granted()
         api.import_image(self.engine, busybox.IMAGE, busybox.layer())
         api.request(
             self.engine, "POST", "/volumes/create", {"Name": TREASURE, "Labels": {"secret": self.canaries["label"]}}
@@ -83,6 +91,12 @@ class World:
         api.request(self.engine, "POST", f"/containers/{made['Id']}/start")
         self.victim = self._get(f"/containers/{VICTIM}/json")
         self._before = self._everything()
+
+    def _lay_out_granted(self) -> None:
+        for directory in (self.granted, self.readable, self.mapped):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+        (self.readable / "book").write_text("read me")
 
     def _get(self, target: str) -> Any:
         return api.request(self.engine, "GET", target)
@@ -124,6 +138,7 @@ class World:
             self._drop(f"/volumes/{quote(name, safe='')}")
         for tag in now["images"] - self._before["images"]:
             self._drop(f"/images/{tag.partition('=')[0]}", force="1")
+        self._lay_out_granted()
         if self._damage(self._everything()):
             self._lay_out_anew()
 
@@ -165,6 +180,8 @@ class World:
             found.append("the host's file was written")
         if made := {path.name for path in self.outside.iterdir()} - {"canary"}:
             found.append(f"the host has new files: {sorted(made)}")
+        if [path.name for path in self.readable.iterdir()] != ["book"] or (self.readable / "book").stat().st_size != 7:
+            found.append("what may be read was written")
         return found
 
     def _victim_now(self) -> dict[str, Any]:
@@ -182,7 +199,7 @@ class World:
             "Devices": host["Devices"],
             "DeviceRequests": host["DeviceRequests"],
             "DeviceCgroupRules": host["DeviceCgroupRules"],
-            "Binds": [bind for bind in host["Binds"] or () if bind.partition(":")[0] == TREASURE or bind[0] in "/."],
+            "Binds": [bind for bind in host["Binds"] or () if not self._is_own(bind)],
             "Mounts": [mount for mount in found["Mounts"] if not self._is_harmless(mount)],
             "PidMode": _foreign(host["PidMode"], own),
             "IpcMode": _foreign(host["IpcMode"], own),
@@ -218,9 +235,14 @@ class World:
         }
         return [f"{name} has {key}: {json.dumps(value)}" for key, value in powers.items() if value]
 
+    def _is_own(self, bind: str) -> bool:
+        source = bind.partition(":")[0]
+        return source in (GRANTED, MAPPED) or (source != TREASURE and bind[0] not in "/.")
+
     def _is_harmless(self, mount: dict[str, Any]) -> bool:
         if mount["Type"] == "bind":
-            return bool(mount["Source"] == self.socket)
+            may_write = mount["Source"] in (self.socket, GRANTED, MAPPED)
+            return may_write or (mount["Source"] == READABLE and not mount["RW"])
         return mount["Type"] in ("volume", "tmpfs") and mount.get("Name") != TREASURE
 
     def _network(self, found: dict[str, Any]) -> list[str]:
@@ -236,6 +258,10 @@ class World:
         named_wrongly = (
             self.prefix and not found["Name"].startswith(self.prefix) and not ANONYMOUS.fullmatch(found["Name"])
         )
+        if found["Name"].startswith(f"PATHS.{self.prefix}"):
+            return (
+                [] if found["Options"]["device"] in (GRANTED, READABLE, MAPPED) else [f"a volume on {found['Options']}"]
+            )
         flaws = {"Options": found["Options"], "Driver": found["Driver"] != "local", "Name": named_wrongly}
         return [f"volume {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
 

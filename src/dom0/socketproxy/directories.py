@@ -1,0 +1,109 @@
+"""What has to be there before a container can bind something below a granted path: the volume, and directories.
+
+Directories are made and looked for through a container that is never started: the Engine stays inside its file system
+when it reads and writes an archive there, whatever links lie in the way.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tarfile
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from dom0.engine import bodies
+from dom0.socketproxy import paths, requests
+from dom0.socketproxy.context import Context
+from dom0.socketproxy.paths import Bound
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
+
+_CREATED = 201
+
+
+async def provide(context: Context, image: str, bounds: Iterable[Bound]) -> None:
+    """`image`: any that is there. Raises Refused, also for what is missing and may not be made."""
+    below = [bound for bound in bounds if bound.rest]
+    if not below:
+        return
+    if context.upstream.api < paths.VOLUMES_FROM_API:
+        raise Refused(FORBIDDEN, f"{below[0].written}: lies below a granted path: that takes Docker Engine 26 or newer")
+    roots = {bound.root: bound for bound in below}
+    for bound in roots.values():
+        await _provide_volume(context, bound)
+    mounted = {root: f"/{number}" for number, root in enumerate(roots)}
+    mounts = tuple(_mount(context, bound, mounted[root]) for root, bound in roots.items())
+    container = await _create(context, image, mounts)
+    try:
+        for bound in below:
+            await _provide_directory(context, container, PurePosixPath(mounted[bound.root]), bound)
+    finally:
+        await context.upstream.ask("DELETE", "containers", container)
+
+
+async def _provide_volume(context: Context, bound: Bound) -> None:
+    """On a granted directory, with what is mounted in it; nothing that is mounted or unmounted below gets out."""
+    if not bound.root.startswith("/"):
+        return
+    options = {"type": "none", "o": "rbind,rslave", "device": bound.root}
+    asked = bodies.VolumeBody(
+        name=paths.volume(context.scope, bound.root), driver_opts=options, labels=context.scope.stamped({})
+    )
+    reply = await context.upstream.ask("POST", "volumes", "create", body=asked)
+    if reply.status >= BAD_REQUEST:
+        raise context.refusal(reply)
+    if reply.document["Options"] != options:  # the Engine answers with what is there, whoever made it
+        raise Refused(FORBIDDEN, f"{bound.written}: somebody has made a volume {asked.name}")
+
+
+def _mount(context: Context, bound: Bound, target: str) -> bodies.Mount:
+    name = paths.volume(context.scope, bound.root)
+    return bodies.Mount(type="volume", source=name, target=target, volume_options=bodies.VolumeOptions(no_copy=True))
+
+
+async def _create(context: Context, image: str, mounts: tuple[bodies.Mount, ...]) -> str:
+    """ID of a container that is the scope's, in case we do not come to remove it."""
+    body = requests.Container(
+        image=image,
+        cmd=("true",),
+        labels=context.scope.stamped_container({}),
+        host_config=requests.HostConfig(network_mode="none", mounts=mounts),
+    )
+    name = context.scope.long(f"paths-{secrets.token_hex(4)}")
+    reply = await context.upstream.ask("POST", "containers", "create", query={"name": name}, body=body)
+    if reply.status != _CREATED:
+        raise context.refusal(reply)
+    return str(reply.document["Id"])
+
+
+async def _provide_directory(context: Context, container: str, mounted: PurePosixPath, bound: Bound) -> None:
+    present = mounted / bound.rest
+    while present != mounted and not await _is_there(context, container, present):
+        present = present.parent
+    missing = (mounted / bound.rest).relative_to(present)
+    if not missing.parts:
+        return
+    if not bound.creates:
+        message = f'invalid mount config for type "bind": bind source path does not exist: {bound.written}'
+        raise Refused(BAD_REQUEST, message)
+    query = {"path": str(present), "noOverwriteDirNonDir": "1"}
+    reply = await context.upstream.ask("PUT", "containers", container, "archive", query=query, body=_archive(missing))
+    if reply.status >= BAD_REQUEST:  # a link or a file is in the way
+        raise Refused(BAD_REQUEST, f"{bound.written}: {paths.LEADS_NOWHERE}")
+
+
+async def _is_there(context: Context, container: str, path: PurePosixPath) -> bool:
+    reply = await context.upstream.ask("HEAD", "containers", container, "archive", query={"path": str(path)})
+    return reply.status == 200
+
+
+def _archive(directory: PurePosixPath) -> bytes:
+    """Of it and those that it lies in."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as tar:
+        for path in (*reversed(directory.parents[:-1]), directory):
+            entry = tarfile.TarInfo(str(path))
+            entry.type = tarfile.DIRTYPE
+            entry.mode = 0o755
+            tar.addfile(entry)
+    return written.getvalue()

@@ -1,0 +1,144 @@
+"""What of the host a scope's containers may bind, and what the Engine is told instead. Pure.
+
+The Engine follows links in the source of a bind when the container starts, on the host and each time anew. Who can
+write below a granted directory could put a link there between any check of ours and that moment. So only what was
+granted is bound as such: nobody in the scope can write where that lies. What is below it goes as a volume of the
+Engine's local driver on the granted directory, with the rest as `VolumeOptions.Subpath`: the Engine (26.0, moby's
+`safepath`) opens that with `openat2` beneath the volume, without links, and mounts what it has opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from dom0.socketproxy.scope import Scope
+
+LABEL = "dom0.paths"
+"""Of containers: for each level of scopes, outermost first, what was written for each target (JSON)."""
+VOLUMES_FROM_API = (1, 45)  # older Engines ignore Subpath, and would bind the whole directory
+LEADS_NOWHERE = "a path below one that was granted is not there, or leads out of it"
+_SAYS_OF_LINKS = (
+    "path concatenation escapes the base directory",
+    "cannot access path",
+    "error while resolving symlinks",
+)
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_WHOLE = ("/proc", "/sys", "/dev", "/var/lib/docker", "/run/docker", "/var/lib/containerd", "/run/containerd")
+_TOO_MUCH = (*_WHOLE, "/run/docker.sock", "/var/run/docker.sock", "/var/lib/dom0", "/run/dom0")
+
+
+class HostPath(msgspec.Struct, frozen=True):
+    """`host` is a path of the host, or the name of a volume; `inside` is what the scope writes for it."""
+
+    host: str
+    inside: str
+    read_only: bool
+
+    @classmethod
+    def read(cls, text: str) -> HostPath:
+        """From `HOST[:INSIDE][:ro]`; a volume needs INSIDE. Raises ValueError."""
+        host, *others = text.split(":")
+        read_only = others[-1:] == ["ro"]
+        inside = others[: len(others) - read_only] or [host]
+        is_path = host.startswith("/")
+        if len(inside) > 1 or not (is_path or _VOLUME.fullmatch(host)):
+            raise ValueError(f"{text!r} is not /PATH[:/PATH][:ro] or VOLUME:/PATH[:ro]")
+        for path in (*([host] if is_path else []), *inside):
+            if normal(path) != path or path == "/":
+                raise ValueError(f"{text!r}: {path} is not the plain path of a directory or file")
+        if is_path and any(_is_within(path, host) for path in _TOO_MUCH):
+            raise ValueError(f"{text!r}: who has {host} has the machine")
+        if any(_is_within(host, path) for path in _WHOLE):
+            raise ValueError(f"{text!r}: who has that has the machine")
+        return cls(host, inside[0], read_only)
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """`root` is bound, or `rest` below it. `creates`: where nothing is there, a directory is made."""
+
+    written: str  # path, as the scope names it
+    root: str  # as HostPath.host
+    rest: str
+    read_only: bool
+    creates: bool
+
+    @property
+    def is_host_path(self) -> bool:
+        return self.root.startswith("/") and not self.rest
+
+
+def volume(scope: Scope, root: str) -> str:
+    """Name of the volume on a granted directory. No scope has a capital in its name, so none can make or see it."""
+    if not root.startswith("/"):
+        return root
+    return f"PATHS.{scope.name}.{hashlib.sha256(root.encode()).hexdigest()[:16]}"
+
+
+def roots(granted: Iterable[HostPath], scope: Scope) -> dict[str, str]:
+    """By path or name in the Engine, what the scope calls it."""
+    return {name: grant.inside for grant in granted for name in (grant.host, volume(scope, grant.host))}
+
+
+def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> Bound | None:
+    """Where `path` leads. The innermost grant says what may be done; the outermost is where no container can write."""
+    wanted = normal(path)
+    holding = [grant for grant in granted if _is_within(wanted, grant.inside)]
+    if not holding:
+        return None
+    nearest = max(holding, key=lambda grant: len(grant.inside))
+    place = nearest.host + wanted[len(nearest.inside) :]
+    root = min((grant.host for grant in granted if _is_within(place, grant.host)), key=len)
+    return Bound(
+        written=wanted,
+        root=root,
+        rest=place[len(root) + 1 :],
+        read_only=nearest.read_only,
+        creates=creates and not nearest.read_only,
+    )
+
+
+def normal(path: str) -> str:
+    """As the Engine reads it: `..` takes away the name before it, even of a link. "" for what is no path of a host."""
+    if not path.startswith("/") or ":" in path or not path.isprintable():
+        return ""
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def is_of_link(message: str) -> bool:
+    """The Engine's (moby's `safepath`) differ by what is where the link leads."""
+    return any(text in message for text in _SAYS_OF_LINKS)
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
+
+
+def stamped(labels: Mapping[str, str], written: Mapping[str, str]) -> dict[str, str]:
+    """`written`: by target, the source of a mount, or all of a bind. What a scope inside has noted stands behind it."""
+    inner = _levels(labels)
+    kept = {key: value for key, value in labels.items() if key != LABEL}
+    return {**kept, LABEL: json.dumps([written, *inner])} if written or inner else kept
+
+
+def written(labels: Mapping[str, str] | None) -> Mapping[str, str]:
+    return next(iter(_levels(labels or {})), {})
+
+
+def shown(labels: dict[str, str]) -> dict[str, str]:
+    inner = _levels(labels)[1:]
+    kept = {key: value for key, value in labels.items() if key != LABEL}
+    return {**kept, LABEL: json.dumps(inner)} if inner else kept
+
+
+def _levels(labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """None for what somebody else has written there, an image for example."""
+    try:
+        return msgspec.json.decode(labels.get(LABEL, "[]"), type=list[dict[str, str]])
+    except msgspec.DecodeError:
+        return []
