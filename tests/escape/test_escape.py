@@ -43,7 +43,8 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 yield Client(path), World(host.socket, host.path("/"), image=busybox.IMAGE)
             return
         with scopes.served(host, directory, GRANTS) as path:
-            world = World(host.socket, host.path("/"), image=busybox.IMAGE, prefix="guest.", socket=str(path))
+            own = {"prefix": "guest.", "socket": str(path), "group": f"/{host.cgroup}/guest"}
+            world = World(host.socket, host.path("/"), image=busybox.IMAGE, **own)
             yield Client(path), world
 
 

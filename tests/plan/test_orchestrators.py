@@ -63,6 +63,14 @@ def test_other_grants_make_another_container_that_serves_it_and_the_orchestrator
     assert (other.hash != socket.hash, same.hash == orchestrator.hash) == (True, True)
 
 
+def test_who_keeps_a_budget_has_the_control_groups_of_the_host() -> None:
+    without, _ = slots()
+    limited, _ = slots(grants="{memory: 512m}")
+    assert set(limited.create.host_config.binds) - set(without.create.host_config.binds) == {
+        "/sys/fs/cgroup:/host/sys/fs/cgroup"
+    }
+
+
 @pytest.mark.parametrize(
     ("service", "says"),
     [

@@ -6,7 +6,7 @@ import pytest
 
 from dom0.errors import UsageError
 from dom0.socketproxy import grants
-from dom0.socketproxy.grants import Grants, Images, Ports
+from dom0.socketproxy.grants import Budget, Grants, Images, Ports
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,37 @@ def test_an_empty_file_grants_nothing(tmp_path: Path) -> None:
     file = tmp_path / "grants.yaml"
     file.write_text("# nothing\n")
     assert grants.read(file) == Grants()
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("memory: 512m", Budget(memory=512 << 20)),
+        ("memory: 536870912", Budget(memory=512 << 20)),
+        ("cpus: 1", Budget(cpus=1)),
+        ("{cpus: 0.5, pids: 100}", Budget(cpus=0.5, pids=100)),
+        ("{}", Budget()),
+    ],
+)
+def test_a_budget(text: str, budget: Budget, tmp_path: Path) -> None:
+    (tmp_path / "grants.yaml").write_text(text)
+    assert grants.read(tmp_path / "grants.yaml").budget == budget
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("memory: much", "'much' is no size"),
+        ("memory: 1m", "memory: 1m is not from 6m"),
+        ("memory: -1", "'-1' is no size"),
+        ("cpus: 0", "cpus: 0"),
+        ("cpus: .nan", "cpus: nan"),
+        ("cpus: '2'", "has to be a number"),
+        ("pids: 0", "pids: 0"),
+        ("pids: 1.5", "has to be a whole number"),
+    ],
+)
+def test_a_budget_that_is_none(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "grants.yaml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        grants.read(tmp_path / "grants.yaml")

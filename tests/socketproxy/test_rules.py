@@ -186,9 +186,31 @@ def test_a_value_that_is_empty_and_yet_takes_protection_away_is_refused(key: str
 
 
 def test_an_update_gives_no_more_than_a_create() -> None:
-    assert rules.update(requests.Update(memory=1 << 20)) == requests.Update(memory=1 << 20)
+    assert rules.update(requests.Update(memory=1 << 20), NOTHING) == requests.Update(memory=1 << 20)
     with pytest.raises(Refused, match="CpuRealtimeRuntime"):
-        rules.update(requests.Update(cpu_realtime_runtime=1000))
+        rules.update(requests.Update(cpu_realtime_runtime=1000), NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("asked", "may"),
+    [
+        ({"NanoCpus": 1_500_000_000}, True),
+        ({"NanoCpus": 1_500_000_001}, False),
+        ({"CpuQuota": 150_000}, True),
+        ({"CpuQuota": 150_001}, False),
+        ({"CpuQuota": 80_000, "CpuPeriod": 50_000}, False),
+        ({"CpuQuota": -1}, True),
+    ],
+)
+def test_processors_are_at_most_those_of_the_budget(asked: dict[str, int], may: bool) -> None:
+    granted = Grants(cpus=1.5)
+    if may:
+        assert create({"HostConfig": asked}, granted)["HostConfig"].items() >= asked.items()
+        return
+    with pytest.raises(Refused) as refused:
+        create({"HostConfig": asked}, granted)
+    assert refused.value.grant is not None
+    assert (refused.value.grant.cpus or 0) > 1.5
 
 
 VALUES = st.sampled_from(

@@ -10,7 +10,7 @@ import msgspec
 
 from dom0.compose.model import Project, Service, ServiceVolume
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
-from dom0.names import ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, SCOPES
+from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, SCOPES
 from dom0.plan.builtins import builtin_slot
 from dom0.plan.desired import Condition, Dependency, HealthTest, InjectedFile, Role, Slot
 from dom0.plan.facts import Facts
@@ -116,7 +116,11 @@ def _socket_slot(project: str, scope: str, grants: Grants, facts: Facts) -> Slot
                 test=("CMD", *answers), interval=60_000_000_000, timeout=int(SOCKET_TIMEOUT * 1e9), retries=3
             ),
             host_config=HostConfig(
-                binds=(f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}", f"{SCOPES}/{scope}:{SCOPES}/{scope}"),
+                binds=(
+                    f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}",
+                    f"{SCOPES}/{scope}:{SCOPES}/{scope}",
+                    *([f"{CGROUPS}:{CGROUPS_INSIDE}"] if grants.budget.asked() else []),
+                ),
                 network_mode="none",
                 restart_policy=RestartPolicy(name="unless-stopped"),
             ),

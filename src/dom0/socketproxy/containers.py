@@ -65,6 +65,7 @@ async def created(context: Context, asked: Asked) -> Call:
     resolved = rules.Resolved(
         image=await images.usable(context, body.image),
         socket=context.socket,
+        cgroup_parent=context.cgroup_parent,
         containers={reference: await _id_of(context, reference) for reference in wanted.containers},
         networks={reference: await networks.name_of(context, reference) for reference in wanted.networks},
     )
@@ -97,7 +98,7 @@ async def passed(context: Context, asked: Asked) -> Call:
 
 
 async def updated(context: Context, asked: Asked) -> Call:
-    return await passed(context, msgspec.structs.replace(asked, body=rules.update(asked.body)))
+    return await passed(context, msgspec.structs.replace(asked, body=rules.update(asked.body, context.grants)))
 
 
 async def attached(context: Context, asked: Asked) -> Call:

@@ -24,6 +24,7 @@ class Context(msgspec.Struct, frozen=True):
     upstream: Upstream
     socket: str  # the scope's own, where the Engine finds it
     refusals: Refusals | None = None  # where they are written besides the log
+    cgroup_parent: str = ""  # of each container; the Engine's default where there is no group for the scope
 
     def refusal(self, reply: Reply) -> Refused:
         """What the Engine says against a question of ours."""

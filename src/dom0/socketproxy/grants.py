@@ -9,11 +9,15 @@ from pathlib import Path
 
 import msgspec
 
+from dom0 import sizes
 from dom0.errors import UsageError
 from dom0.socketproxy.paths import HostPath
 from dom0.wording import flaw
 
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+LEAST_MEMORY, MOST_MEMORY = 6 << 20, 1 << 62  # bytes; the least is the Engine's own, for one container
+LEAST_CPUS, MOST_CPUS = 0.01, 8192  # the kernel's
+MOST_PIDS = 1 << 22  # the kernel's
 _PORTS = re.compile(
     r"((?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?(/(?P<protocol>tcp|udp|sctp))?"
 )
@@ -55,6 +59,17 @@ class Ports(msgspec.Struct, frozen=True):
         )
 
 
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What all containers of a scope may use together; None is not limited."""
+
+    memory: int | None = None  # bytes
+    cpus: float | None = None
+    pids: int | None = None
+
+    def asked(self) -> tuple[str, ...]:
+        return tuple(key for key in self.__struct_fields__ if getattr(self, key) is not None)
+
+
 class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, dict=True):
     images: Images = Images()
     capabilities: tuple[str, ...] = ()  # as `NET_ADMIN`
@@ -64,8 +79,17 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     connections: int = 256  # to the socket, at a time
     paths: tuple[str, ...] = ()  # of the host, see HostPath
     ports: tuple[str, ...] = ()  # of the host, see Ports
+    memory: str | int | None = None  # as `512m`; this and the next two: of all its containers together
+    cpus: float | None = None
+    pids: int | None = None
 
     def __post_init__(self) -> None:
+        if self.memory is not None and not LEAST_MEMORY <= sizes.parse(str(self.memory)) <= MOST_MEMORY:
+            raise ValueError(f"memory: {self.memory} is not from 6m, which one container needs, to 4096p")
+        if self.cpus is not None and not LEAST_CPUS <= self.cpus <= MOST_CPUS:
+            raise ValueError(f"cpus: {self.cpus} is no number of processors, as 0.5 or 2")
+        if self.pids is not None and not 0 < self.pids <= MOST_PIDS:
+            raise ValueError(f"pids: {self.pids} is no number of processes, as 200")
         for text in self.ports:
             Ports.read(text)
         for text in self.paths:
@@ -74,6 +98,11 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     @cached_property
     def host_paths(self) -> tuple[HostPath, ...]:
         return tuple(HostPath.read(text) for text in self.paths)
+
+    @property
+    def budget(self) -> Budget:
+        memory = None if self.memory is None else sizes.parse(str(self.memory))
+        return Budget(memory=memory, cpus=self.cpus, pids=self.pids)
 
     def may_use(self, image: str) -> bool:
         """`image` with its tag or digest."""

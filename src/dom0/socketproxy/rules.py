@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.socketproxy import paths, requests
-from dom0.socketproxy.grants import Grants, Ports
+from dom0.socketproxy.grants import MOST_CPUS, Grants, Ports
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never, not_granted
 from dom0.socketproxy.scope import Scope
@@ -47,6 +47,7 @@ TMPFS_OPTION = re.compile(
 )
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+PERIOD = 100_000  # microseconds of CpuPeriod where it is not said
 PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
 
 
@@ -76,6 +77,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     image: str
     socket: str = ""  # the scope's own, in place of the Engine's
+    cgroup_parent: str = ""  # of the scope
     containers: Mapping[str, str]
     networks: Mapping[str, str]
 
@@ -132,10 +134,12 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
     _check_never(host, "HostConfig.")
     _check_values(host)
     _check_ports(host, grants)
+    _check_cpus(host, grants, "HostConfig.")
     return replace(
         host,
         binds=tuple(_bind(bind, scope) for bind in host.binds if not _is_path(bind)),
         cap_add=tuple(_capability(name, grants) for name in host.cap_add),
+        cgroup_parent=resolved.cgroup_parent,
         cgroupns_mode=_namespace("CgroupnsMode", host.cgroupns_mode, resolved) or "private",  # else, on cgroup v1, host
         ipc_mode=_namespace("IpcMode", host.ipc_mode, resolved),
         isolation="",
@@ -260,8 +264,9 @@ def _mount(mount: bodies.Mount, scope: Scope) -> bodies.Mount:
     return replace(mount, source=source, volume_options=options, bind_options=None)
 
 
-def update(asked: requests.Update) -> requests.Update:
+def update(asked: requests.Update, grants: Grants) -> requests.Update:
     _check_never(asked, "")
+    _check_cpus(asked, grants, "")
     return asked
 
 
@@ -306,6 +311,14 @@ def _check_ports(host: requests.HostConfig, grants: Grants) -> None:
                 raise never("HostConfig.PortBindings", f"{port} at {wanted}") from None
             if not grants.may_publish(asked):
                 raise not_granted("HostConfig.PortBindings", wanted, Grants(ports=(wanted,)))
+
+
+def _check_cpus(asked: requests.HostConfig | requests.Update, grants: Grants, where: str) -> None:
+    """Control groups of version 1 have none with more than the one that it is in."""
+    quota = asked.cpu_quota / (asked.cpu_period or PERIOD)
+    for key, wanted in (("NanoCpus", asked.nano_cpus / 1e9), ("CpuQuota", quota)):
+        if grants.cpus is not None and wanted > grants.cpus:
+            raise not_granted(f"{where}{key}", wanted, Grants(cpus=min(wanted, MOST_CPUS)))
 
 
 def _is_tmpfs(options: str) -> bool:

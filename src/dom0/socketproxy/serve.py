@@ -17,7 +17,7 @@ from dom0.engine import bodies
 from dom0.engine.bodies import Body
 from dom0.errors import UsageError
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
-from dom0.socketproxy import head, pipe, registry, strict, table
+from dom0.socketproxy import budget, head, pipe, registry, strict, table
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
 from dom0.socketproxy.refusals import Refusal, Refusals
@@ -31,10 +31,15 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def serve(context: Context, path: Path, *, gid: int = -1) -> AsyncIterator[None]:
-    """Answer on a socket at `path` (mode 0660, group `gid`) until the block ends. Raises UsageError, OSError."""
+async def serve(context: Context, path: Path, *, gid: int = -1, cgroup_parent: str = "") -> AsyncIterator[None]:
+    """Answer on a socket at `path` (mode 0660, group `gid`) until the block ends.
+
+    What the scope may use is limited before. `cgroup_parent`: see `budget.group_of`. Raises UsageError, OSError.
+    """
     await _check_free(path)
     await context.upstream.negotiate()
+    group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
+    context = replace(context, cgroup_parent=group)
     path.parent.mkdir(parents=True, exist_ok=True)
     unnamed = path.with_name(f".{path.name}.new")
     refusals = Refusals(registry.directory_of(context.scope.name))

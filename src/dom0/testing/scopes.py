@@ -20,6 +20,7 @@ def served(
     socket = directory / "docker.sock"
     argv = [sys.executable, "-m", "dom0", "socket", "serve", "--scope", scope]
     argv += ["--grants", str(directory / "grants.yaml"), "--listen", str(socket)]
+    argv += [] if engine else ["--cgroup-parent", f"/{host.cgroup}"]  # which is swept with the host
     environment = host.environment() | {"DOM0_RUN": str(directory / "run")}
     environment["DOCKER_HOST"] = f"unix://{engine or host.socket}"
     with (directory / "serve.log").open("wb") as log:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dom0 import terminal
+from dom0 import sizes, terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.report import Report
 from dom0.errors import UsageError
@@ -19,7 +18,6 @@ from dom0.errors import UsageError
 if TYPE_CHECKING:
     from dom0.host.uki import BootFile, Uki
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LARGEST = 2 << 40  # bytes; what FAT32 can have with sectors of 512
 
 
@@ -98,10 +96,10 @@ async def _write_device(os: Uki, files: Sequence[BootFile], target: Path, size: 
 
 
 def _bytes(size: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,12})([KMG]?)", size.strip().upper().removesuffix("B").removesuffix("I"))
-    if not found:
-        raise UsageError(f"--size {size}: is no size", hint="as 2G or 800M")
-    wanted = int(found[1]) * _UNITS[found[2]]
+    try:
+        wanted = sizes.parse(size)
+    except ValueError as error:
+        raise UsageError(f"--size {size}: is no size", hint="as 2G or 800M") from error
     if wanted > _LARGEST:
         raise UsageError(f"--size {size}: is more than a boot disk can have", hint="2048G at most")
     return wanted

@@ -37,14 +37,17 @@ ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 class World:
     """`engine` is the raw socket, `host` finds a file of the host. `prefix`: of the scope's names, where it has one;
-    `socket`: the one under test, which its containers may have.
+    `socket`: the one under test, which its containers may have; `group`: the control group that they are in.
     """
 
-    def __init__(self, engine: Path, host: Path, *, image: str, prefix: str = "", socket: str = "") -> None:
+    def __init__(
+        self, engine: Path, host: Path, *, image: str, prefix: str = "", socket: str = "", group: str = ""
+    ) -> None:
         self.engine = engine
         self.image = image
         self.prefix = prefix
         self.socket = socket
+        self.group = group
         self.canaries = {kind: f"canary-{secrets.token_hex(12)}" for kind in ("file", "env", "volume", "label")}
         self.canaries["mount"] = MOUNTED
         self.directory = Path("/var/lib/escape")  # on the host
@@ -225,7 +228,7 @@ class World:
             "Sysctls": [key for key in host.get("Sysctls") or () if not SYSCTLS.match(key)],
             "VolumesFrom": [ref for ref in host["VolumesFrom"] or () if ref.partition(":")[0] not in own],
             "Links": [link for link in host["Links"] or () if VICTIM in link],
-            "CgroupParent": host["CgroupParent"] if not self.prefix else "",
+            "CgroupParent": host["CgroupParent"] != self.group and (host["CgroupParent"] or "the Engine's"),
             "StorageOpt": host.get("StorageOpt"),
             "Annotations": host.get("Annotations"),
             "Image": found["Image"] in {e.partition("=")[2] for e in self._before["images"] if FOREIGN_IMAGE in e},

@@ -1,0 +1,219 @@
+"""What the containers of a scope use together is limited by the kernel, whatever they ask for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.errors import UsageError
+from dom0.socketproxy import budget
+from dom0.socketproxy.grants import Budget
+from dom0.socketproxy.scope import Scope
+from dom0.testing import scopes
+from dom0.testing.escape.raw import Client
+from dom0.testing.hosts import Host
+
+IMAGE = "busybox:test"
+GRANTS = "images: {use: [busybox]}\n"
+ALL = Budget(memory=64 << 20, cpus=0.5, pids=40)
+CGROUPS = Path("/sys/fs/cgroup")
+VERSION = 2 if (CGROUPS / "cgroup.controllers").exists() else 1
+
+
+def planned(version: int, asked: Budget) -> list[tuple[str, str]]:
+    group = budget.group_of(Scope("guest"), "", systemd=False)
+    return [(it.file, it.value) for it in budget.settings(version, group, asked)]
+
+
+def test_the_limits_of_version_1() -> None:
+    assert planned(1, ALL) == [
+        ("memory/dom0/guest/memory.use_hierarchy", "1"),
+        ("memory/dom0/guest/memory.memsw.limit_in_bytes", "-1"),
+        ("memory/dom0/guest/memory.limit_in_bytes", "67108864"),
+        ("memory/dom0/guest/memory.memsw.limit_in_bytes", "67108864"),
+        ("cpu/dom0/guest/cpu.cfs_period_us", "100000"),
+        ("cpu/dom0/guest/cpu.cfs_quota_us", "50000"),
+        ("pids/dom0/guest/pids.max", "40"),
+    ]
+
+
+def test_the_limits_of_version_2_where_each_group_above_hands_the_controllers_down() -> None:
+    assert planned(2, ALL) == [
+        *(("cgroup.subtree_control", f"+{name}") for name in ("memory", "cpu", "pids")),
+        *(("dom0/cgroup.subtree_control", f"+{name}") for name in ("memory", "cpu", "pids")),
+        ("dom0/guest/memory.swap.max", "0"),
+        ("dom0/guest/memory.max", "67108864"),
+        ("dom0/guest/cpu.max", "50000 100000"),
+        ("dom0/guest/pids.max", "40"),
+    ]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_not_granted_any_more_is_let_go_where_it_was_limited(version: int) -> None:
+    group = budget.group_of(Scope("guest"), "", systemd=False)
+    written = budget.settings(version, group, Budget())
+    assert {it.value for it in written} <= {"1", "-1", "max", "100000", "max 100000"}
+    assert not any(it.needed for it in written)
+
+
+@pytest.mark.parametrize(
+    ("scope", "parent", "group"),
+    [
+        ("guest", "", ("dom0-guest.slice", "dom0.slice/dom0-guest.slice")),
+        ("my-team", "", (r"dom0-my\x2dteam.slice", r"dom0.slice/dom0-my\x2dteam.slice")),
+        ("guest", "a-b.slice", ("a-b-guest.slice", "a.slice/a-b.slice/a-b-guest.slice")),
+    ],
+)
+def test_with_systemd_the_group_is_a_slice_whose_dashes_are_levels(
+    scope: str, parent: str, group: tuple[str, str]
+) -> None:
+    assert budget.group_of(Scope(scope), parent, systemd=True) == group
+
+
+def test_a_slice_is_limited_by_its_properties() -> None:
+    group = budget.group_of(Scope("guest"), "", systemd=True)
+    limits = ["MemoryMax=67108864", "MemorySwapMax=0", "CPUQuota=50%", "TasksMax=40"]
+    assert budget.properties(group, ALL) == ["set-property", "--runtime", "dom0-guest.slice", *limits]
+    none = ["MemoryMax=", "MemorySwapMax=", "CPUQuota=", "TasksMax="]
+    assert budget.properties(group, Budget())[3:] == none
+
+
+@pytest.mark.parametrize(
+    ("parent", "systemd"),
+    [("docker", False), ("/a/../b", False), ("/", False), ("/a.slice", True), ("a", True), ("-.slice", True)],
+)
+def test_a_parent_that_the_engine_would_not_take(parent: str, systemd: bool) -> None:
+    with pytest.raises(UsageError, match="--cgroup-parent"):
+        budget.group_of(Scope("guest"), parent, systemd=systemd)
+
+
+def test_a_controller_that_the_kernel_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    group = budget.group_of(Scope("guest"), "", systemd=False)
+    with pytest.raises(UsageError, match=r"pids: .*the kernel of this host does not limit that"):
+        budget.limit(tmp_path, 1, group, Budget(pids=10))
+    budget.limit(tmp_path, 1, group, Budget())
+    assert (tmp_path / "memory/dom0/guest").is_dir()
+
+
+class Guest:
+    """The host's docker command through the socket of a scope."""
+
+    def __init__(self, host: Host, path: Path) -> None:
+        self._host = host
+        self._address = f"unix://{path}"
+
+    def docker(self, *arguments: str, check: bool = True) -> str:
+        output = self._host.docker("--host", self._address, *arguments, check=check)
+        return output.stdout + output.stderr
+
+    def run(self, name: str, script: str) -> None:
+        self.docker("run", "-d", "--init", "--name", name, IMAGE, "sh", "-c", script)
+
+
+def limits(host: Host) -> dict[str, str]:
+    """What the kernel holds the scope to."""
+    if VERSION == 2:
+        place = CGROUPS / host.cgroup / "guest"
+        return {name: (place / f"{name}.max").read_text().strip() for name in ("memory", "cpu", "pids")}
+    files = {"memory": "memory.limit_in_bytes", "cpu": "cpu.cfs_quota_us", "pids": "pids.max"}
+    return {key: (CGROUPS / key / host.cgroup / "guest" / file).read_text().strip() for key, file in files.items()}
+
+
+def groups(host: Host) -> set[str]:
+    """The `CgroupParent` of every container."""
+    names = host.docker("ps", "--all", "--quiet").stdout.split()
+    return {found["HostConfig"]["CgroupParent"] for found in json.loads(host.docker("inspect", *names).stdout)}
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_processes_are_counted_over_all_containers(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, GRANTS + "pids: 60") as path:
+        guest = Guest(engine_host, path)
+        many = "for i in $(seq 30); do sleep 1000 & done; echo all there; wait"
+        guest.run("one", many)
+        wait_until(lambda: "all there" in guest.docker("logs", "one"), "30 processes")
+        guest.run("two", many)
+        wait_until(lambda: "can't fork" in guest.docker("logs", "two"), "a limit")
+        engine_host.docker("run", "--rm", "--name", "foreign", IMAGE, "sh", "-c", "for i in $(seq 30); do true & done")
+        assert guest.docker("inspect", "--format", "{{.State.Running}}", "one") == "true\n"
+
+
+def test_memory_ends_where_the_budget_does_and_in_the_scope_alone(engine_host: Host, tmp_path: Path) -> None:
+    engine_host.docker("run", "-d", "--init", "--name", "foreign", IMAGE, "sleep", "1000")
+    with scopes.served(engine_host, tmp_path, GRANTS + "memory: 48m") as path:
+        guest = Guest(engine_host, path)
+        greedy = ("dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1")
+        guest.docker("run", "--name", "greedy", "--memory", "1g", IMAGE, *greedy, check=False)
+        assert guest.docker("inspect", "--format", "{{.State.ExitCode}}", "greedy") == "137\n"
+    assert engine_host.docker("inspect", "--format", "{{.State.Running}}", "foreign").stdout == "true\n"
+
+
+def test_limits_are_there_before_the_first_container_and_follow_the_grants(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, GRANTS + "memory: 64m\ncpus: 0.5\npids: 200") as path:
+        cpu = "50000 100000" if VERSION == 2 else "50000"
+        assert limits(engine_host) == {"memory": "67108864", "cpu": cpu, "pids": "200"}
+        Guest(engine_host, path).run("web", "sleep 1000")
+    with scopes.served(engine_host, tmp_path, GRANTS + "pids: 50"):
+        unlimited = (
+            {"memory": "max", "cpu": "max 100000"} if VERSION == 2 else {"memory": "9223372036854771712", "cpu": "-1"}
+        )
+        assert limits(engine_host) == unlimited | {"pids": "50"}
+
+
+def test_every_container_is_in_the_group_and_none_leaves_it(engine_host: Host, tmp_path: Path) -> None:
+    inner = tmp_path / "team"
+    inner.mkdir()
+    with (
+        scopes.served(engine_host, tmp_path, GRANTS) as path,
+        scopes.served(engine_host, inner, GRANTS, scope="team", engine=path) as team,
+    ):
+        guest = Guest(engine_host, path)
+        guest.run("web", "sleep 1000")
+        Guest(engine_host, team).run("web", "sleep 1000")
+        assert groups(engine_host) == {f"/{engine_host.cgroup}/guest"}
+        asked = ("run", "--cgroup-parent", f"/{engine_host.cgroup}", IMAGE, "true")
+        assert "HostConfig.CgroupParent" in guest.docker(*asked, check=False)
+        answer = Client(path).ask("POST", "/containers/web/update", {"CgroupParent": "/"})
+        assert answer.status == 403, answer
+        assert groups(engine_host) == {f"/{engine_host.cgroup}/guest"}
+        pid = engine_host.docker("inspect", "--format", "{{.State.Pid}}", "guest.team.web").stdout.strip()
+        places = engine_host.run(["cat", f"/proc/{pid}/cgroup"]).stdout
+        assert f"/{engine_host.cgroup}/guest/" in places
+
+
+def test_more_processors_than_the_scope_has_are_refused(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, GRANTS + "cpus: 0.5") as path:
+        guest = Guest(engine_host, path)
+        said = guest.docker("run", "--cpus", "1.5", IMAGE, "true", check=False)
+        assert "it would take the grant cpus: 1.5" in said
+        guest.docker("run", "-d", "--init", "--name", "web", "--cpus", "0.5", IMAGE, "sleep", "1000")
+        assert "not granted" in guest.docker("update", "--cpus", "1", "web", check=False)
+
+
+def test_a_budget_that_would_not_hold_is_not_served(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, GRANTS) as path:
+        inner = tmp_path / "team"
+        inner.mkdir()
+        with (
+            pytest.raises(RuntimeError, match="is the socket of a scope"),
+            scopes.served(engine_host, inner, GRANTS + "pids: 20", scope="team", engine=path),
+        ):
+            pass
+    label = ("--label", "dom0.scope=/guest")
+    engine_host.docker("create", "--name", "guest.before", *label, IMAGE, "true")
+    with (
+        pytest.raises(RuntimeError, match=r"guest.before: was made outside of"),
+        scopes.served(engine_host, tmp_path, GRANTS + "pids: 20"),
+    ):
+        pass
