@@ -141,7 +141,12 @@ class Forwarder:
     async def reconcile(self, cause: str) -> None:
         policies = {rule.listener: Policies(rule.existing, rule.udp) for rule in self.declaration.rules}
         others, self._others = self._others, set()
-        self._note_down()
+        found, ticks = self.found(), moment().ticks
+        for rule in self.declaration.rules:
+            if found.up(rule, desired.targets(self.sources(rule), rule, found)):
+                self._down_since.pop(rule.listener, None)
+            else:
+                self._down_since.setdefault(rule.listener, ticks)
         wants = self.wants()
         change = rewire.adapt(
             self.stored, wants, policies, cause=cause, at=moment(), others=[it for it in others if it in wants]
@@ -299,14 +304,6 @@ class Forwarder:
             if want is not None:
                 wants[rule.listener] = want
         return wants
-
-    def _note_down(self) -> None:
-        found, ticks = self.found(), moment().ticks
-        for rule in self.declaration.rules:
-            if found.up(rule, desired.targets(self.sources(rule), rule, found)):
-                self._down_since.pop(rule.listener, None)
-            else:
-                self._down_since.setdefault(rule.listener, ticks)
 
     def follow(self, found: Mapping[str, Collection[str]], identities: Mapping[str, str]) -> None:
         """Take what the agent found. IDs of containers that are gone stay, to tell another one at their address."""

@@ -38,7 +38,10 @@ class Requests(msgspec.Struct, frozen=True):
         """A document of messages.py. Raises Dom0Error."""
         match request:
             case Show():
-                return await self._show()
+                counts = Counter(str(flow.came_by) for flow in await self.forwarder.plane.flows())
+                state = self.reporter.state()
+                listeners = tuple(msgspec.structs.replace(it, flows=counts[it.listener]) for it in state.listeners)
+                return msgspec.structs.replace(state, listeners=listeners)
             case Rewire():
                 return await self._rewire(request)
             case Undo():
@@ -46,22 +49,13 @@ class Requests(msgspec.Struct, frozen=True):
             case History():
                 return self.forwarder.stored.receipts
             case Flows():
-                return await self._flows(request)
+                asked = {rule.listener for rule in self._listeners(request.listener)} if request.listener else None
+                flows = await self.forwarder.plane.flows([request.generation] if request.generation else None)
+                return [flow for flow in flows if asked is None or flow.came_by in asked]
             case Follow():
                 return await self._follow(request)
             case _:
                 assert_never(request)
-
-    async def _show(self) -> State:
-        counts = Counter(str(flow.came_by) for flow in await self.forwarder.plane.flows())
-        state = self.reporter.state()
-        listeners = tuple(msgspec.structs.replace(it, flows=counts[it.listener]) for it in state.listeners)
-        return msgspec.structs.replace(state, listeners=listeners)
-
-    async def _flows(self, request: Flows) -> list[Any]:
-        listeners = {rule.listener for rule in self._listeners(request.listener)} if request.listener else None
-        flows = await self.forwarder.plane.flows([request.generation] if request.generation else None)
-        return [flow for flow in flows if listeners is None or flow.came_by in listeners]
 
     async def _follow(self, request: Follow) -> State:
         if len(request.found) > MOST_FOLLOWED:

@@ -53,7 +53,12 @@ class OutputCache:
 
     def find(self, files: ProjectFiles, view: View, own: bytes) -> ComposeOutput | None:
         root = str(view.root)
-        found = self._known.get(_key(files, files.layers, own)) or self._find_named(files, own)
+        found = self._known.get(_key(files, files.layers, own))
+        # In an image the lowest layer may be a file with the name that the project had from its directory.
+        if found is None and (name := _NAME.fullmatch(files.copies[files.layers[0]])):
+            found = self._known.get(_key(files, files.layers[1:], own))
+            if found and msgspec.json.decode(found[1].json, type=_Named).name != name[1].decode():
+                return None
         if found is None or not _PLAIN.fullmatch(root):
             return None
         before, output = found
@@ -65,14 +70,6 @@ class OutputCache:
         for task in self.hashes.values():
             task.cancel()
         await asyncio.gather(*self.hashes.values(), return_exceptions=True)
-
-    def _find_named(self, files: ProjectFiles, own: bytes) -> tuple[str, ComposeOutput] | None:
-        """In an image the lowest layer may be a file with the name that the project had from its directory."""
-        name = _NAME.fullmatch(files.copies[files.layers[0]])
-        found = self._known.get(_key(files, files.layers[1:], own)) if name else None
-        if not name or not found or msgspec.json.decode(found[1].json, type=_Named).name != name[1].decode():
-            return None
-        return found
 
 
 def _key(files: ProjectFiles, layers: tuple[str, ...], own: bytes) -> _Key:

@@ -39,7 +39,12 @@ class BuildLog:
             self._rest.clear()
             told += self._read_step(match[1], match[2], now)
         elif line:
-            told += self._read_other(line)
+            if (old_step := _OLD_STEP.fullmatch(line)) is not None:
+                self._rest.clear()
+                self._old_step = f"[{old_step[1]}] {old_step[2]}"
+            elif line.startswith(_OLD_RUNS):
+                told.append(_short(self._old_step))
+            self._rest.append(line)
         late = [number for number, began in self._waiting.items() if now - began >= A_WHILE]
         return told + [text for number in late for text in self._tell(number)]
 
@@ -59,14 +64,6 @@ class BuildLog:
         elif text not in (self._names[number], "..."):  # BuildKit's marks where it goes on with a step
             self._printed[number].append(text)
             yield from self._tell(number)
-
-    def _read_other(self, line: str) -> Iterator[str]:
-        if (match := _OLD_STEP.fullmatch(line)) is not None:
-            self._rest.clear()
-            self._old_step = f"[{match[1]}] {match[2]}"
-        elif line.startswith(_OLD_RUNS):
-            yield _short(self._old_step)
-        self._rest.append(line)
 
     def _tell(self, number: str) -> Iterator[str]:
         if self._waiting.pop(number, None) is not None:

@@ -59,8 +59,15 @@ def _patterns(text: str) -> Iterable[str]:
 
 def _compile(line: str, where: str) -> re.Pattern[str]:
     pattern = line.removeprefix("!")
+    tokens = _TOKEN.findall(pattern)
+    if suffix := _SUFFIX.fullmatch(pattern):
+        expression = f".*{re.escape(suffix[1])}"
+    elif tokens[-1] in ("**", "**/"):
+        expression = "".join(map(_regex_of, tokens[:-1])) + ".*"
+    else:
+        expression = "".join(map(_regex_of, tokens))
     try:
-        return re.compile(_translate(pattern), re.DOTALL)
+        return re.compile(expression, re.DOTALL)
     except re.error as error:
         raise ProjectError(
             f"{where}: {pattern!r} is no pattern: {error}", hint="close the bracket, or escape it"
@@ -69,15 +76,6 @@ def _compile(line: str, where: str) -> re.Pattern[str]:
 
 _SUFFIX = re.compile(r"\*\*([^/*?\\\[\]][^*?\\\[\]]*)", re.DOTALL)  # `**.pyc`: docker compares the end alone
 _TOKEN = re.compile(r"\*\*/?|\*|\?|\\.|\[\^?\]?[^\]]*\]|.", re.DOTALL)
-
-
-def _translate(pattern: str) -> str:
-    if suffix := _SUFFIX.fullmatch(pattern):
-        return f".*{re.escape(suffix[1])}"
-    tokens = _TOKEN.findall(pattern)
-    if tokens[-1] in ("**", "**/"):
-        return "".join(_regex_of(token) for token in tokens[:-1]) + ".*"
-    return "".join(_regex_of(token) for token in tokens)
 
 
 def _regex_of(token: str) -> str:

@@ -154,16 +154,12 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
     if (directory / dockerfile.MACHINES).is_file():
         return dockerfile.MACHINES
     plain = directory / dockerfile.PLAIN
-    if not plain.is_file() or not await _is_machine(engine, dockerfile.image_of_last_stage(plain)):
-        return ""
+    ref = dockerfile.image_of_last_stage(plain) if plain.is_file() else ""
+    if ref.removesuffix(":latest") != BASE_IMAGE:
+        image = await find(engine, ref) if ref else None
+        if image is None or image.labels.get(labels.ROLE) != Role.ROOT:
+            return ""
     return "" if await dockerfile.builds_service(directory) else dockerfile.PLAIN
-
-
-async def _is_machine(engine: Engine, ref: str) -> bool:
-    if ref.removesuffix(":latest") == BASE_IMAGE:
-        return True
-    image = await find(engine, ref) if ref else None
-    return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
 
 
 async def _is_current(engine: Engine, directory: Path, own: str, image: Image, taken_over: Collection[str]) -> bool:

@@ -20,7 +20,15 @@ from dom0.images.ignore import Ignore
 
 def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
     """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above."""
-    needed = set(_needed(project))
+    objects = (*project.configs.values(), *project.secrets.values())
+    needed = {  # relative paths; some of them may not be there
+        *project.opened,
+        *_inside(project, (item.file for item in objects if item.file)),
+        *_inside(project, (volume.source for volume in _binds(project))),
+        *_inside(project, (volume.driver_opts.get("device", "") for volume in project.volumes.values())),
+        *(os.path.normpath(path) for path in project.contents),
+        *_dotenvs(project),
+    }
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
     return tuple(sorted([*filter(ignore, found), *filter(above.is_above, needed)]))
 
@@ -60,17 +68,6 @@ def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[
             if any(f"{name}/{entry.name}" not in sizes and entry.name not in NEVER for entry in found):
                 placed = Path(project.working_dir, name)
                 yield f"{name}: what .dockerignore names stays out of the image; the machine's own is {placed}"
-
-
-def _needed(project: Project) -> Iterator[str]:
-    """Relative paths; some of them may not be there."""
-    yield from project.opened
-    objects = (*project.configs.values(), *project.secrets.values())
-    yield from _inside(project, (item.file for item in objects if item.file))
-    yield from _inside(project, (volume.source for volume in _binds(project)))
-    yield from _inside(project, (volume.driver_opts.get("device", "") for volume in project.volumes.values()))
-    yield from (os.path.normpath(path) for path in project.contents)
-    yield from _dotenvs(project)
 
 
 def _dotenvs(project: Project) -> Iterator[str]:

@@ -5,7 +5,7 @@ Source of the conflicts: Docker Engine 26.1 `runconfig/hostconfig_unix.go`, each
 
 from __future__ import annotations
 
-from dom0.compose.model import Project, Service
+from dom0.compose.model import Project
 from dom0.plan.attachments import networks_by_priority
 from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
@@ -30,7 +30,12 @@ def check_networking(project: Project, name: str) -> None:
     if service.uts == "host" and service.hostname:
         raise refusal(project, (*path, "hostname"), "with uts: host it is the host's", "take one of them out")
     mode = service.network_mode
-    for key in _conflicts(service):
+    conflicting = ["mac_address"] if mode else []
+    if mode == "host" or mode.startswith((PARENT, "container:")):
+        conflicting += ["links", "external_links"]
+    if mode.startswith((PARENT, "container:")):
+        conflicting += ["hostname", "dns", "extra_hosts", "ports", "expose"]
+    for key in (key for key in conflicting if getattr(service, key)):
         hint = "take one of them out"
         if mode.startswith(PARENT):
             hint = f"say it in services.{mode.removeprefix(PARENT)}, whose network it is"
@@ -40,13 +45,3 @@ def check_networking(project: Project, name: str) -> None:
     if config and config.mac_address and service.mac_address not in ("", config.mac_address):
         what = f"differs from the one of networks.{primary}"
         raise refusal(project, (*path, "mac_address"), what, "say one of them")
-
-
-def _conflicts(service: Service) -> list[str]:
-    mode = service.network_mode
-    keys = ["mac_address"] if mode else []
-    if mode == "host" or mode.startswith((PARENT, "container:")):
-        keys += ["links", "external_links"]
-    if mode.startswith((PARENT, "container:")):
-        keys += ["hostname", "dns", "extra_hosts", "ports", "expose"]
-    return [key for key in keys if getattr(service, key)]
