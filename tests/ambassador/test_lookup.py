@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dom0.ambassador import lookup
+from dom0.ambassador.addresses import SHORTEST
 from dom0.ambassador.lookup import Lookup, Names, Reply
-from dom0.ambassador.names import SHORTEST
 from dom0.testing.name_server import NameServer
 from dom0.testing.wires import PATIENCE
 

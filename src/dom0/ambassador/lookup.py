@@ -1,5 +1,5 @@
 """Ask for the addresses of a name as the resolver of this machine would: /etc/hosts first, then DNS with its search
-domains and ndots. What an answer means is decided in names.py.
+domains and ndots. What an answer means is decided in addresses.py.
 
 Links and --add-host are lines of /etc/hosts, and the Engine rewrites them while we run.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from dom0.ambassador.names import SHORTEST, Counting, NameAnswer, count, is_waiting, known, pause
+from dom0.ambassador.addresses import SHORTEST, Counting, NameAnswer, count, is_waiting, known, pause
 from dom0.ambassador.sources import usable
 from dom0.forward.table import FAMILIES, Family
 

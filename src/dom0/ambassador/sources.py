@@ -1,6 +1,6 @@
 """Where a listener's connections go, as it was asked for: an address, a DNS name, or what the dom0 agent follows. Pure.
 
-A source says no more than its text does; which addresses stand behind it now is found by names.py and the agent.
+A source says no more than its text does; which addresses stand behind it now is found by addresses.py and the agent.
 """
 
 from __future__ import annotations

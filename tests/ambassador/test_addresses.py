@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0.ambassador.names import (
+from dom0.ambassador.addresses import (
     HOLD_MISSING,
     HOLD_SILENT,
     LONGEST,
