@@ -34,15 +34,16 @@ from dom0.images import docker_cli
 from dom0.images.names import find
 from dom0.names import HOME, ROOTFS_IMAGE
 from dom0.plan import labels
+from dom0.plan.desired import Role
 from dom0.run import Output, capture, transfer, while_listening
 
 WORKER = "dom0-home-worker"
-ROLE = "home-worker"
 IMAGE = "dom0-restic"
 
 _HOME = "/home-volume"  # in the worker, and so in every snapshot
 _REPOSITORY = "/repository"
 _VOLUMES = "/volumes"
+_LABELS = ("--label", f"{labels.ROLE}={Role.HOME_WORKER}", "--label", f"{labels.PROJECT}=")
 _STDIN = "/dev/stdin"  # restic reads the password there: it is no argument and no variable that others can see
 # Exit codes of restic 0.17 and later. Source: restic's manual, "Scripting".
 _INCOMPLETE, _NO_REPOSITORY, _WRONG_PASSWORD = 3, 10, 12
@@ -183,7 +184,9 @@ async def restart_users(engine: Engine, home: HomeVolume, restored: Restored) ->
     """Restart this machine's own containers that have the home; the others stay in `users`."""
     containers = [await engine.container(name) for name in restored.users]
     ours = [one for one in containers if home.project and one.labels.get(labels.PROJECT) == home.project]
-    for container in sorted(ours, key=lambda one: one.labels.get(labels.ROLE) == "sshd"):  # we may be a login in there
+    for container in sorted(
+        ours, key=lambda one: one.labels.get(labels.ROLE) == Role.SSHD
+    ):  # we may be a login in there
         await capture(["docker", "restart", container.id])  # one call of the Engine: it ends even if we do
     others = tuple(one.name for one in containers if one not in ours)
     return msgspec.structs.replace(restored, users=others)
@@ -214,7 +217,7 @@ async def _worker(engine: Engine, mounts: Sequence[str]) -> AsyncIterator[None]:
     else:
         raise Busy("home: another dom0 home command is at work", hint=f"wait for it, or: docker rm -f {WORKER}")
     argv = ["docker", "run", "--rm", "--interactive", "--name", WORKER, "--network", "none"]
-    argv += ["--label", f"{labels.ROLE}={ROLE}", "--label", f"{labels.PROJECT}=", *mounts, IMAGE, "cat"]
+    argv += [*_LABELS, *mounts, IMAGE, "cat"]
     async with while_listening(argv):
         yield
 
@@ -297,8 +300,8 @@ async def _exchange(home: HomeVolume, volume: str, mountpoint: str) -> None:
             f"{home.volume}: is kept at {ours}, not beside other volumes: it cannot be replaced at once",
             hint="restore by hand: tar x the file, then restic restore",
         )
-    argv = ["docker", "run", "--rm", "--network", "none", "--label", f"{labels.ROLE}={ROLE}"]
-    argv += ["--label", f"{labels.PROJECT}=", "--mount", f"type=bind,source={root},target={_VOLUMES}", IMAGE]
+    argv = ["docker", "run", "--rm", "--network", "none", *_LABELS]
+    argv += ["--mount", f"type=bind,source={root},target={_VOLUMES}", IMAGE]
     argv += ["mv", "--exchange", "--no-target-directory"]
     argv += [f"{_VOLUMES}/{home.volume}/{ours.name}", f"{_VOLUMES}/{volume}/{ours.name}"]
     await capture(argv)

@@ -67,7 +67,7 @@ async def deliver(engine: Engine, image: Image, directory: Path) -> None:
     """Copy the private files of `image` to the Engine's machine, from the project in `directory`.
 
     Through a container that is never started: the machine may be another one, and this process need not be root.
-    The empty labels hide the image's own. Raises EngineError, ProjectError.
+    Raises EngineError, ProjectError.
     """
     from dom0.engine.bodies import ContainerBody, HostConfig
 
@@ -76,7 +76,7 @@ async def deliver(engine: Engine, image: Image, directory: Path) -> None:
         return
     body = ContainerBody(
         image=image.id,
-        labels={labels.PROJECT: "", labels.ROLE: ""},
+        labels=labels.NO_PART,
         host_config=HostConfig(binds=(f"{STATE}:{STATE}",), network_mode="none"),
     )
     tar = pack(directory, names, brought_for(Path(), image.id))

@@ -40,7 +40,7 @@ async def require_alike(engine: Engine, base: Image, etc: Path, project: Project
         image=base.id,
         entrypoint=("dom0", "agent", "--read-as", _WANTED),
         healthcheck=HealthConfig(test=("NONE",)),
-        labels={labels.PROJECT: "", labels.ROLE: ""},  # hide the image's own: it is no part of the machine
+        labels=labels.NO_PART,
         host_config=HostConfig(network_mode="none"),
     )
     container = await engine.create_container("", body)

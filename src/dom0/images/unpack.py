@@ -33,11 +33,10 @@ def unpack_layer(layer: bytes, into: Path) -> Path:
 async def unpacked(engine: Engine, image: str, into: Path) -> AsyncIterator[Path]:
     """The project of `image` in a directory below `into`, through a container that is never started.
 
-    The empty labels hide the image's own: that container is no part of the machine. It is removed while the block
-    runs. Raises EngineError, and OSError if the disk is full.
+    It is removed while the block runs. Raises EngineError, and OSError if the disk is full.
     """
-    body = ContainerBody(image=image, labels={labels.PROJECT: "", labels.ROLE: ""})
-    container = await engine.create_container("", body)
+    container = await engine.create_container("", ContainerBody(image=image, labels=labels.NO_PART))
+
     removal: asyncio.Task[None] | None = None
     try:
         with tempfile.TemporaryFile(dir=into) as tar:

@@ -37,5 +37,5 @@ def slot_key_in(container_labels: Mapping[str, str]) -> str:
 
 def depends_on(container: Container) -> tuple[str, ...]:
     """Names of the services it depends on, from Compose's label `dep:condition:restart,…`."""
-    label = container.labels.get("com.docker.compose.depends_on", "")
+    label = container.labels.get(labels.COMPOSE_DEPENDS_ON, "")
     return tuple(part.split(":", 1)[0] for part in label.split(",") if part)

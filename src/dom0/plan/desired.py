@@ -22,6 +22,7 @@ class Role(StrEnum):
     ROOT = "root"  # the dom0 container itself
     HANDOVER = "handover"  # short-lived: replaces the dom0 container
     DEV = "dev"  # throw-away, `dom0 dev`
+    HOME_WORKER = "home-worker"  # throw-away, `dom0 home`
 
 
 class Condition(StrEnum):

@@ -29,6 +29,8 @@ AMBASSADOR = "dom0.ambassador"  # on a container of a service that forwards conn
 DEV_IMAGE = "dom0.dev.image"  # on the home-volume container: x-dom0.dev.image, for `dom0 dev`
 DEV_COMMAND = "dom0.dev.command"  # on the home-volume container: x-dom0.dev.command as a JSON list
 
+NO_PART = {PROJECT: "", ROLE: ""}  # hides the image's own: the container is no part of the machine
+
 COMPOSE_PROJECT = "com.docker.compose.project"
 COMPOSE_SERVICE = "com.docker.compose.service"
 COMPOSE_NUMBER = "com.docker.compose.container-number"

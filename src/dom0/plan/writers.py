@@ -17,7 +17,7 @@ from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Desired, Role, Slot
 
-HELPERS = (Role.ROOT, Role.HANDOVER, Role.DEV, "home-worker")  # of dom0: they know what they do with volumes
+HELPERS = (Role.ROOT, Role.HANDOVER, Role.DEV, Role.HOME_WORKER)  # of dom0: they know what they do with volumes
 SYSTEM = tuple(map(PurePosixPath, ("/dev", "/proc", "/sys", "/run", "/var/run", "/etc/localtime", "/etc/timezone")))
 FAR_UP = tuple(map(PurePosixPath, ("/var/lib", "/var/lib/docker", "/var/lib/docker/volumes", "/var/log")))
 DEPTH = 3  # parts of a path below which it is far up, its root counted
