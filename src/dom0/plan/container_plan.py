@@ -298,8 +298,8 @@ class ContainerPlanner:
         """Its own, or Compose's `<12hex>_<name>` with the ID of who has that; a number where that is taken too."""
         names = self.snapshot.actual.names
         name, holder = self.slot.name, names.get(self.slot.name, "")
-        numbered = (f"{number:012x}_{name}" for number in count())
-        return next(free for free in chain((name, f"{holder[:12]}_{name}"), numbered) if free not in names)
+        numbered = (_set_aside(name, f"{number:012x}") for number in count())
+        return next(free for free in chain((name, _set_aside(name, holder)), numbered) if free not in names)
 
     def _creation_reason(self) -> str:
         if not self.obsolete:
@@ -359,7 +359,7 @@ class ContainerPlanner:
             )
             return (step,)
         if any(c.id == holder for c in self.obsolete):
-            aside = f"{current.id[:12]}_{self.slot.name}"  # its own ID may be in the name that `current` was given
+            aside = _set_aside(self.slot.name, current.id)  # its own ID may be in the name that `current` was given
             return (
                 RenameContainer(
                     lock=self.lock,
@@ -535,3 +535,9 @@ class ContainerPlanner:
 
 NO_LIMIT = -1
 STARTED = (Phase.STARTING, Phase.READY, Phase.UNHEALTHY, Phase.COMPLETED)
+
+
+def _set_aside(name: str, container_id: str) -> str:
+    """Compose's `<12hex>_<name>`. What ends in a dot stays in front: an orchestrator's name says its scope."""
+    scope, dot, own = name.rpartition(".")
+    return f"{scope}{dot}{container_id[:12]}_{own}"

@@ -1,0 +1,117 @@
+"""A whole dom0 in the scope of another one: a guest's machine that the owner's runs as one of its services."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dom0.testing import api
+from dom0.testing.hosts import Host
+from dom0.testing.machines import Machine
+
+GUEST = """
+    name: box  # as its owner's, who has a web too
+    x-dom0:
+      rollout: {{monitor: 1s, timeout: 90s}}
+    services:
+      db:
+        image: busybox:test
+        command: [sleep, "100000"]
+        init: true
+        healthcheck: {{test: [CMD, "true"], interval: 1s}}
+        volumes: ["data:/data"]
+      web:
+        image: busybox:test
+        command: [sleep, "100000"]
+        init: true
+        environment: {{VERSION: "{version}"}}
+        depends_on: {{db: {{condition: service_healthy}}}}
+    volumes: {{data: {{}}}}
+    """
+OWNER = """
+    name: box
+    x-dom0:
+      rollout: {monitor: 1s, timeout: 120s}
+    services:
+      web:
+        image: busybox:test
+        command: [sleep, "100000"]
+        init: true
+      guest:
+        image: guest/dom0:1
+        x-dom0: {orchestrator: {grants: {images: {use: [busybox, dom0-base, "guest/*"]}}}}
+    """
+
+
+@pytest.fixture(scope="module")
+def guest(session_host: Host, chain_images: None, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The guest's project, built as its image."""
+    guest = Machine(session_host, tmp_path_factory.mktemp("guest"))
+    guest.write(GUEST.format(version="1"))
+    guest.build(tag="guest/dom0:1")
+    return guest
+
+
+@pytest.fixture(scope="module")
+def machine(guest: Machine, session_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    images = api.images(session_host.socket)
+    machine = Machine(session_host, tmp_path_factory.mktemp("project"))
+    machine.write(OWNER)
+    machine.up()
+    yield machine
+    session_host.clean(keep=images)
+
+
+def inside(machine: Machine, *command: str, check: bool = True) -> str:
+    return machine.host.run(["docker", "exec", "guest.dom0", *command], check=check).stdout
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(inside(machine, "dom0", "status", "--json"))
+    return found
+
+
+def test_both_machines_are_well_and_each_sees_its_own(machine: Machine) -> None:
+    machine.until(lambda: (status(machine)["generation"] or {}).get("outcome") == "good")
+    assert {one["service"] for one in status(machine)["services"]} == {"db", "web"}
+    assert machine.containers().keys() >= {"guest.box-db-1", "guest.box-web-1", "box-web-1", "guest.dom0"}
+    (root,) = json.loads(inside(machine, "dom0", "tree", "--json"))
+    assert (root["name"], root["role"]) == ("dom0", "root")
+    assert {child["service"] for child in root["children"]} == {"db", "web"}
+    (owner,) = json.loads(machine.dom0("tree", "--json").stdout)
+    assert {child["name"] for child in owner["children"]} == {"box-web-1", "guest.dom0", "dom0-socket-guest"}
+
+
+def test_the_guest_repairs_its_own(machine: Machine) -> None:
+    before = machine.container("guest.box-web-1")["Id"]
+    machine.docker("rm", "--force", "guest.box-web-1")
+    machine.until_running("guest.box-web-1", not_id=before)
+
+
+def test_the_guest_goes_on_when_its_root_container_or_its_owners_starts_again(machine: Machine) -> None:
+    lives = machine.lives("guest.box-db-1", "guest.box-web-1")
+    machine.docker("restart", "guest.dom0")
+    machine.docker("restart", "dom0")
+    machine.until(lambda: status(machine)["converged"])
+    machine.until(lambda: machine.status()["converged"])
+    assert machine.lives("guest.box-db-1", "guest.box-web-1") == lives
+
+
+def test_the_guest_cannot_take_its_machine_down(machine: Machine) -> None:
+    said = machine.host.run(["docker", "exec", "guest.dom0", "dom0", "down"], check=False)
+    assert said.code == 2
+    assert "service of another machine" in said.stderr
+    assert status(machine)["converged"]
+
+
+def test_another_image_of_the_guest_is_another_generation_of_it(guest: Machine, machine: Machine) -> None:
+    db = machine.lives("guest.box-db-1")
+    guest.write(GUEST.format(version="2"))
+    guest.build(tag="guest/dom0:2")
+    machine.write(OWNER.replace("guest/dom0:1", "guest/dom0:2"))
+    machine.up()
+    machine.until(lambda: machine.variable("guest.box-web-1", "VERSION") == "2")
+    assert machine.lives("guest.box-db-1") == db
