@@ -83,7 +83,10 @@ def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
         raise ValueError(f"{weight} is not a weight (1 to {HEAVIEST})")
     followed = _FOLLOWED.fullmatch(text)
     if followed is not None and not (followed["name"].isdigit() and followed["port"] is None):
-        return _followed(followed, weight, portless=portless)
+        kind, name = followed["kind"], followed["name"]
+        if not (_LABELLED if kind == "label" else _CONTAINER).fullmatch(name):
+            raise ValueError(f"{_quoted(name)} cannot be the name of a {kind}")
+        return Followed(kind, name, _parse_port(followed["port"], text, portless=portless), weight)  # type: ignore[arg-type]
     if text.count(":") > 1 and "[" not in text:
         raise ValueError(f"{_quoted(text)}: an IPv6 address stands in brackets: [2001:db8::1]:6379")
     match = _HOST.fullmatch(text)
@@ -98,13 +101,6 @@ def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
     if not _NAME.fullmatch(host):
         raise ValueError(f"{_quoted(host)} is neither an address nor a name")
     return Named(host.lower(), port, weight)
-
-
-def _followed(match: re.Match[str], weight: int, *, portless: bool) -> Followed:
-    kind, name = match["kind"], match["name"]
-    if not (_LABELLED if kind == "label" else _CONTAINER).fullmatch(name):
-        raise ValueError(f"{_quoted(name)} cannot be the name of a {kind}")
-    return Followed(kind, name, _parse_port(match["port"], match[0], portless=portless), weight)  # type: ignore[arg-type]
 
 
 def _parse_port(port: str | None, text: str, *, portless: bool) -> int:

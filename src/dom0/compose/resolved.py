@@ -45,20 +45,16 @@ def parse(text: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ProjectError("Docker Compose printed no project")
     for _, service in _mapping(data, "services"):
-        _undo_json(service)
+        # Compose does not take its own JSON here: block devices have Go's names, `Path`, and a zero is left out.
+        config = service.get("blkio_config") or {}
+        for key, devices in config.items():
+            if isinstance(devices, list):
+                config[key] = [{name.lower(): value for name, value in device.items()} for device in devices]
+        limits = service.get("ulimits") or {}
+        for key, limit in limits.items():
+            if isinstance(limit, dict):
+                limits[key] = {"soft": 0, "hard": 0} | limit
     return data
-
-
-def _undo_json(service: dict[str, Any]) -> None:
-    """Compose does not take its own JSON here: block devices have Go's names, `Path`, and a zero is left out."""
-    config = service.get("blkio_config") or {}
-    for key, devices in config.items():
-        if isinstance(devices, list):
-            config[key] = [{name.lower(): value for name, value in device.items()} for device in devices]
-    limits = service.get("ulimits") or {}
-    for key, limit in limits.items():
-        if isinstance(limit, dict):
-            limits[key] = {"soft": 0, "hard": 0} | limit
 
 
 def parse_with_own(text: str, written: str) -> dict[str, Any]:

@@ -50,7 +50,12 @@ class Client:
 
         Raises what `connect` does, ConnectionError where the connection breaks, Malformed where it is no HTTP.
         """
-        request = h11.Request(method=method, target=target, headers=self._headers(method, headers, body))
+        told = {"Host": self._host, "User-Agent": "dom0", "Accept": "*/*", **headers}
+        if isinstance(body, bytes) or (body is None and method != "GET"):
+            told["Content-Length"] = str(len(body or b""))
+        elif body is not None:
+            told["Transfer-Encoding"] = "chunked"
+        request = h11.Request(method=method, target=target, headers=list(told.items()))
         channel, answer = await self._answered(request, body)
         try:
             yield answer
@@ -67,14 +72,6 @@ class Client:
             channel.abort()
         self._kept.clear()
         await asyncio.sleep(0)  # an aborted connection is closed in the loop's next turn
-
-    def _headers(self, method: str, headers: Mapping[str, str], body: Body) -> list[tuple[str, str]]:
-        told = {"Host": self._host, "User-Agent": "dom0", "Accept": "*/*", **headers}
-        if isinstance(body, bytes) or (body is None and method != "GET"):
-            told["Content-Length"] = str(len(body or b""))
-        elif body is not None:
-            told["Transfer-Encoding"] = "chunked"
-        return list(told.items())
 
     async def _answered(self, request: h11.Request, body: Body) -> tuple[Channel, Answer]:
         while self._kept:

@@ -125,7 +125,9 @@ class _Foreseen:
                 self._put(replace(self._get(id_), restart_policy="no"))
                 self._stop(id_, now)
             case RemoveContainer(container_id=id_):
-                self._remove(id_)
+                containers = tuple(container for container in self.actual.containers if container.id != id_)
+                names = {name: holder for name, holder in self.actual.names.items() if holder != id_}
+                self.actual = replace(self.actual, containers=containers, names=names)
             case RenameContainer(container_id=id_, to=name):
                 self._put(replace(self._get(id_), name=name))
             case ConnectNetwork(container_id=id_, attachment=attachment):
@@ -195,13 +197,6 @@ class _Foreseen:
         names = {name: id_ for name, id_ in self.actual.names.items() if id_ != container.id}
         names[container.name] = container.id
         self.actual = replace(self.actual, containers=tuple(found.values()), names=names)
-
-    def _remove(self, container_id: str) -> None:
-        self.actual = replace(
-            self.actual,
-            containers=tuple(container for container in self.actual.containers if container.id != container_id),
-            names={name: id_ for name, id_ in self.actual.names.items() if id_ != container_id},
-        )
 
     def _networks(self, networks: Iterable[Network]) -> None:
         self.actual = replace(self.actual, networks=tuple(networks))

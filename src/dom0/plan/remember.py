@@ -33,8 +33,8 @@ def remember(memory: Memory, event: Event) -> Memory:
     if event.type != "container":
         return memory
     match event.action:
-        case "kill":
-            return _signalled(memory, event)
+        case "kill" if event.id not in memory.stopped and event.attributes.get("signal") != SIGKILL:
+            return replace(memory, signalled=memory.signalled | {event.id: event.time})
         case "die":
             return _ended(memory, event)
         case "stop":
@@ -46,12 +46,6 @@ def remember(memory: Memory, event: Event) -> Memory:
         case "destroy":
             return replace(_forget(memory, event.id), crashes=without(memory.crashes, event.id))
     return memory
-
-
-def _signalled(memory: Memory, event: Event) -> Memory:
-    if event.id in memory.stopped or event.attributes.get("signal") == SIGKILL:
-        return memory
-    return replace(memory, signalled=memory.signalled | {event.id: event.time})
 
 
 def _ended(memory: Memory, event: Event) -> Memory:
