@@ -162,10 +162,6 @@ def unreadable(error: OSError) -> str:
     return words.get(error.errno or 0, str(error.strerror or error))
 
 
-def _is_there(path: Path) -> bool:
-    return os.path.lexists(path)
-
-
 def _leads_somewhere(path: Path) -> bool:
     try:
         path.stat()
@@ -274,7 +270,7 @@ class _Reader:
             return
         if not self._may_take(path):
             raise self._refused(where, f"{reference.file} is outside the project", _MOVE)
-        if not needed and not _is_there(self._find(path)):
+        if not needed and not await asyncio.to_thread(os.path.lexists, self._find(path)):
             return
         try:
             if reference.kind == "include":

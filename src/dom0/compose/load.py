@@ -146,15 +146,12 @@ async def _run_compose(files: ProjectFiles, view: View, parser: Parser, own: byt
         layers[-1].write_bytes(own)
     defined = (service for document in files.documents for _, service in services(document))
     with_yaml = any(isinstance(service, dict) and x_dom0.KEY in service for service in defined)
-    version, ((json, warnings), (yaml, _)) = await _both(
-        parser.version(),
-        _both(parser.config(view, layers, "json"), parser.config(view, layers, "yaml") if with_yaml else _no_yaml()),
-    )
-    return ComposeOutput(version, json, yaml, warnings)
-
-
-async def _no_yaml() -> tuple[str, tuple[str, ...]]:
-    return "", ()
+    as_json = _both(parser.version(), parser.config(view, layers, "json"))
+    if with_yaml:
+        (version, (json, warnings)), (yaml, _) = await _both(as_json, parser.config(view, layers, "yaml"))
+        return ComposeOutput(version, json, yaml, warnings)
+    version, (json, warnings) = await as_json
+    return ComposeOutput(version, json, "", warnings)
 
 
 async def _hashes(text: str, hashing: Hashing | None, cache: OutputCache | None, *, wanted: bool) -> dict[str, str]:
