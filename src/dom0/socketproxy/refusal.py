@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dom0.socketproxy.grants import Grants
 
 BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TOO_LARGE = 400, 403, 404, 405, 413
-NO_MANAGER = 503
+UNAVAILABLE = 503
 
 
 class Refused(Exception):

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import h11
@@ -17,7 +17,7 @@ from dom0.engine import bodies
 from dom0.engine.bodies import Body
 from dom0.errors import UsageError
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
-from dom0.socketproxy import budget, head, pipe, registry, strict, table
+from dom0.socketproxy import budget, gate, head, pipe, registry, strict, table
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
 from dom0.socketproxy.refusals import Refusal, Refusals
@@ -150,11 +150,12 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
     archive = endpoint.body is table.Archive
     if not archive:
         asked = replace(asked, body=await _read_body(client, endpoint))
-    answer = await endpoint.handler(context, asked)
-    if isinstance(answer, Document):
-        return answer
-    await pipe.carry(client, answer, context, upgrade=read.upgrade == "tcp", archive=archive)
-    return None
+    with gate.making(context.scope.name) if endpoint.makes else nullcontext():
+        answer = await endpoint.handler(context, asked)
+        if isinstance(answer, Document):
+            return answer
+        await pipe.carry(client, answer, context, upgrade=read.upgrade == "tcp", archive=archive)
+        return None
 
 
 async def _read_body(client: Channel, endpoint: table.Endpoint) -> Body | None:

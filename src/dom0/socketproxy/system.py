@@ -8,7 +8,7 @@ from typing import Any
 from dom0.socketproxy import owned, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
-from dom0.socketproxy.refusal import NO_MANAGER, Refused
+from dom0.socketproxy.refusal import UNAVAILABLE, Refused
 
 EVENT_FILTERS = ("container", "event", "image", "label", "network", "type", "volume", "scope")
 INFO_KEPT = (
@@ -91,7 +91,7 @@ async def events(context: Context, asked: Asked) -> Call:
 
 
 async def no_swarm(_context: Context, _asked: Asked) -> Document:
-    raise Refused(NO_MANAGER, "This node is not a swarm manager.")
+    raise Refused(UNAVAILABLE, "This node is not a swarm manager.")
 
 
 async def none(_context: Context, _asked: Asked) -> Document:

@@ -48,6 +48,9 @@ def _refuse(text: str) -> str:
     raise ValueError(text)
 
 
+MAKING = ("/create", "/start", "/restart", "/unpause", "/update")
+
+
 class Archive:
     """A body that is passed on while it comes."""
 
@@ -58,6 +61,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     handler: Handler
     query: Mapping[str, Rule] = {}
     body: type[Body] | type[Archive] = bodies.Empty
+
+    @property
+    def makes(self) -> bool:
+        """Whether there is more after it, or more that runs: not while the scope is stopped."""
+        return self.path.endswith(MAKING) and not self.path.startswith("/exec")
 
 
 _ATTACH = dict.fromkeys(("stream", "stdin", "stdout", "stderr", "logs"), flag) | {"detachKeys": plain}

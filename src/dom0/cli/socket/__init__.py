@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dom0.cli.socket.ending import rm, stop
 from dom0.cli.socket.log import log
 from dom0.cli.socket.ls import ls
 from dom0.cli.socket.serve import serve
@@ -17,8 +18,9 @@ def command() -> None:
     $ dom0 socket serve --scope guest --grants guest.yaml
     $ dom0 socket ls
     $ dom0 socket log guest
+    $ dom0 socket stop guest
     """
 
 
-for one in (serve, ls, show, log):
+for one in (serve, ls, show, log, stop, rm):
     command.add_command(one)

@@ -1,0 +1,129 @@
+"""All that belongs to a scope, and to the scopes inside it: stopped, removed. What is not theirs is not touched.
+
+First nothing new can be made (`gate`). Then every container is paused, so that none of them acts any more, and after
+that stopped: the Engine sends the signal to a paused one and lets it go on, so it ends in good order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import msgspec
+
+from dom0.engine.bodies import RestartPolicy, UpdateBody
+from dom0.errors import Dom0Error
+from dom0.names import ROOT
+from dom0.socketproxy import gate, shown
+from dom0.socketproxy.refusal import NOT_FOUND, Refused
+from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope
+from dom0.socketproxy.upstream import Reply, Upstream
+
+ACTIVE = ("running", "paused", "restarting")
+ROUNDS = 5  # what the Engine was about to start when it was asked appears late
+GONE = (NOT_FOUND, 409)  # or somebody removes it already
+Kind = Literal["container", "network", "volume"]
+Row = dict[str, Any]
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one object; `error` is what the Engine says against it."""
+
+    action: Literal["stop", "remove"]
+    kind: Kind
+    name: str  # in the Engine
+    error: str = ""
+
+
+async def known(upstream: Upstream) -> set[str]:
+    """The scopes that have anything in this Engine. Raises Refused."""
+    found = set()
+    for kind in ("container", "network", "volume"):
+        for name, row in await _listed(upstream, kind):
+            scope = (row["Labels"] or {}).get(LABEL, "").split("/")[1:2]
+            if scope and name.startswith(f"{scope[0]}."):
+                found.add(scope[0])
+    return found
+
+
+async def stop(upstream: Upstream, scope: Scope) -> list[Done]:
+    """Stop every container; none is started again with the Engine. Raises Refused, Busy, Dom0Error, OSError."""
+    async with _closed(scope):
+        return await _stop(upstream, scope)
+
+
+async def remove(upstream: Upstream, scope: Scope, *, volumes: bool) -> list[Done]:
+    """Stop it, and remove its containers and networks, with `volumes` all data too. Raises as `stop`.
+
+    The orchestrator of a project stays: it is a service there.
+    """
+    async with _closed(scope):
+        done = await _stop(upstream, scope)
+        for name, row in await _owned(upstream, scope, "container"):
+            if not (name == scope.long(ROOT) and row["Labels"].get(ORCHESTRATOR)):
+                query = {"force": "1", "v": "1" if volumes else "0"}
+                reply = await upstream.ask("DELETE", "containers", row["Id"], query=query)
+                done.append(_done("remove", "container", name, reply))
+        for name, row in await _owned(upstream, scope, "network"):
+            done.append(_done("remove", "network", name, await upstream.ask("DELETE", "networks", row["Id"])))
+        for name, _ in await _owned(upstream, scope, "volume") if volumes else ():
+            done.append(_done("remove", "volume", name, await upstream.ask("DELETE", "volumes", name)))
+        return done
+
+
+async def volumes(upstream: Upstream, scope: Scope) -> list[str]:
+    """Those that are left. Raises Refused."""
+    return sorted(name for name, _ in await _owned(upstream, scope, "volume"))
+
+
+@asynccontextmanager
+async def _closed(scope: Scope) -> AsyncIterator[None]:
+    closing = gate.stopping(scope.name)
+    await asyncio.to_thread(closing.__enter__)
+    try:
+        yield
+    finally:
+        closing.__exit__(None, None, None)
+
+
+async def _stop(upstream: Upstream, scope: Scope) -> list[Done]:
+    done: dict[str, Done] = {}
+    for _ in range(ROUNDS):
+        active = [found for found in await _owned(upstream, scope, "container") if found[1]["State"] in ACTIVE]
+        if not active:
+            return list(done.values())
+        await asyncio.gather(*(upstream.ask("POST", "containers", row["Id"], "pause") for _, row in active))
+        for one in await asyncio.gather(*(_stop_container(upstream, name, row["Id"]) for name, row in active)):
+            done[one.name] = one
+    names = ", ".join(sorted(name for name, _ in active))
+    raise Dom0Error(f"{scope.path}: still runs: {names}", hint="who starts it? docker events; then try it again")
+
+
+async def _stop_container(upstream: Upstream, name: str, container_id: str) -> Done:
+    reply = await upstream.ask("POST", "containers", container_id, "stop")
+    rests = UpdateBody(restart_policy=RestartPolicy(name="no"))
+    await upstream.ask("POST", "containers", container_id, "update", body=rests)  # one with --rm has gone
+    return _done("stop", "container", name, reply)
+
+
+def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: Reply) -> Done:
+    failed = reply.status >= 400 and reply.status not in GONE
+    error = str((reply.document or {}).get("message", reply.status)) if failed else ""
+    return Done(action=action, kind=kind, name=name, error=error)
+
+
+async def _owned(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[str, Row]]:
+    return [(name, row) for name, row in await _listed(upstream, kind) if scope.owns(name, row["Labels"])]
+
+
+async def _listed(upstream: Upstream, kind: Kind) -> list[tuple[str, Row]]:
+    """Names and rows. Raises Refused."""
+    path = ("containers", "json") if kind == "container" else (f"{kind}s",)
+    reply = await upstream.ask("GET", *path, query={"all": "1"} if kind == "container" else {})
+    if reply.status != 200:
+        raise Refused(reply.status, f"the Engine does not list its {kind}s")
+    if kind == "container":
+        return [(shown.own_name(row), row) for row in reply.document]
+    return [(row["Name"], row) for row in ((reply.document["Volumes"] or ()) if kind == "volume" else reply.document)]

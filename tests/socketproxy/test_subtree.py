@@ -1,0 +1,173 @@
+"""A scope is stopped and removed as a whole, whatever it does meanwhile, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.run import Output
+from dom0.socketproxy import gate
+from dom0.testing import scopes
+from dom0.testing.hosts import Host
+
+pytestmark = pytest.mark.engine
+IMAGE = "busybox:test"
+GRANTS = "images: {use: [busybox]}"
+WITH_DOCKER = f"{GRANTS}\npaths: ['/usr:ro']"  # the host's docker command, in a container
+DOCKER = ("-v", "/usr:/usr:ro", "-v", "/usr/lib:/lib:ro", "-v", "/usr/lib64:/lib64:ro")
+SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
+
+
+class Scoped:
+    def __init__(self, host: Host, directory: Path, socket: Path) -> None:
+        self._host = host
+        self._socket = socket
+        self._run = directory / "run"
+
+    def docker(self, *arguments: str, check: bool = True) -> str:
+        output = self._host.docker("--host", f"unix://{self._socket}", *arguments, check=check)
+        return output.stdout + output.stderr
+
+    def sleeper(self, name: str, *options: str) -> None:
+        self.docker("run", "-d", "--init", "--name", name, *options, IMAGE, "sleep", "1000")
+
+    def command(self, *arguments: str) -> Output:
+        """`dom0 socket …` beside the server."""
+        environment = self._host.environment() | {
+            "DOM0_RUN": str(self._run),
+            "DOCKER_HOST": f"unix://{self._host.socket}",
+        }
+        argv = [sys.executable, "-m", "dom0", "socket", *arguments]
+        ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return Output(ended.returncode, ended.stdout, ended.stderr)
+
+    def done(self, *arguments: str) -> set[tuple[str, str, str]]:
+        output = self.command(*arguments, "--json")
+        assert output.code == 0, output.stderr
+        found: list[dict[str, Any]] = json.loads(output.stdout)
+        assert not any(one["error"] for one in found), found
+        return {(one["action"], one["kind"], one["name"]) for one in found}
+
+
+@pytest.fixture
+def guest(engine_host: Host, tmp_path: Path) -> Iterator[Scoped]:
+    with scopes.served(engine_host, tmp_path, GRANTS) as path:
+        yield Scoped(engine_host, tmp_path, path)
+
+
+@pytest.fixture
+def team(engine_host: Host, tmp_path: Path, guest: Scoped) -> Iterator[Scoped]:
+    directory = tmp_path / "team"
+    directory.mkdir()
+    with scopes.served(engine_host, directory, GRANTS, scope="team", engine=tmp_path / "docker.sock") as path:
+        yield Scoped(engine_host, directory, path)
+
+
+def listed(host: Host, *arguments: str) -> set[str]:
+    return set(host.docker(*arguments).stdout.split())
+
+
+def running(host: Host) -> set[str]:
+    return listed(host, "ps", "--format", "{{.Names}}")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_all_that_is_in_it_is_stopped_in_good_order_and_stays(guest: Scoped, team: Scoped, engine_host: Host) -> None:
+    engine_host.docker("run", "-d", "--init", "--name", "foreign", IMAGE, "sleep", "1000")
+    script = "trap 'echo well >/data/ended; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    guest.docker("run", "-d", "--name", "db", "--restart", "always", "-v", "data:/data", IMAGE, "sh", "-c", script)
+    guest.sleeper("paused")
+    guest.docker("pause", "paused")
+    team.sleeper("web", "--rm")
+    wait_until(lambda: "ready" in guest.docker("logs", "db"), "a trap")
+    stopped = {("stop", "container", name) for name in ("guest.db", "guest.paused", "guest.team.web")}
+    assert guest.done("stop", "guest") == stopped
+    assert running(engine_host) == {"foreign"}
+    assert listed(engine_host, "ps", "--all", "--format", "{{.Names}}") == {"foreign", "guest.db", "guest.paused"}
+    found = json.loads(engine_host.docker("inspect", "guest.db").stdout)[0]
+    assert found["State"]["ExitCode"] == 3
+    assert found["HostConfig"]["RestartPolicy"]["Name"] == "no"
+    assert guest.done("stop", "guest") == set()
+    assert guest.docker("run", "--rm", "-v", "data:/data", IMAGE, "cat", "/data/ended") == "well\n"
+
+
+def test_an_orchestrator_that_starts_new_ones_all_the_time_is_stopped(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, WITH_DOCKER) as path:
+        guest = Scoped(engine_host, tmp_path, path)
+        start = f"docker run -d --init --restart always {IMAGE} sleep 1000"
+        script = f"trap '' TERM; while :; do {start}; docker start $(docker ps -aq); done"
+        options = ("-d", "--name", "boss", "--stop-timeout", "2", "--restart", "always", *DOCKER, *SOCKET)
+        guest.docker("run", *options, IMAGE, "sh", "-c", script)
+        wait_until(lambda: len(running(engine_host)) > 3, guest.docker("logs", "boss"))
+        assert len(guest.done("stop", "guest")) > 3
+        assert running(engine_host) == set()
+        guest.done("rm", "guest")
+        assert listed(engine_host, "ps", "--all", "--quiet") == set()
+
+
+def test_while_it_is_stopped_nothing_is_made(
+    guest: Scoped, engine_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.docker("create", "--name", "web", "--init", IMAGE, "sleep", "1000")
+    monkeypatch.setenv("DOM0_RUN", str(tmp_path / "run"))
+    with gate.stopping("guest"):
+        for asked in (
+            ("run", IMAGE, "true"),
+            ("start", "web"),
+            ("volume", "create", "data"),
+            ("network", "create", "n"),
+        ):
+            assert "is being stopped" in guest.docker(*asked, check=False)
+        assert guest.docker("ps", "--all", "--format", "{{.Names}}") == "web\n"
+    guest.docker("start", "web")
+    assert running(engine_host) == {"guest.web"}
+
+
+def test_what_is_not_of_the_scope_stays(guest: Scoped, team: Scoped, engine_host: Host) -> None:
+    for name, path in (
+        ("guest.alike", ""),
+        ("other.web", "/guest"),
+        ("guests.web", "/guests"),
+        ("guest.other", "/other"),
+    ):
+        label = ("--label", f"dom0.scope={path}") if path else ()
+        engine_host.docker("create", "--name", name, *label, IMAGE, "true")
+        engine_host.docker("volume", "create", *label, name)
+        engine_host.docker("network", "create", *label, "--subnet", f"10.{200 + len(name)}.{len(path)}.0/24", name)
+    foreign = listed(engine_host, "ps", "--all", "--format", "{{.Names}}")
+    volumes, networks = listed(engine_host, "volume", "ls", "-q"), listed(engine_host, "network", "ls", "-q")
+    guest.sleeper("web", "-v", "data:/data")
+    team.sleeper("web", "-v", "data:/data")
+    removed = guest.done("rm", "guest")
+    assert {("remove", "container", "guest.web"), ("remove", "container", "guest.team.web")} < removed
+    assert ("remove", "network", "guest.bridge") in removed
+    assert listed(engine_host, "ps", "--all", "--format", "{{.Names}}") == foreign
+    assert listed(engine_host, "network", "ls", "-q") == networks
+    assert listed(engine_host, "volume", "ls", "-q") == volumes | {"guest.data", "guest.team.data"}
+    assert "volumes that stay: guest.data, guest.team.data" in guest.command("rm", "guest").stdout
+    gone = {("remove", "volume", "guest.data"), ("remove", "volume", "guest.team.data")}
+    assert guest.done("rm", "guest", "--volumes") == gone
+    assert listed(engine_host, "volume", "ls", "-q") == volumes
+    assert guest.done("rm", "guest", "--volumes") == set()
+
+
+def test_a_scope_that_is_not_known_is_refused_with_those_that_are(guest: Scoped) -> None:
+    guest.docker("volume", "create", "data")
+    for command in ("stop", "rm"):
+        refused = guest.command(command, "gest")
+        assert (refused.code, refused.stdout) == (2, "")
+        assert "gest: no such scope" in refused.stderr
+        assert "there are: guest" in refused.stderr
