@@ -116,6 +116,16 @@ async def tell_lines(
         return await process.wait()
 
 
+async def beside_result(argv: Sequence[str], *, env: Mapping[str, str]) -> int:
+    """Run `argv` to its end with our input; what it prints goes to standard error, as ours does beside a result.
+
+    Returns its exit code, as a shell says it. Raises CommandFailed if it cannot start.
+    """
+    async with _running(argv, stdout=2, env=env) as process:
+        code = await process.wait()
+    return code if code >= 0 else 128 - code
+
+
 async def sync(path: Path) -> None:
     """Wait until all of the file system that has `path` is on its disk. Raises CommandFailed."""
     await capture(["sync", "--file-system", str(path)])

@@ -37,6 +37,52 @@ def test_another_machine_has_other_scopes(dom0: Callable[..., Output]) -> None:
     assert "only the socket of an Engine on this host" in refused.stderr
 
 
+def test_a_compose_file_is_explained(dom0: Callable[..., Output], tmp_path: Path) -> None:
+    written = """
+        services:
+          web:
+            image: nginx:1.27
+            cap_add: [NET_ADMIN]
+            ports: ["8080:80"]
+            volumes: ["data:/data"]
+          db: {image: redis, network_mode: "service:web"}
+        volumes: {data: {driver_opts: {device: /}}}
+        """
+    explained = dom0("socket", "explain", "-", stdin=written)
+    assert explained.code == 10
+    assert explained.stdout.splitlines() == [
+        '# db: Image: redis:latest: not granted; it would take the grant images: {use: ["redis:latest"]}',
+        '# web: Image: nginx:1.27: not granted; it would take the grant images: {use: ["nginx:1.27"]}',
+        "# web: HostConfig.CapAdd: 'NET_ADMIN': not granted; it would take the grant capabilities: [NET_ADMIN]",
+        """# web: HostConfig.PortBindings: '8080/tcp': not granted; it would take the grant ports: ["8080/tcp"]""",
+        "# volume data: DriverOpts: {'device': '/'}: not through this socket",
+        'images: {use: ["redis:latest", "nginx:1.27"]}',
+        "capabilities: [NET_ADMIN]",
+        'ports: ["8080/tcp"]',
+    ]
+    (tmp_path / "grants.yaml").write_text(explained.stdout)
+    (tmp_path / "prod.yaml").write_text(written.replace("{driver_opts: {device: /}}", "{}"))
+    granted = dom0("socket", "explain", "--grants", str(tmp_path / "grants.yaml"), str(tmp_path / "prod.yaml"))
+    assert (granted.code, granted.stdout) == (0, "".join(explained.stdout.splitlines(keepends=True)[-3:]))
+
+
+def test_a_create_body_is_explained(dom0: Callable[..., Output]) -> None:
+    body = '{"Image": "web", "HostConfig": {"Privileged": true}, "hostconfig": {}}'
+    explained = dom0("socket", "explain", "--json", "-", stdin=body)
+    assert explained.code == 10
+    (row,) = json.loads(explained.stdout)
+    assert row == {
+        "subject": "container",
+        "field": "",
+        "value": "",
+        "message": row["message"],
+        "grant": None,
+    }
+    assert "'hostconfig' is there twice" in row["message"]
+    refused = dom0("socket", "explain", "--grants", "a", "guest", "-", stdin=body)
+    assert (refused.code, refused.stdout) == (2, "")
+
+
 class Commands:
     """dom0 as it is called beside the server, docker through its socket."""
 
@@ -122,6 +168,73 @@ def test_what_was_refused(engine_host: Host, tmp_path: Path) -> None:
         assert "secret:1" in last
         assert guest.show()["refusals"] == 3
     assert len(guest.dom0("log", "guest").splitlines()) == 3  # it is there when nobody serves it any more
+
+
+RUN = """
+    set -e
+    docker compose --file "$0" up --detach --wait
+    docker create --publish 127.0.0.1:8080:80 --cap-add CHOWN busybox:test true
+    ! docker create --cap-add SYS_TIME --privileged busybox:test true
+    docker compose --file "$0" down --timeout 1
+    exit 3
+    """
+COMPOSE = """
+    name: shop
+    services:
+      web: {image: "busybox:test", command: [sleep, "1000"], init: true, cap_add: [NET_ADMIN]}
+    """
+
+
+@pytest.mark.engine
+def test_what_a_recorded_run_needed_is_what_it_needs(engine_host: Host, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    run = ["sh", "-c", RUN, str(tmp_path / "compose.yaml")]
+    environment = engine_host.environment() | {
+        "DOM0_RUN": str(tmp_path / "run"),
+        "DOCKER_HOST": f"unix://{engine_host.socket}",
+        "DOCKER_CONTEXT": "elsewhere",
+    }
+    recorded = subprocess.run(
+        [sys.executable, "-m", "dom0", "socket", "record", "--", *run],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert recorded.returncode == 3, recorded.stderr
+    assert "HostConfig.Privileged: True: not through this socket" in recorded.stderr
+    assert recorded.stdout.splitlines() == [
+        'images: {use: ["busybox:test"]}',
+        "capabilities: [NET_ADMIN, CHOWN]",
+        'ports: ["127.0.0.1:8080/tcp"]',
+    ]
+    with scopes.served(engine_host, tmp_path, recorded.stdout) as socket:
+        guest = Commands(engine_host, tmp_path, socket)
+        environment = engine_host.environment() | {"DOCKER_HOST": f"unix://{socket}"}
+        again = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert again.returncode == 3, again.stderr
+        rows = [json.loads(line) for line in guest.dom0("log", "guest", "--json").splitlines()]
+        assert {row["field"] for row in rows} <= {"HostConfig.CapAdd", "HostConfig.Privileged"}
+
+
+@pytest.mark.engine
+def test_a_recording_without_a_command_ends_with_ctrl_c(engine_host: Host, tmp_path: Path) -> None:
+    socket = tmp_path / "docker.sock"
+    guest = Commands(engine_host, tmp_path, socket)
+    recording = subprocess.Popen(
+        [sys.executable, "-m", "dom0", "socket", "record", "--listen", str(socket), "--json"],
+        env=guest.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with recording:
+        wait_until(socket.exists)
+        guest.docker("create", "--cap-add", "NET_ADMIN", IMAGE, "true")
+        recording.send_signal(signal.SIGINT)
+        assert recording.stdout is not None
+        assert json.loads(recording.stdout.read()) == {"images": {"use": [IMAGE]}, "capabilities": ["NET_ADMIN"]}
+    assert recording.returncode == 0
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

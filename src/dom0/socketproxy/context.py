@@ -9,6 +9,7 @@ import msgspec
 
 from dom0.socketproxy import paths
 from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.record import Recording
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.refusals import Refusals
 from dom0.socketproxy.scope import Scope
@@ -25,6 +26,7 @@ class Context(msgspec.Struct, frozen=True):
     socket: str  # the scope's own, where the Engine finds it
     refusals: Refusals | None = None  # where they are written besides the log
     cgroup_parent: str = ""  # of each container; the Engine's default where there is no group for the scope
+    recording: Recording | None = None  # where what is needed is written, and allowed
 
     def refusal(self, reply: Reply) -> Refused:
         """What the Engine says against a question of ours."""

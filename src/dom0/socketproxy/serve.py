@@ -150,8 +150,9 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
     archive = endpoint.body is table.Archive
     if not archive:
         asked = replace(asked, body=await _read_body(client, endpoint))
+    handler = context.recording.observe(endpoint.handler) if context.recording else endpoint.handler
     with gate.making(context.scope.name) if endpoint.makes else nullcontext():
-        answer = await endpoint.handler(context, asked)
+        answer = await handler(context, asked)
         if isinstance(answer, Document):
             return answer
         await pipe.carry(client, answer, context, upgrade=read.upgrade == "tcp", archive=archive)

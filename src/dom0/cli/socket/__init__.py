@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from dom0.cli.socket.ending import rm, stop
+from dom0.cli.socket.explain import explain
 from dom0.cli.socket.log import log
 from dom0.cli.socket.ls import ls
+from dom0.cli.socket.record import record
 from dom0.cli.socket.serve import serve
 from dom0.cli.socket.show import show
 
@@ -22,5 +24,5 @@ def command() -> None:
     """
 
 
-for one in (serve, ls, show, log, stop, rm):
+for one in (serve, ls, show, log, explain, record, stop, rm):
     command.add_command(one)
