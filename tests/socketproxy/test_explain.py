@@ -80,6 +80,7 @@ asked = st.fixed_dictionaries(
         "HostConfig": st.fixed_dictionaries(
             {},
             optional={
+                "Binds": st.lists(st.sampled_from(["/srv:/a:ro", "/srv:/b", "/srv/in/../x:/c", "data:/d"]), max_size=4),
                 "CapAdd": st.lists(st.sampled_from(["CAP_CHOWN", "net_admin", "SYS_TIME"]), max_size=3),
                 "PortBindings": st.dictionaries(
                     st.sampled_from(["80/tcp", "53/udp"]),

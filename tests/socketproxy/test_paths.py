@@ -260,3 +260,10 @@ def test_a_scope_inside_binds_what_its_parent_maps(guest: Guest, engine_host: Ho
         assert "not through this socket" in ended.stderr
     listed = engine_host.docker("run", "--rm", "-v", "guest.state:/s", IMAGE, "ls", "/s/ssh")
     assert listed.stdout == "y\n"
+
+
+@pytest.mark.parametrize("granted", [("/srv/a:ro", "/srv/a"), ("/srv/a", "/srv/a:ro")])
+def test_what_is_granted_twice_can_be_written(granted: tuple[str, ...]) -> None:
+    found = paths.find([HostPath.read(text) for text in granted], "/srv/a", creates=False)
+    assert found is not None
+    assert not found.read_only

@@ -149,6 +149,13 @@ def test_a_granted_capability_passes_in_any_spelling() -> None:
     assert sent["HostConfig"]["CapAdd"] == ["NET_ADMIN"]
 
 
+@pytest.mark.parametrize("path", ["/", "/proc/1/root", "/var/run", "/var/lib/docker/volumes"])
+def test_a_path_that_nobody_can_be_granted_is_refused(path: str) -> None:
+    with pytest.raises(Refused) as refused:
+        host(Binds=[f"{path}:/x"])
+    assert (refused.value.status, refused.value.field, refused.value.grant) == (403, "HostConfig.Binds", None)
+
+
 def test_a_granted_port_passes() -> None:
     asked = {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}}
     sent = create({"HostConfig": asked}, Grants(ports=("8080-8090",)))

@@ -91,7 +91,7 @@ def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> Bound | No
     holding = [grant for grant in granted if _is_within(wanted, grant.inside)]
     if not holding:
         return None
-    nearest = max(holding, key=lambda grant: len(grant.inside))
+    nearest = max(holding, key=lambda grant: (len(grant.inside), not grant.read_only))  # granted twice: to write
     place = nearest.host + wanted[len(nearest.inside) :]
     root = min((grant.host for grant in granted if _is_within(place, grant.host)), key=len)
     return Bound(

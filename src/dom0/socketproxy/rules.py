@@ -221,8 +221,11 @@ def bound(asked: HostMount, grants: Grants) -> Bound:
         raise Refused(BAD_REQUEST, f"{asked.written}: no path of the host and its target", field=asked.field)
     found = paths.find(grants.host_paths, path, creates=options.create_mountpoint)
     if found is None:
-        grant = f"{path}:ro" if asked.mount.read_only else path
-        raise not_granted(asked.field, source, Grants(paths=(grant,)))
+        try:
+            grant = Grants(paths=(f"{path}:ro" if asked.mount.read_only else path,))
+        except ValueError:  # it has something of the whole machine in it
+            raise never(asked.field, source) from None
+        raise not_granted(asked.field, source, grant)
     if options.propagation not in ("", "rprivate"):
         raise never(f"{asked.field}.BindOptions.Propagation", options.propagation)
     if options.read_only_non_recursive and found.read_only:
