@@ -15,7 +15,7 @@ from dom0.cli.engine_client import on_engine
 from dom0.errors import NotFound
 from dom0.names import ROOT
 from dom0.plan import labels
-from dom0.socketproxy.scope import is_made_inside
+from dom0.socketproxy import scope
 
 BY_HAND = "a person"  # what made a container that nothing here started
 BY_COMPOSE = "docker compose"  # what made one that dom0 took over
@@ -29,7 +29,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A container. `started_by` says what made it: the name of its parent, `docker compose`, or `a person`."""
 
     name: str
-    role: str  # root, service, sshd, home, dev, …
+    scope: str  # path of the one through whose socket it was made: `/guest`, "" for none
+    role: str  # root, service, sshd, home, dev, …; "" for what dom0 did not make
     service: str
     image: str  # as written
     image_id: str
@@ -44,11 +45,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     "--json",
     "as_json",
     is_flag=True,
-    help="A list of objects: name, role, service, image, image_id, state, generation, started_by, children.",
+    help="A list of objects: name, scope, role, service, image, image_id, state, generation, started_by, children.",
 )
 @click.option("--no-trunc", is_flag=True, help="Show whole image IDs.")
 def command(as_json: bool, no_trunc: bool) -> None:
     """Show who started whom, and from which image digest.
+
+    What came through the socket of a scope is below the orchestrator that was given it, by the names that it has there.
 
     $ dom0 tree
     $ dom0 tree --json | jq '.[].children[].image_id'
@@ -60,9 +63,10 @@ def command(as_json: bool, no_trunc: bool) -> None:
 
 
 async def _find_containers(engine: Engine) -> list[Container]:
-    listed = [one for one in await engine.containers(labels=[labels.ROLE]) if not is_made_inside(one.labels)]
+    listed = [one for one in await engine.containers(labels=[labels.ROLE]) if not scope.is_made_inside(one.labels)]
     projects = {container.labels.get(labels.PROJECT, "") for container in listed} - {""}
     listed += taken_over(await engine.containers(labels=[labels.COMPOSE_SERVICE]), projects)
+    listed += [one for one in await engine.containers(labels=[scope.LABEL]) if scope.is_made_inside(one.labels)]
     found = await asyncio.gather(*(_inspect(engine, row) for row in listed))
     return [container for container in found if container is not None]
 
@@ -76,19 +80,47 @@ async def _inspect(engine: Engine, row: ContainerSummary) -> Container | None:
 
 
 def arrange(containers: Sequence[Container]) -> list[Node]:
-    """The roots: dom0 with what it made below it, then what persons started. Pure."""
-    roots = [one for one in containers if one.labels.get(labels.ROLE) == "root" and one.name == ROOT]
-    below_them = sorted((one for one in containers if one not in roots), key=_order)
+    """The roots: dom0 with what it made below it, then what persons started, then what came through sockets of scopes
+    that persons serve. What came through an orchestrator's socket is below that. Pure.
+    """
+    through = _by_scope(containers)
+    own = through.pop("", [])
+    roots = [one for one in own if one.labels.get(labels.ROLE) == "root" and one.name == ROOT]
+    below_them = sorted((one for one in own if one not in roots), key=_order)
     made = [one for one in below_them if _project(one)]
     others = [one for one in below_them if not _project(one)]
     nodes = []
     for root in roots:
         below = [one for one in made if _project(one) == _project(root)]
-        children = [_node(one, root.name if one.labels.get(labels.CREATE) else BY_COMPOSE) for one in below]
+        children = [_grown(one, root.name if one.labels.get(labels.CREATE) else BY_COMPOSE, through) for one in below]
         nodes.append(_node(root, BY_HAND, children))
     projects = {_project(root) for root in roots}
-    orphans = [_node(one, "a dom0 that is gone") for one in made if _project(one) not in projects]
-    return nodes + orphans + [_node(one, BY_HAND) for one in others]
+    orphans = [_grown(one, "a dom0 that is gone", through) for one in made if _project(one) not in projects]
+    nodes += orphans + [_grown(one, BY_HAND, through) for one in others]
+    while through:  # each taken out with all that is below it, outermost first
+        path = min(through)
+        nodes += [_grown(one, f"scope {path[1:]}", through) for one in through.pop(path)]
+    return nodes
+
+
+def _by_scope(containers: Sequence[Container]) -> dict[str, list[Container]]:
+    """By the path of the scope through whose socket they were made, "" for none."""
+    found: dict[str, list[Container]] = {}
+    for one in sorted(containers, key=lambda one: one.name):
+        found.setdefault(_made_through(one), []).append(one)
+    return found
+
+
+def _made_through(container: Container) -> str:
+    path = container.labels.get(scope.LABEL, "")
+    return path.rpartition("/")[0] if container.labels.get(scope.ORCHESTRATOR) else path
+
+
+def _grown(container: Container, started_by: str, through: dict[str, list[Container]]) -> Node:
+    """With what came through the socket that it was given, which is taken out of `through`."""
+    is_orchestrator = container.labels.get(scope.ORCHESTRATOR)
+    below = through.pop(container.labels.get(scope.LABEL, ""), []) if is_orchestrator else []
+    return _node(container, started_by, [_grown(one, container.name, through) for one in below])
 
 
 def _project(container: Container) -> str:
@@ -104,7 +136,8 @@ def _node(container: Container, started_by: str, children: Sequence[Node] = ()) 
     generation = container.labels.get(labels.GENERATION, "")
     return Node(
         name=container.name,
-        role=container.labels[labels.ROLE],
+        scope=_made_through(container),
+        role=container.labels.get(labels.ROLE, ""),
         service=container.labels.get(labels.SERVICE, ""),
         image=container.image,
         image_id=container.image_id,
@@ -119,13 +152,21 @@ def draw(nodes: Sequence[Node], *, whole_ids: bool) -> Iterator[str]:
     """The tree as lines. Pure."""
     for node in nodes:
         by = "manually" if node.started_by == BY_HAND else f"by {node.started_by}"
-        yield f"{_line(node, whole_ids=whole_ids)}, started {by}"
-        for index, child in enumerate(node.children):
-            branch = "└── " if index == len(node.children) - 1 else "├── "
-            yield branch + _line(child, whole_ids=whole_ids)
+        yield f"{node.name}  {_details(node, whole_ids=whole_ids)}, started {by}"
+        yield from _branches(node, "", whole_ids=whole_ids)
 
 
-def _line(node: Node, *, whole_ids: bool) -> str:
+def _branches(node: Node, indent: str, *, whole_ids: bool) -> Iterator[str]:
+    """What is below `node`, by the names that are used there."""
+    for index, child in enumerate(node.children):
+        is_last = index == len(node.children) - 1
+        prefix = child.scope.removeprefix("/").replace("/", ".")
+        name = child.name.removeprefix(f"{prefix}.")
+        yield f"{indent}{'└── ' if is_last else '├── '}{name}  {_details(child, whole_ids=whole_ids)}"
+        yield from _branches(child, indent + ("    " if is_last else "│   "), whole_ids=whole_ids)
+
+
+def _details(node: Node, *, whole_ids: bool) -> str:
     identifier = node.image_id if whole_ids else terminal.short_id(node.image_id)
     generation = f", generation {node.generation}" if node.generation else ""
-    return f"{node.name}  {node.image} {identifier}  {node.role}, {node.state}{generation}"
+    return f"{node.image} {identifier}  {node.role or 'container'}, {node.state}{generation}"
