@@ -61,7 +61,7 @@ class Checker:
     def __init__(self, host: Host, steady: int, fresh: int) -> None:
         self._host = host
         program = Path(checker.__file__).read_text()
-        arguments = [AMBASSADOR, "6379", str(steady), str(fresh), "280"]
+        arguments = [AMBASSADOR, "6379", str(steady), str(fresh), "580"]
         host.docker(*RUN, "--name", "checker", "--entrypoint", "python3", IMAGE, "-c", program, *arguments)
         self.goes_on()
 

@@ -32,14 +32,16 @@ def labels(**given: str) -> list[str]:
     return [word for key, value in given.items() for word in ("--label", f"dom0.{key}={value}")]
 
 
-def start(host: Host, name: str, script: str, *, project: str = "box", number: int = 1, hook: str = "") -> str:
-    """A service's container, as the agent would label it; returns its ID."""
+def start(
+    host: Host, name: str, script: str, *, project: str = "box", number: int = 1, hook: str = "", grace: int = 1
+) -> str:
+    """A service's container, as the agent would label it; returns its ID. `grace`: seconds that it has to stop."""
     marks = labels(project=project, role="service", service=name, number=str(number), generation="7")
     options = [
         "--name",
         f"{project}-{name}-{number}",
         "--stop-timeout",
-        "1",
+        str(grace),
         "--label",
         f"dom0.pre-stop={hook}",
         *marks,
@@ -170,7 +172,7 @@ def test_following_shows_what_comes_from_containers_that_start_later(
         env=environment | {"DOCKER_HOST": engine_host.docker_host},
     )
     assert following.stdout is not None
-    deadline = threading.Timer(60, following.kill)
+    deadline = threading.Timer(180, following.kill)
     deadline.start()
     try:
         assert following.stdout.readline() == "web-1  | first\n"
@@ -211,11 +213,11 @@ def test_stop_runs_the_hooks_of_a_container_and_none_that_an_image_brings(
         return json.dumps([{"argv": ["sh", "-c", f"echo {word} >/proc/1/fd/1"]}])
 
     script = "trap 'exit 0' TERM; sleep 600 & wait"
-    own = start(engine_host, "web", script, hook=hook("mine"))
+    own = start(engine_host, "web", script, hook=hook("mine"), grace=60)
     marks = {"project": "box", "role": "service", "service": "sly", "pre-stop": hook("sly")}
     changes = [word for key, value in marks.items() for word in ("--change", f"LABEL dom0.{key}={json.dumps(value)}")]
     engine_host.docker("commit", *changes, own, "sly:test")
-    brought = engine_host.docker("run", "-d", "--stop-timeout", "1", "--name", "sly", "sly:test", "sh", "-c", script)
+    brought = engine_host.docker("run", "-d", "--stop-timeout", "60", "--name", "sly", "sly:test", "sh", "-c", script)
     assert on_host("stop", "web", "sly").stdout == "box-web-1\nsly\n"
     said = [engine_host.docker("logs", one).stdout for one in (own, brought.stdout.strip())]
     assert said == ["mine\n", ""]

@@ -151,7 +151,7 @@ def test_an_interrupt_ends_with_130_and_without_a_trace(agent: FakeAgent, enviro
     assert running.stdout is not None
     running.stdout.readline()
     running.send_signal(signal.SIGINT)
-    _, stderr = running.communicate(timeout=30)
+    _, stderr = running.communicate(timeout=60)
     assert (running.returncode, stderr.strip()) == (130, b"")
 
 

@@ -185,7 +185,7 @@ def test_the_first_interrupt_ends_the_watching_and_says_what_goes_on(
         assert "start box-web-1" in watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
         try:
-            _, said = watching.communicate(timeout=30)
+            _, said = watching.communicate(timeout=60)
         finally:
             watching.kill()
     assert watching.returncode == 130

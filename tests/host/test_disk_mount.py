@@ -137,14 +137,18 @@ def test_a_disk_of_another_machine_takes_nobodys_place(machine: DiskMachine) -> 
     disk_of(machine, "another-machine-1", name="sda")
     machine.flush()
     before = (machine.root / "sda.disk").read_bytes()
-    plugging = threading.Timer(2.0, disk_of, (machine, MINE), {"name": "sdb"})
+
+    def come() -> None:
+        machine.console("the only data disk here is one that another machine used last; waiting up to 30 s")
+        disk_of(machine, MINE, name="sdb")
+
+    plugging = threading.Thread(target=come)
     plugging.start()
     machine.disk("mount")
     plugging.join()
     machine.flush()
     assert machine.mounts()["/data"] == "/dev/sdb"
     assert (machine.root / "sda.disk").read_bytes() == before
-    machine.console("the only data disk here is one that another machine used last; waiting up to 30 s")
 
 
 def test_a_disk_that_was_moved_to_new_hardware_is_waited_beside_once_and_is_its_own_then(machine: DiskMachine) -> None:
@@ -195,7 +199,7 @@ def test_no_disk_is_formatted_while_one_on_usb_may_still_come(machine: DiskMachi
 
 def test_another_linux_is_not_adopted_while_usb_devices_appear(machine: DiskMachine, tmp_path: Path) -> None:
     """Each comes half a second after the one before it, and ours last: a machine that is busy may keep it longer."""
-    set_seconds(machine, label_deadline=1, quiet=3)
+    set_seconds(machine, label_deadline=1, quiet=5)
     (tmp_path / "tree/var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
     file = machine.root / "sda.disk"
     file_systems.make(file, "ext4", tree=tmp_path / "tree", mib=64)
@@ -204,8 +208,8 @@ def test_another_linux_is_not_adopted_while_usb_devices_appear(machine: DiskMach
     usb_device(machine)
     own = machine.root / "sdb.disk"
     file_systems.make(own, "ext4", label="dom0-data", mib=64)
-    coming = [threading.Timer(number / 2, usb_device, (machine, f"1-{number}")) for number in range(1, 11)]
-    coming.append(threading.Timer(5.5, machine.plug, ("sdb", own)))
+    coming = [threading.Timer(number / 2, usb_device, (machine, f"1-{number}")) for number in range(1, 15)]
+    coming.append(threading.Timer(7.5, machine.plug, ("sdb", own)))
     for each in coming:
         each.start()
     machine.disk("mount")

@@ -61,5 +61,5 @@ def test_nothing_is_started_once_the_machine_goes_down(started: DiskMachine) -> 
     init = started.start(ENGINE, "containerd")
     started.inside("/run/dom0/os/stopping").touch()
     started.run("/usr/bin/kill", "-KILL", first)
-    assert init.wait(10) == 0
+    assert init.wait(60) == 0
     assert starts(started, 1) == [first]

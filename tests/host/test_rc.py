@@ -81,14 +81,14 @@ def test_an_engine_may_take_as_long_as_its_containers_were_given(
     running.console(until=f"dom0: waiting up to {seconds} s for containers to stop")
     assert going.poll() is None
     running.inside("/run/stopped").touch()
-    assert going.wait(30) == 0
+    assert going.wait(60) == 0
     assert is_clean(running)
 
 
 def test_a_power_off_leaves_the_data_disk_unmounted_and_nothing_of_the_engine(running: DiskMachine) -> None:
     running.inside("/run/stopped").touch()
     assert not is_clean(running)
-    assert stop(running).wait(30) == 0
+    assert stop(running).wait(60) == 0
     assert is_clean(running)
     assert "waiting" not in running.console()
 
@@ -113,7 +113,7 @@ def asked_of_engine(machine: DiskMachine, root: str) -> list[str]:
         "*) echo $* >>/run/asked ;;\nesac\n",
     )
     machine.inside("/run/stopped").touch()
-    assert stop(machine).wait(30) == 0
+    assert stop(machine).wait(60) == 0
     return asked.read_text().splitlines()
 
 

@@ -155,9 +155,9 @@ def test_an_interrupt_ends_a_download() -> None:
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}/os.efi"
         client = subprocess.Popen([sys.executable, "-c", program, url], stderr=subprocess.PIPE, text=True)
-        assert begun.wait(30)
+        assert begun.wait(60)
         client.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in client.communicate(timeout=30)[1]
+        assert "KeyboardInterrupt" in client.communicate(timeout=60)[1]
         over.set()
         server.shutdown()
 

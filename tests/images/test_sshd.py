@@ -67,6 +67,12 @@ def ssh(host: Host, *command: str, user: str = "dom0", options: tuple[str, ...] 
     return done.stdout.strip() if done.code == 0 else f"refused: {done.stderr.strip().splitlines()[-1]}"
 
 
+def host_keys(host: Host) -> list[str]:
+    return sorted(
+        host.docker("exec", CLIENT, "ssh-keyscan", "-T", "60", "-p", str(PORT), "127.0.0.1").stdout.splitlines()
+    )
+
+
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not await condition():  # noqa: ASYNC110 -- it is on the other side of the Engine
@@ -117,14 +123,14 @@ async def test_a_key_that_is_added_later_lets_in_at_once(host: Host, engine: Doc
 async def test_another_container_has_the_same_host_keys(host: Host, engine: DockerEngine, client: str) -> None:
     await bring_up(engine, machine(client))
     await listening(host)
-    before = host.docker("exec", CLIENT, "ssh-keyscan", "-p", str(PORT), "127.0.0.1").stdout
+    before = host_keys(host)
     for name in (SSHD, HOME):
         await engine.remove_container(name, force=True)
     await bring_up(engine, machine(client))
     await listening(host)
-    after = host.docker("exec", CLIENT, "ssh-keyscan", "-p", str(PORT), "127.0.0.1").stdout
+    after = host_keys(host)
     assert before
-    assert sorted(before.splitlines()) == sorted(after.splitlines())
+    assert before == after
 
 
 async def test_another_number_of_the_user_owns_the_home(host: Host, engine: DockerEngine, client: str) -> None:

@@ -15,19 +15,19 @@ DATABASE = "mkdir /data/lock || {{ echo two writers >> /data/broken; exit 1; }};
 DATABASE += "echo $$HOSTNAME >> /data/rows; while :; do sleep 0.1; done"
 COMPOSE = f"""
     name: box
-    x-dom0: {{{{rollout: {{{{monitor: 1s, timeout: 30s}}}}}}}}
+    x-dom0: {{{{rollout: {{{{monitor: 1s, timeout: 3m}}}}}}}}
     services:
       db:
         image: busybox:test
         command: ["sh", "-c", "{DATABASE}"]
         volumes: ["data:/data"]
-        stop_grace_period: 5s
+        stop_grace_period: 30s
         restart: always
       files:
         image: busybox:test
         command: ["sh", "-c", "{DATABASE}"]
         volumes: ["./data:/data"]
-        stop_grace_period: 5s
+        stop_grace_period: 30s
         restart: unless-stopped
         environment: {{{{VERSION: "{{version}}"}}}}
       web:
@@ -50,7 +50,7 @@ def box(machine: Machine) -> Iterator[Machine]:
     compose_up(machine)
     yield machine
     machine.dom0("down", check=False)
-    machine.docker("compose", "-p", "box", "down", "--timeout", "5", check=False)
+    machine.docker("compose", "-p", "box", "down", "--timeout", "30", check=False)
     machine.docker("volume", "rm", "--force", "box_data")
     machine.host.run(
         ["rm", "-rf", f"{machine.project}/data", "/var/lib/dom0/generations", "/var/lib/dom0/in-place.json"]

@@ -11,7 +11,7 @@ from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box
-    x-dom0: {{rollout: {{monitor: 1s, timeout: 20s}}}}
+    x-dom0: {{rollout: {{monitor: 1s, timeout: {timeout}}}}}
     services:
       steady:
         image: busybox:test
@@ -55,9 +55,17 @@ def taken_port(box: Machine) -> Iterator[str]:
     server.wait(20)
 
 
-def write(machine: Machine, version: str, *, image: str = "busybox:test", command: str = SLEEP, more: str = "") -> None:
+def write(
+    machine: Machine,
+    version: str,
+    *,
+    image: str = "busybox:test",
+    command: str = SLEEP,
+    more: str = "",
+    timeout: str = "3m",
+) -> None:
     init = "true" if command == SLEEP else "false"  # else a program that is not there is init's to tell
-    machine.write(COMPOSE.format(version=version, image=image, command=command, init=init, more=more))
+    machine.write(COMPOSE.format(version=version, image=image, command=command, init=init, more=more, timeout=timeout))
 
 
 def comes_back(box: Machine, cause: str) -> None:
@@ -104,7 +112,7 @@ def test_a_service_whose_program_is_not_there_goes_back(box: Machine) -> None:
 
 def test_a_service_that_never_becomes_healthy_goes_back_when_its_time_is_over(box: Machine) -> None:
     slow = "healthcheck: {test: [CMD, 'false'], interval: 1s, retries: 1000}"
-    write(box, "slow", more=slow)
+    write(box, "slow", more=slow, timeout="20s")
     comes_back(box, "not ready within 20 s")
 
 

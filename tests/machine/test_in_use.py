@@ -21,7 +21,7 @@ COMPOSE = f"""
         image: busybox:test
         command: ["sh", "-c", "{DATABASE}"]
         volumes: ["data:/data"]
-        stop_grace_period: 5s
+        stop_grace_period: 30s
       web:
         image: busybox:test
         command: ["sleep", "100000"]
@@ -34,7 +34,7 @@ COMPOSE = f"""
 def box(machine: Machine) -> Iterator[Machine]:
     machine.write(COMPOSE)
     yield machine
-    machine.docker("compose", "-p", "box", "down", "--timeout", "5", check=False)
+    machine.docker("compose", "-p", "box", "down", "--timeout", "30", check=False)
     machine.dom0("down", check=False)
     machine.docker("rm", "--force", "other", check=False)
     machine.docker("volume", "rm", "--force", "box_data")
@@ -60,7 +60,7 @@ def test_a_running_compose_project_is_neither_touched_nor_joined(box: Machine) -
         assert "docker compose -p box down" in said.stderr
     assert box.lives("box-db-1", "box-web-1") == before
     assert box.containers().keys() == {"box-db-1", "box-web-1"}
-    box.docker("compose", "-p", "box", "down", "--timeout", "5")
+    box.docker("compose", "-p", "box", "down", "--timeout", "30")
     box.up()
     box.until_good()
     assert broken(box) == ""

@@ -203,7 +203,7 @@ def test_a_login_goes_on_while_the_base_is_replaced_and_sshd_is_replaced_after_i
 
 
 def host_keys(client: Client) -> list[str]:
-    scanned = client.machine.host.run(["ssh-keyscan", "-p", PORT, "127.0.0.1"])
+    scanned = client.machine.host.run(["ssh-keyscan", "-T", "60", "-p", PORT, "127.0.0.1"])
     return sorted(line for line in scanned.stdout.splitlines() if not line.startswith("#"))
 
 

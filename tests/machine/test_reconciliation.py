@@ -199,7 +199,7 @@ def test_changed_content_of_a_config_or_secret_comes_with_a_new_container(box: M
 ASK = """
     ask() {
         for address in $(nslookup -type=a site | sed -n '/^Name:/,$ s/^Address: //p'); do
-            wget -q -T 2 -O /dev/null http://$address/ && return
+            wget -q -T 20 -O /dev/null http://$address/ && return
         done
         false
     }

@@ -193,7 +193,7 @@ def test_a_scope_inside_a_scope(guest: Scoped, engine_host: Host, tmp_path: Path
 
 def test_a_client_of_http_1_0_gets_a_stream_without_chunks(guest: Scoped) -> None:
     guest.docker("run", "--name", "says", IMAGE, "echo", "hello")
-    answer = guest.client.send(b"GET /containers/says/logs?stdout=1 HTTP/1.0\r\n\r\n")
+    answer = guest.client.send(b"GET /containers/says/logs?stdout=1 HTTP/1.0\r\n\r\n", patience=60)
     head, _, body = answer.content.partition(b"\r\n\r\n")
     assert (answer.status, b"chunked" in head.lower()) == (200, False)
     assert body.endswith(b"hello\n")
@@ -338,4 +338,4 @@ def test_without_an_engine_it_says_so(engine_host: Host, tmp_path: Path) -> None
 def test_a_second_one_does_not_take_the_socket_away(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="another process serves this socket"), scopes.served(engine_host, tmp_path):
         pass
-    assert guest.client.ask("GET", "/_ping").status == 200
+    assert guest.client.ask("GET", "/_ping", patience=60).status == 200

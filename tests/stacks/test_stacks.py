@@ -43,7 +43,7 @@ class Life:
         self.version = 1
 
     def compose(self, *arguments: str) -> None:
-        self.host.run(["docker", "compose", *arguments], cwd=self.directory, timeout=180)
+        self.host.run(["docker", "compose", *arguments], cwd=self.directory, timeout=300)
 
     def change(self) -> None:
         """What a person edits: a setting of a service."""

@@ -41,7 +41,7 @@ class BareAgent:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(30)
+            self._process.wait(60)
             self._process = None
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:

@@ -49,7 +49,8 @@ for node in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9"; do
 done
 mkfifo "$root/dev/console"
 exec 3<>"$root/dev/console"
-cat <&3 >"$root/run/console" &
+: >"$root/run/console"
+cat <&3 >>"$root/run/console" &
 echo ready
 cat >"$root/dev/null"
 """

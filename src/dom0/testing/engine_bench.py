@@ -23,7 +23,7 @@ from dom0.testing.hosts import Host
 
 IMAGE = "busybox:test"
 UNREACHABLE_IMAGE = "127.0.0.1:9/nothing:1"
-DEADLINE = 30.0  # seconds for anything to happen
+DEADLINE = 90.0  # seconds for anything to happen
 HANDLES_TERM = ("sh", "-c", "trap 'exit 5' TERM; touch /ready; while :; do sleep 0.05; done")
 IGNORES_TERM = ("sleep", "1000")  # process 1 without a trap
 

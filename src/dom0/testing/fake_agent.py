@@ -64,12 +64,12 @@ def serving(path: Path) -> Iterator[FakeAgent]:
     begun: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(fake, path, begun)))
     thread.start()
-    stop = begun.get(timeout=10)
+    stop = begun.get(timeout=60)
     try:
         yield fake
     finally:
         stop()
-        thread.join(10)
+        thread.join(60)
 
 
 async def _serve(fake: FakeAgent, path: Path, begun: queue.SimpleQueue[Callable[[], None]]) -> None:

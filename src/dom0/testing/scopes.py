@@ -33,4 +33,4 @@ def served(
             yield socket
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)

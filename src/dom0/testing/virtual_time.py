@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _TICK = 1e-5  # seconds
-_STUCK = 5.0  # real seconds for a thread to answer when nothing else is left to wait for
+_STUCK = 60.0  # real seconds for a thread to answer when nothing else is left to wait for
 EPOCH = 1_800_000_000.0  # what `now` says when the loop starts, in seconds
 
 

@@ -29,7 +29,7 @@ from dom0.forward.place import own
 
 T = TypeVar("T")
 _PROGRAMS = ("ip", "nft", "conntrack", "nsenter", "unshare")
-PATIENCE = 30.0  # seconds until a condition counts as never met
+PATIENCE = 60.0  # seconds until a condition counts as never met
 _PREFIX = {4: ("10.77.0.", 24), 6: ("fd77::", 64)}
 
 
