@@ -25,7 +25,7 @@ from dom0.host.install import (
     uninstall,
 )
 from dom0.testing.hosts import Host
-from dom0.testing.launcher import HEALTHY, Launcher
+from dom0.testing.launcher import HEALTHY, Launcher, forget_stop
 
 UNIT = "etc/systemd/system/dom0.service"
 A, B = InstalledFile("usr/lib/dom0/a", b"1", 0o755), InstalledFile("usr/lib/dom0/b", b"2", 0o755)
@@ -167,6 +167,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 @pytest.fixture
 def machine(engine_host: Host, tmp_path: Path) -> Iterator[Launcher]:
     install(tmp_path)
+    forget_stop(engine_host)
     made = Launcher(engine_host, interpreter=("dash",), program=tmp_path / PROGRAMS[0])
     yield made
     made.stop()

@@ -10,13 +10,13 @@ import pytest
 
 from dom0.run import CommandFailed
 from dom0.testing.foreign import Foreign
-from dom0.testing.launcher import Launcher
+from dom0.testing.launcher import Launcher, forget_stop
 from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box
     x-dom0:
-      rollout: {monitor: 1s, timeout: 20s}
+      rollout: {monitor: 1s, timeout: 3m}
     services:
       web:
         image: busybox:test
@@ -36,6 +36,7 @@ def launcher(machine: Machine, foreign: Foreign) -> Iterator[Launcher]:
     """A machine that the launcher has started."""
     machine.write(COMPOSE)
     machine.build()
+    forget_stop(machine.host)
     made = Launcher(machine.host)
     made.start()
     machine.until_good()
@@ -71,7 +72,7 @@ def test_a_replacement_by_the_agent_is_left_to_it(launcher: Launcher, machine: M
     machine.up()
     after = settled(launcher, machine)
     assert after not in ("", before)
-    assert launcher.told() == {"runs": "latest", "image": after, "why": ""}
+    launcher.until(lambda: launcher.told() == {"runs": "latest", "image": after, "why": ""})
     assert machine.lives("box-web-1") == web
 
 

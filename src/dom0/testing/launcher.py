@@ -48,6 +48,11 @@ MISSING = Kind(("/no/such/program",))
 BROKEN = {"exits": EXITS, "hangs": HANGS, "is unhealthy": UNHEALTHY, "does not start": MISSING}
 
 
+def forget_stop(host: Host) -> None:
+    """The Engine remembers that a person stopped a dom0 of an earlier test, and the launcher asks it."""
+    host.docker("run", "--rm", "--name", "dom0", busybox.IMAGE, "true")
+
+
 class Launcher:
     """Of one host. `start` it, `kill` it, `reboot` the machine under it."""
 
