@@ -135,6 +135,7 @@ def test_a_difference_is_of_a_file_that_was_named(rig: Rig, target: str) -> None
 @pytest.mark.parametrize("method", ["POST /v1/up", "GET /v1/status", "GET /v1/nothing"])
 def test_what_a_web_page_could_send_is_refused(rig: Rig, method: str, headers: dict[str, str], status: int) -> None:
     async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: bool(machine.history()))  # the first one begins meanwhile
         before = generations(machine)
         verb, path = method.split()
         async with client.ask(verb, path, body=b'{"force": true}', headers=JSON | headers) as answer:

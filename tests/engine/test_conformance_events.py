@@ -41,7 +41,8 @@ async def test_a_life_from_create_to_destroy(bench: Bench) -> None:
     await bench.engine.stop_container("one")
     await bench.engine.remove_container("one")
     told = await story(bench, "destroy")
-    assert told == ["create", "network connect", "start", "kill", "network disconnect", "stop", "die", "destroy"]
+    assert told[:5] + told[7:] == ["create", "network connect", "start", "kill", "network disconnect", "destroy"]
+    assert sorted(told[5:7]) == ["die", "stop"]  # of two threads of the Engine, one each
 
 
 async def test_a_stop_that_ran_out_of_grace_kills_twice(bench: Bench) -> None:

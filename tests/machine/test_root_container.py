@@ -138,7 +138,7 @@ def test_after_the_engine_was_gone_everything_runs_again_and_no_job_a_second_tim
     assert box.until_good()["generation"] == generation
     assert ids(box) == before
     assert runs_of_the_job(box) == runs
-    assert agents(box) == [box.container("dom0")["State"]["Pid"]]
+    box.until(lambda: agents(box) == [box.container("dom0")["State"]["Pid"]])
     assert foreign.has_restarted_only()
 
 
@@ -184,6 +184,6 @@ def test_an_agent_that_the_engine_has_lost_ends_and_the_next_one_keeps_the_servi
     box.host.run(["kill", "-CONT", str(pid)])
     box.up()
     assert box.until_good()["generation"] == generation
-    assert agents(box) == [box.container("dom0")["State"]["Pid"]]
+    box.until(lambda: agents(box) == [box.container("dom0")["State"]["Pid"]])
     assert box.container("dom0")["RestartCount"] == 0
     assert box.lives(*OURS) == services
