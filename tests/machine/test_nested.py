@@ -16,6 +16,8 @@ GUEST = """
     name: box  # as its owner's, who has a web too
     x-dom0:
       rollout: {{monitor: 1s, timeout: 90s}}
+      ssh: {{port: 2022}}
+      home: {{}}
     services:
       db:
         image: busybox:test
@@ -28,6 +30,7 @@ GUEST = """
         command: [sleep, "100000"]
         init: true
         environment: {{VERSION: "{version}"}}
+        volumes: ["./conf:/conf"]
         depends_on: {{db: {{condition: service_healthy}}}}
     volumes: {{data: {{}}}}
     """
@@ -42,7 +45,7 @@ OWNER = """
         init: true
       guest:
         image: guest/dom0:1
-        x-dom0: {orchestrator: {grants: {images: {use: [busybox, dom0-base, "guest/*"]}}}}
+        x-dom0: {orchestrator: {grants: {images: {use: [busybox, dom0-base]}, ports: ["2022"]}}}
     """
 
 
@@ -50,7 +53,7 @@ OWNER = """
 def guest(session_host: Host, chain_images: None, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """The guest's project, built as its image."""
     guest = Machine(session_host, tmp_path_factory.mktemp("guest"))
-    guest.write(GUEST.format(version="1"))
+    guest.write(GUEST.format(version="1"), {"conf/default": "1"})
     guest.build(tag="guest/dom0:1")
     return guest
 
@@ -76,13 +79,25 @@ def status(machine: Machine) -> dict[str, Any]:
 
 def test_both_machines_are_well_and_each_sees_its_own(machine: Machine) -> None:
     machine.until(lambda: (status(machine)["generation"] or {}).get("outcome") == "good")
-    assert {one["service"] for one in status(machine)["services"]} == {"db", "web"}
-    assert machine.containers().keys() >= {"guest.box-db-1", "guest.box-web-1", "box-web-1", "guest.dom0"}
+    assert {one["service"] for one in status(machine)["services"]} == {"db", "web", "dom0-sshd", "home-volume"}
+    assert machine.containers().keys() >= {
+        "guest.box-db-1",
+        "guest.box-web-1",
+        "box-web-1",
+        "guest.dom0",
+        "guest.dom0-sshd",
+    }
     (root,) = json.loads(inside(machine, "dom0", "tree", "--json"))
     assert (root["name"], root["role"]) == ("dom0", "root")
-    assert {child["service"] for child in root["children"]} == {"db", "web"}
+    assert {child["service"] for child in root["children"]} == {"db", "web", "dom0-sshd", "home-volume"}
     (owner,) = json.loads(machine.dom0("tree", "--json").stdout)
     assert {child["name"] for child in owner["children"]} == {"box-web-1", "guest.dom0", "dom0-socket-guest"}
+
+
+def test_the_guests_files_lie_in_its_own_directory(machine: Machine) -> None:
+    machine.docker("exec", "guest.box-web-1", "sh", "-c", "echo mine >/conf/written")
+    assert inside(machine, "cat", "/var/lib/dom0/project/conf/written") == "mine\n"
+    assert not machine.host.path("/var/lib/dom0/project/conf/written").exists()
 
 
 def test_the_guest_repairs_its_own(machine: Machine) -> None:

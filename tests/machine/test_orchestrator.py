@@ -54,6 +54,7 @@ STACK = """
 def machine(session_host: Host, chain_images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     images = api.images(session_host.socket)
     machine = Machine(session_host, tmp_path_factory.mktemp("project"))
+    machine.docker("tag", "busybox:test", "extra:1")
     machine.write(COMPOSE.format(images="busybox"))
     machine.up()
     yield machine
@@ -83,10 +84,10 @@ def test_what_it_was_not_granted_is_refused_with_the_grant_that_would_do(machine
 def test_other_grants_hold_at_once_and_its_containers_stay(machine: Machine) -> None:
     inside(machine, "docker", "run", "--detach", "--init", "--name", "stays", "busybox:test", "sleep", "100000")
     before = machine.lives("guest.stays", "box-web-1")
-    assert "dom0-base" not in inside(machine, "docker", "images", "--format", "{{.Repository}}").split()
-    machine.write(COMPOSE.format(images="busybox, dom0-base"))
+    assert "extra" not in inside(machine, "docker", "images", "--format", "{{.Repository}}").split()
+    machine.write(COMPOSE.format(images="busybox, extra"))
     machine.up()
-    assert "dom0-base" in inside(machine, "docker", "images", "--format", "{{.Repository}}").split()
+    assert "extra" in inside(machine, "docker", "images", "--format", "{{.Repository}}").split()
     assert machine.lives("guest.stays", "box-web-1") == before
 
 

@@ -59,7 +59,8 @@ def test_where_it_binds_the_engines_socket_it_gets_its_own(source: str) -> None:
 def test_other_grants_make_another_container_that_serves_it_and_the_orchestrator_stays() -> None:
     socket, orchestrator = slots()
     other, same = slots(grants="{images: {use: ['busybox:*']}}")
-    assert json.loads(other.files[0].content) == {"images": {"use": ["busybox:*"]}}
+    assert json.loads(socket.files[0].content) == {"images": {"use": ["busybox:test"]}}  # its own
+    assert json.loads(other.files[0].content) == {"images": {"use": ["busybox:*", "busybox:test"]}}
     assert (other.hash != socket.hash, same.hash == orchestrator.hash) == (True, True)
 
 
@@ -94,3 +95,23 @@ def test_without_what_serves_it_there_is_no_orchestrator() -> None:
     found = project("services: {guest: {x-dom0: {orchestrator: {}}}}")
     with pytest.raises(ProjectError, match="dom0-base"):
         expand(found, facts(found))
+
+
+def test_a_whole_dom0_keeps_its_state_in_volumes_that_its_containers_may_bind() -> None:
+    found = project("services: {guest: {image: 'guest/dom0', x-dom0: {orchestrator: {}}}}")
+    dom0 = image("guest/dom0", labels={"dom0.role": "root"})
+    desired = expand(found, facts(found, dom0, base=image(BASE_IMAGE)))
+    assert {volume.name for volume in desired.volumes} == {"box_guest-state", "box_guest-run"}
+    socket, orchestrator = desired.slots
+    assert set(orchestrator.volumes) == {"box_guest-run", "box_guest-state"}
+    granted = json.loads(socket.files[0].content)["paths"]
+    assert granted == ["box_guest-state:/var/lib/dom0", "box_guest-run:/run/dom0"]
+
+
+def test_a_whole_dom0_may_have_its_state_elsewhere() -> None:
+    mounts = "volumes: [{type: bind, source: /srv/guest, target: /var/lib/dom0}]"
+    found = project(f"services: {{guest: {{image: 'guest/dom0', x-dom0: {{orchestrator: {{}}}}, {mounts}}}}}")
+    dom0 = image("guest/dom0", labels={"dom0.role": "root"})
+    socket = expand(found, facts(found, dom0, base=image(BASE_IMAGE))).slots[0]
+    granted = json.loads(socket.files[0].content)["paths"]
+    assert granted == ["/srv/guest:/var/lib/dom0", "box_guest-run:/run/dom0"]

@@ -15,7 +15,7 @@ from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
 from dom0.plan.actual import slot_key
-from dom0.plan.desired import Condition, Dependency, Order, Slot
+from dom0.plan.desired import Condition, Dependency, Order, Role, Slot
 from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.hooks import pre_stop_of
 from dom0.plan.labels import COMPOSE_PROJECT, HASH
@@ -287,12 +287,17 @@ class ContainerPlanner:
         return tuple(container for container in found if container is not None)
 
     def _lacks_ground(self) -> SlotPlan | None:
-        """Networks, volumes and the parents' containers come first."""
+        """Networks, volumes, the parents' containers, and the socket that an orchestrator binds, come first."""
         networks = [a.network for a in self.slot.attachments if a.network not in self.snapshot.network_ids]
         volumes = [name for name in self.slot.volumes if name not in self.snapshot.volume_names]
         parents = [name for name in self.slot.parents if name not in self.snapshot.parent_ids(self.slot)]
-        missing = [f"network {n}" for n in networks] + [f"volume {v}" for v in volumes] + parents
+        sockets = [name for name in self._sockets() if not any(map(self.snapshot.is_ready, self._currents(name)))]
+        missing = [f"network {n}" for n in networks] + [f"volume {v}" for v in volumes] + parents + sockets
         return self._result(Phase.WAITING, f"waits for {', '.join(missing)}") if missing else None
+
+    def _sockets(self) -> list[str]:
+        needed = (slot for one in self.slot.depends_on for slot in self.snapshot.slots_of.get(one.service, ()))
+        return [slot.service for slot in needed if slot.role is Role.SOCKET]
 
     def _creation_name(self) -> str:
         """Its own, or Compose's `<12hex>_<name>` with the ID of who has that; a number where that is taken too."""

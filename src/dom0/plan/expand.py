@@ -22,7 +22,7 @@ from dom0.plan.specs import network_spec, volume_spec
 
 def expand(project: Project, facts: Facts) -> Desired:
     """Raises ProjectError for what cannot be, before anything is changed."""
-    project = with_orchestrators(with_ambassadors(project))
+    project = with_orchestrators(with_ambassadors(project), facts.images)
     check_project(project)
     check_engine(project, facts.api_version)
     networks = tuple(network_spec(project, key, network) for key, network in sorted(project.networks.items()))

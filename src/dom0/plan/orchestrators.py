@@ -6,14 +6,19 @@ a file in it, so other grants make another one, and the orchestrator is restarte
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Mapping
+
 import msgspec
 
-from dom0.compose.model import Project, Service, ServiceVolume
+from dom0.compose.model import Project, Service, ServiceVolume, Volume
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
-from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, SCOPES
+from dom0.engine.values import Image
+from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, RUN, SCOPES, STATE
+from dom0.plan import labels
 from dom0.plan.builtins import builtin_slot
 from dom0.plan.desired import Condition, Dependency, HealthTest, InjectedFile, Role, Slot
-from dom0.plan.facts import Facts
+from dom0.plan.facts import Facts, image_ref
 from dom0.plan.refusal import refusal
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.scope import NAME_PATTERN
@@ -21,6 +26,7 @@ from dom0.socketproxy.scope import NAME_PATTERN
 GRANTS = "/etc/dom0/grants.json"
 SOCKET_TIMEOUT = 10.0  # seconds for it to answer
 _KEY = "x-dom0.orchestrator"
+PLACES = {STATE: "state", RUN: "run"}  # of a dom0, and the last part of its volumes' names
 _ENGINE_SOCKETS = (ENGINE_SOCKET, ENGINE_SOCKET_INSIDE)
 
 
@@ -38,13 +44,17 @@ def socket_of(scope: str) -> Dependency:
     return Dependency(service=_socket_service(scope), condition=Condition.HEALTHY, restart=True)
 
 
-def with_orchestrators(project: Project) -> Project:
-    """`project` with the socket in every orchestrator's service. Raises ProjectError."""
-    services = dict(project.services)
+def with_orchestrators(project: Project, images: Mapping[str, Image]) -> Project:
+    """`project` with its socket in every orchestrator's service, and volumes for one that is a whole dom0.
+
+    `images` by reference as written. Raises ProjectError.
+    """
     for name in _orchestrators(project):
         _check(project, name)
-        services[name] = _service(services[name], name)
-    return msgspec.structs.replace(project, services=services)
+        project = _with_service(project, name, _service(project.services[name], name))
+        if _is_dom0(project, name, images):
+            project = _with_places(project, name)
+    return project
 
 
 def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
@@ -53,6 +63,11 @@ def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
     if wanted and facts.base is None:
         where = ("services", min(wanted), *_KEY.split("."))
         raise refusal(project, where, "dom0-base, which serves its socket, is not here", "dom0 up brings it")
+    for name in wanted:
+        own = msgspec.structs.replace(wanted[name].images, use=(*wanted[name].images.use, image_ref(project, name)))
+        wanted[name] = msgspec.structs.replace(wanted[name], images=own)  # it may look at what it runs from
+        if _is_dom0(project, name, facts.images):
+            wanted[name] = _with_places_granted(project, name, wanted[name])
     return tuple(_socket_slot(project.name, name, grants, facts) for name, grants in sorted(wanted.items()))
 
 
@@ -81,6 +96,37 @@ def _check(project: Project, name: str) -> None:
         if value:
             what = f"whoever has that has the machine, and {_KEY} limits nothing"
             raise refusal(project, (*path, key), what, f"leave out {key}, or {_KEY}")
+
+
+def _is_dom0(project: Project, name: str, images: Mapping[str, Image]) -> bool:
+    image = images.get(image_ref(project, name))
+    return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
+
+
+def _with_service(project: Project, name: str, service: Service) -> Project:
+    return msgspec.structs.replace(project, services={**project.services, name: service})
+
+
+def _with_places(project: Project, name: str) -> Project:
+    """What a dom0 keeps, and its sockets, are in volumes where its service mounts nothing there."""
+    service = project.services[name]
+    taken = {posixpath.normpath(volume.target) for volume in service.volumes}
+    keys = {path: f"{name}-{key}" for path, key in PLACES.items() if path not in taken}
+    mounts = tuple(ServiceVolume(type="volume", source=key, target=path) for path, key in keys.items())
+    volumes = {key: Volume(name=f"{project.name}_{key}") for key in keys.values()} | project.volumes
+    project = msgspec.structs.replace(project, volumes=volumes)
+    return _with_service(project, name, msgspec.structs.replace(service, volumes=(*service.volumes, *mounts)))
+
+
+def _with_places_granted(project: Project, name: str, grants: Grants) -> Grants:
+    """A dom0's containers bind what lies in its own directories: those are the orchestrator's, not the host's."""
+    said = {path.inside for path in grants.host_paths}
+    places = (
+        f"{project.volumes[volume.source].name if volume.type == 'volume' else volume.source}:{path}"
+        for volume in project.services[name].volumes
+        if (path := posixpath.normpath(volume.target)) in PLACES and path not in said
+    )
+    return msgspec.structs.replace(grants, paths=(*grants.paths, *places))
 
 
 def _service(service: Service, scope: str) -> Service:

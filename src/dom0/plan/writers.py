@@ -16,6 +16,7 @@ from dom0.engine.values import ContainerSummary, Mount
 from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Desired, Role, Slot
+from dom0.socketproxy.scope import LABEL, Scope
 
 HELPERS = (Role.ROOT, Role.HANDOVER, Role.DEV, Role.HOME_WORKER)  # of dom0: they know what they do with volumes
 SYSTEM = tuple(map(PurePosixPath, ("/dev", "/proc", "/sys", "/run", "/var/run", "/etc/localtime", "/etc/timezone")))
@@ -29,8 +30,14 @@ class Writer(msgspec.Struct, frozen=True):
 
 
 def other_writers(desired: Desired, slot: Slot, others: Iterable[ContainerSummary]) -> tuple[Writer, ...]:
-    """Raises nothing; empty for the machine's own containers, whose home is there to be shared."""
+    """Raises nothing; empty for the machine's own containers, whose home is there to be shared.
+
+    What an orchestrator has started writes where it was told to.
+    """
     candidates = [other for other in others if other.running and other.labels.get(labels.ROLE) not in HELPERS]
+    if path := slot.create.labels.get(LABEL, ""):
+        own = Scope(path.removeprefix("/"))
+        candidates = [other for other in candidates if not own.owns(other.name, other.labels)]
     if not candidates or slot.role is not Role.SERVICE:
         return ()
     spared = {*desired.shared, *(name for one in desired.slots if one.role is Role.HOME for name in one.volumes)}
