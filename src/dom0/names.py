@@ -27,6 +27,7 @@ STATE = "/var/lib/dom0"  # what the agent keeps
 PLACED = Path(STATE, "project")  # where it puts the project's files
 RUN = "/run/dom0"  # its socket
 SCOPES = f"{RUN}/scopes"  # the sockets of scopes
+SCOPE_NAME = r"[a-z0-9][a-z0-9_-]{0,30}"  # what each of their names matches
 CGROUPS = "/sys/fs/cgroup"
 CGROUPS_INSIDE = "/host/sys/fs/cgroup"  # those of the host, in a container that was given them
 ETC = "/etc/dom0"  # where a dom0 image keeps its project

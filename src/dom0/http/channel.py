@@ -44,6 +44,7 @@ class Channel:
         self._reader, self._writer = streams
         self._has_ended = False  # the other end's bytes, all read
         self.has_left = False  # see `leave`
+        self.is_last = False  # of a server: whether the answer is to say that no other one follows
 
     @property
     def is_gone(self) -> bool:

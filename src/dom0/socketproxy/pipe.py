@@ -134,6 +134,8 @@ async def _pass_on(
     if line is None and client.takes_chunks and Headers(answer.headers).get("Transfer-Encoding") == "chunked":
         await _pass_bytes_on(client, engine, answer.status_code, kept)
         return
+    if client.is_last:
+        kept.append((b"Connection", b"close"))
     if line is None:
         kept += [(name, value) for name, value in answer.headers if name.lower() == b"content-length"]
     await client.send(h11.Response(status_code=answer.status_code, headers=kept))
@@ -238,7 +240,7 @@ async def send(client: Channel, document: Document, *, method: str = "GET", clos
     body = str(document.value).encode() if is_text else msgspec.json.encode(document.value)
     headers = [*document.headers, ("Content-Length", str(len(body)))]
     headers.append(("Content-Type", "text/plain; charset=utf-8" if is_text else "application/json"))
-    if closes:
+    if closes or client.is_last:
         headers.append(("Connection", "close"))
     data = h11.Data(b"" if method == "HEAD" else body)
     await client.send(h11.Response(status_code=document.status, headers=headers), data, h11.EndOfMessage())

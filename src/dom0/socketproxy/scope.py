@@ -13,13 +13,14 @@ from functools import cached_property
 
 import msgspec
 
+from dom0 import names
 from dom0.errors import UsageError
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 
 LABEL = "dom0.scope"
 ORCHESTRATOR = "dom0.orchestrator"  # on who was given the socket: JSON, labels of its image that ours took the place of
 RESERVED = ("dom0.", "com.docker.compose.")  # labels that say what something is to who made it
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+NAME_PATTERN = re.compile(names.SCOPE_NAME)
 
 
 class Scope(msgspec.Struct, frozen=True, dict=True):

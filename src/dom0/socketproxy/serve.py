@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -15,14 +16,16 @@ from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.engine.bodies import Body
-from dom0.errors import UsageError
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
-from dom0.socketproxy import budget, gate, head, pipe, registry, strict, table
+from dom0.socketproxy import budget, gate, head, hold, pipe, registry, strict, table
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
 from dom0.socketproxy.refusals import Refusal, Refusals
 
 SILENCE = 60.0  # seconds for a whole request, and between two of them
+LAST = 10.0  # seconds for what is under way when a socket is handed over
+LAST_SILENCE = 2.0  # seconds for a connection then to begin with another request
+RELIEF = 1.0  # seconds until the next try when there were too many open files
 LARGEST_BODY = 1 << 20  # bytes, of a JSON body
 LINGER = 5.0  # seconds for what a client still sends when it has been refused
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -31,98 +34,136 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def serve(context: Context, path: Path, *, gid: int = -1, cgroup_parent: str = "") -> AsyncIterator[None]:
+async def serve(
+    context: Context, path: Path, *, gid: int = -1, cgroup_parent: str = "", kept: socket.socket | None = None
+) -> AsyncIterator[None]:
     """Answer on a socket at `path` (mode 0660, group `gid`) until the block ends.
 
-    What the scope may use is limited before. `cgroup_parent`: see `budget.group_of`. Raises UsageError, OSError.
+    What the scope may use is limited before. `cgroup_parent`: see `budget.group_of`. `kept`: the listening socket
+    there, which outlives this: what is under way is answered then if that takes at most LAST seconds, and who has not
+    been accepted waits for another one to serve. Raises UsageError, OSError.
     """
-    await _check_free(path)
+    if kept is None:
+        hold.check_free(path)
     await context.upstream.negotiate()
     group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
-    context = replace(context, cgroup_parent=group)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unnamed = path.with_name(f".{path.name}.new")
+    listener = kept or hold.listening(path, gid)
     refusals = Refusals(registry.directory_of(context.scope.name))
-    conversations = _Conversations(replace(context, refusals=refusals))
-    server = await asyncio.start_unix_server(conversations.begin, unnamed, limit=READ_AHEAD)
+    conversations = _Conversations(replace(context, cgroup_parent=group, refusals=refusals), listener)
     try:
-        os.chown(unnamed, -1, gid)
-        unnamed.chmod(0o660)
-        unnamed.replace(path)  # complete before it has its name
         with registry.registered(context, path):
             yield
     finally:
-        server.close()
-        await asyncio.to_thread(path.unlink, missing_ok=True)
-        await conversations.end()
+        conversations.accept_no_more()
+        listener.close()
+        if kept is None:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        await conversations.end(LAST if kept else 0)
         refusals.close()
         await context.upstream.close()
 
 
-async def _check_free(path: Path) -> None:
-    try:
-        _, writer = await asyncio.open_unix_connection(path)
-    except OSError:
-        return
-    writer.close()
-    raise UsageError(f"{path}: another process serves this socket", hint="end that one, or choose another: --listen")
-
-
 class _Conversations:
-    """One for each connection."""
+    """One for each connection. Accepting is our own: asyncio's servers lose who is accepted while they are closed."""
+
+    def __init__(self, context: Context, listener: socket.socket) -> None:
+        self._context = context
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[asyncio.Task[None], _Conversation] = {}
+        self._has_ended = False
+        listener.setblocking(False)
+        self._accept_more()
+
+    def _accept_more(self) -> None:
+        if not self._has_ended:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def accept_no_more(self) -> None:
+        self._has_ended = True
+        self._loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:  # another process that serves it was quicker
+            return
+        except OSError as error:  # no descriptor is left
+            log.warning("%s: connections have to wait: %s", self._context.scope.path, error)
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(RELIEF, self._accept_more)
+            return
+        connection.setblocking(False)
+        if len(self._running) >= self._context.grants.connections:
+            with connection, contextlib.suppress(OSError):
+                connection.send(FULL)
+            return
+        conversation = _Conversation(self._context)
+        task = self._loop.create_task(conversation.run(connection))
+        self._running[task] = conversation
+        task.add_done_callback(self._running.pop)
+
+    async def end(self, within: float) -> None:
+        """Cut off what has not ended within that many seconds."""
+        for conversation in self._running.values():
+            conversation.end_soon()
+        if self._running:
+            await asyncio.wait(self._running, timeout=within)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+class _Conversation:
+    """The requests of one connection."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_last = False  # this request, or the next
+        self._silence: asyncio.Timeout | None = None  # while a request is waited for
 
-    def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= self._context.grants.connections:
-            writer.write(FULL)
-            writer.close()
-            return
-        task = asyncio.get_running_loop().create_task(_converse(Channel(h11.SERVER, (reader, writer)), self._context))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def end_soon(self) -> None:
+        self._is_last = True
+        if self._silence and not self._silence.expired():
+            self._silence.reschedule(asyncio.get_running_loop().time() + LAST_SILENCE)
 
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _converse(client: Channel, context: Context) -> None:
-    try:
-        while await _exchange(client, context) and client.begin_next():
+    async def run(self, connection: socket.socket) -> None:
+        client = Channel(h11.SERVER, await asyncio.open_unix_connection(sock=connection, limit=READ_AHEAD))
+        try:
+            while await self._exchange(client) and client.begin_next():
+                pass
+            await client.close()
+        except (OSError, Malformed):  # the client has gone, says nothing, or an answer is cut off; TimeoutError is one
             pass
-        await client.close()
-    except (OSError, Malformed):  # the client has gone, says nothing, or an answer is cut off; TimeoutError is one
-        pass
-    except Exception:  # a defect of ours: nothing more passes
-        log.exception("%s: a request is cut off", context.scope.path)
-    finally:
-        client.abort()
+        except Exception:  # a defect of ours: nothing more passes
+            log.exception("%s: a request is cut off", self._context.scope.path)
+        finally:
+            client.abort()
 
-
-async def _exchange(client: Channel, context: Context) -> bool:
-    """One request and its answer; whether there can be another one. Raises OSError, Malformed."""
-    async with asyncio.timeout(SILENCE):
-        request = await client.receive()
-    if not isinstance(request, h11.Request):
-        return False
-    try:
-        answer = await _answer(client, request, context)
-    except Malformed as error:
-        answer = Document({"message": str(error)}, status=error.status)
-    except Refused as refused:
-        _note(context, request, refused)
-        answer = Document({"message": refused.message}, status=refused.status)
-    if answer is None:
-        return not client.has_left
-    unread = client.has_unread
-    await pipe.send(client, answer, method=request.method.decode("latin-1"), closes=unread)
-    if unread:
-        await _let_finish(client)
-    return not unread
+    async def _exchange(self, client: Channel) -> bool:
+        """One request and its answer; whether there can be another one. Raises OSError, Malformed."""
+        try:
+            async with asyncio.timeout(LAST_SILENCE if self._is_last else SILENCE) as self._silence:
+                request = await client.receive()
+        finally:
+            self._silence = None
+        if not isinstance(request, h11.Request):
+            return False
+        client.is_last = self._is_last
+        try:
+            answer = await _answer(client, request, self._context)
+        except Malformed as error:
+            answer = Document({"message": str(error)}, status=error.status)
+        except Refused as refused:
+            _note(self._context, request, refused)
+            answer = Document({"message": refused.message}, status=refused.status)
+        if answer is None:
+            return not client.has_left
+        unread = client.has_unread
+        await pipe.send(client, answer, method=request.method.decode("latin-1"), closes=unread)
+        if unread:
+            await _let_finish(client)
+        return not unread
 
 
 def _note(context: Context, request: h11.Request, refused: Refused) -> None:

@@ -6,6 +6,7 @@ import click
 
 from dom0.cli.socket.ending import rm, stop
 from dom0.cli.socket.explain import explain
+from dom0.cli.socket.hold import hold
 from dom0.cli.socket.log import log
 from dom0.cli.socket.ls import ls
 from dom0.cli.socket.record import record
@@ -24,5 +25,5 @@ def command() -> None:
     """
 
 
-for one in (serve, ls, show, log, explain, record, stop, rm):
+for one in (serve, hold, ls, show, log, explain, record, stop, rm):
     command.add_command(one)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from pathlib import Path
 
 import click
 
 from dom0 import log
 from dom0.cli.socket.scopes import engine_socket
-from dom0.errors import EngineUnreachable
-from dom0.socketproxy import grants, registry
+from dom0.errors import EngineUnreachable, UsageError
+from dom0.socketproxy import grants, hold, registry
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
@@ -26,28 +27,47 @@ from dom0.socketproxy.upstream import Upstream
 @click.option(
     "--cgroup-parent", metavar="GROUP", default="", help="Where its control group is made: /dom0, or dom0.slice."
 )
-def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str) -> None:
+@click.option(
+    "--holder",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path),
+    help="Take the socket DIRECTORY/NAME/docker.sock from `dom0 socket hold DIRECTORY`.",
+)
+def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str, holder: Path | None) -> None:
     """Serve the socket of a scope until SIGTERM or Ctrl-C; each refusal is a line of the log.
 
     Without --listen it is /run/dom0/scopes/NAME/docker.sock. Its containers are called NAME.… by the Engine, and
-    stay when this ends.
+    stay when this ends. The socket goes with it, unless it is another process's: that of --holder, or of systemd (a
+    .socket unit). With such a one requests that are under way have 10 seconds to end.
 
     $ dom0 socket serve --scope guest --grants guest.yaml --listen /run/guest.sock
     $ docker -H unix:///run/guest.sock run -d --name web nginx
     """
     granted = grants.read(file) if file else grants.Grants()
-    path = listen or registry.directory_of(scope) / "docker.sock"
-    context = Context(Scope(scope), granted, Upstream(engine_socket()), str(path.absolute()))
+    named = Scope(scope)
+    kept, path = _kept(scope, listen, holder)
+    context = Context(named, granted, Upstream(engine_socket()), str(path.absolute()))
     log.configure()
-    asyncio.run(_serve(context, path, cgroup_parent))
+    asyncio.run(_serve(context, path, cgroup_parent, kept))
 
 
-async def _serve(context: Context, path: Path, cgroup_parent: str) -> None:
+def _kept(scope: str, listen: Path | None, holder: Path | None) -> tuple[socket.socket | None, Path]:
+    """The listening socket that another process keeps, if one does, and where it is. Raises Dom0Error."""
+    if holder and listen:
+        raise UsageError("--listen, --holder: the holder's socket has its place", hint="leave one of them out")
+    if holder:
+        return hold.hold(holder, scope), holder / scope / "docker.sock"
+    kept = hold.inherited()
+    own = registry.directory_of(scope) / "docker.sock"
+    return kept, listen or (Path(kept.getsockname()) if kept else own)
+
+
+async def _serve(context: Context, path: Path, cgroup_parent: str, kept: socket.socket | None) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
-        async with serve_socket(context, path, cgroup_parent=cgroup_parent):
+        async with serve_socket(context, path, cgroup_parent=cgroup_parent, kept=kept):
             click.echo(f"scope {context.scope.path}: {path}")
             await ended.wait()
     except Refused as refused:

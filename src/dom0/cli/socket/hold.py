@@ -1,0 +1,27 @@
+"""`dom0 socket hold`: keeps the listening sockets of scopes while their servers come and go."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from dom0 import names
+from dom0.socketproxy import hold as holder
+
+
+@click.command("hold")
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+def hold(directory: Path | None) -> None:
+    """Keep the sockets of scopes for `dom0 socket serve --holder DIRECTORY` until SIGTERM or Ctrl-C.
+
+    Without DIRECTORY it is /run/dom0/scopes. A container that has bound a socket keeps a working one while
+    `dom0 socket serve` is ended, killed or replaced; meanwhile who connects waits.
+
+    $ dom0 socket hold /run/scopes &
+    $ dom0 socket serve --scope guest --holder /run/scopes
+    """
+    argv = [sys.executable, "-P", "-m", holder.__name__, str(directory or names.run_directory() / "scopes")]
+    os.execv(sys.executable, argv)  # noqa: S606 -- an argv list, no shell; it runs without what is loaded here

@@ -1,0 +1,225 @@
+"""Listening sockets that outlive who answers on them: a container that has bound a socket's file sees no other file.
+
+`python -m dom0.socketproxy.hold DIRECTORY` keeps them for others and never accepts. It is to run for as long as the
+machine, so it needs no more than the standard library. It takes one request, a line, of each connection to
+DIRECTORY/holder.sock, from root and its own user; then it answers and closes:
+
+    hold NAME GID    `ok`, and with it (SCM_RIGHTS) the descriptor of DIRECTORY/NAME/docker.sock, which is made if it is
+                     not held; GID -1 leaves its group
+    release NAME     `ok`: that socket is closed, and its file gone
+    list             `ok`, and the names of those held
+
+or `error: ` and what is wrong. DIRECTORY is for its user alone to write to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from dom0 import names
+from dom0.errors import Busy, Dom0Error, UsageError
+
+BACKLOG = 4096  # who connects while nobody accepts waits for the next one; the kernel's own limit
+ASKED_WITHIN = 3.0  # seconds, until who has connected is sent away
+ANSWERED_WITHIN = 30.0
+LONGEST_REQUEST = 100  # bytes
+FIRST_INHERITED = 3  # SD_LISTEN_FDS_START
+
+
+def check_free(path: Path) -> None:
+    """Raises UsageError where somebody serves a socket, or what is there is none; OSError."""
+    if path.exists() and not path.is_socket():
+        raise UsageError(f"{path}: is there, and no socket", hint="choose another path: --listen")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        if probe.connect_ex(str(path)) not in (errno.ENOENT, errno.ECONNREFUSED):
+            hint = "end that one, or choose another path: --listen"
+            raise UsageError(f"{path}: another process serves this socket", hint=hint)
+
+
+def listening(path: Path, gid: int = -1) -> socket.socket:
+    """A new socket (mode 0660, group `gid`) in the place of a dead one. Raises UsageError, OSError."""
+    check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unnamed = path.with_name(f".{path.name}.new")
+    unnamed.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(unnamed))
+        os.chown(unnamed, -1, gid)
+        unnamed.chmod(0o660)
+        listener.listen(BACKLOG)
+        unnamed.replace(path)  # complete before it has its name
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def hold(directory: Path, name: str, gid: int = -1) -> socket.socket:
+    """The listening socket at `directory`/`name`/docker.sock, from the holder there. Blocks. Raises Dom0Error."""
+    _, descriptors = _ask(directory, f"hold {name} {gid}")
+    if not descriptors:
+        raise Dom0Error(f"{directory / name}: its socket did not come", hint="too many open files? ulimit -n")
+    listener = socket.socket(fileno=descriptors[0])
+    listener.set_inheritable(False)
+    return listener
+
+
+def release(directory: Path, name: str) -> None:
+    """Containers that have bound its file have a dead one from now on. Blocks. Raises Dom0Error."""
+    _ask(directory, f"release {name}")
+
+
+def held(directory: Path) -> list[str]:
+    """The names of those that the holder there holds. Blocks. Raises Dom0Error."""
+    words, _ = _ask(directory, "list")
+    return words
+
+
+def inherited() -> socket.socket | None:
+    """The listening socket that systemd, or who does as it does (sd_listen_fds(3)), has started this process with.
+
+    Raises UsageError, OSError.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = os.environ.get("LISTEN_FDS", "")
+    if count != "1":
+        raise UsageError(
+            f"LISTEN_FDS: {count!r} sockets, a scope has one", hint="one ListenStream= in the .socket unit"
+        )
+    listener = socket.socket(fileno=FIRST_INHERITED)
+    is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if (listener.family, listener.type) != (socket.AF_UNIX, socket.SOCK_STREAM) or not is_listening:
+        hint = "ListenStream=/run/guest.sock, without Accept=yes"
+        raise UsageError("LISTEN_FDS: what was inherited is no unix socket that listens", hint=hint)
+    listener.set_inheritable(False)
+    return listener
+
+
+def _ask(directory: Path, request: str) -> tuple[list[str], list[int]]:
+    path = directory / "holder.sock"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWERED_WITHIN)
+            connection.connect(str(path))
+            connection.sendall(f"{request}\n".encode())
+            answer, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+            while more := connection.recv(1 << 16):
+                answer += more
+    except OSError as error:
+        hint = f"is it running? dom0 socket hold {directory}"
+        raise Dom0Error(f"{path}: the holder of sockets does not answer: {error}", hint=hint) from error
+    verdict, *words = answer.decode().split(" ")
+    if verdict != "ok":
+        raise Dom0Error(answer.decode().removeprefix("error: ") or f"{path}: the holder has not answered")
+    return words, descriptors
+
+
+class Holder:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._held: dict[str, socket.socket] = {}
+
+    def answer(self, connection: socket.socket) -> None:
+        """Read one request. Raises OSError."""
+        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in (0, os.geteuid()):
+            return
+        connection.settimeout(ASKED_WITHIN)
+        line = b""
+        while not line.endswith(b"\n") and len(line) < LONGEST_REQUEST:
+            if not (piece := connection.recv(LONGEST_REQUEST)):
+                return
+            line += piece
+        try:
+            words, sockets = self._do(line.decode("ascii", "replace").split())
+        except (UsageError, OSError, OverflowError) as error:
+            words, sockets = ["error:", str(error)], []
+        socket.send_fds(connection, [" ".join(words).encode()], [listener.fileno() for listener in sockets])
+
+    def _do(self, request: list[str]) -> tuple[list[str], list[socket.socket]]:
+        match request:
+            case ["hold", name, gid] if re.fullmatch(names.SCOPE_NAME, name) and re.fullmatch(r"-1|\d{1,10}", gid):
+                return ["ok"], [self._hold(name, int(gid))]
+            case ["release", name]:
+                self._release(name)
+                return ["ok"], []
+            case ["list"]:
+                return ["ok", *sorted(self._held)], []
+        raise UsageError(f"{' '.join(request)!r}: not a request of: hold NAME GID, release NAME, list")
+
+    def _hold(self, name: str, gid: int) -> socket.socket:
+        path = self._path(name)
+        if name in self._held:
+            os.chown(path, -1, gid)
+        else:
+            self._held[name] = listening(path, gid)
+        return self._held[name]
+
+    def _release(self, name: str) -> None:
+        if listener := self._held.pop(name, None):
+            listener.close()
+            self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._directory / name / "docker.sock"
+
+    def release_all(self) -> None:
+        for name in list(self._held):
+            self._release(name)
+
+
+def keep(directory: Path) -> NoReturn:
+    """Hold what is asked for until SIGTERM. Raises Busy where another one does, UsageError, OSError."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(f"{directory}: another process holds the sockets here", hint="one is enough") from None
+    path = directory / "holder.sock"
+    path.unlink(missing_ok=True)
+    holder = Holder(directory)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(path))
+        path.chmod(0o600)
+        server.listen()
+        sys.stdout.write(f"holding sockets in {directory}\n")
+        sys.stdout.flush()
+        try:
+            while True:
+                connection, _ = server.accept()
+                with connection, contextlib.suppress(OSError):  # who asked has gone, or says nothing
+                    holder.answer(connection)
+        finally:
+            path.unlink(missing_ok=True)
+            holder.release_all()
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m dom0.socketproxy.hold DIRECTORY\n")
+        return UsageError.exit_code
+    try:
+        keep(Path(sys.argv[1]))
+    except Dom0Error as error:
+        sys.stderr.write(f"dom0: {error.message}\n      {error.hint}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
