@@ -156,22 +156,20 @@ def _mount(project: Project, volume: ServiceVolume) -> bodies.Mount:
         source=_source(project, volume),
         read_only=volume.read_only,
         consistency=volume.consistency,
-        bind_options=_bind_options(bind) if bind and volume.type == "bind" else None,
+        # `recursive` is in the Compose Specification and in the Engine, Compose 2.26 only forgets to pass it on.
+        bind_options=bodies.BindOptions(
+            propagation=bind.propagation,
+            create_mountpoint=bind.create_host_path,
+            non_recursive=bind.recursive == "disabled",
+            read_only_non_recursive=bind.recursive == "writable",
+            read_only_force_recursive=bind.recursive == "readonly",
+        )
+        if bind and volume.type == "bind"
+        else None,
         volume_options=bodies.VolumeOptions(no_copy=named.nocopy, labels=named.labels, subpath=named.subpath)
         if named and volume.type == "volume"
         else None,
         tmpfs_options=bodies.TmpfsOptions(size_bytes=tmpfs.size, mode=tmpfs.mode)
         if tmpfs and volume.type == "tmpfs"
         else None,
-    )
-
-
-def _bind_options(bind: BindOptions) -> bodies.BindOptions:
-    """`recursive` is in the Compose Specification and in the Engine, Compose 2.26 only forgets to pass it on."""
-    return bodies.BindOptions(
-        propagation=bind.propagation,
-        create_mountpoint=bind.create_host_path,
-        non_recursive=bind.recursive == "disabled",
-        read_only_non_recursive=bind.recursive == "writable",
-        read_only_force_recursive=bind.recursive == "readonly",
     )
