@@ -217,3 +217,9 @@ def test_a_budget_that_would_not_hold_is_not_served(engine_host: Host, tmp_path:
         scopes.served(engine_host, tmp_path, GRANTS + "pids: 20"),
     ):
         pass
+
+
+@pytest.mark.parametrize("systemd", [False, True])
+def test_a_group_is_found_by_what_containers_are_told(systemd: bool) -> None:
+    group = budget.group_of(Scope("guest-1"), "", systemd=systemd)
+    assert budget.directory_of(group.parent) == group.directory

@@ -15,6 +15,8 @@ import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ROOT
 from dom0.run import capture
@@ -49,6 +51,11 @@ class Group(NamedTuple):
     directory: str  # below the root of a hierarchy
 
 
+class Used(msgspec.Struct, frozen=True):
+    memory: int  # bytes
+    pids: int
+
+
 class Setting(NamedTuple):
     grant: str  # what it is for
     file: str  # below /sys/fs/cgroup
@@ -74,8 +81,14 @@ def group_of(scope: Scope, parent: str, *, systemd: bool) -> Group:
         return Group(f"{parent}/{scope.name}", f"{parent}/{scope.name}".lstrip("/"))
     stem = parent.removesuffix(".slice")
     own = f"{stem}-" + scope.name.replace("-", r"\x2d")  # a dash is a level: systemd.slice(5)
-    steps = [*_levels(stem), own]
-    return Group(f"{own}.slice", "/".join(f"{step}.slice" for step in steps))
+    return Group(f"{own}.slice", directory_of(f"{own}.slice"))
+
+
+def directory_of(parent: str) -> str:
+    """Of a group by its `CgroupParent`, below the root of a hierarchy."""
+    if not parent.endswith(".slice"):
+        return parent.lstrip("/")
+    return "/".join(f"{step}.slice" for step in _levels(parent.removesuffix(".slice")))
 
 
 def _levels(stem: str) -> list[str]:
@@ -171,6 +184,21 @@ async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str 
     if budget.asked():
         await _check_members(upstream, scope, group)
     return group.parent
+
+
+async def used(upstream: Upstream, parent: str) -> Used | None:
+    """What the kernel counts in the group `parent` (a `CgroupParent`); None where it cannot be read from here."""
+    try:
+        engine = await _engine(upstream)
+        root, directory = _root(engine), directory_of(parent)
+        if engine.version == 2:
+            memory, pids = root / directory / "memory.current", root / directory / "pids.current"
+        else:
+            memory = root / "memory" / directory / "memory.usage_in_bytes"
+            pids = root / "pids" / directory / "pids.current"
+        return Used(int(memory.read_text()), int(pids.read_text()))
+    except (Dom0Error, OSError, ValueError):
+        return None
 
 
 async def _engine(upstream: Upstream) -> Engine:

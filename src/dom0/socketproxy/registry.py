@@ -35,6 +35,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     engine: str  # the socket behind it
     pid: int  # of its server, as that sees it
     since: float  # seconds since the epoch
+    cgroup_parent: str = ""  # the group of its containers, "" for none of its own
     grants: Grants
 
 
@@ -57,6 +58,7 @@ def registered(context: Context, socket: Path) -> Iterator[None]:
         engine=context.upstream.socket,
         pid=os.getpid(),
         since=time.time(),
+        cgroup_parent=context.cgroup_parent,
         grants=context.grants,
     )
     try:

@@ -1,4 +1,4 @@
-"""How much of what it was granted a scope uses, by what the Engine behind it says."""
+"""How much of what it was granted a scope uses, by what the Engine behind it and the kernel say."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from dom0.errors import EngineError
-from dom0.socketproxy import shown
+from dom0.socketproxy import budget, shown
+from dom0.socketproxy.budget import Used
 from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.registry import Registration
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Upstream
 
@@ -18,16 +20,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     containers: int  # those that do not run too
     networks: int
     volumes: int
+    kernel: Used | None  # null without a control group of its own, or where it cannot be read
 
 
-async def ask(scope: Scope, engine: str) -> Usage | None:
-    """None where the Engine at the socket `engine` does not answer."""
-    upstream = Upstream(engine)
+async def ask(registration: Registration) -> Usage | None:
+    """None where the Engine behind the socket does not answer."""
+    scope, upstream = Scope(registration.scope), Upstream(registration.engine)
     try:
         await upstream.negotiate()
         containers = await _rows(upstream, "containers", "json")
         networks = await _rows(upstream, "networks")
         volumes = await _rows(upstream, "volumes")
+        group = registration.cgroup_parent
+        kernel = await budget.used(upstream, group) if group else None
     except (Refused, EngineError, OSError):
         return None
     finally:
@@ -38,6 +43,7 @@ async def ask(scope: Scope, engine: str) -> Usage | None:
         containers=len(own),
         networks=sum(scope.owns(row["Name"], row["Labels"]) for row in networks),
         volumes=sum(scope.owns(row["Name"], row["Labels"]) for row in volumes),
+        kernel=kernel,
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="A list of the objects that `dom0 socket show` prints.")
 def ls(as_json: bool) -> None:
-    """List the scopes of this host: their sockets, who serves them, how many containers they have and run.
+    """List the scopes of this host: their sockets, who serves them, their containers and memory.
 
     A scope is `not served` when its server was killed: its containers stay, its socket is dead.
 
@@ -30,8 +30,9 @@ def ls(as_json: bool) -> None:
     if not found and not as_json:
         terminal.say_progress("no scope is served here; dom0 socket serve --scope guest")
         return
-    rows = ((one.scope, served(one), _containers(one), str(one.refusals), one.socket) for one in found)
-    terminal.say_table(found, ("SCOPE", "SERVED", "CONTAINERS", "REFUSALS", "SOCKET"), rows, as_json=as_json)
+    rows = ((one.scope, served(one), _containers(one), _memory(one), str(one.refusals), one.socket) for one in found)
+    heads = ("SCOPE", "SERVED", "CONTAINERS", "MEMORY", "REFUSALS", "SOCKET")
+    terminal.say_table(found, heads, rows, as_json=as_json)
 
 
 def served(scope: Shown) -> str:
@@ -40,3 +41,8 @@ def served(scope: Shown) -> str:
 
 def _containers(scope: Shown) -> str:
     return f"{scope.usage.containers}, {scope.usage.running} run" if scope.usage else "?"
+
+
+def _memory(scope: Shown) -> str:
+    used = terminal.size(scope.usage.kernel.memory) if scope.usage and scope.usage.kernel else "?"
+    return used if scope.grants["memory"] is None else f"{used} of {scope.grants['memory']}"

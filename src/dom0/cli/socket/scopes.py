@@ -13,7 +13,6 @@ from dom0.engine import address
 from dom0.errors import UsageError
 from dom0.socketproxy import partial, refusals, registry, usage
 from dom0.socketproxy.registry import Registered
-from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.usage import Usage
 
 
@@ -40,7 +39,7 @@ async def shown(found: Registered) -> Shown:
         pid=registration.pid,
         since=registration.since,
         grants=dict(partial.flat(registration.grants)),
-        usage=await usage.ask(Scope(registration.scope), registration.engine),
+        usage=await usage.ask(registration),
         refusals=sum(one.times for one in refusals.read(registry.directory_of(registration.scope))),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -47,13 +47,17 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _rows(scope: Shown) -> Iterator[tuple[str, str, str]]:
-    used: dict[str, Any] = {}
-    if scope.usage:
+    used: dict[str, object] = {}
+    if usage := scope.usage:
         used = {
-            "containers": f"{scope.usage.containers}, {scope.usage.running} run",
-            "networks": scope.usage.networks,
-            "volumes": scope.usage.volumes,
+            "containers": f"{usage.containers}, {usage.running} run",
+            "networks": usage.networks,
+            "volumes": usage.volumes,
         }
+        if usage.kernel:
+            used |= {"memory": terminal.size(usage.kernel.memory), "pids": usage.kernel.pids}
     for key, value in scope.grants.items():
         text = ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+        if value is None:
+            text = "no limit"
         yield key, text, str(used.get(key, ""))
