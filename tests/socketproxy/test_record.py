@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from dom0.socketproxy import requests, rules
 from dom0.socketproxy.context import Asked, Context, Document
 from dom0.socketproxy.grants import Grants, Images, Ports
 from dom0.socketproxy.record import Recording
@@ -35,6 +36,20 @@ async def test_what_can_be_granted_passes_and_is_kept() -> None:
     assert await recording.observe(publish)(CONTEXT, ASKED) == Document("published")
     assert recording.needed == WIDE
     assert await publish(replace(CONTEXT, grants=recording.needed), ASKED) == Document("published")
+
+
+async def bind(context: Context, asked: Asked) -> Document:
+    read_only = [bound.read_only for bound in rules.bounds(asked.body, context.grants)]
+    return Document(read_only)
+
+
+async def test_what_is_read_first_and_written_later_is_granted_to_write() -> None:
+    recording = Recording()
+    for binds in (("/srv:/a:ro",), ("/srv:/a",), ("/srv/in:/b:ro",), ("/srv:/a:ro",)):
+        await recording.observe(bind)(CONTEXT, replace(ASKED, body=requests.HostConfig(binds=binds)))
+    assert recording.needed.paths == ("/srv:ro", "/srv")
+    again = replace(CONTEXT, grants=recording.needed)
+    assert await bind(again, replace(ASKED, body=requests.HostConfig(binds=("/srv:/a",)))) == Document([False])
 
 
 async def test_a_request_that_no_grant_allows_adds_nothing() -> None:
