@@ -91,7 +91,12 @@ def test_both_machines_are_well_and_each_sees_its_own(machine: Machine) -> None:
     assert (root["name"], root["role"]) == ("dom0", "root")
     assert {child["service"] for child in root["children"]} == {"db", "web", "dom0-sshd", "home-volume"}
     (owner,) = json.loads(machine.dom0("tree", "--json").stdout)
-    assert {child["name"] for child in owner["children"]} == {"box-web-1", "guest.dom0", "dom0-socket-guest"}
+    assert {child["name"] for child in owner["children"]} == {
+        "box-web-1",
+        "guest.dom0",
+        "dom0-socket-guest",
+        "dom0-sockets",
+    }
 
 
 def test_the_guests_files_lie_in_its_own_directory(machine: Machine) -> None:

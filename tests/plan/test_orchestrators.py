@@ -24,7 +24,7 @@ def expanded(service: str = "", grants: str = "{}", *, name: str = "guest") -> D
 
 def slots(service: str = "", grants: str = "{}") -> tuple[Slot, Slot]:
     """The socket's, the orchestrator's."""
-    socket, orchestrator = expanded(service, grants).slots
+    _, socket, orchestrator = expanded(service, grants).slots
     return socket, orchestrator
 
 
@@ -33,13 +33,24 @@ def test_it_finds_its_socket_at_the_usual_place_and_waits_for_who_serves_it() ->
     assert orchestrator.create.host_config.mounts == (
         Mount(type="bind", source=SOCKET, target="/var/run/docker.sock", read_only=True),
     )
-    assert orchestrator.depends_on == (
-        Dependency(service="dom0-socket-guest", condition=Condition.HEALTHY, restart=True),
-    )
+    assert orchestrator.depends_on == (Dependency(service="dom0-socket-guest", condition=Condition.HEALTHY),)
     assert orchestrator.order is Order.STOP_FIRST
     assert socket.role is Role.SOCKET
     assert socket.image == BASE_IMAGE
-    assert SOCKET in (socket.create.cmd or ())
+    assert socket.create.cmd == (
+        "--scope",
+        "guest",
+        "--grants",
+        "/etc/dom0/grants.json",
+        "--holder",
+        "/run/dom0/scopes",
+    )
+
+
+def test_what_keeps_the_sockets_is_there_first_and_not_replaced_while_it_runs() -> None:
+    holder, socket, _ = expanded().slots
+    assert socket.depends_on == (Dependency(service=holder.service, condition=Condition.HEALTHY),)
+    assert holder.defer_while == ("dom0.socketproxy.hold",)
 
 
 def test_it_is_the_first_of_its_scope() -> None:
@@ -102,7 +113,7 @@ def test_a_whole_dom0_keeps_its_state_in_volumes_that_its_containers_may_bind() 
     dom0 = image("guest/dom0", labels={"dom0.role": "root"})
     desired = expand(found, facts(found, dom0, base=image(BASE_IMAGE)))
     assert {volume.name for volume in desired.volumes} == {"box_guest-state", "box_guest-run"}
-    socket, orchestrator = desired.slots
+    _, socket, orchestrator = desired.slots
     assert set(orchestrator.volumes) == {"box_guest-run", "box_guest-state"}
     granted = json.loads(socket.files[0].content)["paths"]
     assert granted == ["box_guest-state:/var/lib/dom0", "box_guest-run:/run/dom0"]
@@ -112,6 +123,6 @@ def test_a_whole_dom0_may_have_its_state_elsewhere() -> None:
     mounts = "volumes: [{type: bind, source: /srv/guest, target: /var/lib/dom0}]"
     found = project(f"services: {{guest: {{image: 'guest/dom0', x-dom0: {{orchestrator: {{}}}}, {mounts}}}}}")
     dom0 = image("guest/dom0", labels={"dom0.role": "root"})
-    socket = expand(found, facts(found, dom0, base=image(BASE_IMAGE))).slots[0]
+    socket = expand(found, facts(found, dom0, base=image(BASE_IMAGE))).slots[1]
     granted = json.loads(socket.files[0].content)["paths"]
     assert granted == ["/srv/guest:/var/lib/dom0", "box_guest-run:/run/dom0"]

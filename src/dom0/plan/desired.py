@@ -17,7 +17,8 @@ from dom0.engine.values import PublishedPort
 class Role(StrEnum):
     SERVICE = "service"  # of the project
     SSHD = "sshd"
-    SOCKET = "socket"  # serves an orchestrator's Engine socket
+    HOLDER = "holder"  # keeps the listening sockets of orchestrators
+    SOCKET = "socket"  # serves one
     HOME = "home"  # created, never started: plain `docker run --volumes-from home-volume` works
     ROOT = "root"  # the dom0 container itself
     HANDOVER = "handover"  # short-lived: replaces the dom0 container

@@ -1,7 +1,8 @@
 """What `x-dom0.orchestrator` means: an Engine socket of the service's own, which a container beside it serves. Pure.
 
 The container is of the image dom0-base, as sshd is: it outlives changes of the project and of the agent. Its grants are
-a file in it, so other grants make another one, and the orchestrator is restarted to bind its socket.
+a file in it, so other grants make another one. The listening sockets of all scopes are kept by one more, the holder,
+which is not replaced while it runs: so what has bound a socket notices nothing, whoever serves it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from dom0.plan.refusal import refusal
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.scope import NAME_PATTERN
 
+HOLDER = "dom0-sockets"
 GRANTS = "/etc/dom0/grants.json"
 SOCKET_TIMEOUT = 10.0  # seconds for it to answer
+SELDOM = 60_000_000_000  # nanoseconds between two looks of the Engine
 _KEY = "x-dom0.orchestrator"
 PLACES = {STATE: "state", RUN: "run"}  # of a dom0, and the last part of its volumes' names
 _ENGINE_SOCKETS = (ENGINE_SOCKET, ENGINE_SOCKET_INSIDE)
@@ -40,8 +43,8 @@ def is_orchestrator(service: Service) -> bool:
 
 
 def socket_of(scope: str) -> Dependency:
-    """An orchestrator waits for its socket, and binds it anew when another container serves it."""
-    return Dependency(service=_socket_service(scope), condition=Condition.HEALTHY, restart=True)
+    """An orchestrator waits until its socket is served."""
+    return Dependency(service=_socket_service(scope), condition=Condition.HEALTHY)
 
 
 def with_orchestrators(project: Project, images: Mapping[str, Image]) -> Project:
@@ -60,7 +63,9 @@ def with_orchestrators(project: Project, images: Mapping[str, Image]) -> Project
 def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
     """Raises ProjectError without the image that serves them."""
     wanted = _orchestrators(project)
-    if wanted and facts.base is None:
+    if not wanted:
+        return ()
+    if facts.base is None:
         where = ("services", min(wanted), *_KEY.split("."))
         raise refusal(project, where, "dom0-base, which serves its socket, is not here", "dom0 up brings it")
     for name in wanted:
@@ -68,7 +73,8 @@ def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
         wanted[name] = msgspec.structs.replace(wanted[name], images=own)  # it may look at what it runs from
         if _is_dom0(project, name, facts.images):
             wanted[name] = _with_places_granted(project, name, wanted[name])
-    return tuple(_socket_slot(project.name, name, grants, facts) for name, grants in sorted(wanted.items()))
+    servers = (_socket_slot(project.name, name, grants, facts.base) for name, grants in sorted(wanted.items()))
+    return (_holder_slot(project.name, facts.base), *servers)
 
 
 def _orchestrators(project: Project) -> dict[str, Grants]:
@@ -145,26 +151,46 @@ def _service(service: Service, scope: str) -> Service:
     )
 
 
-def _socket_slot(project: str, scope: str, grants: Grants, facts: Facts) -> Slot:
+def _holder_slot(project: str, base: Image) -> Slot:
+    answers = ("test", "-S", f"{SCOPES}/holder.sock")
+    return builtin_slot(
+        project,
+        HOLDER,
+        Role.HOLDER,
+        base,
+        ContainerBody(
+            entrypoint=("/usr/bin/dom0", "socket", "hold"),
+            cmd=(SCOPES,),
+            healthcheck=HealthConfig(test=("CMD", *answers), interval=SELDOM),
+            host_config=HostConfig(
+                binds=(f"{SCOPES}:{SCOPES}",),
+                network_mode="none",
+                restart_policy=RestartPolicy(name="unless-stopped"),
+            ),
+        ),
+        health=HealthTest(argv=answers, timeout=SOCKET_TIMEOUT),
+        restart_policy="unless-stopped",
+        defer_while=("dom0.socketproxy.hold",),  # its own process: while it runs
+    )
+
+
+def _socket_slot(project: str, scope: str, grants: Grants, base: Image) -> Slot:
     socket = scope_socket(scope)
     answers = ("docker", "--host", f"unix://{socket}", "version", "--format", "{{.Server.Version}}")
-    assert facts.base is not None
     return builtin_slot(
         project,
         _socket_service(scope),
         Role.SOCKET,
-        facts.base,
+        base,
         ContainerBody(
             entrypoint=("/usr/bin/dom0", "socket", "serve"),
-            cmd=("--scope", scope, "--grants", GRANTS, "--listen", socket),
+            cmd=("--scope", scope, "--grants", GRANTS, "--holder", SCOPES),
             env=(f"DOCKER_HOST=unix://{ENGINE_SOCKET_INSIDE}",),
-            healthcheck=HealthConfig(
-                test=("CMD", *answers), interval=60_000_000_000, timeout=int(SOCKET_TIMEOUT * 1e9), retries=3
-            ),
+            healthcheck=HealthConfig(test=("CMD", *answers), interval=SELDOM, timeout=int(SOCKET_TIMEOUT * 1e9)),
             host_config=HostConfig(
                 binds=(
                     f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}",
-                    f"{SCOPES}/{scope}:{SCOPES}/{scope}",
+                    f"{SCOPES}:{SCOPES}",
                     *([f"{CGROUPS}:{CGROUPS_INSIDE}"] if grants.budget.asked() else []),
                 ),
                 network_mode="none",
@@ -172,6 +198,7 @@ def _socket_slot(project: str, scope: str, grants: Grants, facts: Facts) -> Slot
             ),
         ),
         files=(InjectedFile(path=GRANTS, content=msgspec.json.encode(grants), mode=0o400),),
+        depends_on=(Dependency(service=HOLDER, condition=Condition.HEALTHY),),
         health=HealthTest(argv=answers, timeout=SOCKET_TIMEOUT),
         restart_policy="unless-stopped",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+import dom0
 from dom0 import names
 from dom0.socketproxy import hold as holder
 
@@ -23,5 +24,6 @@ def hold(directory: Path | None) -> None:
     $ dom0 socket hold /run/scopes &
     $ dom0 socket serve --scope guest --holder /run/scopes
     """
-    argv = [sys.executable, "-P", "-m", holder.__name__, str(directory or names.run_directory() / "scopes")]
-    os.execv(sys.executable, argv)  # noqa: S606 -- an argv list, no shell; it runs without what is loaded here
+    argv = [sys.executable, "-SP", "-m", holder.__name__, str(directory or names.run_directory() / "scopes")]
+    environment = os.environ | {"PYTHONPATH": str(Path(dom0.__file__).parents[1])}
+    os.execve(sys.executable, argv, environment)  # noqa: S606 -- an argv list, no shell; without what is loaded here
