@@ -32,6 +32,12 @@ GUEST = """
         environment: {{VERSION: "{version}"}}
         volumes: ["./conf:/conf"]
         depends_on: {{db: {{condition: service_healthy}}}}
+      team:
+        image: dom0-base
+        entrypoint: [sleep, "100000"]
+        init: true
+        healthcheck: {{disable: true}}
+        x-dom0: {{orchestrator: {{grants: {{images: {{use: [busybox]}}, containers: 3}}}}}}
     volumes: {{data: {{}}}}
     """
 OWNER = """
@@ -47,6 +53,7 @@ OWNER = """
         image: guest/dom0:1
         x-dom0: {orchestrator: {grants: {images: {use: [busybox, dom0-base]}, ports: ["2022"]}}}
     """
+OF_GUEST = ("dom0-sshd", "home-volume", "dom0-sockets", "dom0-socket-team")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +86,7 @@ def status(machine: Machine) -> dict[str, Any]:
 
 def test_both_machines_are_well_and_each_sees_its_own(machine: Machine) -> None:
     machine.until(lambda: (status(machine)["generation"] or {}).get("outcome") == "good")
-    assert {one["service"] for one in status(machine)["services"]} == {"db", "web", "dom0-sshd", "home-volume"}
+    assert {one["service"] for one in status(machine)["services"]} == {"db", "web", "team", *OF_GUEST}
     assert machine.containers().keys() >= {
         "guest.box-db-1",
         "guest.box-web-1",
@@ -89,7 +96,7 @@ def test_both_machines_are_well_and_each_sees_its_own(machine: Machine) -> None:
     }
     (root,) = json.loads(inside(machine, "dom0", "tree", "--json"))
     assert (root["name"], root["role"]) == ("dom0", "root")
-    assert {child["service"] for child in root["children"]} == {"db", "web", "dom0-sshd", "home-volume"}
+    assert {child["service"] for child in root["children"]} == {"db", "web", "team", *OF_GUEST}
     (owner,) = json.loads(machine.dom0("tree", "--json").stdout)
     assert {child["name"] for child in owner["children"]} == {
         "box-web-1",
@@ -103,6 +110,15 @@ def test_the_guests_files_lie_in_its_own_directory(machine: Machine) -> None:
     machine.docker("exec", "guest.box-web-1", "sh", "-c", "echo mine >/conf/written")
     assert inside(machine, "cat", "/var/lib/dom0/project/conf/written") == "mine\n"
     assert not machine.host.path("/var/lib/dom0/project/conf/written").exists()
+
+
+def test_a_team_in_the_guests_machine_has_a_scope_inside_its_scope(machine: Machine) -> None:
+    argv = ["docker", "exec", "guest.team.dom0", "docker", "run", "--detach", "--init", "--name", "web", "busybox:test"]
+    machine.host.run([*argv, "sleep", "100000"])
+    seen = ("docker", "ps", "--format", "{{.Names}}")
+    assert set(machine.host.run(["docker", "exec", "guest.team.dom0", *seen]).stdout.split()) == {"dom0", "web"}
+    assert {"team.dom0", "team.web", "box-web-1"} <= set(inside(machine, *seen).split())
+    assert machine.container("guest.team.web")["Config"]["Labels"]["dom0.scope"] == "/guest/team"
 
 
 def test_the_guest_repairs_its_own(machine: Machine) -> None:
