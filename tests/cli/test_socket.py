@@ -66,6 +66,11 @@ def test_a_compose_file_is_explained(dom0: Callable[..., Output], tmp_path: Path
     assert (granted.code, granted.stdout) == (0, "".join(explained.stdout.splitlines(keepends=True)[-3:]))
 
 
+def test_a_compose_file_in_json_is_explained(dom0: Callable[..., Output]) -> None:
+    explained = dom0("socket", "explain", "-", stdin='{"services": {"web": {"image": "web:1"}}}')
+    assert (explained.code, explained.stdout.splitlines()[-1]) == (10, 'images: {use: ["web:1"]}')
+
+
 def test_a_create_body_is_explained(dom0: Callable[..., Output]) -> None:
     body = '{"Image": "web", "HostConfig": {"Privileged": true}, "hostconfig": {}}'
     explained = dom0("socket", "explain", "--json", "-", stdin=body)

@@ -83,10 +83,19 @@ def _granted(names: Sequence[str], file: Path | None) -> Grants:
 def _explained(source: str, granted: Grants) -> Found:
     """Raises UsageError, ProjectError, OSError."""
     content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    if content.lstrip().startswith(b"{"):
+    if _is_body(content):
         return {"container": rules.container(content, granted)}
     with _project(source, content) as (directory, final):
         return asyncio.run(_of_project(directory, final, granted))
+
+
+def _is_body(content: bytes) -> bool:
+    """An object in JSON, which a Compose file can be too."""
+    try:
+        document = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(document, dict) and "services" not in document
 
 
 @contextmanager
