@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import UsageError
+from dom0.package_data import PACKAGE
 from dom0.socketproxy import budget
 from dom0.socketproxy.grants import Budget
 from dom0.socketproxy.scope import Scope
@@ -223,3 +225,32 @@ def test_a_budget_that_would_not_hold_is_not_served(engine_host: Host, tmp_path:
 def test_a_group_is_found_by_what_containers_are_told(systemd: bool) -> None:
     group = budget.group_of(Scope("guest-1"), "", systemd=systemd)
     assert budget.directory_of(group.parent) == group.directory
+
+
+def test_a_server_in_a_container_limits_where_the_hosts_groups_are_mounted(engine_host: Host, tmp_path: Path) -> None:
+    (tmp_path / "grants.yaml").write_text(GRANTS + "pids: 60")
+    programs = {sys.prefix, sys.base_prefix, str(PACKAGE.parent), "/usr/lib", "/lib", "/lib64"}
+    binds = [f"{path}:{path}:ro" for path in sorted(programs)]
+    binds += [f"{tmp_path}:{tmp_path}", "/var/run/docker.sock:/run/docker.sock"]
+    dom0 = (sys.executable, "-m", "dom0", "socket", "serve", "--scope", "guest")
+    served = ("--grants", str(tmp_path / "grants.yaml"), "--listen", str(tmp_path / "docker.sock"))
+    parent = ("--cgroup-parent", f"/{engine_host.cgroup}")
+
+    def server(*more: str) -> None:
+        mounts = [word for bind in (*binds, *more) for word in ("-v", bind)]
+        environment = ("-e", "DOCKER_HOST=unix:///run/docker.sock", "-e", f"PYTHONPATH={PACKAGE.parent}")
+        engine_host.docker(
+            "run", "-d", "--init", "--name", "server", *mounts, *environment, IMAGE, *dom0, *served, *parent
+        )
+
+    server()
+    assert engine_host.docker("wait", "server").stdout == "2\n"
+    assert "-v /sys/fs/cgroup:/host/sys/fs/cgroup" in engine_host.docker("logs", "server").stderr
+    engine_host.docker("rm", "server")
+    server("/sys/fs/cgroup:/host/sys/fs/cgroup")
+    wait_until((tmp_path / "docker.sock").exists, engine_host.docker("logs", "server").stderr)
+    assert limits(engine_host)["pids"] == "60"
+    Guest(engine_host, tmp_path / "docker.sock").run("web", "sleep 1000")
+    assert engine_host.docker("inspect", "--format", "{{.HostConfig.CgroupParent}}", "guest.web").stdout == (
+        f"/{engine_host.cgroup}/guest\n"
+    )
