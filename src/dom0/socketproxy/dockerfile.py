@@ -1,0 +1,184 @@
+"""A Dockerfile, read as the Engine's classic builder reads it and written anew: one line an instruction. Pure.
+
+Written anew it has no comments, no continued lines and no here-documents, so there is one reading of it. Refused is
+what would fetch something (ADD of a URL), run later (ONBUILD) or is known only while it is built (`$` in FROM).
+Source: moby/buildkit, frontend/dockerfile/parser; moby/moby, builder/dockerfile.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
+
+SCRATCH = "scratch"
+FLAGS: Mapping[str, tuple[str, ...]] = {
+    "ADD": ("chown",),
+    "COPY": ("chown", "from"),
+    "HEALTHCHECK": ("interval", "timeout", "start-period", "start-interval", "retries"),
+}
+PLAIN = (
+    *("ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "LABEL", "MAINTAINER", "RUN", "SHELL", "STOPSIGNAL"),
+    *("USER", "VOLUME", "WORKDIR"),
+)
+HAVE_HEREDOCS = ("ADD", "COPY", "RUN")
+_ESCAPE = re.compile(r"#[ \t]*escape[ \t]*=", re.IGNORECASE)
+_CONTINUED = re.compile(r"(^|[^\\])\\[ \t]*$")
+_INSTRUCTION = re.compile(r"([A-Za-z]+)[ \t]+(.+)")
+_FLAG = re.compile(r"--([a-z-]+)=([a-zA-Z0-9_.:/@-]+)(?:[ \t]+|$)")
+_FROM = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9._/:@-]*)(?:[ \t]+as[ \t]+([a-z][a-z0-9_.-]*))?", re.IGNORECASE)
+_ADDED = re.compile(r"[a-zA-Z0-9._/@%+=,~*?-]+")  # no scheme, no variable, no quotes
+
+
+class Instruction(NamedTuple):
+    keyword: str
+    flags: dict[str, str]
+    rest: str
+
+    def written(self) -> str:
+        return " ".join((self.keyword, *(f"--{key}={value}" for key, value in self.flags.items()), self.rest))
+
+
+def read(content: bytes) -> list[Instruction]:
+    """Raises Refused."""
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise _unclear("it is not UTF-8") from error
+    lines = text.split("\n")
+    if odd := next((line for line in lines if not line.replace("\t", " ").isprintable()), ""):
+        raise _unclear(f"{odd[:40]!r}: control characters")
+    if any(_ESCAPE.match(line.lstrip()) for line in lines):
+        raise _unclear("escape=: only \\ is taken")
+    instructions = [_instruction(line) for line in _joined(lines)]
+    _check_order(instructions)
+    return instructions
+
+
+def _joined(lines: Sequence[str]) -> list[str]:
+    """Each instruction in one line; comments and empty lines may stand between its parts."""
+    joined = []
+    under_way: str | None = None
+    for line in lines:
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _CONTINUED.search(line)
+        part = (line[: match.start()] + match[1]) if match else line
+        under_way = part if under_way is None else under_way + part
+        if not match:
+            joined.append(under_way.strip())
+            under_way = None
+    return [*joined, *([under_way.strip()] if under_way and under_way.strip() else [])]
+
+
+def _instruction(line: str) -> Instruction:
+    found = _INSTRUCTION.fullmatch(line)
+    if found is None or line.endswith("\\"):
+        raise _unclear(f"{line[:40]}: no instruction")
+    keyword, rest = found[1].upper(), found[2].strip()
+    if keyword not in PLAIN and keyword not in FLAGS:
+        raise Refused(FORBIDDEN, f"Dockerfile: {keyword}: not through this socket", field=keyword)
+    flags: dict[str, str] = {}
+    while rest.startswith("--"):
+        flag = _FLAG.match(rest)
+        if flag is None or flag[1] not in FLAGS.get(keyword, ()) or flag[1] in flags:
+            raise Refused(FORBIDDEN, f"Dockerfile: {keyword} {rest[:40]}: not through this socket", field=keyword)
+        flags[flag[1]] = flag[2]
+        rest = rest[flag.end() :]
+    if not rest or (keyword in HAVE_HEREDOCS and "<<" in rest):
+        raise Refused(FORBIDDEN, f"Dockerfile: {line[:40]}: the classic builder has no here-documents", field=keyword)
+    if keyword == "ADD":
+        _check_added(rest)
+    return Instruction(keyword, flags, rest)
+
+
+def _check_added(rest: str) -> None:
+    """A URL would be fetched from where the Engine is."""
+    try:
+        words = json.loads(rest) if rest.startswith("[") else rest.split()
+    except ValueError as error:
+        raise _unclear(f"ADD {rest[:40]}") from error
+    if not isinstance(words, list) or not all(isinstance(word, str) and _ADDED.fullmatch(word) for word in words):
+        raise Refused(FORBIDDEN, f"Dockerfile: ADD {rest[:40]}: only plain names of the context", field="ADD")
+
+
+def _check_order(instructions: Sequence[Instruction]) -> None:
+    keywords = [instruction.keyword for instruction in instructions if instruction.keyword != "ARG"]
+    if keywords[:1] != ["FROM"]:
+        raise _unclear("it does not begin with FROM")
+
+
+class Bases(NamedTuple):
+    """Images by what was written."""
+
+    built_on: frozenset[str]
+    copied_from: frozenset[str]
+
+
+def bases(instructions: Sequence[Instruction]) -> Bases:
+    """What is to be looked up. Raises Refused."""
+    built_on, copied_from = set(), set()
+    for instruction, stages in _with_stages(instructions):
+        if instruction.keyword == "FROM" and (name := _from(instruction)[0]).lower() not in (*stages, SCRATCH):
+            built_on.add(name)
+        source = instruction.flags.get("from", "")
+        if source and _stage(source, stages) is None:
+            copied_from.add(source)
+    return Bases(frozenset(built_on), frozenset(copied_from))
+
+
+def written(instructions: Sequence[Instruction], ids: Mapping[str, str]) -> bytes:
+    """With each image's ID, from `ids`, in place of its name, and the number of a stage that is copied from."""
+    lines = []
+    for instruction, stages in _with_stages(instructions):
+        if instruction.keyword == "FROM":
+            base, name = _from(instruction)
+            base = base.lower() if base.lower() in (*stages, SCRATCH) else ids[base]
+            lines.append(instruction._replace(rest=f"{base} AS {name}" if name else base).written())
+        elif source := instruction.flags.get("from", ""):
+            stage = _stage(source, stages)
+            flags = instruction.flags | {"from": ids[source] if stage is None else str(stage)}
+            lines.append(instruction._replace(flags=flags).written())
+        else:
+            lines.append(instruction.written())
+    return "\n".join((*lines, "")).encode()
+
+
+def _with_stages(instructions: Sequence[Instruction]) -> list[tuple[Instruction, tuple[str, ...]]]:
+    """Each instruction with the names, "" for none, of the stages that have ended before it. Raises Refused."""
+    found: list[tuple[Instruction, tuple[str, ...]]] = []
+    names: list[str] = []
+    for instruction in instructions:
+        if instruction.keyword == "FROM":
+            name = _from(instruction)[1]
+            if name and name in (*names, SCRATCH):
+                raise _unclear(f"two stages {name}")
+            found.append((instruction, tuple(names)))
+            names.append(name)
+        else:
+            found.append((instruction, tuple(names[:-1])))
+    return found
+
+
+def _from(instruction: Instruction) -> tuple[str, str]:
+    """What it begins with, and the name of its stage."""
+    match = _FROM.fullmatch(instruction.rest)
+    if match is None:
+        raise Refused(FORBIDDEN, f"Dockerfile: FROM {instruction.rest[:40]}: say the image by its name", field="FROM")
+    return match[1], (match[2] or "").lower()
+
+
+def _stage(source: str, stages: Sequence[str]) -> int | None:
+    """The number of an earlier stage; None for an image. Raises Refused."""
+    if source.isdecimal():
+        if not int(source) < len(stages):
+            raise _unclear(f"COPY --from={source}: no stage before this one")
+        return int(source)
+    return stages.index(source.lower()) if source.lower() in stages else None
+
+
+def _unclear(what: str) -> Refused:
+    return Refused(BAD_REQUEST, f"Dockerfile: {what}")

@@ -1,0 +1,161 @@
+"""Archives of images, as `docker save` writes them: names of the scope's own on the way out, and on the way in.
+
+On the way in nothing is believed: each layer has to be the bytes that its image's configuration names by their digest
+(the Engine takes a layer that it has already for one that is only named, whoever else's it is), and what the Engine
+reads first, manifest.json, is sent last and in our own words. Without it the archive has no end, and nothing is loaded.
+Read is the format with a manifest.json, of Docker 1.10 and later, with its layers uncompressed and no links.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from dom0.socketproxy import strict, tarstream
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused
+from dom0.socketproxy.scope import Scope
+
+MANIFEST, REPOSITORIES = "manifest.json", "repositories"
+OCI = ("index.json", "oci-layout")  # the same once more, which the Engine does not need
+NAMING = (MANIFEST, REPOSITORIES, *OCI)
+LARGEST_DOCUMENT = 4 << 20  # bytes
+LARGEST_DOCUMENTS = 32 << 20  # bytes, of all that may be an image's configuration
+MOST_FILES = 10_000
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """An item of manifest.json; other keys are left out."""
+
+    config: str
+    repo_tags: list[str]
+    layers: tuple[str, ...]
+
+
+class _RootFs(msgspec.Struct, frozen=True, kw_only=True):
+    diff_ids: tuple[str, ...]
+
+
+class _Config(msgspec.Struct, frozen=True, kw_only=True):
+    rootfs: _RootFs
+
+
+async def shown(scope: Scope, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What the Engine saves, with the scope's names. Raises Refused."""
+    writer = tarstream.Writer()
+    documents: dict[str, bytes] = {}
+    entry = tarstream.Entry(name="")
+    async for event in tarstream.read(chunks):
+        if isinstance(event, tarstream.Entry):
+            entry = event
+            if event.name in NAMING:
+                _check_size(event)
+                documents[event.name] = b""
+            elif event.name:
+                yield writer.begin(event)
+        elif entry.name in NAMING:
+            documents[entry.name] += event
+        else:
+            yield event
+    for name in (MANIFEST, REPOSITORIES):
+        if documents.get(name):
+            content = msgspec.json.encode(_short(strict.parse(documents[name]), scope))
+            yield writer.begin(tarstream.Entry(name=name, size=len(content))) + content
+    yield writer.end()
+
+
+def _short(value: Any, scope: Scope) -> Any:
+    """Names are keys too: `{"dom0.invalid/guest/app": {"dev": …}}`."""
+    match value:
+        case dict():
+            return {scope.short_image(key): _short(item, scope) for key, item in value.items()}
+        case list():
+            return [_short(item, scope) for item in value]
+        case str():
+            return scope.short_image(value)
+    return value
+
+
+class Loaded:
+    """An archive on its way to the Engine: `pass_on` its entries, and `end` with the images that are in it."""
+
+    def __init__(self) -> None:
+        self._writer = tarstream.Writer()
+        self._digests: dict[str, str] = {}  # of files, by path
+        self._documents: dict[str, bytes] = {}  # files that may be JSON, by path
+        self._room = LARGEST_DOCUMENTS
+
+    async def pass_on(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """All but what names the images. Raises Refused."""
+        entry = tarstream.Entry(name="")
+        digest, document = hashlib.sha256(), bytearray()
+        async for event in tarstream.read(chunks):
+            if isinstance(event, tarstream.Entry):
+                self._finish(entry, digest.hexdigest(), document)
+                entry, digest, document = event, hashlib.sha256(), bytearray()
+                self._check(entry)
+                if entry.name and entry.name not in NAMING:
+                    yield self._writer.begin(entry)
+                continue
+            digest.update(event)
+            if entry.size <= LARGEST_DOCUMENT:
+                document += event
+            if entry.name not in NAMING:
+                yield event
+        self._finish(entry, digest.hexdigest(), document)
+
+    def _check(self, entry: tarstream.Entry) -> None:
+        if entry.type not in (tarstream.FILE, tarstream.DIRECTORY):
+            raise _unclear(f"{entry.name}: is a link")
+        if entry.type == tarstream.FILE and (entry.name in self._digests or len(self._digests) >= MOST_FILES):
+            raise _unclear(f"{entry.name}: is there twice, or one file too many")
+        if entry.name in NAMING:
+            _check_size(entry)
+
+    def _finish(self, entry: tarstream.Entry, digest: str, document: bytearray) -> None:
+        if entry.type != tarstream.FILE or not entry.name:
+            return
+        self._digests[entry.name] = f"sha256:{digest}"
+        if document.startswith((b"{", b"[")):
+            self._room -= len(document)
+            if self._room < 0:
+                raise _unclear("more small files than images have")
+            self._documents[entry.name] = bytes(document)
+
+    def images(self) -> list[Image]:
+        """Those that are in it, checked. Raises Refused."""
+        if MANIFEST not in self._documents:
+            raise _unclear(f"has no {MANIFEST}")
+        try:
+            found = msgspec.convert(strict.parse(self._documents[MANIFEST]), list[Image])
+        except msgspec.ValidationError as error:
+            raise _unclear(f"{MANIFEST}: {error}; an image without a name would be nobody's") from error
+        for image in found:
+            self._check_image(image)
+        return found
+
+    def _check_image(self, image: Image) -> None:
+        if not image.repo_tags:
+            raise _unclear(f"{image.config}: an image without a name would be nobody's")
+        try:
+            config = msgspec.convert(strict.parse(self._documents.get(image.config, b"")), _Config)
+        except msgspec.ValidationError as error:
+            raise _unclear(f"{image.config}: {error}") from error
+        digests = tuple(self._digests.get(layer, "") for layer in image.layers)
+        if digests != config.rootfs.diff_ids:
+            raise _unclear(f"{image.config}: its layers are not those that are there, or are compressed")
+
+    def end(self, images: list[Image]) -> bytes:
+        content = msgspec.json.encode(images)
+        return self._writer.begin(tarstream.Entry(name=MANIFEST, size=len(content))) + content + self._writer.end()
+
+
+def _check_size(entry: tarstream.Entry) -> None:
+    if entry.size > LARGEST_DOCUMENT:
+        raise _unclear(f"{entry.name}: is too long")
+
+
+def _unclear(what: str) -> Refused:
+    return Refused(BAD_REQUEST, f"the archive of images: {what}")

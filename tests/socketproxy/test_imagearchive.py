@@ -1,0 +1,195 @@
+"""Archives of images on their way to the Engine: what is passed on, and what is refused. And tar in general."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dom0.socketproxy import imagearchive, tarstream
+from dom0.socketproxy.imagearchive import MANIFEST, Loaded
+from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.scope import Scope
+
+LAYER = b"a layer" + bytes(1017)
+CONFIG = json.dumps(
+    {"rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(LAYER).hexdigest()]}}
+).encode()
+IMAGES = [{"Config": "config.json", "RepoTags": ["app:dev"], "Layers": ["layer.tar"], "Parent": "sha256:1"}]
+GOOD: Mapping[str, bytes] = {"layer.tar": LAYER, "config.json": CONFIG, MANIFEST: json.dumps(IMAGES).encode()}
+
+
+def archive(files: Mapping[str, bytes], *more: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        for entry in more:
+            tar.addfile(entry)
+    return buffer.getvalue()
+
+
+async def pieces(content: bytes, size: int = 700) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+def loaded(content: bytes) -> bytes:
+    async def work() -> bytes:
+        passed = Loaded()
+        sent = b"".join([chunk async for chunk in passed.pass_on(pieces(content))])
+        return sent + passed.end(passed.images())
+
+    return asyncio.run(work())
+
+
+def unpacked(content: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
+
+
+def test_the_manifest_comes_last_and_in_our_own_words() -> None:
+    sent = unpacked(
+        loaded(
+            archive({**{name: GOOD[name] for name in reversed(list(GOOD))}, "repositories": b"{}", "oci-layout": b"{}"})
+        )
+    )
+    assert list(sent) == ["config.json", "layer.tar", MANIFEST]
+    assert json.loads(sent.pop(MANIFEST)) == [{key: IMAGES[0][key] for key in ("Config", "RepoTags", "Layers")}]
+    assert sent == {"layer.tar": LAYER, "config.json": CONFIG}
+
+
+def manifest(**changed: Any) -> dict[str, bytes]:
+    return {**GOOD, MANIFEST: json.dumps([{**IMAGES[0], **changed}]).encode()}
+
+
+LINK = tarfile.TarInfo("link")
+LINK.type, LINK.linkname = tarfile.SYMTYPE, "/etc/passwd"
+AGAIN = tarfile.TarInfo("layer.tar")
+
+
+@pytest.mark.parametrize(
+    "flawed",
+    [
+        archive({"layer.tar": LAYER, "config.json": CONFIG}),
+        archive(manifest(RepoTags=None)),
+        archive(manifest(RepoTags=[])),
+        archive(manifest(Config="other.json")),
+        archive(manifest(Layers=[])),
+        archive(manifest(Layers=["config.json"])),
+        archive(manifest(Layers=["layer.tar", "layer.tar"])),
+        archive(manifest(Layers=["../layer.tar"])),
+        archive({**GOOD, "layer.tar": b"another"}),
+        archive({"config.json": CONFIG, MANIFEST: GOOD[MANIFEST]}),
+        archive({**GOOD, "config.json": CONFIG[:-1] + b',"RootFS":{"diff_ids":[]}}'}),
+        archive({**GOOD, "config.json": CONFIG.replace(b"rootfs", b"RootFS")}),
+        archive({**GOOD, MANIFEST: GOOD[MANIFEST].replace(b'"RepoTags"', b'"repotags": ["x:1"], "RepoTags"')}),
+        archive(GOOD, LINK),
+        archive(GOOD, AGAIN),
+        archive(GOOD)[:1500],
+        archive(GOOD)[:512],
+        b"",
+        b"x" * 10240,
+    ],
+)
+def test_what_is_not_what_it_says_is_refused(flawed: bytes) -> None:
+    with pytest.raises(Refused):
+        loaded(flawed)
+
+
+def test_a_saved_archive_has_the_scopes_names() -> None:
+    async def work() -> bytes:
+        return b"".join([chunk async for chunk in imagearchive.shown(Scope("guest"), pieces(content))])
+
+    own = "dom0.invalid/guest/"
+    named = {
+        MANIFEST: json.dumps([{"RepoTags": [f"{own}app:1", "busybox:1"]}]),
+        "repositories": f'{{"{own}app": {{}}}}',
+    }
+    content = archive({"blob": LAYER, "index.json": b"{}", **{name: text.encode() for name, text in named.items()}})
+    sent = unpacked(asyncio.run(work()))
+    assert json.loads(sent.pop(MANIFEST)) == [{"RepoTags": ["app:1", "busybox:1"]}]
+    assert sent == {"blob": LAYER, "repositories": b'{"app":{}}'}
+
+
+def rewritten(content: bytes, size: int = 700) -> bytes:
+    async def work() -> bytes:
+        writer, sent = tarstream.Writer(), b""
+        async for event in tarstream.read(pieces(content, size)):
+            sent += event if isinstance(event, bytes) else writer.begin(event)
+        return sent + writer.end()
+
+    return asyncio.run(work())
+
+
+NAMES = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1), min_size=1, max_size=4
+).map("/".join)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(NAMES, st.binary(max_size=600), max_size=4), st.sampled_from([7, 511, 5000]))
+def test_any_archive_is_the_same_when_it_is_written_anew(files: dict[str, bytes], size: int) -> None:
+    kept = {name: text for name, text in files.items() if not {".", ".."} & set(name.split("/"))}
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
+            for name, content in kept.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        sent = rewritten(buffer.getvalue(), size)
+        assert unpacked(sent) == kept
+        assert rewritten(sent, size) == sent
+
+
+def header(name: str, **more: Any) -> bytes:
+    entry = tarfile.TarInfo(name)
+    for key, value in more.items():
+        setattr(entry, key, value)
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(records: bytes, kind: bytes = b"x") -> bytes:
+    return header("pax", type=kind, size=len(records)) + records.ljust(-(-len(records) // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "flawed",
+    [
+        header("/etc/passwd"),
+        header("a/../../b"),
+        header(".."),
+        header("d", type=tarfile.BLKTYPE),
+        header("d", type=tarfile.FIFOTYPE),
+        header("d", type=tarfile.GNUTYPE_SPARSE),
+        header("d", type=tarfile.CONTTYPE),
+        header("d", type=tarfile.DIRTYPE, size=512) + bytes(512),
+        header("l", type=tarfile.LNKTYPE, linkname="../x"),
+        header("l", type=tarfile.SYMTYPE),
+        header("a")[:300] + b"x" * 212,
+        pax(b"12 path=../x\n") + header("a"),
+        pax(b"20 GNU.sparse.size=1\n") + header("a"),
+        pax(b"21 hdrcharset=BINARY\n") + header("a"),
+        pax(b"9 size=-1\n") + header("a"),
+        pax(b"9 path=a\n9 path=b\n") + header("a"),
+        pax(b"99 path=a\n") + header("a"),
+        pax(b"x path=a\n") + header("a"),
+        pax(b"9 path=a\n", b"g") + header("a"),
+        pax(b"9 path=a\n"),
+        header("long", type=tarfile.GNUTYPE_LONGNAME, size=1 << 30),
+    ],
+)
+def test_an_archive_that_can_be_read_in_two_ways_is_refused(flawed: bytes) -> None:
+    with pytest.raises(Refused):
+        rewritten(flawed + bytes(1024))
