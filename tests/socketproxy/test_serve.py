@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -16,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from dom0.testing import scopes
-from dom0.testing.escape.raw import Client
 from dom0.testing.hosts import Host
+from dom0.testing.scopes import Scoped
 
 pytestmark = pytest.mark.engine
 IMAGE = "busybox:test"
@@ -45,32 +44,6 @@ PROJECT = """
     volumes: {data: {}}
     networks: {front: {}}
     """
-
-
-class Scoped:
-    """The host's docker command through the socket of a scope."""
-
-    def __init__(self, host: Host, path: Path) -> None:
-        self.path = path
-        self.client = Client(path)
-        self._host = host
-
-    def docker(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
-        ended = self.run(*arguments, stdin=stdin)
-        assert not check or ended.returncode == 0, ended.stderr
-        return ended.stdout + ended.stderr
-
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self.path}"}
-        return subprocess.run(
-            ["docker", *arguments],
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
 
 
 @pytest.fixture

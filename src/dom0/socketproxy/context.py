@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,10 @@ from dom0.socketproxy.upstream import Reply, Upstream
 
 Line = Callable[[dict[str, Any]], dict[str, Any] | None]
 """Of a stream of documents: as the scope sees it, None where it is none of its business."""
+
+
+Archive = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+"""From what a client sends to what the Engine gets. Raises Refused: the Engine then gets no end, and does nothing."""
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -48,6 +52,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     names: Mapping[str, str]
     query: dict[str, str]
     body: Any = None  # of the endpoint's model
+    registry_auth: str = ""  # the header X-Registry-Auth
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -61,13 +66,17 @@ class Document(msgspec.Struct, frozen=True):
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A request for the Engine, whose answer is passed on: as it is, or each document of it through `line`.
 
-    `body` is ours; where the endpoint takes an archive, the client's is sent while it comes.
+    `body` is ours; where the endpoint takes an archive, the client's is sent while it comes, through `archive` if there
+    is one.
     """
 
     method: str
     path: tuple[str, ...]
-    query: Mapping[str, str] = {}
+    query: Mapping[str, str | tuple[str, ...]] = {}  # a parameter may be there several times
     body: msgspec.Struct | None = None
+    registry_auth: str = ""
+    archive: Archive | None = None
+    answer: Archive | None = None  # what the Engine's goes through
     line: Line | None = None
     hijack: bool = False  # after its answer the connection is the container's input and output
 

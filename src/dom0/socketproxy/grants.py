@@ -12,6 +12,7 @@ import msgspec
 from dom0 import sizes
 from dom0.errors import UsageError
 from dom0.socketproxy.paths import HostPath
+from dom0.socketproxy.scope import IMAGES
 from dom0.wording import flaw
 
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
@@ -27,6 +28,9 @@ class Images(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Patterns of names: `busybox` is every tag of it, `busybox:1.36` that one, `guest/*` all below `guest/`."""
 
     use: tuple[str, ...] = ()
+    pull: tuple[str, ...] = ()  # to use them too
+    build: bool = False
+    own: int = 100  # names that it may give to images, at a time
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -106,13 +110,20 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
     def may_use(self, image: str) -> bool:
         """`image` with its tag or digest."""
-        return any(_matches(image, pattern) for pattern in self.images.use)
+        return any(_matches(image, pattern) for pattern in self.images.use + self.images.pull)
+
+    def may_pull(self, image: str) -> bool:
+        """`image` with its tag or digest."""
+        return any(_matches(image, pattern) for pattern in self.images.pull)
 
     def may_publish(self, wanted: Ports) -> bool:
         return any(Ports.read(text).holds(wanted) for text in self.ports)
 
 
 def _matches(image: str, pattern: str) -> bool:
+    """What another scope calls its own is meant by no `*` in front."""
+    if image.startswith(f"{IMAGES}/") and not pattern.startswith(f"{IMAGES}/"):
+        return False
     has_tag = ":" in pattern.rpartition("/")[2] or "@" in pattern
     return fnmatchcase(image if has_tag else without_tag(image), pattern)
 

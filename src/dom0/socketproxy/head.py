@@ -18,6 +18,7 @@ from dom0.socketproxy.refusal import BAD_REQUEST, NOT_ALLOWED, TOO_LARGE, Refuse
 
 LONGEST_TARGET = 8192  # bytes
 MOST_PARAMETERS = 32
+SEVERAL = ("names", "t")  # parameters that are names of images: read as one text with spaces
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 OLDEST_API = (1, 24)
 _VERSION = re.compile(r"v1\.([1-9][0-9])")
@@ -30,6 +31,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     query: dict[str, str]
     upgrade: str  # what the client wants to speak after this, "" for HTTP
     has_body: bool
+    registry_auth: str  # X-Registry-Auth as it was sent
 
 
 def read(request: h11.Request, newest: tuple[int, int]) -> Head:
@@ -48,6 +50,7 @@ def read(request: h11.Request, newest: tuple[int, int]) -> Head:
         path=_path(raw_path, newest),
         query=_query(raw_query),
         upgrade=headers.get("Upgrade").lower(),
+        registry_auth=headers.get("X-Registry-Auth"),
         has_body=bool(headers.all("Transfer-Encoding")) or headers.get("Content-Length") not in ("", "0"),
     )
 
@@ -105,9 +108,11 @@ def _query(raw: str) -> dict[str, str]:
         )
     except ValueError as error:
         raise Refused(BAD_REQUEST, f"the query: {error}") from error
-    query = dict(pairs)
-    if len(query) < len(pairs):
-        raise Refused(BAD_REQUEST, "a parameter is there twice")
+    query: dict[str, str] = {}
+    for key, value in pairs:
+        if key in query and key not in SEVERAL:
+            raise Refused(BAD_REQUEST, "a parameter is there twice")
+        query[key] = f"{query[key]} {value}" if key in query else value
     if not all(value.isprintable() for pair in pairs for value in pair):
         raise Refused(BAD_REQUEST, "a parameter has control characters")
     return query

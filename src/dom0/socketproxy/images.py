@@ -1,36 +1,142 @@
-"""Images that the scope may use. It sees them by the names that it was granted, and makes, removes and tags none."""
+"""Images: those that were granted, by their names, and those that the scope has given names of its own.
+
+A name of one's own is found first. Nobody else's name is moved or removed. An ID is known where one of its names is.
+"""
 
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
+from dom0.socketproxy import imagearchive, owned, requests, shown, strict
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants, Images
-from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused, short
+from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, not_granted, short, too_many
+from dom0.socketproxy.scope import REPOSITORY, TAG
 
-FILTERS = ("before", "dangling", "label", "reference", "since", "until")
+FILTERS = ("before", "dangling", "label", "since")
 _REFERENCE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,255}")
+_PULLED = re.compile(
+    rf"(?P<repository>([a-zA-Z0-9.-]+(:[0-9]+)?/)?{REPOSITORY})[:@](?P<tag>{TAG}|sha256:[0-9a-f]{{64}})"
+)
 _ID = re.compile(r"(sha256:)?[0-9a-f]{4,64}")
+_CHANGE = re.compile(r"(?i)(CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|STOPSIGNAL|USER|VOLUME|WORKDIR)\s")
+Image = dict[str, Any]
 
 
 async def listed(context: Context, asked: Asked) -> Document:
     query = dict(asked.query)
+    wanted: list[str] = []
     if query.get("filters"):
-        query["filters"] = Filters.read(query["filters"]).checked(FILTERS).written()
-    reply = await context.upstream.ask("GET", "images", "json", query=query)
-    rows = [_shown(row, context.grants) for row in reply.document or ()]
-    return Document([row for row in rows if row["RepoTags"]], status=reply.status)
+        filters = Filters.read(query["filters"])
+        wanted = filters.values.get("reference", [])
+        filters = Filters({key: values for key, values in filters.values.items() if key != "reference"})
+        for key in ("before", "since"):
+            filters = await filters.mapped(key, lambda reference: usable(context, reference))
+        query["filters"] = filters.checked(FILTERS).written()
+    rows = [shown.image(context, row) for row in await _rows(context, query)]
+    if wanted:
+        rows = [row | {"RepoTags": [name for name in row["RepoTags"] if _is_one(name, wanted)]} for row in rows]
+    return Document([row for row in rows if row["RepoTags"] or (row["RepoDigests"] and not wanted)])
+
+
+async def created(context: Context, asked: Asked) -> Call:
+    """A pull: it moves a name that was granted, for everybody, and gives none of the scope's own."""
+    repository, tag = asked.query.get("fromImage", ""), asked.query.get("tag", "")
+    asked_for = repository + (f"{'@' if ':' in tag else ':'}{tag}" if tag else "")
+    if not (found := _PULLED.fullmatch(asked_for)):  # without a tag the Engine pulls all there are
+        raise Refused(BAD_REQUEST, f"{asked_for!r}: no image with its tag or digest", field="fromImage")
+    name = full_name(asked_for)
+    if not context.grants.may_pull(name):
+        raise not_granted("fromImage", name, Grants(images=Images(pull=(name,))))
+    if (own := _own_name(context, name)) and await _inspect(context, own):
+        raise Refused(CONFLICT, f"{name}: is a name of the scope's own, which would hide it: docker rmi {name}")
+    return Call(
+        method="POST",
+        path=("images", "create"),
+        query={"fromImage": found["repository"], "tag": found["tag"], "platform": asked.query.get("platform", "")},
+        registry_auth=_auth(asked.registry_auth),
+        line=lambda line: shown.progress(context.scope, line),
+    )
+
+
+def _auth(header: str) -> str:
+    """X-Registry-Auth, written anew. Raises Refused."""
+    if not header:
+        return ""
+    try:
+        found = strict.read(urlsafe_b64decode(header), requests.RegistryAuth)
+    except ValueError as error:
+        raise Refused(BAD_REQUEST, "X-Registry-Auth: no JSON in base64", field="X-Registry-Auth") from error
+    return urlsafe_b64encode(msgspec.json.encode(found)).decode()
 
 
 async def inspected(context: Context, asked: Asked) -> Document:
-    return Document(_shown(await _usable(context, asked.names["image"]), context.grants))
+    return Document(shown.image(context, await find(context, asked.names["image"])))
 
 
-async def history(context: Context, asked: Asked) -> Call:
-    image = await _usable(context, asked.names["image"])
-    return Call(method="GET", path=("images", image["Id"], "history"))
+async def history(context: Context, asked: Asked) -> Document:
+    """Each layer says the names of the image that it was the last of."""
+    found = await find(context, asked.names["image"])
+    reply = await context.upstream.ask("GET", "images", found["Id"], "history")
+    if reply.status != 200:
+        raise context.refusal(reply)
+    return Document([layer | {"Tags": shown.image_names(context, layer["Tags"]) or None} for layer in reply.document])
+
+
+async def tagged(context: Context, asked: Asked) -> Call:
+    name = await _named(context, asked)
+    found = await find(context, asked.names["image"])
+    return Call(method="POST", path=("images", found["Id"], "tag"), query=name)
+
+
+async def committed(context: Context, asked: Asked) -> Call:
+    found = await owned.container(context, asked.query.get("container", ""))
+    changes = asked.query.get("changes", "")
+    if changes and not _CHANGE.match(changes):
+        raise Refused(FORBIDDEN, f"changes: {changes}: not through this socket", field="changes")
+    name = await _named(context, asked)
+    return Call(method="POST", path=("commit",), query={**asked.query, "container": found.id, **name})
+
+
+async def removed(context: Context, asked: Asked) -> Document:
+    """Of an image the scope's own names; the image with the last name that anybody has given it."""
+    reference = asked.names["image"]
+    found = await find(context, reference)
+    own = [name for name in found["RepoTags"] or () if context.scope.owns_image(name)]
+    if (named := _own_name(context, reference)) in own:
+        own = [named]
+    if not own or (named not in own and not _ID.fullmatch(reference)):
+        raise Refused(FORBIDDEN, f"{reference}: is not a name of this scope's own", field="name")
+    if len(own) > 1 and asked.query.get("force") != "1":
+        raise Refused(CONFLICT, f"conflict: unable to delete {reference} (must be forced) - it has {len(own)} names")
+    said: list[dict[str, str]] = []
+    for name in own:
+        said += await _remove(context, name, asked.query)
+    return Document(said)
+
+
+async def pruned(context: Context, asked: Asked) -> Document:
+    """What has no name is nobody's; all that no container of the scope's is of, if `dangling` is false."""
+    filters = Filters.read(asked.query.get("filters", "")).checked(("dangling", "label", "label!", "until"))
+    if set(filters.values) - {"dangling"}:
+        raise Refused(BAD_REQUEST, "filters: prune without them, or remove images by name")
+    deleted: list[dict[str, str]] = []
+    space = 0
+    if filters.values.get("dangling", ["true"])[0] in ("0", "false"):
+        used = {row["ImageID"] for row in await owned.containers(context)}
+        for row in await _rows(context, {}):
+            own = [name for name in row["RepoTags"] or () if context.scope.owns_image(name) and row["Id"] not in used]
+            said = [line for name in own for line in await _remove(context, name, {})]
+            space += row["Size"] if any("Deleted" in line for line in said) else 0
+            deleted += said
+    return Document({"ImagesDeleted": deleted or None, "SpaceReclaimed": space})
 
 
 async def usable(context: Context, reference: str) -> str:
@@ -38,24 +144,115 @@ async def usable(context: Context, reference: str) -> str:
 
     Raises Refused.
     """
-    image = await _usable(context, reference)
-    named = full_name(reference)
-    return named if named in (image.get("RepoTags") or ()) else str(image["Id"])
+    image = await find(context, reference)
+    tags = image.get("RepoTags") or ()
+    named = (name for name in (_own_name(context, reference), full_name(reference)) if name in tags)
+    return next(named, str(image["Id"]))
 
 
-async def _usable(context: Context, reference: str) -> dict[str, Any]:
-    """An image of that name or ID with a name that was granted. Raises Refused: what was not granted does not exist."""
+async def saved(context: Context, asked: Asked) -> Call:
+    references = [asked.names["image"]] if asked.names else asked.query.get("names", "").split()
+    if not references:
+        raise Refused(BAD_REQUEST, "names: no image is named", field="names")
+    names = tuple([await usable(context, reference) for reference in references])
+    archive = (
+        (lambda chunks: imagearchive.shown(context.scope, chunks))
+        if any(map(context.scope.owns_image, names))
+        else None
+    )
+    return Call(method="GET", path=("images", "get"), query={"names": names}, answer=archive)
+
+
+async def loaded(context: Context, asked: Asked) -> Call:
+    return Call(
+        method="POST",
+        path=("images", "load"),
+        query=asked.query,
+        archive=lambda chunks: _load(context, chunks),
+        line=lambda line: shown.progress(context.scope, line),
+    )
+
+
+async def _load(context: Context, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    archive = imagearchive.Loaded()
+    async for chunk in archive.pass_on(chunks):
+        yield chunk
+    found = archive.images()
+    named = await name_own(context, [name for image in found for name in image.repo_tags])
+    yield archive.end([replace(image, repo_tags=[named[name] for name in image.repo_tags]) for image in found])
+
+
+async def name_own(context: Context, names: Sequence[str]) -> dict[str, str]:
+    """By what the scope gives to an image, with or without a tag, the names that it then has in the Engine.
+
+    Raises Refused.
+    """
+    if not all(names):
+        raise Refused(BAD_REQUEST, "an image without a name would be nobody's: give it one", field="repo")
+    long = {name: context.scope.long_image(full_name(name)) for name in names}
+    own = {*await own_names(context), *long.values()}
+    if len(own) > context.grants.images.own:
+        raise too_many("names of images", context.grants.images.own, Grants(images=Images(own=len(own))))
+    return long
+
+
+async def _named(context: Context, asked: Asked) -> dict[str, str]:
+    """The parameters `repo` and `tag`."""
+    repository, tag = asked.query.get("repo", ""), asked.query.get("tag", "")
+    name = f"{repository}:{tag}" if repository and tag else repository
+    long = (await name_own(context, [name]))[name]
+    return dict(zip(("repo", "tag"), long.rsplit(":", 1), strict=True))
+
+
+async def own_names(context: Context) -> list[str]:
+    """In the Engine, of the images that the scope has named."""
+    names = [name for row in await _rows(context, {}) for name in row["RepoTags"] or ()]
+    return [name for name in names if context.scope.owns_image(name)]
+
+
+async def _rows(context: Context, query: dict[str, str]) -> list[Image]:
+    reply = await context.upstream.ask("GET", "images", "json", query=query)
+    if reply.status != 200:
+        raise context.refusal(reply)
+    return list(reply.document or ())
+
+
+async def _remove(context: Context, name: str, query: dict[str, str]) -> list[dict[str, str]]:
+    reply = await context.upstream.ask("DELETE", "images", *name.split("/"), query=query)
+    if reply.status != 200:
+        raise context.refusal(reply)
+    return [{key: context.scope.short_image(text) for key, text in line.items()} for line in reply.document]
+
+
+async def find(context: Context, reference: str) -> Image:
+    """An image by a name or ID that the scope may know. Raises Refused: others do not exist."""
     if not _REFERENCE.fullmatch(reference):
         raise Refused(BAD_REQUEST, f"{reference!r}: no image")
-    missing = Refused(NOT_FOUND, f"No such image: {reference}")
-    if not _ID.fullmatch(reference) and not context.grants.may_use(named := full_name(reference)):
-        grant = Grants(images=Images(use=(named,)))
-        raise Refused(NOT_FOUND, missing.message, field="Image", value=short(reference), grant=grant)
-    reply = await context.upstream.ask("GET", "images", reference, "json")
-    if reply.status != 200 or not _names(reply.document, context.grants, "RepoTags"):
-        raise missing
-    found: dict[str, Any] = reply.document
-    return found
+    full = full_name(reference)
+    for name in (_own_name(context, reference), full if context.grants.may_use(full) else ""):
+        if name and (found := await _inspect(context, name)):
+            return found
+    if _ID.fullmatch(reference) and (found := await _inspect(context, reference)):
+        return found
+    grant = None if _ID.fullmatch(reference) or context.grants.may_use(full) else Grants(images=Images(use=(full,)))
+    raise Refused(NOT_FOUND, f"No such image: {reference}", field="Image", value=short(reference), grant=grant)
+
+
+async def _inspect(context: Context, reference: str) -> Image | None:
+    reply = await context.upstream.ask("GET", "images", *reference.split("/"), "json")
+    if reply.status != 200:
+        return None
+    found: Image = reply.document
+    known = shown.image_names(context, [*(found.get("RepoTags") or ()), *(found.get("RepoDigests") or ())])
+    return found if known else None
+
+
+def _own_name(context: Context, reference: str) -> str:
+    """Empty where nothing of the scope's own can be called so."""
+    try:
+        return context.scope.long_image(full_name(reference))
+    except Refused:
+        return ""
 
 
 def full_name(reference: str) -> str:
@@ -64,10 +261,10 @@ def full_name(reference: str) -> str:
     return (reference if has_tag else f"{reference}:latest").removeprefix("docker.io/").removeprefix("library/")
 
 
-def _shown(image: dict[str, Any], grants: Grants) -> dict[str, Any]:
-    named = {key: _names(image, grants, key) for key in ("RepoTags", "RepoDigests")}
-    return image | named | ({"GraphDriver": {"Name": "", "Data": None}} if "GraphDriver" in image else {})
-
-
-def _names(image: dict[str, Any], grants: Grants, key: str) -> list[str]:
-    return [name for name in image.get(key) or () if grants.may_use(name)]
+def _is_one(name: str, patterns: list[str]) -> bool:
+    """As Go's path.Match says, of the name or of it without its tag."""
+    for pattern in patterns:
+        expression = "".join({"*": "[^/]*", "?": "[^/]"}.get(letter, re.escape(letter)) for letter in pattern)
+        if any(re.fullmatch(expression, text) for text in (name, name.rpartition(":")[0])):
+            return True
+    return False

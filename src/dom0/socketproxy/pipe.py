@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 
 import h11
 import msgspec
 
 from dom0.http.channel import Channel, Headers, Malformed
-from dom0.socketproxy.context import Call, Context, Document, Line
+from dom0.socketproxy.context import Archive, Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.upstream import BAD_GATEWAY, HOST, READ_AHEAD
 
@@ -43,7 +43,8 @@ async def _carry(
 ) -> None:
     body = b"" if call.body is None else msgspec.json.encode(call.body)
     await engine.send(_request(call, context, len(body), upgrade=upgrade, archive=archive))
-    async with _sent(client, engine, body, archive=archive):
+    sending = _send_archive(client, engine, call.archive) if archive else None
+    async with _sent(engine, body, sending):
         answer = await _answer(engine)
     kind = Headers(answer.headers).get("Content-Type")
     if call.hijack and (answer.status_code == SWITCHING or kind in RAW_STREAMS):
@@ -51,7 +52,7 @@ async def _carry(
     elif answer.status_code >= BAD_REQUEST:
         await send(client, await _refusal(engine, answer.status_code, context), method=call.method)
     else:
-        await _while_there(client, _pass_on(client, engine, answer, call.line))
+        await _while_there(client, _pass_on(client, engine, answer, call))
 
 
 def _request(call: Call, context: Context, length: int, *, upgrade: bool, archive: bool) -> h11.Request:
@@ -62,17 +63,19 @@ def _request(call: Call, context: Context, length: int, *, upgrade: bool, archiv
         headers += [("Content-Type", "application/x-tar"), ("Transfer-Encoding", "chunked")]
     elif call.method in ("POST", "PUT"):
         headers += [("Content-Length", str(length))] + ([("Content-Type", "application/json")] if length else [])
+    if call.registry_auth:
+        headers.append(("X-Registry-Auth", call.registry_auth))
     return h11.Request(method=call.method, target=context.upstream.target(call.path, call.query), headers=headers)
 
 
 @contextlib.asynccontextmanager
-async def _sent(client: Channel, engine: Channel, body: bytes, *, archive: bool) -> AsyncIterator[None]:
+async def _sent(engine: Channel, body: bytes, archive: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
     """Meanwhile the body is sent: an archive is refused, or not, while it comes."""
-    if not archive:
+    if archive is None:
         await engine.send(h11.Data(body), h11.EndOfMessage())
         yield
         return
-    sending = asyncio.create_task(_send_archive(client, engine))
+    sending = asyncio.create_task(archive)
     try:
         yield
     except ConnectionError:
@@ -84,20 +87,25 @@ async def _sent(client: Channel, engine: Channel, body: bytes, *, archive: bool)
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def _send_archive(client: Channel, engine: Channel) -> None:
-    """Compressed ones the Engine would have unpacked by programs of its own, with root's rights (CVE-2026-41567)."""
+async def _send_archive(client: Channel, engine: Channel, through: Archive | None) -> None:
     try:
         await client.send_continue()
-        is_first = True
-        while isinstance(event := await client.receive(), h11.Data):
-            if is_first:
-                _check_plain(bytes(event.data))
-            is_first = False
-            await engine.send(event)
+        async for chunk in _plain_chunks(client) if through is None else through(_chunks(client)):
+            await engine.send(h11.Data(chunk))
         await engine.send(h11.EndOfMessage())
     except (OSError, Refused, Malformed):
         engine.abort()  # ends the wait for an answer
         raise
+
+
+async def _plain_chunks(client: Channel) -> AsyncIterator[bytes]:
+    """Compressed ones the Engine would have unpacked by programs of its own, with root's rights (CVE-2026-41567)."""
+    is_first = True
+    async for chunk in _chunks(client):
+        if is_first:
+            _check_plain(chunk)
+        is_first = False
+        yield chunk
 
 
 def _check_plain(beginning: bytes) -> None:
@@ -128,21 +136,30 @@ async def _refusal(engine: Channel, status: int, context: Context) -> Document:
 
 
 async def _pass_on(
-    client: Channel, engine: Channel, answer: h11.Response | h11.InformationalResponse, line: Line | None
+    client: Channel, engine: Channel, answer: h11.Response | h11.InformationalResponse, call: Call
 ) -> None:
     kept = [(name, value) for name, value in answer.headers if name.decode("latin-1").lower() in PASSED_HEADERS]
-    if line is None and client.takes_chunks and Headers(answer.headers).get("Transfer-Encoding") == "chunked":
+    is_ours = call.line is not None or call.answer is not None
+    if not is_ours and client.takes_chunks and Headers(answer.headers).get("Transfer-Encoding") == "chunked":
         await _pass_bytes_on(client, engine, answer.status_code, kept)
         return
     if client.is_last:
         kept.append((b"Connection", b"close"))
-    if line is None:
+    if not is_ours:
         kept += [(name, value) for name, value in answer.headers if name.lower() == b"content-length"]
     await client.send(h11.Response(status_code=answer.status_code, headers=kept))
-    chunks = _chunks(engine)
-    async for chunk in chunks if line is None else _lines(chunks, line):
-        await client.send(h11.Data(chunk))
+    try:
+        async for chunk in _answer_as_seen(_chunks(engine), call):
+            await client.send(h11.Data(chunk))
+    except Refused as error:
+        raise ConnectionAbortedError(f"the Engine's answer: {error.message}") from error
     await client.send(h11.EndOfMessage())
+
+
+def _answer_as_seen(chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+    if call.line is not None:
+        return _lines(chunks, call.line)
+    return chunks if call.answer is None else call.answer(chunks)
 
 
 async def _pass_bytes_on(client: Channel, engine: Channel, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -155,8 +172,8 @@ async def _pass_bytes_on(client: Channel, engine: Channel, status: int, headers:
     await _pump(engine_reader, client_writer)
 
 
-async def _chunks(engine: Channel) -> AsyncIterator[bytes]:
-    while isinstance(event := await engine.receive(), h11.Data):
+async def _chunks(sender: Channel) -> AsyncIterator[bytes]:
+    while isinstance(event := await sender.receive(), h11.Data):
         yield bytes(event.data)
 
 

@@ -9,7 +9,7 @@ from dom0.socketproxy.partial import one_line
 if TYPE_CHECKING:
     from dom0.socketproxy.grants import Grants
 
-BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TOO_LARGE = 400, 403, 404, 405, 413
+BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, CONFLICT, TOO_LARGE = 400, 403, 404, 405, 409, 413
 UNAVAILABLE = 503
 
 

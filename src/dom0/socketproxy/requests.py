@@ -65,6 +65,18 @@ class ExecStart(Body, frozen=True, kw_only=True):
     tty: bool = False
 
 
+class RegistryAuth(Body, frozen=True, kw_only=True, rename="lower"):
+    """The header X-Registry-Auth: base64 of this."""
+
+    auth: str = ""
+    email: str = ""
+    identitytoken: str = ""
+    password: str = ""
+    registrytoken: str = ""
+    serveraddress: str = ""
+    username: str = ""
+
+
 class Ipam(bodies.Ipam, frozen=True, kw_only=True):
     options: dict[str, str] = field(default_factory=dict)
 

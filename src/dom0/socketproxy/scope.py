@@ -3,6 +3,8 @@
 A container that a scope calls `web` is `guest.web` in the Engine: two scopes may both have one, and a name with a dot
 is never taken for an ID. The name decides whose an object is, its label confirms it. Scopes stack: the socket of `team`
 inside `guest` asks guest's socket, which puts its own part in front: `guest.team.web`, `/guest/team`.
+
+An image that it calls `app:dev` is `dom0.invalid/guest/app:dev`: a name that no registry can have (RFC 2606).
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 LABEL = "dom0.scope"
 ORCHESTRATOR = "dom0.orchestrator"  # on who was given the socket: JSON, labels of its image that ours took the place of
 RESERVED = ("dom0.", "com.docker.compose.")  # labels that say what something is to who made it
+IMAGES = "dom0.invalid"  # in front of the images' names of all scopes
 NAME_PATTERN = re.compile(names.SCOPE_NAME)
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+REPOSITORY = rf"{_PART}(?:/{_PART})*"  # without a registry that has a port
+TAG = r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}"
+LONGEST_REPOSITORY = 255
 
 
 class Scope(msgspec.Struct, frozen=True, dict=True):
@@ -55,6 +62,23 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
 
     def short(self, name: str) -> str:
         return name.removeprefix(self.prefix)
+
+    @cached_property
+    def image_prefix(self) -> str:
+        return f"{IMAGES}/{self.name}/"
+
+    def long_image(self, name: str) -> str:
+        """`name` with its tag. Raises Refused where the Engine could not call an image of the scope's so."""
+        long = self.image_prefix + name
+        if not re.fullmatch(f"{REPOSITORY}:{TAG}", long) or len(long.rpartition(":")[0]) > LONGEST_REPOSITORY:
+            raise Refused(BAD_REQUEST, f"{name}: the scope can give no image a name with these letters")
+        return long
+
+    def short_image(self, name: str) -> str:
+        return name.removeprefix(self.image_prefix)
+
+    def owns_image(self, name: str) -> bool:
+        return name.startswith(self.image_prefix)
 
     def owns_name(self, name: str) -> bool:
         """What the name alone says: where there is no label, or it was checked."""
@@ -91,7 +115,7 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
 
     def without_prefix(self, text: str) -> str:
         """Of the Engine's messages, which quote names."""
-        return self._prefix_in_text.sub("", text)
+        return self._prefix_in_text.sub("", text.replace(self.image_prefix, ""))
 
 
 def is_made_inside(labels: Mapping[str, str]) -> bool:

@@ -5,7 +5,7 @@ Where the Engine says names, paths and labels was found by walking its real answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dom0.names import ENGINE_SOCKET
@@ -28,6 +28,7 @@ def container_row(context: Context, row: Doc) -> Doc:
     scope = context.scope
     return row | {
         "Names": ["/" + scope.short(name[1:]) for name in row["Names"] if name.count("/") == 1],
+        "Image": scope.short_image(row["Image"]),
         "Labels": paths.shown(scope.shown(row["Labels"])),
         "HostConfig": row["HostConfig"] | {"NetworkMode": scope.short(row["HostConfig"].get("NetworkMode", ""))},
         "NetworkSettings": _networks(scope, row["NetworkSettings"], scope.short(own_name(row))),
@@ -42,7 +43,7 @@ def container(context: Context, found: Doc) -> Doc:
     written = paths.written(found["Config"]["Labels"])
     return found | {
         "Name": "/" + scope.short(found["Name"][1:]),
-        "Config": found["Config"] | {"Labels": paths.shown(scope.shown(found["Config"]["Labels"]))},
+        "Config": _config(scope, found["Config"]),
         "HostConfig": host
         | _asked_mounts(context, host, written)
         | {
@@ -57,6 +58,14 @@ def container(context: Context, found: Doc) -> Doc:
         "HostnamePath": "",
         "HostsPath": "",
         "GraphDriver": {"Name": found.get("GraphDriver", {}).get("Name", ""), "Data": None},
+    }
+
+
+def _config(scope: Scope, config: Doc) -> Doc:
+    """Of a container or an image."""
+    return config | {
+        "Image": scope.short_image(config.get("Image", "")),
+        "Labels": paths.shown(scope.shown(config.get("Labels"))),
     }
 
 
@@ -129,6 +138,26 @@ def _path(context: Context, path: str) -> str:
     return ENGINE_SOCKET if path == context.socket else path
 
 
+def image(context: Context, found: Doc) -> Doc:
+    """Of a row of `GET /images/json`, or of `GET /images/{name}/json`: its names are those that the scope may know."""
+    seen = found | {key: image_names(context, found.get(key)) for key in ("RepoTags", "RepoDigests")}
+    if "Labels" in found:
+        seen["Labels"] = context.scope.shown(found["Labels"])
+    for key in ("Config", "ContainerConfig"):
+        if found.get(key):
+            seen[key] = _config(context.scope, found[key])
+    if "GraphDriver" in found:
+        seen["GraphDriver"] = {"Name": "", "Data": None}
+    return seen
+
+
+def image_names(context: Context, names: Iterable[str] | None) -> list[str]:
+    """The scope's own by their short names, and of the others those that were granted."""
+    scope, grants = context.scope, context.grants
+    own = [scope.short_image(name) for name in names or () if scope.owns_image(name)]
+    return own + [name for name in names or () if not scope.owns_image(name) and grants.may_use(name)]
+
+
 def network(scope: Scope, found: Doc) -> Doc:
     members = found.get("Containers") or {}
     return found | {
@@ -155,10 +184,11 @@ def event(scope: Scope, found: Doc) -> Doc | None:
             name = attributes.get("name", "")
             if not scope.owns(name, attributes):
                 return None
-            seen = paths.shown(scope.shown(attributes)) | {"name": scope.short(name)}
+            image = scope.short_image(attributes.get("image", ""))
+            seen = paths.shown(scope.shown(attributes)) | {"name": scope.short(name), "image": image}
             if old := attributes.get("oldName", ""):  # of a rename
                 seen["oldName"] = "/" + scope.short(old.removeprefix("/"))
-            return found | {"Actor": actor | {"Attributes": seen}}
+            return found | {"Actor": actor | {"Attributes": seen}, "from": image}
         case "network":
             name = attributes.get("name", "")
             if not scope.owns_name(name) or (
@@ -171,6 +201,17 @@ def event(scope: Scope, found: Doc) -> Doc | None:
                 return None
             return found | {"Actor": actor | {"ID": scope.short(actor["ID"])}}
     return None
+
+
+def progress(scope: Scope, line: Doc) -> Doc:
+    """Of a pull, a build or a load: texts, some in an object."""
+    return {key: _told(scope, value) for key, value in line.items()}
+
+
+def _told(scope: Scope, value: Any) -> Any:
+    if isinstance(value, dict):
+        return progress(scope, value)
+    return scope.without_prefix(value) if isinstance(value, str) else value
 
 
 def stats_line(scope: Scope, line: Doc) -> Doc:

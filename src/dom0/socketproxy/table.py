@@ -12,7 +12,7 @@ import msgspec
 
 from dom0.engine import bodies
 from dom0.engine.bodies import Body
-from dom0.socketproxy import containers, images, networks, requests, system, volumes
+from dom0.socketproxy import build, containers, images, networks, requests, system, volumes
 from dom0.socketproxy.context import Asked, Handler
 from dom0.socketproxy.head import Head
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
@@ -44,6 +44,15 @@ def document(text: str) -> str:
     return text
 
 
+def build_version(text: str) -> str:
+    return text if text in ("", "1") else _refuse(text)
+
+
+def nothing(text: str) -> str:
+    """Of what clients send with every build, and may not ask for."""
+    return "" if text in ("", "0", "null", "[]", "{}") else _refuse(text)
+
+
 def _refuse(text: str) -> str:
     raise ValueError(text)
 
@@ -71,6 +80,15 @@ class Endpoint(msgspec.Struct, frozen=True):
 _ATTACH = dict.fromkeys(("stream", "stdin", "stdout", "stderr", "logs"), flag) | {"detachKeys": plain}
 _LOGS = dict.fromkeys(("follow", "stdout", "stderr", "timestamps", "details"), flag)
 _LOGS = _LOGS | {"since": plain, "until": plain, "tail": plain}
+_COMMIT = dict.fromkeys(("container", "repo", "tag"), plain)
+_COMMIT = _COMMIT | dict.fromkeys(("comment", "author", "changes"), document) | {"pause": flag}
+_CREATE = dict.fromkeys(("fromImage", "tag", "platform"), plain)
+_BUILD = dict.fromkeys(("t", "target", "networkmode"), plain) | {"version": build_version}
+_BUILD = _BUILD | dict.fromkeys(("buildargs", "cachefrom", "dockerfile", "labels"), document)
+_BUILD = _BUILD | dict.fromkeys(("nocache", "rm", "forcerm", "q"), flag)
+_BUILD = _BUILD | dict.fromkeys(("cpushares", "cpuquota", "cpuperiod", "memory", "memswap", "shmsize"), number)
+_BUILD = _BUILD | dict.fromkeys(("cpusetcpus", "cpusetmems"), plain)
+_BUILD = _BUILD | dict.fromkeys(("extrahosts", "outputs", "securityopt", "ulimits"), nothing)
 _IMAGES = {"all": flag, "digests": flag, "shared-size": flag, "filters": document}
 _LIST = {"all": flag, "limit": number, "size": flag, "filters": document}
 
@@ -129,11 +147,18 @@ TABLE = (
     Endpoint("POST", "/volumes/prune", volumes.pruned, {"filters": document}),
     Endpoint("GET", "/volumes/{volume}", volumes.inspected),
     Endpoint("DELETE", "/volumes/{volume}", volumes.removed, {"force": flag}),
-    Endpoint(
-        "GET", "/images/json", images.listed, {"all": flag, "digests": flag, "shared-size": flag, "filters": document}
-    ),
+    Endpoint("GET", "/images/json", images.listed, _IMAGES),
+    Endpoint("GET", "/images/get", images.saved, {"names": plain}),
+    Endpoint("GET", "/images/{image}/get", images.saved),
+    Endpoint("POST", "/images/load", images.loaded, {"quiet": flag}, Archive),
     Endpoint("GET", "/images/{image}/json", images.inspected),
     Endpoint("GET", "/images/{image}/history", images.history),
+    Endpoint("POST", "/images/{image}/tag", images.tagged, {"repo": plain, "tag": plain, "force": flag}),
+    Endpoint("DELETE", "/images/{image}", images.removed, {"force": flag, "noprune": flag}),
+    Endpoint("POST", "/images/create", images.created, _CREATE),
+    Endpoint("POST", "/images/prune", images.pruned, {"filters": document}),
+    Endpoint("POST", "/build", build.built, _BUILD, Archive),
+    Endpoint("POST", "/commit", images.committed, _COMMIT),
 )
 
 _PATTERNS = {f"{{{name}}}": r"([^/]+)" for name in ("container", "exec", "network", "volume")} | {"{image}": r"(.+)"}
@@ -156,7 +181,9 @@ def find(head: Head) -> tuple[Endpoint, Asked]:
         if endpoint.method == method and (match := pattern.fullmatch(path)):
             names = {name: match[1]} if name else {}
             query = _checked_query(endpoint, head.query)
-            return endpoint, Asked(method=head.method, path=head.path, names=names, query=query)
+            return endpoint, Asked(
+                method=head.method, path=head.path, names=names, query=query, registry_auth=head.registry_auth
+            )
     raise Refused(FORBIDDEN, f"{head.method} {path}: not through this socket")
 
 

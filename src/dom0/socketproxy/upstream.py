@@ -48,10 +48,10 @@ class Upstream:
             raise EngineUnsuitable(f"{self.socket}: does not say which API it speaks", hint="is this a Docker Engine?")
         self.api = min(NEWEST_API, (int(major), int(minor)))
 
-    def target(self, path: tuple[str, ...], query: Mapping[str, str]) -> str:
+    def target(self, path: tuple[str, ...], query: Mapping[str, str | tuple[str, ...]]) -> str:
         major, minor = self.api
         spelled = "/".join(quote(part, safe=":@") for part in path)
-        return f"/v{major}.{minor}/{spelled}" + (f"?{urlencode(query)}" if query else "")
+        return f"/v{major}.{minor}/{spelled}" + (f"?{urlencode(query, doseq=True)}" if query else "")
 
     async def ask(
         self, method: str, *path: str, query: Mapping[str, str] = {}, body: msgspec.Struct | bytes | None = None

@@ -87,8 +87,9 @@ def clean(path: Path, *, keep: dict[str, str]) -> None:
         repository, _, tag = name.rpartition(":")
         if name != image:
             request(path, "POST", f"/images/{image}/tag", query={"repo": repository, "tag": tag})
-    for name in images(path).keys() - keep.keys():
-        request(path, "DELETE", f"/images/{name}", query={"force": "1", "noprune": "1"})
+    while left := images(path).keys() - keep.keys():  # what an image was built on is seen when that has gone
+        for name in left:
+            request(path, "DELETE", f"/images/{name}", query={"force": "1", "noprune": "1"})
 
 
 def remove_containers(path: Path) -> None:

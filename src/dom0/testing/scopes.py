@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dom0.testing.escape.raw import Client
 from dom0.testing.hosts import Host
 
 
@@ -34,3 +35,29 @@ def served(
         finally:
             server.terminate()
             server.wait(60)
+
+
+class Scoped:
+    """The host's docker command through the socket of a scope."""
+
+    def __init__(self, host: Host, path: Path) -> None:
+        self.path = path
+        self.client = Client(path)
+        self._host = host
+
+    def docker(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
+        ended = self.run(*arguments, stdin=stdin)
+        assert not check or ended.returncode == 0, ended.stderr
+        return ended.stdout + ended.stderr
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self.path}", "DOCKER_BUILDKIT": "0"}
+        return subprocess.run(
+            ["docker", *arguments],
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )

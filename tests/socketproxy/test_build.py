@@ -1,0 +1,225 @@
+"""Builds through a scoped socket: what a Dockerfile and its context may hold, and where it is built."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dom0.socketproxy import dockerfile
+from dom0.socketproxy.refusal import Refused
+from dom0.testing import api, scopes
+from dom0.testing.hosts import Host
+from dom0.testing.scopes import Scoped
+
+IMAGE = "busybox:test"
+GRANTS = "images: {use: [busybox], build: true}"
+ID = "sha256:" + "a" * 64
+
+
+def rewritten(text: str) -> str:
+    found = dockerfile.read(text.encode())
+    bases = dockerfile.bases(found)
+    return dockerfile.written(found, dict.fromkeys(bases.built_on | bases.copied_from, ID)).decode()
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("# syntax=docker/dockerfile:1\n\nfrom a:1\r\n  run x\n", f"FROM {ID}\nRUN x\n"),
+        ("FROM a\nRUN a && \\\n# no part of it\n\n   b \\ \n  && c\n", f"FROM {ID}\nRUN a &&    b   && c\n"),
+        ("FROM a\nRUN a \\\n", f"FROM {ID}\nRUN a\n"),
+        ("ARG A=1\nFROM a\nENV B=$A\n", f"ARG A=1\nFROM {ID}\nENV B=$A\n"),
+        (
+            "FROM a AS First\nFROM FIRST as second\nFROM scratch\nCOPY --from=first /a /b\nCOPY --from=1 /a /b\n",
+            f"FROM {ID} AS first\nFROM first AS second\nFROM scratch\nCOPY --from=0 /a /b\nCOPY --from=1 /a /b\n",
+        ),
+        ("FROM scratch\nCOPY --chown=1:1 --from=b:2 a b\n", f"FROM scratch\nCOPY --chown=1:1 --from={ID} a b\n"),
+        ('FROM a\nADD ["x", "/y"]\nADD *.tar /\n', f'FROM {ID}\nADD ["x", "/y"]\nADD *.tar /\n'),
+        ("\ufeffFROM a\nHEALTHCHECK --interval=5s CMD x\n", f"FROM {ID}\nHEALTHCHECK --interval=5s CMD x\n"),
+    ],
+)
+def test_a_dockerfile_is_written_anew(given: str, sent: str) -> None:
+    assert rewritten(given) == sent
+    assert rewritten(sent) == sent
+
+
+@pytest.mark.parametrize(
+    "flawed",
+    [
+        "",
+        "RUN x\n",
+        "FROM\n",
+        "FROM a b\n",
+        "FROM $A\n",
+        "FROM a:${B}\n",
+        'FROM "a"\n',
+        "FROM --platform=linux/arm64 a\n",
+        "FROM a AS scratch\n",
+        "FROM a AS b\nFROM a AS B\n",
+        "# escape=`\nFROM a\n",
+        "#  ESCAPE = `\nFROM a\n",
+        "FROM a\nONBUILD RUN x\n",
+        "FROM a\nRUN --mount=type=bind,target=/x x\n",
+        "FROM a\nRUN --network=host x\n",
+        "FROM a\nRUN <<EOF\nx\nEOF\n",
+        "FROM a\nCOPY <<a <<b /\n",
+        "FROM a\nADD http://127.0.0.1/x /\n",
+        "FROM a\nADD HTTP://127.0.0.1/x /\n",
+        'FROM a\nADD "ht"tp://127.0.0.1/x /\n',
+        "FROM a\nADD h\\ttp://127.0.0.1/x /\n",
+        "FROM a\nADD ht\\\ntp://127.0.0.1/x /\n",
+        'FROM a\nADD ["http:\\u002f/127.0.0.1/x", "/"]\n',
+        "FROM a\nENV U=http://127.0.0.1\nADD $U /\n",
+        "FROM a\nADD git@github.com:a/b.git /\n",
+        "FROM a\nADD --checksum=sha256:0 x /\n",
+        "FROM a\nCOPY --from=$A x /\n",
+        'FROM a\nCOPY --from="b" x /\n',
+        "FROM a\nCOPY --from=b --from=c x /\n",
+        "FROM a\nCOPY --from=0 x /\n",
+        "FROM a\nCOPY --from=9 x /\n",
+        "FROM a\nCOPY --link x /\n",
+        "FROM a\nRUN x \\\\\n",
+        "FROM a\nRUN x\x0bFROM b\n",
+        "FROM a\nRUN x\u2028FROM b\n",
+        "FROM a\rFROM b\n",
+        "FROM a\nNEW x\n",
+        'FROM a\nCMD["x"]\n',
+    ],
+)
+def test_what_is_unclear_in_a_dockerfile_is_refused(flawed: str) -> None:
+    with pytest.raises(Refused):
+        rewritten(flawed)
+
+
+@pytest.fixture
+def guest(engine_host: Host, tmp_path: Path) -> Iterator[Scoped]:
+    with scopes.served(engine_host, tmp_path, GRANTS) as path:
+        yield Scoped(engine_host, path)
+
+
+def context(tmp_path: Path, text: str, **files: str) -> str:
+    directory = tmp_path / "context"
+    directory.mkdir(exist_ok=True)
+    for name, content in {"Dockerfile": text, **files}.items():
+        (directory / name).write_text(content)
+    return str(directory)
+
+
+@pytest.mark.engine
+def test_docker_build_builds(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    text = """
+    FROM busybox:test AS first
+    RUN echo built >/built
+    FROM busybox:test
+    COPY --from=first /built /
+    COPY a /dir/
+    ADD a /added
+    CMD cat /built /dir/a /added
+    """
+    directory = context(tmp_path, text, a="copied\n")
+    said = guest.docker("build", "--tag", "app:dev", directory)
+    assert "Step 1/7 : FROM busybox:test AS first" in said
+    assert "Successfully tagged app:dev" in said
+    assert guest.docker("run", "--rm", "app:dev") == "built\ncopied\ncopied\n"
+    assert set(api.images(engine_host.socket)) >= {IMAGE, "dom0.invalid/guest/app:dev"}
+    assert "Using cache" in guest.docker("build", "--tag", "app:dev", directory)
+    context(tmp_path, "FROM app:dev\nRUN rm /built\nRUN false")
+    assert "returned a non-zero code" in guest.docker("build", "--tag", "app:dev", directory, check=False)
+    assert guest.docker("run", "--rm", "app:dev") == "built\ncopied\ncopied\n"
+    assert engine_host.docker("ps", "--all", "--quiet").stdout == ""
+
+
+@pytest.mark.engine
+def test_docker_compose_builds(guest: Scoped, tmp_path: Path) -> None:
+    context(tmp_path, "FROM busybox:test\nARG WORD\nRUN echo $WORD >/word\nCMD cat /word")
+    file = tmp_path / "compose.yaml"
+    file.write_text("name: shop\nservices: {web: {build: {context: context, args: {WORD: hello}}}}")
+    assert "hello" in guest.docker("compose", "--file", str(file), "up", "--build")
+    guest.docker("compose", "--file", str(file), "down", "--rmi", "local")
+    assert guest.docker("images", "--format", "{{.Repository}}") == "busybox\n"
+
+
+@pytest.mark.engine
+def test_it_is_built_in_the_scopes_network(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    directory = context(tmp_path, "FROM busybox:test\nRUN ip -4 addr show eth0 && ls /sys/class/net >/seen")
+    said = guest.docker("build", "--tag", "app:dev", directory)
+    networks = json.loads(engine_host.docker("network", "inspect", "guest.bridge").stdout)
+    subnet = networks[0]["IPAM"]["Config"][0]["Subnet"].rpartition(".")[0]
+    assert f"inet {subnet}." in said
+    for mode in ("host", "container:web"):
+        refused = guest.docker("build", "--network", mode, "--tag", "app:dev", directory, check=False)
+        assert "not through this socket" in refused
+    guest.docker("build", "--no-cache", "--network", "none", "--tag", "app:2", context(tmp_path, "FROM busybox:test"))
+
+
+@pytest.mark.engine
+def test_what_others_have_built_is_not_taken_from_the_cache(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    image_id = api.images(engine_host.socket)[IMAGE]
+    step = "RUN cat /proc/sys/kernel/random/uuid >/secret\nRUN cat /secret\n"
+    (tmp_path / "foreign").mkdir()
+    foreign = context(tmp_path / "foreign", f"FROM {image_id}\n{step}")
+    api.request(engine_host.socket, "POST", "/build", _tar(foreign), query={"t": "private:1", "networkmode": "none"})
+    secret = engine_host.docker("run", "--rm", "private:1", "cat", "/secret").stdout.strip()
+    for _ in range(2):  # with nothing of its own, and with something
+        said = guest.docker("build", "--network", "none", "--tag", "app:1", context(tmp_path, f"FROM {IMAGE}\n{step}"))
+        assert secret not in said
+        assert secret != guest.docker("run", "--rm", "app:1", "cat", "/secret").strip()
+
+
+def _tar(directory: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(directory, ".")
+    return buffer.getvalue()
+
+
+@pytest.mark.engine
+def test_an_image_that_others_have_is_not_built_on(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    engine_host.docker("tag", IMAGE, "private:1")
+    engine_host.docker("run", "--name", "foreign", IMAGE, "true")
+    engine_host.docker("commit", "--change", "ONBUILD RUN echo ran", "foreign", "busybox:onbuild")
+    for text in ("FROM private:1", f"FROM {IMAGE}\nCOPY --from=private:1 /bin /b", "FROM dom0.invalid/other/x"):
+        assert "No such image" in guest.docker("build", "--tag", "a", context(tmp_path, text), check=False)
+    said = guest.docker("build", "--tag", "a", context(tmp_path, "FROM busybox:onbuild"), check=False)
+    assert "has steps of its own (ONBUILD)" in said
+    assert "build: 'a': not granted" not in said
+
+
+@pytest.mark.engine
+def test_labels_of_an_image_give_nothing(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    text = f"FROM {IMAGE}\nLABEL dom0.scope=/other dom0.other=1"
+    guest.docker("build", "--tag", "app", context(tmp_path, text))
+    guest.docker("run", "--detach", "--init", "--name", "web", "app", "sleep", "1000")
+    labels = json.loads(engine_host.docker("inspect", "guest.web").stdout)[0]["Config"]["Labels"]
+    assert labels["dom0.scope"] == "/guest"
+    assert guest.docker("ps", "--format", "{{.Names}}") == "web\n"
+    directory = tmp_path / "other"
+    directory.mkdir()
+    with scopes.served(engine_host, directory, GRANTS, scope="other") as path:
+        assert Scoped(engine_host, path).docker("ps", "--all", "--quiet") == ""
+
+
+@pytest.mark.engine
+def test_nobody_builds_who_was_not_granted_it(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, "images: {use: [busybox]}") as path:
+        said = Scoped(engine_host, path).docker("build", "-t", "a", context(tmp_path, f"FROM {IMAGE}"), check=False)
+    assert "build: 'a': not granted; it would take the grant images: {build: true}" in said
+
+
+@pytest.mark.engine
+def test_builds_stack_as_scopes_do(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    directory = tmp_path / "team"
+    directory.mkdir()
+    with scopes.served(engine_host, directory, GRANTS, scope="team", engine=guest.path) as path:
+        team = Scoped(engine_host, path)
+        for _ in range(2):
+            said = team.docker("build", "--tag", "app", context(tmp_path, f"FROM {IMAGE}\nRUN echo 1 >/1\nCMD cat /1"))
+            assert "Step 1/3 : FROM busybox:test" in said
+        assert "Using cache" in said
+        assert team.docker("run", "--rm", "app") == "1\n"
+    assert "dom0.invalid/guest/dom0.invalid/team/app:latest" in api.images(engine_host.socket)
