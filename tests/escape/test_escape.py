@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 from dom0.testing import busybox, hosts, scopes
 from dom0.testing.escape import path_filter
-from dom0.testing.escape.attempts import Case, cases
+from dom0.testing.escape.attempts import cases
+from dom0.testing.escape.case import Case
 from dom0.testing.escape.raw import Client
-from dom0.testing.escape.world import GRANTS, World
+from dom0.testing.escape.world import GRANTS, World, loopback
 
 PATHS = sorted({case.path for case in cases()})
 ELSEWHERE = os.environ.get("DOM0_ESCAPE_SOCKET", "")  # of a proxy that somebody else runs
@@ -33,18 +35,19 @@ def said_score() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     if ELSEWHERE not in ("", FILTERED):
-        yield Client(Path(ELSEWHERE)), World(Path(ENGINE), Path("/"), image=busybox.IMAGE)
+        with loopback(subprocess.Popen) as url:
+            yield Client(Path(ELSEWHERE)), World(Path(ENGINE), Path("/"), image=busybox.IMAGE, loopback=url)
         return
     request.getfixturevalue("engines_possible")
     directory = tmp_path_factory.mktemp("scope")
-    with hosts.Host() as host:
+    with hosts.Host() as host, loopback(host.popen) as url:
         if ELSEWHERE == FILTERED:
             with path_filter.served(host.socket, directory / "docker.sock") as path:
-                yield Client(path), World(host.socket, host.path("/"), image=busybox.IMAGE)
+                yield Client(path), World(host.socket, host.path("/"), image=busybox.IMAGE, loopback=url)
             return
         with scopes.served(host, directory, GRANTS) as path:
             own = {"prefix": "guest.", "socket": str(path), "group": f"/{host.cgroup}/guest"}
-            world = World(host.socket, host.path("/"), image=busybox.IMAGE, **own)
+            world = World(host.socket, host.path("/"), image=busybox.IMAGE, loopback=url, **own)
             yield Client(path), world
 
 
@@ -72,7 +75,7 @@ def test_no_way_out(ground: Ground, path: int) -> None:
 @pytest.mark.engine
 def test_the_oracle_sees_what_gets_through_a_filter_of_paths(engines_possible: None, tmp_path: Path) -> None:
     with hosts.Host() as host, path_filter.served(host.socket, tmp_path / "docker.sock") as path:
-        world = World(host.socket, host.path("/"), image=busybox.IMAGE)
+        world = World(host.socket, host.path("/"), image=busybox.IMAGE, loopback="")
         got = tried((Client(path), world), lambda case: case.path in (1, 2, 5, 13, 14))
     through = sum(bool(what) for what in got.values())
     assert through > len(got) // 2, got

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from dom0.testing import busybox
+from dom0.testing.escape import image_attempts
+from dom0.testing.escape.case import Attempt, Case, body, run
 from dom0.testing.escape.raw import Answer, Client
 from dom0.testing.escape.world import (
     FOREIGN_IMAGE,
@@ -24,34 +26,19 @@ from dom0.testing.escape.world import (
 )
 
 RACES = 6  # starts while a directory and a link change places
-Attempt = Callable[[Client, World], list[Answer]]
-
-
-class Case(NamedTuple):
-    path: int  # number of the escape path
-    title: str
-    attempt: Attempt
 
 
 def cases() -> list[Case]:
-    return [*_json(), *_http(), *_references(), *_create(), *_granted(), *_objects(), *_images(), *_daemon()]
-
-
-def body(world: World, **more: Any) -> dict[str, Any]:
-    return {"Image": world.image, "Cmd": ["sleep", "100"], **more}
-
-
-def run(
-    client: Client, asked: bytes | Mapping[str, Any], *, query: str = "", headers: Mapping[str, str] = {}
-) -> list[Answer]:
-    """Create a container, start it, and ask for what it says."""
-    made = client.ask("POST", f"/containers/create{query}", asked, headers=headers)
-    container_id = (made.document or {}).get("Id", "") if isinstance(made.document, dict) else ""
-    if not container_id:
-        return [made]
-    started = client.ask("POST", f"/containers/{container_id}/start")
-    logs = client.ask("GET", f"/containers/{container_id}/logs?stdout=1&stderr=1", patience=2)
-    return [made, started, logs]
+    return [
+        *_json(),
+        *_http(),
+        *_references(),
+        *_create(),
+        *_granted(),
+        *_objects(),
+        *image_attempts.cases(),
+        *_daemon(),
+    ]
 
 
 def _with(**more: Any) -> Attempt:
@@ -713,44 +700,6 @@ def _volume_with(options: Mapping[str, str]) -> Attempt:
         return [made, *run(client, body(world, HostConfig={"Binds": ["v:/h"]}))]
 
     return attempt
-
-
-def _images() -> Iterator[Case]:
-    """24, 29 and 30: images."""
-    yield Case(24, "a foreign image", lambda c, w: run(c, {"Image": FOREIGN_IMAGE, "Cmd": ["/secret"]}))
-    yield Case(24, "a foreign image by ID", _foreign_image_by_id)
-    yield Case(29, "a foreign image is inspected", _ask("GET", f"/images/{FOREIGN_IMAGE}/json"))
-    yield Case(29, "a foreign image is saved", _ask("GET", f"/images/{FOREIGN_IMAGE}/get"))
-    yield Case(29, "a foreign image is saved by name", _ask("GET", f"/images/get?names={FOREIGN_IMAGE}"))
-    yield Case(29, "a foreign image is removed", _ask("DELETE", f"/images/{FOREIGN_IMAGE}?force=1"))
-    yield Case(29, "an image that may be used is removed", _ask("DELETE", "/images/{image}?force=1"))
-    yield Case(29, "a name is taken over", _ask("POST", "/images/{image}/tag?repo=private/secret&tag=1"))
-    yield Case(29, "a new name", _ask("POST", "/images/{image}/tag?repo=dom0&tag=latest"))
-    yield Case(29, "an image is pushed", _ask("POST", f"/images/{FOREIGN_IMAGE}/push", **{"X-Registry-Auth": "e30="}))
-    yield Case(
-        29, "an image from a URL", _ask("POST", "/images/create?fromSrc=http://127.0.0.1:1/x&repo=private/secret&tag=1")
-    )
-    yield Case(29, "an image is loaded", _ask("POST", "/images/load", b""))
-    yield Case(29, "a foreign container is committed", _ask("POST", "/commit?container={victim}&repo=stolen", {}))
-    yield Case(29, "search at a registry", _ask("GET", "/images/search?term=127.0.0.1:1/x"))
-    yield Case(29, "ask a registry", _ask("GET", "/distribution/127.0.0.1:1/x/json"))
-    for query in (
-        "networkmode=host",
-        "remote=http://127.0.0.1:1/x",
-        "version=2",
-        "cgroupparent=/",
-        "t=private/secret:1",
-    ):
-        yield Case(
-            30, f"a build with {query}", _ask("POST", f"/build?{query}", b"", **{"Content-Type": "application/x-tar"})
-        )
-
-
-def _foreign_image_by_id(client: Client, world: World) -> list[Answer]:
-    image_id = world.foreign_image_id
-    return [
-        a for ref in (image_id, image_id[7:], image_id[7:19]) for a in run(client, {"Image": ref, "Cmd": ["/secret"]})
-    ]
 
 
 def _daemon() -> Iterator[Case]:

@@ -12,8 +12,10 @@ import json
 import re
 import secrets
 import shutil
+import subprocess
+import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,9 +26,10 @@ from dom0.testing.escape.raw import Answer
 
 MOUNTED = "canary-by-mount"  # what a process says that could mount
 VICTIM, TREASURE, PRIVATE, FOREIGN_IMAGE = "victim", "treasure", "private", "private/secret:1"
+DIRECTORY = "/var/lib/escape"  # on the host
 GRANTED, READABLE, MAPPED = "/var/lib/granted", "/var/lib/readable", "/var/lib/mapped"  # directories of the host
 GRANTS = f"""
-images: {{use: [busybox]}}
+images: {{use: [busybox], pull: ["pulled/*"], build: true, own: 10}}
 paths: ["{GRANTED}", "{READABLE}:ro", "{MAPPED}:/var/lib/dom0"]
 """
 """Of the scope under test: what is granted must not lead to more."""
@@ -35,22 +38,46 @@ SYSCTLS = re.compile(r"net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.")
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 
+@contextlib.contextmanager
+def loopback(popen: Callable[..., subprocess.Popen[bytes]]) -> Iterator[str]:
+    """The host's canary by HTTP at an address that only the host reaches: its URL. `popen` starts a process there."""
+    argv = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", DIRECTORY, "0"]
+    with popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().split()[5].decode()
+            yield f"http://127.0.0.1:{port}/canary"
+        finally:
+            server.kill()
+
+
 class World:
-    """`engine` is the raw socket, `host` finds a file of the host. `prefix`: of the scope's names, where it has one;
-    `socket`: the one under test, which its containers may have; `group`: the control group that they are in.
+    """`engine` is the raw socket, `host` finds a file of the host, at `loopback` is one too. `prefix`: of the scope's
+    names, where it has one; `socket`: the one under test, which its containers may have; `group`: the control group
+    that they are in.
     """
 
     def __init__(
-        self, engine: Path, host: Path, *, image: str, prefix: str = "", socket: str = "", group: str = ""
+        self,
+        engine: Path,
+        host: Path,
+        *,
+        image: str,
+        loopback: str,
+        prefix: str = "",
+        socket: str = "",
+        group: str = "",
     ) -> None:
         self.engine = engine
         self.image = image
+        self.loopback = loopback
         self.prefix = prefix
+        self._own_images = f"dom0.invalid/{prefix.rstrip('.')}/" if prefix else ""
         self.socket = socket
         self.group = group
         self.canaries = {kind: f"canary-{secrets.token_hex(12)}" for kind in ("file", "env", "volume", "label")}
         self.canaries["mount"] = MOUNTED
-        self.directory = Path("/var/lib/escape")  # on the host
+        self.directory = Path(DIRECTORY)  # on the host
         self.outside = host / str(self.directory).lstrip("/")
         self.granted, self.readable, self.mapped = (host / path[1:] for path in (GRANTED, READABLE, MAPPED))
         self.victim: dict[str, Any] = {}
@@ -64,6 +91,10 @@ class World:
     @property
     def foreign_image_id(self) -> str:
         return str(self._get(f"/images/{FOREIGN_IMAGE}/json")["Id"])
+
+    @property
+    def foreign_layers(self) -> list[str]:
+        return list(self._get(f"/images/{FOREIGN_IMAGE}/json")["RootFS"]["Layers"])
 
     def _lay_out(self) -> None:
         self.outside.mkdir(parents=True, exist_ok=True)
@@ -140,7 +171,8 @@ class World:
         for name in now["volumes"] - self._before["volumes"]:
             self._drop(f"/volumes/{quote(name, safe='')}")
         for tag in now["images"] - self._before["images"]:
-            self._drop(f"/images/{tag.partition('=')[0]}", force="1")
+            name, _, image_id = tag.partition("=")
+            self._drop(f"/images/{image_id if name == '<none>' else name}", force="1")
         self._lay_out_granted()
         if self._damage(self._everything()):
             self._lay_out_anew()
@@ -177,7 +209,7 @@ class World:
         for kind in ("containers", "networks", "volumes", "images"):
             if lost := self._before[kind] - now[kind]:
                 found.append(f"foreign {kind} are gone: {sorted(lost)}")
-        if new := now["images"] - self._before["images"]:
+        if new := {name for name in now["images"] - self._before["images"] if not self._is_own_image(name)}:
             found.append(f"names of images are new: {sorted(new)}")
         if (self.outside / "canary").read_text() != self.canaries["file"]:
             found.append("the host's file was written")
@@ -186,6 +218,10 @@ class World:
         if [path.name for path in self.readable.iterdir()] != ["book"] or (self.readable / "book").stat().st_size != 7:
             found.append("what may be read was written")
         return found
+
+    def _is_own_image(self, name: str) -> bool:
+        """Or, where the scope names images, what has lost a name."""
+        return bool(self.prefix) and name.startswith((self._own_images, "<none>"))
 
     def _victim_now(self) -> dict[str, Any]:
         try:
