@@ -101,12 +101,14 @@ class Commands:
 
     def dom0(self, *arguments: str) -> str:
         argv = [sys.executable, "-m", "dom0", "socket", *arguments]
-        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(
+            argv, env=self.environment, capture_output=True, text=True, timeout=120, check=True
+        ).stdout
 
     def docker(self, *arguments: str, fails: bool = False) -> str:
         environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self._socket}"}
         ended = subprocess.run(
-            ["docker", *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+            ["docker", *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
         )
         assert (ended.returncode != 0) is fails, ended.stderr
         return ended.stdout

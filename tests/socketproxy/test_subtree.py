@@ -96,7 +96,8 @@ def test_all_that_is_in_it_is_stopped_in_good_order_and_stays(guest: Scoped, tea
     stopped = {("stop", "container", name) for name in ("guest.db", "guest.paused", "guest.team.web")}
     assert guest.done("stop", "guest") == stopped
     assert running(engine_host) == {"foreign"}
-    assert listed(engine_host, "ps", "--all", "--format", "{{.Names}}") == {"foreign", "guest.db", "guest.paused"}
+    left = {"foreign", "guest.db", "guest.paused"}  # the Engine removes the one with --rm when it has stopped
+    wait_until(lambda: listed(engine_host, "ps", "--all", "--format", "{{.Names}}") == left, "a removal")
     found = json.loads(engine_host.docker("inspect", "guest.db").stdout)[0]
     assert found["State"]["ExitCode"] == 3
     assert found["HostConfig"]["RestartPolicy"]["Name"] == "no"
@@ -162,6 +163,16 @@ def test_what_is_not_of_the_scope_stays(guest: Scoped, team: Scoped, engine_host
     assert guest.done("rm", "guest", "--volumes") == gone
     assert listed(engine_host, "volume", "ls", "-q") == volumes
     assert guest.done("rm", "guest", "--volumes") == set()
+
+
+def test_a_volume_that_somebody_else_uses_is_not_called_removed(guest: Scoped, engine_host: Host) -> None:
+    guest.sleeper("web", "-v", "data:/data", "-v", "other:/other")
+    engine_host.docker("run", "-d", "--init", "-v", "guest.data:/data", IMAGE, "sleep", "1000")
+    refused = guest.command("rm", "guest", "--volumes")
+    assert refused.code == 1
+    assert "remove volume guest.data: " in refused.stdout
+    assert "in use" in refused.stdout
+    assert listed(engine_host, "volume", "ls", "--quiet") == {"guest.data"}
 
 
 def test_a_scope_that_is_not_known_is_refused_with_those_that_are(guest: Scoped) -> None:

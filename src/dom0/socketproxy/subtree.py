@@ -23,7 +23,7 @@ from dom0.socketproxy.upstream import Reply, Upstream
 
 ACTIVE = ("running", "paused", "restarting")
 ROUNDS = 5  # what the Engine was about to start when it was asked appears late
-GONE = (NOT_FOUND, 409)  # or somebody removes it already
+CONFLICT = 409  # of a container: it is being removed already; of a volume: somebody uses it
 Kind = Literal["container", "network", "volume"]
 Row = dict[str, Any]
 
@@ -109,7 +109,8 @@ async def _stop_container(upstream: Upstream, name: str, container_id: str) -> D
 
 
 def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: Reply) -> Done:
-    failed = reply.status >= 400 and reply.status not in GONE
+    is_gone = reply.status == NOT_FOUND or (kind == "container" and reply.status == CONFLICT)
+    failed = reply.status >= 400 and not is_gone
     error = str((reply.document or {}).get("message", reply.status)) if failed else ""
     return Done(action=action, kind=kind, name=name, error=error)
 
