@@ -28,7 +28,7 @@ def holding(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield holder
         finally:
             holder.terminate()
-            holder.wait(20)
+            holder.wait(60)
 
 
 @pytest.fixture
