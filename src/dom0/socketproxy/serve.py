@@ -49,7 +49,8 @@ async def serve(
     group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
     listener = kept or hold.listening(path, gid)
     refusals = Refusals(registry.directory_of(context.scope.name))
-    conversations = _Conversations(replace(context, cgroup_parent=group, refusals=refusals), listener)
+    context = replace(context, cgroup_parent=group, refusals=refusals)
+    conversations = _Conversations(context, listener)
     try:
         with registry.registered(context, path):
             yield
