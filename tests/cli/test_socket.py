@@ -46,17 +46,19 @@ def test_a_compose_file_is_explained(dom0: Callable[..., Output], tmp_path: Path
             ports: ["8080:80"]
             volumes: ["data:/data"]
           db: {image: redis, network_mode: "service:web"}
+          own: {build: {context: ., dockerfile_inline: FROM redis}, image: own}
         volumes: {data: {driver_opts: {device: /}}}
         """
     explained = dom0("socket", "explain", "-", stdin=written)
     assert explained.code == 10
     assert explained.stdout.splitlines() == [
         '# db: Image: redis:latest: not granted; it would take the grant images: {use: ["redis:latest"]}',
+        "# own: build: 'own': not granted; it would take the grant images: {build: true}",
         '# web: Image: nginx:1.27: not granted; it would take the grant images: {use: ["nginx:1.27"]}',
         "# web: HostConfig.CapAdd: 'NET_ADMIN': not granted; it would take the grant capabilities: [NET_ADMIN]",
         """# web: HostConfig.PortBindings: '8080/tcp': not granted; it would take the grant ports: ["8080/tcp"]""",
         "# volume data: DriverOpts: {'device': '/'}: not through this socket",
-        'images: {use: ["redis:latest", "nginx:1.27"]}',
+        'images: {use: ["redis:latest", "nginx:1.27"], build: true}',
         "capabilities: [NET_ADMIN]",
         'ports: ["8080/tcp"]',
     ]

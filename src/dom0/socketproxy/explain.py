@@ -17,7 +17,7 @@ from dom0.socketproxy import requests, rules, strict
 from dom0.socketproxy.grants import Grants, Images
 from dom0.socketproxy.images import full_name
 from dom0.socketproxy.partial import merge
-from dom0.socketproxy.refusal import NOT_FOUND, Refused, short
+from dom0.socketproxy.refusal import NOT_FOUND, Refused, not_granted, short
 from dom0.socketproxy.scope import Scope
 
 SCOPE = Scope("explained")
@@ -40,6 +40,11 @@ def container(raw: bytes, grants: Grants) -> list[Refused]:
     found = [refused for part in _parts(document) for refused in _judged(_create, part, grants)]
     together = [] if any(one.grant is None for one in found) else _judged(_create, document, needed(found, grants))
     return [*found, *together]
+
+
+def build(image: str, grants: Grants) -> list[Refused]:
+    """Of an image that is built through the socket: it is the scope's own then."""
+    return [] if grants.images.build else [not_granted("build", image, Grants(images=Images(build=True)))]
 
 
 def network(body: bodies.NetworkBody, name: str) -> list[Refused]:

@@ -51,7 +51,8 @@ def explain(file: Path | None, as_json: bool, words: tuple[str, ...]) -> int:
 
     FILE is a Compose file, the JSON body of a create request (as docker run sends it), or - for standard input. It is
     judged by the grants of the scope NAME, of --grants, or as if nothing were granted. No Engine is asked: whether an
-    image is there is not said. Ends with 10 if something would be refused.
+    image is there or has to be pulled, and what a Dockerfile is based on, is not said. Ends with 10 if something would
+    be refused.
 
     $ dom0 socket explain compose.yaml > guest.yaml
     $ dom0 socket explain guest compose.yaml
@@ -123,7 +124,9 @@ async def _of_project(directory: Path, final: Path, granted: Grants) -> Found:
     found: Found = {}
     for name in sorted(project.services):
         for slot in service_slots(project, name, facts)[:1]:
-            found[name] = rules.container(_body(slot), granted)
+            is_built = project.services[name].build is not None
+            found[name] = rules.build(slot.image, granted) if is_built else []
+            found[name] += rules.container(_body(slot, "" if is_built else slot.image), granted)
     for key, network in sorted(project.networks.items()):
         if not (spec := network_spec(project, key, network)).external:
             found[f"network {key}"] = rules.network(spec.create, spec.name)
@@ -133,14 +136,15 @@ async def _of_project(directory: Path, final: Path, granted: Grants) -> Found:
     return found
 
 
-def _body(slot: Slot) -> bytes:
-    """As Compose sends it, with names of services in the place of IDs."""
+def _body(slot: Slot, image: str) -> bytes:
+    """As Compose sends it, with names of services in the place of IDs; `image` is "" for one of the scope's own."""
     from dom0.plan.parents import with_parents
 
     endpoints = {one.network: one.endpoint for one in slot.attachments}
     return msgspec.json.encode(
         replace(
             slot.create,
+            image=image,
             host_config=with_parents(slot.create.host_config, {parent: parent for parent in slot.parents}),
             networking_config=bodies.NetworkingConfig(endpoints_config=endpoints),
         )

@@ -58,7 +58,7 @@ async def _serve(context: Context, path: Path, argv: tuple[str, ...]) -> int:
             if not argv:
                 terminal.say_progress(f"scope {context.scope.path}: {path}; Ctrl-C ends it")
             environment = {key: value for key, value in os.environ.items() if key != "DOCKER_CONTEXT"}
-            environment["DOCKER_HOST"] = f"unix://{path}"
+            environment |= {"DOCKER_HOST": f"unix://{path}", "DOCKER_BUILDKIT": "0"}
             run = loop.create_task(beside_result(argv, env=environment) if argv else _for_ever())
             loop.add_signal_handler(signal.SIGTERM, run.cancel)
             loop.add_signal_handler(signal.SIGINT, _leave_to_command if argv else run.cancel)
