@@ -16,7 +16,8 @@ import msgspec
 from dom0.http.channel import Channel, Headers, Malformed
 from dom0.socketproxy.context import Archive, Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
-from dom0.socketproxy.upstream import BAD_GATEWAY, HOST, READ_AHEAD
+from dom0.socketproxy.splice import splice
+from dom0.socketproxy.upstream import BAD_GATEWAY, HOST
 
 LONGEST_LINE = 16 << 20  # bytes
 LONGEST_REFUSAL = 64 << 10
@@ -163,13 +164,13 @@ def _answer_as_seen(chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[b
 
 
 async def _pass_bytes_on(client: Channel, engine: Channel, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-    """The chunks as they come, in a third of the time that it takes to read them. Both connections end with them."""
-    from_engine, (engine_reader, _) = engine.leave()
+    """The chunks as they come. Both connections end with them."""
+    from_engine, source = engine.leave()
     _, (_, client_writer) = client.leave()
     lines = [b"HTTP/1.1 %d OK" % status, *(b"%s: %s" % pair for pair in headers)]
     lines += [b"Transfer-Encoding: chunked", b"Connection: close", b"", from_engine]
     client_writer.write(b"\r\n".join(lines))
-    await _pump(engine_reader, client_writer)
+    await splice(source, client_writer)
 
 
 async def _chunks(sender: Channel) -> AsyncIterator[bytes]:
@@ -226,29 +227,22 @@ async def _gone(client: Channel) -> None:
 
 async def _tunnel(client: Channel, engine: Channel, status: int, kind: str) -> None:
     """From now on the two connections carry the container's input and output."""
-    from_client, (client_reader, client_writer) = client.leave()
-    from_engine, (engine_reader, engine_writer) = engine.leave()
+    from_client, client_end = client.leave()
+    from_engine, engine_end = engine.leave()
+    (_, client_writer), (_, engine_writer) = client_end, engine_end
     first = "101 UPGRADED" if status == SWITCHING else "200 OK"
     upgraded = "Connection: Upgrade\r\nUpgrade: tcp\r\n" if status == SWITCHING else ""
     client_writer.write(f"HTTP/1.1 {first}\r\nContent-Type: {kind}\r\n{upgraded}\r\n".encode("latin-1") + from_engine)
     engine_writer.write(from_client)
     await client_writer.drain()
-    inward = asyncio.create_task(_pump(client_reader, engine_writer))
-    outward = asyncio.create_task(_pump(engine_reader, client_writer))
+    inward = asyncio.create_task(splice(client_end, engine_writer))
+    outward = asyncio.create_task(splice(engine_end, client_writer))
     try:
         await outward  # the container's output has ended: whatever is still typed goes nowhere
     finally:
         inward.cancel()
         outward.cancel()
         await asyncio.gather(inward, outward, return_exceptions=True)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(2 * READ_AHEAD):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
 
 
 async def send(client: Channel, document: Document, *, method: str = "GET", closes: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -48,6 +49,8 @@ def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str
     kept, path = _kept(scope, listen, holder)
     context = Context(named, granted, Upstream(engine_socket()), str(path.absolute()))
     log.configure()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes up to ten
     asyncio.run(_serve(context, path, cgroup_parent, kept))
 
 
