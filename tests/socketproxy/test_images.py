@@ -79,9 +79,9 @@ def test_a_name_that_is_given_is_the_scopes_own(guest: Scoped, engine_host: Host
     assert listed(guest, "app") == listed(guest, "a*:dev") == {"app:dev"}
     assert listed(guest, "b*:dev") == set()
     assert json.loads(guest.docker("inspect", "app:dev"))[0]["RepoTags"] == ["app:dev", IMAGE]
-    assert json.loads(guest.client.ask("GET", "/images/app:dev/history").content.partition(b"\r\n\r\n")[2])[0][
-        "Tags"
-    ] == ["app:dev", IMAGE]
+    assert json.loads(
+        guest.client.ask("GET", "/images/app:dev/history", patience=60).content.partition(b"\r\n\r\n")[2]
+    )[0]["Tags"] == ["app:dev", IMAGE]
     guest.docker("run", "-d", "--init", "--name", "web", "app:dev", "sleep", "1000")
     assert guest.docker("ps", "--format", "{{.Image}}", "--filter", "ancestor=app:dev") == "app:dev\n"
     assert json.loads(guest.docker("inspect", "web"))[0]["Config"]["Image"] == "app:dev"
@@ -194,7 +194,7 @@ def test_credentials_are_passed_on_if_they_are_some(engine_host: Host, tmp_path:
             answer = client.ask("POST", target, headers={"X-Registry-Auth": flawed})
             assert answer.status in (400, 403), flawed
         some = urlsafe_b64encode(b'{"username": "a", "password": "b"}').decode()
-        answer = client.ask("POST", target, headers={"X-Registry-Auth": some})
+        answer = client.ask("POST", target, headers={"X-Registry-Auth": some}, patience=60)
         assert b"connection refused" in answer.content
 
 
