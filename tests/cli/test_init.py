@@ -45,7 +45,7 @@ def test_a_directory_with_anything_in_it_is_refused(dom0: RunCommand, tmp_path: 
 def test_an_unknown_example_is_refused_and_the_known_ones_named(dom0: RunCommand, tmp_path: Path) -> None:
     refused = dom0("init", "--example", "nope", "box")
     assert refused.code == 2
-    assert "hello, mybox, two-hosts" in refused.stderr
+    assert "guest-machine, hello, mybox, two-hosts" in refused.stderr
     assert not (tmp_path / "work" / "box").exists()
 
 

@@ -110,7 +110,7 @@ def test_without_what_serves_it_there_is_no_orchestrator() -> None:
 
 def test_a_whole_dom0_keeps_its_state_in_volumes_that_its_containers_may_bind() -> None:
     found = project("services: {guest: {image: 'guest/dom0', x-dom0: {orchestrator: {}}}}")
-    dom0 = image("guest/dom0", labels={"dom0.role": "root"})
+    dom0 = image("guest/dom0", labels={"dom0.base": "sha256:0"})
     desired = expand(found, facts(found, dom0, base=image(BASE_IMAGE)))
     assert {volume.name for volume in desired.volumes} == {"box_guest-state", "box_guest-run"}
     _, socket, orchestrator = desired.slots
@@ -122,7 +122,7 @@ def test_a_whole_dom0_keeps_its_state_in_volumes_that_its_containers_may_bind() 
 def test_a_whole_dom0_may_have_its_state_elsewhere() -> None:
     mounts = "volumes: [{type: bind, source: /srv/guest, target: /var/lib/dom0}]"
     found = project(f"services: {{guest: {{image: 'guest/dom0', x-dom0: {{orchestrator: {{}}}}, {mounts}}}}}")
-    dom0 = image("guest/dom0", labels={"dom0.role": "root"})
+    dom0 = image("guest/dom0", labels={"dom0.base": "sha256:0"})
     socket = expand(found, facts(found, dom0, base=image(BASE_IMAGE))).slots[1]
     granted = json.loads(socket.files[0].content)["paths"]
     assert granted == ["/srv/guest:/var/lib/dom0", "box_guest-run:/run/dom0"]

@@ -21,18 +21,20 @@ class NewProjects(msgspec.Struct, frozen=True, kw_only=True):
 
     directory: str
     example: str
-    projects: tuple[str, ...]  # their names; of an example of several hosts those of its directories
+    projects: tuple[str, ...]  # their names; of an example of several machines those of its directories
 
 
 @click.command(name="init")
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), default=".")
-@click.option("--example", metavar="NAME", default=DEFAULT_EXAMPLE, help="hello (the default), mybox or two-hosts.")
+@click.option(
+    "--example", metavar="NAME", default=DEFAULT_EXAMPLE, help="hello (the default), mybox, two-hosts or guest-machine."
+)
 @click.option("--json", "as_json", is_flag=True, help="An object: directory, example, projects.")
 def command(directory: Path, example: str, as_json: bool) -> None:
     """Make a small commented project in DIR that runs as it is.
 
     DIR is the current directory if left out. It must be empty or not there yet. The project gets its name; an example
-    of several hosts is one project for each, with names of their own.
+    of several machines is one project for each, with names of their own.
 
     $ dom0 init mybox && dom0 up mybox
     $ dom0 init --example mybox bigger

@@ -106,7 +106,7 @@ def _check(project: Project, name: str) -> None:
 
 def _is_dom0(project: Project, name: str, images: Mapping[str, Image]) -> bool:
     image = images.get(image_ref(project, name))
-    return image is not None and image.labels.get(labels.ROLE) == Role.ROOT
+    return image is not None and labels.BASE in image.labels
 
 
 def _with_service(project: Project, name: str, service: Service) -> Project:
