@@ -65,11 +65,11 @@ def test_what_is_no_body_is_refused(raw: bytes) -> None:
 
 
 def test_a_network_and_a_volume() -> None:
-    (driver,) = explain.network(bodies.NetworkBody(driver="macvlan"), "front")
+    (driver,) = explain.network(bodies.NetworkBody(driver="macvlan"), "front", Grants())
     assert (driver.field, driver.value) == ("Driver", "'macvlan'")
     (options,) = explain.volume(bodies.VolumeBody(driver_opts={"device": "/"}), "data")
     assert options.field == "DriverOpts"
-    assert explain.network(bodies.NetworkBody(internal=True), "front") == []
+    assert explain.network(bodies.NetworkBody(internal=True), "front", Grants()) == []
     assert explain.volume(bodies.VolumeBody(), "data") == []
 
 

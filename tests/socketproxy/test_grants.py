@@ -55,6 +55,25 @@ def test_what_is_no_port_is_no_grant(text: str) -> None:
         Grants(ports=(text,))
 
 
+@pytest.mark.parametrize("name", ["host", "bridge", "none", "default", ""])
+def test_networks_of_the_engine_itself_are_not_joined(name: str) -> None:
+    with pytest.raises(ValueError, match="no network to join"):
+        Grants(join=(name,))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/dev", "/dev/", "/dev/a/../b", "/dev/a:x", "/dev/a:/dev/b", "/etc/a", "/dev/a\n"]
+)
+def test_what_is_no_device_is_no_grant(text: str) -> None:
+    with pytest.raises(ValueError, match="is not /dev/NAME"):
+        Grants(devices=(text,))
+
+
+def test_what_is_no_subnet_is_no_grant() -> None:
+    with pytest.raises(ValueError, match="host bits set"):
+        Grants(subnets=("10.1.2.3/16",))
+
+
 def test_nothing_granted_is_no_image() -> None:
     assert not Grants().may_use("busybox:latest")
 

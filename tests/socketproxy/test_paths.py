@@ -185,6 +185,22 @@ def test_a_mapped_path_is_elsewhere_on_the_host_and_seen_as_it_was_written(guest
 
 
 @pytest.mark.engine
+def test_what_is_mounted_there_on_the_host_is_bound_and_stays_mounted(guest: Guest, engine_host: Host) -> None:
+    """A volume that is unmounted would take along what it shares with the host."""
+    for directory in ("/var/lib/guest", "/var/lib/guest/disk"):
+        engine_host.run(["mkdir", "-p", directory])
+        engine_host.run(["mount", "-t", "tmpfs", "none", directory])
+        engine_host.run(["mount", "--make-shared", directory])
+    engine_host.path("/var/lib/guest/disk/file").write_text("on the disk\n")
+    try:
+        volumes = ("-v", "/var/lib/guest/disk:/disk", "-v", "/var/lib/guest/other:/other")
+        assert guest.docker("run", "--rm", *volumes, IMAGE, "cat", "/disk/file") == "on the disk\n"
+        assert engine_host.path("/var/lib/guest/disk/file").read_text() == "on the disk\n"
+    finally:
+        engine_host.run(["umount", "/var/lib/guest/disk", "/var/lib/guest"])
+
+
+@pytest.mark.engine
 def test_docker_compose_binds_them_and_changes_nothing_the_second_time(guest: Guest, tmp_path: Path) -> None:
     (guest.directory / "conf").write_text("")
     file = tmp_path / "compose.yaml"

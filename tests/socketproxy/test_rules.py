@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -168,6 +170,50 @@ def test_a_port_that_the_engine_would_choose_is_refused(port: str) -> None:
         create({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": port}]}}}, Grants(ports=("1-65535",)))
 
 
+@pytest.mark.parametrize(
+    ("path", "permissions", "passes"),
+    [
+        ("/dev/ttyUSB0", "rwm", True),
+        ("/dev/ttyUSB0", "", True),
+        ("/dev/fuse", "rw", True),
+        ("/dev/fuse", "rwm", False),
+        ("/dev/fuse", "", False),
+        ("/dev/ttyUSB1", "r", False),
+        ("/dev", "r", False),
+        ("/dev/x/../ttyUSB0", "r", False),
+        ("//dev/ttyUSB0", "r", False),
+    ],
+)
+def test_exactly_the_devices_that_were_granted_pass(path: str, permissions: str, passes: bool) -> None:
+    asked = [{"PathOnHost": path, "PathInContainer": "/dev/x", "CgroupPermissions": permissions}]
+    grants = Grants(devices=("/dev/ttyUSB0", "/dev/fuse:rw"))
+    with contextlib.nullcontext() if passes else pytest.raises(Refused, match="Devices"):
+        assert create({"HostConfig": {"Devices": asked}}, grants)["HostConfig"]["Devices"] == asked
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ({"Subnet": "10.1.2.0/24", "Gateway": "10.1.2.1", "IPRange": "10.1.2.128/25"}, ""),
+        ({"Subnet": "fd00:1:2::/64"}, ""),
+        ({"Subnet": "10.2.0.0/24"}, "not granted"),
+        ({"Subnet": "10.0.0.0/8"}, "not granted"),
+        ({"Subnet": "::ffff:10.1.2.0/120"}, "not granted"),
+        ({"Subnet": "10.1.2.3/24"}, "host bits set"),
+        ({"Gateway": "10.1.2.1"}, "IPAM.Config"),
+        ({"Subnet": "10.1.2.0/24", "Gateway": "192.168.0.1"}, "is not in"),
+        ({"Subnet": "10.1.2.0/24", "IPRange": "10.0.0.0/8"}, "is not in"),
+        ({"Subnet": "10.1.2.0/24", "AuxiliaryAddresses": {"a": "10.1.3.1"}}, "is not in"),
+    ],
+)
+def test_a_network_has_addresses_that_were_granted(pool: dict[str, Any], said: str) -> None:
+    asked = strict.read(json.dumps({"Name": "n", "IPAM": {"Config": [pool]}}).encode(), requests.Network)
+    grants = Grants(subnets=("10.1.0.0/16", "fd00:1::/32"))
+    with pytest.raises(Refused, match=re.escape(said)) if said else contextlib.nullcontext():
+        sent = json.loads(msgspec.json.encode(rules.network(asked, GUEST, grants)))
+        assert sent["IPAM"] == {"Config": [pool]}
+
+
 def test_all_capabilities_are_never_granted() -> None:
     with pytest.raises(Refused):
         create({"HostConfig": {"CapAdd": ["ALL"]}}, Grants(capabilities=("ALL",)))
@@ -181,7 +227,7 @@ def test_every_key_of_a_host_config_passes_is_refused_or_has_a_rule() -> None:
     assert keys - rules.PASS - rules.NEVER == {
         *("binds", "mounts", "tmpfs", "volumes_from", "links", "network_mode", "port_bindings", "publish_all_ports"),
         *("cap_add", "security_opt", "sysctls", "log_config", "runtime", "isolation", "oom_score_adj"),
-        "volume_driver",
+        *("volume_driver", "devices"),
         *("cgroupns_mode", "ipc_mode", "pid_mode", "userns_mode", "uts_mode", "memory_swappiness"),
     }
 

@@ -67,7 +67,7 @@ async def _create(context: Context, image: str, mounts: tuple[bodies.Mount, ...]
         image=image,
         cmd=("true",),
         labels=context.scope.stamped_container({}),
-        host_config=requests.HostConfig(network_mode="none", mounts=mounts),
+        host_config=requests.HostConfig(cgroup_parent=context.cgroup_parent, network_mode="none", mounts=mounts),
     )
     name = context.scope.long(f"paths-{secrets.token_hex(4)}")
     reply = await context.upstream.ask("POST", "containers", "create", query={"name": name}, body=body)

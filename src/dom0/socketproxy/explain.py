@@ -47,9 +47,9 @@ def build(image: str, grants: Grants) -> list[Refused]:
     return [] if grants.images.build else [not_granted("build", image, Grants(images=Images(build=True)))]
 
 
-def network(body: bodies.NetworkBody, name: str) -> list[Refused]:
+def network(body: bodies.NetworkBody, name: str, grants: Grants) -> list[Refused]:
     """Of the body of `POST /networks/create`."""
-    return _judged(lambda: rules.network(strict.read(_named(body, name), requests.Network), SCOPE))
+    return _judged(lambda: rules.network(strict.read(_named(body, name), requests.Network), SCOPE, grants))
 
 
 def volume(body: bodies.VolumeBody, name: str) -> list[Refused]:
@@ -102,6 +102,6 @@ def _create(document: dict[str, Any], grants: Grants) -> None:
     resolved = rules.Resolved(
         image=body.image,
         containers={reference: reference for reference in wanted.containers},
-        networks={reference: reference for reference in wanted.networks},
+        networks={name: name if name in grants.join else SCOPE.long(name) for name in wanted.networks},
     )
     rules.container(body, SCOPE, grants, resolved, "explained")

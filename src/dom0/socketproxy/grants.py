@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -11,14 +12,17 @@ import msgspec
 
 from dom0 import sizes
 from dom0.errors import UsageError
-from dom0.socketproxy.paths import HostPath
+from dom0.socketproxy.paths import HostPath, normal
 from dom0.socketproxy.scope import IMAGES
 from dom0.wording import flaw
 
+PREDEFINED = ("", "bridge", "default", "host", "none")  # networks of the Engine itself
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
 LEAST_MEMORY, MOST_MEMORY = 6 << 20, 1 << 62  # bytes; the least is the Engine's own, for one container
 LEAST_CPUS, MOST_CPUS = 0.01, 8192  # the kernel's
 MOST_PIDS = 1 << 22  # the kernel's
+_DEVICE = re.compile(r"(?P<path>/dev/[^:\s]+)(:(?P<permissions>r?w?m?))?")
 _PORTS = re.compile(
     r"((?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?(/(?P<protocol>tcp|udp|sctp))?"
 )
@@ -74,6 +78,22 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(key for key in self.__struct_fields__ if getattr(self, key) is not None)
 
 
+class Device(msgspec.Struct, frozen=True):
+    path: str
+    permissions: str
+
+    @classmethod
+    def read(cls, text: str) -> Device:
+        """From `/dev/NAME[:PERMISSIONS]`, `rwm` where none are said. Raises ValueError."""
+        found = _DEVICE.fullmatch(text)
+        if found is None or normal(found["path"]) != found["path"]:
+            raise ValueError(f"{text!r} is not /dev/NAME[:rwm]")
+        return cls(found["path"], found["permissions"] or "rwm")
+
+    def holds(self, other: Device) -> bool:
+        return self.path == other.path and set(other.permissions) <= set(self.permissions)
+
+
 class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, dict=True):
     images: Images = Images()
     capabilities: tuple[str, ...] = ()  # as `NET_ADMIN`
@@ -81,8 +101,11 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     networks: int = 8  # at a time; an Engine has addresses for some thirty
     volumes: int = 100
     connections: int = 256  # to the socket, at a time
+    devices: tuple[str, ...] = ()  # of the host, see Device
+    join: tuple[str, ...] = ()  # names of networks that are not the scope's
     paths: tuple[str, ...] = ()  # of the host, see HostPath
     ports: tuple[str, ...] = ()  # of the host, see Ports
+    subnets: tuple[str, ...] = ()  # that its networks may have, as `10.1.0.0/16`
     memory: str | int | None = None  # as `512m`; this and the next two: of all its containers together
     cpus: float | None = None
     pids: int | None = None
@@ -94,10 +117,17 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
             raise ValueError(f"cpus: {self.cpus} is no number of processors, as 0.5 or 2")
         if self.pids is not None and not 0 < self.pids <= MOST_PIDS:
             raise ValueError(f"pids: {self.pids} is no number of processes, as 200")
-        for text in self.ports:
-            Ports.read(text)
+        for text in self.devices:
+            Device.read(text)
+        for name in self.join:
+            if name in PREDEFINED:
+                raise ValueError(f"{name}: is everybody's, and no network to join")
         for text in self.paths:
             HostPath.read(text)
+        for text in self.ports:
+            Ports.read(text)
+        for text in self.subnets:
+            ipaddress.ip_network(text)
 
     @cached_property
     def host_paths(self) -> tuple[HostPath, ...]:
@@ -116,8 +146,21 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         """`image` with its tag or digest."""
         return any(_matches(image, pattern) for pattern in self.images.pull)
 
+    def may_have(self, wanted: Device) -> bool:
+        return any(Device.read(text).holds(wanted) for text in self.devices)
+
     def may_publish(self, wanted: Ports) -> bool:
         return any(Ports.read(text).holds(wanted) for text in self.ports)
+
+    def may_take(self, subnet: Subnet) -> bool:
+        return any(is_within(subnet, ipaddress.ip_network(text)) for text in self.subnets)
+
+
+def is_within(subnet: Subnet, other: Subnet) -> bool:
+    """Of addresses of both versions."""
+    if isinstance(subnet, ipaddress.IPv4Network):
+        return isinstance(other, ipaddress.IPv4Network) and subnet.subnet_of(other)
+    return isinstance(other, ipaddress.IPv6Network) and subnet.subnet_of(other)
 
 
 def _matches(image: str, pattern: str) -> bool:

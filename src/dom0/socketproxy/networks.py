@@ -1,4 +1,6 @@
-"""Networks of the scope. Its `bridge` is its own, made when a container needs it: the Engine's is shared by all."""
+"""Networks of the scope, and those that it may join. Its `bridge` is its own, made when a container needs it: the
+Engine's is shared by all.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 async def listed(context: Context, asked: Asked) -> Document:
     rows = await _rows(context, by_name(asked.query, FILTERS, context.scope))
+    rows += await _joinable(context, asked.query)
     return Document([shown.network(context.scope, row) for row in rows])
 
 
@@ -34,22 +37,24 @@ async def created(context: Context, asked: Asked) -> Call:
     body: requests.Network = asked.body
     if not _NAME.fullmatch(body.name):
         raise Refused(BAD_REQUEST, f"{body.name!r}: no name of a network", field="Name")
-    if body.name in ("host", "none", "default"):
+    if body.name in ("host", "none", "default", *context.grants.join):
         raise Refused(FORBIDDEN, f"network with name {body.name}: that name is taken", field="Name")
     if (there := len(await _rows(context, {}))) >= context.grants.networks:
         raise too_many("networks", context.grants.networks, Grants(networks=there + 1))
-    return Call(method="POST", path=("networks", "create"), body=rules.network(body, context.scope))
+    return Call(method="POST", path=("networks", "create"), body=rules.network(body, context.scope, context.grants))
 
 
 async def removed(context: Context, asked: Asked) -> Call:
     network = await _network(context, asked.names["network"])
     if network["Name"] == context.scope.long(BRIDGE):
         raise Refused(FORBIDDEN, f"{BRIDGE} is a pre-defined network and cannot be removed")
+    if not context.scope.owns_name(network["Name"]):
+        raise Refused(FORBIDDEN, f"{network['Name']}: may be joined, not removed")
     return Call(method="DELETE", path=("networks", network["Id"]))
 
 
 async def connected(context: Context, asked: Asked) -> Call:
-    """Both are the scope's."""
+    """The container is the scope's, and the network too or one that was granted."""
     body: requests.Connect = asked.body
     network = await _network(context, asked.names["network"])
     found = await owned.container(context, body.container)
@@ -57,7 +62,11 @@ async def connected(context: Context, asked: Asked) -> Call:
     links = {link.partition(":")[0] for link in endpoint.links}
     ids = {reference: (await owned.container(context, reference)).id for reference in links}
     resolved = rules.Resolved(image="", containers=ids, networks={})
-    checked = rules.endpoint_of(endpoint, resolved, context.scope.short(found.name))
+    is_own = context.scope.owns_name(network["Name"])
+    if not is_own:
+        hostname = found.document["Config"]["Hostname"]
+        rules.check_nameless(network["Name"], hostname="" if found.id.startswith(hostname) else hostname)
+    checked = rules.endpoint_of(endpoint, resolved, context.scope.short(found.name) if is_own else "")
     return Call(
         method="POST",
         path=("networks", network["Id"], "connect"),
@@ -112,17 +121,27 @@ async def pruned(context: Context, asked: Asked) -> Document:
 
 
 async def _rows(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
+    return [row for row in await _all(context, query) if context.scope.owns(row["Name"], row["Labels"])]
+
+
+async def _joinable(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
+    """Those of others that were granted."""
+    names = [name for name in context.grants.join if not context.scope.owns_name(name)]
+    return [row for row in await _all(context, query) if row["Name"] in names] if names else []
+
+
+async def _all(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
     reply = await context.upstream.ask("GET", "networks", query=query)
     if reply.status != 200:
         raise context.refusal(reply)
-    return [row for row in reply.document if context.scope.owns(row["Name"], row["Labels"])]
+    return list(reply.document)
 
 
 async def _network(context: Context, reference: str) -> dict[str, Any]:
-    """By name or ID. Raises Refused."""
+    """By name or ID, one that may be joined too. Raises Refused."""
     if reference in DEFAULTS:
         reference = BRIDGE
-    rows = await _rows(context, {})
+    rows = await _rows(context, {}) + await _joinable(context, {})
     named = [row["Id"] for row in rows if context.scope.short(row["Name"]) == reference]
     found = named or [row["Id"] for row in rows if reference and row["Id"].startswith(reference)]
     if len(found) > 1:
@@ -144,7 +163,7 @@ async def name_of(context: Context, reference: str) -> str:
 async def _own_bridge(context: Context) -> str:
     name = context.scope.long(BRIDGE)
     if not await _is_there(context, name):
-        asked = rules.network(requests.Network(name=BRIDGE), context.scope)
+        asked = rules.network(requests.Network(name=BRIDGE), context.scope, context.grants)
         reply = await context.upstream.ask("POST", "networks", "create", body=asked)
         if reply.status != CREATED and not await _is_there(context, name):  # else another request was faster
             raise context.refusal(reply)

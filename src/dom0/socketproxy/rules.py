@@ -6,6 +6,7 @@ would allow it. Keys without a rule say what is inside the container only, and p
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,9 +16,9 @@ from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.socketproxy import paths, requests
-from dom0.socketproxy.grants import MOST_CPUS, Grants, Ports
+from dom0.socketproxy.grants import MOST_CPUS, Device, Grants, Ports, Subnet, is_within
 from dom0.socketproxy.paths import Bound
-from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never, not_granted
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, never, not_granted
 from dom0.socketproxy.scope import Scope
 
 LOG_DRIVERS = ("", "json-file", "local", "none")  # others connect to what their options name, paths of the host too
@@ -63,7 +64,7 @@ PASS = frozenset(
 NEVER = frozenset(
     {
         *("blkio_device_read_bps", "blkio_device_read_iops", "blkio_device_write_bps", "blkio_device_write_iops"),
-        *("blkio_weight_device", "devices", "device_cgroup_rules", "device_requests", "storage_opt"),
+        *("blkio_weight_device", "device_cgroup_rules", "device_requests", "storage_opt"),
         *("annotations", "cgroup_parent", "masked_paths", "privileged", "readonly_paths"),
         *("cpu_count", "cpu_percent", "cpu_realtime_period", "cpu_realtime_runtime", "oom_kill_disable"),
     }
@@ -126,7 +127,7 @@ def container(
         image=resolved.image,
         labels=paths.stamped(scope.stamped_container(body.labels), bound),
         host_config=host,
-        networking_config=_networking(body, resolved, host.network_mode, name),
+        networking_config=_networking(body, scope, resolved, host.network_mode, name),
     )
 
 
@@ -135,6 +136,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
     _check_values(host)
     _check_ports(host, grants)
     _check_cpus(host, grants, "HostConfig.")
+    _check_devices(host, grants)
     return replace(
         host,
         binds=tuple(_bind(bind, scope) for bind in host.binds if not _is_path(bind)),
@@ -324,6 +326,17 @@ def _check_cpus(asked: requests.HostConfig | requests.Update, grants: Grants, wh
             raise not_granted(f"{where}{key}", wanted, Grants(cpus=min(wanted, MOST_CPUS)))
 
 
+def _check_devices(host: requests.HostConfig, grants: Grants) -> None:
+    for device in host.devices:
+        wanted = f"{device.path_on_host}:{device.cgroup_permissions or 'rwm'}".removesuffix(":rwm")
+        try:
+            asked = Device.read(wanted)
+        except ValueError:
+            raise never("HostConfig.Devices", wanted) from None
+        if not grants.may_have(asked):
+            raise not_granted("HostConfig.Devices", wanted, Grants(devices=(wanted,)))
+
+
 def _is_tmpfs(options: str) -> bool:
     return all(TMPFS_OPTION.fullmatch(option) for option in options.split(",") if option)
 
@@ -362,8 +375,10 @@ def _volumes_from(source: str, resolved: Resolved) -> str:
     return f"{resolved.containers[name]}:{mode}" if mode else resolved.containers[name]
 
 
-def _networking(body: requests.Container, resolved: Resolved, mode: str, name: str) -> requests.Networking:
-    """Every network is one of the scope's, where the container has the name that the scope calls it."""
+def _networking(
+    body: requests.Container, scope: Scope, resolved: Resolved, mode: str, name: str
+) -> requests.Networking:
+    """On its own networks a container has the name that the scope calls it."""
     asked = (body.networking_config or requests.Networking()).endpoints_config
     if "host" in asked:
         raise never("NetworkingConfig.EndpointsConfig", "host")
@@ -374,16 +389,40 @@ def _networking(body: requests.Container, resolved: Resolved, mode: str, name: s
     endpoints = {resolved.networks[key]: endpoint for key, endpoint in asked.items() if key != "none"}
     primary = endpoints.get(mode, bodies.EndpointSettings())
     endpoints[mode] = replace(primary, links=(*primary.links, *body.host_config.links))
-    return requests.Networking(endpoints_config={key: endpoint_of(e, resolved, name) for key, e in endpoints.items()})
+    for network in endpoints:
+        if not scope.owns_name(network):
+            check_nameless(network, hostname=body.hostname, mac_address=body.mac_address)
+    return requests.Networking(
+        endpoints_config={
+            network: endpoint_of(endpoint, resolved, name if scope.owns_name(network) else "")
+            for network, endpoint in endpoints.items()
+        }
+    )
+
+
+def check_nameless(network: str, *, hostname: str, mac_address: str = "") -> None:
+    """On a `network` of others nobody's name or address can be taken over: the Engine's DNS answers to hostnames too.
+
+    Raises Refused.
+    """
+    for key, value in {"Hostname": hostname, "MacAddress": mac_address}.items():
+        if value:
+            what = f"{key}: {value!r}: not on {network}, which is not only this scope's: leave out the one or the other"
+            raise Refused(FORBIDDEN, what, field=key, value=value)
 
 
 def endpoint_of(endpoint: bodies.EndpointSettings, resolved: Resolved, name: str) -> bodies.EndpointSettings:
-    """Of a network of the scope's, for a container that it calls `name`."""
+    """Of a network of the scope's, for a container that it calls `name`; "": of somebody else's network.
+
+    There it has the name that the Engine gives it, and the address.
+    """
     if endpoint.driver_opts:
         raise never("EndpointsConfig.DriverOpts", endpoint.driver_opts)
+    if not name and (endpoint.mac_address or endpoint.ipam_config not in (None, bodies.EndpointIpamConfig())):
+        raise never("EndpointsConfig.IPAMConfig", "an address of one's own on a network that others have too")
     return replace(
         endpoint,
-        aliases=tuple(dict.fromkeys((*endpoint.aliases, name))),
+        aliases=tuple(dict.fromkeys((*endpoint.aliases, name))) if name else (),
         links=tuple(_link(link, resolved) for link in endpoint.links),
     )
 
@@ -401,8 +440,8 @@ NETWORK_OPTIONS = (
 )
 
 
-def network(asked: requests.Network, scope: Scope) -> requests.Network:
-    """A bridge of the scope's. Its addresses are the Engine's choice: others may be somebody's on this host."""
+def network(asked: requests.Network, scope: Scope, grants: Grants) -> requests.Network:
+    """A bridge of the scope's. Addresses that were not granted may be somebody's on this host."""
     if asked.driver not in ("", "bridge"):
         raise never("Driver", asked.driver)
     if asked.scope not in ("", "local"):
@@ -410,19 +449,33 @@ def network(asked: requests.Network, scope: Scope) -> requests.Network:
     for option in asked.options:
         if option not in NETWORK_OPTIONS:
             raise never("Options", option)
-    if asked.ipam is not None:
-        if asked.ipam.driver not in ("", "default") or asked.ipam.options:
-            raise never("IPAM.Driver", asked.ipam.driver)
-        if any(pool != bodies.IpamPool() for pool in asked.ipam.config):
-            raise never("IPAM.Config", msgspec.to_builtins(asked.ipam.config))
+    if asked.ipam is not None and (asked.ipam.driver not in ("", "default") or asked.ipam.options):
+        raise never("IPAM.Driver", asked.ipam.driver)
+    pools = () if asked.ipam is None else tuple(pool for pool in asked.ipam.config if pool != bodies.IpamPool())
+    for pool in pools:
+        _check_pool(pool, grants)
     return replace(
         asked,
         check_duplicate=True,
-        ipam=None,
+        ipam=requests.Ipam(config=pools) if pools else None,
         labels=scope.stamped(asked.labels),
         name=scope.long(asked.name),
         scope="",
     )
+
+
+def _check_pool(pool: bodies.IpamPool, grants: Grants) -> None:
+    try:
+        subnet = ipaddress.ip_network(pool.subnet)
+        inner: list[Subnet] = [ipaddress.ip_network(pool.ip_range)] if pool.ip_range else []
+        inner += [ipaddress.ip_network(text) for text in (pool.gateway, *pool.auxiliary_addresses.values()) if text]
+    except ValueError as error:
+        raise Refused(BAD_REQUEST, f"IPAM.Config: {error}", field="IPAM.Config") from error
+    if not grants.may_take(subnet):
+        raise not_granted("IPAM.Config.Subnet", pool.subnet, Grants(subnets=(pool.subnet,)))
+    for addresses in inner:
+        if not is_within(addresses, subnet):
+            raise Refused(BAD_REQUEST, f"IPAM.Config: {addresses} is not in {subnet}", field="IPAM.Config")
 
 
 def volume(asked: bodies.VolumeBody, scope: Scope) -> bodies.VolumeBody:

@@ -162,7 +162,7 @@ def network(scope: Scope, found: Doc) -> Doc:
     members = found.get("Containers") or {}
     return found | {
         "Name": scope.short(found["Name"]),
-        "Labels": scope.shown(found["Labels"]),
+        "Labels": scope.shown(found["Labels"]) if scope.owns_name(found["Name"]) else {},
         "Containers": {
             key: member | {"Name": scope.short(member["Name"])}
             for key, member in members.items()

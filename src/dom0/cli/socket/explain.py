@@ -129,7 +129,7 @@ async def _of_project(directory: Path, final: Path, granted: Grants) -> Found:
             found[name] += rules.container(_body(slot, "" if is_built else slot.image), granted)
     for key, network in sorted(project.networks.items()):
         if not (spec := network_spec(project, key, network)).external:
-            found[f"network {key}"] = rules.network(spec.create, spec.name)
+            found[f"network {key}"] = rules.network(spec.create, spec.name, granted)
     for key, volume in sorted(project.volumes.items()):
         if not (kept := volume_spec(project, key, volume)).external:
             found[f"volume {key}"] = rules.volume(kept.create, kept.name)

@@ -20,6 +20,7 @@ from dom0.testing.escape.world import (
     MOUNTED,
     PRIVATE,
     READABLE,
+    SHARED,
     TREASURE,
     VICTIM,
     World,
@@ -35,6 +36,7 @@ def cases() -> list[Case]:
         *_references(),
         *_create(),
         *_granted(),
+        *_joined(),
         *_objects(),
         *image_attempts.cases(),
         *_daemon(),
@@ -457,6 +459,69 @@ def _granted() -> Iterator[Case]:
         yield Case(32, f"the volume of a granted directory is removed: {query}", _ask("DELETE", target))
 
 
+def _joined() -> Iterator[Case]:
+    """13, 16 and 31: from a device, a network and addresses that were granted to others."""
+    for path, mode in (
+        ("/dev/full", "rw"),
+        ("/dev/full", ""),
+        ("/dev/full/../mem", "r"),
+        ("/dev/mem", "r"),
+        ("/dev", "r"),
+    ):
+        device = {"PathOnHost": path, "PathInContainer": "/dev/x", "CgroupPermissions": mode}
+        yield Case(13, f"the device {path} {mode}", _host(Devices=[device]))
+    for endpoint in _ON_SHARED:
+        network = {"NetworkMode": SHARED}
+        title = f"on a network to join, {json.dumps(endpoint)}"
+        yield Case(16, title, _with(HostConfig=network, NetworkingConfig={"EndpointsConfig": {SHARED: endpoint}}))
+        steps = [("POST", f"/networks/{SHARED}/connect", {"Container": "own", "EndpointConfig": endpoint})]
+        yield Case(16, f"{title}, later", _created("?name=own", steps))
+    for more in ({"Hostname": VICTIM}, {"Hostname": VICTIM, "Domainname": "x"}, {"MacAddress": "02:42:ac:13:00:02"}):
+        title = f"on a network to join, {json.dumps(more)}"
+        yield Case(16, title, _with(HostConfig={"NetworkMode": SHARED}, **more))
+        steps = [("POST", f"/networks/{SHARED}/connect", {"Container": "own"})]
+        yield Case(16, f"{title}, later", _created("?name=own", steps, **more))
+    yield Case(
+        16,
+        "a name on a network to join, by a rename",
+        _created(
+            "?name=own", [("POST", f"/containers/own/rename?name={VICTIM}", None)], HostConfig={"NetworkMode": SHARED}
+        ),
+    )
+    for method, target, content in (
+        ("DELETE", f"/networks/{SHARED}", None),
+        ("POST", f"/networks/{SHARED}/disconnect", {"Container": VICTIM, "Force": True}),
+        ("POST", f"/networks/{SHARED}/connect", {"Container": VICTIM}),
+        ("POST", "/networks/prune", None),
+        ("POST", "/networks/create", {"Name": SHARED}),
+        ("GET", f"/networks/{SHARED}?verbose=1", None),
+        ("GET", "/networks?filters=%7B%22name%22%3A%5B%22private%22%5D%7D", None),
+    ):
+        yield Case(31, f"{method} {target} {content or ''}", _ask(method, target, content))
+    for pool in _POOLS:
+        asked = {"Name": "n", "IPAM": {"Config": [pool]}}
+        yield Case(31, f"a network with {json.dumps(pool)}", _ask("POST", "/networks/create", asked))
+
+
+_ON_SHARED: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"Aliases": [VICTIM]},
+    {"Aliases": [f"{VICTIM}.{SHARED}", "db"]},
+    {"DNSNames": [VICTIM]},
+    {"IPAMConfig": {"IPv4Address": "172.19.0.2"}},
+    {"MacAddress": "02:42:ac:13:00:02"},
+    {"DriverOpts": {"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.proxy_arp=1"}},
+    {"Links": [f"{VICTIM}:v"]},
+)
+_POOLS: tuple[Mapping[str, Any], ...] = (
+    {"Subnet": "10.0.0.0/8"},
+    {"Subnet": "10.214.0.0/24"},
+    {"Subnet": "169.254.169.0/24"},
+    {"Subnet": "10.213.0.0/16", "Gateway": "10.214.0.1"},
+    {"Subnet": "10.213.0.0/16", "AuxiliaryAddresses": {"DefaultGatewayIPv4": "127.0.0.1"}},
+    {"Subnet": "10.213.0.1/8"},
+    {"Subnet": "0x0a.0.0.0/8"},
+)
 _LINKS = ("/var/lib/escape", "../escape", "/", "/proc/1/root/var/lib/escape")
 _NOT_GRANTED = (
     *("/var/lib", "/var/lib/granted/..", "/var/lib/granted/../escape", "//var/lib/granted//..//escape"),

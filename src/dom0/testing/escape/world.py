@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,10 +28,15 @@ from dom0.testing.escape.raw import Answer
 MOUNTED = "canary-by-mount"  # what a process says that could mount
 VICTIM, TREASURE, PRIVATE, FOREIGN_IMAGE = "victim", "treasure", "private", "private/secret:1"
 DIRECTORY = "/var/lib/escape"  # on the host
+SHARED = "shared"  # a network that the scope may join
+SUBNETS = tuple(ip_network(text) for text in ("10.213.0.0/16", "172.16.0.0/12", "192.168.0.0/16"))  # and the Engine's
 GRANTED, READABLE, MAPPED = "/var/lib/granted", "/var/lib/readable", "/var/lib/mapped"  # directories of the host
 GRANTS = f"""
 images: {{use: [busybox], pull: ["pulled/*"], build: true, own: 10}}
 paths: ["{GRANTED}", "{READABLE}:ro", "{MAPPED}:/var/lib/dom0"]
+join: [shared]
+subnets: [10.213.0.0/16]
+devices: ["/dev/full:r"]
 """
 """Of the scope under test: what is granted must not lead to more."""
 OWN_MODES = ("", "none", "private", "shareable", "default", "bridge")
@@ -104,9 +110,9 @@ class World:
         api.request(
             self.engine, "POST", "/volumes/create", {"Name": TREASURE, "Labels": {"secret": self.canaries["label"]}}
         )
-        api.request(
-            self.engine, "POST", "/networks/create", {"Name": PRIVATE, "Labels": {"secret": self.canaries["label"]}}
-        )
+        for name in (PRIVATE, SHARED):
+            labelled = {"Name": name, "Labels": {"secret": self.canaries["label"]}}
+            api.request(self.engine, "POST", "/networks/create", labelled)
         layer = io.BytesIO()
         with tarfile.open(fileobj=layer, mode="w") as tar:
             content = self.canaries["file"].encode()
@@ -122,6 +128,7 @@ class World:
             "HostConfig": {"Binds": [f"{TREASURE}:/t"], "NetworkMode": PRIVATE},
         }
         made = api.request(self.engine, "POST", "/containers/create", body, query={"name": VICTIM})
+        api.request(self.engine, "POST", f"/networks/{SHARED}/connect", {"Container": made["Id"]})
         api.request(self.engine, "POST", f"/containers/{made['Id']}/start")
         self.victim = self._get(f"/containers/{VICTIM}/json")
         self._before = self._everything()
@@ -180,7 +187,8 @@ class World:
     def _lay_out_anew(self) -> None:
         """So that the next attempt is not told from the damage of this one."""
         self._drop(f"/containers/{self.victim_id}", force="1")
-        self._drop(f"/networks/{PRIVATE}")
+        for name in (PRIVATE, SHARED):
+            self._drop(f"/networks/{name}")
         self._drop(f"/volumes/{TREASURE}", force="1")
         for path in self.outside.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -235,7 +243,7 @@ class World:
         powers = {
             "Privileged": host["Privileged"],
             "CapAdd": host["CapAdd"],
-            "Devices": host["Devices"],
+            "Devices": [entry for entry in host["Devices"] or () if not _may_be_read(entry)],
             "DeviceRequests": host["DeviceRequests"],
             "DeviceCgroupRules": host["DeviceCgroupRules"],
             "Binds": [bind for bind in host["Binds"] or () if not self._is_own(bind)],
@@ -252,6 +260,7 @@ class World:
                 for key in found["NetworkSettings"]["Networks"]
                 if key in ("host", PRIVATE) or (self.prefix and key == "bridge")
             ],
+            "Names": _names_on_shared(found),
             "SecurityOpt": [opt for opt in host["SecurityOpt"] or () if not opt.startswith("no-new-privileges")],
             "MaskedPaths": not host["MaskedPaths"],
             "ReadonlyPaths": not host["ReadonlyPaths"],
@@ -289,6 +298,7 @@ class World:
             "Driver": found["Driver"] if found["Driver"] != "bridge" else "",
             "Options": [key for key in found["Options"] or () if "bridge" in key or "gateway" in key],
             "Members": [member for member in found["Containers"] or () if member == self.victim_id],
+            "Subnets": [pool["Subnet"] for pool in found["IPAM"]["Config"] if not _may_have(pool["Subnet"])],
             "Name": self.prefix and not found["Name"].startswith(self.prefix),
         }
         return [f"network {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
@@ -303,6 +313,21 @@ class World:
             )
         flaws = {"Options": found["Options"], "Driver": found["Driver"] != "local", "Name": named_wrongly}
         return [f"volume {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
+
+
+def _may_be_read(device: dict[str, str]) -> bool:
+    return device["PathOnHost"] == "/dev/full" and device["CgroupPermissions"] == "r"
+
+
+def _may_have(subnet: str) -> bool:
+    found = ip_network(subnet)
+    return any(found.version == own.version and found.subnet_of(own) for own in SUBNETS)  # type: ignore[arg-type]
+
+
+def _names_on_shared(found: dict[str, Any]) -> list[str]:
+    """Those that are another's to have: of its own there are the container's and the beginning of its ID."""
+    names = found["NetworkSettings"]["Networks"].get(SHARED, {}).get("DNSNames") or ()
+    return [name for name in names if name not in (found["Name"][1:], found["Id"][:12])]
 
 
 def _foreign(mode: str, own: set[str], *, networks: bool = False) -> bool:
