@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dom0.engine import bodies
 from dom0.socketproxy import requests, rules, strict
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import Refused
@@ -36,7 +37,14 @@ class Any64(dict[str, str]):
 
 def create(asked: dict[str, Any], grants: Grants = NOTHING, name: str = "web") -> dict[str, Any]:
     body = strict.read(json.dumps({"Image": "a:1", **asked}).encode(), requests.Container)
-    resolved = rules.Resolved(image="a:1", socket=SOCKET, containers=Any64(ID), networks=Any64("guest.{}"))
+    resolved = rules.Resolved(
+        image="a:1",
+        socket=SOCKET,
+        containers=Any64(ID),
+        named=Any64("guest.{}"),
+        networks=Any64("guest.{}"),
+        volumes=Any64("guest.{}"),
+    )
     sent = msgspec.json.encode(rules.container(body, GUEST, grants, resolved, name))
     return dict(json.loads(sent))
 
@@ -64,7 +72,7 @@ def test_a_namespace_is_shared_with_the_scopes_own_by_id(key: str) -> None:
 
 def test_links_are_of_the_network_and_keep_their_names() -> None:
     sent = create({"HostConfig": {"Links": ["db", "cache:redis"]}})
-    assert sent["NetworkingConfig"]["EndpointsConfig"]["guest."]["Links"] == [f"{ID}:db", f"{ID}:redis"]
+    assert sent["NetworkingConfig"]["EndpointsConfig"]["guest."]["Links"] == ["guest.db:db", "guest.cache:redis"]
     assert "Links" not in sent["HostConfig"]
 
 
@@ -144,6 +152,18 @@ def test_a_path_of_the_host_is_refused(asked: dict[str, Any], field: str) -> Non
     with pytest.raises(Refused) as refused:
         host(**asked)
     assert (refused.value.status, refused.value.field) == (403, field)
+
+
+def test_a_volume_without_a_name_is_wanted_where_nothing_else_is_mounted() -> None:
+    asked = requests.Container(
+        volumes={"/a/": bodies.Empty(), "/b": bodies.Empty(), "/c": bodies.Empty(), "/d": bodies.Empty()},
+        host_config=requests.HostConfig(
+            binds=("data:/b/x/..:ro",), mounts=(bodies.Mount(type="tmpfs", target="/c"),), tmpfs={"/e": ""}
+        ),
+    )
+    assert rules.anonymous(asked, ["/e", "/f", "/a"], ["/d"]) == ["/a", "/f"]
+    with pytest.raises(Refused, match="no path"):
+        rules.anonymous(requests.Container(volumes={"a": bodies.Empty()}), (), ())
 
 
 def test_a_granted_capability_passes_in_any_spelling() -> None:

@@ -107,7 +107,7 @@ def test_docker_compose_works_as_it_does(guest: Scoped, engine_host: Host, tmp_p
     guest.docker(*compose, "down", "--volumes", "--timeout", "1")
     assert names(engine_host) == set()
     assert guest.docker("volume", "ls", "--quiet") == ""
-    assert guest.docker("network", "ls", "--format", "{{.Name}}") == ""
+    assert guest.docker("network", "ls", "--format", "{{.Name}}") == "bridge\nhost\nnone\n"
 
 
 def test_a_container_that_was_renamed_is_found_by_its_new_name(guest: Scoped) -> None:
@@ -277,11 +277,12 @@ def test_a_network_of_somebody_else_is_not_the_scopes_bridge(guest: Scoped, engi
 
 def test_a_network_is_found_by_the_beginning_of_its_id(guest: Scoped) -> None:
     guest.docker("network", "create", "front")
-    short = guest.docker("network", "ls", "--quiet").split()
+    own = ("network", "ls", "--quiet", "--filter", "name=front")
+    short = guest.docker(*own).split()
     assert len(short) == 1
     assert len(short[0]) == 12
     guest.docker("network", "rm", short[0])
-    assert guest.docker("network", "ls", "--quiet") == ""
+    assert guest.docker(*own) == ""
 
 
 def test_many_at_once(guest: Scoped) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from dom0.engine import bodies
-from dom0.socketproxy import directories, images, networks, owned, requests, rules, shown, volumes
+from dom0.socketproxy import directories, images, links, networks, owned, requests, rules, shown, volumes
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, has_label
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusal import BAD_REQUEST, Refused, too_many
+from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, NOT_FOUND, Refused, too_many
 
 FILTERS = (
     *("ancestor", "before", "exited", "expose", "health", "id", "label"),
@@ -54,27 +56,71 @@ async def _id_of(context: Context, reference: str) -> str:
     return (await owned.container(context, reference)).id
 
 
-async def created(context: Context, asked: Asked) -> Call:
+async def created(context: Context, asked: Asked) -> Document:
     body: requests.Container = asked.body
-    if (there := len(await owned.containers(context))) >= context.grants.containers:
-        raise too_many("containers", context.grants.containers, Grants(containers=there + 1))
     if not body.image:
         raise Refused(BAD_REQUEST, "Image: is empty", field="Image")
     name = owned.check_name(asked.query.get("name", "").removeprefix("/") or _any_name(body.image))
+    query = {"name": context.scope.long(name)} | {k: v for k, v in asked.query.items() if k == "platform" and v}
+    async with context.making:
+        _check_room(context, await owned.containers(context), name)
+        checked = await _checked(context, body, name)
+        reply = await context.upstream.ask("POST", "containers", "create", query=query, body=checked)
+    if reply.status >= BAD_REQUEST:
+        raise context.refusal(reply)
+    return Document(reply.document, status=reply.status)
+
+
+def _check_room(context: Context, rows: list[dict[str, Any]], name: str) -> None:
+    """For one more that is called `name`. Raises Refused."""
+    for row in rows:
+        if shown.own_name(row) == context.scope.long(name):
+            raise Refused(
+                CONFLICT,
+                f'Conflict. The container name "/{name}" is already in use by container "{row["Id"]}". '
+                "You have to remove (or rename) that container to be able to reuse that name.",
+            )
+    if len(rows) >= context.grants.containers:
+        raise too_many("containers", context.grants.containers, Grants(containers=len(rows) + 1))
+
+
+async def _checked(context: Context, body: requests.Container, name: str) -> requests.Container:
+    """As the Engine gets it. Its volumes and directories are made: else the Engine makes some that nobody owns.
+
+    Raises Refused.
+    """
+    image = await images.find(context, body.image)
     wanted = rules.references(body)
+    try:
+        found = {reference: await owned.container(context, reference) for reference in wanted.containers}
+        connected = {reference: await networks.name_of(context, reference) for reference in wanted.networks}
+    except Refused as refused:
+        if refused.status == NOT_FOUND:  # which clients take for the image's, and pull it
+            raise Refused(BAD_REQUEST, refused.message) from refused
+        raise
+    sources = [found[source.partition(":")[0]] for source in body.host_config.volumes_from]
+    inherited = [mount["Destination"] for source in sources for mount in source.document["Mounts"]]
+    anonymous = rules.anonymous(body, (image.get("Config") or {}).get("Volumes") or (), inherited)
     resolved = rules.Resolved(
-        image=await images.usable(context, body.image),
+        image=images.told(context, image, body.image),
         socket=context.socket,
         cgroup_parent=context.cgroup_parent,
-        containers={reference: await _id_of(context, reference) for reference in wanted.containers},
-        networks={reference: await networks.name_of(context, reference) for reference in wanted.networks},
+        containers={reference: one.id for reference, one in found.items()},
+        named={reference: one.name for reference, one in found.items()},
+        networks=connected,
+        volumes={reference: await volumes.name_of(context, reference) for reference in wanted.volumes},
+        anonymous=anonymous,
     )
-    query = {"name": context.scope.long(name)} | {k: v for k, v in asked.query.items() if k == "platform" and v}
+    if body.host_config.network_mode in networks.DEFAULTS:
+        told = links.variables(name, body.host_config.links, {ref: one.document for ref, one in found.items()})
+        own = {one.partition("=")[0] for one in body.env}
+        body = replace(body, env=(*(one for one in told if one.partition("=")[0] not in own), *body.env))
     checked = rules.container(body, context.scope, context.grants, resolved, name)
     for volume in wanted.volumes:
-        await volumes.provide(context, bodies.VolumeBody(name=volume))  # else the Engine makes one that nobody owns
+        await volumes.provide(context, bodies.VolumeBody(name=volume))
+    await volumes.check_room(context, len(anonymous))
     await directories.provide(context, resolved.image, rules.bounds(body.host_config, context.grants))
-    return Call(method="POST", path=("containers", "create"), query=query, body=checked)
+    return checked
 
 
 def _any_name(image: str) -> str:
@@ -111,13 +157,20 @@ async def stats(context: Context, asked: Asked) -> Call:
     )
 
 
-async def renamed(context: Context, asked: Asked) -> Call:
+async def renamed(context: Context, asked: Asked) -> Document:
     """The Engine's DNS follows no rename: a container that does not run yet is connected anew, by the new name."""
     name = owned.check_name(asked.query.get("name", "").removeprefix("/"))
     found = await owned.container(context, asked.names["container"])
-    if not found.document["State"]["Running"]:
+    waits = not found.document["State"]["Running"]
+    if waits:
         await networks.reconnect(context, found, name)
-    return Call(method="POST", path=("containers", found.id, "rename"), query={"name": context.scope.long(name)})
+    query = {"name": context.scope.long(name)}
+    reply = await context.upstream.ask("POST", "containers", found.id, "rename", query=query)
+    if reply.status >= BAD_REQUEST:
+        if waits:
+            await networks.reconnect(context, found, context.scope.short(found.name))
+        raise context.refusal(reply)
+    return Document(status=reply.status)
 
 
 async def exec_created(context: Context, asked: Asked) -> Call:

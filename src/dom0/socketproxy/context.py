@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import field
 
 from dom0.socketproxy import paths
 from dom0.socketproxy.grants import Grants
@@ -31,6 +33,7 @@ class Context(msgspec.Struct, frozen=True):
     refusals: Refusals | None = None  # where they are written besides the log
     cgroup_parent: str = ""  # of each container; the Engine's default where there is no group for the scope
     recording: Recording | None = None  # where what is needed is written, and allowed
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from counting what is there to one more
 
     def refusal(self, reply: Reply) -> Refused:
         """What the Engine says against a question of ours."""

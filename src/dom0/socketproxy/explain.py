@@ -103,5 +103,7 @@ def _create(document: dict[str, Any], grants: Grants) -> None:
         image=body.image,
         containers={reference: reference for reference in wanted.containers},
         networks={name: name if name in grants.join else SCOPE.long(name) for name in wanted.networks},
+        named={reference: reference for reference in wanted.containers},
+        volumes={reference: reference for reference in wanted.volumes},
     )
     rules.container(body, SCOPE, grants, resolved, "explained")

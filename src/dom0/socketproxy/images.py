@@ -140,11 +140,12 @@ async def pruned(context: Context, asked: Asked) -> Document:
 
 
 async def usable(context: Context, reference: str) -> str:
-    """What the Engine is told instead of `reference`: the name if it is one, so that `docker ps` shows it, else the ID.
+    """What the Engine is told instead of `reference`. Raises Refused."""
+    return told(context, await find(context, reference), reference)
 
-    Raises Refused.
-    """
-    image = await find(context, reference)
+
+def told(context: Context, image: Image, reference: str) -> str:
+    """The name of `image` if `reference` is one, so that `docker ps` shows it, else its ID."""
     tags = image.get("RepoTags") or ()
     named = (name for name in (_own_name(context, reference), full_name(reference)) if name in tags)
     return next(named, str(image["Id"]))

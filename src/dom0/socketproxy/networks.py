@@ -4,7 +4,9 @@ Engine's is shared by all.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,10 +14,10 @@ import msgspec
 from dom0.engine import bodies
 from dom0.socketproxy import owned, requests, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
-from dom0.socketproxy.filters import by_name
+from dom0.socketproxy.filters import Filters, by_name
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused, too_many
-from dom0.socketproxy.shown import BRIDGE
+from dom0.socketproxy.shown import BRIDGE, PREDEFINED
 
 DEFAULTS = ("", "default", BRIDGE)  # of a container that names none
 CREATED = 201
@@ -24,30 +26,59 @@ FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
 async def listed(context: Context, asked: Asked) -> Document:
-    rows = await _rows(context, by_name(asked.query, FILTERS, context.scope))
-    rows += await _joinable(context, asked.query)
-    return Document([shown.network(context.scope, row) for row in rows])
+    found = await _rows(context, by_name(asked.query, FILTERS, context.scope))
+    rows = [shown.network(context.scope, row) for row in found + await _joinable(context, asked.query)]
+    names = [row["Name"] for row in rows]
+    filters = Filters.read(asked.query.get("filters", ""))
+    return Document(
+        rows + [row for row in shown.predefined(context.scope) if row["Name"] not in names and _is_meant(row, filters)]
+    )
+
+
+def _is_meant(network: dict[str, Any], filters: Filters) -> bool:
+    """Whether filters leave a network of the Engine's own in the list. A name is found by a part of it."""
+    known: dict[str, Callable[[str], bool]] = {
+        "driver": lambda text: text == network["Driver"],
+        "id": network["Id"].startswith,
+        "name": lambda text: text.strip("^$") in network["Name"],
+        "scope": lambda text: text == "local",
+        "type": lambda text: text == "builtin",
+    }
+    return all(key in known and any(map(known[key], texts)) for key, texts in filters.values.items() if texts)
 
 
 async def inspected(context: Context, asked: Asked) -> Document:
-    return Document(shown.network(context.scope, await _network(context, asked.names["network"])))
+    reference = asked.names["network"]
+    try:
+        return Document(shown.network(context.scope, await _network(context, reference)))
+    except Refused:
+        for row in shown.predefined(context.scope):
+            if reference in (row["Name"], row["Id"]):
+                return Document(row)
+        raise
 
 
-async def created(context: Context, asked: Asked) -> Call:
+async def created(context: Context, asked: Asked) -> Document:
     body: requests.Network = asked.body
     if not _NAME.fullmatch(body.name):
         raise Refused(BAD_REQUEST, f"{body.name!r}: no name of a network", field="Name")
-    if body.name in ("host", "none", "default", *context.grants.join):
+    if body.name in (*PREDEFINED, "default", *context.grants.join):
         raise Refused(FORBIDDEN, f"network with name {body.name}: that name is taken", field="Name")
-    if (there := len(await _rows(context, {}))) >= context.grants.networks:
-        raise too_many("networks", context.grants.networks, Grants(networks=there + 1))
-    return Call(method="POST", path=("networks", "create"), body=rules.network(body, context.scope, context.grants))
+    async with context.making:
+        if (there := len(await _rows(context, {}))) >= context.grants.networks:
+            raise too_many("networks", context.grants.networks, Grants(networks=there + 1))
+        checked = rules.network(body, context.scope, context.grants)
+        reply = await context.upstream.ask("POST", "networks", "create", body=checked)
+    if reply.status >= BAD_REQUEST:
+        raise context.refusal(reply)
+    return Document(reply.document, status=reply.status)
 
 
 async def removed(context: Context, asked: Asked) -> Call:
-    network = await _network(context, asked.names["network"])
-    if network["Name"] == context.scope.long(BRIDGE):
-        raise Refused(FORBIDDEN, f"{BRIDGE} is a pre-defined network and cannot be removed")
+    reference = asked.names["network"]
+    network = {} if reference in PREDEFINED else await _network(context, reference)
+    if not network or network["Name"] == context.scope.long(BRIDGE):
+        raise Refused(FORBIDDEN, f"{reference} is a pre-defined network and cannot be removed")
     if not context.scope.owns_name(network["Name"]):
         raise Refused(FORBIDDEN, f"{network['Name']}: may be joined, not removed")
     return Call(method="DELETE", path=("networks", network["Id"]))
@@ -60,8 +91,8 @@ async def connected(context: Context, asked: Asked) -> Call:
     found = await owned.container(context, body.container)
     endpoint = body.endpoint_config or bodies.EndpointSettings()
     links = {link.partition(":")[0] for link in endpoint.links}
-    ids = {reference: (await owned.container(context, reference)).id for reference in links}
-    resolved = rules.Resolved(image="", containers=ids, networks={})
+    named = {reference: (await owned.container(context, reference)).name for reference in links}
+    resolved = rules.Resolved(image="", containers={}, named=named, networks={}, volumes={})
     is_own = context.scope.owns_name(network["Name"])
     if not is_own:
         hostname = found.document["Config"]["Hostname"]
@@ -86,7 +117,19 @@ async def disconnected(context: Context, asked: Asked) -> Call:
 
 
 async def reconnect(context: Context, found: owned.Container, name: str) -> None:
-    """`found` is called `name` on its networks from now on, and not what it was called. Raises Refused."""
+    """`found` is called `name` on its networks from now on, and not what it was called.
+
+    Raises Refused; its networks are then as they were.
+    """
+    try:
+        await _connect_anew(context, found, name)
+    except Refused:
+        with contextlib.suppress(Refused):
+            await _connect_anew(context, found, context.scope.short(found.name))
+        raise
+
+
+async def _connect_anew(context: Context, found: owned.Container, name: str) -> None:
     before = context.scope.short(found.name)
     for network, settings in found.document["NetworkSettings"]["Networks"].items():
         if not context.scope.owns_name(network):
@@ -97,13 +140,12 @@ async def reconnect(context: Context, found: owned.Container, name: str) -> None
             links=tuple(settings["Links"] or ()),
             ipam_config=msgspec.convert(settings["IPAMConfig"], bodies.EndpointIpamConfig | None),
         )
-        for action, body in (
-            ("disconnect", requests.Disconnect(container=found.id)),
-            ("connect", requests.Connect(container=found.id, endpoint_config=endpoint)),
-        ):
-            reply = await context.upstream.ask("POST", "networks", network, action, body=body)
-            if reply.status >= BAD_REQUEST:
-                raise context.refusal(reply)
+        leave = requests.Disconnect(container=found.id)
+        await context.upstream.ask("POST", "networks", network, "disconnect", body=leave)
+        join = requests.Connect(container=found.id, endpoint_config=endpoint)
+        reply = await context.upstream.ask("POST", "networks", network, "connect", body=join)
+        if reply.status >= BAD_REQUEST:  # of a network that could not be left, too
+            raise context.refusal(reply)
 
 
 async def pruned(context: Context, asked: Asked) -> Document:

@@ -25,7 +25,7 @@ GONE_WITHIN = 1.0  # seconds until a client that has gone is noticed where nothi
 RAW_STREAMS = ("application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream")
 PASSED_HEADERS = ("content-type", "x-docker-container-path-stat", "docker-experimental", "ostype", "server")
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
-SWITCHING = 101
+SWITCHING, NO_CONTENT = 101, 204
 
 
 async def carry(client: Channel, call: Call, context: Context, *, upgrade: bool, archive: bool) -> None:
@@ -247,10 +247,12 @@ async def _tunnel(client: Channel, engine: Channel, status: int, kind: str) -> N
 
 async def send(client: Channel, document: Document, *, method: str = "GET", closes: bool = False) -> None:
     """An answer of our own. Raises ConnectionError."""
-    is_text = isinstance(document.value, str)
-    body = str(document.value).encode() if is_text else msgspec.json.encode(document.value)
-    headers = [*document.headers, ("Content-Length", str(len(body)))]
-    headers.append(("Content-Type", "text/plain; charset=utf-8" if is_text else "application/json"))
+    headers, body = [*document.headers], b""
+    if document.status != NO_CONTENT:
+        is_text = isinstance(document.value, str)
+        body = str(document.value).encode() if is_text else msgspec.json.encode(document.value)
+        headers.append(("Content-Length", str(len(body))))
+        headers.append(("Content-Type", "text/plain; charset=utf-8" if is_text else "application/json"))
     if closes or client.is_last:
         headers.append(("Connection", "close"))
     data = h11.Data(b"" if method == "HEAD" else body)

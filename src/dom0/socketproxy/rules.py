@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -74,13 +74,18 @@ UNMASKED_BY_NONE = ("masked_paths", "readonly_paths")  # an empty list hides not
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """What the references of a body mean, by what was written: IDs of containers, names of networks in the Engine."""
+    """What the references of a body mean, by what was written: IDs of containers, names of networks and volumes in the
+    Engine.
+    """
 
     image: str
     socket: str = ""  # the scope's own, in place of the Engine's
     cgroup_parent: str = ""  # of the scope
     containers: Mapping[str, str]
+    named: Mapping[str, str]  # of the same, their names in the Engine
     networks: Mapping[str, str]
+    volumes: Mapping[str, str]
+    anonymous: Sequence[str] = ()  # targets of the volumes that nobody names
 
 
 class References(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +118,20 @@ def references(body: requests.Container) -> References:
     )
 
 
+def anonymous(body: requests.Container, image: Iterable[str], inherited: Iterable[str]) -> list[str]:
+    """Targets of the volumes that the Engine would make without a name, and so without an owner.
+
+    `image`: those that the image asks for; `inherited`: targets of volumes of other containers. Raises Refused.
+    """
+    host = body.host_config
+    taken = {*inherited, *host.tmpfs, *(mount.target for mount in host.mounts or ())}
+    taken |= {bind.split(":")[1] for bind in host.binds if ":" in bind}
+    wanted = {*body.volumes, *image}
+    if odd := sorted(target for target in wanted if not paths.normal(target)):
+        raise Refused(BAD_REQUEST, f"{odd[0]!r}: no path of a volume", field="Volumes")
+    return sorted(set(map(paths.normal, wanted)) - set(map(paths.normal, taken)))
+
+
 def container(
     body: requests.Container, scope: Scope, grants: Grants, resolved: Resolved, name: str
 ) -> requests.Container:
@@ -139,7 +158,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
     _check_devices(host, grants)
     return replace(
         host,
-        binds=tuple(_bind(bind, scope) for bind in host.binds if not _is_path(bind)),
+        binds=tuple(_bind(bind, resolved) for bind in host.binds if not _is_path(bind)),
         cap_add=tuple(_capability(name, grants) for name in host.cap_add),
         cgroup_parent=resolved.cgroup_parent,
         cgroupns_mode=_namespace("CgroupnsMode", host.cgroupns_mode, resolved) or "private",  # else, on cgroup v1, host
@@ -150,7 +169,8 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         mounts=(
             *(_own_socket(asked.mount.target, resolved) for asked in _sockets(host)),
             *(_bound(asked, scope, grants) for asked in host_mounts(host)),
-            *(_mount(mount, scope) for mount in host.mounts or () if mount.type != "bind"),
+            *(_mount(mount, scope, resolved) for mount in host.mounts or () if mount.type != "bind"),
+            *(_mount(bodies.Mount(type="volume", target=target), scope, resolved) for target in resolved.anonymous),
         ),
         network_mode=_network_mode(host.network_mode, resolved),
         pid_mode=_namespace("PidMode", host.pid_mode, resolved),
@@ -162,7 +182,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
     )
 
 
-def _bind(bind: str, scope: Scope) -> str:
+def _bind(bind: str, resolved: Resolved) -> str:
     """`volume:/target:options`, of a volume of the scope's."""
     source, _, rest = bind.partition(":")
     target, _, options = rest.partition(":")
@@ -171,7 +191,7 @@ def _bind(bind: str, scope: Scope) -> str:
     kept = [option for option in options.split(",") if option not in ("", "z", "Z")]  # labels are the host's business
     if unknown := [option for option in kept if option not in ("ro", "rw", "nocopy", "rprivate")]:
         raise never("HostConfig.Binds", unknown[0])
-    return ":".join((scope.long(source), target, *([",".join(kept)] if kept else [])))
+    return ":".join((resolved.volumes[source], target, *([",".join(kept)] if kept else [])))
 
 
 class HostMount(NamedTuple):
@@ -256,7 +276,7 @@ def _own_socket(target: str, resolved: Resolved) -> bodies.Mount:
     return bodies.Mount(type="bind", source=resolved.socket, target=target)
 
 
-def _mount(mount: bodies.Mount, scope: Scope) -> bodies.Mount:
+def _mount(mount: bodies.Mount, scope: Scope, resolved: Resolved) -> bodies.Mount:
     if mount.type not in ("volume", "tmpfs"):
         raise never("HostConfig.Mounts.Type", mount.type)
     if mount.type == "tmpfs":
@@ -265,7 +285,7 @@ def _mount(mount: bodies.Mount, scope: Scope) -> bodies.Mount:
         raise Refused(BAD_REQUEST, f"{mount.source}: no name of a volume", field="HostConfig.Mounts")
     options = mount.volume_options or bodies.VolumeOptions()
     options = replace(options, labels=scope.stamped(options.labels))
-    source = scope.long(mount.source) if mount.source else ""
+    source = resolved.volumes[mount.source] if mount.source else ""
     return replace(mount, source=source, volume_options=options, bind_options=None)
 
 
@@ -372,7 +392,7 @@ def _volumes_from(source: str, resolved: Resolved) -> str:
     name, _, mode = source.partition(":")
     if mode not in ("", "ro", "rw"):
         raise never("HostConfig.VolumesFrom", source)
-    return f"{resolved.containers[name]}:{mode}" if mode else resolved.containers[name]
+    return f"{resolved.named[name]}:{mode}" if mode else resolved.named[name]
 
 
 def _networking(
@@ -428,9 +448,9 @@ def endpoint_of(endpoint: bodies.EndpointSettings, resolved: Resolved, name: str
 
 
 def _link(link: str, resolved: Resolved) -> str:
-    """Its name in there is said in any case: by itself it would be the one that the Engine knows."""
+    """By name, as DNS knows no IDs. Its name in there is said in any case: else it would be the one in the Engine."""
     name, _, alias = link.partition(":")
-    return f"{resolved.containers[name]}:{alias or name}"
+    return f"{resolved.named[name]}:{alias or name}"
 
 
 NETWORK_OPTIONS = (
@@ -483,4 +503,5 @@ def volume(asked: bodies.VolumeBody, scope: Scope) -> bodies.VolumeBody:
         raise never("Driver", asked.driver)
     if asked.driver_opts:  # any directory of the host can be one
         raise never("DriverOpts", asked.driver_opts)
-    return replace(asked, labels=scope.stamped(asked.labels), name=scope.long(asked.name))
+    name = scope.long(asked.name) if asked.name else ""  # the Engine's choice: 64 letters of an ID
+    return replace(asked, labels=scope.stamped(asked.labels), name=name)

@@ -23,6 +23,7 @@ LABEL = "dom0.scope"
 ORCHESTRATOR = "dom0.orchestrator"  # on who was given the socket: JSON, labels of its image that ours took the place of
 RESERVED = ("dom0.", "com.docker.compose.")  # labels that say what something is to who made it
 IMAGES = "dom0.invalid"  # in front of the images' names of all scopes
+ANONYMOUS = re.compile(r"[0-9a-f]{64}")  # what the Engine calls a volume that nobody named
 NAME_PATTERN = re.compile(names.SCOPE_NAME)
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REPOSITORY = rf"{_PART}(?:/{_PART})*"  # without a registry that has a port
@@ -86,8 +87,15 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
 
     def owns(self, name: str, labels: Mapping[str, str] | None) -> bool:
         """`name` as in the Engine, without a slash in front."""
+        return self.owns_name(name) and self._is_stamp(labels)
+
+    def owns_volume(self, name: str, labels: Mapping[str, str] | None) -> bool:
+        """That of an anonymous one is the Engine's choice, so its label decides: only sockets of scopes write it."""
+        return self.owns(name, labels) or (ANONYMOUS.fullmatch(name) is not None and self._is_stamp(labels))
+
+    def _is_stamp(self, labels: Mapping[str, str] | None) -> bool:
         path = (labels or {}).get(LABEL, "")
-        return self.owns_name(name) and (path == self.path or path.startswith(f"{self.path}/"))
+        return path == self.path or path.startswith(f"{self.path}/")
 
     def stamped(self, labels: Mapping[str, str]) -> dict[str, str]:
         """As the Engine gets them. What a scope inside this one has written stands behind our path. Raises Refused."""

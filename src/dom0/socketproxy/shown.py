@@ -5,6 +5,7 @@ Where the Engine says names, paths and labels was found by walking its real answ
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from dom0.socketproxy.context import Context
 from dom0.socketproxy.scope import Scope
 
 BRIDGE = "bridge"  # what a container is in that names no network; each scope has its own
+PREDEFINED = {BRIDGE: "bridge", "host": "host", "none": "null"}  # networks of every Engine, with their drivers
 
 Doc = dict[str, Any]
 
@@ -45,8 +47,9 @@ def container(context: Context, found: Doc) -> Doc:
         "Name": "/" + scope.short(found["Name"][1:]),
         "Config": _config(scope, found["Config"]),
         "HostConfig": host
-        | _asked_mounts(context, host, written)
+        | _asked_mounts(context, host, written, found["Config"].get("Volumes") or ())
         | {
+            "VolumesFrom": [scope.short(source) for source in host.get("VolumesFrom") or ()] or None,
             "Links": [_link(scope, link) for link in host.get("Links") or ()] or None,
             "NetworkMode": scope.short(host.get("NetworkMode", "")),
             "CgroupParent": "",
@@ -92,22 +95,35 @@ def _link(scope: Scope, link: str) -> str:
     )
 
 
-def _asked_mounts(context: Context, host: Doc, written: Mapping[str, str]) -> Doc:
-    """What of the host was bound stands where it was written, `Binds` or `Mounts`, and as it was written there."""
+def _asked_mounts(context: Context, host: Doc, written: Mapping[str, str], anonymous: Iterable[str]) -> Doc:
+    """What of the host was bound stands where it was written, `Binds` or `Mounts`, and as it was written there.
+
+    `anonymous`: targets of volumes without a name, which became mounts so that they have our label.
+    """
+    targets = {paths.normal(target) for target in anonymous}
     roots = paths.roots(context.grants.host_paths, context.scope)
     asked = [bind.partition(":") for bind in host.get("Binds") or ()]
     binds = [roots.get(source, context.scope.short(source)) + colon + rest for source, colon, rest in asked]
     mounts = []
     for mount in host.get("Mounts") or ():
         source = _host_source(context, mount["Type"], mount.get("Source", ""), written.get(mount["Target"], ""))
+        if not mount.get("Source") and mount["Target"] in targets:
+            continue
         if ":" in source:
             binds.append(source)
         elif source:
             kept = {key: value for key, value in mount.items() if key != "VolumeOptions"}
             mounts.append(kept | {"Type": "bind", "Source": source})
         else:
-            mounts.append(mount | {"Source": _path(context, context.scope.short(mount.get("Source", "")))})
+            mounts.append(_asked_mount(context, mount))
     return {"Binds": binds or None, "Mounts": mounts or None}
+
+
+def _asked_mount(context: Context, mount: Doc) -> Doc:
+    source = {"Source": _path(context, context.scope.short(mount.get("Source", "")))}
+    options = mount.get("VolumeOptions")
+    stamped = {"VolumeOptions": options | {"Labels": context.scope.shown(options["Labels"])}} if options else {}
+    return mount | source | stamped
 
 
 def _mount(context: Context, mount: Doc, written: Mapping[str, str]) -> Doc:
@@ -169,6 +185,30 @@ def network(scope: Scope, found: Doc) -> Doc:
             if scope.owns_name(member["Name"])
         },
     }
+
+
+def predefined(scope: Scope) -> list[Doc]:
+    """Networks that every Engine has: clients look for them, whether or not they may be used."""
+    return [
+        {
+            "Name": name,
+            "Id": hashlib.sha256(f"{scope.path}/{name}".encode()).hexdigest(),
+            "Created": "0001-01-01T00:00:00Z",
+            "Scope": "local",
+            "Driver": driver,
+            "EnableIPv6": False,
+            "IPAM": {"Driver": "default", "Options": None, "Config": []},
+            "Internal": False,
+            "Attachable": False,
+            "Ingress": False,
+            "ConfigFrom": {"Network": ""},
+            "ConfigOnly": False,
+            "Containers": {},
+            "Options": {},
+            "Labels": {},
+        }
+        for name, driver in PREDEFINED.items()
+    ]
 
 
 def volume(scope: Scope, found: Doc) -> Doc:

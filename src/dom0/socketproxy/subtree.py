@@ -116,7 +116,8 @@ def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: Reply
 
 
 async def _owned(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[str, Row]]:
-    return [(name, row) for name, row in await _listed(upstream, kind) if scope.owns(name, row["Labels"])]
+    owns = scope.owns_volume if kind == "volume" else scope.owns
+    return [(name, row) for name, row in await _listed(upstream, kind) if owns(name, row["Labels"])]
 
 
 async def _listed(upstream: Upstream, kind: Kind) -> list[tuple[str, Row]]:

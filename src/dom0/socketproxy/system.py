@@ -8,7 +8,7 @@ from typing import Any
 from dom0.socketproxy import owned, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
-from dom0.socketproxy.refusal import UNAVAILABLE, Refused
+from dom0.socketproxy.refusal import NOT_FOUND, UNAVAILABLE, Refused
 
 EVENT_FILTERS = ("container", "event", "image", "label", "network", "type", "volume", "scope")
 INFO_KEPT = (
@@ -92,6 +92,10 @@ async def events(context: Context, asked: Asked) -> Call:
 
 async def no_swarm(_context: Context, _asked: Asked) -> Document:
     raise Refused(UNAVAILABLE, "This node is not a swarm manager.")
+
+
+async def no_plugin(_context: Context, asked: Asked) -> Document:
+    raise Refused(NOT_FOUND, f'plugin "{asked.names["plugin"]}" not found')
 
 
 async def none(_context: Context, _asked: Asked) -> Document:

@@ -98,6 +98,7 @@ TABLE = (
     Endpoint("GET", "/info", system.info),
     Endpoint("GET", "/events", system.events, {"since": plain, "until": plain, "filters": document}),
     Endpoint("GET", "/plugins", system.none, {"filters": document}),
+    Endpoint("GET", "/plugins/{plugin}/json", system.no_plugin),
     *(
         Endpoint("GET", f"/{path}", system.no_swarm)
         for path in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
@@ -161,7 +162,9 @@ TABLE = (
     Endpoint("POST", "/commit", images.committed, _COMMIT),
 )
 
-_PATTERNS = {f"{{{name}}}": r"([^/]+)" for name in ("container", "exec", "network", "volume")} | {"{image}": r"(.+)"}
+_PATTERNS = {f"{{{name}}}": r"([^/]+)" for name in ("container", "exec", "network", "plugin", "volume")} | {
+    "{image}": r"(.+)"
+}
 
 
 def _compiled(path: str) -> tuple[re.Pattern[str], str]:

@@ -42,7 +42,7 @@ async def ask(registration: Registration) -> Usage | None:
         running=sum(row["State"] == "running" for row in own),
         containers=len(own),
         networks=sum(scope.owns(row["Name"], row["Labels"]) for row in networks),
-        volumes=sum(scope.owns(row["Name"], row["Labels"]) for row in volumes),
+        volumes=sum(scope.owns_volume(row["Name"], row["Labels"]) for row in volumes),
         kernel=kernel,
     )
 

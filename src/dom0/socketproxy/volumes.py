@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
-
-from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.socketproxy import owned, rules, shown
@@ -13,6 +10,7 @@ from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, by_name
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused, too_many
+from dom0.socketproxy.scope import ANONYMOUS
 
 FILTERS = ("dangling", "driver", "label", "name")
 
@@ -23,26 +21,53 @@ async def listed(context: Context, asked: Asked) -> Document:
 
 
 async def created(context: Context, asked: Asked) -> Document:
-    return Document(shown.volume(context.scope, await provide(context, asked.body)), status=201)
+    async with context.making:
+        made = await provide(context, asked.body)
+    return Document(shown.volume(context.scope, made), status=201)
 
 
 async def provide(context: Context, body: bodies.VolumeBody) -> dict[str, Any]:
     """One of that name, made if there is none: the Engine answers with what is there, whoever made it.
 
-    Raises Refused.
+    Without a name the Engine makes an anonymous one. Holds `making`. Raises Refused.
     """
-    name = owned.check_name(body.name or secrets.token_hex(32))
-    rows = await _rows(context, {})
-    if len(rows) >= context.grants.volumes and context.scope.long(name) not in [row["Name"] for row in rows]:
-        raise too_many("volumes", context.grants.volumes, Grants(volumes=len(rows) + 1))
-    checked = rules.volume(replace(body, name=name), context.scope)
-    reply = await context.upstream.ask("POST", "volumes", "create", body=checked)
+    rows = {row["Name"]: row for row in await _rows(context, {})}
+    if body.name:
+        owned.check_name(body.name)
+        for name in (context.scope.long(body.name), body.name):
+            if name in rows:
+                return rows[name]
+    _check_room(context, len(rows) + 1)
+    reply = await context.upstream.ask("POST", "volumes", "create", body=rules.volume(body, context.scope))
     if reply.status >= BAD_REQUEST:
         raise context.refusal(reply)
-    if not context.scope.owns(reply.document["Name"], reply.document["Labels"]):
-        raise Refused(FORBIDDEN, f"volume {name}: there is one of that name that is not of this scope", field="Name")
     found: dict[str, Any] = reply.document
+    if not context.scope.owns_volume(found["Name"], found["Labels"]):
+        raise Refused(
+            FORBIDDEN, f"volume {body.name}: there is one of that name that is not of this scope", field="Name"
+        )
     return found
+
+
+async def name_of(context: Context, reference: str) -> str:
+    """In the Engine, of one that is there or is to be made."""
+    if ANONYMOUS.fullmatch(reference):
+        try:
+            return str((await _volume(context, reference))["Name"])
+        except Refused:
+            pass
+    return context.scope.long(reference)
+
+
+async def check_room(context: Context, more: int) -> None:
+    """For `more` that come with a container. Holds `making`. Raises Refused."""
+    if more:
+        _check_room(context, len(await _rows(context, {})) + more)
+
+
+def _check_room(context: Context, count: int) -> None:
+    if count > context.grants.volumes:
+        raise too_many("volumes", context.grants.volumes, Grants(volumes=count))
 
 
 async def inspected(context: Context, asked: Asked) -> Document:
@@ -61,7 +86,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
     deleted = []
     for row in await _rows(context, {"filters": Filters({"dangling": ["true"]}).written()}):
         name = context.scope.short(row["Name"])
-        if everything or owned.FULL_ID.fullmatch(name):
+        if everything or ANONYMOUS.fullmatch(name):
             reply = await context.upstream.ask("DELETE", "volumes", row["Name"])
             if reply.status == 204:
                 deleted.append(name)
@@ -72,13 +97,14 @@ async def _rows(context: Context, query: dict[str, str]) -> list[dict[str, Any]]
     reply = await context.upstream.ask("GET", "volumes", query=query)
     if reply.status != 200:
         raise context.refusal(reply)
-    return [row for row in reply.document["Volumes"] or () if context.scope.owns(row["Name"], row["Labels"])]
+    return [row for row in reply.document["Volumes"] or () if context.scope.owns_volume(row["Name"], row["Labels"])]
 
 
 async def _volume(context: Context, name: str) -> dict[str, Any]:
-    if owned.is_name(name):
-        reply = await context.upstream.ask("GET", "volumes", context.scope.long(name))
-        if reply.status == 200 and context.scope.owns(reply.document["Name"], reply.document["Labels"]):
+    names = (context.scope.long(name), name) if ANONYMOUS.fullmatch(name) else (context.scope.long(name),)
+    for long in names if owned.is_name(name) else ():
+        reply = await context.upstream.ask("GET", "volumes", long)
+        if reply.status == 200 and context.scope.owns_volume(reply.document["Name"], reply.document["Labels"]):
             found: dict[str, Any] = reply.document
             return found
     raise Refused(NOT_FOUND, f"get {name}: no such volume")

@@ -8,8 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dom0.run import CommandFailed
 from dom0.testing.escape.raw import Client
 from dom0.testing.hosts import Host
+
+
+def docker(
+    host: Host, socket: Path, *arguments: str, stdin: str = "", check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """`docker` of the host through `socket`."""
+    environment = host.environment() | {"DOCKER_HOST": f"unix://{socket}"}
+    argv = ["docker", *arguments]
+    ended = subprocess.run(argv, env=environment, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+    if check and ended.returncode != 0:
+        raise CommandFailed(argv, ended.returncode, ended.stdout + ended.stderr)
+    return ended
 
 
 @contextmanager

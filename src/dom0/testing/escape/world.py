@@ -271,7 +271,9 @@ class World:
             "PortBindings": [key for key, value in (host["PortBindings"] or {}).items() if value],
             "PublishAllPorts": host["PublishAllPorts"],
             "Sysctls": [key for key in host.get("Sysctls") or () if not SYSCTLS.match(key)],
-            "VolumesFrom": [ref for ref in host["VolumesFrom"] or () if ref.partition(":")[0] not in own],
+            "VolumesFrom": [
+                ref for ref in host["VolumesFrom"] or () if not self._is_own_container(ref.partition(":")[0], own)
+            ],
             "Links": [link for link in host["Links"] or () if VICTIM in link],
             "CgroupParent": host["CgroupParent"] != self.group and (host["CgroupParent"] or "the Engine's"),
             "StorageOpt": host.get("StorageOpt"),
@@ -286,6 +288,10 @@ class World:
     def _is_own(self, bind: str) -> bool:
         source = bind.partition(":")[0]
         return source in (GRANTED, MAPPED) or (source != TREASURE and bind[0] not in "/.")
+
+    def _is_own_container(self, reference: str, own: set[str]) -> bool:
+        """By ID, or by the name that only a scope's have."""
+        return reference in own or bool(self.prefix and reference.startswith(self.prefix))
 
     def _is_harmless(self, mount: dict[str, Any]) -> bool:
         if mount["Type"] == "bind":
