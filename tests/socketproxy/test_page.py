@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -26,3 +27,13 @@ def test_every_grant_is_on_the_page() -> None:
 
 def test_the_page_says_how_many_ways_out_are_tried() -> None:
     assert f"| `dom0 socket serve` | {len(cases())} | 0 |" in PAGE
+
+
+def test_what_the_conformance_suite_fails_is_on_the_page() -> None:
+    tests = Path(__file__).parents[1] / "engine"
+    failed = tomllib.loads((tests / "scoped.toml").read_text())
+    sources = "".join(path.read_text() for path in tests.glob("test_conformance_*.py"))
+    for why, said in failed.items():
+        assert f"\n| {why} | {len(said['tests'])} |" in PAGE
+        for test in said["tests"]:
+            assert f"def {test.partition('[')[0]}(" in sources

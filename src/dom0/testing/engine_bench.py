@@ -94,7 +94,9 @@ def fake_bench() -> Bench:
     return Bench(FakeEngine(docker), restart, kill, start, pause, virtual_time.now, virtual_time.now())
 
 
-def real_bench(host: Host, engine: DockerEngine) -> Bench:
+def real_bench(host: Host, engine: DockerEngine, *, prefix: str = "") -> Bench:
+    """`prefix`: what `host` has in front of the names that `engine` says."""
+
     async def restart() -> None:
         await asyncio.to_thread(host.restart_engine)
 
@@ -105,6 +107,6 @@ def real_bench(host: Host, engine: DockerEngine) -> Bench:
         await asyncio.to_thread(host.start_engine)
 
     async def pause(name: str) -> None:
-        await asyncio.to_thread(host.docker, "pause", name)
+        await asyncio.to_thread(host.docker, "pause", prefix + name)
 
     return Bench(engine, restart, kill, start, pause, time.time, time.time())
