@@ -18,7 +18,7 @@ LANES := -n 2 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-engines test-vm escape coverage lint wheel bench bench-ambassador bench-boot bench-socket os setup dev
+.PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel bench bench-ambassador bench-boot bench-socket os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -48,6 +48,9 @@ test-vm: dev ## the tests that boot the base OS in virtual machines
 
 escape: dev ## try to get out of a scoped socket: ours, or SOCKET=PATH before ENGINE=PATH (SOCKET=path-filter compares)
 	DOM0_ESCAPE_SOCKET=$(SOCKET) DOM0_ESCAPE_ENGINE=$(or $(ENGINE),/var/run/docker.sock) .venv/bin/pytest tests/escape -s --tb=line $(PYTEST)
+
+fuzz: dev ## an hour of requests at random, from their bytes to what the Engine would get (FUZZ="--seconds 60")
+	.venv/bin/python -m dom0.testing.escape.fuzz --seconds 3600 --corpus tests/socketproxy/corpus $(FUZZ)
 
 lint: dev ## style, types, import contract, spelling
 	$(STEP) "ruff check" .venv/bin/ruff check

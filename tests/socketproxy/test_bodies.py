@@ -1,0 +1,95 @@
+"""Bodies at random, from their first byte to what the Engine would get: whatever passes reaches nothing outside."""
+
+from __future__ import annotations
+
+import json
+import os
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dom0.engine.bodies import Body, VolumeBody
+from dom0.socketproxy import requests
+from dom0.socketproxy.refusal import Refused
+from dom0.testing.escape import bodies, still
+
+EXAMPLES = int(os.environ.get("DOM0_TEST_BODIES", "20000"))
+
+
+SEEDS = st.integers(0, (1 << 64) - 1)
+
+
+def judge(seed: int, target: str, model: type[Body]) -> None:
+    request = bodies.request(Random(seed), target, model)  # noqa: S311 -- no secret
+    try:
+        found = still.outcome(request)
+    except Refused:
+        return
+    assert not still.escapes(found), request
+
+
+HARMLESS = {"NetworkMode": "guest.bridge", "CgroupnsMode": "private"}
+
+
+def oracle(**host: Any) -> list[str]:
+    body = {"Image": still.IMAGE, "Labels": {"dom0.scope": "/guest"}, "HostConfig": HARMLESS | host}
+    return still.REACH.container(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"Privileged": True},
+        {"privileged": True},
+        {"Binds": ["/etc:/e"]},
+        {"Binds": ["data:/d"]},
+        {"Binds": ["guest.data:/d:rshared"]},
+        {"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/e"}]},
+        {"Mounts": [{"Type": "volume", "Target": "/d"}]},
+        {"Mounts": [{"Type": "volume", "Target": "/d", "VolumeOptions": {"DriverConfig": {"Options": {"o": "bind"}}}}]},
+        {"CapAdd": ["SYS_ADMIN"]},
+        {"PidMode": "host"},
+        {"PidMode": f"container:{bodies.VICTIM}"},
+        {"NetworkMode": "host"},
+        {"NetworkMode": ""},
+        {"CgroupnsMode": "host"},
+        {"VolumesFrom": [bodies.VICTIM]},
+        {"SecurityOpt": ["seccomp=unconfined"]},
+        {"Sysctls": {"kernel.core_pattern": "x"}},
+        {"PortBindings": {"80/tcp": [{"HostPort": ""}]}},
+        {"PortBindings": {"80/tcp": [{"HostPort": "22"}]}},
+        {"OomScoreAdj": -1},
+        {"LogConfig": {"Type": "syslog"}},
+        {"Devices": [{"PathOnHost": "/dev/sda"}]},
+        {"MaskedPaths": []},
+    ],
+)
+def test_the_oracle_sees(host: dict[str, Any]) -> None:
+    assert oracle() == []
+    assert oracle(**host) != []
+
+
+@settings(max_examples=EXAMPLES)
+@given(SEEDS)
+def test_no_container_reaches_outside(seed: int) -> None:
+    judge(seed, "/containers/create?name=web", requests.Container)
+
+
+@pytest.mark.parametrize(
+    ("target", "model"),
+    [
+        ("/networks/create", requests.Network),
+        ("/networks/front/connect", requests.Connect),
+        ("/networks/front/disconnect", requests.Disconnect),
+        ("/volumes/create", VolumeBody),
+        ("/containers/db/update", requests.Update),
+        ("/containers/db/exec", requests.Exec),
+    ],
+)
+@settings(max_examples=EXAMPLES // 20)
+@given(seed=SEEDS)
+def test_no_other_body_does(target: str, model: type[Body], seed: int) -> None:
+    judge(seed, target, model)
