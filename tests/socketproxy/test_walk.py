@@ -157,10 +157,11 @@ COMMANDS = """
 ! network create --opt com.docker.network.bridge.name=other1 other
 ! network create --subnet 10.77.0.0/24 subnet
 ! volume create -o type=tmpfs -o device=tmpfs options
-! tag busybox:test mine:1
-! save -o SAVED busybox:test
+~ tag busybox:test mine:1
+~ rmi mine:1
+~ save -o SAVED busybox:test
+~ image prune -f
 ! system df
-! image prune -f
 """
 GRANTS = "{images: {use: [busybox]}, networks: 6}"
 CHANGING = (

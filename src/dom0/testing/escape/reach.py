@@ -35,7 +35,7 @@ class Sent(NamedTuple):
 
     method: str
     path: tuple[str, ...]
-    query: Mapping[str, str]
+    query: Mapping[str, str | tuple[str, ...]]
     body: bytes
     is_answered: bool
 
@@ -58,7 +58,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         """What a request reaches that it should not, in words."""
         found = [f"path: {part!r}" for part in sent.path if part in ("", ".", "..") or not part.isprintable()]
         match sent.path:
-            case ("containers", "create") if sent.query.get("name", "").startswith(f"{self.prefix}paths-"):
+            case ("containers", "create") if str(sent.query.get("name", "")).startswith(f"{self.prefix}paths-"):
                 found += self._looks_at_paths(sent.body)
             case ("containers", "create"):
                 found += self.container(sent.body)
@@ -66,14 +66,33 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
                 found += self.network(sent.body)
             case ("volumes", "create"):
                 found += self.volume(sent.body)
+            case ("images" | "commit", *_) if sent.path[-1] not in ("json", "history"):
+                found += self._of_image(sent)
             case (kind, name, *_) if sent.is_answered or sent.method != "GET":
                 if name not in self.ids and not (kind in ("networks", "volumes") and self._is_own(name)):
                     found.append(f"{sent.method} of a foreign thing: {sent.path}")
                 found += self._of_action(sent)
         named = sent.path[-1] == "rename" or sent.path == ("containers", "create")
-        if named and not self._is_own(sent.query.get("name", "")):
+        if named and not self._is_own(str(sent.query.get("name", ""))):
             found.append(f"a name that is not the scope's: {dict(sent.query)}")
         return found
+
+    def _of_image(self, sent: Sent) -> list[str]:
+        match sent.path:
+            case ("images", "load"):  # what is in the archive is judged while it comes
+                return []
+            case ("images", "get"):
+                return [f"saved: {name}" for name in sent.query.get("names", ()) if not self._is_image(name)]
+            case ("images", *name) if sent.method == "DELETE":
+                return [] if self._is_image("/".join(name)) else [f"an image that is not the scope's: {name}"]
+            case ("images", source, "tag") if source in self.ids:
+                pass
+            case ("commit",) if sent.query.get("container") in self.containers:
+                pass
+            case _:
+                return [f"{sent.method} of a foreign thing: {sent.path}"]
+        named = self._is_image(str(sent.query.get("repo", "")))
+        return [] if named else [f"a name of an image that is not the scope's: {dict(sent.query)}"]
 
     def _of_action(self, sent: Sent) -> list[str]:
         body = json.loads(sent.body or b"{}") if sent.method == "POST" else {}
@@ -190,6 +209,9 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
             "Links": lambda links: all(link.partition(":")[0] in self.containers for link in links),
             "MacAddress": _is_any,
         }
+
+    def _is_image(self, name: str) -> bool:
+        return name in self.images or name.startswith(f"dom0.invalid{self.label}/")
 
     def _is_own(self, name: str) -> bool:
         return name.startswith(self.prefix) and VOLUME.fullmatch(name) is not None

@@ -184,5 +184,6 @@ def _is_read_as_meant(sent: Sent) -> bool:
     target = Upstream("/nowhere").target(sent.path, sent.query)
     read = urlsplit(target)
     path = tuple(unquote(part) for part in read.path.split("/")[2:])
-    query = dict(parse_qsl(read.query, keep_blank_values=True))
-    return re.fullmatch(r"[!-~]+", target) is not None and (path, query) == (sent.path, dict(sent.query))
+    meant = [(key, one) for key, said in sent.query.items() for one in ([said] if isinstance(said, str) else said)]
+    query = parse_qsl(read.query, keep_blank_values=True)
+    return re.fullmatch(r"[!-~]+", target) is not None and (path, query) == (sent.path, meant)
