@@ -7,7 +7,7 @@ that stopped: the Engine sends the signal to a paused one and lets it go on, so 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -17,13 +17,14 @@ from dom0.engine.bodies import RestartPolicy, UpdateBody
 from dom0.errors import Dom0Error
 from dom0.names import ROOT
 from dom0.socketproxy import gate, shown
-from dom0.socketproxy.refusal import NOT_FOUND, Refused
+from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope
 from dom0.socketproxy.upstream import Reply, Upstream
 
 ACTIVE = ("running", "paused", "restarting")
 ROUNDS = 5  # what the Engine was about to start when it was asked appears late
 CONFLICT = 409  # of a container: it is being removed already; of a volume: somebody uses it
+PATIENCE = 5.0  # seconds, until what a container held is free when it has gone
 Kind = Literal["container", "network", "volume"]
 Row = dict[str, Any]
 
@@ -64,12 +65,11 @@ async def remove(upstream: Upstream, scope: Scope, *, volumes: bool) -> list[Don
         for name, row in await _owned(upstream, scope, "container"):
             if not (name == scope.long(ROOT) and row["Labels"].get(ORCHESTRATOR)):
                 query = {"force": "1", "v": "1" if volumes else "0"}
-                reply = await upstream.ask("DELETE", "containers", row["Id"], query=query)
-                done.append(_done("remove", "container", name, reply))
+                done.append(await _remove(upstream, "container", name, row["Id"], query))
         for name, row in await _owned(upstream, scope, "network"):
-            done.append(_done("remove", "network", name, await upstream.ask("DELETE", "networks", row["Id"])))
+            done.append(await _remove(upstream, "network", name, row["Id"], {}))
         for name, _ in await _owned(upstream, scope, "volume") if volumes else ():
-            done.append(_done("remove", "volume", name, await upstream.ask("DELETE", "volumes", name)))
+            done.append(await _remove(upstream, "volume", name, name, {}))
         return done
 
 
@@ -108,9 +108,18 @@ async def _stop_container(upstream: Upstream, name: str, container_id: str) -> D
     return _done("stop", "container", name, reply)
 
 
+async def _remove(upstream: Upstream, kind: Kind, name: str, reference: str, query: Mapping[str, str]) -> Done:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while (reply := await upstream.ask("DELETE", f"{kind}s", reference, query=query)).status == CONFLICT:
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(0.1)
+    return _done("remove", kind, name, reply)
+
+
 def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: Reply) -> Done:
     is_gone = reply.status == NOT_FOUND or (kind == "container" and reply.status == CONFLICT)
-    failed = reply.status >= 400 and not is_gone
+    failed = reply.status >= BAD_REQUEST and not is_gone
     error = str((reply.document or {}).get("message", reply.status)) if failed else ""
     return Done(action=action, kind=kind, name=name, error=error)
 
