@@ -293,7 +293,7 @@ PROJECTS: dict[str, dict[str, Any]] = {
     },
 }
 REACHED = {"healthy": "db", "networks": "db store", "links": "store"}
-LINES = {"one": 1, "healthy": 1, "finished": 1, "scaled": 3, "strict": 1, "configs": 1}  # at least, that they print
+LINES = {"one": 1, "healthy": 1, "finished": 1, "scaled": 3, "strict": 1}  # at least, that they print
 LOGS = "logs --no-log-prefix"
 ASKED = (
     "up --detach",
