@@ -126,3 +126,10 @@ def test_a_whole_dom0_may_have_its_state_elsewhere() -> None:
     socket = expand(found, facts(found, dom0, base=image(BASE_IMAGE))).slots[1]
     granted = json.loads(socket.files[0].content)["paths"]
     assert granted == ["/srv/guest:/var/lib/dom0", "box_guest-run:/run/dom0"]
+
+
+def test_an_image_that_was_committed_in_a_scope_makes_no_container_of_a_scope() -> None:
+    found = project("services: {web: {}}")
+    committed = image("busybox:test", labels={"dom0.scope": "/guest", "dom0.orchestrator": "{}"})
+    (slot,) = expand(found, facts(found, committed)).slots
+    assert (slot.create.labels["dom0.scope"], slot.create.labels["dom0.orchestrator"]) == ("", "")
