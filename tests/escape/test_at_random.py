@@ -37,7 +37,7 @@ def test_no_container_that_was_created_reaches_outside(engine_host: Host, tmp_pa
     with scopes.served(engine_host, tmp_path, "{images: {use: [busybox]}, networks: 3}") as path:
         client = Client(path)
         own = {"prefix": "guest.", "socket": str(path), "group": f"/{engine_host.cgroup}/guest"}
-        world = World(engine_host.socket, engine_host.path("/"), image=busybox.IMAGE, **own)
+        world = World(engine_host.socket, engine_host.path("/"), image=busybox.IMAGE, loopback="", **own)
         while created < CREATED:
             answers = attempts(random, client, world)
             assert not world.escapes(answers), f"seed {seed}"
