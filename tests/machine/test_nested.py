@@ -151,3 +151,20 @@ def test_another_image_of_the_guest_is_another_generation_of_it(guest: Machine, 
     machine.up()
     machine.until(lambda: machine.variable("guest.box-web-1", "VERSION") == "2")
     assert machine.lives("guest.box-db-1") == db
+
+
+def test_when_its_owner_was_down_the_guest_starts_its_own_again(machine: Machine) -> None:
+    data = machine.docker("exec", "guest.box-db-1", "sh", "-c", "echo kept >/data/is && cat /data/is").stdout
+    machine.dom0("down")
+    assert {state for name, state in machine.containers().items() if name.startswith("guest.")} == {"exited", "created"}
+    machine.up()
+    machine.until(lambda: status(machine)["converged"] and not status(machine)["problems"])
+    machine.until_running("guest.box-web-1")
+    assert machine.docker("exec", "guest.box-db-1", "cat", "/data/is").stdout == data
+
+
+def test_a_rollback_in_the_guest_ends_and_leaves_its_root_container(machine: Machine) -> None:
+    before = machine.lives("guest.dom0")
+    inside(machine, "dom0", "rollback")
+    machine.until(lambda: machine.variable("guest.box-web-1", "VERSION") == "1")
+    assert machine.lives("guest.dom0") == before

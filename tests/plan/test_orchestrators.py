@@ -90,6 +90,8 @@ def test_who_keeps_a_budget_has_the_control_groups_of_the_host() -> None:
         ("pid: host", "services.guest.pid"),
         ("container_name: boss", "services.guest.container_name"),
         ("scale: 2", "runs once"),
+        ("volumes: [{type: bind, source: /run, target: /host}]", "services.guest.volumes.0"),
+        ("volumes: [{type: bind, source: /, target: /host}]", "services.guest.volumes.0"),
     ],
 )
 def test_what_makes_limits_worthless_is_refused(service: str, says: str) -> None:

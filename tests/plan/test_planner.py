@@ -503,10 +503,20 @@ def test_an_orchestrator_is_the_last_of_its_scope_that_goes() -> None:
     made = plan(desired(), actual(guest, served, others=(*others, *foreign)))
     assert set(said(made)) == {"stop guest.dom0", "stop dom0-socket-guest"}
     ended = replace(guest, state=State.EXITED)
+    unserved = replace(served, state=State.EXITED)
     made = plan(desired(), actual(ended, served, others=(*others, *foreign)))
-    assert set(said(made)) == {"stop dom0-socket-guest", "stop guest.db", "stop guest.team.web"}
-    assert said(plan(desired(), actual(ended, served, others=foreign))) == ["stop dom0-socket-guest"]
-    assert said(plan(desired(), actual(ended, others=foreign))) == ["remove guest.dom0"]
+    assert said(made) == ["stop dom0-socket-guest"]
+    made = plan(desired(), actual(ended, unserved, others=(*others, *foreign)))
+    assert set(said(made)) == {"stop guest.db", "stop guest.team.web"}
+    made = plan(desired(), actual(ended, unserved, others=foreign))
+    assert set(said(made)) == {"remove guest.dom0", "remove dom0-socket-guest"}
+
+
+def test_a_service_that_is_no_orchestrator_any_more_leaves_nothing_running_in_its_scope() -> None:
+    guest = slot("guest")
+    served = container(slot("dom0-socket-guest", name="dom0-socket-guest", role=Role.SOCKET), state=State.EXITED)
+    made = plan(desired(guest), actual(container(guest), served, others=(in_scope("guest.db"),)))
+    assert said(made) == ["stop guest.db"]
 
 
 def test_dependents_stop_before_what_they_depend_on() -> None:

@@ -105,6 +105,7 @@ class Machine:
             save_seal=partial(write_seal, state),
             clock=self._clock,
             processes=processes,
+            under_owner_until=own.started if own.is_guest else 0.0,
         )
         self._current = Current(
             engine,
@@ -393,6 +394,7 @@ class Machine:
             problems=self._problems(),
             inputs=generation.inputs if generation else "",
             now=self._clock.now(),
+            is_guest=self._own.is_guest,
         )
 
     def _steps_under_way(self) -> tuple[str, ...]:

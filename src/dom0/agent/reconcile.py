@@ -100,7 +100,10 @@ class LoopListener(Protocol):
 
 
 class Reconciler:
-    """Idle until its first aim. `save` is called with the memory before anything is done that it must survive."""
+    """Idle until its first aim. `save` is called with the memory before anything is done that it must survive.
+
+    `under_owner_until`: what happened before was the owner's doing, who has stopped and started this whole machine.
+    """
 
     def __init__(
         self,
@@ -113,6 +116,7 @@ class Reconciler:
         save_seal: Callable[[Seal], None],
         clock: Clock | None = None,
         processes: Processes | None = None,
+        under_owner_until: float = 0.0,
     ) -> None:
         self.plan: Plan | None = None
         self.trouble: EngineError | None = None  # why the last look at the Engine failed
@@ -143,6 +147,7 @@ class Reconciler:
         self._looks = 0
         self._retry_in = 0.1
         self._engine_start = 0.0
+        self._under_owner_until = under_owner_until
         self._closing = asyncio.Event()
 
     @property
@@ -432,8 +437,9 @@ class Reconciler:
         self._memory = replace(self._memory, last_event=event.time)
         if not self._observer.note(event):
             return
-        by_the_engine = event.time < self._engine_start  # no person could reach it yet (seen on Docker 26.1)
-        if event.type == "container" and not by_the_engine and self._observer.is_ours(event):
+        # before the Engine's start no person could reach it yet (seen on Docker 26.1)
+        by_nobody_here = event.time < max(self._engine_start, self._under_owner_until)
+        if event.type == "container" and not by_nobody_here and self._observer.is_ours(event):
             self._memory = remember(self._memory, event)
         if event.attributes.get("container", event.id) not in self._steps.starting:  # else the end of its step wakes us
             self._wake.set()

@@ -77,6 +77,7 @@ class Own(msgspec.Struct, frozen=True):
     container: str = ""  # the ID of the one we are in
     sees_host: bool = False  # its processes
     is_guest: bool = False  # the orchestrator of a scope: who has given it that decides which image it is
+    started: float = 0.0  # that container
     images: Mapping[str, str] = {}  # service images that were built with it -> ID
     private: tuple[str, ...] = ()  # files that the image leaves out
     project: str = ""  # its name
@@ -97,6 +98,7 @@ async def find_own(engine: Engine) -> Own:
         container=container.id,
         sees_host=container.pid_mode == "host",
         is_guest=ORCHESTRATOR in container.labels,
+        started=container.started,
         awaits_up=awaits_up,
     )
 

@@ -91,6 +91,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
     inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given
     now: float = 0.0
+    is_guest: bool = False  # in a scope: another machine decides which image it runs from
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

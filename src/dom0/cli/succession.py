@@ -79,7 +79,7 @@ def _ask() -> Status | None:
 
 def _is_in_its_place(status: Status) -> bool:
     """Raises RolledBack if it has been there and the one before it is back."""
-    if status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
+    if status.is_guest or status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
         return True
     failure = next((problem for problem in status.problems if problem.code == "handover-failed"), None)
     if failure is not None:

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 import msgspec
 
 from dom0.compose.model import Project, Service, ServiceVolume, Volume
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
-from dom0.engine.values import Image
+from dom0.engine.values import Container, Image
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, RUN, SCOPES, STATE
 from dom0.plan import labels
 from dom0.plan.builtins import builtin_slot
-from dom0.plan.desired import Condition, Dependency, HealthTest, InjectedFile, Role, Slot
+from dom0.plan.desired import Condition, Dependency, HealthTest, InjectedFile, Order, Role, Slot
 from dom0.plan.facts import Facts, image_ref
 from dom0.plan.refusal import refusal
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.scope import NAME_PATTERN
+from dom0.socketproxy.scope import LABEL, NAME_PATTERN
 
 HOLDER = "dom0-sockets"
 GRANTS = "/etc/dom0/grants.json"
 SOCKET_TIMEOUT = 10.0  # seconds for it to answer
+STOP_TIMEOUT = 15  # seconds: it has 10 for what is under way
 SELDOM = 60_000_000_000  # nanoseconds between two looks of the Engine
 _KEY = "x-dom0.orchestrator"
 PLACES = {STATE: "state", RUN: "run"}  # of a dom0, and the last part of its volumes' names
@@ -77,6 +79,13 @@ def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
     return (_holder_slot(project.name, facts.base), *servers)
 
 
+def scope_of(container: Container) -> str:
+    """Whose the container is, an orchestrator of ours or what serves its socket; "" for any other."""
+    if container.labels.get(labels.ROLE) == Role.SOCKET:
+        return container.labels.get(labels.SERVICE, "").removeprefix(_socket_service(""))
+    return container.labels.get(LABEL, "").removeprefix("/")
+
+
 def _orchestrators(project: Project) -> dict[str, Grants]:
     """Service, which is the name of its scope too -> what that may do."""
     found = ((name, service.x_dom0) for name, service in project.services.items() if service.replicas)
@@ -98,6 +107,11 @@ def _check(project: Project, name: str) -> None:
     if service.replicas > 1:
         what = f"an orchestrator runs once, not {service.replicas} times"
         raise refusal(project, path, what, "a second one is a second service, with a scope of its own")
+    for number, volume in enumerate(service.volumes):
+        holds_one = any(PurePosixPath(one).is_relative_to(volume.source) for one in _ENGINE_SOCKETS)
+        if volume.type == "bind" and holds_one and volume.source not in _ENGINE_SOCKETS:
+            what = f"{volume.source} has the Engine's socket in it, and {_KEY} limits nothing"
+            raise refusal(project, (*path, "volumes", str(number)), what, "bind what is needed of it, not all")
     for key, value in {"privileged": service.privileged, "pid": service.pid == "host"}.items():
         if value:
             what = f"whoever has that has the machine, and {_KEY} limits nothing"
@@ -185,6 +199,7 @@ def _socket_slot(project: str, scope: str, grants: Grants, base: Image) -> Slot:
         ContainerBody(
             entrypoint=("/usr/bin/dom0", "socket", "serve"),
             cmd=("--scope", scope, "--grants", GRANTS, "--holder", SCOPES),
+            stop_timeout=STOP_TIMEOUT,
             env=(f"DOCKER_HOST=unix://{ENGINE_SOCKET_INSIDE}",),
             healthcheck=HealthConfig(test=("CMD", *answers), interval=SELDOM, timeout=int(SOCKET_TIMEOUT * 1e9)),
             host_config=HostConfig(
@@ -199,6 +214,8 @@ def _socket_slot(project: str, scope: str, grants: Grants, base: Image) -> Slot:
         ),
         files=(InjectedFile(path=GRANTS, content=msgspec.json.encode(grants), mode=0o400),),
         depends_on=(Dependency(service=HOLDER, condition=Condition.HEALTHY),),
+        order=Order.START_FIRST,  # two may serve one socket
+        stop_grace=float(STOP_TIMEOUT),
         health=HealthTest(argv=answers, timeout=SOCKET_TIMEOUT),
         restart_policy="unless-stopped",
     )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
-from dom0.engine.values import Container, Network, State
+from dom0.engine.values import Network, State
 from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
-from dom0.plan.desired import Desired, NetworkSpec, Role
+from dom0.plan.desired import Desired, NetworkSpec
 from dom0.plan.hooks import pre_stop_of
 from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
+from dom0.plan.orchestrators import scope_of
 from dom0.plan.phase import Phase
 from dom0.plan.snapshot import Snapshot, version
 from dom0.plan.steps import (
@@ -29,7 +30,7 @@ from dom0.plan.steps import (
     StopContainer,
     StopInScope,
 )
-from dom0.socketproxy.scope import LABEL, Scope
+from dom0.socketproxy.scope import Scope
 
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
 AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # a container that waits only for these waits for a person
@@ -178,15 +179,17 @@ def _plan_slots(snapshot: Snapshot) -> tuple[SlotPlan, ...]:
 def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
     """Containers without a slot are removed once every slot is well: dependents before what they depend on.
 
-    An orchestrator goes last of its scope, when its socket is not served any more and all in it was stopped.
+    An orchestrator, and what has served its socket, go last of its scope: when it is not served any more and all that
+    was started through it is stopped.
     """
     if not well:
         return []
     running = [container for container in snapshot.orphans if container.running]
     needed = {service for container in running for service in depends_on(container)}
+    served = {scope_of(container) for container in running} - {""}
     steps: list[AnyStep] = []
     for container in snapshot.orphans:
-        lock = f"container:{container.id}"
+        lock, scope = f"container:{container.id}", scope_of(container)
         if container.running:
             if container.labels.get(labels.SERVICE) not in needed:
                 pre_stop = pre_stop_of(container)
@@ -195,19 +198,18 @@ def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
                         lock=lock, reason=UNWANTED, container_id=container.id, name=container.name, pre_stop=pre_stop
                     )
                 )
-        elif snapshot.is_kept(container) or container.state is State.REMOVING:
+        elif snapshot.is_kept(container) or container.state is State.REMOVING or scope in served:
             continue
-        elif LABEL in container.labels and (left := _left_in_scope(container, snapshot)):
+        elif scope and (left := _left_in_scope(scope, snapshot)):
             steps += left
-        elif LABEL not in container.labels or not any(one.labels.get(labels.ROLE) == Role.SOCKET for one in running):
+        else:
             steps.append(RemoveContainer(lock=lock, reason=UNWANTED, container_id=container.id, name=container.name))
     return steps
 
 
-def _left_in_scope(orchestrator: Container, snapshot: Snapshot) -> list[AnyStep]:
+def _left_in_scope(name: str, snapshot: Snapshot) -> list[AnyStep]:
     """Stops of what an orchestrator of ours has started, itself or through orchestrators of its own, and still runs."""
-    scope = Scope(orchestrator.labels[LABEL].removeprefix("/"))
-    reason = f"its orchestrator, {orchestrator.labels[labels.SERVICE]}, is {UNWANTED}"
+    scope, reason = Scope(name), f"{name} is no orchestrator any more"
     return [
         StopInScope(lock=f"container:{row.id}", reason=reason, member_id=row.id, name=row.name)
         for row in snapshot.actual.others

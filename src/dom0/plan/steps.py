@@ -90,7 +90,7 @@ class StopContainer(Step, frozen=True, kw_only=True):
 
 
 class StopInScope(Step, frozen=True, kw_only=True):
-    """Of a scope whose orchestrator leaves: a container that is not ours. It stays, and no restart starts it again."""
+    """Of a container in a scope without an orchestrator. It is not ours: it stays, and no restart starts it again."""
 
     member_id: str
     name: str
