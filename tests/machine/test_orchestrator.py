@@ -98,6 +98,18 @@ def test_who_asks_while_the_server_is_killed_waits_for_the_next_one(machine: Mac
     assert machine.lives("guest.dom0") == before
 
 
+def test_a_scope_that_is_stopped_stays_so_with_its_orchestrator(machine: Machine) -> None:
+    machine.docker("exec", "dom0", "dom0", "socket", "stop", "guest")
+
+    def phase() -> str:
+        return next(str(one["phase"]) for one in machine.status()["services"] if one["service"] == "guest")
+
+    machine.until(lambda: phase() == "stopped")
+    assert {machine.containers()[name] for name in ("guest.dom0", "guest.stays")} == {"exited"}
+    machine.docker("start", "guest.dom0", "guest.stays", "guest.team-web-1")
+    machine.until(lambda: phase() == "ready")
+
+
 def test_without_the_orchestrator_all_that_it_started_is_stopped_and_stays(machine: Machine) -> None:
     """No restart of the Engine starts it again. What only has such a name runs on."""
     machine.docker("run", "--detach", "--init", "--name", "guest.alike", "busybox:test", "sleep", "100000")

@@ -78,6 +78,22 @@ def running(host: Host) -> set[str]:
     return listed(host, "ps", "--format", "{{.Names}}")
 
 
+def happened(host: Host, container: str, *, until: str) -> list[str]:
+    """Its events, up to the first one that is called so."""
+    argv = ["docker", "events", "--since", "10m", "--filter", "type=container", "--filter", f"container={container}"]
+    environment = host.environment() | {"DOCKER_HOST": f"unix://{host.socket}"}
+    found: list[str] = []
+    with subprocess.Popen(
+        [*argv, "--format", "{{.Action}}"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as events:
+        assert events.stdout is not None
+        while until not in found:
+            found.append(events.stdout.readline().strip())
+            assert found[-1], found
+        events.terminate()
+    return found
+
+
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -117,6 +133,26 @@ def test_an_orchestrator_that_starts_new_ones_all_the_time_is_stopped(engine_hos
         assert running(engine_host) == set()
         guest.done("rm", "guest")
         assert listed(engine_host, "ps", "--all", "--quiet") == set()
+
+
+def test_the_orchestrator_of_a_project_is_stopped_as_a_person_does_it(guest: Scoped, engine_host: Host) -> None:
+    """No pause, which the Engine would call unhealthy, and no other policy, which its agent would set back."""
+    labels = ("--label", "dom0.scope=/guest", "--label", "dom0.orchestrator={}")
+    options = ("-d", "--init", "--restart", "unless-stopped", "--name", "guest.dom0", *labels)
+    engine_host.docker("run", *options, IMAGE, "sleep", "1000")
+    guest.sleeper("web", "--restart", "always")
+    assert guest.done("stop", "guest") == {("stop", "container", name) for name in ("guest.dom0", "guest.web")}
+    assert running(engine_host) == set()
+    found = json.loads(engine_host.docker("inspect", "guest.dom0", "guest.web").stdout)
+    assert [one["HostConfig"]["RestartPolicy"]["Name"] for one in found] == ["unless-stopped", "no"]
+    assert not {"pause", "update"} & set(happened(engine_host, "guest.dom0", until="stop"))
+    assert "pause" in happened(engine_host, "guest.web", until="stop")
+    assert ("remove", "container", "guest.dom0") not in guest.done("rm", "guest")
+
+
+def test_what_is_only_called_an_orchestrator_inside_goes_with_the_rest(guest: Scoped, engine_host: Host) -> None:
+    guest.sleeper("dom0", "--label", "dom0.scope=/inner", "--label", "dom0.orchestrator={}")
+    assert ("remove", "container", "guest.dom0") in guest.done("rm", "guest")
 
 
 def test_while_it_is_stopped_nothing_is_made(

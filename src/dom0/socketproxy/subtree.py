@@ -63,7 +63,7 @@ async def remove(upstream: Upstream, scope: Scope, *, volumes: bool) -> list[Don
     async with _closed(scope):
         done = await _stop(upstream, scope)
         for name, row in await _owned(upstream, scope, "container"):
-            if not (name == scope.long(ROOT) and row["Labels"].get(ORCHESTRATOR)):
+            if not _is_orchestrator(scope, name, row):
                 query = {"force": "1", "v": "1" if volumes else "0"}
                 done.append(await _remove(upstream, "container", name, row["Id"], query))
         for name, row in await _owned(upstream, scope, "network"):
@@ -94,8 +94,13 @@ async def _stop(upstream: Upstream, scope: Scope) -> list[Done]:
         active = [found for found in await _owned(upstream, scope, "container") if found[1]["State"] in ACTIVE]
         if not active:
             return list(done.values())
-        await asyncio.gather(*(upstream.ask("POST", "containers", row["Id"], "pause") for _, row in active))
-        for one in await asyncio.gather(*(_stop_container(upstream, name, row["Id"]) for name, row in active)):
+        for name, row in active:
+            if _is_orchestrator(scope, name, row):  # first; its agent leaves one alone that was plainly stopped
+                reply = await upstream.ask("POST", "containers", row["Id"], "stop")
+                done[name] = _done("stop", "container", name, reply)
+        rest = [found for found in active if not _is_orchestrator(scope, *found)]
+        await asyncio.gather(*(upstream.ask("POST", "containers", row["Id"], "pause") for _, row in rest))
+        for one in await asyncio.gather(*(_stop_container(upstream, name, row["Id"]) for name, row in rest)):
             done[one.name] = one
     names = ", ".join(sorted(name for name, _ in active))
     raise Dom0Error(f"{scope.path}: still runs: {names}", hint="who starts it? docker events; then try it again")
@@ -122,6 +127,12 @@ def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: Reply
     failed = reply.status >= BAD_REQUEST and not is_gone
     error = str((reply.document or {}).get("message", reply.status)) if failed else ""
     return Done(action=action, kind=kind, name=name, error=error)
+
+
+def _is_orchestrator(scope: Scope, name: str, row: Row) -> bool:
+    """Whether it is the service of a project that was given the scope's socket; nothing inside can say so of itself."""
+    labels = row["Labels"]
+    return name == scope.long(ROOT) and labels[LABEL] == scope.path and bool(labels.get(ORCHESTRATOR))
 
 
 async def _owned(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[str, Row]]:
