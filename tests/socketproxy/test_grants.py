@@ -69,6 +69,23 @@ def test_what_is_no_device_is_no_grant(text: str) -> None:
         Grants(devices=(text,))
 
 
+@pytest.mark.parametrize("name", ["ALL", "net_admin", "NET_ADMN", "CAP_NET_ADMIN", ""])
+def test_what_is_no_capability_is_no_grant(name: str) -> None:
+    with pytest.raises(ValueError, match="none that can be granted"):
+        Grants(capabilities=("CHOWN", name))
+
+
+@pytest.mark.parametrize(
+    "text", ["containers: -1", "networks: -1", "volumes: -1", "connections: -1", "images: {own: -1}"]
+)
+def test_a_count_is_not_negative(text: str, tmp_path: Path) -> None:
+    (tmp_path / "grants.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"-1 is no number of"):
+        grants.read(tmp_path / "grants.yaml")
+    (tmp_path / "grants.yaml").write_text(text.replace("-1", "0"))
+    grants.read(tmp_path / "grants.yaml")
+
+
 def test_what_is_no_subnet_is_no_grant() -> None:
     with pytest.raises(ValueError, match="host bits set"):
         Grants(subnets=("10.1.2.3/16",))

@@ -22,6 +22,17 @@ EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
 LEAST_MEMORY, MOST_MEMORY = 6 << 20, 1 << 62  # bytes; the least is the Engine's own, for one container
 LEAST_CPUS, MOST_CPUS = 0.01, 8192  # the kernel's
 MOST_PIDS = 1 << 22  # the kernel's
+CAPABILITIES = frozenset(
+    {
+        *("AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN"),
+        *("DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE"),
+        *("LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST"),
+        *("NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT"),
+        *("SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME"),
+        *("SYS_TTY_CONFIG", "WAKE_ALARM"),
+    }
+)
+"""capabilities(7), which are those of Docker 26."""
 _DEVICE = re.compile(r"(?P<path>/dev/[^:\s]+)(:(?P<permissions>r?w?m?))?")
 _PORTS = re.compile(
     r"((?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):)?(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?(/(?P<protocol>tcp|udp|sctp))?"
@@ -35,6 +46,10 @@ class Images(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     pull: tuple[str, ...] = ()  # to use them too
     build: bool = False
     own: int = 100  # names that it may give to images, at a time
+
+    def __post_init__(self) -> None:
+        if self.own < 0:
+            raise ValueError(f"own: {self.own} is no number of names")
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -111,12 +126,24 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     pids: int | None = None
 
     def __post_init__(self) -> None:
+        for name in self.capabilities:
+            if name not in CAPABILITIES:
+                raise ValueError(f"capabilities: {name!r} is none that can be granted, as NET_ADMIN")
+        for key in ("containers", "networks", "volumes", "connections"):
+            if (count := getattr(self, key)) < 0:
+                raise ValueError(f"{key}: {count} is no number of them")
+        self._check_budget()
+        self._check_host()
+
+    def _check_budget(self) -> None:
         if self.memory is not None and not LEAST_MEMORY <= sizes.parse(str(self.memory)) <= MOST_MEMORY:
             raise ValueError(f"memory: {self.memory} is not from 6m, which one container needs, to 4096p")
         if self.cpus is not None and not LEAST_CPUS <= self.cpus <= MOST_CPUS:
             raise ValueError(f"cpus: {self.cpus} is no number of processors, as 0.5 or 2")
         if self.pids is not None and not 0 < self.pids <= MOST_PIDS:
             raise ValueError(f"pids: {self.pids} is no number of processes, as 200")
+
+    def _check_host(self) -> None:
         for text in self.devices:
             Device.read(text)
         for name in self.join:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.socketproxy import paths, requests
-from dom0.socketproxy.grants import MOST_CPUS, Device, Grants, Ports, Subnet, is_within
+from dom0.socketproxy.grants import CAPABILITIES, MOST_CPUS, Device, Grants, Ports, Subnet, is_within
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, never, not_granted
 from dom0.socketproxy.scope import Scope
@@ -363,7 +363,7 @@ def _is_tmpfs(options: str) -> bool:
 
 def _capability(name: str, grants: Grants) -> str:
     plain = name.upper().removeprefix("CAP_")
-    if plain == "ALL":
+    if plain not in CAPABILITIES:
         raise never("HostConfig.CapAdd", name)
     if plain not in grants.capabilities:
         raise not_granted("HostConfig.CapAdd", name, Grants(capabilities=(plain,)))
