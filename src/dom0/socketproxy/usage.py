@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from dom0.errors import EngineError
 from dom0.socketproxy import budget, shown
 from dom0.socketproxy.budget import Used
 from dom0.socketproxy.refusal import Refused
@@ -23,8 +22,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     kernel: Used | None  # null without a control group of its own, or where it cannot be read
 
 
-async def ask(registration: Registration) -> Usage | None:
-    """None where the Engine behind the socket does not answer."""
+async def ask(registration: Registration) -> Usage:
+    """Raises Refused, EngineError, OSError where the Engine behind the socket does not answer."""
     scope, upstream = Scope(registration.scope), Upstream(registration.engine)
     try:
         await upstream.negotiate()
@@ -33,8 +32,6 @@ async def ask(registration: Registration) -> Usage | None:
         volumes = await _rows(upstream, "volumes")
         group = registration.cgroup_parent
         kernel = await budget.used(upstream, group) if group else None
-    except (Refused, EngineError, OSError):
-        return None
     finally:
         await upstream.close()
     own = [row for row in containers if scope.owns(shown.own_name(row), row["Labels"])]
@@ -49,7 +46,8 @@ async def ask(registration: Registration) -> Usage | None:
 
 async def _rows(upstream: Upstream, *path: str) -> list[dict[str, Any]]:
     """Raises Refused."""
-    reply = await upstream.ask("GET", *path, query={"all": "1"})  # for containers; the others have no such parameter
+    reply = await upstream.ask("GET", *path, query={"all": "1"} if path[0] == "containers" else {})
     if reply.status != 200:
-        raise Refused(reply.status, "the Engine does not list them")
+        said = (reply.document or {}).get("message", reply.status)
+        raise Refused(reply.status, f"the Engine behind this socket does not list its {path[0]}: {said}")
     return list((reply.document["Volumes"] or ()) if path == ("volumes",) else reply.document)

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from dom0.engine import address
-from dom0.errors import UsageError
+from dom0.errors import EngineError, UsageError
 from dom0.socketproxy import partial, refusals, registry, usage
+from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.registry import Registered
 from dom0.socketproxy.usage import Usage
 
@@ -25,12 +26,18 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     since: float  # seconds since the epoch
     grants: dict[str, Any]  # all of them, with their defaults: `images.use`, `containers`, …
     usage: Usage | None  # null where the Engine does not answer
+    error: str  # why it does not
     refusals: int
 
 
 async def shown(found: Registered) -> Shown:
     """Raises OSError."""
     registration = found.registration
+    used, error = None, ""
+    try:
+        used = await usage.ask(registration)
+    except (Refused, EngineError, OSError) as failed:
+        error = str(failed)
     return Shown(
         scope=registration.scope,
         socket=registration.socket,
@@ -39,7 +46,8 @@ async def shown(found: Registered) -> Shown:
         pid=registration.pid,
         since=registration.since,
         grants=dict(partial.flat(registration.grants)),
-        usage=await usage.ask(registration),
+        usage=used,
+        error=error,
         refusals=sum(one.times for one in refusals.read(registry.directory_of(registration.scope))),
     )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--json",
     "as_json",
     is_flag=True,
-    help="An object: scope, socket, engine, served, pid, since, grants, usage, refusals.",
+    help="An object: scope, socket, engine, served, pid, since, grants, usage, error, refusals.",
 )
 def show(name: str, as_json: bool) -> None:
     """Show everything about one scope: what it was granted, defaults too, and how much of it is in use.
@@ -40,7 +40,7 @@ def show(name: str, as_json: bool) -> None:
         return
     for label, text in (("scope", found.scope), ("served", served(found)), ("socket", found.socket)):
         terminal.say(f"{label:9} {text}")
-    terminal.say(f"{'engine':9} {found.engine}{'' if found.usage else ', does not answer'}")
+    terminal.say(f"{'engine':9} {found.engine}{f': {found.error}' if found.error else ''}")
     terminal.say(f"{'refusals':9} {found.refusals}{f': dom0 socket log {name}' if found.refusals else ''}")
     terminal.say()
     terminal.say_columns(("GRANT", "GRANTED", "IN USE"), _rows(found))
