@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -171,6 +172,21 @@ def test_limits_are_there_before_the_first_container_and_follow_the_grants(engin
             {"memory": "max", "cpu": "max 100000"} if VERSION == 2 else {"memory": "9223372036854771712", "cpu": "-1"}
         )
         assert limits(engine_host) == unlimited | {"pids": "50"}
+
+
+def test_another_socket_for_a_scope_that_is_served_changes_nothing(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, GRANTS + "memory: 64m"):
+        before = limits(engine_host)
+        places = {"DOM0_RUN": str(tmp_path / "run"), "DOCKER_HOST": f"unix://{engine_host.socket}"}
+        argv = [sys.executable, "-m", "dom0", "socket", "serve", "--scope", "guest"]
+        argv += ["--cgroup-parent", f"/{engine_host.cgroup}", "--listen", str(tmp_path / "second.sock")]
+        second = subprocess.run(
+            argv, env=engine_host.environment() | places, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (second.returncode, second.stdout) == (2, "")
+        assert f"guest: is served already at {tmp_path}/docker.sock" in second.stderr
+        assert limits(engine_host) == before
+        assert (tmp_path / "run/scopes/guest/scope.json").exists()
 
 
 def test_every_container_is_in_the_group_and_none_leaves_it(engine_host: Host, tmp_path: Path) -> None:

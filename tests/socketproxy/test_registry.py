@@ -61,6 +61,22 @@ def test_a_server_that_ends_leaves_the_registration_of_its_successor() -> None:
     assert registry.known() == []
 
 
+def test_a_scope_is_served_on_one_socket_by_one_server_after_the_other() -> None:
+    registry.check_free("guest", SOCKET)
+    with registry.registered(CONTEXT, SOCKET):
+        registry.check_free("guest", SOCKET)
+        registry.check_free("team", Path("/run/team.sock"))
+        with pytest.raises(UsageError, match=r"guest: is served already at /run/guest\.sock"):
+            registry.check_free("guest", Path("/run/second.sock"))
+    registry.check_free("guest", Path("/run/second.sock"))
+
+
+def test_what_a_killed_server_left_is_in_nobodys_way(run_directory: Path) -> None:
+    (run_directory / "scopes/guest").mkdir(parents=True)
+    (run_directory / "scopes/guest/scope.json").write_text("of another version")
+    registry.check_free("guest", SOCKET)
+
+
 def test_a_scope_is_served_where_nothing_can_be_written(run_directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run_directory / "scopes").write_text("in the way")
     with registry.registered(CONTEXT, SOCKET):

@@ -98,15 +98,32 @@ def _remove(file: Path, descriptor: int) -> None:
         pass
 
 
+def check_free(scope: str, socket: Path) -> None:
+    """Raises UsageError where the scope is served on another socket; Dom0Error, OSError."""
+    file = directory_of(scope) / FILE
+    try:
+        opened = file.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with opened:
+        at = _decoded(file, opened.read()).socket if _is_locked(opened.fileno()) else ""
+    if at and Path(at).resolve() != socket.resolve():
+        hint = f"a scope has one socket: end that server (dom0 socket show {scope}), or choose another --scope"
+        raise UsageError(f"{scope}: is served already at {at}", hint=hint)
+
+
 def read(scope: str) -> Registered:
     """Raises Dom0Error; OSError where there is none."""
     file = directory_of(scope) / FILE
     with file.open("rb") as opened:
-        is_served = _is_locked(opened.fileno())
-        try:
-            return Registered(msgspec.json.decode(opened.read(), type=Registration), is_served)
-        except msgspec.DecodeError as error:
-            raise Dom0Error(f"{file}: is not understood: {error}", hint="is its server of another version?") from error
+        return Registered(_decoded(file, opened.read()), _is_locked(opened.fileno()))
+
+
+def _decoded(file: Path, content: bytes) -> Registration:
+    try:
+        return msgspec.json.decode(content, type=Registration)
+    except msgspec.DecodeError as error:
+        raise Dom0Error(f"{file}: is not understood: {error}", hint="is its server of another version?") from error
 
 
 def _is_locked(descriptor: int) -> bool:

@@ -45,6 +45,7 @@ async def serve(
     """
     if kept is None:
         hold.check_free(path)
+    registry.check_free(context.scope.name, path)
     await context.upstream.negotiate()
     group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
     listener = kept or hold.listening(path, gid)
