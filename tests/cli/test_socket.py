@@ -15,6 +15,11 @@ from typing import Any
 import pytest
 
 from dom0.run import Output
+from dom0.socketproxy import registry
+from dom0.socketproxy.context import Context
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.upstream import Upstream
 from dom0.testing import scopes
 from dom0.testing.hosts import Host
 
@@ -90,15 +95,34 @@ def test_a_create_body_is_explained(dom0: Callable[..., Output]) -> None:
     assert (refused.code, refused.stdout) == (2, "")
 
 
+def test_an_orchestrators_socket_that_nobody_serves(dom0: Callable[..., Output], environment: dict[str, str]) -> None:
+    directory = Path(environment["DOM0_RUN"]) / "scopes" / "guest"
+    directory.mkdir(parents=True)
+    (directory / "docker.sock").touch()
+    assert "no scope is served here; dom0 status, docker logs dom0-socket-guest" in dom0("socket", "ls").stderr
+    assert "dom0 status; docker logs dom0-socket-guest" in dom0("socket", "show", "guest").stderr
+
+
+def test_why_an_engine_does_not_answer_is_said(
+    dom0: Callable[..., Output], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOM0_RUN", environment["DOM0_RUN"])
+    context = Context(Scope("guest"), Grants(), Upstream("/no-engine.sock"), "/run/guest.sock")
+    with registry.registered(context, Path("/run/guest.sock")):
+        said = "the Engine behind this socket does not answer: No such file or directory"
+        assert json.loads(dom0("socket", "show", "guest", "--json").stdout)["error"] == said
+        assert f"/no-engine.sock: {said}" in dom0("socket", "show", "guest").stdout
+
+
 class Commands:
     """dom0 as it is called beside the server, docker through its socket."""
 
-    def __init__(self, host: Host, directory: Path, socket: Path) -> None:
+    def __init__(self, host: Host, directory: Path, socket: Path, *, engine: Path | None = None) -> None:
         self._host = host
         self._socket = socket
         self.environment = host.environment() | {
             "DOM0_RUN": str(directory / "run"),
-            "DOCKER_HOST": f"unix://{host.socket}",
+            "DOCKER_HOST": f"unix://{engine or host.socket}",
         }
 
     def dom0(self, *arguments: str) -> str:
@@ -115,8 +139,8 @@ class Commands:
         assert (ended.returncode != 0) is fails, ended.stderr
         return ended.stdout
 
-    def show(self) -> dict[str, Any]:
-        return dict(json.loads(self.dom0("show", "guest", "--json")))
+    def show(self, scope: str = "guest") -> dict[str, Any]:
+        return dict(json.loads(self.dom0("show", scope, "--json")))
 
 
 def counted(shown: dict[str, Any]) -> dict[str, int]:
@@ -153,6 +177,20 @@ def test_a_scope_and_what_it_uses(engine_host: Host, tmp_path: Path) -> None:
         wait_until(lambda: not guest.show()["served"])
         assert "not served" in guest.dom0("ls")
         assert counted(guest.show()) == counted(shown)
+
+
+@pytest.mark.engine
+def test_a_scope_inside_another_one_and_what_it_uses(engine_host: Host, tmp_path: Path) -> None:
+    directory = tmp_path / "team"
+    directory.mkdir()
+    with (
+        scopes.served(engine_host, tmp_path, GRANTS) as outer,
+        scopes.served(engine_host, directory, GRANTS, scope="team", engine=outer) as inner,
+    ):
+        team = Commands(engine_host, directory, inner, engine=outer)
+        team.docker("create", "-v", "data:/data", "--network", "none", IMAGE, "true")
+        shown = team.show("team")
+        assert (shown["error"], shown["usage"]["containers"], shown["usage"]["volumes"]) == ("", 1, 1)
 
 
 @pytest.mark.engine

@@ -93,6 +93,14 @@ def test_a_scope_that_is_not_there(run_directory: Path) -> None:
     assert refused.value.hint == "there are: guest"
 
 
+def test_a_socket_that_is_only_held_is_an_orchestrators(run_directory: Path) -> None:
+    (run_directory / "scopes/guest").mkdir(parents=True)
+    (run_directory / "scopes/guest/docker.sock").touch()
+    with pytest.raises(UsageError, match="guest: its socket is held, and nobody serves it") as refused:
+        registry.require("guest")
+    assert refused.value.hint.endswith("dom0 status; docker logs dom0-socket-guest")
+
+
 def test_what_is_damaged_is_named(run_directory: Path) -> None:
     (run_directory / "scopes/guest").mkdir(parents=True)
     (run_directory / "scopes/guest/scope.json").write_text("{}")

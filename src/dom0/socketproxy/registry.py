@@ -25,6 +25,7 @@ from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
 
 FILE = "scope.json"
+SOCKET = "docker.sock"  # of an orchestrator; without a FILE beside it only its holder is there
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,9 @@ def known(*files: str) -> list[str]:
 def require(scope: str, *files: str) -> Path:
     """The directory of a scope that is `known`. Raises UsageError, OSError."""
     if scope not in (there := known(*files)):
+        if scope in known(SOCKET):
+            hint = f"an orchestrator's? dom0 status; docker logs dom0-socket-{scope}"
+            raise UsageError(f"{scope}: its socket is held, and nobody serves it", hint=hint)
         hint = f"there are: {', '.join(there)}" if there else f"none is here; dom0 socket serve --scope {scope}"
         raise UsageError(f"{scope}: no such scope", hint=hint)
     return directory_of(scope)

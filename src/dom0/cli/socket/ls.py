@@ -24,11 +24,14 @@ def ls(as_json: bool) -> None:
     $ dom0 socket ls
     """
     from dom0.cli.socket import scopes
+    from dom0.socketproxy import registry
 
     scopes.engine_socket()
     found = asyncio.run(scopes.all_shown())
     if not found and not as_json:
-        terminal.say_progress("no scope is served here; dom0 socket serve --scope guest")
+        held = registry.known(registry.SOCKET)
+        do = f"dom0 status, docker logs dom0-socket-{held[0]}" if held else "dom0 socket serve --scope guest"
+        terminal.say_progress(f"no scope is served here; {do}")
         return
     rows = ((one.scope, served(one), _containers(one), _memory(one), str(one.refusals), one.socket) for one in found)
     heads = ("SCOPE", "SERVED", "CONTAINERS", "MEMORY", "REFUSALS", "SOCKET")
