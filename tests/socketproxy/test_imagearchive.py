@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dom0.socketproxy import imagearchive, tarstream
+from dom0.socketproxy import imagearchive, pipe, tarstream
 from dom0.socketproxy.imagearchive import MANIFEST, Loaded
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
@@ -105,6 +108,35 @@ AGAIN = tarfile.TarInfo("layer.tar")
 def test_what_is_not_what_it_says_is_refused(flawed: bytes) -> None:
     with pytest.raises(Refused):
         loaded(flawed)
+
+
+def test_no_more_is_kept_of_an_archive_than_images_need() -> None:
+    document = b"{" + bytes(1 << 20)
+    with pytest.raises(Refused, match="more small files"):
+        loaded(archive({f"{number}.json": document for number in range(9)}))
+
+
+PLAIN = (archive(GOOD), bytes(1024), b"")
+PACKED = (
+    *(pack(PLAIN[0]) for pack in (gzip.compress, bz2.compress, lzma.compress)),
+    b"\x28\xb5\x2f\xfd",
+    b"\x50\x2a\x4d\x18\0\0\0\0\x28\xb5\x2f\xfd",
+    b"\x1f\x8b" + PLAIN[0][2:],
+    b"\x5f\x2a\x4d\x18" + PLAIN[0][4:],
+    b"no tar" * 200,
+)
+
+
+@pytest.mark.parametrize("size", [1, 3, 700, 1 << 20])
+def test_what_the_engine_would_unpack_by_a_program_is_refused_in_whatever_chunks_it_comes(size: int) -> None:
+    async def work(content: bytes) -> bytes:
+        return b"".join([chunk async for chunk in pipe.plain(pieces(content, size))])
+
+    for content in PLAIN:
+        assert asyncio.run(work(content)) == content
+    for content in PACKED:
+        with pytest.raises(Refused):
+            asyncio.run(work(content))
 
 
 def test_a_saved_archive_has_the_scopes_names() -> None:

@@ -17,6 +17,7 @@ from dom0.http.channel import Channel, Headers, Malformed
 from dom0.socketproxy.context import Archive, Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.splice import splice
+from dom0.socketproxy.tarstream import BLOCK
 from dom0.socketproxy.upstream import BAD_GATEWAY, HOST
 
 LONGEST_LINE = 16 << 20  # bytes
@@ -24,7 +25,9 @@ LONGEST_REFUSAL = 64 << 10
 GONE_WITHIN = 1.0  # seconds until a client that has gone is noticed where nothing comes
 RAW_STREAMS = ("application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream")
 PASSED_HEADERS = ("content-type", "x-docker-container-path-stat", "docker-experimental", "ostype", "server")
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))  # frames of zstd: RFC 8878, 3.1.2
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", *SKIPPABLE)  # gzip, bzip2, xz, zstd
+USTAR_AT = 257  # bytes: where a header of tar says what it is (POSIX.1-2017 and GNU)
 SWITCHING, NO_CONTENT = 101, 204
 
 
@@ -91,7 +94,7 @@ async def _sent(engine: Channel, body: bytes, archive: Coroutine[None, None, Non
 async def _send_archive(client: Channel, engine: Channel, through: Archive | None) -> None:
     try:
         await client.send_continue()
-        async for chunk in _plain_chunks(client) if through is None else through(_chunks(client)):
+        async for chunk in (plain if through is None else through)(_chunks(client)):
             await engine.send(h11.Data(chunk))
         await engine.send(h11.EndOfMessage())
     except (OSError, Refused, Malformed):
@@ -99,19 +102,23 @@ async def _send_archive(client: Channel, engine: Channel, through: Archive | Non
         raise
 
 
-async def _plain_chunks(client: Channel) -> AsyncIterator[bytes]:
-    """Compressed ones the Engine would have unpacked by programs of its own, with root's rights (CVE-2026-41567)."""
-    is_first = True
-    async for chunk in _chunks(client):
-        if is_first:
-            _check_plain(chunk)
-        is_first = False
-        yield chunk
+async def plain(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Compressed ones the Engine would have unpacked by programs of its own, with root's rights (CVE-2026-41567).
 
-
-def _check_plain(beginning: bytes) -> None:
+    It looks at the first bytes, in however many chunks they come. Raises Refused.
+    """
+    beginning = b""
+    async for chunk in chunks:
+        beginning += chunk
+        if len(beginning) >= BLOCK:
+            break
     if beginning.startswith(COMPRESSED):
         raise Refused(BAD_REQUEST, "the archive is compressed: send it as it is")
+    if any(beginning[:BLOCK]) and not beginning.startswith(b"ustar", USTAR_AT):
+        raise Refused(BAD_REQUEST, "the archive is not of tar's formats ustar, pax or GNU")
+    yield beginning
+    async for chunk in chunks:
+        yield chunk
 
 
 async def _answer(engine: Channel) -> h11.Response | h11.InformationalResponse:

@@ -6,7 +6,9 @@ Most are a container that would have power: made, started, and looked at. The ot
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -281,6 +283,7 @@ def _references() -> Iterator[Case]:
                 _ask(method, f"/containers/{ref}{rest}", _BODIES.get(rest.partition("?")[0])),
             )
     yield Case(25, "an archive of a container that was never started", _archive_of_created)
+    yield Case(25, "a compressed archive, which the Engine's programs unpack, in chunks", _compressed)
     yield Case(26, "an exec of somebody else's container", _foreign_exec)
     for extra in ({"Privileged": True}, {"privileged": True}, {"PRIVILEGED": True}):
         yield Case(26, f"an exec with {extra}", _exec_with(extra))
@@ -336,6 +339,22 @@ def _archive_of_created(client: Client, world: World) -> list[Answer]:
     asked = body(world, HostConfig={"Binds": ["/var/lib/escape:/h"]})
     made = client.ask("POST", "/containers/create?name=reader", asked)
     return [made, client.ask("GET", "/containers/reader/archive?path=/h/canary")]
+
+
+def _compressed(client: Client, world: World) -> list[Answer]:
+    """If it is unpacked, what is read back says so."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
+        content = world.canaries["file"].encode()
+        entry = tarfile.TarInfo("got")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    data = buffer.getvalue()
+    made = client.ask("POST", "/containers/create?name=unpacked", body(world))
+    head = b"PUT /containers/unpacked/archive?path=/ HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (data[:1], data[1:], b""))
+    put = client.send(head + chunks, patience=2)
+    return [made, put, client.ask("GET", "/containers/unpacked/archive?path=/got")]
 
 
 def _foreign_exec(client: Client, world: World) -> list[Answer]:
