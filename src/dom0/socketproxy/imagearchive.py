@@ -22,7 +22,7 @@ MANIFEST, REPOSITORIES = "manifest.json", "repositories"
 OCI = ("index.json", "oci-layout")  # the same once more, which the Engine does not need
 NAMING = (MANIFEST, REPOSITORIES, *OCI)
 LARGEST_DOCUMENT = 4 << 20  # bytes
-LARGEST_DOCUMENTS = 32 << 20  # bytes, of all that may be an image's configuration
+LARGEST_DOCUMENTS = 8 << 20  # bytes, of all that may be an image's configuration
 MOST_FILES = 10_000
 
 
