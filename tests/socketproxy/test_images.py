@@ -9,6 +9,7 @@ import sys
 import tarfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,10 @@ def test_there_are_so_many_names_and_no_more(guest: Scoped) -> None:
         guest.docker("tag", IMAGE, f"app:{number}")
     guest.docker("tag", IMAGE, "app:0")
     assert "4 names of images are all that was granted" in guest.docker("tag", IMAGE, "app:4", check=False)
+    guest.docker("rmi", "app:0")
+    with ThreadPoolExecutor() as together:
+        named = [together.submit(guest.run, "tag", IMAGE, f"app:at-once-{number}") for number in range(4)]
+    assert sorted(ended.result().returncode for ended in named) == [0, 1, 1, 1]
 
 
 @pytest.mark.engine

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -90,19 +90,29 @@ async def history(context: Context, asked: Asked) -> Document:
     return Document([layer | {"Tags": shown.image_names(context, layer["Tags"]) or None} for layer in reply.document])
 
 
-async def tagged(context: Context, asked: Asked) -> Call:
-    name = await _named(context, asked)
-    found = await find(context, asked.names["image"])
-    return Call(method="POST", path=("images", found["Id"], "tag"), query=name)
+async def tagged(context: Context, asked: Asked) -> Document:
+    async with context.making:
+        name = await _named(context, asked)
+        found = await find(context, asked.names["image"])
+        return await _made(context, "images", found["Id"], "tag", query=name)
 
 
-async def committed(context: Context, asked: Asked) -> Call:
+async def committed(context: Context, asked: Asked) -> Document:
     found = await owned.container(context, asked.query.get("container", ""))
     changes = asked.query.get("changes", "")
     if changes and not _CHANGE.match(changes):
         raise Refused(FORBIDDEN, f"changes: {changes}: not through this socket", field="changes")
-    name = await _named(context, asked)
-    return Call(method="POST", path=("commit",), query={**asked.query, "container": found.id, **name})
+    async with context.making:
+        name = await _named(context, asked)
+        return await _made(context, "commit", query={**asked.query, "container": found.id, **name})
+
+
+async def _made(context: Context, *path: str, query: Mapping[str, str]) -> Document:
+    """An image's new name. Holds `making`. Raises Refused."""
+    reply = await context.upstream.ask("POST", *path, query=query)
+    if reply.status >= BAD_REQUEST:
+        raise context.refusal(reply)
+    return Document(reply.document or "", status=reply.status)
 
 
 async def removed(context: Context, asked: Asked) -> Document:
