@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dom0.run import Output
-from dom0.socketproxy import gate
+from dom0.socketproxy import gate, subtree
+from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.upstream import Upstream
 from dom0.testing import scopes
 from dom0.testing.hosts import Host
 
@@ -171,6 +175,65 @@ def test_while_it_is_stopped_nothing_is_made(
         assert guest.docker("ps", "--all", "--format", "{{.Names}}") == "web\n"
     guest.docker("start", "web")
     assert running(engine_host) == {"guest.web"}
+
+
+@contextmanager
+def asking(path: Path, request: str) -> Iterator[socket.socket]:
+    """Sent, and never read."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(str(path))
+        connection.sendall(f"{request} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode())
+        yield connection
+
+
+def test_no_archive_that_is_not_read_holds_it_up(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    guest.sleeper("web")
+    guest.docker("exec", "web", "dd", "if=/dev/zero", "of=/large", "bs=1M", "count=64")
+    with asking(tmp_path / "docker.sock", "GET /containers/web/archive?path=/large") as connection:
+        assert connection.recv(1) == b"H"  # the Engine has begun
+        assert guest.done("stop", "guest") == {("stop", "container", "guest.web")}
+    assert running(engine_host) == set()
+
+
+def test_no_restart_that_waits_for_a_day_holds_it_up(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"
+    guest.docker("run", "-d", "--name", "web", "--stop-timeout", "1", IMAGE, "sh", "-c", script)
+    wait_until(lambda: "ready" in guest.docker("logs", "web"), "a trap")
+    with asking(tmp_path / "docker.sock", "POST /containers/web/restart?t=86400"):
+        wait_until(lambda: "asked" in guest.docker("logs", "web"), "a restart")
+        assert guest.done("stop", "guest") == {("stop", "container", "guest.web")}
+        assert running(engine_host) == set()
+
+
+async def test_one_that_takes_a_day_to_end_is_killed(
+    guest: Scoped, engine_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.docker("run", "-d", "--name", "web", "--stop-timeout", "86400", IMAGE, "sleep", "1000")
+    monkeypatch.setenv("DOM0_RUN", str(tmp_path / "run"))
+    monkeypatch.setattr(subtree, "STOPPED_WITHIN", 0.5)
+    upstream = Upstream(str(engine_host.socket))
+    try:
+        done = await subtree.stop(upstream, Scope("guest"))
+    finally:
+        await upstream.close()
+    assert done == [subtree.Done(action="stop", kind="container", name="guest.web")]
+    assert running(engine_host) == set()
+
+
+def test_a_step_of_a_build_ends_with_it(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.served(engine_host, tmp_path, "images: {use: [busybox], build: true}") as path:
+        (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN sleep 1000\n")
+        environment = engine_host.environment() | {"DOCKER_HOST": f"unix://{path}", "DOCKER_BUILDKIT": "0"}
+        argv = ["docker", "build", "--tag", "app", str(tmp_path)]
+        with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
+            try:
+                wait_until(lambda: bool(running(engine_host)), "a step")
+                assert Scoped(engine_host, tmp_path, path).done("stop", "guest") == set()
+                wait_until(lambda: not running(engine_host), "the end of the step")
+                assert build.wait(60) != 0
+            finally:
+                build.kill()
 
 
 def test_what_is_not_of_the_scope_stays(guest: Scoped, team: Scoped, engine_host: Host) -> None:

@@ -1,24 +1,28 @@
 """While a scope is stopped nothing is made or started in it, whoever serves its socket: two locks in its directory.
 
-    stopping   held by who stops it; as long as it is, requests that make or start something are refused
-    making     shared by those that are under way; who stops waits until they are answered
+    stopping   held by who stops it; as long as it is, requests that make or start something are refused, and those that
+               last as long as the client likes are cut off
+    making     shared by all of these that are under way; who stops waits for them
 
 A lock ends with the process that holds it, so nothing is left of one that was killed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 
 from dom0.errors import Busy
 from dom0.socketproxy import registry
 from dom0.socketproxy.refusal import UNAVAILABLE, Refused
 
-PATIENCE = 60.0  # seconds, for requests that are under way
+PATIENCE = 60.0  # seconds, for another one who stops it
+ANSWERED_WITHIN = 10.0  # seconds, for requests that are under way
+LOOKED_EVERY = 0.5  # seconds, whether what lasts is to be cut off
 
 
 @contextmanager
@@ -40,8 +44,25 @@ def making(scope: str) -> Iterator[None]:
         os.close(made)
 
 
+async def until_stopped(scope: str, work: Coroutine[None, None, None]) -> None:
+    """Raises what `work` does, and ConnectionAbortedError when the scope is being stopped."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOKED_EVERY))[0]:
+            if _is_stopped(scope):
+                raise ConnectionAbortedError(f"scope /{scope} is being stopped")
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 def _is_stopped(scope: str) -> bool:
-    descriptor = _open(scope, "stopping")
+    """Not to who may not write in the directory of the scope."""
+    try:
+        descriptor = _open(scope, "stopping")
+    except OSError:
+        return False
     try:
         return not _locked(descriptor, fcntl.LOCK_SH)
     finally:
@@ -50,18 +71,26 @@ def _is_stopped(scope: str) -> bool:
 
 @contextmanager
 def stopping(scope: str) -> Iterator[None]:
-    """Blocks until what is under way is answered. Raises Busy if somebody else stops it, OSError."""
+    """Blocks while somebody else stops it. Raises Busy if that does not end, OSError."""
     stopped = _open(scope, "stopping")
     try:
-        _wait_for(stopped, f"{scope}: another process stops it")
-        made = _open(scope, "making")
-        try:
-            _wait_for(made, f"{scope}: a request does not end")
-        finally:
-            os.close(made)
+        if not _locked_alone(stopped, PATIENCE):
+            raise Busy(f"{scope}: another process stops it", hint="try it again when that has ended")
         yield
     finally:
         os.close(stopped)
+
+
+def is_quiet(scope: str) -> bool:
+    """Blocks until what is under way is answered; whether it was, within ANSWERED_WITHIN seconds. Raises OSError.
+
+    What a client has made endless, as a restart that waits for a day, is answered when its container is stopped.
+    """
+    made = _open(scope, "making")
+    try:
+        return _locked_alone(made, ANSWERED_WITHIN)
+    finally:
+        os.close(made)
 
 
 def _open(scope: str, name: str) -> int:
@@ -78,10 +107,10 @@ def _locked(descriptor: int, how: int) -> bool:
     return True
 
 
-def _wait_for(descriptor: int, otherwise: str) -> None:
-    """Have the lock alone. Raises Busy."""
-    deadline = time.monotonic() + PATIENCE
+def _locked_alone(descriptor: int, within: float) -> bool:
+    deadline = time.monotonic() + within
     while not _locked(descriptor, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
-            raise Busy(otherwise, hint="try it again; a server that hangs: dom0 socket show NAME")
+            return False
         time.sleep(0.02)
+    return True

@@ -194,11 +194,12 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
     if not archive:
         asked = replace(asked, body=await _read_body(client, endpoint))
     handler = context.recording.observe(endpoint.handler) if context.recording else endpoint.handler
-    with gate.making(context.scope.name) if endpoint.makes else nullcontext():
+    with gate.making(context.scope.name) if endpoint.makes or endpoint.lasts else nullcontext():
         answer = await handler(context, asked)
         if isinstance(answer, Document):
             return answer
-        await pipe.carry(client, answer, context, upgrade=read.upgrade == "tcp", archive=archive)
+        carried = pipe.carry(client, answer, context, upgrade=read.upgrade == "tcp", archive=archive)
+        await (gate.until_stopped(context.scope.name, carried) if endpoint.lasts else carried)
         return None
 
 

@@ -19,12 +19,14 @@ from dom0.names import ROOT
 from dom0.socketproxy import gate, shown
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope
-from dom0.socketproxy.upstream import Reply, Upstream
+from dom0.socketproxy.upstream import BAD_GATEWAY, Reply, Upstream
 
 ACTIVE = ("running", "paused", "restarting")
 ROUNDS = 5  # what the Engine was about to start when it was asked appears late
 CONFLICT = 409  # of a container: it is being removed already; of a volume: somebody uses it
 PATIENCE = 5.0  # seconds, until what a container held is free when it has gone
+ANSWERED_WITHIN = 10.0  # seconds, for what the Engine does at once
+STOPPED_WITHIN = 120.0  # seconds, however long a container asks for; then it is killed
 Kind = Literal["container", "network", "volume"]
 Row = dict[str, Any]
 
@@ -91,26 +93,46 @@ async def _closed(scope: Scope) -> AsyncIterator[None]:
 async def _stop(upstream: Upstream, scope: Scope) -> list[Done]:
     done: dict[str, Done] = {}
     for _ in range(ROUNDS):
+        is_quiet = await asyncio.to_thread(gate.is_quiet, scope.name)
         active = [found for found in await _owned(upstream, scope, "container") if found[1]["State"] in ACTIVE]
-        if not active:
+        if is_quiet and not active:
             return list(done.values())
         for name, row in active:
             if _is_orchestrator(scope, name, row):  # first; its agent leaves one alone that was plainly stopped
-                reply = await upstream.ask("POST", "containers", row["Id"], "stop")
-                done[name] = _done("stop", "container", name, reply)
+                done[name] = _done("stop", "container", name, await _end(upstream, row["Id"]))
         rest = [found for found in active if not _is_orchestrator(scope, *found)]
-        await asyncio.gather(*(upstream.ask("POST", "containers", row["Id"], "pause") for _, row in rest))
+        await asyncio.gather(*(_act(upstream, row["Id"], "pause") for _, row in rest))
         for one in await asyncio.gather(*(_stop_container(upstream, name, row["Id"]) for name, row in rest)):
             done[one.name] = one
-    names = ", ".join(sorted(name for name, _ in active))
+    names = ", ".join(sorted(name for name, _ in active)) or "a request that makes or starts something"
     raise Dom0Error(f"{scope.path}: still runs: {names}", hint="who starts it? docker events; then try it again")
 
 
 async def _stop_container(upstream: Upstream, name: str, container_id: str) -> Done:
-    reply = await upstream.ask("POST", "containers", container_id, "stop")
+    reply = await _end(upstream, container_id)
     rests = UpdateBody(restart_policy=RestartPolicy(name="no"))
-    await upstream.ask("POST", "containers", container_id, "update", body=rests)  # one with --rm has gone
+    await _act(upstream, container_id, "update", body=rests)  # one with --rm has gone
     return _done("stop", "container", name, reply)
+
+
+async def _end(upstream: Upstream, container_id: str) -> Reply:
+    reply = await _act(upstream, container_id, "stop", within=STOPPED_WITHIN)
+    return await _act(upstream, container_id, "kill") if reply.status == BAD_GATEWAY else reply
+
+
+async def _act(
+    upstream: Upstream,
+    container_id: str,
+    action: str,
+    *,
+    body: UpdateBody | None = None,
+    within: float = ANSWERED_WITHIN,
+) -> Reply:
+    """One container that hangs does not keep the others: BAD_GATEWAY if the Engine has not answered within seconds."""
+    try:
+        return await upstream.ask("POST", "containers", container_id, action, body=body, patience=within)
+    except Refused as error:
+        return Reply(error.status, {"message": error.message})
 
 
 async def _remove(upstream: Upstream, kind: Kind, name: str, reference: str, query: Mapping[str, str]) -> Done:

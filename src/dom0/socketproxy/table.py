@@ -58,6 +58,7 @@ def _refuse(text: str) -> str:
 
 
 MAKING = ("/create", "/start", "/restart", "/unpause", "/update")
+LASTING = ("/archive", "/export", "/build")
 
 
 class Archive:
@@ -74,7 +75,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def makes(self) -> bool:
         """Whether there is more after it, or more that runs: not while the scope is stopped."""
-        return self.path.endswith(MAKING) and not self.path.startswith("/exec")
+        return self.path.endswith(MAKING) and not self.path.startswith(("/exec", "/images"))
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it runs steps, or keeps the Engine from a container, for as long as the client likes."""
+        return self.path.endswith(LASTING)
 
 
 _ATTACH = dict.fromkeys(("stream", "stdin", "stdout", "stderr", "logs"), flag) | {"detachKeys": plain}

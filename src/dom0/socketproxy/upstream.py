@@ -54,21 +54,35 @@ class Upstream:
         return f"/v{major}.{minor}/{spelled}" + (f"?{urlencode(query, doseq=True)}" if query else "")
 
     async def ask(
-        self, method: str, *path: str, query: Mapping[str, str] = {}, body: msgspec.Struct | bytes | None = None
+        self,
+        method: str,
+        *path: str,
+        query: Mapping[str, str] = {},
+        body: msgspec.Struct | bytes | None = None,
+        patience: float | None = None,
     ) -> Reply:
-        """`body`: JSON, or an archive as it is. Raises Refused where there is no answer that makes sense."""
+        """`body`: JSON, or an archive as it is. `patience`: seconds for the whole answer, None for no end.
+
+        Raises Refused where there is no answer that makes sense.
+        """
         kind = "x-tar" if isinstance(body, bytes) else "json"
         headers = {"Content-Type": f"application/{kind}"} if body is not None else {}
         data = msgspec.json.encode(body) if isinstance(body, msgspec.Struct) else body
         content = bytearray()
         try:
-            async with self._client.ask(method, self.target(path, query), headers=headers, body=data) as answer:
+            async with (
+                asyncio.timeout(patience),
+                self._client.ask(method, self.target(path, query), headers=headers, body=data) as answer,
+            ):
                 async for chunk in answer.chunks():
                     content += chunk
                     if len(content) > LARGEST_ANSWER:
                         raise Refused(BAD_GATEWAY, "the Engine's answer is too long")
                 document = msgspec.json.decode(content) if content else None
                 return Reply(answer.status, document)
+        except TimeoutError as error:
+            message = f"the Engine behind this socket has not answered within {patience:g} s"
+            raise Refused(BAD_GATEWAY, message) from error
         except (OSError, Malformed, msgspec.DecodeError) as error:
             raise Refused(BAD_GATEWAY, f"the Engine behind this socket: {error}") from error
 

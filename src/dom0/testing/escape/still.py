@@ -112,7 +112,12 @@ class Still(Upstream):
         self.sent: list[Sent] = []
 
     async def ask(
-        self, method: str, *path: str, query: Mapping[str, str] = {}, body: msgspec.Struct | bytes | None = None
+        self,
+        method: str,
+        *path: str,
+        query: Mapping[str, str] = {},
+        body: msgspec.Struct | bytes | None = None,
+        patience: float | None = None,
     ) -> Reply:
         raw = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         self.sent.append(Sent(method, path, query, raw, is_answered=False))
