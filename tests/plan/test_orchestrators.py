@@ -53,6 +53,13 @@ def test_what_keeps_the_sockets_is_there_first_and_not_replaced_while_it_runs() 
     assert holder.defer_while == ("dom0.socketproxy.hold",)
 
 
+def test_logs_of_what_serves_them_are_bounded() -> None:
+    for slot in expanded().slots[:2]:
+        log = slot.create.host_config.log_config
+        assert log is not None
+        assert log.config == {"max-size": "5m", "max-file": "2"}
+
+
 def test_it_is_the_first_of_its_scope() -> None:
     _, orchestrator = slots()
     assert orchestrator.name == "guest.dom0"

@@ -63,6 +63,15 @@ async def test_no_client_fills_the_disk(tmp_path: Path) -> None:
     assert len(kept[-1].message) == LONGEST
 
 
+async def test_no_client_fills_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    written = Refusals(tmp_path)
+    for _ in range(20):
+        written.note(refusal("x" * 900_000))
+    written.close()
+    assert [len(record.message) <= LONGEST + 100 for record in caplog.records] == [True]
+
+
 async def test_a_reader_follows_while_the_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "FULL", 1000)
     written = Refusals(tmp_path)

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from dom0.compose.model import Project, Service, ServiceVolume, Volume
-from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, RestartPolicy
 from dom0.engine.values import Container, Image
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, RUN, SCOPES, STATE
 from dom0.plan import labels
@@ -30,6 +30,7 @@ GRANTS = "/etc/dom0/grants.json"
 SOCKET_TIMEOUT = 10.0  # seconds for it to answer
 STOP_TIMEOUT = 15  # seconds: it has 10 for what is under way
 SELDOM = 60_000_000_000  # nanoseconds between two looks of the Engine
+LOG = LogConfig(type="json-file", config={"max-size": "5m", "max-file": "2"})  # what is refused is in it
 _KEY = "x-dom0.orchestrator"
 PLACES = {STATE: "state", RUN: "run"}  # of a dom0, and the last part of its volumes' names
 _ENGINE_SOCKETS = (ENGINE_SOCKET, ENGINE_SOCKET_INSIDE)
@@ -178,6 +179,7 @@ def _holder_slot(project: str, base: Image) -> Slot:
             healthcheck=HealthConfig(test=("CMD", *answers), interval=SELDOM),
             host_config=HostConfig(
                 binds=(f"{SCOPES}:{SCOPES}",),
+                log_config=LOG,
                 network_mode="none",
                 restart_policy=RestartPolicy(name="unless-stopped"),
             ),
@@ -208,6 +210,7 @@ def _socket_slot(project: str, scope: str, grants: Grants, base: Image) -> Slot:
                     f"{SCOPES}:{SCOPES}",
                     *([f"{CGROUPS}:{CGROUPS_INSIDE}"] if grants.budget.asked() else []),
                 ),
+                log_config=LOG,
                 network_mode="none",
                 restart_policy=RestartPolicy(name="unless-stopped"),
             ),

@@ -30,7 +30,7 @@ class Context(msgspec.Struct, frozen=True):
     grants: Grants
     upstream: Upstream
     socket: str  # the scope's own, where the Engine finds it
-    refusals: Refusals | None = None  # where they are written besides the log
+    refusals: Refusals | None = None  # where they are written
     cgroup_parent: str = ""  # of each container; the Engine's default where there is no group for the scope
     recording: Recording | None = None  # where what is needed is written, and allowed
     making: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from counting what is there to one more

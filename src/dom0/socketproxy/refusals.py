@@ -59,6 +59,7 @@ class Refusals:
         self._is_written = True
 
     def note(self, refusal: Refusal) -> None:
+        """In the log too, where equal ones in a row are said once."""
         refusal = refusal.shortened()
         if refusal.is_like(self._last):
             times = self._counted.times + 1 if self._counted else 1
@@ -67,6 +68,7 @@ class Refusals:
             return
         self._write_counted()
         self._last = refusal
+        log.info("/%s: refused: %s", self._file.parent.name, refusal.message)
         self._append(refusal)
 
     def close(self) -> None:

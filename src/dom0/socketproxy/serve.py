@@ -171,7 +171,6 @@ class _Conversation:
 def _note(context: Context, request: h11.Request, refused: Refused) -> None:
     if refused.status == NOT_FOUND and refused.grant is None:  # programs ask for what they are about to make
         return
-    log.info("%s: refused: %s", context.scope.path, refused.message)
     if context.refusals:
         context.refusals.note(
             Refusal(
