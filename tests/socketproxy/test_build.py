@@ -19,12 +19,19 @@ from dom0.testing.scopes import Scoped
 IMAGE = "busybox:test"
 GRANTS = "images: {use: [busybox], build: true}"
 ID = "sha256:" + "a" * 64
+STAMP = 'LABEL dom0.scope="/guest" dom0.orchestrator=""'
 
 
 def rewritten(text: str) -> str:
+    """Without the labels of the scope, which `stamped` is about."""
+    return stamped(text).replace(f"{STAMP}\n", "")
+
+
+def stamped(text: str) -> str:
     found = dockerfile.read(text.encode())
     bases = dockerfile.bases(found)
-    return dockerfile.written(found, dict.fromkeys(bases.built_on | bases.copied_from, ID)).decode()
+    ids = dict.fromkeys(bases.built_on | bases.copied_from, ID)
+    return dockerfile.written(found, ids, {"dom0.scope": "/guest", "dom0.orchestrator": ""}).decode()
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,14 @@ def rewritten(text: str) -> str:
 def test_a_dockerfile_is_written_anew(given: str, sent: str) -> None:
     assert rewritten(given) == sent
     assert rewritten(sent) == sent
+
+
+def test_the_last_label_of_each_step_is_the_scopes() -> None:
+    inner = 'LABEL dom0.scope="/team"'
+    assert stamped(f"FROM a AS b\nRUN x\nlabel dom0.scope /x\nRUN x\nFROM b\n{inner}\nRUN x\n").splitlines() == [
+        *(f"FROM {ID} AS b", STAMP, "RUN x", "LABEL dom0.scope /x", STAMP, "RUN x"),
+        *("FROM b", STAMP, inner, STAMP, "RUN x"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +138,7 @@ def test_docker_build_builds(guest: Scoped, engine_host: Host, tmp_path: Path) -
     """
     directory = context(tmp_path, text, a="copied\n")
     said = guest.docker("build", "--tag", "app:dev", directory)
-    assert "Step 1/7 : FROM busybox:test AS first" in said
+    assert "Step 1/9 : FROM busybox:test AS first" in said
     assert "Successfully tagged app:dev" in said
     assert guest.docker("run", "--rm", "app:dev") == "built\ncopied\ncopied\n"
     assert set(api.images(engine_host.socket)) >= {IMAGE, "dom0.invalid/guest/app:dev"}
@@ -192,8 +207,16 @@ def test_an_image_that_others_have_is_not_built_on(guest: Scoped, engine_host: H
 
 @pytest.mark.engine
 def test_labels_of_an_image_give_nothing(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
-    text = f"FROM {IMAGE}\nLABEL dom0.scope=/other dom0.other=1"
-    guest.docker("build", "--tag", "app", context(tmp_path, text))
+    engine_host.docker("create", "--name", "labelled", "--label", "dom0.orchestrator={}", IMAGE, "true")
+    engine_host.docker("commit", "labelled", "busybox:labelled")
+    text = "FROM busybox:labelled\nRUN true\nLABEL dom0.scope=/other dom0.other=1\nRUN true"
+    since = engine_host.docker("info", "--format", "{{.SystemTime}}").stdout.strip()
+    guest.docker("build", "--label", "dom0.scope=", "--tag", "app", context(tmp_path, text))
+    until = engine_host.docker("info", "--format", "{{.SystemTime}}").stdout.strip()
+    asked = ("--filter", "event=start", "--format", "{{json .Actor.Attributes}}")
+    steps = engine_host.docker("events", "--since", since, "--until", until, *asked).stdout.splitlines()
+    found = [(step["dom0.scope"], step["dom0.orchestrator"]) for step in map(json.loads, steps)]
+    assert found == [("/guest", "")] * 2
     guest.docker("run", "--detach", "--init", "--name", "web", "app", "sleep", "1000")
     labels = json.loads(engine_host.docker("inspect", "guest.web").stdout)[0]["Config"]["Labels"]
     assert labels["dom0.scope"] == "/guest"
@@ -219,7 +242,7 @@ def test_builds_stack_as_scopes_do(guest: Scoped, engine_host: Host, tmp_path: P
         team = Scoped(engine_host, path)
         for _ in range(2):
             said = team.docker("build", "--tag", "app", context(tmp_path, f"FROM {IMAGE}\nRUN echo 1 >/1\nCMD cat /1"))
-            assert "Step 1/3 : FROM busybox:test" in said
+            assert "Step 1/6 : FROM busybox:test" in said
         assert "Using cache" in said
         assert team.docker("run", "--rm", "app") == "1\n"
     assert "dom0.invalid/guest/dom0.invalid/team/app:latest" in api.images(engine_host.socket)

@@ -74,6 +74,14 @@ def test_nothing_that_is_made_in_a_scope_says_that_it_was_given_its_socket() -> 
     assert GUEST.shown(forged) == {"dom0.project": "box"}
 
 
+def test_whose_orchestrator_a_container_is() -> None:
+    team = GUEST.stamped_container({LABEL: "/team", ORCHESTRATOR: "{}"})
+    assert team == {LABEL: "/guest/team", ORCHESTRATOR: "{}"}
+    assert GUEST.is_orchestrator({LABEL: "/guest", ORCHESTRATOR: "{}"})
+    for labels in (team, GUEST.stamped_container({ORCHESTRATOR: "{}"}), {LABEL: "/guest"}, {}, None):
+        assert not GUEST.is_orchestrator(labels)
+
+
 @pytest.mark.parametrize(
     ("labels", "inside"),
     [

@@ -216,6 +216,27 @@ def test_a_container_gets_the_scopes_socket_for_the_engines(guest: Scoped, engin
     assert json.loads(guest.docker("inspect", "tool"))[0]["Mounts"][0]["Source"] == "/var/run/docker.sock"
 
 
+def test_an_orchestrator_changes_no_limits_of_its_own(guest: Scoped, engine_host: Host) -> None:
+    given = ("--label", "dom0.scope=/guest", "--label", "dom0.orchestrator={}", IMAGE, "true")
+    engine_host.docker("create", "--name", "guest.dom0", *given)
+    for command in (("update", "--pids-limit", "-1"), ("rename",), ("rm",)):
+        said = guest.docker(*command, "dom0", *(("other",) if command == ("rename",) else ()), check=False)
+        assert "is the orchestrator's own container" in said
+    guest.docker("container", "prune", "--force")
+    assert guest.docker("ps", "--all", "--format", "{{.Names}}") == "dom0\n"
+    inner = ("--label", "dom0.scope=/team", "--label", "dom0.orchestrator={}", IMAGE, "true")
+    guest.docker("create", "--name", "team.dom0", *inner)
+    guest.docker("update", "--pids-limit", "10", "team.dom0")
+    guest.docker("rename", "team.dom0", "team.other")
+    guest.docker("rm", "team.other")
+
+
+def test_volumes_without_a_name_are_counted(guest: Scoped) -> None:
+    mounts = [argument for number in range(101) for argument in ("--mount", f"type=volume,target=/v{number}")]
+    assert "100 volumes are all" in guest.docker("create", *mounts, IMAGE, check=False)
+    assert guest.docker("volume", "ls", "--quiet") == ""
+
+
 def test_a_refusal_says_what_and_how_it_would_be_granted(guest: Scoped, tmp_path: Path) -> None:
     said = guest.docker("run", "--cap-add", "NET_ADMIN", IMAGE, "true", check=False)
     assert "HostConfig.CapAdd: 'NET_ADMIN': not granted; it would take the grant capabilities: [NET_ADMIN]" in said

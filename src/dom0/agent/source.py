@@ -97,7 +97,7 @@ async def find_own(engine: Engine) -> Own:
         own,
         container=container.id,
         sees_host=container.pid_mode == "host",
-        is_guest=ORCHESTRATOR in container.labels,
+        is_guest=bool(container.labels.get(ORCHESTRATOR)),
         started=container.started,
         awaits_up=awaits_up,
     )

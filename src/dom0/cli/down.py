@@ -136,7 +136,7 @@ async def _refuse_volumes(engine: Engine, names: Sequence[str]) -> None:
 async def _refuse_guest(engine: Engine) -> None:
     """Raises UsageError in a scope: its dom0 would be started again."""
     with contextlib.suppress(NotFound):
-        if ORCHESTRATOR in (await engine.container(ROOT)).labels:
+        if (await engine.container(ROOT)).labels.get(ORCHESTRATOR):
             raise UsageError(
                 f"down: {ROOT} is a service of another machine, which would start it again",
                 hint="that machine's owner takes it out of the project there; single services: dom0 stop NAME",

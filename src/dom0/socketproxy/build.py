@@ -6,6 +6,9 @@ entry, in our own words with IDs for names. If anything is refused the archive h
 
 The Engine would take a step that anybody has built before from its cache, and show its result to whoever guesses the
 step. So the cache is limited to what the scope's own images were built of.
+
+The container of a step has its image's labels and no name of the scope's. So that it is not taken for one of the host's
+services, the Dockerfile that is sent labels it as made in the scope.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ async def built(context: Context, asked: Asked) -> Call:
         raise not_granted("build", asked.query.get("t", ""), Grants(images=Images(build=True)))
     path = _dockerfile_path(asked.query.get("dockerfile", ""))
     query: dict[str, str | tuple[str, ...]] = {key: asked.query[key] for key in PASSED if asked.query.get(key)}
+    stamp = context.scope.stamped_container({})  # in the Dockerfile
     names = await images.name_own(context, asked.query.get("t", "").split() or [""])
     query |= {
         "t": tuple(names.values()),
@@ -42,7 +46,7 @@ async def built(context: Context, asked: Asked) -> Call:
         "forcerm": "1",
         "dockerfile": path,
         "buildargs": json.dumps(_texts(asked, "buildargs")),
-        "labels": json.dumps(_texts(asked, "labels")),
+        "labels": json.dumps({key: text for key, text in _texts(asked, "labels").items() if key not in stamp}),
         "networkmode": await _network(context, asked.query.get("networkmode", "")),
         **_cache(await images.own_names(context), context.scope, asked.query.get("cachefrom", "")),
     }
@@ -119,7 +123,7 @@ async def _context(
     instructions = dockerfile.read(bytes(found))
     ids = await _ids(context, dockerfile.bases(instructions))
     names |= {image_id: name for name, image_id in ids.items()}
-    content = dockerfile.written(instructions, ids)
+    content = dockerfile.written(instructions, ids, context.scope.stamped_container({}))
     yield writer.begin(tarstream.Entry(name=path, size=len(content))) + content + writer.end()
 
 

@@ -13,7 +13,7 @@ from dom0.socketproxy import directories, images, links, networks, owned, reques
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, has_label
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, NOT_FOUND, Refused, too_many
+from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, too_many
 
 FILTERS = (
     *("ancestor", "before", "exited", "expose", "health", "id", "label"),
@@ -118,7 +118,8 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
     checked = rules.container(body, context.scope, context.grants, resolved, name)
     for volume in wanted.volumes:
         await volumes.provide(context, bodies.VolumeBody(name=volume))
-    await volumes.check_room(context, len(anonymous))
+    unnamed = [mount for mount in body.host_config.mounts or () if mount.type == "volume" and not mount.source]
+    await volumes.check_room(context, len(anonymous) + len(unnamed))
     await directories.provide(context, resolved.image, rules.bounds(body.host_config, context.grants))
     return checked
 
@@ -144,7 +145,21 @@ async def passed(context: Context, asked: Asked) -> Call:
 
 
 async def updated(context: Context, asked: Asked) -> Call:
+    _check_own(context, await owned.container(context, asked.names["container"]))
     return await passed(context, msgspec.structs.replace(asked, body=rules.update(asked.body, context.grants)))
+
+
+async def removed(context: Context, asked: Asked) -> Call:
+    _check_own(context, await owned.container(context, asked.names["container"]))
+    return await passed(context, asked)
+
+
+def _check_own(context: Context, found: owned.Container) -> None:
+    """Raises Refused for the orchestrator's own container, whose limits are its owner's to say."""
+    if context.scope.is_orchestrator(found.document["Config"]["Labels"]):
+        name = context.scope.short(found.name)
+        what = f"{name}: is the orchestrator's own container: its owner changes it, in the project that it is of"
+        raise Refused(FORBIDDEN, what)
 
 
 async def attached(context: Context, asked: Asked) -> Call:
@@ -161,6 +176,7 @@ async def renamed(context: Context, asked: Asked) -> Document:
     """The Engine's DNS follows no rename: a container that does not run yet is connected anew, by the new name."""
     name = owned.check_name(asked.query.get("name", "").removeprefix("/"))
     found = await owned.container(context, asked.names["container"])
+    _check_own(context, found)
     waits = not found.document["State"]["Running"]
     if waits:
         await networks.reconnect(context, found, name)
@@ -196,6 +212,8 @@ async def pruned(context: Context, asked: Asked) -> Document:
     deleted, space = [], 0
     stopped = Filters({"status": ["created", "exited", "dead"]}).written()
     for row in await owned.containers(context, {"all": "1", "size": "1", "filters": stopped}):
+        if context.scope.is_orchestrator(row["Labels"]):
+            continue
         reply = await context.upstream.ask("DELETE", "containers", row["Id"])
         if reply.status == 204:
             deleted.append(row["Id"])

@@ -130,9 +130,13 @@ def bases(instructions: Sequence[Instruction]) -> Bases:
     return Bases(frozenset(built_on), frozenset(copied_from))
 
 
-def written(instructions: Sequence[Instruction], ids: Mapping[str, str]) -> bytes:
-    """With each image's ID, from `ids`, in place of its name, and the number of a stage that is copied from."""
+def written(instructions: Sequence[Instruction], ids: Mapping[str, str], labels: Mapping[str, str]) -> bytes:
+    """With each image's ID, from `ids`, in place of its name, and the number of a stage that is copied from.
+
+    Every step's container has `labels`, whatever its image and the file say: they are plain texts.
+    """
     lines = []
+    stamp = " ".join(("LABEL", *(f'{key}="{value}"' for key, value in labels.items())))
     for instruction, stages in _with_stages(instructions):
         if instruction.keyword == "FROM":
             base, name = _from(instruction)
@@ -144,6 +148,8 @@ def written(instructions: Sequence[Instruction], ids: Mapping[str, str]) -> byte
             lines.append(instruction._replace(flags=flags).written())
         else:
             lines.append(instruction.written())
+        if instruction.keyword in ("FROM", "LABEL"):
+            lines.append(stamp)
     return "\n".join((*lines, "")).encode()
 
 

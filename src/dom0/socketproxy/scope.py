@@ -98,16 +98,25 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
         return path == self.path or path.startswith(f"{self.path}/")
 
     def stamped(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """As the Engine gets them. What a scope inside this one has written stands behind our path. Raises Refused."""
+        """As the Engine gets them. What a scope inside this one has written stands behind our path.
+
+        Only a container can be an orchestrator. Raises Refused.
+        """
         inner = labels.get(LABEL, "")
         if inner and not re.fullmatch(r"(/[a-z0-9_-]{1,31}){1,16}", inner):
             raise Refused(BAD_REQUEST, f"Labels.{LABEL}: {inner!r} is not the path of a scope", field="Labels")
-        return {**labels, LABEL: self.path + inner}
+        kept = {key: value for key, value in labels.items() if key != ORCHESTRATOR}
+        return {**kept, LABEL: self.path + inner}
 
     def stamped_container(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Nothing made here was given our own socket by who serves it, whatever its image's labels say."""
-        stamped = self.stamped(labels)
-        return stamped if labels.get(LABEL) else {**stamped, ORCHESTRATOR: ""}
+        orchestrator = labels.get(ORCHESTRATOR, "") if labels.get(LABEL) else ""
+        return {**self.stamped(labels), ORCHESTRATOR: orchestrator}
+
+    def is_orchestrator(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether a container of the scope's was given our own socket: then it is its owner's, not the scope's."""
+        found = labels or {}
+        return found.get(LABEL) == self.path and bool(found.get(ORCHESTRATOR))
 
     def shown(self, labels: Mapping[str, str] | None) -> dict[str, str]:
         """As the scope sees them. Its orchestrator is another's service outside, and here what its image says."""

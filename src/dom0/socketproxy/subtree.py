@@ -18,7 +18,7 @@ from dom0.errors import Dom0Error
 from dom0.names import ROOT
 from dom0.socketproxy import gate, shown
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
-from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope
+from dom0.socketproxy.scope import LABEL, Scope
 from dom0.socketproxy.upstream import BAD_GATEWAY, Reply, Upstream
 
 ACTIVE = ("running", "paused", "restarting")
@@ -153,8 +153,7 @@ def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: Reply
 
 def _is_orchestrator(scope: Scope, name: str, row: Row) -> bool:
     """Whether it is the service of a project that was given the scope's socket; nothing inside can say so of itself."""
-    labels = row["Labels"]
-    return name == scope.long(ROOT) and labels[LABEL] == scope.path and bool(labels.get(ORCHESTRATOR))
+    return name == scope.long(ROOT) and scope.is_orchestrator(row["Labels"])
 
 
 async def _owned(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[str, Row]]:

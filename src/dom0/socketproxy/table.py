@@ -123,7 +123,7 @@ TABLE = (
     Endpoint("POST", "/containers/{container}/unpause", containers.passed),
     Endpoint("POST", "/containers/{container}/update", containers.updated, {}, requests.Update),
     Endpoint("POST", "/containers/{container}/resize", containers.passed, {"h": number, "w": number}),
-    Endpoint("DELETE", "/containers/{container}", containers.passed, {"force": flag, "v": flag}),
+    Endpoint("DELETE", "/containers/{container}", containers.removed, {"force": flag, "v": flag}),
     Endpoint("GET", "/containers/{container}/logs", containers.passed, _LOGS),
     Endpoint("GET", "/containers/{container}/stats", containers.stats, {"stream": flag, "one-shot": flag}),
     Endpoint("GET", "/containers/{container}/top", containers.passed, {"ps_args": ps_arguments}),
