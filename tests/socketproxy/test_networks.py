@@ -69,6 +69,11 @@ def test_nobodys_name_or_address_is_taken_there(docker: Docker, engine_host: Hos
     assert "an address of one's own" in said
     docker("create", "--name", "named", "--hostname", "proxy", IMAGE, "true")
     assert "Hostname" in docker("network", "connect", "front", "named").stderr
+    made = ""
+    while not made.startswith("a"):
+        docker("rm", "short")
+        made = docker("create", "--name", "short", "--hostname", "a", IMAGE, "true").stdout
+    assert "Hostname" in docker("network", "connect", "front", "short").stderr
     for command in (("disconnect", "front", "proxy"), ("rm", "front"), ("create", "front")):
         assert docker("network", *command).returncode == 1
     assert docker("network", "prune", "--force").returncode == 0

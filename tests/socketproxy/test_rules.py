@@ -178,6 +178,13 @@ def test_a_path_that_nobody_can_be_granted_is_refused(path: str) -> None:
     assert (refused.value.status, refused.value.field, refused.value.grant) == (403, "HostConfig.Binds", None)
 
 
+def test_only_containers_can_be_orchestrators() -> None:
+    labels = {LABEL: "/team", ORCHESTRATOR: "{}", "a": "b"}
+    asked = requests.Network(name="n", labels=labels)
+    assert rules.network(asked, GUEST, NOTHING).labels == {LABEL: "/guest/team", "a": "b"}
+    assert rules.volume(bodies.VolumeBody(name="v", labels=labels), GUEST).labels == {LABEL: "/guest/team", "a": "b"}
+
+
 def test_a_granted_port_passes() -> None:
     asked = {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}}
     sent = create({"HostConfig": asked}, Grants(ports=("8080-8090",)))
@@ -248,9 +255,21 @@ def test_every_key_of_a_host_config_passes_is_refused_or_has_a_rule() -> None:
     assert keys - rules.PASS - rules.NEVER == {
         *("binds", "mounts", "tmpfs", "volumes_from", "links", "network_mode", "port_bindings", "publish_all_ports"),
         *("cap_add", "security_opt", "sysctls", "log_config", "runtime", "isolation", "oom_score_adj"),
-        *("volume_driver", "devices"),
+        *("volume_driver", "devices", "ulimits"),
         *("cgroupns_mode", "ipc_mode", "pid_mode", "userns_mode", "uts_mode", "memory_swappiness"),
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("LogConfig", {"Type": "json-file", "Config": {"mode": "non-blocking", "max-buffer-size": "100g"}}),
+        *(("Ulimits", [{"Name": name, "Soft": 99, "Hard": 99}]) for name in ("rtprio", "RTPRIO", "nice", "n\u0131ce")),
+    ],
+)
+def test_what_the_engine_and_others_would_pay_for_is_refused(key: str, value: object) -> None:
+    with pytest.raises(Refused, match=f"{key}.*not through this socket"):
+        host(**{key: value})
 
 
 @pytest.mark.parametrize(("key", "value"), [("MaskedPaths", []), ("ReadonlyPaths", [])])

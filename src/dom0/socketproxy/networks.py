@@ -96,7 +96,7 @@ async def connected(context: Context, asked: Asked) -> Call:
     is_own = context.scope.owns_name(network["Name"])
     if not is_own:
         hostname = found.document["Config"]["Hostname"]
-        rules.check_nameless(network["Name"], hostname="" if found.id.startswith(hostname) else hostname)
+        rules.check_nameless(network["Name"], hostname="" if hostname == found.id[:12] else hostname)
     checked = rules.endpoint_of(endpoint, resolved, context.scope.short(found.name) if is_own else "")
     return Call(
         method="POST",

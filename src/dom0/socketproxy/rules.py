@@ -32,8 +32,12 @@ LOG_OPTIONS = (
     "env-regex",
     "tag",
     "mode",
-    "max-buffer-size",
 )
+"""No max-buffer-size: it is the Engine's own memory."""
+ULIMITS = (
+    *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nofile", "nproc", "rss", "sigpending", "stack"),
+)
+"""No nice and rtprio: a process of real time, or before those of others, takes more than its group's share."""
 NO_NEW_PRIVILEGES = ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
 OWN_NAMESPACES = {
     "PidMode": ("",),
@@ -55,7 +59,7 @@ PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
 PASS = frozenset(
     {
         *("blkio_weight", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "nano_cpus"),
-        *("memory", "memory_reservation", "memory_swap", "pids_limit", "shm_size", "ulimits"),
+        *("memory", "memory_reservation", "memory_swap", "pids_limit", "shm_size"),
         *("auto_remove", "cap_drop", "console_size", "group_add", "init", "readonly_rootfs", "restart_policy"),
         *("dns", "dns_options", "dns_search", "extra_hosts"),
     }
@@ -313,6 +317,7 @@ def _check_values(host: requests.HostConfig) -> None:
         "Runtime": [host.runtime] if host.runtime not in ("", "runc") else [],
         "SecurityOpt": [option for option in host.security_opt if option not in NO_NEW_PRIVILEGES],
         "Sysctls": [key for key in host.sysctls if not SYSCTLS.fullmatch(key)],
+        "Ulimits": [limit.name for limit in host.ulimits if limit.name not in ULIMITS],
         "VolumeDriver": [host.volume_driver] if host.volume_driver not in ("", "local") else [],
         "Tmpfs": [text for text in host.tmpfs.values() if not _is_tmpfs(text)],
     }

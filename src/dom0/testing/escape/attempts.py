@@ -439,7 +439,7 @@ def _create() -> Iterator[Case]:
         ),
     )
     for key, value in _LIMITS:
-        yield Case(20, f"HostConfig.{key}: {json.dumps(value)}", _host(**{key: value}))
+        yield Case(20, f"HostConfig.{key}: {json.dumps(value)[:80]}", _host(**{key: value}))
     for driver, settings in _LOGS:
         yield Case(22, f"a log to {driver} {settings}", _host(LogConfig={"Type": driver, "Config": settings}))
     for label in ({"dom0.scope": "/"}, {"dom0.scope": "/other"}, {"dom0.scope": "../x"}, {"Dom0.Scope": ""}):
@@ -709,7 +709,11 @@ _MOUNTS: tuple[Mapping[str, Any], ...] = (
     {"type": "bind", "source": "/var/lib/escape", "target": "/h"},
     {"Type": "BIND", "Source": "/var/lib/escape", "Target": "/h"},
 )
-_LIMITS: tuple[tuple[str, Any], ...] = (("OomScoreAdj", -1000), ("OomKillDisable", True), ("CpuRealtimeRuntime", 1000))
+_LIMITS: tuple[tuple[str, Any], ...] = (
+    *(("OomScoreAdj", -1000), ("OomKillDisable", True), ("CpuRealtimeRuntime", 1000)),
+    *(("Ulimits", [{"Name": name, "Soft": 20, "Hard": 20}]) for name in ("rtprio", "RTPRIO", "nice")),
+    ("Mounts", [{"Type": "volume", "Target": f"/v{number}"} for number in range(130)]),
+)
 _LOGS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("syslog", {"syslog-address": "unix:///var/lib/escape/canary"}),
     ("fluentd", {"fluentd-address": "unix:///var/run/docker.sock", "fluentd-async": "true"}),
@@ -717,6 +721,7 @@ _LOGS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("journald", {}),
     ("awslogs", {"awslogs-region": "x"}),
     ("json-file", {"syslog-address": "unix:///x"}),
+    ("json-file", {"mode": "non-blocking", "max-buffer-size": "100g"}),
     ("local", {"path": "/var/lib/escape/log"}),
 )
 

@@ -39,6 +39,7 @@ subnets: [10.213.0.0/16]
 devices: ["/dev/full:r"]
 """
 """Of the scope under test: what is granted must not lead to more."""
+MOST_VOLUMES = 100
 OWN_MODES = ("", "none", "private", "shareable", "default", "bridge")
 SYSCTLS = re.compile(r"net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.")
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
@@ -164,6 +165,8 @@ class World:
             found += self._powers(self._get(f"/containers/{container_id}/json"), now)
         for network_id in now["networks"] - self._before["networks"]:
             found += self._network(self._get(f"/networks/{network_id}"))
+        if len(now["volumes"] - self._before["volumes"]) > MOST_VOLUMES:
+            found.append(f"more than {MOST_VOLUMES} volumes")
         for name in now["volumes"] - self._before["volumes"]:
             found += self._volume(self._get(f"/volumes/{quote(name, safe='')}"))
         return found
@@ -266,6 +269,8 @@ class World:
             "ReadonlyPaths": not host["ReadonlyPaths"],
             "Runtime": host["Runtime"] not in ("runc", ""),
             "LogConfig": host["LogConfig"]["Type"] not in ("json-file", "local", "none"),
+            "Log's memory": (host["LogConfig"]["Config"] or {}).get("max-buffer-size"),
+            "Ulimits": [one["Name"] for one in host["Ulimits"] or () if one["Name"].lower() in ("nice", "rtprio")],
             "OomScoreAdj": host["OomScoreAdj"] < 0,
             "OomKillDisable": host["OomKillDisable"],
             "PortBindings": [key for key, value in (host["PortBindings"] or {}).items() if value],
