@@ -45,7 +45,7 @@ def known_as(host: Host, container: str) -> set[str]:
 
 
 def test_a_container_on_a_network_of_others_has_its_long_name_there(docker: Docker, engine_host: Host) -> None:
-    assert docker("network", "ls", "--format", "{{.Name}}").stdout == "front\n"
+    assert docker("network", "ls", "--format", "{{.Name}}").stdout == "bridge\nfront\nhost\nnone\n"
     own = ("--network", "front", "--network-alias", "db", "--init", "--name", "web")
     assert docker("run", "-d", *own, IMAGE, "sleep", "1000").returncode == 0
     assert docker("exec", "web", "ping", "-c", "1", "proxy").returncode == 0
