@@ -496,7 +496,7 @@ def _joined() -> Iterator[Case]:
         steps = [("POST", f"/networks/{SHARED}/connect", {"Container": "own", "EndpointConfig": endpoint})]
         yield Case(16, f"{title}, later", _created("?name=own", steps))
     for more in ({"Hostname": VICTIM}, {"Hostname": VICTIM, "Domainname": "x"}, {"MacAddress": "02:42:ac:13:00:02"}):
-        title = f"on a network to join, {json.dumps(more)}"
+        title = f"on a network to join, the container's {json.dumps(more)}"
         yield Case(16, title, _with(HostConfig={"NetworkMode": SHARED}, **more))
         steps = [("POST", f"/networks/{SHARED}/connect", {"Container": "own"})]
         yield Case(16, f"{title}, later", _created("?name=own", steps, **more))

@@ -309,7 +309,7 @@ class World:
             "Driver": found["Driver"] if found["Driver"] != "bridge" else "",
             "Options": [key for key in found["Options"] or () if "bridge" in key or "gateway" in key],
             "Members": [member for member in found["Containers"] or () if member == self.victim_id],
-            "Subnets": [pool["Subnet"] for pool in found["IPAM"]["Config"] if not _may_have(pool["Subnet"])],
+            "Subnets": [pool["Subnet"] for pool in found["IPAM"]["Config"] or () if not _may_have(pool["Subnet"])],
             "Name": self.prefix and not found["Name"].startswith(self.prefix),
         }
         return [f"network {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
