@@ -128,6 +128,14 @@ def test_a_whole_dom0_keeps_its_state_in_volumes_that_its_containers_may_bind() 
     assert granted == ["box_guest-state:/var/lib/dom0", "box_guest-run:/run/dom0"]
 
 
+def test_a_whole_dom0_does_not_keep_its_own_in_the_hosts() -> None:
+    mounts = "volumes: [{type: bind, source: /run/dom0, target: /run/dom0}]"
+    found = project(f"services: {{guest: {{image: 'guest/dom0', x-dom0: {{orchestrator: {{}}}}, {mounts}}}}}")
+    dom0 = image("guest/dom0", labels={"dom0.base": "sha256:0"})
+    with pytest.raises(ProjectError, match=r"services\.guest\.volumes: .* who has"):
+        expand(found, facts(found, dom0, base=image(BASE_IMAGE)))
+
+
 def test_a_whole_dom0_may_have_its_state_elsewhere() -> None:
     mounts = "volumes: [{type: bind, source: /srv/guest, target: /var/lib/dom0}]"
     found = project(f"services: {{guest: {{image: 'guest/dom0', x-dom0: {{orchestrator: {{}}}}, {mounts}}}}}")

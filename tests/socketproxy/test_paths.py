@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import textwrap
@@ -11,8 +12,12 @@ from typing import Any
 
 import pytest
 
-from dom0.socketproxy import paths
+from dom0.socketproxy import directories, paths
+from dom0.socketproxy.context import Context
+from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.paths import HostPath
+from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.upstream import Upstream
 from dom0.testing import scopes
 from dom0.testing.hosts import Host
 
@@ -40,6 +45,7 @@ def test_a_granted_path_is_read(text: str, read: HostPath) -> None:
         *("", "a", "a:ro", "./a", "/a/../b", "/a/", "//a", "/a:b", "/a:/b:/c", "/a:/b:rw", "/a\n", "/a:/"),
         *("/", "/var", "/var/lib", "/run", "/var/run", "/run/docker.sock", "/proc", "/proc/1/root", "/sys/fs", "/dev"),
         *("/var/lib/docker", "/var/lib/docker/volumes", "/run/dom0", "/var/lib/dom0", "/:/host:ro"),
+        *("/run/dom0/scopes", "/var/run/dom0/scopes", "/var/lib/dom0/ssh:ro", "/var/run/containerd", "/var/run/docker"),
     ],
 )
 def test_what_is_no_path_or_has_the_machine_in_it_is_no_grant(text: str) -> None:
@@ -66,6 +72,13 @@ def test_what_is_below_a_granted_path_is_a_part_of_it(asked: str, root: str, res
     assert (found.root, found.rest, found.read_only, found.creates) == (root, rest, read_only, not read_only)
 
 
+@pytest.mark.parametrize("asked", ["/p/new", "/x/pub/new"])
+def test_nothing_is_made_below_what_is_granted_to_read(asked: str) -> None:
+    found = paths.find([HostPath.read(text) for text in ("/srv:/x:ro", "/srv/pub:/p")], asked, creates=True)
+    assert found is not None
+    assert (found.root, found.rest, found.creates) == ("/srv", "pub/new", False)
+
+
 @pytest.mark.parametrize("asked", ["/srv", "/srv/ab", "/srv/a/../b", "/srv/b", "/", "", "srv/a", "/srv/a/../../etc"])
 def test_nothing_else_is(asked: str) -> None:
     assert paths.find(GRANTED, asked, creates=True) is None
@@ -83,6 +96,11 @@ def test_levels_of_scopes_each_see_what_they_wrote() -> None:
 def test_what_an_image_says_of_paths_is_nothing(text: str) -> None:
     assert paths.written({paths.LABEL: text}) == {}
     assert paths.shown({paths.LABEL: text}) == {}
+
+
+def test_a_container_that_binds_nothing_says_so_whatever_its_image_says() -> None:
+    assert paths.stamped({"a": "b"}, {}) == {"a": "b", paths.LABEL: ""}
+    assert paths.shown(paths.stamped(paths.stamped({"a": "b"}, {}), {})) == {"a": "b"}
 
 
 GRANTS = """
@@ -149,6 +167,33 @@ def test_a_read_only_grant_is_only_read(guest: Guest) -> None:
     ended = guest.run("run", "--rm", "-v", "/var/lib/media/new:/m", IMAGE, "true")
     assert "bind source path does not exist: /var/lib/media/new" in ended.stderr
     assert not (guest.media / "new").exists()
+
+
+@pytest.mark.engine
+def test_what_a_killed_server_has_left_is_removed(
+    guest: Guest, engine_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = paths.find([HostPath.read("/var/lib/guest")], "/var/lib/guest/below", creates=True)
+    assert below is not None
+
+    async def ask() -> None:
+        upstream = Upstream(str(engine_host.socket))
+        try:
+            await directories.provide(Context(Scope("guest"), Grants(), upstream, ""), IMAGE, [below])
+        finally:
+            await upstream.close()
+
+    def provide() -> list[str]:
+        """Names of all containers after that."""
+        asyncio.run(ask())
+        return engine_host.docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
+
+    for name in ("PATHS.guest.0123", "PATHS.other.0123"):
+        engine_host.docker("create", "--name", name, IMAGE, "true")
+    assert provide() == ["PATHS.other.0123", "PATHS.guest.0123"]  # a server that hands over may have made it
+    monkeypatch.setattr(directories, "_LEFT_AFTER", -60)
+    assert provide() == ["PATHS.other.0123"]
+    assert guest.docker("ps", "--all", "--quiet") == ""
 
 
 @pytest.mark.engine
@@ -258,7 +303,7 @@ def test_a_container_that_starts_again_follows_no_link_that_came_meanwhile(guest
 def test_a_scope_inside_binds_what_its_parent_maps(guest: Guest, engine_host: Host, tmp_path: Path) -> None:
     directory = tmp_path / "team"
     directory.mkdir()
-    grants = 'images: {use: [busybox]}\npaths: ["/var/lib/dom0/team:/srv", "state:/var/lib/dom0"]'
+    grants = 'images: {use: [busybox]}\npaths: ["/var/lib/guest/team:/srv", "state:/var/lib/dom0"]'
     outer = tmp_path / "docker.sock"
     with scopes.served(engine_host, directory, grants, scope="team", engine=outer) as path:
         team = Guest(engine_host, path)
@@ -267,11 +312,11 @@ def test_a_scope_inside_binds_what_its_parent_maps(guest: Guest, engine_host: Ho
         assert sorted(team.inspect("web")["HostConfig"]["Binds"]) == ["/srv:/srv", "/var/lib/dom0/ssh:/ssh"]
         seen = guest.inspect("team.web")["Mounts"]
         assert {(m["Type"], m["Source"] or m["Name"]) for m in seen} == {
-            ("bind", "/var/lib/dom0/team"),
+            ("bind", "/var/lib/guest/team"),
             ("volume", "state"),
         }
         team.docker("start", "--attach", "web")
-        assert (guest.mapped / "team/x").exists()
+        assert (guest.directory / "team/x").exists()
         ended = team.run("run", "--rm", "-v", "/srv/below:/b", IMAGE, "true")
         assert "not through this socket" in ended.stderr
     listed = engine_host.docker("run", "--rm", "-v", "guest.state:/s", IMAGE, "ls", "/s/ssh")

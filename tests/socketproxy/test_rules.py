@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dom0.engine import bodies
-from dom0.socketproxy import requests, rules, strict
+from dom0.socketproxy import paths, requests, rules, strict
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope
@@ -55,7 +55,7 @@ def host(**more: Any) -> dict[str, Any]:
 
 def test_it_has_the_scopes_label_and_its_name_on_the_network() -> None:
     sent = create({"Labels": {"a": "b"}, "HostConfig": {"NetworkMode": "front"}})
-    assert sent["Labels"] == {"a": "b", LABEL: "/guest", ORCHESTRATOR: ""}
+    assert sent["Labels"] == {"a": "b", LABEL: "/guest", ORCHESTRATOR: "", paths.LABEL: ""}
     assert sent["NetworkingConfig"] == {"EndpointsConfig": {"guest.front": {"Aliases": ["web"]}}}
     assert sent["HostConfig"]["NetworkMode"] == "guest.front"
 
@@ -98,7 +98,7 @@ def test_a_bind_of_a_volume_is_of_the_scopes(bind: str, sent: str) -> None:
 )
 def test_the_engines_socket_is_the_scopes_own(asked: dict[str, Any]) -> None:
     sent = host(**asked)
-    assert sent["Mounts"] == [{"Type": "bind", "Source": SOCKET, "Target": "/s"}]
+    assert sent["Mounts"] == [{"Type": "bind", "Source": SOCKET, "Target": "/s", "ReadOnly": True}]
     assert "Binds" not in sent
 
 

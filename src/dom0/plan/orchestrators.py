@@ -140,14 +140,23 @@ def _with_places(project: Project, name: str) -> Project:
 
 
 def _with_places_granted(project: Project, name: str, grants: Grants) -> Grants:
-    """A dom0's containers bind what lies in its own directories: those are the orchestrator's, not the host's."""
+    """A dom0's containers bind what lies in its own directories: those are the orchestrator's, not the host's.
+
+    Raises ProjectError.
+    """
     said = {path.inside for path in grants.host_paths}
     places = (
         f"{project.volumes[volume.source].name if volume.type == 'volume' else volume.source}:{path}"
         for volume in project.services[name].volumes
         if (path := posixpath.normpath(volume.target)) in PLACES and path not in said
     )
-    return msgspec.structs.replace(grants, paths=(*grants.paths, *places))
+    try:
+        return msgspec.structs.replace(grants, paths=(*grants.paths, *places))
+    except ValueError as error:
+        hint = "mount a volume or a directory of its own there, or nothing"
+        raise refusal(
+            project, ("services", name, "volumes"), f"a dom0 cannot keep its own there: {error}", hint
+        ) from error
 
 
 def _service(service: Service, scope: str) -> Service:

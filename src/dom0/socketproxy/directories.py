@@ -1,7 +1,8 @@
 """What has to be there before a container can bind something below a granted path: the volume, and directories.
 
 Directories are made and looked for through a container that is never started: the Engine stays inside its file system
-when it reads and writes an archive there, whatever links lie in the way.
+when it reads and writes an archive there, whatever links lie in the way. It mounts what was granted whole, so no scope
+has it for its own: who could start it, or write an archive there, would write what he may only read.
 """
 
 from __future__ import annotations
@@ -9,36 +10,40 @@ from __future__ import annotations
 import io
 import secrets
 import tarfile
+import time
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from dom0.engine import bodies
-from dom0.socketproxy import paths, requests
+from dom0.socketproxy import paths, requests, shown
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
 
 _CREATED = 201
+_LEFT_AFTER = 60  # seconds: the server that made such a container, and has not removed it, was killed
 
 
 async def provide(context: Context, image: str, bounds: Iterable[Bound]) -> None:
-    """`image`: any that is there. Raises Refused, also for what is missing and may not be made."""
+    """`image`: any that is there. Holds `making`. Raises Refused, also for what is missing and may not be made."""
     below = [bound for bound in bounds if bound.rest]
     if not below:
         return
     if context.upstream.api < paths.VOLUMES_FROM_API:
         raise Refused(FORBIDDEN, f"{below[0].written}: lies below a granted path: that takes Docker Engine 26 or newer")
+    await _remove_left(context)
     roots = {bound.root: bound for bound in below}
+    written = {bound.root for bound in below if bound.creates}
     for bound in roots.values():
         await _provide_volume(context, bound)
     mounted = {root: f"/{number}" for number, root in enumerate(roots)}
-    mounts = tuple(_mount(context, bound, mounted[root]) for root, bound in roots.items())
+    mounts = tuple(_mount(context, root, mounted[root], read_only=root not in written) for root in roots)
     container = await _create(context, image, mounts)
     try:
         for bound in below:
             await _provide_directory(context, container, PurePosixPath(mounted[bound.root]), bound)
     finally:
-        await context.upstream.ask("DELETE", "containers", container)
+        await _remove(context, container)
 
 
 async def _provide_volume(context: Context, bound: Bound) -> None:
@@ -56,24 +61,46 @@ async def _provide_volume(context: Context, bound: Bound) -> None:
         raise Refused(FORBIDDEN, f"{bound.written}: somebody has made a volume {asked.name}")
 
 
-def _mount(context: Context, bound: Bound, target: str) -> bodies.Mount:
-    name = paths.volume(context.scope, bound.root)
-    return bodies.Mount(type="volume", source=name, target=target, volume_options=bodies.VolumeOptions(no_copy=True))
+def _mount(context: Context, root: str, target: str, *, read_only: bool) -> bodies.Mount:
+    return bodies.Mount(
+        type="volume",
+        source=paths.volume(context.scope, root),
+        target=target,
+        read_only=read_only,
+        volume_options=bodies.VolumeOptions(no_copy=True),
+    )
 
 
 async def _create(context: Context, image: str, mounts: tuple[bodies.Mount, ...]) -> str:
-    """ID of a container that is the scope's, in case we do not come to remove it."""
+    """ID of a container that is not the scope's by its name, and nobody's service by its label."""
     body = requests.Container(
         image=image,
-        cmd=("true",),
+        entrypoint=("true",),
         labels=context.scope.stamped_container({}),
         host_config=requests.HostConfig(cgroup_parent=context.cgroup_parent, network_mode="none", mounts=mounts),
     )
-    name = context.scope.long(f"paths-{secrets.token_hex(4)}")
-    reply = await context.upstream.ask("POST", "containers", "create", query={"name": name}, body=body)
+    query = {"name": f"{paths.prefix(context.scope)}{secrets.token_hex(8)}"}
+    reply = await context.upstream.ask("POST", "containers", "create", query=query, body=body)
     if reply.status != _CREATED:
         raise context.refusal(reply)
     return str(reply.document["Id"])
+
+
+async def _remove_left(context: Context) -> None:
+    """What killed servers have left; one that hands over to us may still need its own."""
+    reply = await context.upstream.ask("GET", "containers", "json", query={"all": "1"})
+    if reply.status >= BAD_REQUEST:
+        raise context.refusal(reply)
+    prefix = paths.prefix(context.scope)
+    for row in reply.document:
+        is_one = shown.own_name(row).startswith(prefix) and row["State"] == "created"
+        if is_one and row["Created"] < time.time() - _LEFT_AFTER:
+            await _remove(context, row["Id"])
+
+
+async def _remove(context: Context, container: str) -> None:
+    """With the volumes that its image asked for, not with those that have a name."""
+    await context.upstream.ask("DELETE", "containers", container, query={"force": "1", "v": "1"})
 
 
 async def _provide_directory(context: Context, container: str, mounted: PurePosixPath, bound: Bound) -> None:

@@ -29,8 +29,11 @@ _SAYS_OF_LINKS = (
     "error while resolving symlinks",
 )
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-_WHOLE = ("/proc", "/sys", "/dev", "/var/lib/docker", "/run/docker", "/var/lib/containerd", "/run/containerd")
-_TOO_MUCH = (*_WHOLE, "/run/docker.sock", "/var/run/docker.sock", "/var/lib/dom0", "/run/dom0")
+_RUN = ("docker", "containerd", "dom0", "docker.sock")
+_WHOLE = (
+    *("/proc", "/sys", "/dev", "/var/lib/docker", "/var/lib/containerd", "/var/lib/dom0"),
+    *(f"{run}/{name}" for run in ("/run", "/var/run") for name in _RUN),
+)
 
 
 class HostPath(msgspec.Struct, frozen=True):
@@ -52,7 +55,7 @@ class HostPath(msgspec.Struct, frozen=True):
         for path in (*([host] if is_path else []), *inside):
             if normal(path) != path or path == "/":
                 raise ValueError(f"{text!r}: {path} is not the plain path of a directory or file")
-        if is_path and any(_is_within(path, host) for path in _TOO_MUCH):
+        if is_path and any(_is_within(path, host) for path in _WHOLE):
             raise ValueError(f"{text!r}: who has {host} has the machine")
         if any(_is_within(host, path) for path in _WHOLE):
             raise ValueError(f"{text!r}: who has that has the machine")
@@ -73,11 +76,14 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
         return self.root.startswith("/") and not self.rest
 
 
+def prefix(scope: Scope) -> str:
+    """Of what is made on granted paths. No scope has a capital in its name, so none can make or see one."""
+    return f"PATHS.{scope.name}."
+
+
 def volume(scope: Scope, root: str) -> str:
-    """Name of the volume on a granted directory. No scope has a capital in its name, so none can make or see it."""
-    if not root.startswith("/"):
-        return root
-    return f"PATHS.{scope.name}.{hashlib.sha256(root.encode()).hexdigest()[:16]}"
+    """Name of the volume on a granted directory."""
+    return prefix(scope) + hashlib.sha256(root.encode()).hexdigest()[:16] if root.startswith("/") else root
 
 
 def roots(granted: Iterable[HostPath], scope: Scope) -> dict[str, str]:
@@ -86,20 +92,24 @@ def roots(granted: Iterable[HostPath], scope: Scope) -> dict[str, str]:
 
 
 def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> Bound | None:
-    """Where `path` leads. The innermost grant says what may be done; the outermost is where no container can write."""
+    """Where `path` leads. The innermost grant says what may be done; the outermost is where no container can write.
+
+    Nothing is made where that is to read: on the way to the innermost a link could lead beside it.
+    """
     wanted = normal(path)
     holding = [grant for grant in granted if _is_within(wanted, grant.inside)]
     if not holding:
         return None
     nearest = max(holding, key=lambda grant: (len(grant.inside), not grant.read_only))  # granted twice: to write
     place = nearest.host + wanted[len(nearest.inside) :]
-    root = min((grant.host for grant in granted if _is_within(place, grant.host)), key=len)
+    around = [grant for grant in granted if _is_within(place, grant.host)]
+    outermost = min(around, key=lambda grant: (len(grant.host), grant.read_only))
     return Bound(
         written=wanted,
-        root=root,
-        rest=place[len(root) + 1 :],
+        root=outermost.host,
+        rest=place[len(outermost.host) + 1 :],
         read_only=nearest.read_only,
-        creates=creates and not nearest.read_only,
+        creates=creates and not (nearest.read_only or outermost.read_only),
     )
 
 
@@ -123,7 +133,7 @@ def stamped(labels: Mapping[str, str], written: Mapping[str, str]) -> dict[str, 
     """`written`: by target, the source of a mount, or all of a bind. What a scope inside has noted stands behind it."""
     inner = _levels(labels)
     kept = {key: value for key, value in labels.items() if key != LABEL}
-    return {**kept, LABEL: json.dumps([written, *inner])} if written or inner else kept
+    return {**kept, LABEL: json.dumps([written, *inner]) if written or inner else ""}  # not what its image says
 
 
 def written(labels: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -276,8 +276,8 @@ def _bound(asked: HostMount, scope: Scope, grants: Grants) -> bodies.Mount:
 
 
 def _own_socket(target: str, resolved: Resolved) -> bodies.Mount:
-    """As a mount: a bind would make a directory where the socket is missing."""
-    return bodies.Mount(type="bind", source=resolved.socket, target=target)
+    """As a mount: a bind would make a directory where the socket is missing. To read: its mode and owner stay."""
+    return bodies.Mount(type="bind", source=resolved.socket, target=target, read_only=True)
 
 
 def _mount(mount: bodies.Mount, scope: Scope, resolved: Resolved) -> bodies.Mount:

@@ -10,6 +10,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dom0.testing import busybox
@@ -28,6 +29,7 @@ from dom0.testing.escape.world import (
     World,
 )
 
+_TAR = {"Content-Type": "application/x-tar"}
 RACES = 6  # starts while a directory and a link change places
 
 
@@ -457,6 +459,7 @@ def _granted() -> Iterator[Case]:
     yield Case(14, "a link in place of a directory, before the second start", _exchanged)
     yield Case(14, "a link in place of a directory while containers start", _raced)
     yield Case(14, "an archive through a link", _archive_of_link)
+    yield Case(14, "an archive for what makes directories", _archive_while_made)
     for mode in ("rw", "rw,z", "rshared", "rslave"):
         yield Case(14, f"a directory to read, {mode}", _taking(READABLE, mode=mode))
         yield Case(14, f"below a directory to read, {mode}", _taking(f"{READABLE}/new", mode=mode))
@@ -589,6 +592,24 @@ def _archive_of_link(client: Client, world: World) -> list[Answer]:
         *answers,
         *(client.ask("GET", f"/containers/reads/{what}") for what in ("archive?path=/h/canary", "export")),
     ]
+
+
+def _archive_while_made(client: Client, world: World) -> list[Answer]:
+    """Into each container that is seen while a long way below a directory to read is looked for."""
+    mount = {**_mount(READABLE + "/a" * 100), "ReadOnly": True}
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("made"))
+    answers = []
+    with ThreadPoolExecutor() as pool:
+        asked = body(world, HostConfig={"Mounts": [mount]})
+        made = pool.submit(client.ask, "POST", "/containers/create", asked, patience=60)
+        while not made.done():
+            for row in client.ask("GET", "/containers/json?all=1").document or ():
+                for found in row["Mounts"]:
+                    target = f"/containers/{row['Id']}/archive?path={found['Destination']}"
+                    answers.append(client.ask("PUT", target, archive.getvalue(), headers=_TAR))
+    return [*answers, made.result()]
 
 
 def _exchanged(client: Client, world: World) -> list[Answer]:

@@ -58,8 +58,8 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         """What a request reaches that it should not, in words."""
         found = [f"path: {part!r}" for part in sent.path if part in ("", ".", "..") or not part.isprintable()]
         match sent.path:
-            case ("containers", "create") if str(sent.query.get("name", "")).startswith(f"{self.prefix}paths-"):
-                found += self._looks_at_paths(sent.body)
+            case ("containers", "create") if str(sent.query.get("name", "")).startswith(f"PATHS.{self.prefix}"):
+                return self._looks_at_paths(sent.body)
             case ("containers", "create"):
                 found += self.container(sent.body)
             case ("networks", "create"):
@@ -127,9 +127,13 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         """What a container reaches that is made to look below granted paths and is never started."""
         body = json.loads(sent)
         mounts = body.get("HostConfig", {}).pop("Mounts", [])
-        found = [f"Mounts: {one}" for one in mounts if one["Type"] != "volume" or one["Source"] not in self._on_paths()]
+        found = []
+        for one in mounts:
+            granted = self.writable | (self.readable if one.get("ReadOnly") else set())
+            if one["Type"] != "volume" or self._on_paths().get(one["Source"]) not in granted:
+                found.append(f"Mounts: {one}")
         host = _others(body.pop("HostConfig", {}), {"NetworkMode": lambda mode: mode == "none"})
-        return found + host + _others(body, dict.fromkeys(("Image", "Cmd", "Labels"), _is_any))
+        return found + host + _others(body, dict.fromkeys(("Image", "Entrypoint", "Labels"), _is_any))
 
     def _on_paths(self) -> dict[str, str]:
         """Paths by the volumes on them."""
