@@ -57,22 +57,22 @@ OF_GUEST = ("dom0-sshd", "home-volume", "dom0-sockets", "dom0-socket-team")
 
 
 @pytest.fixture(scope="module")
-def guest(session_host: Host, chain_images: None, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+def guest(session_host: Host, chain_images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """The guest's project, built as its image."""
+    images = api.images(session_host.socket)
     guest = Machine(session_host, tmp_path_factory.mktemp("guest"))
     guest.write(GUEST.format(version="1"), {"conf/default": "1"})
     guest.build(tag="guest/dom0:1")
-    return guest
+    yield guest
+    session_host.clean(keep=images)
 
 
 @pytest.fixture(scope="module")
-def machine(guest: Machine, session_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    images = api.images(session_host.socket)
+def machine(guest: Machine, session_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     machine = Machine(session_host, tmp_path_factory.mktemp("project"))
     machine.write(OWNER)
     machine.up()
-    yield machine
-    session_host.clean(keep=images)
+    return machine
 
 
 def inside(machine: Machine, *command: str, check: bool = True) -> str:
