@@ -42,6 +42,10 @@ def run_directory() -> Path:
     return _directory("DOM0_RUN", RUN)
 
 
+def scopes_directory() -> Path:
+    return run_directory() / "scopes"
+
+
 def etc_directory() -> Path:
     return _directory("DOM0_ETC", ETC)
 

@@ -132,10 +132,7 @@ class Commands:
         ).stdout
 
     def docker(self, *arguments: str, fails: bool = False) -> str:
-        environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self._socket}"}
-        ended = subprocess.run(
-            ["docker", *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        ended = scopes.docker(self._host, self._socket, *arguments, check=False)
         assert (ended.returncode != 0) is fails, ended.stderr
         return ended.stdout
 

@@ -31,6 +31,9 @@ def test_three_machines_in_one_have_a_clock_each(machine: Machine) -> None:
     assert "stack" in machine.docker("exec", "guest.team.dom0", "docker", "compose", "ls").stdout
     status = ("exec", "guest.dom0", "dom0", "status", "--json")
     machine.until(lambda: json.loads(machine.docker(*status).stdout)["converged"])
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():  # else a container does not see the Engine's group
+        parent = machine.container("guest.guest-clock-1")["HostConfig"]["CgroupParent"]
+        assert parent == f"/{machine.host.cgroup}/dom0/guest"
     for refused in (["--privileged", "dom0-rootfs"], ["-v", "/etc:/host", "dom0-rootfs"]):
         said = machine.docker("exec", "guest.dom0", "docker", "run", "--rm", *refused, "true", check=False)
         assert said.code != 0

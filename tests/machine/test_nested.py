@@ -75,8 +75,8 @@ def machine(guest: Machine, session_host: Host, tmp_path_factory: pytest.TempPat
     return machine
 
 
-def inside(machine: Machine, *command: str, check: bool = True) -> str:
-    return machine.host.run(["docker", "exec", "guest.dom0", *command], check=check).stdout
+def inside(machine: Machine, *command: str) -> str:
+    return machine.docker("exec", "guest.dom0", *command).stdout
 
 
 def status(machine: Machine) -> dict[str, Any]:

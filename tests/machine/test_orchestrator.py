@@ -26,7 +26,10 @@ COMPOSE = """
         init: true
         healthcheck: {{disable: true}}
         environment: {{DOCKER_HOST: "unix:///var/run/docker.sock"}}
-        x-dom0: {{orchestrator: {{grants: {{images: {{use: [{images}]}}}}}}}}
+        volumes: ["./stack:/stack"]
+        x-dom0:
+          orchestrator:
+            grants: {{images: {{use: [{images}]}}, paths: ["/var/lib/dom0/project/stack:/stack"]}}
     """
 ALONE = """
     name: box
@@ -45,9 +48,12 @@ STACK = """
         command: [sleep, "100000"]
         init: true
         restart: always
-        volumes: ["data:/data"]
+        volumes: ["data:/data", "./config:/config"]
+        secrets: [word]
     volumes: {data: {}}
+    secrets: {word: {file: word.txt}}
     """
+FILES = {"stack/compose.yaml": STACK, "stack/config/default": "as the project says", "stack/word.txt": "secret"}
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +61,29 @@ def machine(session_host: Host, chain_images: None, tmp_path_factory: pytest.Tem
     images = api.images(session_host.socket)
     machine = Machine(session_host, tmp_path_factory.mktemp("project"))
     machine.docker("tag", "busybox:test", "extra:1")
-    machine.write(COMPOSE.format(images="busybox"))
+    machine.write(COMPOSE.format(images="busybox"), FILES)
     machine.up()
     yield machine
     session_host.clean(keep=images)
 
 
-def inside(machine: Machine, *command: str, stdin: str = "", check: bool = True) -> str:
-    argv = ["docker", "exec", *(["--interactive"] if stdin else []), "guest.dom0", *command]
-    return machine.host.run(argv, stdin=stdin.encode(), check=check).stdout
+def inside(machine: Machine, *command: str) -> str:
+    return machine.docker("exec", "guest.dom0", *command).stdout
 
 
 def test_it_sees_itself_and_what_it_starts_and_nothing_of_the_machine(machine: Machine) -> None:
     assert inside(machine, "docker", "ps", "--format", "{{.Names}}").split() == ["dom0"]
-    inside(machine, "docker", "compose", "--project-name", "team", "--file", "-", "up", "--detach", stdin=STACK)
+    inside(machine, "docker", "compose", "--project-name", "team", "--file", "/stack/compose.yaml", "up", "--detach")
     assert set(inside(machine, "docker", "ps", "--format", "{{.Names}}").split()) == {"dom0", "team-web-1"}
     assert machine.container("guest.team-web-1")["Config"]["Labels"]["dom0.scope"] == "/guest"
     assert "box-web-1" in machine.containers()
+
+
+def test_its_stack_binds_files_of_its_own_as_it_writes_them(machine: Machine) -> None:
+    read = ("cat", "/config/default", "/run/secrets/word")
+    assert machine.docker("exec", "guest.team-web-1", *read).stdout == "as the project sayssecret"
+    machine.docker("exec", "guest.team-web-1", "sh", "-c", "echo mine >/config/mine")
+    assert machine.host.path("/var/lib/dom0/project/stack/config/mine").read_text() == "mine\n"
 
 
 def test_what_it_was_not_granted_is_refused_with_the_grant_that_would_do(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,7 @@ def docker(engine_host: Host, tmp_path: Path) -> Iterator[Docker]:
     engine_host.docker("network", "create", "--label", "secret=1", "front")
     engine_host.docker("run", "-d", "--init", "--network", "front", "--name", "proxy", IMAGE, "sleep", "1000")
     with scopes.served(engine_host, tmp_path, GRANTS) as path:
-        environment = engine_host.environment() | {"DOCKER_HOST": f"unix://{path}"}
-
-        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-            argv = ["docker", *arguments]
-            return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-        yield run
+        yield partial(scopes.docker, engine_host, path, check=False)
 
 
 def known_as(host: Host, container: str) -> set[str]:

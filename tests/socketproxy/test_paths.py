@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ GRANTED = [HostPath.read(text) for text in ("/srv/a", "/srv/a/in:ro", "/srv/b:/d
         ("/srv/a:/b", HostPath("/srv/a", "/b", False)),
         ("/srv/a:/b:ro", HostPath("/srv/a", "/b", True)),
         ("state:/b", HostPath("state", "/b", False)),
+        ("/var/lib/dom0/project/a:/b", HostPath("/var/lib/dom0/project/a", "/b", False)),
     ],
 )
 def test_a_granted_path_is_read(text: str, read: HostPath) -> None:
@@ -45,6 +45,7 @@ def test_a_granted_path_is_read(text: str, read: HostPath) -> None:
         *("", "a", "a:ro", "./a", "/a/../b", "/a/", "//a", "/a:b", "/a:/b:/c", "/a:/b:rw", "/a\n", "/a:/"),
         *("/", "/var", "/var/lib", "/run", "/var/run", "/run/docker.sock", "/proc", "/proc/1/root", "/sys/fs", "/dev"),
         *("/var/lib/docker", "/var/lib/docker/volumes", "/run/dom0", "/var/lib/dom0", "/:/host:ro"),
+        *("/var/lib/dom0/project", "/var/lib/dom0/project/../ssh", "/var/lib/dom0/projects"),
         *("/run/dom0/scopes", "/var/run/dom0/scopes", "/var/lib/dom0/ssh:ro", "/var/run/containerd", "/var/run/docker"),
     ],
 )
@@ -109,22 +110,12 @@ paths: [/var/lib/guest, "/var/lib/media:ro", "/var/lib/mapped:/var/lib/dom0", "k
 """
 
 
-class Guest:
-    """A scope, by the host's docker command; `host` are its granted directories, as the host sees them."""
+class Guest(scopes.Scoped):
+    """With its granted directories, as the host sees them."""
 
     def __init__(self, host: Host, socket: Path) -> None:
-        self._environment = host.environment() | {"DOCKER_HOST": f"unix://{socket}"}
-        self._host = host
+        super().__init__(host, socket)
         self.directory, self.media, self.mapped = (host.path(f"/var/lib/{n}") for n in ("guest", "media", "mapped"))
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = ["docker", *arguments]
-        return subprocess.run(argv, env=self._environment, capture_output=True, text=True, timeout=120, check=False)
-
-    def docker(self, *arguments: str) -> str:
-        ended = self.run(*arguments)
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
 
     def inspect(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.docker("inspect", name))[0]
@@ -188,11 +179,15 @@ def test_what_a_killed_server_has_left_is_removed(
         asyncio.run(ask())
         return engine_host.docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
 
-    for name in ("PATHS.guest.0123", "PATHS.other.0123"):
-        engine_host.docker("create", "--name", name, IMAGE, "true")
-    assert provide() == ["PATHS.other.0123", "PATHS.guest.0123"]  # a server that hands over may have made it
+    for name, label in {"PATHS.guest.0123": "/guest", "PATHS.guest.mine": "", "PATHS.other.0123": "/other"}.items():
+        engine_host.docker("create", "--name", name, "--label", f"dom0.scope={label}", IMAGE, "true")
+    assert set(provide()) == {
+        "PATHS.other.0123",
+        "PATHS.guest.mine",
+        "PATHS.guest.0123",
+    }  # a server that hands over may have made it
     monkeypatch.setattr(directories, "_LEFT_AFTER", -60)
-    assert provide() == ["PATHS.other.0123"]
+    assert set(provide()) == {"PATHS.other.0123", "PATHS.guest.mine"}
     assert guest.docker("ps", "--all", "--quiet") == ""
 
 

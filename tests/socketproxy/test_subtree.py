@@ -29,24 +29,17 @@ DOCKER = ("-v", "/usr:/usr:ro", "-v", "/usr/lib:/lib:ro", "-v", "/usr/lib64:/lib
 SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
 
 
-class Scoped:
-    def __init__(self, host: Host, directory: Path, socket: Path) -> None:
-        self._host = host
-        self._socket = socket
-        self._run = directory / "run"
-
-    def docker(self, *arguments: str, check: bool = True) -> str:
-        output = self._host.docker("--host", f"unix://{self._socket}", *arguments, check=check)
-        return output.stdout + output.stderr
+class Scoped(scopes.Scoped):
+    """And the commands beside its server."""
 
     def sleeper(self, name: str, *options: str) -> None:
         self.docker("run", "-d", "--init", "--name", name, *options, IMAGE, "sleep", "1000")
 
     def command(self, *arguments: str) -> Output:
         """`dom0 socket …` beside the server."""
-        environment = self._host.environment() | {
-            "DOM0_RUN": str(self._run),
-            "DOCKER_HOST": f"unix://{self._host.socket}",
+        environment = self.host.environment() | {
+            "DOM0_RUN": str(self.path.parent / "run"),
+            "DOCKER_HOST": f"unix://{self.host.socket}",
         }
         argv = [sys.executable, "-m", "dom0", "socket", *arguments]
         ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -63,7 +56,7 @@ class Scoped:
 @pytest.fixture
 def guest(engine_host: Host, tmp_path: Path) -> Iterator[Scoped]:
     with scopes.served(engine_host, tmp_path, GRANTS) as path:
-        yield Scoped(engine_host, tmp_path, path)
+        yield Scoped(engine_host, path)
 
 
 @pytest.fixture
@@ -71,7 +64,7 @@ def team(engine_host: Host, tmp_path: Path, guest: Scoped) -> Iterator[Scoped]:
     directory = tmp_path / "team"
     directory.mkdir()
     with scopes.served(engine_host, directory, GRANTS, scope="team", engine=tmp_path / "docker.sock") as path:
-        yield Scoped(engine_host, directory, path)
+        yield Scoped(engine_host, path)
 
 
 def listed(host: Host, *arguments: str) -> set[str]:
@@ -127,7 +120,7 @@ def test_all_that_is_in_it_is_stopped_in_good_order_and_stays(guest: Scoped, tea
 
 def test_an_orchestrator_that_starts_new_ones_all_the_time_is_stopped(engine_host: Host, tmp_path: Path) -> None:
     with scopes.served(engine_host, tmp_path, WITH_DOCKER) as path:
-        guest = Scoped(engine_host, tmp_path, path)
+        guest = Scoped(engine_host, path)
         start = f"docker run -d --init --restart always {IMAGE} sleep 1000"
         script = f"trap '' TERM; while :; do {start}; docker start $(docker ps -aq); done"
         options = ("-d", "--name", "boss", "--stop-timeout", "2", "--restart", "always", *DOCKER, *SOCKET)
@@ -229,7 +222,7 @@ def test_a_step_of_a_build_ends_with_it(engine_host: Host, tmp_path: Path) -> No
         with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
             try:
                 wait_until(lambda: bool(running(engine_host)), "a step")
-                assert Scoped(engine_host, tmp_path, path).done("stop", "guest") == set()
+                assert Scoped(engine_host, path).done("stop", "guest") == set()
                 wait_until(lambda: not running(engine_host), "the end of the step")
                 assert build.wait(60) != 0
             finally:

@@ -137,9 +137,8 @@ def _container_labels(project: Project, name: str, number: int, digest: str, ima
     by_settings = service.x_dom0 is not None and service.x_dom0.ambassador is not None
     forwards = by_settings or image.labels.get(labels.ROLE) == IMAGE_ROLE
     own = {labels.AMBASSADOR: "true"} if forwards else {}
-    own |= {
-        key: "" for key in (scope.LABEL, scope.ORCHESTRATOR) if key in image.labels
-    }  # none that is committed says it
+    # an image that was committed or built in a scope says that its containers are of one
+    own |= {key: "" for key in (scope.LABEL, scope.ORCHESTRATOR) if key in image.labels}
     if is_orchestrator(service):
         of_image = {key: value for key, value in image.labels.items() if key.startswith(scope.RESERVED)}
         own |= {scope.LABEL: f"/{name}", scope.ORCHESTRATOR: json.dumps(of_image, sort_keys=True)}

@@ -71,9 +71,9 @@ class Engine(NamedTuple):
     process: int  # that listens on its socket
 
 
-def group_of(scope: Scope, parent: str, *, systemd: bool) -> Group:
-    """Below `parent`: by default `/dom0`, or dom0.slice. Raises UsageError."""
-    parent = parent or ("dom0.slice" if systemd else "/dom0")
+def group_of(scope: Scope, parent: str, *, systemd: bool, above: str = "") -> Group:
+    """Below `parent`: by default `dom0` below the group `above`, or dom0.slice. Raises UsageError."""
+    parent = parent or ("dom0.slice" if systemd else f"{above}/dom0")
     if not (_SLICE if systemd else _PARENT).fullmatch(parent):
         example = "machine.slice" if systemd else "/docker"
         raise UsageError(f"--cgroup-parent {parent}: not for this Engine", hint=f"for this one: as {example}")
@@ -82,6 +82,15 @@ def group_of(scope: Scope, parent: str, *, systemd: bool) -> Group:
     stem = parent.removesuffix(".slice")
     own = f"{stem}-" + scope.name.replace("-", r"\x2d")  # a dash is a level: systemd.slice(5)
     return Group(f"{own}.slice", directory_of(f"{own}.slice"))
+
+
+def engines_group(own: str) -> str:
+    """Where an Engine puts its containers, by /proc/self/cgroup of one of them; "" where that does not say.
+
+    With version 2, and in a cgroup namespace of its own, a container sees itself at the root: cgroups(7).
+    """
+    found = re.search(r"^\d+:memory:(/.+)/[^/\n]+$", own, re.MULTILINE)
+    return found[1] if found and _PARENT.fullmatch(found[1]) else ""
 
 
 def directory_of(parent: str) -> str:
@@ -171,7 +180,7 @@ async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str 
     """
     try:
         engine = await _engine(upstream)
-        group = group_of(scope, parent, systemd=engine.systemd)
+        group = group_of(scope, parent, systemd=engine.systemd, above=_above(engine))
         if engine.systemd:
             await _set_properties(engine, group, budget)
         else:
@@ -225,6 +234,11 @@ def _listening(path: str) -> int:
             "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )
     return found[0]
+
+
+def _above(engine: Engine) -> str:
+    """The Engine's own group, where it has started us in it too: what limits it limits the scope."""
+    return "" if engine.process else engines_group(Path("/proc/self/cgroup").read_text())
 
 
 def _root(engine: Engine) -> Path:

@@ -19,6 +19,7 @@ from dom0.socketproxy import paths, requests, shown
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
+from dom0.socketproxy.scope import LABEL
 
 _CREATED = 201
 _LEFT_AFTER = 60  # seconds: the server that made such a container, and has not removed it, was killed
@@ -93,8 +94,8 @@ async def _remove_left(context: Context) -> None:
         raise context.refusal(reply)
     prefix = paths.prefix(context.scope)
     for row in reply.document:
-        is_one = shown.own_name(row).startswith(prefix) and row["State"] == "created"
-        if is_one and row["Created"] < time.time() - _LEFT_AFTER:
+        is_ours = shown.own_name(row).startswith(prefix) and row["Labels"].get(LABEL) == context.scope.path
+        if is_ours and row["State"] == "created" and row["Created"] < time.time() - _LEFT_AFTER:
             await _remove(context, row["Id"])
 
 

@@ -1,15 +1,10 @@
 """Listening sockets that outlive who answers on them: a container that has bound a socket's file sees no other file.
 
 `python -m dom0.socketproxy.hold DIRECTORY` keeps them for others and never accepts. It is to run for as long as the
-machine, so it needs no more than the standard library. It takes one request, a line, of each connection to
-DIRECTORY/holder.sock, from root and its own user; then it answers and closes:
-
-    hold NAME GID    `ok`, and with it (SCM_RIGHTS) the descriptor of DIRECTORY/NAME/docker.sock, which is made if it is
-                     not held; GID -1 leaves its group
-    release NAME     `ok`: that socket is closed, and its file gone
-    list             `ok`, and the names of those held
-
-or `error: ` and what is wrong. DIRECTORY is for its user alone to write to.
+machine, so it needs no more than the standard library. It takes one line, `hold NAME`, of each connection to
+DIRECTORY/holder.sock, from root and its own user; then it answers and closes: `ok`, and with it (SCM_RIGHTS) the
+descriptor of DIRECTORY/NAME/docker.sock, which is made if it is not held; or `error: ` and what is wrong. DIRECTORY is
+for its user alone to write to.
 """
 
 from __future__ import annotations
@@ -46,8 +41,8 @@ def check_free(path: Path) -> None:
             raise UsageError(f"{path}: another process serves this socket", hint=hint)
 
 
-def listening(path: Path, gid: int = -1) -> socket.socket:
-    """A new socket (mode 0660, group `gid`) in the place of a dead one. Raises UsageError, OSError."""
+def listening(path: Path) -> socket.socket:
+    """A new socket (mode 0660) in the place of a dead one. Raises UsageError, OSError."""
     check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unnamed = path.with_name(f".{path.name}.new")
@@ -55,7 +50,6 @@ def listening(path: Path, gid: int = -1) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(unnamed))
-        os.chown(unnamed, -1, gid)
         unnamed.chmod(0o660)
         listener.listen(BACKLOG)
         unnamed.replace(path)  # complete before it has its name
@@ -65,25 +59,27 @@ def listening(path: Path, gid: int = -1) -> socket.socket:
     return listener
 
 
-def hold(directory: Path, name: str, gid: int = -1) -> socket.socket:
+def hold(directory: Path, name: str) -> socket.socket:
     """The listening socket at `directory`/`name`/docker.sock, from the holder there. Blocks. Raises Dom0Error."""
-    _, descriptors = _ask(directory, f"hold {name} {gid}")
+    path = directory / "holder.sock"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWERED_WITHIN)
+            connection.connect(str(path))
+            connection.sendall(f"hold {name}\n".encode())
+            answer, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+            while more := connection.recv(1 << 16):
+                answer += more
+    except OSError as error:
+        hint = f"is it running? dom0 socket hold {directory}"
+        raise Dom0Error(f"{path}: the holder of sockets does not answer: {error}", hint=hint) from error
+    if answer != b"ok":
+        raise Dom0Error(answer.decode().removeprefix("error: ") or f"{path}: the holder has not answered")
     if not descriptors:
         raise Dom0Error(f"{directory / name}: its socket did not come", hint="too many open files? ulimit -n")
     listener = socket.socket(fileno=descriptors[0])
     listener.set_inheritable(False)
     return listener
-
-
-def release(directory: Path, name: str) -> None:
-    """Containers that have bound its file have a dead one from now on. Blocks. Raises Dom0Error."""
-    _ask(directory, f"release {name}")
-
-
-def held(directory: Path) -> list[str]:
-    """The names of those that the holder there holds. Blocks. Raises Dom0Error."""
-    words, _ = _ask(directory, "list")
-    return words
 
 
 def inherited() -> socket.socket | None:
@@ -107,25 +103,6 @@ def inherited() -> socket.socket | None:
     return listener
 
 
-def _ask(directory: Path, request: str) -> tuple[list[str], list[int]]:
-    path = directory / "holder.sock"
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWERED_WITHIN)
-            connection.connect(str(path))
-            connection.sendall(f"{request}\n".encode())
-            answer, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
-            while more := connection.recv(1 << 16):
-                answer += more
-    except OSError as error:
-        hint = f"is it running? dom0 socket hold {directory}"
-        raise Dom0Error(f"{path}: the holder of sockets does not answer: {error}", hint=hint) from error
-    verdict, *words = answer.decode().split(" ")
-    if verdict != "ok":
-        raise Dom0Error(answer.decode().removeprefix("error: ") or f"{path}: the holder has not answered")
-    return words, descriptors
-
-
 class Holder:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -143,41 +120,27 @@ class Holder:
                 return
             line += piece
         try:
-            words, sockets = self._do(line.decode("ascii", "replace").split())
-        except (UsageError, OSError, OverflowError) as error:
-            words, sockets = ["error:", str(error)], []
-        socket.send_fds(connection, [" ".join(words).encode()], [listener.fileno() for listener in sockets])
-
-    def _do(self, request: list[str]) -> tuple[list[str], list[socket.socket]]:
-        match request:
-            case ["hold", name, gid] if re.fullmatch(names.SCOPE_NAME, name) and re.fullmatch(r"-1|\d{1,10}", gid):
-                return ["ok"], [self._hold(name, int(gid))]
-            case ["release", name]:
-                self._release(name)
-                return ["ok"], []
-            case ["list"]:
-                return ["ok", *sorted(self._held)], []
-        raise UsageError(f"{' '.join(request)!r}: not a request of: hold NAME GID, release NAME, list")
-
-    def _hold(self, name: str, gid: int) -> socket.socket:
-        path = self._path(name)
-        if name in self._held:
-            os.chown(path, -1, gid)
+            listener = self._hold(line.decode("ascii", "replace").strip())
+        except (UsageError, OSError) as error:
+            connection.sendall(f"error: {error}".encode())
         else:
-            self._held[name] = listening(path, gid)
-        return self._held[name]
+            socket.send_fds(connection, [b"ok"], [listener.fileno()])
 
-    def _release(self, name: str) -> None:
-        if listener := self._held.pop(name, None):
-            listener.close()
-            self._path(name).unlink(missing_ok=True)
+    def _hold(self, request: str) -> socket.socket:
+        verb, _, name = request.partition(" ")
+        if verb != "hold" or not re.fullmatch(names.SCOPE_NAME, name):
+            raise UsageError(f"{request!r}: not a request of: hold NAME")
+        if name not in self._held:
+            self._held[name] = listening(self._path(name))
+        return self._held[name]
 
     def _path(self, name: str) -> Path:
         return self._directory / name / "docker.sock"
 
     def release_all(self) -> None:
-        for name in list(self._held):
-            self._release(name)
+        for name, listener in self._held.items():
+            listener.close()
+            self._path(name).unlink(missing_ok=True)
 
 
 def keep(directory: Path) -> NoReturn:

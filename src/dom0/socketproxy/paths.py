@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from dom0.names import PLACED
 from dom0.socketproxy.scope import Scope
 
 LABEL = "dom0.paths"
@@ -57,7 +58,8 @@ class HostPath(msgspec.Struct, frozen=True):
                 raise ValueError(f"{text!r}: {path} is not the plain path of a directory or file")
         if is_path and any(_is_within(path, host) for path in _WHOLE):
             raise ValueError(f"{text!r}: who has {host} has the machine")
-        if any(_is_within(host, path) for path in _WHOLE):
+        is_of_project = _is_within(host, str(PLACED)) and host != str(PLACED)  # a file of the owner's project
+        if any(_is_within(host, path) for path in _WHOLE) and not is_of_project:
             raise ValueError(f"{text!r}: who has that has the machine")
         return cls(host, inside[0], read_only)
 

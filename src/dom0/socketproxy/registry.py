@@ -46,7 +46,7 @@ class Registered(msgspec.Struct, frozen=True):
 
 
 def directory_of(scope: str) -> Path:
-    return names.run_directory() / "scopes" / scope
+    return names.scopes_directory() / scope
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _is_locked(descriptor: int) -> bool:
 def known(*files: str) -> list[str]:
     """Scopes that have one of these files in their directory. Raises OSError."""
     try:
-        directories = sorted((names.run_directory() / "scopes").iterdir())
+        directories = sorted(names.scopes_directory().iterdir())
     except FileNotFoundError:
         return []
     return [one.name for one in directories if any((one / file).exists() for file in files or (FILE,))]

@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def serve(
-    context: Context, path: Path, *, gid: int = -1, cgroup_parent: str = "", kept: socket.socket | None = None
+    context: Context, path: Path, *, cgroup_parent: str = "", kept: socket.socket | None = None
 ) -> AsyncIterator[None]:
-    """Answer on a socket at `path` (mode 0660, group `gid`) until the block ends.
+    """Answer on a socket at `path` (mode 0660) until the block ends.
 
     What the scope may use is limited before. `cgroup_parent`: see `budget.group_of`. `kept`: the listening socket
     there, which outlives this: what is under way is answered then if that takes at most LAST seconds, and who has not
@@ -47,8 +47,10 @@ async def serve(
         hold.check_free(path)
     registry.check_free(context.scope.name, path)
     await context.upstream.negotiate()
-    group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
-    listener = kept or hold.listening(path, gid)
+    group = ""
+    if context.recording is None:  # which is limited by nothing, and leaves no group behind
+        group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
+    listener = kept or hold.listening(path)
     refusals = Refusals(registry.directory_of(context.scope.name))
     context = replace(context, cgroup_parent=group, refusals=refusals)
     conversations = _Conversations(context, listener)

@@ -17,7 +17,7 @@ def docker(
     host: Host, socket: Path, *arguments: str, stdin: str = "", check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """`docker` of the host through `socket`."""
-    environment = host.environment() | {"DOCKER_HOST": f"unix://{socket}"}
+    environment = host.environment() | {"DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "0"}
     argv = ["docker", *arguments]
     ended = subprocess.run(argv, env=environment, input=stdin, capture_output=True, text=True, timeout=120, check=False)
     if check and ended.returncode != 0:
@@ -56,7 +56,7 @@ class Scoped:
     def __init__(self, host: Host, path: Path) -> None:
         self.path = path
         self.client = Client(path)
-        self._host = host
+        self.host = host
 
     def docker(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
         ended = self.run(*arguments, stdin=stdin)
@@ -64,13 +64,4 @@ class Scoped:
         return ended.stdout + ended.stderr
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        environment = self._host.environment() | {"DOCKER_HOST": f"unix://{self.path}", "DOCKER_BUILDKIT": "0"}
-        return subprocess.run(
-            ["docker", *arguments],
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return docker(self.host, self.path, *arguments, stdin=stdin, check=False)

@@ -24,6 +24,6 @@ def hold(directory: Path | None) -> None:
     $ dom0 socket hold /run/scopes &
     $ dom0 socket serve --scope guest --holder /run/scopes
     """
-    argv = [sys.executable, "-SP", "-m", holder.__name__, str(directory or names.run_directory() / "scopes")]
+    argv = [sys.executable, "-SP", "-m", holder.__name__, str(directory or names.scopes_directory())]
     environment = os.environ | {"PYTHONPATH": str(Path(dom0.__file__).parents[1])}
     os.execve(sys.executable, argv, environment)  # noqa: S606 -- an argv list, no shell; without what is loaded here
