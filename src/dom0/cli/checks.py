@@ -16,6 +16,7 @@ from dom0 import times
 from dom0.cli.client import Agent
 from dom0.cli.engine_client import connected
 from dom0.cli.places import agent_socket, is_here
+from dom0.compose import parser
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
@@ -24,7 +25,6 @@ from dom0.names import BASE_IMAGE
 from dom0.plan.labels import COMPOSE, compose_version
 from dom0.run import CommandFailed, capture
 
-OLDEST_COMPOSE = (2, 24)  # reads and prints everything that docs/reference/compose.md lists
 OLDEST_BUILDX = {(0, 0): (0, 11), (2, 40): (0, 17)}
 """By the oldest Compose that wants it: from 2.40 on `docker compose build` refuses older ones."""
 NEEDED_MEMORY = 512 << 20  # bytes
@@ -56,7 +56,7 @@ async def examine() -> list[CheckResult]:
 async def _examine_inside() -> list[CheckResult]:
     """What commands of a dom0 image need, in a login or the root container: it brings its packages."""
     program, compose, engine = await asyncio.gather(
-        _docker_program(), _plugin("docker compose", OLDEST_COMPOSE), _engine(disk=False)
+        _docker_program(), _plugin("docker compose", parser.OLDEST), _engine(disk=False)
     )
     found = "seen from inside dom0; dom0 doctor on the host itself looks at more"
     return [program, compose, *engine, _agent(), CheckResult("host", OK, found)]
@@ -65,7 +65,7 @@ async def _examine_inside() -> list[CheckResult]:
 async def _examine_outside() -> list[CheckResult]:
     program, compose, buildx, builder, restic = await asyncio.gather(
         _docker_program(),
-        _plugin("docker compose", OLDEST_COMPOSE),
+        _plugin("docker compose", parser.OLDEST),
         _buildx(),
         _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
         _program("restic", "the first dom0 home command takes it from this host"),

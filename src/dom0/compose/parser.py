@@ -28,7 +28,7 @@ from dom0.run import CommandFailed, Output, capture
 MAX_OUTPUT = 32 * 1024 * 1024
 MAX_MEMORY = 2 * 1024 * 1024 * 1024  # bytes; it takes some 50 MB, and 300 where a service publishes every port
 TIMEOUT = 60.0  # seconds; it takes 0.03 to 0.1 of them, and four where a service publishes every port
-OLDEST = (2, 24)  # the first with !override
+OLDEST = (2, 24)  # the first with !override; it prints everything that docs/reference/compose.md lists
 
 INSTALL = "install it: apt-get install docker-compose (Debian) or docker-compose-plugin (Docker's packages)"
 
