@@ -9,6 +9,10 @@
     │   ├── EngineUnsuitable      4   the Engine is too old or lacks what is needed
     │   ├── NotFound              4   no such container, image, network, volume
     │   └── Conflict              4   the name is taken, or the object is in use
+    ├── RegistryError             1   a registry does not give what it was asked for
+    │   ├── Temporary             1   the same may succeed later although nobody changed anything
+    │   └── Final                 1   it will not
+    │       └── NoRange           1   only the whole of it is to be had there
     ├── RolledBack                5   a generation did not become healthy; the last good one runs
     ├── Busy                      6   another dom0 command is at work on the same thing
     └── Interrupted             130   Ctrl-C; what was asked for goes on
@@ -69,6 +73,26 @@ class NotFound(EngineError):
 
 
 class Conflict(EngineError):
+    pass
+
+
+class RegistryError(Dom0Error):
+    pass
+
+
+class Temporary(RegistryError):
+    """`retry_after`: seconds that the registry asks to wait, None where it does not say."""
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class Final(RegistryError):
+    pass
+
+
+class NoRange(Final):
     pass
 
 

@@ -1,0 +1,291 @@
+"""What a registry says an image is made of: Docker's schema 2 and OCI's. Pure, and suspicious of every byte.
+
+Sources: distribution's `manifest-v2-2.md`; OCI image-spec `manifest.md`, `image-index.md`, `media-types.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NoReturn
+
+import msgspec
+
+from dom0.errors import Final
+from dom0.registry.reference import digest_flaw
+from dom0.wording import excerpt
+
+MOST_BYTES = 4 << 20  # of a manifest or index; containerd and Docker's registry take no more
+MOST_CONFIG_BYTES = 8 << 20
+MOST_LAYERS = 256  # the Engine's own store takes 125, containerd's what fits into a mount's options
+MOST_IMAGE_BYTES = 256 << 30  # of all layers
+MOST_PLATFORMS = 1024
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEXES = (OCI_INDEX, DOCKER_LIST)
+ACCEPTED = (*INDEXES, *MANIFESTS)
+CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+LAYERS = (
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+)
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
+_UNSAID = (
+    "",
+    "application/json",
+    "application/octet-stream",
+    "text/plain",
+)  # by registries that are plain file servers
+_ELSEWHERE = ("foreign", "nondistributable")  # in the types of layers that no registry has
+
+_SAME_ARCHITECTURE = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "i386": "386",
+    "i686": "386",
+    "armhf": "arm",
+    "armel": "arm",
+}
+_VARIANTS = {"amd64": ("v4", "v3", "v2", "v1"), "arm": ("v8", "v7", "v6", "v5"), "arm64": ("v9", "v8")}  # newest first
+_USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # where none is said
+
+
+class Descriptor(msgspec.Struct, frozen=True):
+    """A blob or manifest; `size` is in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+
+
+class Platform(msgspec.Struct, frozen=True):
+    """As Go calls them: `linux`, `arm64`, `v8`. Written, the usual variant goes without saying."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        is_usual = self.variant == _USUAL_VARIANT.get(self.architecture, "")
+        return f"{self.os}/{self.architecture}" + ("" if is_usual else f"/{self.variant}")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    descriptor: Descriptor
+    platform: Platform | None
+
+
+class ImageManifest(msgspec.Struct, frozen=True):
+    """`raw` is what `digest` is the digest of."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    raw: bytes
+    media_type: str
+    digest: str
+
+
+class Index(msgspec.Struct, frozen=True):
+    """One image for several platforms."""
+
+    entries: tuple[Entry, ...]
+    raw: bytes
+    media_type: str
+    digest: str
+
+
+class _Descriptor(msgspec.Struct):
+    media_type: str = msgspec.field(name="mediaType")
+    digest: str
+    size: int
+
+
+class _Platform(msgspec.Struct):
+    os: str = ""
+    architecture: str = ""
+    variant: str | None = None
+
+
+class _Entry(_Descriptor, kw_only=True):
+    platform: _Platform | None = None
+
+
+class _Document(msgspec.Struct):
+    schema_version: int = msgspec.field(name="schemaVersion")
+    media_type: str = msgspec.field(name="mediaType", default="")
+    config: _Descriptor | None = None
+    layers: list[_Descriptor] | None = None
+    manifests: list[_Entry] | None = None
+
+
+def digest_of(raw: bytes) -> str:
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def parse_platform(text: str) -> Platform:
+    """`linux/arm64` or `linux/arm/v7`. ValueError: it is none."""
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts) or not text.isascii():
+        raise ValueError(f"{excerpt(text)!r} is no platform, as linux/amd64 or linux/arm/v7")
+    return _platform(*parts)
+
+
+def parse_manifest(raw: bytes, media_type: str) -> ImageManifest | Index:
+    """Read what a registry answered with, whose Content-Type was `media_type`. Raises Final.
+
+    Messages begin with `manifest`: who asked for it knows whose it is.
+    """
+    if len(raw) > MOST_BYTES:
+        raise Final(f"manifest: longer than {MOST_BYTES >> 20} MiB")
+    if media_type.startswith(_SCHEMA_1):
+        raise _schema_1()
+    document = _document(raw)
+    kind = _kind(document, media_type)
+    if kind in INDEXES:
+        return Index(_entries(document), raw, kind, digest_of(raw))
+    if document.config is None or document.layers is None or document.manifests is not None:
+        raise Final("manifest: makes no sense: an image has a config and layers, and no manifests")
+    return ImageManifest(_config(document.config), _layers(document.layers), raw, kind, digest_of(raw))
+
+
+def choose(index: Index, platform: Platform) -> Descriptor:
+    """The manifest of `platform`, of its newest variant that runs there. Raises Final.
+
+    As github.com/containerd/platforms has it: of equally good ones the first.
+    """
+    images = [entry for entry in index.entries if entry.descriptor.media_type in MANIFESTS]
+    for wanted in _runs_on(platform):
+        for entry in images:
+            if entry.platform == wanted:
+                return entry.descriptor
+    for entry in images:
+        if entry.platform is None:
+            return entry.descriptor
+    known = sorted({str(entry.platform) for entry in images if entry.platform and entry.platform.os != "unknown"})
+    there = f"it has {', '.join(known)}" if known else "it has none that can be read"
+    raise Final(f"manifest: nothing for {platform}; {excerpt(there)}")
+
+
+def _runs_on(platform: Platform) -> list[Platform]:
+    known = _VARIANTS.get(platform.architecture, ())
+    if platform.variant not in known:
+        return [platform]
+    return [msgspec.structs.replace(platform, variant=variant) for variant in known[known.index(platform.variant) :]]
+
+
+def _document(raw: bytes) -> _Document:
+    """As exactly as the next reader will be: no key is there twice, in any case, as Go's decoder takes them."""
+    try:
+        found = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Final(f"manifest: no JSON: {excerpt(str(error))}") from error
+    if isinstance(found, dict) and found.get("schemaVersion") == 1:
+        raise _schema_1()
+    try:
+        document = msgspec.convert(found, _Document)
+    except msgspec.ValidationError as error:
+        raise Final(f"manifest: makes no sense: {excerpt(str(error))}") from error
+    if document.schema_version != 2:
+        raise Final(f"manifest: schema {document.schema_version} is not supported, only 2")
+    return document
+
+
+def _kind(document: _Document, media_type: str) -> str:
+    """Its media type, if what is said outside and inside is one of ours and no contradiction (CVE-2021-41190)."""
+    said = media_type.partition(";")[0].strip().lower()
+    kind = document.media_type if said in _UNSAID else said
+    if not kind:  # OCI does not oblige a manifest to say it
+        kind = OCI_INDEX if document.manifests is not None else OCI_MANIFEST
+    if kind not in ACCEPTED:
+        raise Final(f"manifest: {excerpt(kind[:200])} is not supported")
+    if document.media_type not in ("", kind):
+        raise Final(f"manifest: sent as {kind}, and says that it is {excerpt(document.media_type[:200])}")
+    return kind
+
+
+def _config(found: _Descriptor) -> Descriptor:
+    if found.media_type not in CONFIGS:
+        raise Final(f"manifest: no image of containers: its config is {excerpt(found.media_type[:200])}")
+    return _descriptor(found, MOST_CONFIG_BYTES)
+
+
+def _layers(found: list[_Descriptor]) -> tuple[Descriptor, ...]:
+    if len(found) > MOST_LAYERS:
+        raise Final(f"manifest: {len(found)} layers are more than {MOST_LAYERS}")
+    layers = tuple(_layer(layer) for layer in found)
+    sizes = {layer.digest: layer.size for layer in layers}
+    for layer in layers:
+        if sizes[layer.digest] != layer.size:
+            raise Final(f"manifest: two sizes of {layer.digest}")
+    if sum(sizes.values()) > MOST_IMAGE_BYTES:
+        raise Final(f"manifest: more than {MOST_IMAGE_BYTES >> 30} GiB")
+    return layers
+
+
+def _layer(found: _Descriptor) -> Descriptor:
+    if any(word in found.media_type for word in _ELSEWHERE):
+        raise Final(
+            f"manifest: layer {excerpt(found.digest[:71])} lies outside registries ({excerpt(found.media_type[:200])})",
+            hint="such layers are parts of Windows; dom0 runs images of Linux",
+        )
+    if found.media_type not in LAYERS:
+        raise Final(f"manifest: layers of type {excerpt(found.media_type[:200])} are not supported")
+    return _descriptor(found, MOST_IMAGE_BYTES)
+
+
+def _entries(document: _Document) -> tuple[Entry, ...]:
+    if document.manifests is None or document.config is not None or document.layers is not None:
+        raise Final("manifest: makes no sense: an index has manifests, and neither config nor layers")
+    if len(document.manifests) > MOST_PLATFORMS:
+        raise Final(f"manifest: {len(document.manifests)} platforms are more than {MOST_PLATFORMS}")
+    return tuple(_entry(found) for found in document.manifests)
+
+
+def _entry(found: _Entry) -> Entry:
+    said = found.platform
+    platform = _platform(said.os, said.architecture, said.variant or "") if said else None
+    return Entry(_descriptor(found, MOST_BYTES), platform)
+
+
+def _platform(os: str, architecture: str, variant: str = "") -> Platform:
+    os, said, variant = os.lower(), architecture.lower(), variant.lower()
+    architecture = _SAME_ARCHITECTURE.get(said, said)
+    if said == "armel":
+        variant = "v6"
+    if not variant.startswith("v") and variant.isdigit():
+        variant = f"v{variant}"
+    return Platform(os, architecture, variant or _USUAL_VARIANT.get(architecture, ""))
+
+
+def _descriptor(found: _Descriptor, most: int) -> Descriptor:
+    if flaw := digest_flaw(found.digest):
+        raise Final(f"manifest: {flaw}")
+    if not 0 <= found.size <= most:
+        raise Final(f"manifest: {found.digest} cannot have {found.size} bytes")
+    return Descriptor(found.media_type, found.digest, found.size)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key.casefold() for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _schema_1() -> Final:
+    return Final(
+        "manifest: of schema 1, which has no digests to check it by and which Docker no longer reads either",
+        hint="push the image again with a Docker of this decade",
+    )
