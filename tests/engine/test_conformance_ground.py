@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import tarfile
 
+import msgspec
 import pytest
 
 from dom0.engine.bodies import EndpointSettings, NetworkBody, VolumeBody
 from dom0.engine.values import Endpoint
-from dom0.errors import Conflict, EngineError, NotFound
+from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
 from dom0.testing.engine_bench import HANDLES_TERM, IGNORES_TERM, IMAGE, UNREACHABLE_IMAGE, Bench
 
 
@@ -23,6 +26,7 @@ async def test_info_tells_of_the_engine(bench: Bench) -> None:
     assert info.cpus > 0
     assert info.memory > 0
     assert info.version
+    assert info.machine == os.uname().machine
     assert info.api_version.startswith("1.")
     assert not info.swarm_active
 
@@ -240,6 +244,54 @@ async def test_a_layer_on_an_image_makes_another_one_with_labels_more(bench: Ben
 async def test_a_layer_on_an_image_that_is_nowhere_makes_none(bench: Bench) -> None:
     with pytest.raises(NotFound):
         await bench.engine.add_layer("nothing:1", tar_of("told", ""), tag="own:1", created=1)
+    with pytest.raises(NotFound):
+        await bench.engine.image("own:1")
+
+
+def saved_image(tag: str) -> tuple[str, io.BytesIO]:
+    """The ID of an image with one layer, and it as `docker save` writes it."""
+    layer = tar_of("told", "by it").getvalue()
+    diff_id = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    config = msgspec.json.encode(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Labels": {"a": "ä b"}},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        }
+    )
+    manifest = msgspec.json.encode([{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}])
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in (("layer.tar", layer), ("config.json", config), ("manifest.json", manifest)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    archive.seek(0)
+    return f"sha256:{hashlib.sha256(config).hexdigest()}", archive
+
+
+async def test_a_loaded_image_has_its_name_labels_and_layers(bench: Bench) -> None:
+    config, archive = saved_image("own:1")
+    await bench.engine.load_image(archive, name="own:1")
+    image = await bench.engine.image("own:1")
+    assert (image.tags, image.labels) == (("own:1",), {"a": "ä b"})
+    layer = hashlib.sha256(tar_of("told", "by it").getvalue()).hexdigest()
+    assert image.layers == (f"sha256:{layer}",)
+    if not (await bench.engine.info()).containerd_store:  # that has the digest of a manifest
+        assert image.id == config
+
+
+async def test_an_archive_that_cannot_be_read_to_its_end_loads_nothing(bench: Bench) -> None:
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if piece := super().read(min(size or 0, 512)):
+                return piece
+            raise OSError("the disk is broken")
+
+    _, archive = saved_image("own:1")
+    with pytest.raises(EngineUnreachable, match="the disk is broken"):
+        await bench.engine.load_image(Breaking(archive.getvalue()), name="own:1")
     with pytest.raises(NotFound):
         await bench.engine.image("own:1")
 

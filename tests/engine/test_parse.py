@@ -175,6 +175,7 @@ def test_an_image_with_everything() -> None:
         "RepoDigests": ["<none>@<none>"],
         "Created": ZERO,
         "Size": 5,
+        "RootFS": {"Type": "layers", "Layers": ["sha256:a", "sha256:b"]},
         "Config": {
             "Labels": {"a": "1"},
             "Volumes": {"/b": {}, "/a": {}},
@@ -188,6 +189,7 @@ def test_an_image_with_everything() -> None:
     found = parse.image(msgspec.json.encode(document), "image")
     assert (found.tags, found.digests, found.created, found.size) == (("a:1",), (), 0.0, 5)
     assert (found.volumes, found.env, found.user, found.cmd) == (("/a", "/b"), ("A=1",), "me", ("c",))
+    assert found.layers == ("sha256:a", "sha256:b")
     assert (found.entrypoint, found.has_healthcheck, found.healthcheck_test) == (("e",), True, ("CMD-SHELL", "true"))
 
 

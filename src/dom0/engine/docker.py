@@ -40,6 +40,7 @@ from dom0.engine.values import (
     Volume,
 )
 from dom0.errors import EngineError, EngineUnreachable, NotFound
+from dom0.http.client import Readable
 
 _EXEC_KEPT = 64 << 10
 _LOGS_KEPT = 256 << 10
@@ -399,17 +400,20 @@ class DockerEngine:
     async def add_layer(
         self, below: str, layer: IO[bytes], *, tag: str, labels: Mapping[str, str] = {}, created: int
     ) -> str:
-        where = _where("image", tag)
         document = await self._http.call("GET", f"{_image(below)}/json", where=_where("image", below))
         with tempfile.TemporaryFile() as archive:
             pack = functools.partial(pack_layer, tag=tag, labels=labels, created=created)
             image_id = await asyncio.to_thread(pack, document, layer, archive)
             archive.seek(0)
-            loading = self._http.stream("POST", "/images/load", where=where, query={"quiet": "1"}, data=archive)
-            async with loading as answer:
-                async for line in read_lines(answer, _LINE):
-                    parse.loaded(line, where)
+            await self.load_image(archive, name=tag)
         return image_id
+
+    async def load_image(self, archive: Readable, *, name: str) -> None:
+        where = _where("image", name)
+        loading = self._http.stream("POST", "/images/load", where=where, query={"quiet": "1"}, data=archive)
+        async with loading as answer:
+            async for line in read_lines(answer, _LINE):
+                parse.loaded(line, where)
 
     async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
         where = _where("image", ref)

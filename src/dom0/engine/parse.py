@@ -143,6 +143,7 @@ def image(data: bytes, where: str) -> Image:
         labels=config.labels or {},
         created=_epoch(found.created or "", where),
         size=found.size,
+        layers=tuple((found.root_fs or wire.RootFS()).layers or ()),
         volumes=tuple(sorted(config.volumes or {})),
         env=tuple(config.env or ()),
         user=config.user,
@@ -166,6 +167,7 @@ def info(data: bytes, api_version: str, where: str) -> EngineInfo:
         root_dir=found.docker_root_dir,
         cgroup_version=found.cgroup_version,
         operating_system=found.operating_system,
+        machine=found.architecture,
         swarm_active=found.swarm is not None and found.swarm.local_node_state == "active",
         containerd_store=_CONTAINERD_STORE in (found.driver_status or ()),
     )

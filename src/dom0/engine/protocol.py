@@ -22,6 +22,7 @@ from dom0.engine.values import (
     PullProgress,
     Volume,
 )
+from dom0.http.client import Readable
 
 
 class Engine(Protocol):
@@ -159,6 +160,13 @@ class Engine(Protocol):
         `created` in seconds since the epoch: the same input makes the same image. The Engine only unpacks the layer, in
         a tenth of the time of a build. Not where containerd keeps the images (`EngineInfo.containerd_store`): it alone
         knows the layers of `below` by name.
+        """
+        ...
+
+    async def load_image(self, archive: Readable, *, name: str) -> None:
+        """Load the tar `archive`, of `docker save` or an OCI layout; `name` is what refusals call it.
+
+        A read of the archive that raises OSError ends it: nothing is loaded, and EngineUnreachable is raised from that.
         """
         ...
 

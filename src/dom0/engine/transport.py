@@ -21,7 +21,7 @@ from dom0.engine.address import Address
 from dom0.engine.bodies import Body
 from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, EngineUnsuitable, NotFound
 from dom0.http.channel import READ_AHEAD, Malformed, Streams
-from dom0.http.client import Answer, Client
+from dom0.http.client import Answer, Client, Readable
 from dom0.run import dial
 
 Query = Mapping[str, str]
@@ -104,7 +104,7 @@ class Transport:
         where: str,
         query: Query | None = None,
         body: Body | Mapping[str, Any] | None = None,
-        data: bytes | IO[bytes] | None = None,
+        data: bytes | Readable | None = None,
         patience: float | None = None,
     ) -> AsyncIterator[Answer]:
         """Ask and yield the answer while it comes; what breaks inside the block is raised as our errors too.

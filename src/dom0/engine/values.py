@@ -138,6 +138,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     created: float = 0.0
     size: int = 0  # unpacked
+    layers: tuple[str, ...] = ()  # digests of their tars ("diff IDs"), the lowest first
     volumes: tuple[str, ...] = ()  # VOLUME paths
     env: tuple[str, ...] = ()
     user: str = ""
@@ -158,6 +159,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     root_dir: str
     cgroup_version: str
     operating_system: str
+    machine: str = ""  # as uname says: x86_64, aarch64
     swarm_active: bool = False
     containerd_store: bool = False  # images are kept by containerd, not by a driver of the Engine's own
 

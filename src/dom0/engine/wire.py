@@ -196,6 +196,10 @@ class ImageConfig(Wire):
     healthcheck: HealthConfig | None = None
 
 
+class RootFS(Wire):
+    layers: list[str] | None = None
+
+
 class Image(Wire):
     id: str
     repo_tags: list[str] | None = None
@@ -203,6 +207,7 @@ class Image(Wire):
     created: str | None = None
     size: int = 0
     config: ImageConfig | None = None
+    root_fs: RootFS | None = msgspec.field(name="RootFS", default=None)
 
 
 class Swarm(Wire):
@@ -218,6 +223,7 @@ class Info(Wire):
     driver: str
     docker_root_dir: str
     operating_system: str
+    architecture: str = ""
     driver_status: list[list[str]] | None = None
     cgroup_version: str = "1"
     swarm: Swarm | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import IO
+from typing import Protocol
 
 import h11
 
@@ -14,7 +14,14 @@ from dom0.http.channel import READ_AHEAD, Channel, Headers, Streams
 MOST_KEPT = 8  # connections; for a burst there are as many as it needs
 REPEATABLE = ("GET", "PUT", "DELETE")  # asked twice is as good as once: RFC 9110, 9.2.2
 
-Body = bytes | IO[bytes] | None
+
+class Readable(Protocol):
+    """A file, or what is made while it is sent: its pieces one after the other, and in the end an empty one."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+Body = bytes | Readable | None
 
 
 class Answer:
@@ -99,7 +106,7 @@ async def _exchange(channel: Channel, request: h11.Request, body: Body) -> Answe
         raise
 
 
-async def _exchange_file(channel: Channel, request: h11.Request, file: IO[bytes]) -> Answer:
+async def _exchange_file(channel: Channel, request: h11.Request, file: Readable) -> Answer:
     """A server that answers before it has all of the file does not want the rest."""
     sending = asyncio.create_task(_send_file(channel, request, file))
     try:
@@ -113,7 +120,7 @@ async def _exchange_file(channel: Channel, request: h11.Request, file: IO[bytes]
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def _send_file(channel: Channel, request: h11.Request, file: IO[bytes]) -> None:
+async def _send_file(channel: Channel, request: h11.Request, file: Readable) -> None:
     try:
         await channel.send(request)
         while piece := await asyncio.to_thread(file.read, READ_AHEAD):

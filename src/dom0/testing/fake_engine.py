@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
 import signal as signals
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -37,6 +38,7 @@ from dom0.engine.values import (
     Volume,
 )
 from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
+from dom0.http.client import Readable
 from dom0.testing.fake_container import FakeContainer
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_process import KILLED, Process, Surroundings, foretell
@@ -102,6 +104,7 @@ class FakeEngine:
             root_dir="/var/lib/docker",
             cgroup_version="2",
             operating_system="none",
+            machine=os.uname().machine,
         )
 
     @_call
@@ -351,6 +354,16 @@ class FakeEngine:
         self, below: str, layer: IO[bytes], *, tag: str, labels: Mapping[str, str] = {}, created: int
     ) -> str:
         return self.docker.images.add(tag, labels={**self.docker.images.find(below).labels, **labels})
+
+    @_call
+    async def load_image(self, archive: Readable, *, name: str) -> None:
+        content = io.BytesIO()
+        try:
+            while piece := archive.read(1 << 16):
+                content.write(piece)
+        except OSError as error:
+            raise EngineUnreachable(f"image {name}: the connection to the Docker Engine broke: {error}") from error
+        self.docker.images.load(content)
 
     @_call
     async def remove_image(self, ref: str) -> None:

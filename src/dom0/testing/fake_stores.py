@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import tarfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -34,6 +36,23 @@ class Images:
         for tag in tags:
             self.tag(image.id, tag)
         return image.id
+
+    def load(self, archive: IO[bytes]) -> None:
+        """One image as `docker save` writes it: its ID is the digest of its config."""
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as tar:
+            described = msgspec.json.decode(_content(tar, "manifest.json"))[0]
+            config = _content(tar, described["Config"])
+        document = msgspec.json.decode(config)
+        image = Image(
+            id=f"sha256:{hashlib.sha256(config).hexdigest()}",
+            tags=(),
+            labels=document["config"].get("Labels") or {},
+            layers=tuple(document["rootfs"]["diff_ids"]),
+        )
+        self.all.setdefault(image.id, image)
+        for tag in described["RepoTags"] or ():
+            self.tag(image.id, tag)
 
     def find(self, ref: str) -> Image:
         name = ref if ref.startswith("sha256:") else with_tag(ref)
@@ -77,6 +96,12 @@ class Images:
 
     def _set_tags(self, image: Image, tags: set[str]) -> None:
         self.all[image.id] = msgspec.structs.replace(image, tags=tuple(sorted(tags)))
+
+
+def _content(tar: tarfile.TarFile, name: str) -> bytes:
+    entry = tar.extractfile(name)
+    assert entry is not None, f"{name} is no file"
+    return entry.read()
 
 
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
