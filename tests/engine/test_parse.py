@@ -216,6 +216,26 @@ def test_info_tells_whether_swarm_is_on(swarm: tuple[Any, bool]) -> None:
     assert (found.swarm_active, found.cgroup_version, found.api_version) == (swarm[1], "1", "1.44")
 
 
+def test_info_tells_which_registries_may_be_insecure() -> None:
+    document = {
+        "ID": "i",
+        "Name": "n",
+        "ServerVersion": "26.1.5",
+        "NCPU": 2,
+        "MemTotal": 3,
+        "Driver": "overlay2",
+        "DockerRootDir": "/d",
+        "OperatingSystem": "Debian",
+        "Architecture": "aarch64",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+            "IndexConfigs": {"docker.io": {"Secure": True}, "own:5000": {"Secure": False}},
+        },
+    }
+    found = parse.info(msgspec.json.encode(document), "1.44", "info")
+    assert (found.insecure_registries, found.machine) == (("own:5000", "127.0.0.0/8"), "aarch64")
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_end_in_anything_but_a_value_or_a_refusal(data: bytes) -> None:
     for reader in (parse.container, parse.containers, parse.networks, parse.volumes, parse.images, parse.event):

@@ -168,6 +168,7 @@ def info(data: bytes, api_version: str, where: str) -> EngineInfo:
         cgroup_version=found.cgroup_version,
         operating_system=found.operating_system,
         machine=found.architecture,
+        insecure_registries=_insecure(found.registry_config or wire.RegistryConfig()),
         swarm_active=found.swarm is not None and found.swarm.local_node_state == "active",
         containerd_store=_CONTAINERD_STORE in (found.driver_status or ()),
     )
@@ -244,6 +245,11 @@ def refusal_message(data: bytes) -> str:
 def one_line(text: str) -> str:
     """As a terminal may get it, with a space for each end of a line."""
     return printable(text.translate({ord(end): " " for end in "\r\n\t"}))
+
+
+def _insecure(config: wire.RegistryConfig) -> tuple[str, ...]:
+    hosts = [host for host, index in (config.index_configs or {}).items() if not index.secure]
+    return (*sorted(hosts), *(config.insecure_registry_cidrs or ()))
 
 
 def _epoch(text: str, where: str) -> float:

@@ -160,6 +160,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_version: str
     operating_system: str
     machine: str = ""  # as uname says: x86_64, aarch64
+    insecure_registries: tuple[str, ...] = ()  # hosts, and networks as 127.0.0.0/8
     swarm_active: bool = False
     containerd_store: bool = False  # images are kept by containerd, not by a driver of the Engine's own
 

@@ -214,6 +214,15 @@ class Swarm(Wire):
     local_node_state: str = ""
 
 
+class IndexConfig(Wire):
+    secure: bool = True
+
+
+class RegistryConfig(Wire):
+    insecure_registry_cidrs: list[str] | None = msgspec.field(name="InsecureRegistryCIDRs", default=None)
+    index_configs: dict[str, IndexConfig] | None = None
+
+
 class Info(Wire):
     id: str = msgspec.field(name="ID")
     name: str
@@ -226,6 +235,7 @@ class Info(Wire):
     architecture: str = ""
     driver_status: list[list[str]] | None = None
     cgroup_version: str = "1"
+    registry_config: RegistryConfig | None = None
     swarm: Swarm | None = None
 
 
