@@ -48,6 +48,7 @@ class Client:
         self._connect = connect
         self._host = host
         self._kept: list[Channel] = []
+        self._is_closed = False
 
     @asynccontextmanager
     async def ask(
@@ -69,12 +70,14 @@ class Client:
         except BaseException:
             channel.abort()
             raise
-        if len(self._kept) < MOST_KEPT and channel.begin_next():
+        if not self._is_closed and len(self._kept) < MOST_KEPT and channel.begin_next():
             self._kept.append(channel)
         else:
             channel.abort()
 
     async def close(self) -> None:
+        """Answers under way go on, and end their connections."""
+        self._is_closed = True
         for channel in self._kept:
             channel.abort()
         self._kept.clear()

@@ -1,0 +1,163 @@
+"""One registry: manifests whole and verified, blobs by stretches of bytes, whose digest is for the caller to check.
+
+Source: distribution's `spec/api.md`, OCI's distribution-spec. Each answer is one try: who asks tries again after
+Temporary, and decides how long an answer may stay silent. Only a connection has a limit of time of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from dom0.errors import Final, NoRange, Temporary
+from dom0.registry.credentials import Login
+from dom0.registry.manifest import ACCEPTED, MOST_BYTES, Descriptor, digest_of
+from dom0.registry.reference import DEFAULT_REGISTRY, Reference, digest_flaw
+from dom0.registry.tokens import Tokens
+from dom0.registry.web import CERTIFICATES, Reply, Web, is_loopback, refusal
+from dom0.wording import excerpt
+
+_DEFAULT_SERVER = "registry-1.docker.io"  # of the registry that is called docker.io
+
+
+class _Problem(msgspec.Struct):
+    message: str = ""
+
+
+class _Problems(msgspec.Struct):
+    errors: list[_Problem] = []
+
+
+class Registry:
+    """`host[:port]` as a Reference has it. `close` it at the end.
+
+    `insecure`: plain HTTP and certificates of anybody will do, as they always do on this machine's own addresses.
+    `certificates`: directories of CAs and client certificates by host.
+    """
+
+    def __init__(
+        self, host: str, login: Login | None = None, *, insecure: bool = False, certificates: Path = CERTIFICATES
+    ) -> None:
+        self.host = host
+        self._web = Web(insecure=insecure or is_loopback(host), certificates=certificates)
+        self._tokens = Tokens(self._web, host, login)
+        self._base = ""
+
+    async def close(self) -> None:
+        await self._web.close()
+
+    async def manifest(self, reference: Reference) -> tuple[bytes, str, str]:
+        """Its bytes, media type as sent, and digest, which is verified where the reference or the registry says it.
+
+        Raises Temporary or Final.
+        """
+        path = f"/v2/{reference.repository}/manifests/{reference.wanted}"
+        accept = {"Accept": ", ".join(ACCEPTED)}
+        async with self._ask(path, reference.repository, accept, where=str(reference)) as reply:
+            raw = await reply.read(MOST_BYTES)
+        digest = digest_of(raw)
+        if reference.digest not in (None, digest):
+            raise Final(f"{reference}: the registry sends another manifest, with the digest {digest}")
+        told = reply.headers.get("Docker-Content-Digest")
+        if reference.digest is None and not digest_flaw(told) and told != digest:
+            raise Temporary(f"{reference}: the manifest was changed on its way: it should have the digest {told}")
+        return raw, reply.headers.get("Content-Type"), digest
+
+    @asynccontextmanager
+    async def blob(
+        self, repository: str, descriptor: Descriptor, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes [start, stop) of a blob while they come, to its end where no `stop` is said.
+
+        All of them, or Temporary. Where a server has no ranges only `start` 0 is possible: NoRange for any other one,
+        and best ask for all of it then. Raises Temporary or Final, also while the bytes come.
+        """
+        stop = descriptor.size if stop is None else stop
+        assert 0 <= start <= stop <= descriptor.size, (start, stop, descriptor)
+        if start == stop:
+            yield _nothing()
+            return
+        path = f"/v2/{repository}/blobs/{descriptor.digest}"
+        wanted = {"Range": f"bytes={start}-{stop - 1}"}
+        async with self._ask(path, repository, wanted, where=f"{self.host}/{repository}") as reply:
+            length = _check_range(reply, descriptor, start, stop)
+            if reply.length not in (None, length):
+                raise Temporary(f"{reply.where}: {reply.origin.netloc} sends {reply.length} bytes instead of {length}")
+            yield _stretch(reply, stop - start)
+
+    @asynccontextmanager
+    async def _ask(self, path: str, repository: str, headers: Mapping[str, str], *, where: str) -> AsyncIterator[Reply]:
+        """An answer with something in it. A registry that wants a login gets it once for each question."""
+        server = _DEFAULT_SERVER if self.host == DEFAULT_REGISTRY else self.host
+        self._base = self._base or await self._web.base(server, where)
+        known, has_logged_in = self._tokens.header(repository), False
+        while True:
+            secret = {"Authorization": known} if known else {}
+            async with self._web.ask(self._base + path, where=where, headers=headers, secret=secret) as reply:
+                if reply.status != 401 or reply.is_foreign:
+                    await self._check(reply, repository)
+                    yield reply
+                    return
+                await reply.skip()
+            if has_logged_in:
+                raise self._tokens.denied(repository)
+            known = await self._tokens.renew(reply.headers.all("WWW-Authenticate"), repository, known)
+            has_logged_in = True
+
+    async def _check(self, reply: Reply, repository: str) -> None:
+        """Raises Temporary or Final for what is not what was asked for."""
+        if reply.status == 403 and not reply.is_foreign:
+            raise self._tokens.denied(repository)
+        if reply.status not in (200, 206):
+            raise refusal(reply, _words(await reply.skip()))
+        if reply.status == 200 and reply.headers.get("Content-Type").lower().startswith("text/html"):
+            raise Temporary(
+                f"{reply.where}: {reply.origin.netloc} answers with a page for people", hint="a login page in between?"
+            )
+        if (encoding := reply.headers.get("Content-Encoding").lower()) not in ("", "identity"):
+            raise Final(f"{reply.where}: {reply.origin.netloc} sends everything as {excerpt(encoding[:50])}, unasked")
+
+
+def _check_range(reply: Reply, descriptor: Descriptor, start: int, stop: int) -> int:
+    """How many bytes have to come. Raises NoRange or Temporary."""
+    if reply.status == 200:
+        if start > 0:
+            raise NoRange(f"{reply.where}: {reply.origin.netloc} has no ranges, only whole blobs")
+        return descriptor.size
+    said = reply.headers.all("Content-Range")
+    wanted = f"bytes {start}-{stop - 1}/"
+    if said not in ([f"{wanted}{descriptor.size}"], [f"{wanted}*"]):
+        found = ", ".join(said) or "none"
+        raise Temporary(f"{reply.where}: {reply.origin.netloc} sends another range: {excerpt(found[:100])}")
+    return stop - start
+
+
+async def _stretch(reply: Reply, length: int) -> AsyncIterator[bytes]:
+    """So many bytes of the body, and never one more."""
+    missing = length
+    async for chunk in reply.chunks():
+        if missing:
+            yield chunk[:missing]
+            missing -= min(missing, len(chunk))
+        if not missing and reply.length != length:  # nothing ends this body, or something else comes behind
+            return
+    if missing:
+        raise Temporary(f"{reply.where}: {reply.origin.netloc} ended before all had come")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    no_chunks: tuple[bytes, ...] = ()
+    for chunk in no_chunks:
+        yield chunk
+
+
+def _words(body: bytes) -> str:
+    """A registry's own ones, "" where it has none."""
+    try:
+        problems = msgspec.json.decode(body, type=_Problems).errors
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return excerpt(problems[0].message[:300]) if problems else ""

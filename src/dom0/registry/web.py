@@ -1,0 +1,319 @@
+"""What a registry is asked through: GET over HTTP or TLS, wherever it leads, with failures as our errors.
+
+Knows nothing of images. What belongs to one server only, a login, goes to no other one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from pathlib import Path
+from socket import EAI_NODATA, EAI_NONAME, gaierror
+from time import time
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+from dom0.errors import Final, Temporary
+from dom0.http.channel import READ_AHEAD, Malformed, Streams
+from dom0.http.client import Answer, Client
+from dom0.wording import excerpt
+
+CERTIFICATES = Path("/etc/docker/certs.d")  # a directory for each host[:port], as dockerd reads it
+CONNECT = 10.0  # seconds for the name, TCP and TLS
+MOST_REDIRECTS = 5
+LONGEST_WAIT = 24 * 3600.0  # seconds that a server may ask to wait
+
+_MOST_SERVERS = 8  # that connections are kept to
+_MOST_REFUSAL = 64 << 10
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING = (408, 416, 425, 429)  # 416: another answer about the blob's size than before
+_FORM = "application/x-www-form-urlencoded"
+_QUOTED = "/?:@!$&'()*+,;=%-._~#[]"  # what an address has as it is: RFC 3986
+_UNKNOWN_NAME = (EAI_NONAME, EAI_NODATA)
+
+
+class Origin(NamedTuple):
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def netloc(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+class Reply:
+    """`is_foreign`: another server answers than was asked. `where` begins every message."""
+
+    def __init__(self, answer: Answer, origin: Origin, where: str, *, is_foreign: bool) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self.origin = origin
+        self.where = where
+        self.is_foreign = is_foreign
+        self._answer = answer
+
+    @property
+    def length(self) -> int | None:
+        """Of the body in bytes, None where it is not said."""
+        said = self.headers.get("Content-Length")
+        return int(said) if said.isdigit() and not self.headers.get("Transfer-Encoding") else None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body. Raises Temporary."""
+        chunks = self._answer.chunks()
+        while True:
+            with _as_ours(self.origin, self.where):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    async def read(self, limit: int) -> bytes:
+        """All of the body. Raises Temporary, and Final for one of more than `limit` bytes."""
+        body = bytearray()
+        too_long = Final(f"{self.where}: the answer is longer than {limit >> 10} KiB")
+        if (self.length or 0) > limit:
+            raise too_long
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > limit:
+                raise too_long
+        return bytes(body)
+
+    async def skip(self) -> bytes:
+        """Read what nobody needs, so that the connection can be used again; returns its beginning. Raises Temporary."""
+        body = b""
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > _MOST_REFUSAL:
+                break
+        return body
+
+
+class Web:
+    """Connections to the servers that a registry consists of. `close` it at the end.
+
+    `insecure`: plain HTTP and certificates of anybody will do.
+    """
+
+    def __init__(self, *, insecure: bool, certificates: Path = CERTIFICATES) -> None:
+        self.insecure = insecure
+        self._certificates = certificates
+        self._clients: dict[Origin, Client] = {}
+        self._tls: dict[str, ssl.SSLContext] = {}
+        self._trusted: set[Origin] = set()  # that there has been a connection to
+
+    @asynccontextmanager
+    async def ask(
+        self,
+        url: str,
+        *,
+        where: str,
+        headers: Mapping[str, str] = {},
+        secret: Mapping[str, str] = {},
+        form: bytes | None = None,
+    ) -> AsyncIterator[Reply]:
+        """The answer to a GET, or to a POST of a `form`, for the time of the block; redirects have been followed.
+
+        `secret` headers go to the server of `url` only. Raises Temporary where no answer comes, Final for an address
+        that is not followed. What is raised in the block is left as it is.
+        """
+        first, seen = self._address(url, where), set[str]()
+        parts = first
+        while True:
+            origin = _origin(parts)
+            is_foreign = origin != _origin(first)
+            told = {"Accept-Encoding": "identity", **headers, **({} if is_foreign else secret)}
+            async with self._hop(parts, told, where, form, is_foreign=is_foreign) as reply:
+                if reply.status not in _REDIRECTS:
+                    yield reply
+                    return
+                await reply.skip()
+                target = reply.headers.get("Location")
+            seen.add(parts.geturl())
+            parts = self._next(parts, target, where)
+            if parts.geturl() in seen:
+                raise Final(f"{where}: {origin.netloc} leads round in a circle")
+            if len(seen) > MOST_REDIRECTS:
+                raise Final(f"{where}: leads from server to server, more than {MOST_REDIRECTS} times")
+            if form is not None:
+                raise Final(f"{where}: {origin.netloc} sends a login elsewhere")
+
+    async def base(self, host: str, where: str) -> str:
+        """How a registry is reached: `https://HOST`, or `http://HOST` where that is allowed and what is spoken there.
+
+        Raises Temporary or Final.
+        """
+        tls, plain = f"https://{host}", f"http://{host}"
+        if not self.insecure:
+            return tls
+        if is_loopback(host):  # asked for TLS, some servers there wait for the end of a line
+            return plain if await self._is_registry(plain, where) else tls
+        try:
+            async with self.ask(f"{tls}/v2/", where=where):
+                return tls
+        except Temporary:
+            if await self._is_registry(plain, where):
+                return plain
+            raise
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+    async def _is_registry(self, base: str, where: str) -> bool:
+        try:
+            async with self.ask(f"{base}/v2/", where=where) as reply:
+                await reply.skip()
+                return reply.status in (200, 401)
+        except Temporary:
+            return False
+
+    @asynccontextmanager
+    async def _hop(
+        self, parts: SplitResult, headers: Mapping[str, str], where: str, form: bytes | None, *, is_foreign: bool
+    ) -> AsyncIterator[Reply]:
+        origin = _origin(parts)
+        target = quote(f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}", safe=_QUOTED)
+        client = await self._client(origin)
+        asked = (
+            client.ask("GET", target, headers=headers)
+            if form is None
+            else client.ask("POST", target, headers={**headers, "Content-Type": _FORM}, body=form)
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            with _as_ours(origin, where, was_trusted=origin in self._trusted):
+                answer = await stack.enter_async_context(asked)
+            self._trusted.add(origin)
+            yield Reply(answer, origin, where, is_foreign=is_foreign)
+
+    async def _client(self, origin: Origin) -> Client:
+        if origin not in self._clients:
+            while len(self._clients) >= _MOST_SERVERS:
+                await self._clients.pop(next(iter(self._clients))).close()
+            self._clients[origin] = Client(lambda: self._connected(origin), origin.netloc)
+        return self._clients[origin]
+
+    async def _connected(self, origin: Origin) -> Streams:
+        tls = await self._context(origin) if origin.scheme == "https" else None
+        async with asyncio.timeout(CONNECT):
+            return await asyncio.open_connection(
+                origin.host, origin.port, ssl=tls, limit=READ_AHEAD, happy_eyeballs_delay=0.25
+            )
+
+    async def _context(self, origin: Origin) -> ssl.SSLContext:
+        if origin.netloc not in self._tls:
+            directory = self._certificates / origin.netloc
+            self._tls[origin.netloc] = await asyncio.to_thread(_context, directory, insecure=self.insecure)
+        return self._tls[origin.netloc]
+
+    def _next(self, parts: SplitResult, target: str, where: str) -> SplitResult:
+        """Where a redirect leads. Raises Final."""
+        try:
+            url = urljoin(parts.geturl(), target)
+        except ValueError:  # a bracket of an IPv6 address is missing
+            url = ""
+        return self._address(url if target else "", where)
+
+    def _address(self, url: str, where: str) -> SplitResult:
+        """An address without its fragment. Raises Final, whose message has nothing of it: it may hold a secret."""
+        try:
+            parts = urlsplit(url)._replace(fragment="")
+            host = parts.hostname or "."
+            usable = not host.startswith(".") and "@" not in parts.netloc and parts.port != 0 and url.isascii()
+        except ValueError:
+            usable = False
+        if not usable or not url.isprintable() or parts.scheme not in _PORTS:
+            raise Final(f"{where}: leads to what is no address of a server")
+        if parts.scheme == "http" and not self.insecure:
+            raise Final(f"{where}: leads to {excerpt(parts.netloc)} in plain text, which anybody can read and change")
+        return parts
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host[:port]` is this machine, which docker needs no TLS for."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def refusal(reply: Reply, words: str = "") -> Temporary | Final:
+    """The error that an answer without what was asked for is; `words` are the server's own."""
+    said = f": {words}" if words else ""
+    who = f"{reply.origin.netloc} answers with " if reply.is_foreign else ""
+    message = f"{reply.where}: {who}status {reply.status}{said}"
+    if reply.status >= 500 or reply.status in _PASSING:
+        return Temporary(message, retry_after=_retry_after(reply.headers.get("Retry-After")))
+    if reply.is_foreign:  # its address was good for some minutes
+        return Temporary(message)
+    return Final(message)
+
+
+def _retry_after(text: str) -> float | None:
+    """Seconds, or a date: RFC 9110, 10.2.3."""
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return min(float(text), LONGEST_WAIT)
+    try:
+        return min(max(parsedate_to_datetime(text).timestamp() - time(), 0.0), LONGEST_WAIT)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _origin(parts: SplitResult) -> Origin:
+    return Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
+
+
+def _context(directory: Path, *, insecure: bool) -> ssl.SSLContext:
+    """The system's certificates and those of `directory`, as dockerd takes them. Raises Final."""
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    file = directory
+    try:
+        for file in sorted(directory.glob("*.crt")):
+            context.load_verify_locations(file)
+        for file in sorted(directory.glob("*.cert")):
+            context.load_cert_chain(file, file.with_suffix(".key"))
+    except OSError as error:  # ssl.SSLError is one
+        raise Final(f"{file}: no certificate, or without its key: {_said(error)}") from error
+    return context
+
+
+@contextlib.contextmanager
+def _as_ours(origin: Origin, where: str, *, was_trusted: bool = True) -> Iterator[None]:
+    """What can go wrong with a connection. Where there has been one, everything may be well again later."""
+    kind = Temporary if was_trusted else Final
+    try:
+        yield
+    except Malformed as error:
+        raise Temporary(f"{where}: {origin.netloc} does not speak HTTP: {excerpt(str(error))}") from error
+    except ssl.SSLCertVerificationError as error:
+        raise kind(
+            f"{where}: {origin.netloc} has no certificate that is trusted: {excerpt(error.verify_message)}",
+            hint=f"a login page in between? Else put its CA into {CERTIFICATES / origin.netloc}/ca.crt",
+        ) from error
+    except gaierror as error:
+        unknown = kind if error.errno in _UNKNOWN_NAME else Temporary
+        raise unknown(f"{where}: {origin.host}: {_said(error)}") from error
+    except TimeoutError as error:
+        raise Temporary(f"{where}: no connection to {origin.netloc} within {CONNECT:g} s") from error
+    except OSError as error:
+        raise Temporary(f"{where}: the connection to {origin.netloc} broke: {_said(error)}") from error
+    except UnicodeError as error:  # what IDNA says to some names
+        raise Final(f"{where}: {excerpt(origin.host[:100])} is no name of a server") from error
+
+
+def _said(error: OSError) -> str:
+    return excerpt(error.strerror or str(error)) or "closed"
