@@ -100,6 +100,27 @@ def test_blessing_the_trial_makes_it_the_good_one(machine: SlotsMachine, packed:
     assert machine.is_read_only()
 
 
+def test_what_does_not_read_as_it_was_written_is_not_blessed(
+    machine: SlotsMachine, packed: Callable[[str], Path]
+) -> None:
+    machine.slots("update", "-", stdin=packed("2.0"))
+    machine.write_environment(left="2")
+    machine.tell("b", trial=900)
+    machine.flip_bit("b", "initrd")
+    refused = machine.slots("bless")
+    assert refused.code == 1
+    assert refused.stderr.startswith("base OS: slot b does not read from the boot medium as it was written\n")
+    assert machine.environment() == FRESH | {"failed": "b"}
+    assert machine.is_read_only()
+
+
+def test_a_good_slot_that_is_damaged_is_a_problem_of_the_boot(machine: SlotsMachine) -> None:
+    machine.flip_bit("a", "initrd")
+    assert machine.slots("bless").code == 1
+    assert machine.environment() == FRESH
+    assert "\tproblem\tslot a does not read" in machine.inside("/run/dom0/boot.record").read_text()
+
+
 def test_blessing_the_good_slot_leaves_an_update_armed(machine: SlotsMachine, packed: Callable[[str], Path]) -> None:
     machine.slots("update", "-", stdin=packed("2.0"))
     assert machine.slots("bless").code == 0
@@ -133,8 +154,11 @@ def test_rollback_of_a_trial_cannot_be_undone_by_a_blessing_that_comes_late(
     assert machine.environment() == FRESH | {"failed": "b"}
 
 
-def test_one_that_was_given_up_and_runs_as_the_only_one_left_can_be_blessed(machine: SlotsMachine) -> None:
-    machine.write_environment(failed="b")
+def test_one_that_was_given_up_and_runs_as_the_only_one_left_can_be_blessed(
+    machine: SlotsMachine, packed: Callable[[str], Path]
+) -> None:
+    machine.slots("update", "-", stdin=packed("2.0"))
+    machine.write_environment(next="", left="", failed="b")
     machine.tell("b")  # GRUB could not start the good one
     assert machine.slots("bless").code == 0
     assert machine.environment() == FRESH | {"good": "b"}

@@ -50,9 +50,9 @@ def test_what_can_be_no_version_of_ours_is_none(osrel: bytes, file: Path) -> Non
     [
         (b"", "is not an EFI program"),
         (b"\x7fELF" + b"\0" * 100, "is not an EFI program"),
-        (b"MZ", "ends too early"),
-        (make_uki()[:200], "ends too early"),
-        (make_uki()[:-600], "not in the file"),
+        (b"MZ", "is damaged: it is cut off"),
+        (make_uki()[:200], "is damaged: it is cut off"),
+        (make_uki()[:-600], "is damaged: it is cut off: it has 16808 bytes"),
         (make_uki(machine=0x14C), "is not an EFI program for amd64 or arm64"),
         (make_uki(initrd=b""), "has no section .initrd"),
         (make_pe({".linux": b"", ".initrd": b""}), "has no section .cmdline"),
@@ -70,6 +70,33 @@ def test_what_is_none_is_refused_with_the_reason(data: bytes, what: str, file: P
     file.write_bytes(data)
     with pytest.raises(Dom0Error, match=what):
         uki.read(file)
+
+
+@pytest.mark.parametrize(
+    ("section", "content"),
+    [
+        (".linux", b"linux of"),
+        (".initrd", b"initrd of"),
+        (".cmdline", b"console="),
+        (".osrel", b"ID=dom0"),
+        (".uname", b"6.12.0"),
+    ],
+)
+def test_one_bit_that_is_not_as_it_was_built_is_damage(section: str, content: bytes, file: Path) -> None:
+    data = bytearray(make_uki())
+    data[data.index(content)] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(Dom0Error, match=rf"is damaged: its section {section} is not what was built"):
+        uki.read(file)
+
+
+def test_one_of_ours_says_what_it_was_built_from(file: Path) -> None:
+    """Else damage to the name of that section would be no damage to any other."""
+    file.write_bytes(make_uki().replace(b".sums\0", b".sumz\0"))
+    with pytest.raises(Dom0Error, match=r"has no section .sums"):
+        uki.read(file)
+    file.write_bytes(make_uki(osrel=b"ID=debian\n").replace(b".sums\0", b".sumz\0"))
+    assert uki.read(file).version == ""
 
 
 @given(some.integers(0, 400), some.binary(min_size=1, max_size=8))

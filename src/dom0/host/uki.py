@@ -2,6 +2,7 @@
 makes the files of a slot on a boot disk from it.
 
 The file is untrusted: every number in it is checked against the file's size before it is used, and sizes are limited.
+One of ours has a section with the digests of the others, so damage anywhere in these is seen. They are no signature.
 https://uapi-group.org/specifications/specs/unified_kernel_image/
 """
 
@@ -20,6 +21,8 @@ from dom0.errors import Dom0Error
 
 UNAME = {"amd64": "x86_64", "arm64": "aarch64"}  # Debian's word -> the kernel's
 SUMS = "sums"  # written last to a slot: where it exists, all files do
+DIGESTS = ".sums"  # the section with the digests of what a base OS is made from
+_PARTS = (".linux", ".initrd", ".cmdline", ".osrel", ".uname")
 _MACHINES = {0x8664: "amd64", 0xAA64: "arm64"}  # of PE -> Debian's word
 _LARGEST = 2 << 30  # bytes of a section
 _LONGEST_TEXT = 4096  # bytes of a section that is text
@@ -103,18 +106,21 @@ def slot_files(os: Uki) -> tuple[BootFile, ...]:
 
 
 def read(file: Path) -> Uki:
-    """Raises Dom0Error if `file` is no UKI, or none that GRUB and iPXE could start."""
-    with file.open("rb") as opened:
-        try:
-            architecture, sections = _sections(file, opened)
-            texts = {name: _text(sections, name) for name in (".cmdline", ".uname", ".osrel")}
-            linux, initrd = sections[".linux"], sections[".initrd"]
-        except struct.error as error:
-            raise _refused(file, "ends too early") from error
-        except KeyError as error:
-            raise _refused(file, f"has no section {error.args[0]}") from error
-        except UnicodeDecodeError as error:
-            raise _refused(file, "holds text that is not UTF-8") from error
+    """All of it: takes as long as reading the file does.
+
+    Raises Dom0Error if `file` is no UKI, is damaged, or is none that GRUB and iPXE could start.
+    """
+    try:
+        architecture, sections = _sections(file)
+        told = _text(sections, DIGESTS) if DIGESTS in sections else ""
+        if told and (damaged := set(_digests(sections)) - set(told.splitlines())):
+            raise _damaged(file, f"its section {min(damaged).split()[1]} is not what was built")
+        texts = {name: _text(sections, name) for name in (".cmdline", ".uname", ".osrel")}
+        linux, initrd = sections[".linux"], sections[".initrd"]
+    except KeyError as error:
+        raise _refused(file, f"has no section {error.args[0]}") from error
+    except UnicodeDecodeError as error:
+        raise _refused(file, "holds text that is not UTF-8") from error
     line = " ".join(texts[".cmdline"].split())
     if not _LINE.fullmatch(line):
         raise _refused(file, "its kernel line holds characters that boot loaders read differently")
@@ -124,10 +130,33 @@ def read(file: Path) -> Uki:
     values = dict(line.split("=", 1) for line in texts[".osrel"].splitlines() if "=" in line)
     version = values.get("VERSION_ID", "").strip('"')
     is_ours = values.get("ID") == "dom0" and _RELEASE.fullmatch(version)
+    if is_ours and not told:
+        raise _refused(file, f"has no section {DIGESTS}, by which damage would be seen")
     return Uki(architecture, linux, initrd, line, release, version if is_ours else "")
 
 
-def _sections(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
+def digests(file: Path) -> str:
+    """What the section DIGESTS of `file` has to say: lines as sha256sum prints them. Raises Dom0Error."""
+    _, sections = _sections(file)
+    return "".join(f"{line}\n" for line in _digests(sections))
+
+
+def _digests(sections: Mapping[str, Part]) -> Iterator[str]:
+    """Raises KeyError for a section that is not there."""
+    for name in _PARTS:
+        yield f"{sections[name].sha256()}  {name}"
+
+
+def _sections(file: Path) -> tuple[str, Mapping[str, Part]]:
+    """The architecture, and the sections by their names. Raises Dom0Error, UnicodeDecodeError."""
+    with file.open("rb") as opened:
+        try:
+            return _read_table(file, opened)
+        except struct.error as error:
+            raise _damaged(file, "it is cut off") from error
+
+
+def _read_table(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
     size = file.stat().st_size
     head = opened.read(64)
     if head[:2] != b"MZ":
@@ -143,8 +172,10 @@ def _sections(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
         name, in_memory, _, in_file, start = _SECTION.unpack(opened.read(_SECTION.size))
         part = Part(file, start, min(in_memory, in_file))
         word = name.rstrip(b"\0").decode()
-        if word in found or part.size > _LARGEST or part.start + part.size > size:
-            raise _refused(file, f"its section {word!r} is there twice, or not in the file as its table says")
+        if word in found or part.size > _LARGEST:
+            raise _damaged(file, f"its section {word!r} is there twice, or too large")
+        if (end := part.start + part.size) > size:
+            raise _damaged(file, f"it is cut off: it has {size} bytes, and its section {word!r} ends at {end}")
         found[word] = part
     return _MACHINES[machine], found
 
@@ -154,6 +185,10 @@ def _text(sections: Mapping[str, Part], name: str) -> str:
     if part.size > _LONGEST_TEXT:
         raise _refused(part.file, f"its section {name} is too long")
     return b"".join(part.chunks()).rstrip(b"\0").decode()
+
+
+def _damaged(file: Path, what: str) -> Dom0Error:
+    return Dom0Error(f"{file}: is damaged: {what}", hint="copy or fetch it again, or build it: dom0 os build")
 
 
 def _refused(file: Path, what: str) -> Dom0Error:

@@ -17,6 +17,7 @@ import msgspec
 
 import dom0
 from dom0 import temporary
+from dom0.host import uki
 from dom0.images import contents, fetched
 from dom0.images.archive import environment
 from dom0.images.recipe import EPOCH
@@ -32,7 +33,7 @@ COMMAND_LINE = "console=tty0 console=ttyS0 quiet loglevel=4 panic=10 dom0.medium
 
 
 class BuiltOs(msgspec.Struct, frozen=True):
-    """A directory with `dom0-os.efi`, `linux`, `initrd` and `manifest.json`."""
+    """A directory with `dom0-os.efi`, its digest beside it, `linux`, `initrd` and `manifest.json`."""
 
     directory: Path
     manifest: manifest.Manifest
@@ -52,7 +53,7 @@ async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_resc
         rescue_image = await rescue.build(recipe, say, anew=no_cache) if with_rescue else None
         names = [package.file.name for package in found]
         rescue_key = rescue_image.parent.name if rescue_image else None
-        key = f"{dom0.__version__} {recipe.inputs()} {names} {rescue_key}"
+        key = f"{dom0.__version__} {uki.DIGESTS} {recipe.inputs()} {names} {rescue_key}"
 
         async def make(into: Path) -> None:
             say(f"base OS {version_of(key)}: {len(found)} packages, {recipe.architecture.name}, {recipe.flavour}")
@@ -100,6 +101,7 @@ async def _make(
         await initramfs.pack(recipe, kernel, tree, squashfs, scratch, into / INITRD)
         await _unify(recipe, unpacked, kernel, tree, into)
         artifacts = tuple(_artifact(into / name) for name in (UKI, LINUX, INITRD))
+        (into / f"{UKI}.sha256").write_text(f"{artifacts[0].sha256}  {UKI}\n")
         (into / manifest.FILE).write_bytes(
             manifest.encode(
                 manifest.Manifest(
@@ -157,14 +159,17 @@ def _make_tree(recipe: OsRecipe, version: str, rescue_image: Path | None, scratc
 async def _unify(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, tree: Path, into: Path) -> None:
     efi = recipe.architecture.efi
     stub = unpacked / "usr/lib/systemd/boot/efi" / f"linux{efi}.efi.stub"
+    made = into / UKI
     argv = [
         *("ukify", "build", f"--linux={into / LINUX}", f"--initrd={into / INITRD}", f"--cmdline={COMMAND_LINE}"),
         *(f"--os-release=@{tree / 'etc/os-release'}", f"--uname={kernel.release}", f"--efi-arch={efi}"),
-        *(f"--stub={stub}", f"--output={into / UKI}"),
+        *(f"--stub={stub}", f"--output={made}"),
     ]
     # ukify is started by the first python3 on the PATH, and needs Debian's.
     env = environment() | {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin", "SOURCE_DATE_EPOCH": str(EPOCH)}
     await capture(argv, env=env)
+    # Over sections as they lie in a UKI, where ukify may have added to them.
+    await capture([*argv, f"--section={uki.DIGESTS}:{uki.digests(made)}"], env=env)
 
 
 def _artifact(file: Path) -> manifest.Artifact:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Mapping
 
+from dom0.host.uki import DIGESTS
 from dom0.osimage.build import COMMAND_LINE
 
 _ALIGNMENT = 512
@@ -19,7 +21,9 @@ def make_uki(*, version: str = "1.0", machine: int = 0x8664, **sections: bytes) 
         "uname": b"6.12.0-test\0",
         "osrel": f"ID=dom0\nVERSION_ID={version}\n".encode(),
     }
-    return make_pe({f".{name}": content for name, content in (texts | sections).items() if content}, machine=machine)
+    parts = {f".{name}": content for name, content in (texts | sections).items() if content}
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in parts.items())
+    return make_pe({DIGESTS: sums.encode()} | parts, machine=machine)
 
 
 def make_pe(sections: Mapping[str, bytes], *, machine: int = 0x8664) -> bytes:

@@ -132,6 +132,12 @@ class SlotsMachine:
         directory = self.inside(f"/medium/dom0/{slot}")
         return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
+    def flip_bit(self, slot: str, name: str) -> None:
+        """One bit of that file, in its middle."""
+        data = bytearray(self.read(slot, name))
+        data[len(data) // 2] ^= 1
+        self.write(f"dom0/{slot}/{name}", bytes(data))
+
     def write_environment(self, **variables: str) -> None:
         """As GRUB does at boot."""
         block = grub_environment.encode(self.environment() | variables)

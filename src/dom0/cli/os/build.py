@@ -42,8 +42,8 @@ ARCHITECTURES = ("amd64", "arm64")
 def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: bool, as_json: bool) -> None:
     """Build the base OS from Debian packages: dom0-os.efi, and the same as linux and initrd.
 
-    Beside them comes manifest.json with every package, its version and size. What is up to date is not built again, and
-    the same packages make the same bytes.
+    Beside them come the digest of dom0-os.efi, and manifest.json with every package. What is up to date is not built
+    again, and the same packages make the same bytes.
 
     $ dom0 os build
     $ dom0 os build --flavour metal  # for sticks and cards
