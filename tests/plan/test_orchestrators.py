@@ -16,15 +16,15 @@ from dom0.testing.projects import facts, image, project
 SOCKET = "/run/dom0/scopes/guest/docker.sock"
 
 
-def expanded(service: str = "", grants: str = "{}", *, name: str = "guest") -> Desired:
+def expanded(service: str = "", grants: str = "{}", *, name: str = "guest", systemd: bool = False) -> Desired:
     own = f"x-dom0: {{orchestrator: {{grants: {grants}}}}}"
     found = project(f"services: {{{name}: {{{', '.join(part for part in (own, service) if part)}}}}}")
-    return expand(found, facts(found, base=image(BASE_IMAGE)))
+    return expand(found, facts(found, base=image(BASE_IMAGE), systemd=systemd))
 
 
-def slots(service: str = "", grants: str = "{}") -> tuple[Slot, Slot]:
+def slots(service: str = "", grants: str = "{}", *, systemd: bool = False) -> tuple[Slot, Slot]:
     """The socket's, the orchestrator's."""
-    _, socket, orchestrator = expanded(service, grants).slots
+    _, socket, orchestrator = expanded(service, grants, systemd=systemd).slots
     return socket, orchestrator
 
 
@@ -88,6 +88,18 @@ def test_who_keeps_a_budget_has_the_control_groups_of_the_host() -> None:
     assert set(limited.create.host_config.binds) - set(without.create.host_config.binds) == {
         "/sys/fs/cgroup:/host/sys/fs/cgroup"
     }
+    assert not limited.create.host_config.privileged
+
+
+def test_where_systemd_makes_the_groups_who_keeps_a_budget_reaches_it() -> None:
+    without, _ = slots(systemd=True)
+    limited, orchestrator = slots(grants="{memory: 512m}", systemd=True)
+    assert limited.create.host_config.binds == without.create.host_config.binds
+    assert [(it.create.host_config.pid_mode, it.create.host_config.privileged) for it in (limited, without)] == [
+        ("host", True),
+        ("", False),
+    ]
+    assert not orchestrator.create.host_config.privileged
 
 
 @pytest.mark.parametrize(

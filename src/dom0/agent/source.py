@@ -221,7 +221,8 @@ async def resolve_beforehand(engine: Engine, image: Image, project: Project, say
 
 async def _expand(engine: Engine, project: Project, source: Own, images: Mapping[str, Image]) -> Desired:
     info = await engine.info()
-    return expand(project, Facts(images=images, base=source.base, api_version=info.api_version))
+    systemd = info.cgroup_driver == "systemd"
+    return expand(project, Facts(images=images, base=source.base, api_version=info.api_version, systemd=systemd))
 
 
 def socket_gid() -> int:

@@ -166,6 +166,7 @@ def info(data: bytes, api_version: str, where: str) -> EngineInfo:
         storage_driver=found.driver,
         root_dir=found.docker_root_dir,
         cgroup_version=found.cgroup_version,
+        cgroup_driver=found.cgroup_driver,
         operating_system=found.operating_system,
         machine=found.architecture,
         insecure_registries=_insecure(found.registry_config or wire.RegistryConfig()),

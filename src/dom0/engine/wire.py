@@ -234,6 +234,7 @@ class Info(Wire):
     operating_system: str
     architecture: str = ""
     driver_status: list[list[str]] | None = None
+    cgroup_driver: str = "cgroupfs"
     cgroup_version: str = "1"
     registry_config: RegistryConfig | None = None
     swarm: Swarm | None = None

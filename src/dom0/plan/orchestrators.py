@@ -76,7 +76,10 @@ def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
         wanted[name] = msgspec.structs.replace(wanted[name], images=own)  # it may look at what it runs from
         if _is_dom0(project, name, facts.images):
             wanted[name] = _with_places_granted(project, name, wanted[name])
-    servers = (_socket_slot(project.name, name, grants, facts.base) for name, grants in sorted(wanted.items()))
+    servers = (
+        _socket_slot(project.name, name, grants, facts.base, systemd=facts.systemd)
+        for name, grants in sorted(wanted.items())
+    )
     return (_holder_slot(project.name, facts.base), *servers)
 
 
@@ -199,8 +202,12 @@ def _holder_slot(project: str, base: Image) -> Slot:
     )
 
 
-def _socket_slot(project: str, scope: str, grants: Grants, base: Image) -> Slot:
+def _socket_slot(project: str, scope: str, grants: Grants, base: Image, *, systemd: bool) -> Slot:
+    """To keep a budget it writes to the host's control groups, or asks the host's systemd for them: that takes the
+    host's process 1, and gives it no more than the Engine's socket does.
+    """
     socket = scope_socket(scope)
+    limits = grants.budget.asked()
     answers = ("docker", "--host", f"unix://{socket}", "version", "--format", "{{.Server.Version}}")
     return builtin_slot(
         project,
@@ -217,10 +224,12 @@ def _socket_slot(project: str, scope: str, grants: Grants, base: Image) -> Slot:
                 binds=(
                     f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}",
                     f"{SCOPES}:{SCOPES}",
-                    *([f"{CGROUPS}:{CGROUPS_INSIDE}"] if grants.budget.asked() else []),
+                    *([f"{CGROUPS}:{CGROUPS_INSIDE}"] if limits and not systemd else []),
                 ),
                 log_config=LOG,
                 network_mode="none",
+                pid_mode="host" if limits and systemd else "",
+                privileged=bool(limits and systemd),
                 restart_policy=RestartPolicy(name="unless-stopped"),
             ),
         ),
