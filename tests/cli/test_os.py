@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from dom0.host.slots import OsStatus
+from dom0.osimage.boot_contract import BootContract
 from dom0.run import Output
 from dom0.testing import loop
 from dom0.testing.fake_uki import make_uki
@@ -280,8 +281,10 @@ def test_run_refuses_before_it_makes_a_machine(arguments: list[str], what: str, 
 def test_run_does_not_replace_the_boot_disk_of_a_machine_unasked(dom0: RunCommand, work: Path) -> None:
     (work / "dom0-vm").mkdir()
     (work / "dom0-vm" / "boot.img").write_text("mine")
+    (work / "dom0-vm" / "boot.settings").write_text(BootContract(b"hostname=box\n").digest())
     refused = dom0("os", "run", "--ssh-key", "key.pub")
     assert (refused.code, "--rewrite" in refused.stderr) == (2, True)
+    assert "start it as it is: leave --config, --ssh-key and --image out" in refused.stderr
     assert (work / "dom0-vm" / "boot.img").read_text() == "mine"
 
 

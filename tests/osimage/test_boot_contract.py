@@ -9,6 +9,7 @@ import pytest
 
 from dom0.errors import UsageError
 from dom0.osimage import boot_contract
+from dom0.osimage.boot_contract import BootContract
 from dom0.package_data import os_recipe
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOwNtx0/2wPZbCCPnA1BWPrAUDmJQAsXkF1Rf1kPjQfE me@here"
@@ -63,3 +64,16 @@ def test_the_settings_are_those_that_the_base_os_knows() -> None:
     assert cases - {"ssh_key", "medium", "slot", "trial"} == set(boot_contract.PATTERNS)
     for key in ("hostname", "data", "adopt", "image", "farm"):
         assert f"'{boot_contract.PATTERNS[key]}'" in program, key
+
+
+def test_the_same_settings_have_the_same_digest(tmp_path: Path) -> None:
+    image = tmp_path / "box.tar"
+    image.write_text("images")
+    contract = BootContract(b"hostname=box\n", b"key\n", image)
+    assert contract.digest() == BootContract(b"hostname=box\n", b"key\n", image).digest()
+    others = [BootContract(b"hostname=other\n", b"key\n", image), BootContract(b"hostname=box\n", b"", image)]
+    others += [BootContract(b"hostname=box\n", b"key\n"), BootContract(b"", b"hostname=box\nkey\n", image)]
+    assert contract.digest() not in {other.digest() for other in others}
+    before = contract.digest()
+    image.write_text("other images")
+    assert contract.digest() != before

@@ -6,6 +6,7 @@ written. docs/os.md describes the settings.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +40,12 @@ class BootContract(msgspec.Struct, frozen=True):
     config: bytes = b""
     authorized_keys: bytes = b""
     image: Path | None = None  # a tar of images with a dom0:latest
+
+    def digest(self) -> str:
+        """The same for the same settings, keys and file of images, which is not read: its time tells of a change."""
+        file = self.image.resolve() if self.image else None
+        told = (self.config, self.authorized_keys, file and (str(file), file.stat().st_size, file.stat().st_mtime_ns))
+        return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def config(settings: Iterable[str]) -> bytes:

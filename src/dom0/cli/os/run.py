@@ -114,10 +114,14 @@ def _boot_disk(directory: Path, given: MediumOptions, *, rewrite: bool) -> Path:
     """Written once: updates of the base OS, and which slot is good, are on it."""
     from dom0.osimage import disk_image, media
 
-    disk = directory / "boot.img"
+    disk, settings = directory / "boot.img", directory / "boot.settings"
+    contract = given.contract(format="blank")
     if disk.exists() and not rewrite:
-        if given.is_for_the_machine():
-            raise UsageError(f"{disk}: is there already, with its own settings", hint="--rewrite writes it anew")
+        if given.is_for_the_machine() and (not settings.exists() or settings.read_text() != contract.digest()):
+            raise UsageError(
+                f"{disk}: is there already, with other settings",
+                hint="start it as it is: leave --config, --ssh-key and --image out; --rewrite writes it anew",
+            )
         return disk
     os = given.os()
     if os.architecture != "amd64":
@@ -125,8 +129,10 @@ def _boot_disk(directory: Path, given: MediumOptions, *, rewrite: bool) -> Path:
             f"--os {given.os_file}: is for {os.architecture}, the machine is an amd64 one",
             hint="dom0 os build --arch amd64 --out DIR, and --os DIR",
         )
-    files = asyncio.run(media.disk_files(os, given.contract(format="blank")))
+    files = asyncio.run(media.disk_files(os, contract))
+    settings.unlink(missing_ok=True)
     asyncio.run(media.write_disk(os, files, disk, disk_image.least_size(files)))
+    settings.write_text(contract.digest())
     return disk
 
 
