@@ -100,7 +100,7 @@ def _config(raw: bytes, file: Path) -> _Config:
         return msgspec.json.decode(raw, type=_Config)
     except msgspec.ValidationError as error:
         found = flaw(error, _Config)
-        raise _unusable(file, f"{'.'.join(found.steps)} {found.what}") from None
+        raise _unusable(file, " ".join(filter(None, [".".join(found.steps), found.what]))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _unusable(file, "is no JSON") from None
 

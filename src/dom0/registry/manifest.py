@@ -192,7 +192,7 @@ def _document(raw: bytes) -> _Document:
         raise _schema_1()
     try:
         document = msgspec.convert(found, _Document)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half of a surrogate pair
         raise Final(f"manifest: makes no sense: {excerpt(str(error))}") from error
     if document.schema_version != 2:
         raise Final(f"manifest: schema {document.schema_version} is not supported, only 2")

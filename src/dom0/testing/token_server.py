@@ -22,13 +22,17 @@ _END_OF_TIME = 2**31  # seconds; a registry in a test forgets a token when it is
 
 
 class TokenServer:
-    """`answer` is for `web_server.served`, `config` for the registry. Anybody may read repositories `public/…`."""
+    """With a key in `directory`; anybody may read repositories `public/…`.
+
+    `answer` is for `web_server.served`, `config` for the registry.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._key, self._certificate = directory / "token.key", directory / "token.crt"
-        argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tokens", "-days", "2"]
-        argv += ["-keyout", str(self._key), "-out", str(self._certificate)]
-        subprocess.run(argv, check=True, capture_output=True)
+        if not self._certificate.exists():
+            argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tokens", "-days", "2"]
+            argv += ["-keyout", str(self._key), "-out", str(self._certificate)]
+            subprocess.run(argv, check=True, capture_output=True)
         self.life: int | None = 300  # what it says, in seconds
         self.gives_rubbish = False
 

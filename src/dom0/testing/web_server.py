@@ -37,14 +37,28 @@ class WebServer:
         self.connections = 0
         self.keeps = False
         self.netloc = ""
+        self._conversing: set[asyncio.Task[None]] = set()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversing.add(task)
         self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
-            while True:
+        try:
+            await self._exchange(reader, writer)
+            while self.keeps:
                 await self._exchange(reader, writer)
-                if not self.keeps:
-                    return
+            writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async def end(self) -> None:
+        """Leave no connection behind."""
+        for task in self._conversing:
+            task.cancel()
+        await asyncio.gather(*self._conversing, return_exceptions=True)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = await reader.readexactly(1)
@@ -72,6 +86,7 @@ async def served(answer: Answer, *, tls: ssl.SSLContext | None = None) -> AsyncI
     async with await asyncio.start_server(server.converse, "127.0.0.1", 0, ssl=tls) as listening:
         server.netloc = f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         yield server
+        await server.end()
 
 
 def reply(status: int = 200, body: bytes = b"", /, **headers: str) -> bytes:
