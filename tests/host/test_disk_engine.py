@@ -29,7 +29,7 @@ def test_a_real_store_is_counted_as_its_engine_counts_it_and_can_be_used(
     host.stop_engine()
     tree = host.root / "tree"
     (tree / "var/lib").mkdir(parents=True)
-    (host.root / "docker").rename(tree / "var/lib/docker")
+    host.run(["cp", "--archive", "/var/lib/docker", str(tree / "var/lib")])
     file = machine.root / "sda.disk"
     data_disk.write(file, tree, label="other", size="256M")
     disk = machine.plug("sda", file)

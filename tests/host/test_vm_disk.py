@@ -50,7 +50,7 @@ class Foreign:
                 (tree / path).parent.mkdir(parents=True, exist_ok=True)
                 (tree / path).write_text(text)
             (tree / "var/lib").mkdir(parents=True)
-            (host.root / "docker").rename(tree / "var/lib/docker")
+            host.run(["cp", "--archive", "/var/lib/docker", str(tree / "var/lib")])
             data_disk.write(file, tree, label="root", size="256M")
         self._before = self._digest()
 

@@ -97,13 +97,12 @@ def test_where_both_images_are_broken_a_person_logs_in_and_mends_it(
 def test_the_server_has_the_host_key_of_dom0s_own(
     machine: Launcher, person: Person, rescue_image: Path, tmp_path: Path
 ) -> None:
-    directory = machine.host.state / "ssh"
-    directory.mkdir()
-    key = directory / "ssh_host_ed25519_key"
-    machine.host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
+    key = "/var/lib/dom0/ssh/ssh_host_ed25519_key"
+    machine.host.run(["mkdir", str(Path(key).parent)])
+    machine.host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
     machine.start(DOM0_RESCUE=str(rescue_image))
     until_admitted(machine, person)
-    assert key.with_suffix(".pub").read_text().split()[1] in person.known.read_text()
+    assert machine.host.path(f"{key}.pub").read_text().split()[1] in person.known.read_text()
 
 
 def test_who_has_no_key_is_not_admitted(machine: Launcher, person: Person, rescue_image: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 TEMPORARY = Path("/var/lib/tmp")  # of the host alone, as what else is written there
+_DISK = 32 << 30  # bytes that its disk can take; the file grows with what is written
 
 # Copies of other Engines' mounts would keep their containers' file systems and networks busy.
 _FOREIGN_TYPES = {"overlay", "nsfs"}
@@ -27,7 +28,7 @@ def main(root: Path, name: str) -> None:
     _mount("-t", "proc", "proc", "/proc")
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
     _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")  # noqa: S108 -- `ipc: host` sees it
-    _lay_var_lib(root)
+    _lay_var_lib(_lay_disk(root))
     _lay_resolver(root, resolver, nameservers)
     _mount("--make-rshared", "/")  # as a service manager leaves it; `rshared` binds need it
     socket.sethostname(name)
@@ -39,16 +40,29 @@ def main(root: Path, name: str) -> None:
     sys.stdin.buffer.read()
 
 
-def _lay_var_lib(root: Path) -> None:
-    """An overlay takes what programs write below /var/lib; Docker's and dom0's data are plain directories of `root`."""
-    upper, work = root / "var-lib", root / "work"
-    for directory in (upper, work, root / "docker", root / "dom0"):
-        directory.mkdir(parents=True, exist_ok=True)
+def _lay_disk(root: Path) -> Path:
+    """A file system in one file below `root`. It need not outlive a crash of this machine, so nobody waits for a real
+    disk: neither an Engine that asks for its data to be safe, nor who removes an Engine's ten thousand files.
+    """
+    file, disk = root / "disk.ext4", root / "disk"
+    with file.open("wb") as opened:
+        opened.truncate(_DISK)
+    _call("/usr/sbin/mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", str(file))
+    disk.mkdir()
+    _mount("-o", "loop,nobarrier,noinit_itable", str(file), str(disk))
+    return disk
+
+
+def _lay_var_lib(disk: Path) -> None:
+    """An overlay takes what programs write below /var/lib; Docker's and dom0's data are plain directories of `disk`."""
+    upper, work = disk / "var-lib", disk / "work"
+    for directory in (upper, work, disk / "docker", disk / "dom0"):
+        directory.mkdir()
     _mount("-t", "overlay", "-o", f"lowerdir=/var/lib,upperdir={upper},workdir={work}", "overlay", "/var/lib")
     for name in ("docker", "dom0"):
         target = Path("/var/lib") / name
         target.mkdir(exist_ok=True)
-        _mount("--bind", str(root / name), str(target))
+        _mount("--bind", str(disk / name), str(target))
     TEMPORARY.mkdir(exist_ok=True)
     TEMPORARY.chmod(0o1777)
 

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from dom0.run import CommandFailed, Output
-from dom0.testing import api, busybox, owned
+from dom0.testing import api, busybox, loop, owned
 from dom0.testing.host_init import TEMPORARY
 from dom0.testing.namespaces import Child, Stream, spawn_inside, spawn_isolated
 from dom0.testing.outside import NAMESERVER, Outside
 
-_PROGRAMS = ("dockerd", "containerd", "docker", "ip", "mount", "iptables")
+_PROGRAMS = ("dockerd", "containerd", "docker", "ip", "mount", "iptables", "mke2fs")
 _LEADING_ELSEWHERE = ("DOCKER_", "DOM0_", "COMPOSE_", "MAKE", "MFLAGS")  # beginnings of variable names
 _ENGINE_DEADLINE = 120.0  # seconds until the Engine answers, about 2 on two idle cores, or has ended
 _END_DEADLINE = 90.0  # seconds until killed processes are reaped
@@ -48,7 +48,7 @@ def missing() -> str:
     programs = [program for program in _PROGRAMS if shutil.which(program, path=_path()) is None]
     if programs:
         return f"not installed: {', '.join(programs)}"
-    return "" if busybox.BUSYBOX.exists() else f"not installed: {busybox.BUSYBOX} (busybox-static)"
+    return loop.missing() if busybox.BUSYBOX.exists() else f"not installed: {busybox.BUSYBOX} (busybox-static)"
 
 
 class Switch:
@@ -100,7 +100,6 @@ class Host:
         self.root = owned.run_root() / f"host{number}"
         self.socket = self.root / "docker.sock"
         self.docker_host = f"unix://{self.socket}"
-        self.state = self.root / "dom0"
         self.cgroup = f"{owned.owner_name()}-host{number}"
         self._children: list[Child] = []
         self._engine: Child | None = None
@@ -123,6 +122,11 @@ class Host:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def state(self) -> Path:
+        """Its /var/lib/dom0, from outside."""
+        return self.path("/var/lib/dom0")
 
     def path(self, inside: str) -> Path:
         """Where the host's absolute path `inside` is reached from outside, sockets too, while it runs."""
