@@ -216,7 +216,7 @@ def test_info_tells_whether_swarm_is_on(swarm: tuple[Any, bool]) -> None:
     assert (found.swarm_active, found.cgroup_version, found.api_version) == (swarm[1], "1", "1.44")
 
 
-def test_info_tells_which_registries_may_be_insecure() -> None:
+def test_info_tells_which_registries_may_be_insecure_and_which_mirror() -> None:
     document = {
         "ID": "i",
         "Name": "n",
@@ -230,10 +230,12 @@ def test_info_tells_which_registries_may_be_insecure() -> None:
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],
             "IndexConfigs": {"docker.io": {"Secure": True}, "own:5000": {"Secure": False}},
+            "Mirrors": ["https://mirror.example/"],
         },
     }
     found = parse.info(msgspec.json.encode(document), "1.44", "info")
     assert (found.insecure_registries, found.machine) == (("own:5000", "127.0.0.0/8"), "aarch64")
+    assert found.mirrors == ("https://mirror.example/",)
 
 
 @given(st.binary(max_size=200))

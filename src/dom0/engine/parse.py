@@ -170,6 +170,7 @@ def info(data: bytes, api_version: str, where: str) -> EngineInfo:
         operating_system=found.operating_system,
         machine=found.architecture,
         insecure_registries=_insecure(found.registry_config or wire.RegistryConfig()),
+        mirrors=tuple((found.registry_config or wire.RegistryConfig()).mirrors or ()),
         swarm_active=found.swarm is not None and found.swarm.local_node_state == "active",
         containerd_store=_CONTAINERD_STORE in (found.driver_status or ()),
     )

@@ -161,6 +161,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     operating_system: str
     machine: str = ""  # as uname says: x86_64, aarch64
     insecure_registries: tuple[str, ...] = ()  # hosts, and networks as 127.0.0.0/8
+    mirrors: tuple[str, ...] = ()  # of docker.io: URLs, in the order in which they are asked
     cgroup_driver: str = "cgroupfs"  # or systemd, which makes them then
     swarm_active: bool = False
     containerd_store: bool = False  # images are kept by containerd, not by a driver of the Engine's own

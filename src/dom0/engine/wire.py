@@ -221,6 +221,7 @@ class IndexConfig(Wire):
 class RegistryConfig(Wire):
     insecure_registry_cidrs: list[str] | None = msgspec.field(name="InsecureRegistryCIDRs", default=None)
     index_configs: dict[str, IndexConfig] | None = None
+    mirrors: list[str] | None = None
 
 
 class Info(Wire):

@@ -34,17 +34,25 @@ class _Problems(msgspec.Struct):
 class Registry:
     """`host[:port]` as a Reference has it. `close` it at the end.
 
-    `insecure`: plain HTTP and certificates of anybody will do, as they always do on this machine's own addresses.
-    `certificates`: directories of CAs and client certificates by host.
+    `base`: its address, where it is known, as that of a mirror is. `insecure`: plain HTTP and certificates of anybody
+    will do, as they always do on this machine's own addresses. `certificates`: directories of CAs and client
+    certificates by host.
     """
 
     def __init__(
-        self, host: str, login: Login | None = None, *, insecure: bool = False, certificates: Path = CERTIFICATES
+        self,
+        host: str,
+        login: Login | None = None,
+        *,
+        base: str = "",
+        insecure: bool = False,
+        certificates: Path = CERTIFICATES,
     ) -> None:
         self.host = host
-        self._web = Web(insecure=insecure or is_loopback(host), certificates=certificates)
+        insecure = insecure or is_loopback(host) or base.startswith("http:")
+        self._web = Web(insecure=insecure, certificates=certificates)
         self._tokens = Tokens(self._web, host, login)
-        self._base = ""
+        self._base = base.rstrip("/")
 
     async def close(self) -> None:
         await self._web.close()
