@@ -1,0 +1,237 @@
+"""A directory of blobs by digest, whole and partial ones, that processes share and that has a limit.
+
+Theory of operation: each blob has a directory of its own, named by the digits of its digest. In it lies `blob`, or the
+parts of it that have come (`partial`). A shared lock on the directory says that its blob is in use; only what is in
+use by nobody is evicted. An exclusive lock on the file `lock` in it says who fetches. All locks end with their process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from dom0.errors import Dom0Error
+from dom0.registry.part import sync_directory
+from dom0.registry.partial import BLOB, LOCK, Partial, Unwritable, peek, writing
+
+RESERVE = 64 << 20  # bytes that stay free on every file system
+_HEX = re.compile(r"[0-9a-f]{64}")
+_PREFIX = "sha256:"
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NoSpace(Dom0Error):
+    """What is to be fetched would fill the disk."""
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that a pull takes: here what is missing; at the Engine its own copy of the blobs, and unpacked layers."""
+
+    depot: int
+    engine: int
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """One blob of the depot. `have` of its `size` bytes are there (None: nothing says how many it has).
+
+    `used`: when it was in use last, seconds since the epoch.
+    """
+
+    digest: str
+    size: int | None
+    have: int
+    used: float
+
+    @property
+    def is_whole(self) -> bool:
+        return self.size == self.have
+
+
+class Depot:
+    """`root` is made if it is not there; nobody else gets in. `limit`: bytes that it is to have at most, if it can.
+
+    Raises Unwritable, and ValueError for what is no digest.
+    """
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self.root = root
+        self._limit = limit
+        with writing(root):
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = root.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                raise Unwritable(f"{root}: is not a directory of ours", hint="move it away")
+            root.chmod(0o700)
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is as soon as it is whole."""
+        return self._directory(digest) / BLOB
+
+    def find(self, digest: str, size: int) -> Path | None:
+        """The whole blob, which can go unless it is in `use`. None: it is not here. One of another size is removed."""
+        path = self.path(digest)
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISREG(found.st_mode) and found.st_size == size:
+            return path
+        self.discard(digest)
+        return None
+
+    def discard(self, digest: str) -> None:
+        """A blob that turned out not to be what its name says."""
+        with writing(self.root):
+            self.path(digest).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def use(self, digests: Iterable[str]) -> Iterator[None]:
+        """During the block these are not evicted, whether they are whole, partial or still to come."""
+        directories = [self._directory(digest) for digest in digests]
+        with contextlib.ExitStack() as stack:
+            for directory in directories:
+                with writing(directory):
+                    descriptor = _hold(directory)
+                stack.callback(os.close, descriptor)
+                stack.callback(_touch, descriptor)
+            yield
+
+    @contextlib.contextmanager
+    def fetching(self, digest: str, size: int) -> Iterator[Partial | None]:
+        """What has come of a blob in `use`, to fetch the rest in the block. None: another process does so."""
+        directory = self._directory(digest)
+        with writing(directory):
+            lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            yield stack.enter_context(contextlib.closing(Partial(directory, _sha256(digest), size)))
+
+    def blobs(self) -> list[Stored]:
+        """All there are, those used last first. What has no name of ours is passed over."""
+        with writing(self.root):
+            names = [path.name for path in self.root.iterdir() if _HEX.fullmatch(path.name)]
+        stored = (self._stored(name) for name in names)
+        return sorted((each for each in stored if each), key=lambda each: each.used, reverse=True)
+
+    def evict(self, digest: str) -> bool:
+        """Remove it, whole or partial. False: it is in use."""
+        directory = self._directory(digest)
+        with writing(directory):
+            try:
+                descriptor = _lock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                return True
+            except BlockingIOError:
+                return False
+            try:
+                shutil.rmtree(directory)
+            finally:
+                os.close(descriptor)
+        return True
+
+    def trim(self, coming: int = 0) -> list[str]:
+        """Evict until there is room within the limit for so many bytes more. The digests of what went."""
+        return self._evict_some(sum(each.have for each in self.blobs()) + coming - self._limit)
+
+    def make_space(self, need: Need, engine: Path) -> None:
+        """See that the disks have room for it; `engine`: a directory on the Engine's. Raises NoSpace.
+
+        What nobody uses goes before it is refused.
+        """
+        with writing(self.root):
+            ours, theirs = (path.stat().st_dev for path in (self.root, engine))
+            if ours == theirs:
+                need = Need(depot=need.depot + need.engine, engine=0)
+            self._evict_some(need.depot + RESERVE - _free(self.root))
+            for path, count in ((self.root, need.depot), (engine, need.engine)):
+                if count and count + RESERVE > (free := _free(path)):
+                    raise NoSpace(
+                        f"{path}: {_mib(count + RESERVE)} MiB are needed, and {free >> 20} MiB are free",
+                        hint="free space: docker system df; docker image prune",
+                    )
+
+    def _evict_some(self, excess: int) -> list[str]:
+        """What is longest unused goes first, whole blobs before partial ones: those are nowhere else."""
+        evicted = []
+        for each in sorted(self.blobs() if excess > 0 else (), key=lambda each: (not each.is_whole, each.used)):
+            if excess > 0 and self.evict(each.digest):
+                excess -= each.have
+                evicted.append(each.digest)
+        return evicted
+
+    def _stored(self, name: str) -> Stored | None:
+        directory = self.root / name
+        blob = directory / BLOB
+        try:
+            found = directory.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                return None
+            size, have = (blob.lstat().st_size,) * 2 if blob.exists() else peek(directory)
+        except OSError:  # gone since, or not ours
+            return None
+        return Stored(digest=_PREFIX + name, size=size, have=have, used=found.st_mtime)
+
+    def _directory(self, digest: str) -> Path:
+        return self.root / _sha256(digest).hex()
+
+
+def _sha256(digest: str) -> bytes:
+    """Raises ValueError."""
+    algorithm, _, digits = digest.partition(":")
+    if algorithm != "sha256" or not _HEX.fullmatch(digits):
+        raise ValueError(f"{digest!r} is no digest")
+    return bytes.fromhex(digits)
+
+
+def _hold(directory: Path) -> int:
+    """A shared lock on it; it is made if it is not there, or went before the lock was ours."""
+    while True:
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        else:
+            sync_directory(directory.parent)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = _lock(directory, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(directory.lstat(), os.fstat(descriptor)):
+                    return descriptor
+            os.close(descriptor)
+
+
+def _lock(directory: Path, operation: int) -> int:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+    try:
+        fcntl.flock(descriptor, operation)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _touch(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(descriptor)
+
+
+def _free(path: Path) -> int:
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def _mib(count: int) -> int:
+    return -(-count // (1 << 20))

@@ -1,0 +1,350 @@
+"""Gets blobs into a depot over a line that may be terrible: no byte that arrived is asked for again.
+
+Theory of operation: a few workers take what `stretches` says is next, over all blobs, and ask for it. Whatever breaks,
+they ask again from the byte where it broke, after as long as `patience` says. What comes is on disk at once
+(`partial`), so being cancelled or killed costs nothing. A blob that is all there is verified as a whole. What the disk
+did not keep of it is asked for again; so is all of it where something else had come, but not for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from dom0.errors import Final, NoRange, RegistryError, Temporary
+from dom0.registry.depot import Depot
+from dom0.registry.manifest import Descriptor
+from dom0.registry.partial import Partial
+from dom0.registry.patience import LONGEST_ASKED, Allowance, pause, silence
+from dom0.registry.progress import Meter, Waiting
+from dom0.registry.stretches import Request, Stretch, next_request
+
+T = TypeVar("T")
+
+MOST_WRONG = 3  # times that other bytes may come than the digest says
+ENOUGH = 16 << 10  # bytes of one try after which the next is made at once
+LOOK_AGAIN = 0.5  # seconds, for a blob that another process fetches
+
+
+class GaveUp(RegistryError):
+    """Nothing has come for as long as there was patience."""
+
+
+class Source(Protocol):
+    """Where blobs come from. Each call starts anew at the registry."""
+
+    def blob(
+        self, repository: str, descriptor: Descriptor, start: int, stop: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Bytes [start, stop) as they come. Raises Temporary or OSError; NoRange if only all is to be had; Final."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """`rate`: bytes a second for all workers together, 0 for no limit; `patience`: seconds in which nothing comes."""
+
+    workers: int = 2
+    rate: float = 0.0
+    patience: float = 86400.0
+
+
+USUAL = Terms()
+
+
+async def fetch(
+    descriptors: Sequence[Descriptor],
+    source: Source,
+    depot: Depot,
+    *,
+    repository: str,
+    terms: Terms = USUAL,
+    meter: Meter | None = None,
+    now: Callable[[], float] = time.time,
+) -> None:
+    """Return when `depot` has all blobs whole; the caller has them in `use` for as long as they have to stay there.
+
+    `meter` tells how far it is; `now`: seconds since the epoch. Cancelled, it leaves what has come. Raises Final,
+    GaveUp, and Unwritable of the disk.
+    """
+    wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
+    with depot.use(descriptor.digest for descriptor in wanted):
+        work = _Work(wanted, source, depot, repository, terms, meter or Meter(), now)
+        try:
+            await work.open_blobs()
+            async with asyncio.TaskGroup() as workers:
+                for number in range(terms.workers):
+                    workers.create_task(_Worker(number, work).run())
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            work.close()
+
+
+class _Blob:
+    """`entire`: its registry knows no ranges. `requests`: that run for it. `ending`: it is being verified."""
+
+    def __init__(self, descriptor: Descriptor, partial: Partial, held: contextlib.ExitStack) -> None:
+        self.descriptor = descriptor
+        self.partial = partial
+        self.held = held
+        self.entire = False
+        self.requests = 0
+        self.ending = False
+        self.wrong = 0
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.ending and not self.requests and self.partial.is_whole
+
+    def stretches(self, number: int) -> list[Stretch]:
+        if self.ending:
+            return []
+        if self.entire:
+            size = self.descriptor.size
+            return [Stretch(number, 0, 0, size, size if self.requests else None)]
+        stop = self.partial.stop
+        return [Stretch(number, part.start, part.at, stop(part), part.asked) for part in self.partial.parts]
+
+
+class _Work:
+    """What the workers share."""
+
+    def __init__(
+        self,
+        wanted: list[Descriptor],
+        source: Source,
+        depot: Depot,
+        repository: str,
+        terms: Terms,
+        meter: Meter,
+        now: Callable[[], float],
+    ) -> None:
+        self.source = source
+        self.depot = depot
+        self.repository = repository
+        self.terms = terms
+        self.meter = meter
+        self.now = now
+        self.clock = asyncio.get_running_loop().time
+        self.allowance = Allowance(terms.rate)
+        self.last = self.clock()  # when something came
+        self.not_before = self.last  # as the registry asked
+        self.blobs: list[_Blob] = []
+        self._unopened = wanted
+        self._opening = asyncio.Lock()
+        self._whole = 0  # bytes of the blobs that are
+        self._changed = asyncio.Event()
+        meter.size = sum(descriptor.size for descriptor in wanted)
+
+    @property
+    def is_over(self) -> bool:
+        return not self.blobs and not self._unopened
+
+    async def open_blobs(self) -> None:
+        """Those that no other process fetches."""
+        async with self._opening:
+            for descriptor in tuple(self._unopened):
+                if await _in_thread(partial(self._open, descriptor)):
+                    self._unopened.remove(descriptor)
+        self.tell_change()
+
+    def next_request(self) -> tuple[_Blob, Request] | None:
+        stretches = [each for number, blob in enumerate(self.blobs) for each in blob.stretches(number)]
+        found = next_request(stretches, self.terms.workers)
+        if found is None:
+            return None
+        blob = self.blobs[found.blob]
+        return blob, Request(found.blob, 0, 0, blob.descriptor.size) if blob.entire else found
+
+    async def finish(self, blob: _Blob) -> None:
+        """Raises Final: it will not become what it should be."""
+        blob.ending = True
+        stop = threading.Event()
+        path = self.depot.path(blob.descriptor.digest)
+        try:
+            ending = await _in_thread(partial(blob.partial.finish, path, stop), stop.set)
+            if ending == "done":
+                self._close(blob)
+                self._whole += blob.descriptor.size
+            elif ending == "wrong":
+                await _in_thread(blob.partial.forget)
+                blob.wrong += 1
+        finally:
+            blob.ending = False
+            self.tell_change()
+        if blob.wrong == MOST_WRONG:
+            raise Final(
+                f"{self.repository}: {blob.descriptor.digest}: {MOST_WRONG} times something else came",
+                hint="something on the way changes them, or the registry has lost them",
+            )
+
+    def count(self) -> None:
+        self.meter.have = self._whole + sum(blob.partial.have for blob in self.blobs)
+
+    def tell_change(self) -> None:
+        self.count()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for_change(self) -> None:
+        """Of what there is to do."""
+        try:
+            async with asyncio.timeout(LOOK_AGAIN if self._unopened else None):
+                await self._changed.wait()
+        except TimeoutError:
+            self.last = self.clock() if not self.blobs else self.last  # it is the other process's patience
+            await self.open_blobs()
+
+    def close(self) -> None:
+        for blob in tuple(self.blobs):
+            self._close(blob)
+
+    def _close(self, blob: _Blob) -> None:
+        self.blobs.remove(blob)
+        blob.held.close()
+
+    def _open(self, descriptor: Descriptor) -> bool:
+        """In a thread. False: another process fetches it."""
+        digest, size = descriptor.digest, descriptor.size
+        with contextlib.ExitStack() as stack:
+            is_whole = self.depot.find(digest, size) is not None
+            here = None if is_whole else stack.enter_context(self.depot.fetching(digest, size))
+            if here is not None:
+                is_whole = self.depot.find(digest, size) is not None  # it may have ended while we looked
+            if is_whole:
+                self._whole += size
+            elif here is not None:
+                self.blobs.append(_Blob(descriptor, here, stack.pop_all()))
+            return is_whole or here is not None
+
+
+class _Worker:
+    """One that asks for this and then for that."""
+
+    def __init__(self, number: int, work: _Work) -> None:
+        self._number = number
+        self._work = work
+        self._misses = 0  # tries in a row that brought nothing
+        self._since = work.clock()  # when the first of them began
+        self._kept = 0  # bytes that this try brought
+
+    async def run(self) -> None:
+        """Until nothing is left to do."""
+        work = self._work
+        while not work.is_over:
+            ready = next((blob for blob in work.blobs if blob.is_ready), None)
+            if ready is not None:
+                await work.finish(ready)
+            elif work.not_before > work.clock():
+                work.meter.ends(self._number)
+                await asyncio.sleep(work.not_before - work.clock())
+            elif found := work.next_request():
+                await self._try(*found)
+            else:
+                work.meter.ends(self._number)
+                await work.wait_for_change()
+        work.meter.ends(self._number)
+
+    async def _try(self, blob: _Blob, request: Request) -> None:
+        """Ask once, and wait until it is time to ask again. Raises Final, GaveUp, Unwritable."""
+        self._kept = 0
+        part = blob.partial.find(request.start)
+        part.asked, blob.requests = request.stop, blob.requests + 1
+        self._work.meter.works(self._number)
+        try:
+            await self._receive(blob, request)
+            error: Exception | None = None
+        except NoRange:
+            if blob.entire:
+                raise
+            blob.entire, error = True, None
+        except (Temporary, OSError) as broken:
+            blob.entire, error = False, broken
+        finally:
+            part.asked, blob.requests = None, blob.requests - 1
+            self._work.tell_change()
+        if error is not None and part.at < request.stop:
+            await self._wait_after(error)
+        else:
+            self._misses = 0
+
+    async def _receive(self, blob: _Blob, request: Request) -> None:
+        """Also waits for the disk and for the limit, whose time does not count as silence."""
+        work = self._work
+        most = silence(self._misses)
+        at = request.at
+        try:
+            async with asyncio.timeout(most) as silent:
+                async with work.source.blob(work.repository, blob.descriptor, request.at, request.stop) as pieces:
+                    async for data in pieces:
+                        silent.reschedule(None)
+                        await self._keep(blob, at, data)
+                        at += len(data)
+                        silent.reschedule(work.clock() + most)
+        except TimeoutError as error:
+            raise Temporary(f"nothing came for {most:g} s") from error
+        if at < request.stop:
+            raise Temporary("the connection was closed too soon")
+
+    async def _keep(self, blob: _Blob, at: int, data: bytes) -> None:
+        work = self._work
+        kept = await _in_thread(partial(blob.partial.put, at, data))
+        now = work.clock()
+        if kept:
+            self._kept += kept
+            self._since = work.last = now
+        work.meter.came(len(data), kept, now)
+        work.count()
+        if wait := work.allowance.take(len(data), now):
+            await asyncio.sleep(wait)
+
+    async def _wait_after(self, error: Exception) -> None:
+        """Raises GaveUp."""
+        work = self._work
+        now = work.clock()
+        if self._kept:
+            work.meter.drops += 1
+        self._misses = 0 if self._kept >= ENOUGH else 1 if self._kept else self._misses + 1
+        if isinstance(error, Temporary) and error.retry_after:
+            work.not_before = max(work.not_before, now + min(error.retry_after, LONGEST_ASKED))
+        end = work.last + work.terms.patience
+        if now >= end:
+            raise GaveUp(
+                f"{work.repository}: nothing has come for {work.terms.patience:g} s: {_reason(error)}",
+                hint="what has come is kept: the next pull goes on from there",
+            ) from error
+        wait = max(pause(self._misses, now - self._since, random.random()), work.not_before - now)  # noqa: S311
+        if wait := min(wait, end - now):
+            work.meter.waits(self._number, Waiting(_reason(error), work.now() + wait))
+            await asyncio.sleep(wait)
+
+
+async def _in_thread(call: Callable[[], T], cancel: Callable[[], None] = lambda: None) -> T:
+    """Its result, and never before it has ended: also if we are cancelled, of which `cancel` tells it."""
+    running = asyncio.create_task(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancel()
+        while not running.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended the first worker; the others were cancelled for that."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,203 @@
+"""A file that grows at its end with bytes of a blob, and the journal beside it. Everything here may wait for the disk.
+
+At each whole chunk it waits for the disk before it grows on, and notes the chunk's CRC. So a kill loses nothing that
+was written, and a power cut at most the last chunk.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from dom0.registry import journal
+from dom0.registry.journal import CHUNK, Head
+
+JOURNAL = ".journal"
+_SYNCED = 16  # chunks after which the journal waits for the disk too; till then a chunk behind it vouches for this one
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # whatever lies there: it neither leads elsewhere nor waits
+
+
+class Damage(Exception):
+    """A chunk is not what its CRC says."""
+
+
+class Part:
+    """Bytes of the blob from `head.start` on, of which there are `size`. Raises OSError of the disk.
+
+    `asked`: where the request ends that is running for it, a byte of the blob; None: there is none.
+    """
+
+    def __init__(self, directory: Path, head: Head) -> None:
+        self.head = head
+        self.start = head.start
+        self.size = 0
+        self.asked: int | None = None
+        self.path = directory / str(head.start)
+        self.journal_path = directory / f"{head.start}{JOURNAL}"
+        self._lock = threading.Lock()  # nothing is closed while a thread writes to it
+        self._file = self._journal = -1
+        self._crcs: list[int] = []
+        self._crc = 0  # of what is behind the last whole chunk
+
+    @property
+    def at(self) -> int:
+        """The byte of the blob that comes next."""
+        return self.start + self.size
+
+    def restore(self) -> bool:
+        """Take up what an earlier process left. False: there is nothing that can be believed."""
+        found = journal.decode(_read(self.journal_path, journal.longest(self.head)))
+        if found is None or found[0] != Head(found[0].boot, self.head.sha256, self.head.size, self.head.start):
+            return False
+        left, self._crcs = found
+        self._file = _open_regular(self.path, os.O_RDWR)
+        length = os.fstat(self._file).st_size if self._file >= 0 else 0
+        if self._file < 0 or length > self.head.size - self.start:
+            return False
+        same_boot = left.boot == self.head.boot
+        self.size = length if same_boot else length - length % CHUNK
+        del self._crcs[self.size // CHUNK :]
+        self._crcs += map(zlib.crc32, self._chunks(len(self._crcs), self.size // CHUNK))
+        if not same_boot:
+            self.cut_damage()
+        self._resume()
+        return True
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        with self._lock:
+            if self._file < 0:
+                self._create()
+            while view:
+                written = os.pwrite(self._file, view[: CHUNK - self.size % CHUNK], self.size)
+                self._crc = zlib.crc32(view[:written], self._crc)
+                self.size += written
+                view = view[written:]
+                if self.size % CHUNK == 0:
+                    self._end_chunk()
+
+    def read(self, offset: int = 0) -> Iterator[bytes]:
+        """What is there from byte `offset` of the part on, by chunks. Raises Damage before one that is not sound."""
+        for number in range(offset // CHUNK, -(-self.size // CHUNK)):
+            data = os.pread(self._file, min(CHUNK, self.size - number * CHUNK), number * CHUNK)
+            if zlib.crc32(data) != (self._crcs[number] if number < len(self._crcs) else self._crc):
+                raise Damage
+            yield data[max(0, offset - number * CHUNK) :]
+
+    def cut_damage(self) -> None:
+        """Leave what is before the first chunk that is not what its CRC says."""
+        sound = 0
+        try:
+            for data in self.read():
+                sound += len(data)
+        except Damage:
+            sound -= sound % CHUNK
+            self.cut(sound)
+
+    def cut(self, size: int) -> None:
+        """Leave only the first `size` bytes, whole chunks."""
+        del self._crcs[size // CHUNK :]
+        self.size, self._crc = size, 0
+        if self._file >= 0:
+            os.ftruncate(self._file, size)
+        if self._journal >= 0:
+            os.ftruncate(self._journal, journal.entry(size // CHUNK, 0)[1])
+
+    def sync(self) -> None:
+        if self._file >= 0:
+            os.fsync(self._file)
+
+    def rename(self, target: Path) -> None:
+        """Become `target`, whatever was there, and be closed."""
+        if self._file < 0:
+            self._create()
+        self.sync()
+        self.path.replace(target)
+        sync_directory(target.parent)
+        self.remove()
+
+    def remove(self) -> None:
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self.journal_path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            for file in (self._file, self._journal):
+                if file >= 0:
+                    os.close(file)
+            self._file = self._journal = -1
+
+    def _chunks(self, first: int, stop: int) -> Iterator[bytes]:
+        return (os.pread(self._file, CHUNK, number * CHUNK) for number in range(first, stop))
+
+    def _end_chunk(self) -> None:
+        os.fdatasync(self._file)
+        noted, at = journal.entry(len(self._crcs), self._crc)
+        os.pwrite(self._journal, noted, at)
+        self._crcs.append(self._crc)
+        self._crc = 0
+        if len(self._crcs) % _SYNCED == 0:
+            os.fdatasync(self._journal)
+
+    def _create(self) -> None:
+        """The names survive a power cut before the first byte is there."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS
+        self._file = os.open(self.path, flags, 0o600)
+        self._write_journal()
+
+    def _resume(self) -> None:
+        """What was cut off is gone for good before the journal says that it is of this boot."""
+        os.ftruncate(self._file, self.size)
+        os.fsync(self._file)
+        self._crc = zlib.crc32(os.pread(self._file, CHUNK, self.size - self.size % CHUNK))
+        self._write_journal()
+
+    def _write_journal(self) -> None:
+        fresh = self.journal_path.with_suffix(".new")
+        self._journal = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o600)
+        os.write(self._journal, journal.encode(self.head, self._crcs))
+        os.fsync(self._journal)
+        fresh.replace(self.journal_path)
+        sync_directory(self.path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in it are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_head(path: Path) -> Head | None:
+    """What the journal at `path` says first; None if it is none."""
+    found = journal.decode(_read(path, journal.FIRST))
+    return found[0] if found else None
+
+
+def _open_regular(path: Path, flags: int) -> int:
+    """-1 if it is no file of its own."""
+    try:
+        descriptor = os.open(path, flags | _FLAGS)
+    except OSError:
+        return -1
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    return -1
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The first `most` bytes of a file; nothing if it is none."""
+    descriptor = _open_regular(path, os.O_RDONLY)
+    if descriptor < 0:
+        return b""
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(most)

@@ -1,0 +1,199 @@
+"""One blob that is being fetched, on disk. Nothing here knows where its bytes come from.
+
+Theory of operation: its directory holds parts, files named by the byte of the blob where they begin (`part`). The
+kernel's boot ID in the journal of each tells a kill, after which all that was written is there, from a power cut,
+after which what is no whole chunk may be anything: that is cut off, and the rest is compared with its CRCs. What is no
+part of this blob is removed, whatever it is.
+
+When nothing is missing the first part takes in the others. It is renamed to the blob if its digest is right, never
+linked: of a link, the name can survive a power cut that the length of the file does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from msgspec.structs import replace
+
+from dom0.errors import Dom0Error
+from dom0.registry.journal import CHUNK, Head
+from dom0.registry.part import JOURNAL, Damage, Part, read_head
+
+MOST_PARTS = 1024
+BLOB, LOCK = "blob", "lock"  # what else is in its directory
+_START = re.compile(r"0|[1-9][0-9]{0,18}")
+
+Ending = Literal["done", "damaged", "wrong"]
+
+
+class Unwritable(Dom0Error):
+    """The disk is full, broken or not ours to write."""
+
+
+class Stopped(Exception):
+    """As it was asked to; it can go on from there."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong on the disk inside of the block is raised as Unwritable."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{path}: cannot be written: {error.strerror or error}"
+        raise Unwritable(message, hint="free space or mend the disk: df -h") from error
+
+
+def boot_id() -> bytes:
+    """16 bytes. Source: Documentation/admin-guide/sysctl/kernel.rst, `random`."""
+    return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+
+
+class Partial:
+    """`directory` is there, and nobody else writes in it. Raises Unwritable."""
+
+    def __init__(self, directory: Path, sha256: bytes, size: int, *, boot: bytes | None = None) -> None:
+        self.size = size
+        self._directory = directory
+        self._head = Head(boot or boot_id(), sha256, size, 0)
+        with writing(directory):
+            self.parts = self._restored()
+
+    @property
+    def have(self) -> int:
+        """Bytes that need not come any more."""
+        return sum(min(part.at, self.stop(part)) - part.start for part in self.parts)
+
+    def stop(self, part: Part) -> int:
+        """The byte of the blob where `part` need not grow any further."""
+        return min((other.start for other in self.parts if other.start > part.start), default=self.size)
+
+    def left(self, part: Part) -> int:
+        return max(0, self.stop(part) - part.at)
+
+    @property
+    def is_whole(self) -> bool:
+        return not any(map(self.left, self.parts))
+
+    def find(self, start: int) -> Part:
+        """The part that begins at byte `start` of the blob; a new one, if there is none."""
+        for part in self.parts:
+            if part.start == start:
+                return part
+        return self._add(start)
+
+    def put(self, at: int, data: bytes) -> int:
+        """Bytes of the blob from `at` on: what is missing of them is written. Returns how many that were."""
+        written = 0
+        with writing(self._directory):
+            for part in self.parts:
+                stop = self.stop(part)
+                if at <= part.at < min(at + len(data), stop):
+                    piece = data[part.at - at : stop - at]
+                    part.append(piece)
+                    written += len(piece)
+        return written
+
+    def finish(self, blob: Path, stop: threading.Event) -> Ending:
+        """Once it is whole. "done": it is `blob`, and no part any more. "damaged": what the disk did not keep is
+        missing again. "wrong": something else came. Raises Stopped when `stop` is set.
+        """
+        digest = hashlib.sha256()
+        with writing(self._directory):
+            first, *others = self.parts
+            try:
+                for data in first.read():
+                    _go_on(stop)
+                    digest.update(data)
+            except Damage:
+                first.cut_damage()
+                return "damaged"
+            for other in others:
+                try:
+                    for data in other.read(first.at - other.start):
+                        _go_on(stop)
+                        first.append(data)
+                        digest.update(data)
+                except Damage:
+                    other.cut_damage()
+                    return "damaged"
+                first.sync()
+                self._remove(other)
+            if digest.digest() != self._head.sha256:
+                return "wrong"
+            first.rename(blob)
+        return "done"
+
+    def forget(self) -> None:
+        """Everything that came."""
+        with writing(self._directory):
+            for part in tuple(self.parts):
+                self._remove(part)
+            self._add(0)
+
+    def close(self) -> None:
+        """Waits for threads that write."""
+        for part in self.parts:
+            part.close()
+
+    def _restored(self) -> list[Part]:
+        found = {path.name: path for path in self._directory.iterdir()}
+        starts = sorted(int(name) for name in found if self._is_start(name))
+        parts = [part for part in map(self._part, starts[:MOST_PARTS]) if self._is_restored(part)]
+        for path in (*(part.path for part in parts), *(part.journal_path for part in parts)):
+            found.pop(path.name, None)
+        for path in found.values():
+            if path.name not in (BLOB, LOCK):
+                _remove(path)
+        return parts if parts and parts[0].start == 0 else [self._part(0), *parts]
+
+    def _is_start(self, name: str) -> bool:
+        return bool(_START.fullmatch(name)) and int(name) % CHUNK == 0 and (name == "0" or int(name) < self.size)
+
+    def _is_restored(self, part: Part) -> bool:
+        if part.restore():
+            return True
+        part.close()
+        return False
+
+    def _part(self, start: int) -> Part:
+        return Part(self._directory, replace(self._head, start=start))
+
+    def _add(self, start: int) -> Part:
+        """Its files are made with its first byte."""
+        part = self._part(start)
+        self.parts = sorted((*self.parts, part), key=lambda part: part.start)
+        return part
+
+    def _remove(self, part: Part) -> None:
+        part.remove()
+        self.parts.remove(part)
+
+
+def peek(directory: Path) -> tuple[int | None, int]:
+    """Bytes that the blob has, if a journal says so, and bytes of it that are there. Raises OSError."""
+    lengths = {int(path.name): path.lstat().st_size for path in directory.iterdir() if _START.fullmatch(path.name)}
+    heads = (read_head(directory / f"{start}{JOURNAL}") for start in lengths)
+    size = next((head.size for head in heads if head), None)
+    starts = sorted(lengths)
+    stops = (*starts[1:], size or sum(lengths.values()))
+    return size, sum(min(lengths[start], max(0, stop - start)) for start, stop in zip(starts, stops, strict=False))
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Stopped
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
