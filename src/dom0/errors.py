@@ -12,6 +12,7 @@
     ├── RegistryError             1   a registry does not give what it was asked for
     │   ├── Temporary             1   the same may succeed later although nobody changed anything
     │   └── Final                 1   it will not
+    │       ├── NotThere          1   the registry knows no such thing
     │       └── NoRange           1   only the whole of it is to be had there
     ├── RolledBack                5   a generation did not become healthy; the last good one runs
     ├── Busy                      6   another dom0 command is at work on the same thing
@@ -89,6 +90,10 @@ class Temporary(RegistryError):
 
 
 class Final(RegistryError):
+    pass
+
+
+class NotThere(Final):
     pass
 
 

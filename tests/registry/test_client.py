@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from dom0.errors import Final, NoRange, RegistryError, Temporary
+from dom0.errors import Final, NoRange, NotThere, RegistryError, Temporary
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
 from dom0.registry.manifest import (
@@ -160,7 +160,7 @@ SIZE = len(CONTENT)
         (reply(200, CONTENT), NoRange, "no ranges"),
         (reply(204), Final, "status 204"),
         (reply(400, b'{"errors": [{"message": "no \\u001b[31m such"}]}'), Final, r"status 400: no \\x1b\[31m such"),
-        (reply(404, b"<html>"), Final, "status 404$"),
+        (reply(404, b"<html>"), NotThere, "status 404$"),
         (reply(403), Final, "wants a login"),
         (reply(401), Final, "wants a login"),
         (reply(401, WWW_Authenticate="Negotiate"), Final, "wants a login"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dom0.errors import Final, Temporary
+from dom0.errors import Final, RegistryError, Temporary
 from dom0.registry import web as module
 from dom0.registry.client import Registry
 from dom0.registry.manifest import Descriptor, digest_of
@@ -198,20 +198,39 @@ async def test_plain_text_is_not_even_tried_where_it_is_not_allowed() -> None:
         await said(web, "http://registry.example/")
 
 
-async def test_a_name_that_nobody_has_is_final_and_one_that_was_there_is_not(
-    web: Web, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "kind"), [(socket.EAI_NONAME, Final), (socket.EAI_AGAIN, Temporary)])
+async def test_a_name_that_nobody_has_is_final_and_a_lost_question_is_not(
+    web: Web, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[RegistryError]
 ) -> None:
-    async def unknown(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    async def failing(*_: object, **__: object) -> None:
+        raise socket.gaierror(number, "no answer")
 
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", failing)
+    with pytest.raises(kind, match="here: other: no answer"):
+        await said(web, "http://other/")
+
+
+async def test_a_server_is_found_at_whichever_address_answers(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at the first one, the second never answers; what has answered is asked first from then on."""
+    monkeypatch.setattr(module, "NEXT_ADDRESS", 0.05)
+    tried = []
+    real = asyncio.open_connection
+
+    async def watched(address: str, *args: Any, **options: Any) -> Any:
+        tried.append(address)
+        if address == "127.0.0.3":
+            await asyncio.Event().wait()
+        return await real(address, *args, **options)
+
+    async def three(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", 0)) for last in (2, 3, 1)]
+
+    monkeypatch.setattr(asyncio, "open_connection", watched)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", three)
     async with served(lambda _: reply(200, b"x")) as server:
-        port = server.netloc.partition(":")[2]
-        assert await said(web, f"http://localhost:{port}/") == b"x"
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-        with pytest.raises(Final, match="here: other: Name or service not known"):
-            await said(web, f"http://other:{port}/")
-        with pytest.raises(Temporary, match="here: localhost: Name or service not known"):
-            await said(web, f"http://localhost:{port}/")
+        for _ in range(2):
+            assert await said(web, f"http://name:{server.netloc.partition(':')[2]}/") == b"x"
+    assert tried == ["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.1"]
 
 
 async def test_nobody_waits_for_ever_for_a_connection(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

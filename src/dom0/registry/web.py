@@ -18,13 +18,15 @@ from time import time
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from dom0.errors import Final, Temporary
+from dom0.errors import Final, NotThere, Temporary
 from dom0.http.channel import READ_AHEAD, Malformed, Streams
 from dom0.http.client import Answer, Client
+from dom0.registry.addresses import Addresses
 from dom0.wording import excerpt
 
 CERTIFICATES = Path("/etc/docker/certs.d")  # a directory for each host[:port], as dockerd reads it
 CONNECT = 10.0  # seconds for the name, TCP and TLS
+NEXT_ADDRESS = 2.5  # of these, until the next address of a server is tried
 MOST_REDIRECTS = 5
 LONGEST_WAIT = 24 * 3600.0  # seconds that a server may ask to wait
 
@@ -109,6 +111,7 @@ class Web:
         self._certificates = certificates
         self._clients: dict[Origin, Client] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
+        self._addresses = Addresses()
         self._trusted: set[Origin] = set()  # that there has been a connection to
 
     @asynccontextmanager
@@ -169,6 +172,7 @@ class Web:
         for client in self._clients.values():
             await client.close()
         self._clients.clear()
+        await self._addresses.close()
 
     async def _is_registry(self, base: str, where: str) -> bool:
         try:
@@ -206,9 +210,20 @@ class Web:
     async def _connected(self, origin: Origin) -> Streams:
         tls = await self._context(origin) if origin.scheme == "https" else None
         async with asyncio.timeout(CONNECT):
-            return await asyncio.open_connection(
-                origin.host, origin.port, ssl=tls, limit=READ_AHEAD, happy_eyeballs_delay=0.25
-            )
+            *others, last = await self._addresses.find(origin.host)
+            for address in others:
+                with contextlib.suppress(OSError):
+                    async with asyncio.timeout(NEXT_ADDRESS):
+                        return await self._connected_to(address, origin, tls)
+            return await self._connected_to(last, origin, tls)
+
+    async def _connected_to(self, address: str, origin: Origin, tls: ssl.SSLContext | None) -> Streams:
+        name = origin.host if tls else None
+        try:
+            return await asyncio.open_connection(address, origin.port, ssl=tls, server_hostname=name, limit=READ_AHEAD)
+        except BaseException:
+            self._addresses.put_last(origin.host, address)
+            raise
 
     async def _context(self, origin: Origin) -> ssl.SSLContext:
         if origin.netloc not in self._tls:
@@ -257,7 +272,7 @@ def refusal(reply: Reply, words: str = "") -> Temporary | Final:
         return Temporary(message, retry_after=_retry_after(reply.headers.get("Retry-After")))
     if reply.is_foreign:  # its address was good for some minutes
         return Temporary(message)
-    return Final(message)
+    return NotThere(message) if reply.status == 404 else Final(message)
 
 
 def _retry_after(text: str) -> float | None:
@@ -293,19 +308,19 @@ def _context(directory: Path, *, insecure: bool) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def _as_ours(origin: Origin, where: str, *, was_trusted: bool = True) -> Iterator[None]:
-    """What can go wrong with a connection. Where there has been one, everything may be well again later."""
-    kind = Temporary if was_trusted else Final
+    """What can go wrong with a connection. A certificate that was trusted once may be again."""
     try:
         yield
     except Malformed as error:
         raise Temporary(f"{where}: {origin.netloc} does not speak HTTP: {excerpt(str(error))}") from error
     except ssl.SSLCertVerificationError as error:
+        kind = Temporary if was_trusted else Final
         raise kind(
             f"{where}: {origin.netloc} has no certificate that is trusted: {excerpt(error.verify_message)}",
             hint=f"a login page in between? Else put its CA into {CERTIFICATES / origin.netloc}/ca.crt",
         ) from error
     except gaierror as error:
-        unknown = kind if error.errno in _UNKNOWN_NAME else Temporary
+        unknown = Final if error.errno in _UNKNOWN_NAME else Temporary
         raise unknown(f"{where}: {origin.host}: {_said(error)}") from error
     except TimeoutError as error:
         raise Temporary(f"{where}: no connection to {origin.netloc} within {CONNECT:g} s") from error
