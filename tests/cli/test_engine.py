@@ -411,3 +411,13 @@ def test_buildx_is_as_new_as_the_compose_that_calls_it_wants(
     )
     program.chmod(0o755)
     assert finding in dom0("doctor", env={"PATH": str(tmp_path)}).stdout.splitlines()
+
+
+# status
+
+
+def test_a_dom0_without_a_socket_has_just_started(on_host: RunCommand, engine_host: Host) -> None:
+    engine_host.docker("run", "-d", "--name", "dom0", busybox.IMAGE, "sleep", "1000")
+    refused = on_host("status")
+    assert refused.code == 1
+    assert refused.stderr.startswith("dom0: dom0: runs, and does not answer yet\n      ask again in a moment")

@@ -48,7 +48,11 @@ def test_where_no_launcher_is_nothing_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("runs", "why", "hint"),
-    [("stopped", "a person stopped it", "docker start dom0"), ("rescue", "there is no dom0 image", "dom0 up")],
+    [
+        ("starting", "this machine has just been started", "wait"),
+        ("stopped", "a person stopped it", "docker start dom0"),
+        ("rescue", "there is no dom0 image", "dom0 up"),
+    ],
 )
 def test_a_command_says_why_no_agent_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: str, why: str, hint: str

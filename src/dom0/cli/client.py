@@ -181,6 +181,9 @@ class Agent:
                 return kept_down
             case ConnectionRefusedError() if _state_of_root() not in ("stopped", "missing"):
                 return AgentUnreachable("dom0: does not answer", hint="see why: docker logs dom0; start it: dom0 up")
+            case FileNotFoundError() if _state_of_root() == "running":
+                hint = "ask again in a moment; if that stays so, see why: docker logs dom0"
+                return AgentUnreachable("dom0: runs, and does not answer yet", hint=hint)
             case FileNotFoundError() | ConnectionRefusedError():
                 return AgentUnreachable("dom0: does not run here", hint="start it: dom0 up")
             case PermissionError():
@@ -240,6 +243,7 @@ def _told_by_launcher() -> AgentUnreachable | None:
 
 
 _HINTS = {
+    launcher.Runs.STARTING: "wait: dom0 is the last step of its boot",
     launcher.Runs.STOPPED: "start it: docker start dom0",
     launcher.Runs.RESCUE: "see why: docker logs dom0-failed; bring an image that works: dom0 up",
     launcher.Runs.NOTHING: "see why: docker logs dom0-failed; bring an image that works: dom0 up",

@@ -19,6 +19,7 @@ _LONGEST = 300  # characters of a reason
 
 
 class Runs(StrEnum):
+    STARTING = "starting"  # nothing yet
     LATEST = "latest"
     CHOSEN = "chosen"  # another image that a person runs as dom0
     LAST_GOOD = "last-good"
