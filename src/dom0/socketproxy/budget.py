@@ -20,7 +20,7 @@ import msgspec
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ROOT
 from dom0.run import capture
-from dom0.socketproxy import shown
+from dom0.socketproxy import listing
 from dom0.socketproxy.grants import Budget
 from dom0.socketproxy.rules import PERIOD
 from dom0.socketproxy.scope import LABEL, Scope
@@ -298,10 +298,9 @@ async def _set_properties(engine: Engine, group: Group, budget: Budget) -> None:
 
 async def _check_members(upstream: Upstream, scope: Scope, group: Group) -> None:
     """A budget holds for containers that were made in the group. Raises UsageError."""
-    rows = (await upstream.ask("GET", "containers", "json", query={"all": "1"})).document
-    for row in rows:
-        name = shown.own_name(row)
-        if not scope.owns(name, row["Labels"]) or name == scope.long(ROOT):  # an orchestrator, which others start
+    for row in await listing.owned(upstream, scope, "container"):
+        name = listing.name("container", row)
+        if name == scope.long(ROOT):  # an orchestrator, which others start
             continue
         found = (await upstream.ask("GET", "containers", row["Id"], "json")).document
         parent = (found or {}).get("HostConfig", {}).get("CgroupParent", group.parent)

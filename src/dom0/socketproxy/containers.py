@@ -23,16 +23,15 @@ FILTERS = (
 
 async def listed(context: Context, asked: Asked) -> Document:
     """`limit` is of the scope's own, and counts those that have ended too."""
-    query = {key: value for key, value in asked.query.items() if key != "limit"}
+    query = {key: value for key, value in asked.query.items() if key not in ("limit", "filters")}
     limit = int(asked.query.get("limit") or 0)
     if limit > 0:
         query["all"] = "1"
-    filters = Filters.read(query.pop("filters", ""))
+    filters = Filters.read(asked.query.get("filters", ""))
     found = await _engine_filters(context, filters)
     if found is None:
         return Document([])
-    query["filters"] = found.written()
-    rows = [shown.container_row(context, row) for row in await owned.containers(context, query)]
+    rows = [shown.container_row(context, row) for row in await owned.containers(context, found, query)]
     wanted = filters.values.get("label", [])
     seen = [row for row in rows if all(has_label(row["Labels"], text) for text in wanted)]
     return Document(seen[: limit if limit > 0 else None])
@@ -210,8 +209,8 @@ async def pruned(context: Context, asked: Asked) -> Document:
     if filters.values:
         raise Refused(BAD_REQUEST, "filters: prune without them, or remove containers by name")
     deleted, space = [], 0
-    stopped = Filters({"status": ["created", "exited", "dead"]}).written()
-    for row in await owned.containers(context, {"all": "1", "size": "1", "filters": stopped}):
+    stopped = Filters({"status": ["created", "exited", "dead"]})
+    for row in await owned.containers(context, stopped, {"all": "1", "size": "1"}):
         if context.scope.is_orchestrator(row["Labels"]):
             continue
         reply = await context.upstream.ask("DELETE", "containers", row["Id"])

@@ -8,6 +8,7 @@ has it for its own: who could start it, or write an archive there, would write w
 from __future__ import annotations
 
 import io
+import re
 import secrets
 import tarfile
 import time
@@ -15,8 +16,9 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from dom0.engine import bodies
-from dom0.socketproxy import paths, requests, shown
+from dom0.socketproxy import listing, paths, requests
 from dom0.socketproxy.context import Context
+from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
 from dom0.socketproxy.scope import LABEL
@@ -89,12 +91,9 @@ async def _create(context: Context, image: str, mounts: tuple[bodies.Mount, ...]
 
 async def _remove_left(context: Context) -> None:
     """What killed servers have left; one that hands over to us may still need its own."""
-    reply = await context.upstream.ask("GET", "containers", "json", query={"all": "1"})
-    if reply.status >= BAD_REQUEST:
-        raise context.refusal(reply)
     prefix = paths.prefix(context.scope)
-    for row in reply.document:
-        is_ours = shown.own_name(row).startswith(prefix) and row["Labels"].get(LABEL) == context.scope.path
+    for row in await listing.of_scopes(context.upstream, "container", Filters({"name": [f"^/?{re.escape(prefix)}"]})):
+        is_ours = listing.name("container", row).startswith(prefix) and row["Labels"].get(LABEL) == context.scope.path
         if is_ours and row["State"] == "created" and row["Created"] < time.time() - _LEFT_AFTER:
             await _remove(context, row["Id"])
 

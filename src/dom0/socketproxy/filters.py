@@ -33,23 +33,23 @@ class Filters(msgspec.Struct, frozen=True):
             raise Refused(BAD_REQUEST, f"invalid filter '{unknown[0]}'")
         return self
 
+    def with_values(self, key: str, values: list[str]) -> Filters:
+        return Filters({**self.values, key: values})
+
     def renamed(self, key: str, change: Callable[[str], str]) -> Filters:
         if key not in self.values:
             return self
-        return Filters({**self.values, key: [change(value) for value in self.values[key]]})
+        return self.with_values(key, [change(value) for value in self.values[key]])
 
     async def mapped(self, key: str, change: Callable[[str], Awaitable[str]]) -> Filters:
         if key not in self.values:
             return self
-        return Filters({**self.values, key: [await change(value) for value in self.values[key]]})
+        return self.with_values(key, [await change(value) for value in self.values[key]])
 
 
-def by_name(query: Mapping[str, str], known: tuple[str, ...], scope: Scope) -> dict[str, str]:
-    """A list's parameters as the Engine gets them, where its filters know a `name`. Raises Refused."""
-    if not query.get("filters"):
-        return dict(query)
-    filters = Filters.read(query["filters"]).checked(known).renamed("name", scope.long_pattern)
-    return {**query, "filters": filters.written()}
+def by_name(query: Mapping[str, str], known: tuple[str, ...], scope: Scope) -> Filters:
+    """Of a list's parameters, as the Engine gets them, where its filters know a `name`. Raises Refused."""
+    return Filters.read(query.get("filters", "")).checked(known).renamed("name", scope.long_pattern)
 
 
 def has_label(labels: Mapping[str, str], wanted: str) -> bool:

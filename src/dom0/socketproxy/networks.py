@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dom0.engine import bodies
-from dom0.socketproxy import owned, requests, rules, shown
+from dom0.socketproxy import listing, owned, requests, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, by_name
 from dom0.socketproxy.grants import Grants
@@ -27,9 +27,9 @@ FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 async def listed(context: Context, asked: Asked) -> Document:
     found = await _rows(context, by_name(asked.query, FILTERS, context.scope))
-    rows = [shown.network(context.scope, row) for row in found + await _joinable(context, asked.query)]
-    names = [row["Name"] for row in rows]
     filters = Filters.read(asked.query.get("filters", ""))
+    rows = [shown.network(context.scope, row) for row in found + await _joinable(context, filters)]
+    names = [row["Name"] for row in rows]
     return Document(
         rows + [row for row in shown.predefined(context.scope) if row["Name"] not in names and _is_meant(row, filters)]
     )
@@ -65,7 +65,7 @@ async def created(context: Context, asked: Asked) -> Document:
     if body.name in (*PREDEFINED, "default", *context.grants.join):
         raise Refused(FORBIDDEN, f"network with name {body.name}: that name is taken", field="Name")
     async with context.making:
-        if (there := len(await _rows(context, {}))) >= context.grants.networks:
+        if (there := len(await _rows(context))) >= context.grants.networks:
             raise too_many("networks", context.grants.networks, Grants(networks=there + 1))
         checked = rules.network(body, context.scope, context.grants)
         reply = await context.upstream.ask("POST", "networks", "create", body=checked)
@@ -153,7 +153,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
     if asked.query.get("filters", "{}") != "{}":
         raise Refused(BAD_REQUEST, "filters: prune without them, or remove networks by name")
     deleted = []
-    for row in await _rows(context, {}):
+    for row in await _rows(context):
         if row["Name"] == context.scope.long(BRIDGE):
             continue
         reply = await context.upstream.ask("DELETE", "networks", row["Id"])
@@ -162,28 +162,26 @@ async def pruned(context: Context, asked: Asked) -> Document:
     return Document({"NetworksDeleted": deleted})
 
 
-async def _rows(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
-    return [row for row in await _all(context, query) if context.scope.owns(row["Name"], row["Labels"])]
+async def _rows(context: Context, filters: Filters = listing.ALL) -> list[listing.Row]:
+    return await listing.owned(context.upstream, context.scope, "network", filters)
 
 
-async def _joinable(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
+async def _joinable(context: Context, filters: Filters = listing.ALL) -> list[listing.Row]:
     """Those of others that were granted."""
     names = [name for name in context.grants.join if not context.scope.owns_name(name)]
-    return [row for row in await _all(context, query) if row["Name"] in names] if names else []
-
-
-async def _all(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
-    reply = await context.upstream.ask("GET", "networks", query=query)
+    if not names:
+        return []
+    reply = await context.upstream.ask("GET", "networks", query={"filters": filters.written()})
     if reply.status != 200:
         raise context.refusal(reply)
-    return list(reply.document)
+    return [row for row in reply.document if row["Name"] in names]
 
 
 async def _network(context: Context, reference: str) -> dict[str, Any]:
     """By name or ID, one that may be joined too. Raises Refused."""
     if reference in DEFAULTS:
         reference = BRIDGE
-    rows = await _rows(context, {}) + await _joinable(context, {})
+    rows = await _rows(context) + await _joinable(context)
     named = [row["Id"] for row in rows if context.scope.short(row["Name"]) == reference]
     found = named or [row["Id"] for row in rows if reference and row["Id"].startswith(reference)]
     if len(found) > 1:

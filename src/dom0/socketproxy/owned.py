@@ -6,10 +6,12 @@ The Engine takes the name of one container for the ID of another if it looks lik
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dom0.socketproxy import shown
+from dom0.socketproxy import listing
 from dom0.socketproxy.context import Context
+from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.upstream import BAD_GATEWAY
 
@@ -65,12 +67,11 @@ async def _inspect(context: Context, reference: str) -> Container | None:
     return Container(reply.document["Id"], name, reply.document)
 
 
-async def containers(context: Context, query: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    """The Engine's rows of the scope's containers; all of them, if `query` says no less. Raises Refused."""
-    reply = await context.upstream.ask("GET", "containers", "json", query={"all": "1"} if query is None else query)
-    if reply.status != 200:
-        raise context.refusal(reply)
-    return [row for row in reply.document if context.scope.owns(shown.own_name(row), row["Labels"])]
+async def containers(
+    context: Context, filters: Filters = listing.ALL, query: Mapping[str, str] = listing.EVERY
+) -> list[listing.Row]:
+    """Those of the scope's, as the Engine lists them. Raises Refused."""
+    return await listing.owned(context.upstream, context.scope, "container", filters, query)
 
 
 async def exec_container(context: Context, exec_id: str) -> str:

@@ -29,6 +29,7 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REPOSITORY = rf"{_PART}(?:/{_PART})*"  # without a registry that has a port
 TAG = r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}"
 LONGEST_REPOSITORY = 255
+LARGEST_LABELS = 64 << 10  # bytes of one object's, keys and values: others read them with the lists that they are in
 
 
 class Scope(msgspec.Struct, frozen=True, dict=True):
@@ -102,6 +103,8 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
 
         Only a container can be an orchestrator. Raises Refused.
         """
+        if sum(len(key.encode()) + len(value.encode()) for key, value in labels.items()) > LARGEST_LABELS:
+            raise Refused(BAD_REQUEST, f"Labels: more than {LARGEST_LABELS} bytes of them", field="Labels")
         inner = labels.get(LABEL, "")
         if inner and not re.fullmatch(r"(/[a-z0-9_-]{1,31}){1,16}", inner):
             raise Refused(BAD_REQUEST, f"Labels.{LABEL}: {inner!r} is not the path of a scope", field="Labels")

@@ -135,7 +135,7 @@ class _Conversation:
         client = Channel(h11.SERVER, await asyncio.open_unix_connection(sock=connection, limit=READ_AHEAD))
         try:
             while await self._exchange(client) and client.begin_next():
-                pass
+                self._context.upstream.let_go()
             await client.close()
         except (OSError, Malformed):  # the client has gone, says nothing, or an answer is cut off; TimeoutError is one
             pass
@@ -199,6 +199,7 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
         answer = await handler(context, asked)
         if isinstance(answer, Document):
             return answer
+        context.upstream.let_go()
         carried = pipe.carry(client, answer, context, upgrade=read.upgrade == "tcp", archive=archive)
         await (gate.until_stopped(context.scope.name, carried) if endpoint.lasts else carried)
         return None

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from dom0.engine.bodies import RestartPolicy, UpdateBody
 from dom0.errors import Dom0Error
 from dom0.names import ROOT
-from dom0.socketproxy import gate, shown
+from dom0.socketproxy import gate, listing
+from dom0.socketproxy.listing import Kind, Row
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.scope import LABEL, Scope
 from dom0.socketproxy.upstream import BAD_GATEWAY, Reply, Upstream
@@ -27,8 +28,6 @@ CONFLICT = 409  # of a container: it is being removed already; of a volume: some
 PATIENCE = 5.0  # seconds, until what a container held is free when it has gone
 ANSWERED_WITHIN = 10.0  # seconds, for what the Engine does at once
 STOPPED_WITHIN = 120.0  # seconds, however long a container asks for; then it is killed
-Kind = Literal["container", "network", "volume"]
-Row = dict[str, Any]
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,10 +42,10 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 async def known(upstream: Upstream) -> set[str]:
     """The scopes that have anything in this Engine. Raises Refused."""
     found = set()
-    for kind in ("container", "network", "volume"):
-        for name, row in await _listed(upstream, kind):
+    for kind in listing.KINDS:
+        for row in await listing.of_scopes(upstream, kind):
             scope = (row["Labels"] or {}).get(LABEL, "").split("/")[1:2]
-            if scope and name.startswith(f"{scope[0]}."):
+            if scope and listing.name(kind, row).startswith(f"{scope[0]}."):
                 found.add(scope[0])
     return found
 
@@ -157,16 +156,5 @@ def _is_orchestrator(scope: Scope, name: str, row: Row) -> bool:
 
 
 async def _owned(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[str, Row]]:
-    owns = scope.owns_volume if kind == "volume" else scope.owns
-    return [(name, row) for name, row in await _listed(upstream, kind) if owns(name, row["Labels"])]
-
-
-async def _listed(upstream: Upstream, kind: Kind) -> list[tuple[str, Row]]:
-    """Names and rows. Raises Refused."""
-    path = ("containers", "json") if kind == "container" else (f"{kind}s",)
-    reply = await upstream.ask("GET", *path, query={"all": "1"} if kind == "container" else {})
-    if reply.status != 200:
-        raise Refused(reply.status, f"the Engine does not list its {kind}s")
-    if kind == "container":
-        return [(shown.own_name(row), row) for row in reply.document]
-    return [(row["Name"], row) for row in ((reply.document["Volumes"] or ()) if kind == "volume" else reply.document)]
+    """With their names. Raises Refused."""
+    return [(listing.name(kind, row), row) for row in await listing.owned(upstream, scope, kind)]

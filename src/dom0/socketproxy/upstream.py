@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -12,10 +13,12 @@ import msgspec
 from dom0.errors import EngineUnsuitable
 from dom0.http.channel import Malformed, Streams
 from dom0.http.client import Client
-from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.refusal import UNAVAILABLE, Refused
 
 NEWEST_API = (1, 45)  # the newest whose keys the rules know
 LARGEST_ANSWER = 64 << 20  # bytes
+LARGEST_OF_A_SCOPE = 1 << 30  # bytes, for its owner, whatever it has made of its rows
+MOST_HELD = 2  # such answers, of all tasks together: a decoded one is some times as large
 HOST = "docker"
 READ_AHEAD = 256 << 10  # bytes
 BAD_GATEWAY = 502
@@ -27,10 +30,12 @@ class Reply(NamedTuple):
 
 
 class Upstream:
-    """`socket` is the path of an Engine's socket, or of another scope's."""
+    """`socket` is the path of an Engine's socket, or of another scope's; `largest`: bytes of an answer."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, *, largest: int = LARGEST_ANSWER) -> None:
         self.socket = socket
+        self._largest = largest
+        self._held: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()  # by task, bytes
         self.api = NEWEST_API
         self._client = Client(self.connect, HOST)
 
@@ -76,8 +81,7 @@ class Upstream:
             ):
                 async for chunk in answer.chunks():
                     content += chunk
-                    if len(content) > LARGEST_ANSWER:
-                        raise Refused(BAD_GATEWAY, "the Engine's answer is too long")
+                    self._hold(len(content))
                 document = msgspec.json.decode(content) if content else None
                 return Reply(answer.status, document)
         except TimeoutError as error:
@@ -85,6 +89,21 @@ class Upstream:
             raise Refused(BAD_GATEWAY, message) from error
         except (OSError, Malformed, msgspec.DecodeError) as error:
             raise Refused(BAD_GATEWAY, f"the Engine behind this socket: {error}") from error
+
+    def _hold(self, size: int) -> None:
+        """Raises Refused where that is too much: who asks for much, and reads none of it, gets no more memory."""
+        task = asyncio.current_task()
+        self._held[task] = max(size, self._held.get(task, 0))
+        if size > self._largest:
+            self.let_go()
+            raise Refused(BAD_GATEWAY, "the Engine's answer is too long")
+        if sum(self._held.values()) > MOST_HELD * self._largest:
+            self.let_go()
+            raise Refused(UNAVAILABLE, "too much is answered at once: ask again when that has been read")
+
+    def let_go(self) -> None:
+        """What this task was answered is no longer held."""
+        self._held.pop(asyncio.current_task(), None)
 
     async def close(self) -> None:
         await self._client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dom0.engine import bodies
-from dom0.socketproxy import owned, rules, shown
+from dom0.socketproxy import listing, owned, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, by_name
 from dom0.socketproxy.grants import Grants
@@ -31,7 +31,7 @@ async def provide(context: Context, body: bodies.VolumeBody) -> dict[str, Any]:
 
     Without a name the Engine makes an anonymous one. Holds `making`. Raises Refused.
     """
-    rows = {row["Name"]: row for row in await _rows(context, {})}
+    rows = {row["Name"]: row for row in await _rows(context)}
     if body.name:
         owned.check_name(body.name)
         for name in (context.scope.long(body.name), body.name):
@@ -62,7 +62,7 @@ async def name_of(context: Context, reference: str) -> str:
 async def check_room(context: Context, more: int) -> None:
     """For `more` that come with a container. Holds `making`. Raises Refused."""
     if more:
-        _check_room(context, len(await _rows(context, {})) + more)
+        _check_room(context, len(await _rows(context)) + more)
 
 
 def _check_room(context: Context, count: int) -> None:
@@ -84,7 +84,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
     filters = Filters.read(asked.query.get("filters", "")).checked(("all",))
     everything = filters.values.get("all") in (["1"], ["true"])
     deleted = []
-    for row in await _rows(context, {"filters": Filters({"dangling": ["true"]}).written()}):
+    for row in await _rows(context, Filters({"dangling": ["true"]})):
         name = context.scope.short(row["Name"])
         if everything or ANONYMOUS.fullmatch(name):
             reply = await context.upstream.ask("DELETE", "volumes", row["Name"])
@@ -93,11 +93,8 @@ async def pruned(context: Context, asked: Asked) -> Document:
     return Document({"VolumesDeleted": deleted, "SpaceReclaimed": 0})
 
 
-async def _rows(context: Context, query: dict[str, str]) -> list[dict[str, Any]]:
-    reply = await context.upstream.ask("GET", "volumes", query=query)
-    if reply.status != 200:
-        raise context.refusal(reply)
-    return [row for row in reply.document["Volumes"] or () if context.scope.owns_volume(row["Name"], row["Labels"])]
+async def _rows(context: Context, filters: Filters = listing.ALL) -> list[listing.Row]:
+    return await listing.owned(context.upstream, context.scope, "volume", filters)
 
 
 async def _volume(context: Context, name: str) -> dict[str, Any]:

@@ -65,9 +65,9 @@ async def _on_engine(name: str, act: Callable[[Upstream, Scope], Awaitable[list[
     from dom0.socketproxy import registry, subtree
     from dom0.socketproxy.refusal import Refused
     from dom0.socketproxy.scope import Scope
-    from dom0.socketproxy.upstream import Upstream
+    from dom0.socketproxy.upstream import LARGEST_OF_A_SCOPE, Upstream
 
-    scope, upstream = Scope(name), Upstream(engine_socket())
+    scope, upstream = Scope(name), Upstream(engine_socket(), largest=LARGEST_OF_A_SCOPE)
     try:
         await upstream.negotiate()
         if name not in (there := await subtree.known(upstream)) and not registry.directory_of(name).is_dir():

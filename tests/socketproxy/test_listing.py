@@ -1,0 +1,89 @@
+"""What a scope makes in numbers and at length: nothing of others grows with it, and its owner can end it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from dom0.socketproxy.scope import LABEL, LARGEST_LABELS
+from dom0.socketproxy.upstream import LARGEST_ANSWER, MOST_HELD
+from dom0.testing import api, busybox, scopes
+from dom0.testing.escape.raw import Client
+from dom0.testing.hosts import Host
+
+pytestmark = pytest.mark.engine
+GRANTS = "{images: {use: [busybox]}}"
+LIST = "/containers/json?all=1"
+LONG = "x" * 1_000_000  # which a command may be: it is in the list of containers
+AT_ONCE = 4  # lists that are not read; MOST_HELD of them may be held
+PATIENCE = 60.0  # seconds
+
+
+def make(host: Host, numbers: Iterable[int]) -> None:
+    """Containers as `guest` could have made them one after the other, each reading a longer list than the last."""
+    for number in numbers:
+        body = {"Image": busybox.IMAGE, "Cmd": ["true", LONG], "Labels": {LABEL: "/guest"}}
+        api.request(host.socket, "POST", "/containers/create", body, query={"name": f"guest.{number}"})
+
+
+def peak(path: Path) -> int:
+    """Bytes of memory that the process which made the socket has had at most."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(path))
+        pid = int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+
+def statuses_of_unread_lists(path: Path) -> list[bytes]:
+    """Of as many at once as nobody reads any further than that."""
+    with contextlib.ExitStack() as stack:
+        asked = [stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(AT_ONCE)]
+        for connection in asked:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(path))
+            connection.sendall(f"GET {LIST} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+        return [connection.recv(12)[-3:] for connection in asked]
+
+
+def test_long_lists_of_one_scope_are_nobody_elses(engine_host: Host, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with (
+        scopes.served(engine_host, tmp_path, GRANTS) as path,
+        scopes.served(engine_host, tmp_path / "other", GRANTS, scope="other") as other_path,
+    ):
+        guest, other = Client(path), Client(other_path)
+        make(engine_host, range(LARGEST_ANSWER // len(LONG) - 5))
+        told = statuses_of_unread_lists(path)
+        assert told.count(b"200") >= MOST_HELD - 1, told
+        assert set(told) == {b"200", b"503"}, told
+        assert peak(path) < 4 * MOST_HELD * LARGEST_ANSWER
+
+        make(engine_host, range(100, 110))
+        assert guest.ask("GET", LIST, patience=PATIENCE).status == 502
+        before = peak(other_path)
+        assert other.ask("GET", LIST, patience=PATIENCE).document == []
+        body = {"Image": busybox.IMAGE, "Cmd": ["true"], "Labels": {"a": "x" * LARGEST_LABELS}}
+        refused = other.ask("POST", "/containers/create?name=web", body, patience=PATIENCE)
+        assert refused.status == 400, refused
+        made = other.ask("POST", "/containers/create?name=web", {**body, "Labels": {}}, patience=PATIENCE)
+        assert made.status == 201, made
+        assert other.ask("GET", f"/containers/{made.document['Id'][:12]}/json", patience=PATIENCE).status == 200
+        assert peak(other_path) - before < len(LONG)
+
+        environment = engine_host.environment() | {
+            "DOCKER_HOST": engine_host.docker_host,
+            "DOM0_RUN": str(tmp_path / "run"),
+        }
+        argv = [sys.executable, "-m", "dom0", "socket", "rm", "guest"]
+        ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert ended.returncode == 0, ended.stderr
+        left = api.request(engine_host.socket, "GET", "/containers/json", query={"all": "1"})
+        assert [row["Names"] for row in left] == [["/other.web"]]
+        assert guest.ask("GET", LIST, patience=PATIENCE).document == []
