@@ -39,7 +39,7 @@ def test_all_that_would_be_refused_is_found() -> None:
         ("HostConfig.CapAdd", Grants(capabilities=("NET_ADMIN",))),
         ("HostConfig.CapAdd", None),
         ("HostConfig.PortBindings", Grants(ports=("80/tcp",))),
-        ("HostConfig.PortBindings", None),
+        ("HostConfig.PortBindings", Grants(ports=("0/tcp",))),
         ("HostConfig.Privileged", None),
         ("HostConfig.MaskedPaths", None),
         ("HostConfig.Unknown", None),

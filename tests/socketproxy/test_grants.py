@@ -43,13 +43,18 @@ def test_a_pattern_of_images(pattern: str, image: str, may: bool) -> None:
         ("127.0.0.1:8080", "8080/tcp", False),
         ("[::1]:53/udp", "[::1]:53/udp", True),
         ("[::1]:53/udp", "[::2]:53/udp", False),
+        ("0", "0/tcp", True),
+        ("0", "127.0.0.1:0/tcp", True),
+        ("127.0.0.1:0", "0/tcp", False),
+        ("0", "32768/tcp", False),
+        ("1-65535", "0/tcp", False),
     ],
 )
 def test_a_range_of_ports(granted: str, asked: str, may: bool) -> None:
     assert Grants(ports=(granted,)).may_publish(Ports.read(asked)) is may
 
 
-@pytest.mark.parametrize("text", ["", "0", "65536", "90-80", "80/icmp", "host:80", "80-", "-80", "1.2.3.4", "*"])
+@pytest.mark.parametrize("text", ["", "0-1", "65536", "90-80", "80/icmp", "host:80", "80-", "-80", "1.2.3.4", "*"])
 def test_what_is_no_port_is_no_grant(text: str) -> None:
     with pytest.raises(ValueError, match=r"(?i)port"):
         Grants(ports=(text,))

@@ -191,8 +191,17 @@ def test_a_granted_port_passes() -> None:
     assert sent["HostConfig"]["PortBindings"] == asked["PortBindings"]
 
 
-@pytest.mark.parametrize("port", ["", "0", "8080-", "x", "70000"])
-def test_a_port_that_the_engine_would_choose_is_refused(port: str) -> None:
+@pytest.mark.parametrize("port", ["", "0"])
+def test_a_port_that_the_engine_chooses_has_a_grant_of_its_own(port: str) -> None:
+    asked = {"PortBindings": {"80/tcp": [{"HostPort": port}]}}
+    assert create({"HostConfig": asked}, Grants(ports=("0",)))["HostConfig"]["PortBindings"]["80/tcp"]
+    with pytest.raises(Refused) as refused:
+        create({"HostConfig": asked}, Grants(ports=("1-65535",)))
+    assert refused.value.grant == Grants(ports=("0/tcp",))
+
+
+@pytest.mark.parametrize("port", ["8080-", "x", "70000", "0-1"])
+def test_what_is_no_port_is_refused(port: str) -> None:
     with pytest.raises(Refused):
         create({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": port}]}}}, Grants(ports=("1-65535",)))
 

@@ -53,7 +53,7 @@ class Images(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """A range of ports of the host, at one of its addresses or ("") at any."""
+    """A range of ports of the host, at one of its addresses or ("") at any; 0 is one that the Engine chooses."""
 
     first: int
     last: int
@@ -68,7 +68,7 @@ class Ports(msgspec.Struct, frozen=True):
             raise ValueError(f"{text!r} is not [ADDRESS:]PORT[-PORT][/tcp|udp|sctp]")
         first = int(found["first"])
         last = int(found["last"] or first)
-        if not 0 < first <= last < 65536:
+        if not (0 < first <= last < 65536 or first == last == 0):
             raise ValueError(f"{text!r}: no ports")
         address = (found["address"] or "").strip("[]")
         return cls(first, last, found["protocol"] or "tcp", "" if address in EVERY_ADDRESS else address)

@@ -327,14 +327,13 @@ def _check_values(host: requests.HostConfig) -> None:
 
 
 def _check_ports(host: requests.HostConfig, grants: Grants) -> None:
-    """A port that the Engine chooses can be anybody's, so each is said."""
     if host.publish_all_ports:
         raise never("HostConfig.PublishAllPorts", True)
     for port, bindings in (host.port_bindings or {}).items():
         protocol = port.partition("/")[2] or "tcp"
         for binding in bindings:
             address = f"[{binding.host_ip}]" if ":" in binding.host_ip else binding.host_ip
-            wanted = f"{address and f'{address}:'}{binding.host_port}/{protocol}"
+            wanted = f"{address and f'{address}:'}{binding.host_port or 0}/{protocol}"
             try:
                 asked = Ports.read(wanted)
             except ValueError:
