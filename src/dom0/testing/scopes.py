@@ -14,12 +14,14 @@ from dom0.testing.hosts import Host
 
 
 def docker(
-    host: Host, socket: Path, *arguments: str, stdin: str = "", check: bool = True
+    host: Host, socket: Path, *arguments: str, stdin: str = "", check: bool = True, patience: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """`docker` of the host through `socket`."""
     environment = host.environment() | {"DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "0"}
     argv = ["docker", *arguments]
-    ended = subprocess.run(argv, env=environment, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        argv, env=environment, input=stdin, capture_output=True, text=True, timeout=patience, check=False
+    )
     if check and ended.returncode != 0:
         raise CommandFailed(argv, ended.returncode, ended.stdout + ended.stderr)
     return ended
