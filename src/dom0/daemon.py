@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from functools import partial
 
 from dom0.agent import disks, handover, source
@@ -18,6 +19,7 @@ from dom0.agent.processes import NEW_SOCKET, HostProcesses
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
 from dom0.agent.reconcile import Limits
+from dom0.agent.scopes import Scopes
 from dom0.agent.store import exclusive_lock
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
@@ -52,7 +54,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
     own = await source.find_own(engine)
     api_version = tuple(int(part) for part in info.api_version.split("."))
     changed, readiness = Changes(), Readiness()
-    ambassadors = Ambassadors(engine, readiness, changed)
+    ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()
     machine = Machine(
         engine,
         state=STATE,
@@ -68,6 +70,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
             partial(launcher.problems, RUN, own.image),
             lambda: ambassadors.problems,
             partial(disks.problems, RUN, STATE),
+            lambda: scopes.problems(*machine.seen, time.time()),
         ),
         processes=HostProcesses() if own.sees_host else None,
     )

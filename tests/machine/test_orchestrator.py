@@ -93,6 +93,13 @@ def test_what_it_was_not_granted_is_refused_with_the_grant_that_would_do(machine
     assert "capabilities: [NET_ADMIN]" in said.stderr
 
 
+def test_what_was_refused_is_in_the_status_of_the_machine(machine: Machine) -> None:
+    (problem,) = machine.status()["problems"]
+    assert (problem["code"], problem["subject"]) == ("scope-refused", "scope guest")
+    assert "capabilities: [NET_ADMIN]" in problem["title"]
+    assert problem["hint"] == "dom0 socket log guest"
+
+
 def test_other_grants_hold_at_once_and_nothing_else_starts_again(machine: Machine) -> None:
     inside(machine, "docker", "run", "--detach", "--init", "--name", "stays", "busybox:test", "sleep", "100000")
     before = machine.lives("guest.dom0", "guest.stays", "box-web-1", "dom0-sockets")
@@ -101,6 +108,7 @@ def test_other_grants_hold_at_once_and_nothing_else_starts_again(machine: Machin
     machine.up()
     assert "extra" in inside(machine, "docker", "images", "--format", "{{.Repository}}").split()
     assert machine.lives("guest.dom0", "guest.stays", "box-web-1", "dom0-sockets") == before
+    assert machine.status()["problems"] == []
 
 
 def test_who_asks_while_the_server_is_killed_waits_for_the_next_one(machine: Machine) -> None:

@@ -160,11 +160,19 @@ def test_processes_are_counted_over_all_containers(engine_host: Host, tmp_path: 
 
 def test_memory_ends_where_the_budget_does_and_in_the_scope_alone(engine_host: Host, tmp_path: Path) -> None:
     engine_host.docker("run", "-d", "--init", "--name", "foreign", IMAGE, "sleep", "1000")
+    began = str(int(time.time()))
     with scopes.served(engine_host, tmp_path, GRANTS + "memory: 48m") as path:
         guest = Scoped(engine_host, path)
         greedy = ("dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1")
         guest.docker("run", "--name", "greedy", "--memory", "1g", IMAGE, *greedy, check=False)
         assert guest.docker("inspect", "--format", "{{.State.ExitCode}}", "greedy") == "137\n"
+
+    def told() -> str:
+        """What the agent hears of it."""
+        of_scope = ("--filter", "event=oom", "--format", '{{index .Actor.Attributes "dom0.scope"}}')
+        return engine_host.docker("events", "--since", began, "--until", str(time.time()), *of_scope).stdout
+
+    wait_until(lambda: "/guest" in told(), "an event of the scope")
     assert engine_host.docker("inspect", "--format", "{{.State.Running}}", "foreign").stdout == "true\n"
 
 

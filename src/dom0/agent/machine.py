@@ -40,6 +40,7 @@ from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
 from dom0.health import Problem
 from dom0.images import names
+from dom0.plan.actual import Actual
 from dom0.plan.planner import Plan
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import say_step
@@ -361,6 +362,11 @@ class Machine:
             self._loop.wake()
 
     # what it reports
+
+    @property
+    def seen(self) -> tuple[Plan | None, Actual | None]:
+        """The last plan and what it was made of, where there is one."""
+        return self._loop.plan, self._loop.actual
 
     @property
     def is_blind(self) -> bool:

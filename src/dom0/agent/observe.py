@@ -18,6 +18,7 @@ from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.plan import labels
 from dom0.plan.actual import Actual, slot_key, slot_key_in
 from dom0.plan.desired import Desired
+from dom0.socketproxy.scope import LABEL, is_made_inside
 
 OF_CONTAINERS = ("connect", "disconnect", "mount", "unmount")  # events that leave networks and volumes as they are
 OF_OTHERS = ("create", "rename", "destroy", "start", "die")  # events of containers of others that concern us
@@ -43,6 +44,7 @@ class Observer:
         self._volumes: tuple[Volume, ...] = ()
         self._dirty: set[str] = set()
         self._ground_dirty = False
+        self._out_of_memory: dict[str, float] = {}  # scope -> when
 
     async def look(self, *, thorough: bool = True) -> None:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
@@ -129,6 +131,7 @@ class Observer:
                 for id_, words in self._unreadable.items()
                 if id_ not in self._strangers
             },
+            out_of_memory=dict(self._out_of_memory),
             processes=await self._processes(desired),
             vanished=frozenset(
                 c.id for c in self.containers if c.state is State.RUNNING and self._ended.get((c.id, c.pid), 0) >= SURE
@@ -151,6 +154,8 @@ class Observer:
         return known is None or (known.state, known.name) != (row.state, row.name)
 
     def _note_container(self, event: Event) -> bool:
+        if event.action == "oom" and is_made_inside(event.attributes):  # seen with the next picture
+            self._out_of_memory[event.attributes[LABEL].split("/")[1]] = event.time
         name = event.attributes.get("name", "")
         if event.action == "destroy":
             self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id}
@@ -159,7 +164,7 @@ class Observer:
         if not self.is_ours(event) and event.id not in self._containers:
             self._others_dirty |= event.action in OF_OTHERS
             return event.action in OF_OTHERS
-        if event.action.startswith(("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")):
+        if event.action.startswith(("exec_", "attach", "top", "oom", "resize", "archive-path", "extract-to-dir")):
             return False
         self._dirty.add(event.id)
         if self.is_ours(event):

@@ -31,6 +31,7 @@ from dom0.agent.step_runner import StepResult, StepRunner
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
+from dom0.plan.actual import Actual
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory, Version, cleared
 from dom0.plan.ownership import Seal
@@ -119,6 +120,7 @@ class Reconciler:
         under_owner_until: float = 0.0,
     ) -> None:
         self.plan: Plan | None = None
+        self.actual: Actual | None = None  # what it was made of
         self.trouble: EngineError | None = None  # why the last look at the Engine failed
         self.trouble_since = 0.0
         self.unsaved: Dom0Error | None = None  # why the memory could not be written
@@ -248,6 +250,7 @@ class Reconciler:
         self.trouble, self.trouble_since, self._retry_in = None, 0.0, 0.1
         if self._desired is not desired:
             return  # aimed elsewhere meanwhile, which has woken us: what is in use depends on what is desired
+        self.actual = actual
         self.plan = plan = make_plan(desired, actual, self._memory, self._clock.now())
         self._remember_plan(plan)
         again_in = self._listener.planned(plan)

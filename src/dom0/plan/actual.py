@@ -23,6 +23,7 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it
     vanished: frozenset[str] = frozenset()  # container IDs: the Engine calls them running, their process is gone
     cut_off: frozenset[str] = frozenset()  # container IDs: they have the socket of an Engine bound that has ended
+    out_of_memory: Mapping[str, float] = {}  # scope -> when a container of it last was, seconds since the epoch
     processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`
 
 

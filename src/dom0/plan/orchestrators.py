@@ -86,8 +86,12 @@ def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
 def scope_of(container: Container) -> str:
     """Whose the container is, an orchestrator of ours or what serves its socket; "" for any other."""
     if container.labels.get(labels.ROLE) == Role.SOCKET:
-        return container.labels.get(labels.SERVICE, "").removeprefix(_socket_service(""))
+        return scope_served_by(container.labels.get(labels.SERVICE, ""))
     return container.labels.get(LABEL, "").removeprefix("/")
+
+
+def scope_served_by(socket_service: str) -> str:
+    return socket_service.removeprefix(_socket_service(""))
 
 
 def _orchestrators(project: Project) -> dict[str, Grants]:

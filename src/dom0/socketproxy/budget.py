@@ -198,15 +198,21 @@ async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str 
 async def used(upstream: Upstream, parent: str) -> Used | None:
     """What the kernel counts in the group `parent` (a `CgroupParent`); None where it cannot be read from here."""
     try:
-        engine = await _engine(upstream)
-        root, directory = _root(engine), directory_of(parent)
-        if engine.version == 2:
-            memory, pids = root / directory / "memory.current", root / directory / "pids.current"
-        else:
-            memory = root / "memory" / directory / "memory.usage_in_bytes"
-            pids = root / "pids" / directory / "pids.current"
+        return counted(_root(await _engine(upstream)), parent)
+    except (Dom0Error, OSError):
+        return None
+
+
+def counted(root: Path, parent: str) -> Used | None:
+    """As `used`, with the hierarchies of the Engine at `root`."""
+    place = directory_of(parent)
+    if (root / "cgroup.controllers").exists():
+        memory, pids = root / place / "memory.current", root / place / "pids.current"
+    else:
+        memory, pids = root / "memory" / place / "memory.usage_in_bytes", root / "pids" / place / "pids.current"
+    try:
         return Used(int(memory.read_text()), int(pids.read_text()))
-    except (Dom0Error, OSError, ValueError):
+    except (OSError, ValueError):
         return None
 
 

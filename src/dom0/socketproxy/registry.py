@@ -1,6 +1,7 @@
 """Who serves which scope on this host: a directory for each in dom0's run directory, written by who serves it.
 
     scopes/guest/scope.json       a Registration; locked by its server as long as that lives
+    scopes/guest/failed.json      a Failure, where a server did not start since
     scopes/guest/refusals.jsonl   see `refusals`
 
 The lock, and not the process ID, says whether a scope is served: an ID is used again, and is another one inside a
@@ -16,15 +17,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dom0 import names
 from dom0.errors import Dom0Error, UsageError
-from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
 
+if TYPE_CHECKING:
+    from dom0.socketproxy.context import Context
+
 FILE = "scope.json"
+FAILED = "failed.json"
 SOCKET = "docker.sock"  # of an orchestrator; without a FILE beside it only its holder is there
 
 log = logging.getLogger(__name__)
@@ -43,6 +48,14 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 class Registered(msgspec.Struct, frozen=True):
     registration: Registration
     is_served: bool
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a server did not start."""
+
+    at: float  # seconds since the epoch
+    message: str
+    hint: str
 
 
 def directory_of(scope: str) -> Path:
@@ -84,6 +97,7 @@ def _write_locked(directory: Path, registration: Registration) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.write(descriptor, msgspec.json.encode(registration))
         unnamed.replace(directory / FILE)
+        (directory / FAILED).unlink(missing_ok=True)
     except BaseException:
         os.close(descriptor)
         raise
@@ -97,6 +111,28 @@ def _remove(file: Path, descriptor: int) -> None:
             file.unlink()
     except FileNotFoundError:
         pass
+
+
+def note_failure(scope: str, message: str, hint: str) -> None:
+    """For `failure`. Of a name that never had a socket here, or has one that is served, the terminal alone is told."""
+    directory = directory_of(scope)
+    try:
+        if not directory.is_dir() or ((directory / FILE).exists() and read(scope).is_served):
+            return
+        unnamed = directory / f".{FAILED}.{os.getpid()}"
+        unnamed.unlink(missing_ok=True)
+        unnamed.write_bytes(msgspec.json.encode(Failure(at=time.time(), message=message, hint=hint)))
+        unnamed.replace(directory / FAILED)
+    except (OSError, Dom0Error) as error:
+        log.debug("%s: %s", directory, error)
+
+
+def failure(scope: str) -> Failure | None:
+    """Why it has no server; None where nothing is known of that."""
+    try:
+        return msgspec.json.decode((directory_of(scope) / FAILED).read_bytes(), type=Failure)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def check_free(scope: str, socket: Path) -> None:
@@ -147,9 +183,11 @@ def known(*files: str) -> list[str]:
 def require(scope: str, *files: str) -> Path:
     """The directory of a scope that is `known`. Raises UsageError, OSError."""
     if scope not in (there := known(*files)):
-        if scope in known(SOCKET):
+        if scope in known(SOCKET, FAILED):
+            failed = failure(scope)
             hint = f"an orchestrator's? dom0 status; docker logs dom0-socket-{scope}"
-            raise UsageError(f"{scope}: its socket is held, and nobody serves it", hint=hint)
+            why = f": {failed.message}" if failed else ""
+            raise UsageError(f"{scope}: nobody serves its socket{why}", hint=failed.hint if failed else hint)
         hint = f"there are: {', '.join(there)}" if there else f"none is here; dom0 socket serve --scope {scope}"
         raise UsageError(f"{scope}: no such scope", hint=hint)
     return directory_of(scope)

@@ -54,17 +54,17 @@ async def serve(
     refusals = Refusals(registry.directory_of(context.scope.name))
     context = replace(context, cgroup_parent=group, refusals=refusals)
     conversations = _Conversations(context, listener)
-    try:
-        with registry.registered(context, path):
+    with registry.registered(context, path):
+        try:
             yield
-    finally:
-        conversations.accept_no_more()
-        listener.close()
-        if kept is None:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-        await conversations.end(LAST if kept else 0)
-        refusals.close()
-        await context.upstream.close()
+        finally:
+            conversations.accept_no_more()
+            listener.close()
+            if kept is None:
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+            await conversations.end(LAST if kept else 0)
+            refusals.close()
+            await context.upstream.close()
 
 
 class _Conversations:

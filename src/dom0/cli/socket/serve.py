@@ -12,7 +12,7 @@ import click
 
 from dom0 import log
 from dom0.cli.socket.scopes import engine_socket
-from dom0.errors import EngineUnreachable, UsageError
+from dom0.errors import Dom0Error, EngineUnreachable, UsageError
 from dom0.socketproxy import grants, hold, registry
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.refusal import Refused
@@ -44,14 +44,21 @@ def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str
     $ dom0 socket serve --scope guest --grants guest.yaml --listen /run/guest.sock
     $ docker -H unix:///run/guest.sock run -d --name web nginx
     """
-    granted = grants.read(file) if file else grants.Grants()
     named = Scope(scope)
-    kept, path = _kept(scope, listen, holder)
-    context = Context(named, granted, Upstream(engine_socket()), str(path.absolute()))
-    log.configure()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes up to ten
-    asyncio.run(_serve(context, path, cgroup_parent, kept))
+    try:
+        kept, path = _kept(scope, listen, holder)
+        granted = grants.read(file) if file else grants.Grants()
+        context = Context(named, granted, Upstream(engine_socket()), str(path.absolute()))
+        log.configure()
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes up to ten
+        asyncio.run(_serve(context, path, cgroup_parent, kept))
+    except Dom0Error as error:
+        registry.note_failure(scope, error.message, error.hint)
+        raise
+    except OSError as error:
+        registry.note_failure(scope, str(error), "")
+        raise
 
 
 def _kept(scope: str, listen: Path | None, holder: Path | None) -> tuple[socket.socket | None, Path]:
