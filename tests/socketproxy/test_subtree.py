@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +28,7 @@ IMAGE = "busybox:test"
 GRANTS = "images: {use: [busybox]}"
 WITH_DOCKER = f"{GRANTS}\npaths: ['/usr:ro']"  # the host's docker command, in a container
 DOCKER = ("-v", "/usr:/usr:ro", "-v", "/usr/lib:/lib:ro", "-v", "/usr/lib64:/lib64:ro")
+CGROUPS = Path("/sys/fs/cgroup")
 SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
 
 
@@ -274,3 +277,35 @@ def test_a_scope_that_is_not_known_is_refused_with_those_that_are(guest: Scoped)
         assert (refused.code, refused.stdout) == (2, "")
         assert "gest: no such scope" in refused.stderr
         assert "there are: guest" in refused.stderr
+
+
+def test_what_its_server_has_made_goes_with_it(engine_host: Host, tmp_path: Path) -> None:
+    """Its volume on a granted path, and nobody else's; and its group, when nobody serves it any more."""
+    grants = f"{GRANTS}\npaths: [/var/lib/guest]\npids: 100"
+    groups = [one for one in CGROUPS.glob("*") if (one / engine_host.cgroup).is_dir()] or [CGROUPS]
+    longer = tmp_path / "longer"
+    longer.mkdir()
+    engine_host.path("/var/lib/guest").mkdir(exist_ok=True)
+    with scopes.served(engine_host, tmp_path, grants) as path:
+        guest = Scoped(engine_host, path)
+        with scopes.served(engine_host, longer, grants, scope="guest-2") as other:
+            for scoped in (guest, Scoped(engine_host, other)):
+                scoped.docker("run", "-v", "/var/lib/guest/sub:/sub", IMAGE, "touch", "/sub/kept")
+        before = listed(engine_host, "volume", "ls", "-q")
+        (mine,) = (name for name in before if name.startswith("PATHS.guest."))
+        assert ("remove", "volume", mine) in guest.done("rm", "guest")
+        assert listed(engine_host, "volume", "ls", "-q") == before - {mine}
+        assert any((group / engine_host.cgroup / "guest").is_dir() for group in groups)
+        assert guest.done("rm", "guest") == set()
+    assert guest.done("rm", "guest") == {("remove", "control group", f"/{engine_host.cgroup}/guest")}
+    assert not any((group / engine_host.cgroup / "guest").is_dir() for group in groups)
+    assert guest.done("rm", "guest") == set()
+    assert engine_host.path("/var/lib/guest/sub/kept").exists()
+
+
+def test_one_whose_server_was_killed_is_known_until_it_is_removed(guest: Scoped) -> None:
+    registration = guest.path.parent / "run/scopes/guest/scope.json"
+    os.kill(json.loads(registration.read_text())["pid"], signal.SIGKILL)
+    wait_until(lambda: "not served" in guest.command("ls").stdout, "the end of the server")
+    assert ("remove", "registration", "guest") in guest.done("rm", "guest")
+    assert "no scope is served here" in guest.command("ls").stderr

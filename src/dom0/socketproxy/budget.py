@@ -7,6 +7,7 @@ the tree. What will be written is a value; `provide` carries it out.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import re
@@ -214,6 +215,26 @@ def counted(root: Path, parent: str) -> Used | None:
         return Used(int(memory.read_text()), int(pids.read_text()))
     except (OSError, ValueError):
         return None
+
+
+async def remove(upstream: Upstream, parent: str) -> str:
+    """The group `parent`, where nothing runs any more; what is in the way, or "". One that is not there is gone.
+
+    systemd keeps an empty slice until the next boot: only it may remove one. Raises Refused.
+    """
+    if parent.endswith(".slice"):
+        return ""
+    try:
+        root = _root(await _engine(upstream))
+        hierarchies = [root] if (root / "cgroup.controllers").exists() else list(root.iterdir())
+        for hierarchy in hierarchies:  # of version 1: who starts containers makes it in all of them
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                (hierarchy / directory_of(parent)).rmdir()
+    except Dom0Error as error:
+        return error.message
+    except OSError as error:
+        return str(error.strerror)
+    return ""
 
 
 async def _engine(upstream: Upstream) -> Engine:

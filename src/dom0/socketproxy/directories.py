@@ -50,10 +50,9 @@ async def provide(context: Context, image: str, bounds: Iterable[Bound]) -> None
 
 
 async def _provide_volume(context: Context, bound: Bound) -> None:
-    """On a granted directory, with what is mounted in it; nothing that is mounted or unmounted below gets out."""
     if not bound.root.startswith("/"):
         return
-    options = {"type": "none", "o": "rbind,rslave", "device": bound.root}
+    options = paths.options(bound.root)
     asked = bodies.VolumeBody(
         name=paths.volume(context.scope, bound.root), driver_opts=options, labels=context.scope.stamped({})
     )

@@ -23,6 +23,7 @@ from dom0.socketproxy.scope import Scope
 LABEL = "dom0.paths"
 """Of containers: for each level of scopes, outermost first, what was written for each target (JSON)."""
 VOLUMES_FROM_API = (1, 45)  # older Engines ignore Subpath, and would bind the whole directory
+PREFIX = "PATHS."
 LEADS_NOWHERE = "a path below one that was granted is not there, or leads out of it"
 _SAYS_OF_LINKS = (
     "path concatenation escapes the base directory",
@@ -80,7 +81,17 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
 
 def prefix(scope: Scope) -> str:
     """Of what is made on granted paths. No scope has a capital in its name, so none can make or see one."""
-    return f"PATHS.{scope.name}."
+    return f"{PREFIX}{scope.name}."
+
+
+def options(directory: str) -> dict[str, str]:
+    """Of the volume on a granted directory, with what is mounted in it; nothing mounted below gets out."""
+    return {"type": "none", "o": "rbind,rslave", "device": directory}
+
+
+def is_on_path(found: Mapping[str, str] | None) -> bool:
+    """Whether a volume with these options has nothing of its own in it."""
+    return bool(found) and dict(found or {}) == options((found or {}).get("device", ""))
 
 
 def volume(scope: Scope, root: str) -> str:

@@ -2,6 +2,7 @@
 
     scopes/guest/scope.json       a Registration; locked by its server as long as that lives
     scopes/guest/failed.json      a Failure, where a server did not start since
+    scopes/guest/cgroup           the group that its containers were given last
     scopes/guest/refusals.jsonl   see `refusals`
 
 The lock, and not the process ID, says whether a scope is served: an ID is used again, and is another one inside a
@@ -10,6 +11,7 @@ container.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 FILE = "scope.json"
 FAILED = "failed.json"
+CGROUP = "cgroup"
 SOCKET = "docker.sock"  # of an orchestrator; without a FILE beside it only its holder is there
 
 log = logging.getLogger(__name__)
@@ -113,17 +116,67 @@ def _remove(file: Path, descriptor: int) -> None:
         pass
 
 
+class CgroupNote:
+    """What is said of a scope's control group, for one process at a time; nothing where it may not write there."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def read(self) -> str:
+        """The `CgroupParent` that containers of the scope were given last, or "". Raises OSError."""
+        return "" if self._descriptor is None else os.pread(self._descriptor, 4096, 0).decode(errors="replace")
+
+    def write(self, parent: str) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # then nobody will know to remove it
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, parent.encode(), 0)
+
+
+@contextmanager
+def cgroup_of(scope: str) -> Iterator[CgroupNote]:
+    """A server makes its group and registers in there, so none is removed that is about to be used."""
+    directory = directory_of(scope)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / CGROUP, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield CgroupNote(None)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield CgroupNote(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_served(scope: str) -> bool:
+    try:
+        with (directory_of(scope) / FILE).open("rb") as opened:
+            return _is_locked(opened.fileno())
+    except OSError:
+        return False
+
+
+def forget(scope: str) -> bool:
+    """What a killed server, or one that did not start, has said of a scope; whether there was any. Raises OSError."""
+    there = [file for name in (FILE, FAILED) if (file := directory_of(scope) / name).exists()]
+    for file in there:
+        file.unlink(missing_ok=True)
+    return bool(there)
+
+
 def note_failure(scope: str, message: str, hint: str) -> None:
     """For `failure`. Of a name that never had a socket here, or has one that is served, the terminal alone is told."""
     directory = directory_of(scope)
     try:
-        if not directory.is_dir() or ((directory / FILE).exists() and read(scope).is_served):
+        if not directory.is_dir() or is_served(scope):
             return
         unnamed = directory / f".{FAILED}.{os.getpid()}"
         unnamed.unlink(missing_ok=True)
         unnamed.write_bytes(msgspec.json.encode(Failure(at=time.time(), message=message, hint=hint)))
         unnamed.replace(directory / FAILED)
-    except (OSError, Dom0Error) as error:
+    except OSError as error:
         log.debug("%s: %s", directory, error)
 
 

@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import h11
@@ -47,14 +47,17 @@ async def serve(
         hold.check_free(path)
     registry.check_free(context.scope.name, path)
     await context.upstream.negotiate()
-    group = ""
-    if context.recording is None:  # which is limited by nothing, and leaves no group behind
-        group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
-    listener = kept or hold.listening(path)
     refusals = Refusals(registry.directory_of(context.scope.name))
-    context = replace(context, cgroup_parent=group, refusals=refusals)
-    conversations = _Conversations(context, listener)
-    with registry.registered(context, path):
+    with ExitStack() as stack:
+        with registry.cgroup_of(context.scope.name) as noted:
+            group = ""
+            if context.recording is None:  # which is limited by nothing, and leaves no group behind
+                group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
+                noted.write(group)
+            context = replace(context, cgroup_parent=group, refusals=refusals)
+            listener = kept or hold.listening(path)
+            stack.enter_context(registry.registered(context, path))
+        conversations = _Conversations(context, listener)
         try:
             yield
         finally:

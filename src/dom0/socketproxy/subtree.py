@@ -16,7 +16,7 @@ import msgspec
 from dom0.engine.bodies import RestartPolicy, UpdateBody
 from dom0.errors import Dom0Error
 from dom0.names import ROOT
-from dom0.socketproxy import gate, listing
+from dom0.socketproxy import budget, gate, listing, paths, registry
 from dom0.socketproxy.listing import Kind, Row
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.scope import LABEL, Scope
@@ -34,8 +34,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one object; `error` is what the Engine says against it."""
 
     action: Literal["stop", "remove"]
-    kind: Kind
-    name: str  # in the Engine
+    kind: Kind | Literal["control group", "registration"]
+    name: str  # in the Engine; of a registration that of the scope
     error: str = ""
 
 
@@ -45,7 +45,7 @@ async def known(upstream: Upstream) -> set[str]:
     for kind in listing.KINDS:
         for row in await listing.of_scopes(upstream, kind):
             scope = (row["Labels"] or {}).get(LABEL, "").split("/")[1:2]
-            if scope and listing.name(kind, row).startswith(f"{scope[0]}."):
+            if scope and listing.name(kind, row).startswith((f"{scope[0]}.", f"{paths.PREFIX}{scope[0]}.")):
                 found.add(scope[0])
     return found
 
@@ -59,7 +59,7 @@ async def stop(upstream: Upstream, scope: Scope) -> list[Done]:
 async def remove(upstream: Upstream, scope: Scope, *, volumes: bool) -> list[Done]:
     """Stop it, and remove its containers and networks, with `volumes` all data too. Raises as `stop`.
 
-    The orchestrator of a project stays: it is a service there.
+    The orchestrator of a project stays: it is a service there. What its server needed goes unless that goes on.
     """
     async with _closed(scope):
         done = await _stop(upstream, scope)
@@ -71,12 +71,42 @@ async def remove(upstream: Upstream, scope: Scope, *, volumes: bool) -> list[Don
             done.append(await _remove(upstream, "network", name, row["Id"], {}))
         for name, _ in await _owned(upstream, scope, "volume") if volumes else ():
             done.append(await _remove(upstream, "volume", name, name, {}))
-        return done
+        for name, row in await _on_paths(upstream, scope, "container"):
+            done.append(await _remove(upstream, "container", name, row["Id"], {"force": "1", "v": "1"}))
+        for name, _ in await _on_paths(upstream, scope, "volume"):
+            done.append(await _remove(upstream, "volume", name, name, {}))
+        return done + await _forget(upstream, scope)
 
 
 async def volumes(upstream: Upstream, scope: Scope) -> list[str]:
     """Those that are left. Raises Refused."""
     return sorted(name for name, _ in await _owned(upstream, scope, "volume"))
+
+
+async def _on_paths(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[str, Row]]:
+    """What a server has made on granted paths, with nothing of its own in it; see `directories`."""
+    return [
+        (name, row)
+        for row in await listing.of_scopes(upstream, kind)
+        if (name := listing.name(kind, row)).startswith(paths.prefix(scope))
+        and row["Labels"][LABEL] == scope.path
+        and (row["State"] == "created" if kind == "container" else paths.is_on_path(row["Options"]))
+    ]
+
+
+async def _forget(upstream: Upstream, scope: Scope) -> list[Done]:
+    """The control group, which limits what comes as long as it is served, and what is known of its server."""
+    done: list[Done] = []
+    with registry.cgroup_of(scope.name) as noted:
+        if registry.is_served(scope.name):
+            return done
+        if group := noted.read():
+            error = await budget.remove(upstream, group)
+            done.append(Done(action="remove", kind="control group", name=group, error=error))
+            noted.write(group if error else "")
+        if registry.forget(scope.name):
+            done.append(Done(action="remove", kind="registration", name=scope.name))
+    return done
 
 
 @asynccontextmanager

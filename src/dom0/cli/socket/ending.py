@@ -42,7 +42,8 @@ def stop(name: str, as_json: bool) -> None:
 def rm(name: str, volumes: bool, as_json: bool) -> None:
     """Stop a scope, and remove its containers and networks, those of the scopes inside it too.
 
-    Volumes stay unless --volumes is said. An orchestrator that is a service of a project is stopped, and stays.
+    Volumes stay unless --volumes is said. An orchestrator that is a service of a project is stopped, and stays. If
+    nobody serves the scope any more, its control group goes too.
 
     $ dom0 socket rm guest
     $ dom0 socket rm guest --volumes
