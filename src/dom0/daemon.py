@@ -15,7 +15,7 @@ from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
 from dom0.agent.machine import Machine
-from dom0.agent.processes import NEW_SOCKET, HostProcesses
+from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
 from dom0.agent.reconcile import Limits
@@ -72,7 +72,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
             partial(disks.problems, RUN, STATE),
             lambda: scopes.problems(*machine.seen, time.time()),
         ),
-        processes=HostProcesses() if own.sees_host else None,
+        processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
     )
     with contextlib.suppress(Dom0Error):
         if not own.is_guest and await handover.is_at_work(engine):
@@ -125,7 +125,7 @@ async def _answers_elsewhere() -> bool:
     It creates the socket first, then loads its containers. One that ends in between is started twice, and from then on
     over and over, out of the Engine's control (seen on Docker 26.1).
     """
-    if not HostProcesses().has_old_socket(os.getpid()):
+    if not HostProcesses().has_old_socket_at(os.getpid()):
         return False
     try:
         engine = await DockerEngine.connect(f"unix://{NEW_SOCKET}")

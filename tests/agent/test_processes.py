@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from dom0.agent.processes import HostProcesses
+from dom0.agent.processes import HostProcesses, SeenFromScope
+from dom0.engine.values import Mount
+from dom0.testing.builders import container, slot
 
 
 def test_a_process_that_runs_has_not_ended() -> None:
@@ -37,4 +40,29 @@ def test_a_bind_of_a_socket_that_lost_its_name_is_an_old_one(tmp_path: Path) -> 
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "mountinfo").write_text(f"1 0 0:1 / / rw - overlay overlay rw\n{line}")
     processes = HostProcesses(tmp_path)
-    assert [processes.has_old_socket(pid) for pid in (7, 8, 9, 10)] == [True, False, False, False]
+    assert [processes.has_old_socket_at(pid) for pid in (7, 8, 9, 10)] == [True, False, False, False]
+    assert processes.has_old_socket(container(slot("web"), pid=7))
+
+
+def test_in_a_scope_who_was_started_before_the_socket_was_made_has_an_old_one(tmp_path: Path) -> None:
+    own, teams = tmp_path / "docker.sock", tmp_path / "scopes/team/docker.sock"
+    teams.parent.mkdir(parents=True)
+    own.touch()
+    teams.touch()
+    os.utime(own, (100, 100))
+    os.utime(teams, (200, 200))
+    seen = SeenFromScope(own, tmp_path / "scopes")
+
+    def has_old(source: str, started: float) -> bool:
+        mounts = (Mount(type="bind", source=source, target="/run/docker.sock"),)
+        return seen.has_old_socket(container(slot("web"), mounts=mounts, started=started))
+
+    assert has_old("/var/run/docker.sock", 99)
+    assert not has_old("/var/run/docker.sock", 101)
+    assert has_old(str(teams), 199)
+    assert not has_old(str(teams), 201)
+    assert not has_old("/etc/passwd", 99)
+    os.utime(own, (time.time() + 1000,) * 2)  # by a clock that was put back since
+    assert not has_old("/var/run/docker.sock", 99)
+    own.unlink()
+    assert not has_old("/var/run/docker.sock", 99)

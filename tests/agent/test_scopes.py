@@ -169,6 +169,13 @@ async def test_what_was_refused_is_counted_since_the_server_began(scope: Path) -
     assert scopes.problems(None, None, time.time()) == ()
 
 
+def test_what_has_the_socket_before_this_one_bound_is_named_with_the_command() -> None:
+    with served():
+        (problem,) = found(actual=Actual(cut_off_inside={"guest": ("guest.a", "guest.team.b")}))
+    assert (problem.code, problem.severity) == ("scope-cut-off", "error")
+    assert problem.hint == "docker restart guest.a guest.team.b"
+
+
 def test_as_many_as_it_may_have_is_used_up() -> None:
     rows = [
         ContainerSummary(id=name, name=name, image_id="", state=State.EXITED, labels=labels)

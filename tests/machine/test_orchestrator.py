@@ -71,6 +71,11 @@ def inside(machine: Machine, *command: str) -> str:
     return machine.docker("exec", "guest.dom0", *command).stdout
 
 
+def times_held(machine: Machine) -> int:
+    log = machine.docker("logs", "dom0-socket-guest")
+    return (log.stdout + log.stderr).count("/guest: its socket is held")
+
+
 def test_it_sees_itself_and_what_it_starts_and_nothing_of_the_machine(machine: Machine) -> None:
     assert inside(machine, "docker", "ps", "--format", "{{.Names}}").split() == ["dom0"]
     inside(machine, "docker", "compose", "--project-name", "team", "--file", "/stack/compose.yaml", "up", "--detach")
@@ -116,6 +121,31 @@ def test_who_asks_while_the_server_is_killed_waits_for_the_next_one(machine: Mac
     machine.docker("kill", "dom0-socket-guest")
     assert inside(machine, "docker", "version", "--format", "{{.Server.Version}}")
     assert machine.lives("guest.dom0") == before
+
+
+def test_a_holder_that_was_removed_gets_the_sockets_back_and_nothing_starts_again(machine: Machine) -> None:
+    before, held = machine.lives("guest.dom0", "guest.stays"), times_held(machine)
+    machine.docker("rm", "--force", "dom0-sockets")
+    machine.until(lambda: times_held(machine) > held)
+    machine.docker("kill", "dom0-socket-guest")  # the next one asks the new holder
+    assert inside(machine, "docker", "version", "--format", "{{.Server.Version}}")
+    assert machine.lives("guest.dom0", "guest.stays") == before
+
+
+def test_where_holder_and_server_have_gone_who_had_their_socket_is_restarted_or_named(machine: Machine) -> None:
+    socket = "/var/run/docker.sock:/var/run/docker.sock"
+    inside(machine, "docker", "run", "-d", "--init", "--name", "bound", "-v", socket, "busybox:test", "sleep", "100000")
+    before = machine.lives("guest.dom0")
+    machine.docker("pause", "dom0")
+    machine.docker("rm", "--force", "dom0-sockets", "dom0-socket-guest")
+    machine.docker("unpause", "dom0")
+    machine.until(lambda: machine.lives("guest.dom0") != before)
+    (problem,) = machine.until(lambda: [one for one in machine.status()["problems"] if one["code"] == "scope-cut-off"])
+    assert problem["hint"] == "docker restart guest.bound"
+    assert inside(machine, "docker", "version", "--format", "{{.Server.Version}}")
+    machine.docker("restart", "guest.bound")
+    machine.until(lambda: not machine.status()["problems"])
+    inside(machine, "docker", "rm", "--force", "bound")
 
 
 def test_a_scope_that_is_stopped_stays_so_with_its_orchestrator(machine: Machine) -> None:

@@ -309,11 +309,21 @@ def test_a_container_whose_process_is_gone_is_not_ready_whatever_the_engine_says
     ]
 
 
-def test_a_container_with_the_socket_of_an_engine_that_has_ended_is_restarted() -> None:
+def test_a_container_with_a_socket_of_an_engine_that_was_made_anew_is_restarted() -> None:
     web = slot("web")
     found = container(web)
     made = plan(desired(web), actual(found, cut_off=frozenset({found.id})))
-    assert only(made).reason == "it has the socket of an Engine bound that has ended"
+    assert only(made).reason == "the Engine's socket was made anew, and it has the one before bound"
+
+
+def test_an_orchestrator_is_restarted_for_its_new_socket_when_that_is_served() -> None:
+    server = slot("dom0-socket-guest", role=Role.SOCKET)
+    guest = slot("guest", depends_on=(Dependency(service=server.service, condition=Condition.HEALTHY),))
+    found, asked = container(guest), desired(server, guest)
+    made = plan(asked, actual(container(server, state=State.CREATED), found, cut_off=frozenset({found.id})))
+    assert said(made) == ["start box-dom0-socket-guest-1"]
+    made = plan(asked, actual(container(server), found, cut_off=frozenset({found.id})))
+    assert said(made) == ["restart box-guest-1"]
 
 
 def test_a_login_is_not_ended_for_the_sake_of_the_engines_new_socket() -> None:

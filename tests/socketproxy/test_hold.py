@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from dom0.errors import Busy, Dom0Error
 from dom0.socketproxy import hold
+from dom0.socketproxy.kept import stay_kept
 
 
 @contextlib.contextmanager
@@ -81,7 +84,7 @@ def test_a_name_that_no_scope_can_have_is_refused(directory: Path, name: str) ->
     assert [path.name for path in directory.iterdir()] == ["holder.sock"]
 
 
-@pytest.mark.parametrize("request_line", [b"", b"\n", b"hold\n", b"hold guest x\n", b"list\n"])
+@pytest.mark.parametrize("request_line", [b"", b"\n", b"hold\n", b"hold guest x\n", b"list\n", b"keep guest\n"])
 def test_what_it_does_not_understand_does_not_end_it(directory: Path, request_line: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect(str(directory / "holder.sock"))
@@ -161,6 +164,66 @@ def test_a_file_that_is_no_socket_stays(directory: Path) -> None:
     with pytest.raises(Dom0Error, match="no socket"):
         hold.hold(directory, "guest")
     assert path.read_text() == "precious"
+
+
+@contextlib.asynccontextmanager
+async def serving(directory: Path, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+    keeping = asyncio.create_task(stay_kept(directory, "guest", listener))
+    yield keeping
+    keeping.cancel()
+    await asyncio.wait([keeping])
+
+
+async def until_held(caplog: pytest.LogCaptureFixture, times: int) -> None:
+    async with asyncio.timeout(60):
+        while caplog.text.count("its socket is held") < times:  # noqa: ASYNC110 -- a log tells nobody of its lines
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+async def test_one_that_is_made_anew_gets_the_socket_from_who_serves_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: signal.Signals
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "guest" / "docker.sock"
+    with holding(tmp_path) as first:
+        listener = hold.hold(tmp_path, "guest")
+        inode = path.stat().st_ino
+        async with contextlib.AsyncExitStack() as server:
+            await server.enter_async_context(serving(tmp_path, listener))
+            await until_held(caplog, 1)
+            first.send_signal(end)
+            first.wait(60)
+            with holding(tmp_path):
+                await until_held(caplog, 2)
+                await server.aclose()
+                listener.close()
+                with hold.hold(tmp_path, "guest") as second:
+                    assert path.stat().st_ino == inode
+                    assert _greeted(path, second) == b"hello"
+    assert not path.exists()
+
+
+async def test_who_serves_a_socket_in_whose_place_is_another_one_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "guest" / "docker.sock"
+    with holding(tmp_path) as holder, hold.hold(tmp_path, "guest") as listener:
+        async with serving(tmp_path, listener) as keeping:
+            await until_held(caplog, 1)
+            path.unlink()
+            holder.kill()
+            with pytest.raises(Dom0Error, match="is not the socket any more that is served"):
+                await asyncio.wait_for(keeping, 60)
+
+
+def test_what_does_not_listen_is_not_held(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, socket.socket() as deaf:
+        client.connect(str(directory / "holder.sock"))
+        socket.send_fds(client, [b"keep guest\n"], [deaf.fileno()])
+        assert client.recv(1000) == b"error: keep guest: is no socket that listens"
+    hold.hold(directory, "guest").close()
 
 
 def test_it_is_small() -> None:

@@ -6,6 +6,7 @@ tells nothing while it is down and drops what a slow reader missed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
@@ -45,6 +46,7 @@ class Observer:
         self._dirty: set[str] = set()
         self._ground_dirty = False
         self._out_of_memory: dict[str, float] = {}  # scope -> when
+        self._inside: dict[str, Container] = {}  # by ID, those of scopes that have an Engine's socket bound
 
     async def look(self, *, thorough: bool = True) -> None:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
@@ -131,6 +133,7 @@ class Observer:
                 for id_, words in self._unreadable.items()
                 if id_ not in self._strangers
             },
+            cut_off_inside=await self._cut_off_inside(),
             out_of_memory=dict(self._out_of_memory),
             processes=await self._processes(desired),
             vanished=frozenset(
@@ -146,8 +149,25 @@ class Observer:
         return self._ownership.is_claimed(event.attributes) and event.id not in self._strangers
 
     def _is_cut_off(self, container: Container) -> bool:
-        bound = any(mount.source.endswith(f"/{SOCKET}") for mount in container.mounts)
-        return bound and container.state is State.RUNNING and self._host.has_old_socket(container.pid)
+        return _binds_socket(container) and container.state is State.RUNNING and self._host.has_old_socket(container)
+
+    async def _cut_off_inside(self) -> dict[str, tuple[str, ...]]:
+        """Those of scopes are their owners' to start again. Each is inspected once, when it was started."""
+        found: dict[str, tuple[str, ...]] = {}
+        rows = {
+            row.id: row
+            for row in self._others
+            if row.state is State.RUNNING and _binds_socket(row) and is_made_inside(row.labels)
+        }
+        self._inside = {id_: known for id_, known in self._inside.items() if id_ in rows}
+        for row in rows.values():
+            with contextlib.suppress(EngineError):
+                if row.id not in self._inside:
+                    self._inside[row.id] = await self._engine.container(row.id)
+                if self._is_cut_off(self._inside[row.id]):
+                    scope = row.labels[LABEL].split("/")[1]
+                    found[scope] = (*found.get(scope, ()), row.name)
+        return found
 
     def _has_changed(self, row: ContainerSummary) -> bool:
         known = self._containers.get(row.id)
@@ -162,6 +182,8 @@ class Observer:
         elif name and event.action in ("create", "rename"):
             self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id} | {name: event.id}
         if not self.is_ours(event) and event.id not in self._containers:
+            if event.action in OF_OTHERS:
+                self._inside.pop(event.id, None)
             self._others_dirty |= event.action in OF_OTHERS
             return event.action in OF_OTHERS
         if event.action.startswith(("exec_", "attach", "top", "oom", "resize", "archive-path", "extract-to-dir")):
@@ -216,3 +238,7 @@ class Observer:
             except EngineError:
                 self._dirty.add(container.id)
         return found
+
+
+def _binds_socket(container: Container | ContainerSummary) -> bool:
+    return any(mount.source.endswith(f"/{SOCKET}") for mount in container.mounts)

@@ -2,13 +2,17 @@
 
 An Engine misses the end of a process while its containerd restarts, and then calls it running for ever (seen on
 Docker 26.1). And one that makes its socket itself makes another one at every start: with live-restore, containers that
-have the old one bound run on, and reach nobody through it.
+have the old one bound run on, and reach nobody through it. So it is with the socket of a scope that was made anew.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Protocol
+
+from dom0.engine.values import Container
+from dom0.names import ENGINE_SOCKET_INSIDE, scopes_directory
 
 PROC = Path("/proc")
 SOCKET = "docker.sock"
@@ -19,8 +23,8 @@ _UNLINKED = f"/{SOCKET}//deleted"  # the root of a bind in /proc/PID/mountinfo w
 
 class Processes(Protocol):
     def has_ended(self, pid: int) -> bool: ...
-    def has_old_socket(self, pid: int) -> bool:
-        """Whether it has the socket of an Engine bound that has ended."""
+    def has_old_socket(self, container: Container) -> bool:
+        """Whether it has an Engine's socket bound in whose place is another one now."""
         ...
 
 
@@ -30,8 +34,28 @@ class Unseen:
     def has_ended(self, pid: int) -> bool:
         return False
 
-    def has_old_socket(self, pid: int) -> bool:
+    def has_old_socket(self, container: Container) -> bool:
         return False
+
+
+class SeenFromScope(Unseen):
+    """In the scope of another machine: what was started before the socket was made that it has bound, has another."""
+
+    def __init__(self, socket: Path = Path(ENGINE_SOCKET_INSIDE), scopes: Path | None = None) -> None:
+        self._socket = socket
+        self._scopes = scopes or scopes_directory()
+
+    def has_old_socket(self, container: Container) -> bool:
+        bound = (mount.source for mount in container.mounts if mount.source.endswith(f"/{SOCKET}"))
+        # if the clock went back, another start would change nothing
+        return any(container.started < self._made(path) <= time.time() for path in bound)
+
+    def _made(self, bound: str) -> float:
+        path = Path(bound)
+        try:
+            return (path if path.is_relative_to(self._scopes) else self._socket).stat().st_mtime
+        except OSError:
+            return 0.0
 
 
 class HostProcesses:
@@ -47,7 +71,10 @@ class HostProcesses:
             return False
         return text.rpartition(") ")[2][:1] in _ENDED
 
-    def has_old_socket(self, pid: int) -> bool:
+    def has_old_socket(self, container: Container) -> bool:
+        return self.has_old_socket_at(container.pid)
+
+    def has_old_socket_at(self, pid: int) -> bool:
         try:
             text = (self._proc / str(pid) / "mountinfo").read_text(errors="replace")
         except OSError:

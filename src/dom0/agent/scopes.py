@@ -49,6 +49,13 @@ class Scopes:
         return tuple(one for scope in scopes for one in self._of(scope, servers.get(scope), actual or Actual(), now))
 
     def _of(self, scope: str, server: SlotPlan | None, actual: Actual, now: float) -> Iterator[Problem]:
+        if cut_off := actual.cut_off_inside.get(scope):
+            yield Problem(
+                code="scope-cut-off",
+                subject=_subject(scope),
+                title=f"its socket was made anew, and has the one before bound: {', '.join(cut_off)}",
+                hint=f"docker restart {' '.join(cut_off)}",
+            )
         found = None
         try:
             found = registry.read(scope)

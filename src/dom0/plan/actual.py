@@ -22,7 +22,8 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int = 0  # of the host; 0: not known
     unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it
     vanished: frozenset[str] = frozenset()  # container IDs: the Engine calls them running, their process is gone
-    cut_off: frozenset[str] = frozenset()  # container IDs: they have the socket of an Engine bound that has ended
+    cut_off: frozenset[str] = frozenset()  # container IDs: they have an Engine's socket bound that nobody can come to
+    cut_off_inside: Mapping[str, tuple[str, ...]] = {}  # scope -> names of containers of it that have
     out_of_memory: Mapping[str, float] = {}  # scope -> when a container of it last was, seconds since the epoch
     processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`
 

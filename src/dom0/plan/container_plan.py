@@ -218,11 +218,11 @@ class ContainerPlanner:
 
     def _must_bind_anew(self, current: Container) -> SlotPlan | None:
         """A start binds what has the name of the Engine's socket then."""
-        if current.id not in self.snapshot.actual.cut_off:
+        if current.id not in self.snapshot.actual.cut_off or self._lacks_ground():
             return None
         if self.snapshot.in_use(current, self.slot):
             return self._result(Phase.READY, "in use; it is restarted for the Engine's new socket as soon as it is not")
-        return self._restart(current, "it has the socket of an Engine bound that has ended")
+        return self._restart(current, "the Engine's socket was made anew, and it has the one before bound")
 
     def _is_back(self, container: Container, dependency: Dependency) -> bool:
         """Whether what was replaced is as far as it was awaited: a job that runs for a moment is not done yet."""

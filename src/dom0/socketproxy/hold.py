@@ -1,9 +1,13 @@
 """Listening sockets that outlive who answers on them: a container that has bound a socket's file sees no other file.
 
 `python -m dom0.socketproxy.hold DIRECTORY` keeps them for others and never accepts. It is to run for as long as the
-machine, so it needs no more than the standard library. It takes one line, `hold NAME`, of each connection to
-DIRECTORY/holder.sock, from root and its own user; then it answers and closes: `ok`, and with it (SCM_RIGHTS) the
-descriptor of DIRECTORY/NAME/docker.sock, which is made if it is not held; or `error: ` and what is wrong. DIRECTORY is
+machine, so it needs no more than the standard library. It takes one line of each connection to DIRECTORY/holder.sock,
+from root and its own user, and answers `ok`, or `error: ` and what is wrong:
+
+    hold NAME   with the answer comes (SCM_RIGHTS) the descriptor of DIRECTORY/NAME/docker.sock, made if it is not held
+    keep NAME   with the request comes the descriptor of that, which is held from now on; the connection stays open
+
+So a server (see `kept`) knows when the holder ends, and the next one gets from it what the first one had. DIRECTORY is
 for its user alone to write to.
 """
 
@@ -107,40 +111,96 @@ class Holder:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._held: dict[str, socket.socket] = {}
+        self._watching: list[tuple[str, socket.socket]] = []  # servers that live, and what they serve
 
     def answer(self, connection: socket.socket) -> None:
-        """Read one request. Raises OSError."""
-        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid not in (0, os.geteuid()):
-            return
-        connection.settimeout(ASKED_WITHIN)
-        line = b""
-        while not line.endswith(b"\n") and len(line) < LONGEST_REQUEST:
-            if not (piece := connection.recv(LONGEST_REQUEST)):
+        """Read one request; the connection is closed unless it is to stay. Raises OSError."""
+        self._watching = self._that_serve()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(connection)
+            _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if uid not in (0, os.geteuid()):
                 return
-            line += piece
-        try:
-            listener = self._hold(line.decode("ascii", "replace").strip())
-        except (UsageError, OSError) as error:
-            connection.sendall(f"error: {error}".encode())
-        else:
-            socket.send_fds(connection, [b"ok"], [listener.fileno()])
+            connection.settimeout(ASKED_WITHIN)
+            line, given = _received(connection)
+            for descriptor in given:
+                stack.callback(os.close, descriptor)
+            try:
+                verb, name = self._parsed(line)
+                if verb == "keep":
+                    self._keep(name, given)
+                    connection.sendall(b"ok")
+                    watching = connection.dup()
+                    watching.setblocking(False)
+                    self._watching.append((name, watching))
+                else:
+                    socket.send_fds(connection, [b"ok"], [self._hold(name).fileno()])
+            except (UsageError, OSError) as error:
+                connection.sendall(f"error: {error}".encode())
 
-    def _hold(self, request: str) -> socket.socket:
+    def _parsed(self, line: bytes) -> tuple[str, str]:
+        request = line.decode("ascii", "replace").strip()
         verb, _, name = request.partition(" ")
-        if verb != "hold" or not re.fullmatch(names.SCOPE_NAME, name):
-            raise UsageError(f"{request!r}: not a request of: hold NAME")
+        if verb not in ("hold", "keep") or not re.fullmatch(names.SCOPE_NAME, name):
+            raise UsageError(f"{request!r}: not a request of: hold NAME, keep NAME")
+        return verb, name
+
+    def _hold(self, name: str) -> socket.socket:
         if name not in self._held:
             self._held[name] = listening(self._path(name))
         return self._held[name]
+
+    def _keep(self, name: str, given: list[int]) -> None:
+        """What a server has from the holder before us, unless we have it."""
+        if name in self._held:
+            return
+        if len(given) != 1:
+            raise UsageError(f"keep {name}: comes with one descriptor")
+        listener = socket.socket(fileno=os.dup(given[0]))
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listener.close()
+            raise UsageError(f"keep {name}: is no socket that listens")
+        self._held[name] = listener
 
     def _path(self, name: str) -> Path:
         return self._directory / name / "docker.sock"
 
     def release_all(self) -> None:
+        """What a server answers on stays where it is: the next holder gets it from there."""
+        served = {name for name, _ in self._that_serve()}
         for name, listener in self._held.items():
             listener.close()
-            self._path(name).unlink(missing_ok=True)
+            if name not in served:
+                self._path(name).unlink(missing_ok=True)
+
+    def _that_serve(self) -> list[tuple[str, socket.socket]]:
+        return [(name, one) for name, one in self._watching if not _has_ended(one)]
+
+
+def _received(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """A line, or less if the other end closes, and the descriptors with it. Raises OSError."""
+    line, given = b"", list[int]()
+    try:
+        while not line.endswith(b"\n") and len(line) < LONGEST_REQUEST:
+            piece, descriptors, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 1)
+            line, given = line + piece, given + descriptors
+            if not piece:
+                break
+    except BaseException:
+        for descriptor in given:
+            os.close(descriptor)
+        raise
+    return line, given
+
+
+def _has_ended(watching: socket.socket) -> bool:
+    """Its other end; then it is closed."""
+    with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(ConnectionError):
+            watching.recv(1)
+        watching.close()
+        return True
+    return False
 
 
 def keep(directory: Path) -> NoReturn:
@@ -164,7 +224,7 @@ def keep(directory: Path) -> NoReturn:
         try:
             while True:
                 connection, _ = server.accept()
-                with connection, contextlib.suppress(OSError):  # who asked has gone, or says nothing
+                with contextlib.suppress(OSError):  # who asked has gone, or says nothing
                     holder.answer(connection)
         finally:
             path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from dom0.agent.reconcile import Aim, Limits, Reconciler
-from dom0.engine.values import Image
+from dom0.engine.values import Container, Image
 from dom0.errors import EngineError
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
@@ -34,8 +34,8 @@ class FakeProcesses:
     def has_ended(self, pid: int) -> bool:
         return pid in self.ended
 
-    def has_old_socket(self, pid: int) -> bool:
-        return pid in self.cut_off
+    def has_old_socket(self, container: Container) -> bool:
+        return container.pid in self.cut_off
 
 
 class Unheard:

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,7 @@ from dom0.cli.socket.scopes import engine_socket
 from dom0.errors import Dom0Error, EngineUnreachable, UsageError
 from dom0.socketproxy import grants, hold, registry
 from dom0.socketproxy.context import Context
+from dom0.socketproxy.kept import stay_kept
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.serve import serve as serve_socket
@@ -52,7 +54,7 @@ def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str
         log.configure()
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes up to ten
-        asyncio.run(_serve(context, path, cgroup_parent, kept))
+        asyncio.run(_serve(context, path, cgroup_parent, kept, holder))
     except Dom0Error as error:
         registry.note_failure(scope, error.message, error.hint)
         raise
@@ -72,13 +74,22 @@ def _kept(scope: str, listen: Path | None, holder: Path | None) -> tuple[socket.
     return kept, listen or (Path(kept.getsockname()) if kept else own)
 
 
-async def _serve(context: Context, path: Path, cgroup_parent: str, kept: socket.socket | None) -> None:
+async def _serve(
+    context: Context, path: Path, cgroup_parent: str, kept: socket.socket | None, holder: Path | None
+) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
         async with serve_socket(context, path, cgroup_parent=cgroup_parent, kept=kept):
             click.echo(f"scope {context.scope.path}: {path}")
-            await ended.wait()
+            ends: list[asyncio.Task[Any]] = [asyncio.create_task(ended.wait())]
+            if holder and kept:
+                ends.append(asyncio.create_task(stay_kept(holder, context.scope.name, kept)))
+            done, others = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+            for task in done:
+                task.result()
     except Refused as refused:
         raise EngineUnreachable(refused.message, hint="dom0 doctor") from refused

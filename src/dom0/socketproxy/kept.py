@@ -1,0 +1,63 @@
+"""A server's part in it that its socket stays: a holder that was made anew gets the socket from it.
+
+Else the first server after that would make another socket, and who has bound the first one would have a dead one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+
+from dom0.errors import Dom0Error
+
+AGAIN = 0.5  # seconds between attempts to reach the next holder
+REFUSED_FOR = 30.0  # seconds until one that did not take the socket is asked again
+LONGEST_ANSWER = 4096  # bytes
+
+log = logging.getLogger(__name__)
+
+
+async def stay_kept(directory: Path, name: str, listener: socket.socket) -> None:
+    """Until it is cancelled. `listener` is that of `directory`/`name`/docker.sock.
+
+    Raises Dom0Error when another socket, or none, is in its place: nobody can come to this one any more.
+    """
+    path = directory / name / "docker.sock"
+    first = path.stat()
+    while True:
+        try:
+            pause = AGAIN if await _be_kept(directory / "holder.sock", name, listener) else REFUSED_FOR
+        except OSError as error:
+            log.debug("%s: %s", directory, error)
+            pause = AGAIN
+        await asyncio.sleep(pause)
+        if not _is(path, first):
+            hint = "started again, it serves the one that is there"
+            raise Dom0Error(f"{path}: is not the socket any more that is served", hint=hint)
+
+
+def _is(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), known)
+    except FileNotFoundError:
+        return False
+
+
+async def _be_kept(holder: Path, name: str, listener: socket.socket) -> bool:
+    """As long as the holder lives; whether it took the socket. Raises OSError where there is none."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+        await loop.sock_connect(connection, str(holder))
+        socket.send_fds(connection, [f"keep {name}\n".encode()], [listener.fileno()])
+        answer = await loop.sock_recv(connection, LONGEST_ANSWER)
+        if answer != b"ok":
+            log.warning("/%s: its socket is not held: %s", name, answer.decode(errors="replace"))
+            return False
+        log.info("/%s: its socket is held", name)
+        while await loop.sock_recv(connection, LONGEST_ANSWER):
+            pass
+    log.info("/%s: its holder has ended; the next one gets its socket", name)
+    return True
