@@ -168,7 +168,10 @@ def test_without_the_orchestrator_all_that_it_started_is_stopped_and_stays(machi
     planned = json.loads(machine.dom0("plan", "--json", str(machine.project), check=False).stdout)
     stops = {row["name"] for row in planned if row["action"] == "stop"}
     assert stops == {"guest.stays", "guest.team-web-1", "guest.brief"}
-    machine.up()
+    assert [row["name"] for row in planned if row["action"] == "keep"] == ["guest.team_data"]
+    said = machine.up()
+    assert "guest is no orchestrator any more" in said.stdout + said.stderr
+    assert "volumes that stay: guest.team_data" in said.stdout + said.stderr
     machine.until(
         lambda: not {"guest.dom0", "dom0-socket-guest", "dom0-sockets", "guest.brief"} & machine.containers().keys()
     )

@@ -7,10 +7,12 @@ import json
 import pytest
 
 from dom0.engine.bodies import Mount
+from dom0.engine.values import Volume
 from dom0.errors import ProjectError
 from dom0.names import BASE_IMAGE
 from dom0.plan.desired import Condition, Dependency, Desired, Order, Role, Slot
 from dom0.plan.expand import expand
+from dom0.plan.orchestrators import Ending, endings
 from dom0.testing.projects import facts, image, project
 
 SOCKET = "/run/dom0/scopes/guest/docker.sock"
@@ -155,6 +157,33 @@ def test_a_whole_dom0_may_have_its_state_elsewhere() -> None:
     socket = expand(found, facts(found, dom0, base=image(BASE_IMAGE))).slots[1]
     granted = json.loads(socket.files[0].content)["paths"]
     assert granted == ["/srv/guest:/var/lib/dom0", "box_guest-run:/run/dom0"]
+
+
+def test_one_that_gets_another_name_leaves_its_data_unless_that_is_mounted_there() -> None:
+    dom0 = image("guest/dom0", labels={"dom0.base": "sha256:0"})
+
+    def named(name: str, mounts: str = "") -> Desired:
+        found = project(
+            f"services: {{{name}: {{image: 'guest/dom0', x-dom0: {{orchestrator: {{}}}}{mounts}}}}}\n"
+            "volumes: {guest-state: {name: box_guest-state}}"
+        )
+        return expand(found, facts(found, dom0, base=image(BASE_IMAGE)))
+
+    def volume(name: str, scope: str = "") -> Volume:
+        return Volume(name=name, driver="local", labels={"dom0.scope": scope} if scope else {})
+
+    there = (
+        *map(volume, ("box_guest-state", "box_guest-run", "guest.alike", "other")),
+        volume("guest.data", "/guest"),
+        volume("guest-2.data", "/guest-2"),
+        volume("f" * 64, "/guest/team"),
+    )
+    assert endings(named("guest"), named("guest"), there) == []
+    own = ("box_guest-run", "f" * 64, "guest.data")
+    (left,) = endings(named("guest"), named("tenant"), there)
+    assert left == Ending("guest", tuple(sorted(("box_guest-state", *own))))
+    mounts = ", volumes: [{type: volume, source: guest-state, target: /var/lib/dom0}]"
+    assert endings(named("guest"), named("tenant", mounts), there) == [Ending("guest", own)]
 
 
 def test_an_image_that_was_committed_in_a_scope_makes_no_container_of_a_scope() -> None:

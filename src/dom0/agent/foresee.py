@@ -25,8 +25,11 @@ from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.host_checks import check_host
 from dom0.plan.labels import HASH, PROJECT
 from dom0.plan.memory import Memory, cleared
+from dom0.plan.orchestrators import endings
 from dom0.plan.ownership import Seal
 from dom0.plan.preview import Change, preview
+
+ENDS = "is no orchestrator any more; no other scope sees its data"
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -70,7 +73,12 @@ async def foresee(engine: Engine, candidate: Candidate, running: Running, now: f
         for one in actual.containers
         if one.id in desired.adopted.keys() - known and not one.labels[HASH].startswith(BY_COMPOSE)
     ]
-    return [*kept, *preview(desired, actual, memory, now)]
+    stays = [
+        Change(action="keep", kind="volume", name=volume, reason=f"{one.scope} {ENDS}")
+        for one in endings(current.desired if current else Desired(project=""), desired, actual.volumes)
+        for volume in one.volumes
+    ]
+    return [*kept, *preview(desired, actual, memory, now), *stays]
 
 
 async def refuse(engine: Engine, desired: Desired, running: Running) -> None:

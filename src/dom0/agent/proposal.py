@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.agent.current import Current
-from dom0.agent.foresee import Running, refuse
+from dom0.agent.foresee import ENDS, Running, refuse
 from dom0.agent.source import NOTHING, Candidate, Handed, Own
 from dom0.agent.store import writing
 from dom0.agent.take_over import take_over
@@ -19,6 +19,8 @@ from dom0.engine.protocol import Engine
 from dom0.images import names
 from dom0.plan import labels
 from dom0.plan.adoption import carry_over
+from dom0.plan.desired import Desired
+from dom0.plan.orchestrators import endings
 
 Resolve = Callable[[str, Callable[[str], None], Handed], Awaitable[Candidate]]
 """Reads the project of the image with that ID ("": of our own) where it is not handed; it says what it pulls."""
@@ -85,6 +87,15 @@ class Proposer:
                 root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None
                 running = Running(self._current.project, self._current.generation, root=root, state=self._state)
                 await refuse(self._engine, candidate.desired, running)
+                await self._say_what_ends(generation.desired if generation else None, candidate.desired)
                 async with names.taken_up(self._engine, candidate.dom0_image):
                     recreate = tuple(container.id for container in present)
                     self._current.begin(candidate, asked.cause, recreate=recreate, as_it_was=before)
+
+    async def _say_what_ends(self, before: Desired | None, after: Desired) -> None:
+        """Who gives an orchestrator another name would miss its data. Raises EngineError."""
+        if before is None or not endings(before, after, ()):
+            return
+        for one in endings(before, after, await self._engine.volumes()):
+            stays = f"; volumes that stay: {', '.join(one.volumes)}" if one.volumes else ""
+            self._say(f"{one.scope} {ENDS}{stays}")

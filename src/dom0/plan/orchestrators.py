@@ -8,7 +8,7 @@ which is not replaced while it runs: so what has bound a socket notices nothing,
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 import msgspec
@@ -16,14 +16,15 @@ import msgspec
 from dom0.compose.model import Project, Service, ServiceVolume, Volume
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, RestartPolicy
 from dom0.engine.values import Container, Image
+from dom0.engine.values import Volume as ActualVolume
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, RUN, SCOPES, STATE
 from dom0.plan import labels
 from dom0.plan.builtins import builtin_slot
-from dom0.plan.desired import Condition, Dependency, HealthTest, InjectedFile, Order, Role, Slot
+from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, InjectedFile, Order, Role, Slot
 from dom0.plan.facts import Facts, image_ref
 from dom0.plan.refusal import refusal
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.scope import LABEL, NAME_PATTERN
+from dom0.socketproxy.scope import LABEL, NAME_PATTERN, Scope
 
 HOLDER = "dom0-sockets"
 GRANTS = "/etc/dom0/grants.json"
@@ -81,6 +82,36 @@ def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
         for name, grants in sorted(wanted.items())
     )
     return (_holder_slot(project.name, facts.base), *servers)
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """A scope that has no orchestrator any more, and the names of the volumes that stay and no other scope sees."""
+
+    scope: str
+    volumes: tuple[str, ...]
+
+
+def endings(before: Desired, after: Desired, there: Iterable[ActualVolume]) -> list[Ending]:
+    """`there`: the volumes of the Engine. One that a service mounts goes on to be used."""
+    mounted = {name for slot in after.slots for name in slot.volumes}
+    left = _scopes(before) - _scopes(after)
+    own = {slot.service: slot.volumes for slot in before.slots}
+    return [
+        Ending(
+            scope,
+            tuple(
+                volume.name
+                for volume in sorted(there, key=lambda one: one.name)
+                if volume.name not in mounted
+                and (volume.name in own.get(scope, ()) or Scope(scope).owns_volume(volume.name, volume.labels))
+            ),
+        )
+        for scope in sorted(left)
+    ]
+
+
+def _scopes(desired: Desired) -> set[str]:
+    return {scope_served_by(slot.service) for slot in desired.slots if slot.role is Role.SOCKET}
 
 
 def scope_of(container: Container) -> str:
