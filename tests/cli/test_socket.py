@@ -99,7 +99,11 @@ def test_an_orchestrators_socket_that_nobody_serves(dom0: Callable[..., Output],
     directory = Path(environment["DOM0_RUN"]) / "scopes" / "guest"
     directory.mkdir(parents=True)
     (directory / "docker.sock").touch()
-    assert "no scope is served here; dom0 status, docker logs dom0-socket-guest" in dom0("socket", "ls").stderr
+    listed = dom0("socket", "ls")
+    assert (listed.code, listed.stdout) == (0, "")
+    assert listed.stderr == (
+        "guest: nobody serves its socket; an orchestrator's? dom0 status; docker logs dom0-socket-guest\n"
+    )
     assert "dom0 status; docker logs dom0-socket-guest" in dom0("socket", "show", "guest").stderr
 
 

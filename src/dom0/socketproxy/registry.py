@@ -25,6 +25,7 @@ import msgspec
 
 from dom0 import names
 from dom0.errors import Dom0Error, UsageError
+from dom0.socketproxy import hold
 from dom0.socketproxy.grants import Grants
 
 if TYPE_CHECKING:
@@ -159,10 +160,16 @@ def is_served(scope: str) -> bool:
 
 
 def forget(scope: str) -> bool:
-    """What a killed server, or one that did not start, has said of a scope; whether there was any. Raises OSError."""
+    """What a killed server, or one that did not start, has said, and its dead socket; whether it said anything.
+
+    Raises OSError.
+    """
     there = [file for name in (FILE, FAILED) if (file := directory_of(scope) / name).exists()]
     for file in there:
         file.unlink(missing_ok=True)
+    with contextlib.suppress(UsageError):  # a holder has it
+        hold.check_free(socket := directory_of(scope) / SOCKET)
+        socket.unlink(missing_ok=True)
     return bool(there)
 
 
@@ -233,14 +240,19 @@ def known(*files: str) -> list[str]:
     return [one.name for one in directories if any((one / file).exists() for file in files or (FILE,))]
 
 
+def unserved(scope: str) -> UsageError:
+    """What is to be said of one that has a socket, or had one, and no server that is known."""
+    failed = failure(scope)
+    message = f"{scope}: nobody serves its socket{f': {failed.message}' if failed else ''}"
+    hint = f"an orchestrator's? dom0 status; docker logs dom0-socket-{scope}"
+    return UsageError(message, hint=(failed and failed.hint) or hint)
+
+
 def require(scope: str, *files: str) -> Path:
     """The directory of a scope that is `known`. Raises UsageError, OSError."""
     if scope not in (there := known(*files)):
         if scope in known(SOCKET, FAILED):
-            failed = failure(scope)
-            hint = f"an orchestrator's? dom0 status; docker logs dom0-socket-{scope}"
-            why = f": {failed.message}" if failed else ""
-            raise UsageError(f"{scope}: nobody serves its socket{why}", hint=failed.hint if failed else hint)
+            raise unserved(scope)
         hint = f"there are: {', '.join(there)}" if there else f"none is here; dom0 socket serve --scope {scope}"
         raise UsageError(f"{scope}: no such scope", hint=hint)
     return directory_of(scope)

@@ -28,10 +28,12 @@ def ls(as_json: bool) -> None:
 
     scopes.engine_socket()
     found = asyncio.run(scopes.all_shown())
+    unserved = sorted(set(registry.known(registry.SOCKET, registry.FAILED)) - {one.scope for one in found})
+    for error in map(registry.unserved, unserved):
+        terminal.say_progress(f"{error.message}; {error.hint}")
     if not found and not as_json:
-        held = registry.known(registry.SOCKET)
-        do = f"dom0 status, docker logs dom0-socket-{held[0]}" if held else "dom0 socket serve --scope guest"
-        terminal.say_progress(f"no scope is served here; {do}")
+        if not unserved:
+            terminal.say_progress("no scope is served here; dom0 socket serve --scope guest")
         return
     rows = ((one.scope, served(one), _containers(one), _memory(one), str(one.refusals), one.socket) for one in found)
     heads = ("SCOPE", "SERVED", "CONTAINERS", "MEMORY", "REFUSALS", "SOCKET")
