@@ -31,7 +31,7 @@ def test_a_scope_is_known_while_it_is_served(run_directory: Path) -> None:
         assert found.is_served
         assert (found.registration.scope, found.registration.socket) == ("guest", "/run/guest.sock")
         assert (found.registration.engine, found.registration.grants) == ("/var/run/docker.sock", GRANTS)
-        assert found.registration.pid == os.getpid()
+        assert found.registration.pid == registry.process_of("guest") == os.getpid()
         assert (run_directory / "scopes/guest/scope.json").stat().st_mode & 0o777 == 0o600
         assert registry.known() == ["guest"]
     assert registry.known() == []
@@ -45,6 +45,7 @@ def test_one_whose_server_was_killed_is_not_served() -> None:
             os._exit(0)
     os.waitpid(child, 0)
     assert not registry.read("guest").is_served
+    assert registry.process_of("guest") == 0
 
 
 def test_a_server_that_ends_leaves_the_registration_of_its_successor() -> None:

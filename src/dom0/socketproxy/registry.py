@@ -159,6 +159,17 @@ def is_served(scope: str) -> bool:
         return False
 
 
+def process_of(scope: str) -> int:
+    """Of the server that holds the lock: its ID as seen from here, 0 where it cannot be seen. proc_locks(5)."""
+    try:
+        found = (directory_of(scope) / FILE).stat()
+        place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+        return next((max(0, int(row[4])) for row in rows if (row[1], row[5]) == ("FLOCK", place)), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def forget(scope: str) -> bool:
     """What a killed server, or one that did not start, has said, and its dead socket; whether it said anything.
 

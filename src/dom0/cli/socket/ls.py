@@ -41,7 +41,9 @@ def ls(as_json: bool) -> None:
 
 
 def served(scope: Shown) -> str:
-    return f"by {scope.pid} for {times.ago(time.time() - scope.since)}" if scope.served else "not served"
+    if not scope.served:
+        return "not served"
+    return f"{f'by {scope.pid} ' if scope.pid else ''}for {times.ago(time.time() - scope.since)}"
 
 
 def _containers(scope: Shown) -> str:

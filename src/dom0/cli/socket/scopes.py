@@ -22,7 +22,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     socket: str
     engine: str  # the socket behind it
     served: bool
-    pid: int  # of the server, as that sees it
+    pid: int  # of the server, as seen from here; 0 where it cannot be seen, or there is none
     since: float  # seconds since the epoch
     grants: dict[str, Any]  # all of them, with their defaults: `images.use`, `containers`, …
     usage: Usage | None  # null where the Engine does not answer
@@ -43,7 +43,7 @@ async def shown(found: Registered) -> Shown:
         socket=registration.socket,
         engine=registration.engine,
         served=found.is_served,
-        pid=registration.pid,
+        pid=registry.process_of(registration.scope),
         since=registration.since,
         grants=dict(partial.flat(registration.grants)),
         usage=used,
