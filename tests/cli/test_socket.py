@@ -102,7 +102,8 @@ def test_an_orchestrators_socket_that_nobody_serves(dom0: Callable[..., Output],
     listed = dom0("socket", "ls")
     assert (listed.code, listed.stdout) == (0, "")
     assert listed.stderr == (
-        "guest: nobody serves its socket; an orchestrator's? dom0 status; docker logs dom0-socket-guest\n"
+        "guest: nobody serves its socket; an orchestrator's? dom0 status; docker logs dom0-socket-guest; "
+        "not wanted? dom0 socket rm guest\n"
     )
     assert "dom0 status; docker logs dom0-socket-guest" in dom0("socket", "show", "guest").stderr
 

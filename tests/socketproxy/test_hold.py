@@ -218,6 +218,23 @@ async def test_who_serves_a_socket_in_whose_place_is_another_one_is_told(
                 await asyncio.wait_for(keeping, 60)
 
 
+async def test_it_lets_go_of_a_socket_that_nobody_serves_and_of_no_other(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = directory / "guest" / "docker.sock"
+    with hold.hold(directory, "guest") as listener:
+        async with serving(directory, listener):
+            await until_held(caplog, 1)
+            hold.let_go(directory, "guest")
+            assert path.is_socket()
+    hold.let_go(directory, "guest")
+    hold.let_go(directory, "guest")
+    assert not path.exists()
+    hold.hold(directory, "guest").close()
+    assert path.is_socket()
+
+
 def test_what_does_not_listen_is_not_held(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, socket.socket() as deaf:
         client.connect(str(directory / "holder.sock"))

@@ -99,7 +99,7 @@ def test_a_socket_that_is_only_held_is_an_orchestrators(run_directory: Path) -> 
     (run_directory / "scopes/guest/docker.sock").touch()
     with pytest.raises(UsageError, match="guest: nobody serves its socket") as refused:
         registry.require("guest")
-    assert refused.value.hint.endswith("dom0 status; docker logs dom0-socket-guest")
+    assert refused.value.hint.endswith("docker logs dom0-socket-guest; not wanted? dom0 socket rm guest")
 
 
 def test_what_is_damaged_is_named(run_directory: Path) -> None:

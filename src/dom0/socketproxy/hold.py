@@ -6,6 +6,7 @@ from root and its own user, and answers `ok`, or `error: ` and what is wrong:
 
     hold NAME   with the answer comes (SCM_RIGHTS) the descriptor of DIRECTORY/NAME/docker.sock, made if it is not held
     keep NAME   with the request comes the descriptor of that, which is held from now on; the connection stays open
+    let NAME    go: it is not held any more, and its file goes, unless a server keeps it
 
 So a server (see `kept`) knows when the holder ends, and the next one gets from it what the first one had. DIRECTORY is
 for its user alone to write to.
@@ -65,12 +66,27 @@ def listening(path: Path) -> socket.socket:
 
 def hold(directory: Path, name: str) -> socket.socket:
     """The listening socket at `directory`/`name`/docker.sock, from the holder there. Blocks. Raises Dom0Error."""
+    descriptors = _asked(directory, f"hold {name}")
+    if not descriptors:
+        raise Dom0Error(f"{directory / name}: its socket did not come", hint="too many open files? ulimit -n")
+    listener = socket.socket(fileno=descriptors[0])
+    listener.set_inheritable(False)
+    return listener
+
+
+def let_go(directory: Path, name: str) -> None:
+    """Let the holder in `directory` forget a socket that nobody serves. Blocks. Raises Dom0Error."""
+    _asked(directory, f"let {name}")
+
+
+def _asked(directory: Path, request: str) -> list[int]:
+    """The descriptors that came with the answer. Raises Dom0Error."""
     path = directory / "holder.sock"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(ANSWERED_WITHIN)
             connection.connect(str(path))
-            connection.sendall(f"hold {name}\n".encode())
+            connection.sendall(f"{request}\n".encode())
             answer, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
             while more := connection.recv(1 << 16):
                 answer += more
@@ -79,11 +95,7 @@ def hold(directory: Path, name: str) -> socket.socket:
         raise Dom0Error(f"{path}: the holder of sockets does not answer: {error}", hint=hint) from error
     if answer != b"ok":
         raise Dom0Error(answer.decode().removeprefix("error: ") or f"{path}: the holder has not answered")
-    if not descriptors:
-        raise Dom0Error(f"{directory / name}: its socket did not come", hint="too many open files? ulimit -n")
-    listener = socket.socket(fileno=descriptors[0])
-    listener.set_inheritable(False)
-    return listener
+    return descriptors
 
 
 def inherited() -> socket.socket | None:
@@ -133,6 +145,9 @@ class Holder:
                     watching = connection.dup()
                     watching.setblocking(False)
                     self._watching.append((name, watching))
+                elif verb == "let":
+                    self._release(name)
+                    connection.sendall(b"ok")
                 else:
                     socket.send_fds(connection, [b"ok"], [self._hold(name).fileno()])
             except (UsageError, OSError) as error:
@@ -141,8 +156,8 @@ class Holder:
     def _parsed(self, line: bytes) -> tuple[str, str]:
         request = line.decode("ascii", "replace").strip()
         verb, _, name = request.partition(" ")
-        if verb not in ("hold", "keep") or not re.fullmatch(names.SCOPE_NAME, name):
-            raise UsageError(f"{request!r}: not a request of: hold NAME, keep NAME")
+        if verb not in ("hold", "keep", "let") or not re.fullmatch(names.SCOPE_NAME, name):
+            raise UsageError(f"{request!r}: not a request of: hold NAME, keep NAME, let NAME")
         return verb, name
 
     def _hold(self, name: str) -> socket.socket:
@@ -167,11 +182,15 @@ class Holder:
 
     def release_all(self) -> None:
         """What a server answers on stays where it is: the next holder gets it from there."""
-        served = {name for name, _ in self._that_serve()}
-        for name, listener in self._held.items():
+        for name in list(self._held):
+            self._release(name)
+        for listener in self._held.values():
             listener.close()
-            if name not in served:
-                self._path(name).unlink(missing_ok=True)
+
+    def _release(self, name: str) -> None:
+        if name in self._held and name not in {served for served, _ in self._that_serve()}:
+            self._held.pop(name).close()
+            self._path(name).unlink(missing_ok=True)
 
     def _that_serve(self) -> list[tuple[str, socket.socket]]:
         return [(name, one) for name, one in self._watching if not _has_ended(one)]

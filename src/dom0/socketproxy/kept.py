@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from pathlib import Path
 
@@ -26,24 +25,25 @@ async def stay_kept(directory: Path, name: str, listener: socket.socket) -> None
     Raises Dom0Error when another socket, or none, is in its place: nobody can come to this one any more.
     """
     path = directory / name / "docker.sock"
-    first = path.stat()
-    while True:
+    first = _file(path)
+    while first is not None and _file(path) == first:
         try:
             pause = AGAIN if await _be_kept(directory / "holder.sock", name, listener) else REFUSED_FOR
         except OSError as error:
             log.debug("%s: %s", directory, error)
             pause = AGAIN
         await asyncio.sleep(pause)
-        if not _is(path, first):
-            hint = "started again, it serves the one that is there"
-            raise Dom0Error(f"{path}: is not the socket any more that is served", hint=hint)
+    hint = "started again, it serves the one that is there"
+    raise Dom0Error(f"{path}: is not the socket any more that is served", hint=hint)
 
 
-def _is(path: Path, known: os.stat_result) -> bool:
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which one is there."""
     try:
-        return os.path.samestat(path.stat(), known)
+        found = path.stat()
     except FileNotFoundError:
-        return False
+        return None
+    return found.st_dev, found.st_ino
 
 
 async def _be_kept(holder: Path, name: str, listener: socket.socket) -> bool:

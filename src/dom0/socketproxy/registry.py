@@ -178,7 +178,9 @@ def forget(scope: str) -> bool:
     there = [file for name in (FILE, FAILED) if (file := directory_of(scope) / name).exists()]
     for file in there:
         file.unlink(missing_ok=True)
-    with contextlib.suppress(UsageError):  # a holder has it
+    with contextlib.suppress(Dom0Error):  # there is no holder
+        hold.let_go(names.scopes_directory(), scope)
+    with contextlib.suppress(UsageError):  # another one has it
         hold.check_free(socket := directory_of(scope) / SOCKET)
         socket.unlink(missing_ok=True)
     return bool(there)
@@ -255,7 +257,7 @@ def unserved(scope: str) -> UsageError:
     """What is to be said of one that has a socket, or had one, and no server that is known."""
     failed = failure(scope)
     message = f"{scope}: nobody serves its socket{f': {failed.message}' if failed else ''}"
-    hint = f"an orchestrator's? dom0 status; docker logs dom0-socket-{scope}"
+    hint = f"an orchestrator's? dom0 status; docker logs dom0-socket-{scope}; not wanted? dom0 socket rm {scope}"
     return UsageError(message, hint=(failed and failed.hint) or hint)
 
 
