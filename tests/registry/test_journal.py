@@ -41,6 +41,22 @@ def test_anything_else_is_none(data: bytes) -> None:
     assert journal.decode(data) is None
 
 
-@given(CRCS, st.integers(1, 3))
+@given(CRCS, st.integers(1, 7))
 def test_half_a_crc_is_no_crc(crcs: list[int], length: int) -> None:
     assert journal.decode(journal.encode(HEAD, crcs) + b"\xff" * length) == (HEAD, crcs)
+
+
+@given(CRCS, st.integers(0, 4))
+def test_a_crc_that_did_not_reach_the_disk_is_none(crcs: list[int], number: int) -> None:
+    entry, at = journal.entry(number, 7)
+    data = bytearray(journal.encode(HEAD, [*crcs, *[1] * 5]))
+    data[at : at + len(entry)] = bytes(8)
+    decoded = journal.decode(bytes(data))
+    assert decoded is not None
+    assert decoded[1][number] is None
+
+
+def test_a_crc_of_another_chunk_is_none() -> None:
+    first, second = (journal.entry(number, 7)[0] for number in (0, 1))
+    decoded = journal.decode(journal.encode(HEAD, []) + second + first)
+    assert decoded == (HEAD, [None, None])

@@ -57,13 +57,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 class Depot:
     """`root` is made if it is not there; nobody else gets in. `limit`: bytes that it is to have at most, if it can.
+    `boot`: the kernel's boot ID, if this is not to be the running one's.
 
     Raises Unwritable, and ValueError for what is no digest.
     """
 
-    def __init__(self, root: Path, limit: int) -> None:
+    def __init__(self, root: Path, limit: int, *, boot: bytes | None = None) -> None:
         self.root = root
         self._limit = limit
+        self._boot = boot
         with writing(root):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = root.lstat()
@@ -117,7 +119,7 @@ class Depot:
             except BlockingIOError:
                 yield None
                 return
-            yield stack.enter_context(contextlib.closing(Partial(directory, _sha256(digest), size)))
+            yield stack.enter_context(contextlib.closing(Partial(directory, _sha256(digest), size, boot=self._boot)))
 
     def blobs(self) -> list[Stored]:
         """All there are, those used last first. What has no name of ours is passed over."""

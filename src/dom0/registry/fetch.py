@@ -337,6 +337,7 @@ async def _in_thread(call: Callable[[], T], cancel: Callable[[], None] = lambda:
         while not running.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
+        running.exception()  # whatever it is: nobody asks for it any more
         raise
 
 

@@ -6,6 +6,7 @@ was written, and a power cut at most the last chunk.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import threading
@@ -53,15 +54,15 @@ class Part:
         found = journal.decode(_read(self.journal_path, journal.longest(self.head)))
         if found is None or found[0] != Head(found[0].boot, self.head.sha256, self.head.size, self.head.start):
             return False
-        left, self._crcs = found
+        left, crcs = found
         self._file = _open_regular(self.path, os.O_RDWR)
         length = os.fstat(self._file).st_size if self._file >= 0 else 0
         if self._file < 0 or length > self.head.size - self.start:
             return False
         same_boot = left.boot == self.head.boot
         self.size = length if same_boot else length - length % CHUNK
-        del self._crcs[self.size // CHUNK :]
-        self._crcs += map(zlib.crc32, self._chunks(len(self._crcs), self.size // CHUNK))
+        wholes = itertools.zip_longest(range(self.size // CHUNK), crcs[: self.size // CHUNK])
+        self._crcs = [self._crc_of(number) if crc is None else crc for number, crc in wholes]
         if not same_boot:
             self.cut_damage()
         self._resume()
@@ -132,8 +133,9 @@ class Part:
                     os.close(file)
             self._file = self._journal = -1
 
-    def _chunks(self, first: int, stop: int) -> Iterator[bytes]:
-        return (os.pread(self._file, CHUNK, number * CHUNK) for number in range(first, stop))
+    def _crc_of(self, number: int) -> int:
+        """Of a chunk without a noted one: that the part grew on behind it vouches for it."""
+        return zlib.crc32(os.pread(self._file, CHUNK, number * CHUNK))
 
     def _end_chunk(self) -> None:
         os.fdatasync(self._file)

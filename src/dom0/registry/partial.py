@@ -146,22 +146,24 @@ class Partial:
     def _restored(self) -> list[Part]:
         found = {path.name: path for path in self._directory.iterdir()}
         starts = sorted(int(name) for name in found if self._is_start(name))
-        parts = [part for part in map(self._part, starts[:MOST_PARTS]) if self._is_restored(part)]
-        for path in (*(part.path for part in parts), *(part.journal_path for part in parts)):
-            found.pop(path.name, None)
-        for path in found.values():
-            if path.name not in (BLOB, LOCK):
-                _remove(path)
+        with contextlib.ExitStack() as opened:
+            parts = []
+            for part in map(self._part, starts[:MOST_PARTS]):
+                opened.callback(part.close)
+                if part.restore():
+                    parts.append(part)
+                else:
+                    part.close()
+            for path in (*(part.path for part in parts), *(part.journal_path for part in parts)):
+                found.pop(path.name, None)
+            for path in found.values():
+                if path.name not in (BLOB, LOCK):
+                    _remove(path)
+            opened.pop_all()
         return parts if parts and parts[0].start == 0 else [self._part(0), *parts]
 
     def _is_start(self, name: str) -> bool:
         return bool(_START.fullmatch(name)) and int(name) % CHUNK == 0 and (name == "0" or int(name) < self.size)
-
-    def _is_restored(self, part: Part) -> bool:
-        if part.restore():
-            return True
-        part.close()
-        return False
 
     def _part(self, start: int) -> Part:
         return Part(self._directory, replace(self._head, start=start))
