@@ -226,10 +226,10 @@ async def test_it_lets_go_of_a_socket_that_nobody_serves_and_of_no_other(
     with hold.hold(directory, "guest") as listener:
         async with serving(directory, listener):
             await until_held(caplog, 1)
-            hold.let_go(directory, "guest")
+            hold.release(directory, "guest")
             assert path.is_socket()
-    hold.let_go(directory, "guest")
-    hold.let_go(directory, "guest")
+    hold.release(directory, "guest")
+    hold.release(directory, "guest")
     assert not path.exists()
     hold.hold(directory, "guest").close()
     assert path.is_socket()

@@ -4,9 +4,9 @@
 machine, so it needs no more than the standard library. It takes one line of each connection to DIRECTORY/holder.sock,
 from root and its own user, and answers `ok`, or `error: ` and what is wrong:
 
-    hold NAME   with the answer comes (SCM_RIGHTS) the descriptor of DIRECTORY/NAME/docker.sock, made if it is not held
-    keep NAME   with the request comes the descriptor of that, which is held from now on; the connection stays open
-    let NAME    go: it is not held any more, and its file goes, unless a server keeps it
+    hold NAME      with the answer comes (SCM_RIGHTS) the descriptor of DIRECTORY/NAME/docker.sock, made if need be
+    keep NAME      with the request comes the descriptor of that, which is held from now on; the connection stays open
+    release NAME   it is not held any more, and its file goes, unless a server keeps it
 
 So a server (see `kept`) knows when the holder ends, and the next one gets from it what the first one had. DIRECTORY is
 for its user alone to write to.
@@ -74,9 +74,9 @@ def hold(directory: Path, name: str) -> socket.socket:
     return listener
 
 
-def let_go(directory: Path, name: str) -> None:
+def release(directory: Path, name: str) -> None:
     """Let the holder in `directory` forget a socket that nobody serves. Blocks. Raises Dom0Error."""
-    _asked(directory, f"let {name}")
+    _asked(directory, f"release {name}")
 
 
 def _asked(directory: Path, request: str) -> list[int]:
@@ -145,7 +145,7 @@ class Holder:
                     watching = connection.dup()
                     watching.setblocking(False)
                     self._watching.append((name, watching))
-                elif verb == "let":
+                elif verb == "release":
                     self._release(name)
                     connection.sendall(b"ok")
                 else:
@@ -156,8 +156,8 @@ class Holder:
     def _parsed(self, line: bytes) -> tuple[str, str]:
         request = line.decode("ascii", "replace").strip()
         verb, _, name = request.partition(" ")
-        if verb not in ("hold", "keep", "let") or not re.fullmatch(names.SCOPE_NAME, name):
-            raise UsageError(f"{request!r}: not a request of: hold NAME, keep NAME, let NAME")
+        if verb not in ("hold", "keep", "release") or not re.fullmatch(names.SCOPE_NAME, name):
+            raise UsageError(f"{request!r}: not a request of: hold NAME, keep NAME, release NAME")
         return verb, name
 
     def _hold(self, name: str) -> socket.socket:

@@ -179,7 +179,7 @@ def forget(scope: str) -> bool:
     for file in there:
         file.unlink(missing_ok=True)
     with contextlib.suppress(Dom0Error):  # there is no holder
-        hold.let_go(names.scopes_directory(), scope)
+        hold.release(names.scopes_directory(), scope)
     with contextlib.suppress(UsageError):  # another one has it
         hold.check_free(socket := directory_of(scope) / SOCKET)
         socket.unlink(missing_ok=True)
