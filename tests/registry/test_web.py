@@ -188,7 +188,16 @@ async def test_an_insecure_registry_is_asked_in_what_it_speaks(
 
 async def test_a_server_that_is_no_registry_is_not_asked_in_plain_text(web: Web) -> None:
     async with served(lambda _: reply(400)) as server:
-        assert await web.base(server.netloc, "here") == f"https://{server.netloc}"
+        with pytest.raises(Temporary, match=r"here: the connection to .* broke"):
+            await web.base(server.netloc, "here")
+
+
+async def test_what_a_registry_speaks_is_not_concluded_from_a_line_that_breaks(web: Web) -> None:
+    async with served(lambda _: b"") as server:
+        with pytest.raises(Temporary, match=r"here: the connection to .* broke"):
+            await web.base(server.netloc, "here")
+        server.answer = lambda _: reply(200)
+        assert await web.base(server.netloc, "here") == f"http://{server.netloc}"
 
 
 async def test_plain_text_is_not_even_tried_where_it_is_not_allowed() -> None:

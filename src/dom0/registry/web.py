@@ -153,34 +153,29 @@ class Web:
     async def base(self, host: str, where: str) -> str:
         """How a registry is reached: `https://HOST`, or `http://HOST` where that is allowed and what is spoken there.
 
-        Raises Temporary or Final.
+        Raises Temporary, also where neither can be said for sure, and Final.
         """
         tls, plain = f"https://{host}", f"http://{host}"
         if not self.insecure:
             return tls
-        if is_loopback(host):  # asked for TLS, some servers there wait for the end of a line
-            return plain if await self._is_registry(plain, where) else tls
-        try:
-            async with self.ask(f"{tls}/v2/", where=where):
-                return tls
-        except Temporary:
-            if await self._is_registry(plain, where):
-                return plain
-            raise
+        failed: Temporary | None = None
+        # This machine's own servers are asked in plain text first: for TLS, some wait for the end of a line.
+        for base in (plain, tls) if is_loopback(host) else (tls, plain):
+            try:
+                async with self.ask(f"{base}/v2/", where=where) as reply:
+                    await reply.skip()
+                    if base == tls or reply.status in (200, 401):
+                        return base
+            except Temporary as error:
+                failed = failed or error
+        assert failed is not None
+        raise failed
 
     async def close(self) -> None:
         for client in self._clients.values():
             await client.close()
         self._clients.clear()
         await self._addresses.close()
-
-    async def _is_registry(self, base: str, where: str) -> bool:
-        try:
-            async with self.ask(f"{base}/v2/", where=where) as reply:
-                await reply.skip()
-                return reply.status in (200, 401)
-        except Temporary:
-            return False
 
     @asynccontextmanager
     async def _hop(
