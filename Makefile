@@ -13,8 +13,9 @@ ENGINE_TESTS := tests/engine tests/compose tests/compare tests/images/test_docke
 # What depends on how images are kept: their IDs and names, in builds, rollbacks and files.
 STORE_TESTS := tests/engine/test_conformance_ground.py tests/images/test_build_project.py \
 	$(patsubst %,tests/machine/test_%.py,generations brought_images names)
-# Two at a time. A file is one lane's: its tests share a machine, and build on each other. The longest come first.
-LANES := -n 2 --dist loadfile --no-loadscope-reorder
+# Three at a time on two processors: each waits for clocks and disks half of its time.
+# A file is one lane's: its tests share a machine, and build on each other. The longest come first.
+LANES := -n 3 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
