@@ -64,7 +64,9 @@ def test_a_blob_is_found_when_it_has_the_size_that_is_asked_for(depot: Depot) ->
     assert depot.find(digest, 5) == depot.path(digest)
     assert depot.find(digest_of(b""), 0) is None
     assert depot.find(digest, 6) is None
-    assert not depot.path(digest).exists()
+    assert depot.find(digest, 5)
+    depot.discard(digest)
+    assert depot.find(digest, 5) is None
 
 
 def test_one_process_at_a_time_fetches_a_blob(depot: Depot) -> None:
@@ -83,7 +85,9 @@ def test_all_there_is_is_listed(depot: Depot) -> None:
     (depot.root / "not-ours").mkdir()
     (depot.root / ("c" * 64)).symlink_to("/etc")
     (depot.root / ("d" * 64)).write_bytes(b"")
-    found = [each for each in depot.blobs() if each.have]
+    with depot.use([digest_of(b"to come")]):
+        pass
+    found = depot.blobs()
     assert found == [
         Stored(digest=part, size=400, have=200, used=20),
         Stored(digest=whole, size=100, have=100, used=10),

@@ -24,6 +24,7 @@ from dom0.registry.depot import Depot
 from dom0.registry.fetch import GaveUp, Source, Terms, fetch
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor
+from dom0.registry.partial import Unwritable
 from dom0.registry.progress import Meter
 from dom0.testing.blob_server import BlobServer, content, describe
 from dom0.testing.fault_proxy import FaultProxy, Faults
@@ -276,6 +277,26 @@ def test_what_is_final_ends_it_and_keeps_what_came(depot: Depot) -> None:
     with pytest.raises(Final, match="404"):
         in_virtual_time(get(depot, Line(Lines(some, raising(Final("404"))))))
     assert [each.have for each in depot.blobs()] == [1000]
+
+
+def test_what_nobody_uses_goes_for_what_is_to_come(tmp_path: Path) -> None:
+    depot = Depot(tmp_path / "small", len(LARGE))
+    in_virtual_time(get(depot, Line(whole), DESCRIPTORS[1:2]))
+    in_virtual_time(get(depot, Line(whole)))
+    assert [each.digest for each in depot.blobs()] == [ONE[0].digest]
+
+
+def test_a_disk_that_keeps_losing_what_came_is_told_of(depot: Depot) -> None:
+    blob = depot.path(ONE[0].digest)
+
+    async def spoiling(data: bytes, start: int, stop: int) -> AsyncIterator[bytes]:
+        async for piece in whole(data, start, stop):
+            yield piece
+        with (blob.parent / "0").open("r+b") as file:
+            file.write(b"another")
+
+    with pytest.raises(Unwritable, match="does not keep"):
+        in_virtual_time(get(depot, Line(spoiling), terms=Terms(workers=1)))
 
 
 def test_a_blob_that_another_process_fetches_is_waited_for(depot: Depot) -> None:

@@ -78,16 +78,13 @@ class Depot:
         return self._directory(digest) / BLOB
 
     def find(self, digest: str, size: int) -> Path | None:
-        """The whole blob, which can go unless it is in `use`. None: it is not here. One of another size is removed."""
+        """The whole blob, which can go unless it is in `use`. None: there is none of that size."""
         path = self.path(digest)
         try:
             found = path.lstat()
         except FileNotFoundError:
             return None
-        if stat.S_ISREG(found.st_mode) and found.st_size == size:
-            return path
-        self.discard(digest)
-        return None
+        return path if stat.S_ISREG(found.st_mode) and found.st_size == size else None
 
     def discard(self, digest: str) -> None:
         """A blob that turned out not to be what its name says."""
@@ -183,6 +180,8 @@ class Depot:
                 return None
             size, have = (blob.lstat().st_size,) * 2 if blob.exists() else peek(directory)
         except OSError:  # gone since, or not ours
+            return None
+        if size is None and not have:
             return None
         return Stored(digest=_PREFIX + name, size=size, have=have, used=found.st_mtime)
 

@@ -23,7 +23,7 @@ import msgspec
 from dom0.errors import Final, NoRange, RegistryError, Temporary
 from dom0.registry.depot import Depot
 from dom0.registry.manifest import Descriptor
-from dom0.registry.partial import Partial
+from dom0.registry.partial import Partial, Unwritable
 from dom0.registry.patience import LONGEST_ASKED, Allowance, pause, silence
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.stretches import Request, Stretch, next_request
@@ -31,6 +31,7 @@ from dom0.registry.stretches import Request, Stretch, next_request
 T = TypeVar("T")
 
 MOST_WRONG = 3  # times that other bytes may come than the digest says
+MOST_DAMAGED = 10  # times that the disk may have lost something of one
 ENOUGH = 16 << 10  # bytes of one try after which the next is made at once
 LOOK_AGAIN = 0.5  # seconds, for a blob that another process fetches
 
@@ -75,17 +76,18 @@ async def fetch(
     GaveUp, and Unwritable of the disk.
     """
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
-    with depot.use(descriptor.digest for descriptor in wanted):
+    with contextlib.ExitStack() as stack:
+        in_use = depot.use(descriptor.digest for descriptor in wanted)
+        await _in_thread(partial(stack.enter_context, in_use))
         work = _Work(wanted, source, depot, repository, terms, meter or Meter(), now)
+        stack.callback(work.close)
+        await work.begin()
         try:
-            await work.open_blobs()
             async with asyncio.TaskGroup() as workers:
                 for number in range(terms.workers):
                     workers.create_task(_Worker(number, work).run())
         except BaseExceptionGroup as group:
             raise _first(group) from None
-        finally:
-            work.close()
 
 
 class _Blob:
@@ -98,7 +100,7 @@ class _Blob:
         self.entire = False
         self.requests = 0
         self.ending = False
-        self.wrong = 0
+        self.failures = {"damaged": 0, "wrong": 0}
 
     @property
     def is_ready(self) -> bool:
@@ -148,6 +150,10 @@ class _Work:
     def is_over(self) -> bool:
         return not self.blobs and not self._unopened
 
+    async def begin(self) -> None:
+        await self.open_blobs()
+        await _in_thread(partial(self.depot.trim, self.meter.size - self.meter.have))
+
     async def open_blobs(self) -> None:
         """Those that no other process fetches."""
         async with self._opening:
@@ -165,7 +171,7 @@ class _Work:
         return blob, Request(found.blob, 0, 0, blob.descriptor.size) if blob.entire else found
 
     async def finish(self, blob: _Blob) -> None:
-        """Raises Final: it will not become what it should be."""
+        """Raises Final where it will not become what it should be, and Unwritable."""
         blob.ending = True
         stop = threading.Event()
         path = self.depot.path(blob.descriptor.digest)
@@ -174,17 +180,20 @@ class _Work:
             if ending == "done":
                 self._close(blob)
                 self._whole += blob.descriptor.size
-            elif ending == "wrong":
+                return
+            if ending == "wrong":
                 await _in_thread(blob.partial.forget)
-                blob.wrong += 1
         finally:
             blob.ending = False
             self.tell_change()
-        if blob.wrong == MOST_WRONG:
+        blob.failures[ending] += 1
+        if blob.failures["wrong"] == MOST_WRONG:
             raise Final(
                 f"{self.repository}: {blob.descriptor.digest}: {MOST_WRONG} times something else came",
                 hint="something on the way changes them, or the registry has lost them",
             )
+        if blob.failures["damaged"] == MOST_DAMAGED:
+            raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
 
     def count(self) -> None:
         self.meter.have = self._whole + sum(blob.partial.have for blob in self.blobs)

@@ -176,7 +176,7 @@ class Partial:
 
     def _remove(self, part: Part) -> None:
         part.remove()
-        self.parts.remove(part)
+        self.parts = [each for each in self.parts if each is not part]  # others may be looking through the old list
 
 
 def peek(directory: Path) -> tuple[int | None, int]:

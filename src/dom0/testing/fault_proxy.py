@@ -16,6 +16,7 @@ import msgspec
 
 _PIECE = 16 << 10  # bytes
 _CREDIT = 0.05  # seconds of the rate that a late turn of the loop may make up for
+_SILENCE = 0.5  # seconds
 _BUFFER = 64 << 10  # bytes that are under way at most
 _RESET = struct.pack("ii", 1, 0)  # struct linger: closing sends RST
 
@@ -46,13 +47,13 @@ class FaultProxy:
         self.sent = 0  # bytes towards clients
         self.connections = 0
         self.cuts = 0
-        self.outages = 0.0  # seconds in which nothing could come to a client that wanted it
+        self.outages = 0.0  # seconds in which nobody listened, or connections were silent and nothing else came
         self._to = port
         self._random = Random(faults.seed)  # noqa: S311 -- no secret
         self._server: asyncio.Server | None = None
         self._live: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._silent: set[asyncio.Task[None]] = set()
-        self._silent_since: float | None = None
+        self._has_silent = False  # whether a connection has been silent since something was sent last
+        self._sent_at = 0.0
         self._free_at = 0.0
         self._timers: set[asyncio.Task[None]] = set()
 
@@ -91,19 +92,14 @@ class FaultProxy:
         self.connections += 1
         task = asyncio.create_task(self._carry(reader, writer))
         self._live[task] = writer
-        task.add_done_callback(self._is_over)
-        self._note_silence()
+        task.add_done_callback(lambda task: self._live.pop(task).transport.abort())
 
-    def _is_over(self, task: asyncio.Task[None]) -> None:
-        self._live.pop(task).transport.abort()
-        self._silent.discard(task)
-        self._note_silence()
-
-    def _note_silence(self) -> None:
+    def _count(self, sent: int) -> None:
         now = asyncio.get_running_loop().time()
-        if self._silent_since is not None:
-            self.outages += now - self._silent_since
-        self._silent_since = now if self._silent and len(self._silent) == len(self._live) else None
+        if self._has_silent and now - self._sent_at > _SILENCE:
+            self.outages += now - self._sent_at
+        self.sent += sent
+        self._sent_at, self._has_silent = now, False
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock: socket.socket = writer.get_extra_info("socket")
@@ -135,7 +131,7 @@ class FaultProxy:
             await self._keep_rate(len(data))
             writer.write(data)
             await writer.drain()
-            self.sent += len(data)
+            self._count(len(data))
             if left is not None:
                 left -= len(data)
                 if left == 0:
@@ -151,11 +147,9 @@ class FaultProxy:
     async def _cut(self, writer: asyncio.StreamWriter, asking: asyncio.Task[None]) -> None:
         self.cuts += 1
         if self.faults.how == "stall":
-            task = asyncio.current_task()
-            assert task is not None
-            self._silent.add(task)
-            self._note_silence()
+            self._has_silent = True
             await asyncio.wait([asking])  # until the client leaves
+            self._has_silent = True
         elif self.faults.how == "close":
             writer.close()
             await writer.wait_closed()
