@@ -341,6 +341,45 @@ def test_boot2dockers_disk_is_used_as_it_is(machine: DiskMachine, tmp_path: Path
     assert machine.inside("/data/var/lib/boot2docker").is_dir()
 
 
+def test_boot2dockers_programs_are_not_run_and_that_is_said(machine: DiskMachine, tmp_path: Path) -> None:
+    (tmp_path / "tree/var/lib/boot2docker").mkdir(parents=True)
+    (tmp_path / "tree/var/lib/boot2docker/bootlocal.sh").write_text("touch /ran\n")
+    (tmp_path / "tree/var/lib/dom0").mkdir()
+    file = machine.root / "sdb.disk"
+    file_systems.make(file, "ext4", label="boot2docker-data", tree=tmp_path / "tree", mib=64)
+    machine.plug("sdb", file)
+    machine.disk("mount")
+    assert "boot2docker/bootlocal.sh is not run here" in problems(machine)["data-disk"]
+    machine.inside("/var/lib/dom0/bootlocal.sh").write_text("true\n")
+    machine.boot()
+    machine.disk("mount")
+    assert machine.document()["problems"] == []
+
+
+@pytest.mark.parametrize("label", ["dom0-data", "boot2docker-data"])
+def test_a_disk_that_is_write_protected_is_not_called_damaged(machine: DiskMachine, label: str) -> None:
+    file = machine.root / "sda.disk"
+    file_systems.make(file, "ext4", label=label, mib=32)
+    machine.plug("sda", file, read_only=True)
+    machine.disk("mount")
+    assert machine.document()["data"]["kind"] == "memory"
+    assert "/dev/sda is write-protected" in problems(machine)["data-in-memory"]
+
+
+def test_a_store_that_nobody_asked_for_is_named_with_the_way_to_use_it(machine: DiskMachine, tmp_path: Path) -> None:
+    (tmp_path / "tree/var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
+    file = machine.root / "sdb.disk"
+    file_systems.make(file, "ext4", tree=tmp_path / "tree", mib=64)
+    machine.plug("sdb", file)
+    machine.disk("mount")
+    with machine.start("/usr/lib/dom0/disk", "watch"):
+        machine.until(lambda: "data-disk" in problems(machine))
+        said = problems(machine)["data-disk"]
+        machine.power_off()
+    assert said.startswith("another Linux's Docker store is on /dev/sdb (uuid ")
+    assert "adopt=use-readonly" in said
+
+
 def test_boot2dockers_store_of_another_kind_is_refused_with_the_reason(machine: DiskMachine, tmp_path: Path) -> None:
     (tmp_path / "tree/var/lib/docker/image/aufs/imagedb").mkdir(parents=True)
     file = machine.root / "sdb.disk"

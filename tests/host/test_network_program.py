@@ -124,3 +124,22 @@ def test_a_lease_may_be_in_no_network(cards: Cards, mask: str, router: str) -> N
         assert cards.has_address("eth0", f"192.0.2.7/{mask}")
         default = [route for route in cards.routes() if route.startswith("default")]
         assert [route.split()[:5] for route in default] == [["default", "via", router, "dev", "eth0"]]
+
+
+def named(machine: DiskMachine) -> str:
+    """The name that it gets, in a namespace in which that renames nobody else."""
+    return machine.run("unshare", "-u", "sh", "-c", "/usr/lib/dom0/network prepare && hostname").stdout.strip()
+
+
+def test_a_machine_keeps_its_name_also_one_that_boot2docker_gave_it(machine: DiskMachine) -> None:
+    theirs = machine.inside("/data/var/lib/boot2docker/etc")
+    theirs.mkdir(parents=True)
+    (theirs / "hostname").write_text("no name at all\n")
+    made = named(machine)
+    assert made.startswith("dom0-")
+    assert named(machine) == made
+    machine.inside("/data/etc/hostname").unlink()
+    (theirs / "hostname").write_text("whale\n")
+    assert named(machine) == "whale"
+    machine.contract("hostname=box")
+    assert named(machine) == "box"

@@ -151,10 +151,12 @@ class DiskMachine:
             opened.truncate(mib * _MIB)
         return self.plug(name, file)
 
-    def plug(self, name: str, file: Path, *, partitions: Sequence[tuple[int, int]] = ()) -> Disk:
+    def plug(
+        self, name: str, file: Path, *, partitions: Sequence[tuple[int, int]] = (), read_only: bool = False
+    ) -> Disk:
         """`partitions`: first MiB and number of MiB of each, as the disk's own table says."""
         assert name not in self._loops
-        self._loops[name] = loop.Loop(file)
+        self._loops[name] = loop.Loop(file, read_only=read_only)
         for number, (first, size) in enumerate(partitions, 1):
             self._loops[name].add_partition(number, first * _MIB, size * _MIB)
         self._show(name, self._loops[name])

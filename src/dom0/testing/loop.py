@@ -17,10 +17,10 @@ from types import TracebackType
 # <linux/loop.h>
 _GET_FREE = 0x4C82
 _CONFIGURE = 0x4C0A
-_AUTOCLEAR, _PARTSCAN = 4, 8
+_READ_ONLY, _AUTOCLEAR, _PARTSCAN = 1, 4, 8
 _CONFIG = struct.Struct("=II 5Q 4I 64s 64s 32s 2Q 8Q")  # struct loop_config with its struct loop_info64
 _TRIES = 50  # somebody else may take the free number first
-_FLUSH = 0x1261  # BLKFLSBUF of <linux/fs.h>
+_FLUSH, _SET_READ_ONLY = 0x1261, 0x125D  # BLKFLSBUF and BLKROSET of <linux/fs.h>
 
 # <linux/blkpg.h>
 _PARTITIONS, _ADD_PARTITION = 0x1269, 1
@@ -38,9 +38,9 @@ def missing() -> str:
 class Loop:
     """`file` as a block device, with its partitions. Use it as a context manager, or call `detach`."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, read_only: bool = False) -> None:
         self.file = file
-        self._handle = _attach(file)
+        self._handle = _attach(file, read_only=read_only)
         self.number = os.fstat(self._handle).st_rdev
 
     def __enter__(self) -> Loop:
@@ -82,14 +82,19 @@ class Loop:
 
     def detach(self) -> None:
         """The kernel does it as soon as nobody has it open or mounted."""
+        _make_writable(self._handle)
         os.close(self._handle)
 
 
-def _attach(file: Path) -> int:
+def _attach(file: Path, *, read_only: bool) -> int:
     """A handle that holds the device."""
-    with file.open("r+b") as backing, Path("/dev/loop-control").open("r+b", buffering=0) as control:
+    flags = _AUTOCLEAR | _PARTSCAN | (_READ_ONLY if read_only else 0)
+    with (
+        file.open("rb" if read_only else "r+b") as backing,
+        Path("/dev/loop-control").open("r+b", buffering=0) as control,
+    ):
         config = _CONFIG.pack(
-            *(backing.fileno(), 0, 0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR | _PARTSCAN),
+            *(backing.fileno(), 0, 0, 0, 0, 0, 0, 0, 0, 0, flags),
             *(file.name.encode()[:63], b"", b"", 0, 0, *(0,) * 8),
         )
         for _ in range(_TRIES):
@@ -102,5 +107,12 @@ def _attach(file: Path) -> int:
                 if error.errno != errno.EBUSY:
                     raise
             else:
+                if not read_only:
+                    _make_writable(handle)
                 return handle
     raise OSError(errno.EBUSY, f"no free loop device in {_TRIES} tries")
+
+
+def _make_writable(device: int) -> None:
+    """The kernel keeps it for reading only for whoever is the next to get its number."""
+    fcntl.ioctl(device, _SET_READ_ONLY, struct.pack("i", 0))

@@ -90,15 +90,27 @@ is_usb_disk_coming() {
     return 1
 }
 
-# A disk that came too late is not mounted under a running Engine; somebody has to know of it.
+# A disk that came too late is not mounted under a running Engine; somebody has to know of it. So of a store that nobody
+# has asked for.
 watch() {
     [ "$wanted" != ram ] && grep -qx kind=memory $run/data || return 0
+    tell_of_stores
     for _ in $(seq 300); do
         for name in $(block_devices); do
             grep -qx "$name" $run/disks.known || tell_late "$name"
         done
         sleep 2
     done
+}
+
+tell_of_stores() {
+    [ "$adopt" = ignore ] || return 0
+    alone disk
+    stores=$(foreign_stores)
+    [ -z "$stores" ] || warn "another Linux's Docker store is on$(told "$stores"); it is used with adopt=use-readonly or \
+adopt=use in the boot contract"
+    write_json
+    let_others disk
 }
 
 tell_late() { # NAME
@@ -126,6 +138,7 @@ seconds() {
 # Our own disk is mended where that loses nothing; a foreign one never.
 mount_own() {
     device=/dev/$chosen
+    can_be_written "$device" || return 1
     case $(fact "$chosen" type) in
     ext[234])
         kind=ext4
@@ -150,6 +163,14 @@ mount_own() {
     keep_machine || :
 }
 
+# Without that e2fsck finds it damaged, and busybox mounts it for reading only.
+can_be_written() { # DEVICE
+    [ "$(blockdev --getro "$1")" != 1 ] || {
+        reason="$1 is write-protected, and is not mounted: by a switch on it, or because it is worn out"
+        return 1
+    }
+}
+
 mount_new() {
     say "formatting /dev/$chosen: $reason"
     if ! said=$(make_data_disk "$chosen" 2>&1); then
@@ -169,9 +190,19 @@ mount_boot2docker() {
             return 1
         fi
     fi
-    mount_foreign "/dev/$chosen" /data "$(fact "$chosen" type)" || return 1
+    can_be_written "/dev/$chosen" && mount_foreign "/dev/$chosen" /data "$(fact "$chosen" type)" || return 1
     data_kind=boot2docker
     bind /data/var/lib/docker /data/var/lib/dom0
+    tell_of_boot2dockers_programs
+}
+
+# They were written for a Tiny Core Linux, and would be run as root.
+tell_of_boot2dockers_programs() {
+    for program in bootsync.sh bootlocal.sh; do
+        if [ -e /data/var/lib/boot2docker/$program ] && [ ! -e /var/lib/dom0/bootlocal.sh ]; then
+            warn "/data/var/lib/boot2docker/$program is not run here; what it did goes into /var/lib/dom0/bootlocal.sh"
+        fi
+    done
 }
 
 # The other Linux's /etc is not ours: what we keep besides the Engine's store lies in its var/lib/dom0.
@@ -185,6 +216,8 @@ mount_adopted() {
             return 1
         }
         device=/dev/mapper/dom0-adopted
+    else
+        can_be_written "$device" || return 1
     fi
     mkdir -p /foreign
     mount_foreign "$device" /foreign "$(fact "$chosen" type)" || return 1
