@@ -68,8 +68,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return self.seconds / (self.size / self.case.faults.rate + self.outages)
 
     @property
-    def is_reached(self) -> bool:
-        return self.sent_share <= MOST_SENT and (self.case.kills is not None or self.time_share <= MOST_TIME)
+    def verdict(self) -> str:
+        if self.deaths:
+            return f"{(self.sent - self.size) / self.deaths / 1000:.0f} kB a kill"
+        return "yes" if self.sent_share <= MOST_SENT and self.time_share <= MOST_TIME else "**no**"
 
 
 EACH = 8 << 20
@@ -145,9 +147,10 @@ def table(found: Sequence[Found]) -> str:
         rate = (
             f"{each.case.faults.rate / MB:g} MB/s, {each.case.name}" if "kB/s" not in each.case.name else each.case.name
         )
-        verdict = "yes" if each.is_reached else "**no**"
         counts = each.cuts + each.deaths
-        lines.append(f"| {rate} | {each.size / MB:g} MB | {each.sent_share:.4f} | {taken} | {counts} | {verdict} |")
+        lines.append(
+            f"| {rate} | {each.size / MB:g} MB | {each.sent_share:.4f} | {taken} | {counts} | {each.verdict} |"
+        )
     return "\n".join(lines)
 
 
@@ -174,7 +177,8 @@ def main() -> None:
         head = (
             "`make bench-pull` writes this part: blobs of an image through a line that breaks. Ideal is the size by "
             "the rate of the line, and the time in which nothing could come. "
-            f"To reach: {MOST_SENT:g} of the bytes, {MOST_TIME:g} of the time."
+            f"To reach: {MOST_SENT:g} of the bytes, {MOST_TIME:g} of the time. A connection that fell silent is given "
+            "up after 5 s. A kill costs what was under way in the kernel and not read yet, nothing that was written."
         )
         when = f"Measured {time.strftime('%Y-%m-%d')}: {facts}."
         write_section(REPORT, "Pulls over a bad line", f"{head}\n\n{when}\n\n{table(found)}")

@@ -94,8 +94,9 @@ async def get(
     what: list[Descriptor] = ONE,
     meter: Meter | None = None,
     terms: Terms = Terms(),  # noqa: B008 -- a value
+    doubt: Callable[[Descriptor], None] = lambda _: None,
 ) -> None:
-    await fetch(what, source, depot, repository="team/app", terms=terms, meter=meter, now=now)
+    await fetch(what, source, depot, repository="team/app", terms=terms, meter=meter, doubt=doubt, now=now)
     assert all(depot.find(each.digest, each.size) for each in what)
 
 
@@ -248,7 +249,9 @@ def test_wrong_bytes_are_asked_for_again_and_refused_the_third_time(depot: Depot
 
     with pytest.raises(Final, match="3 times something else came"):
         in_virtual_time(get(depot, first(3), terms=Terms(workers=1)))
-    in_virtual_time(get(depot, first(2), terms=Terms(workers=1)))
+    doubted: list[Descriptor] = []
+    in_virtual_time(get(depot, first(2), terms=Terms(workers=1), doubt=doubted.append))
+    assert doubted == ONE * 2
 
 
 def test_a_registry_without_ranges_sends_all_and_what_came_before_is_passed_over(depot: Depot) -> None:

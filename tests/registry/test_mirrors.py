@@ -130,3 +130,13 @@ async def test_a_mirror_that_says_nothing_costs_one_try(two: Two, mirrored: Mirr
         await trying
     assert await blob(mirrored) == CONTENT
     assert two.asked == (1, 1)
+
+
+async def test_who_sent_wrong_bytes_is_the_last_to_be_asked_for_them(two: Two, mirrored: Mirrored) -> None:
+    two.say(reply(200, bytes(len(CONTENT))), None)
+    assert await blob(mirrored) == bytes(len(CONTENT))
+    mirrored.doubt(BLOB)
+    assert await blob(mirrored) == CONTENT
+    two.say(None, reply(503))
+    assert await blob(mirrored) == CONTENT
+    assert two.asked == (1, 1)

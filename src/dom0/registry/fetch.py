@@ -68,18 +68,19 @@ async def fetch(
     repository: str,
     terms: Terms = USUAL,
     meter: Meter | None = None,
+    doubt: Callable[[Descriptor], None] = lambda _: None,
     now: Callable[[], float] = time.time,
 ) -> None:
     """Return when `depot` has all blobs whole; the caller has them in `use` for as long as they have to stay there.
 
-    `meter` tells how far it is; `now`: seconds since the epoch. Cancelled, it leaves what has come. Raises Final,
-    GaveUp, and Unwritable of the disk.
+    `meter` tells how far it is; `doubt` is told what came wrong, to ask somebody else for it; `now`: seconds since the
+    epoch. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
     """
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
     with contextlib.ExitStack() as stack:
         in_use = depot.use(descriptor.digest for descriptor in wanted)
         await _in_thread(partial(stack.enter_context, in_use))
-        work = _Work(wanted, source, depot, repository, terms, meter or Meter(), now)
+        work = _Work(wanted, source, depot, repository, terms, meter or Meter(), doubt, now)
         stack.callback(work.close)
         await work.begin()
         try:
@@ -127,6 +128,7 @@ class _Work:
         repository: str,
         terms: Terms,
         meter: Meter,
+        doubt: Callable[[Descriptor], None],
         now: Callable[[], float],
     ) -> None:
         self.source = source
@@ -134,6 +136,7 @@ class _Work:
         self.repository = repository
         self.terms = terms
         self.meter = meter
+        self.doubt = doubt
         self.now = now
         self.clock = asyncio.get_running_loop().time
         self.allowance = Allowance(terms.rate)
@@ -182,6 +185,7 @@ class _Work:
                 self._whole += blob.descriptor.size
                 return
             if ending == "wrong":
+                self.doubt(blob.descriptor)
                 await _in_thread(blob.partial.forget)
         finally:
             blob.ending = False

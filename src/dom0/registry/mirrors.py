@@ -24,6 +24,8 @@ class Mirrored:
     def __init__(self, registries: Sequence[Registry]) -> None:
         self._registries = tuple(registries)
         self._failed: dict[Registry, float] = {}
+        self._senders: dict[str, set[Registry]] = {}  # by digest: whose bytes are taken, and whose were wrong
+        self._doubted: dict[str, set[Registry]] = {}
 
     async def close(self) -> None:
         for registry in self._registries:
@@ -46,7 +48,8 @@ class Mirrored:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """As `Registry.blob`. Who breaks off in the middle is not the first to be asked for the rest."""
         errors: dict[Registry, RegistryError] = {}
-        for registry in self._by_trust():
+        doubted = self._doubted.get(descriptor.digest, ())
+        for registry in sorted(self._by_trust(), key=lambda each: each in doubted):
             async with AsyncExitStack() as stack:
                 try:
                     with self._watched(registry):
@@ -54,10 +57,15 @@ class Mirrored:
                 except RegistryError as error:
                     errors[registry] = error
                     continue
+                self._senders.setdefault(descriptor.digest, set()).add(registry)
                 with self._watched(registry):
                     yield chunks
                 return
         raise errors[self._registries[-1]]
+
+    def doubt(self, descriptor: Descriptor) -> None:
+        """What came is not what its digest says: who sent some of it is the last to be asked for it from now on."""
+        self._doubted.setdefault(descriptor.digest, set()).update(self._senders.pop(descriptor.digest, ()))
 
     def _by_trust(self) -> list[Registry]:
         forgiven = time.monotonic() - FORGIVEN
