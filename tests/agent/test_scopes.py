@@ -119,6 +119,15 @@ def test_a_registration_that_is_not_understood_is_said(scope: Path) -> None:
     assert "scope.json: is not understood" in title
 
 
+def test_a_directory_that_no_scope_can_have_is_not_looked_at(scope: Path) -> None:
+    with served():
+        registration = (scope / "scope.json").read_bytes()
+        for name, content in (("Not one", registration), ("damaged", registration.replace(b'"guest"', b'""'))):
+            (scope.parent / name).mkdir()
+            (scope.parent / name / "scope.json").write_bytes(content)
+        assert {problem.subject for problem in found()} == {"scope damaged"}
+
+
 def test_grants_that_are_refused_are_why(tmp_path: Path) -> None:
     (tmp_path / "grants.yaml").write_text("memry: 1g")
     argv = [

@@ -23,7 +23,7 @@ from dom0.plan.planner import Plan
 from dom0.socketproxy import budget, refusals, registry
 from dom0.socketproxy.refusals import Refusal
 from dom0.socketproxy.registry import Registered, Registration
-from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.scope import NAME_PATTERN, Scope
 
 LASTS = 86400.0  # seconds that something is told of that happened once; until its socket has another server at most
 DOWN = (Phase.FAILED, Phase.CRASH_LOOP, Phase.UNHEALTHY, Phase.STOPPED)  # phases of a server that does not serve
@@ -40,7 +40,7 @@ class Scopes:
     def problems(self, plan: Plan | None, actual: Actual | None, now: float) -> tuple[Problem, ...]:
         there: list[str] = []
         with contextlib.suppress(OSError):
-            there = registry.known(registry.FILE, registry.FAILED)
+            there = [one for one in registry.known(registry.FILE, registry.FAILED) if NAME_PATTERN.fullmatch(one)]
         planned = plan.slots if plan else ()
         servers = {scope_served_by(one.slot.service): one for one in planned if one.slot.role is Role.SOCKET}
         for gone in self._logs.keys() - set(there):
@@ -68,7 +68,7 @@ class Scopes:
             yield from _without_server(scope, found, server)
             return
         registration = found.registration
-        used_up = tuple(self._used_up(registration, actual, now))
+        used_up = tuple(self._used_up(Scope(scope), registration, actual, now))
         if used_up:
             yield Problem(
                 code="scope-budget",
@@ -77,10 +77,10 @@ class Scopes:
                 severity=Severity.WARNING,
                 hint=f"dom0 socket show {scope}; grant it more, or stop some of it",
             )
-        yield from self._refused(registration, now)
+        yield from self._refused(scope, registration.since, now)
 
-    def _used_up(self, registration: Registration, actual: Actual, now: float) -> Iterator[str]:
-        scope, grants = Scope(registration.scope), registration.grants
+    def _used_up(self, scope: Scope, registration: Registration, actual: Actual, now: float) -> Iterator[str]:
+        grants = registration.grants
         out = actual.out_of_memory.get(scope.name, 0.0)
         if grants.memory is not None and out > max(registration.since, now - LASTS):
             yield f"memory ({grants.memory}; the kernel has killed a process)"
@@ -98,8 +98,7 @@ class Scopes:
             if 0 < getattr(grants, kind) <= count:
                 yield f"{kind} ({count} of {getattr(grants, kind)})"
 
-    def _refused(self, registration: Registration, now: float) -> Iterator[Problem]:
-        scope, since = registration.scope, registration.since
+    def _refused(self, scope: str, since: float, now: float) -> Iterator[Problem]:
         log = self._logs.get(scope)
         if log is None or log.since != since:
             if log:
