@@ -29,8 +29,8 @@ def test_what_came_through_a_socket_is_below_who_was_given_it_by_the_names_in_th
         container("guest.web", "/guest"),
         container("dom0", **ROOT),
         container("guest.dom0", "/guest", given="{}", **SERVICE),
-        container("guest.team.web", "/guest/team", **BY_DOM0, **{labels.ROLE: "service"}),
-        container("guest.team.dom0", "/guest/team", given="{}", **SERVICE),
+        container("guest.team.web", "/guest/team", **{f"guest/team/{labels.ROLE}": "service"}),
+        container("guest.team.dom0", "/guest/team", given="{}", **{f"guest/{labels.ROLE}": "service"}),
     )
     assert drawn == [
         "dom0  root, running, started manually",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from dom0.socketproxy import dockerfile
 from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.scope import Scope
 from dom0.testing import api, scopes
 from dom0.testing.hosts import Host
 from dom0.testing.scopes import Scoped
@@ -19,7 +20,8 @@ from dom0.testing.scopes import Scoped
 IMAGE = "busybox:test"
 GRANTS = "images: {use: [busybox], build: true}"
 ID = "sha256:" + "a" * 64
-STAMP = 'LABEL dom0.scope="/guest" dom0.orchestrator=""'
+GUEST = Scope("guest")
+STAMP = 'LABEL "dom0.scope"="/guest" "dom0.orchestrator"=""'
 
 
 def rewritten(text: str) -> str:
@@ -27,11 +29,12 @@ def rewritten(text: str) -> str:
     return stamped(text).replace(f"{STAMP}\n", "")
 
 
-def stamped(text: str) -> str:
+def stamped(text: str, of_image: Mapping[str, str] = {}) -> str:
     found = dockerfile.read(text.encode())
     bases = dockerfile.bases(found)
     ids = dict.fromkeys(bases.built_on | bases.copied_from, ID)
-    return dockerfile.written(found, ids, {"dom0.scope": "/guest", "dom0.orchestrator": ""}).decode()
+    stamps = {name: GUEST.stamped_container({}, of_image) for name in bases.built_on}
+    return dockerfile.written(found, ids, stamps | {"": GUEST.stamped_container({}, {})}, "guest/").decode()
 
 
 @pytest.mark.parametrize(
@@ -55,12 +58,52 @@ def test_a_dockerfile_is_written_anew(given: str, sent: str) -> None:
     assert rewritten(sent) == sent
 
 
-def test_the_last_label_of_each_step_is_the_scopes() -> None:
-    inner = 'LABEL dom0.scope="/team"'
-    assert stamped(f"FROM a AS b\nRUN x\nlabel dom0.scope /x\nRUN x\nFROM b\n{inner}\nRUN x\n").splitlines() == [
-        *(f"FROM {ID} AS b", STAMP, "RUN x", "LABEL dom0.scope /x", STAMP, "RUN x"),
-        *("FROM b", STAMP, inner, STAMP, "RUN x"),
+def test_the_labels_of_each_step_are_the_scopes() -> None:
+    text = 'FROM a AS b\nRUN x\nlabel dom0.scope /x\nRUN x\nFROM b\nLABEL dom0.scope="/team"\nRUN x\n'
+    assert stamped(text, {"k": 'v "$1" \\', "guest/own": "1", "long": "two\nlines"}).splitlines() == [
+        f"FROM {ID} AS b",
+        r'LABEL "k"="" "long"="" "guest/k"="v \"\$1\" \\" "dom0.scope"="/guest" "dom0.orchestrator"=""',
+        *("RUN x", "LABEL guest/dom0.scope /x", "RUN x"),
+        *("FROM b", STAMP, 'LABEL guest/dom0.scope="/team"', "RUN x"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("a=b", "guest/a=b"),
+        ('a=b  "c d"="e f"\tg=', 'guest/a=b guest/"c d"="e f" guest/g='),
+        ("a a=b c=d", "guest/a a=b c=d"),
+        ("a\\ b=c d=e", "guest/a\\ b=c guest/d=e"),
+        ("a='b c=d' e=\"f ' g=h\"", "guest/a='b c=d' guest/e=\"f ' g=h\""),
+        (r'a="\" b=c" d=e', r'guest/a="\" b=c" guest/d=e'),
+        (r"a='\' b=c", r"guest/a='\' guest/b=c"),
+        ('$x=1 "$y"=2', 'guest/$x=1 guest/"$y"=2'),
+    ],
+)
+def test_each_label_has_the_scopes_prefix(given: str, sent: str) -> None:
+    assert rewritten(f"FROM a\nLABEL {given}\n") == f"FROM {ID}\nLABEL {sent}\n"
+    assert dockerfile.changes(f"LABEL {given}", "guest/") == f"LABEL {sent}"
+
+
+@pytest.mark.parametrize("given", ['a="b', "a='b", 'a="b\\"', "a=b'c d", '"'])
+def test_labels_whose_quotes_do_not_end_are_refused(given: str) -> None:
+    with pytest.raises(Refused):
+        rewritten(f"FROM a\nLABEL {given}\n")
+
+
+@pytest.mark.parametrize("key", ["a=b", "a\nLABEL b"])
+def test_an_image_with_a_label_that_no_dockerfile_can_say_is_not_built_on(key: str) -> None:
+    with pytest.raises(Refused):
+        stamped("FROM a\n", {key: "x"})
+
+
+@pytest.mark.parametrize(
+    "text", ["ONBUILD RUN x", "CMD x\nONBUILD RUN x", "FROM a", "RUN x", "CMD x \\\nONBUILD\nRUN x"]
+)
+def test_a_commit_changes_no_more_than_a_configuration(text: str) -> None:
+    with pytest.raises(Refused):
+        dockerfile.changes(text, "guest/")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +285,7 @@ def test_builds_stack_as_scopes_do(guest: Scoped, engine_host: Host, tmp_path: P
         team = Scoped(engine_host, path)
         for _ in range(2):
             said = team.docker("build", "--tag", "app", context(tmp_path, f"FROM {IMAGE}\nRUN echo 1 >/1\nCMD cat /1"))
-            assert "Step 1/6 : FROM busybox:test" in said
+            assert "Step 1/5 : FROM busybox:test" in said
         assert "Using cache" in said
         assert team.docker("run", "--rm", "app") == "1\n"
     assert "dom0.invalid/guest/dom0.invalid/team/app:latest" in api.images(engine_host.socket)

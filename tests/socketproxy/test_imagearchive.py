@@ -76,6 +76,10 @@ def manifest(**changed: Any) -> dict[str, bytes]:
     return {**GOOD, MANIFEST: json.dumps([{**IMAGES[0], **changed}]).encode()}
 
 
+def labelled(key: str, labels: Any) -> dict[str, bytes]:
+    return {**GOOD, "config.json": json.dumps({**json.loads(CONFIG), key: {"Labels": labels}}).encode()}
+
+
 LINK = tarfile.TarInfo("link")
 LINK.type, LINK.linkname = tarfile.SYMTYPE, "/etc/passwd"
 AGAIN = tarfile.TarInfo("layer.tar")
@@ -139,17 +143,33 @@ def test_what_the_engine_would_unpack_by_a_program_is_refused_in_whatever_chunks
             asyncio.run(work(content))
 
 
-def test_a_saved_archive_has_the_scopes_names() -> None:
+def saved(content: bytes) -> dict[str, bytes]:
     async def work() -> bytes:
         return b"".join([chunk async for chunk in imagearchive.shown(Scope("guest"), pieces(content))])
 
+    return unpacked(asyncio.run(work()))
+
+
+def test_a_saved_archive_has_the_labels_that_the_scope_gave() -> None:
+    labels = {"guest/a": "b", "c": "", "guest/c": "d", "dom0.scope": "/guest"}
+    sent = saved(archive({**labelled("config", labels), "empty": b"", "other": b"{"}))
+    config = json.loads(sent.pop("config.json"))["config"]
+    assert config == {"Labels": {"a": "b", "c": "d", "dom0.scope": "/guest"}}
+    assert {name: sent[name] for name in ("layer.tar", "empty", "other")} == {
+        "layer.tar": LAYER,
+        "empty": b"",
+        "other": b"{",
+    }
+
+
+def test_a_saved_archive_has_the_scopes_names() -> None:
     own = "dom0.invalid/guest/"
     named = {
         MANIFEST: json.dumps([{"RepoTags": [f"{own}app:1", "busybox:1"]}]),
         "repositories": f'{{"{own}app": {{}}}}',
     }
     content = archive({"blob": LAYER, "index.json": b"{}", **{name: text.encode() for name, text in named.items()}})
-    sent = unpacked(asyncio.run(work()))
+    sent = saved(content)
     assert json.loads(sent.pop(MANIFEST)) == [{"RepoTags": ["app:1", "busybox:1"]}]
     assert sent == {"blob": LAYER, "repositories": b'{"app":{}}'}
 

@@ -15,7 +15,8 @@ from dom0.socketproxy import directories, paths
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.paths import HostPath
-from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.rules import Resolved
+from dom0.socketproxy.scope import PATHS, Scope
 from dom0.socketproxy.upstream import Upstream
 from dom0.testing import scopes
 from dom0.testing.hosts import Host
@@ -86,22 +87,22 @@ def test_nothing_else_is(asked: str) -> None:
 
 
 def test_levels_of_scopes_each_see_what_they_wrote() -> None:
-    inner = paths.stamped({"a": "b"}, {"/m": "/inside/x"})
+    inner = paths.stamped({}, {"/m": "/inside/x"})
     outer = paths.stamped(inner, {"/m": "/outside/x"})
     assert paths.written(outer) == {"/m": "/outside/x"}
-    assert paths.shown(outer) == inner
-    assert paths.shown(inner) == {"a": "b"}
+    assert paths.shown({"a": "b", **outer}) == {"a": "b", **inner}
+    assert paths.shown({"a": "b", **inner}) == {"a": "b"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"/m": "/x"}', '[{"/m": 1}]'])
 def test_what_an_image_says_of_paths_is_nothing(text: str) -> None:
-    assert paths.written({paths.LABEL: text}) == {}
-    assert paths.shown({paths.LABEL: text}) == {}
+    assert paths.written({PATHS: text}) == {}
+    assert paths.shown({PATHS: text}) == {}
 
 
 def test_a_container_that_binds_nothing_says_so_whatever_its_image_says() -> None:
-    assert paths.stamped({"a": "b"}, {}) == {"a": "b", paths.LABEL: ""}
-    assert paths.shown(paths.stamped(paths.stamped({"a": "b"}, {}), {})) == {"a": "b"}
+    assert paths.stamped({PATHS: "what it says"}, {}) == {PATHS: ""}
+    assert paths.shown({"a": "b", **paths.stamped(paths.stamped({}, {}), {})}) == {"a": "b"}
 
 
 GRANTS = """
@@ -166,11 +167,12 @@ def test_what_a_killed_server_has_left_is_removed(
 ) -> None:
     below = paths.find([HostPath.read("/var/lib/guest")], "/var/lib/guest/below", creates=True)
     assert below is not None
+    image = Resolved(image=IMAGE, containers={}, named={}, networks={}, volumes={})
 
     async def ask() -> None:
         upstream = Upstream(str(engine_host.socket))
         try:
-            await directories.provide(Context(Scope("guest"), Grants(), upstream, ""), IMAGE, [below])
+            await directories.provide(Context(Scope("guest"), Grants(), upstream, ""), image, [below])
         finally:
             await upstream.close()
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dom0.engine import bodies
-from dom0.socketproxy import paths, requests, rules, strict
+from dom0.socketproxy import requests, rules, strict
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import Refused
-from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope
+from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, PATHS, Scope
 
 GUEST = Scope("guest")
 ID = "a" * 64
@@ -55,7 +55,7 @@ def host(**more: Any) -> dict[str, Any]:
 
 def test_it_has_the_scopes_label_and_its_name_on_the_network() -> None:
     sent = create({"Labels": {"a": "b"}, "HostConfig": {"NetworkMode": "front"}})
-    assert sent["Labels"] == {"a": "b", LABEL: "/guest", ORCHESTRATOR: "", paths.LABEL: ""}
+    assert sent["Labels"] == {"guest/a": "b", LABEL: "/guest", ORCHESTRATOR: "", PATHS: ""}
     assert sent["NetworkingConfig"] == {"EndpointsConfig": {"guest.front": {"Aliases": ["web"]}}}
     assert sent["HostConfig"]["NetworkMode"] == "guest.front"
 
@@ -181,8 +181,15 @@ def test_a_path_that_nobody_can_be_granted_is_refused(path: str) -> None:
 def test_only_containers_can_be_orchestrators() -> None:
     labels = {LABEL: "/team", ORCHESTRATOR: "{}", "a": "b"}
     asked = requests.Network(name="n", labels=labels)
-    assert rules.network(asked, GUEST, NOTHING).labels == {LABEL: "/guest/team", "a": "b"}
-    assert rules.volume(bodies.VolumeBody(name="v", labels=labels), GUEST).labels == {LABEL: "/guest/team", "a": "b"}
+    sent = {LABEL: "/guest/team", "guest/a": "b"}
+    assert rules.network(asked, GUEST, NOTHING).labels == sent
+    assert rules.volume(bodies.VolumeBody(name="v", labels=labels), GUEST).labels == sent
+
+
+def test_a_log_has_the_labels_that_it_is_asked_for() -> None:
+    asked = {"Type": "json-file", "Config": {"labels": "a,b", "max-size": "5m"}}
+    config = host(LogConfig=asked)["LogConfig"]["Config"]
+    assert config == {"labels": "guest/a,guest/b", "max-size": "5m"}
 
 
 def test_a_granted_port_passes() -> None:

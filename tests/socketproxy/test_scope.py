@@ -50,9 +50,42 @@ def test_both_name_and_label_say_whose_it_is(name: str, labels: dict[str, str] |
 def test_scopes_stack() -> None:
     team = Scope("team")
     labels = GUEST.stamped(team.stamped({"a": "b"}))
-    assert labels == {"a": "b", LABEL: "/guest/team"}
+    assert labels == {"guest/team/a": "b", LABEL: "/guest/team"}
+    assert GUEST.shown(labels) == {"team/a": "b", LABEL: "/team"}
     assert GUEST.owns(GUEST.long(team.long("web")), labels)
     assert team.shown(GUEST.shown(labels)) == {"a": "b"}
+
+
+KEYS = st.text(max_size=4) | st.sampled_from(["guest/a", "team/a", "guest/dom0.scope", "team/guest/a", "a"])
+LABELS = st.dictionaries(KEYS, st.text(max_size=3), max_size=6)
+
+
+@given(given=LABELS, of_image=LABELS)
+def test_labels_come_back_as_they_were_given_and_nobody_else_has_any(
+    given: dict[str, str], of_image: dict[str, str]
+) -> None:
+    for scopes in ([GUEST], [GUEST, Scope("team")]):
+        seen, wanted = of_image, given
+        for scope in scopes:
+            seen = scope.shown(seen)
+        for scope in reversed(scopes):
+            image = of_image if scope is GUEST else GUEST.shown(of_image)
+            wanted = scope.stamped_container(wanted, image)
+        raw = of_image | wanted  # as the Engine does it
+        assert not {key for key, value in raw.items() if value and not key.startswith("guest/")} - {LABEL}
+        for scope in scopes:
+            raw = scope.shown(raw)
+        assert raw == seen | given
+
+
+def test_nothing_of_a_label_makes_a_container_another_scopes() -> None:
+    forged = {"guest/dom0.scope": "/team", "guest/dom0.orchestrator": "{}", "a": "b", LABEL: "/other"}
+    made = GUEST.stamped_container({}, forged)
+    assert GUEST.shown(forged | made) == {"a": "b"}
+
+
+def test_what_an_older_server_has_made_is_seen_as_it_is() -> None:
+    assert GUEST.shown({LABEL: "/guest", "a": "b"}) == {"a": "b"}
 
 
 def test_an_orchestrator_sees_what_its_image_says_and_not_what_it_is_to_its_owner() -> None:
@@ -64,21 +97,22 @@ def test_an_orchestrator_sees_what_its_image_says_and_not_what_it_is_to_its_owne
 
 def test_in_a_scope_inside_another_one_an_orchestrator_sees_the_same() -> None:
     team = Scope("team")
-    made = GUEST.stamped_container({LABEL: "/team", ORCHESTRATOR: '{"dom0.role":"root"}', "dom0.role": "service"})
+    asked = {LABEL: "/team", ORCHESTRATOR: '{"dom0.role":"root"}', "dom0.role": "service"}
+    made = GUEST.stamped_container(asked, {})
     assert team.shown(GUEST.shown(made)) == {"dom0.role": "root", ORCHESTRATOR: "itself"}
 
 
 def test_nothing_that_is_made_in_a_scope_says_that_it_was_given_its_socket() -> None:
-    forged = GUEST.stamped_container({ORCHESTRATOR: "{}", "dom0.project": "box"})
-    assert forged == {LABEL: "/guest", ORCHESTRATOR: "", "dom0.project": "box"}
+    forged = GUEST.stamped_container({ORCHESTRATOR: "{}", "dom0.project": "box"}, {})
+    assert forged == {LABEL: "/guest", ORCHESTRATOR: "", "guest/dom0.project": "box"}
     assert GUEST.shown(forged) == {"dom0.project": "box"}
 
 
 def test_whose_orchestrator_a_container_is() -> None:
-    team = GUEST.stamped_container({LABEL: "/team", ORCHESTRATOR: "{}"})
+    team = GUEST.stamped_container({LABEL: "/team", ORCHESTRATOR: "{}"}, {})
     assert team == {LABEL: "/guest/team", ORCHESTRATOR: "{}"}
     assert GUEST.is_orchestrator({LABEL: "/guest", ORCHESTRATOR: "{}"})
-    for labels in (team, GUEST.stamped_container({ORCHESTRATOR: "{}"}), {LABEL: "/guest"}, {}, None):
+    for labels in (team, GUEST.stamped_container({ORCHESTRATOR: "{}"}, {}), {LABEL: "/guest"}, {}, None):
         assert not GUEST.is_orchestrator(labels)
 
 

@@ -9,8 +9,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,9 @@ def test_docker_compose_works_as_it_does(guest: Scoped, engine_host: Host, tmp_p
     assert "1 packets received" in guest.docker(*compose, "exec", "-T", "web", "ping", "-c", "1", "db")
     assert guest.docker(*compose, "exec", "-T", "beside", "cat", "/data/is") == "up\n"
     before = guest.docker("ps", "--quiet")
+    assert engine_host.docker("compose", "ls", "--all", "--quiet").stdout == ""
+    assert engine_host.docker("compose", "--project-name", "shop", "ps", "--all", "--quiet").stdout == ""
+    engine_host.docker("compose", "--project-name", "shop", "down", "--remove-orphans", "--volumes")
     guest.docker(*compose, "up", "--detach")
     assert guest.docker("ps", "--quiet") == before
     guest.docker(*compose, "up", "--detach", "--force-recreate", "--timeout", "1")
@@ -132,6 +136,37 @@ def test_an_image_is_seen_by_the_names_that_were_granted(engine_host: Host, tmp_
         assert json.loads(guest.docker("image", "inspect", image_id))[0]["RepoTags"] == ["guest/tool:1"]
         assert guest.docker("run", "--rm", image_id.removeprefix("sha256:")[:12], "echo", "by ID") == "by ID\n"
         assert "not granted" in guest.docker("run", "--rm", IMAGE, "true", check=False)  # a pull
+
+
+def test_labels_are_found_by_who_gave_them_and_by_nobody_else(guest: Scoped, engine_host: Host, tmp_path: Path) -> None:
+    def now() -> str:
+        return engine_host.docker("info", "--format", "{{.SystemTime}}").stdout.strip()
+
+    since, wanted = now(), ("--filter", "label=traefik.enable=true")
+    lists = {"ps": ("ps", "--all"), "network": ("network", "ls"), "volume": ("volume", "ls")}
+
+    def told(docker: Callable[..., Any]) -> dict[str, list[str]]:
+        found = {kind: docker(*asked, "--quiet", *wanted) for kind, asked in lists.items()}
+        found["events"] = docker("events", "--since", since, "--until", now(), *wanted, "--format", "{{.Action}}")
+        return {kind: getattr(said, "stdout", said).split() for kind, said in found.items()}
+
+    def make(scope: Scoped) -> None:
+        for kind in ("network", "volume"):
+            scope.docker(kind, "create", "--label", "traefik.enable=true", "labelled")
+        scope.docker("create", "--label", "traefik.enable=true", "--name", "labelled", IMAGE, "true")
+
+    directory = tmp_path / "team"
+    directory.mkdir()
+    with scopes.served(engine_host, directory, "images: {use: [busybox]}", scope="team", engine=guest.path) as path:
+        make(Scoped(engine_host, path))
+        seen = told(Scoped(engine_host, path).docker)
+        assert {kind: len(rows) for kind, rows in seen.items()} == {"ps": 1, "network": 1, "volume": 1, "events": 1}
+        assert not any(told(guest.docker).values())
+    make(guest)
+    assert {kind: len(rows) for kind, rows in told(guest.docker).items()} == dict.fromkeys(seen, 1)
+    assert not any(told(engine_host.docker).values())
+    raw = json.loads(engine_host.docker("inspect", "guest.team.labelled").stdout)[0]["Config"]["Labels"]
+    assert raw["guest/team/traefik.enable"] == "true"
 
 
 def test_two_scopes_see_each_their_own(guest: Scoped, other: Scoped, engine_host: Host) -> None:

@@ -17,10 +17,12 @@ def event(kind: str, actor: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def test_an_event_of_a_container_has_the_scopes_names_and_labels() -> None:
-    attributes = {"name": "guest.new", "oldName": "/guest.old", "image": "a", LABEL: "/guest/team"}
+    attributes = {"name": "guest.new", "oldName": "/guest.old", "image": "a", LABEL: "/guest/team", "guest/a": "b"}
+    attributes["guest/name"] = "a label of that name"
     seen = event("container", {"ID": "1", "Attributes": attributes})
     assert seen is not None
-    assert seen["Actor"] == {"ID": "1", "Attributes": {"name": "new", "oldName": "/old", "image": "a", LABEL: "/team"}}
+    told = {"name": "new", "oldName": "/old", "image": "a", LABEL: "/team", "a": "b"}
+    assert seen["Actor"] == {"ID": "1", "Attributes": told}
 
 
 @pytest.mark.parametrize(
@@ -41,5 +43,6 @@ def test_events_of_others_are_not_seen(kind: str, actor: dict[str, Any]) -> None
 
 def test_a_network_shows_the_scopes_members_only() -> None:
     members = {"1": {"Name": "guest.web"}, "2": {"Name": "other"}}
-    seen = shown.network(GUEST, {"Name": "guest.front", "Labels": {LABEL: "/guest", "a": "b"}, "Containers": members})
+    labels = {LABEL: "/guest", "guest/a": "b"}
+    seen = shown.network(GUEST, {"Name": "guest.front", "Labels": labels, "Containers": members})
     assert seen == {"Name": "front", "Labels": {"a": "b"}, "Containers": {"1": {"Name": "web"}}}

@@ -8,7 +8,7 @@ The Engine would take a step that anybody has built before from its cache, and s
 step. So the cache is limited to what the scope's own images were built of.
 
 The container of a step has its image's labels and no name of the scope's. So that it is not taken for one of the host's
-services, the Dockerfile that is sent labels it as made in the scope.
+services, the Dockerfile that is sent labels it as made in the scope, and empties what its image says.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ async def built(context: Context, asked: Asked) -> Call:
         raise not_granted("build", asked.query.get("t", ""), Grants(images=Images(build=True)))
     path = _dockerfile_path(asked.query.get("dockerfile", ""))
     query: dict[str, str | tuple[str, ...]] = {key: asked.query[key] for key in PASSED if asked.query.get(key)}
-    stamp = context.scope.stamped_container({})  # in the Dockerfile
     names = await images.name_own(context, asked.query.get("t", "").split() or [""])
     query |= {
         "t": tuple(names.values()),
@@ -46,7 +45,7 @@ async def built(context: Context, asked: Asked) -> Call:
         "forcerm": "1",
         "dockerfile": path,
         "buildargs": json.dumps(_texts(asked, "buildargs")),
-        "labels": json.dumps({key: text for key, text in _texts(asked, "labels").items() if key not in stamp}),
+        "labels": json.dumps(context.scope.long_labels(_texts(asked, "labels"))),
         "networkmode": await _network(context, asked.query.get("networkmode", "")),
         **_cache(await images.own_names(context), context.scope, asked.query.get("cachefrom", "")),
     }
@@ -121,9 +120,12 @@ async def _context(
     if found is None:
         raise Refused(BAD_REQUEST, f"Cannot locate specified Dockerfile: {path}", field="dockerfile")
     instructions = dockerfile.read(bytes(found))
-    ids = await _ids(context, dockerfile.bases(instructions))
+    found_images = await _images(context, dockerfile.bases(instructions))
+    ids = {name: image["Id"] for name, image in found_images.items()}
     names |= {image_id: name for name, image_id in ids.items()}
-    content = dockerfile.written(instructions, ids, context.scope.stamped_container({}))
+    labels = {name: images.labels(image) for name, image in found_images.items()} | {"": {}}
+    stamps = {name: context.scope.stamped_container({}, of_image) for name, of_image in labels.items()}
+    content = dockerfile.written(instructions, ids, stamps, context.scope.label_prefix)
     yield writer.begin(tarstream.Entry(name=path, size=len(content))) + content + writer.end()
 
 
@@ -142,13 +144,13 @@ def _check_dockerfile(entry: tarstream.Entry, *, is_second: bool) -> None:
         raise Refused(TOO_LARGE, f"the archive: {entry.name} has more than {LARGEST_DOCKERFILE} bytes")
 
 
-async def _ids(context: Context, bases: dockerfile.Bases) -> dict[str, str]:
+async def _images(context: Context, bases: dockerfile.Bases) -> dict[str, images.Image]:
     if len(bases.built_on | bases.copied_from) > MOST_BASES:
         raise Refused(BAD_REQUEST, f"Dockerfile: more than {MOST_BASES} images")
-    ids = {}
+    known = {}
     for name in bases.built_on | bases.copied_from:
         found = await images.find(context, name)
-        if name in bases.built_on and found["Config"].get("OnBuild"):
+        if name in bases.built_on and (found["Config"] or {}).get("OnBuild"):
             raise Refused(FORBIDDEN, f"Dockerfile: FROM {name}: has steps of its own (ONBUILD)", field="FROM")
-        ids[name] = found["Id"]
-    return ids
+        known[name] = found
+    return known

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dom0.engine import bodies
 from dom0.socketproxy import directories, images, links, networks, owned, requests, rules, shown, volumes
 from dom0.socketproxy.context import Asked, Call, Context, Document
-from dom0.socketproxy.filters import Filters, has_label
+from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, too_many
 
@@ -32,15 +32,14 @@ async def listed(context: Context, asked: Asked) -> Document:
     if found is None:
         return Document([])
     rows = [shown.container_row(context, row) for row in await owned.containers(context, found, query)]
-    wanted = filters.values.get("label", [])
-    seen = [row for row in rows if all(has_label(row["Labels"], text) for text in wanted)]
+    seen = [row for row in rows if filters.fit(row["Labels"])]
     return Document(seen[: limit if limit > 0 else None])
 
 
 async def _engine_filters(context: Context, filters: Filters) -> Filters | None:
     """None: nothing of the scope's can be meant. Labels are compared as the scope sees them, by us."""
     scope = context.scope
-    filters = Filters({key: values for key, values in filters.values.items() if key != "label"})
+    filters = filters.without("label")
     try:
         for key in ("before", "since"):
             filters = await filters.mapped(key, lambda ref: _id_of(context, ref))
@@ -67,7 +66,18 @@ async def created(context: Context, asked: Asked) -> Document:
         reply = await context.upstream.ask("POST", "containers", "create", query=query, body=checked)
     if reply.status >= BAD_REQUEST:
         raise context.refusal(reply)
+    await _check_image(context, reply.document["Id"], checked)
     return Document(reply.document, status=reply.status)
+
+
+async def _check_image(context: Context, container: str, asked: requests.Container) -> None:
+    """Its name may have moved since we looked, to one with labels that nobody has emptied. Raises Refused."""
+    reply = await context.upstream.ask("GET", "containers", container, "json")
+    has = reply.document["Config"]["Labels"] if reply.status == 200 else {}
+    if any(key not in asked.labels and not key.startswith(context.scope.label_prefix) for key in has or ()):
+        await context.upstream.ask("DELETE", "containers", container, query={"force": "1", "v": "1"})
+        what = f"{context.scope.short_image(asked.image)}: has become another image meanwhile: try it again"
+        raise Refused(CONFLICT, what, field="Image")
 
 
 def _check_room(context: Context, rows: list[dict[str, Any]], name: str) -> None:
@@ -102,6 +112,7 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
     anonymous = rules.anonymous(body, (image.get("Config") or {}).get("Volumes") or (), inherited)
     resolved = rules.Resolved(
         image=images.told(context, image, body.image),
+        image_labels=images.labels(image),
         socket=context.socket,
         cgroup_parent=context.cgroup_parent,
         containers={reference: one.id for reference, one in found.items()},
@@ -119,7 +130,7 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
         await volumes.provide(context, bodies.VolumeBody(name=volume))
     unnamed = [mount for mount in body.host_config.mounts or () if mount.type == "volume" and not mount.source]
     await volumes.check_room(context, len(anonymous) + len(unnamed))
-    await directories.provide(context, resolved.image, rules.bounds(body.host_config, context.grants))
+    await directories.provide(context, resolved, rules.bounds(body.host_config, context.grants))
     return checked
 
 

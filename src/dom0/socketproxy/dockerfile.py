@@ -30,6 +30,8 @@ _CONTINUED = re.compile(r"(^|[^\\])\\[ \t]*$")
 _INSTRUCTION = re.compile(r"([A-Za-z]+)[ \t]+(.+)")
 _FLAG = re.compile(r"--([a-z-]+)=([a-zA-Z0-9_.:/@-]+)(?:[ \t]+|$)")
 _FROM = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9._/:@-]*)(?:[ \t]+as[ \t]+([a-z][a-z0-9_.-]*))?", re.IGNORECASE)
+CHANGES = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
+_WORD = re.compile(r"""(?:[^ \t'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+""")  # as the Engine parts them
 _ADDED = re.compile(r"[a-zA-Z0-9._/@%+=,~*?-]+")  # no scheme, no variable, no quotes
 
 
@@ -45,17 +47,29 @@ class Instruction(NamedTuple):
 def read(content: bytes) -> list[Instruction]:
     """Raises Refused."""
     try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        instructions = _read(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise _unclear("it is not UTF-8") from error
+    _check_order(instructions)
+    return instructions
+
+
+def changes(text: str, prefix: str) -> str:
+    """Instructions of a commit, written anew as those of a Dockerfile are. Raises Refused."""
+    found = _read(text)
+    for one in found:
+        if one.keyword not in CHANGES:
+            raise Refused(FORBIDDEN, f"changes: {one.keyword}: not through this socket", field="changes")
+    return "\n".join(_labelled(one, prefix).written() for one in found)
+
+
+def _read(text: str) -> list[Instruction]:
     lines = text.split("\n")
     if odd := next((line for line in lines if not line.replace("\t", " ").isprintable()), ""):
         raise _unclear(f"{odd[:40]!r}: control characters")
     if any(_ESCAPE.match(line.lstrip()) for line in lines):
         raise _unclear("escape=: only \\ is taken")
-    instructions = [_instruction(line) for line in _joined(lines)]
-    _check_order(instructions)
-    return instructions
+    return [_instruction(line) for line in _joined(lines)]
 
 
 def _joined(lines: Sequence[str]) -> list[str]:
@@ -130,27 +144,54 @@ def bases(instructions: Sequence[Instruction]) -> Bases:
     return Bases(frozenset(built_on), frozenset(copied_from))
 
 
-def written(instructions: Sequence[Instruction], ids: Mapping[str, str], labels: Mapping[str, str]) -> bytes:
+def written(
+    instructions: Sequence[Instruction], ids: Mapping[str, str], stamps: Mapping[str, Mapping[str, str]], prefix: str
+) -> bytes:
     """With each image's ID, from `ids`, in place of its name, and the number of a stage that is copied from.
 
-    Every step's container has `labels`, whatever its image and the file say: they are plain texts.
+    The steps' containers have only labels with `prefix`, and those of `stamps`: by name of the image that a stage
+    begins with, "" for one that begins with another or with nothing. Raises Refused.
     """
     lines = []
-    stamp = " ".join(("LABEL", *(f'{key}="{value}"' for key, value in labels.items())))
     for instruction, stages in _with_stages(instructions):
         if instruction.keyword == "FROM":
             base, name = _from(instruction)
-            base = base.lower() if base.lower() in (*stages, SCRATCH) else ids[base]
-            lines.append(instruction._replace(rest=f"{base} AS {name}" if name else base).written())
+            has_image = base.lower() not in (*stages, SCRATCH)
+            image = ids[base] if has_image else base.lower()
+            lines.append(instruction._replace(rest=f"{image} AS {name}" if name else image).written())
+            lines.append(_label(stamps[base if has_image else ""]))
         elif source := instruction.flags.get("from", ""):
             stage = _stage(source, stages)
             flags = instruction.flags | {"from": ids[source] if stage is None else str(stage)}
             lines.append(instruction._replace(flags=flags).written())
         else:
-            lines.append(instruction.written())
-        if instruction.keyword in ("FROM", "LABEL"):
-            lines.append(stamp)
+            lines.append(_labelled(instruction, prefix).written())
     return "\n".join((*lines, "")).encode()
+
+
+def _labelled(instruction: Instruction, prefix: str) -> Instruction:
+    """With `prefix` in front of each label's key: `LABEL a=b "c"=d`, or `LABEL a b` of one. Raises Refused."""
+    if instruction.keyword != "LABEL":
+        return instruction
+    rest = instruction.rest
+    words = _WORD.findall(rest)
+    if _WORD.sub("", rest).strip():
+        raise _unclear(f"LABEL {rest[:40]}: quotes without an end")
+    if "=" in words[0]:
+        return instruction._replace(rest=" ".join(prefix + word for word in words))
+    return instruction._replace(rest=prefix + rest)
+
+
+def _label(labels: Mapping[str, str]) -> str:
+    """A value of several lines cannot be said in a Dockerfile, and is left out. Raises Refused for such a key."""
+    if odd := next((key for key in labels if "=" in key or not key.isprintable()), ""):
+        raise Refused(FORBIDDEN, f"Dockerfile: FROM an image with the label {odd[:40]!r}", field="FROM")
+    said = (f"{_quoted(key)}={_quoted(value)}" for key, value in labels.items() if value.isprintable())
+    return " ".join(("LABEL", *said))
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'(["\\$])', r"\\\1", text) + '"'
 
 
 def _with_stages(instructions: Sequence[Instruction]) -> list[tuple[Instruction, tuple[str, ...]]]:

@@ -36,6 +36,15 @@ class Filters(msgspec.Struct, frozen=True):
     def with_values(self, key: str, values: list[str]) -> Filters:
         return Filters({**self.values, key: values})
 
+    def without(self, *keys: str) -> Filters:
+        return Filters({key: values for key, values in self.values.items() if key not in keys})
+
+    def fit(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether `labels`, as a scope sees them, are those that are asked for: each `KEY` or `KEY=VALUE`."""
+        found = labels or {}
+        wanted = [text.partition("=") for text in self.values.get("label", ())]
+        return all(key in found and (not equals or found[key] == value) for key, equals, value in wanted)
+
     def renamed(self, key: str, change: Callable[[str], str]) -> Filters:
         if key not in self.values:
             return self
@@ -48,14 +57,12 @@ class Filters(msgspec.Struct, frozen=True):
 
 
 def by_name(query: Mapping[str, str], known: tuple[str, ...], scope: Scope) -> Filters:
-    """Of a list's parameters, as the Engine gets them, where its filters know a `name`. Raises Refused."""
-    return Filters.read(query.get("filters", "")).checked(known).renamed("name", scope.long_pattern)
+    """Of a list's parameters, as the Engine gets them, where its filters know a `name`. Raises Refused.
 
-
-def has_label(labels: Mapping[str, str], wanted: str) -> bool:
-    """`KEY` or `KEY=VALUE`, as the Engine compares them."""
-    key, separator, value = wanted.partition("=")
-    return key in labels and (not separator or labels[key] == value)
+    Labels have other names there: `fit` looks at them.
+    """
+    filters = Filters.read(query.get("filters", "")).checked(known).without("label")
+    return filters.renamed("name", scope.long_pattern)
 
 
 def _texts(key: str, value: Any) -> list[str]:

@@ -16,7 +16,7 @@ import msgspec
 
 from dom0.socketproxy import strict, tarstream
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
-from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.scope import Scope, as_written
 
 MANIFEST, REPOSITORIES = "manifest.json", "repositories"
 OCI = ("index.json", "oci-layout")  # the same once more, which the Engine does not need
@@ -43,27 +43,54 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def shown(scope: Scope, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What the Engine saves, with the scope's names. Raises Refused."""
+    """What the Engine saves, with the scope's names and labels. Raises Refused."""
     writer = tarstream.Writer()
     documents: dict[str, bytes] = {}
-    entry = tarstream.Entry(name="")
+    entry, held = tarstream.Entry(name=""), bytearray()
     async for event in tarstream.read(chunks):
         if isinstance(event, tarstream.Entry):
-            entry = event
+            yield _with_content(writer, entry, _short_labels(held, scope))
+            entry, held = event, bytearray()
             if event.name in NAMING:
                 _check_size(event)
                 documents[event.name] = b""
-            elif event.name:
+            elif event.name and not _is_held(event):
                 yield writer.begin(event)
         elif entry.name in NAMING:
             documents[entry.name] += event
+        elif _is_held(entry):
+            held += event
         else:
             yield event
+    yield _with_content(writer, entry, _short_labels(held, scope))
     for name in (MANIFEST, REPOSITORIES):
         if documents.get(name):
             content = msgspec.json.encode(_short(strict.parse(documents[name]), scope))
-            yield writer.begin(tarstream.Entry(name=name, size=len(content))) + content
+            yield _with_content(writer, tarstream.Entry(name=name, size=len(content)), content)
     yield writer.end()
+
+
+def _is_held(entry: tarstream.Entry) -> bool:
+    """Whether it may be an image's configuration: then it is looked at as a whole."""
+    return entry.type == tarstream.FILE and entry.name not in NAMING and 0 < entry.size <= LARGEST_DOCUMENT
+
+
+def _with_content(writer: tarstream.Writer, entry: tarstream.Entry, content: bytes) -> bytes:
+    return writer.begin(msgspec.structs.replace(entry, size=len(content))) + content if content else b""
+
+
+def _short_labels(content: bytearray, scope: Scope) -> bytes:
+    """Of a configuration that has the scope's labels; all else as it is."""
+    if not content.startswith(b"{") or f'"{scope.label_prefix}'.encode() not in content:
+        return bytes(content)
+    try:
+        image = msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return bytes(content)
+    for config in (image.get("config"), image.get("container_config")):
+        if isinstance(config, dict) and config.get("Labels"):
+            config["Labels"] = as_written(config["Labels"], scope.label_prefix)
+    return msgspec.json.encode(image)
 
 
 def _short(value: Any, scope: Scope) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from dom0.socketproxy import imagearchive, owned, requests, shown, strict
+from dom0.socketproxy import dockerfile, imagearchive, owned, requests, shown, strict
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants, Images
@@ -26,21 +26,17 @@ _PULLED = re.compile(
     rf"(?P<repository>([a-zA-Z0-9.-]+(:[0-9]+)?/)?{REPOSITORY})[:@](?P<tag>{TAG}|sha256:[0-9a-f]{{64}})"
 )
 _ID = re.compile(r"(sha256:)?[0-9a-f]{4,64}")
-_CHANGE = re.compile(r"(?i)(CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|STOPSIGNAL|USER|VOLUME|WORKDIR)\s")
 Image = dict[str, Any]
 
 
 async def listed(context: Context, asked: Asked) -> Document:
-    query = dict(asked.query)
-    wanted: list[str] = []
-    if query.get("filters"):
-        filters = Filters.read(query["filters"])
-        wanted = filters.values.get("reference", [])
-        filters = Filters({key: values for key, values in filters.values.items() if key != "reference"})
-        for key in ("before", "since"):
-            filters = await filters.mapped(key, lambda reference: usable(context, reference))
-        query["filters"] = filters.checked(FILTERS).written()
-    rows = [shown.image(context, row) for row in await _rows(context, query)]
+    asked_for = Filters.read(asked.query.get("filters", "")).checked((*FILTERS, "reference"))
+    filters = asked_for.without("label", "reference")
+    for key in ("before", "since"):
+        filters = await filters.mapped(key, lambda reference: usable(context, reference))
+    rows = [shown.image(context, row) for row in await _rows(context, {**asked.query, "filters": filters.written()})]
+    rows = [row for row in rows if asked_for.fit(row.get("Labels"))]
+    wanted = asked_for.values.get("reference", [])
     if wanted:
         rows = [row | {"RepoTags": [name for name in row["RepoTags"] if _is_one(name, wanted)]} for row in rows]
     return Document([row for row in rows if row["RepoTags"] or (row["RepoDigests"] and not wanted)])
@@ -99,12 +95,11 @@ async def tagged(context: Context, asked: Asked) -> Document:
 
 async def committed(context: Context, asked: Asked) -> Document:
     found = await owned.container(context, asked.query.get("container", ""))
-    changes = asked.query.get("changes", "")
-    if changes and not _CHANGE.match(changes):
-        raise Refused(FORBIDDEN, f"changes: {changes}: not through this socket", field="changes")
+    text = asked.query.get("changes", "")
+    changes = {"changes": dockerfile.changes(text, context.scope.label_prefix)} if text else {}
     async with context.making:
         name = await _named(context, asked)
-        return await _made(context, "commit", query={**asked.query, "container": found.id, **name})
+        return await _made(context, "commit", query={**asked.query, **changes, "container": found.id, **name})
 
 
 async def _made(context: Context, *path: str, query: Mapping[str, str]) -> Document:
@@ -166,11 +161,8 @@ async def saved(context: Context, asked: Asked) -> Call:
     if not references:
         raise Refused(BAD_REQUEST, "names: no image is named", field="names")
     names = tuple([await usable(context, reference) for reference in references])
-    archive = (
-        (lambda chunks: imagearchive.shown(context.scope, chunks))
-        if any(map(context.scope.owns_image, names))
-        else None
-    )
+    may_be_own = any(context.scope.owns_image(name) or name.startswith("sha256:") for name in names)
+    archive = (lambda chunks: imagearchive.shown(context.scope, chunks)) if may_be_own else None
     return Call(method="GET", path=("images", "get"), query={"names": names}, answer=archive)
 
 
@@ -264,6 +256,10 @@ def _own_name(context: Context, reference: str) -> str:
         return context.scope.long_image(full_name(reference))
     except Refused:
         return ""
+
+
+def labels(image: Image) -> Mapping[str, str]:
+    return (image.get("Config") or {}).get("Labels") or {}
 
 
 def full_name(reference: str) -> str:

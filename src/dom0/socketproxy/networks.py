@@ -28,7 +28,8 @@ FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 async def listed(context: Context, asked: Asked) -> Document:
     found = await _rows(context, by_name(asked.query, FILTERS, context.scope))
     filters = Filters.read(asked.query.get("filters", ""))
-    rows = [shown.network(context.scope, row) for row in found + await _joinable(context, filters)]
+    found += await _joinable(context, filters.without("label"))
+    rows = [row for row in (shown.network(context.scope, row) for row in found) if filters.fit(row["Labels"])]
     names = [row["Name"] for row in rows]
     return Document(
         rows + [row for row in shown.predefined(context.scope) if row["Name"] not in names and _is_meant(row, filters)]

@@ -18,10 +18,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from dom0.names import PLACED
-from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.scope import PATHS, Scope
 
-LABEL = "dom0.paths"
-"""Of containers: for each level of scopes, outermost first, what was written for each target (JSON)."""
 VOLUMES_FROM_API = (1, 45)  # older Engines ignore Subpath, and would bind the whole directory
 PREFIX = "PATHS."
 LEADS_NOWHERE = "a path below one that was granted is not there, or leads out of it"
@@ -143,10 +141,12 @@ def _is_within(path: str, directory: str) -> bool:
 
 
 def stamped(labels: Mapping[str, str], written: Mapping[str, str]) -> dict[str, str]:
-    """`written`: by target, the source of a mount, or all of a bind. What a scope inside has noted stands behind it."""
+    """What says them for each level of scopes, outermost first (JSON). `labels`: a scope inside has noted its own.
+
+    `written`: by target, the source of a mount, or all of a bind.
+    """
     inner = _levels(labels)
-    kept = {key: value for key, value in labels.items() if key != LABEL}
-    return {**kept, LABEL: json.dumps([written, *inner]) if written or inner else ""}  # not what its image says
+    return {PATHS: json.dumps([written, *inner]) if written or inner else ""}  # not what its image says
 
 
 def written(labels: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -155,13 +155,13 @@ def written(labels: Mapping[str, str] | None) -> Mapping[str, str]:
 
 def shown(labels: dict[str, str]) -> dict[str, str]:
     inner = _levels(labels)[1:]
-    kept = {key: value for key, value in labels.items() if key != LABEL}
-    return {**kept, LABEL: json.dumps(inner)} if inner else kept
+    kept = {key: value for key, value in labels.items() if key != PATHS}
+    return {**kept, PATHS: json.dumps(inner)} if inner else kept
 
 
 def _levels(labels: Mapping[str, str]) -> list[dict[str, str]]:
     """None for what somebody else has written there, an image for example."""
     try:
-        return msgspec.json.decode(labels.get(LABEL, "[]"), type=list[dict[str, str]])
+        return msgspec.json.decode(labels.get(PATHS, "[]"), type=list[dict[str, str]])
     except msgspec.DecodeError:
         return []

@@ -83,6 +83,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     image: str
+    image_labels: Mapping[str, str] = {}
     socket: str = ""  # the scope's own, in place of the Engine's
     cgroup_parent: str = ""  # of the scope
     containers: Mapping[str, str]
@@ -148,7 +149,7 @@ def container(
     return replace(
         body,
         image=resolved.image,
-        labels=paths.stamped(scope.stamped_container(body.labels), bound),
+        labels=scope.stamped_container(body.labels, resolved.image_labels) | paths.stamped(body.labels, bound),
         host_config=host,
         networking_config=_networking(body, scope, resolved, host.network_mode, name),
     )
@@ -169,6 +170,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         ipc_mode=_namespace("IpcMode", host.ipc_mode, resolved),
         isolation="",
         links=(),
+        log_config=_log(host.log_config, scope),
         memory_swappiness=0,
         mounts=(
             *(_own_socket(asked.mount.target, resolved) for asked in _sockets(host)),
@@ -184,6 +186,14 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         volume_driver="",
         volumes_from=tuple(_volumes_from(source, resolved) for source in host.volumes_from),
     )
+
+
+def _log(asked: requests.LogConfig | None, scope: Scope) -> requests.LogConfig | None:
+    """Which labels of the container are written beside what it says."""
+    if asked is None or "labels" not in asked.config:
+        return asked
+    names = ",".join(map(scope.long_label, asked.config["labels"].split(",")))
+    return replace(asked, config={**asked.config, "labels": names})
 
 
 def _bind(bind: str, resolved: Resolved) -> str:

@@ -4,6 +4,9 @@ A container that a scope calls `web` is `guest.web` in the Engine: two scopes ma
 is never taken for an ID. The name decides whose an object is, its label confirms it. Scopes stack: the socket of `team`
 inside `guest` asks guest's socket, which puts its own part in front: `guest.team.web`, `/guest/team`.
 
+A label that it gives, `traefik.enable`, is `guest/traefik.enable` there (`guest/team/traefik.enable`): what acts on
+labels beside it, a Compose or a Traefik of the host's, knows none of these.
+
 An image that it calls `app:dev` is `dom0.invalid/guest/app:dev`: a name that no registry can have (RFC 2606).
 """
 
@@ -21,6 +24,8 @@ from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 
 LABEL = "dom0.scope"
 ORCHESTRATOR = "dom0.orchestrator"  # on who was given the socket: JSON, labels of its image that ours took the place of
+PATHS = "dom0.paths"  # on containers: what was written for paths of the host, see `paths`
+OWN = (LABEL, ORCHESTRATOR, PATHS)  # labels that the servers of scopes write, and that have one name at every level
 RESERVED = ("dom0.", "com.docker.compose.")  # labels that say what something is to who made it
 IMAGES = "dom0.invalid"  # in front of the images' names of all scopes
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")  # what the Engine calls a volume that nobody named
@@ -66,6 +71,24 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
         return name.removeprefix(self.prefix)
 
     @cached_property
+    def label_prefix(self) -> str:
+        return f"{self.name}/"
+
+    def long_label(self, key: str) -> str:
+        return self.label_prefix + key
+
+    def long_labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        return {self.long_label(key): value for key, value in labels.items() if key not in OWN}
+
+    def inherited(self, of_image: Mapping[str, str]) -> dict[str, str]:
+        """What a container says so that the Engine does not give it its image's labels: empty, and with our prefix as
+        they are. Those that have it already may be handed on.
+        """
+        others = {key: value for key, value in of_image.items() if not key.startswith(self.label_prefix)}
+        copies = {key: value for key, value in self.long_labels(others).items() if key not in of_image}
+        return {**{key: "" for key in others if key not in OWN}, **copies}
+
+    @cached_property
     def image_prefix(self) -> str:
         return f"{IMAGES}/{self.name}/"
 
@@ -99,22 +122,21 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
         return path == self.path or path.startswith(f"{self.path}/")
 
     def stamped(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """As the Engine gets them. What a scope inside this one has written stands behind our path.
+        """As the Engine gets them. What a scope inside this one has written of its path stands behind ours.
 
-        Only a container can be an orchestrator. Raises Refused.
+        Raises Refused.
         """
         if sum(len(key.encode()) + len(value.encode()) for key, value in labels.items()) > LARGEST_LABELS:
             raise Refused(BAD_REQUEST, f"Labels: more than {LARGEST_LABELS} bytes of them", field="Labels")
         inner = labels.get(LABEL, "")
         if inner and not re.fullmatch(r"(/[a-z0-9_-]{1,31}){1,16}", inner):
             raise Refused(BAD_REQUEST, f"Labels.{LABEL}: {inner!r} is not the path of a scope", field="Labels")
-        kept = {key: value for key, value in labels.items() if key != ORCHESTRATOR}
-        return {**kept, LABEL: self.path + inner}
+        return {**self.long_labels(labels), LABEL: self.path + inner}
 
-    def stamped_container(self, labels: Mapping[str, str]) -> dict[str, str]:
+    def stamped_container(self, labels: Mapping[str, str], of_image: Mapping[str, str]) -> dict[str, str]:
         """Nothing made here was given our own socket by who serves it, whatever its image's labels say."""
         orchestrator = labels.get(ORCHESTRATOR, "") if labels.get(LABEL) else ""
-        return {**self.stamped(labels), ORCHESTRATOR: orchestrator}
+        return {**self.inherited(of_image), **self.stamped(labels), ORCHESTRATOR: orchestrator}
 
     def is_orchestrator(self, labels: Mapping[str, str] | None) -> bool:
         """Whether a container of the scope's was given our own socket: then it is its owner's, not the scope's."""
@@ -123,7 +145,7 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
 
     def shown(self, labels: Mapping[str, str] | None) -> dict[str, str]:
         """As the scope sees them. Its orchestrator is another's service outside, and here what its image says."""
-        found = dict(labels or {})
+        found = as_written(labels or {}, self.label_prefix)
         inner = found.pop(LABEL, "").removeprefix(self.path)
         if inner:
             return {**found, LABEL: inner}
@@ -136,6 +158,13 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
     def without_prefix(self, text: str) -> str:
         """Of the Engine's messages, which quote names."""
         return self._prefix_in_text.sub("", text.replace(self.image_prefix, ""))
+
+
+def as_written(labels: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """By who wrote them with `prefix` in front; those without one are of an image, or of an older server's."""
+    others = {key: value for key, value in labels.items() if not key.startswith(prefix)}
+    own = {key.removeprefix(prefix): value for key, value in labels.items() if key.startswith(prefix)}
+    return {**others, **{key: value for key, value in own.items() if key not in OWN}}
 
 
 def is_made_inside(labels: Mapping[str, str]) -> bool:

@@ -52,6 +52,7 @@ def container(context: Context, found: Doc) -> Doc:
             "VolumesFrom": [scope.short(source) for source in host.get("VolumesFrom") or ()] or None,
             "Links": [_link(scope, link) for link in host.get("Links") or ()] or None,
             "NetworkMode": scope.short(host.get("NetworkMode", "")),
+            "LogConfig": _log(scope, host.get("LogConfig") or {}),
             "CgroupParent": "",
         },
         "NetworkSettings": _networks(scope, found["NetworkSettings"], scope.short(found["Name"][1:])),
@@ -62,6 +63,15 @@ def container(context: Context, found: Doc) -> Doc:
         "HostsPath": "",
         "GraphDriver": {"Name": found.get("GraphDriver", {}).get("Name", ""), "Data": None},
     }
+
+
+def _log(scope: Scope, found: Doc) -> Doc:
+    """With the names of labels, as they were asked for."""
+    config = found.get("Config") or {}
+    if "labels" not in config:
+        return found
+    names = (key.removeprefix(scope.label_prefix) for key in config["labels"].split(","))
+    return found | {"Config": config | {"labels": ",".join(names)}}
 
 
 def _config(scope: Scope, config: Doc) -> Doc:

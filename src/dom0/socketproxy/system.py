@@ -81,13 +81,17 @@ async def info(context: Context, _asked: Asked) -> Document:
 
 async def events(context: Context, asked: Asked) -> Call:
     """Filters name what the scope calls its own; whatever they let through is looked at once more."""
-    query = dict(asked.query)
-    if query.get("filters"):
-        filters = Filters.read(query["filters"]).checked(EVENT_FILTERS)
-        for key in ("container", "network", "volume"):
-            filters = filters.renamed(key, context.scope.long)
-        query["filters"] = filters.written()
-    return Call(method="GET", path=("events",), query=query, line=lambda line: shown.event(context.scope, line))
+    wanted = Filters.read(asked.query.get("filters", "")).checked(EVENT_FILTERS)
+    filters = wanted.without("label")
+    for key in ("container", "network", "volume"):
+        filters = filters.renamed(key, context.scope.long)
+    query = {**asked.query, "filters": filters.written()}
+
+    def seen(line: dict[str, Any]) -> dict[str, Any] | None:
+        found = shown.event(context.scope, line)
+        return found if found and wanted.fit(found["Actor"].get("Attributes")) else None
+
+    return Call(method="GET", path=("events",), query=query, line=seen)
 
 
 async def no_swarm(_context: Context, _asked: Asked) -> Document:

@@ -16,8 +16,10 @@ FILTERS = ("dangling", "driver", "label", "name")
 
 
 async def listed(context: Context, asked: Asked) -> Document:
-    rows = await _rows(context, by_name(asked.query, FILTERS, context.scope))
-    return Document({"Volumes": [shown.volume(context.scope, row) for row in rows], "Warnings": None})
+    found = await _rows(context, by_name(asked.query, FILTERS, context.scope))
+    rows = [shown.volume(context.scope, row) for row in found]
+    filters = Filters.read(asked.query.get("filters", ""))
+    return Document({"Volumes": [row for row in rows if filters.fit(row["Labels"])], "Warnings": None})
 
 
 async def created(context: Context, asked: Asked) -> Document:

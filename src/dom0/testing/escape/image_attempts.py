@@ -88,16 +88,13 @@ def _committed(client: Client, world: World) -> list[Answer]:
     return [*answers, client.ask("POST", "/commit?container=made&repo=private/secret&tag=1", {})]
 
 
-def _built(files: Files, query: str = "", command: Sequence[str] = ("cat", "/got"), tail: bytes = b"") -> Attempt:
+def built(files: Files, query: str = "", command: Sequence[str] = ("cat", "/got"), tail: bytes = b"") -> Attempt:
     """Build of an archive, and run what was built. In files and query `IMAGE`, `FOREIGN`, `URL` are put in."""
 
     def attempt(client: Client, world: World) -> list[Answer]:
-        archive, filled = (
-            _archive([(entry, _filled(content, world)) for entry, content in files]),
-            _filled(query, world),
-        )
-        target = f"/build?version=1&t=built:1{filled}"
-        said = client.ask("POST", target, archive + tail, headers=TAR, patience=BUILD_PATIENCE)
+        packed = archive([(entry, _filled(content, world)) for entry, content in files])
+        target = f"/build?version=1&t=built:1{_filled(query, world)}"
+        said = client.ask("POST", target, packed + tail, headers=TAR, patience=BUILD_PATIENCE)
         return [said, *run(client, {"Image": "built:1", "Cmd": list(command)})]
 
     return attempt
@@ -109,7 +106,7 @@ def _filled(text: Any, world: World) -> Any:
     return text
 
 
-def _archive(files: Files) -> bytes:
+def archive(files: Files) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for entry, content in files:
@@ -118,7 +115,7 @@ def _archive(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-def _file(name: str, text: str = "", **more: Any) -> tuple[tarfile.TarInfo, bytes]:
+def file(name: str, text: str = "", **more: Any) -> tuple[tarfile.TarInfo, bytes]:
     entry = tarfile.TarInfo(name)
     for key, value in more.items():
         setattr(entry, key, value)
@@ -126,7 +123,7 @@ def _file(name: str, text: str = "", **more: Any) -> tuple[tarfile.TarInfo, byte
 
 
 def _dockerfile(text: str) -> Attempt:
-    return _built([_file("Dockerfile", text)])
+    return built([file("Dockerfile", text)])
 
 
 GOT = "FROM scratch\nCOPY --from=private/secret:1 /secret /got\n"
@@ -177,7 +174,7 @@ def _on_steps(client: Client, world: World) -> list[Answer]:
 
 
 def _queries() -> Iterator[Case]:
-    fetching = _file("Dockerfile", "FROM IMAGE\nRUN wget -O /got URL\n")
+    fetching = file("Dockerfile", "FROM IMAGE\nRUN wget -O /got URL\n")
     for query in (
         "&networkmode=host",
         f"&networkmode=container:{VICTIM}",
@@ -197,95 +194,95 @@ def _queries() -> Iterator[Case]:
         "&dockerfile=../../../var/lib/escape/canary",
         "&dockerfile=/var/lib/escape/canary",
     ):
-        yield Case(30, f"a build with {query[1:]}", _built([fetching], query))
+        yield Case(30, f"a build with {query[1:]}", built([fetching], query))
     yield Case(
         30,
         "a build that takes a foreign name",
-        _ask("POST", "/build?version=1&t=private/secret:1", _archive([_file("Dockerfile", HARMLESS)]), **TAR),
+        _ask("POST", "/build?version=1&t=private/secret:1", archive([file("Dockerfile", HARMLESS)]), **TAR),
     )
 
 
 def _contexts() -> Iterator[Case]:
-    harmless, evil = _file("Dockerfile", HARMLESS), _file("Dockerfile", FETCH)
+    harmless, evil = file("Dockerfile", HARMLESS), file("Dockerfile", FETCH)
     link: dict[str, Any] = {"type": tarfile.SYMTYPE}
-    copy = _file("Dockerfile", "FROM IMAGE\nCOPY . /all\nRUN cat /all/* >/got; true\n")
+    copy = file("Dockerfile", "FROM IMAGE\nCOPY . /all\nRUN cat /all/* >/got; true\n")
     contexts: Mapping[str, Files] = {
         "twice": [harmless, evil],
-        "twice, in other spellings": [harmless, _file("./Dockerfile", FETCH)],
-        "twice, by two slashes": [harmless, _file(".//Dockerfile", FETCH)],
-        "in small letters": [_file("dockerfile", FETCH)],
-        "a link": [_file("other", FETCH), _file("Dockerfile", linkname="other", **link)],
-        "a hard link": [_file("other", FETCH), _file("Dockerfile", linkname="other", type=tarfile.LNKTYPE)],
+        "twice, in other spellings": [harmless, file("./Dockerfile", FETCH)],
+        "twice, by two slashes": [harmless, file(".//Dockerfile", FETCH)],
+        "in small letters": [file("dockerfile", FETCH)],
+        "a link": [file("other", FETCH), file("Dockerfile", linkname="other", **link)],
+        "a hard link": [file("other", FETCH), file("Dockerfile", linkname="other", type=tarfile.LNKTYPE)],
         "written through a hard link": [
             harmless,
-            _file("o", linkname="Dockerfile", type=tarfile.LNKTYPE),
-            _file("o", FETCH),
+            file("o", linkname="Dockerfile", type=tarfile.LNKTYPE),
+            file("o", FETCH),
         ],
-        "written through a link to here": [harmless, _file("d", linkname=".", **link), _file("d/Dockerfile", FETCH)],
-        "under a long name": [harmless, _file("x", FETCH, pax_headers={"path": "Dockerfile"})],
-        "a directory first": [_file("Dockerfile", type=tarfile.DIRTYPE), evil],
+        "written through a link to here": [harmless, file("d", linkname=".", **link), file("d/Dockerfile", FETCH)],
+        "under a long name": [harmless, file("x", FETCH, pax_headers={"path": "Dockerfile"})],
+        "a directory first": [file("Dockerfile", type=tarfile.DIRTYPE), evil],
     }
     for title, files in contexts.items():
-        yield Case(30, f"a Dockerfile that is there {title}", _built(files))
-    second = _archive([_file("Dockerfile", "FROM private/secret:1\n")])
-    yield Case(30, "a Dockerfile behind the archive's end", _built([harmless], tail=second))
+        yield Case(30, f"a Dockerfile that is there {title}", built(files))
+    second = archive([file("Dockerfile", "FROM private/secret:1\n")])
+    yield Case(30, "a Dockerfile behind the archive's end", built([harmless], tail=second))
     hostile: Mapping[str, Files] = {
-        "a link to a file of the host": [_file("l", linkname="/var/lib/escape/canary", **link), copy],
-        "a link that climbs": [_file("l", linkname="../../../../../../var/lib/escape/canary", **link), copy],
+        "a link to a file of the host": [file("l", linkname="/var/lib/escape/canary", **link), copy],
+        "a link that climbs": [file("l", linkname="../../../../../../var/lib/escape/canary", **link), copy],
         "a hard link to a file of the host": [
-            _file("l", linkname="/var/lib/escape/canary", type=tarfile.LNKTYPE),
+            file("l", linkname="/var/lib/escape/canary", type=tarfile.LNKTYPE),
             copy,
         ],
-        "a file above it": [_file("../../../../../../var/lib/escape/made", "x"), copy],
-        "a file of the host": [_file("/var/lib/escape/made", "x"), copy],
-        "a file behind a link": [_file("d", linkname="/var/lib/escape", **link), _file("d/made", "x"), copy],
-        "a device": [_file("Dockerfile", HARMLESS), _file("d", type=tarfile.BLKTYPE, devmajor=7, devminor=0)],
+        "a file above it": [file("../../../../../../var/lib/escape/made", "x"), copy],
+        "a file of the host": [file("/var/lib/escape/made", "x"), copy],
+        "a file behind a link": [file("d", linkname="/var/lib/escape", **link), file("d/made", "x"), copy],
+        "a device": [file("Dockerfile", HARMLESS), file("d", type=tarfile.BLKTYPE, devmajor=7, devminor=0)],
     }
     for title, files in hostile.items():
-        yield Case(30, f"a context with {title}", _built(files))
+        yield Case(30, f"a context with {title}", built(files))
     yield Case(
         30,
         "a Dockerfile in a file of the host",
-        _built([_file("d", linkname="/var/lib/escape", **link), _file("x")], "&dockerfile=d/canary"),
+        built([file("d", linkname="/var/lib/escape", **link), file("x")], "&dockerfile=d/canary"),
     )
 
 
 def _loads() -> Iterator[Case]:
-    layer = _archive([_file("got", "loaded")])
+    layer = archive([file("got", "loaded")])
     config = json.dumps({"rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]}})
 
     def files(name: str, **more: Any) -> Files:
         image = {"Config": "c.json", "RepoTags": [name], "Layers": ["l.tar"], **more}
-        return [(tarfile.TarInfo("l.tar"), layer), _file("c.json", config), _file("manifest.json", json.dumps([image]))]
+        return [(tarfile.TarInfo("l.tar"), layer), file("c.json", config), file("manifest.json", json.dumps([image]))]
 
     taken, own = files("private/secret:1"), files("own:1")
-    repositories = _file("repositories", json.dumps({"private/secret": {"1": "a"}}))
-    twice = _file("manifest.json", taken[-1][1].decode())
-    folded = _file("manifest.json", own[-1][1].decode().replace("RepoTags", "repotags"))
+    repositories = file("repositories", json.dumps({"private/secret": {"1": "a"}}))
+    twice = file("manifest.json", taken[-1][1].decode())
+    folded = file("manifest.json", own[-1][1].decode().replace("RepoTags", "repotags"))
     link: dict[str, Any] = {"type": tarfile.SYMTYPE, "linkname": "/var/lib/escape/canary"}
     loads: Mapping[str, Files] = {
         "a foreign name": taken,
         "no name": files("", RepoTags=None),
         "a name in small letters": [*own[:-1], folded],
         "two manifests": [*own, twice],
-        "two manifests, in other spellings": [*own, _file("./manifest.json", twice[1].decode())],
-        "a manifest behind a link": [*own[:-1], _file("m", twice[1].decode()), _file("manifest.json", **link)],
-        "repositories alone": [(tarfile.TarInfo("a/layer.tar"), layer), _file("a/json", config), repositories],
+        "two manifests, in other spellings": [*own, file("./manifest.json", twice[1].decode())],
+        "a manifest behind a link": [*own[:-1], file("m", twice[1].decode()), file("manifest.json", **link)],
+        "repositories alone": [(tarfile.TarInfo("a/layer.tar"), layer), file("a/json", config), repositories],
         "repositories beside it": [*own, repositories],
-        "a link for a layer": [_file("l.tar", **link), *own[1:]],
-        "a link for a configuration": [own[0], _file("c.json", **link), own[2]],
+        "a link for a layer": [file("l.tar", **link), *own[1:]],
+        "a link for a configuration": [own[0], file("c.json", **link), own[2]],
         "a layer of the host": files("own:1", Layers=["/var/lib/escape/canary"]),
         "a layer above it": files("own:1", Layers=["../../../../var/lib/escape/canary"]),
-        "a file of the host": [_file("/var/lib/escape/made", "x"), *own],
+        "a file of the host": [file("/var/lib/escape/made", "x"), *own],
     }
     for title, entries in loads.items():
-        yield Case(29, f"an image is loaded with {title}", _loaded(entries))
+        yield Case(29, f"an image is loaded with {title}", loaded(entries))
     yield Case(29, "an image is loaded with layers of a foreign one", _loaded_without_layers)
 
 
-def _loaded(files: Files) -> Attempt:
+def loaded(files: Files) -> Attempt:
     def attempt(client: Client, world: World) -> list[Answer]:
-        said = client.ask("POST", "/images/load", _archive(files), headers=TAR, patience=BUILD_PATIENCE)
+        said = client.ask("POST", "/images/load", archive(files), headers=TAR, patience=BUILD_PATIENCE)
         return [said, *run(client, {"Image": "own:1", "Cmd": ["/got"]})]
 
     return attempt
@@ -295,9 +292,9 @@ def _loaded_without_layers(client: Client, world: World) -> list[Answer]:
     """Only named, by who knows their digests: the Engine has them already."""
     config = json.dumps({"rootfs": {"type": "layers", "diff_ids": world.foreign_layers}, "config": {"Cmd": ["/got"]}})
     image = {"Config": "c.json", "RepoTags": ["own:1"], "Layers": [f"l{n}" for n, _ in enumerate(world.foreign_layers)]}
-    empty = [_file(name) for name in image["Layers"]]
+    empty = [file(name) for name in image["Layers"]]
     for files in ([], empty):
-        archive = _archive([*files, _file("c.json", config), _file("manifest.json", json.dumps([image]))])
-        said = client.ask("POST", "/images/load", archive, headers=TAR, patience=BUILD_PATIENCE)
+        packed = archive([*files, file("c.json", config), file("manifest.json", json.dumps([image]))])
+        said = client.ask("POST", "/images/load", packed, headers=TAR, patience=BUILD_PATIENCE)
     made = client.ask("POST", "/containers/create?name=own", {"Image": "own:1"})
     return [said, made, client.ask("GET", "/containers/own/archive?path=/secret")]

@@ -110,8 +110,8 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         host, networking = body.pop("HostConfig", {}), body.pop("NetworkingConfig", {})
         found = _others(body, self._of_container())
         found += _others(host, self._of_host())
-        if not str(body.get("Labels", {}).get("dom0.scope", "")).startswith(self.label):
-            found.append("Labels: does not say whose it is")
+        if "Labels" not in body:
+            found.append("Labels: missing")
         if host.get("CgroupnsMode") != "private" or not host.get("NetworkMode"):
             found.append("HostConfig: a default of the Engine that is the host's, or shared by all")
         endpoints = networking.pop("EndpointsConfig", {})
@@ -133,7 +133,8 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
             if one["Type"] != "volume" or self._on_paths().get(one["Source"]) not in granted:
                 found.append(f"Mounts: {one}")
         host = _others(body.pop("HostConfig", {}), {"NetworkMode": lambda mode: mode == "none"})
-        return found + host + _others(body, dict.fromkeys(("Image", "Entrypoint", "Labels"), _is_any))
+        known: dict[str, Harmless] = {**dict.fromkeys(("Image", "Entrypoint"), _is_any), "Labels": self._is_stamped}
+        return found + host + _others(body, known) + ([] if "Labels" in body else ["Labels: missing"])
 
     def _on_paths(self) -> dict[str, str]:
         """Paths by the volumes on them."""
@@ -172,12 +173,13 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     def _of_container(self) -> Mapping[str, Harmless]:
         inside = (
             *("AttachStderr", "AttachStdin", "AttachStdout", "Cmd", "Domainname", "Entrypoint", "Env", "ExposedPorts"),
-            *("Healthcheck", "Hostname", "Labels", "MacAddress", "NetworkDisabled", "OpenStdin", "Shell", "StdinOnce"),
+            *("Healthcheck", "Hostname", "MacAddress", "NetworkDisabled", "OpenStdin", "Shell", "StdinOnce"),
             *("StopSignal", "StopTimeout", "Tty", "User", "WorkingDir", "ArgsEscaped"),
         )
         return {
             **dict.fromkeys(inside, _is_any),
             "Image": lambda image: image in self.images,
+            "Labels": self._is_stamped,
             "Volumes": lambda targets: all(value == {} for value in targets.values()),
         }
 
@@ -227,8 +229,11 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         return mode.startswith("container:") and mode.removeprefix("container:") in self.containers
 
     def _is_stamped(self, labels: Mapping[str, str]) -> bool:
-        path = labels.get("dom0.scope", "")
-        return path == self.label or path.startswith(f"{self.label}/")
+        """Whether they say whose it is, and all others that say anything are of the scope's own."""
+        path, own = labels.get("dom0.scope", ""), ("dom0.scope", "dom0.orchestrator", "dom0.paths")
+        others = [key for key, value in labels.items() if value and key not in own]
+        is_said = path == self.label or path.startswith(f"{self.label}/")
+        return is_said and all(key.startswith(f"{self.label[1:]}/") for key in others)
 
     def _is_bind(self, bind: str) -> bool:
         source, target, *options = bind.split(":")

@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ devices: ["/dev/full:r"]
 """
 """Of the scope under test: what is granted must not lead to more."""
 MOST_VOLUMES = 100
+LABELLED = "busybox:labelled"  # an image that may be used, whose labels others act on
+LABELS = {"traefik.enable": "true", "com.docker.compose.project": "shop", "dom0.role": "service"}
+CONTROL = ("traefik.", "com.docker.compose.", "com.centurylinklabs.", "dom0.")
+OWN_LABELS = ("dom0.scope", "dom0.orchestrator", "dom0.paths")  # of scopes
 OWN_MODES = ("", "none", "private", "shareable", "default", "bridge")
 SYSCTLS = re.compile(r"net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.")
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
@@ -89,6 +94,7 @@ class World:
         self.granted, self.readable, self.mapped = (host / path[1:] for path in (GRANTED, READABLE, MAPPED))
         self.victim: dict[str, Any] = {}
         self._before: dict[str, set[str]] = {}
+        self._since = ""
         self._lay_out()
 
     @property
@@ -132,7 +138,16 @@ class World:
         api.request(self.engine, "POST", f"/networks/{SHARED}/connect", {"Container": made["Id"]})
         api.request(self.engine, "POST", f"/containers/{made['Id']}/start")
         self.victim = self._get(f"/containers/{VICTIM}/json")
+        self._lay_out_labelled()
         self._before = self._everything()
+        self._since = _now()
+
+    def _lay_out_labelled(self) -> None:
+        asked = {"Image": self.image, "Cmd": ["true"], "Labels": LABELS}
+        made = api.request(self.engine, "POST", "/containers/create", asked)
+        repository, tag = LABELLED.split(":")
+        api.request(self.engine, "POST", "/commit", query={"container": made["Id"], "repo": repository, "tag": tag})
+        api.request(self.engine, "DELETE", f"/containers/{made['Id']}")
 
     def _lay_out_granted(self) -> None:
         for directory in (self.granted, self.readable, self.mapped):
@@ -161,6 +176,7 @@ class World:
         now = self._everything()
         found = [f"an answer holds the {kind} canary" for kind in self._told(answers)]
         found += self._damage(now)
+        found += self._labels_of_all()
         for container_id in now["containers"] - self._before["containers"]:
             found += self._powers(self._get(f"/containers/{container_id}/json"), now)
         for network_id in now["networks"] - self._before["networks"]:
@@ -184,6 +200,7 @@ class World:
             name, _, image_id = tag.partition("=")
             self._drop(f"/images/{image_id if name == '<none>' else name}", force="1")
         self._lay_out_granted()
+        self._since = _now()
         if self._damage(self._everything()):
             self._lay_out_anew()
 
@@ -228,6 +245,36 @@ class World:
             found.append(f"the host has new files: {sorted(made)}")
         if [path.name for path in self.readable.iterdir()] != ["book"] or (self.readable / "book").stat().st_size != 7:
             found.append("what may be read was written")
+        return found
+
+    def _labels_of_all(self) -> list[str]:
+        """Of every container that was made, if only for a step of a build: events of the raw Engine have them."""
+        query = {"since": self._since, "until": _now(), "filters": '{"type":["container"],"event":["create"]}'}
+        found = []
+        told = api.request(self.engine, "GET", "/events", query=query)  # a document, or several as text
+        for line in map(json.loads, told.splitlines()) if isinstance(told, str) else [told]:
+            attributes = line["Actor"]["Attributes"]
+            name, image = attributes.pop("name"), attributes.pop("image", "")
+            if acted_on := self._acted_on(attributes, of_image=self._labels_of(image)):
+                found.append(f"container {name} has the labels {acted_on}")
+        return found
+
+    def _labels_of(self, image: str) -> Mapping[str, str]:
+        try:
+            return (self._get(f"/images/{quote(image)}/json")["Config"] or {}).get("Labels") or {}
+        except EngineRefused:  # it is gone
+            return LABELS
+
+    def _acted_on(self, labels: Mapping[str, str] | None, *, of_image: Mapping[str, str] = {}) -> list[str]:
+        """Keys that may mean something to others. What an image says may be there, and say nothing."""
+        found = []
+        for key, value in (labels or {}).items():
+            if self.prefix:
+                is_own = key in OWN_LABELS or key.startswith(f"{self.prefix.rstrip('.')}/")
+                is_harmless = is_own or (key in of_image and not value)
+            else:
+                is_harmless = not key.strip(" /").casefold().startswith(CONTROL)
+            found += [] if is_harmless else [key]
         return found
 
     def _is_own_image(self, name: str) -> bool:
@@ -311,6 +358,7 @@ class World:
             "Members": [member for member in found["Containers"] or () if member == self.victim_id],
             "Subnets": [pool["Subnet"] for pool in found["IPAM"]["Config"] or () if not _may_have(pool["Subnet"])],
             "Name": self.prefix and not found["Name"].startswith(self.prefix),
+            "Labels": self._acted_on(found["Labels"]),
         }
         return [f"network {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
 
@@ -323,7 +371,12 @@ class World:
                 [] if found["Options"]["device"] in (GRANTED, READABLE, MAPPED) else [f"a volume on {found['Options']}"]
             )
         flaws = {"Options": found["Options"], "Driver": found["Driver"] != "local", "Name": named_wrongly}
+        flaws["Labels"] = self._acted_on(found["Labels"])
         return [f"volume {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
+
+
+def _now() -> str:
+    return f"{time.time():.9f}"
 
 
 def _may_be_read(device: dict[str, str]) -> bool:
