@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, CONFLICT, TOO_LARGE = 400, 403, 404, 405, 409, 413
 UNAVAILABLE = 503
+LONGEST = 2_000  # characters of a message: in some is what a client has written
 
 
 class Refused(Exception):
@@ -19,6 +20,7 @@ class Refused(Exception):
     def __init__(
         self, status: int, message: str, *, field: str = "", value: str = "", grant: Grants | None = None
     ) -> None:
+        message = message if len(message) <= LONGEST else f"{message[: LONGEST - 1]}…"
         super().__init__(message)
         self.status = status
         self.message = f"{message}; it would take the grant {one_line(grant)}" if grant else message
