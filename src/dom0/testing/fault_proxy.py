@@ -50,7 +50,7 @@ class FaultProxy:
         self.outages = 0.0  # seconds in which nobody listened, or connections were silent and nothing else came
         self._to = port
         self._random = Random(faults.seed)  # noqa: S311 -- no secret
-        self._server: asyncio.Server | None = None
+        self.listens, self.refuses = asyncio.Event(), asyncio.Event()  # which of both it does
         self._live: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._has_silent = False  # whether a connection has been silent since something was sent last
         self._sent_at = 0.0
@@ -69,18 +69,16 @@ class FaultProxy:
         self._stop_listening()
         await self._drop_all()
 
-    @property
-    def is_listening(self) -> bool:
-        return self._server is not None
-
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+        self.refuses.clear()
+        self.listens.set()
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._server.close()
+        self.listens.clear()
+        self.refuses.set()
 
     def _start(self, coroutine: object) -> None:
         assert asyncio.iscoroutine(coroutine)
@@ -92,7 +90,7 @@ class FaultProxy:
         self.connections += 1
         task = asyncio.create_task(self._carry(reader, writer))
         self._live[task] = writer
-        task.add_done_callback(lambda task: self._live.pop(task).transport.abort())
+        task.add_done_callback(lambda task: _abort(self._live.pop(task)))
 
     def _count(self, sent: int) -> None:
         now = asyncio.get_running_loop().time()
@@ -155,7 +153,7 @@ class FaultProxy:
             await writer.wait_closed()
         else:
             _reset(writer)
-        if self.faults.refuse and self.is_listening:
+        if self.faults.refuse and self.listens.is_set():
             self._stop_listening()
             self._start(self._refuse())
 
@@ -184,4 +182,9 @@ class FaultProxy:
 def _reset(writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    writer.transport.abort()
+    _abort(writer)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    if not writer.transport.is_closing():
+        writer.transport.abort()
