@@ -31,9 +31,9 @@ def machine(engine_host: Host) -> Iterator[Launcher]:
 
 @pytest.fixture
 def good(machine: Launcher) -> str:
-    """The ID of an image that is good, on a machine that runs it."""
+    """The ID of an image that is good, on a machine that runs it: as soon as it is healthy, until the next start."""
     image = machine.image(HEALTHY)
-    machine.start()
+    machine.start(DOM0_GOOD_AFTER="0")
     machine.until_good(image)
     return image
 
@@ -369,7 +369,7 @@ def test_a_good_image_that_becomes_unhealthy_is_restarted_once_and_then_given_up
     """It is unhealthy while a file is there. The Engine would leave it so."""
     ill = machine.host.path("/var/lib/dom0/launcher/ill")
     image = machine.image(Kind(health="--interval=300ms --retries=1 CMD sh -c '! test -e /var/lib/dom0/launcher/ill'"))
-    machine.start()
+    machine.start(DOM0_LOOK_EVERY="1")
     machine.until_good(image)
     before = machine.container()["State"]["StartedAt"]
     ill.touch()
