@@ -157,8 +157,8 @@ def test_grants_that_are_refused_are_why(tmp_path: Path) -> None:
 
 
 async def test_what_was_refused_is_counted_since_the_server_began(scope: Path) -> None:
-    def note(message: str, at: float, times: int = 1) -> None:
-        one = Refusal(at=at, method="POST", path="/containers/create", message=message, times=times)
+    def note(message: str, at: float, times: int = 1, method: str = "POST") -> None:
+        one = Refusal(at=at, method=method, path="/containers/create", message=message, times=times)
         refused = Refusals(scope)
         refused.note(one)
         refused.close()
@@ -169,6 +169,7 @@ async def test_what_was_refused_is_counted_since_the_server_began(scope: Path) -
         assert scopes.problems(None, None, time.time()) == ()
         note("no devices", time.time(), times=3)
         note("no ports", time.time())
+        note("no such image", time.time(), method="GET")
         (problem,) = scopes.problems(None, None, time.time())
         assert (problem.code, problem.title) == ("scope-refused", "4 requests were refused, lastly: no ports")
         assert (problem.severity, problem.hint) == ("warning", "dom0 socket log guest")

@@ -26,6 +26,7 @@ from dom0.socketproxy.registry import Registered, Registration
 from dom0.socketproxy.scope import NAME_PATTERN, Scope
 
 LASTS = 86400.0  # seconds that something is told of that happened once; until its socket has another server at most
+READING = ("GET", "HEAD")
 DOWN = (Phase.FAILED, Phase.CRASH_LOOP, Phase.UNHEALTHY, Phase.STOPPED)  # phases of a server that does not serve
 HIERARCHIES = PROC / "1/root" / names.CGROUPS.lstrip("/")  # control groups, as the host sees them
 
@@ -118,7 +119,10 @@ class Scopes:
 
 
 class _Log:
-    """What was refused since the epoch's second `since`, when the server began."""
+    """What was refused since the epoch's second `since`, when the server began.
+
+    Not what only reads: programs ask whether something is there that is not theirs (a dom0 for its image's names).
+    """
 
     def __init__(self, directory: Path, since: float) -> None:
         self.since = since
@@ -129,7 +133,7 @@ class _Log:
     def read(self) -> None:
         with contextlib.suppress(OSError):
             for one in self._reader.read():
-                if one.at >= self.since:
+                if one.at >= self.since and one.method not in READING:
                     self.count, self.last = self.count + one.times, one
 
     def close(self) -> None:
