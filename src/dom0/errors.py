@@ -16,7 +16,7 @@
     │       └── NoRange           1   only the whole of it is to be had there
     ├── RolledBack                5   a generation did not become healthy; the last good one runs
     ├── Busy                      6   another dom0 command is at work on the same thing
-    └── Interrupted             130   Ctrl-C; what was asked for goes on
+    └── Interrupted             130   Ctrl-C; what goes on without the command, or is kept for the next one
 
 `dom0 plan` ends with 10 when there are changes. Bugs are assertions, never one of these.
 A message reads `where: what is wrong`; the hint says what to do.

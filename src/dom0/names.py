@@ -46,6 +46,14 @@ def scopes_directory() -> Path:
     return run_directory() / "scopes"
 
 
+def pull_directory() -> Path:
+    """Where what comes from registries is kept until the Engine has it: root's is the agent's too."""
+    if os.geteuid() == 0:
+        return state_directory() / "pull"
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "dom0" / "pull"
+
+
 def etc_directory() -> Path:
     return _directory("DOM0_ETC", ETC)
 

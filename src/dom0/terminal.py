@@ -46,6 +46,21 @@ def say_progress(text: str) -> None:
         say_to_stderr(text)
 
 
+def say_over(text: str) -> None:
+    """One line on the terminal that standard error is, over the one before; cut where the terminal ends."""
+    import shutil
+
+    line = printable(text)[: shutil.get_terminal_size().columns - 1]
+    sys.stderr.write(f"\r{line}\x1b[K")
+    sys.stderr.flush()
+
+
+def clear_line() -> None:
+    """Of `say_over`."""
+    sys.stderr.write("\r\x1b[K")
+    sys.stderr.flush()
+
+
 def _write(stream: TextIO, line: str) -> None:
     stream.write(f"{line}\n")
     stream.flush()

@@ -73,7 +73,7 @@ def test_a_group_alone_shows_its_help_as_help(dom0: RunCommand, group: str) -> N
 
 @pytest.mark.parametrize(
     ("word", "leads_to"),
-    [("run", "dom0 exec"), ("pull", "docker pull"), ("config", "docker compose config"), ("rm", "dom0 up")],
+    [("run", "dom0 exec"), ("pull", "dom0 image fetch"), ("config", "docker compose config"), ("rm", "dom0 up")],
 )
 def test_words_of_compose_that_mean_nothing_here_lead_to_what_does_it(
     dom0: RunCommand, word: str, leads_to: str

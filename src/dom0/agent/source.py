@@ -212,6 +212,12 @@ async def resolve_without_pulling(
     return Candidate(await _expand(engine, project, source, images), Path(), image.id, source.inputs), pulled
 
 
+async def find_pulls(engine: Engine, needs: Sequence[ImageNeed]) -> tuple[ImageNeed, ...]:
+    """What a new generation with these needs would pull now. Raises ProjectError for what is not to be had so."""
+    by_ref = {need.ref: need for need in needs if not need.built}
+    return tuple([need for need in by_ref.values() if _is_pulled(need, await _find_here(engine, need, ""))])
+
+
 async def resolve_beforehand(engine: Engine, image: Image, project: Project, say: Say) -> Desired:
     """As the agent that will run from `image` is going to do, pulls and all. Raises ProjectError, EngineError."""
     source = await own_of(engine, image)

@@ -16,7 +16,7 @@ _OF_COMPOSE = {
     "config": "the project as Compose reads it: docker compose config; what would change: dom0 plan",
     "kill": "docker kill CONTAINER; dom0 starts it again unless you stop it: dom0 stop SERVICE",
     "ps": "dom0 status",
-    "pull": "docker pull IMAGE, then dom0 up; or pull_policy: always in compose.yaml",
+    "pull": "dom0 image fetch, then dom0 up; or pull_policy: always in compose.yaml",
     "rm": "take the service out of compose.yaml, then dom0 up",
     "run": "in a running service: dom0 exec SERVICE COMMAND; in a container of its own: dom0 dev IMAGE COMMAND",
 }

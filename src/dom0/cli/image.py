@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from dom0 import terminal
+from dom0.cli import image_pull
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
@@ -60,6 +61,10 @@ def command() -> None:
     """
 
 
+command.add_command(image_pull.command)
+command.add_command(image_pull.fetch)
+
+
 @command.command("build")
 @click.argument("name", required=False, type=click.Choice([BASE_IMAGE, AMBASSADOR_IMAGE]), metavar="[NAME]")
 @click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
@@ -93,12 +98,21 @@ def save(file: Path, as_json: bool) -> None:
 
 
 @command.command("ls")
-@click.option("--json", "as_json", is_flag=True, help="A list of objects: name, id, size, based_on, used_by.")
-def list_images(as_json: bool) -> None:
+@click.option("--partial", is_flag=True, help="What has come of images that dom0 image pull did not end: BLOB, HERE.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="A list of objects: name, id, size, based_on, used_by; with --partial: digest, size, have, used.",
+)
+def list_images(partial: bool, as_json: bool) -> None:
     """List the images of the chain: how large they are, what they stand on, and who uses them.
 
     $ dom0 image ls
     """
+    if partial:
+        image_pull.say_partial_blobs(as_json=as_json)
+        return
     rows = on_engine(_rows)
     names = {row.id: row.name or terminal.short_id(row.id) for row in rows}
     cells = (

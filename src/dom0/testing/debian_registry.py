@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dom0.registry.manifest import (
     Descriptor,
     digest_of,
 )
+from dom0.testing.namespaces import Child
 
 PROGRAM = "docker-registry"
 USER, PASSWORD = "guest", "only-a-test"
@@ -105,9 +106,19 @@ class Content:
 
 
 class DebianRegistry:
-    """`host` is its `127.0.0.1:PORT`. `login`: it wants USER and PASSWORD; `config` is added to its own."""
+    """`host` is its `127.0.0.1:PORT`. `login`: it wants USER and PASSWORD; `config` is added to its own.
 
-    def __init__(self, directory: Path, *, login: bool = False, config: Mapping[str, Any] = {}) -> None:
+    `popen` starts it on another host: `Host.popen`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        login: bool = False,
+        config: Mapping[str, Any] = {},
+        popen: Callable[..., Child] = subprocess.Popen,
+    ) -> None:
         self.content = Content(directory / "content")
         self.content.directory.mkdir(parents=True)
         settings: dict[str, Any] = {
@@ -121,14 +132,15 @@ class DebianRegistry:
             settings["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}
         (directory / "config.yml").write_text(json.dumps(settings))  # which is YAML
         argv = [PROGRAM, "serve", str(directory / "config.yml")]
-        self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self._process = popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self._reading = threading.Thread(target=self._read_log)
         self.log: list[str] = []
         self.host = ""
 
     def __enter__(self) -> DebianRegistry:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
+        for raw in self._process.stderr:
+            line = raw.decode(errors="replace")
             self.log.append(line)
             if found := _LISTENING.search(line):
                 self.host = found[1]
@@ -145,7 +157,7 @@ class DebianRegistry:
         """Else it would wait until somebody does."""
         assert self._process.stderr is not None
         with self._process.stderr:
-            self.log += self._process.stderr
+            self.log += (line.decode(errors="replace") for line in self._process.stderr)
 
 
 def written(descriptor: Descriptor) -> dict[str, Any]:

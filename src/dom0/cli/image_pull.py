@@ -1,0 +1,237 @@
+"""`dom0 image pull`: images from registries over a line that may be terrible, and what has come of them so far."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from dom0 import terminal, times
+from dom0.cli.engine_client import on_engine
+from dom0.errors import Dom0Error, Interrupted, UsageError
+from dom0.names import PLACED, pull_directory
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.images.pull import Pulled
+    from dom0.registry.depot import Depot
+    from dom0.registry.progress import Meter
+    from dom0.registry.reference import Reference
+
+_NOTHING = "nothing to pull: the images of this project are here"
+_SHOWN_EVERY = 0.5  # seconds, on a terminal
+_TOLD_EVERY = 30.0  # seconds, in a log
+
+
+class PulledImage(msgspec.Struct, frozen=True, kw_only=True):
+    """As `pull --json` prints it."""
+
+    reference: str
+    id: str
+    digest: str  # of its manifest, or of the index of all platforms
+    size: int  # bytes of its config and layers, as they are sent
+    received: int  # bytes of these that came over the line
+    layers: int
+    layers_here: int  # that the Engine had
+    warning: str
+
+
+_Outcome = tuple[list[PulledImage], list[Dom0Error]]
+"""What was pulled, and why the rest was not."""
+
+
+class PartialBlob(msgspec.Struct, frozen=True, kw_only=True):
+    """As `ls --partial --json` prints it."""
+
+    digest: str
+    size: int | None  # bytes; null where nothing says how many it has
+    have: int  # bytes that have come
+    used: float  # seconds since the epoch
+
+
+@click.command("pull")
+@click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--platform", metavar="OS/ARCH", default="", help="Of this platform, not of the Engine's own.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="A list of objects: reference, id, digest, size, received, layers, layers_here, warning.",
+)
+def command(names: tuple[str, ...], platform: str, as_json: bool) -> None:
+    """Pull images over a line that breaks: no byte that has arrived is asked for again.
+
+    As docker pull, and the Engine has the same image afterwards. What breaks is tried again for a day. What has come
+    stays on the disk of this host when the command is ended or killed, or the power fails: the next one goes on from
+    there. Layers that the Engine has are not asked for.
+
+    $ dom0 image pull redis:7
+    """
+    from dom0.registry import manifest, reference
+
+    references = [reference.parse(name) for name in names]
+    if platform:
+        try:
+            manifest.parse_platform(platform)
+        except ValueError as error:
+            raise UsageError(f"--platform: {error}") from error
+    wanted = [(each, platform) for each in references]
+    _end(on_engine(lambda engine: _pull_all(engine, wanted)), as_json=as_json)
+
+
+@click.command("fetch")
+@click.argument(
+    "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path, resolve_path=True, file_okay=False)
+)
+@click.option("--json", "as_json", is_flag=True, help="A list of objects, as those of dom0 image pull.")
+def fetch(directory: Path, as_json: bool) -> None:
+    """Pull what the services of the project in DIR need and the Engine has not, as dom0 image pull does.
+
+    Then dom0 up has nothing to pull over a line that breaks. What the project builds is left to it.
+
+    $ dom0 image fetch && dom0 up
+    """
+    _end(on_engine(lambda engine: _fetch(engine, directory)), as_json=as_json)
+
+
+def partial_blobs() -> list[PartialBlob]:
+    """What has come of blobs that are not whole, those in use last first."""
+    if not pull_directory().is_dir():
+        return []
+    return [
+        PartialBlob(digest=blob.digest, size=blob.size, have=blob.have, used=blob.used)
+        for blob in _depot().blobs()
+        if blob.have and not blob.is_whole
+    ]
+
+
+def say_partial_blobs(*, as_json: bool) -> None:
+    blobs = partial_blobs()
+    now = time.time()
+    cells = (
+        (
+            terminal.short_id(blob.digest),
+            terminal.size(blob.have),
+            "" if blob.size is None else terminal.size(blob.size),
+            f"{times.ago(now - blob.used)} ago",
+        )
+        for blob in blobs
+    )
+    terminal.say_table(blobs, ("BLOB", "HERE", "SIZE", "USED"), cells, as_json=as_json)
+
+
+def _depot() -> Depot:
+    from dom0.images.pull import KEPT
+    from dom0.registry.depot import Depot
+
+    root = pull_directory()
+    root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # as the agent makes it
+    return Depot(root, KEPT)
+
+
+async def _fetch(engine: Engine, directory: Path) -> _Outcome:
+    from dom0.agent.source import find_pulls
+    from dom0.compose.load import load
+    from dom0.plan.facts import images_needed
+    from dom0.registry import reference
+
+    project = await load(directory, PLACED, hashed=False)
+    needs = await find_pulls(engine, images_needed(project))
+    return await _pull_all(engine, [(reference.parse(need.ref), need.platform) for need in needs])
+
+
+async def _pull_all(engine: Engine, wanted: Sequence[tuple[Reference, str]]) -> _Outcome:
+    """One after the other; one that fails does not stop the others."""
+    pulled: list[PulledImage] = []
+    failed: list[Dom0Error] = []
+    for reference, platform in wanted:
+        try:
+            pulled.append(_document(reference, await _pull(engine, reference, platform)))
+        except Interrupted:
+            raise
+        except Dom0Error as error:
+            failed.append(error)
+    return pulled, failed
+
+
+def _end(outcome: _Outcome, *, as_json: bool) -> None:
+    """Say what is here, and raise the first error."""
+    pulled, failed = outcome
+    lines = list(map(_line, pulled)) if pulled or failed else [_NOTHING]
+    terminal.say_done(pulled, *lines, as_json=as_json)
+    for error in failed[1:]:
+        terminal.say_to_stderr(error.message)
+    if failed:
+        raise failed[0]
+
+
+async def _pull(engine: Engine, reference: Reference, platform: str) -> Pulled:
+    from dom0.images.pull import pull
+    from dom0.registry.progress import Meter
+
+    meter = Meter()
+    try:
+        async with _shown(reference.familiar(), meter):
+            return await pull(engine, _depot(), reference, platform=platform, meter=meter)
+    except asyncio.CancelledError as error:
+        name, come = reference.familiar(), f"{terminal.size(meter.have)} of {terminal.size(meter.size)}"
+        raise Interrupted(
+            f"{name}: {come} have come and are kept", hint=f"go on from there: dom0 image pull {name}"
+        ) from error
+
+
+@asynccontextmanager
+async def _shown(name: str, meter: Meter) -> AsyncIterator[None]:
+    """How far it is, on standard error: one line that changes on a terminal, else a line now and then."""
+    if terminal.quiet():
+        yield
+        return
+    is_terminal = sys.stderr.isatty()
+    task = asyncio.create_task(_show(name, meter, is_terminal=is_terminal))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        if is_terminal:
+            terminal.clear_line()
+
+
+async def _show(name: str, meter: Meter, *, is_terminal: bool) -> None:
+    from dom0.images.pull import describe
+
+    while True:
+        text = f"{name}: {describe(meter, time.time())}"
+        if is_terminal:
+            terminal.say_over(text)
+        else:
+            terminal.say_to_stderr(text)
+        await asyncio.sleep(_SHOWN_EVERY if is_terminal else _TOLD_EVERY)
+
+
+def _document(reference: Reference, pulled: Pulled) -> PulledImage:
+    return PulledImage(
+        reference=reference.familiar(),
+        id=pulled.id,
+        digest=pulled.digest,
+        size=pulled.size,
+        received=pulled.received,
+        layers=pulled.layers,
+        layers_here=pulled.layers_here,
+        warning=pulled.warning,
+    )
+
+
+def _line(image: PulledImage) -> str:
+    came = f"{terminal.size(image.received)} came" if image.received else "nothing had to come"
+    text = f"{image.reference}: {terminal.short_id(image.id)}, {terminal.size(image.size)}, of which {came}"
+    return f"{text}; {image.warning}" if image.warning else text

@@ -1,0 +1,82 @@
+"""`dom0 image pull` and `dom0 image fetch` as a person calls them. What a pull does: tests/images/test_pull.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.registry.depot import Depot
+from dom0.run import Output
+from dom0.testing import debian_registry
+from dom0.testing.debian_registry import DebianRegistry
+from dom0.testing.hosts import Host
+from dom0.testing.possible import require
+
+RunCommand = Callable[..., Output]
+DIGEST = f"sha256:{'ab' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["Redis"], "Redis: no name of an image"),
+        (["redis", "redis@sha256:1"], "redis@sha256:1: no name of an image"),
+        (["--platform", "linux", "redis"], "--platform: 'linux' is no platform"),
+        ([], "Missing argument"),
+    ],
+)
+def test_what_is_no_image_is_refused_before_anybody_is_asked(dom0: RunCommand, arguments: list[str], what: str) -> None:
+    refused = dom0("image", "pull", *arguments)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert what in refused.stderr
+
+
+def test_without_an_engine_nothing_is_fetched(dom0: RunCommand) -> None:
+    assert dom0("image", "pull", "redis").code == 4
+
+
+def test_what_has_come_so_far_is_listed(dom0: RunCommand, environment: dict[str, str], tmp_path: Path) -> None:
+    environment |= {"DOM0_STATE": str(tmp_path / "dom0"), "XDG_STATE_HOME": str(tmp_path)}  # root's, anybody's
+    assert json.loads(dom0("image", "ls", "--partial", "--json").stdout) == []
+    depot = Depot(tmp_path / "dom0" / "pull", 1 << 30)
+    with depot.use([DIGEST]), depot.fetching(DIGEST, 4_000_000) as partial:
+        assert partial is not None
+        partial.find(0)
+        partial.put(0, bytes(1_500_000))
+    (blob,) = json.loads(dom0("image", "ls", "--partial", "--json").stdout)
+    assert (blob["digest"], blob["have"], blob["size"]) == (DIGEST, 1_500_000, 4_000_000)
+    head, row = dom0("image", "ls", "--partial").stdout.splitlines()
+    assert head.split() == ["BLOB", "HERE", "SIZE", "USED"]
+    assert row.split()[:3] == ["abababababab", "1.5MB", "4MB"]
+
+
+@pytest.mark.engine
+def test_the_images_of_a_project_are_fetched_and_what_it_builds_is_not(
+    dom0: RunCommand, engine_host: Host, tmp_path: Path
+) -> None:
+    require(debian_registry.missing(), "tests of a registry")
+    (tmp_path / "registry").mkdir()
+    with DebianRegistry(tmp_path / "registry") as registry:
+        registry.content.image("team/app", "1")
+        name = f"{registry.host}/team/app:1"
+        (tmp_path / "work" / "compose.yaml").write_text(
+            f"""
+            services:
+              app: {{image: "{name}"}}
+              app2: {{image: "{name}"}}
+              here: {{image: "busybox:test"}}
+              built: {{build: .}}
+            """
+        )
+        engine = {"DOCKER_HOST": engine_host.docker_host}
+        fetched = dom0("image", "fetch", "--json", env=engine)
+        assert [image["reference"] for image in json.loads(fetched.stdout)] == [name], fetched.stderr
+        engine_host.docker("image", "inspect", name)
+        assert dom0("image", "fetch", env=engine).stdout == "nothing to pull: the images of this project are here\n"
+        refused = dom0("image", "pull", f"{registry.host}/team/none:1", name, env=engine)
+        assert refused.code == 1
+        assert refused.stdout.startswith(f"{name}: ")
+        assert "/team/none" in refused.stderr

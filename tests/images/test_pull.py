@@ -1,0 +1,263 @@
+"""Images from a registry into a real Engine, beside what its own pull makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.engine.docker import DockerEngine
+from dom0.engine.values import EngineInfo
+from dom0.errors import EngineError, Final, NotFound
+from dom0.images.pull import KEPT, Pulled, describe, is_insecure, pull
+from dom0.registry.depot import Depot
+from dom0.registry.fetch import GaveUp, Terms
+from dom0.registry.manifest import CONFIGS, OCI_MANIFEST
+from dom0.registry.progress import Meter, Waiting
+from dom0.registry.reference import parse
+from dom0.testing import debian_registry
+from dom0.testing.debian_registry import DebianRegistry, written
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.fault_proxy import FaultProxy, Faults
+from dom0.testing.hosts import Host
+from dom0.testing.possible import require
+
+LAYER = gzip.compress(bytes(1024))  # an archive of nothing
+LIST = ("image", "ls", "--no-trunc", "--format={{.Repository}} {{.Tag}} {{.Digest}} {{.ID}}")
+BASE, MIDDLE = {"base": os.urandom(1 << 20)}, {"middle": b"m"}
+
+
+@pytest.fixture(scope="module")
+def registry_possible() -> None:
+    require(debian_registry.missing(), "tests of a registry")
+
+
+@pytest.fixture(autouse=True)
+def no_logins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+
+
+@pytest.fixture
+def near(registry_possible: None, engine_host: Host, tmp_path: Path) -> Iterator[DebianRegistry]:
+    """A registry that the Engine reaches, which has the same address as it has for dom0 there."""
+    (tmp_path / "near").mkdir()
+    with DebianRegistry(tmp_path / "near", popen=engine_host.popen) as registry:
+        yield registry
+
+
+@pytest.fixture
+def far(registry_possible: None, tmp_path: Path) -> Iterator[DebianRegistry]:
+    """A registry that the Engine does not reach."""
+    (tmp_path / "far").mkdir()
+    with DebianRegistry(tmp_path / "far") as registry:
+        yield registry
+
+
+@pytest.fixture
+async def engine(engine_host: Host) -> AsyncIterator[DockerEngine]:
+    engine = await DockerEngine.connect(engine_host.docker_host)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Depot:
+    return Depot(tmp_path / "depot", KEPT)
+
+
+async def pulled(engine: DockerEngine, depot: Depot, name: str) -> Pulled:
+    return await pull(engine, depot, parse(name), meter=Meter())
+
+
+def dom0_pull(host: Host, *arguments: str) -> Any:
+    """What `dom0 image pull` says there."""
+    said = host.run([sys.executable, "-m", "dom0", "image", "pull", "--json", *arguments])
+    return json.loads(said.stdout)
+
+
+def facts(host: Host, name: str) -> dict[str, Any]:
+    """What a pull decides of an image."""
+    document = json.loads(host.docker("image", "inspect", name).stdout)[0]
+    return {key: document[key] for key in ("Id", "RepoTags", "RepoDigests", "Architecture", "RootFS", "Config")}
+
+
+def test_a_pull_makes_the_image_that_docker_makes(engine_host: Host, near: DebianRegistry) -> None:
+    index = near.content.image("team/app", "1", [BASE, MIDDLE], platforms=["linux/amd64", "linux/arm64"])
+    near.content.image("team/one", "1", [MIDDLE])
+    for name in ("team/one:1", "team/app:1", f"team/app:1@{index.digest}"):
+        reference = f"{near.host}/{name}"
+        engine_host.docker("pull", reference)
+        made_by_docker = facts(engine_host, reference)
+        listed = engine_host.docker(*LIST).stdout
+        engine_host.docker("image", "rm", "--force", made_by_docker["Id"])
+        (document,) = dom0_pull(engine_host, reference)
+        assert facts(engine_host, reference) == made_by_docker
+        assert engine_host.docker(*LIST).stdout == listed
+        assert (document["id"], document["warning"]) == (made_by_docker["Id"], "")
+        assert "Image is up to date" in engine_host.docker("pull", reference).stdout
+        engine_host.docker("image", "rm", "--force", made_by_docker["Id"])
+
+
+def test_layers_that_the_engine_has_do_not_come(engine_host: Host, near: DebianRegistry) -> None:
+    near.content.image("team/base", "1", [BASE])
+    near.content.image("team/app", "1", [BASE, MIDDLE])
+    dom0_pull(engine_host, f"{near.host}/team/base:1")
+    for blob in (engine_host.state / "pull").glob("?" * 64):
+        shutil.rmtree(blob)
+    (document,) = dom0_pull(engine_host, f"{near.host}/team/app:1")
+    assert (document["layers"], document["layers_here"]) == (2, 1)
+    assert document["received"] < len(BASE["base"]) < document["size"]
+    (again,) = dom0_pull(engine_host, f"{near.host}/team/app:1")
+    assert (again["received"], again["layers_here"]) == (0, 2)
+
+
+async def test_without_the_registry_the_image_has_its_name_and_no_digest(
+    engine: DockerEngine, depot: Depot, far: DebianRegistry
+) -> None:
+    far.content.image("team/app", "1", [BASE])
+    done = await pulled(engine, depot, f"{far.host}/team/app:1")
+    image = await engine.image(f"{far.host}/team/app:1")
+    assert image.id == done.id
+    if (await engine.info()).containerd_store:  # it needs nobody for that
+        assert (image.digests, done.warning) == ((f"{far.host}/team/app@{done.digest}",), "")
+    else:
+        assert image.digests == ()
+        assert "without a digest" in done.warning
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_a_pull_that_is_ended_goes_on_from_there(
+    engine_host: Host, far: DebianRegistry, tmp_path: Path, number: signal.Signals
+) -> None:
+    size = 4 << 20
+    far.content.image("team/app", "1", [{"large": os.urandom(size)}])
+    environment = engine_host.environment() | {
+        "DOCKER_HOST": engine_host.docker_host,
+        "DOM0_STATE": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    faults = Faults(every_bytes=1 << 20, how="reset", rate=4 << 20)
+    async with FaultProxy(int(far.host.rpartition(":")[2]), faults) as line:
+        argv = [sys.executable, "-m", "dom0", "image", "pull", "--json", f"127.0.0.1:{line.port}/team/app:1"]
+
+        async def start() -> asyncio.subprocess.Process:
+            return await asyncio.create_subprocess_exec(*argv, env=environment, stdout=PIPE, stderr=PIPE)
+
+        ended = await start()
+        async with asyncio.timeout(60):
+            while line.sent < size // 2:  # noqa: ASYNC110 -- the proxy counts and tells nobody
+                await asyncio.sleep(0.01)
+        ended.send_signal(number)
+        _, said = await ended.communicate()
+        (partial,) = [blob for blob in Depot(tmp_path / "pull", KEPT).blobs() if not blob.is_whole]
+        assert 0 < partial.have < size
+        done = await start()
+        output, errors = await done.communicate()
+    assert done.returncode == 0, errors
+    (document,) = json.loads(output)
+    assert document["received"] <= document["size"] - partial.have
+    if number is signal.SIGINT:
+        assert ended.returncode == 130
+        assert b"have come and are kept" in said
+
+
+async def test_a_blob_that_was_damaged_on_the_disk_comes_again(
+    engine: DockerEngine, depot: Depot, far: DebianRegistry
+) -> None:
+    far.content.image("team/app", "1", [BASE])
+    name = f"{far.host}/team/app:1"
+    await engine.remove_image((await pulled(engine, depot, name)).id)
+    largest = max(depot.blobs(), key=lambda blob: blob.have)
+    path = depot.path(largest.digest)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = await pulled(engine, depot, name)
+    assert done.received == len(content)
+    assert (await engine.image(name)).id == done.id
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("diff_ids", [[], [f"sha256:{'0' * 64}"]], ids=["of no layer", "of another layer"])
+async def test_an_image_with_the_config_of_another_one_is_refused(
+    engine: DockerEngine, depot: Depot, far: DebianRegistry, diff_ids: list[str]
+) -> None:
+    content = far.content
+    config = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    layer = content.blob("team/app", LAYER)
+    described = content.blob("team/app", json.dumps(config).encode(), CONFIGS[0])
+    content.manifest(
+        "team/app",
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": written(described),
+            "layers": [written(layer)],
+        },
+        "1",
+    )
+    before = {image.id for image in await engine.images()}
+    with pytest.raises((Final, EngineError)):
+        await pulled(engine, depot, f"{far.host}/team/app:1")
+    with pytest.raises(NotFound):
+        await engine.image(f"{far.host}/team/app:1")
+    assert {image.id for image in await engine.images()} == before
+
+
+async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depot: Depot) -> None:
+    engine, terms = FakeEngine(FakeDocker()), Terms(patience=0.3)
+    with pytest.raises(GaveUp, match="nothing else for 0"):
+        await pull(engine, depot, parse("127.0.0.1:9/team/app:1"), terms=terms, meter=Meter())
+    assert await engine.images() == ()
+
+
+@pytest.mark.parametrize(
+    ("registry", "insecure"),
+    [
+        ("127.0.0.1:5000", True),
+        ("127.0.0.1", True),
+        ("[::1]:5000", True),
+        ("[2001:db8::1]", False),
+        ("192.0.2.1:5000", False),
+        ("own:5000", True),
+        ("own", False),
+        ("docker.io", False),
+    ],
+)
+def test_a_registry_is_as_insecure_as_the_engine_says(registry: str, insecure: bool) -> None:
+    info = EngineInfo(
+        id="",
+        name="",
+        version="",
+        api_version="",
+        cpus=1,
+        memory=1,
+        storage_driver="",
+        root_dir="",
+        cgroup_version="2",
+        operating_system="",
+        insecure_registries=("own:5000", "127.0.0.0/8", "::1/128"),
+    )
+    assert is_insecure(registry, info) is insecure
+
+
+async def test_how_far_a_pull_is_in_words() -> None:
+    meter = Meter()
+    assert describe(meter, 0.0) == "asks the registry"
+    meter.size, meter.have, meter.drops = 2_000_000, 500_000, 3
+    assert describe(meter, 0.0) == "25% of 2MB, 0B/s, 3 drops"
+    meter.waits(0, Waiting("connection refused", 112.0))
+    assert describe(meter, 100.0) == "25% of 2MB, waits 12s: connection refused"
+    meter.works(0)
+    meter.have = meter.size
+    assert describe(meter, 0.0) == "100% of 2MB, the Engine takes it"
