@@ -134,7 +134,9 @@ class Part:
             self._file = self._journal = -1
 
     def _crc_of(self, number: int) -> int:
-        """Of a chunk without a noted one: that the part grew on behind it vouches for it."""
+        """Of a chunk without a noted one. The part grew on behind it only when the disk had it; for the last one speaks
+        that ext4 and xfs make a file longer after its data are there. If not, the whole blob's digest will say so.
+        """
         return zlib.crc32(os.pread(self._file, CHUNK, number * CHUNK))
 
     def _end_chunk(self) -> None:
