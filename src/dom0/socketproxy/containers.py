@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -61,7 +60,7 @@ async def created(context: Context, asked: Asked) -> Document:
     name = owned.check_name(asked.query.get("name", "").removeprefix("/") or _any_name(body.image))
     query = {"name": context.scope.long(name)} | {k: v for k, v in asked.query.items() if k == "platform" and v}
     async with context.making:
-        _check_room(context, await owned.containers(context), name)
+        await _check_room(context, name)
         checked = await _checked(context, body, name)
         reply = await context.upstream.ask("POST", "containers", "create", query=query, body=checked)
     if reply.status >= BAD_REQUEST:
@@ -80,17 +79,19 @@ async def _check_image(context: Context, container: str, asked: requests.Contain
         raise Refused(CONFLICT, what, field="Image")
 
 
-def _check_room(context: Context, rows: list[dict[str, Any]], name: str) -> None:
-    """For one more that is called `name`. Raises Refused."""
-    for row in rows:
-        if shown.own_name(row) == context.scope.long(name):
-            raise Refused(
-                CONFLICT,
-                f'Conflict. The container name "/{name}" is already in use by container "{row["Id"]}". '
-                "You have to remove (or rename) that container to be able to reuse that name.",
-            )
-    if len(rows) >= context.grants.containers:
-        raise too_many("containers", context.grants.containers, Grants(containers=len(rows) + 1))
+async def _check_room(context: Context, name: str) -> None:
+    """For one more that is called `name`. Holds `making`. Raises Refused."""
+    if there := await owned.named(context, name):
+        raise Refused(
+            CONFLICT,
+            f'Conflict. The container name "/{name}" is already in use by container "{there.id}". '
+            "You have to remove (or rename) that container to be able to reuse that name.",
+        )
+    if not context.room.take("container", 1):
+        count = len(await owned.containers(context)) + 1
+        if count > context.grants.containers:
+            raise too_many("containers", context.grants.containers, Grants(containers=count))
+        context.room.found("container", context.grants.containers - count)
 
 
 async def _checked(context: Context, body: requests.Container, name: str) -> requests.Container:

@@ -14,6 +14,7 @@ from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.record import Recording
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.refusals import Refusals
+from dom0.socketproxy.room import Room
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Reply, Upstream
 
@@ -34,6 +35,7 @@ class Context(msgspec.Struct, frozen=True):
     cgroup_parent: str = ""  # of each container; the Engine's default where there is no group for the scope
     recording: Recording | None = None  # where what is needed is written, and allowed
     making: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from counting what is there to one more
+    room: Room = field(default_factory=Room)
 
     def refusal(self, reply: Reply) -> Refused:
         """What the Engine says against a question of ours."""

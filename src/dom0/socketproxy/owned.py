@@ -44,7 +44,7 @@ async def container(context: Context, reference: str) -> Container:
     reference = reference.removeprefix("/")
     if FULL_ID.fullmatch(reference) and (found := await _inspect(context, reference)):
         return found
-    if is_name(reference) and (found := await _inspect(context, context.scope.long(reference))):
+    if is_name(reference) and (found := await named(context, reference)):
         return found
     if _ID_PREFIX.fullmatch(reference):
         alike = [row["Id"] for row in await containers(context) if row["Id"].startswith(reference)]
@@ -53,6 +53,11 @@ async def container(context: Context, reference: str) -> Container:
         if alike and (found := await _inspect(context, alike[0])):
             return found
     raise Refused(NOT_FOUND, f"No such container: {reference}")
+
+
+async def named(context: Context, name: str) -> Container | None:
+    """By what the scope calls it. Raises Refused."""
+    return await _inspect(context, context.scope.long(name))
 
 
 async def _inspect(context: Context, reference: str) -> Container | None:

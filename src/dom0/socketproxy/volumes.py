@@ -33,13 +33,11 @@ async def provide(context: Context, body: bodies.VolumeBody) -> dict[str, Any]:
 
     Without a name the Engine makes an anonymous one. Holds `making`. Raises Refused.
     """
-    rows = {row["Name"]: row for row in await _rows(context)}
     if body.name:
         owned.check_name(body.name)
-        for name in (context.scope.long(body.name), body.name):
-            if name in rows:
-                return rows[name]
-    _check_room(context, len(rows) + 1)
+        if there := await _find(context, body.name):
+            return there
+    await check_room(context, 1)
     reply = await context.upstream.ask("POST", "volumes", "create", body=rules.volume(body, context.scope))
     if reply.status >= BAD_REQUEST:
         raise context.refusal(reply)
@@ -63,13 +61,11 @@ async def name_of(context: Context, reference: str) -> str:
 
 async def check_room(context: Context, more: int) -> None:
     """For `more` that come with a container. Holds `making`. Raises Refused."""
-    if more:
-        _check_room(context, len(await _rows(context)) + more)
-
-
-def _check_room(context: Context, count: int) -> None:
-    if count > context.grants.volumes:
-        raise too_many("volumes", context.grants.volumes, Grants(volumes=count))
+    if not context.room.take("volume", more):
+        count = len(await _rows(context)) + more
+        if count > context.grants.volumes:
+            raise too_many("volumes", context.grants.volumes, Grants(volumes=count))
+        context.room.found("volume", context.grants.volumes - count)
 
 
 async def inspected(context: Context, asked: Asked) -> Document:
@@ -100,10 +96,16 @@ async def _rows(context: Context, filters: Filters = listing.ALL) -> list[listin
 
 
 async def _volume(context: Context, name: str) -> dict[str, Any]:
+    if found := await _find(context, name):
+        return found
+    raise Refused(NOT_FOUND, f"get {name}: no such volume")
+
+
+async def _find(context: Context, name: str) -> dict[str, Any] | None:
     names = (context.scope.long(name), name) if ANONYMOUS.fullmatch(name) else (context.scope.long(name),)
     for long in names if owned.is_name(name) else ():
         reply = await context.upstream.ask("GET", "volumes", long)
         if reply.status == 200 and context.scope.owns_volume(reply.document["Name"], reply.document["Labels"]):
             found: dict[str, Any] = reply.document
             return found
-    raise Refused(NOT_FOUND, f"get {name}: no such volume")
+    return None
