@@ -25,6 +25,7 @@ DIGEST = f"sha256:{'ab' * 32}"
         (["Redis"], "Redis: no name of an image"),
         (["redis", "redis@sha256:1"], "redis@sha256:1: no name of an image"),
         (["--platform", "linux", "redis"], "--platform: 'linux' is no platform"),
+        (["--key", "/nonexistent", "redis"], "--key"),
         ([], "Missing argument"),
     ],
 )

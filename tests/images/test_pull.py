@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -25,13 +26,14 @@ from dom0.registry.fetch import GaveUp, Terms
 from dom0.registry.manifest import CONFIGS, OCI_MANIFEST
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.reference import parse
-from dom0.testing import debian_registry
+from dom0.testing import debian_registry, signatures
 from dom0.testing.debian_registry import DebianRegistry, written
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 from dom0.testing.fault_proxy import FaultProxy, Faults
 from dom0.testing.hosts import Host
 from dom0.testing.possible import require
+from dom0.testing.signatures import Keys
 
 LAYER = gzip.compress(bytes(1024))  # an archive of nothing
 LIST = ("image", "ls", "--no-trunc", "--format={{.Repository}} {{.Tag}} {{.Digest}} {{.ID}}")
@@ -212,6 +214,23 @@ async def test_an_image_with_the_config_of_another_one_is_refused(
     with pytest.raises(NotFound):
         await engine.image(f"{far.host}/team/app:1")
     assert {image.id for image in await engine.images()} == before
+
+
+async def test_of_an_image_that_is_not_signed_with_the_key_nothing_is_fetched(
+    depot: Depot, far: DebianRegistry, tmp_path: Path
+) -> None:
+    require(signatures.missing(), "tests of signatures")
+    keys = Keys(tmp_path)
+    index = far.content.image("team/app", "1", [MIDDLE], platforms=["linux/amd64", "linux/arm64"])
+    name = parse(f"{far.host}/team/app:1")
+    engine = FakeEngine(FakeDocker())
+    with pytest.raises(Final, match=f"{index.digest} is not signed"):
+        await pull(engine, depot, name, key=keys.public, platform="linux/amd64", meter=Meter())
+    assert list(depot.blobs()) == []
+    keys.cosign(f"{far.host}/team/app@{index.digest}")
+    with contextlib.suppress(EngineError):  # the fake one loads what dom0 builds only
+        await pull(engine, depot, name, key=keys.public, platform="linux/amd64", meter=Meter())
+    assert len(list(depot.blobs())) == 2
 
 
 async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depot: Depot) -> None:

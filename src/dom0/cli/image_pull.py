@@ -61,12 +61,18 @@ class PartialBlob(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--platform", metavar="OS/ARCH", default="", help="Of this platform, not of the Engine's own.")
 @click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Only what is signed with this public key, as cosign sign --key does it.",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
     help="A list of objects: reference, id, digest, size, received, layers, layers_here, warning.",
 )
-def command(names: tuple[str, ...], platform: str, as_json: bool) -> None:
+def command(names: tuple[str, ...], platform: str, key: Path | None, as_json: bool) -> None:
     """Pull images over a line that breaks: no byte that has arrived is asked for again.
 
     As docker pull, and the Engine has the same image afterwards. What breaks is tried again for a day. What has come
@@ -84,7 +90,7 @@ def command(names: tuple[str, ...], platform: str, as_json: bool) -> None:
         except ValueError as error:
             raise UsageError(f"--platform: {error}") from error
     wanted = [(each, platform) for each in references]
-    _end(on_engine(lambda engine: _pull_all(engine, wanted)), as_json=as_json)
+    _end(on_engine(lambda engine: _pull_all(engine, wanted, key)), as_json=as_json)
 
 
 @click.command("fetch")
@@ -148,13 +154,13 @@ async def _fetch(engine: Engine, directory: Path) -> _Outcome:
     return await _pull_all(engine, [(reference.parse(need.ref), need.platform) for need in needs])
 
 
-async def _pull_all(engine: Engine, wanted: Sequence[tuple[Reference, str]]) -> _Outcome:
+async def _pull_all(engine: Engine, wanted: Sequence[tuple[Reference, str]], key: Path | None = None) -> _Outcome:
     """One after the other; one that fails does not stop the others."""
     pulled: list[PulledImage] = []
     failed: list[Dom0Error] = []
     for reference, platform in wanted:
         try:
-            pulled.append(_document(reference, await _pull(engine, reference, platform)))
+            pulled.append(_document(reference, await _pull(engine, reference, platform, key)))
         except Interrupted:
             raise
         except Dom0Error as error:
@@ -173,14 +179,14 @@ def _end(outcome: _Outcome, *, as_json: bool) -> None:
         raise failed[0]
 
 
-async def _pull(engine: Engine, reference: Reference, platform: str) -> Pulled:
+async def _pull(engine: Engine, reference: Reference, platform: str, key: Path | None) -> Pulled:
     from dom0.images.pull import pull
     from dom0.registry.progress import Meter
 
     meter = Meter()
     try:
         async with _shown(reference.familiar(), meter):
-            return await pull(engine, _depot(), reference, platform=platform, meter=meter)
+            return await pull(engine, _depot(), reference, platform=platform, key=key, meter=meter)
     except asyncio.CancelledError as error:
         name, come = reference.familiar(), f"{terminal.size(meter.have)} of {terminal.size(meter.size)}"
         raise Interrupted(

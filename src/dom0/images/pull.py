@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ from dom0.registry.mirrors import Mirrored
 from dom0.registry.patience import LONGEST_ASKED, pause
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
+from dom0.registry.verify import require_signed
 from dom0.terminal import size
 from dom0.times import ago
 
@@ -92,10 +94,18 @@ def describe(meter: Meter, now: float) -> str:
 
 
 async def pull(
-    engine: Engine, depot: Depot, reference: Reference, *, platform: str = "", terms: Terms = USUAL, meter: Meter
+    engine: Engine,
+    depot: Depot,
+    reference: Reference,
+    *,
+    platform: str = "",
+    key: Path | None = None,
+    terms: Terms = USUAL,
+    meter: Meter,
 ) -> Pulled:
     """Return when the Engine has the image; `platform` is its own if none is said.
 
+    `key`: the PEM file of a public key that it has to be signed with, or nothing of it is fetched.
     Cancelled, it leaves in the depot what has come. Raises Final and GaveUp of the registry, EngineError, and
     Unwritable and NoSpace of the depot.
     """
@@ -104,6 +114,8 @@ async def pull(
     info = await engine.info()
     async with _registry_of(reference, info) as registry:
         image = await _resolve(registry, reference, platform or f"linux/{info.machine}", terms, meter)
+        if key is not None:
+            await _patiently(partial(require_signed, registry, reference, image.digest, key), terms, meter)
         image_id = image.digest if info.containerd_store else image.manifest.config.digest
         layers = len(image.manifest.layers)
         if not platform and await find(engine, image_id):  # an index is of all platforms
