@@ -87,6 +87,7 @@ def status(machine: Machine) -> dict[str, Any]:
 def test_both_machines_are_well_and_each_sees_its_own(machine: Machine) -> None:
     machine.until(lambda: (status(machine)["generation"] or {}).get("outcome") == "good")
     assert {one["service"] for one in status(machine)["services"]} == {"db", "web", "team", *OF_GUEST}
+    assert (machine.status()["problems"], status(machine)["problems"]) == ([], [])
     assert machine.containers().keys() >= {
         "guest.box-db-1",
         "guest.box-web-1",
