@@ -7,6 +7,7 @@ process, mount and interface of the host. Nothing here knows about Docker beyond
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -50,6 +51,12 @@ def _lay_disk(root: Path) -> Path:
     _call("/usr/sbin/mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", str(file))
     disk.mkdir()
     _mount("-o", "loop,nobarrier,noinit_itable", str(file), str(disk))
+    if os.statvfs(disk).f_flag & os.ST_RDONLY:
+        # A loop device stays read-only for the next file when its last one was made so: the kernel forgets to reset it.
+        device = disk.stat().st_dev
+        name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+        _call("blockdev", "--setrw", f"/dev/{name}")
+        _mount("-o", "remount,rw", str(disk))
     return disk
 
 
