@@ -32,8 +32,12 @@ def test_three_machines_in_one_have_a_clock_each(machine: Machine) -> None:
     status = ("exec", "guest.dom0", "dom0", "status", "--json")
     machine.until(lambda: json.loads(machine.docker(*status).stdout)["converged"])
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists():  # else a container does not see the Engine's group
-        parent = machine.container("guest.guest-clock-1")["HostConfig"]["CgroupParent"]
-        assert parent == f"/{machine.host.cgroup}/dom0/guest"
+        guest = f"/{machine.host.cgroup}/dom0/guest"
+        names = ("guest.dom0", "guest.guest-clock-1", "guest.team.dom0", "guest.team.stack-clock-1")
+        parents = [machine.container(name)["HostConfig"]["CgroupParent"] for name in names]
+        assert parents == [guest, guest, f"{guest}/team", f"{guest}/team"]
+        limits = [Path(f"/sys/fs/cgroup/memory{place}/memory.limit_in_bytes").read_text() for place in parents[1:3]]
+        assert limits == [f"{512 << 20}\n", f"{128 << 20}\n"]
     for refused in (["--privileged", "dom0-rootfs"], ["-v", "/etc:/host", "dom0-rootfs"]):
         said = machine.docker("exec", "guest.dom0", "docker", "run", "--rm", *refused, "true", check=False)
         assert said.code != 0

@@ -2,118 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from dom0.errors import UsageError
 from dom0.package_data import PACKAGE
-from dom0.socketproxy import budget
+from dom0.socketproxy import budget, cgroup
 from dom0.socketproxy.grants import Budget
 from dom0.socketproxy.scope import Scope
-from dom0.testing import scopes
+from dom0.testing import owned, scopes
 from dom0.testing.hosts import Host
 from dom0.testing.scopes import Scoped
 
 IMAGE = "busybox:test"
 GRANTS = "images: {use: [busybox]}\n"
-ALL = Budget(memory=64 << 20, cpus=0.5, pids=40)
 CGROUPS = Path("/sys/fs/cgroup")
 VERSION = 2 if (CGROUPS / "cgroup.controllers").exists() else 1
 
 
-def planned(version: int, asked: Budget) -> list[tuple[str, str]]:
-    group = budget.group_of(Scope("guest"), "", systemd=False)
-    return [(it.file, it.value) for it in budget.settings(version, group, asked)]
-
-
-def test_the_limits_of_version_1() -> None:
-    assert planned(1, ALL) == [
-        ("memory/dom0/guest/memory.use_hierarchy", "1"),
-        ("memory/dom0/guest/memory.memsw.limit_in_bytes", "-1"),
-        ("memory/dom0/guest/memory.limit_in_bytes", "67108864"),
-        ("memory/dom0/guest/memory.memsw.limit_in_bytes", "67108864"),
-        ("cpu/dom0/guest/cpu.cfs_period_us", "100000"),
-        ("cpu/dom0/guest/cpu.cfs_quota_us", "50000"),
-        ("pids/dom0/guest/pids.max", "40"),
-    ]
-
-
-def test_the_limits_of_version_2_where_each_group_above_hands_the_controllers_down() -> None:
-    assert planned(2, ALL) == [
-        *(("cgroup.subtree_control", f"+{name}") for name in ("memory", "cpu", "pids")),
-        *(("dom0/cgroup.subtree_control", f"+{name}") for name in ("memory", "cpu", "pids")),
-        ("dom0/guest/memory.swap.max", "0"),
-        ("dom0/guest/memory.max", "67108864"),
-        ("dom0/guest/cpu.max", "50000 100000"),
-        ("dom0/guest/pids.max", "40"),
-    ]
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_what_is_not_granted_any_more_is_let_go_where_it_was_limited(version: int) -> None:
-    group = budget.group_of(Scope("guest"), "", systemd=False)
-    written = budget.settings(version, group, Budget())
-    assert {it.value for it in written} <= {"1", "-1", "max", "100000", "max 100000"}
-    assert not any(it.needed for it in written)
-
-
-@pytest.mark.parametrize(
-    ("scope", "parent", "group"),
-    [
-        ("guest", "", ("dom0-guest.slice", "dom0.slice/dom0-guest.slice")),
-        ("my-team", "", (r"dom0-my\x2dteam.slice", r"dom0.slice/dom0-my\x2dteam.slice")),
-        ("guest", "a-b.slice", ("a-b-guest.slice", "a.slice/a-b.slice/a-b-guest.slice")),
-    ],
-)
-def test_with_systemd_the_group_is_a_slice_whose_dashes_are_levels(
-    scope: str, parent: str, group: tuple[str, str]
-) -> None:
-    assert budget.group_of(Scope(scope), parent, systemd=True) == group
-
-
-def test_a_slice_is_limited_by_its_properties() -> None:
-    group = budget.group_of(Scope("guest"), "", systemd=True)
-    limits = ["MemoryMax=67108864", "MemorySwapMax=0", "CPUQuota=50%", "TasksMax=40"]
-    assert budget.properties(group, ALL) == ["set-property", "--runtime", "dom0-guest.slice", *limits]
-    none = ["MemoryMax=", "MemorySwapMax=", "CPUQuota=", "TasksMax="]
-    assert budget.properties(group, Budget())[3:] == none
-
-
-@pytest.mark.parametrize(
-    ("parent", "systemd"),
-    [("docker", False), ("/a/../b", False), ("/", False), ("/a.slice", True), ("a", True), ("-.slice", True)],
-)
-def test_a_parent_that_the_engine_would_not_take(parent: str, systemd: bool) -> None:
-    with pytest.raises(UsageError, match="--cgroup-parent"):
-        budget.group_of(Scope("guest"), parent, systemd=systemd)
-
-
-@pytest.mark.parametrize(
-    ("own", "above"),
-    [
-        ("5:pids:/x\n4:memory:/docker/0123\n", "/docker"),
-        ("4:memory:/machine/lab/0123\n", "/machine/lab"),
-        ("4:memory:/\n", ""),
-        ("4:memory:/0123\n", ""),
-        ("0::/\n", ""),
-        ("4:memory:/a b/0123\n", ""),
-        ("", ""),
-    ],
-)
-def test_in_a_container_the_group_is_below_the_engines_own(own: str, above: str) -> None:
-    assert budget.engines_group(own) == above
-    assert budget.group_of(Scope("guest"), "", systemd=False, above=above).parent == f"{above}/dom0/guest"
-
-
 def test_a_controller_that_the_kernel_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "memory").mkdir()
-    group = budget.group_of(Scope("guest"), "", systemd=False)
+    group = cgroup.group_of(Scope("guest"), "", systemd=False)
     with pytest.raises(UsageError, match=r"pids: .*the kernel of this host does not limit that"):
         budget.limit(tmp_path, 1, group, Budget(pids=10))
     budget.limit(tmp_path, 1, group, Budget())
@@ -188,6 +105,18 @@ def test_limits_are_there_before_the_first_container_and_follow_the_grants(engin
         assert limits(engine_host) == unlimited | {"pids": "50"}
 
 
+async def test_what_an_engine_starts_before_it_answers_is_limited_meanwhile(engine_host: Host, tmp_path: Path) -> None:
+    place = CGROUPS / ("" if VERSION == 2 else "pids") / engine_host.cgroup / "early"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "engine.sock"))
+        silent.listen()
+        asked = (str(tmp_path / "engine.sock"), Scope("early"), Budget(pids=7), f"/{engine_host.cgroup}")
+        async with asyncio.timeout(60), budget.kept_meanwhile(*asked):
+            place.mkdir()
+            while (place / "pids.max").read_text() != "7\n":  # noqa: ASYNC110 -- the kernel tells nobody
+                await asyncio.sleep(0.05)
+
+
 def test_another_socket_for_a_scope_that_is_served_changes_nothing(engine_host: Host, tmp_path: Path) -> None:
     with scopes.served(engine_host, tmp_path, GRANTS + "memory: 64m"):
         before = limits(engine_host)
@@ -213,15 +142,16 @@ def test_every_container_is_in_the_group_and_none_leaves_it(engine_host: Host, t
         guest = Scoped(engine_host, path)
         run(guest, "web", "sleep 1000")
         run(Scoped(engine_host, team), "web", "sleep 1000")
-        assert groups(engine_host) == {f"/{engine_host.cgroup}/guest"}
+        own = {f"/{engine_host.cgroup}/guest", f"/{engine_host.cgroup}/guest/team"}
+        assert groups(engine_host) == own
         asked = ("run", "--cgroup-parent", f"/{engine_host.cgroup}", IMAGE, "true")
         assert "HostConfig.CgroupParent" in guest.docker(*asked, check=False)
         answer = guest.client.ask("POST", "/containers/web/update", {"CgroupParent": "/"})
         assert answer.status == 403, answer
-        assert groups(engine_host) == {f"/{engine_host.cgroup}/guest"}
+        assert groups(engine_host) == own
         pid = engine_host.docker("inspect", "--format", "{{.State.Pid}}", "guest.team.web").stdout.strip()
         places = engine_host.run(["cat", f"/proc/{pid}/cgroup"]).stdout
-        assert f"/{engine_host.cgroup}/guest/" in places
+        assert f"/{engine_host.cgroup}/guest/team/" in places
 
 
 def test_more_processors_than_the_scope_has_are_refused(engine_host: Host, tmp_path: Path) -> None:
@@ -234,14 +164,6 @@ def test_more_processors_than_the_scope_has_are_refused(engine_host: Host, tmp_p
 
 
 def test_a_budget_that_would_not_hold_is_not_served(engine_host: Host, tmp_path: Path) -> None:
-    with scopes.served(engine_host, tmp_path, GRANTS) as path:
-        inner = tmp_path / "team"
-        inner.mkdir()
-        with (
-            pytest.raises(RuntimeError, match="is the socket of a scope"),
-            scopes.served(engine_host, inner, GRANTS + "pids: 20", scope="team", engine=path),
-        ):
-            pass
     label = ("--label", "dom0.scope=/guest")
     engine_host.docker("create", "--name", "guest.before", *label, IMAGE, "true")
     with (
@@ -251,13 +173,9 @@ def test_a_budget_that_would_not_hold_is_not_served(engine_host: Host, tmp_path:
         pass
 
 
-@pytest.mark.parametrize("systemd", [False, True])
-def test_a_group_is_found_by_what_containers_are_told(systemd: bool) -> None:
-    group = budget.group_of(Scope("guest-1"), "", systemd=systemd)
-    assert budget.directory_of(group.parent) == group.directory
-
-
-def test_a_server_in_a_container_limits_where_the_hosts_groups_are_mounted(engine_host: Host, tmp_path: Path) -> None:
+def test_a_server_in_a_container_limits_where_the_hosts_groups_are_mounted_after_a_boot_too(
+    engine_host: Host, tmp_path: Path
+) -> None:
     (tmp_path / "grants.yaml").write_text(GRANTS + "pids: 60")
     programs = {sys.prefix, sys.base_prefix, str(PACKAGE.parent), "/usr/lib", "/lib", "/lib64"}
     binds = [f"{path}:{path}:ro" for path in sorted(programs)]
@@ -265,19 +183,27 @@ def test_a_server_in_a_container_limits_where_the_hosts_groups_are_mounted(engin
     dom0 = (sys.executable, "-m", "dom0", "socket", "serve", "--scope", "guest")
     served = ("--grants", str(tmp_path / "grants.yaml"), "--listen", str(tmp_path / "docker.sock"))
 
-    def server(*more: str) -> None:
+    def server(*more: str, options: Sequence[str] = ()) -> None:
         mounts = [word for bind in (*binds, *more) for word in ("-v", bind)]
         environment = ("-e", "DOCKER_HOST=unix:///run/docker.sock", "-e", f"PYTHONPATH={PACKAGE.parent}")
-        engine_host.docker("run", "-d", "--init", "--name", "server", *mounts, *environment, IMAGE, *dom0, *served)
+        engine_host.docker(
+            "run", "-d", "--init", "--name", "server", *options, *mounts, *environment, IMAGE, *dom0, *served
+        )
 
     server()
     assert engine_host.docker("wait", "server").stdout == "2\n"
     assert "-v /sys/fs/cgroup:/host/sys/fs/cgroup" in engine_host.docker("logs", "server").stderr
     engine_host.docker("rm", "server")
-    server("/sys/fs/cgroup:/host/sys/fs/cgroup")
+    server("/sys/fs/cgroup:/host/sys/fs/cgroup", options=("--restart", "always"))
     wait_until((tmp_path / "docker.sock").exists, engine_host.docker("logs", "server").stderr)
     run(Scoped(engine_host, tmp_path / "docker.sock"), "web", "sleep 1000")
     parent = engine_host.docker("inspect", "--format", "{{.HostConfig.CgroupParent}}", "guest.web").stdout.strip()
     if VERSION == 1:  # else a container sees itself at the root
         assert parent == f"/{engine_host.cgroup}/dom0/guest"
-        assert (CGROUPS / "pids" / parent[1:] / "pids.max").read_text() == "60\n"
+        limit = CGROUPS / "pids" / parent[1:] / "pids.max"
+        assert limit.read_text() == "60\n"
+        engine_host.stop_engine()  # as at a boot: the groups are gone, and the Engine makes them anew
+        owned.remove_cgroup(engine_host.cgroup)
+        assert not limit.exists()
+        engine_host.start_engine()
+        wait_until(lambda: limit.exists() and limit.read_text() == "60\n", "a limit after a boot")

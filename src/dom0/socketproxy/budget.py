@@ -2,17 +2,19 @@
 
 Each container gets the group as its `CgroupParent`, and cannot leave it. The limits are files below /sys/fs/cgroup as
 the Engine's process sees it (one in a container has a tree of its own), or properties of a slice where systemd keeps
-the tree. What will be written is a value; `provide` carries it out.
+the tree. In another scope it is the socket of that which is asked for a group (`inner`). Names and what will be written
+are values of `cgroup`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import errno
 import logging
-import re
 import socket
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +23,12 @@ import msgspec
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ROOT
 from dom0.run import capture
-from dom0.socketproxy import listing
+from dom0.socketproxy import cgroup, listing, requests
+from dom0.socketproxy.cgroup import Engine, Group
 from dom0.socketproxy.grants import Budget
-from dom0.socketproxy.rules import PERIOD
 from dom0.socketproxy.scope import LABEL, Scope
 from dom0.socketproxy.upstream import Upstream
 
-_PARENT = re.compile(r"(/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+")
-_SLICE = re.compile(r"[a-zA-Z0-9_]+(-[a-zA-Z0-9_]+)*\.slice")
-_CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}  # grant -> controller
 _AS_ROOT = f"run it as root on the host; in a container: -v {CGROUPS}:{CGROUPS_INSIDE}"
 _REFUSED = {
     errno.EACCES: ("no permission", _AS_ROOT),
@@ -44,12 +43,10 @@ _REFUSED = {
 }
 """What the kernel's answer to a limit means, and what to do."""
 
+BUDGET = ("dom0", "budget")  # the path of the request
+PAUSE = 0.2  # seconds between two looks for a group that an Engine makes which does not answer
+
 log = logging.getLogger(__name__)
-
-
-class Group(NamedTuple):
-    parent: str  # as HostConfig.CgroupParent says it
-    directory: str  # below the root of a hierarchy
 
 
 class Used(msgspec.Struct, frozen=True):
@@ -57,156 +54,135 @@ class Used(msgspec.Struct, frozen=True):
     pids: int
 
 
-class Setting(NamedTuple):
-    grant: str  # what it is for
-    file: str  # below /sys/fs/cgroup
-    value: str
-    needed: bool  # else it is written where it is
+class Provided(NamedTuple):
+    parent: str = ""  # `CgroupParent` of the scope's containers; "" is the Engine's own
+    engine: Engine | None = None  # whose groups can be made from here; None in another scope, whose socket does that
 
 
-class Engine(NamedTuple):
-    """What decides how its containers are limited."""
+async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str = "") -> Provided:
+    """Make the group and limit it to `budget`; what runs there has the new limits at once.
 
-    version: int  # of control groups
-    systemd: bool
-    process: int  # that listens on its socket
-
-
-def group_of(scope: Scope, parent: str, *, systemd: bool, above: str = "") -> Group:
-    """Below `parent`: by default `dom0` below the group `above`, or dom0.slice. Raises UsageError."""
-    parent = parent or ("dom0.slice" if systemd else f"{above}/dom0")
-    if not (_SLICE if systemd else _PARENT).fullmatch(parent):
-        example = "machine.slice" if systemd else "/docker"
-        raise UsageError(f"--cgroup-parent {parent}: not for this Engine", hint=f"for this one: as {example}")
-    if not systemd:
-        return Group(f"{parent}/{scope.name}", f"{parent}/{scope.name}".lstrip("/"))
-    stem = parent.removesuffix(".slice")
-    own = f"{stem}-" + scope.name.replace("-", r"\x2d")  # a dash is a level: systemd.slice(5)
-    return Group(f"{own}.slice", directory_of(f"{own}.slice"))
-
-
-def engines_group(own: str) -> str:
-    """Where an Engine puts its containers, by /proc/self/cgroup of one of them; "" where that does not say.
-
-    With version 2, and in a cgroup namespace of its own, a container sees itself at the root: cgroups(7).
-    """
-    found = re.search(r"^\d+:memory:(/.+)/[^/\n]+$", own, re.MULTILINE)
-    return found[1] if found and _PARENT.fullmatch(found[1]) else ""
-
-
-def directory_of(parent: str) -> str:
-    """Of a group by its `CgroupParent`, below the root of a hierarchy."""
-    if not parent.endswith(".slice"):
-        return parent.lstrip("/")
-    return "/".join(f"{step}.slice" for step in _levels(parent.removesuffix(".slice")))
-
-
-def _levels(stem: str) -> list[str]:
-    words = stem.split("-")
-    return ["-".join(words[: count + 1]) for count in range(len(words))]
-
-
-def directories(version: int, group: Group) -> tuple[str, ...]:
-    """Where it lies below /sys/fs/cgroup; `freezer` so that it can be stopped as one."""
-    if version == 2:
-        return (group.directory,)
-    return tuple(f"{name}/{group.directory}" for name in (*_CONTROLLERS.values(), "freezer"))
-
-
-def settings(version: int, group: Group, budget: Budget) -> list[Setting]:
-    """In the order in which they are written. Memory is without swap: what was granted is all there is."""
-    limits = budget.asked()
-    values = _values_2(budget) if version == 2 else _values_1(budget)
-    found = _delegated(group, budget) if version == 2 else []
-    for grant, name, value, everywhere in values:
-        place = group.directory if version == 2 else f"{_CONTROLLERS[grant]}/{group.directory}"
-        found.append(Setting(grant, f"{place}/{name}", value, needed=everywhere and grant in limits))
-    return found
-
-
-def _values_1(budget: Budget) -> list[tuple[str, str, str, bool]]:
-    """Swap is let go first: its limit is never below that of memory."""
-    memory = str(budget.memory or -1)
-    return [
-        ("memory", "memory.use_hierarchy", "1", False),  # for ever so since Linux 5.11
-        ("memory", "memory.memsw.limit_in_bytes", "-1", False),  # there with swap accounting only
-        ("memory", "memory.limit_in_bytes", memory, True),
-        ("memory", "memory.memsw.limit_in_bytes", memory, False),
-        ("cpus", "cpu.cfs_period_us", str(PERIOD), True),
-        ("cpus", "cpu.cfs_quota_us", str(round(budget.cpus * PERIOD) if budget.cpus else -1), True),
-        ("pids", "pids.max", str(budget.pids or "max"), True),
-    ]
-
-
-def _values_2(budget: Budget) -> list[tuple[str, str, str, bool]]:
-    return [
-        ("memory", "memory.swap.max", "0" if budget.memory else "max", False),
-        ("memory", "memory.max", str(budget.memory or "max"), True),
-        ("cpus", "cpu.max", f"{round(budget.cpus * PERIOD) if budget.cpus else 'max'} {PERIOD}", True),
-        ("pids", "pids.max", str(budget.pids or "max"), True),
-    ]
-
-
-def _delegated(group: Group, budget: Budget) -> list[Setting]:
-    """Version 2 has a controller where each group above hands it down."""
-    above = ["", *(f"{path}/" for path in _paths_above(group.directory))]
-    return [
-        Setting(grant, f"{path}cgroup.subtree_control", f"+{_CONTROLLERS[grant]}", needed=True)
-        for path in above
-        for grant in budget.asked()
-    ]
-
-
-def _paths_above(directory: str) -> list[str]:
-    steps = directory.split("/")
-    return ["/".join(steps[:count]) for count in range(1, len(steps))]
-
-
-def properties(group: Group, budget: Budget) -> list[str]:
-    """Arguments of `systemctl`; an empty value is systemd's own."""
-    values = {
-        "MemoryMax": str(budget.memory or ""),
-        "MemorySwapMax": "0" if budget.memory else "",
-        "CPUQuota": f"{round(budget.cpus * 100)}%" if budget.cpus else "",
-        "TasksMax": str(budget.pids or ""),
-    }
-    return ["set-property", "--runtime", group.parent, *(f"{key}={value}" for key, value in values.items())]
-
-
-async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str = "") -> str:
-    """Make the group and limit it to `budget`; what runs there has the new limits at once. Returns its `CgroupParent`.
-
-    Where nothing is to be limited and no group can be made, that is "", the Engine's own. Raises UsageError for a
-    budget that cannot be kept, Refused while the Engine does not answer.
+    Where nothing is to be limited and no group can be made, there is none. Raises UsageError for a budget that cannot
+    be kept, Refused while the Engine does not answer.
     """
     try:
-        engine = await _engine(upstream)
-        group = group_of(scope, parent, systemd=engine.systemd, above=_above(engine))
-        if engine.systemd:
-            await _set_properties(engine, group, budget)
-        else:
-            limit(_root(engine), engine.version, group, budget)
+        info = await _info(upstream)
+        if _is_scoped(info):
+            await _ask_for(upstream, scope, budget, parent)
+            return Provided(scope.path)
+        engine = _engine(upstream, info)
+        group = cgroup.group_of(scope, parent, systemd=engine.systemd, above=_above(engine))
+        await make(engine, group, budget)
     except Dom0Error as error:
         if budget.asked() or parent:
             raise
         log.info("%s: without a control group of its own: %s", scope.path, error.message)
-        return ""
+        return Provided()
     if budget.asked():
-        await _check_members(upstream, scope, group)
-    return group.parent
+        await check_members(upstream, scope.path, group)
+    return Provided(group.parent, engine)
+
+
+@asynccontextmanager
+async def kept_meanwhile(path: str, scope: Scope, budget: Budget, parent: str = "") -> AsyncIterator[None]:
+    """While the Engine at `path` does not answer: at a boot it does not until it has started what it starts by itself.
+
+    The group that it makes for that has no limits, and gets them as soon as it is there. What cannot be done yet is
+    left to `provide`.
+    """
+    keeping = asyncio.create_task(_keep_meanwhile(path, scope, budget, parent))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def _keep_meanwhile(path: str, scope: Scope, budget: Budget, parent: str) -> None:
+    is_limited = not budget.asked()
+    while not is_limited:
+        await asyncio.sleep(PAUSE)
+        for systemd in (False, True):
+            with suppress(Dom0Error, OSError):
+                engine = _guessed(path, systemd=systemd)
+                group = cgroup.group_of(scope, parent, systemd=systemd, above=_above(engine))
+                if is_there(engine, group):
+                    await make(engine, group, budget)
+                    log.info("%s: limited while the Engine does not answer yet", scope.path)
+                    is_limited = True
+
+
+def _guessed(path: str, *, systemd: bool) -> Engine:
+    """Without a word of the Engine. Raises UsageError, OSError."""
+    process = _listening(path)
+    is_unified = (_root(Engine(0, systemd, process)) / "cgroup.controllers").exists()
+    return Engine(2 if is_unified else 1, systemd, process)
+
+
+async def _ask_for(upstream: Upstream, scope: Scope, budget: Budget, parent: str) -> None:
+    """Of the socket of the scope that this one is in: see `inner`. Raises UsageError, Refused."""
+    if parent:
+        raise UsageError(
+            f"--cgroup-parent {parent}: {upstream.socket} is the socket of a scope, which puts it below its own",
+            hint="leave it out",
+        )
+    reply = await upstream.ask("PUT", *BUDGET, body=asking(scope.path, budget))
+    if reply.status != 200:
+        said = (reply.document or {}).get("message", reply.status)
+        raise UsageError(
+            f"{upstream.socket}: keeps no such budget: {said}",
+            hint="leave memory, cpus and pids out of the grants in there, or have the outer scope granted more",
+        )
+
+
+def asking(path: str, budget: Budget) -> requests.Budget:
+    """For the scope `path`, as its socket is asked."""
+    cpus = round((budget.cpus or 0) * 1e9)
+    return requests.Budget(scope=path, memory=budget.memory or 0, nano_cpus=cpus, pids_limit=budget.pids or 0)
+
+
+async def make(engine: Engine, group: Group, budget: Budget) -> None:
+    """Raises UsageError, CommandFailed."""
+    if engine.systemd:
+        await _set_properties(engine, group, budget)
+    else:
+        limit(_root(engine), engine.version, group, budget)
+
+
+def engine_now(upstream: Upstream, engine: Engine) -> Engine:
+    """Another process after it has been restarted: its ID may be anybody's by now. Raises OSError."""
+    return engine._replace(process=_listening(upstream.socket))
+
+
+def is_there(engine: Engine, group: Group) -> bool:
+    """Raises UsageError."""
+    root = _root(engine)
+    return any((root / place).is_dir() for place in cgroup.directories(engine.version, group))
+
+
+def count_inside(engine: Engine, group: Group) -> int:
+    """How many groups of scopes are in that of a scope. Raises UsageError, OSError."""
+    root = _root(engine)
+    return max(_count(root / place) for place in cgroup.directories(engine.version, group))
+
+
+def _count(directory: Path) -> int:
+    found = list(directory.iterdir()) if directory.is_dir() else []
+    return sum(1 + _count(one) for one in found if one.is_dir() and cgroup.is_of_scope(one.name))
 
 
 async def used(upstream: Upstream, parent: str) -> Used | None:
     """What the kernel counts in the group `parent` (a `CgroupParent`); None where it cannot be read from here."""
     try:
-        return counted(_root(await _engine(upstream)), parent)
+        info = await _info(upstream)
+        return None if _is_scoped(info) else counted(_root(_engine(upstream, info)), parent)
     except (Dom0Error, OSError):
         return None
 
 
 def counted(root: Path, parent: str) -> Used | None:
     """As `used`, with the hierarchies of the Engine at `root`."""
-    place = directory_of(parent)
+    place = cgroup.directory_of(parent)
     if (root / "cgroup.controllers").exists():
         memory, pids = root / place / "memory.current", root / place / "pids.current"
     else:
@@ -225,11 +201,14 @@ async def remove(upstream: Upstream, parent: str) -> str:
     if parent.endswith(".slice"):
         return ""
     try:
-        root = _root(await _engine(upstream))
+        info = await _info(upstream)
+        if _is_scoped(info):  # the outer one's server has it
+            return ""
+        root = _root(_engine(upstream, info))
         hierarchies = [root] if (root / "cgroup.controllers").exists() else list(root.iterdir())
         for hierarchy in hierarchies:  # of version 1: who starts containers makes it in all of them
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                (hierarchy / directory_of(parent)).rmdir()
+            with suppress(FileNotFoundError, NotADirectoryError):
+                _remove(hierarchy / cgroup.directory_of(parent))
     except Dom0Error as error:
         return error.message
     except OSError as error:
@@ -237,13 +216,24 @@ async def remove(upstream: Upstream, parent: str) -> str:
     return ""
 
 
-async def _engine(upstream: Upstream) -> Engine:
-    info: dict[str, Any] = (await upstream.ask("GET", "info")).document
-    if any(text.startswith(f"{LABEL}=") for text in info.get("Labels") or ()):
-        raise UsageError(
-            f"{upstream.socket}: is the socket of a scope, whose budget holds for what is inside it too",
-            hint="leave memory, cpus and pids out of the grants in there",
-        )
+def _remove(directory: Path) -> None:
+    """With those of scopes inside. Raises OSError."""
+    for one in directory.iterdir():
+        if one.is_dir() and cgroup.is_of_scope(one.name):
+            _remove(one)
+    directory.rmdir()
+
+
+async def _info(upstream: Upstream) -> dict[str, Any]:
+    document: dict[str, Any] = (await upstream.ask("GET", "info")).document
+    return document
+
+
+def _is_scoped(info: dict[str, Any]) -> bool:
+    return any(text.startswith(f"{LABEL}=") for text in info.get("Labels") or ())
+
+
+def _engine(upstream: Upstream, info: dict[str, Any]) -> Engine:
     if any("rootless" in option for option in info.get("SecurityOptions") or ()):
         raise UsageError(
             f"{upstream.socket}: a rootless Engine keeps no budgets",
@@ -265,7 +255,7 @@ def _listening(path: str) -> int:
 
 def _above(engine: Engine) -> str:
     """The Engine's own group, where it has started us in it too: what limits it limits the scope."""
-    return "" if engine.process else engines_group(Path("/proc/self/cgroup").read_text())
+    return "" if engine.process else cgroup.engines_group(Path("/proc/self/cgroup").read_text())
 
 
 def _root(engine: Engine) -> Path:
@@ -283,14 +273,14 @@ def _root(engine: Engine) -> Path:
 
 def limit(root: Path, version: int, group: Group, budget: Budget) -> None:
     """Make `group` below `root`, where the hierarchies are, and write its limits. Raises UsageError."""
-    for place in directories(version, group):
+    for place in cgroup.directories(version, group):
         hierarchy = root if version == 2 else root / place.partition("/")[0]
         if hierarchy.is_dir():  # else a limit that needs it fails below
             try:
                 (root / place).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise _refusal("control group", place, error) from error
-    for setting in settings(version, group, budget):
+    for setting in cgroup.settings(version, group, budget):
         path = root / setting.file
         if not setting.needed and not path.exists():
             continue
@@ -314,24 +304,38 @@ async def _set_properties(engine: Engine, group: Group, budget: Budget) -> None:
             hint="run dom0 socket serve on the host, or a container of it with --pid host --privileged",
         )
     enter = ["nsenter", f"--mount=/proc/{engine.process}/ns/mnt", "systemctl"]
-    await capture([*enter, *properties(group, budget)])
+    await capture([*enter, *cgroup.properties(group, budget)])
     await capture([*enter, "start", group.parent])
-    for setting in settings(engine.version, group, budget):
-        if setting.needed and not (_root(engine) / setting.file).exists():
-            raise UsageError(
-                f"{setting.grant}: systemd did not make {setting.file}", hint=f"systemctl status {group.parent}"
-            )
+    for setting in cgroup.settings(engine.version, group, budget):
+        if setting.needed and not _is_kept(_root(engine) / setting.file, setting.value):
+            hint = f"stop some of what runs there, or: systemctl status {group.parent}"
+            raise UsageError(f"{setting.grant}: systemd did not make {setting.file} = {setting.value}", hint=hint)
 
 
-async def _check_members(upstream: Upstream, scope: Scope, group: Group) -> None:
-    """A budget holds for containers that were made in the group. Raises UsageError."""
-    for row in await listing.owned(upstream, scope, "container"):
-        name = listing.name("container", row)
-        if name == scope.long(ROOT):  # an orchestrator, which others start
+def _is_kept(file: Path, value: str) -> bool:
+    """What the kernel refuses systemd tells its log alone."""
+    if not file.exists():
+        return False
+    asked, found = value.split()[0], file.read_text().split()
+    return not asked.isdigit() or (found[0].isdigit() and int(found[0]) <= int(asked))
+
+
+async def check_members(upstream: Upstream, path: str, group: Group) -> None:
+    """A budget holds for containers of the scope `path` that were made in its group, or in that of a scope inside.
+
+    Raises UsageError.
+    """
+    prefix = path[1:].replace("/", ".") + "."
+    outermost = Scope(path.split("/")[1])
+    for row in await listing.owned(upstream, outermost, "container"):
+        name, label = listing.name("container", row), row["Labels"][LABEL]
+        if not name.startswith(prefix) or not cgroup.is_within(label, path):
+            continue
+        if name == prefix + ROOT:  # an orchestrator, which others start
             continue
         found = (await upstream.ask("GET", "containers", row["Id"], "json")).document
         parent = (found or {}).get("HostConfig", {}).get("CgroupParent", group.parent)
-        if parent != group.parent:
+        if not cgroup.is_within(parent, group.parent):
             raise UsageError(
                 f"{name}: was made outside of {group.parent}, where no budget would hold for it",
                 hint=f"make it anew: docker rm --force {name}",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 
-from dom0.socketproxy import dockerfile, images, networks, shown, strict, tarstream
+from dom0.socketproxy import dockerfile, images, inner, networks, shown, strict, tarstream
 from dom0.socketproxy.context import Asked, Call, Context
 from dom0.socketproxy.grants import Grants, Images
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, TOO_LARGE, Refused, not_granted
@@ -40,7 +40,7 @@ async def built(context: Context, asked: Asked) -> Call:
     query |= {
         "t": tuple(names.values()),
         "version": "1",
-        "cgroupparent": context.cgroup_parent,
+        "cgroupparent": inner.parent(context, asked.query.get("cgroupparent", ""), "cgroupparent"),
         "rm": "1",  # containers of steps are nobody's: none is left
         "forcerm": "1",
         "dockerfile": path,

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.engine import bodies
-from dom0.socketproxy import directories, images, links, networks, owned, requests, rules, shown, volumes
+from dom0.socketproxy import directories, images, inner, links, networks, owned, requests, rules, shown, volumes
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants
@@ -115,7 +115,7 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
         image=images.told(context, image, body.image),
         image_labels=images.labels(image),
         socket=context.socket,
-        cgroup_parent=context.cgroup_parent,
+        cgroup_parent=inner.parent(context, body.host_config.cgroup_parent, "HostConfig.CgroupParent"),
         containers={reference: one.id for reference, one in found.items()},
         named={reference: one.name for reference, one in found.items()},
         networks=connected,
@@ -126,6 +126,7 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
         told = links.variables(name, body.host_config.links, {ref: one.document for ref, one in found.items()})
         own = {one.partition("=")[0] for one in body.env}
         body = replace(body, env=(*(one for one in told if one.partition("=")[0] not in own), *body.env))
+    body = replace(body, host_config=replace(body.host_config, cgroup_parent=""))  # it is resolved
     checked = rules.container(body, context.scope, context.grants, resolved, name)
     for volume in wanted.volumes:
         await volumes.provide(context, bodies.VolumeBody(name=volume))

@@ -45,6 +45,15 @@ class Update(bodies.UpdateBody, frozen=True, kw_only=True):
     cpuset_mems: str = ""
 
 
+class Budget(Body, frozen=True, kw_only=True):
+    """Of a scope inside, for all of its containers together; 0 is not limited."""
+
+    scope: str = ""  # its path: /team
+    memory: int = 0  # bytes
+    nano_cpus: int = 0
+    pids_limit: int = 0
+
+
 class Exec(Body, frozen=True, kw_only=True):
     attach_stderr: bool = False
     attach_stdin: bool = False

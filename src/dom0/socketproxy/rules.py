@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.socketproxy import paths, requests
+from dom0.socketproxy.cgroup import PERIOD
 from dom0.socketproxy.grants import CAPABILITIES, MOST_CPUS, Device, Grants, Ports, Subnet, is_within
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, never, not_granted
@@ -52,7 +53,6 @@ TMPFS_OPTION = re.compile(
 )
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-PERIOD = 100_000  # microseconds of CpuPeriod where it is not said
 PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
 
 

@@ -39,22 +39,23 @@ async def serve(
 ) -> AsyncIterator[None]:
     """Answer on a socket at `path` (mode 0660) until the block ends.
 
-    What the scope may use is limited before. `cgroup_parent`: see `budget.group_of`. `kept`: the listening socket
+    What the scope may use is limited before. `cgroup_parent`: see `cgroup.group_of`. `kept`: the listening socket
     there, which outlives this: what is under way is answered then if that takes at most LAST seconds, and who has not
     been accepted waits for another one to serve. Raises UsageError, OSError.
     """
     if kept is None:
         hold.check_free(path)
     registry.check_free(context.scope.name, path)
-    await context.upstream.negotiate()
+    async with budget.kept_meanwhile(context.upstream.socket, context.scope, context.grants.budget, cgroup_parent):
+        await context.upstream.negotiate()
     refusals = Refusals(registry.directory_of(context.scope.name))
     with ExitStack() as stack:
         with registry.cgroup_of(context.scope.name) as noted:
-            group = ""
+            group = budget.Provided()
             if context.recording is None:  # which is limited by nothing, and leaves no group behind
                 group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
-                noted.write(group)
-            context = replace(context, cgroup_parent=group, refusals=refusals)
+                noted.write(group.parent if group.engine else "")
+            context = replace(context, cgroup_parent=group.parent, cgroups=group.engine, refusals=refusals)
             listener = kept or hold.listening(path)
             stack.enter_context(registry.registered(context, path))
         conversations = _Conversations(context, listener)

@@ -12,7 +12,7 @@ import msgspec
 
 from dom0.engine import bodies
 from dom0.engine.bodies import Body
-from dom0.socketproxy import build, containers, images, networks, requests, system, volumes
+from dom0.socketproxy import build, containers, images, inner, networks, requests, system, volumes
 from dom0.socketproxy.context import Asked, Handler
 from dom0.socketproxy.head import Head
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
@@ -89,7 +89,7 @@ _LOGS = _LOGS | {"since": plain, "until": plain, "tail": plain}
 _COMMIT = dict.fromkeys(("container", "repo", "tag"), plain)
 _COMMIT = _COMMIT | dict.fromkeys(("comment", "author", "changes"), document) | {"pause": flag}
 _CREATE = dict.fromkeys(("fromImage", "tag", "platform"), plain)
-_BUILD = dict.fromkeys(("t", "target", "networkmode"), plain) | {"version": build_version}
+_BUILD = dict.fromkeys(("t", "target", "networkmode", "cgroupparent"), plain) | {"version": build_version}
 _BUILD = _BUILD | dict.fromkeys(("buildargs", "cachefrom", "dockerfile", "labels"), document)
 _BUILD = _BUILD | dict.fromkeys(("nocache", "rm", "forcerm", "q"), flag)
 _BUILD = _BUILD | dict.fromkeys(("cpushares", "cpuquota", "cpuperiod", "memory", "memswap", "shmsize"), number)
@@ -166,6 +166,7 @@ TABLE = (
     Endpoint("POST", "/images/prune", images.pruned, {"filters": document}),
     Endpoint("POST", "/build", build.built, _BUILD, Archive),
     Endpoint("POST", "/commit", images.committed, _COMMIT),
+    Endpoint("PUT", "/dom0/budget", inner.budgeted, {}, requests.Budget),  # of ours, for scopes inside
 )
 
 _PATTERNS = {f"{{{name}}}": r"([^/]+)" for name in ("container", "exec", "network", "plugin", "volume")} | {

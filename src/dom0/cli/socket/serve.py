@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.serve import serve as serve_socket
 from dom0.socketproxy.upstream import Upstream
+
+HOLDER_WITHIN = 5.0  # seconds, for it to answer
+PAUSE = 0.1  # seconds between two tries
 
 
 @click.command("serve")
@@ -68,7 +72,7 @@ def _kept(scope: str, listen: Path | None, holder: Path | None) -> tuple[socket.
     if holder and listen:
         raise UsageError("--listen, --holder: the holder's socket has its place", hint="leave one of them out")
     if holder:
-        return hold.hold(holder, scope), holder / scope / "docker.sock"
+        return _held(holder, scope), holder / scope / "docker.sock"
     kept = hold.inherited()
     own = registry.directory_of(scope) / "docker.sock"
     return kept, listen or (Path(kept.getsockname()) if kept else own)
@@ -93,3 +97,15 @@ async def _serve(
                 task.result()
     except Refused as refused:
         raise EngineUnreachable(refused.message, hint="dom0 doctor") from refused
+
+
+def _held(holder: Path, scope: str) -> socket.socket:
+    """At a boot the Engine may start the holder after us. Raises Dom0Error."""
+    deadline = time.monotonic() + HOLDER_WITHIN
+    while True:
+        try:
+            return hold.hold(holder, scope)
+        except Dom0Error:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dom0.testing import busybox
-from dom0.testing.escape import image_attempts, label_attempts
+from dom0.testing.escape import budget_attempts, image_attempts, label_attempts
 from dom0.testing.escape.case import Attempt, Case, body, run
 from dom0.testing.escape.raw import Answer, Client
 from dom0.testing.escape.world import (
@@ -44,6 +44,7 @@ def cases() -> list[Case]:
         *_objects(),
         *image_attempts.cases(),
         *label_attempts.cases(),
+        *budget_attempts.cases(),
         *_daemon(),
     ]
 

@@ -47,6 +47,9 @@ CONTROL = ("traefik.", "com.docker.compose.", "com.centurylinklabs.", "dom0.")
 OWN_LABELS = ("dom0.scope", "dom0.orchestrator", "dom0.paths")  # of scopes
 OWN_MODES = ("", "none", "private", "shareable", "default", "bridge")
 SYSCTLS = re.compile(r"net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.")
+CGROUPS = Path("/sys/fs/cgroup")
+HIERARCHIES = ("memory", "cpu", "pids")  # of version 1
+LIMITS = ("memory.max", "cpu.max", "pids.max", "memory.limit_in_bytes", "cpu.cfs_quota_us")
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 
@@ -167,7 +170,21 @@ class World:
             "networks": {row["Id"] for row in self._get("/networks")},
             "volumes": {row["Name"] for row in self._get("/volumes")["Volumes"] or ()},
             "images": {f"{name}={row['Id']}" for row in images for name in row["RepoTags"] or ["<none>"]},
+            "control groups": self._groups(),
         }
+
+    def _groups(self) -> set[str]:
+        """Those beside the scope's that are no container's, and the limits of these and its own."""
+        hierarchies = [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else [CGROUPS / key for key in HIERARCHIES]
+        found = set()
+        for outer in (one / self.group[1:].rpartition("/")[0] for one in hierarchies if self.group):
+            for place in (
+                outer,
+                *(one for one in outer.iterdir() if one.is_dir() and not ANONYMOUS.fullmatch(one.name)),
+            ):
+                limits = [place / name for name in LIMITS if (place / name).exists()]
+                found |= {f"{place}"} | {f"{limit}={limit.read_text().strip()}" for limit in limits}
+        return found
 
     # the oracle
 
@@ -239,6 +256,8 @@ class World:
                 found.append(f"foreign {kind} are gone: {sorted(lost)}")
         if new := {name for name in now["images"] - self._before["images"] if not self._is_own_image(name)}:
             found.append(f"names of images are new: {sorted(new)}")
+        if changed := now["control groups"] ^ self._before["control groups"]:
+            found.append(f"control groups have changed: {sorted(changed)}")
         if (self.outside / "canary").read_text() != self.canaries["file"]:
             found.append("the host's file was written")
         if made := {path.name for path in self.outside.iterdir()} - {"canary"}:
@@ -327,7 +346,7 @@ class World:
                 ref for ref in host["VolumesFrom"] or () if not self._is_own_container(ref.partition(":")[0], own)
             ],
             "Links": [link for link in host["Links"] or () if VICTIM in link],
-            "CgroupParent": host["CgroupParent"] != self.group and (host["CgroupParent"] or "the Engine's"),
+            "CgroupParent": not self._is_in_group(host["CgroupParent"]) and (host["CgroupParent"] or "the Engine's"),
             "StorageOpt": host.get("StorageOpt"),
             "Annotations": host.get("Annotations"),
             "Image": found["Image"] in {e.partition("=")[2] for e in self._before["images"] if FOREIGN_IMAGE in e},
@@ -336,6 +355,11 @@ class World:
             and not found["Config"]["Labels"].get("dom0.scope", "").startswith("/" + self.prefix.rstrip(".")),
         }
         return [f"{name} has {key}: {json.dumps(value)}" for key, value in powers.items() if value]
+
+    def _is_in_group(self, parent: str) -> bool:
+        """In the scope's own, or in that of a scope inside."""
+        inside = rf"{re.escape(self.group)}(/[a-z]+)+"
+        return parent == self.group or (bool(self.group) and re.fullmatch(inside, parent) is not None)
 
     def _is_own(self, bind: str) -> bool:
         source = bind.partition(":")[0]

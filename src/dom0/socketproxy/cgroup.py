@@ -1,0 +1,175 @@
+"""Names and limits of the control groups of scopes: of version 1, of version 2, and where systemd makes them. Pure.
+
+What will be written is a value; `budget` carries it out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from dom0.errors import UsageError
+from dom0.names import SCOPE_NAME
+from dom0.socketproxy.grants import Budget
+from dom0.socketproxy.scope import Scope
+
+PERIOD = 100_000  # microseconds of CpuPeriod where it is not said
+
+_PARENT = re.compile(r"(/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+")
+_SLICE = re.compile(r"[a-zA-Z0-9_]+(-([a-zA-Z0-9_]|\\x2d)+)*\.slice")  # a dash is a level: systemd.slice(5)
+_INNER = re.compile(rf"(/{SCOPE_NAME}){{1,15}}")
+_OF_SCOPE = re.compile(rf"{SCOPE_NAME}|.+\.slice")  # no container's: those have an ID, or are a .scope of systemd
+CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}  # grant -> controller
+
+
+class Group(NamedTuple):
+    parent: str  # as HostConfig.CgroupParent says it
+    directory: str  # below the root of a hierarchy
+
+
+class Engine(NamedTuple):
+    """What decides how its containers are limited."""
+
+    version: int  # of control groups
+    systemd: bool
+    process: int  # that listens on its socket
+
+
+class Setting(NamedTuple):
+    grant: str  # what it is for
+    file: str  # below /sys/fs/cgroup
+    value: str
+    needed: bool  # else it is written where it is
+
+
+def parent_of_scopes(*, systemd: bool, above: str = "") -> str:
+    """Below it are the groups of scopes: dom0.slice, or `dom0` below the group `above`."""
+    return "dom0.slice" if systemd else f"{above}/dom0"
+
+
+def group_of(scope: Scope, parent: str, *, systemd: bool, above: str = "") -> Group:
+    """Below `parent`, or where groups of scopes are. Raises UsageError."""
+    parent = parent or parent_of_scopes(systemd=systemd, above=above)
+    if not (_SLICE if systemd else _PARENT).fullmatch(parent):
+        example = "machine.slice" if systemd else "/docker"
+        raise UsageError(f"--cgroup-parent {parent}: not for this Engine", hint=f"for this one: as {example}")
+    return group(below(parent, scope.name))
+
+
+def group(parent: str) -> Group:
+    return Group(parent, directory_of(parent))
+
+
+def below(parent: str, name: str) -> str:
+    """The group of scope `name` there."""
+    if not _SLICE.fullmatch(parent):
+        return f"{parent}/{name}"
+    return f"{parent.removesuffix('.slice')}-" + name.replace("-", r"\x2d") + ".slice"  # a dash is a level
+
+
+def inner(parent: str, path: str) -> Group | None:
+    """Of the scope `path` (`/team`, `/team/sub`) inside the one whose group is `parent`; None if that is no path."""
+    if not _INNER.fullmatch(path):
+        return None
+    for name in path[1:].split("/"):
+        parent = below(parent, name)
+    return group(parent)
+
+
+def is_within(parent: str, outer: str) -> bool:
+    """Whether a group is `outer`, or one of a scope inside."""
+    stem = outer.removesuffix(".slice") + "-" if outer.endswith(".slice") else f"{outer}/"
+    return parent == outer or parent.startswith(stem)
+
+
+def is_of_scope(name: str) -> bool:
+    """What the name of a directory says, in the group of a scope."""
+    return _OF_SCOPE.fullmatch(name) is not None
+
+
+def engines_group(own: str) -> str:
+    """Where an Engine puts its containers, by /proc/self/cgroup of one of them; "" where that does not say.
+
+    With version 2, and in a cgroup namespace of its own, a container sees itself at the root: cgroups(7).
+    """
+    found = re.search(r"^\d+:memory:(/.+)/[^/\n]+$", own, re.MULTILINE)
+    return found[1] if found and _PARENT.fullmatch(found[1]) else ""
+
+
+def directory_of(parent: str) -> str:
+    """Of a group by its `CgroupParent`, below the root of a hierarchy."""
+    if not _SLICE.fullmatch(parent):
+        return parent.lstrip("/")
+    return "/".join(f"{step}.slice" for step in _levels(parent.removesuffix(".slice")))
+
+
+def _levels(stem: str) -> list[str]:
+    words = stem.split("-")
+    return ["-".join(words[: count + 1]) for count in range(len(words))]
+
+
+def directories(version: int, group: Group) -> tuple[str, ...]:
+    """Where it lies below /sys/fs/cgroup; `freezer` so that it can be stopped as one."""
+    if version == 2:
+        return (group.directory,)
+    return tuple(f"{name}/{group.directory}" for name in (*CONTROLLERS.values(), "freezer"))
+
+
+def settings(version: int, group: Group, budget: Budget) -> list[Setting]:
+    """In the order in which they are written. Memory is without swap: what was granted is all there is."""
+    limits = budget.asked()
+    values = _values_2(budget) if version == 2 else _values_1(budget)
+    found = _delegated(group, budget) if version == 2 else []
+    for grant, name, value, everywhere in values:
+        place = group.directory if version == 2 else f"{CONTROLLERS[grant]}/{group.directory}"
+        found.append(Setting(grant, f"{place}/{name}", value, needed=everywhere and grant in limits))
+    return found
+
+
+def _values_1(budget: Budget) -> list[tuple[str, str, str, bool]]:
+    """Swap is let go first: its limit is never below that of memory."""
+    memory = str(budget.memory or -1)
+    return [
+        ("memory", "memory.use_hierarchy", "1", False),  # for ever so since Linux 5.11
+        ("memory", "memory.memsw.limit_in_bytes", "-1", False),  # there with swap accounting only
+        ("memory", "memory.limit_in_bytes", memory, True),
+        ("memory", "memory.memsw.limit_in_bytes", memory, False),
+        ("cpus", "cpu.cfs_period_us", str(PERIOD), True),
+        ("cpus", "cpu.cfs_quota_us", str(round(budget.cpus * PERIOD) if budget.cpus else -1), True),
+        ("pids", "pids.max", str(budget.pids or "max"), True),
+    ]
+
+
+def _values_2(budget: Budget) -> list[tuple[str, str, str, bool]]:
+    return [
+        ("memory", "memory.swap.max", "0" if budget.memory else "max", False),
+        ("memory", "memory.max", str(budget.memory or "max"), True),
+        ("cpus", "cpu.max", f"{round(budget.cpus * PERIOD) if budget.cpus else 'max'} {PERIOD}", True),
+        ("pids", "pids.max", str(budget.pids or "max"), True),
+    ]
+
+
+def _delegated(group: Group, budget: Budget) -> list[Setting]:
+    """Version 2 has a controller where each group above hands it down."""
+    above = ["", *(f"{path}/" for path in _paths_above(group.directory))]
+    return [
+        Setting(grant, f"{path}cgroup.subtree_control", f"+{CONTROLLERS[grant]}", needed=True)
+        for path in above
+        for grant in budget.asked()
+    ]
+
+
+def _paths_above(directory: str) -> list[str]:
+    steps = directory.split("/")
+    return ["/".join(steps[:count]) for count in range(1, len(steps))]
+
+
+def properties(group: Group, budget: Budget) -> list[str]:
+    """Arguments of `systemctl`; an empty value is systemd's own."""
+    values = {
+        "MemoryMax": str(budget.memory or ""),
+        "MemorySwapMax": "0" if budget.memory else "",
+        "CPUQuota": f"{int(budget.cpus * 1e4 + 1e-6) / 100:.9g}%" if budget.cpus else "",
+        "TasksMax": str(budget.pids or ""),
+    }
+    return ["set-property", "--runtime", group.parent, *(f"{key}={value}" for key, value in values.items())]

@@ -1,0 +1,102 @@
+"""Budgets of the scopes inside this one, whose servers ask its socket for them: groups below its own.
+
+Who asks names a scope by its path from here, so no group is meant but one below. A container of such a scope is put
+into its group by who serves it, with that path as its `CgroupParent`.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from dom0.errors import Dom0Error
+from dom0.socketproxy import budget, cgroup, requests
+from dom0.socketproxy.cgroup import Engine, Group
+from dom0.socketproxy.context import Asked, Context, Document
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, UNAVAILABLE, Refused, never, not_granted
+
+
+async def budgeted(context: Context, asked: Asked) -> Document:
+    """Make the group of a scope inside, or give it other limits. Raises Refused."""
+    body: requests.Budget = asked.body
+    group = cgroup.inner(context.cgroup_parent, body.scope)
+    if group is None:
+        raise Refused(BAD_REQUEST, f"Scope: {body.scope!r} is not the path of a scope", field="Scope")
+    wanted = _read(body)
+    _check_granted(context.grants, wanted)
+    if not context.cgroup_parent:
+        what = f"{context.scope.name} has no control group of its own, and so has nothing inside it"
+        raise Refused(FORBIDDEN, what, field="Scope")
+    if context.cgroups is None:
+        await _ask_above(context, body)
+    else:
+        await _make(context, context.cgroups, group, body.scope, wanted)
+    return Document({"CgroupParent": body.scope})
+
+
+def _read(body: requests.Budget) -> Grants:
+    try:
+        return Grants(
+            memory=body.memory or None,
+            cpus=body.nano_cpus / 1e9 if body.nano_cpus else None,
+            pids=body.pids_limit or None,
+        )
+    except ValueError as error:
+        raise Refused(BAD_REQUEST, str(error)) from error
+
+
+def _check_granted(own: Grants, wanted: Grants) -> None:
+    for key in wanted.budget.asked():
+        most, asked = getattr(own.budget, key), getattr(wanted.budget, key)
+        if most is not None and asked > most:
+            raise not_granted(key, asked, replace(Grants(), **{key: asked}))
+
+
+async def _ask_above(context: Context, body: requests.Budget) -> None:
+    above = replace(body, scope=context.scope.path + body.scope)
+    reply = await context.upstream.ask("PUT", *budget.BUDGET, body=above)
+    if reply.status != 200:
+        raise context.refusal(reply)
+
+
+async def _make(context: Context, engine: Engine, group: Group, path: str, wanted: Grants) -> None:
+    async with context.making:
+        try:
+            engine = budget.engine_now(context.upstream, engine)
+            _check_room(context, engine, group, path)
+            await budget.make(engine, group, wanted.budget)
+            if wanted.budget.asked():
+                await budget.check_members(context.upstream, context.scope.path + path, group)
+        except (Dom0Error, OSError) as error:
+            what = str(error).replace(cgroup.directory_of(context.cgroup_parent), context.scope.name)
+            raise Refused(CONFLICT, context.scope.without_prefix(what)) from error
+
+
+def _check_room(context: Context, engine: Engine, group: Group, path: str) -> None:
+    """As many as it may have containers: the kernel has so many groups, and one that is empty stays. Raises Refused."""
+    if budget.is_there(engine, group):
+        return
+    count = budget.count_inside(engine, cgroup.group(context.cgroup_parent)) + path.count("/")
+    if count > context.grants.containers:
+        what = f"scopes inside can have {context.grants.containers} control groups, as many as there may be containers"
+        raise Refused(FORBIDDEN, what, field="Scope", grant=Grants(containers=count))
+
+
+def parent(context: Context, asked: str, field: str) -> str:
+    """The `CgroupParent` of a container, where a scope inside is asked for or ("") none. Raises Refused."""
+    if not asked:
+        return context.cgroup_parent
+    group = cgroup.inner(context.cgroup_parent, asked) if context.cgroup_parent else None
+    if group is None or not _is_there(context, group):
+        raise never(field, asked)
+    return group.parent
+
+
+def _is_there(context: Context, group: Group) -> bool:
+    """Raises Refused."""
+    if context.cgroups is None:  # the outer scope knows
+        return True
+    try:
+        return budget.is_there(budget.engine_now(context.upstream, context.cgroups), group)
+    except (Dom0Error, OSError) as error:
+        raise Refused(UNAVAILABLE, f"the control groups of {context.scope.name} cannot be seen: {error}") from error
