@@ -18,15 +18,15 @@ from dom0.testing.projects import facts, image, project
 SOCKET = "/run/dom0/scopes/guest/docker.sock"
 
 
-def expanded(service: str = "", grants: str = "{}", *, name: str = "guest", systemd: bool = False) -> Desired:
+def expanded(service: str = "", grants: str = "{}", *, name: str = "guest", groups: str = "/dom0") -> Desired:
     own = f"x-dom0: {{orchestrator: {{grants: {grants}}}}}"
     found = project(f"services: {{{name}: {{{', '.join(part for part in (own, service) if part)}}}}}")
-    return expand(found, facts(found, base=image(BASE_IMAGE), systemd=systemd))
+    return expand(found, facts(found, base=image(BASE_IMAGE), scopes=groups))
 
 
-def slots(service: str = "", grants: str = "{}", *, systemd: bool = False) -> tuple[Slot, Slot]:
+def slots(service: str = "", grants: str = "{}", *, groups: str = "/dom0") -> tuple[Slot, Slot]:
     """The socket's, the orchestrator's."""
-    _, socket, orchestrator = expanded(service, grants, systemd=systemd).slots
+    _, socket, orchestrator = expanded(service, grants, groups=groups).slots
     return socket, orchestrator
 
 
@@ -94,14 +94,55 @@ def test_who_keeps_a_budget_has_the_control_groups_of_the_host() -> None:
 
 
 def test_where_systemd_makes_the_groups_who_keeps_a_budget_reaches_it() -> None:
-    without, _ = slots(systemd=True)
-    limited, orchestrator = slots(grants="{memory: 512m}", systemd=True)
+    without, _ = slots(groups="dom0.slice")
+    limited, orchestrator = slots(grants="{memory: 512m}", groups="dom0.slice")
     assert limited.create.host_config.binds == without.create.host_config.binds
     assert [(it.create.host_config.pid_mode, it.create.host_config.privileged) for it in (limited, without)] == [
         ("host", True),
         ("", False),
     ]
     assert not orchestrator.create.host_config.privileged
+
+
+def test_in_a_scope_who_keeps_a_budget_asks_the_socket_of_that() -> None:
+    without, _ = slots(groups="")
+    limited, _ = slots(grants="{memory: 512m}", groups="")
+    assert limited.create.host_config == without.create.host_config
+
+
+@pytest.mark.parametrize(
+    ("groups", "own"),
+    [
+        ("/dom0", "/dom0/guest"),
+        ("/docker/dom0", "/docker/dom0/guest"),
+        ("dom0.slice", "dom0-guest.slice"),
+        ("", "/guest"),
+    ],
+)
+def test_with_a_budget_it_is_in_the_group_of_its_scope_itself(groups: str, own: str) -> None:
+    _, limited = slots(grants="{pids: 100}", groups=groups)
+    assert limited.create.host_config.cgroup_parent == own
+    _, without = slots(groups=groups)
+    assert without.create.host_config.cgroup_parent == ""
+
+
+def test_its_own_limits_hold_beside_the_budget() -> None:
+    _, limited = slots("mem_limit: 67108864", grants="{memory: 512m}")
+    assert (limited.create.host_config.memory, limited.create.host_config.cgroup_parent) == (64 << 20, "/dom0/guest")
+
+
+def test_another_budget_replaces_no_orchestrator_and_the_first_one_does() -> None:
+    _, small = slots(grants="{memory: 512m}")
+    _, large = slots(grants="{memory: 1g, pids: 100}", groups="dom0.slice")
+    _, without = slots()
+    assert small.hash == large.hash
+    assert without.hash != small.hash
+
+
+def test_with_a_budget_it_can_have_no_other_control_group() -> None:
+    assert slots("cgroup_parent: /mine")[1].create.host_config.cgroup_parent == "/mine"
+    with pytest.raises(ProjectError, match=r"services\.guest\.cgroup_parent"):
+        expanded("cgroup_parent: /mine", "{cpus: 1}")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from dom0.agent import private_files
 from dom0.agent.in_place import find_places, require_nothing_above
 from dom0.compose.model import Project
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Image
+from dom0.engine.values import EngineInfo, Image
 from dom0.errors import EngineError, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
@@ -30,7 +30,8 @@ from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, ImageNeed, images_needed
-from dom0.socketproxy.scope import ORCHESTRATOR
+from dom0.socketproxy import cgroup
+from dom0.socketproxy.scope import LABEL, ORCHESTRATOR
 
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
 PULL_ATTEMPTS = 4
@@ -227,8 +228,16 @@ async def resolve_beforehand(engine: Engine, image: Image, project: Project, say
 
 async def _expand(engine: Engine, project: Project, source: Own, images: Mapping[str, Image]) -> Desired:
     info = await engine.info()
-    systemd = info.cgroup_driver == "systemd"
-    return expand(project, Facts(images=images, base=source.base, api_version=info.api_version, systemd=systemd))
+    scopes = await asyncio.to_thread(_parent_of_scopes, info, source)
+    return expand(project, Facts(images=images, base=source.base, api_version=info.api_version, scopes=scopes))
+
+
+def _parent_of_scopes(info: EngineInfo, source: Own) -> str:
+    """As the servers of their sockets find it, whom the Engine starts beside us."""
+    if any(label.startswith(f"{LABEL}=") for label in info.labels):
+        return ""
+    above = cgroup.engines_group(Path("/proc/self/cgroup").read_text()) if source.container else ""
+    return cgroup.parent_of_scopes(systemd=info.cgroup_driver == "systemd", above=above)
 
 
 def socket_gid() -> int:

@@ -167,6 +167,7 @@ def info(data: bytes, api_version: str, where: str) -> EngineInfo:
         root_dir=found.docker_root_dir,
         cgroup_version=found.cgroup_version,
         cgroup_driver=found.cgroup_driver,
+        labels=tuple(found.labels or ()),
         operating_system=found.operating_system,
         machine=found.architecture,
         insecure_registries=_insecure(found.registry_config or wire.RegistryConfig()),

@@ -163,6 +163,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     insecure_registries: tuple[str, ...] = ()  # hosts, and networks as 127.0.0.0/8
     mirrors: tuple[str, ...] = ()  # of docker.io: URLs, in the order in which they are asked
     cgroup_driver: str = "cgroupfs"  # or systemd, which makes them then
+    labels: tuple[str, ...] = ()  # KEY=VALUE, of the Engine itself
     swarm_active: bool = False
     containerd_store: bool = False  # images are kept by containerd, not by a driver of the Engine's own
 

@@ -236,6 +236,7 @@ class Info(Wire):
     architecture: str = ""
     driver_status: list[list[str]] | None = None
     cgroup_driver: str = "cgroupfs"
+    labels: list[str] | None = None
     cgroup_version: str = "1"
     registry_config: RegistryConfig | None = None
     swarm: Swarm | None = None

@@ -18,7 +18,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     images: Mapping[str, Image]  # by reference as written, see `images_needed`; their IDs are pinned
     base: Image | None = None  # of the machine's own containers (sshd, home), None where there are none
     api_version: str = ""  # negotiated with the Engine, "" if unknown
-    systemd: bool = False  # makes the control groups of the Engine's containers
+    scopes: str = "/dom0"  # the control group (`CgroupParent`) that those of scopes are below; "" inside a scope
 
 
 class ImageNeed(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,8 @@ _WITHOUT_EFFECT: dict[str, Any] = {
 }
 
 
-def service_hash(project: Project, name: str, mounts: Mounts) -> str:
+def service_hash(project: Project, name: str, mounts: Mounts, *, in_scopes_group: bool = False) -> str:
+    """`in_scopes_group`: an orchestrator's that has a budget, however much that is."""
     service = project.services[name]
     # of `deploy` only these reach a container
     deploy = service.deploy and Deploy(resources=service.deploy.resources, restart_policy=service.deploy.restart_policy)
@@ -42,6 +43,7 @@ def service_hash(project: Project, name: str, mounts: Mounts) -> str:
         "networks": [project.networks[key].name for key in networks_by_priority(project, service)],
         "files": {path: project.digests[path] for path in sorted(sources) if path in project.digests},
         "injected": [[file.path, _digest(file.content)] for file in mounts.files],
+        "group": "scope" if in_scopes_group else "",
         "profiles": {p: text for p, text in project.contents.items() if any(p in o for o in service.security_opt)},
     }
     outside = {key: value for key, value in outside.items() if value}

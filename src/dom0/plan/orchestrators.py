@@ -23,6 +23,7 @@ from dom0.plan.builtins import builtin_slot
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, InjectedFile, Order, Role, Slot
 from dom0.plan.facts import Facts, image_ref
 from dom0.plan.refusal import refusal
+from dom0.socketproxy import cgroup
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.scope import LABEL, NAME_PATTERN, Scope
 
@@ -44,6 +45,13 @@ def scope_socket(scope: str) -> str:
 
 def is_orchestrator(service: Service) -> bool:
     return service.x_dom0 is not None and service.x_dom0.orchestrator is not None
+
+
+def group_of(project: Project, name: str, facts: Facts) -> str:
+    """The control group of an orchestrator with a budget, which is of all that it starts too; else ""."""
+    if not is_orchestrator(project.services[name]) or not _orchestrators(project)[name].budget.asked():
+        return ""
+    return cgroup.below(facts.scopes, name)
 
 
 def socket_of(scope: str) -> Dependency:
@@ -78,8 +86,7 @@ def socket_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
         if _is_dom0(project, name, facts.images):
             wanted[name] = _with_places_granted(project, name, wanted[name])
     servers = (
-        _socket_slot(project.name, name, grants, facts.base, systemd=facts.systemd)
-        for name, grants in sorted(wanted.items())
+        _socket_slot(project.name, name, grants, facts.base, facts.scopes) for name, grants in sorted(wanted.items())
     )
     return (_holder_slot(project.name, facts.base), *servers)
 
@@ -143,6 +150,9 @@ def _check(project: Project, name: str) -> None:
     if service.container_name:
         what = f"an orchestrator's container is called {name}.{ROOT}: it is the first of its scope"
         raise refusal(project, (*path, "container_name"), what, "leave it out")
+    if service.cgroup_parent and _orchestrators(project)[name].budget.asked():
+        what = "an orchestrator with a budget is in the control group of its scope"
+        raise refusal(project, (*path, "cgroup_parent"), what, "leave it out, or memory, cpus and pids of the grants")
     if service.replicas > 1:
         what = f"an orchestrator runs once, not {service.replicas} times"
         raise refusal(project, path, what, "a second one is a second service, with a scope of its own")
@@ -237,12 +247,13 @@ def _holder_slot(project: str, base: Image) -> Slot:
     )
 
 
-def _socket_slot(project: str, scope: str, grants: Grants, base: Image, *, systemd: bool) -> Slot:
-    """To keep a budget it writes to the host's control groups, or asks the host's systemd for them: that takes the
-    host's process 1, and gives it no more than the Engine's socket does.
+def _socket_slot(project: str, scope: str, grants: Grants, base: Image, groups: str) -> Slot:
+    """`groups`: where those of scopes are. To keep a budget it writes to the host's control groups, or asks the host's
+    systemd for them: that takes the host's process 1, and gives it no more than the Engine's socket does. In a scope it
+    asks its own socket.
     """
     socket = scope_socket(scope)
-    limits = grants.budget.asked()
+    limits, systemd = bool(grants.budget.asked()), groups.endswith(".slice")
     answers = ("docker", "--host", f"unix://{socket}", "version", "--format", "{{.Server.Version}}")
     return builtin_slot(
         project,
@@ -259,12 +270,12 @@ def _socket_slot(project: str, scope: str, grants: Grants, base: Image, *, syste
                 binds=(
                     f"{ENGINE_SOCKET}:{ENGINE_SOCKET_INSIDE}",
                     f"{SCOPES}:{SCOPES}",
-                    *([f"{CGROUPS}:{CGROUPS_INSIDE}"] if limits and not systemd else []),
+                    *([f"{CGROUPS}:{CGROUPS_INSIDE}"] if limits and groups.startswith("/") else []),
                 ),
                 log_config=LOG,
                 network_mode="none",
                 pid_mode="host" if limits and systemd else "",
-                privileged=bool(limits and systemd),
+                privileged=limits and systemd,
                 restart_policy=RestartPolicy(name="unless-stopped"),
             ),
         ),

@@ -33,7 +33,7 @@ from dom0.plan.hashing import service_hash
 from dom0.plan.hooks import hooks_of, pre_stop_label
 from dom0.plan.host_resources import host_resources
 from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
-from dom0.plan.orchestrators import is_orchestrator, socket_of
+from dom0.plan.orchestrators import group_of, is_orchestrator, socket_of
 from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
 from dom0.socketproxy import scope
@@ -60,14 +60,17 @@ def service_slots(project: Project, name: str, facts: Facts) -> tuple[Slot, ...]
         hint = "dom0 build makes it" if built else f"docker pull {ref}, or check the name"
         raise refusal(project, ("services", name, "image"), f"there is no image {ref} here", hint)
     mounts = container_mounts(project, name)
-    return tuple(_slot(project, name, number, facts.images[ref], mounts) for number in range(1, count + 1))
+    return tuple(_slot(project, name, number, facts, mounts) for number in range(1, count + 1))
 
 
-def _slot(project: Project, name: str, number: int, image: Image, mounts: Mounts) -> Slot:
-    service = project.services[name]
-    digest = service_hash(project, name, mounts)
+def _slot(project: Project, name: str, number: int, facts: Facts, mounts: Mounts) -> Slot:
+    service, image = project.services[name], facts.images[image_ref(project, name)]
+    group = group_of(project, name, facts)
+    digest = service_hash(project, name, mounts, in_scopes_group=bool(group))
     policy = restart_policy(project, name)
     host = _host_config(project, name, number, mounts, policy)
+    if group:
+        host = structs.replace(host, cgroup_parent=group)
     return Slot(
         service=name,
         number=number,
