@@ -290,8 +290,9 @@ async def test_an_archive_that_cannot_be_read_to_its_end_loads_nothing(bench: Be
             raise OSError("the disk is broken")
 
     _, archive = saved_image("own:1")
+    half = archive.getvalue()[:4096]  # of a whole one the Engine makes an image before it waits for the body's end
     with pytest.raises(EngineUnreachable, match="the disk is broken"):
-        await bench.engine.load_image(Breaking(archive.getvalue()), name="own:1")
+        await bench.engine.load_image(Breaking(half), name="own:1")
     with pytest.raises(NotFound):
         await bench.engine.image("own:1")
 
