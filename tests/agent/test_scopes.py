@@ -23,7 +23,7 @@ from dom0.plan.desired import Desired, Role
 from dom0.plan.ownership import Seal
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
-from dom0.socketproxy import registry
+from dom0.socketproxy import registrations
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusals import Refusal, Refusals
@@ -49,7 +49,7 @@ def served(grants: Grants | None = None, *, group: str = "") -> Iterator[None]:
     context = Context(
         Scope("guest"), grants or Grants(), Upstream("/run/docker.sock"), str(SOCKET), cgroup_parent=group
     )
-    with registry.registered(context, SOCKET):
+    with registrations.registered(context, SOCKET):
         yield
 
 
@@ -152,7 +152,7 @@ def test_grants_that_are_refused_are_why(tmp_path: Path) -> None:
     assert title.removeprefix("nobody serves its socket: ") in ended.stderr
     assert "grants.yaml/memry" in title
     with served():
-        registry.note_failure("guest", "a second server", "")
+        registrations.note_failure("guest", "a second server", "")
         assert found() == []
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dom0.run import Output
-from dom0.socketproxy import registry
+from dom0.socketproxy import registrations
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.scope import Scope
@@ -113,7 +113,7 @@ def test_why_an_engine_does_not_answer_is_said(
 ) -> None:
     monkeypatch.setenv("DOM0_RUN", environment["DOM0_RUN"])
     context = Context(Scope("guest"), Grants(), Upstream("/no-engine.sock"), "/run/guest.sock")
-    with registry.registered(context, Path("/run/guest.sock")):
+    with registrations.registered(context, Path("/run/guest.sock")):
         said = "the Engine behind this socket does not answer: No such file or directory"
         assert json.loads(dom0("socket", "show", "guest", "--json").stdout)["error"] == said
         assert f"/no-engine.sock: {said}" in dom0("socket", "show", "guest").stdout

@@ -20,9 +20,9 @@ from dom0.plan.desired import Role
 from dom0.plan.orchestrators import scope_served_by
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
-from dom0.socketproxy import budget, refusals, registry
+from dom0.socketproxy import budget, refusals, registrations
 from dom0.socketproxy.refusals import Refusal
-from dom0.socketproxy.registry import Registered, Registration
+from dom0.socketproxy.registrations import Registered, Registration
 from dom0.socketproxy.scope import NAME_PATTERN, Scope
 
 LASTS = 86400.0  # seconds that something is told of that happened once; until its socket has another server at most
@@ -41,7 +41,11 @@ class Scopes:
     def problems(self, plan: Plan | None, actual: Actual | None, now: float) -> tuple[Problem, ...]:
         there: list[str] = []
         with contextlib.suppress(OSError):
-            there = [one for one in registry.known(registry.FILE, registry.FAILED) if NAME_PATTERN.fullmatch(one)]
+            there = [
+                one
+                for one in registrations.known(registrations.FILE, registrations.FAILED)
+                if NAME_PATTERN.fullmatch(one)
+            ]
         planned = plan.slots if plan else ()
         servers = {scope_served_by(one.slot.service): one for one in planned if one.slot.role is Role.SOCKET}
         for gone in self._logs.keys() - set(there):
@@ -59,7 +63,7 @@ class Scopes:
             )
         found = None
         try:
-            found = registry.read(scope)
+            found = registrations.read(scope)
         except Dom0Error as error:
             yield _unregistered(scope, error.message, error.hint)
             return
@@ -104,7 +108,7 @@ class Scopes:
         if log is None or log.since != since:
             if log:
                 log.close()
-            log = self._logs[scope] = _Log(registry.directory_of(scope), since)
+            log = self._logs[scope] = _Log(registrations.directory_of(scope), since)
         log.read()
         if log.last and now - log.last.at < LASTS:
             requests = f"{log.count} requests were" if log.count > 1 else "a request was"
@@ -142,10 +146,10 @@ class _Log:
 
 def _without_server(scope: str, found: Registered | None, server: SlotPlan | None) -> Iterator[Problem]:
     """Of a scope of the project there is no trouble while its first server is on its way."""
-    failure = registry.failure(scope)
+    failure = registrations.failure(scope)
     if found is None and failure is None and server is not None and server.phase is Phase.READY:
         title = "its server runs and cannot write its directory: dom0 socket ls, show and log know nothing of it"
-        yield _unregistered(scope, title, f"docker logs {server.slot.name}; df {registry.directory_of(scope)}")
+        yield _unregistered(scope, title, f"docker logs {server.slot.name}; df {registrations.directory_of(scope)}")
     elif found or failure or (server and server.phase in DOWN):
         reason = failure.message if failure else (server.reason if server else "")
         hint = f"serve it again: dom0 socket serve --scope {scope}; or be rid of it: dom0 socket rm {scope}"

@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 
 from dom0.errors import Busy
-from dom0.socketproxy import registry
+from dom0.socketproxy import registrations
 from dom0.socketproxy.refusal import UNAVAILABLE, Refused
 
 PATIENCE = 60.0  # seconds, for another one who stops it
@@ -94,7 +94,7 @@ def is_quiet(scope: str) -> bool:
 
 
 def _open(scope: str, name: str) -> int:
-    directory = registry.directory_of(scope)
+    directory = registrations.directory_of(scope)
     directory.mkdir(parents=True, exist_ok=True)
     return os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from dom0.engine import bodies
 from dom0.engine.bodies import Body
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
-from dom0.socketproxy import budget, gate, head, hold, pipe, registry, strict, table
+from dom0.socketproxy import budget, gate, head, hold, pipe, registrations, strict, table
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
 from dom0.socketproxy.refusals import Refusal, Refusals
@@ -45,19 +45,19 @@ async def serve(
     """
     if kept is None:
         hold.check_free(path)
-    registry.check_free(context.scope.name, path)
+    registrations.check_free(context.scope.name, path)
     async with budget.kept_meanwhile(context.upstream.socket, context.scope, context.grants.budget, cgroup_parent):
         await context.upstream.negotiate()
-    refusals = Refusals(registry.directory_of(context.scope.name))
+    refusals = Refusals(registrations.directory_of(context.scope.name))
     with ExitStack() as stack:
-        with registry.cgroup_of(context.scope.name) as noted:
+        with registrations.cgroup_of(context.scope.name) as noted:
             group = budget.Provided()
             if context.recording is None:  # which is limited by nothing, and leaves no group behind
                 group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
                 noted.write(group.parent if group.engine else "")
             context = replace(context, cgroup_parent=group.parent, cgroups=group.engine, refusals=refusals)
             listener = kept or hold.listening(path)
-            stack.enter_context(registry.registered(context, path))
+            stack.enter_context(registrations.registered(context, path))
         conversations = _Conversations(context, listener)
         try:
             yield

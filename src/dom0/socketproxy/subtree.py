@@ -16,7 +16,7 @@ import msgspec
 from dom0.engine.bodies import RestartPolicy, UpdateBody
 from dom0.errors import Dom0Error
 from dom0.names import ROOT
-from dom0.socketproxy import budget, gate, listing, paths, registry
+from dom0.socketproxy import budget, gate, listing, paths, registrations
 from dom0.socketproxy.listing import Kind, Row
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.scope import LABEL, Scope
@@ -97,14 +97,14 @@ async def _on_paths(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[
 async def _forget(upstream: Upstream, scope: Scope) -> list[Done]:
     """The control group, which limits what comes as long as it is served, and what is known of its server."""
     done: list[Done] = []
-    with registry.cgroup_of(scope.name) as noted:
-        if registry.is_served(scope.name):
+    with registrations.cgroup_of(scope.name) as noted:
+        if registrations.is_served(scope.name):
             return done
         if group := noted.read():
             error = await budget.remove(upstream, group)
             done.append(Done(action="remove", kind="control group", name=group, error=error))
             noted.write(group if error else "")
-        if registry.forget(scope.name):
+        if registrations.forget(scope.name):
             done.append(Done(action="remove", kind="registration", name=scope.name))
     return done
 

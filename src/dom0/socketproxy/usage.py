@@ -6,7 +6,7 @@ import msgspec
 
 from dom0.socketproxy import budget, listing
 from dom0.socketproxy.budget import Used
-from dom0.socketproxy.registry import Registration
+from dom0.socketproxy.registrations import Registration
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import LARGEST_OF_A_SCOPE, Upstream
 

@@ -63,7 +63,7 @@ async def _on_engine(name: str, act: Callable[[Upstream, Scope], Awaitable[list[
     """Raises UsageError for a scope that nothing is known of, EngineUnreachable, and what `act` does."""
     from dom0.cli.socket.scopes import engine_socket
     from dom0.errors import EngineUnreachable, UsageError
-    from dom0.socketproxy import registry, subtree
+    from dom0.socketproxy import registrations, subtree
     from dom0.socketproxy.refusal import Refused
     from dom0.socketproxy.scope import Scope
     from dom0.socketproxy.upstream import LARGEST_OF_A_SCOPE, Upstream
@@ -71,7 +71,7 @@ async def _on_engine(name: str, act: Callable[[Upstream, Scope], Awaitable[list[
     scope, upstream = Scope(name), Upstream(engine_socket(), largest=LARGEST_OF_A_SCOPE)
     try:
         await upstream.negotiate()
-        if name not in (there := await subtree.known(upstream)) and not registry.directory_of(name).is_dir():
+        if name not in (there := await subtree.known(upstream)) and not registrations.directory_of(name).is_dir():
             hint = f"there are: {', '.join(sorted(there))}" if there else "there is none in this Engine"
             raise UsageError(f"{name}: no such scope", hint=hint)
         return await act(upstream, scope)

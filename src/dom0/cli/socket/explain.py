@@ -18,7 +18,7 @@ from dom0.engine import bodies
 from dom0.errors import EXIT_CHANGES, UsageError
 from dom0.printable import printable
 from dom0.socketproxy import explain as rules
-from dom0.socketproxy import grants, partial, registry
+from dom0.socketproxy import grants, partial, registrations
 from dom0.socketproxy.grants import Grants
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _granted(names: Sequence[str], file: Path | None) -> Grants:
     if len(names) > 1 or (names and file):
         raise UsageError("socket explain: one scope or --grants, and one file", hint="dom0 socket explain --help")
     if names:
-        registry.require(names[0])
-        return registry.read(names[0]).registration.grants
+        registrations.require(names[0])
+        return registrations.read(names[0]).registration.grants
     return grants.read(file) if file else Grants()
 
 

@@ -38,10 +38,10 @@ def log(name: str, follow: bool, tail: int | None, as_json: bool) -> None:
     $ dom0 socket log -f -n 0 guest
     """
     from dom0.cli.socket import scopes
-    from dom0.socketproxy import refusals, registry
+    from dom0.socketproxy import refusals, registrations
 
     scopes.engine_socket()
-    directory = registry.require(name, registry.FILE, refusals.FILE)
+    directory = registrations.require(name, registrations.FILE, refusals.FILE)
     with contextlib.closing(refusals.Reader(directory)) as reader:
         found = reader.read()
         for refusal in found if tail is None else found[max(0, len(found) - tail) :]:

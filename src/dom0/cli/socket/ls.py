@@ -24,12 +24,14 @@ def ls(as_json: bool) -> None:
     $ dom0 socket ls
     """
     from dom0.cli.socket import scopes
-    from dom0.socketproxy import registry
+    from dom0.socketproxy import registrations
 
     scopes.engine_socket()
     found = asyncio.run(scopes.all_shown())
-    unserved = sorted(set(registry.known(registry.SOCKET, registry.FAILED)) - {one.scope for one in found})
-    for error in map(registry.unserved, unserved):
+    unserved = sorted(
+        set(registrations.known(registrations.SOCKET, registrations.FAILED)) - {one.scope for one in found}
+    )
+    for error in map(registrations.unserved, unserved):
         terminal.say_progress(f"{error.message}; {error.hint}")
     if not found and not as_json:
         if not unserved:

@@ -6,10 +6,10 @@ import click
 
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from dom0.socketproxy import registry
+    from dom0.socketproxy import registrations
 
     try:
-        return [scope for scope in registry.known() if scope.startswith(incomplete)]
+        return [scope for scope in registrations.known() if scope.startswith(incomplete)]
     except OSError:
         return []
 

@@ -13,7 +13,7 @@ from dom0 import log, terminal
 from dom0.cli.socket.scopes import engine_socket
 from dom0.errors import EngineUnreachable
 from dom0.run import beside_result
-from dom0.socketproxy import partial, registry
+from dom0.socketproxy import partial, registrations
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.record import Recording
@@ -41,7 +41,7 @@ def record(scope: str, listen: Path | None, as_json: bool, arguments: tuple[str,
     $ dom0 socket record -- docker compose up --detach --wait > guest.yaml
     $ dom0 socket serve --scope guest --grants guest.yaml
     """
-    path = (listen or registry.directory_of(scope) / "docker.sock").absolute()
+    path = (listen or registrations.directory_of(scope) / "docker.sock").absolute()
     recording = Recording()
     context = Context(Scope(scope), Grants(), Upstream(engine_socket()), str(path), recording=recording)
     log.configure()

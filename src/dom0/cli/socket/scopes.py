@@ -11,9 +11,9 @@ import msgspec
 
 from dom0.engine import address
 from dom0.errors import EngineError, UsageError
-from dom0.socketproxy import partial, refusals, registry, usage
+from dom0.socketproxy import partial, refusals, registrations, usage
 from dom0.socketproxy.refusal import Refused
-from dom0.socketproxy.registry import Registered
+from dom0.socketproxy.registrations import Registered
 from dom0.socketproxy.usage import Usage
 
 
@@ -43,18 +43,18 @@ async def shown(found: Registered) -> Shown:
         socket=registration.socket,
         engine=registration.engine,
         served=found.is_served,
-        pid=registry.process_of(registration.scope),
+        pid=registrations.process_of(registration.scope),
         since=registration.since,
         grants=dict(partial.flat(registration.grants)),
         usage=used,
         error=error,
-        refusals=sum(one.times for one in refusals.read(registry.directory_of(registration.scope))),
+        refusals=sum(one.times for one in refusals.read(registrations.directory_of(registration.scope))),
     )
 
 
 async def all_shown() -> list[Shown]:
     """Raises Dom0Error, OSError."""
-    return list(await asyncio.gather(*(shown(registry.read(scope)) for scope in registry.known())))
+    return list(await asyncio.gather(*(shown(registrations.read(scope)) for scope in registrations.known())))
 
 
 def engine_socket() -> str:

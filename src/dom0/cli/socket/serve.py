@@ -15,7 +15,7 @@ import click
 from dom0 import log
 from dom0.cli.socket.scopes import engine_socket
 from dom0.errors import Dom0Error, EngineUnreachable, UsageError
-from dom0.socketproxy import grants, hold, registry
+from dom0.socketproxy import grants, hold, registrations
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.kept import stay_kept
 from dom0.socketproxy.refusal import Refused
@@ -60,10 +60,10 @@ def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes up to ten
         asyncio.run(_serve(context, path, cgroup_parent, kept, holder))
     except Dom0Error as error:
-        registry.note_failure(scope, error.message, error.hint)
+        registrations.note_failure(scope, error.message, error.hint)
         raise
     except OSError as error:
-        registry.note_failure(scope, str(error), "")
+        registrations.note_failure(scope, str(error), "")
         raise
 
 
@@ -74,7 +74,7 @@ def _kept(scope: str, listen: Path | None, holder: Path | None) -> tuple[socket.
     if holder:
         return _held(holder, scope), holder / scope / "docker.sock"
     kept = hold.inherited()
-    own = registry.directory_of(scope) / "docker.sock"
+    own = registrations.directory_of(scope) / "docker.sock"
     return kept, listen or (Path(kept.getsockname()) if kept else own)
 
 

@@ -30,11 +30,11 @@ def show(name: str, as_json: bool) -> None:
     $ dom0 socket show guest
     """
     from dom0.cli.socket import scopes
-    from dom0.socketproxy import registry
+    from dom0.socketproxy import registrations
 
     scopes.engine_socket()
-    registry.require(name)
-    found = asyncio.run(scopes.shown(registry.read(name)))
+    registrations.require(name)
+    found = asyncio.run(scopes.shown(registrations.read(name)))
     if as_json:
         terminal.say_json(found)
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import Dom0Error, UsageError
-from dom0.socketproxy import registry
+from dom0.socketproxy import registrations
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants, Images
 from dom0.socketproxy.scope import Scope
@@ -26,71 +26,71 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_scope_is_known_while_it_is_served(run_directory: Path) -> None:
-    with registry.registered(CONTEXT, SOCKET):
-        found = registry.read("guest")
+    with registrations.registered(CONTEXT, SOCKET):
+        found = registrations.read("guest")
         assert found.is_served
         assert (found.registration.scope, found.registration.socket) == ("guest", "/run/guest.sock")
         assert (found.registration.engine, found.registration.grants) == ("/var/run/docker.sock", GRANTS)
-        assert found.registration.pid == registry.process_of("guest") == os.getpid()
+        assert found.registration.pid == registrations.process_of("guest") == os.getpid()
         assert (run_directory / "scopes/guest/scope.json").stat().st_mode & 0o777 == 0o600
-        assert registry.known() == ["guest"]
-    assert registry.known() == []
+        assert registrations.known() == ["guest"]
+    assert registrations.known() == []
     assert list((run_directory / "scopes/guest").iterdir()) == []
 
 
 def test_one_whose_server_was_killed_is_not_served() -> None:
     child = os.fork()
     if not child:
-        with registry.registered(CONTEXT, SOCKET):
+        with registrations.registered(CONTEXT, SOCKET):
             os._exit(0)
     os.waitpid(child, 0)
-    assert not registry.read("guest").is_served
-    assert registry.process_of("guest") == 0
+    assert not registrations.read("guest").is_served
+    assert registrations.process_of("guest") == 0
 
 
 def test_a_server_that_ends_leaves_the_registration_of_its_successor() -> None:
-    with registry.registered(CONTEXT, SOCKET) as _:
+    with registrations.registered(CONTEXT, SOCKET) as _:
         pass
-    first = registry.registered(CONTEXT, SOCKET)
-    second = registry.registered(CONTEXT, Path("/run/second.sock"))
+    first = registrations.registered(CONTEXT, SOCKET)
+    second = registrations.registered(CONTEXT, Path("/run/second.sock"))
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert registry.read("guest").is_served
-    assert registry.read("guest").registration.socket == "/run/second.sock"
+    assert registrations.read("guest").is_served
+    assert registrations.read("guest").registration.socket == "/run/second.sock"
     second.__exit__(None, None, None)
-    assert registry.known() == []
+    assert registrations.known() == []
 
 
 def test_a_scope_is_served_on_one_socket_by_one_server_after_the_other() -> None:
-    registry.check_free("guest", SOCKET)
-    with registry.registered(CONTEXT, SOCKET):
-        registry.check_free("guest", SOCKET)
-        registry.check_free("team", Path("/run/team.sock"))
+    registrations.check_free("guest", SOCKET)
+    with registrations.registered(CONTEXT, SOCKET):
+        registrations.check_free("guest", SOCKET)
+        registrations.check_free("team", Path("/run/team.sock"))
         with pytest.raises(UsageError, match=r"guest: is served already at /run/guest\.sock"):
-            registry.check_free("guest", Path("/run/second.sock"))
-    registry.check_free("guest", Path("/run/second.sock"))
+            registrations.check_free("guest", Path("/run/second.sock"))
+    registrations.check_free("guest", Path("/run/second.sock"))
 
 
 def test_what_a_killed_server_left_is_in_nobodys_way(run_directory: Path) -> None:
     (run_directory / "scopes/guest").mkdir(parents=True)
     (run_directory / "scopes/guest/scope.json").write_text("of another version")
-    registry.check_free("guest", SOCKET)
+    registrations.check_free("guest", SOCKET)
 
 
 def test_a_scope_is_served_where_nothing_can_be_written(run_directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run_directory / "scopes").write_text("in the way")
-    with registry.registered(CONTEXT, SOCKET):
+    with registrations.registered(CONTEXT, SOCKET):
         pass
     assert "dom0 socket ls and log do not show this scope" in caplog.text
 
 
 def test_a_scope_that_is_not_there(run_directory: Path) -> None:
     with pytest.raises(UsageError, match="none: no such scope") as none:
-        registry.require("none")
+        registrations.require("none")
     assert "dom0 socket serve --scope none" in none.value.hint
-    with registry.registered(CONTEXT, SOCKET), pytest.raises(UsageError) as refused:
-        registry.require("none")
+    with registrations.registered(CONTEXT, SOCKET), pytest.raises(UsageError) as refused:
+        registrations.require("none")
     assert refused.value.hint == "there are: guest"
 
 
@@ -98,7 +98,7 @@ def test_a_socket_that_is_only_held_is_an_orchestrators(run_directory: Path) -> 
     (run_directory / "scopes/guest").mkdir(parents=True)
     (run_directory / "scopes/guest/docker.sock").touch()
     with pytest.raises(UsageError, match="guest: nobody serves its socket") as refused:
-        registry.require("guest")
+        registrations.require("guest")
     assert refused.value.hint.endswith("docker logs dom0-socket-guest; not wanted? dom0 socket rm guest")
 
 
@@ -106,4 +106,4 @@ def test_what_is_damaged_is_named(run_directory: Path) -> None:
     (run_directory / "scopes/guest").mkdir(parents=True)
     (run_directory / "scopes/guest/scope.json").write_text("{}")
     with pytest.raises(Dom0Error, match=r"scope\.json: is not understood"):
-        registry.read("guest")
+        registrations.read("guest")
