@@ -5,15 +5,15 @@ rest of the machine has; whose a row is, is then looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from dom0.socketproxy import shown
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.room import Kind
 from dom0.socketproxy.scope import LABEL, Scope
 from dom0.socketproxy.upstream import Upstream
 
-Kind = Literal["container", "network", "volume"]
 KINDS: tuple[Kind, ...] = ("container", "network", "volume")
 Row = dict[str, Any]
 ALL = Filters({})
@@ -37,7 +37,7 @@ async def owned(
 async def of_scopes(
     upstream: Upstream, kind: Kind, filters: Filters = ALL, query: Mapping[str, str] = EVERY
 ) -> list[Row]:
-    """Of all that there are. Raises Refused."""
+    """Rows of all scopes. Raises Refused."""
     path = ("containers", "json") if kind == "container" else (f"{kind}s",)
     labels = [*filters.values.get("label", ()), LABEL]
     asked = {**(query if kind == "container" else {}), "filters": filters.with_values("label", labels).written()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
-if TYPE_CHECKING:
-    from dom0.socketproxy.listing import Kind  # which knows of the context that this is a part of
+Kind = Literal["container", "network", "volume"]
 
 
 class Room:
-    """It is never too much: what is made in a scope is made through its server, and what goes only makes more room.
+    """Never an overestimate: what is made in a scope is made through its server, and what goes only makes more room.
 
     While one server gives way to the next, each knows of its own.
     """

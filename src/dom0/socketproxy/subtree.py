@@ -17,8 +17,9 @@ from dom0.engine.bodies import RestartPolicy, UpdateBody
 from dom0.errors import Dom0Error
 from dom0.names import ROOT
 from dom0.socketproxy import budget, gate, listing, paths, registrations
-from dom0.socketproxy.listing import Kind, Row
+from dom0.socketproxy.listing import Row
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
+from dom0.socketproxy.room import Kind
 from dom0.socketproxy.scope import LABEL, Scope
 from dom0.socketproxy.upstream import BAD_GATEWAY, Reply, Upstream
 
