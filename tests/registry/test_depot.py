@@ -69,6 +69,12 @@ def test_a_blob_is_found_when_it_has_the_size_that_is_asked_for(depot: Depot) ->
     assert depot.find(digest, 5) is None
 
 
+def test_how_much_of_a_blob_is_here_is_known_without_opening_it(depot: Depot) -> None:
+    whole, part = add(depot, b"a" * 100, used=1), add(depot, b"b" * 200, used=1, whole=False)
+    assert [depot.have(whole, 100), depot.have(part, 400), depot.have(digest_of(b"none"), 4)] == [100, 200, 0]
+    assert [depot.have(whole, 99), depot.have(part, 399)] == [0, 0]
+
+
 def test_one_process_at_a_time_fetches_a_blob(depot: Depot) -> None:
     digest, other = digest_of(b"x"), Depot(depot.root, 0)
     with depot.use([digest]), other.use([digest]):

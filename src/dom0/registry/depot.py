@@ -86,6 +86,18 @@ class Depot:
             return None
         return path if stat.S_ISREG(found.st_mode) and found.st_size == size else None
 
+    def have(self, digest: str, size: int) -> int:
+        """Bytes of a blob of that size that are here, whole or partial, as far as their journals say; none is read."""
+        if self.find(digest, size):
+            return size
+        directory = self._directory(digest)
+        with writing(directory):
+            try:
+                found, have = peek(directory)
+            except FileNotFoundError:
+                return 0
+        return min(have, size) if found == size else 0
+
     def discard(self, digest: str) -> None:
         """A blob that turned out not to be what its name says."""
         with writing(self.root):
