@@ -76,11 +76,13 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 EACH = 8 << 20
 CASES = (
-    Case(name="closed each 8 MiB", blobs=IMAGE, faults=Faults(every_bytes=EACH, rate=5e6)),
-    Case(name="reset each 8 MiB", blobs=IMAGE, faults=Faults(every_bytes=EACH, how="reset", rate=5e6)),
-    Case(name="silent each 8 MiB", blobs=IMAGE, faults=Faults(every_bytes=EACH, how="stall", rate=5e6)),
+    Case(name="closed every 8 MiB", blobs=IMAGE, faults=Faults(every_bytes=EACH, rate=5e6)),
+    Case(name="reset every 8 MiB", blobs=IMAGE, faults=Faults(every_bytes=EACH, how="reset", rate=5e6)),
+    Case(name="silent every 8 MiB", blobs=IMAGE, faults=Faults(every_bytes=EACH, how="stall", rate=5e6)),
     Case(
-        name="closed each 8 MiB, then refused for 3 s", blobs=IMAGE, faults=Faults(every_bytes=EACH, rate=5e6, refuse=3)
+        name="closed every 8 MiB, then refused for 3 s",
+        blobs=IMAGE,
+        faults=Faults(every_bytes=EACH, rate=5e6, refuse=3),
     ),
     Case(name="all connections reset each 3 s", blobs=HALF, faults=Faults(every_seconds=3, how="reset", rate=1e6)),
     Case(name="1,000 drops/GB, RTT 50 ms", blobs=HALF, faults=Faults(every_bytes=MB, how="reset", rate=1e6, rtt=0.05)),
@@ -133,9 +135,10 @@ def _check(root: Path, count: int) -> None:
 async def _fetch(root: Path, port: int) -> None:
     """What the process does that is killed."""
     wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Descriptor])
-    registry = Registry(f"127.0.0.1:{port}")
+    registry, depot = Registry(f"127.0.0.1:{port}"), Depot(root, 1 << 40)
     began = time.monotonic()
-    await fetch(wanted, registry, Depot(root, 1 << 40), repository=REPOSITORY)
+    with depot.use(each.digest for each in wanted):
+        await fetch(wanted, registry, depot, repository=REPOSITORY)
     print(time.monotonic() - began)
     await registry.close()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from dom0.registry.depot import Depot, Need, NoSpace, Stored
-from dom0.registry.journal import CHUNK
+from dom0.registry import depot as module
+from dom0.registry.depot import KEPT_FOR, RESERVE, Depot, Need, NoSpace, Stored
 from dom0.registry.partial import Unwritable
 
 
@@ -95,20 +97,70 @@ def test_all_there_is_is_listed(depot: Depot) -> None:
         pass
     found = depot.blobs()
     assert found == [
-        Stored(digest=part, size=400, have=200, used=20),
-        Stored(digest=whole, size=100, have=100, used=10),
+        Stored(digest=part, size=400, have=200, used=20, unfinished=True),
+        Stored(digest=whole, size=100, have=100, used=10, unfinished=False),
     ]
     assert [each.is_whole for each in found] == [False, True]
+
+
+def interrupted(depot: Depot, data: bytes) -> str:
+    """What a pull has fetched that then ends badly."""
+    digest = digest_of(data)
+    with contextlib.suppress(InterruptedError), depot.use([digest]):
+        depot.path(digest).write_bytes(data)
+        raise InterruptedError
+    return digest
+
+
+def there(depot: Depot) -> set[str]:
+    return {each.digest for each in depot.blobs()}
 
 
 def test_beyond_the_limit_whole_blobs_go_first_and_the_longest_unused_before_others(depot: Depot) -> None:
     part = add(depot, b"p" * 1000, used=1, whole=False)
     old, new = add(depot, b"o" * 1000, used=2), add(depot, b"n" * 1000, used=3)
-    assert depot.trim() == []
-    assert depot.trim(1) == [old]
-    assert depot.trim(1001) == [new]
-    assert depot.trim(2001) == [part]
+    depot.trim()
+    assert there(depot) == {part, old, new}
+    depot.trim(1)
+    assert there(depot) == {part, new}
+    depot.trim(1001)
+    assert there(depot) == {part}
+    depot.trim(2001)
     assert list(depot.root.iterdir()) == []
+
+
+def test_what_an_unfinished_pull_has_fetched_is_kept_beyond_the_limit_for_some_days(depot: Depot) -> None:
+    now = time.time()
+    part = add(depot, b"p" * 4000, used=now, whole=False)
+    whole = interrupted(depot, b"w" * 4000)
+    loaded = add(depot, b"l" * 10, used=now)
+    depot.trim(1 << 40)
+    assert there(depot) == {part, whole}
+    assert loaded not in there(depot)
+    for digest in (part, whole):
+        os.utime(depot.path(digest).parent, (1, now - KEPT_FOR - 1))
+    depot.trim(1 << 40)
+    assert there(depot) == set()
+
+
+def test_a_pull_that_ends_well_leaves_its_blobs_to_the_limit(depot: Depot) -> None:
+    digest = interrupted(depot, b"w" * 4000)
+    with depot.use([digest]):
+        pass
+    depot.trim()
+    assert there(depot) == set()
+
+
+def test_of_what_did_not_have_to_come_nothing_is_left(depot: Depot) -> None:
+    digest, other = digest_of(b"x"), Depot(depot.root, 0)
+    with depot.use([digest]), depot.fetching(digest, 1):
+        pass
+    assert list(depot.root.iterdir()) == []
+    with other.use([digest]):
+        with depot.use([digest]):
+            pass
+        other.path(digest).write_bytes(b"x")
+    assert depot.find(digest, 1)
 
 
 def test_what_a_process_uses_stays(depot: Depot) -> None:
@@ -116,16 +168,19 @@ def test_what_a_process_uses_stays(depot: Depot) -> None:
     other = Depot(depot.root, 0)
     with depot.use([digest]):
         assert not other.evict(digest)
-        assert other.trim() == []
+        other.trim()
         assert depot.find(digest, 4000)
-    assert other.trim() == [digest]
+    other.trim()
+    assert there(depot) == set()
 
 
 def test_what_was_in_use_last_is_evicted_last(depot: Depot) -> None:
     first, second = add(depot, b"a" * 2000, used=1), add(depot, b"b" * 1000, used=2)
     with depot.use([first]):
         pass
-    assert depot.trim(1) == [second]
+    depot.trim(1)
+    assert there(depot) == {first}
+    assert second not in there(depot)
 
 
 def test_a_pull_that_would_fill_the_disk_is_refused_with_what_it_takes(depot: Depot, tmp_path: Path) -> None:
@@ -135,8 +190,30 @@ def test_a_pull_that_would_fill_the_disk_is_refused_with_what_it_takes(depot: De
         depot.make_space(Need(depot=free * 2 // 3, engine=free * 2 // 3), tmp_path)
 
 
-def test_what_nobody_uses_goes_before_a_pull_is_refused(depot: Depot, tmp_path: Path) -> None:
-    digest = add(depot, b"a" * CHUNK, used=1)
-    with pytest.raises(NoSpace):
-        depot.make_space(Need(depot=1 << 60, engine=0), tmp_path)
-    assert depot.find(digest, CHUNK) is None
+class SmallDisk:
+    """As much is free as `room` and what the depot does not have leave."""
+
+    def __init__(self, depot: Depot, room: int) -> None:
+        self.depot = depot
+        self.room = room
+
+    def free(self, _: Path) -> int:
+        return RESERVE + self.room - sum(each.have for each in self.depot.blobs())
+
+
+def test_what_nobody_uses_goes_for_a_pull_if_that_is_enough(
+    depot: Depot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = add(depot, b"p" * 1000, used=time.time(), whole=False)
+    whole, used = add(depot, b"w" * 1000, used=2), add(depot, b"u" * 1000, used=1)
+    monkeypatch.setattr(module, "_free", SmallDisk(depot, 4000).free)
+    with depot.use([used]):
+        depot.make_space(Need(depot=1000, engine=0), tmp_path)
+        assert there(depot) == {part, whole, used}
+        with pytest.raises(NoSpace):
+            depot.make_space(Need(depot=3001, engine=0), tmp_path)
+        assert there(depot) == {part, whole, used}
+        depot.make_space(Need(depot=1001, engine=0), tmp_path)
+        assert there(depot) == {part, used}
+        depot.make_space(Need(depot=3000, engine=0), tmp_path)
+        assert there(depot) == {used}

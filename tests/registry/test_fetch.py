@@ -96,7 +96,8 @@ async def get(
     terms: Terms = Terms(),  # noqa: B008 -- a value
     doubt: Callable[[Descriptor], None] = lambda _: None,
 ) -> None:
-    await fetch(what, source, depot, repository="team/app", terms=terms, meter=meter, doubt=doubt, now=now)
+    with depot.use(each.digest for each in what):
+        await fetch(what, source, depot, repository="team/app", terms=terms, meter=meter, doubt=doubt, now=now)
     assert all(depot.find(each.digest, each.size) for each in what)
 
 

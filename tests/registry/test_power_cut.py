@@ -65,7 +65,7 @@ async def live(disk: Disk, port: int, seconds: float, seen: Seen) -> None:
     """From one boot to the next power cut, or until all blobs are there."""
     depot = Depot(disk.path / "depot", 1 << 40, boot=boot(seen))
     registry = Registry(f"127.0.0.1:{port}")
-    fetching = asyncio.create_task(fetch(DESCRIPTORS, registry, depot, repository="team/app"))
+    fetching = asyncio.create_task(fetched(registry, depot))
     await asyncio.wait([fetching], timeout=seconds)
     is_cut, before = not fetching.done(), parts(depot)
     if is_cut:
@@ -86,6 +86,11 @@ async def live(disk: Disk, port: int, seconds: float, seen: Seen) -> None:
         seen.ended += 1
         for descriptor in DESCRIPTORS:
             assert depot.evict(descriptor.digest)
+
+
+async def fetched(registry: Registry, depot: Depot) -> None:
+    with depot.use(descriptor.digest for descriptor in DESCRIPTORS):
+        await fetch(DESCRIPTORS, registry, depot, repository="team/app")
 
 
 def boot(seen: Seen) -> bytes:

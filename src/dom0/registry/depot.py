@@ -3,6 +3,9 @@
 Theory of operation: each blob has a directory of its own, named by the digits of its digest. In it lies `blob`, or the
 parts of it that have come (`partial`). A shared lock on the directory says that its blob is in use; only what is in
 use by nobody is evicted. An exclusive lock on the file `lock` in it says who fetches. All locks end with their process.
+
+A file `unfinished` in it says that the pull that needs the blob has not ended well so far: the blob is kept beyond the
+limit then, for a while, as what has come of one that is not whole.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,9 +24,12 @@ import msgspec
 
 from dom0.errors import Dom0Error
 from dom0.registry.part import sync_directory
-from dom0.registry.partial import BLOB, LOCK, Partial, Unwritable, peek, writing
+from dom0.registry.partial import BLOB, LOCK, UNFINISHED, Partial, Unwritable, peek, writing
 
 RESERVE = 64 << 20  # bytes that stay free on every file system
+KEPT_FOR = (
+    7 * 86400.0
+)  # seconds since its last use, for which what an unfinished pull has fetched is kept beyond the limit
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PREFIX = "sha256:"
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,13 +49,14 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """One blob of the depot. `have` of its `size` bytes are there (None: nothing says how many it has).
 
-    `used`: when it was in use last, seconds since the epoch.
+    `used`: when it was in use last, seconds since the epoch. `unfinished`: the pull that needs it has not ended well.
     """
 
     digest: str
     size: int | None
     have: int
     used: float
+    unfinished: bool
 
     @property
     def is_whole(self) -> bool:
@@ -105,15 +113,22 @@ class Depot:
 
     @contextlib.contextmanager
     def use(self, digests: Iterable[str]) -> Iterator[None]:
-        """During the block these are not evicted, whether they are whole, partial or still to come."""
-        directories = [self._directory(digest) for digest in digests]
+        """During the block these are not evicted, whether they are whole, partial or still to come.
+
+        Where it ends with an exception, or never, what is there of them is that of an unfinished pull.
+        """
+        directories = {self._directory(digest) for digest in digests}
         with contextlib.ExitStack() as stack:
             for directory in directories:
                 with writing(directory):
                     descriptor = _hold(directory)
-                stack.callback(os.close, descriptor)
-                stack.callback(_touch, descriptor)
+                    stack.callback(os.close, descriptor)
+                    stack.callback(_leave, directory, descriptor)
+                    (directory / UNFINISHED).touch(mode=0o600)
             yield
+            for directory in directories:
+                with writing(directory):
+                    (directory / UNFINISHED).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def fetching(self, digest: str, size: int) -> Iterator[Partial | None]:
@@ -153,35 +168,41 @@ class Depot:
                 os.close(descriptor)
         return True
 
-    def trim(self, coming: int = 0) -> list[str]:
-        """Evict until there is room within the limit for so many bytes more. The digests of what went."""
-        return self._evict_some(sum(each.have for each in self.blobs()) + coming - self._limit)
+    def trim(self, coming: int = 0) -> None:
+        """Evict until there is room within the limit for so many bytes more, as far as that can go."""
+        blobs, kept_since = self.blobs(), time.time() - KEPT_FOR
+        excess = sum(each.have for each in blobs) + coming - self._limit
+        self._evict_some(excess, [each for each in blobs if not (each.unfinished and each.used >= kept_since)])
 
     def make_space(self, need: Need, engine: Path) -> None:
         """See that the disks have room for it; `engine`: a directory on the Engine's. Raises NoSpace.
 
-        What nobody uses goes before it is refused.
+        What nobody uses goes for it, but only where that is enough.
         """
         with writing(self.root):
             ours, theirs = (path.stat().st_dev for path in (self.root, engine))
             if ours == theirs:
                 need = Need(depot=need.depot + need.engine, engine=0)
-            self._evict_some(need.depot + RESERVE - _free(self.root))
-            for path, count in ((self.root, need.depot), (engine, need.engine)):
-                if count and count + RESERVE > (free := _free(path)):
-                    raise NoSpace(
-                        f"{path}: {_mib(count + RESERVE)} MiB are needed, and {free >> 20} MiB are free",
-                        hint="free space: docker system df; docker image prune",
-                    )
+            _require_space(engine, need.engine)
+            excess = need.depot + RESERVE - _free(self.root)
+            if need.depot and excess > 0:
+                idle = [each for each in self.blobs() if self._is_idle(each.digest)]
+                if excess <= sum(each.have for each in idle):
+                    self._evict_some(excess, idle)
+            _require_space(self.root, need.depot)
 
-    def _evict_some(self, excess: int) -> list[str]:
-        """What is longest unused goes first, whole blobs before partial ones: those are nowhere else."""
-        evicted = []
-        for each in sorted(self.blobs() if excess > 0 else (), key=lambda each: (not each.is_whole, each.used)):
+    def _evict_some(self, excess: int, blobs: Iterable[Stored]) -> None:
+        """What is longest unused goes first, what unfinished pulls have fetched last: it is nowhere else."""
+        for each in sorted(blobs, key=lambda each: (each.unfinished, each.used)):
             if excess > 0 and self.evict(each.digest):
                 excess -= each.have
-                evicted.append(each.digest)
-        return evicted
+
+    def _is_idle(self, digest: str) -> bool:
+        try:
+            os.close(_lock(self._directory(digest), fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except (FileNotFoundError, BlockingIOError):
+            return False
+        return True
 
     def _stored(self, name: str) -> Stored | None:
         directory = self.root / name
@@ -191,11 +212,12 @@ class Depot:
             if not stat.S_ISDIR(found.st_mode):
                 return None
             size, have = (blob.lstat().st_size,) * 2 if blob.exists() else peek(directory)
+            unfinished = size != have or (directory / UNFINISHED).exists()
         except OSError:  # gone since, or not ours
             return None
         if size is None and not have:
             return None
-        return Stored(digest=_PREFIX + name, size=size, have=have, used=found.st_mtime)
+        return Stored(digest=_PREFIX + name, size=size, have=have, used=found.st_mtime, unfinished=unfinished)
 
     def _directory(self, digest: str) -> Path:
         return self.root / _sha256(digest).hex()
@@ -236,9 +258,27 @@ def _lock(directory: Path, operation: int) -> int:
     return descriptor
 
 
-def _touch(descriptor: int) -> None:
+def _leave(directory: Path, descriptor: int) -> None:
+    """It was in use until now; where nothing has come for it, it goes, unless another process has it in use."""
     with contextlib.suppress(OSError):
         os.utime(descriptor)
+        if _is_empty(directory):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_empty(directory):
+                shutil.rmtree(directory)
+
+
+def _is_empty(directory: Path) -> bool:
+    return {LOCK, UNFINISHED}.issuperset(path.name for path in directory.iterdir())
+
+
+def _require_space(path: Path, count: int) -> None:
+    """Raises NoSpace, and OSError."""
+    if count and count + RESERVE > (free := _free(path)):
+        raise NoSpace(
+            f"{path}: {_mib(count + RESERVE)} MiB are needed, and {free >> 20} MiB are free",
+            hint="free space: docker system df; docker image prune",
+        )
 
 
 def _free(path: Path) -> int:

@@ -71,17 +71,14 @@ async def fetch(
     doubt: Callable[[Descriptor], None] = lambda _: None,
     now: Callable[[], float] = time.time,
 ) -> None:
-    """Return when `depot` has all blobs whole; the caller has them in `use` for as long as they have to stay there.
+    """Return when `depot`, where the caller has them in `use`, has all blobs whole.
 
     `meter` tells how far it is; `doubt` is told what came wrong, to ask somebody else for it; `now`: seconds since the
     epoch. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
     """
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
-    with contextlib.ExitStack() as stack:
-        in_use = depot.use(descriptor.digest for descriptor in wanted)
-        await _in_thread(partial(stack.enter_context, in_use))
-        work = _Work(wanted, source, depot, repository, terms, meter or Meter(), doubt, now)
-        stack.callback(work.close)
+    work = _Work(wanted, source, depot, repository, terms, meter or Meter(), doubt, now)
+    with contextlib.closing(work):
         await work.begin()
         try:
             async with asyncio.TaskGroup() as workers:

@@ -27,7 +27,7 @@ from dom0.registry.journal import CHUNK, Head
 from dom0.registry.part import JOURNAL, Damage, Part, read_head
 
 MOST_PARTS = 1024
-BLOB, LOCK = "blob", "lock"  # what else is in its directory
+BLOB, LOCK, UNFINISHED = "blob", "lock", "unfinished"  # what else is in its directory
 _START = re.compile(r"0|[1-9][0-9]{0,18}")
 
 Ending = Literal["done", "damaged", "wrong"]
@@ -157,7 +157,7 @@ class Partial:
             for path in (*(part.path for part in parts), *(part.journal_path for part in parts)):
                 found.pop(path.name, None)
             for path in found.values():
-                if path.name not in (BLOB, LOCK):
+                if path.name not in (BLOB, LOCK, UNFINISHED):
                     _remove(path)
             opened.pop_all()
         return parts if parts and parts[0].start == 0 else [self._part(0), *parts]
