@@ -6,6 +6,7 @@ import asyncio
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dom0.socketproxy import refusals
@@ -23,6 +24,22 @@ async def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
     written.note(refusal("one"))
     assert refusals.read(tmp_path) == [refusal("one")]
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_client_forges_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    forged = "Labels.x\n2026-01-01 /guest: refused: \x1b[2Jnothing\u202e\u2028"
+    written = Refusals(tmp_path)
+    written.note(Refusal(at=1.0, method="POST", path=f"/{forged}", message=forged, field=forged, value=forged))
+    (found,) = refusals.read(tmp_path)
+    for text in (found.path, found.message, found.field, found.value, caplog.records[0].getMessage()):
+        assert text.isprintable(), text
+    assert found.field == r"Labels.x\n2026-01-01 /guest: refused: \x1b[2Jnothing\u202e\u2028"
+
+
+def test_what_an_older_server_has_written_is_read_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(msgspec.json.encode(refusal("one\n\x1b[2Jother")) + b"\n")
+    assert [one.message for one in refusals.read(tmp_path)] == [r"one\n\x1b[2Jother"]
 
 
 async def test_equal_ones_in_a_row_are_counted(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What was refused through the socket of a scope: a file of bounded size, one refusal a line, equal ones counted.
 
-A client writes into it with what it asks for: every text is shortened, and the older half goes when it is full.
+A client writes into it with what it asks for: every text is made printable and shortened, and the older half goes when
+it is full.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from dom0.printable import printable
 from dom0.socketproxy.grants import Grants
 
 FILE = "refusals.jsonl"
@@ -36,9 +38,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grants | None = None  # the smallest that would allow it
     times: int = 1
 
-    def shortened(self) -> Refusal:
+    def as_recorded(self) -> Refusal:
+        """On one line of a terminal, whatever the client has written."""
         texts = {key: getattr(self, key) for key in ("method", "path", "message", "field", "value")}
-        return replace(self, **{key: _shortened(text) for key, text in texts.items()})
+        return replace(self, **{key: _shortened(printable(text)) for key, text in texts.items()})
 
     def is_like(self, other: Refusal | None) -> bool:
         return other is not None and replace(self, at=0, times=1) == replace(other, at=0, times=1)
@@ -60,7 +63,7 @@ class Refusals:
 
     def note(self, refusal: Refusal) -> None:
         """In the log too, where equal ones in a row are said once."""
-        refusal = refusal.shortened()
+        refusal = refusal.as_recorded()
         if refusal.is_like(self._last):
             times = self._counted.times + 1 if self._counted else 1
             self._counted = replace(refusal, times=times)
@@ -137,9 +140,9 @@ def read(directory: Path) -> list[Refusal]:
 
 
 def _parsed(line: bytes) -> Iterator[Refusal]:
-    """Nothing of a line that a later version has written."""
+    """Nothing of a line that a later version has written; an older one has written texts as they came."""
     with contextlib.suppress(msgspec.DecodeError):
-        yield msgspec.json.decode(line, type=Refusal)
+        yield msgspec.json.decode(line, type=Refusal).as_recorded()
 
 
 def _older(file: Path) -> Path:
