@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dom0.socketproxy import images
 from dom0.socketproxy.grants import Grants, Images
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
@@ -75,6 +76,22 @@ def test_no_wildcard_means_what_another_scope_calls_its_own() -> None:
     assert everything.may_use("private/secret:1")
     assert not everything.may_use("dom0.invalid/other/app:1")
     assert Grants(images=Images(use=("dom0.invalid/other/*",))).may_use("dom0.invalid/other/app:1")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        *[("guest/app:1", True), ("guest/app", True), ("guest/*", True), ("g*t/a?p:*", True), ("*/*", True)],
+        *[("app", False), ("*", False), ("guest/ap", False), ("guest/app:1/x", False), ("gues?", False)],
+        *[("guest/[a]pp", False), ("guest/app.1", False), ("guest", False), ("", False)],
+    ],
+)
+def test_a_pattern_is_of_the_whole_name_part_by_part(pattern: str, fits: bool) -> None:
+    assert images.is_one("guest/app:1", [pattern]) is fits
+
+
+def test_a_pattern_with_many_wildcards_takes_no_time() -> None:
+    assert not images.is_one("a" * 200 + ":1", ["*a" * 100 + "b", "*" * 5000 + "b", "*?" * 300])
 
 
 @pytest.mark.engine

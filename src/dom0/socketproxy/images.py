@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
+from fnmatch import translate
 from typing import Any
 
 import msgspec
@@ -38,7 +39,7 @@ async def listed(context: Context, asked: Asked) -> Document:
     rows = [row for row in rows if asked_for.fit(row.get("Labels"))]
     wanted = asked_for.values.get("reference", [])
     if wanted:
-        rows = [row | {"RepoTags": [name for name in row["RepoTags"] if _is_one(name, wanted)]} for row in rows]
+        rows = [row | {"RepoTags": [name for name in row["RepoTags"] if is_one(name, wanted)]} for row in rows]
     return Document([row for row in rows if row["RepoTags"] or (row["RepoDigests"] and not wanted)])
 
 
@@ -268,10 +269,14 @@ def full_name(reference: str) -> str:
     return (reference if has_tag else f"{reference}:latest").removeprefix("docker.io/").removeprefix("library/")
 
 
-def _is_one(name: str, patterns: list[str]) -> bool:
+def is_one(name: str, patterns: Sequence[str]) -> bool:
     """As Go's path.Match says, of the name or of it without its tag."""
-    for pattern in patterns:
-        expression = "".join({"*": "[^/]*", "?": "[^/]"}.get(letter, re.escape(letter)) for letter in pattern)
-        if any(re.fullmatch(expression, text) for text in (name, name.rpartition(":")[0])):
-            return True
-    return False
+    return any(_is_like(text, pattern) for pattern in patterns for text in (name, name.rpartition(":")[0]))
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Part by part. Of fnmatch the expression alone, which never goes back: its own cache is large, and clients' own."""
+    parts, patterns = name.split("/"), pattern.replace("[", "[[]").split("/")
+    return len(parts) == len(patterns) and all(
+        re.fullmatch(translate(one), part) for part, one in zip(parts, patterns, strict=True)
+    )
