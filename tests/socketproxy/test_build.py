@@ -98,6 +98,33 @@ def test_an_image_with_a_label_that_no_dockerfile_can_say_is_not_built_on(key: s
         stamped("FROM a\n", {key: "x"})
 
 
+MANY = dockerfile.MOST_STAGES
+
+
+def test_as_many_stages_as_anybody_writes_are_written() -> None:
+    text = "FROM a\n" * MANY
+    assert rewritten(text) == f"FROM {ID}\n" * MANY
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("FROM a\n" * (MANY + 1), f"more than {MANY} stages"),
+        ("FROM scratch\n" * 20_000, f"more than {MANY} stages"),
+        ("FROM a\nADD " + "[" * 100_000, "ADD"),
+        ("FROM a\nCOPY --from=" + "1" * 5_000 + " x /\n", "no stage before this one"),
+    ],
+)
+def test_what_would_be_much_work_is_refused_before_it_is_done(text: str, said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        rewritten(text)
+
+
+def test_labels_of_an_image_make_no_long_dockerfile_of_a_short_one() -> None:
+    with pytest.raises(Refused, match="with the labels of its images"):
+        stamped("FROM a\n" * MANY, {"k": "x" * 20_000})
+
+
 @pytest.mark.parametrize(
     "text", ["ONBUILD RUN x", "CMD x\nONBUILD RUN x", "FROM a", "RUN x", "CMD x \\\nONBUILD\nRUN x"]
 )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
 
 SCRATCH = "scratch"
+MOST_STAGES = 64
+LONGEST = 1 << 20  # bytes, as it is written anew: the labels of its images stand behind each FROM
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "ADD": ("chown",),
     "COPY": ("chown", "from"),
@@ -75,17 +77,18 @@ def _read(text: str) -> list[Instruction]:
 def _joined(lines: Sequence[str]) -> list[str]:
     """Each instruction in one line; comments and empty lines may stand between its parts."""
     joined = []
-    under_way: str | None = None
+    parts: list[str] = []
     for line in lines:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _CONTINUED.search(line)
         part = (line[: match.start()] + match[1]) if match else line
-        under_way = part if under_way is None else under_way + part
+        parts.append(part)
         if not match:
-            joined.append(under_way.strip())
-            under_way = None
-    return [*joined, *([under_way.strip()] if under_way and under_way.strip() else [])]
+            joined.append("".join(parts).strip())
+            parts = []
+    rest = "".join(parts).strip()
+    return [*joined, *([rest] if rest else [])]
 
 
 def _instruction(line: str) -> Instruction:
@@ -113,7 +116,7 @@ def _check_added(rest: str) -> None:
     """A URL would be fetched from where the Engine is."""
     try:
         words = json.loads(rest) if rest.startswith("[") else rest.split()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unclear(f"ADD {rest[:40]}") from error
     if not isinstance(words, list) or not all(isinstance(word, str) and _ADDED.fullmatch(word) for word in words):
         raise Refused(FORBIDDEN, f"Dockerfile: ADD {rest[:40]}: only plain names of the context", field="ADD")
@@ -123,6 +126,8 @@ def _check_order(instructions: Sequence[Instruction]) -> None:
     keywords = [instruction.keyword for instruction in instructions if instruction.keyword != "ARG"]
     if keywords[:1] != ["FROM"]:
         raise _unclear("it does not begin with FROM")
+    if keywords.count("FROM") > MOST_STAGES:
+        raise _unclear(f"more than {MOST_STAGES} stages: build some of them before, as images of their own")
 
 
 class Bases(NamedTuple):
@@ -152,21 +157,31 @@ def written(
     The steps' containers have only labels with `prefix`, and those of `stamps`: by name of the image that a stage
     begins with, "" for one that begins with another or with nothing. Raises Refused.
     """
-    lines = []
+    content = bytearray()
+    for line in _lines(instructions, ids, stamps, prefix):
+        content += line.encode() + b"\n"
+        if len(content) > LONGEST:
+            what = f"with the labels of its images it has more than {LONGEST} bytes: fewer stages, or images with fewer"
+            raise _unclear(what)
+    return bytes(content)
+
+
+def _lines(
+    instructions: Sequence[Instruction], ids: Mapping[str, str], stamps: Mapping[str, Mapping[str, str]], prefix: str
+) -> Iterator[str]:
     for instruction, stages in _with_stages(instructions):
         if instruction.keyword == "FROM":
             base, name = _from(instruction)
             has_image = base.lower() not in (*stages, SCRATCH)
             image = ids[base] if has_image else base.lower()
-            lines.append(instruction._replace(rest=f"{image} AS {name}" if name else image).written())
-            lines.append(_label(stamps[base if has_image else ""]))
+            yield instruction._replace(rest=f"{image} AS {name}" if name else image).written()
+            yield _label(stamps[base if has_image else ""])
         elif source := instruction.flags.get("from", ""):
             stage = _stage(source, stages)
             flags = instruction.flags | {"from": ids[source] if stage is None else str(stage)}
-            lines.append(instruction._replace(flags=flags).written())
+            yield instruction._replace(flags=flags).written()
         else:
-            lines.append(_labelled(instruction, prefix).written())
-    return "\n".join((*lines, "")).encode()
+            yield _labelled(instruction, prefix).written()
 
 
 def _labelled(instruction: Instruction, prefix: str) -> Instruction:
@@ -194,20 +209,17 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'(["\\$])', r"\\\1", text) + '"'
 
 
-def _with_stages(instructions: Sequence[Instruction]) -> list[tuple[Instruction, tuple[str, ...]]]:
+def _with_stages(instructions: Sequence[Instruction]) -> Iterator[tuple[Instruction, Sequence[str]]]:
     """Each instruction with the names, "" for none, of the stages that have ended before it. Raises Refused."""
-    found: list[tuple[Instruction, tuple[str, ...]]] = []
-    names: list[str] = []
+    before: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     for instruction in instructions:
         if instruction.keyword == "FROM":
             name = _from(instruction)[1]
             if name and name in (*names, SCRATCH):
                 raise _unclear(f"two stages {name}")
-            found.append((instruction, tuple(names)))
-            names.append(name)
-        else:
-            found.append((instruction, tuple(names[:-1])))
-    return found
+            before, names = names, (*names, name)
+        yield instruction, before
 
 
 def _from(instruction: Instruction) -> tuple[str, str]:
@@ -221,8 +233,8 @@ def _from(instruction: Instruction) -> tuple[str, str]:
 def _stage(source: str, stages: Sequence[str]) -> int | None:
     """The number of an earlier stage; None for an image. Raises Refused."""
     if source.isdecimal():
-        if not int(source) < len(stages):
-            raise _unclear(f"COPY --from={source}: no stage before this one")
+        if len(source) > len(str(MOST_STAGES)) or not int(source) < len(stages):
+            raise _unclear(f"COPY --from={source[:40]}: no stage before this one")
         return int(source)
     return stages.index(source.lower()) if source.lower() in stages else None
 

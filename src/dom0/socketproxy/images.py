@@ -275,7 +275,7 @@ def is_one(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _is_like(name: str, pattern: str) -> bool:
-    """Part by part. Of fnmatch the expression alone, which never goes back: its own cache is large, and clients' own."""
+    """Part by part. Of fnmatch its expression alone, which never goes back: its cache would hold all that was asked."""
     parts, patterns = name.split("/"), pattern.replace("[", "[[]").split("/")
     return len(parts) == len(patterns) and all(
         re.fullmatch(translate(one), part) for part, one in zip(parts, patterns, strict=True)
