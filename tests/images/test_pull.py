@@ -20,11 +20,11 @@ import pytest
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo
 from dom0.errors import EngineError, Final, NotFound
-from dom0.images.pull import KEPT, Pulled, describe, is_insecure, pull
+from dom0.images.pull import KEPT, Pulled, is_insecure, pull
 from dom0.registry.depot import Depot
 from dom0.registry.fetch import GaveUp, Terms
 from dom0.registry.manifest import CONFIGS, OCI_MANIFEST
-from dom0.registry.progress import Meter, Waiting
+from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
 from dom0.testing import debian_registry, signatures
 from dom0.testing.debian_registry import DebianRegistry, written
@@ -268,15 +268,3 @@ def test_a_registry_is_as_insecure_as_the_engine_says(registry: str, insecure: b
         insecure_registries=("own:5000", "127.0.0.0/8", "::1/128"),
     )
     assert is_insecure(registry, info) is insecure
-
-
-async def test_how_far_a_pull_is_in_words() -> None:
-    meter = Meter()
-    assert describe(meter, 0.0) == "asks the registry"
-    meter.size, meter.have, meter.drops = 2_000_000, 500_000, 3
-    assert describe(meter, 0.0) == "25% of 2MB, 0B/s, 3 drops"
-    meter.waits(0, Waiting("connection refused", 112.0))
-    assert describe(meter, 100.0) == "25% of 2MB, waits 12s: connection refused"
-    meter.works(0)
-    meter.have = meter.size
-    assert describe(meter, 0.0) == "100% of 2MB, the Engine takes it"

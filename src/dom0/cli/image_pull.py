@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 import msgspec
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.images.pull import Pulled
     from dom0.registry.depot import Depot
-    from dom0.registry.progress import Meter
+    from dom0.registry.progress import Meter, Progress
     from dom0.registry.reference import Reference
 
 _NOTHING = "nothing to pull: the images of this project are here"
@@ -31,20 +31,7 @@ _SHOWN_EVERY = 0.5  # seconds, on a terminal
 _TOLD_EVERY = 30.0  # seconds, in a log
 
 
-class PulledImage(msgspec.Struct, frozen=True, kw_only=True):
-    """As `pull --json` prints it."""
-
-    reference: str
-    id: str
-    digest: str  # of its manifest, or of the index of all platforms
-    size: int  # bytes of its config and layers, as they are sent
-    received: int  # bytes of these that came over the line
-    layers: int
-    layers_here: int  # that the Engine had
-    warning: str
-
-
-_Outcome = tuple[list[PulledImage], list[Dom0Error]]
+_Outcome: TypeAlias = "tuple[list[Pulled], list[Dom0Error]]"
 """What was pulled, and why the rest was not."""
 
 
@@ -156,11 +143,11 @@ async def _fetch(engine: Engine, directory: Path) -> _Outcome:
 
 async def _pull_all(engine: Engine, wanted: Sequence[tuple[Reference, str]], key: Path | None = None) -> _Outcome:
     """One after the other; one that fails does not stop the others."""
-    pulled: list[PulledImage] = []
+    pulled: list[Pulled] = []
     failed: list[Dom0Error] = []
     for reference, platform in wanted:
         try:
-            pulled.append(_document(reference, await _pull(engine, reference, platform, key)))
+            pulled.append(await _pull(engine, reference, platform, key))
         except Interrupted:
             raise
         except Dom0Error as error:
@@ -213,10 +200,9 @@ async def _shown(name: str, meter: Meter) -> AsyncIterator[None]:
 
 
 async def _show(name: str, meter: Meter, *, is_terminal: bool) -> None:
-    from dom0.images.pull import describe
-
+    clock = asyncio.get_running_loop().time
     while True:
-        text = f"{name}: {describe(meter, time.time())}"
+        text = f"{name}: {describe(meter.progress(clock()), time.time())}"
         if is_terminal:
             terminal.say_over(text)
         else:
@@ -224,20 +210,22 @@ async def _show(name: str, meter: Meter, *, is_terminal: bool) -> None:
         await asyncio.sleep(_SHOWN_EVERY if is_terminal else _TOLD_EVERY)
 
 
-def _document(reference: Reference, pulled: Pulled) -> PulledImage:
-    return PulledImage(
-        reference=reference.familiar(),
-        id=pulled.id,
-        digest=pulled.digest,
-        size=pulled.size,
-        received=pulled.received,
-        layers=pulled.layers,
-        layers_here=pulled.layers_here,
-        warning=pulled.warning,
-    )
+def describe(progress: Progress, now: float) -> str:
+    """How far a pull is, in a few words; `now` in seconds since the epoch."""
+    size = terminal.size(progress.size)
+    words = [f"{progress.share:.0%} of {size}"] if progress.size else ["asks the registry"]
+    if progress.waiting:
+        return f"{words[0]}, waits {max(0.0, progress.waiting.until - now):.0f}s: {progress.waiting.why}"
+    if progress.size > progress.have:
+        words.append(f"{terminal.size(int(progress.rate))}/s")
+        words += [f"{times.ago(progress.left)} left"] if progress.left is not None else []
+        words += [f"{progress.drops} drops"] if progress.drops else []
+    elif progress.size:
+        words.append("the Engine takes it")
+    return ", ".join(words)
 
 
-def _line(image: PulledImage) -> str:
-    came = f"{terminal.size(image.received)} came" if image.received else "nothing had to come"
-    text = f"{image.reference}: {terminal.short_id(image.id)}, {terminal.size(image.size)}, of which {came}"
+def _line(image: Pulled) -> str:
+    came = f"{terminal.size(image.received)} came over the line" if image.received else "nothing had to come"
+    text = f"{image.reference}: {terminal.short_id(image.id)}, {terminal.size(image.size)}; {came}"
     return f"{text}; {image.warning}" if image.warning else text
