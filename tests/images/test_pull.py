@@ -10,16 +10,18 @@ import os
 import shutil
 import signal
 import sys
+import tarfile
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.engine.docker import DockerEngine
-from dom0.engine.values import EngineInfo
-from dom0.errors import EngineError, Final, NotFound
+from dom0.engine.values import EngineInfo, Image
+from dom0.errors import EngineError, EngineUnreachable, Final, NotFound
 from dom0.images.pull import KEPT, Pulled, is_insecure, pull
 from dom0.registry.depot import Depot
 from dom0.registry.fetch import GaveUp, Terms
@@ -29,7 +31,8 @@ from dom0.registry.reference import parse
 from dom0.testing import debian_registry, signatures
 from dom0.testing.debian_registry import DebianRegistry, written
 from dom0.testing.fake_docker import FakeDocker
-from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.fake_engine import Call, FakeEngine
+from dom0.testing.fake_stores import Images
 from dom0.testing.fault_proxy import FaultProxy, Faults
 from dom0.testing.hosts import Host
 from dom0.testing.possible import require
@@ -231,6 +234,100 @@ async def test_of_an_image_that_is_not_signed_with_the_key_nothing_is_fetched(
     with contextlib.suppress(EngineError):  # the fake one loads what dom0 builds only
         await pull(engine, depot, name, key=keys.public, platform="linux/amd64", meter=Meter())
     assert len(list(depot.blobs())) == 2
+
+
+class InContainerd(Images):
+    """As its store keeps them: an ID is the digest of the manifest or index."""
+
+    def load(self, archive: IO[bytes]) -> None:
+        super().load(archive)
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as tar:
+            top, saved = (json.load(tar.extractfile(name)) for name in ("index.json", "manifest.json"))  # type: ignore[arg-type]
+        loaded = self.all.pop(f"sha256:{Path(saved[0]['Config']).name}")
+        image_id = top["manifests"][0]["digest"]
+        tags = {*loaded.tags, *(self.all[image_id].tags if image_id in self.all else ())}
+        self.all[image_id] = replace(loaded, id=image_id, tags=tuple(sorted(tags)))
+
+
+class Store(FakeEngine):
+    """An Engine with facts of a test's own."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(FakeDocker())
+        self._facts = facts
+        if facts.get("containerd_store"):
+            self.docker.images = InContainerd(self.docker.events, self.docker.new_id)
+
+    async def info(self) -> EngineInfo:
+        return replace(await super().info(), machine="x86_64", **self._facts)
+
+    def on(self, name: str, action: Callable[[], None]) -> Callable[[Call], None]:
+        return lambda call: action() if call.name == name else None
+
+
+def fail(error: BaseException) -> NoReturn:
+    raise error
+
+
+ENDS = [EngineError("unpack"), EngineUnreachable("broke"), asyncio.CancelledError()]
+
+
+@pytest.mark.parametrize("error", ENDS, ids=lambda each: type(each).__name__)
+async def test_a_load_that_fails_leaves_no_name_that_was_not_there(
+    depot: Depot, far: DebianRegistry, error: BaseException
+) -> None:
+    far.content.image("team/app", "1", [MIDDLE])
+    name = f"{far.host}/team/app:1"
+    engine = Store(containerd_store=True)
+    engine.after = engine.on("load_image", lambda: fail(error))
+    with pytest.raises(type(error)):
+        await pull(engine, depot, parse(name), meter=Meter())
+    assert engine.docker.images.all == {}
+    before = engine.docker.images.add(name)
+    with pytest.raises(type(error)):
+        await pull(engine, depot, parse(name), meter=Meter())
+    assert [(image.id, image.tags) for image in engine.docker.images.all.values()] == [(before, (name,))]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_what_was_tagged_while_the_image_came_keeps_its_name_when_the_load_fails(
+    depot: Depot, far: DebianRegistry, moment: str
+) -> None:
+    far.content.image("team/app", "1", [MIDDLE])
+    name = f"{far.host}/team/app:1"
+    engine = Store(containerd_store=True)
+    engine.docker.images.add(name)
+    his = engine.docker.images.add("his:1")
+
+    def tag() -> None:
+        engine.docker.images.tag(his, name)
+
+    def tag_and_fail() -> None:
+        if moment == "after":
+            tag()
+        fail(EngineError("unpack"))
+
+    if moment == "before":
+        engine.before = engine.on("images", tag)  # which layers are there is asked before they come
+    engine.after = engine.on("load_image", tag_and_fail)
+    with pytest.raises(EngineError, match="unpack"):
+        await pull(engine, depot, parse(name), meter=Meter())
+    assert (await engine.image(name)).id == his
+    assert "his:1" in (await engine.image(his)).tags
+
+
+async def test_an_image_that_was_there_under_another_name_stays_when_its_load_fails(
+    depot: Depot, far: DebianRegistry
+) -> None:
+    index = far.content.image("team/app", "1", [MIDDLE], platforms=["linux/amd64", "linux/arm64"])
+    name = f"{far.host}/team/app:1"
+    engine = Store(containerd_store=True)
+    engine.docker.images.all[index.digest] = Image(id=index.digest, tags=("his:1",))
+    engine.after = engine.on("load_image", lambda: fail(EngineError("unpack")))
+    with pytest.raises(EngineError, match="unpack"):
+        await pull(engine, depot, parse(name), platform="linux/arm64", meter=Meter())
+    assert [image.tags for image in engine.docker.images.all.values()] == [("his:1",)]
 
 
 async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depot: Depot) -> None:
