@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
+from dom0.http.channel import Streams
 from dom0.registry import addresses as module
 from dom0.registry.addresses import Addresses
+from dom0.testing.web_server import reply, served
 
 NAME = "registry.example"
 
@@ -25,20 +27,20 @@ class NameServer:
         self.answers.set()
         self.says: list[str] | Exception = ["192.0.2.1", "192.0.2.2"]
 
-    async def getaddrinfo(self, host: str, port: object, **_: object) -> list[Any]:
-        assert (host, port) == (NAME, None)
+    async def look_up(self, host: str) -> list[str]:
+        assert host == NAME
         self.questions += 1
         self.is_asked.set()
         await self.answers.wait()
         if isinstance(self.says, Exception):
             raise self.says
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in self.says]
+        return self.says
 
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> NameServer:
     made = NameServer()
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", made.getaddrinfo)
+    monkeypatch.setattr(module, "look_up", made.look_up)
     return made
 
 
@@ -116,3 +118,90 @@ async def test_no_question_is_left_at_the_end(server: NameServer) -> None:
     await addresses.close()
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+def test_a_question_that_nobody_answers_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_asked, goes_on, has_ended = threading.Event(), threading.Event(), threading.Event()
+
+    def silent(*_: object, **__: object) -> None:
+        is_asked.set()
+        goes_on.wait(60)
+        has_ended.set()
+        raise OSError
+
+    async def ask() -> None:
+        asking = asyncio.create_task(Addresses().find(NAME))
+        await asyncio.to_thread(is_asked.wait)
+        asking.cancel()
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    asyncio.run(ask())
+    assert not has_ended.is_set()
+    goes_on.set()
+    assert has_ended.wait(60)
+
+
+# connections
+
+
+async def test_an_address_that_is_slow_is_given_time_while_others_are_tried(
+    server: NameServer, addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NEXT_ADDRESS", 0.001)
+    server.says = [f"192.0.2.{number}" for number in range(1, 6)]
+    begun: list[str] = []
+    given_up: list[str] = []
+    all_begun = asyncio.Event()
+
+    async def slow(address: str) -> Streams:
+        begun.append(address)
+        try:
+            if len(begun) == len(server.says):  # type: ignore[arg-type]
+                all_begun.set()
+            await (all_begun if address == "192.0.2.1" else asyncio.Event()).wait()
+            return await asyncio.open_connection("127.0.0.1", int(web.netloc.partition(":")[2]))
+        except asyncio.CancelledError:
+            given_up.append(address)
+            raise
+
+    async with served(lambda _: reply(200)) as web:
+        _, writer = await addresses.connect(NAME, slow)
+        writer.transport.abort()
+    assert begun == server.says
+    assert sorted(given_up) == begun[1:]
+    assert (await addresses.find(NAME))[0] == "192.0.2.1"
+
+
+async def test_an_address_that_refuses_is_not_waited_for_and_the_last_ones_error_is_raised(
+    server: NameServer, addresses: Addresses
+) -> None:
+    refusing: list[str] = []
+
+    async def refused(address: str) -> Streams:
+        refusing.append(address)
+        raise ConnectionRefusedError(address)
+
+    with pytest.raises(ConnectionRefusedError, match=r"192\.0\.2\.2"):
+        await addresses.connect(NAME, refused)
+    assert refusing == ["192.0.2.1", "192.0.2.2"]
+
+
+async def test_of_two_connections_that_come_at_once_one_is_closed(
+    server: NameServer, addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NEXT_ADDRESS", 0.0)
+    made: list[asyncio.StreamWriter] = []
+    both = asyncio.Event()
+
+    async def at_once(_: str) -> Streams:
+        streams = await asyncio.open_connection("127.0.0.1", int(web.netloc.partition(":")[2]))
+        made.append(streams[1])
+        if len(made) == 2:
+            asyncio.get_running_loop().call_soon(both.set)
+        await both.wait()
+        return streams
+
+    async with served(lambda _: reply(200)) as web:
+        _, writer = await addresses.connect(NAME, at_once)
+        assert [each.transport.is_closing() for each in made] == [each is not writer for each in made]
+        writer.transport.abort()

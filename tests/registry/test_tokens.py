@@ -148,8 +148,8 @@ async def test_a_token_that_is_no_longer_taken_is_replaced(client: Clients) -> N
         (reply(200, b" " * (2 << 20)), Final, "longer than 1024 KiB"),
         (reply(503, Retry_After="7"), Temporary, "status 503"),
         (reply(404), Final, "status 404"),
-        (reply(302, Location="/token"), Final, "in a circle"),
-        (reply(302, Location="http://192.0.2.1/"), Final, "in a circle"),
+        (reply(302, Location="/token"), Final, "redirect loop"),
+        (reply(302, Location="http://192.0.2.1/"), Final, "redirect loop"),
     ],
 )
 async def test_what_a_token_server_says_is_doubted(

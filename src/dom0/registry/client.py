@@ -80,8 +80,8 @@ class Registry:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes [start, stop) of a blob while they come, to its end where no `stop` is said.
 
-        All of them, or Temporary. Where a server has no ranges only `start` 0 is possible: NoRange for any other one,
-        and best ask for all of it then. Raises Temporary or Final, also while the bytes come.
+        All of them, or Temporary. Where a server does not support range requests only `start` 0 is possible: NoRange
+        for any other one, and best ask for all of it then. Raises Temporary or Final, also while the bytes come.
         """
         stop = descriptor.size if stop is None else stop
         assert 0 <= start <= stop <= descriptor.size, (start, stop, descriptor)
@@ -123,7 +123,7 @@ class Registry:
             raise refusal(reply, _words(await reply.skip()))
         if reply.status == 200 and reply.headers.get("Content-Type").lower().startswith("text/html"):
             raise Temporary(
-                f"{reply.where}: {reply.origin.netloc} answers with a page for people", hint="a login page in between?"
+                f"{reply.where}: {reply.origin.netloc} answers with an HTML page", hint="a login page in between?"
             )
         if (encoding := reply.headers.get("Content-Encoding").lower()) not in ("", "identity"):
             raise Final(f"{reply.where}: {reply.origin.netloc} sends everything as {excerpt(encoding[:50])}, unasked")
@@ -133,7 +133,7 @@ def _check_range(reply: Reply, descriptor: Descriptor, start: int, stop: int) ->
     """How many bytes have to come. Raises NoRange or Temporary."""
     if reply.status == 200:
         if start > 0:
-            raise NoRange(f"{reply.where}: {reply.origin.netloc} has no ranges, only whole blobs")
+            raise NoRange(f"{reply.where}: {reply.origin.netloc} does not support range requests")
         return descriptor.size
     said = reply.headers.all("Content-Range")
     wanted = f"bytes {start}-{stop - 1}/"

@@ -24,7 +24,7 @@ from dom0.errors import Final, NoRange, RegistryError, Temporary
 from dom0.registry.depot import Depot
 from dom0.registry.manifest import Descriptor
 from dom0.registry.partial import Partial, Unwritable
-from dom0.registry.patience import LONGEST_ASKED, Allowance, pause, silence
+from dom0.registry.patience import Allowance, pause, silence
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.stretches import Request, Stretch, next_request
 
@@ -324,7 +324,7 @@ class _Worker:
             work.meter.drops += 1
         self._misses = 0 if self._kept >= ENOUGH else 1 if self._kept else self._misses + 1
         if isinstance(error, Temporary) and error.retry_after:
-            work.not_before = max(work.not_before, now + min(error.retry_after, LONGEST_ASKED))
+            work.not_before = max(work.not_before, now + error.retry_after)
         end = work.last + work.terms.patience
         if now >= end:
             raise GaveUp(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,13 +24,12 @@ from dom0.errors import Final, NotThere, Temporary
 from dom0.http.channel import READ_AHEAD, Malformed, Streams
 from dom0.http.client import Answer, Client
 from dom0.registry.addresses import Addresses
+from dom0.registry.patience import LONGEST_ASKED
 from dom0.wording import excerpt
 
 CERTIFICATES = Path("/etc/docker/certs.d")  # a directory for each host[:port], as dockerd reads it
-CONNECT = 10.0  # seconds for the name, TCP and TLS
-NEXT_ADDRESS = 2.5  # of these, until the next address of a server is tried
+CONNECT = 30.0  # seconds for the name, TCP and TLS
 MOST_REDIRECTS = 5
-LONGEST_WAIT = 24 * 3600.0  # seconds that a server may ask to wait
 
 _MOST_SERVERS = 8  # that connections are kept to
 _MOST_REFUSAL = 64 << 10
@@ -38,6 +39,8 @@ _PASSING = (408, 416, 425, 429)  # 416: another answer about the blob's size tha
 _FORM = "application/x-www-form-urlencoded"
 _QUOTED = "/?:@!$&'()*+,;=%-._~#[]"  # what an address has as it is: RFC 3986
 _UNKNOWN_NAME = (EAI_NONAME, EAI_NODATA)
+_UNREACHED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
+_ANY = ""  # the server whose certificates are only the system's
 
 
 class Origin(NamedTuple):
@@ -144,9 +147,9 @@ class Web:
             seen.add(parts.geturl())
             parts = self._next(parts, target, where)
             if parts.geturl() in seen:
-                raise Final(f"{where}: {origin.netloc} leads round in a circle")
+                raise Final(f"{where}: redirect loop at {origin.netloc}")
             if len(seen) > MOST_REDIRECTS:
-                raise Final(f"{where}: leads from server to server, more than {MOST_REDIRECTS} times")
+                raise Final(f"{where}: more than {MOST_REDIRECTS} redirects")
             if form is not None:
                 raise Final(f"{where}: {origin.netloc} sends a login elsewhere")
 
@@ -205,26 +208,22 @@ class Web:
     async def _connected(self, origin: Origin) -> Streams:
         tls = await self._context(origin) if origin.scheme == "https" else None
         async with asyncio.timeout(CONNECT):
-            *others, last = await self._addresses.find(origin.host)
-            for address in others:
-                with contextlib.suppress(OSError):
-                    async with asyncio.timeout(NEXT_ADDRESS):
-                        return await self._connected_to(address, origin, tls)
-            return await self._connected_to(last, origin, tls)
-
-    async def _connected_to(self, address: str, origin: Origin, tls: ssl.SSLContext | None) -> Streams:
-        name = origin.host if tls else None
-        try:
-            return await asyncio.open_connection(address, origin.port, ssl=tls, server_hostname=name, limit=READ_AHEAD)
-        except BaseException:
-            self._addresses.put_last(origin.host, address)
-            raise
+            return await self._addresses.connect(
+                origin.host,
+                lambda address: asyncio.open_connection(
+                    address, origin.port, ssl=tls, server_hostname=origin.host if tls else None, limit=READ_AHEAD
+                ),
+            )
 
     async def _context(self, origin: Origin) -> ssl.SSLContext:
-        if origin.netloc not in self._tls:
-            directory = self._certificates / origin.netloc
-            self._tls[origin.netloc] = await asyncio.to_thread(_context, directory, insecure=self.insecure)
-        return self._tls[origin.netloc]
+        """Each has a mebibyte, so most servers share one."""
+        directory = self._certificates / origin.netloc
+        whose = origin.netloc if directory.is_dir() else _ANY
+        if whose not in self._tls:
+            while len(self._tls) >= _MOST_SERVERS:
+                del self._tls[next(iter(self._tls))]
+            self._tls[whose] = await asyncio.to_thread(_context, directory, insecure=self.insecure)
+        return self._tls[whose]
 
     def _next(self, parts: SplitResult, target: str, where: str) -> SplitResult:
         """Where a redirect leads. Raises Final."""
@@ -271,11 +270,11 @@ def refusal(reply: Reply, words: str = "") -> Temporary | Final:
 
 
 def _retry_after(text: str) -> float | None:
-    """Seconds, or a date: RFC 9110, 10.2.3."""
+    """Seconds, or a date: RFC 9110, 10.2.3. At most as many as a server may ask for."""
     if text.isascii() and text.isdigit() and len(text) < 10:
-        return min(float(text), LONGEST_WAIT)
+        return min(float(text), LONGEST_ASKED)
     try:
-        return min(max(parsedate_to_datetime(text).timestamp() - time(), 0.0), LONGEST_WAIT)
+        return min(max(parsedate_to_datetime(text).timestamp() - time(), 0.0), LONGEST_ASKED)
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -317,13 +316,20 @@ def _as_ours(origin: Origin, where: str, *, was_trusted: bool = True) -> Iterato
     except gaierror as error:
         unknown = Final if error.errno in _UNKNOWN_NAME else Temporary
         raise unknown(f"{where}: {origin.host}: {_said(error)}") from error
-    except TimeoutError as error:
-        raise Temporary(f"{where}: no connection to {origin.netloc} within {CONNECT:g} s") from error
     except OSError as error:
-        raise Temporary(f"{where}: the connection to {origin.netloc} broke: {_said(error)}") from error
+        if isinstance(error, TimeoutError) and error.errno is None:  # our own
+            what = f"no connection to {origin.netloc} within {CONNECT:g} s"
+        elif error.errno in _UNREACHED:
+            what = f"no connection to {origin.netloc}: {_said(error)}"
+        else:
+            what = f"the connection to {origin.netloc} broke: {_said(error)}"
+        raise Temporary(f"{where}: {what}") from error
     except UnicodeError as error:  # what IDNA says to some names
         raise Final(f"{where}: {excerpt(origin.host[:100])} is no name of a server") from error
 
 
 def _said(error: OSError) -> str:
-    return excerpt(error.strerror or str(error)) or "closed"
+    """The system's words where it has some: asyncio's repeat the address."""
+    is_systems = error.errno is not None and not isinstance(error, gaierror | ssl.SSLError)
+    said = os.strerror(error.errno or 0) if is_systems else error.strerror or str(error)
+    return excerpt(said[:1].lower() + said[1:]) or "closed"
