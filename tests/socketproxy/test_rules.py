@@ -186,12 +186,6 @@ def test_only_containers_can_be_orchestrators() -> None:
     assert rules.volume(bodies.VolumeBody(name="v", labels=labels), GUEST).labels == sent
 
 
-def test_a_log_has_the_labels_that_it_is_asked_for() -> None:
-    asked = {"Type": "json-file", "Config": {"labels": "a,b", "max-size": "5m"}}
-    config = host(LogConfig=asked)["LogConfig"]["Config"]
-    assert config == {"labels": "guest/a,guest/b", "max-size": "5m"}
-
-
 def test_a_granted_port_passes() -> None:
     asked = {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}}
     sent = create({"HostConfig": asked}, Grants(ports=("8080-8090",)))
@@ -279,7 +273,6 @@ def test_every_key_of_a_host_config_passes_is_refused_or_has_a_rule() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("LogConfig", {"Type": "json-file", "Config": {"mode": "non-blocking", "max-buffer-size": "100g"}}),
         *(("Ulimits", [{"Name": name, "Soft": 99, "Hard": 99}]) for name in ("rtprio", "RTPRIO", "nice", "n\u0131ce")),
     ],
 )

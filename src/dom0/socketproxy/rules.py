@@ -15,26 +15,13 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.engine import bodies
-from dom0.socketproxy import paths, requests
+from dom0.socketproxy import logs, paths, requests
 from dom0.socketproxy.cgroup import PERIOD
 from dom0.socketproxy.grants import CAPABILITIES, MOST_CPUS, Device, Grants, Ports, Subnet, is_within
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, never, not_granted
 from dom0.socketproxy.scope import Scope
 
-LOG_DRIVERS = ("", "json-file", "local", "none")  # others connect to what their options name, paths of the host too
-LOG_OPTIONS = (
-    "max-size",
-    "max-file",
-    "compress",
-    "labels",
-    "labels-regex",
-    "env",
-    "env-regex",
-    "tag",
-    "mode",
-)
-"""No max-buffer-size: it is the Engine's own memory."""
 ULIMITS = (
     *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nofile", "nproc", "rss", "sigpending", "stack"),
 )
@@ -170,7 +157,7 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         ipc_mode=_namespace("IpcMode", host.ipc_mode, resolved),
         isolation="",
         links=(),
-        log_config=_log(host.log_config, scope),
+        log_config=logs.checked(host.log_config, scope),
         memory_swappiness=0,
         mounts=(
             *(_own_socket(asked.mount.target, resolved) for asked in _sockets(host)),
@@ -186,14 +173,6 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         volume_driver="",
         volumes_from=tuple(_volumes_from(source, resolved) for source in host.volumes_from),
     )
-
-
-def _log(asked: requests.LogConfig | None, scope: Scope) -> requests.LogConfig | None:
-    """Which labels of the container are written beside what it says."""
-    if asked is None or "labels" not in asked.config:
-        return asked
-    names = ",".join(map(scope.long_label, asked.config["labels"].split(",")))
-    return replace(asked, config={**asked.config, "labels": names})
 
 
 def _bind(bind: str, resolved: Resolved) -> str:
@@ -317,11 +296,8 @@ def _check_never(asked: requests.HostConfig | requests.Update, where: str) -> No
 
 
 def _check_values(host: requests.HostConfig) -> None:
-    log = host.log_config or requests.LogConfig()
     too_much: dict[str, Sequence[object]] = {
         "Isolation": [host.isolation] if host.isolation not in ("", "default") else [],
-        "LogConfig.Config": [option for option in log.config if option not in LOG_OPTIONS],
-        "LogConfig.Type": [log.type] if log.type not in LOG_DRIVERS else [],
         "MemorySwappiness": [host.memory_swappiness] if host.memory_swappiness not in (0, -1) else [],
         "OomScoreAdj": [host.oom_score_adj] if host.oom_score_adj < 0 else [],
         "Runtime": [host.runtime] if host.runtime not in ("", "runc") else [],

@@ -746,6 +746,11 @@ _LOGS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("json-file", {"syslog-address": "unix:///x"}),
     ("json-file", {"mode": "non-blocking", "max-buffer-size": "100g"}),
     ("local", {"path": "/var/lib/escape/log"}),
+    ("json-file", {"tag": "{{pad .ID 2000000 2000000}}"}),
+    ("json-file", {"tag": '{{define "a"}}{{.ID}}{{end}}{{template "a" .}}{{template "a" .}}'}),
+    ("json-file", {"env-regex": "((a{50}){50}){9}"}),
+    ("json-file", {"max-file": "1000000", "max-size": "1k"}),
+    ("local", {"max-file": "100", "max-size": "1"}),
 )
 
 

@@ -21,7 +21,6 @@ VOLUME = re.compile(r"[a-zA-Z0-9_.-]+")
 NET_SYSCTL = re.compile(r"net\.[^\s]+|kernel\.(shm\w+|msg\w+|sem)|fs\.mqueue\.\w+")
 TMPFS = re.compile(r"(size|mode|uid|gid|nr_blocks|nr_inodes)=\w+%?|r[ow]|(no)?exec|nosuid|nodev|noatime")
 LOG_OPTIONS = {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode"}
-LOG_OPTIONS |= {"max-buffer-size"}
 
 
 LIMITS = (
@@ -303,4 +302,7 @@ def _all_match(pattern: re.Pattern[str], texts: Iterable[str]) -> bool:
 
 
 def _is_log(said: Doc) -> bool:
-    return said.get("Type", "") in ("", "json-file", "local", "none") and set(said.get("Config", {})) <= LOG_OPTIONS
+    settings = said.get("Config", {})
+    run = [value for value in settings.values() if re.search(r"\{\{(?! ?\.[a-zA-Z]+ ?\}\})|\{\d|\{\{[^}]*\{\{", value)]
+    kind = said.get("Type", "") in ("", "json-file", "local", "none")
+    return kind and set(settings) <= LOG_OPTIONS and not run

@@ -336,6 +336,7 @@ class World:
             "Runtime": host["Runtime"] not in ("runc", ""),
             "LogConfig": host["LogConfig"]["Type"] not in ("json-file", "local", "none"),
             "Log's memory": (host["LogConfig"]["Config"] or {}).get("max-buffer-size"),
+            "Log's work": [one for one in (host["LogConfig"]["Config"] or {}).items() if _is_work(*one)],
             "Ulimits": [one["Name"] for one in host["Ulimits"] or () if one["Name"].lower() in ("nice", "rtprio")],
             "OomScoreAdj": host["OomScoreAdj"] < 0,
             "OomKillDisable": host["OomKillDisable"],
@@ -401,6 +402,13 @@ class World:
 
 def _now() -> str:
     return f"{time.time():.9f}"
+
+
+def _is_work(option: str, value: str) -> bool:
+    """Whether an option of a log makes the Engine do more than to write: in a template, an expression, many files."""
+    if option in ("max-file", "max-size"):
+        return value.isdecimal() and (int(value) > 100) == (option == "max-file")
+    return re.search(r"\{\{(?!\.\w+\}\})|\{\d", value) is not None
 
 
 def _may_be_read(device: dict[str, str]) -> bool:
