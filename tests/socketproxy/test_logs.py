@@ -38,7 +38,7 @@ def test_what_people_say_of_logs_passes(option: str, value: str) -> None:
         *[("tag", "{{pad .ID 2000000000 2000000000}}"), ("tag", '{{define "a"}}{{end}}{{template "a" .}}')],
         *[("tag", "{{.Command}}"), ("tag", "{{.Name | json}}"), ("tag", "{{range .ContainerEnv}}x{{end}}")],
         *[("tag", "{{.Name.ID}}"), ("tag", "{{.}}"), ("tag", "{{{.ID}}}"), ("tag", "{{.ID}"), ("tag", "{{.ID}}\n")],
-        *[("tag", "{{/* */}}"), ("tag", "{{.Name}}" * 26), ("tag", "x" * 257), ("tag", "{{- .ID -}}")],
+        *[("tag", "{{/* */}}"), ("tag", "{{.Name}}" * 29), ("tag", "x" * 257), ("tag", "{{- .ID -}}")],
         *[("max-size", "3k"), ("max-size", "3999"), ("max-size", "0"), ("max-size", "-1"), ("max-size", "1.5m")],
         *[("max-size", "0g"), ("max-size", ""), ("max-size", "10m\n"), ("max-size", "1" * 13)],
         *[("max-file", "0"), ("max-file", "101"), ("max-file", "1000000"), ("max-file", "-1"), ("max-file", "\u0661")],
