@@ -62,6 +62,34 @@ def test_a_server_that_ends_leaves_the_registration_of_its_successor() -> None:
     assert registrations.known() == []
 
 
+def test_a_server_knows_whether_another_one_serves_the_scope() -> None:
+    first = registrations.registered(CONTEXT, SOCKET)
+    second = registrations.registered(CONTEXT, SOCKET)
+    old = first.__enter__()
+    assert old.is_alone()
+    new = second.__enter__()
+    assert (old.is_alone(), new.is_alone()) == (False, False)
+    first.__exit__(None, None, None)
+    assert new.is_alone()
+    second.__exit__(None, None, None)
+
+
+def test_a_server_that_a_killed_one_left_the_scope_to_is_alone() -> None:
+    child = os.fork()
+    if not child:
+        with registrations.registered(CONTEXT, SOCKET):
+            os._exit(0)
+    os.waitpid(child, 0)
+    with registrations.registered(CONTEXT, SOCKET) as standing:
+        assert standing.is_alone()
+
+
+def test_a_server_that_may_not_write_there_cannot_tell(run_directory: Path) -> None:
+    (run_directory / "scopes").write_text("in its way")
+    with registrations.registered(CONTEXT, SOCKET) as standing:
+        assert not standing.is_alone()
+
+
 def test_a_scope_is_served_on_one_socket_by_one_server_after_the_other() -> None:
     registrations.check_free("guest", SOCKET)
     with registrations.registered(CONTEXT, SOCKET):

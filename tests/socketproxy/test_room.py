@@ -34,6 +34,20 @@ def test_as_much_is_taken_as_was_found() -> None:
     assert room.take("container", 0)
 
 
+def test_while_another_server_makes_some_nothing_is_remembered() -> None:
+    is_alone = True
+    room = Room(lambda: is_alone)
+    assert not room.take("volume", 1)
+    room.found("volume", 2)
+    is_alone = False
+    assert not room.take("volume", 1)
+    is_alone = True  # what was counted before that may have been made by the other one
+    room.found("volume", 2)
+    assert not room.take("volume", 1)
+    room.found("volume", 1)
+    assert room.take("volume", 1)
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize(("kind", "make"), [("containers", container), ("volumes", volume)])
 def test_what_goes_makes_room(

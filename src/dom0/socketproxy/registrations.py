@@ -66,8 +66,26 @@ def directory_of(scope: str) -> Path:
     return names.scopes_directory() / scope
 
 
+class Standing:
+    """Of one who serves a scope, beside another one while the socket is handed over."""
+
+    def __init__(self, file: Path | None = None, own: int = -1, before: int | None = None) -> None:
+        """Descriptors: of its own registration in `file`, and of the one in whose place that was put."""
+        self._file = file
+        self._own = own
+        self._before = before
+
+    def is_alone(self) -> bool:
+        """Whether who served it before has ended and nobody has begun since. Who has not registered cannot tell."""
+        if self._file is None or (self._before is not None and _is_locked(self._before)):
+            return False
+        with contextlib.suppress(OSError):  # it was removed
+            return os.path.samestat(self._file.stat(), os.fstat(self._own))
+        return False
+
+
 @contextmanager
-def registered(context: Context, socket: Path) -> Iterator[None]:
+def registered(context: Context, socket: Path) -> Iterator[Standing]:
     """The scope is registered until the block ends; who may not write there (it takes root) serves it all the same."""
     directory = directory_of(context.scope.name)
     registration = Registration(
@@ -79,17 +97,19 @@ def registered(context: Context, socket: Path) -> Iterator[None]:
         cgroup_parent=context.cgroup_parent,
         grants=context.grants,
     )
-    try:
-        descriptor = _write_locked(directory, registration)
-    except OSError as error:
-        log.warning("%s: %s: dom0 socket ls and log do not show this scope", directory, error.strerror)
-        yield
-        return
-    try:
-        yield
-    finally:
-        _remove(directory / FILE, descriptor)
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        before = None
+        with contextlib.suppress(OSError):
+            before = stack.enter_context((directory / FILE).open("rb")).fileno()
+        try:
+            descriptor = _write_locked(directory, registration)
+        except OSError as error:
+            log.warning("%s: %s: dom0 socket ls and log do not show this scope", directory, error.strerror)
+            yield Standing()
+            return
+        stack.callback(os.close, descriptor)
+        stack.callback(_remove, directory / FILE, descriptor)
+        yield Standing(directory / FILE, descriptor, before)
 
 
 def _write_locked(directory: Path, registration: Registration) -> int:

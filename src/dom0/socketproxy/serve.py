@@ -21,6 +21,7 @@ from dom0.socketproxy import budget, gate, head, hold, pipe, registrations, stri
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
 from dom0.socketproxy.refusals import Refusal, Refusals
+from dom0.socketproxy.room import Room
 
 SILENCE = 60.0  # seconds for a whole request, and between two of them
 LAST = 10.0  # seconds for what is under way when a socket is handed over
@@ -57,7 +58,8 @@ async def serve(
                 noted.write(group.parent if group.engine else "")
             context = replace(context, cgroup_parent=group.parent, cgroups=group.engine, refusals=refusals)
             listener = kept or hold.listening(path)
-            stack.enter_context(registrations.registered(context, path))
+            standing = stack.enter_context(registrations.registered(context, path))
+            context = replace(context, room=Room(standing.is_alone))
         conversations = _Conversations(context, listener)
         try:
             yield
