@@ -9,7 +9,7 @@ import pytest
 
 from dom0.errors import Final, RegistryError, Temporary
 from dom0.registry.client import Registry
-from dom0.registry.manifest import Descriptor, digest_of
+from dom0.registry.manifest import OCI_INDEX, Descriptor, digest_of
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.reference import parse
 from dom0.testing.debian_registry import DebianRegistry
@@ -86,6 +86,19 @@ async def test_where_the_mirror_fails_the_registry_answers_and_is_asked_first_fr
     two.say(IMAGE, reply(500))
     assert (await mirrored.manifest(REFERENCE))[0] == b"{}"
     assert two.asked == (1, 1)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"schemaVersion": 2, "con', b"<html>"])
+async def test_where_the_mirrors_manifest_makes_no_sense_the_registrys_is_taken(
+    two: Two, mirrored: Mirrored, body: bytes
+) -> None:
+    index = b'{"schemaVersion": 2, "manifests": []}'
+    wrong, right = (reply(200, each, Content_Type=OCI_INDEX) for each in (body, index))
+    two.say(wrong, right)
+    assert (await mirrored.image(REFERENCE)).digest == digest_of(index)
+    two.say(wrong, wrong)
+    with pytest.raises(Final, match=f"^{REFERENCE}: manifest: "):
+        await mirrored.image(REFERENCE)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from dom0.registry.archive import Archive, Damaged, diff_ids
 from dom0.registry.client import Registry
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import USUAL, GaveUp, Terms, fetch
-from dom0.registry.manifest import Descriptor, ImageManifest, Index, choose, digest_of, parse_manifest, parse_platform
+from dom0.registry.manifest import Descriptor, ImageManifest, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.patience import LONGEST_ASKED, pause
 from dom0.registry.progress import Meter, Waiting
@@ -166,15 +166,15 @@ class _Pull(msgspec.Struct, frozen=True):
         found = await self._manifest(reference)
         if isinstance(found, ImageManifest):
             return self._image(reference, found, None)
-        chosen = choose(found, parse_platform(platform))
+        with naming(reference):
+            chosen = choose(found, parse_platform(platform))
         manifest = await self._manifest(replace(reference, tag=None, digest=chosen.digest))
         if not isinstance(manifest, ImageManifest):
             raise Final(f"{reference}: {chosen.digest}: is an index in an index")
         return self._image(reference, manifest, found)
 
     async def _manifest(self, reference: Reference) -> ImageManifest | Index:
-        raw, media_type, _ = await self.patiently(lambda: self.registry.manifest(reference))
-        return parse_manifest(raw, media_type)
+        return await self.patiently(lambda: self.registry.image(reference))
 
     def _image(self, reference: Reference, manifest: ImageManifest, index: Index | None) -> _Image:
         top = (index or manifest).digest

@@ -14,7 +14,16 @@ import msgspec
 
 from dom0.errors import Final, NoRange, Temporary
 from dom0.registry.credentials import Login
-from dom0.registry.manifest import ACCEPTED, MOST_BYTES, Descriptor, digest_of
+from dom0.registry.manifest import (
+    ACCEPTED,
+    MOST_BYTES,
+    Descriptor,
+    ImageManifest,
+    Index,
+    digest_of,
+    naming,
+    parse_manifest,
+)
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference, digest_flaw
 from dom0.registry.tokens import Tokens
 from dom0.registry.web import CERTIFICATES, Reply, Web, is_loopback, refusal
@@ -73,6 +82,12 @@ class Registry:
         if reference.digest is None and not digest_flaw(told) and told != digest:
             raise Temporary(f"{reference}: the manifest was changed on its way: it should have the digest {told}")
         return raw, reply.headers.get("Content-Type"), digest
+
+    async def image(self, reference: Reference) -> ImageManifest | Index:
+        """Its manifest or index. Raises Temporary or Final."""
+        raw, media_type, _ = await self.manifest(reference)
+        with naming(reference):
+            return parse_manifest(raw, media_type)
 
     @asynccontextmanager
     async def blob(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import msgspec
@@ -46,14 +48,22 @@ _UNSAID = (
 )  # by registries that are plain file servers
 _ELSEWHERE = ("foreign", "nondistributable")  # in the types of layers that no registry has
 
-_SAME_ARCHITECTURE = {
-    "x86_64": "amd64",
-    "x86-64": "amd64",
-    "aarch64": "arm64",
-    "i386": "386",
-    "i686": "386",
-    "armhf": "arm",
-    "armel": "arm",
+_OTHER_NAMES = {  # of architecture and variant: those of containerd, and of uname -m, as Engines say it
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "i386": ("386", ""),
+    "i486": ("386", ""),
+    "i586": ("386", ""),
+    "i686": ("386", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv5tel": ("arm", "v5"),
+    "armv5tejl": ("arm", "v5"),
+    "armv6l": ("arm", "v6"),
+    "armv7l": ("arm", "v7"),
+    "armv8l": ("arm", "v8"),
+    "loongarch64": ("loong64", ""),
 }
 _VARIANTS = {"amd64": ("v4", "v3", "v2", "v1"), "arm": ("v8", "v7", "v6", "v5"), "arm64": ("v9", "v8")}  # newest first
 _USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # where none is said
@@ -132,17 +142,26 @@ def digest_of(raw: bytes) -> str:
 
 
 def parse_platform(text: str) -> Platform:
-    """`linux/arm64` or `linux/arm/v7`. ValueError: it is none."""
+    """`linux/arm64` or `linux/arm/v7`; the machine as `uname -m` calls it will do. ValueError: it is none."""
     parts = text.split("/")
     if len(parts) not in (2, 3) or not all(parts) or not text.isascii():
         raise ValueError(f"{excerpt(text)!r} is no platform, as linux/amd64 or linux/arm/v7")
     return _platform(*parts)
 
 
+@contextmanager
+def naming(image: object) -> Iterator[None]:
+    """What is refused in the block says of which image."""
+    try:
+        yield
+    except Final as error:
+        raise Final(f"{image}: {error.message}", hint=error.hint) from error
+
+
 def parse_manifest(raw: bytes, media_type: str) -> ImageManifest | Index:
     """Read what a registry answered with, whose Content-Type was `media_type`. Raises Final.
 
-    Messages begin with `manifest`: who asked for it knows whose it is.
+    Messages begin with `manifest`: who asked for it knows whose it is, and says so (`naming`).
     """
     if len(raw) > MOST_BYTES:
         raise Final(f"manifest: longer than {MOST_BYTES >> 20} MiB")
@@ -214,7 +233,7 @@ def _kind(document: _Document, media_type: str) -> str:
 
 def _config(found: _Descriptor) -> Descriptor:
     if found.media_type not in CONFIGS:
-        raise Final(f"manifest: no image of containers: its config is {excerpt(found.media_type[:200])}")
+        raise Final(f"manifest: is not a container image: its config is {excerpt(found.media_type[:200])}")
     return _descriptor(found, MOST_CONFIG_BYTES)
 
 
@@ -234,7 +253,7 @@ def _layers(found: list[_Descriptor]) -> tuple[Descriptor, ...]:
 def _layer(found: _Descriptor) -> Descriptor:
     if any(word in found.media_type for word in _ELSEWHERE):
         raise Final(
-            f"manifest: layer {excerpt(found.digest[:71])} lies outside registries ({excerpt(found.media_type[:200])})",
+            f"manifest: layer {excerpt(found.digest[:71])} is a foreign (non-distributable) layer",
             hint="such layers are parts of Windows; dom0 runs images of Linux",
         )
     if found.media_type not in LAYERS:
@@ -258,9 +277,8 @@ def _entry(found: _Entry) -> Entry:
 
 def _platform(os: str, architecture: str, variant: str = "") -> Platform:
     os, said, variant = os.lower(), architecture.lower(), variant.lower()
-    architecture = _SAME_ARCHITECTURE.get(said, said)
-    if said == "armel":
-        variant = "v6"
+    architecture, implied = _OTHER_NAMES.get(said, (said, ""))
+    variant = implied or variant
     if not variant.startswith("v") and variant.isdigit():
         variant = f"v{variant}"
     return Platform(os, architecture, variant or _USUAL_VARIANT.get(architecture, ""))

@@ -7,13 +7,16 @@ silent until somebody loses patience is not in the way of the others at the next
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from dom0.errors import RegistryError
 from dom0.registry.client import Registry
-from dom0.registry.manifest import Descriptor
+from dom0.registry.manifest import Descriptor, ImageManifest, Index
 from dom0.registry.reference import Reference
+
+T = TypeVar("T")
 
 FORGIVEN = 60.0  # seconds after which a failure counts no more
 
@@ -33,14 +36,11 @@ class Mirrored:
 
     async def manifest(self, reference: Reference) -> tuple[bytes, str, str]:
         """As `Registry.manifest`; where all fail, the mirrored one's error is raised."""
-        errors: dict[Registry, RegistryError] = {}
-        for registry in self._by_trust():
-            try:
-                with self._watched(registry):
-                    return await registry.manifest(reference)
-            except RegistryError as error:
-                errors[registry] = error
-        raise errors[self._registries[-1]]
+        return await self._first(lambda registry: registry.manifest(reference))
+
+    async def image(self, reference: Reference) -> ImageManifest | Index:
+        """As `Registry.image`; one whose manifest makes no sense has failed as well."""
+        return await self._first(lambda registry: registry.image(reference))
 
     @asynccontextmanager
     async def blob(
@@ -66,6 +66,16 @@ class Mirrored:
     def doubt(self, descriptor: Descriptor) -> None:
         """What came is not what its digest says: who sent some of it is the last to be asked for it from now on."""
         self._doubted.setdefault(descriptor.digest, set()).update(self._senders.pop(descriptor.digest, ()))
+
+    async def _first(self, ask: Callable[[Registry], Awaitable[T]]) -> T:
+        errors: dict[Registry, RegistryError] = {}
+        for registry in self._by_trust():
+            try:
+                with self._watched(registry):
+                    return await ask(registry)
+            except RegistryError as error:
+                errors[registry] = error
+        raise errors[self._registries[-1]]
 
     def _by_trust(self) -> list[Registry]:
         forgiven = time.monotonic() - FORGIVEN
