@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -35,6 +36,28 @@ def test_a_controller_that_the_kernel_does_not_have(tmp_path: Path) -> None:
         budget.limit(tmp_path, 1, group, Budget(pids=10))
     budget.limit(tmp_path, 1, group, Budget())
     assert (tmp_path / "memory/dom0/guest").is_dir()
+
+
+async def test_systemd_is_asked_only_for_what_is_not_so_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = cgroup.group_of(Scope("guest"), "", systemd=True)
+    asked = tmp_path / "asked"
+    nsenter = tmp_path / "bin/nsenter"
+    nsenter.parent.mkdir()
+    nsenter.write_text(f'#!/bin/sh\necho "$@" >>{asked}\n')
+    nsenter.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{nsenter.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(budget, "CGROUPS", str(tmp_path / "cgroup"))
+    engine = cgroup.Engine(2, systemd=True, process=os.getpid())
+    wanted = Budget(memory=64 << 20, cpus=0.5, pids=20)
+    for setting in cgroup.settings(2, group, wanted):
+        file = tmp_path / "cgroup" / setting.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("cpu memory pids" if setting.value.startswith("+") else f"{setting.value}\n")
+    await budget.make(engine, group, wanted)
+    assert not asked.exists()
+    with pytest.raises(UsageError, match=r"systemd did not make .*pids\.max = 10"):
+        await budget.make(engine, group, Budget(memory=64 << 20, cpus=0.5, pids=10))
+    assert "TasksMax=10" in asked.read_text()
 
 
 def run(guest: Scoped, name: str, script: str) -> None:

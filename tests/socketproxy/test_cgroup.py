@@ -151,3 +151,32 @@ def test_what_a_directory_of_a_scope_is_called(name: str) -> None:
 @pytest.mark.parametrize("name", ["0123456789abcdef" * 4, "docker-0123.scope", "memory.max", "init.scope"])
 def test_what_a_container_and_a_file_are_called(name: str) -> None:
     assert not cgroup.is_of_scope(name)
+
+
+@pytest.mark.parametrize(
+    ("grant", "asked", "found", "is_said"),
+    [
+        ("pids", "5000", "5000\n", True),
+        ("pids", "5000", "4096\n", False),
+        ("pids", "5000", "max\n", False),
+        ("pids", "max", "max\n", True),
+        ("pids", "max", "20\n", False),
+        ("memory", str((64 << 20) + 1), f"{64 << 20}\n", True),
+        ("memory", str(64 << 20), f"{32 << 20}\n", False),
+        ("memory", str(64 << 20), "max\n", False),
+        ("memory", "0", "0\n", True),
+        ("memory", "1", "1\n", True),  # memory.use_hierarchy
+        ("memory", "-1", "9223372036854771712\n", True),
+        ("memory", "-1", "50000\n", False),
+        ("cpus", "-1", "-1\n", True),
+        ("cpus", "-1", "50000\n", False),
+        ("cpus", "50000 100000", "50000 100000\n", True),
+        ("cpus", "50000 100000", "50000 200000\n", False),
+        ("pids", "+pids", "cpu memory pids\n", True),
+        ("cpus", "+cpu", "cpuset memory\n", False),
+    ],
+)
+def test_whether_a_limit_is_there_is_read_as_the_kernel_writes_it(
+    grant: str, asked: str, found: str, is_said: bool
+) -> None:
+    assert cgroup.is_said(cgroup.Setting(grant, "file", asked, needed=True), found) is is_said

@@ -303,6 +303,8 @@ async def _set_properties(engine: Engine, group: Group, budget: Budget) -> None:
             f"{group.parent}: the systemd of the host cannot be asked from here",
             hint="run dom0 socket serve on the host, or a container of it with --pid host --privileged",
         )
+    if _is_as_asked(engine, group, budget):  # a scope inside may ask for the same all the time
+        return
     enter = ["nsenter", f"--mount=/proc/{engine.process}/ns/mnt", "systemctl"]
     await capture([*enter, *cgroup.properties(group, budget)])
     await capture([*enter, "start", group.parent])
@@ -310,6 +312,14 @@ async def _set_properties(engine: Engine, group: Group, budget: Budget) -> None:
         if setting.needed and not _is_kept(_root(engine) / setting.file, setting.value):
             hint = f"stop some of what runs there, or: systemctl status {group.parent}"
             raise UsageError(f"{setting.grant}: systemd did not make {setting.file} = {setting.value}", hint=hint)
+
+
+def _is_as_asked(engine: Engine, group: Group, budget: Budget) -> bool:
+    root = _root(engine)
+    asked = [one for one in cgroup.settings(engine.version, group, budget) if "memsw" not in one.file]  # not systemd's
+    return is_there(engine, group) and all(
+        cgroup.is_said(one, file.read_text()) if (file := root / one.file).exists() else not one.needed for one in asked
+    )
 
 
 def _is_kept(file: Path, value: str) -> bool:

@@ -6,14 +6,16 @@ What will be written is a value; `budget` carries it out.
 from __future__ import annotations
 
 import re
+import resource
 from typing import NamedTuple
 
 from dom0.errors import UsageError
 from dom0.names import SCOPE_NAME
-from dom0.socketproxy.grants import Budget
+from dom0.socketproxy.grants import MOST_MEMORY, Budget
 from dom0.socketproxy.scope import Scope
 
 PERIOD = 100_000  # microseconds of CpuPeriod where it is not said
+PAGE = resource.getpagesize()  # bytes
 
 _PARENT = re.compile(r"(/[a-zA-Z0-9_][a-zA-Z0-9_.-]*)+")
 _SLICE = re.compile(r"[a-zA-Z0-9_]+(-([a-zA-Z0-9_]|\\x2d)+)*\.slice")  # a dash is a level: systemd.slice(5)
@@ -124,6 +126,18 @@ def settings(version: int, group: Group, budget: Budget) -> list[Setting]:
         place = group.directory if version == 2 else f"{CONTROLLERS[grant]}/{group.directory}"
         found.append(Setting(grant, f"{place}/{name}", value, needed=everywhere and grant in limits))
     return found
+
+
+def is_said(setting: Setting, found: str) -> bool:
+    """Whether its file, which reads `found`, has its value: memory in whole pages, of version 1 what is no limit."""
+    asked = setting.value
+    if asked.startswith("+"):
+        return asked[1:] in found.split()
+    if setting.grant == "memory" and asked.isdigit() and int(asked) >= PAGE:
+        asked = str(int(asked) // PAGE * PAGE)
+    if setting.grant == "memory" and asked == "-1":
+        return int(found) < 0 or int(found) >= MOST_MEMORY
+    return found.split() == asked.split()
 
 
 def _values_1(budget: Budget) -> list[tuple[str, str, str, bool]]:
