@@ -372,7 +372,23 @@ async def test_events_end_as_unreachable(impostor: Impostor) -> None:
     assert impostor.asked[-1] == "GET /v1.45/events?since=1.500000000&filters=%7B%22type%22%3A%5B%22container%22%5D%7D"
 
 
-@pytest.mark.parametrize("line", [b"nonsense\n", b"{}\n", b'{"Type": 1}\n', b"x" * (5 << 20)])
+async def test_an_event_that_is_too_long_is_left_out_and_said_once(
+    impostor: Impostor, caplog: pytest.LogCaptureFixture
+) -> None:
+    line, long = msgspec.json.encode(START), b"x" * (5 << 20)
+    impostor.answers["GET /events"] = endless(b"\n".join([line, long, line, long, line, b""]))
+    async with connected(impostor) as engine:
+        events = engine.events()
+        told = [await anext(events) for _ in range(3)]
+        with pytest.raises(EngineUnreachable, match="ended the stream"):
+            await anext(events)
+    assert [event.action for event in told] == ["start"] * 3
+    assert [record.message for record in caplog.records if "left out" in record.message] == [
+        "Docker Engine: events: one of more than 4 MB was left out"
+    ]
+
+
+@pytest.mark.parametrize("line", [b"nonsense\n", b"{}\n", b'{"Type": 1}\n'])
 async def test_an_event_that_makes_no_sense_is_an_error(impostor: Impostor, line: bytes) -> None:
     impostor.answers["GET /events"] = endless(line)
     async with connected(impostor) as engine:

@@ -42,6 +42,15 @@ def test_a_line_that_grows_over_the_limit_is_malformed() -> None:
         list(splitter.feed(b"x" * 20))
 
 
+@given(st.lists(st.binary(max_size=50).filter(lambda line: b"\n" not in line)), cuts)
+def test_lines_over_the_limit_are_left_out_and_counted(lines: list[bytes], sizes: list[int]) -> None:
+    splitter = Lines(limit=30, skips_long=True)
+    data = b"".join(line + b"\n" for line in lines) + b"rest"
+    found = [line for piece in pieces(data, sizes) for line in splitter.feed(piece)]
+    assert found == [line for line in lines if line.strip() and len(line) <= 30]
+    assert (splitter.left_out, splitter.rest()) == (sum(len(line) > 30 for line in lines), b"rest")
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=50))), cuts)
 def test_frames_do_not_depend_on_how_they_arrive(frames: list[tuple[int, bytes]], sizes: list[int]) -> None:
     data = b"".join(bytes([s, 0, 0, 0]) + len(p).to_bytes(4, "big") + p for s, p in frames)

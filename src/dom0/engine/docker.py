@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import math
 import os
 import re
@@ -41,6 +42,8 @@ from dom0.engine.values import (
 )
 from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.http.client import Readable
+
+log = logging.getLogger(__name__)
 
 _EXEC_KEPT = 64 << 10
 _LOGS_KEPT = 256 << 10
@@ -450,10 +453,13 @@ class DockerEngine:
 
     async def _stream_events(self, query: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         async with self._http.stream("GET", "/events", where=_EVENTS, query=query) as answer:
-            lines = Lines(_LINE)
+            lines, left_out = Lines(_LINE, skips_long=True), 0
             async for chunk in answer.chunks():
                 for line in lines.feed(chunk):
                     yield parse.event(line, _EVENTS)
+                if lines.left_out and not left_out:  # of this stream the others are not said
+                    log.warning("%s: one of more than %d MB was left out", _EVENTS, _LINE >> 20)
+                left_out = lines.left_out
 
 
 def split_tag(ref: str) -> tuple[str, str]:

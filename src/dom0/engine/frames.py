@@ -10,22 +10,35 @@ class Malformed(ValueError):
 
 
 class Lines:
-    """Splits at newlines; a line longer than `limit` bytes is Malformed."""
+    """Splits at newlines; a line longer than `limit` bytes is Malformed, or counted and left out."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, skips_long: bool = False) -> None:
+        self.left_out = 0
         self._limit = limit
+        self._skips_long = skips_long
         self._rest = bytearray()
+        self._is_long = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield each line that `data` completed, without its end; empty lines are left out."""
-        self._rest += data
-        *lines, rest = bytes(self._rest).split(b"\n") if b"\n" in data else (bytes(self._rest),)
-        if len(rest) > self._limit or any(len(line) > self._limit for line in lines):
-            raise Malformed(f"a line is longer than {self._limit} bytes")
-        self._rest[:] = rest
-        for line in lines:
-            if line.strip():
-                yield line
+        first, *others = data.split(b"\n")
+        self._add(first)
+        lines = []
+        for part in others:
+            lines.append(bytes(self._rest))
+            self._rest.clear()
+            self._is_long = False
+            self._add(part)
+        yield from (line for line in lines if line.strip())
+
+    def _add(self, part: bytes) -> None:
+        self._rest += b"" if self._is_long else part
+        if len(self._rest) > self._limit:
+            if not self._skips_long:
+                raise Malformed(f"a line is longer than {self._limit} bytes")
+            self._is_long = True
+            self._rest.clear()
+            self.left_out += 1
 
     def rest(self) -> bytes:
         """What came after the last newline."""

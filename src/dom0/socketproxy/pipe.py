@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 import h11
 import msgspec
 
+from dom0.engine.frames import Lines
 from dom0.http.channel import Channel, Headers, Malformed
 from dom0.socketproxy.context import Archive, Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
@@ -166,7 +167,7 @@ async def _pass_on(
 
 def _answer_as_seen(chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
     if call.line is not None:
-        return _lines(chunks, call.line)
+        return documents(chunks, call.line)
     return chunks if call.answer is None else call.answer(chunks)
 
 
@@ -185,23 +186,21 @@ async def _chunks(sender: Channel) -> AsyncIterator[bytes]:
         yield bytes(event.data)
 
 
-async def _lines(chunks: AsyncIterator[bytes], line: Line) -> AsyncIterator[bytes]:
-    """One document a line, each looked at. Raises ConnectionAbortedError for what is none."""
-    rest = bytearray()
+async def documents(chunks: AsyncIterator[bytes], line: Line) -> AsyncIterator[bytes]:
+    """One document a line, each looked at; one that is too long is left out: others may have made it so.
+
+    Raises ConnectionAbortedError for what is none.
+    """
+    lines = Lines(LONGEST_LINE, skips_long=True)
     async for chunk in chunks:
-        rest += chunk
-        *whole, last = rest.split(b"\n")
-        if len(last) > LONGEST_LINE:
-            raise ConnectionAbortedError("a line of the Engine's answer is too long")
-        rest = bytearray(last)
-        for text in whole:
+        for text in lines.feed(chunk):
             if seen := _seen(text, line):
                 yield seen
-    if seen := _seen(rest, line):
+    if seen := _seen(lines.rest(), line):
         yield seen
 
 
-def _seen(text: bytes | bytearray, line: Line) -> bytes:
+def _seen(text: bytes, line: Line) -> bytes:
     if not text.strip():
         return b""
     try:
