@@ -132,7 +132,7 @@ class Lines:
 def test_every_byte_is_asked_for_once(depot: Depot) -> None:
     line, meter = Line(whole), Meter()
     in_virtual_time(get(depot, line, DESCRIPTORS, meter))
-    assert (meter.received, meter.again, meter.have, meter.size) == (ALL, 0, ALL, ALL)
+    assert (meter.received, meter.have, meter.size) == (ALL, ALL, ALL)
 
 
 def test_what_is_there_is_not_asked_for(depot: Depot) -> None:
@@ -166,7 +166,7 @@ def test_whatever_a_line_does_blobs_come_whole_and_once(seed: int, workers: int)
     try:
         depot, meter = Depot(directory, 1 << 40), Meter()
         in_virtual_time(get(depot, Line(terrible), DESCRIPTORS, meter, Terms(workers=workers)))
-        assert (meter.received, meter.again, meter.have) == (ALL, 0, ALL)
+        assert (meter.received, meter.have) == (ALL, ALL)
         for descriptor in DESCRIPTORS:
             found = hashlib.sha256(depot.path(descriptor.digest).read_bytes()).hexdigest()
             assert descriptor.digest == f"sha256:{found}"
@@ -269,8 +269,7 @@ def test_a_registry_without_ranges_sends_all_and_what_came_before_is_passed_over
 
     meter = Meter()
     in_virtual_time(get(depot, Line(Lines(some, some, some, all_of_it)), meter=meter))
-    assert meter.received - meter.again == len(LARGE)
-    assert meter.again > 0
+    assert meter.received > meter.have == len(LARGE)
 
 
 def test_what_is_final_ends_it_and_keeps_what_came(depot: Depot) -> None:
@@ -303,18 +302,36 @@ def test_a_disk_that_keeps_losing_what_came_is_told_of(depot: Depot) -> None:
         in_virtual_time(get(depot, Line(spoiling), terms=Terms(workers=1)))
 
 
-def test_a_blob_that_another_process_fetches_is_waited_for(depot: Depot) -> None:
-    async def both() -> None:
-        other = Depot(depot.root, 0)
-        with other.use([ONE[0].digest]), other.fetching(ONE[0].digest, len(LARGE)) as partial:
-            running = asyncio.create_task(get(depot, Line(refused)))
+async def fetched_elsewhere(depot: Depot, meter: Meter, steps: list[int]) -> None:
+    """Another process gets so many bytes more of a blob each minute, all in the end; we have patience for two."""
+    other = Depot(depot.root, 0)
+    with other.use([ONE[0].digest]), other.fetching(ONE[0].digest, len(LARGE)) as partial:
+        assert partial is not None
+        running = asyncio.create_task(get(depot, Line(refused), meter=meter, terms=Terms(patience=120)))
+        for step in steps:
             await asyncio.sleep(60)
-            assert partial is not None
-            partial.put(0, LARGE)
+            at = partial.parts[0].at
+            partial.put(at, LARGE[at : at + step])
+        await asyncio.sleep(60)
+        if not running.done():
+            assert meter.have == partial.have
+            progress = meter.progress(asyncio.get_running_loop().time())
+            assert progress.waiting is not None
+            assert progress.waiting.why == f"another process fetches {ONE[0].digest[:19]}"
+            partial.put(partial.parts[0].at, LARGE[partial.parts[0].at :])
             partial.parts[0].rename(other.path(ONE[0].digest))
-        await running
+    await running
 
-    in_virtual_time(both())
+
+def test_a_blob_that_another_process_fetches_is_waited_for_while_it_grows(depot: Depot) -> None:
+    meter = Meter()
+    in_virtual_time(fetched_elsewhere(depot, meter, [1000] * 10))
+    assert (meter.received, meter.have) == (0, len(LARGE))
+
+
+def test_a_process_that_fetches_a_blob_and_brings_nothing_is_not_waited_for_without_end(depot: Depot) -> None:
+    with pytest.raises(GaveUp, match=f"nothing has come for 120 s: another process fetches {ONE[0].digest[:19]}"):
+        in_virtual_time(fetched_elsewhere(depot, Meter(), [1000, 0, 0, 0]))
 
 
 async def test_cancelled_it_keeps_what_came(depot: Depot) -> None:
@@ -349,7 +366,7 @@ async def test_over_sockets_all_comes_and_next_to_nothing_twice(depot: Depot, fa
     async with BlobServer(BLOBS) as server, FaultProxy(server.port, faults) as proxy:
         await get_from(proxy.port, depot, meter)
         assert proxy.cuts >= 3
-    assert (meter.received, meter.again) == (ALL, 0)
+    assert (meter.received, meter.have) == (ALL, ALL)
 
 
 @pytest.mark.parametrize(("knows_ranges", "wrong"), [(False, 0), (True, 2)])

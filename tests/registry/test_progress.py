@@ -14,7 +14,7 @@ def meter(size: int) -> Meter:
 
 
 def came(meter: Meter, count: int, now: float) -> None:
-    meter.came(count, count, now)
+    meter.came(count, now)
     meter.have += count
 
 
@@ -54,9 +54,3 @@ def test_it_waits_when_all_do_and_until_the_first_goes_on() -> None:
     assert fetching.progress(0.0).waiting == MUCH_LATER
     fetching.works(1)
     assert fetching.progress(0.0).waiting is None
-
-
-def test_bytes_that_came_again_are_counted_apart() -> None:
-    fetching = meter(100)
-    fetching.came(50, 20, 1.0)
-    assert (fetching.received, fetching.again) == (50, 30)

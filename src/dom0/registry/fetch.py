@@ -1,9 +1,12 @@
 """Gets blobs into a depot over a line that may be terrible: no byte that arrived is asked for again.
 
 Theory of operation: a few workers take what `stretches` says is next, over all blobs, and ask for it. Whatever breaks,
-they ask again from the byte where it broke, after as long as `patience` says. What comes is on disk at once
-(`partial`), so being cancelled or killed costs nothing. A blob that is all there is verified as a whole. What the disk
-did not keep of it is asked for again; so is all of it where something else had come, but not for ever.
+they ask again from the byte where it broke, after as long as `patience` says. What comes is written at once and synced
+each MiB (`partial`), so being cancelled or killed costs nothing, and a power cut at most a MiB of each part. A blob
+that is all there is verified as a whole. What the disk did not keep of it is asked for again; so is all of it where
+something else had come, but not for ever.
+
+A blob that another process fetches is waited for, as long as it grows or there is patience.
 """
 
 from __future__ import annotations
@@ -89,7 +92,7 @@ async def fetch(
 
 
 class _Blob:
-    """`entire`: its registry knows no ranges. `requests`: that run for it. `ending`: it is being verified."""
+    """`entire`: its registry does not support range requests. `requests`: that run for it. `ending`: it is verified."""
 
     def __init__(self, descriptor: Descriptor, partial: Partial, held: contextlib.ExitStack) -> None:
         self.descriptor = descriptor
@@ -143,6 +146,7 @@ class _Work:
         self._unopened = wanted
         self._opening = asyncio.Lock()
         self._whole = 0  # bytes of the blobs that are
+        self._elsewhere = 0  # bytes here of those that other processes fetch
         self._changed = asyncio.Event()
         meter.size = sum(descriptor.size for descriptor in wanted)
 
@@ -155,11 +159,17 @@ class _Work:
         await _in_thread(partial(self.depot.trim, self.meter.size - self.meter.have))
 
     async def open_blobs(self) -> None:
-        """Those that no other process fetches."""
+        """Those that no other process fetches; how far it is with the others."""
         async with self._opening:
+            before, elsewhere = self._whole + self._elsewhere, 0
             for descriptor in tuple(self._unopened):
                 if await _in_thread(partial(self._open, descriptor)):
                     self._unopened.remove(descriptor)
+                else:
+                    elsewhere += await _in_thread(partial(self.depot.have, descriptor.digest, descriptor.size))
+            self._elsewhere = elsewhere
+            if self._whole + elsewhere > before:
+                self.last = self.clock()
         self.tell_change()
 
     def next_request(self) -> tuple[_Blob, Request] | None:
@@ -197,21 +207,31 @@ class _Work:
             raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
 
     def count(self) -> None:
-        self.meter.have = self._whole + sum(blob.partial.have for blob in self.blobs)
+        self.meter.have = self._whole + self._elsewhere + sum(blob.partial.have for blob in self.blobs)
 
     def tell_change(self) -> None:
         self.count()
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def wait_for_change(self) -> None:
-        """Of what there is to do."""
+    async def wait_for_change(self, worker: int) -> None:
+        """Of what there is to do. Raises GaveUp where all that is left is another process's, which brings nothing."""
+        if not self._unopened:
+            self.meter.ends(worker)
+            await self._changed.wait()
+            return
+        why = f"another process fetches {self._unopened[0].digest[:19]}"
+        self.meter.waits(worker, Waiting(why, self.now() + LOOK_AGAIN))
         try:
-            async with asyncio.timeout(LOOK_AGAIN if self._unopened else None):
+            async with asyncio.timeout(LOOK_AGAIN):
                 await self._changed.wait()
         except TimeoutError:
-            self.last = self.clock() if not self.blobs else self.last  # it is the other process's patience
             await self.open_blobs()
+            if self._unopened and not self.blobs and self.clock() >= self.last + self.terms.patience:
+                raise self.gave_up(why, "which process it is: lslocks") from None
+
+    def gave_up(self, why: str, hint: str) -> GaveUp:
+        return GaveUp(f"{self.repository}: nothing has come for {self.terms.patience:g} s: {why}", hint=hint)
 
     def close(self) -> None:
         for blob in tuple(self.blobs):
@@ -252,6 +272,7 @@ class _Worker:
         while not work.is_over:
             ready = next((blob for blob in work.blobs if blob.is_ready), None)
             if ready is not None:
+                work.meter.works(self._number)
                 await work.finish(ready)
             elif work.not_before > work.clock():
                 work.meter.ends(self._number)
@@ -259,8 +280,7 @@ class _Worker:
             elif found := work.next_request():
                 await self._try(*found)
             else:
-                work.meter.ends(self._number)
-                await work.wait_for_change()
+                await work.wait_for_change(self._number)
         work.meter.ends(self._number)
 
     async def _try(self, blob: _Blob, request: Request) -> None:
@@ -311,7 +331,7 @@ class _Worker:
         if kept:
             self._kept += kept
             self._since = work.last = now
-        work.meter.came(len(data), kept, now)
+        work.meter.came(len(data), now)
         work.count()
         if wait := work.allowance.take(len(data), now):
             await asyncio.sleep(wait)
@@ -327,10 +347,8 @@ class _Worker:
             work.not_before = max(work.not_before, now + error.retry_after)
         end = work.last + work.terms.patience
         if now >= end:
-            raise GaveUp(
-                f"{work.repository}: nothing has come for {work.terms.patience:g} s: {_reason(error)}",
-                hint="what has come is kept: the next pull goes on from there",
-            ) from error
+            hint = "what has come is kept: the next pull goes on from there"
+            raise work.gave_up(_reason(error), hint) from error
         wait = max(pause(self._misses, now - self._since, random.random()), work.not_before - now)  # noqa: S311
         if wait := min(wait, end - now):
             work.meter.waits(self._number, Waiting(_reason(error), work.now() + wait))

@@ -134,8 +134,10 @@ class Part:
             self._file = self._journal = -1
 
     def _crc_of(self, number: int) -> int:
-        """Of a chunk without a noted one. The part grew on behind it only when the disk had it; for the last one speaks
-        that ext4 and xfs make a file longer after its data are there. If not, the whole blob's digest will say so.
+        """The CRC of what is on the disk, for a chunk whose entry in the journal is lost.
+
+        All chunks but the last were synced before the file grew on. The last one is taken as well, because ext4 and xfs
+        write data before they extend the file's size; if it is wrong nevertheless, the blob's digest does not match.
         """
         return zlib.crc32(os.pread(self._file, CHUNK, number * CHUNK))
 

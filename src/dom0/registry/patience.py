@@ -12,7 +12,7 @@ BURST = 0.25  # seconds of a limit that may come at once
 def silence(misses: int) -> float:
     """Without a byte, after which a connection is given up, when as many tries before brought nothing.
 
-    It grows, since of a line that is slow to answer nothing would come ever.
+    It grows with the misses: where a round trip takes longer than the first limit, no answer would ever be in time.
     """
     return min(LONGEST_SILENCE, FIRST_SILENCE * 2.0 ** max(0, min(misses, 8) - 3))
 

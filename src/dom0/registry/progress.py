@@ -43,15 +43,13 @@ class Meter:
         self.size = 0
         self.have = 0
         self.received = 0  # bytes that came
-        self.again = 0  # of these, that had been there before
         self.drops = 0
         self._came: deque[tuple[float, int]] = deque()  # time, and how much had come by then
         self._waiting: dict[int, Waiting | None] = {}
 
-    def came(self, count: int, kept: int, now: float) -> None:
-        """`kept` of `count` bytes had been missing."""
+    def came(self, count: int, now: float) -> None:
+        """So many bytes more."""
         self.received += count
-        self.again += count - kept
         if not self._came or now - self._came[-1][0] >= _STEP:
             self._came.append((now, self.received - count))
         while len(self._came) > 1 and now - self._came[1][0] > WINDOW:
