@@ -23,9 +23,10 @@ from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import EngineError, EngineUnreachable, Final, NotFound
 from dom0.images.pull import KEPT, Pulled, is_insecure, pull
-from dom0.registry.depot import Depot
+from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import GaveUp, Terms
-from dom0.registry.manifest import CONFIGS, OCI_MANIFEST
+from dom0.registry.manifest import CONFIGS, OCI_INDEX, OCI_MANIFEST
+from dom0.registry.partial import Unwritable
 from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
 from dom0.testing import debian_registry, signatures
@@ -37,6 +38,7 @@ from dom0.testing.fault_proxy import FaultProxy, Faults
 from dom0.testing.hosts import Host
 from dom0.testing.possible import require
 from dom0.testing.signatures import Keys
+from dom0.testing.web_server import reply, served
 
 LAYER = gzip.compress(bytes(1024))  # an archive of nothing
 LIST = ("image", "ls", "--no-trunc", "--format={{.Repository}} {{.Tag}} {{.Digest}} {{.ID}}")
@@ -328,6 +330,93 @@ async def test_an_image_that_was_there_under_another_name_stays_when_its_load_fa
     with pytest.raises(EngineError, match="unpack"):
         await pull(engine, depot, parse(name), platform="linux/arm64", meter=Meter())
     assert [image.tags for image in engine.docker.images.all.values()] == [("his:1",)]
+
+
+async def test_of_another_platform_that_is_here_nothing_is_taken_for_the_engines_own(
+    depot: Depot, far: DebianRegistry
+) -> None:
+    tops = {of: far.content.image("team/app", of, [{of: b""}], platforms=[f"linux/{of}"]) for of in ("arm64", "amd64")}
+    manifests = [{**written(top), "platform": {"os": "linux", "architecture": of}} for of, top in tops.items()]
+    far.content.manifest("team/app", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}, "1")
+    engine, name = Store(containerd_store=True), parse(f"{far.host}/team/app:1")
+    other = await pull(engine, depot, name, platform="linux/arm64", meter=Meter())
+    layers = (await engine.image(other.id)).layers
+    own = await pull(engine, depot, name, meter=Meter())
+    assert (own.id, own.layers_here, own.received) == (other.id, 0, own.size)
+    assert (await engine.image(own.id)).layers != layers
+    again = await pull(engine, depot, name, platform="linux/amd64", meter=Meter())
+    assert (again.received, again.layers_here) == (0, 1)
+
+
+class Measured(Depot):
+    """`need`: what there had to be room for."""
+
+    def make_space(self, need: Need, engine: Path) -> None:
+        self.need = need
+
+
+async def test_there_has_to_be_room_once_for_each_blob_and_not_for_what_has_come_of_it(
+    far: DebianRegistry, tmp_path: Path
+) -> None:
+    depot, engine = Measured(tmp_path / "depot", KEPT), Store(name=os.uname().nodename, root_dir=str(tmp_path))
+    packed = os.urandom(1000)
+    layer = far.content.blob("team/app", packed)
+    config = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": {"diff_ids": [layer.digest] * 2}}
+    described = far.content.blob("team/app", json.dumps(config).encode(), CONFIGS[0])
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": written(described)}
+    far.content.manifest("team/app", document | {"layers": [written(layer)] * 2}, "1")
+    with depot.use([layer.digest]), depot.fetching(layer.digest, layer.size) as come:
+        assert come is not None
+        come.find(0)
+        come.put(0, packed[:400])
+    await pull(engine, depot, parse(f"{far.host}/team/app:1"), meter=Meter())
+    assert depot.need == Need(depot=600, engine=2000)
+
+
+async def test_what_is_rotten_at_one_mirror_comes_from_the_next_one(
+    registry_possible: None, depot: Depot, tmp_path: Path
+) -> None:
+    with DebianRegistry(tmp_path / "rotten") as rotten, DebianRegistry(tmp_path / "right") as right:
+        for each in (rotten, right):
+            each.content.image("library/redis", "7", [BASE])
+        (path,) = [path for path in rotten.content.directory.rglob("data") if path.stat().st_size > len(BASE["base"])]
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        engine = Store(mirrors=(f"http://{rotten.host}", f"http://{right.host}"))
+        done = await pull(engine, depot, parse("redis:7"), meter=Meter())
+    assert (await engine.image("redis:7")).id == done.id
+    assert done.size < done.received < 3 * done.size
+
+
+class Forgetful(Depot):
+    """On a disk that brings back what was removed."""
+
+    def discard(self, digest: str) -> None:
+        return
+
+
+async def test_a_config_that_is_damaged_whenever_it_is_read_ends_the_pull(far: DebianRegistry, tmp_path: Path) -> None:
+    far.content.image("team/app", "1", [MIDDLE])
+    depot, name = Forgetful(tmp_path / "depot", KEPT), parse(f"{far.host}/team/app:1")
+    image_id = (await pull(Store(), depot, name, meter=Meter())).id
+    path = depot.path(image_id)
+    path.write_bytes(bytes(path.stat().st_size))
+    async with asyncio.timeout(60):
+        with pytest.raises(Unwritable, match=f"{path}: the disk does not keep"):
+            await pull(Store(), depot, name, meter=Meter())
+
+
+@pytest.mark.parametrize(
+    ("document", "what"),
+    [
+        (b"[]", "manifest: makes no sense"),
+        (json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode(), "manifest: nothing for"),
+    ],
+)
+async def test_what_is_wrong_with_a_manifest_is_said_of_the_image(depot: Depot, document: bytes, what: str) -> None:
+    kind = {"Content_Type": OCI_INDEX}
+    async with served(lambda asked: reply(200) if asked.path == "/v2/" else reply(200, document, **kind)) as server:
+        with pytest.raises(Final, match=f"^{server.netloc}/team/app:1: {what}"):
+            await pull(Store(), depot, parse(f"{server.netloc}/team/app:1"), meter=Meter())
 
 
 async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depot: Depot) -> None:

@@ -34,6 +34,7 @@ from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import USUAL, GaveUp, Terms, fetch
 from dom0.registry.manifest import Descriptor, ImageManifest, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
+from dom0.registry.partial import Unwritable
 from dom0.registry.patience import LONGEST_ASKED, pause
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
@@ -101,11 +102,8 @@ async def pull(
         image = await work.resolve(wanted, platform or f"linux/{info.machine}")
         if key is not None:
             await work.patiently(partial(require_signed, registry, wanted, image.digest, key))
-        if not platform and await find(engine, image.id):  # an index is of all platforms
-            layers_here = len(image.manifest.layers)
-            await work.name(image)
-        else:
-            layers_here = await work.fetch_and_load(image)
+        with depot.use([image.manifest.config.digest]):
+            layers_here = await work.bring(image)
         if info.containerd_store:
             await asyncio.to_thread(work.remembered.add, image.id, image.manifest)
     warning = await work.complete_names(image, platform)
@@ -180,15 +178,21 @@ class _Pull(msgspec.Struct, frozen=True):
         top = (index or manifest).digest
         return _Image(reference, manifest, index, top if self.info.containerd_store else manifest.config.digest)
 
-    async def name(self, image: _Image) -> None:
+    async def bring(self, image: _Image) -> int:
+        """Returns how many layers the Engine had. Its config is in `use`."""
+        with naming(image.reference):
+            ids = diff_ids(await self._config(image), image.manifest)
+        there = await find(self.engine, image.id)
+        if there is None or there.layers != ids:  # an index is of all platforms, and only some of them may be there
+            return await self._fetch_and_load(image, ids)
         if image.reference.digest is None:
             await self.engine.tag_image(image.id, image.reference.familiar())
+        return len(ids)
 
-    async def fetch_and_load(self, image: _Image) -> int:
-        """Returns how many layers the Engine had."""
+    async def _fetch_and_load(self, image: _Image, ids: tuple[str, ...]) -> int:
         config, layers = image.manifest.config, image.manifest.layers
-        with self.depot.use(each.digest for each in (config, *layers)):
-            left_out = await self._left_out(image.manifest, diff_ids(await self._config(image), image.manifest))
+        with self.depot.use(each.digest for each in layers):
+            left_out = await self._left_out(image.manifest, ids)
             damaged = 0
             while True:
                 missing = [each for each in layers if each.digest not in left_out]
@@ -208,13 +212,16 @@ class _Pull(msgspec.Struct, frozen=True):
                     return len(layers) - len(missing)
 
     async def _config(self, image: _Image) -> bytes:
+        """Raises Unwritable where it is another one whenever it is read."""
         config = image.manifest.config
-        while True:
+        path = self.depot.path(config.digest)
+        for _ in range(1 + MOST_DAMAGED):
             await self._fetch(image, [config])
-            raw = await asyncio.to_thread(self.depot.path(config.digest).read_bytes)
+            raw = await asyncio.to_thread(path.read_bytes)
             if digest_of(raw) == config.digest:
                 return raw
             await asyncio.to_thread(self.depot.discard, config.digest)
+        raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
 
     async def _left_out(self, image: ImageManifest, ids: tuple[str, ...]) -> frozenset[str]:
         if self.info.containerd_store:
@@ -222,13 +229,21 @@ class _Pull(msgspec.Struct, frozen=True):
         return await in_graph_driver(self.engine, image, ids)
 
     async def _fetch(self, image: _Image, blobs: Sequence[Descriptor]) -> None:
-        repository = image.reference.repository
-        await fetch(blobs, self.registry, self.depot, repository=repository, terms=self.terms, meter=self.meter)
+        await fetch(
+            blobs,
+            self.registry,
+            self.depot,
+            repository=image.reference.repository,
+            terms=self.terms,
+            meter=self.meter,
+            doubt=self.registry.doubt,
+        )
 
     def _make_space(self, missing: Sequence[Descriptor]) -> None:
         """Of an Engine elsewhere nobody knows its disk. Unpacked, a layer is at least as large. Raises NoSpace."""
-        coming = sum(each.size for each in missing)
-        here = sum(each.size for each in missing if self.depot.find(each.digest, each.size))
+        sizes = {each.digest: each.size for each in missing}
+        coming = sum(sizes.values())
+        here = sum(self.depot.have(digest, size) for digest, size in sizes.items())
         root = Path(self.info.root_dir)
         is_here = self.info.name == os.uname().nodename and root.is_dir()
         need = Need(depot=coming - here, engine=2 * coming if is_here else 0)
