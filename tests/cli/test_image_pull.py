@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from dom0.cli.image_pull import describe
+from dom0.cli.image_pull import Outcome, describe, pull_all, pull_missing, read_needs, say_end
+from dom0.errors import Dom0Error, Interrupted, ProjectError
+from dom0.plan.facts import ImageNeed
 from dom0.registry.depot import Depot
+from dom0.registry.fetch import GaveUp
 from dom0.registry.progress import Progress, Waiting
+from dom0.registry.reference import parse
 from dom0.run import Output
 from dom0.testing import debian_registry
 from dom0.testing.debian_registry import DebianRegistry
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import Call, FakeEngine
 from dom0.testing.hosts import Host
 from dom0.testing.possible import require
+from dom0.testing.web_server import Asked, reply, served
 
 RunCommand = Callable[..., Output]
 DIGEST = f"sha256:{'ab' * 32}"
@@ -68,6 +76,101 @@ def test_what_has_come_so_far_is_listed(dom0: RunCommand, environment: dict[str,
 def test_how_far_a_pull_is_in_words(size: int, have: int, waiting: Waiting | None, words: str) -> None:
     progress = Progress(size=size, have=have, rate=1e5, left=(size - have) / 1e5, drops=3, waiting=waiting)
     assert describe(progress, 100.0) == words
+
+
+def need(ref: str, platform: str = "", *, built: bool = False) -> ImageNeed:
+    return ImageNeed(where=f"compose.yaml:3: services.{ref}.image", ref=ref, platform=platform, built=built)
+
+
+def test_what_a_project_calls_no_image_or_platform_does_not_stop_the_others() -> None:
+    needs = [need("Redis"), need("redis"), need("caddy", "arm64"), need("x", "linux/"), need("Built", "-", built=True)]
+    wanted, refused = read_needs([*needs, need("nginx", "linux/arm/v7")])
+    assert [(each.ref, str(name), platform) for each, (name, platform) in wanted.items()] == [
+        ("redis", "docker.io/library/redis:latest", ""),
+        ("caddy", "docker.io/library/caddy:latest", "linux/arm64"),
+        ("nginx", "docker.io/library/nginx:latest", "linux/arm/v7"),
+    ]
+    assert [(error.message.partition("image: ")[::2], error.exit_code) for error in refused] == [
+        (
+            (
+                "compose.yaml:3: services.Redis.",
+                "Redis: no name of an image: the name of a repository has small letters only",
+            ),
+            3,
+        ),
+        (
+            ("compose.yaml:3: services.x.", "platform: 'linux/' is no platform, as linux/amd64 or linux/arm/v7"),
+            3,
+        ),
+    ]
+
+
+def test_each_image_that_fails_says_why_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome: Outcome = (
+        [],
+        [Dom0Error("a: is gone", hint="look"), OSError(28, "is full", "/b"), GaveUp("c: is silent")],
+    )
+    with pytest.raises(GaveUp, match="c: is silent"):
+        say_end(outcome, as_json=False)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "dom0: a: is gone",
+        "      look",
+        "dom0: /b: is full",
+        "      free some space: df -h",
+    ]
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """One beside a depot below `tmp_path`."""
+    for name in ("DOM0_STATE", "XDG_STATE_HOME", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path / "dom0"))
+    return FakeEngine(FakeDocker())
+
+
+async def test_of_a_project_only_what_is_not_here_is_pulled(engine: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        """
+        services:
+          here: {image: "busybox:test", pull_policy: always}
+          other: {image: "redis", platform: "linux/"}
+        """
+    )
+    engine.docker.images.add("busybox:test")
+    pulled, failed = await pull_missing(engine, tmp_path)
+    assert pulled == []
+    assert [type(error) for error in failed] == [ProjectError]
+
+
+async def test_what_the_disk_refuses_of_one_image_is_kept_beside_the_others(engine: FakeEngine) -> None:
+    def refuse(call: Call) -> None:
+        if call.name == "info":
+            raise PermissionError(13, "denied")
+
+    engine.before = refuse
+    pulled, failed = await pull_all(engine, [(parse("a"), ""), (parse("b"), "")])
+    assert (pulled, [type(error) for error in failed]) == ([], [PermissionError] * 2)
+
+
+async def test_ended_while_the_registry_is_asked_it_says_that_nothing_was_lost(engine: FakeEngine) -> None:
+    is_asked = asyncio.Event()
+
+    async def silent() -> AsyncIterator[bytes]:
+        is_asked.set()
+        await asyncio.Event().wait()
+        yield b""
+
+    def answer(asked: Asked) -> bytes | AsyncIterator[bytes]:
+        return reply(200) if asked.path == "/v2/" else silent()
+
+    async with served(answer) as server:
+        pulling = asyncio.create_task(pull_all(engine, [(parse(f"{server.netloc}/team/app"), "")]))
+        await is_asked.wait()
+        pulling.cancel()
+        with pytest.raises(Interrupted, match=f"^{server.netloc}/team/app:latest: ended while the registry was asked"):
+            await pulling
 
 
 @pytest.mark.engine

@@ -421,9 +421,10 @@ async def test_what_is_wrong_with_a_manifest_is_said_of_the_image(depot: Depot, 
 
 async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depot: Depot) -> None:
     engine, terms = FakeEngine(FakeDocker()), Terms(patience=0.3)
-    with pytest.raises(GaveUp, match="nothing else for 0"):
+    with pytest.raises(GaveUp, match="nothing else for 0") as gave_up:
         await pull(engine, depot, parse("127.0.0.1:9/team/app:1"), terms=terms, meter=Meter())
     assert await engine.images() == ()
+    assert "what has come is kept" in gave_up.value.hint
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,12 +16,13 @@ import msgspec
 
 from dom0 import terminal, times
 from dom0.cli.engine_client import on_engine
-from dom0.errors import Dom0Error, Interrupted, UsageError
+from dom0.errors import Dom0Error, Interrupted, ProjectError, UsageError
 from dom0.names import PLACED, pull_directory
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.images.pull import Pulled
+    from dom0.plan.facts import ImageNeed
     from dom0.registry.depot import Depot
     from dom0.registry.progress import Meter, Progress
     from dom0.registry.reference import Reference
@@ -31,7 +32,7 @@ _SHOWN_EVERY = 0.5  # seconds, on a terminal
 _TOLD_EVERY = 30.0  # seconds, in a log
 
 
-_Outcome: TypeAlias = "tuple[list[Pulled], list[Dom0Error]]"
+Outcome: TypeAlias = "tuple[list[Pulled], list[Dom0Error | OSError]]"
 """What was pulled, and why the rest was not."""
 
 
@@ -60,24 +61,20 @@ class PartialBlob(msgspec.Struct, frozen=True, kw_only=True):
     help="A list of objects: reference, id, digest, size, received, layers, layers_here, warning.",
 )
 def command(names: tuple[str, ...], platform: str, key: Path | None, as_json: bool) -> None:
-    """Pull images over a line that breaks: no byte that has arrived is asked for again.
+    """Pull images over a line that breaks, and go on from the byte where it broke.
 
-    As docker pull, and the Engine has the same image afterwards. What breaks is tried again for a day. What has come
-    stays on the disk of this host when the command is ended or killed, or the power fails: the next one goes on from
-    there. Layers that the Engine has are not asked for.
+    As docker pull, and the Engine has the same image afterwards. What breaks is tried again until nothing has come for
+    a day. What has come stays on the disk of this host when the command is ended or killed, or the power fails: the
+    next one goes on from there. Layers that the Engine has are not asked for.
 
     $ dom0 image pull redis:7
     """
-    from dom0.registry import manifest, reference
+    from dom0.registry import reference
 
     references = [reference.parse(name) for name in names]
-    if platform:
-        try:
-            manifest.parse_platform(platform)
-        except ValueError as error:
-            raise UsageError(f"--platform: {error}") from error
+    platform = _platform(platform, "--platform")
     wanted = [(each, platform) for each in references]
-    _end(on_engine(lambda engine: _pull_all(engine, wanted, key)), as_json=as_json)
+    say_end(on_engine(lambda engine: pull_all(engine, wanted, key)), as_json=as_json)
 
 
 @click.command("fetch")
@@ -88,11 +85,12 @@ def command(names: tuple[str, ...], platform: str, key: Path | None, as_json: bo
 def fetch(directory: Path, as_json: bool) -> None:
     """Pull what the services of the project in DIR need and the Engine has not, as dom0 image pull does.
 
-    Then dom0 up has nothing to pull over a line that breaks. What the project builds is left to it.
+    Then dom0 up has nothing to pull over a line that breaks, but what says pull_policy: always, of which it takes the
+    one that is here where that fails. What the project builds is left to it.
 
     $ dom0 image fetch && dom0 up
     """
-    _end(on_engine(lambda engine: _fetch(engine, directory)), as_json=as_json)
+    say_end(on_engine(lambda engine: pull_missing(engine, directory)), as_json=as_json)
 
 
 def partial_blobs() -> list[PartialBlob]:
@@ -130,40 +128,71 @@ def _depot() -> Depot:
     return Depot(root, KEPT)
 
 
-async def _fetch(engine: Engine, directory: Path) -> _Outcome:
+async def pull_missing(engine: Engine, directory: Path) -> Outcome:
+    """What the project there needs and the Engine has not. Raises ProjectError, EngineError, Interrupted."""
     from dom0.agent.source import find_pulls
     from dom0.compose.load import load
+    from dom0.images.names import find
     from dom0.plan.facts import images_needed
-    from dom0.registry import reference
 
     project = await load(directory, PLACED, hashed=False)
-    needs = await find_pulls(engine, images_needed(project))
-    return await _pull_all(engine, [(reference.parse(need.ref), need.platform) for need in needs])
+    wanted, failed = read_needs(images_needed(project))
+    pulls = [need for need in await find_pulls(engine, list(wanted)) if await find(engine, need.ref) is None]
+    pulled, others = await pull_all(engine, [wanted[need] for need in pulls])
+    return pulled, [*failed, *others]
 
 
-async def _pull_all(engine: Engine, wanted: Sequence[tuple[Reference, str]], key: Path | None = None) -> _Outcome:
-    """One after the other; one that fails does not stop the others."""
+def read_needs(needs: Iterable[ImageNeed]) -> tuple[dict[ImageNeed, tuple[Reference, str]], list[ProjectError]]:
+    """Name and platform of each that is not built here; and what is wrong with those that have none."""
+    from dom0.registry import reference
+
+    found: dict[ImageNeed, tuple[Reference, str]] = {}
+    refused: list[ProjectError] = []
+    for need in needs:
+        try:
+            if not need.built:
+                found[need] = reference.parse(need.ref), _platform(need.platform, "platform")
+        except UsageError as error:
+            refused.append(ProjectError(f"{need.where}: {error.message}", hint=error.hint))
+    return found, refused
+
+
+def _platform(text: str, where: str) -> str:
+    """As `linux/arm64`; an architecture alone is one of Linux, "" stays. Raises UsageError."""
+    from dom0.registry.manifest import parse_platform
+
+    whole = text if not text or "/" in text or text == "linux" else f"linux/{text}"
+    try:
+        if whole:
+            parse_platform(whole)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
+    return whole
+
+
+async def pull_all(engine: Engine, wanted: Iterable[tuple[Reference, str]], key: Path | None = None) -> Outcome:
+    """One after the other, each of its platform; one that fails does not stop the others. Raises Interrupted."""
     pulled: list[Pulled] = []
-    failed: list[Dom0Error] = []
+    failed: list[Dom0Error | OSError] = []
     for reference, platform in wanted:
         try:
             pulled.append(await _pull(engine, reference, platform, key))
         except Interrupted:
             raise
-        except Dom0Error as error:
+        except (Dom0Error, OSError) as error:
             failed.append(error)
     return pulled, failed
 
 
-def _end(outcome: _Outcome, *, as_json: bool) -> None:
-    """Say what is here, and raise the first error."""
+def say_end(outcome: Outcome, *, as_json: bool) -> None:
+    """What is here, and why the rest is not: the last error is raised."""
     pulled, failed = outcome
     lines = list(map(_line, pulled)) if pulled or failed else [_NOTHING]
     terminal.say_done(pulled, *lines, as_json=as_json)
-    for error in failed[1:]:
-        terminal.say_to_stderr(error.message)
+    for error in failed[:-1]:
+        terminal.end(error, as_json=as_json)
     if failed:
-        raise failed[0]
+        raise failed[-1]
 
 
 async def _pull(engine: Engine, reference: Reference, platform: str, key: Path | None) -> Pulled:
@@ -175,10 +204,10 @@ async def _pull(engine: Engine, reference: Reference, platform: str, key: Path |
         async with _shown(reference.familiar(), meter):
             return await pull(engine, _depot(), reference, platform=platform, key=key, meter=meter)
     except asyncio.CancelledError as error:
-        name, come = reference.familiar(), f"{terminal.size(meter.have)} of {terminal.size(meter.size)}"
-        raise Interrupted(
-            f"{name}: {come} have come and are kept", hint=f"go on from there: dom0 image pull {name}"
-        ) from error
+        name = reference.familiar()
+        come = f"{terminal.size(meter.have)} of {terminal.size(meter.size)} have come and are kept"
+        why = come if meter.size else "ended while the registry was asked; what had come before is kept"
+        raise Interrupted(f"{name}: {why}", hint=f"go on from there: dom0 image pull {name}") from error
 
 
 @asynccontextmanager

@@ -219,6 +219,7 @@ class _Pull(msgspec.Struct, frozen=True):
             await self._fetch(image, [config])
             raw = await asyncio.to_thread(path.read_bytes)
             if digest_of(raw) == config.digest:
+                self.meter.size = self.meter.have = 0  # how much is to come depends on what it says
                 return raw
             await asyncio.to_thread(self.depot.discard, config.digest)
         raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
@@ -306,7 +307,8 @@ class _Pull(msgspec.Struct, frozen=True):
                         wait = max(wait, min(error.retry_after, LONGEST_ASKED))
                     if clock() + wait - began > self.terms.patience:
                         raise GaveUp(
-                            f"{str(error) or 'no answer'}; nothing else for {self.terms.patience:g} s"
+                            f"{str(error) or 'no answer'}; nothing else for {self.terms.patience:g} s",
+                            hint="what has come is kept: the next pull goes on from there",
                         ) from error
                     self.meter.waits(_RESOLVER, Waiting(str(error) or "no answer", time.time() + wait))
                 await asyncio.sleep(wait)
