@@ -180,8 +180,9 @@ class _Pull(msgspec.Struct, frozen=True):
 
     async def bring(self, image: _Image) -> int:
         """Returns how many layers the Engine had. Its config is in `use`."""
+        config = await self._config(image)
         with naming(image.reference):
-            ids = diff_ids(await self._config(image), image.manifest)
+            ids = diff_ids(config, image.manifest)
         there = await find(self.engine, image.id)
         if there is None or there.layers != ids:  # an index is of all platforms, and only some of them may be there
             return await self._fetch_and_load(image, ids)
