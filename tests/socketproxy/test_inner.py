@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from dom0.socketproxy import budget, cgroup, inner, requests, strict
+from dom0.socketproxy.context import Asked, Context
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.refusal import Refused
+from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.upstream import Reply
 from dom0.testing import scopes
+from dom0.testing.escape import still
 from dom0.testing.hosts import Host
 from dom0.testing.scopes import Scoped
 
@@ -33,6 +42,93 @@ def inside(host: Host, directory: Path, outer: Path, grants: str, scope: str = "
     (directory / scope).mkdir(exist_ok=True)
     with scopes.served(host, directory / scope, GRANTS + grants, scope=scope, engine=outer) as path:
         yield path
+
+
+class Outer(still.Still):
+    """The socket of the scope around another one."""
+
+    around: Context
+
+    async def ask(
+        self,
+        method: str,
+        *path: str,
+        query: Mapping[str, str] = {},
+        body: msgspec.Struct | bytes | None = None,
+        patience: float | None = None,
+    ) -> Reply:
+        if method != "PUT":
+            return await super().ask(method, *path, query=query, body=body, patience=patience)
+        asked = strict.read(msgspec.json.encode(body), requests.Budget)
+        return budgeted(self.around, asked)
+
+
+def budgeted(context: Context, body: requests.Budget) -> Reply:
+    """What the socket of a scope answers."""
+    asked = Asked(method="PUT", path=budget.BUDGET, names={}, query={}, body=body)
+    try:
+        answer = inner.budgeted(context, asked).send(None)
+    except StopIteration as ended:
+        return Reply(200, ended.value.value)
+    except Refused as refused:
+        return Reply(refused.status, {"message": refused.message})
+    raise AssertionError(f"it waits: {answer}")
+
+
+@pytest.fixture
+def scopes_in_scopes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Context, ...]]:
+    """`guest`, `team` in there and `sub` in there, with groups in a directory."""
+    for name in ("memory", "cpu", "pids", "freezer"):
+        (tmp_path / "cgroup" / name).mkdir(parents=True)
+    monkeypatch.setattr(budget, "CGROUPS", str(tmp_path / "cgroup"))
+    outermost = Outer()
+    outermost.socket = str(tmp_path / "engine.sock")
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(outermost.socket)
+        engine.listen()
+        groups = cgroup.Engine(1, systemd=False, process=0)
+        found = [Context(Scope("guest"), Grants(containers=6), outermost, "", cgroup_parent="/g", cgroups=groups)]
+        for name, containers in {"team": 3, "sub": 1}.items():
+            outer = Outer()
+            outer.around = found[-1]
+            grants = Grants(containers=containers)
+            found.append(Context(Scope(name), grants, outer, "", cgroup_parent=f"/{name}"))
+        yield tuple(found)
+
+
+def made(directory: Path) -> set[str]:
+    groups = directory / "cgroup/pids"
+    return {str(one.relative_to(groups)) for one in groups.rglob("*")}
+
+
+def test_no_scope_has_more_groups_inside_than_it_may_have_containers(
+    scopes_in_scopes: tuple[Context, ...], tmp_path: Path
+) -> None:
+    guest, team, sub = scopes_in_scopes
+    assert budgeted(sub, requests.Budget(scope="/a")).status == 200
+    assert made(tmp_path) == {"g", "g/team", "g/team/sub", "g/team/sub/a"}
+    assert budgeted(sub, requests.Budget(scope="/a")).status == 200
+    refused = budgeted(sub, requests.Budget(scope="/b"))
+    assert (refused.status, refused.document["message"]) == (
+        403,
+        "scopes inside sub can have 1 control groups, as many as there may be containers; "
+        "it would take the grant containers: 2",
+    )
+    assert [budgeted(team, requests.Budget(scope=scope)).status for scope in ("/b", "/c", "/sub")] == [200, 403, 200]
+    assert [budgeted(guest, requests.Budget(scope=scope)).status for scope in ("/d/e", "/f", "/d")] == [200, 403, 200]
+    assert made(tmp_path) == {"g", "g/team", "g/team/sub", "g/team/sub/a", "g/team/b", "g/d", "g/d/e"}
+
+
+@pytest.mark.parametrize("path", ["", "/", "/team", "/team/sub", "/other", "/tea", "team"])
+def test_grants_are_said_of_scopes_on_the_way_alone(scopes_in_scopes: tuple[Context, ...], path: str) -> None:
+    asked = requests.Budget(scope="/team/sub", containers={path: 1000})
+    assert budgeted(scopes_in_scopes[0], asked).status == (200 if path == "/team" else 400)
+
+
+def test_what_a_scope_says_of_grants_gives_it_no_room(scopes_in_scopes: tuple[Context, ...]) -> None:
+    sub = scopes_in_scopes[2]
+    assert budgeted(sub, requests.Budget(scope="/a/b", containers={"/a": 1000})).status == 403
+    assert budgeted(sub, requests.Budget(scope="/a", containers={"/a": 1000})).status == 400
 
 
 def test_each_level_is_limited_below_the_one_around_it(engine_host: Host, tmp_path: Path) -> None:

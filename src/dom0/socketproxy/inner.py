@@ -1,10 +1,13 @@
 """Budgets of the scopes inside this one, whose servers ask its socket for them: groups below its own.
 
-Who asks names a scope by its path from here, so no group is meant but one below. A container of such a scope is put
-into its group by who serves it, with that path as its `CgroupParent`.
+Who asks names a scope by its path from here, so no group is meant but one below. There are as many as each scope around
+it may have containers: who serves one in another scope sees no groups, and says its grant to who does. A container of
+such a scope is put into its group by who serves it, with that path as its `CgroupParent`.
 """
 
 from __future__ import annotations
+
+from functools import reduce
 
 from msgspec.structs import replace
 
@@ -22,6 +25,8 @@ async def budgeted(context: Context, asked: Asked) -> Document:
     group = cgroup.inner(context.cgroup_parent, body.scope)
     if group is None:
         raise Refused(BAD_REQUEST, f"Scope: {body.scope!r} is not the path of a scope", field="Scope")
+    if odd := [path for path in body.containers if not path or not body.scope.startswith(f"{path}/")]:
+        raise Refused(BAD_REQUEST, f"Containers: {body.scope} is not in {odd[0]!r}", field="Containers")
     wanted = _read(body)
     _check_granted(context.grants, wanted)
     if not context.cgroup_parent:
@@ -30,7 +35,7 @@ async def budgeted(context: Context, asked: Asked) -> Document:
     if context.cgroups is None:
         await _ask_above(context, body)
     else:
-        await _make(context, context.cgroups, group, body.scope, wanted)
+        await _make(context, context.cgroups, group, body, wanted)
     return Document({"CgroupParent": body.scope})
 
 
@@ -53,33 +58,49 @@ def _check_granted(own: Grants, wanted: Grants) -> None:
 
 
 async def _ask_above(context: Context, body: requests.Budget) -> None:
-    above = replace(body, scope=context.scope.path + body.scope)
+    own = context.scope.path
+    around = {own: context.grants.containers, **{own + path: most for path, most in body.containers.items()}}
+    above = replace(body, scope=own + body.scope, containers=around)
     reply = await context.upstream.ask("PUT", *budget.BUDGET, body=above)
     if reply.status != 200:
         raise context.refusal(reply)
 
 
-async def _make(context: Context, engine: Engine, group: Group, path: str, wanted: Grants) -> None:
+async def _make(context: Context, engine: Engine, group: Group, body: requests.Budget, wanted: Grants) -> None:
     async with context.making:
         try:
             engine = budget.engine_now(context.upstream, engine)
-            _check_room(context, engine, group, path)
+            for path, most in {**body.containers, "": context.grants.containers}.items():
+                _check_room(context, engine, body.scope, path, most)
             await budget.make(engine, group, wanted.budget)
             if wanted.budget.asked():
-                await budget.check_members(context.upstream, context.scope.path + path, group)
+                await budget.check_members(context.upstream, context.scope.path + body.scope, group)
         except (Dom0Error, OSError) as error:
             what = str(error).replace(cgroup.directory_of(context.cgroup_parent), context.scope.name)
             raise Refused(CONFLICT, context.scope.without_prefix(what)) from error
 
 
-def _check_room(context: Context, engine: Engine, group: Group, path: str) -> None:
-    """As many as it may have containers: the kernel has so many groups, and one that is empty stays. Raises Refused."""
-    if budget.is_there(engine, group):
+def _check_room(context: Context, engine: Engine, path: str, around: str, most: int) -> None:
+    """For the group of `path`, and those above that are missing, in that of `around`, which may have `most` containers.
+
+    The kernel has only so many groups, and one that is empty stays. Raises Refused.
+    """
+    missing = 0
+    while path != around and not budget.is_there(engine, cgroup.group(_parent(context, path))):
+        missing += 1
+        path = path.rpartition("/")[0]
+    if not missing:
         return
-    count = budget.count_inside(engine, cgroup.group(context.cgroup_parent)) + path.count("/")
-    if count > context.grants.containers:
-        what = f"scopes inside can have {context.grants.containers} control groups, as many as there may be containers"
+    count = budget.count_inside(engine, cgroup.group(_parent(context, around))) + missing
+    if count > most:
+        name = around.rpartition("/")[2] or context.scope.name
+        what = f"scopes inside {name} can have {most} control groups, as many as there may be containers"
         raise Refused(FORBIDDEN, what, field="Scope", grant=Grants(containers=count))
+
+
+def _parent(context: Context, path: str) -> str:
+    """The `CgroupParent` of a scope inside, or ("") of this one."""
+    return reduce(cgroup.below, path.split("/")[1:], context.cgroup_parent)
 
 
 def parent(context: Context, asked: str, field: str) -> str:

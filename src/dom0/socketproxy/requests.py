@@ -49,6 +49,7 @@ class Budget(Body, frozen=True, kw_only=True):
     """Of a scope inside, for all of its containers together; 0 is not limited."""
 
     scope: str = ""  # its path: /team
+    containers: dict[str, int] = field(default_factory=dict)  # granted to those around it, by their paths
     memory: int = 0  # bytes
     nano_cpus: int = 0
     pids_limit: int = 0

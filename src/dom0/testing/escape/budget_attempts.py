@@ -24,6 +24,8 @@ _BODIES: tuple[Any, ...] = (
     '{"Scope":"/team","PidsLimit":-1}',
     '{"Scope":"/team","Memory":"max"}',
     '{"Scope":"/team","PidsLimit":1e30}',
+    '{"Scope":"/team","Containers":{"":1000}}',
+    '{"Scope":"/team","Containers":{"/../other":5}}',
 )
 _PARENTS = ("/team", "/team/..", "/team/../..", "/other", "/team.slice", "//team", "team", "/team/other")
 
