@@ -358,7 +358,7 @@ class Measured(Depot):
 async def test_there_has_to_be_room_once_for_each_blob_and_not_for_what_has_come_of_it(
     far: DebianRegistry, tmp_path: Path
 ) -> None:
-    depot, engine = Measured(tmp_path / "depot", KEPT), Store(name=os.uname().nodename, root_dir=str(tmp_path))
+    depot, engine = Measured(tmp_path / "depot", 1), Store(name=os.uname().nodename, root_dir=str(tmp_path))
     packed = os.urandom(1000)
     layer = far.content.blob("team/app", packed)
     config = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": {"diff_ids": [layer.digest] * 2}}
@@ -369,8 +369,10 @@ async def test_there_has_to_be_room_once_for_each_blob_and_not_for_what_has_come
         assert come is not None
         come.find(0)
         come.put(0, packed[:400])
-    await pull(engine, depot, parse(f"{far.host}/team/app:1"), meter=Meter())
+    os.utime(depot.path(layer.digest).parent, (0, 0))  # nobody has used it for years, and the depot is full
+    done = await pull(engine, depot, parse(f"{far.host}/team/app:1"), meter=Meter())
     assert depot.need == Need(depot=600, engine=2000)
+    assert (done.size, done.received) == (described.size + 1000, described.size + 600)
 
 
 async def test_what_is_rotten_at_one_mirror_comes_from_the_next_one(

@@ -75,6 +75,11 @@ class _Image(msgspec.Struct, frozen=True):
         return (self.index or self.manifest).digest
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Of its config and layers, by their digests; bytes."""
+        return {each.digest: each.size for each in (self.manifest.config, *self.manifest.layers)}
+
+    @property
     def by_digest(self) -> Reference:
         return replace(self.reference, tag=None, digest=self.digest)
 
@@ -102,7 +107,7 @@ async def pull(
         image = await work.resolve(wanted, platform or f"linux/{info.machine}")
         if key is not None:
             await work.patiently(partial(require_signed, registry, wanted, image.digest, key))
-        with depot.use([image.manifest.config.digest]):
+        with depot.use(image.sizes):
             layers_here = await work.bring(image)
         if info.containerd_store:
             await asyncio.to_thread(work.remembered.add, image.id, image.manifest)
@@ -112,7 +117,7 @@ async def pull(
         reference=reference.familiar(),
         id=image.id,
         digest=image.digest,
-        size=sum(each.size for each in (image.manifest.config, *image.manifest.layers)),
+        size=sum(image.sizes.values()),
         received=meter.received,
         layers=len(image.manifest.layers),
         layers_here=layers_here,
@@ -179,7 +184,7 @@ class _Pull(msgspec.Struct, frozen=True):
         return _Image(reference, manifest, index, top if self.info.containerd_store else manifest.config.digest)
 
     async def bring(self, image: _Image) -> int:
-        """Returns how many layers the Engine had. Its config is in `use`."""
+        """Returns how many layers the Engine had. All blobs are in `use`."""
         config = await self._config(image)
         with naming(image.reference):
             ids = diff_ids(config, image.manifest)
@@ -192,25 +197,24 @@ class _Pull(msgspec.Struct, frozen=True):
 
     async def _fetch_and_load(self, image: _Image, ids: tuple[str, ...]) -> int:
         config, layers = image.manifest.config, image.manifest.layers
-        with self.depot.use(each.digest for each in layers):
-            left_out = await self._left_out(image.manifest, ids)
-            damaged = 0
-            while True:
-                missing = [each for each in layers if each.digest not in left_out]
-                await asyncio.to_thread(self._make_space, missing)
-                await self._fetch(image, [config, *missing])
-                try:
-                    await self._load(image, left_out)
-                except EngineError as error:
-                    if isinstance(error.__cause__, Damaged) and damaged < MOST_DAMAGED:
-                        damaged += 1
-                        await asyncio.to_thread(self.depot.discard, error.__cause__.descriptor.digest)
-                    elif left_out and not isinstance(error, EngineUnreachable):  # it has less than it seemed
-                        left_out = frozenset()
-                    else:
-                        raise
+        left_out = await self._left_out(image.manifest, ids)
+        damaged = 0
+        while True:
+            missing = [each for each in layers if each.digest not in left_out]
+            await asyncio.to_thread(self._make_space, missing)
+            await self._fetch(image, [config, *missing])
+            try:
+                await self._load(image, left_out)
+            except EngineError as error:
+                if isinstance(error.__cause__, Damaged) and damaged < MOST_DAMAGED:
+                    damaged += 1
+                    await asyncio.to_thread(self.depot.discard, error.__cause__.descriptor.digest)
+                elif left_out and not isinstance(error, EngineUnreachable):  # it has less than it seemed
+                    left_out = frozenset()
                 else:
-                    return len(layers) - len(missing)
+                    raise
+            else:
+                return len(layers) - len(missing)
 
     async def _config(self, image: _Image) -> bytes:
         """Raises Unwritable where it is another one whenever it is read."""
