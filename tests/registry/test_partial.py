@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -243,6 +244,64 @@ def test_how_much_there_is_can_be_said_without_opening_it(open_partial: Open, tm
     assert peek(tmp_path) == (SIZE, CHUNK + 7)
 
 
+class Looks(threading.Event):
+    """Joining is stopped the `last` time that it looks whether it is to go on; `size`: most that was on the disk."""
+
+    def __init__(self, directory: Path, last: int) -> None:
+        super().__init__()
+        self.directory = directory
+        self.left = last
+        self.size = 0
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        self.size = max(self.size, sum(path.stat().st_blocks * 512 for path in self.directory.iterdir()))
+        return self.left == 0
+
+
+def test_joining_takes_no_more_space_than_the_blob(open_partial: Open, tmp_path: Path) -> None:
+    partial = open_partial()
+    put(partial, 2 * CHUNK, SIZE)
+    put(partial, 0, 2 * CHUNK)
+    looks = Looks(tmp_path, -1)
+    assert partial.finish(tmp_path / BLOB, looks) == "done"
+    assert looks.size < SIZE + CHUNK
+
+
+@pytest.mark.parametrize("boot", [BOOT, NEXT_BOOT])
+@pytest.mark.parametrize("last", range(3, 7))
+def test_a_part_whose_beginning_is_released_is_taken_up_again(
+    open_partial: Open, tmp_path: Path, boot: bytes, last: int
+) -> None:
+    partial = open_partial()
+    put(partial, CHUNK, 2 * CHUNK)
+    put(partial, 2 * CHUNK, SIZE)
+    put(partial, 0, CHUNK)
+    with pytest.raises(Stopped):
+        partial.finish(tmp_path / BLOB, Looks(tmp_path, last))
+    again = open_partial(boot)
+    assert again.have >= SIZE - SIZE % CHUNK
+    assert is_right(again)
+    end(again, tmp_path / BLOB)
+    assert names(tmp_path) == [BLOB]
+
+
+def test_what_the_first_part_loses_after_it_was_released_elsewhere_is_missing(
+    open_partial: Open, tmp_path: Path
+) -> None:
+    partial = open_partial()
+    put(partial, CHUNK, SIZE)
+    put(partial, 0, CHUNK)
+    with pytest.raises(Stopped):
+        partial.finish(tmp_path / BLOB, Looks(tmp_path, 5))
+    with (tmp_path / "0").open("r+b") as file:
+        file.seek(2 * CHUNK)
+        file.write(b"another")
+    assert partial.finish(tmp_path / BLOB, GO_ON) == "damaged"
+    assert partial.have == SIZE - 2 * CHUNK
+    end(partial, tmp_path / BLOB)
+
+
 class Lives(RuleBasedStateMachine):
     """Of one blob, through many processes and boots. The disk keeps what was waited for, and of the rest anything."""
 
@@ -270,15 +329,14 @@ class Lives(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def cut_power(self, data: st.DataObject) -> None:
-        before = {part.start: part.size for part in self.partial.parts}
+        before = self.partial.have, len(self.partial.parts)
         self.partial.close()
-        for start, size in before.items():
-            if size:
-                self.lose(self.directory / str(start), size, data)
+        for part in self.partial.parts:
+            if part.size:
+                self.lose(part.path, part.size, data)
         self.boots += 1
         self.open()
-        after = {part.start: part.size for part in self.partial.parts}
-        assert all(size - after.get(start, 0) < CHUNK for start, size in before.items())
+        assert before[0] - self.partial.have < CHUNK * before[1]
         assert is_right(self.partial)
 
     def lose(self, file: Path, size: int, data: st.DataObject) -> None:
@@ -295,6 +353,17 @@ class Lives(RuleBasedStateMachine):
     def join(self) -> None:
         if self.partial.is_whole:
             self.finish()
+
+    @rule(last=st.integers(1, 9))
+    def join_and_stop(self, last: int) -> None:
+        for part in tuple(self.partial.parts):
+            put(self.partial, part.start, self.partial.stop(part))
+        blob = self.directory / BLOB
+        with contextlib.suppress(Stopped):
+            assert self.partial.finish(blob, Looks(self.directory, last)) == "done"
+            assert blob.read_bytes() == CONTENT
+            blob.unlink()
+            self.open()
 
     def finish(self) -> None:
         end(self.partial, self.directory / BLOB)

@@ -6,6 +6,8 @@ was written, and a power cut at most the last chunk.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import itertools
 import os
 import stat
@@ -19,6 +21,9 @@ from dom0.registry.journal import CHUNK, Head
 
 JOURNAL = ".journal"
 _SYNCED = 16  # chunks after which the journal waits for the disk too; till then a chunk behind it vouches for this one
+_PUNCH_HOLE = 0x03  # and keep the file's length; <linux/falloc.h>
+_libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate  # musl has one only
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # whatever lies there: it neither leads elsewhere nor waits
 
 
@@ -27,7 +32,8 @@ class Damage(Exception):
 
 
 class Part:
-    """Bytes of the blob from `head.start` on, of which there are `size`. Raises OSError of the disk.
+    """Bytes of the blob from `start` on. Its file begins at `head.start` and has `size` bytes; those between were
+    released. Raises OSError of the disk.
 
     `asked`: where the request ends that is running for it, a byte of the blob; None: there is none.
     """
@@ -47,21 +53,24 @@ class Part:
     @property
     def at(self) -> int:
         """The byte of the blob that comes next."""
-        return self.start + self.size
+        return self.head.start + self.size
 
-    def restore(self) -> bool:
-        """Take up what an earlier process left. False: there is nothing that can be believed."""
+    def restore(self, taken: int) -> bool:
+        """Take up what an earlier process left. Another part has the blob up to byte `taken`: what this one had of it
+        may be released. False: there is nothing that can be believed.
+        """
         found = journal.decode(_read(self.journal_path, journal.longest(self.head)))
         if found is None or found[0] != Head(found[0].boot, self.head.sha256, self.head.size, self.head.start):
             return False
         left, crcs = found
         self._file = _open_regular(self.path, os.O_RDWR)
         length = os.fstat(self._file).st_size if self._file >= 0 else 0
-        if self._file < 0 or length > self.head.size - self.start:
+        if self._file < 0 or length > self.head.size - self.head.start:
             return False
         same_boot = left.boot == self.head.boot
         self.size = length if same_boot else length - length % CHUNK
         wholes = itertools.zip_longest(range(self.size // CHUNK), crcs[: self.size // CHUNK])
+        self.start += min(max(0, taken - self.start), self.size) // CHUNK * CHUNK
         self._crcs = [self._crc_of(number) if crc is None else crc for number, crc in wholes]
         if not same_boot:
             self.cut_damage()
@@ -81,8 +90,9 @@ class Part:
                 if self.size % CHUNK == 0:
                     self._end_chunk()
 
-    def read(self, offset: int = 0) -> Iterator[bytes]:
-        """What is there from byte `offset` of the part on, by chunks. Raises Damage before one that is not sound."""
+    def read(self, at: int = 0) -> Iterator[bytes]:
+        """What is there from byte `at` of the blob on, by chunks. Raises Damage before one that is not sound."""
+        offset = max(at, self.start) - self.head.start
         for number in range(offset // CHUNK, -(-self.size // CHUNK)):
             data = os.pread(self._file, min(CHUNK, self.size - number * CHUNK), number * CHUNK)
             if zlib.crc32(data) != (self._crcs[number] if number < len(self._crcs) else self._crc):
@@ -91,7 +101,7 @@ class Part:
 
     def cut_damage(self) -> None:
         """Leave what is before the first chunk that is not what its CRC says."""
-        sound = 0
+        sound = self.start - self.head.start
         try:
             for data in self.read():
                 sound += len(data)
@@ -107,6 +117,15 @@ class Part:
             os.ftruncate(self._file, size)
         if self._journal >= 0:
             os.ftruncate(self._journal, journal.entry(size // CHUNK, 0)[1])
+
+    def release(self, stop: int) -> None:
+        """Give back the space of what is before byte `stop` of the blob, the end of a chunk, if the file system can."""
+        at = ctypes.c_int64(self.start - self.head.start)
+        if _fallocate(self._file, _PUNCH_HOLE, at, ctypes.c_int64(stop - self.start)):
+            number = ctypes.get_errno()
+            if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise OSError(number, os.strerror(number))
+        self.start = stop
 
     def sync(self) -> None:
         if self._file >= 0:

@@ -5,8 +5,9 @@ kernel's boot ID in the journal of each tells a kill, after which all that was w
 after which what is no whole chunk may be anything: that is cut off, and the rest is compared with its CRCs. What is no
 part of this blob is removed, whatever it is.
 
-When nothing is missing the first part takes in the others. It is renamed to the blob if its digest is right, never
-linked: of a link, the name can survive a power cut that the length of the file does not.
+When nothing is missing the first part takes in the others, whose space is released chunk by chunk as soon as the first
+one's chunk is synced: the blob is never on the disk one and a half times. It is renamed to the blob if its digest is
+right, never linked: of a link, the name can survive a power cut that the length of the file does not.
 """
 
 from __future__ import annotations
@@ -117,10 +118,12 @@ class Partial:
                 return "damaged"
             for other in others:
                 try:
-                    for data in other.read(first.at - other.start):
+                    for data in other.read(first.at):
                         _go_on(stop)
                         first.append(data)
                         digest.update(data)
+                        if other.start < first.at < other.at:
+                            other.release(first.at)
                 except Damage:
                     other.cut_damage()
                     return "damaged"
@@ -147,10 +150,11 @@ class Partial:
         found = {path.name: path for path in self._directory.iterdir()}
         starts = sorted(int(name) for name in found if self._is_start(name))
         with contextlib.ExitStack() as opened:
-            parts = []
+            parts: list[Part] = []
             for part in map(self._part, starts[:MOST_PARTS]):
                 opened.callback(part.close)
-                if part.restore():
+                taken = max((other.at for other in parts), default=-1)
+                if part.restore(taken) and part.at > taken:
                     parts.append(part)
                 else:
                     part.close()
