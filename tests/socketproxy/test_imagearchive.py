@@ -114,6 +114,13 @@ def test_what_is_not_what_it_says_is_refused(flawed: bytes) -> None:
         loaded(flawed)
 
 
+def test_a_configuration_is_as_short_as_anybodys() -> None:
+    assert loaded(archive(labelled("config", {"a": "x" * 50_000})))
+    for labels in ({"a": "x" * 270_000}, {"a": "<" * 50_000}):
+        with pytest.raises(Refused, match=r"config\.json: .* fewer labels and steps"):
+            loaded(archive(labelled("config", labels)))
+
+
 def test_no_more_is_kept_of_an_archive_than_images_need() -> None:
     document = b"{" + bytes(1 << 20)
     with pytest.raises(Refused, match="more small files"):

@@ -94,6 +94,12 @@ def test_a_pattern_with_many_wildcards_takes_no_time() -> None:
     assert not images.is_one("a" * 200 + ":1", ["*a" * 100 + "b", "*" * 5000 + "b", "*?" * 300])
 
 
+def test_what_a_container_has_of_its_image() -> None:
+    config = {"Cmd": ["a"], "Entrypoint": None, "Env": ["B=c"], "Healthcheck": {"Test": ["CMD", "d"]}, "User": "e"}
+    assert images.command({"Config": config}) == ["a", "B=c", "CMD", "d"]
+    assert images.command({"Config": None}) == images.command({"Config": {"Healthcheck": None}}) == []
+
+
 @pytest.mark.engine
 def test_a_name_that_is_given_is_the_scopes_own(guest: Scoped, before: set[str], engine_host: Host) -> None:
     engine_host.docker("tag", IMAGE, "app:dev")

@@ -35,10 +35,13 @@ class Any64(dict[str, str]):
         return self._of.format(key)
 
 
-def create(asked: dict[str, Any], grants: Grants = NOTHING, name: str = "web") -> dict[str, Any]:
+def create(
+    asked: dict[str, Any], grants: Grants = NOTHING, name: str = "web", of_image: tuple[str, ...] = ()
+) -> dict[str, Any]:
     body = strict.read(json.dumps({"Image": "a:1", **asked}).encode(), requests.Container)
     resolved = rules.Resolved(
         image="a:1",
+        image_command=of_image,
         socket=SOCKET,
         containers=Any64(ID),
         named=Any64("guest.{}"),
@@ -184,6 +187,39 @@ def test_only_containers_can_be_orchestrators() -> None:
     sent = {LABEL: "/guest/team", "guest/a": "b"}
     assert rules.network(asked, GUEST, NOTHING).labels == sent
     assert rules.volume(bodies.VolumeBody(name="v", labels=labels), GUEST).labels == sent
+
+
+LONG = "x" * rules.LARGEST_COMMAND
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_image"),
+    [
+        ({"Cmd": ["sh", "-c", LONG]}, ()),
+        ({"Entrypoint": [LONG]}, ()),
+        ({"Env": [f"A={LONG[: len(LONG) // 2]}"], "Cmd": [LONG[: len(LONG) // 2]]}, ()),
+        ({"Cmd": ["\x01" * (len(LONG) // 6)]}, ()),
+        ({"Healthcheck": {"Test": ["CMD", LONG]}}, ()),
+        ({}, (LONG,)),
+    ],
+)
+def test_a_command_and_its_environment_have_an_end(asked: dict[str, Any], of_image: tuple[str, ...]) -> None:
+    with pytest.raises(Refused, match=r"Cmd, Entrypoint, Env .*: put what is so long into a file"):
+        create(asked, of_image=of_image)
+
+
+def test_nothing_else_of_a_container_is_long() -> None:
+    create({"Cmd": ["sh", "-c", "x" * 100_000], "Env": [f"A{number}={'x' * 100}" for number in range(1000)]})
+    with pytest.raises(Refused, match=r"the body: .* ask for less"):
+        create({"HostConfig": {"Mounts": [{"Type": "tmpfs", "Target": "/" + "x" * rules.LARGEST_BODY}]}})
+
+
+def test_an_exec_and_a_network_have_an_end() -> None:
+    assert rules.execution(requests.Exec(cmd=("x" * 100_000,))).cmd
+    with pytest.raises(Refused, match="Cmd and Env"):
+        rules.execution(requests.Exec(cmd=("x" * 100_000,), env=(LONG,)))
+    with pytest.raises(Refused, match=r"the network: .* ask for less"):
+        rules.network(requests.Network(name="n", options={rules.NETWORK_OPTIONS[0]: LONG}), GUEST, NOTHING)
 
 
 def test_a_granted_port_passes() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dom0.errors import UsageError
 from dom0.socketproxy.refusal import Refused
-from dom0.socketproxy.scope import LABEL, ORCHESTRATOR, Scope, is_made_inside
+from dom0.socketproxy.scope import LABEL, LARGEST_LABELS, LARGEST_OF_OTHERS, ORCHESTRATOR, Scope, is_made_inside
 
 GUEST = Scope("guest")
 NAMES = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}", fullmatch=True)
@@ -154,3 +154,30 @@ def test_messages_have_the_scopes_own_names(said: str, seen: str) -> None:
 )
 def test_a_filter_by_name_is_of_the_scopes_names(asked: str, engine: str) -> None:
     assert GUEST.long_pattern(asked) == engine
+
+
+@pytest.mark.parametrize(
+    ("labels", "of_image"),
+    [
+        ({"a": "x" * LARGEST_LABELS}, {}),
+        ({"a": "\x01" * (LARGEST_LABELS // 6)}, {}),
+        ({"a": "<" * (LARGEST_LABELS // 6)}, {}),
+        ({}, {"a": "x" * LARGEST_LABELS}),
+        ({}, {f"{number:01000}": "" for number in range(LARGEST_LABELS // 1900)}),  # they are there twice
+        ({str(number): "" for number in range(LARGEST_LABELS // 12)}, {}),  # with our prefix
+    ],
+)
+def test_labels_of_a_container_have_an_end_whoever_gave_them(labels: dict[str, str], of_image: dict[str, str]) -> None:
+    with pytest.raises(Refused, match=r"Labels: .* fewer or shorter ones"):
+        GUEST.stamped_container(labels, of_image)
+
+
+def test_labels_as_long_as_anybody_gives_them_pass() -> None:
+    given = {f"com.example.{number}": "x" * 100 for number in range(100)}
+    assert len(GUEST.stamped_container(given, given)) == 201 + 1
+
+
+def test_labels_of_a_volume_or_a_network_are_short() -> None:
+    GUEST.stamped({"a": "x" * (LARGEST_OF_OTHERS - 100)})
+    with pytest.raises(Refused, match=r"Labels: .* fewer or shorter ones"):
+        GUEST.stamped({"a": "x" * LARGEST_OF_OTHERS})

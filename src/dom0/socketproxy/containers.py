@@ -114,6 +114,7 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
     resolved = rules.Resolved(
         image=images.told(context, image, body.image),
         image_labels=images.labels(image),
+        image_command=images.command(image),
         socket=context.socket,
         cgroup_parent=inner.parent(context, body.host_config.cgroup_parent, "HostConfig.CgroupParent"),
         containers={reference: one.id for reference, one in found.items()},
@@ -203,7 +204,7 @@ async def renamed(context: Context, asked: Asked) -> Document:
 
 async def exec_created(context: Context, asked: Asked) -> Call:
     found = await owned.container(context, asked.names["container"])
-    return Call(method="POST", path=("containers", found.id, "exec"), body=asked.body)
+    return Call(method="POST", path=("containers", found.id, "exec"), body=rules.execution(asked.body))
 
 
 async def exec_started(context: Context, asked: Asked) -> Call:

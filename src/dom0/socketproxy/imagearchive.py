@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from dom0.socketproxy import strict, tarstream
-from dom0.socketproxy.refusal import BAD_REQUEST, Refused
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused, check_size
 from dom0.socketproxy.scope import Scope, as_written
 
 MANIFEST, REPOSITORIES = "manifest.json", "repositories"
@@ -23,6 +23,7 @@ OCI = ("index.json", "oci-layout")  # the same once more, which the Engine does 
 NAMING = (MANIFEST, REPOSITORIES, *OCI)
 LARGEST_DOCUMENT = 4 << 20  # bytes
 LARGEST_DOCUMENTS = 8 << 20  # bytes, of all that may be an image's configuration
+LARGEST_CONFIG = 256 << 10  # bytes: its labels are in lists of images, and in events, which others read
 MOST_FILES = 10_000
 
 
@@ -167,7 +168,14 @@ class Loaded:
         if not image.repo_tags:
             raise _unclear(f"{image.config}: an image without a name would be nobody's")
         try:
-            config = msgspec.convert(strict.parse(self._documents.get(image.config, b"")), _Config)
+            document = strict.parse(self._documents.get(image.config, b""))
+            check_size(
+                f"the archive of images: {image.config}",
+                document,
+                LARGEST_CONFIG,
+                "build it with fewer labels and steps",
+            )
+            config = msgspec.convert(document, _Config)
         except msgspec.ValidationError as error:
             raise _unclear(f"{image.config}: {error}") from error
         digests = tuple(self._digests.get(layer, "") for layer in image.layers)

@@ -263,6 +263,13 @@ def labels(image: Image) -> Mapping[str, str]:
     return (image.get("Config") or {}).get("Labels") or {}
 
 
+def command(image: Image) -> list[str]:
+    """What a container has of it that says none itself, and its environment."""
+    config = image.get("Config") or {}
+    texts = (*(config.get(key) for key in ("Cmd", "Entrypoint", "Env")), (config.get("Healthcheck") or {}).get("Test"))
+    return [text for some in texts for text in some or ()]
+
+
 def full_name(reference: str) -> str:
     """With its tag, as the Engine lists it."""
     has_tag = ":" in reference.rpartition("/")[2] or "@" in reference

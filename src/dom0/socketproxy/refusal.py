@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dom0.socketproxy.partial import one_line
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 
 BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, CONFLICT, TOO_LARGE = 400, 403, 404, 405, 409, 413
 UNAVAILABLE = 503
+_NUMBERED = re.compile(rb"[<>&]|\\[bf]|\xe2\x80[\xa8\xa9]")
 LONGEST = 2_000  # characters of a message: in some is what a client has written
 
 
@@ -40,6 +44,19 @@ def not_granted(field: str, value: object, grant: Grants) -> Refused:
 
 def too_many(kind: str, granted: int, grant: Grants) -> Refused:
     return Refused(FORBIDDEN, f"{granted} {kind} are all that was granted", field=kind, grant=grant)
+
+
+def check_size(field: str, value: object, most: int, remedy: str) -> None:
+    """Of `value` in the Engine's JSON, which is in its lists and events: others read it there. Raises Refused."""
+    if (size := size_as_json(value)) > most:
+        what = f"{field}: {size} bytes of JSON, of {most} that may be: {remedy}"
+        raise Refused(BAD_REQUEST, what, field=field)
+
+
+def size_as_json(value: object) -> int:
+    """Bytes, at most: Go's encoder writes some letters by their numbers (encoding/json, HTMLEscape)."""
+    written = msgspec.json.encode(value)
+    return len(written) + 5 * len(_NUMBERED.findall(written))
 
 
 def short(value: object) -> str:

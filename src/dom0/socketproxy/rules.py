@@ -19,7 +19,7 @@ from dom0.socketproxy import logs, paths, requests
 from dom0.socketproxy.cgroup import PERIOD
 from dom0.socketproxy.grants import CAPABILITIES, MOST_CPUS, Device, Grants, Ports, Subnet, is_within
 from dom0.socketproxy.paths import Bound
-from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, never, not_granted
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, check_size, never, not_granted
 from dom0.socketproxy.scope import Scope
 
 ULIMITS = (
@@ -40,6 +40,9 @@ TMPFS_OPTION = re.compile(
 )
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+LARGEST_COMMAND = 256 << 10  # bytes of JSON: of what lists and events say of it, beside its environment
+LARGEST_BODY = 512 << 10
+LARGEST_NETWORK = 16 << 10
 PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
 
 
@@ -71,6 +74,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     image: str
     image_labels: Mapping[str, str] = {}
+    image_command: Sequence[str] = ()  # and its environment
     socket: str = ""  # the scope's own, in place of the Engine's
     cgroup_parent: str = ""  # of the scope
     containers: Mapping[str, str]
@@ -133,13 +137,26 @@ def container(
     for port in (*body.exposed_ports, *(body.host_config.port_bindings or ())):
         if not PORT.fullmatch(port):
             raise Refused(BAD_REQUEST, f"{port}: no port", field="ExposedPorts")
-    return replace(
+    test = body.healthcheck.test if body.healthcheck else ()
+    command = (body.cmd, body.entrypoint, body.env, test, resolved.image_command)
+    remedy = "put what is so long into a file, in its image or a volume"
+    check_size("Cmd, Entrypoint, Env and Healthcheck, of its image too", command, LARGEST_COMMAND, remedy)
+    labels = scope.stamped_container(body.labels, resolved.image_labels, paths.stamped(body.labels, bound))
+    checked = replace(
         body,
         image=resolved.image,
-        labels=scope.stamped_container(body.labels, resolved.image_labels) | paths.stamped(body.labels, bound),
+        labels=labels,
         host_config=host,
         networking_config=_networking(body, scope, resolved, host.network_mode, name),
     )
+    check_size("the body", checked, LARGEST_BODY, "ask for less in one container")
+    return checked
+
+
+def execution(asked: requests.Exec) -> requests.Exec:
+    """Raises Refused: an event says the whole command."""
+    check_size("Cmd and Env", (asked.cmd, asked.env), LARGEST_COMMAND, "put what is so long into a file")
+    return asked
 
 
 def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolved: Resolved) -> requests.HostConfig:
@@ -464,7 +481,7 @@ def network(asked: requests.Network, scope: Scope, grants: Grants) -> requests.N
     pools = () if asked.ipam is None else tuple(pool for pool in asked.ipam.config if pool != bodies.IpamPool())
     for pool in pools:
         _check_pool(pool, grants)
-    return replace(
+    made = replace(
         asked,
         check_duplicate=True,
         ipam=requests.Ipam(config=pools) if pools else None,
@@ -472,6 +489,8 @@ def network(asked: requests.Network, scope: Scope, grants: Grants) -> requests.N
         name=scope.long(asked.name),
         scope="",
     )
+    check_size("the network", made, LARGEST_NETWORK, "ask for less in one network")
+    return made
 
 
 def _check_pool(pool: bodies.IpamPool, grants: Grants) -> None:

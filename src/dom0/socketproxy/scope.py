@@ -20,7 +20,7 @@ import msgspec
 
 from dom0 import names
 from dom0.errors import UsageError
-from dom0.socketproxy.refusal import BAD_REQUEST, Refused
+from dom0.socketproxy.refusal import BAD_REQUEST, Refused, check_size
 
 LABEL = "dom0.scope"
 ORCHESTRATOR = "dom0.orchestrator"  # on who was given the socket: JSON, labels of its image that ours took the place of
@@ -34,7 +34,8 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REPOSITORY = rf"{_PART}(?:/{_PART})*"  # without a registry that has a port
 TAG = r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}"
 LONGEST_REPOSITORY = 255
-LARGEST_LABELS = 64 << 10  # bytes of one object's, keys and values: others read them with the lists that they are in
+LARGEST_LABELS = 64 << 10  # bytes of a container's, as JSON: others read them with the lists that they are in
+LARGEST_OF_OTHERS = 8 << 10  # bytes of a volume's or a network's
 
 
 class Scope(msgspec.Struct, frozen=True, dict=True):
@@ -122,21 +123,29 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
         return path == self.path or path.startswith(f"{self.path}/")
 
     def stamped(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """As the Engine gets them. What a scope inside this one has written of its path stands behind ours.
+        """Of a volume or a network, as the Engine gets them. Raises Refused."""
+        stamped = self._stamped(labels)
+        check_size("Labels", stamped, LARGEST_OF_OTHERS, "give it fewer or shorter ones")
+        return stamped
 
-        Raises Refused.
-        """
-        if sum(len(key.encode()) + len(value.encode()) for key, value in labels.items()) > LARGEST_LABELS:
-            raise Refused(BAD_REQUEST, f"Labels: more than {LARGEST_LABELS} bytes of them", field="Labels")
+    def _stamped(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """What a scope inside this one has written of its path stands behind ours. Raises Refused."""
         inner = labels.get(LABEL, "")
         if inner and not re.fullmatch(r"(/[a-z0-9_-]{1,31}){1,16}", inner):
             raise Refused(BAD_REQUEST, f"Labels.{LABEL}: {inner!r} is not the path of a scope", field="Labels")
         return {**self.long_labels(labels), LABEL: self.path + inner}
 
-    def stamped_container(self, labels: Mapping[str, str], of_image: Mapping[str, str]) -> dict[str, str]:
-        """Nothing made here was given our own socket by who serves it, whatever its image's labels say."""
+    def stamped_container(
+        self, labels: Mapping[str, str], of_image: Mapping[str, str], more: Mapping[str, str] = {}
+    ) -> dict[str, str]:
+        """Nothing made here was given our own socket by who serves it, whatever its image's labels say.
+
+        `more` is ours too. Raises Refused.
+        """
         orchestrator = labels.get(ORCHESTRATOR, "") if labels.get(LABEL) else ""
-        return {**self.inherited(of_image), **self.stamped(labels), ORCHESTRATOR: orchestrator}
+        stamped = {**self.inherited(of_image), **self._stamped(labels), ORCHESTRATOR: orchestrator, **more}
+        check_size("Labels", stamped, LARGEST_LABELS, "give it, or its image, fewer or shorter ones")
+        return stamped
 
     def is_orchestrator(self, labels: Mapping[str, str] | None) -> bool:
         """Whether a container of the scope's was given our own socket: then it is its owner's, not the scope's."""

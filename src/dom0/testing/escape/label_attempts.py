@@ -1,4 +1,4 @@
-"""Labels that programs beside the scope act on (23): a Compose, a Traefik or a dom0 on the same Engine."""
+"""Labels that programs beside the scope act on or cannot read for their length (23): a Compose, a Traefik, a dom0."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ CONTROLS = {
     "caddy": "",
 }
 WORDS = ("traefik.enable=true", "com.docker.compose.project=shop", "dom0.role=root")
+LONG = {"a": "\x01" * 60_000}  # six bytes each, as the Engine writes it
 STEP = "\nRUN true\n"
 DOCKERFILES: Mapping[str, str] = {
     "in each form": f"""LABEL {" ".join(WORDS)}
@@ -64,6 +65,10 @@ def cases() -> Iterator[Case]:
     yield Case(23, "an image's labels", lambda c, w: run(c, {**body(w), "Image": LABELLED}))
     yield Case(23, "a labelled image by a name of its own", _tagged)
     yield Case(23, "what looks below granted paths, of a labelled image", _looking)
+    yield Case(23, "long labels of a container", lambda c, w: run(c, body(w, Labels=LONG)))
+    yield Case(23, "long labels of a network", _made("/networks/create", {"Name": "n", "Labels": LONG}))
+    yield Case(23, "long labels of a volume", _made("/volumes/create", {"Name": "volume", "Labels": LONG}))
+    yield Case(23, "long labels of a volume in a mount", _mounted("volume", LONG))
     yield from _builds()
     yield from _commits()
     yield from _loads()
@@ -73,8 +78,8 @@ def _made(target: str, asked: Mapping[str, object]) -> Attempt:
     return lambda client, _world: [client.ask("POST", target, asked)]
 
 
-def _mounted(source: str) -> Attempt:
-    mount = {"Type": "volume", "Source": source, "Target": "/v", "VolumeOptions": {"Labels": CONTROLS}}
+def _mounted(source: str, labels: Mapping[str, str] = CONTROLS) -> Attempt:
+    mount = {"Type": "volume", "Source": source, "Target": "/v", "VolumeOptions": {"Labels": labels}}
     return lambda client, world: run(client, body(world, HostConfig={"Mounts": [mount]}))
 
 
@@ -120,7 +125,9 @@ def _loads() -> Iterator[Case]:
         ("Config", "labels"),
         ("config", "Label\u017f"),
         ("container_config", "Labels"),
+        ("config", "long Labels"),
     ):
-        config = json.dumps({"rootfs": rootfs, key: {labels: CONTROLS}})
+        said = {labels.removeprefix("long "): LONG if labels.startswith("long") else CONTROLS}
+        config = json.dumps({"rootfs": rootfs, key: said})
         files = [(tarfile.TarInfo("l.tar"), layer), file("c.json", config), file("manifest.json", manifest)]
         yield Case(23, f"an image is loaded with {key}.{labels}", loaded(files))

@@ -45,6 +45,7 @@ LABELLED = "busybox:labelled"  # an image that may be used, whose labels others 
 LABELS = {"traefik.enable": "true", "com.docker.compose.project": "shop", "dom0.role": "service"}
 CONTROL = ("traefik.", "com.docker.compose.", "com.centurylinklabs.", "dom0.")
 OWN_LABELS = ("dom0.scope", "dom0.orchestrator", "dom0.paths")  # of scopes
+LONGEST_LABELS = 100_000  # bytes of JSON
 OWN_MODES = ("", "none", "private", "shareable", "default", "bridge")
 SYSCTLS = re.compile(r"net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -337,6 +338,7 @@ class World:
             "LogConfig": host["LogConfig"]["Type"] not in ("json-file", "local", "none"),
             "Log's memory": (host["LogConfig"]["Config"] or {}).get("max-buffer-size"),
             "Log's work": [one for one in (host["LogConfig"]["Config"] or {}).items() if _is_work(*one)],
+            "Labels' length": _is_long(found["Config"]["Labels"]),
             "Ulimits": [one["Name"] for one in host["Ulimits"] or () if one["Name"].lower() in ("nice", "rtprio")],
             "OomScoreAdj": host["OomScoreAdj"] < 0,
             "OomKillDisable": host["OomKillDisable"],
@@ -384,6 +386,7 @@ class World:
             "Subnets": [pool["Subnet"] for pool in found["IPAM"]["Config"] or () if not _may_have(pool["Subnet"])],
             "Name": self.prefix and not found["Name"].startswith(self.prefix),
             "Labels": self._acted_on(found["Labels"]),
+            "Labels' length": _is_long(found["Labels"]),
         }
         return [f"network {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
 
@@ -397,11 +400,16 @@ class World:
             )
         flaws = {"Options": found["Options"], "Driver": found["Driver"] != "local", "Name": named_wrongly}
         flaws["Labels"] = self._acted_on(found["Labels"])
+        flaws["Labels' length"] = _is_long(found["Labels"])
         return [f"volume {found['Name']} has {key}: {value}" for key, value in flaws.items() if value]
 
 
 def _now() -> str:
     return f"{time.time():.9f}"
+
+
+def _is_long(labels: Mapping[str, str] | None) -> bool:
+    return len(json.dumps(labels)) > LONGEST_LABELS
 
 
 def _is_work(option: str, value: str) -> bool:
