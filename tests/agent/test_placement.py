@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dom0.agent.placement import OLD, RECORD, TEMPORARY, Placement
-from dom0.agent.store import Unwritable
 from dom0.agent.three_way import Action
+from dom0.durable import Unwritable
 from dom0.errors import ProjectError, UsageError
 
 WEB = "conf/web.conf"

@@ -19,6 +19,7 @@ from typing import IO, Any, NoReturn
 import pytest
 from msgspec.structs import replace
 
+from dom0.durable import Unwritable
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import EngineError, EngineUnreachable, Final, NotFound
@@ -26,7 +27,6 @@ from dom0.images.pull import KEPT, Pulled, is_insecure, pull
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import GaveUp, Terms
 from dom0.registry.manifest import CONFIGS, OCI_INDEX, OCI_MANIFEST
-from dom0.registry.partial import Unwritable
 from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
 from dom0.testing import debian_registry, signatures

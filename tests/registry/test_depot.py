@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dom0.durable import Unwritable
 from dom0.registry import depot as module
 from dom0.registry.depot import KEPT_FOR, RESERVE, Depot, Need, NoSpace, Stored
-from dom0.registry.partial import Unwritable
 
 
 def digest_of(data: bytes) -> str:

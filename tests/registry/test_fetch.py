@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dom0.durable import Unwritable
 from dom0.errors import Final, NoRange, Temporary
 from dom0.registry import patience
 from dom0.registry.client import Registry
@@ -24,7 +25,6 @@ from dom0.registry.depot import Depot
 from dom0.registry.fetch import GaveUp, Source, Terms, fetch
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor
-from dom0.registry.partial import Unwritable
 from dom0.registry.progress import Meter
 from dom0.testing.blob_server import BlobServer, content, describe
 from dom0.testing.fault_proxy import FaultProxy, Faults

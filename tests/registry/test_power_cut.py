@@ -15,12 +15,13 @@ from typing import Literal
 import msgspec
 import pytest
 
+from dom0.durable import Unwritable
 from dom0.registry.client import Registry
 from dom0.registry.depot import Depot
 from dom0.registry.fetch import fetch
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor
-from dom0.registry.partial import BLOB, Unwritable
+from dom0.registry.partial import BLOB
 from dom0.testing import loop
 from dom0.testing.blob_server import BlobServer, content, describe
 from dom0.testing.fault_proxy import FaultProxy, Faults

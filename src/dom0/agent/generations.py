@@ -15,7 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.agent.status import GenerationInfo, Outcome
-from dom0.agent.store import Damaged, read_json, write_atomic, write_json, writing
+from dom0.agent.store import Damaged, read_json, write_json
+from dom0.durable import write_atomic, writing
 from dom0.errors import Dom0Error, UsageError
 from dom0.images import contents
 from dom0.plan.desired import Desired

@@ -34,8 +34,8 @@ from dom0.agent.rollback import find_target, require_images
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
 from dom0.agent.status import NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
-from dom0.agent.store import Unwritable
 from dom0.compose.model import Project
+from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
 from dom0.health import Problem

@@ -17,9 +17,10 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePath
 
-from dom0.agent.store import Damaged, read_json, write_json, writing
+from dom0.agent.store import Damaged, read_json, write_json
 from dom0.agent.three_way import DIRECTORY, NEVER, Action, FileStep, FileVersion, Placed, decide, done, under_way
 from dom0.agent.versions import NOTHING_THERE, OPEN, ROOT, inside, project_versions, read_version, spelled
+from dom0.durable import writing
 from dom0.errors import ProjectError, UsageError
 from dom0.images import contents
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dom0.agent.store import Unwritable
+from dom0.durable import Unwritable
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, InUse, ProjectError
 from dom0.health import Problem
 

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from dom0.agent.current import Current
 from dom0.agent.foresee import ENDS, Running, refuse
 from dom0.agent.source import NOTHING, Candidate, Handed, Own
-from dom0.agent.store import writing
 from dom0.agent.take_over import take_over
+from dom0.durable import writing
 from dom0.engine.protocol import Engine
 from dom0.images import names
 from dom0.plan import labels

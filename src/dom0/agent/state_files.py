@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from dom0.agent.store import Damaged, read_json, write_json, writing
+from dom0.agent.store import Damaged, read_json, write_json
+from dom0.durable import writing
 from dom0.plan.memory import Memory
 
 ANNOUNCED_FOR = 3600.0  # seconds: a trial whose generation did not come by then is not meant for a later one

@@ -1,11 +1,10 @@
-"""The agent's files: written whole or not at all, so that a kill or a power cut leaves the old one or the new one."""
+"""The agent's files, as JSON, and who is alone with them."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
+from dom0.durable import write_atomic, writing
 from dom0.errors import Busy, Dom0Error
 
 T = TypeVar("T")
 LOCK_AGAIN = 0.05  # seconds between attempts to be alone
-
-
-class Unwritable(Dom0Error):
-    """The disk is full, broken or not ours to write."""
 
 
 class Damaged(Dom0Error):
@@ -29,18 +25,6 @@ class Damaged(Dom0Error):
 
 class Unreadable(Damaged):
     """It is not ours to read: none but root gets into the state directory."""
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What goes wrong on the disk inside of the block is raised as Unwritable."""
-    try:
-        yield
-    except OSError as error:
-        # shutil's carries a list of (source, target, reason)
-        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
-        message = f"{path}: cannot be written: {reason}"
-        raise Unwritable(message, hint="free space or mend the disk: df -h") from error
 
 
 @contextlib.contextmanager
@@ -71,36 +55,6 @@ def _lock(descriptor: int, directory: Path, deadline: float) -> None:
                 hint = "two of them would undo each other's work: docker ps --filter label=dom0.role=root; lslocks"
                 raise Busy(f"{directory}: another dom0 agent works with it", hint=hint) from error
         time.sleep(LOCK_AGAIN)
-
-
-def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
-    """`durable`: survives a power cut, not only a kill. Raises Unwritable."""
-    temporary = path.with_name(f".{path.name}.new")
-    with writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-            if durable:
-                sync(path.parent)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or the names in a directory, are on the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_json(path: Path, type_: type[T]) -> T | None:

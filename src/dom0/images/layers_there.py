@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from dom0.durable import write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import NotFound
 from dom0.registry.manifest import ImageManifest
@@ -40,6 +41,8 @@ class Remembered:
         there = {row.id for row in await engine.images()}
         found: set[str] = set()
         for path in self._directory.iterdir() if self._directory.is_dir() else ():
+            if path.name.startswith("."):  # another process writes it
+                continue
             if f"sha256:{path.name}" not in there:
                 path.unlink(missing_ok=True)
                 continue
@@ -48,7 +51,6 @@ class Remembered:
         return frozenset(found)
 
     def add(self, image_id: str, image: ImageManifest) -> None:
-        """Raises OSError."""
-        self._directory.mkdir(exist_ok=True)
-        path = self._directory / image_id.removeprefix("sha256:")
-        path.write_bytes(msgspec.json.encode([layer.digest for layer in image.layers]))
+        """Raises Unwritable."""
+        content = msgspec.json.encode([layer.digest for layer in image.layers])
+        write_atomic(self._directory / image_id.removeprefix("sha256:"), content)

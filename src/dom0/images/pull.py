@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
+from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import Conflict, EngineError, EngineUnreachable, Final, NotFound, Temporary
@@ -34,7 +35,6 @@ from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import USUAL, GaveUp, Terms, fetch
 from dom0.registry.manifest import Descriptor, ImageManifest, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
-from dom0.registry.partial import Unwritable
 from dom0.registry.patience import LONGEST_ASKED, pause
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import msgspec
 
+from dom0.durable import Unwritable, sync, writing
 from dom0.errors import Dom0Error
-from dom0.registry.part import sync_directory
-from dom0.registry.partial import BLOB, LOCK, UNFINISHED, Partial, Unwritable, peek, writing
+from dom0.registry.partial import BLOB, LOCK, UNFINISHED, Partial, peek
 
 RESERVE = 64 << 20  # bytes that stay free on every file system
 KEPT_FOR = (
@@ -239,7 +239,7 @@ def _hold(directory: Path) -> int:
         except FileExistsError:
             pass
         else:
-            sync_directory(directory.parent)
+            sync(directory.parent)
         with contextlib.suppress(FileNotFoundError):
             descriptor = _lock(directory, fcntl.LOCK_SH)
             with contextlib.suppress(FileNotFoundError):

@@ -23,10 +23,11 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from dom0.durable import Unwritable
 from dom0.errors import Final, NoRange, RegistryError, Temporary
 from dom0.registry.depot import Depot
 from dom0.registry.manifest import Descriptor
-from dom0.registry.partial import Partial, Unwritable
+from dom0.registry.partial import Partial
 from dom0.registry.patience import Allowance, pause, silence
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.stretches import Request, Stretch, next_request

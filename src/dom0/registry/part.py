@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from dom0.durable import sync
 from dom0.registry import journal
 from dom0.registry.journal import CHUNK, Head
 
@@ -137,7 +138,7 @@ class Part:
             self._create()
         self.sync()
         self.path.replace(target)
-        sync_directory(target.parent)
+        sync(target.parent)
         self.remove()
 
     def remove(self) -> None:
@@ -188,16 +189,7 @@ class Part:
         os.write(self._journal, journal.encode(self.head, self._crcs))
         os.fsync(self._journal)
         fresh.replace(self.journal_path)
-        sync_directory(self.path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until the names in it are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(self.path.parent)
 
 
 def read_head(path: Path) -> Head | None:

@@ -17,13 +17,12 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from msgspec.structs import replace
 
-from dom0.errors import Dom0Error
+from dom0.durable import writing
 from dom0.registry.journal import CHUNK, Head
 from dom0.registry.part import JOURNAL, Damage, Part, read_head
 
@@ -34,22 +33,8 @@ _START = re.compile(r"0|[1-9][0-9]{0,18}")
 Ending = Literal["done", "damaged", "wrong"]
 
 
-class Unwritable(Dom0Error):
-    """The disk is full, broken or not ours to write."""
-
-
 class Stopped(Exception):
     """As it was asked to; it can go on from there."""
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What goes wrong on the disk inside of the block is raised as Unwritable."""
-    try:
-        yield
-    except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror or error}"
-        raise Unwritable(message, hint="free space or mend the disk: df -h") from error
 
 
 def boot_id() -> bytes:
