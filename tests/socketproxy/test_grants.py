@@ -54,6 +54,24 @@ def test_a_range_of_ports(granted: str, asked: str, may: bool) -> None:
     assert Grants(ports=(granted,)).may_publish(Ports.read(asked)) is may
 
 
+@pytest.mark.parametrize(
+    ("granted", "asked", "may"),
+    [
+        ("8080", "127.0.0.1:8080", True),
+        ("8080", "[::1]:8080", True),
+        ("8080", "192.168.1.5:8080", True),
+        ("8080", "127.0.0.2:8080", False),
+        ("8080", "127.1.2.3:8080", False),
+        ("8080", "[::ffff:127.0.0.2]:8080", False),
+        ("127.0.0.2:8080", "127.0.0.2:8080", True),
+    ],
+)
+def test_a_port_at_any_address_is_not_one_at_each_of_the_millions_that_a_host_has(
+    granted: str, asked: str, may: bool
+) -> None:
+    assert Grants(ports=(granted,)).may_publish(Ports.read(asked)) is may
+
+
 @pytest.mark.parametrize("text", ["", "0-1", "65536", "90-80", "80/icmp", "host:80", "80-", "-80", "1.2.3.4", "*"])
 def test_what_is_no_port_is_no_grant(text: str) -> None:
     with pytest.raises(ValueError, match=r"(?i)port"):

@@ -237,6 +237,16 @@ def test_a_port_that_the_engine_chooses_has_a_grant_of_its_own(port: str) -> Non
     assert refused.value.grant == Grants(ports=("0/tcp",))
 
 
+def test_the_engine_chooses_some_ports_of_a_container_and_not_each_of_the_host() -> None:
+    granted, most = Grants(ports=("0", "8000-9000")), rules.MOST_CHOSEN_PORTS
+    several = [{"HostPort": port} for port in ("", "0", "00", "0-0")] * (most // 4)
+    assert rules.chosen_ports({"80/tcp": several, "81/tcp": None}) == most
+    plain = {f"{port}/tcp": [{"HostPort": str(port)}] for port in range(8000, 9000)}
+    create({"HostConfig": {"PortBindings": {**plain, "80/tcp": several}}}, granted)
+    with pytest.raises(Refused, match="21 ports that the Engine chooses, of 20 in one container: publish fewer"):
+        create({"HostConfig": {"PortBindings": {"80/tcp": several, "81/tcp": [{}]}}}, granted)
+
+
 @pytest.mark.parametrize("port", ["8080-", "x", "70000", "0-1"])
 def test_what_is_no_port_is_refused(port: str) -> None:
     with pytest.raises(Refused):

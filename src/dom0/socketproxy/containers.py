@@ -61,6 +61,7 @@ async def created(context: Context, asked: Asked) -> Document:
     query = {"name": context.scope.long(name)} | {k: v for k, v in asked.query.items() if k == "platform" and v}
     async with context.making:
         await _check_room(context, name)
+        await _check_chosen_ports(context, rules.chosen_ports(body.host_config.port_bindings))
         checked = await _checked(context, body, name)
         reply = await context.upstream.ask("POST", "containers", "create", query=query, body=checked)
     if reply.status >= BAD_REQUEST:
@@ -92,6 +93,18 @@ async def _check_room(context: Context, name: str) -> None:
         if count > context.grants.containers:
             raise too_many("containers", context.grants.containers, Grants(containers=count))
         context.room.found("container", context.grants.containers - count)
+
+
+async def _check_chosen_ports(context: Context, wanted: int) -> None:
+    """All containers of the scope have as many as it may have containers. Holds `making`. Raises Refused."""
+    there = 0
+    for row in await owned.containers(context) if wanted else ():
+        reply = await context.upstream.ask("GET", "containers", row["Id"], "json")
+        there += rules.chosen_ports(reply.document["HostConfig"]["PortBindings"]) if reply.status == 200 else 0
+    if wanted and there + wanted > context.grants.containers:
+        most = f"{context.grants.containers}, as many as containers"
+        what = f"ports that the Engine chooses: {most}, are all that was granted"
+        raise Refused(FORBIDDEN, what, field="HostConfig.PortBindings", grant=Grants(containers=there + wanted))
 
 
 async def _checked(context: Context, body: requests.Container, name: str) -> requests.Container:

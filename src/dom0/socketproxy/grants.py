@@ -53,7 +53,9 @@ class Images(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """A range of ports of the host, at one of its addresses or ("") at any; 0 is one that the Engine chooses."""
+    """A range of ports of the host, at one of its addresses or ("") at any that is told from others; 0 is one that the
+    Engine chooses.
+    """
 
     first: int
     last: int
@@ -76,10 +78,20 @@ class Ports(msgspec.Struct, frozen=True):
     def holds(self, other: Ports) -> bool:
         return (
             self.protocol == other.protocol
-            and self.address in ("", other.address)
+            and (self.address == other.address or (not self.address and not _is_spare(other.address)))
             and self.first <= other.first
             and other.last <= self.last
         )
+
+
+def _is_spare(address: str) -> bool:
+    """Whether it is one of the millions that the host has beside 127.0.0.1, each with all ports."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found.is_loopback and str(found) not in ("127.0.0.1", "::1")
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):

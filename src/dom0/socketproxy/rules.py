@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -40,6 +40,7 @@ TMPFS_OPTION = re.compile(
 )
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+MOST_CHOSEN_PORTS = 20  # of a container: for each the host has a process
 LARGEST_COMMAND = 256 << 10  # bytes of JSON: of what lists and events say of it, beside its environment
 LARGEST_BODY = 512 << 10
 LARGEST_NETWORK = 16 << 10
@@ -343,6 +344,18 @@ def _check_ports(host: requests.HostConfig, grants: Grants) -> None:
                 raise never("HostConfig.PortBindings", f"{port} at {wanted}") from None
             if not grants.may_publish(asked):
                 raise not_granted("HostConfig.PortBindings", wanted, Grants(ports=(wanted,)))
+    if (chosen := chosen_ports(host.port_bindings)) > MOST_CHOSEN_PORTS:
+        what = (
+            f"HostConfig.PortBindings: {chosen} ports that the Engine chooses, of {MOST_CHOSEN_PORTS} in one container"
+        )
+        raise Refused(FORBIDDEN, f"{what}: publish fewer, or say which", field="HostConfig.PortBindings")
+
+
+def chosen_ports(port_bindings: Mapping[str, Any] | None) -> int:
+    """How many of them the Engine chooses. As in a body, or as the Engine inspects them."""
+    bound = [one for bindings in (port_bindings or {}).values() for one in bindings or ()]
+    ports = [one.host_port if isinstance(one, bodies.PortBinding) else one["HostPort"] for one in bound]
+    return sum(not port.strip("0-") for port in ports)
 
 
 def _check_cpus(asked: requests.HostConfig | requests.Update, grants: Grants, where: str) -> None:

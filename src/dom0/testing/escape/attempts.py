@@ -672,6 +672,7 @@ _POWERS: tuple[tuple[str, Any], ...] = (
     ("VolumeDriver", "other"),
     ("PortBindings", {"80/tcp": [{"HostPort": "80"}]}),
     ("PortBindings", {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}]}),
+    ("PortBindings", {"80/tcp": [{"HostPort": ""}] * 1000}),
     ("PublishAllPorts", True),
 )
 _BINDS = (
