@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from dom0.socketproxy.scope import LABEL, LARGEST_LABELS
-from dom0.socketproxy.upstream import LARGEST_ANSWER, MOST_HELD
+from dom0.socketproxy import listing
+from dom0.socketproxy.room import Kind
+from dom0.socketproxy.scope import ANONYMOUS_ALONE, LABEL, LARGEST_LABELS, Scope
+from dom0.socketproxy.upstream import LARGEST_ANSWER, MOST_HELD, NEWEST_API, Reply, Upstream
 from dom0.testing import api, busybox, scopes
 from dom0.testing.escape.raw import Client
 from dom0.testing.hosts import Host
 
-pytestmark = pytest.mark.engine
 GRANTS = "{images: {use: [busybox]}}"
 LIST = "/containers/json?all=1"
 LONG = "x" * 1_000_000  # which a command may be: it is in the list of containers
@@ -52,6 +56,62 @@ def statuses_of_unread_lists(path: Path) -> list[bytes]:
         return [connection.recv(12)[-3:] for connection in asked]
 
 
+class Noted(Upstream):
+    """Notes what the Engine answers."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(str(host.socket))
+        self.names: set[str] = set()
+
+    async def ask(
+        self,
+        method: str,
+        *path: str,
+        query: Mapping[str, str] = {},
+        body: msgspec.Struct | bytes | None = None,
+        patience: float | None = None,
+    ) -> Reply:
+        reply = await super().ask(method, *path, query=query, body=body, patience=patience)
+        rows = reply.document["Volumes"] if path == ("volumes",) else reply.document
+        self.names |= {name for row in rows for name in row.get("Names") or [row["Name"]]}
+        return reply
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("api_version", [NEWEST_API, None])
+def test_the_engine_lists_nothing_that_has_another_scopes_name(
+    engine_host: Host, api_version: tuple[int, int] | None
+) -> None:
+    anonymous = "0123456789abcdef" * 4
+    for name, scope in (("guest.a", "guest"), ("other.guest.a", "other"), ("guests", "other"), (anonymous, "guest")):
+        labels = {LABEL: f"/{scope}"}
+        api.request(engine_host.socket, "POST", "/volumes/create", {"Name": name, "Labels": labels})
+        api.request(engine_host.socket, "POST", "/networks/create", {"Name": name, "Labels": labels})
+        body = {"Image": busybox.IMAGE, "Cmd": ["true"], "Labels": labels}
+        api.request(engine_host.socket, "POST", "/containers/create", body, query={"name": name})
+
+    async def listed(kind: Kind) -> tuple[set[str], set[str]]:
+        upstream = Noted(engine_host)
+        newest = api.request(engine_host.socket, "GET", "/version")["ApiVersion"].partition(".")
+        upstream.api = api_version or (int(newest[0]), int(newest[2]))
+        rows = await listing.owned(upstream, Scope("guest"), kind)
+        await upstream.close()
+        return {listing.name(kind, row) for row in rows}, upstream.names
+
+    assert asyncio.run(listed("container")) == ({"guest.a"}, {"/guest.a"})
+    assert asyncio.run(listed("network")) == ({"guest.a"}, {"guest.a"})
+    assert asyncio.run(listed("volume")) == ({"guest.a", anonymous}, {"guest.a", anonymous})
+
+
+def test_a_scope_inside_asks_for_its_volumes_without_a_name_as_the_one_around_it() -> None:
+    for scope in (Scope("team"), Scope("guest")):
+        assert scope.long_pattern(ANONYMOUS_ALONE) == ANONYMOUS_ALONE
+    assert re.search(ANONYMOUS_ALONE, "a" * 64)
+    for name in ("guest." + "a" * 64, "a" * 65, "a" * 63):
+        assert not re.search(ANONYMOUS_ALONE, name)
+
+
+@pytest.mark.engine
 def test_long_lists_of_one_scope_are_nobody_elses(engine_host: Host, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with (

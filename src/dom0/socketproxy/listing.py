@@ -1,5 +1,5 @@
-"""The Engine's lists of what is a scope's. It is asked for what scopes have made, so that no list grows with what the
-rest of the machine has; whose a row is, is then looked at.
+"""The Engine's lists of what is a scope's. It is asked for what has the scope's names, so that no list grows with what
+others have; whose a row is, is then looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dom0.socketproxy import shown
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.room import Kind
-from dom0.socketproxy.scope import LABEL, Scope
+from dom0.socketproxy.scope import ANONYMOUS_ALONE, LABEL, Scope
 from dom0.socketproxy.upstream import Upstream
 
 KINDS: tuple[Kind, ...] = ("container", "network", "volume")
@@ -24,8 +24,9 @@ async def owned(
     upstream: Upstream, scope: Scope, kind: Kind, filters: Filters = ALL, query: Mapping[str, str] = EVERY
 ) -> list[Row]:
     """As the Engine has them; `query` is for containers. Raises Refused."""
-    if kind == "container" and "name" not in filters.values:  # by their names the Engine finds them without a walk
-        filters = filters.with_values("name", [scope.long_pattern("^")])
+    if "name" not in filters.values:  # so that none of another scope comes, however long its labels are
+        names = [scope.long_pattern("^"), *([ANONYMOUS_ALONE] if kind == "volume" else [])]
+        filters = filters.with_values("name", names)
     owns = scope.owns_volume if kind == "volume" else scope.owns
     try:
         rows = await of_scopes(upstream, kind, filters, query)

@@ -172,6 +172,8 @@ async def _joinable(context: Context, filters: Filters = listing.ALL) -> list[li
     names = [name for name in context.grants.join if not context.scope.owns_name(name)]
     if not names:
         return []
+    if "name" not in filters.values:
+        filters = filters.with_values("name", [f"^{re.escape(name)}$" for name in names])
     reply = await context.upstream.ask("GET", "networks", query={"filters": filters.written()})
     if reply.status != 200:
         raise context.refusal(reply)

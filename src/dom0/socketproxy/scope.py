@@ -29,6 +29,7 @@ OWN = (LABEL, ORCHESTRATOR, PATHS)  # labels that the servers of scopes write, a
 RESERVED = ("dom0.", "com.docker.compose.")  # labels that say what something is to who made it
 IMAGES = "dom0.invalid"  # in front of the images' names of all scopes
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")  # what the Engine calls a volume that nobody named
+ANONYMOUS_ALONE = "(^[0-9a-f]{64}$)"  # for the Engine's filter; behind another scope too, by `long_pattern` the same
 NAME_PATTERN = re.compile(names.SCOPE_NAME)
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REPOSITORY = rf"{_PART}(?:/{_PART})*"  # without a registry that has a port
