@@ -240,6 +240,17 @@ async def test_a_name_that_nobody_has_is_final_and_a_lost_question_is_not(
         await said(web, "http://other/")
 
 
+async def test_of_a_server_whose_name_no_directory_can_have_there_are_no_certificates(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(_: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "Nobody has it")
+
+    monkeypatch.setattr(addresses, "look_up", failing)
+    with pytest.raises(Final, match="nobody has it"):
+        await said(web, f"https://{'a.' * 125}b:65535/")
+
+
 async def test_a_server_is_found_at_whichever_address_answers(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens at the first one, the second never answers; what has answered is asked first from then on."""
     monkeypatch.setattr(addresses, "NEXT_ADDRESS", 0.05)

@@ -35,7 +35,7 @@ from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import USUAL, GaveUp, Terms, fetch
 from dom0.registry.manifest import Descriptor, ImageManifest, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
-from dom0.registry.patience import LONGEST_ASKED, pause
+from dom0.registry.patience import pause
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
 from dom0.registry.verify import require_signed
@@ -309,7 +309,7 @@ class _Pull(msgspec.Struct, frozen=True):
                         raise
                     wait = pause(misses, clock() - began, random.random())  # noqa: S311 -- spreads tries, hides nothing
                     if isinstance(error, Temporary) and error.retry_after:
-                        wait = max(wait, min(error.retry_after, LONGEST_ASKED))
+                        wait = max(wait, error.retry_after)
                     if clock() + wait - began > self.terms.patience:
                         raise GaveUp(
                             f"{str(error) or 'no answer'}; nothing else for {self.terms.patience:g} s",

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -217,12 +217,14 @@ class Web:
 
     async def _context(self, origin: Origin) -> ssl.SSLContext:
         """Each has a mebibyte, so most servers share one."""
-        directory = self._certificates / origin.netloc
-        whose = origin.netloc if directory.is_dir() else _ANY
+        whose, files = _ANY, list[Path]()
+        with contextlib.suppress(OSError):  # not ours to read, or too long for a name
+            files = sorted((self._certificates / origin.netloc).iterdir())
+            whose = origin.netloc
         if whose not in self._tls:
             while len(self._tls) >= _MOST_SERVERS:
                 del self._tls[next(iter(self._tls))]
-            self._tls[whose] = await asyncio.to_thread(_context, directory, insecure=self.insecure)
+            self._tls[whose] = await asyncio.to_thread(_context, files, insecure=self.insecure)
         return self._tls[whose]
 
     def _next(self, parts: SplitResult, target: str, where: str) -> SplitResult:
@@ -283,20 +285,20 @@ def _origin(parts: SplitResult) -> Origin:
     return Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
 
-def _context(directory: Path, *, insecure: bool) -> ssl.SSLContext:
-    """The system's certificates and those of `directory`, as dockerd takes them. Raises Final."""
+def _context(files: Iterable[Path], *, insecure: bool) -> ssl.SSLContext:
+    """The system's certificates and those of `files`, as dockerd takes them. Raises Final."""
     context = ssl.create_default_context()
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    file = directory
-    try:
-        for file in sorted(directory.glob("*.crt")):
-            context.load_verify_locations(file)
-        for file in sorted(directory.glob("*.cert")):
-            context.load_cert_chain(file, file.with_suffix(".key"))
-    except OSError as error:  # ssl.SSLError is one
-        raise Final(f"{file}: no certificate, or without its key: {_said(error)}") from error
+    for file in files:
+        try:
+            if file.suffix == ".crt":
+                context.load_verify_locations(file)
+            elif file.suffix == ".cert":
+                context.load_cert_chain(file, file.with_suffix(".key"))
+        except OSError as error:  # ssl.SSLError is one
+            raise Final(f"{file}: no certificate, or without its key: {_said(error)}") from error
     return context
 
 
