@@ -24,8 +24,8 @@ from msgspec.structs import replace
 
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
-from dom0.engine.values import EngineInfo, Image
-from dom0.errors import Conflict, EngineError, EngineUnreachable, Final, NotFound, Temporary
+from dom0.engine.values import EngineInfo
+from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, Temporary
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.names import find
 from dom0.registry import credentials
@@ -43,6 +43,7 @@ from dom0.registry.verify import require_signed
 T = TypeVar("T")
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
+LOADED = "dom0-loaded"  # what containerd's store calls images while they are loaded, each with a tag of its ID
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
 _ANSWER, _LONGEST_ANSWER = 10.0, 120.0  # seconds for a manifest: the first try, any other one
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
@@ -256,18 +257,43 @@ class _Pull(msgspec.Struct, frozen=True):
         self.depot.make_space(need, root if is_here else self.depot.root)
 
     async def _load(self, image: _Image, left_out: frozenset[str]) -> None:
-        """Raises EngineError, also where the Engine says that it loaded the archive, and has not what is in it."""
+        """Raises EngineError, also where the Engine says that it loaded the archive, and has not what is in it.
 
+        containerd's store gives an image its name before it unpacks it, which can fail, and forgets the one that had
+        the name. There it gets one of ours first.
+        """
+        if not self.info.containerd_store:
+            await self._load_as(image.reference, image, left_out)
+        elif image.reference.digest is not None:  # which no other image has
+            there = await find(self.engine, image.id)
+            try:
+                await self._load_as(image.reference, image, left_out)
+            except BaseException:  # Ctrl-C too
+                if there is None:
+                    await self._remove(image.id)
+                raise
+        else:
+            ours = Reference(DEFAULT_REGISTRY, f"library/{LOADED}", image.id.removeprefix("sha256:")[:12], None)
+            try:
+                await self._load_as(ours, image, left_out)
+                await self.engine.tag_image(image.id, image.reference.familiar())
+            finally:
+                await self._remove(ours.familiar())
+
+    async def _remove(self, name: str) -> None:
+        """As far as it goes: there may be another name of it meanwhile, or no Engine."""
+        with contextlib.suppress(EngineError):
+            await self.engine.remove_image(name)
+
+    async def _load_as(self, reference: Reference, image: _Image, left_out: frozenset[str]) -> None:
         def opened(blob: Descriptor) -> IO[bytes]:
             return self.depot.path(blob.digest).open("rb")
 
-        archive = Archive(image.reference, image.manifest, image.index, opened, left_out=left_out)
-        name = image.reference.familiar()
-        async with _undone(self.engine, image) if self.info.containerd_store else contextlib.nullcontext():
-            await self.engine.load_image(archive, name=name)
-            found = await find(self.engine, name if image.reference.digest is None else image.id)
-            if found is None or found.id != image.id:
-                raise EngineError(f"image {name}: the Docker Engine has not made {image.id} of it")
+        archive = Archive(reference, image.manifest, image.index, opened, left_out=left_out)
+        await self.engine.load_image(archive, name=image.reference.familiar())
+        found = await find(self.engine, image.id if reference.digest else reference.familiar())
+        if found is None or found.id != image.id:
+            raise EngineError(f"image {image.reference.familiar()}: the Docker Engine has not made {image.id} of it")
 
     async def complete_names(self, image: _Image, platform: str) -> str:
         """Let the Engine pull what it has by digest: that fills in the digest, and asks for some kB.
@@ -320,31 +346,3 @@ class _Pull(msgspec.Struct, frozen=True):
                 misses += 1
         finally:
             self.meter.ends(_RESOLVER)
-
-
-@asynccontextmanager
-async def _undone(engine: Engine, image: _Image) -> AsyncIterator[None]:
-    """Where a load fails: containerd's store gives the name to an image whose layers it then cannot unpack."""
-    name = image.reference.familiar()
-    there, before = await find(engine, image.id), await find(engine, name)
-    try:
-        yield
-    except BaseException:  # Ctrl-C too
-        with contextlib.suppress(EngineError):
-            await _undo(engine, image.id, name, there, before)
-        raise
-
-
-async def _undo(engine: Engine, image_id: str, name: str, there: Image | None, before: Image | None) -> None:
-    """A name that somebody has given to another image meanwhile is theirs."""
-    now = await find(engine, name)
-    if now is None or now.id != image_id or (before is not None and before.id == image_id):
-        return
-    if before is not None:
-        with contextlib.suppress(NotFound):
-            await engine.tag_image(before.id, name)
-    if there is None:
-        with contextlib.suppress(Conflict):  # somebody has given it another name meanwhile
-            await engine.remove_image(image_id)
-    elif before is None and len(now.tags) > 1:
-        await engine.remove_image(name)
