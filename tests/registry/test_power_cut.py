@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
@@ -21,7 +22,7 @@ from dom0.registry.depot import Depot
 from dom0.registry.fetch import fetch
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor
-from dom0.registry.partial import BLOB
+from dom0.registry.partial import BLOB, Partial
 from dom0.testing import loop
 from dom0.testing.blob_server import BlobServer, content, describe
 from dom0.testing.fault_proxy import FaultProxy, Faults
@@ -60,6 +61,44 @@ async def test_a_power_cut_takes_at_most_a_chunk_of_a_part_and_leaves_nothing_wr
     found = f"{seen.cuts} cuts of {len(seen.lost)} parts, {seen.ended} fetches ended, at most {most} bytes lost"
     logging.getLogger(__name__).info("%s: %s", kind, found)
     assert most <= CHUNK
+
+
+class Cut(threading.Event):
+    """The power goes the `last` time that joining looks whether it is to go on."""
+
+    def __init__(self, disk: Disk, last: int) -> None:
+        super().__init__()
+        self.disk = disk
+        self.left = last
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            self.disk.cut()
+        return False
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_power_cut_while_parts_are_joined_takes_no_whole_chunk(kind: Literal["ext4", "xfs"]) -> None:
+    """Of the part that is taken in, the beginning is released by then."""
+    require(loop.missing(), "tests that cut the power of a disk")
+    blob, size = BLOBS[0], len(BLOBS[0])
+    with Disk(kind) as disk:
+        for last in range(5, 10):
+            directory = disk.path / str(last)
+            directory.mkdir()
+            partial = Partial(directory, hashlib.sha256(blob).digest(), size, boot=bytes(16))
+            partial.find(4 * CHUNK)
+            assert partial.put(4 * CHUNK, blob[4 * CHUNK :]) + partial.put(0, blob[: 4 * CHUNK]) == size
+            with pytest.raises(Unwritable):
+                partial.finish(directory / BLOB, Cut(disk, last))
+            partial.close()
+            disk.start()
+            again = Partial(directory, hashlib.sha256(blob).digest(), size, boot=bytes([1] * 16))
+            assert again.have == size - size % CHUNK
+            assert again.parts[0].at == (last - 1) * CHUNK
+            assert all(b"".join(part.read()) == blob[part.start : part.at] for part in again.parts)
+            again.close()
 
 
 async def live(disk: Disk, port: int, seconds: float, seen: Seen) -> None:
