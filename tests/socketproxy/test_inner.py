@@ -131,6 +131,17 @@ def test_what_a_scope_says_of_grants_gives_it_no_room(scopes_in_scopes: tuple[Co
     assert budgeted(sub, requests.Budget(scope="/a", containers={"/a": 1000})).status == 400
 
 
+def test_in_a_scope_without_a_group_there_is_none_and_no_budget() -> None:
+    guest = Context(Scope("guest"), Grants(), still.Still(), "")
+    without = budgeted(guest, requests.Budget(scope="/team"))
+    assert (without.status, without.document) == (200, {"CgroupParent": ""})
+    refused = budgeted(guest, requests.Budget(scope="/team", pids_limit=5))
+    assert (refused.status, refused.document["message"]) == (
+        403,
+        "guest has no control group of its own, and so has nothing inside it",
+    )
+
+
 def test_each_level_is_limited_below_the_one_around_it(engine_host: Host, tmp_path: Path) -> None:
     with (
         scopes.served(engine_host, tmp_path, GRANTS + "pids: 60") as guest,

@@ -68,8 +68,7 @@ async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str 
     try:
         info = await _info(upstream)
         if _is_scoped(info):
-            await _ask_for(upstream, scope, budget, parent)
-            return Provided(scope.path)
+            return Provided(await _ask_for(upstream, scope, budget, parent))
         engine = _engine(upstream, info)
         group = cgroup.group_of(scope, parent, systemd=engine.systemd, above=_above(engine))
         await make(engine, group, budget)
@@ -119,8 +118,8 @@ def _guessed(path: str, *, systemd: bool) -> Engine:
     return Engine(2 if is_unified else 1, systemd, process)
 
 
-async def _ask_for(upstream: Upstream, scope: Scope, budget: Budget, parent: str) -> None:
-    """Of the socket of the scope that this one is in: see `inner`. Raises UsageError, Refused."""
+async def _ask_for(upstream: Upstream, scope: Scope, budget: Budget, parent: str) -> str:
+    """Of the socket of the scope that this one is in: see `inner`; "" where it has none. Raises UsageError, Refused."""
     if parent:
         raise UsageError(
             f"--cgroup-parent {parent}: {upstream.socket} is the socket of a scope, which puts it below its own",
@@ -133,6 +132,7 @@ async def _ask_for(upstream: Upstream, scope: Scope, budget: Budget, parent: str
             f"{upstream.socket}: keeps no such budget: {said}",
             hint="leave memory, cpus and pids out of the grants in there, or have the outer scope granted more",
         )
+    return str(reply.document["CgroupParent"])
 
 
 def asking(path: str, budget: Budget) -> requests.Budget:

@@ -20,7 +20,10 @@ from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, UNAVAILAB
 
 
 async def budgeted(context: Context, asked: Asked) -> Document:
-    """Make the group of a scope inside, or give it other limits. Raises Refused."""
+    """Make the group of a scope inside, or give it other limits. Without one of our own it has none either.
+
+    Raises Refused.
+    """
     body: requests.Budget = asked.body
     group = cgroup.inner(context.cgroup_parent, body.scope)
     if group is None:
@@ -29,6 +32,8 @@ async def budgeted(context: Context, asked: Asked) -> Document:
         raise Refused(BAD_REQUEST, f"Containers: {body.scope} is not in {odd[0]!r}", field="Containers")
     wanted = _read(body)
     _check_granted(context.grants, wanted)
+    if not context.cgroup_parent and not wanted.budget.asked():
+        return Document({"CgroupParent": ""})
     if not context.cgroup_parent:
         what = f"{context.scope.name} has no control group of its own, and so has nothing inside it"
         raise Refused(FORBIDDEN, what, field="Scope")
