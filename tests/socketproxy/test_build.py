@@ -21,6 +21,7 @@ IMAGE = "busybox:test"
 GRANTS = "images: {use: [busybox], build: true}"
 ID = "sha256:" + "a" * 64
 GUEST = Scope("guest")
+ENVIRONMENT = ("PATH=/usr/bin:/bin", f"LONG={'x' * 10_000}")
 STAMP = 'LABEL "dom0.scope"="/guest" "dom0.orchestrator"=""'
 
 
@@ -31,6 +32,7 @@ def rewritten(text: str) -> str:
 
 def stamped(text: str, of_image: Mapping[str, str] = {}) -> str:
     found = dockerfile.read(text.encode())
+    dockerfile.check_expanded(found, ENVIRONMENT)
     bases = dockerfile.bases(found)
     ids = dict.fromkeys(bases.built_on | bases.copied_from, ID)
     stamps = {name: GUEST.stamped_container({}, of_image) for name in bases.built_on}
@@ -83,7 +85,7 @@ def test_the_labels_of_each_step_are_the_scopes() -> None:
 )
 def test_each_label_has_the_scopes_prefix(given: str, sent: str) -> None:
     assert rewritten(f"FROM a\nLABEL {given}\n") == f"FROM {ID}\nLABEL {sent}\n"
-    assert dockerfile.changes(f"LABEL {given}", "guest/") == f"LABEL {sent}"
+    assert dockerfile.changes(f"LABEL {given}", "guest/", ()) == f"LABEL {sent}"
 
 
 @pytest.mark.parametrize("given", ['a="b', "a='b", 'a="b\\"', "a=b'c d", '"'])
@@ -111,6 +113,7 @@ def test_as_many_stages_as_anybody_writes_are_written() -> None:
     [
         ("FROM a\n" * (MANY + 1), f"more than {MANY} stages"),
         ("FROM scratch\n" * 20_000, f"more than {MANY} stages"),
+        ("FROM a\n" + "RUN x\n" * dockerfile.MOST_INSTRUCTIONS, f"more than {dockerfile.MOST_INSTRUCTIONS} instr"),
         ("FROM a\nADD " + "[" * 100_000, "ADD"),
         ("FROM a\nCOPY --from=" + "1" * 5_000 + " x /\n", "no stage before this one"),
     ],
@@ -118,6 +121,49 @@ def test_as_many_stages_as_anybody_writes_are_written() -> None:
 def test_what_would_be_much_work_is_refused_before_it_is_done(text: str, said: str) -> None:
     with pytest.raises(Refused, match=said):
         rewritten(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ENV PATH=/opt/bin:$PATH A=${B:-c} B=${C:+d}\n" * 200,
+        "ARG VERSION\nENV V=$VERSION W='$V' X=${V}-1\nLABEL version=$VERSION other=\"$X\"\nEXPOSE $PORT\n",
+        "RUN echo ${A%.*} ${B//x/y} $\u00e9\n",
+        "ENV A $LONG\nWORKDIR /$A\n" * 20,
+    ],
+)
+def test_variables_that_stay_short_are_put_in(text: str) -> None:
+    assert rewritten(f"FROM a\n{text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ENV A=xxxxxxxx\n" + "ENV A=$A$A\n" * 20,
+        "ENV A=xxxxxxxx\n" + "ENV B=$A$A\nENV A=${B}${B}\n" * 10,
+        "ARG A=xxxxxxxx\n" + "ARG A=$A$A\n" * 20,
+        "ENV A=xxxxxxxx\n" + 'ENV "A"=$A$A\n' * 20,
+        "ENV A=xxxxxxxx\n" + "ENV \\A=$A$A\n" * 20,
+        "ENV A=xxxxxxxx\n" + "ENV A $A$A\n" * 20,
+        "ENV A=xxxxxxxx\n" + "ENV A=\\$$A\\$$A\n" * 20,
+        "ENV A=xxxxxxxx\n" + "ENV A=${X:-$A$A}\n" * 20,
+        "ENV 1=xxxxxxxx\n" + "ENV 1=$1$1\n" * 20,
+        "ENV @=xxxxxxxx\n" + "ENV @=$@$@\n" * 20,
+        "LABEL " + " ".join(f"a{number}=$LONG" for number in range(10)),
+        "LABEL a=" + "x" * 40_000 + "\nLABEL b=" + "x" * 40_000,
+        "WORKDIR /" + "$LONG" * 200,
+        "ENV A=B\nENV $A=x",
+        "ENV A=${LONG//x/xxxxxxxx}",
+        "ENV A=${LONG%x*}",
+        "ENV A=${X:-${LONG/x/y}}",
+        "ENV A=$\u00e9",
+    ],
+)
+def test_variables_that_make_much_of_little_are_refused(text: str) -> None:
+    with pytest.raises(Refused, match=r"say less|of a variable there are|not another's value"):
+        rewritten(f"FROM a\n{text}")
+    with pytest.raises(Refused):
+        dockerfile.changes(text, "guest/", ENVIRONMENT)
 
 
 def test_labels_of_an_image_make_no_long_dockerfile_of_a_short_one() -> None:
@@ -130,7 +176,7 @@ def test_labels_of_an_image_make_no_long_dockerfile_of_a_short_one() -> None:
 )
 def test_a_commit_changes_no_more_than_a_configuration(text: str) -> None:
     with pytest.raises(Refused):
-        dockerfile.changes(text, "guest/")
+        dockerfile.changes(text, "guest/", ())
 
 
 @pytest.mark.parametrize(

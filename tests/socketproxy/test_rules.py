@@ -36,12 +36,17 @@ class Any64(dict[str, str]):
 
 
 def create(
-    asked: dict[str, Any], grants: Grants = NOTHING, name: str = "web", of_image: tuple[str, ...] = ()
+    asked: dict[str, Any],
+    grants: Grants = NOTHING,
+    name: str = "web",
+    of_image: tuple[str, ...] = (),
+    of_image_ports: int = 0,
 ) -> dict[str, Any]:
     body = strict.read(json.dumps({"Image": "a:1", **asked}).encode(), requests.Container)
     resolved = rules.Resolved(
         image="a:1",
         image_command=of_image,
+        image_ports=of_image_ports,
         socket=SOCKET,
         containers=Any64(ID),
         named=Any64("guest.{}"),
@@ -235,6 +240,14 @@ def test_a_port_that_the_engine_chooses_has_a_grant_of_its_own(port: str) -> Non
     with pytest.raises(Refused) as refused:
         create({"HostConfig": asked}, Grants(ports=("1-65535",)))
     assert refused.value.grant == Grants(ports=("0/tcp",))
+
+
+@pytest.mark.parametrize(("of_image", "may"), [(1_000, True), (1_001, False)])
+def test_a_container_has_as_many_ports_as_lists_of_it_can_say(of_image: int, may: bool) -> None:
+    bound = {f"{port}/udp": [{"HostPort": str(port)}] for port in range(8000, 8400)}
+    asked = {"ExposedPorts": {f"{port}/tcp": {} for port in range(1, 601)}, "HostConfig": {"PortBindings": bound}}
+    with contextlib.nullcontext() if may else pytest.raises(Refused, match="ExposedPorts: more than 2000"):
+        create(asked, Grants(ports=("8000-9000/udp",)), of_image_ports=of_image)
 
 
 def test_the_engine_chooses_some_ports_of_a_container_and_not_each_of_the_host() -> None:

@@ -14,7 +14,7 @@ services, the Dockerfile that is sent labels it as made in the scope, and emptie
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from dom0.socketproxy import dockerfile, images, inner, networks, shown, strict, tarstream
 from dom0.socketproxy.context import Asked, Call, Context
@@ -49,12 +49,13 @@ async def built(context: Context, asked: Asked) -> Call:
         "networkmode": await _network(context, asked.query.get("networkmode", "")),
         **_cache(await images.own_names(context), context.scope, asked.query.get("cachefrom", "")),
     }
+    arguments = [f"{key}={value}" for key, value in _texts(asked, "buildargs").items()]
     bases: dict[str, str] = {}  # names of images by ID, as the Dockerfile has them
     return Call(
         method="POST",
         path=("build",),
         query=query,
-        archive=lambda chunks: _context(context, chunks, path, bases),
+        archive=lambda chunks: _context(context, chunks, path, arguments, bases),
         line=lambda line: _told(shown.progress(context.scope, line), bases),
     )
 
@@ -99,7 +100,7 @@ async def _network(context: Context, mode: str) -> str:
 
 
 async def _context(
-    context: Context, chunks: AsyncIterator[bytes], path: str, names: dict[str, str]
+    context: Context, chunks: AsyncIterator[bytes], path: str, arguments: Sequence[str], names: dict[str, str]
 ) -> AsyncIterator[bytes]:
     writer = tarstream.Writer()
     found: bytearray | None = None
@@ -121,6 +122,8 @@ async def _context(
         raise Refused(BAD_REQUEST, f"Cannot locate specified Dockerfile: {path}", field="dockerfile")
     instructions = dockerfile.read(bytes(found))
     found_images = await _images(context, dockerfile.bases(instructions))
+    environment = [text for image in found_images.values() for text in (image.get("Config") or {}).get("Env") or ()]
+    dockerfile.check_expanded(instructions, [*environment, *arguments])
     ids = {name: image["Id"] for name, image in found_images.items()}
     names |= {image_id: name for name, image_id in ids.items()}
     labels = {name: images.labels(image) for name, image in found_images.items()} | {"": {}}

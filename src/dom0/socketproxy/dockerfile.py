@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
+from dom0.socketproxy.scope import LARGEST_LABELS
 
 SCRATCH = "scratch"
 MOST_STAGES = 64
-LONGEST = 1 << 20  # bytes, as it is written anew: the labels of its images stand behind each FROM
+MOST_INSTRUCTIONS = 1_000  # each makes an image, which has the history of all before
+LONGEST = (
+    1 << 20
+)  # bytes, with its variables put in, and as it is written anew: the labels of its images stand behind each FROM
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "ADD": ("chown",),
     "COPY": ("chown", "from"),
@@ -26,6 +30,7 @@ PLAIN = (
     *("ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "LABEL", "MAINTAINER", "RUN", "SHELL", "STOPSIGNAL"),
     *("USER", "VOLUME", "WORKDIR"),
 )
+EXPANDED = ("ADD", "ARG", "COPY", "ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 HAVE_HEREDOCS = ("ADD", "COPY", "RUN")
 _ESCAPE = re.compile(r"#[ \t]*escape[ \t]*=", re.IGNORECASE)
 _CONTINUED = re.compile(r"(^|[^\\])\\[ \t]*$")
@@ -34,6 +39,10 @@ _FLAG = re.compile(r"--([a-z-]+)=([a-zA-Z0-9_.:/@-]+)(?:[ \t]+|$)")
 _FROM = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9._/:@-]*)(?:[ \t]+as[ \t]+([a-z][a-z0-9_.-]*))?", re.IGNORECASE)
 CHANGES = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 _WORD = re.compile(r"""(?:[^ \t'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+""")  # as the Engine parts them
+_VARIABLE = re.compile(r"(?=\$\{?([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#!?$-]))")  # behind another $ too
+_COMPUTED = re.compile(  # from a value by a pattern, or with a name of other letters
+    r"\$\{(?:[A-Za-z0-9_]+|[@*#!?$-]):?[^}:+?A-Za-z0-9_-]|\$\{?[A-Za-z0-9_]*[^\x00-\x7f]"
+)
 _ADDED = re.compile(r"[a-zA-Z0-9._/@%+=,~*?-]+")  # no scheme, no variable, no quotes
 
 
@@ -56,9 +65,10 @@ def read(content: bytes) -> list[Instruction]:
     return instructions
 
 
-def changes(text: str, prefix: str) -> str:
+def changes(text: str, prefix: str, environment: Iterable[str]) -> str:
     """Instructions of a commit, written anew as those of a Dockerfile are. Raises Refused."""
     found = _read(text)
+    check_expanded(found, environment)
     for one in found:
         if one.keyword not in CHANGES:
             raise Refused(FORBIDDEN, f"changes: {one.keyword}: not through this socket", field="changes")
@@ -128,6 +138,45 @@ def _check_order(instructions: Sequence[Instruction]) -> None:
         raise _unclear("it does not begin with FROM")
     if keywords.count("FROM") > MOST_STAGES:
         raise _unclear(f"more than {MOST_STAGES} stages: build some of them before, as images of their own")
+    if len(instructions) > MOST_INSTRUCTIONS:
+        raise _unclear(f"more than {MOST_INSTRUCTIONS} instructions: put several into one")
+
+
+def check_expanded(instructions: Iterable[Instruction], environment: Iterable[str]) -> None:
+    """How long it is with its variables put in, which the Engine does: `ENV B=$A$A` doubles what it has of them.
+
+    `environment`: `NAME=VALUE` of its images and of what is built with. Raises Refused.
+    """
+    sizes: dict[str, int] = {}
+    for one in environment:
+        name = one.partition("=")[0]
+        sizes[name] = max(sizes.get(name, 0), len(one.encode()))
+    room = {"LABEL": LARGEST_LABELS}
+    left = LONGEST
+    for instruction in instructions:
+        keyword, rest = instruction.keyword, instruction.rest
+        size = _expanded(rest, sizes) if keyword in EXPANDED else len(rest.encode())
+        left -= size
+        room[keyword] = room.get(keyword, LONGEST) - size
+        if min(left, room[keyword]) < 0:
+            raise _unclear(
+                f"{keyword} {rest[:40]}: with its variables, and what stands before, it is too long: say less"
+            )
+        if keyword in ("ARG", "ENV"):
+            words = _WORD.findall(rest)
+            for word in words if "=" in words[0] else words[:1]:
+                name, equals, value = word.partition("=")
+                if "$" in name:
+                    raise _unclear(f"{keyword} {name[:40]}: the name of a variable is not another's value")
+                name = re.sub(r"""["'\\]""", "", name)
+                sizes[name] = max(sizes.get(name, 0), _expanded(value, sizes) if equals else size)
+
+
+def _expanded(text: str, sizes: Mapping[str, int]) -> int:
+    """Bytes at most. Raises Refused."""
+    if computed := _COMPUTED.search(text):
+        raise _unclear(f"{text[computed.start() :][:40]}: of a variable there are ${{A}}, ${{A:-b}} and ${{A:+b}}")
+    return len(text.encode()) + sum(sizes.get(name, 0) for name in _VARIABLE.findall(text))
 
 
 class Bases(NamedTuple):

@@ -97,7 +97,8 @@ async def tagged(context: Context, asked: Asked) -> Document:
 async def committed(context: Context, asked: Asked) -> Document:
     found = await owned.container(context, asked.query.get("container", ""))
     text = asked.query.get("changes", "")
-    changes = {"changes": dockerfile.changes(text, context.scope.label_prefix)} if text else {}
+    environment = found.document["Config"]["Env"] or ()
+    changes = {"changes": dockerfile.changes(text, context.scope.label_prefix, environment)} if text else {}
     async with context.making:
         name = await _named(context, asked)
         return await _made(context, "commit", query={**asked.query, **changes, "container": found.id, **name})

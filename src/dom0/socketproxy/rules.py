@@ -40,6 +40,7 @@ TMPFS_OPTION = re.compile(
 )
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+MOST_PORTS = 2_000  # of a container, its image's too: each is in lists
 MOST_CHOSEN_PORTS = 20  # of a container: for each the host has a process
 LARGEST_COMMAND = 256 << 10  # bytes of JSON: of what lists and events say of it, beside its environment
 LARGEST_BODY = 512 << 10
@@ -76,6 +77,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     image_labels: Mapping[str, str] = {}
     image_command: Sequence[str] = ()  # and its environment
+    image_ports: int = 0
     socket: str = ""  # the scope's own, in place of the Engine's
     cgroup_parent: str = ""  # of the scope
     containers: Mapping[str, str]
@@ -134,15 +136,19 @@ def container(
 ) -> requests.Container:
     """`body` as the Engine gets it. Raises Refused."""
     host = _host_config(body.host_config, scope, grants, resolved)
-    bound = {paths.normal(asked.mount.target): asked.written for asked in host_mounts(body.host_config)}
-    for port in (*body.exposed_ports, *(body.host_config.port_bindings or ())):
+    written = {paths.normal(asked.mount.target): asked.written for asked in host_mounts(body.host_config)}
+    bound = body.host_config.port_bindings or {}
+    if len(body.exposed_ports) + resolved.image_ports + sum(map(len, bound.values())) > MOST_PORTS:
+        what = f"ExposedPorts: more than {MOST_PORTS}, with those that are published and its image's: expose fewer"
+        raise Refused(BAD_REQUEST, what, field="ExposedPorts")
+    for port in (*body.exposed_ports, *bound):
         if not PORT.fullmatch(port):
             raise Refused(BAD_REQUEST, f"{port}: no port", field="ExposedPorts")
     test = body.healthcheck.test if body.healthcheck else ()
     command = (body.cmd, body.entrypoint, body.env, test, resolved.image_command)
     remedy = "put what is so long into a file, in its image or a volume"
     check_size("Cmd, Entrypoint, Env and Healthcheck, of its image too", command, LARGEST_COMMAND, remedy)
-    labels = scope.stamped_container(body.labels, resolved.image_labels, paths.stamped(body.labels, bound))
+    labels = scope.stamped_container(body.labels, resolved.image_labels, paths.stamped(body.labels, written))
     checked = replace(
         body,
         image=resolved.image,

@@ -50,6 +50,7 @@ LABEL a='\' traefik.enable=true b='\'""",
     "by variables": """ARG A=traefik.enable
 ENV K=traefik.enable L="a=b dom0.role=root"
 LABEL ${A}=true ${A:+dom0.role}=root $K=true "${L}"=x""",
+    "by variables that double": f"ENV A={'x' * 100}\n" + "ENV A=$A$A\n" * 11 + "LABEL a=$A",
     "in a stage before": "LABEL traefik.enable=true\nFROM IMAGE AS a\nLABEL dom0.role=root\nRUN true\nFROM a",
     "beside the scope's": "LABEL guest/a=b traefik.enable=true ../traefik.enable=true =true",
 }
