@@ -271,6 +271,19 @@ def test_no_document_ends_in_anything_but_a_value_or_a_refusal(changes: dict[str
         assert error.message.startswith("container web-1: ")  # noqa: PT017 -- either outcome is right
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"errorDetail": {"message": "wrong diff id"}, "error": "wrong diff id"},
+        {"stream": "Error unpacking image team/app:1: apply layer error: wrong diff id calculated on extraction\n"},
+    ],
+)
+def test_an_image_that_could_not_be_unpacked_is_not_loaded(line: dict[str, Any]) -> None:
+    parse.loaded(b'{"stream":"Loaded image: team/app:1\\n"}', "image team/app:1")
+    with pytest.raises(EngineError, match=r"^image team/app:1: the Docker Engine does not take it: .*wrong diff id"):
+        parse.loaded(msgspec.json.encode(line), "image team/app:1")
+
+
 @given(st.text())
 def test_a_line_stays_on_its_line_and_says_all(text: str) -> None:
     shown = parse.one_line(text)

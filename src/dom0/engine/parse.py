@@ -208,11 +208,14 @@ def built_image(line: bytes, where: str) -> str:
     return found.aux.id if isinstance(found.aux, wire.BuiltImage) else ""
 
 
+_NOT_UNPACKED = "Error unpacking image "  # containerd's store says so in passing; seen on 28.5
+
+
 def loaded(line: bytes, where: str) -> None:
     """Of `POST /images/load`. Raises EngineError for an error, which comes after a 200 too."""
-    found = decode(line, wire.StreamLine, where)
-    if found.failure:
-        raise EngineError(f"{where}: the Docker Engine does not take it: {one_line(found.failure)}")
+    found = decode(line, wire.LoadLine, where)
+    if failure := found.failure or (found.stream if found.stream.startswith(_NOT_UNPACKED) else ""):
+        raise EngineError(f"{where}: the Docker Engine does not take it: {one_line(failure)}")
 
 
 PULL_HINT = "check the name of the image and, if its registry wants one, the login"

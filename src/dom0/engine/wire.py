@@ -259,7 +259,7 @@ class ErrorDetail(msgspec.Struct):
 
 
 class StreamLine(msgspec.Struct, rename="camel"):
-    """Of a pull or build. `error` repeats what `errorDetail` says, and is deprecated since API 1.48."""
+    """Of a pull, build or load. `error` repeats what `errorDetail` says, and is deprecated since API 1.48."""
 
     error: str = ""
     error_detail: ErrorDetail | None = None
@@ -282,6 +282,10 @@ class BuildLine(StreamLine, rename="camel"):
     """What BuildKit does is text in `aux`, protobuf in base64; the last line but one says what it made."""
 
     aux: BuiltImage | str | None = None
+
+
+class LoadLine(StreamLine, rename="camel"):
+    stream: str = ""  # words for people
 
 
 class PullLine(StreamLine, rename="camel"):
