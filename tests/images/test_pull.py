@@ -320,6 +320,21 @@ async def test_what_was_tagged_while_the_image_came_keeps_its_name_when_the_load
     assert "his:1" in (await engine.image(his)).tags
 
 
+async def test_an_image_whose_load_was_killed_is_loaded_again(depot: Depot, far: DebianRegistry) -> None:
+    top = far.content.image("team/app", "1", [MIDDLE])
+    name = f"{far.host}/team/app:1"
+    engine = Store(containerd_store=True)
+    await pull(engine, depot, parse(name), meter=Meter())
+    loads: list[None] = []
+    engine.before = engine.on("load_image", lambda: loads.append(None))
+    await pull(engine, depot, parse(name), meter=Meter())
+    assert len(loads) == 0
+    engine.docker.images.tag(top.digest, f"dom0-loaded:{top.digest[7:19]}")
+    await pull(engine, depot, parse(name), meter=Meter())
+    assert len(loads) == 1
+    assert (await engine.image(name)).tags == (name,)
+
+
 async def test_an_image_that_was_there_under_another_name_stays_when_its_load_fails(
     depot: Depot, far: DebianRegistry
 ) -> None:

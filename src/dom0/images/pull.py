@@ -84,6 +84,11 @@ class _Image(msgspec.Struct, frozen=True):
     def by_digest(self) -> Reference:
         return replace(self.reference, tag=None, digest=self.digest)
 
+    @property
+    def while_loaded(self) -> Reference:
+        """A name of ours."""
+        return Reference(DEFAULT_REGISTRY, f"library/{LOADED}", self.id.removeprefix("sha256:")[:12], None)
+
 
 async def pull(
     engine: Engine,
@@ -190,7 +195,8 @@ class _Pull(msgspec.Struct, frozen=True):
         with naming(image.reference):
             ids = diff_ids(config, image.manifest)
         there = await find(self.engine, image.id)
-        if there is None or there.layers != ids:  # an index is of all platforms, and only some of them may be there
+        # An index is of all platforms, and only some of them may be there; or a kill has ended a load.
+        if there is None or there.layers != ids or image.while_loaded.familiar() in there.tags:
             return await self._fetch_and_load(image, ids)
         if image.reference.digest is None:
             await self.engine.tag_image(image.id, image.reference.familiar())
@@ -273,12 +279,11 @@ class _Pull(msgspec.Struct, frozen=True):
                     await self._remove(image.id)
                 raise
         else:
-            ours = Reference(DEFAULT_REGISTRY, f"library/{LOADED}", image.id.removeprefix("sha256:")[:12], None)
             try:
-                await self._load_as(ours, image, left_out)
+                await self._load_as(image.while_loaded, image, left_out)
                 await self.engine.tag_image(image.id, image.reference.familiar())
             finally:
-                await self._remove(ours.familiar())
+                await self._remove(image.while_loaded.familiar())
 
     async def _remove(self, name: str) -> None:
         """As far as it goes: there may be another name of it meanwhile, or no Engine."""
