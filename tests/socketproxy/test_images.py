@@ -87,17 +87,19 @@ def test_no_wildcard_means_what_another_scope_calls_its_own() -> None:
     ],
 )
 def test_a_pattern_is_of_the_whole_name_part_by_part(pattern: str, fits: bool) -> None:
-    assert images.is_one("guest/app:1", [pattern]) is fits
+    assert images.like([pattern])("guest/app:1") is fits
 
 
 def test_a_pattern_with_many_wildcards_takes_no_time() -> None:
-    assert not images.is_one("a" * 200 + ":1", ["*a" * 100 + "b", "*" * 5000 + "b", "*?" * 300])
+    assert not images.like(["*a" * 100 + "b", "*" * 5000 + "b", "*?" * 300])("a" * 200 + ":1")
 
 
 def test_what_a_container_has_of_its_image() -> None:
     config = {"Cmd": ["a"], "Entrypoint": None, "Env": ["B=c"], "Healthcheck": {"Test": ["CMD", "d"]}, "User": "e"}
-    assert images.command({"Config": config}) == ["a", "B=c", "CMD", "d"]
-    assert images.command({"Config": None}) == images.command({"Config": {"Healthcheck": None}}) == []
+    assert images.command({"Config": config}) == ["a"]
+    assert images.environment({"Config": config}) == ["B=c", "CMD", "d"]
+    for nothing in (None, {"Healthcheck": None}):
+        assert images.command({"Config": nothing}) == images.environment({"Config": nothing}) == []
 
 
 @pytest.mark.engine

@@ -122,7 +122,7 @@ async def _context(
         raise Refused(BAD_REQUEST, f"Cannot locate specified Dockerfile: {path}", field="dockerfile")
     instructions = dockerfile.read(bytes(found))
     found_images = await _images(context, dockerfile.bases(instructions))
-    environment = [text for image in found_images.values() for text in (image.get("Config") or {}).get("Env") or ()]
+    environment = [text for image in found_images.values() for text in images.environment(image)]
     dockerfile.check_expanded(instructions, [*environment, *arguments])
     ids = {name: image["Id"] for name, image in found_images.items()}
     names |= {image_id: name for name, image_id in ids.items()}

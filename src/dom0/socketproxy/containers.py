@@ -128,6 +128,7 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
         image=images.told(context, image, body.image),
         image_labels=images.labels(image),
         image_command=images.command(image),
+        image_environment=images.environment(image),
         image_ports=len((image.get("Config") or {}).get("ExposedPorts") or ()),
         socket=context.socket,
         cgroup_parent=inner.parent(context, body.host_config.cgroup_parent, "HostConfig.CgroupParent"),

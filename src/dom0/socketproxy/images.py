@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from typing import Any
 
@@ -39,7 +39,8 @@ async def listed(context: Context, asked: Asked) -> Document:
     rows = [row for row in rows if asked_for.fit(row.get("Labels"))]
     wanted = asked_for.values.get("reference", [])
     if wanted:
-        rows = [row | {"RepoTags": [name for name in row["RepoTags"] if is_one(name, wanted)]} for row in rows]
+        is_wanted = like(wanted)
+        rows = [row | {"RepoTags": [name for name in row["RepoTags"] if is_wanted(name)]} for row in rows]
     return Document([row for row in rows if row["RepoTags"] or (row["RepoDigests"] and not wanted)])
 
 
@@ -265,10 +266,14 @@ def labels(image: Image) -> Mapping[str, str]:
 
 
 def command(image: Image) -> list[str]:
-    """What a container has of it that says none itself, and its environment."""
     config = image.get("Config") or {}
-    texts = (*(config.get(key) for key in ("Cmd", "Entrypoint", "Env")), (config.get("Healthcheck") or {}).get("Test"))
-    return [text for some in texts for text in some or ()]
+    return [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
+
+
+def environment(image: Image) -> list[str]:
+    """And what its health check runs."""
+    config = image.get("Config") or {}
+    return [*(config.get("Env") or ()), *((config.get("Healthcheck") or {}).get("Test") or ())]
 
 
 def full_name(reference: str) -> str:
@@ -277,14 +282,19 @@ def full_name(reference: str) -> str:
     return (reference if has_tag else f"{reference}:latest").removeprefix("docker.io/").removeprefix("library/")
 
 
-def is_one(name: str, patterns: Sequence[str]) -> bool:
-    """As Go's path.Match says, of the name or of it without its tag."""
-    return any(_is_like(text, pattern) for pattern in patterns for text in (name, name.rpartition(":")[0]))
+def like(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a name is, or without its tag, as Go's path.Match says.
 
+    Part by part, by expressions of fnmatch's, which never go back; its cache would hold all that was asked.
+    """
+    found = [[re.compile(translate(part)) for part in one.replace("[", "[[]").split("/")] for one in patterns]
 
-def _is_like(name: str, pattern: str) -> bool:
-    """Part by part. Of fnmatch its expression alone, which never goes back: its cache would hold all that was asked."""
-    parts, patterns = name.split("/"), pattern.replace("[", "[[]").split("/")
-    return len(parts) == len(patterns) and all(
-        re.fullmatch(translate(one), part) for part, one in zip(parts, patterns, strict=True)
-    )
+    def is_like(name: str) -> bool:
+        texts = [text.split("/") for text in (name, name.rpartition(":")[0])]
+        return any(
+            len(parts) == len(text) and all(part.fullmatch(said) for part, said in zip(parts, text, strict=True))
+            for parts in found
+            for text in texts
+        )
+
+    return is_like

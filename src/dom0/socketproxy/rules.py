@@ -40,10 +40,10 @@ TMPFS_OPTION = re.compile(
 )
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-MOST_PORTS = 2_000  # of a container, its image's too: each is in lists
+MOST_PORTS = 1_000  # of a container, its image's too: each is in lists
 MOST_CHOSEN_PORTS = 20  # of a container: for each the host has a process
-LARGEST_COMMAND = 256 << 10  # bytes of JSON: of what lists and events say of it, beside its environment
-LARGEST_BODY = 512 << 10
+LARGEST_LISTED = 256 << 10  # bytes of JSON: what lists and events can say of a container
+LARGEST_ENVIRONMENT = 256 << 10
 LARGEST_NETWORK = 16 << 10
 PORT = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
 
@@ -76,7 +76,8 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     image: str
     image_labels: Mapping[str, str] = {}
-    image_command: Sequence[str] = ()  # and its environment
+    image_command: Sequence[str] = ()
+    image_environment: Sequence[str] = ()  # and its health check
     image_ports: int = 0
     socket: str = ""  # the scope's own, in place of the Engine's
     cgroup_parent: str = ""  # of the scope
@@ -138,16 +139,13 @@ def container(
     host = _host_config(body.host_config, scope, grants, resolved)
     written = {paths.normal(asked.mount.target): asked.written for asked in host_mounts(body.host_config)}
     bound = body.host_config.port_bindings or {}
-    if len(body.exposed_ports) + resolved.image_ports + sum(map(len, bound.values())) > MOST_PORTS:
+    exposed = len(set(body.exposed_ports) - set(bound)) + resolved.image_ports
+    if exposed + sum(map(len, bound.values())) > MOST_PORTS:
         what = f"ExposedPorts: more than {MOST_PORTS}, with those that are published and its image's: expose fewer"
         raise Refused(BAD_REQUEST, what, field="ExposedPorts")
     for port in (*body.exposed_ports, *bound):
         if not PORT.fullmatch(port):
             raise Refused(BAD_REQUEST, f"{port}: no port", field="ExposedPorts")
-    test = body.healthcheck.test if body.healthcheck else ()
-    command = (body.cmd, body.entrypoint, body.env, test, resolved.image_command)
-    remedy = "put what is so long into a file, in its image or a volume"
-    check_size("Cmd, Entrypoint, Env and Healthcheck, of its image too", command, LARGEST_COMMAND, remedy)
     labels = scope.stamped_container(body.labels, resolved.image_labels, paths.stamped(body.labels, written))
     checked = replace(
         body,
@@ -156,13 +154,17 @@ def container(
         host_config=host,
         networking_config=_networking(body, scope, resolved, host.network_mode, name),
     )
-    check_size("the body", checked, LARGEST_BODY, "ask for less in one container")
+    environment = (body.env, body.healthcheck, resolved.image_environment)
+    remedy = "put what is so long into a file, in its image or a volume"
+    check_size("Env and Healthcheck, of its image too", environment, LARGEST_ENVIRONMENT, remedy)
+    listed = (replace(checked, env=(), healthcheck=None), resolved.image_command)
+    check_size("the body, and its image's command", listed, LARGEST_LISTED, remedy)
     return checked
 
 
 def execution(asked: requests.Exec) -> requests.Exec:
     """Raises Refused: an event says the whole command."""
-    check_size("Cmd and Env", (asked.cmd, asked.env), LARGEST_COMMAND, "put what is so long into a file")
+    check_size("the exec", asked, LARGEST_LISTED, "put what is so long into a file")
     return asked
 
 
