@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pytest
 
-from dom0.engine.bodies import PortBinding
+from dom0.engine.bodies import Empty, PortBinding
 from dom0.socketproxy import containers, requests
-from dom0.socketproxy.context import Asked, Context
+from dom0.socketproxy.context import Asked, Context, Document
 from dom0.socketproxy.refusal import CONFLICT, Refused
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Reply
 from dom0.testing.escape import bodies, still
 
 
-class Moved(still.Still):
-    """The image's name has moved when the container is made: it has labels of the new one."""
+class Otherwise(still.Still):
+    """`seen` is what the container that was made is found to be, beyond what was asked for; or what comes instead."""
 
-    labels: Mapping[str, str] = {}
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Mapping[str, Any] | BaseException = {}
+        self.status = 200
+        self.is_cut_off = False  # the answer to the request that makes it
+        self.undone: Sequence[int] = ()  # what the Engine answers to removals, one after the other; then 204
+        self.meanwhile: list[Callable[[], Awaitable[None]]] = []  # when it is looked at
 
     async def ask(
         self,
@@ -31,37 +38,128 @@ class Moved(still.Still):
         body: msgspec.Struct | bytes | None = None,
         patience: float | None = None,
     ) -> Reply:
-        if (method, *path) == ("GET", "containers", still.MADE, "json"):
-            return Reply(200, {"Config": {"Labels": {"dom0.scope": "/guest", **self.labels}}})
-        return await super().ask(method, *path, query=query, body=body, patience=patience)
+        reply = await super().ask(method, *path, query=query, body=body, patience=patience)
+        if self.is_cut_off and path == ("containers", "create"):
+            raise Refused(502, "the Engine behind this socket: gone")
+        if method == "DELETE" and self.undone:
+            status, *self.undone = self.undone
+            return Reply(status, {"message": "the disk is full"})
+        if method != "GET" or not self.made.keys() & {*path}:
+            return reply
+        if self.meanwhile:
+            await self.meanwhile.pop()()
+        if isinstance(self.seen, BaseException):
+            raise self.seen
+        made = self.made[still.MADE]
+        return Reply(self.status, {**made, **self.seen, "Config": {**made["Config"], **self.seen.get("Config", {})}})
 
 
-def create(engine: Moved) -> None:
-    body = requests.Container(image=still.IMAGE, labels={"mine": "1"})
+def context(engine: Otherwise) -> Context:
+    return Context(Scope("guest"), still.GRANTS, engine, still.SOCKET)
+
+
+async def create(context: Context) -> Document:
+    body = requests.Container(image=still.IMAGE, labels={"mine": "1"}, volumes={"/data": Empty()})
     asked = Asked(method="POST", path=("containers", "create"), names={}, query={"name": "web"}, body=body)
-    asyncio.run(containers.created(Context(Scope("guest"), still.GRANTS, engine, still.SOCKET), asked))
+    return await containers.created(context, asked)
 
 
-def is_removed(engine: Moved) -> bool:
-    return any((sent.method, *sent.path) == ("DELETE", "containers", still.MADE) for sent in engine.sent)
+def removed(engine: Otherwise) -> list[tuple[str, Mapping[str, object]]]:
+    return [(sent.path[-1], sent.query) for sent in engine.sent if sent.method == "DELETE"]
 
 
 @pytest.mark.parametrize("key", ["guest/mine", "guest/of-an-image", "dom0.orchestrator"])
-def test_a_container_with_labels_of_the_scope_is_made(key: str) -> None:
-    engine = Moved()
-    engine.labels = {key: ""}
-    create(engine)
-    assert not is_removed(engine)
+async def test_a_container_with_labels_of_the_scope_is_made(key: str) -> None:
+    engine = Otherwise()
+    engine.seen = {"Config": {"Labels": {"dom0.scope": "/guest", key: ""}}}
+    await create(context(engine))
+    assert removed(engine) == []
 
 
-@pytest.mark.parametrize("key", ["traefik.enable", "com.docker.compose.project", "dom0.role", "mine"])
-def test_a_container_with_labels_that_nobody_has_looked_at_is_removed(key: str) -> None:
-    engine = Moved()
-    engine.labels = {key: "x"}
+@pytest.mark.parametrize(
+    "seen",
+    [
+        *({"Config": {"Labels": {key: "x"}}} for key in ("traefik.enable", "com.docker.compose.project", "mine")),
+        {"Config": {"Volumes": {"/data": {}, "/of-an-image": {}}}},
+        {"Image": "sha256:" + "2" * 64},
+    ],
+)
+async def test_a_container_of_what_nobody_has_looked_at_is_removed(seen: Mapping[str, object]) -> None:
+    engine = Otherwise()
+    engine.seen = seen
     with pytest.raises(Refused, match="has become another image meanwhile") as refused:
-        create(engine)
+        await create(context(engine))
     assert refused.value.status == CONFLICT
-    assert is_removed(engine)
+    assert removed(engine) == [(still.MADE, {"v": "1", "force": "1"})]
+
+
+@pytest.mark.parametrize("status", [404, 500, 503])
+async def test_a_container_that_cannot_be_looked_at_is_removed(status: int) -> None:
+    engine = Otherwise()
+    engine.status = status
+    with pytest.raises(Refused):
+        await create(context(engine))
+    assert removed(engine) == [(still.MADE, {"v": "1", "force": "1"})]
+
+
+@pytest.mark.parametrize("error", [Refused(503, "too much is answered at once"), asyncio.CancelledError()])
+async def test_a_container_is_removed_where_nobody_came_to_look_at_it(error: BaseException) -> None:
+    engine = Otherwise()
+    engine.seen = error
+    with pytest.raises(type(error)):
+        await create(context(engine))
+    assert removed(engine) == [(still.MADE, {"v": "1", "force": "1"})]
+
+
+@pytest.mark.parametrize(
+    ("found", "is_removed"),
+    [
+        ({}, True),
+        ({"State": {"Status": "running"}}, False),
+        ({"Config": {"Labels": {}}}, False),
+        ({"Config": {"Labels": {"dom0.scope": "/other"}}}, False),
+    ],
+)
+async def test_what_the_engine_may_have_made_before_it_was_gone_is_removed(
+    found: Mapping[str, object], is_removed: bool
+) -> None:
+    engine = Otherwise()
+    engine.is_cut_off, engine.seen = True, found
+    served = context(engine)
+    with pytest.raises(Refused, match="gone"):
+        await create(served)
+    assert removed(engine) == ([(still.MADE, {"v": "1", "force": "0"})] if is_removed else [])
+    assert served.unseen == set()
+
+
+@pytest.mark.parametrize("reference", ["web", still.MADE])
+async def test_a_container_is_found_by_nobody_before_it_was_looked_at(reference: str) -> None:
+    engine = Otherwise()
+    served = context(engine)
+    start = Asked(method="POST", path=("containers", reference, "start"), names={"container": reference}, query={})
+
+    async def meanwhile() -> None:
+        with pytest.raises(Refused, match="No such container"):
+            await containers.passed(served, start)
+
+    engine.meanwhile.append(meanwhile)
+    await create(served)
+    assert not engine.meanwhile
+    assert (await containers.passed(served, start)).path == ("containers", still.MADE, "start")
+
+
+async def test_one_that_cannot_be_removed_stays_unseen_until_its_name_is_wanted() -> None:
+    engine = Otherwise()
+    served = context(engine)
+    engine.seen, engine.undone = {"Image": "sha256:" + "2" * 64}, [500]
+    with pytest.raises(Refused, match="the disk is full"):
+        await create(served)
+    assert served.unseen == {"guest.web"}
+    engine.seen, engine.undone = {}, [500]
+    with pytest.raises(Refused, match="the disk is full"):
+        await create(served)
+    await create(served)
+    assert served.unseen == set()
 
 
 class Publishing(still.Still):
@@ -83,7 +181,7 @@ class Publishing(still.Still):
 
 
 @pytest.mark.parametrize(("wanted", "may"), [(2, True), (3, False)])
-def test_all_containers_have_as_many_ports_that_the_engine_chooses_as_there_may_be_containers(
+async def test_all_containers_have_as_many_ports_that_the_engine_chooses_as_there_may_be_containers(
     wanted: int, may: bool
 ) -> None:
     bound = {"80/tcp": (PortBinding(),) * wanted, "81/tcp": (PortBinding(host_port="81"),)}
@@ -92,5 +190,5 @@ def test_all_containers_have_as_many_ports_that_the_engine_chooses_as_there_may_
     granted = msgspec.structs.replace(still.GRANTS, ports=("0", "81"), containers=5)
     engine = Publishing()
     with contextlib.nullcontext() if may else pytest.raises(Refused, match="5, as many as containers"):
-        asyncio.run(containers.created(Context(Scope("guest"), granted, engine, still.SOCKET), asked))
+        await containers.created(Context(Scope("guest"), granted, engine, still.SOCKET), asked)
     assert any(sent.path == ("containers", "create") for sent in engine.sent) is may

@@ -15,7 +15,6 @@ from dom0.socketproxy import directories, paths
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.paths import HostPath
-from dom0.socketproxy.rules import Resolved
 from dom0.socketproxy.scope import PATHS, Scope
 from dom0.socketproxy.upstream import Upstream
 from dom0.testing import scopes
@@ -167,7 +166,7 @@ def test_what_a_killed_server_has_left_is_removed(
 ) -> None:
     below = paths.find([HostPath.read("/var/lib/guest")], "/var/lib/guest/below", creates=True)
     assert below is not None
-    image = Resolved(image=IMAGE, containers={}, named={}, networks={}, volumes={})
+    image = {"Id": IMAGE}
 
     async def ask() -> None:
         upstream = Upstream(str(engine_host.socket))

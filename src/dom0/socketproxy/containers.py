@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +15,7 @@ from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, too_many
+from dom0.socketproxy.scope import Scope
 
 FILTERS = (
     *("ancestor", "before", "exited", "expose", "health", "id", "label"),
@@ -62,22 +65,68 @@ async def created(context: Context, asked: Asked) -> Document:
     async with context.making:
         await _check_room(context, name)
         await _check_chosen_ports(context, rules.chosen_ports(body.host_config.port_bindings))
-        checked = await _checked(context, body, name)
-        reply = await context.upstream.ask("POST", "containers", "create", query=query, body=checked)
+        image = await images.find(context, body.image)
+        checked = await _checked(context, body, name, image)
+        return await _made(context, query, checked, image)
+
+
+async def _made(context: Context, query: Mapping[str, str], body: requests.Container, image: images.Image) -> Document:
+    """As it was checked, or not at all; until that is known no other request finds it. Holds `making`. Raises Refused.
+
+    The name of its image may have moved meanwhile, to one with labels and volumes that nobody has looked at.
+    """
+    name, made = query["name"], ""
+    if name in context.unseen:
+        await _take_back(context, name, made)
+    context.unseen.add(name)
+    try:
+        reply = await context.upstream.ask("POST", "containers", "create", query=query, body=body)
+        if reply.status < BAD_REQUEST:
+            made = reply.document["Id"]
+            await _check_made(context, made, body, image)
+    except BaseException:  # of being cancelled too
+        await _take_back(context, name, made)
+        raise
+    context.unseen.discard(name)
     if reply.status >= BAD_REQUEST:
         raise context.refusal(reply)
-    await _check_image(context, reply.document["Id"], checked)
     return Document(reply.document, status=reply.status)
 
 
-async def _check_image(context: Context, container: str, asked: requests.Container) -> None:
-    """Its name may have moved since we looked, to one with labels that nobody has emptied. Raises Refused."""
+async def _check_made(context: Context, container: str, asked: requests.Container, image: images.Image) -> None:
+    """Raises Refused."""
     reply = await context.upstream.ask("GET", "containers", container, "json")
-    has = reply.document["Config"]["Labels"] if reply.status == 200 else {}
-    if any(key not in asked.labels and not key.startswith(context.scope.label_prefix) for key in has or ()):
-        await context.upstream.ask("DELETE", "containers", container, query={"force": "1", "v": "1"})
+    if reply.status != 200 or not _is_as_checked(context.scope, reply.document, asked, image):
         what = f"{context.scope.short_image(asked.image)}: has become another image meanwhile: try it again"
         raise Refused(CONFLICT, what, field="Image")
+
+
+def _is_as_checked(scope: Scope, found: dict[str, Any], asked: requests.Container, image: images.Image) -> bool:
+    """One ID can have labels and volumes of several platforms."""
+    config = found["Config"]
+    labels = {key for key in config["Labels"] or () if not key.startswith(scope.label_prefix)}
+    volumes = {*asked.volumes, *((image.get("Config") or {}).get("Volumes") or ())}
+    is_same = found["Image"] == image["Id"]
+    return is_same and labels <= asked.labels.keys() and volumes.issuperset(config.get("Volumes") or ())
+
+
+async def _take_back(context: Context, name: str, made: str) -> None:
+    """`made`: its ID, "" where the Engine has not said it: then what is called so, and was not started by anybody.
+
+    Raises Refused while it is there: then it stays unseen.
+    """
+    force = "1" if made else "0"
+    if not made:
+        reply = await context.upstream.ask("GET", "containers", name, "json")
+        if reply.status not in (200, NOT_FOUND):
+            raise context.refusal(reply)
+        if reply.status == 200 and context.scope.owns(name, reply.document["Config"]["Labels"]):
+            made = reply.document["Id"] if reply.document["State"]["Status"] == "created" else ""
+    if made:
+        reply = await context.upstream.ask("DELETE", "containers", made, query={"v": "1", "force": force})
+        if reply.status not in (204, NOT_FOUND, CONFLICT):
+            raise context.refusal(reply)
+    context.unseen.discard(name)
 
 
 async def _check_room(context: Context, name: str) -> None:
@@ -107,12 +156,11 @@ async def _check_chosen_ports(context: Context, wanted: int) -> None:
         raise Refused(FORBIDDEN, what, field="HostConfig.PortBindings", grant=Grants(containers=there + wanted))
 
 
-async def _checked(context: Context, body: requests.Container, name: str) -> requests.Container:
+async def _checked(context: Context, body: requests.Container, name: str, image: images.Image) -> requests.Container:
     """As the Engine gets it. Its volumes and directories are made: else the Engine makes some that nobody owns.
 
     Raises Refused.
     """
-    image = await images.find(context, body.image)
     wanted = rules.references(body)
     try:
         found = {reference: await owned.container(context, reference) for reference in wanted.containers}
@@ -148,7 +196,7 @@ async def _checked(context: Context, body: requests.Container, name: str) -> req
         await volumes.provide(context, bodies.VolumeBody(name=volume))
     unnamed = [mount for mount in body.host_config.mounts or () if mount.type == "volume" and not mount.source]
     await volumes.check_room(context, len(anonymous) + len(unnamed))
-    await directories.provide(context, resolved, rules.bounds(body.host_config, context.grants))
+    await directories.provide(context, image, rules.bounds(body.host_config, context.grants))
     return checked
 
 

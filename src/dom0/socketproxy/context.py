@@ -38,6 +38,7 @@ class Context(msgspec.Struct, frozen=True):
     recording: Recording | None = None  # where what is needed is written, and allowed
     making: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from counting what is there to one more
     room: Room = field(default_factory=Room)
+    unseen: set[str] = field(default_factory=set)  # names in the Engine of containers that are not known to be as asked
 
     def refusal(self, reply: Reply) -> Refused:
         """What the Engine says against a question of ours."""

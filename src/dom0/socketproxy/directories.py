@@ -16,19 +16,19 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from dom0.engine import bodies
-from dom0.socketproxy import listing, paths, requests
+from dom0.socketproxy import images, listing, paths, requests
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.filters import Filters
+from dom0.socketproxy.images import Image
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
-from dom0.socketproxy.rules import Resolved
 from dom0.socketproxy.scope import LABEL
 
 _CREATED = 201
 _LEFT_AFTER = 60  # seconds: the server that made such a container, and has not removed it, was killed
 
 
-async def provide(context: Context, image: Resolved, bounds: Iterable[Bound]) -> None:
+async def provide(context: Context, image: Image, bounds: Iterable[Bound]) -> None:
     """`image`: of any that is there. Holds `making`. Raises Refused, also for what is missing and may not be made."""
     below = [bound for bound in bounds if bound.rest]
     if not below:
@@ -74,12 +74,12 @@ def _mount(context: Context, root: str, target: str, *, read_only: bool) -> bodi
     )
 
 
-async def _create(context: Context, image: Resolved, mounts: tuple[bodies.Mount, ...]) -> str:
+async def _create(context: Context, image: Image, mounts: tuple[bodies.Mount, ...]) -> str:
     """ID of a container that is not the scope's by its name, and nobody's service by its label."""
     body = requests.Container(
-        image=image.image,
+        image=image["Id"],  # a name may have moved since we looked
         entrypoint=("true",),
-        labels=context.scope.stamped_container({}, image.image_labels),
+        labels=context.scope.stamped_container({}, images.labels(image)),
         host_config=requests.HostConfig(cgroup_parent=context.cgroup_parent, network_mode="none", mounts=mounts),
     )
     query = {"name": f"{paths.prefix(context.scope)}{secrets.token_hex(8)}"}

@@ -67,7 +67,7 @@ async def _inspect(context: Context, reference: str) -> Container | None:
     if reply.status != 200:
         raise Refused(BAD_GATEWAY, f"container {reference}: the Engine answered with status {reply.status}")
     name = reply.document["Name"].removeprefix("/")
-    if not context.scope.owns(name, reply.document["Config"]["Labels"]):
+    if name in context.unseen or not context.scope.owns(name, reply.document["Config"]["Labels"]):
         return None
     return Container(reply.document["Id"], name, reply.document)
 

@@ -110,6 +110,7 @@ class Still(Upstream):
     def __init__(self) -> None:
         super().__init__("/nowhere")
         self.sent: list[Sent] = []
+        self.made: dict[str, Any] = {}  # the last container, by its ID and its name
 
     async def ask(
         self,
@@ -121,10 +122,16 @@ class Still(Upstream):
     ) -> Reply:
         raw = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         self.sent.append(Sent(method, path, query, raw, is_answered=False))
+        if (method, *path) in [("GET", "containers", name, "json") for name in self.made]:
+            return Reply(200, self.made[path[1]])
         if method == "GET":
             return Reply(200, OBJECTS[path]) if path in OBJECTS else Reply(404, {"message": "no such thing"})
         if path[-1] == "create":
             asked = json.loads(raw)
+            if path[0] == "containers":
+                image = OBJECTS.get(("images", asked["Image"], "json"), {})
+                made = {"Id": MADE, "Name": f"/{query['name']}", "Image": image.get("Id"), "Config": asked}
+                self.made = {one: made | {"State": {"Status": "created"}} for one in (MADE, query["name"])}
             told = {"Name": asked.get("Name", ""), "Labels": asked.get("Labels"), "Options": asked.get("DriverOpts")}
             return Reply(201, told | {"Id": MADE})
         return Reply(204, None)
