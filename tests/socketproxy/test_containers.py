@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from dom0.engine.bodies import Empty, PortBinding
-from dom0.socketproxy import containers, requests
+from dom0.socketproxy import containers, requests, strict
 from dom0.socketproxy.context import Asked, Context, Document
 from dom0.socketproxy.refusal import CONFLICT, Refused
 from dom0.socketproxy.scope import Scope
@@ -192,3 +193,26 @@ async def test_all_containers_have_as_many_ports_that_the_engine_chooses_as_ther
     with contextlib.nullcontext() if may else pytest.raises(Refused, match="5, as many as containers"):
         await containers.created(Context(Scope("guest"), granted, engine, still.SOCKET), asked)
     assert any(sent.path == ("containers", "create") for sent in engine.sent) is may
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, f"container:{one}") for key in ("NetworkMode", "PidMode", "IpcMode") for one in ("dom0", "0" * 64)),
+        *(("VolumesFrom", [one]) for one in ("dom0", "dom0:ro", "0" * 64)),
+    ],
+)
+@pytest.mark.parametrize(("labels", "is_handed_on"), [({"dom0.orchestrator": "{}"}, False), ({}, True)])
+async def test_an_orchestrator_hands_on_neither_namespaces_nor_mounts(
+    key: str, value: object, labels: Mapping[str, str], is_handed_on: bool
+) -> None:
+    engine = still.Still()
+    labels = {"dom0.scope": "/guest", **labels}
+    orchestrator = {"Id": "0" * 64, "Name": "/guest.dom0", "Config": {"Labels": labels}, "Mounts": []}
+    engine.made = dict.fromkeys(("0" * 64, "guest.dom0"), orchestrator)
+    body = strict.read(json.dumps({"Image": still.IMAGE, "HostConfig": {key: value}}).encode(), requests.Container)
+    asked = Asked(method="POST", path=("containers", "create"), names={}, query={"name": "web"}, body=body)
+    with contextlib.nullcontext() if is_handed_on else pytest.raises(Refused, match=f"{key}.* hands on nothing"):
+        await containers.created(Context(Scope("guest"), still.GRANTS, engine, still.SOCKET), asked)
+    made = [sent for sent in engine.sent if sent.path == ("containers", "create")]
+    assert len(made) == is_handed_on

@@ -14,7 +14,7 @@ from dom0.socketproxy import directories, images, inner, links, networks, owned,
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, too_many
+from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, short, too_many
 from dom0.socketproxy.scope import Scope
 
 FILTERS = (
@@ -169,6 +169,7 @@ async def _checked(context: Context, body: requests.Container, name: str, image:
         if refused.status == NOT_FOUND:  # which clients take for the image's, and pull it
             raise Refused(BAD_REQUEST, refused.message) from refused
         raise
+    _check_orchestrator(context, body.host_config, found)
     sources = [found[source.partition(":")[0]] for source in body.host_config.volumes_from]
     inherited = [mount["Destination"] for source in sources for mount in source.document["Mounts"]]
     anonymous = rules.anonymous(body, (image.get("Config") or {}).get("Volumes") or (), inherited)
@@ -198,6 +199,17 @@ async def _checked(context: Context, body: requests.Container, name: str, image:
     await volumes.check_room(context, len(anonymous) + len(unnamed))
     await directories.provide(context, image, rules.bounds(body.host_config, context.grants))
     return checked
+
+
+def _check_orchestrator(context: Context, host: requests.HostConfig, found: Mapping[str, owned.Container]) -> None:
+    """Its namespaces and mounts are what its owner gave it, and no grant of the scope's. Raises Refused."""
+    modes = {"NetworkMode": host.network_mode, "PidMode": host.pid_mode, "IpcMode": host.ipc_mode}
+    shared = [(key, mode, mode.partition(":")[2]) for key, mode in modes.items() if mode.startswith("container:")]
+    volumes = [("VolumesFrom", source, source.partition(":")[0]) for source in host.volumes_from]
+    for key, value, reference in (*shared, *volumes):
+        if context.scope.is_orchestrator(found[reference].document["Config"]["Labels"]):
+            what = f"HostConfig.{key}: {short(value)}: an orchestrator hands on nothing that it was given itself"
+            raise Refused(FORBIDDEN, what, field=f"HostConfig.{key}", value=short(value))
 
 
 def _any_name(image: str) -> str:

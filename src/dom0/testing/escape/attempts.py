@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dom0.names import ROOT
 from dom0.testing import busybox
 from dom0.testing.escape import budget_attempts, image_attempts, label_attempts
 from dom0.testing.escape.case import Attempt, Case, body, run
@@ -39,6 +40,7 @@ def cases() -> list[Case]:
         *_http(),
         *_references(),
         *_create(),
+        *_orchestrator(),
         *_granted(),
         *_joined(),
         *_objects(),
@@ -377,6 +379,14 @@ def _exec(client: Client, world: World, extra: Mapping[str, Any]) -> list[Answer
     made = client.ask("POST", "/containers/execs/exec", {"Cmd": command, "AttachStdout": True, **extra})
     exec_id = made.document.get("Id", "0" * 64) if isinstance(made.document, dict) else "0" * 64
     return [*answers, made, client.ask("POST", f"/exec/{exec_id}/start", {"Detach": False}, patience=2)]
+
+
+def _orchestrator() -> Iterator[Case]:
+    """15 and 17: what the scope's orchestrator was given, and the scope was not granted."""
+    for source in (ROOT, f"{ROOT}:ro"):
+        yield Case(15, f"volumes of the orchestrator: {source}", _host(VolumesFrom=[source]))
+    for key in ("NetworkMode", "PidMode", "IpcMode"):
+        yield Case(17, f"HostConfig.{key} of the orchestrator", _host(**{key: f"container:{ROOT}"}))
 
 
 def _create() -> Iterator[Case]:

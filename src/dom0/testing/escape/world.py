@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dom0.names import ROOT
 from dom0.testing import api, busybox
 from dom0.testing.api import EngineRefused
 from dom0.testing.escape.raw import Answer
@@ -32,6 +33,7 @@ DIRECTORY = "/var/lib/escape"  # on the host
 SHARED = "shared"  # a network that the scope may join
 SUBNETS = tuple(ip_network(text) for text in ("10.213.0.0/16", "172.16.0.0/12", "192.168.0.0/16"))  # and the Engine's
 GRANTED, READABLE, MAPPED = "/var/lib/granted", "/var/lib/readable", "/var/lib/mapped"  # directories of the host
+GIVEN = "/var/lib/given"  # to the orchestrator alone
 GRANTS = f"""
 images: {{use: [busybox], pull: ["pulled/*"], build: true, own: 10}}
 paths: ["{GRANTED}", "{READABLE}:ro", "{MAPPED}:/var/lib/dom0"]
@@ -143,6 +145,8 @@ class World:
         api.request(self.engine, "POST", f"/containers/{made['Id']}/start")
         self.victim = self._get(f"/containers/{VICTIM}/json")
         self._lay_out_labelled()
+        if self.prefix:
+            self._lay_out_orchestrator()
         self._before = self._everything()
         self._since = _now()
 
@@ -152,6 +156,22 @@ class World:
         repository, tag = LABELLED.split(":")
         api.request(self.engine, "POST", "/commit", query={"container": made["Id"], "repo": repository, "tag": tag})
         api.request(self.engine, "DELETE", f"/containers/{made['Id']}")
+
+    def _lay_out_orchestrator(self) -> None:
+        """A service that was given the scope's socket, and more of the host than the scope was granted."""
+        asked = {
+            "Image": self.image,
+            "Cmd": ["sleep", "100000"],
+            "Labels": {"dom0.scope": f"/{self.prefix.rstrip('.')}", "dom0.orchestrator": "{}"},
+            "HostConfig": {"NetworkMode": "host", "IpcMode": "shareable", "Binds": [f"{GIVEN}:/given"]},
+        }
+        made = api.request(self.engine, "POST", "/containers/create", asked, query={"name": self._orchestrator})
+        api.request(self.engine, "POST", f"/containers/{made['Id']}/start")
+
+    @property
+    def _orchestrator(self) -> str:
+        """Its name."""
+        return f"{self.prefix}{ROOT}"
 
     def _lay_out_granted(self) -> None:
         for directory in (self.granted, self.readable, self.mapped):
@@ -225,6 +245,8 @@ class World:
     def _lay_out_anew(self) -> None:
         """So that the next attempt is not told from the damage of this one."""
         self._drop(f"/containers/{self.victim_id}", force="1")
+        if self.prefix:
+            self._drop(f"/containers/{self._orchestrator}", force="1")
         for name in (PRIVATE, SHARED):
             self._drop(f"/networks/{name}")
         self._drop(f"/volumes/{TREASURE}", force="1")
@@ -370,7 +392,8 @@ class World:
 
     def _is_own_container(self, reference: str, own: set[str]) -> bool:
         """By ID, or by the name that only a scope's have."""
-        return reference in own or bool(self.prefix and reference.startswith(self.prefix))
+        is_named = bool(self.prefix) and reference.startswith(self.prefix) and reference != self._orchestrator
+        return reference in own or is_named
 
     def _is_harmless(self, mount: dict[str, Any]) -> bool:
         if mount["Type"] == "bind":
