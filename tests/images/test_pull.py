@@ -45,6 +45,11 @@ LIST = ("image", "ls", "--no-trunc", "--format={{.Repository}} {{.Tag}} {{.Diges
 BASE, MIDDLE = {"base": os.urandom(1 << 20)}, {"middle": b"m"}
 
 
+def names(host: Host) -> list[str]:
+    """The Engine has no order for images of one time."""
+    return sorted(host.docker(*LIST).stdout.splitlines())
+
+
 @pytest.fixture(scope="module")
 def registry_possible() -> None:
     require(debian_registry.missing(), "tests of a registry")
@@ -106,11 +111,11 @@ def test_a_pull_makes_the_image_that_docker_makes(engine_host: Host, near: Debia
         reference = f"{near.host}/{name}"
         engine_host.docker("pull", reference)
         made_by_docker = facts(engine_host, reference)
-        listed = engine_host.docker(*LIST).stdout
+        listed = names(engine_host)
         engine_host.docker("image", "rm", "--force", made_by_docker["Id"])
         (document,) = dom0_pull(engine_host, reference)
         assert facts(engine_host, reference) == made_by_docker
-        assert engine_host.docker(*LIST).stdout == listed
+        assert names(engine_host) == listed
         assert (document["id"], document["warning"]) == (made_by_docker["Id"], "")
         assert "Image is up to date" in engine_host.docker("pull", reference).stdout
         engine_host.docker("image", "rm", "--force", made_by_docker["Id"])

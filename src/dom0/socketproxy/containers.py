@@ -149,7 +149,7 @@ async def _check_chosen_ports(context: Context, wanted: int) -> None:
     there = 0
     for row in await owned.containers(context) if wanted else ():
         reply = await context.upstream.ask("GET", "containers", row["Id"], "json")
-        there += rules.chosen_ports(reply.document["HostConfig"]["PortBindings"]) if reply.status == 200 else 0
+        there += rules.chosen_ports(reply.document["HostConfig"].get("PortBindings")) if reply.status == 200 else 0
     if wanted and there + wanted > context.grants.containers:
         most = f"{context.grants.containers}, as many as containers"
         what = f"ports that the Engine chooses: {most}, are all that was granted"
