@@ -199,17 +199,22 @@ def test_an_image_without_a_health_check(config: Any) -> None:
     assert not parse.image(msgspec.json.encode(document), "image").has_healthcheck
 
 
+INFO: dict[str, Any] = {
+    "ID": "i",
+    "Name": "n",
+    "ServerVersion": "26.1.5",
+    "NCPU": 2,
+    "MemTotal": 3,
+    "Driver": "overlay2",
+    "DockerRootDir": "/d",
+    "OperatingSystem": "Debian",
+}
+
+
 @pytest.mark.parametrize("swarm", [({"LocalNodeState": "active"}, True), ({"LocalNodeState": "inactive"}, False)])
 def test_info_tells_whether_swarm_is_on(swarm: tuple[Any, bool]) -> None:
     document = {
-        "ID": "i",
-        "Name": "n",
-        "ServerVersion": "26.1.5",
-        "NCPU": 2,
-        "MemTotal": 3,
-        "Driver": "overlay2",
-        "DockerRootDir": "/d",
-        "OperatingSystem": "Debian",
+        **INFO,
         "Swarm": swarm[0],
     }
     found = parse.info(msgspec.json.encode(document), "1.44", "info")
@@ -218,14 +223,7 @@ def test_info_tells_whether_swarm_is_on(swarm: tuple[Any, bool]) -> None:
 
 def test_info_tells_which_registries_may_be_insecure_and_which_mirror() -> None:
     document = {
-        "ID": "i",
-        "Name": "n",
-        "ServerVersion": "26.1.5",
-        "NCPU": 2,
-        "MemTotal": 3,
-        "Driver": "overlay2",
-        "DockerRootDir": "/d",
-        "OperatingSystem": "Debian",
+        **INFO,
         "Architecture": "aarch64",
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],

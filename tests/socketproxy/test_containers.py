@@ -18,6 +18,7 @@ from dom0.socketproxy.refusal import CONFLICT, Refused
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Reply
 from dom0.testing.escape import bodies, still
+from dom0.testing.escape.reach import Sent
 
 
 class Otherwise(still.Still):
@@ -31,21 +32,14 @@ class Otherwise(still.Still):
         self.undone: Sequence[int] = ()  # what the Engine answers to removals, one after the other; then 204
         self.meanwhile: list[Callable[[], Awaitable[None]]] = []  # when it is looked at
 
-    async def ask(
-        self,
-        method: str,
-        *path: str,
-        query: Mapping[str, str] = {},
-        body: msgspec.Struct | bytes | None = None,
-        patience: float | None = None,
-    ) -> Reply:
-        reply = await super().ask(method, *path, query=query, body=body, patience=patience)
-        if self.is_cut_off and path == ("containers", "create"):
+    async def answer(self, sent: Sent) -> Reply:
+        reply = await super().answer(sent)
+        if self.is_cut_off and sent.path == ("containers", "create"):
             raise Refused(502, "the Engine behind this socket: gone")
-        if method == "DELETE" and self.undone:
+        if sent.method == "DELETE" and self.undone:
             status, *self.undone = self.undone
             return Reply(status, {"message": "the disk is full"})
-        if method != "GET" or not self.made.keys() & {*path}:
+        if sent.method != "GET" or not self.made.keys() & {*sent.path}:
             return reply
         if self.meanwhile:
             await self.meanwhile.pop()()
@@ -166,16 +160,9 @@ async def test_one_that_cannot_be_removed_stays_unseen_until_its_name_is_wanted(
 class Publishing(still.Still):
     """The scope's container has some ports that the Engine chose."""
 
-    async def ask(
-        self,
-        method: str,
-        *path: str,
-        query: Mapping[str, str] = {},
-        body: msgspec.Struct | bytes | None = None,
-        patience: float | None = None,
-    ) -> Reply:
-        reply = await super().ask(method, *path, query=query, body=body, patience=patience)
-        if (method, *path) == ("GET", "containers", bodies.OWN, "json"):
+    async def answer(self, sent: Sent) -> Reply:
+        reply = await super().answer(sent)
+        if (sent.method, *sent.path) == ("GET", "containers", bodies.OWN, "json"):
             bound = {"80/tcp": [{"HostIp": "", "HostPort": "0"}] * 3, "81/tcp": [{"HostIp": "", "HostPort": "81"}]}
             reply = Reply(200, {**reply.document, "HostConfig": {"PortBindings": bound}})
         return reply

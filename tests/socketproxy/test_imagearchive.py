@@ -21,6 +21,7 @@ from dom0.socketproxy import imagearchive, pipe, tarstream
 from dom0.socketproxy.imagearchive import MANIFEST, Loaded
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
+from dom0.testing.tars import tar_of
 
 LAYER = b"a layer" + bytes(1017)
 CONFIG = json.dumps(
@@ -28,18 +29,6 @@ CONFIG = json.dumps(
 ).encode()
 IMAGES = [{"Config": "config.json", "RepoTags": ["app:dev"], "Layers": ["layer.tar"], "Parent": "sha256:1"}]
 GOOD: Mapping[str, bytes] = {"layer.tar": LAYER, "config.json": CONFIG, MANIFEST: json.dumps(IMAGES).encode()}
-
-
-def archive(files: Mapping[str, bytes], *more: tarfile.TarInfo) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-        for entry in more:
-            tar.addfile(entry)
-    return buffer.getvalue()
 
 
 async def pieces(content: bytes, size: int = 700) -> AsyncIterator[bytes]:
@@ -64,7 +53,7 @@ def unpacked(content: bytes) -> dict[str, bytes]:
 def test_the_manifest_comes_last_and_in_our_own_words() -> None:
     sent = unpacked(
         loaded(
-            archive({**{name: GOOD[name] for name in reversed(list(GOOD))}, "repositories": b"{}", "oci-layout": b"{}"})
+            tar_of({**{name: GOOD[name] for name in reversed(list(GOOD))}, "repositories": b"{}", "oci-layout": b"{}"})
         )
     )
     assert list(sent) == ["config.json", "layer.tar", MANIFEST]
@@ -88,23 +77,23 @@ AGAIN = tarfile.TarInfo("layer.tar")
 @pytest.mark.parametrize(
     "flawed",
     [
-        archive({"layer.tar": LAYER, "config.json": CONFIG}),
-        archive(manifest(RepoTags=None)),
-        archive(manifest(RepoTags=[])),
-        archive(manifest(Config="other.json")),
-        archive(manifest(Layers=[])),
-        archive(manifest(Layers=["config.json"])),
-        archive(manifest(Layers=["layer.tar", "layer.tar"])),
-        archive(manifest(Layers=["../layer.tar"])),
-        archive({**GOOD, "layer.tar": b"another"}),
-        archive({"config.json": CONFIG, MANIFEST: GOOD[MANIFEST]}),
-        archive({**GOOD, "config.json": CONFIG[:-1] + b',"RootFS":{"diff_ids":[]}}'}),
-        archive({**GOOD, "config.json": CONFIG.replace(b"rootfs", b"RootFS")}),
-        archive({**GOOD, MANIFEST: GOOD[MANIFEST].replace(b'"RepoTags"', b'"repotags": ["x:1"], "RepoTags"')}),
-        archive(GOOD, LINK),
-        archive(GOOD, AGAIN),
-        archive(GOOD)[:1500],
-        archive(GOOD)[:512],
+        tar_of({"layer.tar": LAYER, "config.json": CONFIG}),
+        tar_of(manifest(RepoTags=None)),
+        tar_of(manifest(RepoTags=[])),
+        tar_of(manifest(Config="other.json")),
+        tar_of(manifest(Layers=[])),
+        tar_of(manifest(Layers=["config.json"])),
+        tar_of(manifest(Layers=["layer.tar", "layer.tar"])),
+        tar_of(manifest(Layers=["../layer.tar"])),
+        tar_of({**GOOD, "layer.tar": b"another"}),
+        tar_of({"config.json": CONFIG, MANIFEST: GOOD[MANIFEST]}),
+        tar_of({**GOOD, "config.json": CONFIG[:-1] + b',"RootFS":{"diff_ids":[]}}'}),
+        tar_of({**GOOD, "config.json": CONFIG.replace(b"rootfs", b"RootFS")}),
+        tar_of({**GOOD, MANIFEST: GOOD[MANIFEST].replace(b'"RepoTags"', b'"repotags": ["x:1"], "RepoTags"')}),
+        tar_of(GOOD, LINK),
+        tar_of(GOOD, AGAIN),
+        tar_of(GOOD)[:1500],
+        tar_of(GOOD)[:512],
         b"",
         b"x" * 10240,
     ],
@@ -115,19 +104,19 @@ def test_what_is_not_what_it_says_is_refused(flawed: bytes) -> None:
 
 
 def test_a_configuration_is_as_short_as_anybodys() -> None:
-    assert loaded(archive(labelled("config", {"a": "x" * 50_000})))
+    assert loaded(tar_of(labelled("config", {"a": "x" * 50_000})))
     for labels in ({"a": "x" * 270_000}, {"a": "<" * 50_000}):
         with pytest.raises(Refused, match=r"config\.json: .* fewer labels and steps"):
-            loaded(archive(labelled("config", labels)))
+            loaded(tar_of(labelled("config", labels)))
 
 
 def test_no_more_is_kept_of_an_archive_than_images_need() -> None:
     document = b"{" + bytes(1 << 20)
     with pytest.raises(Refused, match="more small files"):
-        loaded(archive({f"{number}.json": document for number in range(9)}))
+        loaded(tar_of({f"{number}.json": document for number in range(9)}))
 
 
-PLAIN = (archive(GOOD), bytes(1024), b"")
+PLAIN = (tar_of(GOOD), bytes(1024), b"")
 PACKED = (
     *(pack(PLAIN[0]) for pack in (gzip.compress, bz2.compress, lzma.compress)),
     b"\x28\xb5\x2f\xfd",
@@ -159,7 +148,7 @@ def saved(content: bytes) -> dict[str, bytes]:
 
 def test_a_saved_archive_has_the_labels_that_the_scope_gave() -> None:
     labels = {"guest/a": "b", "c": "", "guest/c": "d", "dom0.scope": "/guest"}
-    sent = saved(archive({**labelled("config", labels), "empty": b"", "other": b"{"}))
+    sent = saved(tar_of({**labelled("config", labels), "empty": b"", "other": b"{"}))
     config = json.loads(sent.pop("config.json"))["config"]
     assert config == {"Labels": {"a": "b", "c": "d", "dom0.scope": "/guest"}}
     assert {name: sent[name] for name in ("layer.tar", "empty", "other")} == {
@@ -175,7 +164,7 @@ def test_a_saved_archive_has_the_scopes_names() -> None:
         MANIFEST: json.dumps([{"RepoTags": [f"{own}app:1", "busybox:1"]}]),
         "repositories": f'{{"{own}app": {{}}}}',
     }
-    content = archive({"blob": LAYER, "index.json": b"{}", **{name: text.encode() for name, text in named.items()}})
+    content = tar_of({"blob": LAYER, "index.json": b"{}", **{name: text.encode() for name, text in named.items()}})
     sent = saved(content)
     assert json.loads(sent.pop(MANIFEST)) == [{"RepoTags": ["app:1", "busybox:1"]}]
     assert sent == {"blob": LAYER, "repositories": b'{"app":{}}'}

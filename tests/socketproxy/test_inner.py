@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from dom0.socketproxy import budget, cgroup, inner, requests, strict
@@ -18,6 +17,7 @@ from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Reply
 from dom0.testing import scopes
 from dom0.testing.escape import still
+from dom0.testing.escape.reach import Sent
 from dom0.testing.hosts import Host
 from dom0.testing.scopes import Scoped
 
@@ -49,18 +49,10 @@ class Outer(still.Still):
 
     around: Context
 
-    async def ask(
-        self,
-        method: str,
-        *path: str,
-        query: Mapping[str, str] = {},
-        body: msgspec.Struct | bytes | None = None,
-        patience: float | None = None,
-    ) -> Reply:
-        if method != "PUT":
-            return await super().ask(method, *path, query=query, body=body, patience=patience)
-        asked = strict.read(msgspec.json.encode(body), requests.Budget)
-        return budgeted(self.around, asked)
+    async def answer(self, sent: Sent) -> Reply:
+        if sent.method != "PUT":
+            return await super().answer(sent)
+        return budgeted(self.around, strict.read(sent.body, requests.Budget))
 
 
 def budgeted(context: Context, body: requests.Budget) -> Reply:

@@ -6,12 +6,10 @@ The directory is as distribution's driver for file systems keeps it, so nothing 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
 import shutil
 import subprocess
-import tarfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from dom0.registry.manifest import (
     digest_of,
 )
 from dom0.testing.namespaces import Child
+from dom0.testing.tars import tar_of
 
 PROGRAM = "docker-registry"
 USER, PASSWORD = "guest", "only-a-test"
@@ -69,7 +68,7 @@ class Content:
         platforms: Sequence[str] = ("linux/amd64",),
     ) -> Descriptor:
         """Made of layers with those files; an index of several platforms where there are several. Returns the top."""
-        packed = [_tar(layer) for layer in layers]
+        packed = [tar_of(layer) for layer in layers]
         described = [self.blob(repository, gzip.compress(tar, 1, mtime=0)) for tar in packed]
         tops = [self._of_platform(repository, platform, described, packed) for platform in platforms]
         if len(tops) == 1:
@@ -162,16 +161,6 @@ class DebianRegistry:
 
 def written(descriptor: Descriptor) -> dict[str, Any]:
     return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def _write(path: Path, content: bytes) -> None:

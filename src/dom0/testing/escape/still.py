@@ -122,6 +122,10 @@ class Still(Upstream):
     ) -> Reply:
         raw = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         self.sent.append(Sent(method, path, query, raw, is_answered=False))
+        return await self.answer(self.sent[-1])
+
+    async def answer(self, sent: Sent) -> Reply:
+        method, path, query, raw = sent.method, sent.path, sent.query, sent.body
         if (method, *path) in [("GET", "containers", name, "json") for name in self.made]:
             return Reply(200, self.made[path[1]])
         if method == "GET":
@@ -131,7 +135,7 @@ class Still(Upstream):
             if path[0] == "containers":
                 image = OBJECTS.get(("images", asked["Image"], "json"), {})
                 made = {"Id": MADE, "Name": f"/{query['name']}", "Image": image.get("Id"), "Config": asked}
-                self.made = {one: made | {"State": {"Status": "created"}} for one in (MADE, query["name"])}
+                self.made = {one: made | {"State": {"Status": "created"}} for one in (MADE, str(query["name"]))}
             told = {"Name": asked.get("Name", ""), "Labels": asked.get("Labels"), "Options": asked.get("DriverOpts")}
             return Reply(201, told | {"Id": MADE})
         return Reply(204, None)
