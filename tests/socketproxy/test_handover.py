@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -25,6 +26,11 @@ GENERATIONS = 5
 PATIENCE = 60.0
 
 
+def _places(directory: Path) -> dict[str, str]:
+    """Who serves which scope is not written to this machine's own /run/dom0."""
+    return {"DOM0_RUN": str(directory / "run")}
+
+
 class Servers:
     """Processes of `dom0 socket serve` for one scope, whose socket the holder in `directory` keeps."""
 
@@ -40,7 +46,7 @@ class Servers:
         argv += ["--cgroup-parent", f"/{self.host.cgroup}"]  # which is swept with the host
         argv += ["--holder", str(self.directory)] if descriptor is None else []
         descriptors = () if descriptor is None else (descriptor,)
-        environment = self.host.environment() | {"DOCKER_HOST": self.host.docker_host}
+        environment = self.host.environment() | {"DOCKER_HOST": self.host.docker_host} | _places(self.directory)
         server = subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment, pass_fds=descriptors)
         self.started.append(server)
         assert server.stdout is not None
@@ -249,11 +255,13 @@ def test_a_socket_that_systemd_keeps(servers: Servers, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "what"), [("2", "'2' sockets"), ("1", "no unix socket that listens")])
-def test_what_else_is_handed_on_is_refused(count: str, what: str) -> None:
+def test_what_else_is_handed_on_is_refused(count: str, what: str, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as deaf:
         argv = [*_as_systemd(deaf.fileno(), count=count), sys.executable, "-m", "dom0", "socket", "serve"]
         argv += ["--scope", "guest"]
+        environment = os.environ | _places(tmp_path)
+        descriptors = (deaf.fileno(),)
         served = subprocess.run(
-            argv, pass_fds=(deaf.fileno(),), capture_output=True, text=True, timeout=PATIENCE, check=False
+            argv, pass_fds=descriptors, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
     assert (served.returncode, what in served.stderr) == (2, True)
