@@ -225,6 +225,21 @@ def test_the_only_one_is_not_taken_away_when_it_is_slow(machine: Launcher) -> No
     machine.until_tells("latest")
 
 
+def test_one_that_still_works_at_its_start_has_time_for_it(machine: Launcher) -> None:
+    """By the clock its health check has failed long ago; its processor time says that it is not done."""
+    image = machine.image(
+        Kind(
+            ("sh", "-c", "timeout 12 sh -c 'while :; do :; done'; touch /started; exec sleep 1000"),
+            health="--interval=300ms --retries=1 CMD test -e /started",
+        )
+    )
+    machine.start()
+    machine.until(lambda: machine.container()["State"]["Health"]["Status"] == "unhealthy")
+    machine.until_good(image)
+    assert machine.container()["RestartCount"] == 0
+    assert [line for line in machine.record() if line.startswith("problem")] == []
+
+
 def test_an_image_that_takes_the_machine_with_it_is_left_after_some_boots(machine: Launcher, good: str) -> None:
     bad = machine.image(HANGS)
     for _ in range(5):
