@@ -304,7 +304,7 @@ async def test_a_cancelled_load_leaves_nothing(tmp_path: Path, fake_plugin: Call
     os.mkfifo(pid)
     fake_plugin(f"echo $$ > {pid}; exec sleep 1000")
     loading = asyncio.create_task(load(box(tmp_path), FINAL))
-    written = await asyncio.to_thread(pid.read_text)  # a pipe: waits until a script has written; there may be two of them
+    written = await asyncio.to_thread(pid.read_text)  # a pipe: waits until a script has written, or two
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loading
