@@ -10,11 +10,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from dom0.host.boot import READY, SERVICE
 from dom0.host.boot_record import Mark, append, read
-from dom0.plan.container_plan import SlotPlan
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
 
@@ -40,36 +40,26 @@ class BootNotes:
         if self._over:
             return
         try:
-            self._note(plan)
+            if self._noted is None:
+                found = read(self._record)
+                self._noted = {mark.stage for mark in found.marks} if found else {READY}
+            fresh = [stage for stage in self._reached(plan) if stage not in self._noted]
+            self._over = READY in self._noted or READY in fresh
+            if fresh and READY not in self._noted:
+                now = self._clock()
+                append(self._record, [Mark(at=now, stage=stage) for stage in fresh])
+                self._noted |= set(fresh)
         except OSError as error:
             log.debug("boot record: %s", error)
             self._over = True
 
-    def _note(self, plan: Plan) -> None:
-        if self._noted is None:
-            found = read(self._record)
-            self._noted = {mark.stage for mark in found.marks} if found else {READY}
-        fresh = [stage for stage in self._reached(plan) if stage not in self._noted]
-        self._over = READY in self._noted or READY in fresh
-        if fresh and READY not in self._noted:
-            now = self._clock()
-            append(self._record, [Mark(at=now, stage=stage) for stage in fresh])
-            self._noted |= set(fresh)
-
     def _reached(self, plan: Plan) -> Iterator[str]:
-        for service, slots in groupby(sorted(plan.slots, key=_service), key=_service):
-            if self._is_up([slot.phase for slot in slots], service):
+        service_of = attrgetter("slot.service")
+        for service, slots in groupby(sorted(plan.slots, key=service_of), key=service_of):
+            phases = {slot.phase for slot in slots}
+            if not phases <= {Phase.READY, Phase.COMPLETED}:
+                self._waited.add(service)
+            elif Phase.READY in phases or service in self._waited:  # else jobs that completed in an earlier boot
                 yield f"{SERVICE}{service}"
         if plan.well and plan.settled:
             yield READY
-
-    def _is_up(self, phases: list[Phase], service: str) -> bool:
-        """A job that had completed in an earlier boot does nothing in this one."""
-        if not set(phases) <= {Phase.READY, Phase.COMPLETED}:
-            self._waited.add(service)
-            return False
-        return Phase.READY in phases or service in self._waited
-
-
-def _service(slot: SlotPlan) -> str:
-    return slot.slot.service
