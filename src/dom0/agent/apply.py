@@ -10,12 +10,12 @@ import contextlib
 import io
 import tarfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TypeVar, assert_never
 
 from msgspec.structs import replace
 
-from dom0.agent.hooks import run_post_start, run_pre_stop
+from dom0.agent.hooks import run_hooks, run_pre_stop
 from dom0.engine.bodies import ContainerBody, Mount, NetworkBody, NetworkingConfig, RestartPolicy, UpdateBody
 from dom0.engine.protocol import Engine
 from dom0.errors import Conflict, EngineError, NotFound
@@ -65,7 +65,7 @@ class Applier:
         self._all_endpoints = all_endpoints
         self._named: dict[str, tuple[str, float]] = {}  # name of an image -> its ID, and when that expires
 
-    async def apply(self, step: AnyStep) -> frozenset[str]:  # noqa: C901 -- a flat match, one line a step
+    async def apply(self, step: AnyStep) -> frozenset[str]:  # noqa: C901 -- a flat match of all steps
         """Do it; returns the IDs of the containers it touched. Raises EngineError."""
         match step:
             case CreateNetwork():
@@ -79,11 +79,14 @@ class Applier:
                 await self._engine.create_volume(step.spec.name, step.spec.create)
                 return frozenset()
             case CreateContainer():
-                return await self._create_container(step)
+                image = await self._image_reference(step.slot)
+                body = create_body(step, image, generation=self._generation, all_endpoints=self._all_endpoints)
+                marked, platform = self._marked(body), step.slot.platform
+                return frozenset({await self._engine.create_container(step.name, marked, platform=platform)})
             case StartContainer():
                 return await self._start(step.slot, step.container_id)
             case RunPostStart():
-                await run_post_start(self._engine, step.container_id, step.slot.post_start)
+                await run_hooks(self._engine, step.container_id, "post_start", step.slot.post_start)
             case RestartContainer():
                 if step.reason == VANISHED:
                     await self._end_vanished(step)
@@ -110,7 +113,10 @@ class Applier:
             case RenameContainer():
                 await self._engine.rename_container(step.container_id, step.to)
             case ConnectNetwork():
-                await self._connect(step)
+                if step.stale:
+                    with contextlib.suppress(NotFound):
+                        await self._engine.disconnect_network(step.attachment.network, step.container_id, force=True)
+                await self._engine.connect_network(step.attachment.network, step.container_id, step.attachment.endpoint)
             case UpdateContainer():
                 await self._engine.update_container(step.container_id, step.update)
             case _:
@@ -138,12 +144,6 @@ class Applier:
                 continue
         await self._engine.remove_network(step.network_id)
         return frozenset(step.attached) | await self._create_network(step.spec)
-
-    async def _create_container(self, step: CreateContainer) -> frozenset[str]:
-        image = await self._image_reference(step.slot)
-        body = create_body(step, image, generation=self._generation, all_endpoints=self._all_endpoints)
-        container_id = await self._engine.create_container(step.name, self._marked(body), platform=step.slot.platform)
-        return frozenset({container_id})
 
     def _marked(self, body: Marked) -> Marked:
         return replace(body, labels=body.labels | {labels.CREATE: self._mint()})
@@ -185,34 +185,22 @@ class Applier:
         left = await run_pre_stop(self._engine, container_id, pre_stop) if pre_stop else None
         await self._engine.stop_container(container_id, timeout=left)
 
-    async def _connect(self, step: ConnectNetwork) -> None:
-        if step.stale:
-            with contextlib.suppress(NotFound):
-                await self._engine.disconnect_network(step.attachment.network, step.container_id, force=True)
-        await self._engine.connect_network(step.attachment.network, step.container_id, step.attachment.endpoint)
-
 
 def create_body(step: CreateContainer, image: str, *, generation: int, all_endpoints: bool) -> ContainerBody:
     """The create call's body: the slot's, with image, networks, inherited volumes and the IDs of its parents put in."""
     create, attachments = step.slot.create, step.slot.attachments
     host = with_parents(create.host_config, step.parents)
-    if step.inherit:
-        host = replace(host, mounts=_with_inherited(host.mounts or (), step.inherit))
+    if inherit := step.inherit:  # at mounts declared without a source, and where the image has a volume
+        mounts = [replace(m, source=inherit[m.target]) if m.target in inherit else m for m in host.mounts or ()]
+        others = inherit.keys() - {mount.target for mount in mounts}
+        mounts += [Mount(type="volume", source=inherit[path], target=path) for path in inherit if path in others]
+        host = replace(host, mounts=tuple(mounts))
     written = create.labels | {labels.GENERATION: str(generation)}
     if step.replaces:
         written[labels.COMPOSE_REPLACE] = step.replaces
     endpoints = {one.network: one.endpoint for one in (attachments if all_endpoints else attachments[:1])}
     networking = NetworkingConfig(endpoints_config=endpoints)
     return replace(create, image=image, labels=written, host_config=host, networking_config=networking)
-
-
-def _with_inherited(mounts: Sequence[Mount], inherit: Mapping[str, str]) -> tuple[Mount, ...]:
-    """The volumes of the container it replaces: at mounts declared without a source, and where its image has one."""
-    declared = {mount.target for mount in mounts}
-    return (
-        *(replace(m, source=inherit[m.target]) if m.target in inherit else m for m in mounts),
-        *(Mount(type="volume", source=name, target=path) for path, name in inherit.items() if path not in declared),
-    )
 
 
 def file_archive(file: InjectedFile) -> bytes:

@@ -21,12 +21,6 @@ LAST_GRACE = 2.0  # seconds that hooks leave for the stop at least, as Kubernete
 MOST_SAID = 200  # characters of a hook's output
 
 
-async def run_post_start(engine: Engine, container_id: str, hooks: Sequence[Hook]) -> None:
-    """Raises EngineError with the exit code and the end of the output; Conflict, NotFound: it does not run."""
-    for number, hook in enumerate(hooks):
-        await _run(engine, container_id, f"post_start[{number}]", hook)
-
-
 async def run_pre_stop(engine: Engine, container_id: str, pre_stop: PreStop) -> float:
     """Whatever comes of it, the container is stopped. Returns the seconds that are left for that.
 
@@ -36,8 +30,7 @@ async def run_pre_stop(engine: Engine, container_id: str, pre_stop: PreStop) -> 
     deadline = clock() + pre_stop.grace
     try:
         async with asyncio.timeout_at(deadline):
-            for number, hook in enumerate(pre_stop.hooks):
-                await _run(engine, container_id, f"pre_stop[{number}]", hook)
+            await run_hooks(engine, container_id, "pre_stop", pre_stop.hooks)
     except TimeoutError:
         log.warning("container %.12s: pre_stop did not end within %g s", container_id, pre_stop.grace)
     except Conflict:
@@ -49,17 +42,19 @@ async def run_pre_stop(engine: Engine, container_id: str, pre_stop: PreStop) -> 
     return max(deadline - clock(), min(pre_stop.grace, LAST_GRACE))
 
 
-async def _run(engine: Engine, container_id: str, name: str, hook: Hook) -> None:
-    try:
-        result = await engine.exec(
-            container_id, hook.argv, user=hook.user, env=hook.env, workdir=hook.workdir, privileged=hook.privileged
-        )
-    except (EngineUnreachable, NotFound, Conflict):
-        raise
-    except EngineError as error:
-        raise EngineError(f"{name}: {error.message}") from error
-    if result.exit_code:
-        said = printable(result.output.strip()[-MOST_SAID:], keep="\n\t")
-        raise EngineError(
-            f"{name} exited with code {result.exit_code}{f': {said}' if said else ' and printed nothing'}"
-        )
+async def run_hooks(engine: Engine, container_id: str, key: str, hooks: Sequence[Hook]) -> None:
+    """Raises EngineError with the exit code and the end of the output; Conflict, NotFound: it does not run."""
+    for number, hook in enumerate(hooks):
+        name = f"{key}[{number}]"
+        try:
+            result = await engine.exec(
+                container_id, hook.argv, user=hook.user, env=hook.env, workdir=hook.workdir, privileged=hook.privileged
+            )
+        except (EngineUnreachable, NotFound, Conflict):
+            raise
+        except EngineError as error:
+            raise EngineError(f"{name}: {error.message}") from error
+        if result.exit_code:
+            said = printable(result.output.strip()[-MOST_SAID:], keep="\n\t")
+            ended = f"{name} exited with code {result.exit_code}"
+            raise EngineError(f"{ended}: {said}" if said else f"{ended} and printed nothing")
