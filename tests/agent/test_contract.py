@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from dom0.agent.contract import Contract
+from dom0.agent.contract import docker_run, root_body
 from dom0.names import IMAGE
 
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
@@ -15,11 +15,11 @@ CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
 def test_the_documented_command_is_the_contract() -> None:
     shown = re.search(r"docker run --detach --name dom0 .*?(?=\n```)", CONCEPTS.read_text(), re.DOTALL)
     assert shown is not None
-    assert shlex.split(shown[0].replace("\\\n", "")) == Contract().docker_run(IMAGE)
+    assert shlex.split(shown[0].replace("\\\n", "")) == docker_run(IMAGE)
 
 
 def test_a_path_is_the_same_inside_and_outside() -> None:
-    assert Contract().create_body(IMAGE).host_config.binds == (
+    assert root_body(IMAGE).host_config.binds == (
         "/var/run/docker.sock:/var/run/docker.sock",
         "/var/lib/dom0:/var/lib/dom0",
         "/run/dom0:/run/dom0",

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dom0.agent import handover
-from dom0.agent.contract import Contract
+from dom0.agent.contract import root_body
 from dom0.agent.succession import Result
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
 from dom0.engine.values import State
@@ -47,7 +47,7 @@ class Place:
 
     async def run_old(self) -> None:
         engine = FakeEngine(self.docker)
-        await engine.create_container(ROOT, Contract().create_body(self.old))
+        await engine.create_container(ROOT, root_body(self.old))
         await engine.start_container(ROOT)
 
     def names(self) -> dict[str, tuple[str, State]]:
@@ -245,7 +245,7 @@ async def test_one_that_the_launcher_makes_at_the_same_moment_is_taken_as_it_is(
 
     class Slower(FakeEngine):
         async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
-            await launcher.create_container(ROOT, Contract().create_body(place.new))
+            await launcher.create_container(ROOT, root_body(place.new))
             return await super().create_container(name, body, platform=platform)
 
     await handover.start_root(Slower(place.docker), place.new, silent)
@@ -258,7 +258,7 @@ async def test_what_the_launcher_moved_out_of_the_way_goes_with_the_next_change(
     await place.run_old()
     engine = FakeEngine(place.docker)
     for name in ("dom0-aside-0123456789ab", "dom0-others"):
-        await engine.create_container(name, Contract().create_body(place.old))
+        await engine.create_container(name, root_body(place.old))
     await handover.forget_failure(engine)
     assert place.names().keys() == {ROOT, "dom0-others"}
 

@@ -19,7 +19,7 @@ import pytest
 
 from dom0 import errors
 from dom0.agent import ambassador_status, api, file_status, refusal, status
-from dom0.agent.contract import Contract
+from dom0.agent.contract import docker_run
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
@@ -313,7 +313,7 @@ def test_every_request_of_the_api_is_documented() -> None:
 def test_the_run_contract_is_what_dom0_up_does() -> None:
     lines = list(shell_lines(page("docs/concepts.md")))
     typed = [shlex.split(line) for line in lines if "--privileged" in line]
-    assert typed == [Contract().docker_run("dom0:latest")]
+    assert typed == [docker_run("dom0:latest")]
 
 
 def test_the_map_of_the_architecture_names_every_module() -> None:

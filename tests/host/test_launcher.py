@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dom0.agent.contract import Contract
+from dom0.agent.contract import docker_run
 from dom0.testing import api
 from dom0.testing.hosts import CONTAINERD_STORE, Host
 from dom0.testing.launcher import BROKEN, EXITS, HANGS, HEALTHY, UNCHECKED, Kind, Launcher, forget_stop
@@ -72,7 +72,7 @@ def test_the_container_is_the_one_that_the_documented_command_makes(machine: Lau
     ours = settings(machine)
     machine.kill()
     machine.host.docker("rm", "--force", "dom0")
-    machine.host.run(Contract().docker_run("dom0:latest"))
+    machine.host.run(docker_run("dom0:latest"))
     assert ours == settings(machine)
 
 
@@ -149,7 +149,7 @@ def test_a_boot_keeps_what_somebody_else_has_put_in_the_place_of_dom0_latest(mac
     machine.host.docker("rm", "--force", "dom0")
     machine.kill()
     machine.host.docker("rm", "--force", "dom0", check=False)
-    machine.host.run(Contract().docker_run("dom0:other"))
+    machine.host.run(docker_run("dom0:other"))
     machine.reboot()
     machine.until_good(other)
     assert machine.told()["runs"] == "chosen"
@@ -440,7 +440,7 @@ def test_a_person_who_stops_dom0_has_it_stopped(machine: Launcher, good: str, al
     machine.until_tells("stopped")
     assert machine.running() == []
     if also_removed:
-        machine.host.run(Contract().docker_run("dom0:latest"))
+        machine.host.run(docker_run("dom0:latest"))
     else:
         machine.host.docker("start", "dom0")
     machine.until_runs(good, "latest")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dom0.agent import handover
-from dom0.agent.contract import Contract
+from dom0.agent.contract import docker_run
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Conflict, NotFound, RolledBack
 from dom0.images.project import Options, build_project
@@ -85,7 +85,7 @@ async def alone(engine: DockerEngine) -> None:
 
 async def test_typed_by_hand_it_is_the_same_container(host: Host, engine: DockerEngine, build: Build) -> None:
     image = await build("dom0:latest")
-    host.run(Contract().docker_run("dom0:latest"))
+    host.run(docker_run("dom0:latest"))
     by_hand = inspect(host)
     host.docker("rm", "--force", ROOT)
     await handover.start_root(engine, image, silent)

@@ -5,45 +5,36 @@ A test compares what the Engine makes of both. Pure; what may differ from machin
 
 from __future__ import annotations
 
-import msgspec
-from msgspec.structs import replace
-
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
-from dom0.names import ENGINE_SOCKET, IMAGE, ROOT, RUN, STATE
+from dom0.names import ENGINE_SOCKET, ROOT, RUN, STATE
 from dom0.plan.desired import Role
-from dom0.plan.labels import AWAITS, PROJECT, ROLE
+from dom0.plan.labels import PROJECT, ROLE
 
 RESTART = "always"  # `unless-stopped` counts what a crashing Engine ends as stopped by a person, and leaves it down
+PATHS = (ENGINE_SOCKET, STATE, RUN)  # the same inside and on the host
 
 
-class Contract(msgspec.Struct, frozen=True):
-    """`paths` are the same inside and on the host; labels and the command come from the image."""
+def root_body(image: str) -> ContainerBody:
+    """Labels and the command come from the image."""
+    return ContainerBody(
+        image=image,
+        host_config=HostConfig(
+            restart_policy=RestartPolicy(name=RESTART),
+            privileged=True,
+            network_mode="host",
+            pid_mode="host",
+            binds=tuple(f"{path}:{path}" for path in PATHS),
+        ),
+    )
 
-    paths: tuple[str, ...] = (ENGINE_SOCKET, STATE, RUN)
 
-    def create_body(self, image: str) -> ContainerBody:
-        return ContainerBody(
-            image=image,
-            host_config=HostConfig(
-                restart_policy=RestartPolicy(name=RESTART),
-                privileged=True,
-                network_mode="host",
-                pid_mode="host",
-                binds=tuple(f"{path}:{path}" for path in self.paths),
-            ),
-        )
-
-    def awaiting_body(self) -> ContainerBody:
-        """Of one that may not do anything yet: `dom0 up`, which has started it, is still reading the project."""
-        return replace(self.create_body(IMAGE), labels={AWAITS: "up"})
-
-    def docker_run(self, image: str) -> list[str]:
-        return [
-            *("docker", "run", "--detach", "--name", ROOT, "--restart", RESTART),
-            *("--privileged", "--network", "host", "--pid", "host"),
-            *(word for path in self.paths for word in ("--volume", f"{path}:{path}")),
-            image,
-        ]
+def docker_run(image: str) -> list[str]:
+    return [
+        *("docker", "run", "--detach", "--name", ROOT, "--restart", RESTART),
+        *("--privileged", "--network", "host", "--pid", "host"),
+        *(word for path in PATHS for word in ("--volume", f"{path}:{path}")),
+        image,
+    ]
 
 
 def helper_body(image: str) -> ContainerBody:

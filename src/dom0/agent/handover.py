@@ -13,7 +13,9 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import assert_never
 
-from dom0.agent.contract import Contract, helper_body
+from msgspec.structs import replace
+
+from dom0.agent.contract import helper_body, root_body
 from dom0.agent.succession import (
     ASIDE,
     NAMES,
@@ -38,7 +40,7 @@ from dom0.errors import Busy, Conflict, Dom0Error, EngineError, NotFound, Rolled
 from dom0.health import Problem
 from dom0.names import FAILED, HANDOVER, IMAGE, ROOT
 from dom0.plan.desired import Role
-from dom0.plan.labels import ROLE
+from dom0.plan.labels import AWAITS, ROLE
 
 PATIENCE = 180.0  # seconds for a new root container to answer, as the launcher waits; small machines are slow
 PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between questions, growing: each one costs a start of Python
@@ -89,7 +91,7 @@ async def started_beside(engine: Engine) -> AsyncIterator[None]:
 async def _start_awaiting(engine: Engine) -> str | None:
     """Its ID. None where it could not be created: the caller, which waits for a root container's answer, says why."""
     try:
-        container_id = await engine.create_container(ROOT, Contract().awaiting_body())
+        container_id = await engine.create_container(ROOT, replace(root_body(IMAGE), labels={AWAITS: "up"}))
     except EngineError:
         return None
     with contextlib.suppress(EngineError):
@@ -221,7 +223,7 @@ async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove
         case Create(name):
             image = IMAGE if IMAGE in (await engine.image(wanted)).tags else wanted  # as a person would type it
             try:
-                await engine.create_container(name, Contract().create_body(image))
+                await engine.create_container(name, root_body(image))
             except Conflict:
                 if await _find(engine, name) is None:
                     raise
@@ -240,6 +242,7 @@ async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove
 
 
 async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> CheckResult:
+    """Start it if need be, and ask until it answers, ends, or the time is over."""
     container = step.container
     if isinstance(step, Start):
         say(f"start {_say(container)}")
@@ -249,11 +252,6 @@ async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Ch
             if error.transient:
                 raise
             return CheckResult(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
-    return await _verify(engine, container, ask)
-
-
-async def _verify(engine: Engine, container: Container, ask: Ask) -> CheckResult:
-    """Ask until it answers, ends, or the time is over."""
     pause = PAUSE
     try:
         async with asyncio.timeout(PATIENCE):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dom0.agent.contract import Contract
+from dom0.agent.contract import docker_run
 from dom0.run import CommandFailed, Output
 from dom0.testing import api
 from dom0.testing.hosts import Host
@@ -59,7 +59,7 @@ class Machine:
 
     def run_by_hand(self, image: str = "dom0:latest") -> None:
         """Start the root container by the documented `docker run`."""
-        self.host.run(Contract().docker_run(image))
+        self.host.run(docker_run(image))
 
     def build(self, *, tag: str = "dom0:latest") -> str:
         """Build the project's image and return its ID."""
