@@ -35,23 +35,23 @@ def listening(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
         yield server.getsockname()[1], ip
 
 
-async def look(port: PublishedPort) -> Host:
-    return await look_at_host(desired(slot("web", ports=(port,))), None, cpus=2, root=Path("/"))
+def look(port: PublishedPort) -> Host:
+    return look_at_host(desired(slot("web", ports=(port,))), None, cpus=2, root=Path("/"))
 
 
-async def test_a_program_that_listens_is_found_with_its_address_and_name(listening: tuple[int, str]) -> None:
+def test_a_program_that_listens_is_found_with_its_address_and_name(listening: tuple[int, str]) -> None:
     port, ip = listening
-    found = (await look(PublishedPort("tcp", port))).listeners
+    found = look(PublishedPort("tcp", port)).listeners
     assert [listener.port for listener in found] == [PublishedPort("tcp", port, ip)]
     assert f"(process {os.getpid()})" in found[0].program
-    assert (await look(PublishedPort("udp", port))).listeners == ()
+    assert look(PublishedPort("udp", port)).listeners == ()
 
 
-async def test_a_device_is_looked_for_on_the_host(tmp_path: Path) -> None:
+def test_a_device_is_looked_for_on_the_host(tmp_path: Path) -> None:
     def with_device(service: str, path: str) -> Slot:
         device = DeviceMapping(path_on_host=path, path_in_container=path, cgroup_permissions="rwm")
         return asking(slot(service), host={"devices": (device,)})
 
     asked = desired(with_device("a", "/dev/null"), with_device("b", "/dev/nope"))
-    assert (await look_at_host(asked, None, cpus=2, root=Path("/"))).absent == {"/dev/nope"}
-    assert (await look_at_host(asked, None, cpus=2, root=tmp_path)).absent == frozenset()
+    assert look_at_host(asked, None, cpus=2, root=Path("/")).absent == {"/dev/nope"}
+    assert look_at_host(asked, None, cpus=2, root=tmp_path).absent == frozenset()

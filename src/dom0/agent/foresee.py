@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -10,14 +11,14 @@ from msgspec.structs import replace
 from dom0.agent.current import says_the_same
 from dom0.agent.generations import Generation, Generations
 from dom0.agent.host import look_at_host
-from dom0.agent.in_use import find_others, require_free
+from dom0.agent.in_use import require_free
 from dom0.agent.observe import Observer
 from dom0.agent.others_data import require_no_data_of_others
 from dom0.agent.ownership import Ownership, read_seal
 from dom0.agent.source import Candidate
 from dom0.agent.state_files import StateFiles
 from dom0.engine.protocol import Engine
-from dom0.engine.values import PublishedPort, State
+from dom0.engine.values import State
 from dom0.plan.adoption import carry_over
 from dom0.plan.checks import check_running
 from dom0.plan.desired import Desired
@@ -86,22 +87,18 @@ async def refuse(engine: Engine, desired: Desired, running: Running) -> None:
     check_running(desired.project, running.project)
     before = running.generation.desired if running.generation else None
     desired = carry_over(desired, before)
-    require_free(desired, await find_others(engine, desired))
+    await require_free(engine, desired)
     if running.state is not None:
         require_no_data_of_others(running.state, desired)
     if running.root is not None:
-        host = await look_at_host(desired, before, cpus=(await engine.info()).cpus, root=running.root)
+        cpus = (await engine.info()).cpus
+        host = await asyncio.to_thread(look_at_host, desired, before, cpus=cpus, root=running.root)
         if host.listeners:
-            host = replace(host, held=await _held_by_us(engine, desired))
+            ours = [  # that run, also those that no generation knows of any more
+                await engine.container(row.id)
+                for row in await engine.containers()
+                if row.state is State.RUNNING
+                if row.labels.get(PROJECT) == desired.project or row.id in desired.adopted
+            ]
+            host = replace(host, held=tuple(port for container in ours for port in container.ports))
         check_host(desired, before, host)
-
-
-async def _held_by_us(engine: Engine, desired: Desired) -> tuple[PublishedPort, ...]:
-    """The ports of our running containers, also of those that no generation knows of any more."""
-    rows = [
-        row
-        for row in await engine.containers()
-        if row.state is State.RUNNING and (row.labels.get(PROJECT) == desired.project or row.id in desired.adopted)
-    ]
-    found = [await engine.container(row.id) for row in rows]
-    return tuple(port for container in found for port in container.ports)

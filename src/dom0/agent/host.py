@@ -5,11 +5,10 @@ Where that cannot be read, nothing is reported, and the Engine refuses later. Ch
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.engine.values import PublishedPort
@@ -22,36 +21,24 @@ EVERY_IPV4 = "0.0.0.0"  # noqa: S104 -- compared, not bound. "::" may leave IPv4
 _LISTENS = {"tcp": "0A", "udp": "07"}  # <net/tcp_states.h>; an unconnected UDP socket is in TCP_CLOSE
 
 
-async def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: Path) -> Host:
-    """`root` is the host's root directory as we see it; our network namespace is the host's."""
-    return await asyncio.to_thread(_look, desired, before, cpus, root)
-
-
-def _look(desired: Desired, before: Desired | None, cpus: int, root: Path) -> Host:
+def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: Path) -> Host:
+    """`root` is the host's root directory as we see it; our network namespace is the host's. Blocks."""
     wanted = new_ports(desired, before)
-    listeners = tuple(_listeners(PROC, wanted)) if wanted else ()
-    absent = frozenset(path for path in devices_of(desired) if _is_absent(root, path))
-    return Host(cpus, listeners, absent=absent)
+    found = [(port, inode) for port, inode in _sockets() if overlapping([port], wanted)] if wanted else []
+    programs = _programs({inode for _, inode in found})
+    listeners = tuple(Listener(port, programs.get(inode, "")) for port, inode in found)
+    absent = set()
+    for path in devices_of(desired):
+        with contextlib.suppress(OSError):
+            if not root.joinpath(path.lstrip("/")).exists() and root.joinpath("dev").is_dir():
+                absent.add(path)
+    return Host(cpus, listeners, absent=frozenset(absent))
 
 
-def _is_absent(root: Path, path: str) -> bool:
-    try:
-        return not root.joinpath(path.lstrip("/")).exists() and root.joinpath("dev").is_dir()
-    except OSError:
-        return False
-
-
-def _listeners(proc: Path, wanted: Iterable[PublishedPort]) -> Iterator[Listener]:
-    found = [(port, inode) for port, inode in _sockets(proc) if overlapping([port], wanted)]
-    programs = _programs(proc, {inode for _, inode in found})
-    for port, inode in found:
-        yield Listener(port, programs.get(inode, ""))
-
-
-def _sockets(proc: Path) -> Iterator[tuple[PublishedPort, str]]:
+def _sockets() -> Iterator[tuple[PublishedPort, str]]:
     for name in ("tcp", "tcp6", "udp", "udp6"):
         with contextlib.suppress(OSError):
-            for line in (proc / "self" / "net" / name).read_text().splitlines()[1:]:
+            for line in (PROC / "self" / "net" / name).read_text().splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == _LISTENS[name[:3]]:
                     yield _port(name[:3], fields[1]), fields[9]
@@ -66,11 +53,11 @@ def _port(protocol: str, address: str) -> PublishedPort:
     return PublishedPort(protocol, int(port, 16), "" if text == EVERY_IPV4 else text)
 
 
-def _programs(proc: Path, inodes: set[str]) -> dict[str, str]:
+def _programs(inodes: set[str]) -> dict[str, str]:
     """Inode of a socket -> the program that has it."""
     found: dict[str, str] = {}
     if inodes:
-        for process in proc.glob("[0-9]*"):
+        for process in PROC.glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 for descriptor in (process / "fd").iterdir():
                     inode = str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]")

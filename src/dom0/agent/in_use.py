@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, ContainerSummary
 from dom0.errors import InUse, NotFound
@@ -31,9 +29,9 @@ async def find_adoptable(engine: Engine, desired: Desired) -> tuple[Container, .
     return tuple(found)
 
 
-def require_free(desired: Desired, others: Iterable[ContainerSummary]) -> None:
+async def require_free(engine: Engine, desired: Desired) -> None:
     """Raises InUse."""
-    others = [other for other in others if other.id not in desired.adopted]
+    others = await find_others(engine, desired)
     if of_compose := compose_containers(desired, others):
         names = ", ".join(sorted(other.name for other in of_compose))
         raise InUse(
