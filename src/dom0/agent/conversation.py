@@ -49,13 +49,17 @@ class Conversation:
         line = msgspec.json.encode(request)
         if len(line) > LONGEST_REQUEST:
             raise Dom0Error(f"a request of {len(line)} bytes is longer than {LONGEST_REQUEST}")
-        async with contextlib.aclosing(self._lines(container_id, ask_command(line.decode()))) as lines:
+        # It is an argument: an exec of the Engine has no input of its own without taking over the connection.
+        script = f'printf "%s\\n" "$1" | exec socat -t {PATIENCE} - UNIX-CONNECT:{CONTROL}'
+        argv = ["sh", "-c", script, "sh", line.decode()]
+        async with contextlib.aclosing(self._lines(container_id, argv)) as lines:
             async for said in lines:
                 return decode(said, answer)
         raise Unanswered("the connection closed without an answer")
 
     async def watch(self, container_id: str) -> AsyncGenerator[State, None]:
-        async with contextlib.aclosing(self._lines(container_id, WATCH_COMMAND)) as lines:
+        argv = ["socat", "-u", "-T", str(SILENCE), f"UNIX-CONNECT:{WATCH}", "-"]
+        async with contextlib.aclosing(self._lines(container_id, argv)) as lines:
             async for line in lines:
                 yield decode(line, State)
 
@@ -74,12 +78,3 @@ class Conversation:
             raise Unanswered("it does not run") from error
         except EngineError as error:
             raise Unanswered("nobody in it listens") from error
-
-
-WATCH_COMMAND = ["socat", "-u", "-T", str(SILENCE), f"UNIX-CONNECT:{WATCH}", "-"]
-
-
-def ask_command(line: str) -> list[str]:
-    """The request is an argument: an exec of the Engine has no input of its own without taking over the connection."""
-    script = f'printf "%s\\n" "$1" | exec socat -t {PATIENCE} - UNIX-CONNECT:{CONTROL}'
-    return ["sh", "-c", script, "sh", line]

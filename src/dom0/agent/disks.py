@@ -31,33 +31,21 @@ def problems(run: Path, state: Path) -> tuple[Problem, ...]:
     except Dom0Error as error:
         log.debug("%s", error.message)
         return ()
-    return (*_told(found, since), *_full(found, left.f_bavail * left.f_frsize, since))
+    return tuple(_problems(found, left.f_bavail * left.f_frsize, since))
 
 
-def _told(found: disk.Disks, since: float) -> Iterator[Problem]:
-    """What the base OS met; whether the disk is full changes, and is asked of the disk."""
+def _problems(found: disk.Disks, free: int, since: float) -> Iterator[Problem]:
     for trouble in found.problems:
-        if trouble.code == disk.IN_MEMORY:
+        if trouble.code != disk.FULL:  # which changes: that is asked of the disk
+            in_memory = trouble.code == disk.IN_MEMORY
             yield Problem(
-                code="data-in-memory",
-                subject="data",
+                code="data-in-memory" if in_memory else "data-disk",
+                subject="data" if in_memory else found.data.device or "disks",
                 title=trouble.text,
                 severity=Severity.WARNING,
                 hint="dom0 disk ls",
                 since=since,
             )
-        elif trouble.code != disk.FULL:
-            yield Problem(
-                code="data-disk",
-                subject=found.data.device or "disks",
-                title=trouble.text,
-                severity=Severity.WARNING,
-                hint="dom0 disk ls",
-                since=since,
-            )
-
-
-def _full(found: disk.Disks, free: int, since: float) -> Iterator[Problem]:
     if free < LEAST_FREE:
         where = found.data.device or "memory"
         title = f"where this machine keeps its data, {where}, there are {free // 1024} KiB left"

@@ -76,13 +76,18 @@ class Files:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        found = [_conflict(path) for path in self.conflicts[:MOST_PROBLEMS]]
+        told = []
+        for path in self.conflicts[:MOST_PROBLEMS]:
+            title, typed = "changed here and in the project: what is here stays", shlex.quote(path)
+            hint = f"see how: dom0 files diff {typed}; then dom0 files take {typed} (the project's), or keep"
+            told.append((path, title, hint))
         if (others := len(self.conflicts) - MOST_PROBLEMS) > 0:
             title = f"{others} more files were changed here and in the project: what is here stays"
-            hint = "which ones: dom0 files"
-            severity = Severity.WARNING
-            found.append(Problem(code="file-conflict", subject="files", title=title, severity=severity, hint=hint))
-        return tuple(found)
+            told.append(("files", title, "which ones: dom0 files"))
+        return tuple(
+            Problem(code="file-conflict", subject=subject, title=title, severity=Severity.WARNING, hint=hint)
+            for subject, title, hint in told
+        )
 
     def _look(self) -> FileSteps:
         files = self._current()
@@ -115,14 +120,3 @@ def _state(step: FileStep) -> FileState | None:
     if step.theirs is None or (step.wanted is not None and step.wanted.content == step.theirs.content):
         return None
     return FileState.CHANGED if step.wanted is not None else FileState.REMOVED
-
-
-def _conflict(path: str) -> Problem:
-    typed = shlex.quote(path)
-    return Problem(
-        code="file-conflict",
-        subject=path,
-        title="changed here and in the project: what is here stays",
-        severity=Severity.WARNING,
-        hint=f"see how: dom0 files diff {typed}; then dom0 files take {typed} (the project's), or keep",
-    )

@@ -64,7 +64,10 @@ def find(
             container.id: reached
             for container in containers
             if container.id != ambassador.id and concerns(source, container, project)
-            if is_usable(container, gated) and post_started.get(container.id, container.started) == container.started
+            if container.state is State.RUNNING
+            if container.health in (Health.NONE, Health.HEALTHY)
+            or (container.health is Health.STARTING and gated.get(container.id) == container.started)
+            if post_started.get(container.id, container.started) == container.started
             # On the first network that both have: one for each family at most.
             if (reached := next((it.addresses for it in shared(container, ambassador) if it.addresses), ()))
         }
@@ -72,13 +75,6 @@ def find(
         if len(usable) == 1:
             identities[source.key] = next(iter(usable))
     return Located(addresses, identities)
-
-
-def is_usable(container: Container, gated: Mapping[str, float]) -> bool:
-    if container.state is not State.RUNNING:
-        return False
-    passed = container.health is Health.STARTING and gated.get(container.id) == container.started
-    return passed or container.health in (Health.NONE, Health.HEALTHY)
 
 
 def shared(container: Container, other: Container) -> tuple[Endpoint, ...]:

@@ -37,14 +37,18 @@ class Gates:
 
     def watch(self, plans: Iterable[SlotPlan], tasks: asyncio.TaskGroup) -> None:
         """Open those that are missing for `plans`, close those that are for something else."""
-        starting = [found for plan in plans if (found := _starting(plan))]
-        wanted = {(container.id, container.started) for container, _ in starting}
+        starting = {
+            (container.id, container.started): (container, test)
+            for plan in plans
+            if plan.phase is Phase.STARTING and plan.slot.health_gate
+            if (container := plan.container) is not None and container.state is State.RUNNING
+            if (test := plan.slot.health) is not None
+        }
         for start, task in self._open.items():
-            if start not in wanted:
+            if start not in starting:
                 task.cancel()
-        self._over &= wanted
-        for container, test in starting:
-            start = (container.id, container.started)
+        self._over &= starting.keys()
+        for start, (container, test) in starting.items():
             if start not in self._open and start not in self._over:
                 self._open[start] = tasks.create_task(self._run(container, test))
 
@@ -63,13 +67,6 @@ class Gates:
         finally:
             del self._open[start]
         self._tell(container, passed)
-
-
-def _starting(plan: SlotPlan) -> tuple[Container, HealthTest] | None:
-    container, test = plan.container, plan.slot.health
-    if plan.phase is not Phase.STARTING or container is None or container.state is not State.RUNNING:
-        return None
-    return (container, test) if test is not None and plan.slot.health_gate else None
 
 
 async def pass_gate(engine: Engine, container_id: str, test: HealthTest) -> bool:

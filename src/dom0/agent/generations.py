@@ -117,7 +117,10 @@ class Generations:
 
     def add(self, generation: Generation, files: Path) -> Generation:
         """Write it with a copy of the project's `files`, under the next number. Raises Unwritable."""
-        self._sweep()
+        for number in self.numbers():  # what a kill left of one that never became whole
+            left = self._directory / str(number)
+            if not any(entry.name.startswith("generation.json") for entry in left.iterdir()):
+                shutil.rmtree(left, ignore_errors=True)
         numbered = replace(generation, number=max(self.numbers(), default=0) + 1)
         path = self._directory / str(numbered.number)
         try:
@@ -150,13 +153,6 @@ class Generations:
         """Forget the oldest ones beyond KEEP. `spared` are those that the machine is at or may come back to."""
         for number in [n for n in self.numbers() if n not in spared][:-KEEP]:
             shutil.rmtree(self._directory / str(number), ignore_errors=True)
-
-    def _sweep(self) -> None:
-        """Remove what a kill left of a generation that never became whole."""
-        for number in self.numbers():
-            path = self._directory / str(number)
-            if not any(entry.name.startswith("generation.json") for entry in path.iterdir()):
-                shutil.rmtree(path, ignore_errors=True)
 
     def _file(self, number: int) -> Path:
         return self._directory / str(number) / "generation.json"
