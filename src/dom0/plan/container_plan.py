@@ -98,10 +98,18 @@ class ContainerPlanner:
         if self.current.state is State.RUNNING:
             return self._running(self.current)
         if self.current.state is State.PAUSED:
-            return self._paused(self.current)
-        if self.current.state is State.RESTARTING:
-            return self._looping(self.current)
-        return self._not_running(self.current)
+            if self.current.id in self.snapshot.memory.stopped_by_person:  # until `dom0 up`
+                return self._result(Phase.STOPPED, "paused manually", problems=(self._held_problem("paused"),))
+            step = UnpauseContainer(
+                lock=self.lock, reason="it was paused", container_id=self.current.id, name=self.current.name
+            )
+            return self._result(Phase.STARTING, "it is paused", steps=(step,))
+        if self.current.state is not State.RESTARTING:
+            return self._not_running(self.current)
+        # the Engine's restart policy is at work: it is left alone until the budget is used up
+        if self._has_given_up() or self._crashed_too_often(self.current):
+            return self._give_up(self.current, "crash loop")
+        return self._result(Phase.FAILED, f"exited with code {self.current.exit_code}, the Engine restarts it")
 
     # rungs
 
@@ -113,7 +121,10 @@ class ContainerPlanner:
             return self._result(Phase.FAILED, "Docker Compose made it, and it is gone")
         if waiting := self._lacks_ground():
             return waiting
-        name, reason = self._creation_name(), self._creation_reason()
+        # its own name, or Compose's `<12hex>_<name>` with the ID of who has that; a number where that is taken too
+        reason, names, own = self._creation_reason(), self.snapshot.actual.names, self.slot.name
+        ids = chain([names.get(own, "")], (f"{number:012x}" for number in count()))
+        name = next(free for free in chain([own], (_set_aside(own, id_) for id_ in ids)) if free not in names)
         replaced = self.obsolete[0] if self.obsolete else None
         step = CreateContainer(
             lock=self.lock,
@@ -127,13 +138,6 @@ class ContainerPlanner:
         )
         return self._result(Phase.MISSING, reason, steps=(step,))
 
-    def _paused(self, current: Container) -> SlotPlan:
-        """What a person paused stays paused until `dom0 up`."""
-        if current.id in self.snapshot.memory.stopped_by_person:
-            return self._result(Phase.STOPPED, "paused manually", problems=(self._held_problem("paused"),))
-        step = UnpauseContainer(lock=self.lock, reason="it was paused", container_id=current.id, name=current.name)
-        return self._result(Phase.STARTING, "it is paused", steps=(step,))
-
     def _running(self, current: Container) -> SlotPlan:
         if self._has_given_up():
             return self._give_up(current, "failed too often")
@@ -142,24 +146,21 @@ class ContainerPlanner:
         if self.snapshot.is_ready(current):
             return self._must_follow(current) or self._must_bind_anew(current) or self._tidy(current, Phase.READY)
         if self.snapshot.awaits_post_start(current):
-            return self._post_start(current)
+            lock = f"post-start:{current.id}"
+            step = RunPostStart(
+                lock=lock,
+                reason="its post_start is due",
+                priority=self.priority + 1,
+                slot=self.slot,
+                container_id=current.id,
+                started=current.started,
+            )
+            if refusal := self.snapshot.memory.refused.get(lock):
+                return self._result(Phase.FAILED, refusal.message, steps=(step,))
+            return self._result(Phase.STARTING, "its post_start has not ended yet", steps=(step,))
         if current.health is Health.UNHEALTHY:
             return self._unhealthy(current)
         return self._result(Phase.STARTING, "its health check has not passed yet")
-
-    def _post_start(self, current: Container) -> SlotPlan:
-        lock = f"post-start:{current.id}"
-        step = RunPostStart(
-            lock=lock,
-            reason="its post_start is due",
-            priority=self.priority + 1,
-            slot=self.slot,
-            container_id=current.id,
-            started=current.started,
-        )
-        if refusal := self.snapshot.memory.refused.get(lock):
-            return self._result(Phase.FAILED, refusal.message, steps=(step,))
-        return self._result(Phase.STARTING, "its post_start has not ended yet", steps=(step,))
 
     def _unhealthy(self, current: Container) -> SlotPlan:
         said = current.health_output.strip()[-200:]
@@ -178,22 +179,24 @@ class ContainerPlanner:
         step = self._restart_step(current, UNHEALTHY)
         return self._result(Phase.UNHEALTHY, problem.title, steps=(step,), problems=(problem,))
 
-    def _looping(self, current: Container) -> SlotPlan:
-        """The Engine's restart policy is at work: leave it alone until the budget is used up."""
-        if self._has_given_up() or self._crashed_too_often(current):
-            return self._give_up(current, "crash loop")
-        return self._result(Phase.FAILED, f"exited with code {current.exit_code}, the Engine restarts it")
-
     def _not_running(self, current: Container) -> SlotPlan:
         if current.id in self.snapshot.memory.stopped_by_person:
             return self._result(Phase.STOPPED, "stopped manually", problems=(self._held_problem("stopped"),))
-        if self._has_completed(current):
+        # A job: it ended by itself, with 0. Compose's default policy is `no`, so any service can be one.
+        ended = current.started > 0 and current.exit_code == 0 and not current.error
+        by_itself = current.id not in self.snapshot.memory.stopped
+        if ended and by_itself and self.slot.restart_policy in ("no", "on-failure"):
             return self._tidy(current, Phase.COMPLETED)
         if self._has_given_up() or self._crashed_too_often(current):
             return self._given_up(current, ())
         if waiting := self._awaits_others(current) or self._lacks_ground():
             return waiting
-        if (retry_at := self._pause_until(current)) > self.snapshot.now:
+        crashes = self._crashes(current)
+        retry_at = crashes[-1] + backoff(len(crashes)) if crashes and current.started else 0.0
+        quiet = self.snapshot.memory.stop_expected.get(current.id, 0.0)
+        if still_lasts(quiet, self.snapshot.now):
+            retry_at = max(retry_at, quiet)
+        if retry_at > self.snapshot.now:
             return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
         if blockers := self._stop_blockers():
             return self._result(Phase.CREATED, "the container it replaces is stopped first", steps=blockers)
@@ -205,15 +208,18 @@ class ContainerPlanner:
         return self._result(phase, reason, steps=(step,))
 
     def _must_follow(self, current: Container) -> SlotPlan | None:
-        """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`."""
+        """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`.
+
+        What will only be tells of a clock that went back: to follow it would never end.
+        """
         for owner in self.snapshot.shared_with(current):
-            if owner.running and self._is_since(owner.started, current):
+            if owner.running and current.started < owner.started <= self.snapshot.now:
                 return self._restart(current, f"{owner.name} was restarted, and it shares a namespace with it")
         for dependency in self.slot.depends_on:
-            if dependency.restart:
-                for container in self._currents(dependency.service):
-                    if self._is_since(container.created, current) and self._is_back(container, dependency):
-                        return self._restart(current, f"{dependency.service} was replaced")
+            for container in self._currents(dependency.service) if dependency.restart else ():
+                is_since = current.started < container.created <= self.snapshot.now
+                if is_since and self._is_back(container, dependency):
+                    return self._restart(current, f"{dependency.service} was replaced")
         return None
 
     def _must_bind_anew(self, current: Container) -> SlotPlan | None:
@@ -229,10 +235,6 @@ class ContainerPlanner:
         plan = self.phases.get(slot_key(container))
         has_completed = plan is not None and plan.phase is Phase.COMPLETED
         return has_completed or (dependency.condition is not Condition.COMPLETED and self.snapshot.is_ready(container))
-
-    def _is_since(self, time: float, current: Container) -> bool:
-        """After its start. What will only be tells of a clock that went back: to follow it would never end."""
-        return current.started < time <= self.snapshot.now
 
     def _tidy(self, current: Container | None, phase: Phase, reason: str = "") -> SlotPlan:
         """It is as it should be: now its predecessors go, and it gets its name."""
@@ -251,13 +253,19 @@ class ContainerPlanner:
         if steps := (*rename, *removals):
             return self._result(phase, reason, steps=steps)
         if current is not None and current.name != self.slot.name:
-            problem = self._name_taken_problem()
+            # a container of Compose is not renamed: Compose would make another one beside it
+            holder = next((other for other in self.snapshot.actual.others if other.name == self.slot.name), None)
+            project = holder.labels.get(COMPOSE_PROJECT) if holder else None
+            problem = Problem(
+                code="name-taken",
+                subject=self.slot.key,
+                title=f"the name {self.slot.name} belongs to a container that dom0 did not make",
+                severity=Severity.WARNING,
+                hint=f"docker compose -p {project} down" if project else f"docker rename {self.slot.name} ANOTHER-NAME",
+            )
             return self._result(phase, problem.title, problems=(problem,))
-        if (
-            current is not None
-            and self.snapshot.in_use(current, self.slot)
-            and version_of(current) != version(self.slot)
-        ):
+        outdated = current is not None and version_of(current) != version(self.slot)
+        if current is not None and outdated and self.snapshot.in_use(current, self.slot):
             reason = "in use; it is replaced as soon as it is not"
         return self._result(phase, reason)
 
@@ -291,20 +299,11 @@ class ContainerPlanner:
         networks = [a.network for a in self.slot.attachments if a.network not in self.snapshot.network_ids]
         volumes = [name for name in self.slot.volumes if name not in self.snapshot.volume_names]
         parents = [name for name in self.slot.parents if name not in self.snapshot.parent_ids(self.slot)]
-        sockets = [name for name in self._sockets() if not any(map(self.snapshot.is_ready, self._currents(name)))]
+        needed = (slot for one in self.slot.depends_on for slot in self.snapshot.slots_of.get(one.service, ()))
+        serving = (slot.service for slot in needed if slot.role is Role.SOCKET)
+        sockets = [name for name in serving if not any(map(self.snapshot.is_ready, self._currents(name)))]
         missing = [f"network {n}" for n in networks] + [f"volume {v}" for v in volumes] + parents + sockets
         return self._result(Phase.WAITING, f"waits for {', '.join(missing)}") if missing else None
-
-    def _sockets(self) -> list[str]:
-        needed = (slot for one in self.slot.depends_on for slot in self.snapshot.slots_of.get(one.service, ()))
-        return [slot.service for slot in needed if slot.role is Role.SOCKET]
-
-    def _creation_name(self) -> str:
-        """Its own, or Compose's `<12hex>_<name>` with the ID of who has that; a number where that is taken too."""
-        names = self.snapshot.actual.names
-        name, holder = self.slot.name, names.get(self.slot.name, "")
-        numbered = (_set_aside(name, f"{number:012x}") for number in count())
-        return next(free for free in chain((name, _set_aside(name, holder)), numbered) if free not in names)
 
     def _creation_reason(self) -> str:
         if not self.obsolete:
@@ -355,26 +354,17 @@ class ContainerPlanner:
         )
 
     def _rename(self, current: Container) -> tuple[AnyStep, ...]:
-        if current.name == self.slot.name:
+        own, holder = self.slot.name, self.snapshot.actual.names.get(self.slot.name)
+        if current.name == own:
             return ()
-        holder = self.snapshot.actual.names.get(self.slot.name)
         if holder is None:
-            step = RenameContainer(
-                lock=self.lock, reason="its name", container_id=current.id, name=current.name, to=self.slot.name
-            )
-            return (step,)
-        if any(c.id == holder for c in self.obsolete):
-            aside = _set_aside(self.slot.name, current.id)  # its own ID may be in the name that `current` was given
-            return (
-                RenameContainer(
-                    lock=self.lock,
-                    reason="its name is needed for another container",
-                    container_id=holder,
-                    name=self.slot.name,
-                    to=aside,
-                ),
-            )
-        return ()
+            id_, name, to, reason = current.id, current.name, own, "its name"
+        elif any(c.id == holder for c in self.obsolete):
+            # not with its own ID, which may be in the name that `current` was given
+            id_, name, to, reason = holder, own, _set_aside(own, current.id), "its name is needed for another container"
+        else:
+            return ()
+        return (RenameContainer(lock=self.lock, reason=reason, container_id=id_, name=name, to=to),)
 
     def _repair(self, current: Container) -> tuple[AnyStep, ...]:
         """Undoes `docker update`, `docker network disconnect` and `docker network rm`."""
@@ -427,12 +417,6 @@ class ContainerPlanner:
             update["RestartPolicy"] = {"Name": policy[0], "MaximumRetryCount": policy[1]}
         return update
 
-    def _has_completed(self, current: Container) -> bool:
-        """A job: it ended by itself, with 0. Compose's default policy is `no`, so any service can be one."""
-        ended = current.started > 0 and current.exit_code == 0 and not current.error
-        by_itself = current.id not in self.snapshot.memory.stopped
-        return ended and by_itself and self.slot.restart_policy in ("no", "on-failure")
-
     def _has_given_up(self) -> bool:
         """Until `dom0 up`, unless a person starts it, or what it depends on has come back since it gave up."""
         if self.snapshot.memory.crash_loops.get(self.slot.key) != version(self.slot):
@@ -456,12 +440,6 @@ class ContainerPlanner:
 
     def _crashed_too_often(self, current: Container) -> bool:
         return len(self._crashes(current)) >= (CRASH_BUDGET_NEW if self.snapshot.memory.pending else CRASH_BUDGET)
-
-    def _pause_until(self, current: Container) -> float:
-        crashes = self._crashes(current)
-        after_crashes = crashes[-1] + backoff(len(crashes)) if crashes and current.started else 0.0
-        quiet = self.snapshot.memory.stop_expected.get(current.id, 0.0)
-        return max(after_crashes, quiet if still_lasts(quiet, self.snapshot.now) else 0.0)
 
     def _give_up(self, current: Container, reason: str) -> SlotPlan:
         step = GiveUpContainer(
@@ -523,18 +501,6 @@ class ContainerPlanner:
             title=f"{self.slot.service} was {how} manually",
             severity=Severity.WARNING,
             hint="dom0 up" if how == "stopped" else f"docker unpause {self.slot.name}; or dom0 up",
-        )
-
-    def _name_taken_problem(self) -> Problem:
-        """A container of Compose is not renamed: Compose would make another one beside it."""
-        holder = next((other for other in self.snapshot.actual.others if other.name == self.slot.name), None)
-        project = holder.labels.get(COMPOSE_PROJECT) if holder else None
-        return Problem(
-            code="name-taken",
-            subject=self.slot.key,
-            title=f"the name {self.slot.name} belongs to a container that dom0 did not make",
-            severity=Severity.WARNING,
-            hint=f"docker compose -p {project} down" if project else f"docker rename {self.slot.name} ANOTHER-NAME",
         )
 
 
