@@ -13,30 +13,39 @@ from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project
 from dom0.errors import ProjectError
 from dom0.names import ROOT
-from dom0.plan.attachments import fixed_ports, overlapping, port_range
+from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Role, Slot, VolumeSpec
 from dom0.plan.mounts import container_mounts, file_uses, is_bind_string
-from dom0.plan.network_checks import check_network, check_networking
+from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
 from dom0.plan.service_slot import parents
 
 RESERVED_LABELS = "dom0."
+ENGINES_OWN = ("bridge", "host", "none")  # networks
 
 
 def check_project(project: Project) -> None:
     for name, service in project.services.items():
         _check_labels(project, ("services", name, "labels"), service.labels)
-        check_networking(project, name)
+        _check_networking(project, name)
         _check_references(project, name)
         _check_replicas(project, name)
-        _check_selinux(project, name)
-        _check_files(project, name)
+        _check_mounts(project, name)
     for key, network in project.networks.items():
         _check_labels(project, ("networks", key, "labels"), network.labels)
-        check_network(project, key)
+        if network.name in ENGINES_OWN:
+            what = f"on the Engine's own network {network.name} containers have no names"
+            hint = f"write network_mode: {network.name} in the service instead"
+            raise refusal(project, ("networks", key, "name"), what, hint)
     for key, volume in project.volumes.items():
         _check_labels(project, ("volumes", key, "labels"), volume.labels)
-    _check_cycles(project)
+    # Compose looks at depends_on only; what shares a namespace has to wait, too
+    needs = {name: [*service.depends_on, *parents(service)] for name, service in project.services.items()}
+    done: set[str] = set()
+    for start in needs:
+        if circle := _circle(start, needs, done, ()):
+            what = f"it depends on itself: {' → '.join(circle)}"
+            raise refusal(project, ("services", circle[0]), what, "take one of these away")
 
 
 def check_running(project: str, running: str) -> None:
@@ -95,24 +104,46 @@ def _check_labels(project: Project, path: KeyPath, labels: dict[str, str]) -> No
             raise refusal(project, path, what, "give it another name")
 
 
+def _check_networking(project: Project, name: str) -> None:
+    """What the Engine takes from no container. Source: Engine 26.1 `runconfig/hostconfig_unix.go`, each tried."""
+    service = project.services[name]
+    path = ("services", name)
+    if service.network_mode and service.networks:
+        what = "network_mode and networks exclude each other"
+        raise refusal(project, (*path, "network_mode"), what, "take one of them out")
+    if service.uts == "host" and service.hostname:
+        raise refusal(project, (*path, "hostname"), "with uts: host it is the host's", "take one of them out")
+    mode = service.network_mode
+    conflicting = ["mac_address"] if mode else []
+    if mode == "host" or mode.startswith((PARENT, "container:")):
+        conflicting += ["links", "external_links"]
+    if mode.startswith((PARENT, "container:")):
+        conflicting += ["hostname", "dns", "extra_hosts", "ports", "expose"]
+    for key in (key for key in conflicting if getattr(service, key)):
+        hint = "take one of them out"
+        if mode.startswith(PARENT):
+            hint = f"say it in services.{mode.removeprefix(PARENT)}, whose network it is"
+        raise refusal(project, (*path, key), f"goes with a network of its own, not with network_mode: {mode}", hint)
+    primary = next(iter(networks_by_priority(project, service)), "")
+    config = service.networks.get(primary)
+    if config and config.mac_address and service.mac_address not in ("", config.mac_address):
+        what = f"differs from the one of networks.{primary}"
+        raise refusal(project, (*path, "mac_address"), what, "say one of them")
+
+
 def _check_references(project: Project, name: str) -> None:
     service = project.services[name]
-    for other, dependency in service.depends_on.items():
-        if other not in project.services and dependency.required:
-            raise _missing_service(project, ("services", name, "depends_on"), other)
-    for other, key in parents(service).items():
+    needed = [(other, "depends_on") for other, dependency in service.depends_on.items() if dependency.required]
+    for other, key in (*needed, *parents(service).items()):
         if other not in project.services:
-            raise _missing_service(project, ("services", name, key), other)
-        if service.replicas and not project.services[other].replicas:
+            what, hint = f"there is no service {other}", "name one that there is"
+            if other in project.disabled:
+                what = f"{other} is not active, a profile keeps it out"
+                hint = "enable its profile, or write required: false"
+            raise refusal(project, ("services", name, key), what, hint)
+        if key != "depends_on" and service.replicas and not project.services[other].replicas:
             what = f"it shares a namespace or volumes with {other}, which has no containers"
             raise refusal(project, ("services", name, key), what, f"scale {other} to 1, or {name} to 0 too")
-
-
-def _missing_service(project: Project, path: KeyPath, other: str) -> ProjectError:
-    if other in project.disabled:
-        hint = "enable its profile, or write required: false"
-        return refusal(project, path, f"{other} is not active, a profile keeps it out", hint)
-    return refusal(project, path, f"there is no service {other}", "name one that there is")
 
 
 def _check_replicas(project: Project, name: str) -> None:
@@ -141,29 +172,27 @@ def _check_replicas(project: Project, name: str) -> None:
             raise refusal(project, path, what, f"publish {first}-{first + count - 1}")
 
 
-def _check_selinux(project: Project, name: str) -> None:
-    for number, volume in enumerate(project.services[name].volumes):
+def _check_mounts(project: Project, name: str) -> None:
+    """Its SELinux labels, and its inline contents.
+
+    These are written into a container before it starts: into its file system or a volume only.
+    """
+    service = project.services[name]
+    for number, volume in enumerate(service.volumes):
         if volume.type == "volume":  # Compose takes no notice of :z there
             continue
         if volume.bind and volume.bind.selinux and not is_bind_string(project, volume):
-            path = ("services", name, "volumes", str(number), "bind", "selinux")
+            path: KeyPath = ("services", name, "volumes", str(number), "bind", "selinux")
             hint = "write create_host_path: true, and neither recursive nor a colon in its paths"
             raise refusal(project, path, "the Engine takes it only for a plain bind mount", hint)
 
-
-def _check_files(project: Project, name: str) -> None:
     for use in file_uses(project, name):
         for key, value in (("uid", use.reference.uid), ("gid", use.reference.gid)):
             if use.inline and value and not (value.isascii() and value.isdigit()):
                 path = ("services", name, use.kind, use.reference.source, key)
                 hint = "names of users mean nothing outside of the container"
                 raise refusal(project, path, f"{value!r} is no number", hint)
-    _check_injected(project, name)
 
-
-def _check_injected(project: Project, name: str) -> None:
-    """Inline contents are written into a container before it starts: into its file system or a volume only."""
-    service = project.services[name]
     kinds = {posixpath.normpath(v.target): v.type for v in service.volumes}
     kinds |= {posixpath.normpath(entry.partition(":")[0]): "tmpfs" for entry in service.tmpfs}
     read_only = {posixpath.normpath(v.target) for v in service.volumes if v.read_only}
@@ -177,16 +206,6 @@ def _check_injected(project: Project, name: str) -> None:
             what = f"{file.path} cannot be written, {place or 'the file system'} is read-only"
             hint = "use `file:` instead of `content:` or `environment:`"
             raise refusal(project, ("services", name), what, hint)
-
-
-def _check_cycles(project: Project) -> None:
-    """Compose looks at depends_on only; what shares a namespace has to wait, too."""
-    needs = {name: [*service.depends_on, *parents(service)] for name, service in project.services.items()}
-    done: set[str] = set()
-    for start in needs:
-        if circle := _circle(start, needs, done, ()):
-            what = f"it depends on itself: {' → '.join(circle)}"
-            raise refusal(project, ("services", circle[0]), what, "take one of these away")
 
 
 def _circle(name: str, needs: dict[str, list[str]], done: set[str], path: KeyPath) -> KeyPath:

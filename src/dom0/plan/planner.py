@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
-from dom0.engine.values import Network, State
+from dom0.engine.values import State
 from dom0.health import Problem
 from dom0.plan import labels
 from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
-from dom0.plan.desired import Desired, NetworkSpec
+from dom0.plan.desired import Desired
 from dom0.plan.hooks import pre_stop_of
 from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
 from dom0.plan.orchestrators import scope_of
@@ -63,11 +63,19 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     well = all(plan.phase in WELL for plan in slots) and not problems
     steps += _plan_orphans(snapshot, well=well)
     steps += _plan_leftover_networks(snapshot)
-    refusals = _refusals(snapshot, steps)
+    # lock -> the refusal for which its steps have to wait
+    versions = {f"slot:{slot.key}": version(slot) for slot in desired.slots}
+    refusals = {
+        step.lock: refusal
+        for step in steps
+        if (refusal := memory.refused.get(step.lock)) is not None
+        and still_lasts(refusal.retry_at, now)
+        and refusal.version in (NO_VERSION, versions.get(step.lock))
+    }
     # two slots may want the same blocker stopped
     unique = {(type(step), step.lock, getattr(step, "container_id", "")): step for step in steps}.values()
     ready = sorted((step for step in unique if step.lock not in refusals), key=lambda step: -step.priority)
-    slots = tuple(_with_refusal(plan, snapshot.memory.refused, refusals) for plan in slots)
+    slots = tuple(_with_refusal(plan, memory.refused, refusals) for plan in slots)
     hindering = [step for step in steps if step.lock in refusals and not isinstance(step, TIDYING)]
     waits = [plan.retry_at for plan in slots if plan.retry_at] + [r.retry_at for r in refusals.values()]
     return Plan(
@@ -85,18 +93,6 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     )
 
 
-def _refusals(snapshot: Snapshot, steps: list[AnyStep]) -> dict[str, Refusal]:
-    """Lock -> the refusal for which its steps have to wait."""
-    versions = {f"slot:{slot.key}": version(slot) for slot in snapshot.desired.slots}
-    return {
-        step.lock: refusal
-        for step in steps
-        if (refusal := snapshot.memory.refused.get(step.lock)) is not None
-        and still_lasts(refusal.retry_at, snapshot.now)
-        and refusal.version in (NO_VERSION, versions.get(step.lock))
-    }
-
-
 def _with_refusal(plan: SlotPlan, known: dict[str, Refusal], refusals: dict[str, Refusal]) -> SlotPlan:
     """While it waits nothing is done about it; while it is tried again, what was said last time is still why."""
     lock = f"slot:{plan.slot.key}"
@@ -111,51 +107,47 @@ def _with_refusal(plan: SlotPlan, known: dict[str, Refusal], refusals: dict[str,
 
 def _plan_ground(snapshot: Snapshot) -> tuple[list[AnyStep], list[Problem]]:
     steps: list[AnyStep] = []
-    problems: list[Problem] = []
+    missing: list[tuple[str, str]] = []  # external ones, with their kinds
     for network in snapshot.desired.networks:
         found = snapshot.networks.get(network.name)
         lock = f"network:{network.name}"
         if network.external:
             if found is None:
-                problems.append(_missing_external("network", network.name))
+                missing.append(("network", network.name))
         elif found is None:
             steps.append(CreateNetwork(lock=lock, reason=MISSING, priority=GROUND_PRIORITY, spec=network))
         elif snapshot.is_outdated(network):
-            steps.append(_replace_network(found, network, snapshot))
+            step = ReplaceNetwork(
+                lock=lock,
+                reason="its configuration changed",
+                priority=GROUND_PRIORITY,
+                spec=network,
+                network_id=found.id,
+                attached=tuple(
+                    container.id
+                    for container in snapshot.actual.containers
+                    if any(endpoint.network == found.name for endpoint in container.endpoints)
+                ),
+            )
+            steps.append(step)
     for volume in snapshot.desired.volumes:
         if volume.name in snapshot.volume_names:
             continue
         if volume.external:
-            problems.append(_missing_external("volume", volume.name))
+            missing.append(("volume", volume.name))
         else:
             lock = f"volume:{volume.name}"
             steps.append(CreateVolume(lock=lock, reason=MISSING, priority=GROUND_PRIORITY, spec=volume))
+    problems = [
+        Problem(
+            code="external-missing",
+            subject=name,
+            title=f"the external {kind} {name} does not exist",
+            hint=f"docker {kind} create {name}",
+        )
+        for kind, name in missing
+    ]
     return steps, problems
-
-
-def _replace_network(found: Network, spec: NetworkSpec, snapshot: Snapshot) -> ReplaceNetwork:
-    attached = tuple(
-        container.id
-        for container in snapshot.actual.containers
-        if any(endpoint.network == found.name for endpoint in container.endpoints)
-    )
-    return ReplaceNetwork(
-        lock=f"network:{spec.name}",
-        reason="its configuration changed",
-        priority=GROUND_PRIORITY,
-        spec=spec,
-        network_id=found.id,
-        attached=attached,
-    )
-
-
-def _missing_external(kind: str, name: str) -> Problem:
-    return Problem(
-        code="external-missing",
-        subject=name,
-        title=f"the external {kind} {name} does not exist",
-        hint=f"docker {kind} create {name}",
-    )
 
 
 def _plan_slots(snapshot: Snapshot) -> tuple[SlotPlan, ...]:
@@ -192,12 +184,8 @@ def _plan_orphans(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
         lock, scope = f"container:{container.id}", scope_of(container)
         if container.running:
             if container.labels.get(labels.SERVICE) not in needed:
-                pre_stop = pre_stop_of(container)
-                steps.append(
-                    StopContainer(
-                        lock=lock, reason=UNWANTED, container_id=container.id, name=container.name, pre_stop=pre_stop
-                    )
-                )
+                id_, name, pre_stop = container.id, container.name, pre_stop_of(container)
+                steps.append(StopContainer(lock=lock, reason=UNWANTED, container_id=id_, name=name, pre_stop=pre_stop))
         elif snapshot.is_kept(container) or container.state is State.REMOVING or scope in served:
             continue
         elif scope and (left := _left_in_scope(scope, snapshot)):
