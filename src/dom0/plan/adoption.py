@@ -10,7 +10,7 @@ failed adoption goes back to it as to any other, and then lets go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -34,9 +34,21 @@ def can_adopt(desired: Desired, row: ContainerSummary | Container) -> bool:
 
 def adopt(desired: Desired, theirs: Iterable[Container]) -> Desired:
     """`desired`, which takes over what Compose made for its services."""
-    slots = {slot.key: slot for slot in desired.slots}
-    adopted = {one.id: _own_labels(one, slots) for one in theirs}
-    return replace(desired, adopted=desired.adopted | adopted)
+    slots, adopted = {slot.key: slot for slot in desired.slots}, dict(desired.adopted)
+    for one in theirs:
+        number = one.labels.get(labels.COMPOSE_NUMBER, "")
+        own = {
+            labels.PROJECT: one.labels[labels.COMPOSE_PROJECT],
+            labels.ROLE: Role.SERVICE.value,
+            labels.SERVICE: one.labels.get(labels.COMPOSE_SERVICE, ""),
+            labels.NUMBER: number if number.isascii() and number.isdigit() else "1",
+        }
+        pre_stop, digest = "", BY_COMPOSE + one.labels.get(labels.COMPOSE_HASH, "")
+        slot = slots.get(slot_key_in(own))
+        if slot is not None and fits(one, slot):
+            pre_stop, digest = slot.create.labels.get(labels.PRE_STOP, ""), slot.hash
+        adopted[one.id] = own | {labels.PRE_STOP: pre_stop, labels.HASH: digest}
+    return replace(desired, adopted=adopted)
 
 
 def carry_over(desired: Desired, before: Desired | None) -> Desired:
@@ -50,20 +62,6 @@ def as_it_was(desired: Desired, theirs: Iterable[Container]) -> Desired:
     """What Compose made, as the desired state to go back to. `desired` is what takes it over."""
     slots = tuple(_slot(one, desired.adopted[one.id]) for one in theirs)
     return Desired(project=desired.project, slots=slots, adopted=desired.adopted, rollout=desired.rollout)
-
-
-def _own_labels(container: Container, slots: Mapping[str, Slot]) -> dict[str, str]:
-    number = container.labels.get(labels.COMPOSE_NUMBER, "")
-    own = {
-        labels.PROJECT: container.labels[labels.COMPOSE_PROJECT],
-        labels.ROLE: Role.SERVICE.value,
-        labels.SERVICE: container.labels.get(labels.COMPOSE_SERVICE, ""),
-        labels.NUMBER: number if number.isascii() and number.isdigit() else "1",
-    }
-    slot = slots.get(slot_key_in(own))
-    if slot is not None and fits(container, slot):
-        return own | {labels.PRE_STOP: slot.create.labels.get(labels.PRE_STOP, ""), labels.HASH: slot.hash}
-    return own | {labels.PRE_STOP: "", labels.HASH: BY_COMPOSE + container.labels.get(labels.COMPOSE_HASH, "")}
 
 
 def fits(container: Container, slot: Slot) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from dom0.ambassador.declaration import VARIABLE
-from dom0.ambassador.settings import STATE_DIRECTORY, Settings
-from dom0.compose.model import Project, Service, ServiceVolume, Volume
+from dom0.ambassador.settings import STATE_DIRECTORY
+from dom0.compose.model import Project, ServiceVolume, Volume
 from dom0.plan.refusal import refusal
 
 IMAGE_ROLE = "ambassador"  # what the image's label dom0.role says
@@ -29,7 +29,18 @@ def with_ambassadors(project: Project) -> Project:
         if service.x_dom0 is None or service.x_dom0.ambassador is None:
             continue
         _check(project, name)
-        services[name] = _with_settings(project, service, service.x_dom0.ambassador)
+        settings = msgspec.json.encode(service.x_dom0.ambassador, order="deterministic").decode()
+        capabilities = (capability for capability in CAPABILITIES if capability not in service.cap_add)
+        sysctls = {FORWARD: "1", LIBERAL: "1", ACCOUNTING: "1"}
+        networks = (project.networks.get(key) for key in service.networks or ("default",))
+        if any(network.enable_ipv6 for network in networks if network):
+            sysctls[FORWARD_6] = "1"
+        services[name] = msgspec.structs.replace(
+            service,
+            environment=service.environment | {VARIABLE: settings},
+            cap_add=(*service.cap_add, *capabilities),
+            sysctls=sysctls | service.sysctls,
+        )
         if not any(volume.target == STATE_DIRECTORY for volume in service.volumes):
             key = f"{name}-ambassador"
             volumes.setdefault(key, Volume(name=f"{project.name}_{key}"))
@@ -50,16 +61,3 @@ def _check(project: Project, name: str) -> None:
     if service.replicas > 1:
         what = f"an ambassador runs once, not {service.replicas} times"
         raise refusal(project, path, what, "a second one is a second service, with an alias of its own")
-
-
-def _with_settings(project: Project, service: Service, settings: Settings) -> Service:
-    sysctls = {FORWARD: "1", LIBERAL: "1", ACCOUNTING: "1"}
-    networks = service.networks or {"default": None}
-    if any(project.networks[key].enable_ipv6 for key in networks if key in project.networks):
-        sysctls[FORWARD_6] = "1"
-    return msgspec.structs.replace(
-        service,
-        environment=service.environment | {VARIABLE: msgspec.json.encode(settings, order="deterministic").decode()},
-        cap_add=(*service.cap_add, *(name for name in CAPABILITIES if name not in service.cap_add)),
-        sysctls=sysctls | service.sysctls,
-    )

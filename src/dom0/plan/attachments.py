@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dom0.compose.model import Port, Project, Service, ServiceNetwork
-from dom0.engine.bodies import Empty, EndpointIpamConfig, EndpointSettings, PortBinding
+from dom0.engine.bodies import EndpointIpamConfig, EndpointSettings, PortBinding
 from dom0.engine.values import PublishedPort
 from dom0.plan.desired import Attachment
 from dom0.plan.parents import PARENT
@@ -88,11 +88,6 @@ def links(project: Project, name: str, number: int) -> tuple[str, ...]:
         target, _, alias = link.partition(":")
         found.append(f"{target}:{alias or target}")
     return tuple(found)
-
-
-def exposed_ports(service: Service) -> dict[str, Empty]:
-    published = (f"{port.target}/{port.protocol}" for port in service.ports)
-    return dict.fromkeys((*service.expose, *published), Empty())
 
 
 def port_bindings(service: Service) -> dict[str, tuple[PortBinding, ...]]:

@@ -16,18 +16,9 @@ ENGINES = {"1.42": "23.0", "1.43": "24.0", "1.44": "25.0", "1.45": "26.0", "1.48
 
 def check_engine(project: Project, api_version: str) -> None:
     """Raises ProjectError; `api_version` may be "" where it is not known."""
-    needs = [
-        *(
-            (("services", name, *key), api)
-            for name, service in project.services.items()
-            for key, api in _needs(service)
-        ),
-        *(
-            (("networks", key, "enable_ipv4"), "1.48")
-            for key, net in project.networks.items()
-            if net.enable_ipv4 is False
-        ),
-    ]
+    services, networks = project.services.items(), project.networks.items()
+    needs = [(("services", name, *key), api) for name, service in services for key, api in _needs(service)]
+    needs += [(("networks", key, "enable_ipv4"), "1.48") for key, net in networks if net.enable_ipv4 is False]
     for path, needed in needs:
         if api_version and _number(api_version) < _number(needed):
             what = f"needs Docker Engine {ENGINES[needed]} (API {needed}), this one speaks {api_version}"

@@ -55,7 +55,17 @@ def check_host(desired: Desired, before: Desired | None, host: Host) -> None:
                 f"{_where(slot)}.devices: there is no {missing} on this host",
                 hint="plug it in, load its driver, or correct the path",
             )
-        _check_resources(slot, host)
+        cpus, memory = slot.resources.get("NanoCpus", 0) / 1e9, slot.resources.get("Memory", 0)
+        if host.cpus and cpus > host.cpus:
+            raise ProjectError(
+                f"{_where(slot)}: {cpus:g} processors are more than this host has, {host.cpus}",
+                hint=f"say cpus: {host.cpus} or fewer",
+            )
+        if 0 < memory < SMALLEST_MEMORY:
+            raise ProjectError(
+                f"{_where(slot)}: a memory limit of {memory} bytes is less than the Engine takes, 6 MiB",
+                hint="write a unit: mem_limit: 64m",
+            )
 
 
 def _check_ports(slot: Slot, wanted: list[PublishedPort], host: Host) -> None:
@@ -66,20 +76,6 @@ def _check_ports(slot: Slot, wanted: list[PublishedPort], host: Host) -> None:
                 f"{_where(slot)}.ports: {port.port}/{port.protocol} is in use by {by}",
                 hint=f"end that, or publish another port; who has it: ss -lnp sport = :{port.port}",
             )
-
-
-def _check_resources(slot: Slot, host: Host) -> None:
-    cpus, memory = slot.resources.get("NanoCpus", 0) / 1e9, slot.resources.get("Memory", 0)
-    if host.cpus and cpus > host.cpus:
-        raise ProjectError(
-            f"{_where(slot)}: {cpus:g} processors are more than this host has, {host.cpus}",
-            hint=f"say cpus: {host.cpus} or fewer",
-        )
-    if 0 < memory < SMALLEST_MEMORY:
-        raise ProjectError(
-            f"{_where(slot)}: a memory limit of {memory} bytes is less than the Engine takes, 6 MiB",
-            hint="write a unit: mem_limit: 64m",
-        )
 
 
 def _devices(slot: Slot) -> Iterator[str]:

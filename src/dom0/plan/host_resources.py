@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from dom0.compose.model import BlkioConfig, DeviceRequest, Resource, Service, ThrottleDevice, Ulimit
+from dom0.compose.model import BlkioConfig, Resource, Service, ThrottleDevice, Ulimit
 from dom0.engine import bodies
 
 
@@ -17,6 +17,12 @@ def host_resources(service: Service) -> bodies.Resources:
     limits = (deployed.limits if deployed else None) or Resource()
     reservations = (deployed.reservations if deployed else None) or Resource()
     blkio = service.blkio_config or BlkioConfig()
+    devices = [(device, device.capabilities) for device in reservations.devices]
+    devices += [(device, ("gpu", *device.capabilities)) for device in service.gpus]
+    ulimits = {
+        name: Ulimit(soft=limit, hard=limit) if isinstance(limit, int) else limit
+        for name, limit in sorted(service.ulimits.items())
+    }
     return bodies.Resources(
         blkio_weight=blkio.weight,
         blkio_weight_device=tuple(bodies.WeightDevice(path=d.path, weight=d.weight) for d in blkio.weight_device),
@@ -40,9 +46,15 @@ def host_resources(service: Service) -> bodies.Resources:
         nano_cpus=nano_cpus(limits.cpus or service.cpus),
         pids_limit=limits.pids if limits.pids > 0 else service.pids_limit,
         device_cgroup_rules=service.device_cgroup_rules,
-        device_requests=(
-            *(_device_request(device, device.capabilities) for device in reservations.devices),
-            *(_device_request(device, ("gpu", *device.capabilities)) for device in service.gpus),
+        device_requests=tuple(
+            bodies.DeviceRequest(
+                driver=device.driver,
+                count=device.count,
+                device_ids=device.device_ids,
+                capabilities=(tuple(dict.fromkeys(capabilities)),),
+                options=device.options,
+            )
+            for device, capabilities in devices
         ),
         devices=tuple(
             bodies.DeviceMapping(
@@ -53,7 +65,7 @@ def host_resources(service: Service) -> bodies.Resources:
             for device in service.devices
         ),
         oom_kill_disable=service.oom_kill_disable,  # always sent by Compose; left out it would read back as null
-        ulimits=tuple(_ulimit(name, limit) for name, limit in sorted(service.ulimits.items())),
+        ulimits=tuple(bodies.Ulimit(name=name, soft=ulimit.soft, hard=ulimit.hard) for name, ulimit in ulimits.items()),
     )
 
 
@@ -65,21 +77,6 @@ def nano_cpus(cpus: float) -> int:
 def _single(number: float) -> float:
     rounded: float = struct.unpack("f", struct.pack("f", number))[0]
     return rounded
-
-
-def _ulimit(name: str, limit: int | Ulimit) -> bodies.Ulimit:
-    soft, hard = (limit, limit) if isinstance(limit, int) else (limit.soft, limit.hard)
-    return bodies.Ulimit(name=name, soft=soft, hard=hard)
-
-
-def _device_request(device: DeviceRequest, capabilities: Sequence[str]) -> bodies.DeviceRequest:
-    return bodies.DeviceRequest(
-        driver=device.driver,
-        count=device.count,
-        device_ids=device.device_ids,
-        capabilities=(tuple(dict.fromkeys(capabilities)),),
-        options=device.options,
-    )
 
 
 def _throttles(devices: Sequence[ThrottleDevice]) -> tuple[bodies.ThrottleDevice, ...]:

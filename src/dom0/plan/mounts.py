@@ -10,14 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dom0.compose.model import (
-    BindOptions,
-    FileObject,
-    FileReference,
-    Project,
-    Service,
-    ServiceVolume,
-)
+from dom0.compose.model import BindOptions, FileObject, FileReference, Project, Service, ServiceVolume
 from dom0.engine import bodies
 from dom0.plan.desired import InjectedFile
 
@@ -52,7 +45,21 @@ def container_mounts(project: Project, name: str) -> Mounts:
         ),
         tmpfs=tmpfs,
         volumes=tuple(sorted({_source(project, v) for v in volumes.values() if v.type == "volume" and v.source})),
-        files=_injected_files(project, name),
+        files=tuple(
+            InjectedFile(
+                path=use.target,
+                content=(
+                    project.environment[use.definition.environment]
+                    if use.definition.environment
+                    else use.definition.content
+                ).encode(),
+                mode=0o444 if use.reference.mode is None else use.reference.mode,
+                uid=int(use.reference.uid or 0),
+                gid=int(use.reference.gid or 0),
+            )
+            for use in file_uses(project, name)
+            if use.inline
+        ),
         writes=any(v.type in ("bind", "volume") and v.source and not v.read_only for v in volumes.values()),
         targets=frozenset({*volumes, *files, *(posixpath.normpath(path) for path in tmpfs)}),
     )
@@ -96,24 +103,6 @@ def file_uses(project: Project, name: str) -> tuple[FileUse, ...]:
 def bound_files(project: Project, name: str) -> dict[str, str]:
     """Target -> host path of the configs and secrets that are files."""
     return {use.target: use.definition.file for use in file_uses(project, name) if not use.inline}
-
-
-def _injected_files(project: Project, name: str) -> tuple[InjectedFile, ...]:
-    return tuple(
-        InjectedFile(
-            path=use.target,
-            content=(
-                project.environment[use.definition.environment]
-                if use.definition.environment
-                else use.definition.content
-            ).encode(),
-            mode=0o444 if use.reference.mode is None else use.reference.mode,
-            uid=int(use.reference.uid or 0),
-            gid=int(use.reference.gid or 0),
-        )
-        for use in file_uses(project, name)
-        if use.inline
-    )
 
 
 def _by_target(service: Service) -> dict[str, ServiceVolume]:

@@ -54,11 +54,6 @@ def group_of(project: Project, name: str, facts: Facts) -> str:
     return cgroup.below(facts.scopes, name)
 
 
-def socket_of(scope: str) -> Dependency:
-    """An orchestrator waits until its socket is served."""
-    return Dependency(service=_socket_service(scope), condition=Condition.HEALTHY)
-
-
 def with_orchestrators(project: Project, images: Mapping[str, Image]) -> Project:
     """`project` with its socket in every orchestrator's service, and volumes for one that is a whole dom0.
 
@@ -66,9 +61,15 @@ def with_orchestrators(project: Project, images: Mapping[str, Image]) -> Project
     """
     for name in _orchestrators(project):
         _check(project, name)
-        project = _with_service(project, name, _service(project.services[name], name))
+        service, volumes = _service(project.services[name], name), project.volumes
         if _is_dom0(project, name, images):
-            project = _with_places(project, name)
+            # for what it keeps and for its sockets, where its service mounts nothing there
+            taken = {posixpath.normpath(volume.target) for volume in service.volumes}
+            keys = {path: f"{name}-{key}" for path, key in PLACES.items() if path not in taken}
+            mounts = (ServiceVolume(type="volume", source=key, target=path) for path, key in keys.items())
+            volumes = {key: Volume(name=f"{project.name}_{key}") for key in keys.values()} | volumes
+            service = msgspec.structs.replace(service, volumes=(*service.volumes, *mounts))
+        project = msgspec.structs.replace(project, volumes=volumes, services={**project.services, name: service})
     return project
 
 
@@ -101,7 +102,10 @@ class Ending(msgspec.Struct, frozen=True):
 def endings(before: Desired, after: Desired, there: Iterable[ActualVolume]) -> list[Ending]:
     """`there`: the volumes of the Engine. One that a service mounts goes on to be used."""
     mounted = {name for slot in after.slots for name in slot.volumes}
-    left = _scopes(before) - _scopes(after)
+    had, has = (
+        {scope_served_by(slot.service) for slot in desired.slots if slot.role is Role.SOCKET}
+        for desired in (before, after)
+    )
     own = {slot.service: slot.volumes for slot in before.slots}
     return [
         Ending(
@@ -113,12 +117,8 @@ def endings(before: Desired, after: Desired, there: Iterable[ActualVolume]) -> l
                 and (volume.name in own.get(scope, ()) or Scope(scope).owns_volume(volume.name, volume.labels))
             ),
         )
-        for scope in sorted(left)
+        for scope in sorted(had - has)
     ]
-
-
-def _scopes(desired: Desired) -> set[str]:
-    return {scope_served_by(slot.service) for slot in desired.slots if slot.role is Role.SOCKET}
 
 
 def scope_of(container: Container) -> str:
@@ -128,8 +128,8 @@ def scope_of(container: Container) -> str:
     return container.labels.get(LABEL, "").removeprefix("/")
 
 
-def scope_served_by(socket_service: str) -> str:
-    return socket_service.removeprefix(_socket_service(""))
+def scope_served_by(service: str) -> str:
+    return service.removeprefix(socket_service(""))
 
 
 def _orchestrators(project: Project) -> dict[str, Grants]:
@@ -138,7 +138,7 @@ def _orchestrators(project: Project) -> dict[str, Grants]:
     return {name: own.orchestrator.grants for name, own in found if own is not None and own.orchestrator is not None}
 
 
-def _socket_service(scope: str) -> str:
+def socket_service(scope: str) -> str:
     return f"dom0-socket-{scope}"
 
 
@@ -170,21 +170,6 @@ def _check(project: Project, name: str) -> None:
 def _is_dom0(project: Project, name: str, images: Mapping[str, Image]) -> bool:
     image = images.get(image_ref(project, name))
     return image is not None and labels.BASE in image.labels
-
-
-def _with_service(project: Project, name: str, service: Service) -> Project:
-    return msgspec.structs.replace(project, services={**project.services, name: service})
-
-
-def _with_places(project: Project, name: str) -> Project:
-    """What a dom0 keeps, and its sockets, are in volumes where its service mounts nothing there."""
-    service = project.services[name]
-    taken = {posixpath.normpath(volume.target) for volume in service.volumes}
-    keys = {path: f"{name}-{key}" for path, key in PLACES.items() if path not in taken}
-    mounts = tuple(ServiceVolume(type="volume", source=key, target=path) for path, key in keys.items())
-    volumes = {key: Volume(name=f"{project.name}_{key}") for key in keys.values()} | project.volumes
-    project = msgspec.structs.replace(project, volumes=volumes)
-    return _with_service(project, name, msgspec.structs.replace(service, volumes=(*service.volumes, *mounts)))
 
 
 def _with_places_granted(project: Project, name: str, grants: Grants) -> Grants:
@@ -257,7 +242,7 @@ def _socket_slot(project: str, scope: str, grants: Grants, base: Image, groups: 
     answers = ("docker", "--host", f"unix://{socket}", "version", "--format", "{{.Server.Version}}")
     return builtin_slot(
         project,
-        _socket_service(scope),
+        socket_service(scope),
         Role.SOCKET,
         base,
         ContainerBody(

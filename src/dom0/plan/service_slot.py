@@ -12,7 +12,7 @@ from msgspec import structs
 from dom0.compose.findings import KeyPath
 from dom0.compose.model import HealthCheck, Project, Service
 from dom0.durations import nanoseconds, seconds
-from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, RestartPolicy
+from dom0.engine.bodies import ContainerBody, Empty, HealthConfig, HostConfig, LogConfig, RestartPolicy
 from dom0.engine.resources import updatable
 from dom0.engine.values import Image
 from dom0.plan import labels
@@ -20,7 +20,6 @@ from dom0.plan.ambassadors import IMAGE_ROLE
 from dom0.plan.attachments import (
     attachments,
     container_name,
-    exposed_ports,
     fixed_ports,
     links,
     network_mode,
@@ -33,7 +32,7 @@ from dom0.plan.hashing import service_hash
 from dom0.plan.hooks import hooks_of, pre_stop_label
 from dom0.plan.host_resources import host_resources
 from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
-from dom0.plan.orchestrators import group_of, is_orchestrator, socket_of
+from dom0.plan.orchestrators import group_of, is_orchestrator, socket_service
 from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
 from dom0.socketproxy import scope
@@ -71,6 +70,15 @@ def _slot(project: Project, name: str, number: int, facts: Facts, mounts: Mounts
     host = _host_config(project, name, number, mounts, policy)
     if group:
         host = structs.replace(host, cgroup_parent=group)
+    depends_on = [
+        Dependency(
+            service=other, condition=Condition(d.condition or Condition.STARTED), required=d.required, restart=d.restart
+        )
+        for other, d in sorted(service.depends_on.items())
+        if other in project.services
+    ]
+    if is_orchestrator(service):  # it waits until its socket is served
+        depends_on.append(Dependency(service=socket_service(name), condition=Condition.HEALTHY))
     return Slot(
         service=name,
         number=number,
@@ -85,7 +93,7 @@ def _slot(project: Project, name: str, number: int, facts: Facts, mounts: Mounts
         volumes=mounts.volumes,
         anonymous=anonymous_targets(service, image.volumes, mounts),
         files=mounts.files,
-        depends_on=_dependencies(project, name),
+        depends_on=tuple(depends_on),
         parents=tuple(parents(service)),
         order=replacement_order(service, mounts),
         health=health_test(service.healthcheck, image),
@@ -100,7 +108,7 @@ def _slot(project: Project, name: str, number: int, facts: Facts, mounts: Mounts
 
 
 def _container_body(project: Project, name: str, own_labels: dict[str, str], host: HostConfig) -> ContainerBody:
-    service = project.services[name]
+    service, check = project.services[name], project.services[name].healthcheck
     return ContainerBody(
         image=image_ref(project, name),
         hostname=service.hostname,
@@ -108,7 +116,7 @@ def _container_body(project: Project, name: str, own_labels: dict[str, str], hos
         user=service.user,
         working_dir=service.working_dir,
         env=tuple(key if value is None else f"{key}={value}" for key, value in sorted(service.environment.items())),
-        exposed_ports=exposed_ports(service),
+        exposed_ports=dict.fromkeys((*service.expose, *(f"{p.target}/{p.protocol}" for p in service.ports)), Empty()),
         tty=service.tty,
         open_stdin=service.stdin_open,
         attach_stdout=True,
@@ -118,20 +126,18 @@ def _container_body(project: Project, name: str, own_labels: dict[str, str], hos
         entrypoint=service.entrypoint,
         stop_signal=service.stop_signal,
         stop_timeout=int(seconds(service.stop_grace_period)) if service.stop_grace_period else None,
-        healthcheck=_health_config(service.healthcheck) if service.healthcheck else None,
+        healthcheck=HealthConfig(
+            test=("NONE",) if check.disable else check.test,
+            interval=nanoseconds(check.interval),
+            timeout=nanoseconds(check.timeout),
+            start_period=nanoseconds(check.start_period),
+            start_interval=nanoseconds(check.start_interval),
+            retries=check.retries or 0,
+        )
+        if check
+        else None,
         labels=own_labels,
         host_config=host,
-    )
-
-
-def _health_config(check: HealthCheck) -> HealthConfig:
-    return HealthConfig(
-        test=("NONE",) if check.disable else check.test,
-        interval=nanoseconds(check.interval),
-        timeout=nanoseconds(check.timeout),
-        start_period=nanoseconds(check.start_period),
-        start_interval=nanoseconds(check.start_interval),
-        retries=check.retries or 0,
     )
 
 
@@ -253,18 +259,6 @@ def restart_policy(project: Project, name: str) -> RestartPolicy:
     if int(retries) and engine_name != "on-failure":
         raise refusal(project, path, "a number of retries goes with on-failure only", "leave it out")
     return RestartPolicy(name=engine_name, maximum_retry_count=int(retries))
-
-
-def _dependencies(project: Project, name: str) -> tuple[Dependency, ...]:
-    service = project.services[name]
-    of_project = tuple(
-        Dependency(
-            service=name, condition=Condition(d.condition or Condition.STARTED), required=d.required, restart=d.restart
-        )
-        for name, d in sorted(service.depends_on.items())
-        if name in project.services
-    )
-    return (*of_project, socket_of(name)) if is_orchestrator(service) else of_project
 
 
 def parents(service: Service) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dom0.compose.model import Ipam, Network, Project, Volume
+from dom0.compose.model import Network, Project, Volume
 from dom0.engine import bodies
 from dom0.plan import labels
 from dom0.plan.desired import NetworkSpec, VolumeSpec
@@ -12,7 +12,7 @@ from dom0.plan.hashing import network_hash, volume_hash
 def network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
     if network.external:
         return NetworkSpec(key=key, name=network.name, external=True)
-    digest = network_hash(network)
+    digest, ipam = network_hash(network), network.ipam
     body = bodies.NetworkBody(
         driver=network.driver,
         options=network.driver_opts,
@@ -20,26 +20,24 @@ def network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
         attachable=network.attachable,
         enable_ipv4=False if network.enable_ipv4 is False else None,
         enable_ipv6=bool(network.enable_ipv6),
-        ipam=_ipam(network.ipam),
+        ipam=bodies.Ipam(
+            driver=ipam.driver,
+            config=tuple(
+                bodies.IpamPool(
+                    subnet=pool.subnet,
+                    ip_range=pool.ip_range,
+                    gateway=pool.gateway,
+                    auxiliary_addresses=pool.aux_addresses,
+                )
+                for pool in ipam.config
+            ),
+        )
+        if ipam and (ipam.driver or ipam.config)
+        else None,
         check_duplicate=True,  # the Engine's default only since API 1.44
         labels=network.labels | _labels(project, digest) | {labels.COMPOSE_NETWORK: key},
     )
     return NetworkSpec(key=key, name=network.name, hash=digest, create=body)
-
-
-def _ipam(ipam: Ipam | None) -> bodies.Ipam | None:
-    if ipam is None or not (ipam.driver or ipam.config):
-        return None
-    pools = (
-        bodies.IpamPool(
-            subnet=pool.subnet,
-            ip_range=pool.ip_range,
-            gateway=pool.gateway,
-            auxiliary_addresses=pool.aux_addresses,
-        )
-        for pool in ipam.config
-    )
-    return bodies.Ipam(driver=ipam.driver, config=tuple(pools))
 
 
 def volume_spec(project: Project, key: str, volume: Volume) -> VolumeSpec:
