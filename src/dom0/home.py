@@ -73,11 +73,6 @@ class Repository(msgspec.Struct, frozen=True):
             return []
         return ["--mount", f"type=bind,source={self.path},target={_REPOSITORY}{'' if writable else ',readonly'}"]
 
-    def restic(self, *arguments: str) -> list[str]:
-        secret = ["--insecure-no-password"] if self.password is None else ["--password-file", _STDIN]
-        argv = ["docker", "exec", "--interactive", WORKER, "restic", "--repo", _REPOSITORY, "--no-cache", *secret]
-        return [*argv, *arguments]
-
 
 class HomeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     id: str
@@ -143,13 +138,20 @@ async def back_up(engine: Engine, home: HomeVolume, repository: Repository) -> B
         looked = await _restic(repository, "cat", "config", "--no-lock", accept=[_NO_REPOSITORY])
         if looked.code == _NO_REPOSITORY:  # that of a file is always made anew
             await _restic(repository, "init")
-        backup = await _snapshot(repository, hostname)
+        made = await _restic(repository, "backup", "--json", "--host", hostname, _HOME, accept=[_INCOMPLETE])
+        summary = _decode(made.stdout.strip().splitlines()[-1], _Summary)
         if repository.directory:
             await _restic(repository, "check")
         else:
             await _restic(repository, "check", "--read-data")
             await _write_file(repository.path)
-    return backup
+    return Backup(
+        snapshot=summary.snapshot_id,
+        files=summary.total_files_processed,
+        size=summary.total_bytes_processed,
+        added=summary.data_added,
+        complete=made.code != _INCOMPLETE,
+    )
 
 
 async def snapshots(engine: Engine, repository: Repository) -> tuple[HomeSnapshot, ...]:
@@ -171,8 +173,13 @@ async def restore(engine: Engine, home: HomeVolume, repository: Repository, snap
     volume = await engine.create_volume(
         kept, VolumeBody(labels={labels.HOME: home.volume, labels.PROJECT: home.project})
     )
+    mounts = ["--mount", f"type=volume,source={volume.name},target={_HOME}"]
     try:
-        await _bring(engine, repository, snapshot, volume.name)
+        async with _worker(engine, [*mounts, *repository.mounts(writable=False)]):
+            await _bring_file(repository)
+            await _restic(repository, "check", "--no-lock", *([] if repository.directory else ["--read-data"]))
+            options = ["--no-lock", "--path", _HOME, "--include", _HOME, "--target", "/", "--verify"]
+            await _restic(repository, "restore", *options, snapshot)
         await _exchange(home, volume.name, volume.mountpoint)
     except BaseException:
         await asyncio.shield(engine.remove_volume(volume.name))
@@ -224,8 +231,10 @@ async def _worker(engine: Engine, mounts: Sequence[str]) -> AsyncIterator[None]:
 
 async def _restic(repository: Repository, *arguments: str, accept: Sequence[int] = ()) -> Output:
     """Run restic in the worker. Raises Dom0Error with restic's own words."""
-    secret = (repository.password or "").encode() + b"\n"
-    output = await capture(repository.restic(*arguments), stdin=secret, check=False)
+    secret = ["--insecure-no-password"] if repository.password is None else ["--password-file", _STDIN]
+    argv = ["docker", "exec", "--interactive", WORKER, "restic", "--repo", _REPOSITORY, "--no-cache", *secret]
+    password = (repository.password or "").encode() + b"\n"
+    output = await capture([*argv, *arguments], stdin=password, check=False)
     if output.code == _WRONG_PASSWORD:
         raise Dom0Error(f"{repository.path}: the password is wrong", hint="it is the one the backup was made with")
     if output.code == _NO_REPOSITORY and _NO_REPOSITORY not in accept:
@@ -234,18 +243,6 @@ async def _restic(repository: Repository, *arguments: str, accept: Sequence[int]
         said = "\n".join(output.stderr.strip().splitlines()[-5:])
         raise Dom0Error(f"{repository.path}: restic {arguments[0]} failed with exit code {output.code}\n{said}")
     return output
-
-
-async def _snapshot(repository: Repository, hostname: str) -> Backup:
-    output = await _restic(repository, "backup", "--json", "--host", hostname, _HOME, accept=[_INCOMPLETE])
-    summary = _decode(output.stdout.strip().splitlines()[-1], _Summary)
-    return Backup(
-        snapshot=summary.snapshot_id,
-        files=summary.total_files_processed,
-        size=summary.total_bytes_processed,
-        added=summary.data_added,
-        complete=output.code != _INCOMPLETE,
-    )
 
 
 async def _write_file(path: Path) -> None:
@@ -259,16 +256,6 @@ async def _write_file(path: Path) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-async def _bring(engine: Engine, repository: Repository, snapshot: str, volume: str) -> None:
-    """Restore into `volume`, an empty one, and verify every file."""
-    mounts = ["--mount", f"type=volume,source={volume},target={_HOME}"]
-    async with _worker(engine, [*mounts, *repository.mounts(writable=False)]):
-        await _bring_file(repository)
-        await _restic(repository, "check", "--no-lock", *([] if repository.directory else ["--read-data"]))
-        options = ["--no-lock", "--path", _HOME, "--include", _HOME, "--target", "/", "--verify"]
-        await _restic(repository, "restore", *options, snapshot)
 
 
 async def _bring_file(repository: Repository) -> None:

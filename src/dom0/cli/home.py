@@ -103,7 +103,13 @@ def backup(target: Path, force: bool, password_file: Path | None, insecure_no_pa
     $ dom0 home backup home.backup
     $ mkdir /media/usb/home && dom0 home backup /media/usb/home
     """
-    _refuse_target(target, force=force)
+    if target.is_dir():
+        if any(target.iterdir()) and not (target / "config").is_file():
+            raise UsageError(f"{target}: is neither empty nor a restic repository", hint="name an empty directory")
+    elif target.exists() and not force:
+        raise UsageError(f"{target}: exists", hint="name another file, or --force to replace it")
+    elif not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: no such directory", hint="make it first")
     password = None if insecure_no_password else read_password(password_file, new=not (target / "config").exists())
     return _back_up(repository_at(target, password), str(target), as_json=as_json)
 
@@ -186,16 +192,6 @@ def repository_at(path: Path, password: str | None) -> Repository:
     from dom0.home import Repository
 
     return Repository(path.resolve(), directory=path.is_dir(), password=password)
-
-
-def _refuse_target(target: Path, *, force: bool) -> None:
-    if target.is_dir():
-        if any(target.iterdir()) and not (target / "config").is_file():
-            raise UsageError(f"{target}: is neither empty nor a restic repository", hint="name an empty directory")
-    elif target.exists() and not force:
-        raise UsageError(f"{target}: exists", hint="name another file, or --force to replace it")
-    elif not target.parent.is_dir():
-        raise UsageError(f"{target.parent}: no such directory", hint="make it first")
 
 
 def read_password(file: Path | None, *, new: bool) -> str:
