@@ -22,7 +22,12 @@ LARGE = Path("/var/tmp")  # noqa: S108 -- for files as large as a base OS: on a 
 @contextlib.contextmanager
 def directory(what: str) -> Iterator[Path]:
     """A fresh directory during the block; `what` is the beginning of its name."""
-    top = _top()
+    top = Path(tempfile.gettempdir(), f"dom0-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        top.mkdir(mode=0o711)  # others may walk through it: apt downloads as a user of its own
+    found = top.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise Dom0Error(f"{top}: is not a directory of ours alone", hint="move it away, or name another one: TMPDIR=…")
     locked = _hold(top)  # keeps others from sweeping what is made but not yet held
     try:
         _sweep(top)
@@ -35,17 +40,6 @@ def directory(what: str) -> Iterator[Path]:
     finally:
         _remove(path)
         os.close(held)
-
-
-def _top() -> Path:
-    """`/tmp/dom0-0` for root. Others may walk through it: apt downloads as a user of its own."""
-    top = Path(tempfile.gettempdir(), f"dom0-{os.getuid()}")
-    with contextlib.suppress(FileExistsError):
-        top.mkdir(mode=0o711)
-    found = top.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise Dom0Error(f"{top}: is not a directory of ours alone", hint="move it away, or name another one: TMPDIR=…")
-    return top
 
 
 def _hold(path: Path, flags: int = 0) -> int:

@@ -47,17 +47,11 @@ def say_progress(text: str) -> None:
 
 
 def say_over(text: str) -> None:
-    """One line on the terminal that standard error is, over the one before; cut where the terminal ends."""
+    """Over the last line of the terminal that standard error is, cut where that ends; "" clears it."""
     import shutil
 
     line = printable(text)[: shutil.get_terminal_size().columns - 1]
     sys.stderr.write(f"\r{line}\x1b[K")
-    sys.stderr.flush()
-
-
-def clear_line() -> None:
-    """Of `say_over`."""
-    sys.stderr.write("\r\x1b[K")
     sys.stderr.flush()
 
 
@@ -175,7 +169,14 @@ def end(error: BaseException, *, program: str = "dom0", as_json: bool = False) -
         error = known.exceptions[0]
     match error:
         case Dom0Error():
-            _say_error(error, program, as_json=as_json)
+            if as_json:
+                import json
+
+                document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+                sys.stderr.write(f"{json.dumps(document)}\n")
+            else:
+                hints = (f"      {line}" for line in error.hint.splitlines())
+                say_to_stderr("\n".join((f"{program}: {error.message}", *hints)))
             return error.exit_code
         case BrokenPipeError():  # the reader has gone; keeps the flush at exit quiet
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -188,14 +189,3 @@ def end(error: BaseException, *, program: str = "dom0", as_json: bool = False) -
             say_to_stderr("")  # ends the line of the terminal's ^C
             return 130
     raise error
-
-
-def _say_error(error: Dom0Error, program: str, *, as_json: bool) -> None:
-    """`dom0: where: what is wrong`, and below it what to do; or one JSON document."""
-    if as_json:
-        import json
-
-        document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-        sys.stderr.write(f"{json.dumps(document)}\n")
-        return
-    say_to_stderr("\n".join((f"{program}: {error.message}", *(f"      {line}" for line in error.hint.splitlines()))))

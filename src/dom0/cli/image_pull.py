@@ -93,19 +93,13 @@ def fetch(directory: Path, as_json: bool) -> None:
     say_end(on_engine(lambda engine: pull_missing(engine, directory)), as_json=as_json)
 
 
-def partial_blobs() -> list[PartialBlob]:
+def say_partial_blobs(*, as_json: bool) -> None:
     """What has come of blobs that are not whole, those in use last first."""
-    if not pull_directory().is_dir():
-        return []
-    return [
+    blobs = [
         PartialBlob(digest=blob.digest, size=blob.size, have=blob.have, used=blob.used)
-        for blob in _depot().blobs()
+        for blob in (_depot().blobs() if pull_directory().is_dir() else ())
         if blob.have and not blob.is_whole
     ]
-
-
-def say_partial_blobs(*, as_json: bool) -> None:
-    blobs = partial_blobs()
     now = time.time()
     cells = (
         (
@@ -225,7 +219,7 @@ async def _shown(name: str, meter: Meter) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         if is_terminal:
-            terminal.clear_line()
+            terminal.say_over("")
 
 
 async def _show(name: str, meter: Meter, *, is_terminal: bool) -> None:
