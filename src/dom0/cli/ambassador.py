@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -204,22 +204,16 @@ def _agent() -> Iterator[Agent]:
     try:
         yield Agent()
     except AgentUnreachable as error:
-        if not _one_may_run():
-            raise
+        from dom0.cli import engine_client
+        from dom0.plan import labels
+
+        # Ambassadors run on without dom0, but not after `dom0 down`. Where the Engine cannot be asked, one may.
+        with suppress(EngineError):
+            if not any(one.state == "running" for one in engine_client.containers(labels.AMBASSADOR)):
+                raise
         verb = click.get_current_context().info_name
         hint = f"{error.hint}\nor ask the ambassador itself: docker exec AMBASSADOR dom0-ambassador {verb}"
         raise AgentUnreachable(error.message, hint=hint) from error
-
-
-def _one_may_run() -> bool:
-    """Ambassadors run on without dom0, but not after `dom0 down`. True where the Engine cannot be asked."""
-    from dom0.cli import engine_client
-    from dom0.plan import labels
-
-    try:
-        return any(one.state == "running" for one in engine_client.containers(labels.AMBASSADOR))
-    except EngineError:
-        return True
 
 
 def _path(name: str, verb: str) -> str:

@@ -97,11 +97,17 @@ async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], t
         _forget_machine()
         told.say("nothing of dom0 is here")
         return
-    await _refuse_volumes(engine, doomed)
-    await _refuse_guest(engine)
+    await _refuse(engine, doomed)
     await _remove_agent(engine, told)
     if project is not None:
-        await _remove_project(engine, project, told)
+        from dom0.agent.ownership import read_seal
+        from dom0.agent.reconcile import take_down
+        from dom0.agent.take_over import adopted_before
+        from dom0.plan.desired import Desired
+
+        limit = STEPS_PER_CORE * (await engine.info()).cpus
+        desired = Desired(project=project, adopted=adopted_before(state_directory(), project))
+        await take_down(engine, desired, told, limit=limit, seal=read_seal(state_directory()))
     _forget_machine()
     for volume in doomed:
         await engine.remove_volume(volume)
@@ -123,18 +129,16 @@ async def find_project(engine: Engine) -> str | None:
     return found[0] if found else None
 
 
-async def _refuse_volumes(engine: Engine, names: Sequence[str]) -> None:
-    """Before anything is changed. Raises NotFound for a volume that is not there, UsageError for one not of dom0."""
+async def _refuse(engine: Engine, doomed: Sequence[str]) -> None:
+    """Before anything is changed. Raises NotFound for a volume that is not there, UsageError for one not of dom0, and
+    in a scope: its dom0 would be started again.
+    """
     known = {volume.name: volume for volume in await engine.volumes()}
-    for name in names:
+    for name in doomed:
         if name not in known:
             raise NotFound(f"--volumes {name}: no such volume", hint="the volumes: docker volume ls")
         if labels.PROJECT not in known[name].labels:
             raise UsageError(f"--volumes {name}: dom0 did not make it", hint=f"delete it with: docker volume rm {name}")
-
-
-async def _refuse_guest(engine: Engine) -> None:
-    """Raises UsageError in a scope: its dom0 would be started again."""
     with contextlib.suppress(NotFound):
         if (await engine.container(ROOT)).labels.get(ORCHESTRATOR):
             raise UsageError(
@@ -161,17 +165,6 @@ async def _remove_agent(engine: Engine, told: Told) -> None:
             await engine.remove_container(container.id, force=True)
             told.removed("container", name, "dom0 down")
     await remove_aside(engine)
-
-
-async def _remove_project(engine: Engine, project: str, told: Told) -> None:
-    from dom0.agent.ownership import read_seal
-    from dom0.agent.reconcile import take_down
-    from dom0.agent.take_over import adopted_before
-    from dom0.plan.desired import Desired
-
-    limit = STEPS_PER_CORE * (await engine.info()).cpus
-    desired = Desired(project=project, adopted=adopted_before(state_directory(), project))
-    await take_down(engine, desired, told, limit=limit, seal=read_seal(state_directory()))
 
 
 def _forget_machine() -> None:

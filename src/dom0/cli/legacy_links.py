@@ -58,17 +58,28 @@ def examine(container: InspectedContainer, others: Mapping[str, InspectedContain
             target=target,
             alias=alias,
             variables=tuple(environment.get(alias, ())),
-            copied=tuple(_copied(alias, found)) if found else (),
+            copied=tuple(
+                f"{_prefix(alias)}_ENV_{name}"
+                for entry in (found.config.env or () if found else ())
+                if (name := entry.partition("=")[0]) not in _NOT_SHARED
+            ),
         )
         for target, alias, found in linked
     )
+    count = sum(len(link.variables) + len(link.copied) for link in links)
+    aliases = ", ".join(dict.fromkeys(link.alias for link in links))
     return Legacy(
         container=_own_name(container),
         id=container.id,
         image=container.config.image,
         links=links,
         named=tuple(_named(container, links)),
-        breaks=tuple(_breaks(links)),
+        breaks=(
+            f"Engine {VARIABLES_OFF}: its {count} link variables are not set any more,"
+            " unless the Engine runs with DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS=1",
+            f"Engine {LINKS_GONE}: the default bridge has no links any more: it does not find {aliases},"
+            " and there is no such setting",
+        ),
         compose=_compose(container, linked, environment),
     )
 
@@ -83,40 +94,27 @@ def variables(consumer: str, alias: str, target: InspectedContainer, engine: int
     if ports:
         number, protocol = ports[0] if engine >= TCP_FIRST else min(ports, key=lambda port: (port[0], port[1] != "tcp"))
         found[f"{prefix}_PORT"] = f"{protocol}://{alias}:{number}"
-    # Ports without a gap between them have the same distance to their index.
-    for _, run in groupby(enumerate(ports), key=lambda each: (each[1][0] - each[0], each[1][1])):
-        found |= _of_run(prefix, alias, [port for _, port in run])
+    # Ports without a gap between them have the same distance to their index. Several have variables for both ends.
+    for _, group in groupby(enumerate(ports), key=lambda each: (each[1][0] - each[0], each[1][1])):
+        run = [port for _, port in group]
+        (first, protocol), (last, _) = run[0], run[-1]
+        if len(run) > 1:
+            range_ = f"{prefix}_PORT_{first}_{protocol.upper()}"
+            found |= {
+                f"{range_}_START": f"{protocol}://{alias}:{first}",
+                f"{range_}_PORT_START": str(first),
+                f"{range_}_END": f"{protocol}://{alias}:{last}",
+                f"{range_}_PORT_END": str(last),
+            }
+        for number, _ in run:
+            name = f"{prefix}_PORT_{number}_{protocol.upper()}"
+            found |= {
+                name: f"{protocol}://{alias}:{number}",
+                f"{name}_ADDR": alias,
+                f"{name}_PORT": str(number),
+                f"{name}_PROTO": protocol,
+            }
     return found | {f"{prefix}_NAME": f"/{consumer}/{alias}"}
-
-
-def _of_run(prefix: str, alias: str, run: Sequence[tuple[int, str]]) -> dict[str, str]:
-    """Of ports without a gap between them; several have variables for the first and the last."""
-    (first, protocol), (last, _) = run[0], run[-1]
-    found = {}
-    if len(run) > 1:
-        range_ = f"{prefix}_PORT_{first}_{protocol.upper()}"
-        found = {
-            f"{range_}_START": f"{protocol}://{alias}:{first}",
-            f"{range_}_PORT_START": str(first),
-            f"{range_}_END": f"{protocol}://{alias}:{last}",
-            f"{range_}_PORT_END": str(last),
-        }
-    for number, _ in run:
-        name = f"{prefix}_PORT_{number}_{protocol.upper()}"
-        found |= {
-            name: f"{protocol}://{alias}:{number}",
-            f"{name}_ADDR": alias,
-            f"{name}_PORT": str(number),
-            f"{name}_PROTO": protocol,
-        }
-    return found
-
-
-def _copied(alias: str, target: InspectedContainer) -> Iterator[str]:
-    for entry in target.config.env or ():
-        name = entry.partition("=")[0]
-        if name not in _NOT_SHARED:
-            yield f"{_prefix(alias)}_ENV_{name}"
 
 
 def _prefix(alias: str) -> str:
@@ -131,19 +129,6 @@ def _named(container: InspectedContainer, links: Sequence[LegacyLink]) -> Iterat
         for name in (*link.variables, *link.copied):
             if re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text):
                 yield name
-
-
-def _breaks(links: Sequence[LegacyLink]) -> Iterator[str]:
-    count = sum(len(link.variables) + len(link.copied) for link in links)
-    names = ", ".join(dict.fromkeys(link.alias for link in links))
-    yield (
-        f"Engine {VARIABLES_OFF}: its {count} link variables are not set any more,"
-        " unless the Engine runs with DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS=1"
-    )
-    yield (
-        f"Engine {LINKS_GONE}: the default bridge has no links any more: it does not find {names},"
-        " and there is no such setting"
-    )
 
 
 def _compose(
