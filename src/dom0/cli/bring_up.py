@@ -82,12 +82,20 @@ async def bring_up(
     `changed`: there is no image of the project, as it is, yet. Without `wait` only until all is ready: what it returns
     then has no outcome, and says until when it is watched. Raises RolledBack, ProjectError, EngineError, UsageError.
     """
-    from dom0.images import private
-
     report = Report(as_json=as_json)
     current = "" if project is None or adopts or changed else _built_before(project, tag)
     async with _reading_of(project if not current else None) as reading, _engine() as engine:
-        built = await _built(engine, project, tag, current, reading, report, adopts=adopts)
+        from dom0.images import names, private
+        from dom0.images.project import Built, Options, built_unnamed
+
+        if current:
+            built = Built(await engine.image(current), changed=False)
+        elif project is not None:
+            options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
+            async with built_unnamed(engine, project, report, options, reading) as built:
+                await names.mark(engine, built.image, tag)  # a new one has no other name yet
+        else:
+            built = Built(await image_as_it_is(engine, tag, report), changed=False)
         if project is not None:
             await private.deliver(engine, built.image, project)
         if trial:
@@ -154,30 +162,6 @@ def _load(*modules: str) -> None:
 
     for module in modules:
         importlib.import_module(module)
-
-
-async def _built(
-    engine: Engine,
-    project: Path | None,
-    tag: str,
-    current: str,
-    reading: Awaitable[Reading] | None,
-    say: Callable[[str], None],
-    *,
-    adopts: bool,
-) -> Built:
-    """`current`: the ID of the dom0 image if it is up to date. A new one only has the name that keeps it for now."""
-    from dom0.images import names
-    from dom0.images.project import Built, Options, built_unnamed
-
-    if current:
-        return Built(await engine.image(current), changed=False)
-    if project is not None:
-        options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
-        async with built_unnamed(engine, project, say, options, reading) as built:
-            await names.mark(engine, built.image, tag)
-        return built
-    return Built(await image_as_it_is(engine, tag, say), changed=False)
 
 
 async def image_as_it_is(engine: Engine, tag: str, say: Callable[[str], None]) -> Image:
