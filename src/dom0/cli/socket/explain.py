@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +58,13 @@ def explain(file: Path | None, as_json: bool, words: tuple[str, ...]) -> int:
     $ dom0 socket explain guest compose.yaml
     """
     *names, source = words
-    granted = _granted(names, file)
+    if len(names) > 1 or (names and file):
+        raise UsageError("socket explain: one scope or --grants, and one file", hint="dom0 socket explain --help")
+    if names:
+        registrations.require(names[0])
+        granted = registrations.read(names[0]).registration.grants
+    else:
+        granted = grants.read(file) if file else Grants()
     found = _explained(source, granted)
     refused = [one for each in found.values() for one in each]
     rows = [
@@ -71,55 +77,23 @@ def explain(file: Path | None, as_json: bool, words: tuple[str, ...]) -> int:
     return EXIT_CHANGES if refused else 0
 
 
-def _granted(names: Sequence[str], file: Path | None) -> Grants:
-    """Raises UsageError, OSError."""
-    if len(names) > 1 or (names and file):
-        raise UsageError("socket explain: one scope or --grants, and one file", hint="dom0 socket explain --help")
-    if names:
-        registrations.require(names[0])
-        return registrations.read(names[0]).registration.grants
-    return grants.read(file) if file else Grants()
-
-
 def _explained(source: str, granted: Grants) -> Found:
     """Raises UsageError, ProjectError, OSError."""
     content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    if _is_body(content):
-        return {"container": rules.container(content, granted)}
-    with _project(source, content) as (directory, final):
-        return asyncio.run(_of_project(directory, final, granted))
-
-
-def _is_body(content: bytes) -> bool:
-    """An object in JSON, which a Compose file can be too."""
     try:
         document = msgspec.json.decode(content)
     except msgspec.DecodeError:
-        return False
-    return isinstance(document, dict) and "services" not in document
+        document = None
+    if isinstance(document, dict) and "services" not in document:  # a Compose file can be an object in JSON too
+        return {"container": rules.container(content, granted)}
 
-
-@contextmanager
-def _project(source: str, content: bytes) -> Iterator[tuple[Path, Path]]:
-    """A directory with that file as its compose.yaml, and the one that its paths are meant from."""
-    from dom0.compose.files import BASES
-
-    file = Path("compose.yaml" if source == "-" else source).absolute()
-    if source != "-" and file.name in BASES:
-        yield file.parent, file.parent
-        return
-    with temporary.directory("explain") as directory:
-        (directory / BASES[0]).write_bytes(content)
-        yield directory, file.parent
-
-
-async def _of_project(directory: Path, final: Path, granted: Grants) -> Found:
     from dom0.compose.load import load
     from dom0.plan.facts import NOWHERE, Facts, images_needed
     from dom0.plan.service_slot import service_slots
     from dom0.plan.specs import network_spec, volume_spec
 
-    project = await load(directory, final, hashed=False)
+    with _project(source, content) as (directory, final):
+        project = asyncio.run(load(directory, final, hashed=False))
     facts = Facts(images={need.ref: NOWHERE for need in images_needed(project)})
     found: Found = {}
     for name in sorted(project.services):
@@ -134,6 +108,20 @@ async def _of_project(directory: Path, final: Path, granted: Grants) -> Found:
         if not (kept := volume_spec(project, key, volume)).external:
             found[f"volume {key}"] = rules.volume(kept.create, kept.name)
     return found
+
+
+@contextmanager
+def _project(source: str, content: bytes) -> Iterator[tuple[Path, Path]]:
+    """A directory with that file as its compose.yaml, and the one that its paths are meant from."""
+    from dom0.compose.files import BASES
+
+    file = Path("compose.yaml" if source == "-" else source).absolute()
+    if source != "-" and file.name in BASES:
+        yield file.parent, file.parent
+        return
+    with temporary.directory("explain") as directory:
+        (directory / BASES[0]).write_bytes(content)
+        yield directory, file.parent
 
 
 def _body(slot: Slot, image: str) -> bytes:

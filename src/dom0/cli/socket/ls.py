@@ -37,7 +37,13 @@ def ls(as_json: bool) -> None:
         if not unserved:
             terminal.say_progress("no scope is served here; dom0 socket serve --scope guest")
         return
-    rows = ((one.scope, served(one), _containers(one), _memory(one), str(one.refusals), one.socket) for one in found)
+    rows = []
+    for one in found:
+        usage, limit = one.usage, one.grants["memory"]
+        containers = f"{usage.containers}, {usage.running} run" if usage else "?"
+        memory = terminal.size(usage.kernel.memory) if usage and usage.kernel else "?"
+        memory = memory if limit is None else f"{memory} of {limit}"
+        rows.append((one.scope, served(one), containers, memory, str(one.refusals), one.socket))
     heads = ("SCOPE", "SERVED", "CONTAINERS", "MEMORY", "REFUSALS", "SOCKET")
     terminal.say_table(found, heads, rows, as_json=as_json)
 
@@ -46,12 +52,3 @@ def served(scope: Shown) -> str:
     if not scope.served:
         return "not served"
     return f"{f'by {scope.pid} ' if scope.pid else ''}for {times.ago(time.time() - scope.since)}"
-
-
-def _containers(scope: Shown) -> str:
-    return f"{scope.usage.containers}, {scope.usage.running} run" if scope.usage else "?"
-
-
-def _memory(scope: Shown) -> str:
-    used = terminal.size(scope.usage.kernel.memory) if scope.usage and scope.usage.kernel else "?"
-    return used if scope.grants["memory"] is None else f"{used} of {scope.grants['memory']}"

@@ -59,7 +59,7 @@ async def _serve(context: Context, path: Path, argv: tuple[str, ...]) -> int:
                 terminal.say_progress(f"scope {context.scope.path}: {path}; Ctrl-C ends it")
             environment = {key: value for key, value in os.environ.items() if key != "DOCKER_CONTEXT"}
             environment |= {"DOCKER_HOST": f"unix://{path}", "DOCKER_BUILDKIT": "0"}
-            run = loop.create_task(beside_result(argv, env=environment) if argv else _for_ever())
+            run = loop.create_task(beside_result(argv, env=environment) if argv else asyncio.Event().wait())
             loop.add_signal_handler(signal.SIGTERM, run.cancel)
             loop.add_signal_handler(signal.SIGINT, _leave_to_command if argv else run.cancel)
             try:
@@ -68,11 +68,6 @@ async def _serve(context: Context, path: Path, argv: tuple[str, ...]) -> int:
                 return TERMINATED if argv else 0
     except Refused as refused:
         raise EngineUnreachable(refused.message, hint="dom0 doctor") from refused
-
-
-async def _for_ever() -> int:
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError("nobody ends it")
 
 
 def _leave_to_command() -> None:

@@ -52,7 +52,14 @@ def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str
     """
     named = Scope(scope)
     try:
-        kept, path = _kept(scope, listen, holder)
+        if holder and listen:
+            raise UsageError("--listen, --holder: the holder's socket has its place", hint="leave one of them out")
+        kept: socket.socket | None
+        if holder:
+            kept, path = _held(holder, scope), holder / scope / "docker.sock"
+        else:
+            kept, own = hold.inherited(), registrations.directory_of(scope) / "docker.sock"
+            path = listen or (Path(kept.getsockname()) if kept else own)
         granted = grants.read(file) if file else grants.Grants()
         context = Context(named, granted, Upstream(engine_socket()), str(path.absolute()))
         log.configure()
@@ -65,17 +72,6 @@ def serve(scope: str, file: Path | None, listen: Path | None, cgroup_parent: str
     except OSError as error:
         registrations.note_failure(scope, str(error), "")
         raise
-
-
-def _kept(scope: str, listen: Path | None, holder: Path | None) -> tuple[socket.socket | None, Path]:
-    """The listening socket that another process keeps, if one does, and where it is. Raises Dom0Error."""
-    if holder and listen:
-        raise UsageError("--listen, --holder: the holder's socket has its place", hint="leave one of them out")
-    if holder:
-        return _held(holder, scope), holder / scope / "docker.sock"
-    kept = hold.inherited()
-    own = registrations.directory_of(scope) / "docker.sock"
-    return kept, listen or (Path(kept.getsockname()) if kept else own)
 
 
 async def _serve(
