@@ -17,7 +17,7 @@ from dom0.cli.client import Agent
 from dom0.cli.engine_client import connected
 from dom0.cli.places import agent_socket, is_here
 from dom0.compose import parser
-from dom0.engine.values import EngineInfo, Image
+from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
 from dom0.images.names import find
@@ -50,26 +50,17 @@ OK, WARNING, MISSING = CheckVerdict.OK, CheckVerdict.WARNING, CheckVerdict.MISSI
 
 async def examine() -> list[CheckResult]:
     """Make all checks, in the order in which a person would mend them."""
-    return await (_examine_inside() if recipe.BAKED.exists() else _examine_outside())
-
-
-async def _examine_inside() -> list[CheckResult]:
-    """What commands of a dom0 image need, in a login or the root container: it brings its packages."""
-    program, compose, engine = await asyncio.gather(
-        _docker_program(), _plugin("docker compose", parser.OLDEST), _engine(disk=False)
+    if recipe.BAKED.exists():  # a login or the root container: the image brings its packages
+        program, compose, engine = await asyncio.gather(
+            _docker_program(), _plugin("docker compose", parser.OLDEST), _engine(disk=False)
+        )
+        found = "seen from inside dom0; dom0 doctor on the host itself looks at more"
+        return [program, compose, *engine, _agent(), CheckResult("host", OK, found)]
+    program, compose, buildx = await asyncio.gather(
+        _docker_program(), _plugin("docker compose", parser.OLDEST), _buildx()
     )
-    found = "seen from inside dom0; dom0 doctor on the host itself looks at more"
-    return [program, compose, *engine, _agent(), CheckResult("host", OK, found)]
-
-
-async def _examine_outside() -> list[CheckResult]:
-    program, compose, buildx, builder, restic = await asyncio.gather(
-        _docker_program(),
-        _plugin("docker compose", parser.OLDEST),
-        _buildx(),
-        _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
-        _program("restic", "the first dom0 home command takes it from this host"),
-    )
+    builder = _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it")
+    restic = _program("restic", "the first dom0 home command takes it from this host")
     commands = [program, compose, buildx, builder, _pip(), restic]
     if not is_here():
         return [*commands, *await _engine(disk=False), _agent()]
@@ -100,7 +91,7 @@ async def _buildx() -> CheckResult:
     return await _plugin("docker buildx", max(oldest for since, oldest in OLDEST_BUILDX.items() if since <= compose))
 
 
-async def _program(name: str, purpose: str) -> CheckResult:
+def _program(name: str, purpose: str) -> CheckResult:
     if shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is None:
         return CheckResult(name, WARNING, f"not installed; {purpose}", f"apt-get install {name}")
     return CheckResult(name, OK, "installed")
@@ -135,16 +126,12 @@ async def _engine(*, disk: bool = True) -> list[CheckResult]:
         return [CheckResult("Docker Engine", MISSING, error.message, hint)]
     answers = f"{info.version}, API {info.api_version}, storage {info.storage_driver}, {info.operating_system}"
     found = [CheckResult("Docker Engine", OK, answers), _memory(info)]
-    found += [await _machines_compose(base)] if base and COMPOSE in base.labels else []
+    if base and COMPOSE in base.labels:
+        ours, theirs = await _version(["docker", "compose", "version"]) or "", base.labels[COMPOSE]
+        if compose_version(theirs) not in ours:
+            theirs += ", another one than here; dom0 build refuses what the two do not read alike"
+        found.append(CheckResult("docker compose in dom0-base", OK, theirs))
     return [*found, _disk(info)] if disk else found
-
-
-async def _machines_compose(base: Image) -> CheckResult:
-    """dom0 build tries whether the two read a project alike."""
-    ours, theirs = await _version(["docker", "compose", "version"]) or "", base.labels[COMPOSE]
-    alike = compose_version(theirs) in ours
-    found = theirs if alike else f"{theirs}, another one than here; dom0 build refuses what the two do not read alike"
-    return CheckResult("docker compose in dom0-base", OK, found)
 
 
 def _memory(info: EngineInfo) -> CheckResult:

@@ -40,7 +40,11 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise UsageError(f"{args[0]}: unknown command", hint=_OF_COMPOSE.get(args[0]) or _did_you_mean(args[0]))
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], self.list_commands(ctx))
+            near = f"did you mean `dom0 {close[0]}`?" if close else "`dom0 --help` lists the commands"
+            raise UsageError(f"{args[0]}: unknown command", hint=_OF_COMPOSE.get(args[0], near))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -50,13 +54,6 @@ class Commands(click.Group):
                 commands = {name: self.get_command(ctx, name) for name in modules}
                 rows = [(name.ljust(width), it.get_short_help_str(limit=200)) for name, it in commands.items() if it]
                 formatter.write_dl(rows)
-
-
-def _did_you_mean(name: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, [known for known in MODULES if known not in HIDDEN])
-    return f"did you mean `dom0 {close[0]}`?" if close else "`dom0 --help` lists the commands"
 
 
 @click.command(

@@ -63,11 +63,21 @@ def command(arguments: tuple[str, ...], **given: Any) -> None:
     """
     home = find_home()
     image, arguments = choose_image(arguments, home)
-    options: list[str] = []
-    for name, value in given.items():
+    # The empty label hides the one that a dom0 image carries: the agent would take the container for its own.
+    marks = ("--label", f"{labels.ROLE}={DEV}", "--label", f"{labels.PROJECT}=")
+    argv = ["docker", "run", "--rm", "--interactive", *marks]
+    variables = ["LANG"]
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        argv.append("--tty")
+        variables += ["TERM", "COLORTERM"]
+    argv += [word for name in variables if name in os.environ for word in ("--env", name)]
+    if home is not None:
+        argv += ["--volumes-from", HOME, "--user", home.user, "--env", f"HOME={home.path}"]
+        argv += ["--workdir", directory_in_home(home)]
+    for name, value in given.items():  # last, so that it wins
         values = value if isinstance(value, tuple) else (value,) if value is not None else ()
-        options += [word for one in values for word in (f"--{name}", one.replace(_DASHES, "--"))]
-    become(docker_run(image, arguments, home, options))
+        argv += [word for one in values for word in (f"--{name}", one.replace(_DASHES, "--"))]
+    become([*argv, image, *arguments])
 
 
 def find_home() -> HomeContainer | None:
@@ -102,24 +112,6 @@ def choose_image(arguments: Sequence[str], home: HomeContainer | None) -> tuple[
             hint="name one: dom0 dev IMAGE; or set x-dom0.dev.image in compose.yaml and run dom0 up",
         )
     return home.dev_image, tuple(arguments[1:]) or home.dev_command
-
-
-def docker_run(image: str, arguments: Sequence[str], home: HomeContainer | None, given: Sequence[str]) -> list[str]:
-    """The command; what the caller gave comes last, so that it wins.
-
-    The empty label hides the one that a dom0 image carries: the agent would take the container for its own.
-    """
-    argv = ["docker", "run", "--rm", "--interactive"]
-    argv += ["--label", f"{labels.ROLE}={DEV}", "--label", f"{labels.PROJECT}="]
-    variables = ["LANG"]
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        argv.append("--tty")
-        variables += ["TERM", "COLORTERM"]
-    argv += [word for name in variables if name in os.environ for word in ("--env", name)]
-    if home is not None:
-        argv += ["--volumes-from", HOME, "--user", home.user, "--env", f"HOME={home.path}"]
-        argv += ["--workdir", directory_in_home(home)]
-    return [*argv, *given, image, *arguments]
 
 
 def directory_in_home(home: HomeContainer) -> str:

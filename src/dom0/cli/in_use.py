@@ -26,8 +26,16 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
     from dom0.agent.store import Unreadable
 
     project = image.labels.get(labels.PROJECT, "")
-    if adopts and directory is not None and await _runs_from(engine, project, directory):
-        return directory
+    if adopts and directory is not None:
+        from dom0.plan.adoption import project_directories
+
+        rows = await engine.containers(labels=[f"{labels.COMPOSE_PROJECT}={project}"])
+        runs_from = list(project_directories(row for row in rows if labels.PROJECT not in row.labels))
+        for other in runs_from:
+            if not _is_same(other, directory):  # relative paths differ there
+                raise InUse(f"{project}: docker compose runs it from {other}", hint=f"dom0 up --adopt {other}")
+        if runs_from:
+            return directory
     try:
         place = find_places(state_directory()).get(project) if is_here() else None
     except Unreadable:
@@ -50,18 +58,6 @@ async def projects_in_place(engine: Engine, directory: Path, *, adopts: bool) ->
             if labels.PROJECT not in row.labels and _is_same(row.labels[labels.COMPOSE_WORKING_DIR], directory):
                 found.add(row.labels.get(labels.COMPOSE_PROJECT, ""))
     return found
-
-
-async def _runs_from(engine: Engine, project: str, directory: Path) -> bool:
-    """Whether Docker Compose runs it from `directory`. Raises InUse if from elsewhere: relative paths differ there."""
-    from dom0.plan.adoption import project_directories
-
-    rows = await engine.containers(labels=[f"{labels.COMPOSE_PROJECT}={project}"])
-    places = list(project_directories(row for row in rows if labels.PROJECT not in row.labels))
-    for place in places:
-        if not _is_same(place, directory):
-            raise InUse(f"{project}: docker compose runs it from {place}", hint=f"dom0 up --adopt {place}")
-    return bool(places)
 
 
 def _is_same(one: str, other: Path) -> bool:

@@ -40,7 +40,12 @@ def command(directory: Path, example: str, as_json: bool) -> None:
     $ dom0 init --example mybox bigger
     $ dom0 init --example two-hosts
     """
-    source = find_example(example)
+    from dom0.images import recipe
+
+    examples = {path.name: path for path in recipe.examples().iterdir() if path.is_dir()}
+    if example not in examples:
+        raise UsageError(f"--example {example}: there is none", hint=f"there are: {', '.join(sorted(examples))}")
+    source = examples[example]
     project = project_name(directory.resolve().name)
     if directory.exists() and not directory.is_dir():
         raise ProjectError(f"{directory}: is no directory", hint="name another one: dom0 init DIR")
@@ -61,16 +66,6 @@ def command(directory: Path, example: str, as_json: bool) -> None:
         f"next: {following}",
         as_json=as_json,
     )
-
-
-def find_example(name: str) -> Path:
-    """The directory of an example. Raises UsageError."""
-    from dom0.images import recipe
-
-    examples = {path.name: path for path in recipe.examples().iterdir() if path.is_dir()}
-    if name not in examples:
-        raise UsageError(f"--example {name}: there is none", hint=f"there are: {', '.join(sorted(examples))}")
-    return examples[name]
 
 
 def project_name(directory: str) -> str:

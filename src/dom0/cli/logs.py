@@ -107,7 +107,7 @@ async def _show(engine: DockerEngine, services: Sequence[str], printer: Printer,
     say_if_none(containers)
     printer.width = max((len(_title(container)) for container in containers), default=0)
     if follow:
-        await _follow(engine, Listing(containers, before, time.time()), services, printer, span)
+        await _follow(engine, containers, before, services, printer, span)
     else:
         await _merge(engine, containers, printer, span)
 
@@ -124,14 +124,6 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     container: str  # name
     text: str
-
-
-class Listing(msgspec.Struct, frozen=True):
-    """Containers, and the times between which they were listed."""
-
-    containers: Sequence[ContainerSummary]
-    before: float
-    after: float
 
 
 class Printer:
@@ -188,16 +180,26 @@ async def _merge(engine: DockerEngine, containers: Sequence[ContainerSummary], p
             heads[index] = await anext(lines, None)
 
 
-async def _follow(engine: DockerEngine, listed: Listing, services: Sequence[str], printer: Printer, span: Span) -> None:
-    """Print what comes until interrupted. A container that starts, again or anew, is followed from its start on."""
+async def _follow(
+    engine: DockerEngine,
+    listed: Sequence[ContainerSummary],
+    before: float,
+    services: Sequence[str],
+    printer: Printer,
+    span: Span,
+) -> None:
+    """Print what comes until interrupted. A container that starts, again or anew, is followed from its start on.
+
+    `before`: a time before they were listed.
+    """
+    after = time.time()
     async with asyncio.TaskGroup() as tasks:
         running = {
-            container.id: tasks.create_task(_print_all(engine, container, printer, span))
-            for container in listed.containers
+            container.id: tasks.create_task(_print_all(engine, container, printer, span)) for container in listed
         }
         wanted = {"type": ["container"], "event": ["start"], "label": [labels.PROJECT]}
-        async for event in engine.events(since=listed.before, filters=wanted):
-            if event.id in running and event.time < listed.after:
+        async for event in engine.events(since=before, filters=wanted):
+            if event.id in running and event.time < after:
                 continue  # it was listed when it had started
             for container in await find_containers(engine, services, missing_is_error=False):
                 if container.id == event.id:

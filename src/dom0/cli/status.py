@@ -12,7 +12,7 @@ from dom0.cli.client import Agent
 from dom0.health import problem_lines
 
 if TYPE_CHECKING:
-    from dom0.agent.status import GenerationInfo, ServiceStatus, Status
+    from dom0.agent.status import ServiceStatus, Status
 
 _COLOURS = {
     "ready": "green",
@@ -79,7 +79,8 @@ def lines(status: Status) -> list[str]:
 
 
 def headline(status: Status) -> str:
-    if status.generation is None:
+    info = status.generation
+    if info is None:
         return f"{status.project or 'dom0'}: no generation yet"
     blind = next((problem.title for problem in status.problems if problem.subject == "engine"), "")
     if blind:
@@ -88,17 +89,14 @@ def headline(status: Status) -> str:
         state = "not yet as desired"
     else:
         state = "as desired" if is_well(status) else "not as desired"
-    return f"{status.project}: {state}; generation {_generation(status.generation, status.now)}"
-
-
-def _generation(info: GenerationInfo, now: float) -> str:
     outcome = str(info.outcome)
     if info.trial_until:
-        outcome = f"trial, goes back in {times.ago(info.trial_until - now)}"
+        outcome = f"trial, goes back in {times.ago(info.trial_until - status.now)}"
     elif info.watched_until:
         outcome = f"ready, watched until {times.moment(info.watched_until)}"
-    text = f"{info.number} ({outcome}), {info.cause}, {times.ago(now - info.created)} ago"
-    return f"{text}; back since {times.moment(info.back_at)}: {info.back_because}" if info.back_at else text
+    generation = f"{info.number} ({outcome}), {info.cause}, {times.ago(status.now - info.created)} ago"
+    back = f"; back since {times.moment(info.back_at)}: {info.back_because}" if info.back_at else ""
+    return f"{status.project}: {state}; generation {generation}{back}"
 
 
 def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:

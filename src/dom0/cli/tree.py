@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -83,7 +83,9 @@ def arrange(containers: Sequence[Container]) -> list[Node]:
     """The roots: dom0 with what it made below it, then what persons started, then what came through sockets of scopes
     that persons serve. What came through an orchestrator's socket is below that. Pure.
     """
-    through = _by_scope(map(_as_written, containers))
+    through: dict[str, list[Container]] = {}  # by the path of the scope that they came through, "" for none
+    for one in sorted(map(_as_written, containers), key=lambda one: one.name):
+        through.setdefault(_made_through(one), []).append(one)
     own = through.pop("", [])
     roots = [one for one in own if one.labels.get(labels.ROLE) == "root" and one.name == ROOT]
     below_them = sorted((one for one in own if one not in roots), key=_order)
@@ -108,14 +110,6 @@ def _as_written(container: Container) -> Container:
     path = _made_through(container)
     own = scope.as_written(container.labels, f"{path[1:]}/") if path else container.labels
     return msgspec.structs.replace(container, labels=own)
-
-
-def _by_scope(containers: Iterable[Container]) -> dict[str, list[Container]]:
-    """By the path of the scope through whose socket they were made, "" for none."""
-    found: dict[str, list[Container]] = {}
-    for one in sorted(containers, key=lambda one: one.name):
-        found.setdefault(_made_through(one), []).append(one)
-    return found
 
 
 def _made_through(container: Container) -> str:

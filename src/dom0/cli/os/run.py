@@ -8,7 +8,6 @@ import shutil
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,9 +16,6 @@ from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.errors import UsageError
 from dom0.run import become
 from dom0.wording import excerpt
-
-if TYPE_CHECKING:
-    from dom0.osimage.qemu import Bios, Uefi
 
 _DATA_SIZE = 16 << 30  # bytes; the file takes what is written to it
 _CONSOLE = ("-serial", "mon:stdio")  # Ctrl-A x ends QEMU, Ctrl-A h says what else there is
@@ -96,8 +92,16 @@ def run(
     if not drives[-1].exists():
         with drives[-1].open("xb") as data:
             data.truncate(_DATA_SIZE)
+    boot: qemu.Bios | qemu.Uefi = qemu.Bios()
+    if firmware == "uefi":
+        if not qemu.UEFI_CODE.exists():
+            raise UsageError(f"{qemu.UEFI_CODE}: not installed", hint="apt-get install ovmf, or --firmware bios")
+        variables = directory / "uefi-variables"
+        if not variables.exists():
+            shutil.copyfile(qemu.UEFI_VARIABLES, variables)
+        boot = qemu.Uefi(variables)
     machine = qemu.MachineSpec(
-        boot=_firmware(firmware, directory),
+        boot=boot,
         memory=memory,
         processors=cpus,
         drives=[qemu.Drive(file) for file in drives],
@@ -134,19 +138,6 @@ def _boot_disk(directory: Path, given: MediumOptions, *, rewrite: bool) -> Path:
     asyncio.run(media.write_disk(os, files, disk, disk_image.least_size(files)))
     settings.write_text(contract.digest())
     return disk
-
-
-def _firmware(name: str, directory: Path) -> Bios | Uefi:
-    from dom0.osimage import qemu
-
-    if name == "bios":
-        return qemu.Bios()
-    if not qemu.UEFI_CODE.exists():
-        raise UsageError(f"{qemu.UEFI_CODE}: not installed", hint="apt-get install ovmf, or --firmware bios")
-    variables = directory / "uefi-variables"
-    if not variables.exists():
-        shutil.copyfile(qemu.UEFI_VARIABLES, variables)
-    return qemu.Uefi(variables)
 
 
 def _forward(publish: str) -> tuple[int, int]:

@@ -49,7 +49,14 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
 
     os, contract = given.os(), given.contract()
     files = asyncio.run(media.disk_files(os, contract))
-    wanted = _bytes(size) if size else disk_image.least_size(files)
+    wanted = disk_image.least_size(files)
+    if size:
+        try:
+            wanted = sizes.parse(size)
+        except ValueError as error:
+            raise UsageError(f"--size {size}: is no size", hint="as 2G or 800M") from error
+        if wanted > _LARGEST:
+            raise UsageError(f"--size {size}: is more than a boot disk can have", hint="2048G at most")
     if target.is_block_device():
         asyncio.run(_write_device(os, files, target, wanted, Report(beside=as_json), yes=yes))
     else:
@@ -93,13 +100,3 @@ async def _write_device(os: Uki, files: Sequence[BootFile], target: Path, size: 
             question = f"Overwrite {target}? All of the above is lost."
             terminal.confirm(question, f"{target}: not confirmed, nothing was written")
         await media.write_device(os, files, held, size, say)
-
-
-def _bytes(size: str) -> int:
-    try:
-        wanted = sizes.parse(size)
-    except ValueError as error:
-        raise UsageError(f"--size {size}: is no size", hint="as 2G or 800M") from error
-    if wanted > _LARGEST:
-        raise UsageError(f"--size {size}: is more than a boot disk can have", hint="2048G at most")
-    return wanted
