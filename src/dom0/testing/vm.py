@@ -104,7 +104,8 @@ class VirtualMachine:
         self.directory.mkdir()
         self._console_file = self.directory / "console"
         self._key = key
-        self._port = _free_port()
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            self._port = int(unused.getsockname()[1])
         machine = qemu.MachineSpec(
             boot=boot,
             memory=memory,
@@ -245,12 +246,6 @@ def blank(file: Path, size: int) -> qemu.Drive:
     with file.open("xb") as opened:
         opened.truncate(size)
     return qemu.Drive(file)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
