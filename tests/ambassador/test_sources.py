@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dom0.ambassador.sources import Fixed, Followed, Named, Source, parse, shifted, with_port
+from dom0.ambassador.sources import Fixed, Followed, Named, Source, parse, shifted
 
 PIECES = st.sampled_from(
     [
@@ -98,8 +98,3 @@ def test_a_range_moves_the_port_and_not_past_the_last_one() -> None:
     assert shifted(parse("h:65530"), 5) == Named("h", 65535)
     with pytest.raises(ValueError, match="past port 65535"):
         shifted(parse("h:65530"), 6)
-
-
-def test_a_port_that_is_there_is_kept() -> None:
-    assert with_port(parse("h:1"), 2) == Named("h", 1)
-    assert with_port(parse("h", portless=True), 2) == Named("h", 2)

@@ -43,7 +43,13 @@ async def find_lacks(place: Place) -> tuple[Lack, ...]:
     """Call it after `interfaces.let_through`, which mends what can be mended."""
     effective, lacks = _effective(), list[Lack]()
     if effective >> _NET_ADMIN & 1:
-        lacks += await _of_the_kernel(place)
+        rules = nft.replace(place, _SAMPLE) + nft.end(place, ())
+        if why := await _refusal(place, ["nft", "--check", "-f", "-"], rules):
+            remedy = "a kernel with nftables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)"
+            lacks.append(Lack("nftables", f"a relay copies the bytes: {why}", remedy, essential=True))
+        if why := await _refusal(place, conntrack.list_command([1]), ""):
+            remedy = "a kernel with CONFIG_NF_CT_NETLINK"
+            lacks.append(Lack("conntrack", f"a relay copies the bytes: {why}", remedy, essential=True))
     else:
         means = "a relay copies the bytes: slower, no UDP replies kept apart, a restart ends connections"
         remedy = "docker run --cap-add NET_ADMIN, in Compose cap_add: [NET_ADMIN]"
@@ -55,18 +61,6 @@ async def find_lacks(place: Place) -> tuple[Lack, ...]:
         means = "`cut` cannot tell silent ends, and a restart may reset connections that send meanwhile"
         lacks.append(Lack("net-raw", means, "do not drop NET_RAW, which Docker gives by default"))
     return (*lacks, *_of_sysctls(place))
-
-
-async def _of_the_kernel(place: Place) -> list[Lack]:
-    lacks = []
-    rules = nft.replace(place, _SAMPLE) + nft.end(place, ())
-    if why := await _refusal(place, ["nft", "--check", "-f", "-"], rules):
-        remedy = "a kernel with nftables NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)"
-        lacks.append(Lack("nftables", f"a relay copies the bytes: {why}", remedy, essential=True))
-    if why := await _refusal(place, conntrack.list_command([1]), ""):
-        remedy = "a kernel with CONFIG_NF_CT_NETLINK"
-        lacks.append(Lack("conntrack", f"a relay copies the bytes: {why}", remedy, essential=True))
-    return lacks
 
 
 def _of_sysctls(place: Place) -> Iterator[Lack]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from dom0.ambassador.park import announce, park
 from dom0.ambassador.settings import STATE_DIRECTORY
-from dom0.ambassador.state import BOOT, write_whole
+from dom0.ambassador.state import BOOT
+from dom0.durable import write_atomic
 from dom0.errors import Dom0Error
 from dom0.forward import nft
 from dom0.forward.interfaces import let_through
@@ -31,8 +32,9 @@ async def save(plane: KernelPlane, directory: Path) -> None:
     table = await plane.read()
     if table is None:
         return
-    write_whole(directory / FLOWS, (await plane.dump()).encode())
-    write_whole(directory / RULES, f"# {BOOT.read_text().strip()}\n{nft.replace(own(), table)}".encode())
+    write_atomic(directory / FLOWS, (await plane.dump()).encode(), durable=False)
+    rules = f"# {BOOT.read_text().strip()}\n{nft.replace(own(), table)}"
+    write_atomic(directory / RULES, rules.encode(), durable=False)
 
 
 async def save_often(plane: KernelPlane, directory: Path) -> None:

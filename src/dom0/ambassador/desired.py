@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 
 from dom0.ambassador.declaration import Hold, Refuse, Rule
-from dom0.ambassador.sources import Fixed, Source, target
+from dom0.ambassador.sources import Fixed, Source
 from dom0.forward.table import MOST_TARGETS, Down, Listener, Route, Target
 
 
@@ -28,7 +28,7 @@ class Findings(msgspec.Struct, frozen=True):
 
     def behind(self, source: Source) -> tuple[Target, ...]:
         addresses = (source.address,) if isinstance(source, Fixed) else self.addresses.get(source.key, ())
-        return tuple(target(source, address) for address in addresses)
+        return tuple(Target(address, source.port, source.weight) for address in addresses)
 
     def is_loop(self, candidate: Target, listener: Listener) -> bool:
         return Listener(listener.protocol, candidate.port) in self.listening and self.is_own(candidate.address)

@@ -194,26 +194,27 @@ class Forwarder:
         return [flow for flow in flows if any(it.concerns(flow) for it in drains)]
 
     async def _drain(self) -> None:
-        """What cannot be done now is done a second later: the switch stands, and drains are kept."""
+        """Do what is due, and count it in the receipts.
+
+        What cannot be done now is done a second later: the switch stands, and drains are kept.
+        """
         self._drained = moment().ticks
         try:
-            await self._drain_old(self._drained)
+            stored, ticks = self.stored, self._drained
+            numbers = {it.receipt for it in stored.drains}
+            counts = {
+                it.number: convert(it, Tally, from_attributes=True) for it in stored.receipts if it.number in numbers
+            }
+            done = await drain(self.plane, stored.drains, await self.flows_of(stored.drains, stored), counts, ticks)
+            new = done.counts
+            receipts = [replace(it, **asdict(new[it.number])) if it.number in new else it for it in stored.receipts]
+            past = [it for it in (*stored.past, *done.over) if ticks < it.over_at + REMEMBERED]
+            self.stored = replace(stored, drains=done.left, past=tuple(past[-MOST_PAST:]), receipts=tuple(receipts))
             if self._drained - self._forgot >= FORGET_EVERY:
                 self._forgot = self._drained
                 await self._forget_ended()
         except Dom0Error as error:
             log.warning("old connections: %s", error.message)
-
-    async def _drain_old(self, ticks: float) -> None:
-        """Do what is due, and count it in the receipts."""
-        stored = self.stored
-        numbers = {it.receipt for it in stored.drains}
-        counts = {it.number: convert(it, Tally, from_attributes=True) for it in stored.receipts if it.number in numbers}
-        done = await drain(self.plane, stored.drains, await self.flows_of(stored.drains, stored), counts, ticks)
-        new = done.counts
-        receipts = [replace(it, **asdict(new[it.number])) if it.number in new else it for it in stored.receipts]
-        past = [it for it in (*stored.past, *done.over) if ticks < it.over_at + REMEMBERED]
-        self.stored = replace(stored, drains=done.left, past=tuple(past[-MOST_PAST:]), receipts=tuple(receipts))
 
     async def _forget_ended(self) -> None:
         """Old generations without connections need not be listed any more."""

@@ -47,19 +47,17 @@ async def metrics(forwarder: Forwarder, reporter: Reporter, at: MetricsAddress) 
 
 async def _answer(head: bytes, forwarder: Forwarder, reporter: Reporter) -> bytes:
     words = head.split(b"\r\n", 1)[0].split()
+    body, kind = b"GET /metrics\n", "text/plain"
     if len(words) != 3 or words[0] != b"GET":
-        return _response(405, b"GET /metrics\n", "text/plain")
-    if words[1].split(b"?")[0] != b"/metrics":
-        return _response(404, b"GET /metrics\n", "text/plain")
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(forwarder, reporter.state(), await forwarder.plane.flows()))
-    return _response(200, generate_latest(registry), CONTENT_TYPE_LATEST)
-
-
-def _response(status: int, body: bytes, kind: str) -> bytes:
-    reason = {200: "OK", 404: "Not Found", 405: "Method Not Allowed"}[status]
-    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
-    return head.encode() + b"\r\n" + body
+        status = "405 Method Not Allowed"
+    elif words[1].split(b"?")[0] != b"/metrics":
+        status = "404 Not Found"
+    else:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Collector(forwarder, reporter.state(), await forwarder.plane.flows()))
+        status, body, kind = "200 OK", generate_latest(registry), CONTENT_TYPE_LATEST
+    fields = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    return f"HTTP/1.1 {status}\r\n{fields}\r\n".encode() + body
 
 
 class Collector:

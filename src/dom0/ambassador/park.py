@@ -48,16 +48,13 @@ def _send(place: Place, interface: Interface, mac: bytes) -> None:
         link.bind((interface.name, 0))
         for address in map(ipaddress.ip_address, interface.addresses):
             if address.version == 6:
-                link.send(_neighbour(interface.mac, mac, address))
+                option = struct.pack("!BB", _TARGET_MAC, 1) + mac
+                message = struct.pack("!BBHL", _ADVERTISEMENT, 0, 0, _OVERRIDE) + address.packed + option
+                pseudo = address.packed + _ALL_NODES.packed + struct.pack("!LL", len(message), socket.IPPROTO_ICMPV6)
+                message = message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:]
+                head = _ALL_NODES_MAC + interface.mac + struct.pack("!H", _IPV6)
+                head += struct.pack("!LHBB", 6 << 28, len(message), socket.IPPROTO_ICMPV6, 255)
+                link.send(head + address.packed + _ALL_NODES.packed + message)
             else:
                 head = _BROADCAST + interface.mac + struct.pack("!HHHBBH", _ARP, 1, 0x0800, 6, 4, _REQUEST)
                 link.send(head + mac + address.packed + bytes(6) + address.packed)
-
-
-def _neighbour(sender: bytes, mac: bytes, address: ipaddress.IPv6Address) -> bytes:
-    option = struct.pack("!BB", _TARGET_MAC, 1) + mac
-    message = struct.pack("!BBHL", _ADVERTISEMENT, 0, 0, _OVERRIDE) + address.packed + option
-    pseudo = address.packed + _ALL_NODES.packed + struct.pack("!LL", len(message), socket.IPPROTO_ICMPV6)
-    message = message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:]
-    head = struct.pack("!LHBB", 6 << 28, len(message), socket.IPPROTO_ICMPV6, 255)
-    return _ALL_NODES_MAC + sender + struct.pack("!H", _IPV6) + head + address.packed + _ALL_NODES.packed + message

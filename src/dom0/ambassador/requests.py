@@ -145,7 +145,7 @@ class Requests(msgspec.Struct, frozen=True):
                 raise UsageError(f"{rule.listener}: its targets have several ports", hint="say one: --to HOST:PORT")
             with _usage_error("to"):
                 wishes[rule.listener] = tuple(
-                    sources.shifted(source, number) if source.port else sources.with_port(source, min(ports))
+                    sources.shifted(source, number) if source.port else msgspec.structs.replace(source, port=min(ports))
                     for source in to
                 )
         return wishes

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from dom0.forward.table import HEAVIEST, Target
+from dom0.forward.table import HEAVIEST
 from dom0.wording import excerpt
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -145,14 +145,6 @@ def shifted(source: Source, by: int) -> Source:
     if source.port + by > 65535:
         raise ValueError(f"{source}: the range runs past port 65535")
     return msgspec.structs.replace(source, port=source.port + by)
-
-
-def with_port(source: Source, port: int) -> Source:
-    return source if source.port else msgspec.structs.replace(source, port=port)
-
-
-def target(source: Source, address: str) -> Target:
-    return Target(address, source.port, source.weight)
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,6 @@ what the file says: the table is set again, the drains of old connections go on.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import msgspec
 
 from dom0.ambassador.messages import Receipt
 from dom0.ambassador.sources import Source
+from dom0.durable import Unwritable, write_atomic
 from dom0.errors import Dom0Error
 from dom0.forward.drain import Drain
 from dom0.forward.table import Table, Target, parse_listener
@@ -102,22 +102,13 @@ class StateFile:
 
         A disk that does not take it stops nothing: rules and connections live in the kernel. It is in `error` then.
         """
+        content = msgspec.json.encode(msgspec.structs.replace(stored, boot=boot()))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, msgspec.json.encode(msgspec.structs.replace(stored, boot=boot())))
-        except OSError as error:
-            self.error = f"{self.path}: cannot be written: {error.strerror or error}"
+            write_atomic(self.path, content, durable=False)
+        except Unwritable as error:
+            self.error = error.message
         else:
             self.error = ""
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """For its owner only; killed meanwhile, the former one stays. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    temporary.replace(path)
 
 
 def boot() -> str:

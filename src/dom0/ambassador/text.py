@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from dom0.ambassador.messages import ListenerState, Receipt
 from dom0.forward.dataplane import Flow
@@ -66,9 +66,5 @@ def flow_cells(flow: Flow) -> dict[str, str]:
     }
 
 
-def names(texts: Iterable[str]) -> str:
-    return ", ".join(texts) or "nothing"
-
-
 def _change(receipt: Receipt) -> str:
-    return f"{names(receipt.before)} → {names(receipt.after)}"
+    return " → ".join(", ".join(targets) or "nothing" for targets in (receipt.before, receipt.after))

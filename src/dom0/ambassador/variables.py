@@ -80,9 +80,14 @@ def links(environ: Mapping[str, str]) -> Links:
         _collect(answer, alias)
     named = {alias for alias, _ in aliases}
     for name, value in sorted(environ.items()):
-        match = _DEFAULT.fullmatch(name)
-        if match is not None and match["alias"] not in named and "_ENV_" not in name:
-            _collect_default(answer, name, value)
+        match, url = _DEFAULT.fullmatch(name), _URL.fullmatch(value)
+        if match is None or match["alias"] in named or "_ENV_" in name:
+            continue
+        # Many programs have a variable of such a name that holds a number: only a tcp:// or udp:// address is taken.
+        if url is not None and url["protocol"] in ("tcp", "udp"):
+            with answer.flaws_of(name):
+                source = _target(value, url["protocol"].upper())
+                answer.found.append(LinkVariable(name, Listener(Protocol(url["protocol"]), source.port), source))
     first: dict[Listener, LinkVariable] = {}
     for link in answer.found:
         other = first.setdefault(link.listener, link)
@@ -139,15 +144,6 @@ def _range(alias: _Alias, start: int, end: int) -> list[LinkVariable]:
         raise ValueError(f"a range of {count + 1} ports from {start} on is too long")
     variable = alias.variable(start, "_START")
     return [LinkVariable(variable, _listener(alias, start + n), shifted(first, n)) for n in range(count + 1)]
-
-
-def _collect_default(answer: Links, name: str, value: str) -> None:
-    """Many programs have a variable of such a name that holds a number: only a tcp:// or udp:// address is taken."""
-    match = _URL.fullmatch(value)
-    if match is not None and match["protocol"] in ("tcp", "udp"):
-        with answer.flaws_of(name):
-            source = _target(value, match["protocol"].upper())
-            answer.found.append(LinkVariable(name, Listener(Protocol(match["protocol"]), source.port), source))
 
 
 def _target(url: str, protocol: str) -> Source:

@@ -42,8 +42,22 @@ def entries(printed: str, generations: Collection[int] | None = None) -> list[En
 
 
 def saved(kept: Iterable[Entry]) -> str:
-    """The file for `conntrack -R`."""
-    return "".join(f"{_saved(entry)}\n" for entry in kept)
+    """The file for `conntrack -R`. `-g` and `-n` make the kernel translate; `-r` and `-q` with the same addresses would
+    not.
+    """
+    lines = []
+    for entry in kept:
+        flow = entry.flow
+        seen = [word for word, is_so in (("SEEN_REPLY", entry.replied), ("ASSURED", entry.assured)) if is_so]
+        state = f" --state {flow.state}" if flow.state else ""
+        source = f"-q {flow.near.address}" if flow.near == flow.client else f"-n {flow.near}"
+        lines.append(
+            f"-A -t {flow.expires} -u {','.join(seen) or 'UNSET'}"
+            f" -s {flow.client.address} -d {flow.listener.address} -g {flow.target} {source}"
+            f" -p {flow.protocol} --sport {flow.client.port} --dport {flow.listener.port}"
+            f" --reply-port-src {flow.target.port} --reply-port-dst {flow.near.port}{state} -m {flow.generation}\n"
+        )
+    return "".join(lines)
 
 
 def _entry(line: str) -> Entry | None:
@@ -78,17 +92,3 @@ def _entry(line: str) -> Entry | None:
     except (IndexError, ValueError) as error:
         raise ValueError(f"conntrack printed {line!r}") from error
     return Entry(flow, "[UNREPLIED]" not in values, "[ASSURED]" in values)
-
-
-def _saved(entry: Entry) -> str:
-    """`-g` and `-n` make the kernel translate; `-r` and `-q` with the same addresses would not."""
-    flow = entry.flow
-    seen = [word for word, is_so in (("SEEN_REPLY", entry.replied), ("ASSURED", entry.assured)) if is_so]
-    state = f" --state {flow.state}" if flow.state else ""
-    source = f"-q {flow.near.address}" if flow.near == flow.client else f"-n {flow.near}"
-    return (
-        f"-A -t {flow.expires} -u {','.join(seen) or 'UNSET'}"
-        f" -s {flow.client.address} -d {flow.listener.address} -g {flow.target} {source}"
-        f" -p {flow.protocol} --sport {flow.client.port} --dport {flow.listener.port}"
-        f" --reply-port-src {flow.target.port} --reply-port-dst {flow.near.port}{state} -m {flow.generation}"
-    )

@@ -79,7 +79,12 @@ def interfaces(place: Place) -> tuple[Interface, ...]:
 
 
 def _interfaces() -> Iterator[Interface]:
-    v6 = _v6_addresses()
+    v6: dict[int, list[str]] = {}
+    table = Path("/proc/thread-self/net/if_inet6")  # another thread's namespace is another file
+    for line in table.read_text().splitlines() if table.exists() else ():
+        address, number, *_ = line.split()
+        if not address.startswith(_LINK_LOCAL):
+            v6.setdefault(int(number, 16), []).append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for index, name in socket.if_nameindex():
             asked = struct.pack("16s24x", name.encode())
@@ -93,14 +98,3 @@ def _interfaces() -> Iterator[Interface]:
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise
             yield Interface(name, mac, tuple(addresses))
-
-
-def _v6_addresses() -> dict[int, list[str]]:
-    """/proc/net of the calling thread: another thread's namespace is another file."""
-    found: dict[int, list[str]] = {}
-    table = Path("/proc/thread-self/net/if_inet6")
-    for line in table.read_text().splitlines() if table.exists() else ():
-        address, index, *_ = line.split()
-        if not address.startswith(_LINK_LOCAL):
-            found.setdefault(int(index, 16), []).append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address)))
-    return found

@@ -204,8 +204,10 @@ async def _retire(pid: int, *, beside: socket.socket | None) -> None:
     `beside` is given where it has a listening socket of its own, of a control plane before us: what waits there to be
     accepted would be lost, so all that is new goes to ours first.
     """
-    if beside is not None:
-        _prefer(beside)
+    if beside is not None:  # of two sockets that listen on a port, the later one gets all, instead of every other
+        program = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RETURN, 0, 0, 1))
+        filters = struct.pack("@HP", 1, ctypes.addressof(program))
+        beside.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, filters)
     for _ in range(_TRIES):
         if not _signal(pid, signal.SIGSTOP):
             return
@@ -217,13 +219,6 @@ async def _retire(pid: int, *, beside: socket.socket | None) -> None:
         _signal(pid, signal.SIGCONT)
         await asyncio.sleep(_PAUSE)
     await _kill([pid])
-
-
-def _prefer(handle: socket.socket) -> None:
-    """Of the two sockets that listen on a port, the later one gets all connections, instead of every other."""
-    program = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RETURN, 0, 0, 1))
-    filters = struct.pack("@HP", 1, ctypes.addressof(program))
-    handle.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, filters)
 
 
 async def _kill(pids: Collection[int]) -> None:

@@ -27,6 +27,7 @@ _OF_AMBASSADORS = frozenset(
     (
         "__init__.py",
         "ambassador",
+        "durable.py",
         "durations.py",
         "errors.py",
         "forward",
