@@ -30,13 +30,14 @@ def test_the_file_holds_the_machine_its_login_and_its_services(machine: Machine,
     said = machine.dom0("image", "save", "dom0.tar", "--json")
     saved = json.loads(said.stdout)
     assert (saved["file"], saved["size"]) == ("dom0.tar", (tmp_path / "dom0.tar").stat().st_size)
-    assert set(saved["images"]) == {"dom0:latest", "dom0-base", "busybox:test", "dom0-restic"}
+    assert set(saved["images"]) == {"dom0:latest", "dom0-base", "dom0-rootfs", "busybox:test", "dom0-restic"}
     assert "nobody/has-it:1: not on this host" in said.stderr
     with tarfile.open(tmp_path / "dom0.tar") as archive:
         manifest = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
     assert {tag for image in manifest for tag in image["RepoTags"]} == {
         "dom0:latest",
         "dom0-base:latest",
+        "dom0-rootfs:latest",
         "busybox:test",
         "dom0-restic:latest",
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 from dom0 import temporary
 from dom0.engine.protocol import Engine
@@ -16,7 +15,7 @@ from dom0.errors import Dom0Error
 from dom0.images import ambassador, archive, base, docker_cli, fetched, recipe, rootfs
 from dom0.images.docker_cli import Say
 from dom0.images.names import find
-from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, OS_VERSION, ROOTFS_IMAGE
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
 
@@ -70,13 +69,9 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
         context = scratch / "context"
         context.mkdir()
         directory, tar = recipe.data(ROOTFS_IMAGE), context / "rootfs.tar"
-        if OS_VERSION.exists():
-            say(f"{ROOTFS_IMAGE}: cloning the file system of this host")
-            await rootfs.clone(directory, Path("/"), tar)
-        else:
-            archives = await archive.debian_archives()
-            say(f"{ROOTFS_IMAGE}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
-            await rootfs.debian(directory, archives, scratch, tar)
+        archives = await archive.debian_archives()
+        say(f"{ROOTFS_IMAGE}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
+        await rootfs.debian(directory, archives, scratch, tar)
         dockerfile = directory / "Dockerfile"
         made = docker_cli.DockerBuild(ROOTFS_IMAGE, context, ROOTFS_IMAGE, dockerfile, labels={INPUTS: inputs})
         await docker_cli.build(made, say)

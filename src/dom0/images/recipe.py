@@ -1,6 +1,6 @@
 """What the images of the chain are made from, and the digests by which they are built again.
 
-    dom0-rootfs  <- images/dom0-rootfs, the host's package sources (or its file system, on our own base OS)
+    dom0-rootfs  <- images/dom0-rootfs, the host's package sources
     dom0-base    <- dom0-rootfs, images/dom0-base, the package dom0 itself
     dom0:latest  <- dom0-base (or what the project's Dockerfile says), the project: see project.py
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.images.contents import TreeEntry, digest, entries
-from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, OS_VERSION, ROOTFS_IMAGE
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.package_data import PACKAGE, find
 
 EPOCH = 1767225600  # 2026-01-01: the time of files and images, so that builds are reproducible
@@ -65,7 +65,7 @@ def ambassador_files() -> Iterator[TreeEntry]:
 
 def rootfs_inputs() -> str:
     """Digest of what dom0-rootfs is made from."""
-    told = OS_VERSION.read_text() if OS_VERSION.exists() else "\n".join(_source_texts())
+    told = "\n".join(_source_texts())
     code = (PACKAGE / "images" / "rootfs.py").read_text()
     return digest(entries(data(ROOTFS_IMAGE)), text=f"{EPOCH} {os.uname().machine}\n{told}\n{code}")
 

@@ -1,7 +1,7 @@
 """The tar of dom0-rootfs: a small Debian that `FROM dom0-rootfs` can install more into.
 
-Made by mmdebstrap from the host's own package sources, or, on our base OS, cloned from its file system. Either way the
-same inputs make the same bytes. Writes one file, asks no Engine.
+Made by mmdebstrap from the host's own package sources; the same inputs make the same bytes. Writes one file, asks no
+Engine.
 """
 
 from __future__ import annotations
@@ -68,30 +68,3 @@ def keyring_hooks(archives: Iterable[Archive]) -> list[str]:
         path = shlex.quote(keyring)
         hooks += [f'mkdir -p "$1"{shlex.quote(str(Path(keyring).parent))}', f"upload {path} {path}"]
     return hooks
-
-
-async def clone(recipe: Path, root: Path, tar: Path) -> None:
-    """Pack the file system at `root` without what belongs to one machine: identity, state, devices, homes."""
-    await capture(clone_command(recipe, root, tar), env=environment())
-
-
-def clone_command(recipe: Path, root: Path, tar: Path) -> list[str]:
-    return [
-        "tar",
-        "--create",
-        f"--file={tar}",
-        f"--directory={root}",
-        "--one-file-system",
-        "--sort=name",
-        "--numeric-owner",
-        "--xattrs",
-        "--xattrs-include=security.capability",
-        f"--mtime=@{EPOCH}",
-        "--clamp-mtime",
-        "--format=posix",
-        "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
-        "--anchored",
-        "--no-wildcards-match-slash",
-        f"--exclude-from={recipe / 'clone.exclude'}",
-        ".",
-    ]

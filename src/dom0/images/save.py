@@ -17,7 +17,7 @@ from dom0.images import docker_cli, private
 from dom0.images.names import find
 from dom0.images.project import Needs, needs_of
 from dom0.images.unpack import unpacked
-from dom0.names import BASE_IMAGE, IMAGE, PLACED
+from dom0.names import BASE_IMAGE, IMAGE, PLACED, ROOTFS_IMAGE
 from dom0.plan import labels
 from dom0.plan.desired import Role
 from dom0.run import capture
@@ -33,16 +33,21 @@ class MachineImages(msgspec.Struct, frozen=True):
 
 
 async def images_of_machine(engine: Engine) -> MachineImages:
-    """dom0:latest, dom0-base that its login stands on, and the images of its services. Raises Dom0Error."""
+    """dom0:latest, dom0-base that its login stands on, and the images of its services. Raises Dom0Error.
+
+    dom0-rootfs goes along where it is here: with it the machine makes images of its own without a network, and as all
+    of it lies in dom0-base as well, that costs some kB.
+    """
     if (image := await find(engine, IMAGE)) is None:
         raise Dom0Error(f"{IMAGE}: there is no such image", hint="dom0 build")
     if image.labels.get(labels.ROLE) != Role.ROOT:
         raise Dom0Error(f"{IMAGE}: is not the image of a machine", hint="dom0 build")
     needs = await _needs(engine, image)
     wanted = dict.fromkeys([IMAGE, BASE_IMAGE, *needs.images])
-    missing = [ref for ref in wanted if await find(engine, ref) is None]
-    here = tuple(ref for ref in wanted if ref not in missing)
-    return MachineImages(here, tuple(missing), needs.home, private.of_image(image.labels))
+    found = {ref: await find(engine, ref) is not None for ref in [*wanted, ROOTFS_IMAGE]}
+    here = tuple(ref for ref, is_here in found.items() if is_here)
+    missing = tuple(ref for ref in wanted if not found[ref])
+    return MachineImages(here, missing, needs.home, private.of_image(image.labels))
 
 
 async def _needs(engine: Engine, image: Image) -> Needs:
