@@ -186,17 +186,14 @@ def _network(key: str, network: Network) -> Iterator[Finding]:
     for number, pool in enumerate(network.ipam.config if network.ipam else ()):
         path = ("networks", key, "ipam", "config", str(number))
         for field in ("subnet", "ip_range"):
-            if text := getattr(pool, field):
-                yield from _subnet((*path, field), text)
+            text = getattr(pool, field)
+            try:
+                if text:
+                    ipaddress.ip_network(text, strict=False)
+            except ValueError:
+                yield Finding((*path, field), f"{text!r} is not a range of addresses", "such as 172.28.0.0/16")
         if pool.gateway and not (_is_address(pool.gateway, 4) or _is_address(pool.gateway, 6)):
             yield Finding((*path, "gateway"), f"{pool.gateway!r} is not an address")
-
-
-def _subnet(path: KeyPath, text: str) -> Iterator[Finding]:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        yield Finding(path, f"{text!r} is not a range of addresses", "such as 172.28.0.0/16")
 
 
 def _file_objects(project: Project) -> Iterator[Finding]:
@@ -223,24 +220,18 @@ def _together(project: Project) -> Iterator[Finding]:
             if other != name:
                 what = f"{service.container_name} is the name of services.{other} already"
                 yield Finding(("services", name, "container_name"), what)
-        yield from _ports_taken(name, service, ports)
-
-
-def _ports_taken(name: str, service: Service, taken: dict[tuple[str, str, str], str]) -> Iterator[Finding]:
-    """Two services with one fixed port of one address. The Engine sees the rest (0.0.0.0 beside 127.0.0.1)."""
-    if service.network_mode or not service.replicas:
-        return
-    for number, port in enumerate(service.ports):
-        if not port.published.isdigit() or port.published == "0":  # a range, or the Engine's choice
-            continue
-        path = ("services", name, "ports", str(number))
-        key = (port.host_ip, port.published, port.protocol)
-        other = taken.setdefault(key, name)
-        if other != name:
-            yield Finding(path, f"{port.published}/{port.protocol} is published by services.{other} already")
-        elif service.replicas > 1:
-            hint = f"publish a range: {port.published}-{int(port.published) + service.replicas - 1}:{port.target}"
-            yield Finding(path, f"{service.replicas} containers cannot share port {port.published}", hint)
+        # one fixed port of one address; the Engine sees the rest (0.0.0.0 beside 127.0.0.1)
+        published = service.ports if service.replicas and not service.network_mode else ()
+        for number, port in enumerate(published):
+            if not port.published.isdigit() or port.published == "0":  # a range, or the Engine's choice
+                continue
+            path = ("services", name, "ports", str(number))
+            other = ports.setdefault((port.host_ip, port.published, port.protocol), name)
+            if other != name:
+                yield Finding(path, f"{port.published}/{port.protocol} is published by services.{other} already")
+            elif service.replicas > 1:
+                hint = f"publish a range: {port.published}-{int(port.published) + service.replicas - 1}:{port.target}"
+                yield Finding(path, f"{service.replicas} containers cannot share port {port.published}", hint)
 
 
 _SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (

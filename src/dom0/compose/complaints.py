@@ -196,7 +196,11 @@ def understand(words: str, documents: Iterable[Mapping[str, Any]]) -> Finding:
             file = where[0].removeprefix("@") if where and where[0].startswith("@") else ""
             path = () if file else where
             return Finding(path, what.format(**groups).removesuffix(": "), hint.format(**groups), file)
-    return _anything_else(text)
+    if match := re.match(_AT_KEY, text, re.DOTALL):
+        what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "has the wrong type")
+        what = what.replace("must be a array", "must be a list").replace("must be a object", "must be a mapping")
+        return Finding(tuple(match["path"].split(".")), _one_line(what))
+    return Finding((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")
 
 
 def _unknown_key(match: re.Match[str]) -> Finding:
@@ -234,14 +238,6 @@ def _same_name(match: re.Match[str], documents: Iterable[Mapping[str, Any]]) -> 
         return Finding(("services", match["service"], "container_name"), what)
     first, second = sorted(theirs)[:2]
     return Finding(("services", second, "container_name"), f"{name} is the name of services.{first} already")
-
-
-def _anything_else(text: str) -> Finding:
-    if match := re.match(_AT_KEY, text, re.DOTALL):
-        what = match["what"].removeprefix(f"{match['path']} ").replace("must be a null", "has the wrong type")
-        what = what.replace("must be a array", "must be a list").replace("must be a object", "must be a mapping")
-        return Finding(tuple(match["path"].split(".")), _one_line(what))
-    return Finding((), _one_line(text) or "Docker Compose does not accept the project, and does not say why")
 
 
 def _one_line(text: str) -> str:

@@ -74,7 +74,11 @@ class ProjectFiles(msgspec.Struct):
 
 async def read_project(root: Path, parser: Parser, view: View) -> ProjectFiles:
     """Raises ProjectError. Nothing outside `root` is opened but what the image will hold, see above.py."""
-    files, base = await asyncio.to_thread(_begin, root)
+    try:
+        files = ProjectFiles(await asyncio.to_thread(root.resolve))
+        base = await asyncio.to_thread(_standard_files, root)
+    except OSError as error:
+        raise ProjectError(f"{root}: {unreadable(error)}") from error
     reader = _Reader(files, parser, view)
     dotenv = await reader.dotenv(files.root)
     chosen = () if base[:1] and base[0].startswith(f"{LAYERS}/") else await reader.chosen_by(dotenv)
@@ -84,13 +88,6 @@ async def read_project(root: Path, parser: Parser, view: View) -> ProjectFiles:
     for layer in files.layers:
         await reader.read(files.root / layer, files.root, dotenv)
     return files
-
-
-def _begin(root: Path) -> tuple[ProjectFiles, tuple[str, ...]]:
-    try:
-        return ProjectFiles(root.resolve()), _standard_files(root)
-    except OSError as error:
-        raise ProjectError(f"{root}: {unreadable(error)}") from error
 
 
 def _standard_files(root: Path) -> tuple[str, ...]:

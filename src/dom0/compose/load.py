@@ -133,7 +133,11 @@ async def _resolve(
         secret_files=tuple(sorted({above.inner(posixpath.normpath(name)) for name in named})),
         contents=profiles,
         digests=digests,
-        warnings=(*_warnings(data, output.warnings, files, view), *unread),
+        warnings=(
+            *(excerpt(_as_written(words, view)) for words in dict.fromkeys(output.warnings)),
+            *(f"{files.locations.name(finding)}: {finding.what}" for finding in support.ignored(data)),
+            *unread,
+        ),
         lines={source.name: source.lines for source in files.sources},
     )
 
@@ -217,7 +221,8 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
         return path if inside is None else os.path.normpath(final / inside)
 
     def contexts(path: str, where: tuple[str, ...]) -> str:
-        return view.original(path, files.root)
+        is_of_view = path.startswith(f"{view.scratch}/")
+        return os.path.normpath(files.root / os.path.relpath(path, view.root)) if is_of_view else path
 
     for service in (data.get("services") or {}).values():
         service.pop("develop", None)  # for `docker compose watch` alone, and full of paths
@@ -270,13 +275,6 @@ def _as_written(words: str, view: View) -> str:
     ):
         words = words.replace(shown, written)
     return words
-
-
-def _warnings(data: dict[str, Any], said: Sequence[str], files: ProjectFiles, view: View) -> Iterator[str]:
-    for words in dict.fromkeys(said):
-        yield excerpt(_as_written(words, view))
-    for finding in support.ignored(data):
-        yield f"{files.locations.name(finding)}: {finding.what}"
 
 
 async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:

@@ -33,12 +33,6 @@ class ProjectTree(msgspec.Struct, frozen=True):
     final: Path
     locations: Locations
 
-    def here(self, path: str) -> Path | None:
-        """Where the file that will be at `path` is now; None if it is not the project's."""
-        target = Path(path)
-        inside = target.is_relative_to(self.final)
-        return above.find(self.source, str(target.relative_to(self.final))) if inside else None
-
 
 def digests(project: Project, tree: ProjectTree) -> tuple[dict[str, str], tuple[str, ...]]:
     """Final path → sha256 of every config, secret and bind that is a file of the project; and warnings of others.
@@ -49,9 +43,10 @@ def digests(project: Project, tree: ProjectTree) -> tuple[dict[str, str], tuple[
     words: dict[str, str] = {}
     left = MOST
     for path, key, required in _mounted(project):
-        file = tree.here(path)
-        if file is None or path in found or path in words:
+        target = Path(path)
+        if not target.is_relative_to(tree.final) or path in found or path in words:
             continue
+        file = above.find(tree.source, str(target.relative_to(tree.final)))
         try:
             digest, size = _digest(file, key, tree, left, required=required)
         except _TooLarge as error:
@@ -112,24 +107,21 @@ def profiles(project: Project, tree: ProjectTree) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, service in project.services.items():
         for number, option in enumerate(service.security_opt):
-            key, _, path = option.replace(":", "=", 1).partition("=")
-            if key == "seccomp" and path not in ("", "unconfined", "builtin"):
-                texts[path] = _profile(path, ("services", name, "security_opt", str(number)), tree)
+            kind, _, path = option.replace(":", "=", 1).partition("=")
+            if kind != "seccomp" or path in ("", "unconfined", "builtin"):
+                continue
+            key, file = ("services", name, "security_opt", str(number)), Path(os.path.normpath(tree.source / path))
+            if not file.is_relative_to(tree.source):
+                hint = "put the profile into the project's directory"
+                raise _refused(tree, key, f"{path} is outside the project", hint)
+            try:
+                texts[path] = read_regular(file, name=path).decode()
+                json.loads(texts[path])
+            except ProjectError as error:
+                raise _refused(tree, key, error.message) from error
+            except (ValueError, RecursionError) as error:
+                raise _refused(tree, key, f"{path} is not a seccomp profile in JSON") from error
     return texts
-
-
-def _profile(path: str, key: KeyPath, tree: ProjectTree) -> str:
-    file = Path(os.path.normpath(tree.source / path))
-    if not file.is_relative_to(tree.source):
-        raise _refused(tree, key, f"{path} is outside the project", "put the profile into the project's directory")
-    try:
-        text = read_regular(file, name=path).decode()
-        json.loads(text)
-    except ProjectError as error:
-        raise _refused(tree, key, error.message) from error
-    except (ValueError, RecursionError) as error:
-        raise _refused(tree, key, f"{path} is not a seccomp profile in JSON") from error
-    return text
 
 
 def _refused(tree: ProjectTree, key: KeyPath, what: str, hint: str = "") -> ProjectError:

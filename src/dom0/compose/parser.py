@@ -74,12 +74,6 @@ class View(msgspec.Struct, frozen=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
-    def original(self, path: str, source: Path) -> str:
-        """A path of Compose's output, as it is below `source`; another one as it is."""
-        if not path.startswith(f"{self.scratch}/"):
-            return path
-        return os.path.normpath(source / os.path.relpath(path, self.root))
-
     def inside(self, path: str) -> str | None:
         """The path relative to the project (`.` is the project itself), None if it lies elsewhere."""
         root, path = str(self.root), os.path.normpath(path)

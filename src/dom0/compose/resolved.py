@@ -18,7 +18,7 @@ from dom0.compose import x_dom0
 from dom0.compose.decode import decode
 from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.model import FileObject, Network, Project, Service, Volume
-from dom0.compose.values import load_plain
+from dom0.compose.values import PlainLoader
 from dom0.compose.x_dom0 import MachineSettings
 from dom0.errors import ProjectError
 
@@ -61,7 +61,7 @@ def parse_with_own(text: str, written: str) -> dict[str, Any]:
     """`written` is the same project in YAML, which has x-dom0 of the services. Raises ProjectError."""
     data = parse(text)
     try:
-        own = load_plain(written.replace("$$", "$"))
+        own = yaml.load(written.replace("$$", "$"), Loader=PlainLoader)  # noqa: S506 -- a safe loader
     except (yaml.YAMLError, RecursionError) as error:
         raise ProjectError("Docker Compose printed something that is not YAML", hint=str(error)[:200]) from error
     for name, service in _mapping(own, "services"):
@@ -166,15 +166,21 @@ def project_of(data: dict[str, Any], locations: Locations) -> Project:
     owned = ((name, service.x_dom0) for name, service in services.items() if service.x_dom0)
     if wrong := [finding for name, own in owned for finding in x_dom0.service_findings(name, own)]:
         raise refuse(wrong, locations)
-    return Project(
+    project = Project(
         name=str(data.get("name") or ""),
         services=services,
         networks=_section(plain, "networks", Network, locations),
         volumes=_section(plain, "volumes", Volume, locations),
         configs=_section(plain, "configs", FileObject, locations),
         secrets=_section(plain, "secrets", FileObject, locations),
-        machine=_machine(data, locations),
     )
+    if MERGED not in data:
+        return project
+    section = x_dom0.with_empty_sections(data[MERGED])
+    machine = decode(section, MachineSettings, (x_dom0.KEY,), locations, ours=True)
+    if wrong := list(x_dom0.findings(machine)):
+        raise refuse(wrong, locations)
+    return msgspec.structs.replace(project, machine=machine)
 
 
 def _service(plain: dict[str, Any], data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -199,16 +205,6 @@ def _make_modes_numeric(holder: dict[str, Any]) -> None:
 def _section(data: dict[str, Any], key: str, kind: type[Any], locations: Locations) -> dict[str, Any]:
     section = data.get(key) or {}
     return {name: decode(value or {}, kind, (key, name), locations) for name, value in section.items()}
-
-
-def _machine(data: dict[str, Any], locations: Locations) -> MachineSettings | None:
-    if MERGED not in data:
-        return None
-    section = x_dom0.with_empty_sections(data[MERGED])
-    found = decode(section, MachineSettings, (x_dom0.KEY,), locations, ours=True)
-    if wrong := list(x_dom0.findings(found)):
-        raise refuse(wrong, locations)
-    return found
 
 
 def _without_extensions(data: Any, *, names: bool = False) -> Any:

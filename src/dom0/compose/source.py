@@ -173,8 +173,14 @@ class _Walk:
             return
         if "\0" in event.value:
             raise self._refused("the text holds a NUL character", line)
-        if event.implicit[0] and not event.style:
-            self._check_number(event.value, line)
+        if event.implicit[0] and not event.style:  # it may be a number
+            exponent, quotes = _EXPONENT.match(event.value), "put quotes around it if it is text"
+            is_long = _LARGE.match(event.value)
+            too_large = is_long and not (_LONGEST.match(event.value) and -(2**63) <= int(event.value) < 2**64)
+            if too_large or (exponent and len(exponent[1]) > 2):
+                raise self._refused(f"the number {event.value[:40]} is too large", line, quotes)
+            if _NO_NUMBER.match(event.value):
+                raise self._refused(f"{event.value} is not a usable number", line, quotes)
         if "$" in event.value:
             assert event.start_mark
             assert event.end_mark
@@ -236,14 +242,6 @@ class _Walk:
         if tag not in known:
             shown = tag.replace(_PREFIX, "!!") if tag else ""
             raise self._refused(f"unknown tag {shown}", line, "Compose knows !reset and !override")
-
-    def _check_number(self, text: str, line: int) -> None:
-        exponent = _EXPONENT.match(text)
-        too_large = _LARGE.match(text) and not (_LONGEST.match(text) and -(2**63) <= int(text) < 2**64)
-        if too_large or (exponent and len(exponent[1]) > 2):
-            raise self._refused(f"the number {text[:40]} is too large", line, "put quotes around it if it is text")
-        if _NO_NUMBER.match(text):
-            raise self._refused(f"{text} is not a usable number", line, "put quotes around it if it is text")
 
     def _remember_line(self, path: KeyPath, line: int) -> None:
         self.lines.setdefault(".".join(path), line)

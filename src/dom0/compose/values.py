@@ -18,16 +18,13 @@ _PREFIX = "tag:yaml.org,2002:"
 
 
 class PlainLoader(CSafeLoader):
+    """Only for text that our own measuring or Compose itself has made safe."""
+
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML's own interface
 
 
 class SourceLoader(PlainLoader):
     """Of a file as a person writes it: merge keys and Compose's two tags."""
-
-
-def load_plain(text: str) -> Any:
-    """Raises yaml.YAMLError. Only for text that our own measuring or Compose itself has made safe."""
-    return yaml.load(text, Loader=PlainLoader)  # noqa: S506 -- a safe loader
 
 
 def _number(kind: type[float], node: yaml.Node) -> float | str:
@@ -49,22 +46,17 @@ def _override(loader: CSafeLoader, node: yaml.Node) -> Override:
             raise AssertionError(node)
 
 
-def _set_up() -> None:
-    resolvers = (
-        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-        ("int", r"[-+]?(?:0|[1-9][0-9]{0,19})", "-+0123456789"),
-        ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,2})?", "-+.0123456789"),
-        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    )
-    for tag, pattern, first in resolvers:
-        PlainLoader.add_implicit_resolver(_PREFIX + tag, re.compile(f"(?:{pattern})$", re.ASCII), list(first))
-    PlainLoader.add_constructor(f"{_PREFIX}int", lambda _, node: _number(int, node))
-    PlainLoader.add_constructor(f"{_PREFIX}float", lambda _, node: _number(float, node))
-    PlainLoader.add_constructor(f"{_PREFIX}bool", lambda _, node: node.value.lower() == "true")
-    PlainLoader.add_constructor(f"{_PREFIX}null", lambda _loader, _node: None)
-    SourceLoader.add_implicit_resolver(_PREFIX + "merge", re.compile(r"<<$"), ["<"])
-    SourceLoader.add_constructor("!reset", lambda _loader, _node: Reset)
-    SourceLoader.add_constructor("!override", _override)
-
-
-_set_up()
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]{0,19})", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]{1,2})?", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+):
+    PlainLoader.add_implicit_resolver(_PREFIX + _tag, re.compile(f"(?:{_pattern})$", re.ASCII), list(_first))
+PlainLoader.add_constructor(f"{_PREFIX}int", lambda _, node: _number(int, node))
+PlainLoader.add_constructor(f"{_PREFIX}float", lambda _, node: _number(float, node))
+PlainLoader.add_constructor(f"{_PREFIX}bool", lambda _, node: node.value.lower() == "true")
+PlainLoader.add_constructor(f"{_PREFIX}null", lambda _loader, _node: None)
+SourceLoader.add_implicit_resolver(_PREFIX + "merge", re.compile(r"<<$"), ["<"])
+SourceLoader.add_constructor("!reset", lambda _loader, _node: Reset)
+SourceLoader.add_constructor("!override", _override)

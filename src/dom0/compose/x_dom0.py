@@ -112,8 +112,11 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
         yield _finding("hostname", f"{machine.hostname!r} is not a host name", "letters, digits and -, at most 64")
     if machine.ssh:
         yield from _ssh(machine.ssh)
-    if machine.home:
-        yield from _home(machine.home)
+    if home := machine.home:
+        if not re.fullmatch(_VOLUME, home.volume):
+            yield _finding("home.volume", f"{home.volume!r} is not a volume name", "letters, digits, _ . and -")
+        if home.path and (posixpath.normpath(home.path) != home.path or not re.match(r"/[^/\s:]", home.path)):
+            yield _finding("home.path", f"{home.path!r} is not a directory", "an absolute path such as /home/dom0")
     if machine.rollout:
         yield from _rollout(machine.rollout)
     for number, entry in enumerate(machine.shared):
@@ -143,13 +146,6 @@ def _ssh(ssh: SshSettings) -> Iterator[Finding]:
         if not re.fullmatch(_SSH_KEY, key):
             hint = "one line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… you@there"
             yield _finding(f"ssh.authorized_keys.{number}", "this is not an SSH public key", hint)
-
-
-def _home(home: HomeSettings) -> Iterator[Finding]:
-    if not re.fullmatch(_VOLUME, home.volume):
-        yield _finding("home.volume", f"{home.volume!r} is not a volume name", "letters, digits, _ . and -")
-    if home.path and (posixpath.normpath(home.path) != home.path or not re.match(r"/[^/\s:]", home.path)):
-        yield _finding("home.path", f"{home.path!r} is not a directory", "an absolute path such as /home/dom0")
 
 
 def _rollout(rollout: RolloutSettings) -> Iterator[Finding]:
