@@ -15,39 +15,21 @@ from msgspec.structs import replace
 
 from dom0.engine.bodies import UpdateBody
 from dom0.engine.values import Container, Endpoint, Event, Health, Mount, Network, State, Volume
+from dom0.plan import steps
 from dom0.plan.actual import Actual
 from dom0.plan.desired import Condition, Desired, Slot
 from dom0.plan.memory import Memory
 from dom0.plan.parents import with_parents
 from dom0.plan.planner import make_plan
 from dom0.plan.remember import remember, remember_plan
-from dom0.plan.steps import (
-    AnyStep,
-    ConnectNetwork,
-    CreateContainer,
-    CreateNetwork,
-    CreateVolume,
-    GiveUpContainer,
-    RemoveContainer,
-    RemoveNetwork,
-    RenameContainer,
-    ReplaceNetwork,
-    RestartContainer,
-    RunPostStart,
-    StartContainer,
-    StopContainer,
-    StopInScope,
-    UnpauseContainer,
-    UpdateContainer,
-)
 
 MOST_TURNS = 1000  # a plan that never ends is a bug of the planner's, and no reason to hang
 
 
-def foretell(desired: Desired, actual: Actual, memory: Memory, now: float) -> tuple[AnyStep, ...]:
+def foretell(desired: Desired, actual: Actual, memory: Memory, now: float) -> tuple[steps.AnyStep, ...]:
     """`memory` as the agent will have it at the beginning."""
     foreseen = _Foreseen(desired, actual, memory)
-    steps: list[AnyStep] = []
+    taken: list[steps.AnyStep] = []
     for _ in range(MOST_TURNS):
         plan = make_plan(desired, foreseen.actual, foreseen.memory, now)
         foreseen.memory = remember_plan(foreseen.memory, plan, foreseen.actual.containers, busy=(), now=now)
@@ -56,12 +38,18 @@ def foretell(desired: Desired, actual: Actual, memory: Memory, now: float) -> tu
             due = list({step.lock: step for step in reversed(plan.steps)}.values())[::-1]
             for step in due:
                 foreseen.apply(step, now)
-            steps += due
-        elif not foreseen.proceed():
-            if plan.retry_at <= now:
-                break
+            taken += due
+        # without a step health checks pass, then the generation is good
+        elif starting := [c for c in foreseen.actual.containers if c.running and c.health is Health.STARTING]:
+            for container in starting:
+                foreseen.put(replace(container, health=Health.HEALTHY))
+        elif foreseen.memory.pending:
+            foreseen.memory = replace(foreseen.memory, pending=False, last_good={})
+        elif plan.retry_at > now:
             now = plan.retry_at
-    return tuple(steps)
+        else:
+            break
+    return tuple(taken)
 
 
 class _Foreseen:
@@ -76,70 +64,58 @@ class _Foreseen:
         }
         self._made = 0
 
-    def proceed(self) -> bool:
-        """What happens without a step: health checks pass, then the generation is good. False: no more."""
-        starting = [c for c in self.actual.containers if c.running and c.health is Health.STARTING]
-        for container in starting:
-            self._put(replace(container, health=Health.HEALTHY))
-        if starting:
-            return True
-        if not self.memory.pending:
-            return False
-        self.memory = replace(self.memory, pending=False, last_good={})
-        return True
-
-    def apply(self, step: AnyStep, now: float) -> None:  # noqa: C901 -- a flat match, one line a step
+    def apply(self, step: steps.AnyStep, now: float) -> None:  # noqa: C901 -- a flat match, one line a step
         match step:
-            case CreateNetwork(spec=spec):
+            case steps.CreateNetwork(spec=spec):
                 self._networks((*self.actual.networks, self._network(spec.name, spec.create.labels)))
-            case ReplaceNetwork(spec=spec, network_id=old, attached=attached):
+            case steps.ReplaceNetwork(spec=spec, network_id=old, attached=attached):
                 for container in self.actual.containers:
                     if container.id in attached:
                         kept = tuple(e for e in container.endpoints if e.network != spec.name)
-                        self._put(replace(container, endpoints=kept))
+                        self.put(replace(container, endpoints=kept))
                 others = tuple(network for network in self.actual.networks if network.id != old)
                 self._networks((*others, self._network(spec.name, spec.create.labels)))
-            case RemoveNetwork(network_id=old):
+            case steps.RemoveNetwork(network_id=old):
                 self._networks(network for network in self.actual.networks if network.id != old)
-            case CreateVolume(spec=spec):
+            case steps.CreateVolume(spec=spec):
                 volume = Volume(name=spec.name, driver="", labels={})
                 self.actual = replace(self.actual, volumes=(*self.actual.volumes, volume))
-            case CreateContainer():
-                self._put(self._created(step, now))
-            case StartContainer(slot=slot, container_id=id_):
+            case steps.CreateContainer():
+                self.put(self._created(step, now))
+            case steps.StartContainer(slot=slot, container_id=id_):
                 self._start(slot, id_, now)
-            case RunPostStart(container_id=id_, started=started):
+            case steps.RunPostStart(container_id=id_, started=started):
                 self.memory = replace(self.memory, post_started=self.memory.post_started | {id_: started})
-            case RestartContainer(slot=slot, container_id=id_):
+            case steps.RestartContainer(slot=slot, container_id=id_):
                 self._stop(id_, now)
                 self._start(slot, id_, now)
-            case UnpauseContainer(container_id=id_):
+            case steps.UnpauseContainer(container_id=id_):
                 self._tell("unpause", id_, now)
-                self._put(replace(self._get(id_), state=State.RUNNING))
-            case StopContainer(container_id=id_):
+                self.put(replace(self._get(id_), state=State.RUNNING))
+            case steps.StopContainer(container_id=id_):
                 self._stop(id_, now)
-            case StopInScope(member_id=id_):
+            case steps.StopInScope(member_id=id_):
                 rows = (replace(row, state=State.EXITED) if row.id == id_ else row for row in self.actual.others)
                 self.actual = replace(self.actual, others=tuple(rows))
-            case GiveUpContainer(container_id=id_):
-                self._put(replace(self._get(id_), restart_policy="no"))
+            case steps.GiveUpContainer(container_id=id_):
+                self.put(replace(self._get(id_), restart_policy="no"))
                 self._stop(id_, now)
-            case RemoveContainer(container_id=id_):
+            case steps.RemoveContainer(container_id=id_):
                 containers = tuple(container for container in self.actual.containers if container.id != id_)
                 names = {name: holder for name, holder in self.actual.names.items() if holder != id_}
                 self.actual = replace(self.actual, containers=containers, names=names)
-            case RenameContainer(container_id=id_, to=name):
-                self._put(replace(self._get(id_), name=name))
-            case ConnectNetwork(container_id=id_, attachment=attachment):
+            case steps.RenameContainer(container_id=id_, to=name):
+                self.put(replace(self._get(id_), name=name))
+            case steps.ConnectNetwork(container_id=id_, attachment=attachment):
                 container = self._get(id_)
                 others_ = tuple(e for e in container.endpoints if e.network != attachment.network)
-                self._put(replace(container, endpoints=(*others_, self._endpoint(attachment.network))))
-            case UpdateContainer(container_id=id_, update=update):
+                self.put(replace(container, endpoints=(*others_, self._endpoint(attachment.network))))
+            case steps.UpdateContainer(container_id=id_, update=update):
                 self._update(self._get(id_), update)
             case _:
                 assert_never(step)
 
-    def _created(self, step: CreateContainer, now: float) -> Container:
+    def _created(self, step: steps.CreateContainer, now: float) -> Container:
         slot, host = step.slot, with_parents(step.slot.create.host_config, step.parents)
         return Container(
             id=self._new_id(),
@@ -167,21 +143,21 @@ class _Foreseen:
         vanished, cut_off = self.actual.vanished - {container_id}, self.actual.cut_off - {container_id}
         self.actual = replace(self.actual, vanished=vanished, cut_off=cut_off)
         if slot.service in self._jobs:
-            self._put(replace(container, state=State.EXITED, started=now, finished=now, exit_code=0, error=""))
+            self.put(replace(container, state=State.EXITED, started=now, finished=now, exit_code=0, error=""))
             return
         endpoints = tuple(self._endpoint(endpoint.network) for endpoint in container.endpoints)
         health = Health.NONE if slot.health is None else Health.STARTING
-        self._put(replace(container, state=State.RUNNING, started=now, error="", health=health, endpoints=endpoints))
+        self.put(replace(container, state=State.RUNNING, started=now, error="", health=health, endpoints=endpoints))
 
     def _stop(self, container_id: str, now: float) -> None:
         self.memory = replace(self.memory, stopped=self.memory.stopped | {container_id: now})
-        self._put(replace(self._get(container_id), state=State.EXITED, finished=now, health=Health.NONE))
+        self.put(replace(self._get(container_id), state=State.EXITED, finished=now, health=Health.NONE))
 
     def _update(self, container: Container, update: UpdateBody) -> None:
         if policy := update.restart_policy:
             container = replace(container, restart_policy=policy.name, restart_retries=policy.maximum_retry_count)
         numbers = {key: value for key, value in to_builtins(update).items() if isinstance(value, int)}
-        self._put(replace(container, resources={**container.resources, **numbers}))
+        self.put(replace(container, resources={**container.resources, **numbers}))
 
     def _tell(self, action: str, container_id: str, now: float) -> None:
         event = Event(type="container", action=action, id=container_id, attributes={}, time=now)
@@ -192,7 +168,7 @@ class _Foreseen:
     def _get(self, container_id: str) -> Container:
         return next(container for container in self.actual.containers if container.id == container_id)
 
-    def _put(self, container: Container) -> None:
+    def put(self, container: Container) -> None:
         found = {known.id: known for known in self.actual.containers} | {container.id: container}
         names = {name: id_ for name, id_ in self.actual.names.items() if id_ != container.id}
         names[container.name] = container.id

@@ -4,58 +4,40 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from dom0.plan.steps import (
-    AnyStep,
-    ConnectNetwork,
-    CreateContainer,
-    CreateNetwork,
-    CreateVolume,
-    GiveUpContainer,
-    RemoveContainer,
-    RemoveNetwork,
-    RenameContainer,
-    ReplaceNetwork,
-    RestartContainer,
-    RunPostStart,
-    StartContainer,
-    StopContainer,
-    StopInScope,
-    UnpauseContainer,
-    UpdateContainer,
-)
+from dom0.plan import steps
 
 
-def say_step(step: AnyStep) -> str:  # noqa: C901 -- a flat match, one line a step
+def say_step(step: steps.AnyStep) -> str:  # noqa: C901 -- a flat match, one line a step
     """`start mybox-redis-1`: a verb and a name."""
     match step:
-        case CreateNetwork():
+        case steps.CreateNetwork():
             return f"create network {step.spec.name}"
-        case ReplaceNetwork():
+        case steps.ReplaceNetwork():
             return f"replace network {step.spec.name}"
-        case RemoveNetwork():
+        case steps.RemoveNetwork():
             return f"remove network {step.name}"
-        case CreateVolume():
+        case steps.CreateVolume():
             return f"create volume {step.spec.name}"
-        case CreateContainer():
+        case steps.CreateContainer():
             return f"create {step.name}"
-        case StartContainer():
+        case steps.StartContainer():
             return f"start {step.slot.name}"
-        case RunPostStart():
+        case steps.RunPostStart():
             return f"run post_start of {step.slot.name}"
-        case RestartContainer():
+        case steps.RestartContainer():
             return f"restart {step.slot.name}"
-        case UnpauseContainer():
+        case steps.UnpauseContainer():
             return f"unpause {step.name}"
-        case StopContainer() | StopInScope():
+        case steps.StopContainer() | steps.StopInScope():
             return f"stop {step.name}"
-        case GiveUpContainer():
+        case steps.GiveUpContainer():
             return f"give up restarting {step.name}"
-        case RemoveContainer():
+        case steps.RemoveContainer():
             return f"remove {step.name}"
-        case RenameContainer():
+        case steps.RenameContainer():
             return f"rename {step.name} to {step.to}"
-        case ConnectNetwork():
+        case steps.ConnectNetwork():
             return f"connect {step.name} to {step.attachment.network}"
-        case UpdateContainer():
+        case steps.UpdateContainer():
             return f"update {step.name}"
     assert_never(step)
