@@ -60,7 +60,26 @@ def carry_over(desired: Desired, before: Desired | None) -> Desired:
 
 def as_it_was(desired: Desired, theirs: Iterable[Container]) -> Desired:
     """What Compose made, as the desired state to go back to. `desired` is what takes it over."""
-    slots = tuple(_slot(one, desired.adopted[one.id]) for one in theirs)
+    slots = tuple(
+        Slot(
+            service=desired.adopted[one.id][labels.SERVICE],
+            number=int(desired.adopted[one.id][labels.NUMBER]),
+            name=one.name,
+            role=Role.SERVICE,
+            hash=desired.adopted[one.id][labels.HASH],
+            image=one.image,
+            image_id=one.image_id,
+            create=ContainerBody(),
+            volumes=tuple(sorted({mount.name for mount in one.mounts if mount.type == "volume"})),
+            order=Order.STOP_FIRST,
+            restart_policy=one.restart_policy,
+            restart_retries=one.restart_retries,
+            resources=one.resources,
+            ports=one.ports,
+            runs=one.running,
+        )
+        for one in theirs
+    )
     return Desired(project=desired.project, slots=slots, adopted=desired.adopted, rollout=desired.rollout)
 
 
@@ -75,26 +94,6 @@ def fits(container: Container, slot: Slot) -> bool:
         and container.labels.get(labels.COMPOSE_HASH) == slot.create.labels.get(labels.COMPOSE_HASH)
         and not slot.files
         and not slot.parents
-    )
-
-
-def _slot(container: Container, own_labels: dict[str, str]) -> Slot:
-    return Slot(
-        service=own_labels[labels.SERVICE],
-        number=int(own_labels[labels.NUMBER]),
-        name=container.name,
-        role=Role.SERVICE,
-        hash=own_labels[labels.HASH],
-        image=container.image,
-        image_id=container.image_id,
-        create=ContainerBody(),
-        volumes=tuple(sorted({mount.name for mount in container.mounts if mount.type == "volume"})),
-        order=Order.STOP_FIRST,
-        restart_policy=container.restart_policy,
-        restart_retries=container.restart_retries,
-        resources=container.resources,
-        ports=container.ports,
-        runs=container.running,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dom0.compose.model import Port, Project, Service, ServiceNetwork
+from msgspec.structs import replace
+
+from dom0.compose.model import Port, Project, Service
 from dom0.engine.bodies import EndpointIpamConfig, EndpointSettings, PortBinding
 from dom0.engine.values import PublishedPort
 from dom0.plan.desired import Attachment
@@ -15,13 +17,6 @@ INTERFACE_NAME = "com.docker.network.endpoint.ifname"  # option of an endpoint, 
 
 def container_name(project: Project, name: str, number: int) -> str:
     return project.services[name].container_name or f"{project.name}-{name}-{number}"
-
-
-def network_mode(project: Project, service: Service) -> str:
-    if service.network_mode:
-        return service.network_mode
-    keys = networks_by_priority(project, service)
-    return project.networks[keys[0]].name if keys else "none"
 
 
 def networks_by_priority(project: Project, service: Service) -> list[str]:
@@ -36,39 +31,27 @@ def networks_by_priority(project: Project, service: Service) -> list[str]:
 
 
 def attachments(project: Project, name: str, number: int) -> tuple[Attachment, ...]:
-    service = project.services[name]
-    keys = networks_by_priority(project, service)
-    known = links(project, name, number)
-    return tuple(
-        Attachment(
-            network=project.networks[key].name,
-            endpoint=_endpoint(project, name, number, service.networks.get(key), known, primary=key == keys[0]),
-        )
-        for key in keys
-    )
-
-
-def _endpoint(
-    project: Project, name: str, number: int, config: ServiceNetwork | None, known: tuple[str, ...], *, primary: bool
-) -> EndpointSettings:
-    service = project.services[name]
-    aliases = (container_name(project, name, number), name)
-    mac = service.mac_address if primary else ""
-    if config is None:
-        return EndpointSettings(aliases=aliases, links=known, mac_address=mac)
-    interface = {INTERFACE_NAME: config.interface_name} if config.interface_name else {}
-    return EndpointSettings(
-        aliases=(*aliases, *config.aliases),
-        links=known,
-        mac_address=config.mac_address or mac,
-        ipam_config=EndpointIpamConfig(
-            ipv4_address=config.ipv4_address,
-            ipv6_address=config.ipv6_address,
-            link_local_ips=config.link_local_ips,
-        ),
-        driver_opts=config.driver_opts | interface,
-        gw_priority=config.gw_priority,
-    )
+    service, known = project.services[name], links(project, name, number)
+    aliases, mac = (container_name(project, name, number), name), service.mac_address
+    found: list[Attachment] = []
+    for key in networks_by_priority(project, service):
+        endpoint = EndpointSettings(aliases=aliases, links=known, mac_address="" if found else mac)
+        if config := service.networks.get(key):
+            interface = {INTERFACE_NAME: config.interface_name} if config.interface_name else {}
+            endpoint = replace(
+                endpoint,
+                aliases=(*aliases, *config.aliases),
+                mac_address=config.mac_address or endpoint.mac_address,
+                ipam_config=EndpointIpamConfig(
+                    ipv4_address=config.ipv4_address,
+                    ipv6_address=config.ipv6_address,
+                    link_local_ips=config.link_local_ips,
+                ),
+                driver_opts=config.driver_opts | interface,
+                gw_priority=config.gw_priority,
+            )
+        found.append(Attachment(network=project.networks[key].name, endpoint=endpoint))
+    return tuple(found)
 
 
 def links(project: Project, name: str, number: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dom0.compose.model import Project, Volume
-from dom0.compose.x_dom0 import DevSettings, HomeSettings, MachineSettings, SshSettings
+from dom0.compose.x_dom0 import DevSettings, MachineSettings, SshSettings
 from dom0.engine.bodies import (
     ContainerBody,
     Empty,
@@ -43,7 +43,17 @@ def builtin_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:
         return ()
     slots = []
     if machine.home is not None:
-        slots.append(_home_slot(project.name, machine, machine.home, facts.base))
+        uid, dev = (machine.ssh or SshSettings()).uid, machine.dev or DevSettings()
+        create = ContainerBody(
+            user=f"{uid}:{uid}",
+            entrypoint=("true",),
+            cmd=(),
+            healthcheck=HealthConfig(test=("NONE",)),
+            labels={labels.DEV_IMAGE: dev.image, labels.DEV_COMMAND: msgspec.json.encode(dev.command).decode()},
+            host_config=HostConfig(mounts=_home_mounts(machine), network_mode="none"),
+        )
+        volumes = (machine.home.volume,)
+        slots.append(builtin_slot(project.name, HOME, Role.HOME, facts.base, create, volumes=volumes, runs=False))
     if machine.ssh is not None:
         slots.append(_sshd_slot(project.name, machine, machine.ssh, facts.base))
     for slot in slots:
@@ -97,20 +107,6 @@ def _sshd_slot(project: str, machine: MachineSettings, ssh: SshSettings, base: I
         # The process of an open session, by OpenSSH from 9.8 on and before.
         defer_while=(f"sshd-session: {ssh.user}@", f"sshd: {ssh.user}@"),
     )
-
-
-def _home_slot(project: str, machine: MachineSettings, home: HomeSettings, base: Image) -> Slot:
-    uid = (machine.ssh or SshSettings()).uid
-    dev = machine.dev or DevSettings()
-    create = ContainerBody(
-        user=f"{uid}:{uid}",
-        entrypoint=("true",),
-        cmd=(),
-        healthcheck=HealthConfig(test=("NONE",)),
-        labels={labels.DEV_IMAGE: dev.image, labels.DEV_COMMAND: msgspec.json.encode(dev.command).decode()},
-        host_config=HostConfig(mounts=_home_mounts(machine), network_mode="none"),
-    )
-    return builtin_slot(project, HOME, Role.HOME, base, create, volumes=(home.volume,), runs=False)
 
 
 def _home_path(machine: MachineSettings) -> str:

@@ -217,8 +217,11 @@ class ContainerPlanner:
                 return self._restart(current, f"{owner.name} was restarted, and it shares a namespace with it")
         for dependency in self.slot.depends_on:
             for container in self._currents(dependency.service) if dependency.restart else ():
-                is_since = current.started < container.created <= self.snapshot.now
-                if is_since and self._is_back(container, dependency):
+                # whether it is as far as it was awaited: a job that runs for a moment is not done yet
+                plan, awaits_end = self.phases.get(slot_key(container)), dependency.condition is Condition.COMPLETED
+                has_completed = plan is not None and plan.phase is Phase.COMPLETED
+                is_back = has_completed or (not awaits_end and self.snapshot.is_ready(container))
+                if is_back and current.started < container.created <= self.snapshot.now:
                     return self._restart(current, f"{dependency.service} was replaced")
         return None
 
@@ -229,12 +232,6 @@ class ContainerPlanner:
         if self.snapshot.in_use(current, self.slot):
             return self._result(Phase.READY, "in use; it is restarted for the Engine's new socket as soon as it is not")
         return self._restart(current, "the Engine's socket was made anew, and it has the one before bound")
-
-    def _is_back(self, container: Container, dependency: Dependency) -> bool:
-        """Whether what was replaced is as far as it was awaited: a job that runs for a moment is not done yet."""
-        plan = self.phases.get(slot_key(container))
-        has_completed = plan is not None and plan.phase is Phase.COMPLETED
-        return has_completed or (dependency.condition is not Condition.COMPLETED and self.snapshot.is_ready(container))
 
     def _tidy(self, current: Container | None, phase: Phase, reason: str = "") -> SlotPlan:
         """It is as it should be: now its predecessors go, and it gets its name."""

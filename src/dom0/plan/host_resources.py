@@ -43,7 +43,7 @@ def host_resources(service: Service) -> bodies.Resources:
         cpu_realtime_runtime=service.cpu_rt_runtime,
         cpu_shares=service.cpu_shares,
         cpuset_cpus=service.cpuset,
-        nano_cpus=nano_cpus(limits.cpus or service.cpus),
+        nano_cpus=int(_single(_single(limits.cpus or service.cpus) * 1e9)),
         pids_limit=limits.pids if limits.pids > 0 else service.pids_limit,
         device_cgroup_rules=service.device_cgroup_rules,
         device_requests=tuple(
@@ -69,12 +69,8 @@ def host_resources(service: Service) -> bodies.Resources:
     )
 
 
-def nano_cpus(cpus: float) -> int:
-    """Compose multiplies in 32-bit floats, so 0.3 is not exactly 300000000."""
-    return int(_single(_single(cpus) * 1e9))
-
-
 def _single(number: float) -> float:
+    """Compose multiplies in 32-bit floats, so 0.3 processors are not exactly 300000000."""
     rounded: float = struct.unpack("f", struct.pack("f", number))[0]
     return rounded
 

@@ -22,7 +22,7 @@ from dom0.plan.attachments import (
     container_name,
     fixed_ports,
     links,
-    network_mode,
+    networks_by_priority,
     port_bindings,
     spare_port_missing,
 )
@@ -179,6 +179,7 @@ def _container_labels(project: Project, name: str, number: int, digest: str, ima
 def _host_config(project: Project, name: str, number: int, mounts: Mounts, restart: RestartPolicy) -> HostConfig:
     service, logging = project.services[name], project.services[name].logging
     security, unconfined = _security_options(project, name)
+    networks = networks_by_priority(project, service)
     return HostConfig(
         **structs.asdict(host_resources(service)),
         binds=mounts.binds,
@@ -187,7 +188,7 @@ def _host_config(project: Project, name: str, number: int, mounts: Mounts, resta
         annotations=service.annotations,
         cap_add=service.cap_add,
         cap_drop=service.cap_drop,
-        network_mode=network_mode(project, service),
+        network_mode=service.network_mode or (project.networks[networks[0]].name if networks else "none"),
         ipc_mode=service.ipc,
         pid_mode=service.pid,
         cgroupns_mode=service.cgroup,

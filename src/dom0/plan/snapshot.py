@@ -62,14 +62,12 @@ class Snapshot:
     def networks(self) -> Mapping[str, Network]:
         return {network.name: network for network in self.actual.networks}
 
-    def is_ours(self, network: Network) -> bool:
-        return network.id in self.actual.own_networks
-
     def is_outdated(self, spec: NetworkSpec) -> bool:
         """A network of that name that dom0 did not make is used as it is, as Compose does."""
         found = self.networks.get(spec.name)
-        is_ours = found is not None and not spec.external and self.is_ours(found)
-        return is_ours and found is not None and found.labels.get(HASH) != spec.hash
+        if found is None or spec.external or found.id not in self.actual.own_networks:
+            return False
+        return found.labels.get(HASH) != spec.hash
 
     @cached_property
     def volume_names(self) -> frozenset[str]:
