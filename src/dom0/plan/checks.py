@@ -11,7 +11,6 @@ from pathlib import PurePosixPath
 
 from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project
-from dom0.errors import ProjectError
 from dom0.names import ROOT
 from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Role, Slot, VolumeSpec
@@ -46,15 +45,6 @@ def check_project(project: Project) -> None:
         if circle := _circle(start, needs, done, ()):
             what = f"it depends on itself: {' → '.join(circle)}"
             raise refusal(project, ("services", circle[0]), what, "take one of these away")
-
-
-def check_running(project: str, running: str) -> None:
-    """`running`: the project that the machine is now, "" for none."""
-    if running not in ("", project):
-        raise ProjectError(
-            f"name: the running project is {running}, this one is {project}",
-            hint="take the running one down first: dom0 down",
-        )
 
 
 def check_slots(project: Project, slots: tuple[Slot, ...]) -> None:
