@@ -6,8 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
-from dom0.agent.contract import docker_run, root_body
+from dom0.agent.contract import root_body
 from dom0.names import IMAGE
+from dom0.testing.machines import docker_run
 
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
 

@@ -19,7 +19,6 @@ import pytest
 
 from dom0 import errors
 from dom0.agent import ambassador_status, api, file_status, refusal, status
-from dom0.agent.contract import docker_run
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
@@ -27,6 +26,7 @@ from dom0.compose.load import load
 from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.host import boot, disk, slots
+from dom0.testing.machines import docker_run
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()

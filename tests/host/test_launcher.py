@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dom0.agent.contract import docker_run
 from dom0.testing import api
 from dom0.testing.hosts import CONTAINERD_STORE, Host
 from dom0.testing.launcher import BROKEN, EXITS, HANGS, HEALTHY, UNCHECKED, Kind, Launcher, forget_stop
+from dom0.testing.machines import docker_run
 
 
 @pytest.fixture(scope="module", autouse=True)

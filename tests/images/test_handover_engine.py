@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from dom0.agent import handover
-from dom0.agent.contract import docker_run
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Conflict, NotFound, RolledBack
 from dom0.images.project import Options, build_project
 from dom0.names import FAILED, HANDOVER, ROOT
 from dom0.testing.hosts import Host
+from dom0.testing.machines import docker_run
 
 DEADLINE = 180.0
 SERVICE = "box-a-1"

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.file_status import FilesPlanRequest, FilesRequest
-from dom0.agent.files import Files
 from dom0.agent.machine import Machine
 from dom0.agent.state_files import Trial
 from dom0.agent.status import LARGEST_PROJECT, Progress, RollbackRequest, TryRequest, UpRequest
@@ -42,13 +41,13 @@ T = TypeVar("T")
 @contextlib.asynccontextmanager
 async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
     """Answer on the socket at `path` (mode 0660, group `gid`) until the block ends."""
-    routes = {**_Api(machine).routes(), **_FilesApi(machine.files).routes(), **_AmbassadorApi(ambassadors).routes()}
     asyncio.get_running_loop().set_exception_handler(Unaccepted())
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
     unnamed = path.with_name(f".{path.name}.new")
+    routes = server.route(_Api(machine, ambassadors).routes())
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = max(1, descriptors // 2)  # the others are for the machine
-    async with server.serve(_with_errors(server.route(routes)), unnamed, most=most, beyond=_too_many):
+    async with server.serve(_with_errors(routes), unnamed, most=most, beyond=_too_many):
         # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
         await asyncio.to_thread(os.chown, unnamed, -1, gid)
         await asyncio.to_thread(unnamed.chmod, 0o660)
@@ -94,8 +93,10 @@ async def _read(request: Request, type_: type[T], limit: int = LARGEST_BODY) -> 
 
 
 class _Api:
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, ambassadors: Ambassadors) -> None:
         self._machine = machine
+        self._files = machine.files
+        self._ambassadors = ambassadors
 
     def routes(self) -> Mapping[str, Handler]:
         return {
@@ -107,6 +108,16 @@ class _Api:
             "POST /v1/try": self.try_next,
             "POST /v1/confirm": self.confirm,
             "POST /v1/abort": self.abort,
+            "GET /v1/files": self.files,
+            "GET /v1/files/diff": self.diff,
+            "POST /v1/files/take": self.take,
+            "POST /v1/files/keep": self.keep,
+            "POST /v1/files/plan": self.plan_files,
+            "GET /v1/ambassadors": self.ambassadors,
+            "GET /v1/ambassadors/{name}/history": self.receipts,
+            "GET /v1/ambassadors/{name}/flows": self.flows,
+            "POST /v1/ambassadors/{name}/rewire": self.rewire,
+            "POST /v1/ambassadors/{name}/undo": self.undo,
         }
 
     async def status(self, _request: Request) -> Response:
@@ -147,21 +158,7 @@ class _Api:
     async def abort(self, _request: Request) -> Response:
         return _document(await self._machine.abort())
 
-
-class _FilesApi:
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    def routes(self) -> Mapping[str, Handler]:
-        return {
-            "GET /v1/files": self.list,
-            "GET /v1/files/diff": self.diff,
-            "POST /v1/files/take": self.take,
-            "POST /v1/files/keep": self.keep,
-            "POST /v1/files/plan": self.plan,
-        }
-
-    async def list(self, _request: Request) -> Response:
+    async def files(self, _request: Request) -> Response:
         return _document(self._files.survey())
 
     async def diff(self, request: Request) -> Response:
@@ -175,28 +172,14 @@ class _FilesApi:
     async def keep(self, request: Request) -> Response:
         return _document(self._files.keep((await _read(request, FilesRequest)).paths))
 
-    async def plan(self, request: Request) -> Response:
+    async def plan_files(self, request: Request) -> Response:
         asked = await _read(request, FilesPlanRequest, LARGEST_PROJECT)
         return _document(self._files.preview(asked.files))
 
-
-class _AmbassadorApi:
-    def __init__(self, ambassadors: Ambassadors) -> None:
-        self._ambassadors = ambassadors
-
-    def routes(self) -> Mapping[str, Handler]:
-        return {
-            "GET /v1/ambassadors": self.list,
-            "GET /v1/ambassadors/{name}/history": self.history,
-            "GET /v1/ambassadors/{name}/flows": self.flows,
-            "POST /v1/ambassadors/{name}/rewire": self.rewire,
-            "POST /v1/ambassadors/{name}/undo": self.undo,
-        }
-
-    async def list(self, _request: Request) -> Response:
+    async def ambassadors(self, _request: Request) -> Response:
         return _document(self._ambassadors.status())
 
-    async def history(self, request: Request) -> Response:
+    async def receipts(self, request: Request) -> Response:
         return _document(await self._ambassadors.history(request.captured["name"]))
 
     async def flows(self, request: Request) -> Response:

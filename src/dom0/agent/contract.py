@@ -1,4 +1,4 @@
-"""How the root container is run: one value, as the Engine's create body and as the `docker run` a person would type.
+"""How the root container is run: as the Engine's create body; docs/concepts has the `docker run` a person would type.
 
 A test compares what the Engine makes of both. Pure; what may differ from machine to machine does not belong here.
 """
@@ -6,7 +6,7 @@ A test compares what the Engine makes of both. Pure; what may differ from machin
 from __future__ import annotations
 
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
-from dom0.names import ENGINE_SOCKET, ROOT, RUN, STATE
+from dom0.names import ENGINE_SOCKET, RUN, STATE
 from dom0.plan.desired import Role
 from dom0.plan.labels import PROJECT, ROLE
 
@@ -26,15 +26,6 @@ def root_body(image: str) -> ContainerBody:
             binds=tuple(f"{path}:{path}" for path in PATHS),
         ),
     )
-
-
-def docker_run(image: str) -> list[str]:
-    return [
-        *("docker", "run", "--detach", "--name", ROOT, "--restart", RESTART),
-        *("--privileged", "--network", "host", "--pid", "host"),
-        *(word for path in PATHS for word in ("--volume", f"{path}:{path}")),
-        image,
-    ]
 
 
 def helper_body(image: str) -> ContainerBody:

@@ -157,8 +157,17 @@ class Current:
 
         `as_it_was`: what it takes over from Docker Compose, to go back to. Raises Unwritable, Damaged.
         """
-        if as_it_was is not None:
-            self._note_before(candidate, as_it_was)
+        if as_it_was is not None:  # to go back to, without ever having been current
+            before = Generation(
+                number=0,
+                created=self._clock.now(),
+                cause="as docker compose ran it",
+                dom0_image=candidate.dom0_image,
+                desired=as_it_was,
+                outcome=Outcome.GOOD,
+                foreign=True,
+            )
+            self._adopted_from = self.generations.add(before, candidate.files).number
         current = self.generation
         trial = self.state_files.trial_of(candidate.dom0_image, self._clock.now())
         if current is not None and says_the_same(candidate, current):
@@ -222,28 +231,6 @@ class Current:
         )
         self.verdict, self._adopted_from = None, 0
         return self.generations.add(generation, candidate.files)
-
-    def _note_before(self, candidate: Candidate, as_it_was: Desired) -> None:
-        """It becomes the generation to go back to, without ever having been current."""
-        before = Generation(
-            number=0,
-            created=self._clock.now(),
-            cause="as docker compose ran it",
-            dom0_image=candidate.dom0_image,
-            desired=as_it_was,
-            outcome=Outcome.GOOD,
-            foreign=True,
-        )
-        self._adopted_from = self.generations.add(before, candidate.files).number
-
-    def _release(self, generation: Generation) -> None:
-        """What Docker Compose made runs again as it did, and belongs to it again."""
-        self.generations.leave_current()
-        self._board.say(f"generation {generation.number}: runs again, and is docker compose's")
-        project = generation.desired.project
-        self._problems["adoption"] = problems.released(project, self._clock.now())
-        self.generation = None
-        self._loop.aim(Aim(desired=Desired(project=project), memory=Memory()))
 
     def _good_now(self) -> int:
         """Number of the generation to come back to from the next one."""
@@ -322,7 +309,12 @@ class Current:
             case rollout.GoBack():
                 self._return_from(generation)
             case rollout.Release():
-                self._release(generation)
+                self.generations.leave_current()
+                self._board.say(f"generation {generation.number}: runs again, and is docker compose's")
+                project = generation.desired.project
+                self._problems["adoption"] = problems.released(project, self._clock.now())
+                self.generation = None
+                self._loop.aim(Aim(desired=Desired(project=project), memory=Memory()))
             case _:
                 assert_never(transition)
         return 0.0

@@ -29,7 +29,8 @@ def unified(name: str, machine: bytes | None, project: bytes | None) -> str | No
 def notes(machine: FileVersion | None, project: FileVersion | None) -> Iterator[str]:
     """What lines of text do not show."""
     if machine is None or project is None or machine.kind != project.kind:
-        yield f"machine: {_kind(machine)}; project: {_kind(project)}"
+        kinds = [version.kind if version else "none" for version in (machine, project)]
+        yield f"machine: {kinds[0]}; project: {kinds[1]}"
         return
     if machine.kind == "link" and machine.content != project.content:
         yield f"machine: {machine.content}; project: {project.content}"
@@ -39,7 +40,3 @@ def notes(machine: FileVersion | None, project: FileVersion | None) -> Iterator[
         yield f"owner: machine {machine.uid}:{machine.gid}, project {project.uid}:{project.gid}"
     if machine.attributes != project.attributes:
         yield "capabilities: the machine's are others than the project's"
-
-
-def _kind(version: FileVersion | None) -> str:
-    return "none" if version is None else version.kind

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dom0.agent.contract import docker_run
+from dom0.agent.contract import PATHS, RESTART
+from dom0.names import ROOT
 from dom0.run import CommandFailed, Output
 from dom0.testing import api
 from dom0.testing.hosts import Host
@@ -167,3 +168,13 @@ class Machine:
 
 
 DOM0 = (sys.executable, "-m", "dom0")
+
+
+def docker_run(image: str) -> list[str]:
+    """The root container as a person would start it, by the page on concepts."""
+    return [
+        *("docker", "run", "--detach", "--name", ROOT, "--restart", RESTART),
+        *("--privileged", "--network", "host", "--pid", "host"),
+        *(word for path in PATHS for word in ("--volume", f"{path}:{path}")),
+        image,
+    ]
