@@ -28,7 +28,7 @@ import msgspec
 
 from dom0 import temporary
 from dom0.engine.bodies import VolumeBody
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_container
 from dom0.errors import Busy, Dom0Error, NotFound
 from dom0.images import docker_cli
 from dom0.images.names import find
@@ -217,11 +217,7 @@ async def prepare_image(engine: Engine) -> None:
 @asynccontextmanager
 async def _worker(engine: Engine, mounts: Sequence[str]) -> AsyncIterator[None]:
     """The container in which restic runs during the block. Raises Busy if there is one."""
-    try:
-        await engine.container(WORKER)
-    except NotFound:
-        pass
-    else:
+    if await find_container(engine, WORKER):
         raise Busy("home: another dom0 home command is at work", hint=f"wait for it, or: docker rm -f {WORKER}")
     argv = ["docker", "run", "--rm", "--interactive", "--name", WORKER, "--network", "none"]
     argv += [*_LABELS, *mounts, IMAGE, "cat"]

@@ -22,7 +22,7 @@ from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_container
 from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
@@ -300,7 +300,7 @@ class Ambassadors:
     async def _present(self, project: str) -> dict[str, Container]:
         """One container of each service: the one that runs, while an old one stands beside it."""
         rows = await self._engine.containers(labels=[labels.AMBASSADOR, f"{labels.PROJECT}={project}"])
-        inspected = [found for row in rows if (found := await self._inspect(row.id))]
+        inspected = [found for row in rows if (found := await find_container(self._engine, row.id))]
         ordered = sorted(inspected, key=lambda one: (one.running, one.created))
         return {one.labels.get(labels.SERVICE, one.name): one for one in ordered}
 
@@ -308,7 +308,7 @@ class Ambassadors:
         """Once, at first: ambassadors that were removed while no agent ran have left rules in our containers."""
         ours = await self._engine.containers(labels=[f"{labels.PROJECT}={project}"])
         for row in (*ours, *await self._engine.containers(labels=[f"{labels.ROLE}={Role.DEV}"])):
-            container = await self._inspect(row.id)
+            container = await find_container(self._engine, row.id)
             if container is not None and container.state is Life.RUNNING:
                 from dom0.agent.shortcut import is_ours, sweep  # as in `_look`: at a first start nothing runs
 
@@ -323,13 +323,7 @@ class Ambassadors:
             with contextlib.suppress(NotFound):
                 ids |= set(await self._engine.network_members(endpoint.network_id))
         ids.discard(ambassador.id)
-        return tuple([found for member in sorted(ids) if (found := await self._inspect(member))])
-
-    async def _inspect(self, container_id: str) -> Container | None:
-        try:
-            return await self._engine.container(container_id)
-        except NotFound:
-            return None
+        return tuple([found for member in sorted(ids) if (found := await find_container(self._engine, member))])
 
     async def _tell_found(self, known: Known) -> None:
         """Raises Dom0Error."""
@@ -341,7 +335,7 @@ class Ambassadors:
             return
         rows = await self._engine.containers()
         meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
-        candidates = [one for container_id in meant if (one := await self._inspect(container_id))]
+        candidates = [one for container_id in meant if (one := await find_container(self._engine, container_id))]
         ready = self._readiness.now
         found = find(followed, known.container, candidates, ready.project, ready.gated, ready.post_started)
         if found != known.told:

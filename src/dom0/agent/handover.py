@@ -34,7 +34,7 @@ from dom0.agent.succession import (
     wanted_after_cut,
 )
 from dom0.engine.bodies import RestartPolicy, UpdateBody
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_container
 from dom0.engine.values import Container, State
 from dom0.errors import Busy, Conflict, Dom0Error, EngineError, NotFound, RolledBack
 from dom0.health import Problem
@@ -206,11 +206,8 @@ async def look(engine: Engine) -> RootContainers:
 
 
 async def _find(engine: Engine, name: str) -> Container | None:
-    try:
-        container = await engine.container(name)
-    except NotFound:
-        return None
-    if container.labels.get(ROLE) not in (Role.ROOT, Role.HANDOVER):
+    container = await find_container(engine, name)
+    if container is not None and container.labels.get(ROLE) not in (Role.ROOT, Role.HANDOVER):
         raise Conflict(
             f"{name}: a container of this name is there that is none of dom0's",
             hint=f"give it another name: docker rename {name} other",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_container
 from dom0.engine.values import Container, ContainerSummary
-from dom0.errors import InUse, NotFound
+from dom0.errors import InUse
 from dom0.plan.adoption import can_adopt
 from dom0.plan.desired import Desired
 from dom0.plan.ownership import is_claimed
@@ -19,14 +19,8 @@ async def find_others(engine: Engine, desired: Desired) -> tuple[ContainerSummar
 
 async def find_adoptable(engine: Engine, desired: Desired) -> tuple[Container, ...]:
     """What Compose made for the services of `desired`."""
-    found = []
-    for row in await find_others(engine, desired):
-        if can_adopt(desired, row):
-            try:
-                found.append(await engine.container(row.id))
-            except NotFound:
-                continue
-    return tuple(found)
+    rows = [row for row in await find_others(engine, desired) if can_adopt(desired, row)]
+    return tuple([found for row in rows if (found := await find_container(engine, row.id))])
 
 
 async def require_free(engine: Engine, desired: Desired) -> None:

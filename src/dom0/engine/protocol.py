@@ -22,6 +22,7 @@ from dom0.engine.values import (
     PullProgress,
     Volume,
 )
+from dom0.errors import NotFound
 from dom0.http.client import Readable
 
 
@@ -194,3 +195,11 @@ class Engine(Protocol):
         Returns at once, but for an `until` in the future, which the Engine waits for.
         """
         ...
+
+
+async def find_container(engine: Engine, ref: str) -> Container | None:
+    """None where there is none, or none any more."""
+    try:
+        return await engine.container(ref)
+    except NotFound:
+        return None
