@@ -38,16 +38,14 @@ def environment() -> dict[str, str]:
 
 async def debian_archives() -> tuple[Archive, ...]:
     """Debian's archives among the host's package sources. Raises Dom0Error if there is none."""
-    listed = await capture(_index_targets(), env=environment())
+    index_targets = ("indextargets", "--format", _FORMAT, "Created-By: Packages")
+    listed = await capture(["apt-get", *index_targets], env=environment())
     if not listed.stdout.strip():  # apt lists nothing before the first update
         with temporary.directory("apt") as scratch:
-            await capture(["apt-get", *own_state(scratch), "update"], env=environment(), check=False)
-            listed = await capture(_index_targets(own_state(scratch)), env=environment())
+            options = own_state(scratch)
+            await capture(["apt-get", *options, "update"], env=environment(), check=False)
+            listed = await capture(["apt-get", *options, *index_targets], env=environment())
     return select(listed.stdout)
-
-
-def _index_targets(options: Sequence[str] = ()) -> list[str]:
-    return ["apt-get", *options, "indextargets", "--format", _FORMAT, "Created-By: Packages"]
 
 
 def select(listed: str) -> tuple[Archive, ...]:

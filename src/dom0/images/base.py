@@ -19,7 +19,14 @@ from dom0.plan.labels import COMPOSE, INPUTS, ROOTFS_ID
 async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -> None:
     """Build dom0-base on the present dom0-rootfs."""
     say(f"{BASE_IMAGE}: fetching Debian packages")
-    packages = await _packages(rootfs_id, no_cache=no_cache)
+    names = (data(BASE_IMAGE) / "packages").read_text().split()
+
+    async def fetch(into: Path) -> None:
+        with temporary.directory("status") as scratch:
+            status = await docker_cli.extract(ROOTFS_IMAGE, "/var/lib/dpkg/status", scratch)
+            await archive.download(names, await archive.debian_archives(), status, into)
+
+    packages = await fetched.cached("packages", f"{rootfs_id} {names}", fetch, anew=no_cache)
     say(f"{BASE_IMAGE}: fetching wheels")
     wheels = await fetched.wheels(BASE_IMAGE, _version(packages, r"python(3\.\d+)-minimal_"))
     with temporary.directory("agent") as agent:
@@ -33,17 +40,6 @@ async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -
             no_cache=no_cache,
         )
         await docker_cli.build(recipe, say)
-
-
-async def _packages(rootfs_id: str, *, no_cache: bool) -> Path:
-    names = (data(BASE_IMAGE) / "packages").read_text().split()
-
-    async def fetch(into: Path) -> None:
-        with temporary.directory("status") as scratch:
-            status = await docker_cli.extract(ROOTFS_IMAGE, "/var/lib/dpkg/status", scratch)
-            await archive.download(names, await archive.debian_archives(), status, into)
-
-    return await fetched.cached("packages", f"{rootfs_id} {names}", fetch, anew=no_cache)
 
 
 def _version(packages: Path, pattern: str) -> str:

@@ -113,21 +113,15 @@ def digest(found: Iterable[TreeEntry], *, text: str = "", owned: bool = False) -
         head = f"\0{entry.kind} {entry.mode:o} {entry.name}\0"
         if owned:
             head += f"{entry.uid}:{entry.gid} {list(attributes(entry.path))}\0"
-        total.update(head.encode(errors="surrogateescape") + _content_digest(entry))
+        total.update(head.encode(errors="surrogateescape"))
+        try:
+            if entry.kind == "file":
+                total.update(_sha256(entry.path))
+            elif entry.kind == "link":
+                total.update(_target(entry).encode(errors="surrogateescape"))
+        except OSError as error:
+            raise ProjectError(f"{entry.path}: {error.strerror}") from error
     return f"sha256:{total.hexdigest()}"
-
-
-def _content_digest(entry: TreeEntry) -> bytes:
-    try:
-        match entry.kind:
-            case "file":
-                return _sha256(entry.path)
-            case "link":
-                return _target(entry).encode(errors="surrogateescape")
-            case _:
-                return b""
-    except OSError as error:
-        raise ProjectError(f"{entry.path}: {error.strerror}") from error
 
 
 def _sha256(path: str | Path) -> bytes:

@@ -33,8 +33,15 @@ async def wheels(image: str, python: str) -> Path:
 
     async def fetch(into: Path) -> None:
         with temporary.directory("pip") as scratch:
-            pip = await _pip(scratch)
-            await capture([*pip, *pip_install(lock, python, machine, into)])
+            argv = [
+                *(*await _pip(scratch), "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+                *("--require-hashes", "--no-deps", "--only-binary=:all:"),
+                # For another Python than the one that runs.
+                *(f"--platform=manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)),
+                f"--platform=manylinux2014_{machine}",
+                *(f"--python-version={python}", f"--target={into}", f"--requirement={lock}"),
+            ]
+            await capture(argv)
 
     return await cached(f"wheels-{image}", f"{lock.read_text()} {python} {machine}", fetch)
 
@@ -56,17 +63,6 @@ async def _pip(scratch: Path) -> list[str]:
         return [sys.executable, "-m", "pip"]
     await capture([sys.executable, "-m", "venv", str(scratch)])
     return [str(scratch / "bin" / "python"), "-m", "pip"]
-
-
-def pip_install(lock: Path, python: str, machine: str, into: Path) -> list[str]:
-    """Arguments of pip to install what `lock` names, with its hashes, for another Python than the one that runs."""
-    return [
-        *("install", "--quiet", "--disable-pip-version-check", "--no-compile"),
-        *("--require-hashes", "--no-deps", "--only-binary=:all:"),
-        *(f"--platform=manylinux_2_{minor}_{machine}" for minor in reversed(_GLIBC)),
-        f"--platform=manylinux2014_{machine}",
-        *(f"--python-version={python}", f"--target={into}", f"--requirement={lock}"),
-    ]
 
 
 async def cached(kind: str, key: str, fetch: Callable[[Path], Awaitable[None]], *, anew: bool = False) -> Path:

@@ -33,10 +33,6 @@ class Ignore:
         """Whether something below an ignored directory may still be part of the build."""
         return not all(ignores for ignores, _ in self._rules)
 
-    def lets_in(self, path: str) -> bool:
-        """Whether there is an exception for this very path."""
-        return path in self.exceptions and not self(path)
-
     def __call__(self, path: str) -> bool:
         """`path` is relative, with `/`."""
         paths = tuple(accumulate(path.split("/"), "{}/{}".format))  # with the directories above it

@@ -43,7 +43,8 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
         *_, real = ("", *_on_the_way(directory, name))
         path = above.find(directory, real)
         if real and real not in compose_files and path.is_file() and not path.is_symlink():
-            found[real] = found.get(real, False) or ignore.lets_in(name) or ignore.lets_in(real)
+            is_let_in = any(each in ignore.exceptions and not ignore(each) for each in (name, real))
+            found[real] = found.get(real, False) or is_let_in
     return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
 
 
@@ -72,9 +73,8 @@ def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[
 
 def _dotenvs(project: Project) -> Iterator[str]:
     """The `.env` of directories around the project that services bind: like the project's they may hold passwords."""
-    yield from (
-        f"{name}/.env" for name in _inside(project, (v.source for v in _binds(project))) if above.is_around(name)
-    )
+    bound = _inside(project, (volume.source for volume in _binds(project)))
+    yield from (f"{name}/.env" for name in bound if above.is_around(name))
 
 
 def _binds(project: Project) -> Iterator[ServiceVolume]:
