@@ -44,21 +44,6 @@ class BuildInputs(NamedTuple):
     writable_binds: tuple[str, ...] | None = None  # None: the project is not taken over
 
 
-def inputs_of(labels: Mapping[str, str]) -> BuildInputs | None:
-    """None without the label `dom0.builds`."""
-    builds = builds_of(labels)
-    if builds is None:
-        return None
-    return BuildInputs(
-        builds,
-        dockerfile_of(labels),
-        _names(labels, KEPT),
-        private.of_image(labels),
-        labels.get(PROJECT, ""),
-        _names(labels, IN_PLACE) if IN_PLACE in labels else None,
-    )
-
-
 def is_current(
     directory: Path, labels: Mapping[str, str], parents: Mapping[str, str], taken_over: Collection[str] = ()
 ) -> bool:
@@ -67,9 +52,17 @@ def is_current(
     `taken_over`: names of the projects that dom0 took over from Docker Compose there. Raises ProjectError for a
     directory that cannot be read.
     """
-    made = inputs_of(labels)
-    if made is None or ELSEWHERE in made.builds.values():
+    builds = builds_of(labels)
+    if builds is None or ELSEWHERE in builds.values():
         return False
+    made = BuildInputs(
+        builds,
+        dockerfile_of(labels),
+        _names(labels, KEPT),
+        private.of_image(labels),
+        labels.get(PROJECT, ""),
+        _names(labels, IN_PLACE) if IN_PLACE in labels else None,
+    )
     if not made.dockerfile and (made.writable_binds is not None) is not (made.project in taken_over):
         return False
     return labels.get(INPUTS) == inputs_digest(directory, parents, made)

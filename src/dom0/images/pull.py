@@ -81,10 +81,6 @@ class _Image(msgspec.Struct, frozen=True):
         return {each.digest: each.size for each in (self.manifest.config, *self.manifest.layers)}
 
     @property
-    def by_digest(self) -> Reference:
-        return replace(self.reference, tag=None, digest=self.digest)
-
-    @property
     def while_loaded(self) -> Reference:
         """A name of ours."""
         return Reference(DEFAULT_REGISTRY, f"library/{LOADED}", self.id.removeprefix("sha256:")[:12], None)
@@ -172,20 +168,16 @@ class _Pull(msgspec.Struct, frozen=True):
         return Remembered(self.depot.root / "images")
 
     async def resolve(self, reference: Reference, platform: str) -> _Image:
-        found = await self._manifest(reference)
-        if isinstance(found, ImageManifest):
-            return self._image(reference, found, None)
-        with naming(reference):
-            chosen = choose(found, parse_platform(platform))
-        manifest = await self._manifest(replace(reference, tag=None, digest=chosen.digest))
-        if not isinstance(manifest, ImageManifest):
-            raise Final(f"{reference}: {chosen.digest}: is an index in an index")
-        return self._image(reference, manifest, found)
-
-    async def _manifest(self, reference: Reference) -> ImageManifest | Index:
-        return await self.patiently(lambda: self.registry.image(reference))
-
-    def _image(self, reference: Reference, manifest: ImageManifest, index: Index | None) -> _Image:
+        index: Index | None = None
+        manifest = await self.patiently(partial(self.registry.image, reference))
+        if isinstance(manifest, Index):
+            index = manifest
+            with naming(reference):
+                chosen = choose(index, parse_platform(platform))
+            by_digest = replace(reference, tag=None, digest=chosen.digest)
+            manifest = await self.patiently(partial(self.registry.image, by_digest))
+            if isinstance(manifest, Index):
+                raise Final(f"{reference}: {chosen.digest}: is an index in an index")
         top = (index or manifest).digest
         return _Image(reference, manifest, index, top if self.info.containerd_store else manifest.config.digest)
 
@@ -204,7 +196,10 @@ class _Pull(msgspec.Struct, frozen=True):
 
     async def _fetch_and_load(self, image: _Image, ids: tuple[str, ...]) -> int:
         config, layers = image.manifest.config, image.manifest.layers
-        left_out = await self._left_out(image.manifest, ids)
+        if self.info.containerd_store:
+            left_out = await self.remembered.in_containerd(self.engine)
+        else:
+            left_out = await in_graph_driver(self.engine, image.manifest, ids)
         damaged = 0
         while True:
             missing = [each for each in layers if each.digest not in left_out]
@@ -235,11 +230,6 @@ class _Pull(msgspec.Struct, frozen=True):
                 return raw
             await asyncio.to_thread(self.depot.discard, config.digest)
         raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
-
-    async def _left_out(self, image: ImageManifest, ids: tuple[str, ...]) -> frozenset[str]:
-        if self.info.containerd_store:
-            return await self.remembered.in_containerd(self.engine)
-        return await in_graph_driver(self.engine, image, ids)
 
     async def _fetch(self, image: _Image, blobs: Sequence[Descriptor]) -> None:
         await fetch(
@@ -305,7 +295,7 @@ class _Pull(msgspec.Struct, frozen=True):
 
         A tag is never pulled: it could be another image's by now. Returns what is missing then.
         """
-        name = image.by_digest.familiar()
+        name = replace(image.reference, tag=None, digest=image.digest).familiar()
         with contextlib.suppress(NotFound):
             wanted = image.reference.familiar() if self.info.containerd_store else name
             if (await self.engine.image(wanted)).id == image.id:
@@ -338,15 +328,11 @@ class _Pull(msgspec.Struct, frozen=True):
                 except (Temporary, EngineError, OSError) as error:
                     if isinstance(error, EngineError) and not error.transient:
                         raise
-                    wait = pause(misses, clock() - began, random.random())  # noqa: S311 -- spreads tries, hides nothing
-                    if isinstance(error, Temporary) and error.retry_after:
-                        wait = max(wait, error.retry_after)
+                    why, asked = str(error) or "no answer", error.retry_after if isinstance(error, Temporary) else None
+                    wait = max(pause(misses, clock() - began, random.random()), asked or 0.0)  # noqa: S311 -- no secret
                     if clock() + wait - began > self.terms.patience:
-                        raise GaveUp(
-                            f"{str(error) or 'no answer'}; nothing else for {self.terms.patience:g} s",
-                            hint="what has come is kept: the next pull goes on from there",
-                        ) from error
-                    self.meter.waits(_RESOLVER, Waiting(str(error) or "no answer", time.time() + wait))
+                        raise GaveUp(f"{why}; nothing else for {self.terms.patience:g} s") from error
+                    self.meter.waits(_RESOLVER, Waiting(why, time.time() + wait))
                 await asyncio.sleep(wait)
                 misses += 1
         finally:

@@ -43,6 +43,9 @@ LOOK_AGAIN = 0.5  # seconds, for a blob that another process fetches
 class GaveUp(RegistryError):
     """Nothing has come for as long as there was patience."""
 
+    def __init__(self, message: str, *, hint: str = "what has come is kept: the next pull goes on from there") -> None:
+        super().__init__(message, hint=hint)
+
 
 class Source(Protocol):
     """Where blobs come from. Each call starts anew at the registry."""
@@ -83,7 +86,8 @@ async def fetch(
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
     work = _Work(wanted, source, depot, repository, terms, meter or Meter(), doubt, now)
     with contextlib.closing(work):
-        await work.begin()
+        await work.open_blobs()
+        await _in_thread(partial(depot.trim, work.meter.size - work.meter.have))
         try:
             async with asyncio.TaskGroup() as workers:
                 for number in range(terms.workers):
@@ -155,10 +159,6 @@ class _Work:
     def is_over(self) -> bool:
         return not self.blobs and not self._unopened
 
-    async def begin(self) -> None:
-        await self.open_blobs()
-        await _in_thread(partial(self.depot.trim, self.meter.size - self.meter.have))
-
     async def open_blobs(self) -> None:
         """Those that no other process fetches; how far it is with the others."""
         async with self._opening:
@@ -229,10 +229,10 @@ class _Work:
         except TimeoutError:
             await self.open_blobs()
             if self._unopened and not self.blobs and self.clock() >= self.last + self.terms.patience:
-                raise self.gave_up(why, "which process it is: lslocks") from None
+                raise GaveUp(self.words(why), hint="which process it is: lslocks") from None
 
-    def gave_up(self, why: str, hint: str) -> GaveUp:
-        return GaveUp(f"{self.repository}: nothing has come for {self.terms.patience:g} s: {why}", hint=hint)
+    def words(self, why: str) -> str:
+        return f"{self.repository}: nothing has come for {self.terms.patience:g} s: {why}"
 
     def close(self) -> None:
         for blob in tuple(self.blobs):
@@ -347,12 +347,12 @@ class _Worker:
         if isinstance(error, Temporary) and error.retry_after:
             work.not_before = max(work.not_before, now + error.retry_after)
         end = work.last + work.terms.patience
+        why = str(error) or type(error).__name__
         if now >= end:
-            hint = "what has come is kept: the next pull goes on from there"
-            raise work.gave_up(_reason(error), hint) from error
+            raise GaveUp(work.words(why)) from error
         wait = max(pause(self._misses, now - self._since, random.random()), work.not_before - now)  # noqa: S311
         if wait := min(wait, end - now):
-            work.meter.waits(self._number, Waiting(_reason(error), work.now() + wait))
+            work.meter.waits(self._number, Waiting(why, work.now() + wait))
             await asyncio.sleep(wait)
 
 
@@ -368,10 +368,6 @@ async def _in_thread(call: Callable[[], T], cancel: Callable[[], None] = lambda:
                 await asyncio.wait([running])
         running.exception()  # whatever it is: nobody asks for it any more
         raise
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
