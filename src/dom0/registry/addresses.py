@@ -28,9 +28,11 @@ class Addresses:
     async def find(self, host: str) -> tuple[str, ...]:
         """IP addresses, in the order to try them. Raises OSError, and UnicodeError for what is no name."""
         if time.monotonic() >= self._asked.get(host, 0.0) + FRESH or host not in self._known:
-            question = self._question(host)
+            if host not in self._questions:  # one at a time for each name: it is in a thread that nothing can end
+                self._questions[host] = asyncio.create_task(self._ask(host))
+                self._questions[host].add_done_callback(lambda done: self._end(host, done))
             if host not in self._known:
-                return tuple(await asyncio.shield(question))
+                return tuple(await asyncio.shield(self._questions[host]))
         return tuple(self._known[host])
 
     async def connect(self, host: str, to: Callable[[str], Awaitable[Streams]]) -> Streams:
@@ -73,13 +75,6 @@ class Addresses:
         except BaseException:
             self.put_last(host, address)
             raise
-
-    def _question(self, host: str) -> asyncio.Task[list[str]]:
-        """One at a time for each name: it is in a thread that nothing can end."""
-        if host not in self._questions:
-            self._questions[host] = asyncio.create_task(self._ask(host))
-            self._questions[host].add_done_callback(lambda done: self._end(host, done))
-        return self._questions[host]
 
     def _end(self, host: str, question: asyncio.Task[list[str]]) -> None:
         del self._questions[host]

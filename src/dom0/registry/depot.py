@@ -275,8 +275,9 @@ def _is_empty(directory: Path) -> bool:
 def _require_space(path: Path, count: int) -> None:
     """Raises NoSpace, and OSError."""
     if count and count + RESERVE > (free := _free(path)):
+        mib = -(-(count + RESERVE) // (1 << 20))
         raise NoSpace(
-            f"{path}: {_mib(count + RESERVE)} MiB are needed, and {free >> 20} MiB are free",
+            f"{path}: {mib} MiB are needed, and {free >> 20} MiB are free",
             hint="free space: docker system df; docker image prune",
         )
 
@@ -284,7 +285,3 @@ def _require_space(path: Path, count: int) -> None:
 def _free(path: Path) -> int:
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
-
-
-def _mib(count: int) -> int:
-    return -(-count // (1 << 20))

@@ -182,9 +182,11 @@ def choose(index: Index, platform: Platform) -> Descriptor:
     As github.com/containerd/platforms has it: of equally good ones the first.
     """
     images = [entry for entry in index.entries if entry.descriptor.media_type in MANIFESTS]
-    for wanted in _runs_on(platform):
+    variants = _VARIANTS.get(platform.architecture, ())
+    runs_there = variants[variants.index(platform.variant) :] if platform.variant in variants else (platform.variant,)
+    for variant in runs_there:
         for entry in images:
-            if entry.platform == wanted:
+            if entry.platform == Platform(platform.os, platform.architecture, variant):
                 return entry.descriptor
     for entry in images:
         if entry.platform is None:
@@ -192,13 +194,6 @@ def choose(index: Index, platform: Platform) -> Descriptor:
     known = sorted({str(entry.platform) for entry in images if entry.platform and entry.platform.os != "unknown"})
     there = f"it has {', '.join(known)}" if known else "it has none that can be read"
     raise Final(f"manifest: nothing for {platform}; {excerpt(there)}")
-
-
-def _runs_on(platform: Platform) -> list[Platform]:
-    known = _VARIANTS.get(platform.architecture, ())
-    if platform.variant not in known:
-        return [platform]
-    return [msgspec.structs.replace(platform, variant=variant) for variant in known[known.index(platform.variant) :]]
 
 
 def _document(raw: bytes) -> _Document:

@@ -72,10 +72,17 @@ class Part:
         self.size = length if same_boot else length - length % CHUNK
         wholes = itertools.zip_longest(range(self.size // CHUNK), crcs[: self.size // CHUNK])
         self.start += min(max(0, taken - self.start), self.size) // CHUNK * CHUNK
-        self._crcs = [self._crc_of(number) if crc is None else crc for number, crc in wholes]
+        # Where an entry of the journal is lost, of what is on the disk: all chunks but the last were synced before the
+        # file grew on. The last one is taken as well, because ext4 and xfs write data before they extend the file's
+        # size; if it is wrong nevertheless, the blob's digest does not match.
+        self._crcs = [self._crc_at(number * CHUNK) if crc is None else crc for number, crc in wholes]
         if not same_boot:
             self.cut_damage()
-        self._resume()
+        # What was cut off is gone for good before the journal says that it is of this boot.
+        os.ftruncate(self._file, self.size)
+        os.fsync(self._file)
+        self._crc = self._crc_at(self.size - self.size % CHUNK)
+        self._write_journal()
         return True
 
     def append(self, data: bytes) -> None:
@@ -89,7 +96,12 @@ class Part:
                 self.size += written
                 view = view[written:]
                 if self.size % CHUNK == 0:
-                    self._end_chunk()
+                    os.fdatasync(self._file)
+                    os.pwrite(self._journal, *journal.entry(len(self._crcs), self._crc))
+                    self._crcs.append(self._crc)
+                    self._crc = 0
+                    if len(self._crcs) % _SYNCED == 0:
+                        os.fdatasync(self._journal)
 
     def read(self, at: int = 0) -> Iterator[bytes]:
         """What is there from byte `at` of the blob on, by chunks. Raises Damage before one that is not sound."""
@@ -153,34 +165,13 @@ class Part:
                     os.close(file)
             self._file = self._journal = -1
 
-    def _crc_of(self, number: int) -> int:
-        """The CRC of what is on the disk, for a chunk whose entry in the journal is lost.
-
-        All chunks but the last were synced before the file grew on. The last one is taken as well, because ext4 and xfs
-        write data before they extend the file's size; if it is wrong nevertheless, the blob's digest does not match.
-        """
-        return zlib.crc32(os.pread(self._file, CHUNK, number * CHUNK))
-
-    def _end_chunk(self) -> None:
-        os.fdatasync(self._file)
-        noted, at = journal.entry(len(self._crcs), self._crc)
-        os.pwrite(self._journal, noted, at)
-        self._crcs.append(self._crc)
-        self._crc = 0
-        if len(self._crcs) % _SYNCED == 0:
-            os.fdatasync(self._journal)
+    def _crc_at(self, offset: int) -> int:
+        return zlib.crc32(os.pread(self._file, CHUNK, offset))
 
     def _create(self) -> None:
         """The names survive a power cut before the first byte is there."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | _FLAGS
         self._file = os.open(self.path, flags, 0o600)
-        self._write_journal()
-
-    def _resume(self) -> None:
-        """What was cut off is gone for good before the journal says that it is of this boot."""
-        os.ftruncate(self._file, self.size)
-        os.fsync(self._file)
-        self._crc = zlib.crc32(os.pread(self._file, CHUNK, self.size - self.size % CHUNK))
         self._write_journal()
 
     def _write_journal(self) -> None:

@@ -28,6 +28,7 @@ from dom0.registry.part import JOURNAL, Damage, Part, read_head
 
 MOST_PARTS = 1024
 BLOB, LOCK, UNFINISHED = "blob", "lock", "unfinished"  # what else is in its directory
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID: Documentation/admin-guide/sysctl/kernel.rst
 _START = re.compile(r"0|[1-9][0-9]{0,18}")
 
 Ending = Literal["done", "damaged", "wrong"]
@@ -37,18 +38,14 @@ class Stopped(Exception):
     """As it was asked to; it can go on from there."""
 
 
-def boot_id() -> bytes:
-    """16 bytes. Source: Documentation/admin-guide/sysctl/kernel.rst, `random`."""
-    return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
-
-
 class Partial:
     """`directory` is there, and nobody else writes in it. Raises Unwritable."""
 
     def __init__(self, directory: Path, sha256: bytes, size: int, *, boot: bytes | None = None) -> None:
         self.size = size
         self._directory = directory
-        self._head = Head(boot or boot_id(), sha256, size, 0)
+        boot = boot or bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
+        self._head = Head(boot, sha256, size, 0)
         with writing(directory):
             self.parts = self._restored()
 
@@ -61,12 +58,9 @@ class Partial:
         """The byte of the blob where `part` need not grow any further."""
         return min((other.start for other in self.parts if other.start > part.start), default=self.size)
 
-    def left(self, part: Part) -> int:
-        return max(0, self.stop(part) - part.at)
-
     @property
     def is_whole(self) -> bool:
-        return not any(map(self.left, self.parts))
+        return all(part.at >= self.stop(part) for part in self.parts)
 
     def find(self, start: int) -> Part:
         """The part that begins at byte `start` of the blob; a new one, if there is none."""
@@ -133,7 +127,8 @@ class Partial:
 
     def _restored(self) -> list[Part]:
         found = {path.name: path for path in self._directory.iterdir()}
-        starts = sorted(int(name) for name in found if self._is_start(name))
+        numbers = [int(name) for name in found if _START.fullmatch(name)]
+        starts = sorted(number for number in numbers if number % CHUNK == 0 and (number == 0 or number < self.size))
         with contextlib.ExitStack() as opened:
             parts: list[Part] = []
             for part in map(self._part, starts[:MOST_PARTS]):
@@ -150,9 +145,6 @@ class Partial:
                     _remove(path)
             opened.pop_all()
         return parts if parts and parts[0].start == 0 else [self._part(0), *parts]
-
-    def _is_start(self, name: str) -> bool:
-        return bool(_START.fullmatch(name)) and int(name) % CHUNK == 0 and (name == "0" or int(name) < self.size)
 
     def _part(self, start: int) -> Part:
         return Part(self._directory, replace(self._head, start=start))

@@ -65,26 +65,19 @@ class Meter:
         self._waiting.pop(worker, None)
 
     def progress(self, now: float) -> Progress:
-        rate = self._rate(now)
+        # Over the time that there is something of, so that an outage is seen at once and forgotten in time.
+        recent = [entry for entry in self._came if now - entry[0] <= WINDOW] or [(now, self.received)]
+        since, then = recent[0]
+        rate = (self.received - then) / max(now - since, _STEP)
         left = (self.size - self.have) / rate if rate else None
+        states = tuple(self._waiting.values())
+        waiting = [each for each in states if each is not None]
         return Progress(
             size=self.size,
             have=self.have,
             rate=rate,
             left=0.0 if self.have >= self.size else left,
             drops=self.drops,
-            waiting=self._all_wait(),
+            # The one that ends first, if nobody works.
+            waiting=min(waiting, key=lambda each: each.until) if waiting and None not in states else None,
         )
-
-    def _rate(self, now: float) -> float:
-        """Over the time that there is something of, so that an outage is seen at once and forgotten in time."""
-        recent = [entry for entry in self._came if now - entry[0] <= WINDOW] or [(now, self.received)]
-        since, then = recent[0]
-        return (self.received - then) / max(now - since, _STEP)
-
-    def _all_wait(self) -> Waiting | None:
-        """The one that ends first, if nobody works."""
-        waiting = [each for each in self._waiting.values() if each is not None]
-        if not waiting or len(waiting) < len(self._waiting):
-            return None
-        return min(waiting, key=lambda each: each.until)

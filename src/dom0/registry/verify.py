@@ -67,7 +67,12 @@ async def require_signed(source: Source, reference: Reference, digest: str, key:
 
     Raises Final where it is not, Temporary where nobody can say so now, UsageError for a file that is no key.
     """
-    await _check_key(key)
+    try:
+        await capture(["openssl", "pkey", "-pubin", "-in", str(key), "-noout"])
+    except CommandFailed as error:
+        if error.code is None:
+            raise
+        raise UsageError(f"{key}: is no public key in a PEM file", hint="cosign generate-key-pair makes one") from error
     signatures = await _signatures(source, reference, digest)
     for layer, signature in signatures:
         text = await _text(source, reference, layer)
@@ -78,15 +83,6 @@ async def require_signed(source: Source, reference: Reference, digest: str, key:
         f"{reference}: {digest} is not signed with the key of {key}{others}",
         hint="whoever makes the image signs it: cosign sign --key",
     )
-
-
-async def _check_key(key: Path) -> None:
-    try:
-        await capture(["openssl", "pkey", "-pubin", "-in", str(key), "-noout"])
-    except CommandFailed as error:
-        if error.code is None:
-            raise
-        raise UsageError(f"{key}: is no public key in a PEM file", hint="cosign generate-key-pair makes one") from error
 
 
 async def _signatures(source: Source, reference: Reference, digest: str) -> list[tuple[Descriptor, bytes]]:
