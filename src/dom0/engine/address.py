@@ -49,8 +49,15 @@ class Address(NamedTuple):
 
     def unreachable(self, error: OSError, where: str = "") -> EngineUnreachable:
         """What to do, by the reason why there is no connection; `where` is what was asked for."""
-        if self.certificates is not None and (untrusted := self._untrusted(error, where)):
-            return untrusted
+        if self.certificates is not None:
+            import ssl  # as in `tls`; its errors have numbers of their own, which mean something else to the system
+
+            if isinstance(error, ssl.SSLError):
+                return EngineUnreachable(
+                    f"{where or 'Docker Engine'}: no trusted connection to {self.text}: {printable(str(error))}",
+                    hint="DOCKER_CERT_PATH must hold the Engine's ca.pem, and a cert.pem and key.pem that it trusts",
+                    transient=False,
+                )
         start = "start it: systemctl start docker; or set DOCKER_HOST if it is elsewhere"
         match error.errno:
             case errno.EACCES | errno.EPERM:
@@ -64,17 +71,6 @@ class Address(NamedTuple):
                 why, hint = printable(str(error)), f"try it: {shlex.join(self.dial)}" if self.dial else start
         place = f"Docker Engine at {self.text}"
         return EngineUnreachable(f"{place}: {why}" if where in ("", place) else f"{where}: {place}: {why}", hint=hint)
-
-    def _untrusted(self, error: OSError, where: str) -> EngineUnreachable | None:
-        import ssl  # as in `tls`; its errors have numbers of their own, which mean something else to the system
-
-        if not isinstance(error, ssl.SSLError):
-            return None
-        return EngineUnreachable(
-            f"{where or 'Docker Engine'}: no trusted connection to {self.text}: {printable(str(error))}",
-            hint="DOCKER_CERT_PATH must hold the Engine's ca.pem, and a cert.pem and key.pem that it trusts",
-            transient=False,
-        )
 
 
 def find(host: str | None, env: Mapping[str, str], home: Path) -> Address:

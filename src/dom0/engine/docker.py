@@ -150,20 +150,14 @@ class DockerEngine:
         return waited.status_code
 
     async def logs(self, ref: str, *, tail: int = 100, since: float = 0.0, errors_only: bool = False) -> str:
-        where = _where("container", ref)
-        path = await self._container_path(ref)
-        # Before API 1.42 the answer does not say whether it has frames.
-        terminal = parse.decode(await self._http.call("GET", f"{path}/json", where=where), wire.Terminal, where)
-        kept = Tail(_LOGS_KEPT)
-        frames = None if terminal.config.tty else Demultiplexer()
         query = {"stdout": _flag(not errors_only), "stderr": "1", "tail": str(tail), "since": f"{since:.9f}"}
-        async with self._http.stream("GET", f"{path}/logs", where=where, query=query, patience=PATIENCE) as answer:
-            async for chunk in answer.chunks():
-                for piece in frames.feed(chunk) if frames else (chunk,):
-                    kept.add(piece)
+        kept = Tail(_LOGS_KEPT)
+        async with contextlib.aclosing(self._log_pieces(ref, query, PATIENCE)) as pieces:
+            async for piece in pieces:
+                kept.add(piece)
         return kept.text()
 
-    async def follow_logs(
+    def follow_logs(
         self, ref: str, *, tail: int | None = None, since: float = 0.0, until: float = 0.0, follow: bool = True
     ) -> AsyncGenerator[bytes]:
         """Output and error in order, each line with the Engine's time before it, in pieces as they come.
@@ -171,14 +165,20 @@ class DockerEngine:
         `tail` None is everything, `until` 0 no end; with `follow` it ends when the container does. For people: not in
         the protocol.
         """
-        where = _where("container", ref)
-        path = await self._container_path(ref)
-        terminal = parse.decode(await self._http.call("GET", f"{path}/json", where=where), wire.Terminal, where)
-        frames = None if terminal.config.tty else Demultiplexer()
         query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": _flag(follow)}
         query |= {"tail": "all" if tail is None else str(tail), "since": f"{since:.9f}"}
         query |= {"until": f"{until:.9f}"} if until else {}
-        async with self._http.stream("GET", f"{path}/logs", where=where, query=query) as answer:
+        return self._log_pieces(ref, query, None)
+
+    async def _log_pieces(
+        self, ref: str, query: Mapping[str, str], patience: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        where = _where("container", ref)
+        path = await self._container_path(ref)
+        # Before API 1.42 the answer does not say whether it has frames.
+        terminal = parse.decode(await self._http.call("GET", f"{path}/json", where=where), wire.Terminal, where)
+        frames = None if terminal.config.tty else Demultiplexer()
+        async with self._http.stream("GET", f"{path}/logs", where=where, query=query, patience=patience) as answer:
             async for chunk in answer.chunks():
                 for piece in frames.feed(chunk) if frames else (chunk,):
                     yield piece
@@ -382,7 +382,11 @@ class DockerEngine:
         no_cache: bool = False,
     ) -> str:
         where = _where("image", tag)
-        query = {"version": await self._builder(), "t": tag} | ({"nocache": "1"} if no_cache else {})
+        # BuildKit, unless an older Engine's images are kept by containerd: there it does not find a context that was
+        # sent along, and the classic builder does. https://github.com/moby/moby/issues/47717
+        finds_context = self._http.api >= _CONTEXT_IS_FOUND or not (await self.info()).containerd_store
+        query = {"version": _BUILDKIT if finds_context else _CLASSIC_BUILDER, "t": tag}
+        query |= {"nocache": "1"} if no_cache else {}
         query |= {key: msgspec.json.encode(value).decode() for key, value in (("labels", labels), ("buildargs", args))}
         image_id = ""
         async with self._http.stream("POST", "/build", where=where, query=query, data=context) as answer:
@@ -391,14 +395,6 @@ class DockerEngine:
         if not image_id:
             raise EngineUnreachable(f"{where}: the Docker Engine did not say how the build ended")
         return image_id
-
-    async def _builder(self) -> str:
-        """BuildKit, unless an older Engine's images are kept by containerd: there it does not find a context that was
-        sent along, and the classic builder does. https://github.com/moby/moby/issues/47717
-        """
-        if self._http.api >= _CONTEXT_IS_FOUND or not (await self.info()).containerd_store:
-            return _BUILDKIT
-        return _CLASSIC_BUILDER
 
     async def add_layer(
         self, below: str, layer: IO[bytes], *, tag: str, labels: Mapping[str, str] = {}, created: int

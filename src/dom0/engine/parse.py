@@ -156,6 +156,8 @@ def image(data: bytes, where: str) -> Image:
 
 def info(data: bytes, api_version: str, where: str) -> EngineInfo:
     found = decode(data, wire.Info, where)
+    registries = found.registry_config or wire.RegistryConfig()
+    insecure = sorted(host for host, index in (registries.index_configs or {}).items() if not index.secure)
     return EngineInfo(
         id=found.id,
         name=found.name,
@@ -170,8 +172,8 @@ def info(data: bytes, api_version: str, where: str) -> EngineInfo:
         labels=tuple(found.labels or ()),
         operating_system=found.operating_system,
         machine=found.architecture,
-        insecure_registries=_insecure(found.registry_config or wire.RegistryConfig()),
-        mirrors=tuple((found.registry_config or wire.RegistryConfig()).mirrors or ()),
+        insecure_registries=(*insecure, *(registries.insecure_registry_cidrs or ())),
+        mirrors=tuple(registries.mirrors or ()),
         swarm_active=found.swarm is not None and found.swarm.local_node_state == "active",
         containerd_store=_CONTAINERD_STORE in (found.driver_status or ()),
     )
@@ -251,11 +253,6 @@ def refusal_message(data: bytes) -> str:
 def one_line(text: str) -> str:
     """As a terminal may get it, with a space for each end of a line."""
     return printable(text.translate({ord(end): " " for end in "\r\n\t"}))
-
-
-def _insecure(config: wire.RegistryConfig) -> tuple[str, ...]:
-    hosts = [host for host, index in (config.index_configs or {}).items() if not index.secure]
-    return (*sorted(hosts), *(config.insecure_registry_cidrs or ()))
 
 
 def _epoch(text: str, where: str) -> float:

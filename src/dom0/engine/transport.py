@@ -9,7 +9,7 @@ import asyncio
 import io
 import shlex
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
@@ -43,14 +43,17 @@ class _NotConnected(Exception):
 
 
 class Transport:
-    """One connection pool; `call` for an answer, `stream` for one that keeps coming."""
+    """One connection pool; `call` for an answer, `stream` for one that keeps coming.
+
+    Raises EngineUnreachable for unusable certificates.
+    """
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.api = MIN_API
         self._root = ""
         self._client = Client(self._connected, urlsplit(address.base).netloc)
-        self._open = _opener(address)
+        self._tls = address.tls()
 
     @property
     def api_version(self) -> str:
@@ -152,28 +155,18 @@ class Transport:
     async def _connected(self) -> Streams:
         try:
             async with asyncio.timeout(_CONNECT):
-                return await self._open()
+                if self.address.socket:
+                    return await asyncio.open_unix_connection(self.address.socket, limit=READ_AHEAD)
+                if self.address.dial:  # the input and output of a command are the two ends
+                    connection = dial(self.address.dial)
+                    connection.setblocking(False)
+                    return await asyncio.open_connection(sock=connection, limit=READ_AHEAD)
+                parts = urlsplit(self.address.base)
+                return await asyncio.open_connection(parts.hostname, parts.port, ssl=self._tls, limit=READ_AHEAD)
         except (TimeoutError, ssl.SSLError):
             raise
         except OSError as error:
             raise _NotConnected(error) from error
-
-
-def _opener(address: Address) -> Callable[[], Awaitable[Streams]]:
-    """What opens a connection. Raises EngineUnreachable for unusable certificates."""
-    if address.socket:
-        return lambda: asyncio.open_unix_connection(address.socket, limit=READ_AHEAD)
-    if address.dial:
-        return lambda: _dialled(address)
-    parts, tls = urlsplit(address.base), address.tls()
-    return lambda: asyncio.open_connection(parts.hostname, parts.port, ssl=tls, limit=READ_AHEAD)
-
-
-async def _dialled(address: Address) -> Streams:
-    """Its two ends are the input and output of a command."""
-    connection = dial(address.dial)
-    connection.setblocking(False)
-    return await asyncio.open_connection(sock=connection, limit=READ_AHEAD)
 
 
 async def copy_answer(answer: Answer, into: IO[bytes], limit: int, where: str) -> None:
