@@ -291,7 +291,12 @@ class Ambassadors:
 
                 known = self._known[service] = Known(container, Shortcuts(self._engine, service, self._project))
             known.take(container)
-            known.members = await self._members(container)
+            ids: set[str] = set()  # of the other running containers on its networks, whoever made them
+            for endpoint in container.endpoints if container.running else ():
+                with contextlib.suppress(NotFound):
+                    ids |= set(await self._engine.network_members(endpoint.network_id))
+            members = [await find_container(self._engine, member) for member in sorted(ids - {container.id})]
+            known.members = tuple(member for member in members if member is not None)
             self._watch(known, tasks)
         if self._swept != project:
             self._swept = project
@@ -315,15 +320,6 @@ class Ambassadors:
                 if is_ours(container, project):
                     with contextlib.suppress(Dom0Error, OSError):
                         await sweep(self._engine, container, self._known.keys())
-
-    async def _members(self, ambassador: Container) -> tuple[Container, ...]:
-        """The other running containers on its networks, whoever made them."""
-        ids: set[str] = set()
-        for endpoint in ambassador.endpoints if ambassador.running else ():
-            with contextlib.suppress(NotFound):
-                ids |= set(await self._engine.network_members(endpoint.network_id))
-        ids.discard(ambassador.id)
-        return tuple([found for member in sorted(ids) if (found := await find_container(self._engine, member))])
 
     async def _tell_found(self, known: Known) -> None:
         """Raises Dom0Error."""

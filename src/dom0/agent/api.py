@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,7 +48,7 @@ async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: 
     routes = server.route(_Api(machine, ambassadors).routes())
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = max(1, descriptors // 2)  # the others are for the machine
-    async with server.serve(_with_errors(routes), unnamed, most=most, beyond=_too_many):
+    async with server.serve(partial(_answer, routes), unnamed, most=most, beyond=_too_many):
         # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
         await asyncio.to_thread(os.chown, unnamed, -1, gid)
         await asyncio.to_thread(unnamed.chmod, 0o660)
@@ -55,23 +56,19 @@ async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: 
         yield
 
 
-def _with_errors(handler: Handler) -> Handler:
-    """Ours as documents with the status that says whose fault it is."""
-
-    async def handle(request: Request) -> Response:
-        try:
-            check_request(request)
-            return await handler(request)
-        except HttpError as error:  # of a web page, no such path, another method, a body that is too large
-            return server.refusal(error.status, f"{request.path}: {error.reason}", HINT)
-        except Dom0Error as error:
-            return server.refusal(STATUSES.get(error.exit_code, OTHER_STATUS), error.message, error.hint)
-        except OSError as error:
-            if error.errno not in EXHAUSTED:
-                raise
-            return await _too_many(request)
-
-    return handle
+async def _answer(handler: Handler, request: Request) -> Response:
+    """Errors are documents with the status that says whose fault it is."""
+    try:
+        check_request(request)
+        return await handler(request)
+    except HttpError as error:  # of a web page, no such path, another method, a body that is too large
+        return server.refusal(error.status, f"{request.path}: {error.reason}", HINT)
+    except Dom0Error as error:
+        return server.refusal(STATUSES.get(error.exit_code, OTHER_STATUS), error.message, error.hint)
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        return await _too_many(request)
 
 
 async def _too_many(_request: Request) -> Response:

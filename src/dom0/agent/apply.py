@@ -20,7 +20,7 @@ from dom0.engine.bodies import ContainerBody, Mount, NetworkBody, NetworkingConf
 from dom0.engine.protocol import Engine
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
-from dom0.plan.desired import InjectedFile, NetworkSpec, Slot
+from dom0.plan.desired import NetworkSpec, Slot
 from dom0.plan.hooks import PreStop
 from dom0.plan.parents import with_parents
 from dom0.plan.steps import (
@@ -177,7 +177,12 @@ class Applier:
 
     async def _start(self, slot: Slot, container_id: str) -> frozenset[str]:
         for file in slot.files:
-            await self._engine.put_archive(container_id, "/", file_archive(file))
+            archive = io.BytesIO()  # with the file at its absolute path
+            with tarfile.open(fileobj=archive, mode="w") as tar:
+                entry = tarfile.TarInfo(file.path.lstrip("/"))
+                entry.size, entry.mode, entry.uid, entry.gid = len(file.content), file.mode, file.uid, file.gid
+                tar.addfile(entry, io.BytesIO(file.content))
+            await self._engine.put_archive(container_id, "/", archive.getvalue())
         await self._engine.start_container(container_id)
         return frozenset({container_id})
 
@@ -201,13 +206,3 @@ def create_body(step: CreateContainer, image: str, *, generation: int, all_endpo
     endpoints = {one.network: one.endpoint for one in (attachments if all_endpoints else attachments[:1])}
     networking = NetworkingConfig(endpoints_config=endpoints)
     return replace(create, image=image, labels=written, host_config=host, networking_config=networking)
-
-
-def file_archive(file: InjectedFile) -> bytes:
-    """A tar with `file` at its absolute path, for `PUT /containers/{id}/archive?path=/`."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        entry = tarfile.TarInfo(file.path.lstrip("/"))
-        entry.size, entry.mode, entry.uid, entry.gid = len(file.content), file.mode, file.uid, file.gid
-        tar.addfile(entry, io.BytesIO(file.content))
-    return buffer.getvalue()
