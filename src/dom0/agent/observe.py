@@ -29,6 +29,7 @@ SURE = 2  # looks in a row at a process that is gone: of one that has just ended
 class Observer:
     def __init__(self, engine: Engine, ownership: Ownership, processes: Processes | None = None) -> None:
         self.adopted: Mapping[str, Mapping[str, str]] = {}  # as in the desired state
+        self.ground_is_dirty = False  # networks or volumes have changed
         self._engine = engine
         self._ownership = ownership
         self._host = processes or Unseen()
@@ -44,14 +45,13 @@ class Observer:
         self._networks: tuple[Network, ...] = ()
         self._volumes: tuple[Volume, ...] = ()
         self._dirty: set[str] = set()
-        self._ground_dirty = False
         self._out_of_memory: dict[str, float] = {}  # scope -> when
         self._inside: dict[str, Container] = {}  # by ID, those of scopes that have an Engine's socket bound
 
     async def look(self, *, thorough: bool = True) -> None:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
         # before the questions: events go on marking meanwhile
-        self._dirty, self._ground_dirty, self._others_dirty = set(), False, False
+        self._dirty, self.ground_is_dirty, self._others_dirty = set(), False, False
         self._cpus = (await self._engine.info()).cpus
         self._networks = await self._engine.networks()
         self._volumes = await self._engine.volumes()
@@ -63,10 +63,10 @@ class Observer:
         self._strangers &= ours.keys()
         self._labels = {id_: {**row.labels, **self.adopted.get(id_, {})} for id_, row in ours.items()}
         self._unreadable = {id_: words for id_, words in self._unreadable.items() if id_ in ours}
-        self._dirty |= {row.id for row in ours.values() if thorough or self._has_changed(row)}
+        known = {id_: (container.state, container.name) for id_, container in self._containers.items()}
+        self._dirty |= {id_ for id_, row in ours.items() if thorough or known.get(id_) != (row.state, row.name)}
         await self.refresh()
-        self._ownership.keep(self._labels)
-        self._ownership.end_of_first_look(self.containers, self._networks)
+        self._ownership.end_look(self._labels, self.containers, self._networks)
 
     async def refresh(self, touched: Iterable[str] = (), *, later: Collection[str] = ()) -> None:
         """Look again at what events marked and at the containers in `touched`; those in `later` another time."""
@@ -83,8 +83,8 @@ class Observer:
         if self._others_dirty or not dirty.isdisjoint(row.id for row in self._others if row.id not in self._containers):
             self._others_dirty = False
             self._others = await self._engine.containers()
-        if self._ground_dirty:
-            self._ground_dirty = False
+        if self.ground_is_dirty:
+            self.ground_is_dirty = False
             self._networks = await self._engine.networks()
             self._volumes = await self._engine.volumes()
 
@@ -96,21 +96,37 @@ class Observer:
         self._dirty |= asked
         return bool(asked)
 
-    def mark_ground(self) -> None:
-        """Networks or volumes have changed."""
-        self._ground_dirty = True
-
     def note(self, event: Event) -> bool:
         """Take an event in; returns whether anything that concerns us may have changed."""
         match event.type:
             case "container":
                 return self._note_container(event)
             case "network" | "volume":
-                self._ground_dirty |= event.action not in OF_CONTAINERS
+                self.ground_is_dirty |= event.action not in OF_CONTAINERS
                 if container_id := event.attributes.get("container"):
                     self._dirty.add(container_id)
                 return True
         return False
+
+    def _note_container(self, event: Event) -> bool:
+        if event.action == "oom" and is_made_inside(event.attributes):  # seen with the next picture
+            self._out_of_memory[event.attributes[LABEL].split("/")[1]] = event.time
+        name = event.attributes.get("name", "")
+        if event.action == "destroy":
+            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id}
+        elif name and event.action in ("create", "rename"):
+            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id} | {name: event.id}
+        if not self.is_ours(event) and event.id not in self._containers:
+            if event.action in OF_OTHERS:
+                self._inside.pop(event.id, None)
+            self._others_dirty |= event.action in OF_OTHERS
+            return event.action in OF_OTHERS
+        if event.action.startswith(("exec_", "attach", "top", "oom", "resize", "archive-path", "extract-to-dir")):
+            return False
+        self._dirty.add(event.id)
+        if self.is_ours(event):
+            self._labels[event.id] = {**event.attributes, **self.adopted.get(event.id, {})}
+        return True
 
     def container(self, container_id: str) -> Container | None:
         return self._containers.get(container_id)
@@ -169,30 +185,6 @@ class Observer:
                     found[scope] = (*found.get(scope, ()), row.name)
         return found
 
-    def _has_changed(self, row: ContainerSummary) -> bool:
-        known = self._containers.get(row.id)
-        return known is None or (known.state, known.name) != (row.state, row.name)
-
-    def _note_container(self, event: Event) -> bool:
-        if event.action == "oom" and is_made_inside(event.attributes):  # seen with the next picture
-            self._out_of_memory[event.attributes[LABEL].split("/")[1]] = event.time
-        name = event.attributes.get("name", "")
-        if event.action == "destroy":
-            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id}
-        elif name and event.action in ("create", "rename"):
-            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id} | {name: event.id}
-        if not self.is_ours(event) and event.id not in self._containers:
-            if event.action in OF_OTHERS:
-                self._inside.pop(event.id, None)
-            self._others_dirty |= event.action in OF_OTHERS
-            return event.action in OF_OTHERS
-        if event.action.startswith(("exec_", "attach", "top", "oom", "resize", "archive-path", "extract-to-dir")):
-            return False
-        self._dirty.add(event.id)
-        if self.is_ours(event):
-            self._labels[event.id] = {**event.attributes, **self.adopted.get(event.id, {})}
-        return True
-
     async def _inspect(self, container_id: str) -> Container | None:
         try:
             container = await self._engine.container(container_id)
@@ -206,21 +198,15 @@ class Observer:
         except EngineUnreachable:
             raise
         except EngineError as error:
-            self._note_unreadable(container_id, error)
+            if container_id not in self._labels:
+                raise  # it is not even known what the container is for
+            # After a power cut the Engine may list one that it cannot describe: the others are none the worse.
+            self._unreadable[container_id] = error.message
+            self._dirty.add(container_id)
             return None
         self._unreadable.pop(container_id, None)
         self._names = {n: id_ for n, id_ in self._names.items() if id_ != container_id} | {container.name: container.id}
         return container
-
-    def _note_unreadable(self, container_id: str, error: EngineError) -> None:
-        """After a power cut the Engine may list a container that it cannot describe: the others are none the worse.
-
-        Raises `error` when it is not even known what the container is for.
-        """
-        if container_id not in self._labels:
-            raise error
-        self._unreadable[container_id] = error.message
-        self._dirty.add(container_id)
 
     async def _processes(self, desired: Desired) -> dict[str, tuple[str, ...]]:
         """Only for containers that would be replaced or restarted now, and only where a slot asks for it."""

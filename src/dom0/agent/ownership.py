@@ -73,10 +73,26 @@ class Ownership:
         """Whether it says that it is a container of ours."""
         return is_claimed(own_labels, self._project)
 
-    def keep(self, present: Mapping[str, Mapping[str, str]]) -> None:
-        """Forget marks that no container carries; `present`: labels by ID of those that say they are ours."""
-        marks = {own_labels.get(CREATE, id_) for id_, own_labels in present.items()}
+    def end_look(
+        self,
+        claimed: Mapping[str, Mapping[str, str]],
+        containers: Iterable[Container],
+        networks: Iterable[Network],
+    ) -> None:
+        """Forget marks that no container carries; `claimed`: labels by ID of those that say they are ours.
+
+        From the first look on, what carries our labels is ours only if it is marked, or was here.
+        """
+        marks = {own_labels.get(CREATE, id_) for id_, own_labels in claimed.items()}
         self._known = {mark: id_ for mark, id_ in self._known.items() if mark in marks}
+        if self._seal.older is None:
+            older = {c.id for c in containers} | {n.id for n in networks if n.labels.get(PROJECT) == self._project}
+            seal = replace(self._seal, older=frozenset(older))
+            try:
+                self._save(seal)
+                self._seal = seal
+            except Dom0Error as error:
+                log.warning("%s", error.message)
 
     async def owns(self, container: Container, engine: Engine) -> bool:
         """Ask for older containers first: a copy comes after what it is one of. Raises EngineUnreachable."""
@@ -85,40 +101,24 @@ class Ownership:
         mark = container.labels.get(CREATE, container.id)
         if mark in self._known:
             return self._known[mark] == container.id
-        if mark not in self._minted and not await self._is_made_by_us(container, engine):
-            return False
+        if mark not in self._minted:
+            if not is_ours(self._seal, container.id, container.labels):
+                return False
+            if is_inherited(container.labels, await self._labels_of(container.image_id, engine)):
+                return False
         self._known[mark] = container.id
         return True
 
     def owns_network(self, network: Network) -> bool:
         return network.labels.get(PROJECT) == self._project and is_ours(self._seal, network.id, network.labels)
 
-    def end_of_first_look(self, containers: Iterable[Container], networks: Iterable[Network]) -> None:
-        """From now on what carries our labels is ours only if it is marked, or was here."""
-        if self._seal.older is not None:
-            return
-        older = {c.id for c in containers} | {n.id for n in networks if n.labels.get(PROJECT) == self._project}
-        seal = replace(self._seal, older=frozenset(older))
-        try:
-            self._save(seal)
-        except Dom0Error as error:
-            log.warning("%s", error.message)
-            return
-        self._seal = seal
-
-    async def _is_made_by_us(self, container: Container, engine: Engine) -> bool:
-        if not is_ours(self._seal, container.id, container.labels):
-            return False
-        if container.image_id not in self._image_labels:
-            self._image_labels[container.image_id] = await _labels_of(engine, container.image_id)
-        return not is_inherited(container.labels, self._image_labels[container.image_id])
-
-
-async def _labels_of(engine: Engine, image_id: str) -> Mapping[str, str]:
-    """None where its image was removed under it (`docker rmi --force`)."""
-    try:
-        return (await engine.image(image_id)).labels
-    except EngineUnreachable:
-        raise
-    except EngineError:
-        return {}
+    async def _labels_of(self, image_id: str, engine: Engine) -> Mapping[str, str]:
+        """None where its image was removed under it (`docker rmi --force`)."""
+        if image_id not in self._image_labels:
+            try:
+                self._image_labels[image_id] = (await engine.image(image_id)).labels
+            except EngineUnreachable:
+                raise
+            except EngineError:
+                self._image_labels[image_id] = {}
+        return self._image_labels[image_id]

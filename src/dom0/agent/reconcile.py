@@ -26,7 +26,7 @@ from dom0.agent.gate import Gates
 from dom0.agent.observe import Observer
 from dom0.agent.ownership import Ownership
 from dom0.agent.processes import Processes
-from dom0.agent.refusal import Repeats, no_effect, refusal_of
+from dom0.agent.refusal import Repeats, refusal_of
 from dom0.agent.step_runner import StepResult, StepRunner
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Event, State
@@ -245,7 +245,12 @@ class Reconciler:
             await self._refresh_picture()
             actual = await self._observer.actual(desired)
         except EngineError as error:
-            self._note_trouble(error)
+            before, self.trouble, self._look_needed = self.trouble, error, True
+            if before is None:
+                log.warning("%s", error.message)
+                self.trouble_since = self._clock.now()
+            if type(before) is not type(error):
+                self._listener.trouble_changed()
             return
         self.trouble, self.trouble_since, self._retry_in = None, 0.0, 0.1
         if self._desired is not desired:
@@ -267,8 +272,12 @@ class Reconciler:
         ended = self._steps.ended
         touched, self._touched = self._touched, set()
         anew, self._look_needed = self._look_needed, False  # first: whatever asks for another look meanwhile gets it
-        if anew:
-            await self._catch_up()
+        if anew:  # first the events that were missed: who stopped what decides how the picture is read
+            await self._note_engine_start()
+            if self._memory.last_event:
+                until = self._clock.now()
+                for event in await self._engine.past_events(since=min(self._memory.last_event, until), until=until):
+                    self._take_event(event)
         if anew or self._clock.monotonic() >= self._look_again_at:
             await self._observer.look(thorough=anew or self._looks % THOROUGH_EVERY == 0)
             self._look_again_at, self._looks = self._clock.monotonic() + RESYNC, self._looks + 1
@@ -277,14 +286,6 @@ class Reconciler:
         if anew:
             self._note_interrupted()
         self._steps.free(ended)
-
-    async def _catch_up(self) -> None:
-        """First the events that were missed: who stopped what decides how the picture is read."""
-        await self._note_engine_start()
-        if self._memory.last_event:
-            until = self._clock.now()
-            for event in await self._engine.past_events(since=min(self._memory.last_event, until), until=until):
-                self._take_event(event)
 
     async def _note_engine_start(self) -> None:
         """The Engine makes its default network anew at every start, after it has ended what a crash left running."""
@@ -301,15 +302,6 @@ class Reconciler:
             if container is not None and container.state is State.EXITED and container.id not in self._memory.ended
         }
         self._memory = replace(self._memory, stopped=self._memory.stopped | interrupted)
-
-    def _note_trouble(self, error: EngineError) -> None:
-        before, self.trouble = self.trouble, error
-        self._look_needed = True
-        if before is None:
-            log.warning("%s", error.message)
-            self.trouble_since = self._clock.now()
-        if type(before) is not type(error):
-            self._listener.trouble_changed()
 
     def _until_next_turn(self) -> float:
         if self.trouble is not None:
@@ -357,43 +349,36 @@ class Reconciler:
     def _start_steps(self, steps: Iterable[AnyStep], tasks: asyncio.TaskGroup) -> None:
         if self._closing.is_set():
             return
-        due = self._steps.reserve(steps)
-        if any(isinstance(step, STOPPING) for step in due):
-            self._remember_stops(due)
+        due, now = self._steps.reserve(steps), self._clock.now()
+        stops = [step for step in due if isinstance(step, STOPPING)]
+        for stop in stops:
+            self._memory = replace(self._memory, stopped=self._memory.stopped | {stop.container_id: now})
+            if isinstance(stop, RestartContainer) and stop.reason == UNHEALTHY:
+                self._memory = count_crash(self._memory, stop.container_id, now)
+        if stops:
+            self._keep_memory()  # before they begin
         for step in due:
             self._steps.start(step, self._applier, tasks)
-
-    def _remember_stops(self, steps: Iterable[AnyStep]) -> None:
-        now = self._clock.now()
-        for step in steps:
-            if isinstance(step, STOPPING):
-                self._memory = replace(self._memory, stopped=self._memory.stopped | {step.container_id: now})
-            if isinstance(step, RestartContainer) and step.reason == UNHEALTHY:
-                self._memory = count_crash(self._memory, step.container_id, now)
-        self._keep_memory()
 
     def _note_ended(self, ended: Iterable[StepResult]) -> None:
         for one in ended:
             self._touched |= one.touched
             if one.error is not None or isinstance(one.step, OF_GROUND):
-                self._observer.mark_ground()
+                self._observer.ground_is_dirty = True
             if one.error is None:
                 self._note_success(one.step)
             elif isinstance(one.error, EngineUnreachable):
                 self._look_needed = True
             elif not one.is_outdated:  # else our picture was old: another look is all it needs
-                self._note_refusal(one.step, one.error)
+                if isinstance(one.step, CreateContainer):
+                    self._look_needed = True  # the name may be taken by what we did not know of
+                refused = self._memory.refused
+                refusal = refusal_of(one.step, one.error, refused.get(one.step.lock), self._clock.now())
+                self._memory = replace(self._memory, refused=refused | {one.step.lock: refusal})
             self._listener.step_ended(one.step, one.error, one.seconds)
 
-    def _note_refusal(self, step: AnyStep, error: EngineError) -> None:
-        if isinstance(step, CreateContainer):
-            self._look_needed = True  # the name may be taken by what we did not know of
-        refusal = refusal_of(step, error, self._memory.refused.get(step.lock), self._clock.now())
-        self._memory = replace(self._memory, refused=self._memory.refused | {step.lock: refusal})
-
     def _note_success(self, step: AnyStep) -> None:
-        times = self._repeats.note(step, self._clock.monotonic())
-        if refusal := no_effect(step, times, self._clock.now()):
+        if refusal := self._repeats.note(step, self._clock.monotonic(), self._clock.now()):
             log.warning("%s", refusal.message)
             self._memory = replace(self._memory, refused=self._memory.refused | {step.lock: refusal})
         elif step.lock in self._memory.refused:

@@ -62,32 +62,27 @@ class Repeats:
     def __init__(self) -> None:
         self._done: dict[tuple[str, str, str], tuple[float, int]] = {}  # lock, kind and reason -> when, times
 
-    def note(self, step: AnyStep, now: float) -> int:
-        """`step` was done, at `now` (monotonic): for how many times in a row?"""
+    def note(self, step: AnyStep, monotonic: float, now: float) -> Refusal | None:
+        """`step` was done. If that was too often in a row, it waits when it is asked for again, longer each time."""
         if isinstance(step, StartContainer | RestartContainer | RunPostStart) or step.reason in (MISSING, REMOVED):
-            return 1
-        self._done = {key: done for key, done in self._done.items() if now - done[0] < IN_A_ROW}
+            return None
+        self._done = {key: done for key, done in self._done.items() if monotonic - done[0] < IN_A_ROW}
         what = (step.lock, type(step).__name__, step.reason)
-        _, times = self._done.get(what, (now, 0))
-        self._done[what] = (now, times + 1)
-        return times + 1
-
-
-def no_effect(step: AnyStep, times: int, now: float) -> Refusal | None:
-    """A step that was done `times` in a row and is asked for again: it waits, longer each time. None: not yet."""
-    if times < MANY:
-        return None
-    of, subject, name = _about(step)
-    code = "no-effect"
-    return Refusal(
-        version=of,
-        subject=subject,
-        message=f"{name}: {say_step(step)} was done {times} times, and changes nothing ({step.reason})",
-        code=code,
-        hint="something undoes it, or the Engine means something else by it: dom0 logs, docker events",
-        count=times - MANY + 1,
-        retry_at=now + backoff(times - MANY + 2),
-    )
+        times = self._done.get(what, (monotonic, 0))[1] + 1
+        self._done[what] = (monotonic, times)
+        if times < MANY:
+            return None
+        of, subject, name = _about(step)
+        code = "no-effect"
+        return Refusal(
+            version=of,
+            subject=subject,
+            message=f"{name}: {say_step(step)} was done {times} times, and changes nothing ({step.reason})",
+            code=code,
+            hint="something undoes it, or the Engine means something else by it: dom0 logs, docker events",
+            count=times - MANY + 1,
+            retry_at=now + backoff(times - MANY + 2),
+        )
 
 
 def _about(step: AnyStep) -> tuple[Version, str, str]:
