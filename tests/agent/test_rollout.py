@@ -20,8 +20,7 @@ from dom0.agent.rollout import (
     come_back_to,
     confirmed,
     decide,
-    failed,
-    replaced,
+    ended,
 )
 from dom0.agent.status import Outcome
 from dom0.engine.values import Container, State
@@ -151,10 +150,10 @@ def test_a_confirmed_trial_is_good_and_one_that_was_not_judged_still_has_to_be()
 
 
 def test_what_fails_or_is_replaced_is_no_trial_any_more() -> None:
-    assert failed(ON_TRIAL, Outcome.EXPIRED, "late", ("web: hello",)) == replace(
+    assert ended(ON_TRIAL, Outcome.EXPIRED, "late", ("web: hello",)) == replace(
         NEW, outcome=Outcome.EXPIRED, reason="late", said=("web: hello",)
     )
-    assert replaced(ON_TRIAL) == replace(NEW, outcome=Outcome.REPLACED)
+    assert ended(ON_TRIAL, Outcome.REPLACED) == replace(NEW, outcome=Outcome.REPLACED)
 
 
 def test_one_that_was_good_is_so_again_and_one_that_failed_is_judged_again() -> None:

@@ -242,7 +242,7 @@ class Current:
 
     def _leave(self, current: Generation | None) -> None:
         if current is not None and current.is_undecided:
-            self.generations.update(rollout.replaced(current))
+            self.generations.update(rollout.ended(current, Outcome.REPLACED))
 
     def _switch_to(self, generation: Generation, *, recreate: tuple[str, ...] | None = None) -> None:
         self.files.place(self.generations.files(generation.number))
@@ -372,7 +372,7 @@ class Current:
         listening = self._watch.listening
         words = listening.result() if listening and listening.done() else ()
         said = tuple(f"{word.service}: {word.line}" for word in words)
-        failed = self.generation = self.generations.update(rollout.failed(generation, outcome, reason, said))
+        failed = self.generation = self.generations.update(rollout.ended(generation, outcome, reason, said))
         for word in words:
             self._board.say(f"said: {word.line}", service=word.service)
         self._failure = Progress(outcome=outcome, generation=generation.number, problems=(problem, *others))
@@ -398,8 +398,11 @@ class Current:
     # problems
 
     def _note_damage(self, damage: Dom0Error, instead: str) -> None:
-        log.error("%s; %s is used instead", damage.message, instead)
-        self._problems[damage.message] = problems.damaged(damage, instead, self._clock.now())
+        title, hint = f"{damage.message}; {instead} is used instead", "check the disk, then dom0 up"
+        log.error("%s", title)
+        self._problems[damage.message] = Problem(
+            code="state-damaged", subject="dom0", title=title, hint=hint, since=self._clock.now()
+        )
 
 
 def says_the_same(candidate: Candidate, current: Generation) -> bool:

@@ -30,7 +30,7 @@ from dom0.agent.proposal import Proposal, Proposer, Resolve
 from dom0.agent.readiness import Readiness, ready_starts
 from dom0.agent.reconcile import Limits, Reconciler
 from dom0.agent.report import service_status
-from dom0.agent.rollback import find_target, require_images
+from dom0.agent.rollback import find_target
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
 from dom0.agent.status import NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
@@ -54,19 +54,13 @@ UP_WITHIN = 60.0  # seconds for the `dom0 up` that has started us to say what it
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds until our own project is tried again, growing
 
 
-class Turn:
+class Turn(msgspec.Struct):
     """Of one command that changes the machine. Until it `is_over`, when all is ready, no other one may."""
 
-    def __init__(self) -> None:
-        self.is_over = False
-        self.asked: UpRequest | None = None  # None: a rollback
-        self.change: asyncio.Task[Progress] | None = None  # once it has begun
-        self.followers: list[Follower] = []  # of the commands that asked for it
-
-    def end(self, line: Progress) -> None:
-        self.is_over = True
-        for follower in self.followers:
-            follower.post(line)
+    is_over: bool = False
+    asked: UpRequest | None = None  # None: a rollback
+    change: asyncio.Task[Progress] | None = None  # once it has begun
+    followers: list[Follower] = []  # of the commands that asked for it
 
 
 class Machine:
@@ -156,11 +150,17 @@ class Machine:
         """Until it succeeds: a network at boot or an image that is missing may come later."""
         pause = FIRST_PAUSE
         if self._own.awaits_up:
-            await self._await_up()
+            # until the `dom0 up` that started us has asked for its change, or was refused, or was killed before that
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UP_WITHIN):
+                    await self.changed.until(lambda: self._turn is not None)
+            if (turn := self._turn) is not None:
+                await self.changed.until(lambda: turn.is_over or not self._proposer.owes_our_own)
         while self._proposer.owes_our_own:
             cause = "first start" if self._current.generation is None else "image changed"
             try:
-                await self._propose(Proposal(cause=cause))
+                await self._proposer.propose(Proposal(cause=cause))
+                self._own_problem = None
             except Dom0Error as error:
                 problem = problems.of_proposal(error, self._clock.now())
                 if self._own_problem is None or self._own_problem.title != problem.title:
@@ -169,18 +169,6 @@ class Machine:
                     self.changed.tell()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
-
-    async def _await_up(self) -> None:
-        """Until the `dom0 up` that started us has asked for its change, or was refused, or was killed before that."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(UP_WITHIN):
-                await self.changed.until(lambda: self._turn is not None)
-        if (turn := self._turn) is not None:
-            await self.changed.until(lambda: turn.is_over or not self._proposer.owes_our_own)
-
-    async def _propose(self, proposal: Proposal) -> None:
-        await self._proposer.propose(proposal)
-        self._own_problem = None
 
     # what commands ask for
 
@@ -202,8 +190,7 @@ class Machine:
     async def rollback(self, number: int | None) -> AsyncGenerator[Progress]:
         """Go to generation `number`, or to the last good one before the current one. Raises UsageError, EngineError."""
         async with self._exclusive() as turn:
-            target = find_target(self._current.generations, self._current.generation, number)
-            await require_images(self._engine, target)
+            target = await find_target(self._engine, self._current.generations, self._current.generation, number)
             if self._own_proposal is not None:
                 self._own_proposal.cancel()  # a person knows better
             async for line in self._follow(turn, self._bring_back(target, turn)):
@@ -276,7 +263,8 @@ class Machine:
                 adopt=request.adopt,
                 of_a_person=True,
             )
-            await self._propose(proposal)
+            await self._proposer.propose(proposal)
+            self._own_problem = None
         except Dom0Error as error:
             await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
             return self._refused(before.number if before else 0, error)
@@ -307,22 +295,20 @@ class Machine:
             return await self._settled(generation)
         await self.changed.until(lambda: self._is_decided(generation.number) or self._current.watched_until > 0)
         if not self._is_decided(generation.number):
-            turn.end(self._ready())
+            turn.is_over = True
+            ready = Progress(
+                text=f"generation {generation.number}: ready",
+                generation=generation.number,
+                watched_until=self._current.watched_until,
+                goes_back_to=self._current.goes_back_to,
+            )
+            for follower in turn.followers:
+                follower.post(ready)
         await self.changed.until(lambda: self._is_decided(generation.number))
         verdict = self._current.verdict
         if verdict is not None and verdict.generation == generation.number:
             return verdict
         return Progress(outcome=Outcome.REPLACED, generation=generation.number)
-
-    def _ready(self) -> Progress:
-        assert self._current.generation is not None
-        number = self._current.generation.number
-        return Progress(
-            text=f"generation {number}: ready",
-            generation=number,
-            watched_until=self._current.watched_until,
-            goes_back_to=self._current.goes_back_to,
-        )
 
     def _is_decided(self, number: int) -> bool:
         generation, verdict = self._current.generation, self._current.verdict
@@ -386,7 +372,10 @@ class Machine:
         return describe(current, current=True, watched_until=watched_until, goes_back_to=goes_back_to)
 
     def status(self) -> Status:
-        generation = self._current.generation
+        generation, loop = self._current.generation, self._loop
+        steps = [say_step(step) for step in loop.steps_under_way]
+        if self._handover_at_work and generation is not None:
+            steps.append(f"hand over to the dom0 image {generation.dom0_image.removeprefix('sha256:')[:12]}")
         good = next(self._current.generations.good_of(generation.desired.project), None) if generation else None
         return Status(
             project=self._current.project,
@@ -395,29 +384,18 @@ class Machine:
             generation=self._describe(generation) if generation else None,
             last_good=good.number if good else None,
             converged=self._current.converged,
-            services=tuple(map(service_status, self._loop.plan.slots if self._loop.plan else ())),
-            steps=self._steps_under_way(),
-            problems=self._problems(),
+            services=tuple(map(service_status, loop.plan.slots if loop.plan else ())),
+            steps=tuple(steps),
+            problems=(
+                *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
+                *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),
+                *self._current.problems,
+                *(loop.plan.problems if loop.plan else ()),
+                *(problem for ask in self._problem_sources for problem in ask()),
+            ),
             inputs=generation.inputs if generation else "",
             now=self._clock.now(),
             is_guest=self._own.is_guest,
-        )
-
-    def _steps_under_way(self) -> tuple[str, ...]:
-        generation = self._current.generation
-        steps = [say_step(step) for step in self._loop.steps_under_way]
-        if self._handover_at_work and generation is not None:
-            steps.append(f"hand over to the dom0 image {generation.dom0_image.removeprefix('sha256:')[:12]}")
-        return tuple(steps)
-
-    def _problems(self) -> tuple[Problem, ...]:
-        plan, loop = self._loop.plan, self._loop
-        return (
-            *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
-            *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),
-            *self._current.problems,
-            *(plan.problems if plan else ()),
-            *(problem for ask in self._problem_sources for problem in ask()),
         )
 
     # LoopListener
@@ -463,7 +441,8 @@ class Machine:
         try:
             await self._hand_over(generation.dom0_image)
         except Dom0Error as error:
-            self.end_handover(problems.not_handed_over(generation.number, error))
+            title = f"the dom0 image of generation {generation.number} cannot take over: {error.message}"
+            self.end_handover(Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint))
 
 
 def _handed_with(request: UpRequest) -> Handed:

@@ -35,17 +35,7 @@ def unwritable(error: Dom0Error) -> Problem:
     return Problem(code="state-unwritable", subject="dom0", title=error.message, hint=error.hint)
 
 
-def damaged(error: Dom0Error, instead: str, since: float) -> Problem:
-    title = f"{error.message}; {instead} is used instead"
-    return Problem(code="state-damaged", subject="dom0", title=title, hint="check the disk, then dom0 up", since=since)
-
-
 def released(project: str, since: float) -> Problem:
     title = f"{project}: not taken over from docker compose, which runs it as before"
     hint = "why: dom0 history; again: dom0 up --adopt"
     return Problem(code="project-in-use", subject="dom0", title=title, hint=hint, since=since)
-
-
-def not_handed_over(generation: int, error: Dom0Error) -> Problem:
-    title = f"the dom0 image of generation {generation} cannot take over: {error.message}"
-    return Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint)

@@ -19,7 +19,6 @@ from dom0.engine.protocol import Engine
 from dom0.images import names
 from dom0.plan import labels
 from dom0.plan.adoption import carry_over
-from dom0.plan.desired import Desired
 from dom0.plan.orchestrators import endings
 
 Resolve = Callable[[str, Callable[[str], None], Handed], Awaitable[Candidate]]
@@ -87,15 +86,11 @@ class Proposer:
                 root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None
                 running = Running(self._current.project, self._current.generation, root=root, state=self._state)
                 await refuse(self._engine, candidate.desired, running)
-                await self._say_what_ends(generation.desired if generation else None, candidate.desired)
+                if generation is not None and endings(generation.desired, candidate.desired, ()):
+                    # who gives an orchestrator another name would miss its data
+                    for one in endings(generation.desired, candidate.desired, await self._engine.volumes()):
+                        stays = f"; volumes that stay: {', '.join(one.volumes)}" if one.volumes else ""
+                        self._say(f"{one.scope} {ENDS}{stays}")
                 async with names.taken_up(self._engine, candidate.dom0_image):
                     recreate = tuple(container.id for container in present)
                     self._current.begin(candidate, asked.cause, recreate=recreate, as_it_was=before)
-
-    async def _say_what_ends(self, before: Desired | None, after: Desired) -> None:
-        """Who gives an orchestrator another name would miss its data. Raises EngineError."""
-        if before is None or not endings(before, after, ()):
-            return
-        for one in endings(before, after, await self._engine.volumes()):
-            stays = f"; volumes that stay: {', '.join(one.volumes)}" if one.volumes else ""
-            self._say(f"{one.scope} {ENDS}{stays}")

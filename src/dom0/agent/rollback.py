@@ -7,17 +7,19 @@ from dom0.engine.protocol import Engine
 from dom0.errors import NotFound, UsageError
 
 
-def find_target(generations: Generations, current: Generation | None, number: int | None) -> Generation:
-    """`number` None: the last good one before the current one. Raises UsageError, Damaged."""
+async def find_target(
+    engine: Engine, generations: Generations, current: Generation | None, number: int | None
+) -> Generation:
+    """`number` None: the last good one before the current one. Raises UsageError, Damaged, EngineError."""
     if current is None:
         raise UsageError("rollback: there is no generation yet", hint="dom0 status")
     project = current.desired.project
     if number is None:
-        before = next((good for good in generations.good_of(project) if good.number < current.number), None)
-        if before is None:
+        target = next((good for good in generations.good_of(project) if good.number < current.number), None)
+        if target is None:
             raise UsageError("rollback: there is no good generation before this one", hint="dom0 history")
-        return before
-    target = generations.read(number)
+    else:
+        target = generations.read(number)
     if target.foreign:
         raise UsageError(
             f"rollback: generation {number} is what docker compose ran, whose containers were taken over",
@@ -30,11 +32,6 @@ def find_target(generations: Generations, current: Generation | None, number: in
             f"rollback: generation {number} is of the project {target.desired.project}, this machine is {project}",
             hint="take this one down first: dom0 down; then bring the other one up: dom0 up DIR",
         )
-    return target
-
-
-async def require_images(engine: Engine, target: Generation) -> None:
-    """Before anything is changed: a rollback that cannot run is none. Raises UsageError, EngineError."""
     for image_id, name in {slot.image_id: slot.image for slot in target.desired.slots}.items():
         try:
             await engine.image(image_id)
@@ -43,3 +40,4 @@ async def require_images(engine: Engine, target: Generation) -> None:
                 f"rollback: generation {target.number} needs the image {name}, and its {image_id} is gone",
                 hint="dom0 history shows the others; or load that image: docker load",
             ) from error
+    return target

@@ -75,34 +75,26 @@ def decide(
         return GoBack()
     match generation.outcome:
         case Outcome.TRIAL:
-            return _on_trial(generation, now)
+            left = generation.trial_until - now
+            if left > generation.trial:
+                return RestartTrial()
+            return Wait(left) if left > 0 else Expire()
         case Outcome.PENDING:
             return _judge(plan, generation.desired.rollout, age, well_for)
     return Wait()
 
 
-def _on_trial(generation: Generation, now: float) -> Transition:
-    left = generation.trial_until - now
-    if left > generation.trial:
-        return RestartTrial()
-    return Wait(left) if left > 0 else Expire()
-
-
 def _judge(plan: Plan, rollout: Rollout, age: float, well_for: float | None) -> Transition:
-    if reason := _hopeless(plan):
-        return Fail(reason)
+    for slot in plan.slots:
+        if slot.phase in (Phase.CRASH_LOOP, Phase.UNHEALTHY):
+            return Fail(slot.reason)
+    if plan.refused is not None and plan.refused.count >= REFUSALS:
+        return Fail(plan.refused.message)
     if plan.well and well_for is not None:
         left = rollout.monitor - well_for
         return Wait(left, is_ready=True) if left > 0 else Accept()
     left = rollout.timeout - age
     return Wait(left) if left > 0 else Fail(_too_late(plan, rollout.timeout))
-
-
-def _hopeless(plan: Plan) -> str:
-    for slot in plan.slots:
-        if slot.phase in (Phase.CRASH_LOOP, Phase.UNHEALTHY):
-            return slot.reason
-    return plan.refused.message if plan.refused is not None and plan.refused.count >= REFUSALS else ""
 
 
 def _too_late(plan: Plan, timeout: float) -> str:
@@ -134,12 +126,9 @@ def confirmed(generation: Generation) -> Generation:
     return replace(generation, outcome=outcome, trial=0.0, trial_until=0.0)
 
 
-def failed(generation: Generation, outcome: Outcome, reason: str, said: tuple[str, ...]) -> Generation:
+def ended(generation: Generation, outcome: Outcome, reason: str = "", said: tuple[str, ...] = ()) -> Generation:
+    """Before it was good, or on trial. `reason` and `said` are of a failure."""
     return replace(generation, outcome=outcome, reason=reason, said=said, trial=0.0, trial_until=0.0)
-
-
-def replaced(generation: Generation) -> Generation:
-    return replace(generation, outcome=Outcome.REPLACED, trial=0.0, trial_until=0.0)
 
 
 def come_back_to(target: Generation, *, before: int, now: float, because: str) -> Generation:
