@@ -31,10 +31,15 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 async def last_words(engine: Engine, plan: Plan) -> tuple[Words, ...]:
     """Of the services that are not well, what could be had of it in time; never raises for the Engine's sake."""
+    not_well = [
+        (slot.slot.service, slot.container)
+        for slot in plan.slots
+        if slot.container is not None and slot.phase not in WELL and slot.phase is not Phase.WAITING
+    ]  # who waits for another has nothing to say
     words: list[Words] = []
     try:
         async with asyncio.timeout(PATIENCE):
-            for service, container in _not_well(plan)[:MOST_SERVICES]:
+            for service, container in not_well[:MOST_SERVICES]:
                 words += [Words(service=service, line=line[:LONGEST_LINE]) for line in await _said(engine, container)]
     except TimeoutError:
         log.info("what the services said last cannot be read: took too long")
@@ -59,12 +64,3 @@ def _shortened(lines: list[str]) -> list[str]:
     if left_out <= 1:
         return lines
     return [*lines[:FIRST_LINES], f"... {left_out} lines ...", *lines[-LAST_LINES:]]
-
-
-def _not_well(plan: Plan) -> list[tuple[str, Container]]:
-    """Service and container; who waits for another has nothing to say."""
-    return [
-        (slot.slot.service, slot.container)
-        for slot in plan.slots
-        if slot.container is not None and slot.phase not in WELL and slot.phase is not Phase.WAITING
-    ]

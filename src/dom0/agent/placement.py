@@ -75,7 +75,9 @@ class Placement:
         """What placing would do. Below what the machine has in the place of a directory nothing can be placed."""
         steps: FileSteps = {}
         barred: list[str] = []
-        emptied = _without_content(theirs)
+        # directories that the project has and brings nothing in: a line in `.dockerignore` says that they hold data
+        filled = {str(PurePath(path).parent) for path in theirs}
+        emptied = {path for path, version in theirs.items() if version.content == DIRECTORY and path not in filled}
         unspelled = {spelled(path): path for path in theirs}
         for path in sorted({*theirs, *(unspelled.get(path, path) for path in record)}):
             if any(path.startswith(f"{bar}/") for bar in barred):
@@ -180,15 +182,16 @@ class Placement:
 
     def _change(self, path: str, step: FileStep, files: Path, record: Record) -> bool:
         """False: it was changed between the look and now."""
+        same_content = step.there is not None and step.wanted is not None and step.there.content == step.wanted.content
         with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
-            if step.wanted is not None and not _same_content(step):
+            if step.wanted is not None and not same_content:
                 _make(files / path, step.wanted, parent)
             if self._look(path, (*_placed(record, path), step.theirs)) != step.there:
                 _discard(parent)
                 return False
             if step.wanted is None:
                 os.unlink(name, dir_fd=parent)
-            elif _same_content(step):
+            elif same_content:
                 _give_rights(name, step.wanted, parent)
             else:
                 self._make_room(path, step, parent)
@@ -213,15 +216,16 @@ class Placement:
         """Under the first name that is free, and never over anything."""
         with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
             for number in itertools.count():
+                free = f"{name}{OLD}{f'.{number}' if number else ''}"
                 with contextlib.suppress(FileExistsError):
-                    _rename_to_free(name, f"{name}{OLD}{f'.{number}' if number else ''}", parent)
+                    try:
+                        os.link(name, free, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+                    except PermissionError:  # a directory
+                        os.mkdir(free, dir_fd=parent)
+                        os.rename(name, free, src_dir_fd=parent, dst_dir_fd=parent)
+                    else:
+                        os.unlink(name, dir_fd=parent)
                     return
-
-
-def _without_content(theirs: Versions) -> frozenset[str]:
-    """Directories that the project has and brings nothing in: a line in `.dockerignore` says that they hold data."""
-    parents = {str(PurePath(path).parent) for path in theirs}
-    return frozenset(path for path, version in theirs.items() if version.content == DIRECTORY and path not in parents)
 
 
 def _placed(record: Record, path: str) -> Placed:
@@ -237,10 +241,6 @@ def _written(record: Record, steps: FileSteps, say: Callable[[Placed, FileStep],
 def _made(step: FileStep) -> FileStep:
     """Of a directory that something new comes into, also if the machine removed it."""
     return step._replace(action=Action.CREATE, wanted=step.theirs) if step.wanted is None else step
-
-
-def _same_content(step: FileStep) -> bool:
-    return step.there is not None and step.wanted is not None and step.there.content == step.wanted.content
 
 
 def _chosen(theirs: Versions, paths: Collection[str]) -> list[str]:
@@ -312,14 +312,3 @@ def _discard(parent: int) -> None:
             os.unlink(TEMPORARY, dir_fd=parent)
         except IsADirectoryError:
             os.rmdir(TEMPORARY, dir_fd=parent)
-
-
-def _rename_to_free(name: str, free: str, parent: int) -> None:
-    """Raises FileExistsError."""
-    try:
-        os.link(name, free, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
-    except PermissionError:  # a directory
-        os.mkdir(free, dir_fd=parent)
-        os.rename(name, free, src_dir_fd=parent, dst_dir_fd=parent)
-    else:
-        os.unlink(name, dir_fd=parent)

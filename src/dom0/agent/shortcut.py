@@ -61,6 +61,7 @@ class Shortcuts:
         self._seen: set[Start] = set()
         self.status: tuple[ShortcutStatus, ...] = ()
         self._lock = asyncio.Lock()
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     @property
     def is_draining(self) -> bool:
@@ -86,14 +87,8 @@ class Shortcuts:
             self._seen &= running.keys()
             self.refused = {}
             known = frozenset(map(table_name, present))
-            turns = asyncio.Semaphore(AT_ONCE)
-
-            async def take_turn(consumer: Container) -> ShortcutStatus:
-                async with turns:
-                    return await self._follow_one(ambassador, state, consumer, known, verify=verify)
-
-            shown = await asyncio.gather(*(take_turn(consumer) for consumer in running.values()))
-            self.status = tuple(sorted(shown, key=lambda one: one.consumer))
+            following = (self._follow_one(ambassador, state, one, known, verify=verify) for one in running.values())
+            self.status = tuple(sorted(await asyncio.gather(*following), key=lambda one: one.consumer))
 
     async def retire(self) -> bool:
         """Forward nothing new; returns whether nothing is left to be done here."""
@@ -143,26 +138,26 @@ class Shortcuts:
     async def _follow_one(
         self, ambassador: Container, state: State, consumer: Container, known: Collection[str], *, verify: bool
     ) -> ShortcutStatus:
-        start = (consumer.id, consumer.started)
-        try:
-            table, reason = self._wanted(ambassador, state, consumer)
-            shortcut = self._open.get(start) or await self._begin(
-                ambassador, consumer, known, wanted=bool(table.routes)
-            )
-            if shortcut is None:
-                return ShortcutStatus(consumer=consumer.name, reason=reason)
-            shortcut.move(addresses(ambassador, consumer))
-            await shortcut.follow(state, table, verify=verify)
-            if not table.routes and await shortcut.is_over():
-                self._open.pop(start).close()
-        except (Ended, FileNotFoundError, ProcessLookupError):  # of /proc
-            return ShortcutStatus(consumer=consumer.name, reason="it has just ended")
-        except (Dom0Error, OSError, ValueError) as error:
-            why = error.message if isinstance(error, Dom0Error) else str(error)
-            self.refused[consumer.name] = why
-            return ShortcutStatus(consumer=consumer.name, reason=why)
-        listeners = tuple(str(route.listener) for route in table.routes)
-        return ShortcutStatus(consumer=consumer.name, listeners=listeners, reason=reason)
+        async with self._turns:
+            start = (consumer.id, consumer.started)
+            try:
+                table, reason = self._wanted(ambassador, state, consumer)
+                shortcut = self._open.get(start) or await self._begin(
+                    ambassador, consumer, known, wanted=bool(table.routes)
+                )
+                if shortcut is None:
+                    return ShortcutStatus(consumer=consumer.name, reason=reason)
+                await shortcut.follow(state, table, addresses(ambassador, consumer), verify=verify)
+                if not table.routes and await shortcut.is_over():
+                    self._open.pop(start).close()
+            except (Ended, FileNotFoundError, ProcessLookupError):  # of /proc
+                return ShortcutStatus(consumer=consumer.name, reason="it has just ended")
+            except (Dom0Error, OSError, ValueError) as error:
+                why = error.message if isinstance(error, Dom0Error) else str(error)
+                self.refused[consumer.name] = why
+                return ShortcutStatus(consumer=consumer.name, reason=why)
+            listeners = tuple(str(route.listener) for route in table.routes)
+            return ShortcutStatus(consumer=consumer.name, listeners=listeners, reason=reason)
 
     async def _begin(
         self, ambassador: Container, consumer: Container, known: Collection[str], *, wanted: bool
@@ -218,14 +213,11 @@ class Shortcut:
     def is_draining(self) -> bool:
         return any(self._drains.values())
 
-    def move(self, addresses: tuple[str, ...]) -> None:
-        """The ambassador has other addresses now; while it has none, the former ones stay."""
+    async def follow(self, state: State, table: Table, addresses: tuple[str, ...], *, verify: bool) -> None:
+        """`addresses`: the ambassador's now; while it has none, the former ones stay. Raises Dom0Error."""
         if addresses not in ((), self._place.addresses):
             self._place = msgspec.structs.replace(self._place, addresses=addresses)
             self.plane, self._table = KernelPlane(self._place), None
-
-    async def follow(self, state: State, table: Table, *, verify: bool) -> None:
-        """Raises Dom0Error."""
         if table != self._table or (verify and await self.plane.read() != table):
             self._table = None
             await self.plane.set(table)
@@ -312,14 +304,10 @@ async def enter(engine: Engine, consumer: Container) -> int:
         now = await engine.container(consumer.id)
         if (now.pid, now.started, now.state) != (consumer.pid, consumer.started, Life.RUNNING):
             raise Ended(f"{consumer.name}: has ended meanwhile")
-        if _is_the_hosts(handle):
+        if os.fstat(handle).st_ino == (PROC / "self" / "ns" / "net").stat().st_ino:
             raise Dom0Error(f"{consumer.name}: is in the host's network")
         undo.pop_all()
     return handle
-
-
-def _is_the_hosts(handle: int) -> bool:
-    return os.fstat(handle).st_ino == (PROC / "self" / "ns" / "net").stat().st_ino
 
 
 async def sweep(engine: Engine, container: Container, present: Collection[str]) -> None:

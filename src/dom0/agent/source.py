@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypedDict
 
 import msgspec
 from msgspec.structs import replace
@@ -92,15 +91,13 @@ async def find_own(engine: Engine) -> Own:
     if match is None:
         return Own()
     container = await engine.container(match[1])
-    own = await own_of(engine, await engine.image(container.image_id))
-    awaits_up = container.labels.get(labels.AWAITS) == "up"
     return replace(
-        own,
+        await own_of(engine, await engine.image(container.image_id)),
         container=container.id,
         sees_host=container.pid_mode == "host",
         is_guest=bool(container.labels.get(ORCHESTRATOR)),
         started=container.started,
-        awaits_up=awaits_up,
+        awaits_up=container.labels.get(labels.AWAITS) == "up",
     )
 
 
@@ -109,7 +106,19 @@ async def own_of(engine: Engine, image: Image) -> Own:
     built_on = image.labels.get(labels.BASE, "")
     # Where the tag was moved and the layer's own image pruned, any image with the same files will do.
     base = await find(engine, built_on or image.id) or image
-    return Own(image.id, base=base, built_on=built_on, **_told(image))
+    return _as_from(Own(base=base, built_on=built_on), image)
+
+
+def _as_from(own: Own, image: Image) -> Own:
+    """With what the labels of `image` say."""
+    return replace(
+        own,
+        image=image.id,
+        inputs=image.labels.get(labels.INPUTS, ""),
+        images=images_of(image.labels),
+        private=private.of_image(image.labels),
+        project=image.labels.get(labels.PROJECT, ""),
+    )
 
 
 async def resolve(
@@ -129,7 +138,7 @@ async def resolve(
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
         async with _files_of(engine, image_id, handed.layer, Path(scratch)) as incoming:
-            source = replace(own, image=image.id, **_told(image))
+            source = _as_from(own, image)
             roots = private_files.find_roots(state, image.id, source.project) if source.private else ()
             await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
             return await _resolve_in(engine, incoming, state, source, say, handed.project)
@@ -142,23 +151,6 @@ async def _files_of(engine: Engine, image_id: str, layer: bytes, into: Path) -> 
         return
     async with unpacked(engine, image_id, into) as etc:
         yield etc
-
-
-class _Told(TypedDict):
-    inputs: str
-    images: Mapping[str, str]
-    private: tuple[str, ...]
-    project: str
-
-
-def _told(image: Image) -> _Told:
-    """By the image's labels."""
-    return _Told(
-        inputs=image.labels.get(labels.INPUTS, ""),
-        images=images_of(image.labels),
-        private=private.of_image(image.labels),
-        project=image.labels.get(labels.PROJECT, ""),
-    )
 
 
 async def _resolve_in(

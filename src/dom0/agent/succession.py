@@ -135,16 +135,10 @@ def _judge(found: RootContainers, current: Container, verdict: CheckResult | Non
     # It was started once: a container that nobody stops is started again by the Engine.
     has_ended = current.state in (State.EXITED, State.DEAD) or bool(current.error)
     if found.previous is not None and (verdict is not None or has_ended):
-        return _put_aside(found, current)
+        return _silence(current) or (Rename(current, FAILED) if found.failed is None else Remove(found.failed))
     if verdict is not None:
         return End(Result.FAILED, verdict.reason)
     return Verify(current) if current.running else Start(current)
-
-
-def _put_aside(found: RootContainers, current: Container) -> SuccessionStep:
-    if step := _silence(current):
-        return step
-    return Remove(found.failed) if found.failed is not None else Rename(current, FAILED)
 
 
 def _return_to(found: RootContainers, current: Container, verdict: CheckResult | None) -> SuccessionStep:

@@ -12,7 +12,6 @@ from dom0.agent.in_place import keep_in_place
 from dom0.agent.in_use import find_adoptable
 from dom0.agent.source import Candidate
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Container
 from dom0.errors import InUse
 from dom0.plan.adoption import adopt, as_it_was, project_directories
 from dom0.plan.desired import Desired
@@ -25,10 +24,16 @@ async def take_over(
 
     Relative paths mean what they meant for Compose from now on, so the project is read once more. Raises InUse.
     """
-    theirs = await find_adoptable(engine, candidate.desired)
+    theirs, project = await find_adoptable(engine, candidate.desired), candidate.desired.project
     if not theirs:
         return candidate, None
-    keep_in_place(state, candidate.desired.project, one_directory(candidate.desired.project, theirs))
+    directories = list(project_directories(theirs))  # where Compose read the project
+    if len(directories) != 1:
+        raise InUse(
+            f"{project}: docker compose made its containers from {' and '.join(directories) or 'no directory'}",
+            hint=f"end it: docker compose -p {project} down",
+        )
+    keep_in_place(state, project, directories[0])
     candidate = await resolve()
     desired = adopt(candidate.desired, theirs)
     return replace(candidate, desired=desired), as_it_was(desired, theirs)
@@ -41,14 +46,3 @@ def adopted_before(state: Path, project: str) -> dict[str, dict[str, str]]:
     except OSError:
         return {}
     return current.desired.adopted if current is not None and current.desired.project == project else {}
-
-
-def one_directory(project: str, theirs: tuple[Container, ...]) -> str:
-    """Where Compose read the project. Raises InUse."""
-    directories = list(project_directories(theirs))
-    if len(directories) != 1:
-        raise InUse(
-            f"{project}: docker compose made its containers from {' and '.join(directories) or 'no directory'}",
-            hint=f"end it: docker compose -p {project} down",
-        )
-    return directories[0]

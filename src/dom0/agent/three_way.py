@@ -63,8 +63,12 @@ def decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | None
 
 def _decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | None) -> tuple[Action, FileVersion | None]:
     ours = {version.content if version else None for version in placed}
-    if theirs is None:
-        return _leave(there, ours)
+    if theirs is None:  # what the project no longer says goes if we brought it
+        if there is None:
+            return Action.NOTHING, None
+        if there.content == DIRECTORY or there.content not in ours:  # what uses a directory may just be empty
+            return Action.KEEP, there
+        return Action.REMOVE, None
     changed = Action.KEEP if ours == {theirs.content} else Action.CONFLICT
     if there is None:
         return (Action.CREATE, theirs) if None in ours else (changed, None)
@@ -75,15 +79,6 @@ def _decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | Non
         return changed, there
     wanted = replace(_with_rights(theirs, there, placed), content=there.content)
     return (Action.KEEP if wanted == there else Action.UPDATE), wanted
-
-
-def _leave(there: FileVersion | None, ours: set[str | None]) -> tuple[Action, FileVersion | None]:
-    """What the project no longer says goes if we brought it. A directory stays: what uses it may just be empty."""
-    if there is None:
-        return Action.NOTHING, None
-    if there.content == DIRECTORY or there.content not in ours:
-        return Action.KEEP, there
-    return Action.REMOVE, None
 
 
 def _with_rights(theirs: FileVersion, there: FileVersion, placed: Placed) -> FileVersion:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 
-from dom0.http.channel import Headers
 from dom0.http.server import JSON, HttpError, Request
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]", "dom0", "")  # the last two are what clients of a unix socket send
@@ -20,20 +19,13 @@ _PORT = re.compile(r":[0-9]{1,5}\Z")
 
 def check_request(request: Request) -> None:
     """Raises HttpError."""
-    if reason := refuse_page(request.headers):
-        raise HttpError(403, reason)
+    hosts = request.headers.all("Host") or [""]
+    if len(hosts) != 1 or _PORT.sub("", hosts[0]).lower() not in HOSTS:
+        raise HttpError(403, "Host has to be localhost, 127.0.0.1, [::1] or dom0")
+    if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in request.headers.all("Origin")):
+        raise HttpError(403, "a web page of another origin may not ask the agent")
+    if any(site.lower() not in FROM_NO_PAGE for site in request.headers.all("Sec-Fetch-Site")):
+        raise HttpError(403, "a web page of another site may not ask the agent")
     media_types = [value.partition(";")[0].strip().lower() for value in request.headers.all("Content-Type")]
     if request.has_body and media_types != [JSON]:
         raise HttpError(415, f"a body has to be of Content-Type {JSON}")
-
-
-def refuse_page(headers: Headers) -> str:
-    """Why a request with these headers is not answered, "" if it is."""
-    hosts = headers.all("Host") or [""]
-    if len(hosts) != 1 or _PORT.sub("", hosts[0]).lower() not in HOSTS:
-        return "Host has to be localhost, 127.0.0.1, [::1] or dom0"
-    if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in headers.all("Origin")):
-        return "a web page of another origin may not ask the agent"
-    if any(site.lower() not in FROM_NO_PAGE for site in headers.all("Sec-Fetch-Site")):
-        return "a web page of another site may not ask the agent"
-    return ""
