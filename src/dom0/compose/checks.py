@@ -33,28 +33,25 @@ _MAY_BE_MINUS_1 = {"cpu_quota", "mem_limit", "memswap_limit", "mem_swappiness", 
 
 def findings(project: Project) -> list[Finding]:
     """The first thing that is wrong with each key."""
-    first: dict[KeyPath, Finding] = {}
-    for finding in _all(project):
-        first.setdefault(finding.path, finding)
-    return list(first.values())
-
-
-def _all(project: Project) -> Iterator[Finding]:
+    found: list[Finding] = []
     if not _PROJECT.fullmatch(project.name):
-        yield Finding(("name",), f"{project.name!r} cannot be a project's name", "lowercase letters, digits, - and _")
-    yield from control_characters(msgspec.to_builtins(msgspec.structs.replace(project, machine=None)), ())
-    yield from control_characters(msgspec.to_builtins(project.machine), ("x-dom0",))
+        what = f"{project.name!r} cannot be a project's name"
+        found.append(Finding(("name",), what, "lowercase letters, digits, - and _"))
+    found += control_characters(msgspec.to_builtins(msgspec.structs.replace(project, machine=None)), ())
+    found += control_characters(msgspec.to_builtins(project.machine), ("x-dom0",))
     for name, service in project.services.items():
         for check in _SERVICE_CHECKS:
-            for path, what, hint in check(service):
-                yield Finding(("services", name, *path), what, hint)
+            found += (Finding(("services", name, *path), what, hint) for path, what, hint in check(service))
     for key, network in project.networks.items():
-        yield from _network(key, network)
+        found += _network(key, network)
     for key, volume in project.volumes.items():
         if not _NAME.fullmatch(volume.name):
-            yield Finding(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT)
-    yield from _file_objects(project)
-    yield from _together(project)
+            found.append(Finding(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT))
+    found += (*_file_objects(project), *_together(project))
+    first: dict[KeyPath, Finding] = {}
+    for finding in found:
+        first.setdefault(finding.path, finding)
+    return list(first.values())
 
 
 Complaint = tuple[KeyPath, str, str]  # path inside the service, what is wrong, what to do

@@ -23,16 +23,13 @@ _OF_THE_READING = (
 
 def difference(wanted: Project, found: Project) -> KeyPath | None:
     """The first key that differs, is missing or is extra. `build` of services is not compared."""
-    return _difference(_compared(wanted), _compared(found), ())
-
-
-def _compared(project: Project) -> dict[str, Any]:
-    data: dict[str, Any] = without_defaults(project)
-    for key in _OF_THE_READING:
-        data.pop(key, None)
-    for service in data.get("services", {}).values():
-        service.pop("build", None)
-    return data
+    readings = [without_defaults(wanted), without_defaults(found)]
+    for data in readings:
+        for key in _OF_THE_READING:
+            data.pop(key, None)
+        for service in data.get("services", {}).values():
+            service.pop("build", None)
+    return _difference(readings[0], readings[1], ())
 
 
 def _difference(wanted: Any, found: Any, path: KeyPath) -> KeyPath | None:

@@ -159,14 +159,6 @@ def unreadable(error: OSError) -> str:
     return words.get(error.errno or 0, str(error.strerror or error))
 
 
-def _leads_somewhere(path: Path) -> bool:
-    try:
-        path.stat()
-    except OSError as error:
-        return error.errno != errno.ENOENT
-    return True
-
-
 Variables = tuple[bytes, ...]
 """Contents of env files, the later one stands above."""
 
@@ -186,7 +178,12 @@ class _Reader:
     async def dotenv(self, directory: Path) -> Variables:
         """The `.env` in there, if there is one. Compose takes a dangling link for none."""
         file = directory / ".env"
-        return (await self._content(file),) if _leads_somewhere(self._find(file)) else ()
+        try:
+            self._find(file).stat()
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return ()
+        return (await self._content(file),)
 
     async def chosen_by(self, dotenv: Variables) -> tuple[str, ...]:
         """The Compose files that COMPOSE_FILE names in the project's `.env`."""
