@@ -27,7 +27,7 @@ def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: P
     programs = _programs({inode for _, inode in found})
     listeners = tuple(Listener(port, programs.get(inode, "")) for port, inode in found)
     absent = set()
-    for path in devices_of(desired):
+    for path in {path for slot in desired.slots for path in devices_of(slot)}:
         with contextlib.suppress(OSError):
             if not root.joinpath(path.lstrip("/")).exists() and root.joinpath("dev").is_dir():
                 absent.add(path)

@@ -198,8 +198,13 @@ class ContainerPlanner:
             retry_at = max(retry_at, quiet)
         if retry_at > self.snapshot.now:
             return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
-        if blockers := self._stop_blockers():
-            return self._result(Phase.CREATED, "the container it replaces is stopped first", steps=blockers)
+        # its predecessors, and containers of other slots that are to be removed and hold a port or volume it needs
+        stops_first = self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
+        blocking = [c for c in self.snapshot.leaving if self.snapshot.stands_in_the_way(c, self.slot)]
+        own = [c for c in self.obsolete if c.running and (stops_first or c in blocking)]
+        others = [c for c in blocking if slot_key(c) != self.slot.key]
+        if stops := tuple(self._stop(container, f"makes room for {self.slot.name}") for container in (*own, *others)):
+            return self._result(Phase.CREATED, "the container it replaces is stopped first", steps=stops)
         reason = "created" if not current.started else f"it exited with code {current.exit_code}"
         step = StartContainer(
             lock=self.lock, reason=reason, priority=self.priority + 1, slot=self.slot, container_id=current.id
@@ -323,14 +328,6 @@ class ContainerPlanner:
             return {}
         found = (m for m in old.mounts if m.type == "volume" and len(m.name) == ANONYMOUS_NAME_LENGTH)
         return {mount.target: mount.name for mount in found if mount.target in self.slot.anonymous}
-
-    def _stop_blockers(self) -> tuple[AnyStep, ...]:
-        """Its predecessors, and containers of other slots that are to be removed and hold a port or volume it needs."""
-        stops_first = self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
-        blocking = [c for c in self.snapshot.leaving if self.snapshot.stands_in_the_way(c, self.slot)]
-        own = [c for c in self.obsolete if c.running and (stops_first or c in blocking)]
-        others = [c for c in blocking if slot_key(c) != self.slot.key]
-        return tuple(self._stop(container, f"makes room for {self.slot.name}") for container in (*own, *others))
 
     def _stop(self, container: Container, reason: str) -> AnyStep:
         return StopContainer(

@@ -40,17 +40,12 @@ def new_ports(desired: Desired, before: Desired | None) -> tuple[PublishedPort, 
     return tuple(port for slot in desired.slots for port in slot.ports if port not in held)
 
 
-def devices_of(desired: Desired) -> frozenset[str]:
-    """Paths on the host; names of another kind (CDI) are the Engine's business."""
-    return frozenset(path for slot in desired.slots for path in _devices(slot))
-
-
 def check_host(desired: Desired, before: Desired | None, host: Host) -> None:
     """`before`: what the machine is now. Raises ProjectError."""
     wanted = new_ports(desired, before)
     for slot in desired.slots:
         _check_ports(slot, [port for port in slot.ports if port in wanted], host)
-        if missing := next((path for path in _devices(slot) if path in host.absent), ""):
+        if missing := next((path for path in devices_of(slot) if path in host.absent), ""):
             raise ProjectError(
                 f"{_where(slot)}.devices: there is no {missing} on this host",
                 hint="plug it in, load its driver, or correct the path",
@@ -78,7 +73,8 @@ def _check_ports(slot: Slot, wanted: list[PublishedPort], host: Host) -> None:
             )
 
 
-def _devices(slot: Slot) -> Iterator[str]:
+def devices_of(slot: Slot) -> Iterator[str]:
+    """Paths on the host; names of another kind (CDI) are the Engine's business."""
     paths = (device.path_on_host for device in slot.create.host_config.devices)
     yield from (path for path in paths if path.startswith("/"))
 
