@@ -126,12 +126,9 @@ class DockerEngine:
 
     async def remove_container(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         query = {"force": _flag(force), "v": _flag(volumes)}
-        try:
-            await self._http.call(
-                "DELETE", await self._container_path(ref), where=_where("container", ref), query=query
-            )
-        except NotFound:
-            return
+        with contextlib.suppress(NotFound):
+            path = await self._container_path(ref)
+            await self._http.call("DELETE", path, where=_where("container", ref), query=query)
 
     async def rename_container(self, ref: str, name: str) -> None:
         await self._act(ref, "rename", {"name": name})
@@ -292,10 +289,8 @@ class DockerEngine:
         return tuple(parse.decode(data, wire.Network, where).containers or ())
 
     async def remove_network(self, ref: str) -> None:
-        try:
+        with contextlib.suppress(NotFound):
             await self._http.call("DELETE", await self._network_path(ref), where=_where("network", ref))
-        except NotFound:
-            return
 
     async def connect_network(self, network: str, container: str, endpoint: EndpointSettings) -> None:
         body = {"Container": await self._container_id(container), "EndpointConfig": endpoint}
@@ -336,10 +331,8 @@ class DockerEngine:
 
     async def remove_volume(self, name: str) -> None:
         where = _where("volume", name)
-        try:
+        with contextlib.suppress(NotFound):
             await self._http.call("DELETE", f"/volumes/{_segment(name, where)}", where=where)
-        except NotFound:
-            return
 
     # images
 
@@ -360,10 +353,8 @@ class DockerEngine:
         await self._http.call("POST", path, where=_where("image", ref), query={"repo": name, "tag": label})
 
     async def remove_image(self, ref: str) -> None:
-        try:
+        with contextlib.suppress(NotFound):
             await self._http.call("DELETE", _image(await self._image_ref(ref)), where=_where("image", ref))
-        except NotFound:
-            return
 
     async def _image_ref(self, ref: str) -> str:
         """A name that the Engine could take for the start of an ID, with its tag written out."""

@@ -30,7 +30,15 @@ async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -
     say(f"{BASE_IMAGE}: fetching wheels")
     wheels = await fetched.wheels(BASE_IMAGE, _version(packages, r"python(3\.\d+)-minimal_"))
     with temporary.directory("agent") as agent:
-        _stage_agent(agent, inputs)
+        # The package dom0 as it is installed in the image.
+        code = agent / "dom0"
+        contents.copy(agent_files(), code, time=EPOCH, public=True)
+        (code / "data").mkdir()
+        contents.copy(contents.entries(examples()), code / "data" / "examples", time=EPOCH, public=True)
+        (code / BAKED.name).write_text(f"{inputs}\n")
+        metadata = agent / f"dom0-{dom0.__version__}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: dom0\nVersion: {dom0.__version__}\n")
         recipe = docker_cli.DockerBuild(
             BASE_IMAGE,
             data(BASE_IMAGE),
@@ -48,15 +56,3 @@ def _version(packages: Path, pattern: str) -> str:
     versions = [match[1] for match in found if match]
     assert len(versions) == 1, f"{packages}: {versions}"
     return versions[0]
-
-
-def _stage_agent(directory: Path, inputs: str) -> None:
-    """The package dom0 as it is installed in the image."""
-    package = directory / "dom0"
-    contents.copy(agent_files(), package, time=EPOCH, public=True)
-    (package / "data").mkdir()
-    contents.copy(contents.entries(examples()), package / "data" / "examples", time=EPOCH, public=True)
-    (package / BAKED.name).write_text(f"{inputs}\n")
-    metadata = directory / f"dom0-{dom0.__version__}.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text(f"Metadata-Version: 2.1\nName: dom0\nVersion: {dom0.__version__}\n")

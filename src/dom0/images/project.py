@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,11 @@ async def _build_generated(
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
         found = stage(directory, project, kept, staged, writable_binds or ())
-        await _check_names(draft.engine, found.keys() - set(apart))
+        if (unfit := whiteout(found.keys() - set(apart))) and (await draft.engine.info()).containerd_store:
+            raise ProjectError(  # such an image would silently leave it out
+                f"{unfit}: an image that containerd keeps cannot hold a file of this name",
+                hint="give it another name, or leave it out: a line in .dockerignore",
+            )
         as_agent = asyncio.create_task(_read_as_agent(draft.engine, base, staged, reading, say))
         try:
             if _builds(project, directory) or second_reading.other_compose(base, project.compose_version):
@@ -209,15 +213,6 @@ async def _build_generated(
         finally:
             as_agent.cancel()
             await asyncio.gather(as_agent, return_exceptions=True)  # it reads the files, which are removed now
-
-
-async def _check_names(engine: Engine, names: Iterable[str]) -> None:
-    """Raises ProjectError for a file name that an image in containerd's store would silently leave out."""
-    if (unfit := whiteout(names)) and (await engine.info()).containerd_store:
-        raise ProjectError(
-            f"{unfit}: an image that containerd keeps cannot hold a file of this name",
-            hint="give it another name, or leave it out: a line in .dockerignore",
-        )
 
 
 async def _put_on_base(
@@ -244,21 +239,14 @@ async def _put_on_base(
 
 
 async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Options) -> str:
-    """Built once to read the project in it, and again, from the cache, with labels that depend on the project."""
+    """The image's ID. Built once to read the project in it as the agent will and to build its services, and again, from
+    the cache, with labels that depend on the project.
+    """
+    engine = draft.engine
     say(f"{options.tag}: as {own} says")
     trial, tag = draft.name("trial"), draft.name(options.tag)
     recipe = docker_cli.DockerBuild(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull)
     await docker_cli.build(recipe, say)
-    told = {labels.BASE: base.id} | await _labels_of_own(draft, own, trial, base, say, options)
-    await docker_cli.build(docker_cli.DockerBuild(options.tag, own.parent, tag, own, labels=told), docker_cli.silent)
-    return (await draft.image(options.tag)).id
-
-
-async def _labels_of_own(
-    draft: Draft, own: Path, trial: str, base: Image, say: Say, options: Options
-) -> dict[str, str]:
-    """Check the image `trial` as the agent will, build its services, and return its labels."""
-    engine = draft.engine
     found = (await engine.image(trial)).labels
     if found.get(labels.ROLE) != Role.ROOT:
         raise ProjectError(
@@ -290,7 +278,9 @@ async def _labels_of_own(
             }
             made = fingerprint.BuildInputs(builds, own.name, (), apart, project.name)
             told = await _labels(engine, own.parent, project, made, built)
-    return told | ({labels.BASE: found[labels.BASE]} if labels.BASE in found else {})
+    told[labels.BASE] = found.get(labels.BASE, base.id)
+    await docker_cli.build(docker_cli.DockerBuild(options.tag, own.parent, tag, own, labels=told), docker_cli.silent)
+    return (await draft.image(options.tag)).id
 
 
 async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:

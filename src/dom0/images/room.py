@@ -5,7 +5,7 @@ When the disk fills up, BuildKit of Engine 26.1 crashes the whole Engine (SIGSEG
 
 from __future__ import annotations
 
-import os
+import shutil
 
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error
@@ -17,10 +17,9 @@ async def check(engine: Engine) -> None:
     """Raises Dom0Error if the Engine's disk is full. Not checked for an Engine on another host."""
     root = (await engine.info()).root_dir
     try:
-        found = os.statvfs(root)
+        free = shutil.disk_usage(root).free
     except OSError:
         return
-    free = found.f_bavail * found.f_frsize
     if free < LEAST:
         raise Dom0Error(
             f"{root}: no space left on the Engine's disk for a build ({free >> 20} MiB)",

@@ -108,11 +108,12 @@ def _archive(
     documents: dict[str, bytes], blobs: tuple[Descriptor, ...], opened: Callable[[Descriptor], IO[bytes]]
 ) -> Iterator[bytes]:
     for name, content in documents.items():
-        yield from _pieces(_head(name, len(content)) + content + _padding(len(content)))
+        file = _head(name, len(content)) + content + _padding(len(content))
+        yield from (file[start : start + PIECE] for start in range(0, len(file), PIECE))
     for descriptor in blobs:
         yield _head(_path(descriptor.digest), descriptor.size)
-        with opened(descriptor) as file:
-            yield from _checked(file, descriptor)
+        with opened(descriptor) as blob:
+            yield from _checked(blob, descriptor)
         yield _padding(descriptor.size)
     yield bytes(2 * _BLOCK)
 
@@ -125,11 +126,6 @@ def _checked(content: IO[bytes], descriptor: Descriptor) -> Iterator[bytes]:
         yield piece
     if left or f"sha256:{digest.hexdigest()}" != descriptor.digest:
         raise Damaged(descriptor)
-
-
-def _pieces(content: bytes) -> Iterator[bytes]:
-    for start in range(0, len(content), PIECE):
-        yield content[start : start + PIECE]
 
 
 def _head(name: str, size: int) -> bytes:

@@ -283,5 +283,4 @@ def _require_space(path: Path, count: int) -> None:
 
 
 def _free(path: Path) -> int:
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    return shutil.disk_usage(path).free

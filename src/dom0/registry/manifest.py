@@ -69,7 +69,7 @@ _VARIANTS = {"amd64": ("v4", "v3", "v2", "v1"), "arm": ("v8", "v7", "v6", "v5"),
 _USUAL_VARIANT = {"amd64": "v1", "arm": "v7", "arm64": "v8"}  # where none is said
 
 
-class Descriptor(msgspec.Struct, frozen=True):
+class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
     """A blob or manifest; `size` is in bytes."""
 
     media_type: str
@@ -113,27 +113,21 @@ class Index(msgspec.Struct, frozen=True):
     digest: str
 
 
-class _Descriptor(msgspec.Struct):
-    media_type: str = msgspec.field(name="mediaType")
-    digest: str
-    size: int
-
-
 class _Platform(msgspec.Struct):
     os: str = ""
     architecture: str = ""
     variant: str | None = None
 
 
-class _Entry(_Descriptor, kw_only=True):
+class _Entry(Descriptor, frozen=True, kw_only=True):
     platform: _Platform | None = None
 
 
 class _Document(msgspec.Struct):
     schema_version: int = msgspec.field(name="schemaVersion")
     media_type: str = msgspec.field(name="mediaType", default="")
-    config: _Descriptor | None = None
-    layers: list[_Descriptor] | None = None
+    config: Descriptor | None = None
+    layers: list[Descriptor] | None = None
     manifests: list[_Entry] | None = None
 
 
@@ -226,13 +220,13 @@ def _kind(document: _Document, media_type: str) -> str:
     return kind
 
 
-def _config(found: _Descriptor) -> Descriptor:
+def _config(found: Descriptor) -> Descriptor:
     if found.media_type not in CONFIGS:
         raise Final(f"manifest: is not a container image: its config is {excerpt(found.media_type[:200])}")
     return _descriptor(found, MOST_CONFIG_BYTES)
 
 
-def _layers(found: list[_Descriptor]) -> tuple[Descriptor, ...]:
+def _layers(found: list[Descriptor]) -> tuple[Descriptor, ...]:
     if len(found) > MOST_LAYERS:
         raise Final(f"manifest: {len(found)} layers are more than {MOST_LAYERS}")
     layers = tuple(_layer(layer) for layer in found)
@@ -245,7 +239,7 @@ def _layers(found: list[_Descriptor]) -> tuple[Descriptor, ...]:
     return layers
 
 
-def _layer(found: _Descriptor) -> Descriptor:
+def _layer(found: Descriptor) -> Descriptor:
     if any(word in found.media_type for word in _ELSEWHERE):
         raise Final(
             f"manifest: layer {excerpt(found.digest[:71])} is a foreign (non-distributable) layer",
@@ -279,7 +273,7 @@ def _platform(os: str, architecture: str, variant: str = "") -> Platform:
     return Platform(os, architecture, variant or _USUAL_VARIANT.get(architecture, ""))
 
 
-def _descriptor(found: _Descriptor, most: int) -> Descriptor:
+def _descriptor(found: Descriptor, most: int) -> Descriptor:
     if flaw := digest_flaw(found.digest):
         raise Final(f"manifest: {flaw}")
     if not 0 <= found.size <= most:

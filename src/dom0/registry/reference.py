@@ -60,19 +60,24 @@ def parse(text: str) -> Reference:
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = _OFFICIAL + repository
     if _ID.fullmatch(name):
-        raise _no_name(text, "that is the ID of an image, and no registry knows those")
-    if not _REGISTRY.fullmatch(registry):
-        raise _no_name(text, f"{registry!r} is no name of a registry")
-    if repository != repository.lower():
-        raise _no_name(text, "the name of a repository has small letters only")
-    if not _REPOSITORY.fullmatch(repository):
-        raise _no_name(text, f"{repository!r} is no name of a repository")
-    if len(registry) + 1 + len(repository) > LONGEST_NAME:
-        raise _no_name(text, f"it is longer than {LONGEST_NAME} characters")
-    if colon and not _TAG.fullmatch(tag):
-        raise _no_name(text, f"{tag!r} is no tag")
-    if at and (flaw := digest_flaw(digest)):
-        raise _no_name(text, flaw)
+        flaw = "that is the ID of an image, and no registry knows those"
+    elif not _REGISTRY.fullmatch(registry):
+        flaw = f"{registry!r} is no name of a registry"
+    elif repository != repository.lower():
+        flaw = "the name of a repository has small letters only"
+    elif not _REPOSITORY.fullmatch(repository):
+        flaw = f"{repository!r} is no name of a repository"
+    elif len(registry) + 1 + len(repository) > LONGEST_NAME:
+        flaw = f"it is longer than {LONGEST_NAME} characters"
+    elif colon and not _TAG.fullmatch(tag):
+        flaw = f"{tag!r} is no tag"
+    else:
+        flaw = digest_flaw(digest) if at else ""
+    if flaw:
+        raise UsageError(
+            f"{excerpt(text[:300])}: no name of an image: {excerpt(flaw)}",
+            hint="names are as in redis:7, registry.example:5000/team/app:1.2 or redis@sha256:…",
+        )
     return Reference(registry, repository, tag or (None if at else DEFAULT_TAG), digest or None)
 
 
@@ -91,10 +96,3 @@ def _split(name: str) -> tuple[str, str]:
     is_registry = slash and ("." in first or ":" in first or first == "localhost" or first != first.lower())
     registry, rest = (first, rest) if is_registry else (DEFAULT_REGISTRY, name)
     return (DEFAULT_REGISTRY if registry == _LEGACY_DEFAULT else registry), rest
-
-
-def _no_name(text: str, why: str) -> UsageError:
-    return UsageError(
-        f"{excerpt(text[:300])}: no name of an image: {excerpt(why)}",
-        hint="names are as in redis:7, registry.example:5000/team/app:1.2 or redis@sha256:…",
-    )

@@ -49,7 +49,7 @@ def next_request(stretches: Sequence[Stretch], workers: int) -> Request | None:
     Requests become shorter towards the end, so that all workers end at about the same time. None: all that is missing
     has been asked for, but what is not worth another request.
     """
-    length = _length(sum(stretch.unasked for stretch in stretches), workers)
+    length = min(LONGEST, max(SHORTEST, sum(stretch.unasked for stretch in stretches) // (2 * workers)))
     for stretch in stretches:
         if stretch.asked is None and stretch.at < stretch.stop:
             return _request(stretch, stretch.start, stretch.at, length)
@@ -59,10 +59,6 @@ def next_request(stretches: Sequence[Stretch], workers: int) -> Request | None:
     middle = max(longest.free, (longest.at + longest.stop) // 2)
     start = -(-middle // CHUNK) * CHUNK
     return _request(longest, start, start, length)
-
-
-def _length(unasked: int, workers: int) -> int:
-    return min(LONGEST, max(SHORTEST, unasked // (2 * workers)))
 
 
 def _request(stretch: Stretch, start: int, at: int, length: int) -> Request:

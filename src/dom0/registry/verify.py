@@ -38,11 +38,8 @@ class Source(Protocol):
     def blob(self, repository: str, descriptor: Descriptor) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 
-class _Layer(msgspec.Struct):
-    media_type: str = msgspec.field(name="mediaType")
-    digest: str
-    size: int
-    annotations: dict[str, str] = {}
+class _Layer(Descriptor, frozen=True, kw_only=True):
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class _Manifest(msgspec.Struct):
@@ -99,12 +96,12 @@ async def _signatures(source: Source, reference: Reference, digest: str) -> list
         raise Final(f"{place}: makes no sense as signatures") from error
     if media_type.partition(";")[0] not in MANIFESTS:
         raise Final(f"{place}: makes no sense as signatures")
-    found = []
+    found: list[tuple[Descriptor, bytes]] = []
     for layer in layers[:MOST_SIGNATURES]:
         signature = _decoded(layer.annotations.get(_SIGNATURE, ""))
         is_usable = layer.media_type == _SIGNED and 0 < layer.size <= MOST_BYTES and not digest_flaw(layer.digest)
         if signature and is_usable:
-            found.append((Descriptor(layer.media_type, layer.digest, layer.size), signature))
+            found.append((layer, signature))
     return found
 
 
