@@ -98,7 +98,7 @@ def test_a_bios_finds_grub_where_it_lies(os: uki.Uki, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     write(os, BootContract(), disk)
     data = disk.read_bytes()[: 2 * MIB]
-    core = asyncio.run(grub.bios(grub.FIRMWARE["amd64"], 2))
+    _, core = asyncio.run(grub.bios(grub.FIRMWARE["amd64"], 2))
     assert data[510:512] == b"\x55\xaa"
     assert struct.unpack_from("<Q", data, 0x5C) == (2048,)
     second, sectors = struct.unpack_from("<QH", data, MIB + 500)

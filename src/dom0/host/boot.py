@@ -69,7 +69,12 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def analyze(record: Record) -> Boot:
-    marks = tuple(_of_the_boot(record.marks))
+    marks: list[Mark] = []
+    seen: set[str] = set()
+    for mark in record.marks:  # without stages that occur again after `ready`, as of a restarted root container
+        if READY not in seen or mark.stage not in seen | {PROBLEM}:
+            marks.append(mark)
+        seen.add(mark.stage)
     stages = tuple(_stages(mark for mark in marks if mark.stage not in (READY, PROBLEM)))
     switched_on = next((mark.at for mark in marks if mark.stage == FIRMWARE and mark.at < 0), None)
     return Boot(
@@ -83,15 +88,6 @@ def analyze(record: Record) -> Boot:
         troubles=tuple(BootProblem(at=mark.at, text=mark.text) for mark in marks if mark.stage == PROBLEM),
         unreadable=record.unreadable,
     )
-
-
-def _of_the_boot(marks: Iterable[Mark]) -> Iterator[Mark]:
-    """Without stages that occur again after `ready`, as of a restarted root container."""
-    seen: set[str] = set()
-    for mark in marks:
-        if READY not in seen or mark.stage not in seen | {PROBLEM}:
-            yield mark
-        seen.add(mark.stage)
 
 
 def _stages(marks: Iterable[Mark]) -> Iterator[Stage]:

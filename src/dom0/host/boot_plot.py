@@ -60,11 +60,16 @@ def waterfall(boots: Sequence[Boot]) -> str:
     for row, name in enumerate(names):
         parts += _row_of_stage(name, boots, scale, _TOP + _ROW * row)
     if len(boots) == 1:
-        parts = [*_ready_line(boots[0], scale, bottom), *parts]
-        slowest = next((stage for stage in boots[0].stages if stage.name == boots[0].slowest), None)
+        (boot,), took = boots, "not ready"
+        if boot.ready is not None:
+            took = f"ready after {boot.ready - boot.began:.2f} s"
+            x = scale.x(boot.ready - boot.began)
+            line = f'x1="{x:.1f}" y1="{_TOP - 6}" x2="{x:.1f}" y2="{bottom}"'
+            line = f'<line {line} stroke="{_INK}" stroke-dasharray="4 3"/>'
+            parts = [line, _text(x, _TOP - 12, "ready", anchor="middle", size=11), *parts]
+        slowest = next((stage for stage in boot.stages if stage.name == boot.slowest), None)
         subtitle = f"slowest: {_label(slowest.name)}, {slowest.seconds:.2f} s" if slowest else ""
-        took = "not ready" if boots[0].ready is None else f"ready after {boots[0].ready - boots[0].began:.2f} s"
-        return _picture(f"Boot {boots[0].number}: {took}", subtitle, bottom, parts)
+        return _picture(f"Boot {boot.number}: {took}", subtitle, bottom, parts)
     legend = _legend([(f"boot {boot.number}", _boot_colour(index)) for index, boot in enumerate(boots)])
     numbers = " and ".join(str(boot.number) for boot in boots)
     return _picture(f"Boots {numbers} compared", "", bottom, [*parts, *legend])
@@ -76,7 +81,13 @@ def strips(boots: Sequence[Boot]) -> str:
     bottom = _TOP + _ROW * len(boots)
     parts = [*scale.grid(_TOP - 6, bottom), _axis(boots, bottom)]
     for row, boot in enumerate(boots):
-        parts += _row_of_boot(boot, scale, _TOP + _ROW * row)
+        y, start, end = _TOP + _ROW * row, scale.x(0), scale.x(_length(boot))
+        parts.append(_text(_LEFT - 14, y + 19, f"boot {boot.number}", anchor="end", bold=boot.running))
+        shape = f'x="{start:.1f}" y="{y + 6:.1f}" width="{end - start:.1f}" height="{_BAR}" rx="3"'
+        parts.append(f'<rect {shape} fill="{_GRID}"/>')
+        parts += [_bar(it, boot, scale, y + 6, _BAR, _colour(it.name)) for it in boot.stages if not it.beside]
+        total = f"{_length(boot):.2f} s" + ("" if boot.ready is not None else ", not ready")
+        parts.append(_text(end + 7, y + 19, total, bold=boot.running))
     names = [name for name in _names(boots) if any(s.name == name and not s.beside for b in boots for s in b.stages)]
     legend = _legend([(name, _colour(name)) for name in names] + [("until ready", _GRID)])
     return _picture(f"The last {len(boots)} boots", "", bottom, [*parts, *legend])
@@ -101,31 +112,11 @@ def _row_of_stage(name: str, boots: Sequence[Boot], scale: _Scale, y: float) -> 
             )
 
 
-def _row_of_boot(boot: Boot, scale: _Scale, y: float) -> Iterator[str]:
-    yield _text(_LEFT - 14, y + 19, f"boot {boot.number}", anchor="end", bold=boot.running)
-    end = scale.x(_length(boot))
-    start = scale.x(0)
-    yield f'<rect x="{start:.1f}" y="{y + 6:.1f}" width="{end - start:.1f}" height="{_BAR}" rx="3" fill="{_GRID}"/>'
-    for stage in boot.stages:
-        if not stage.beside:
-            yield _bar(stage, boot, scale, y + 6, _BAR, _colour(stage.name))
-    total = f"{_length(boot):.2f} s" + ("" if boot.ready is not None else ", not ready")
-    yield _text(end + 7, y + 19, total, bold=boot.running)
-
-
 def _bar(stage: Stage, boot: Boot, scale: _Scale, y: float, height: float, colour: str) -> str:
     start, end = scale.x(stage.began - boot.began), scale.x(stage.ended - boot.began)
     hint = f"{stage.name}: {stage.seconds:.2f} s" + (f", {stage.text}" if stage.text else "")
     shape = f'x="{start:.1f}" y="{y:.1f}" width="{max(end - start, 1.5):.1f}" height="{height:.1f}" rx="2"'
     return f'<rect {shape} fill="{colour}"><title>{_safe(hint)}</title></rect>'
-
-
-def _ready_line(boot: Boot, scale: _Scale, bottom: float) -> Iterator[str]:
-    if boot.ready is not None:
-        x = scale.x(boot.ready - boot.began)
-        line = f'x1="{x:.1f}" y1="{_TOP - 6}" x2="{x:.1f}" y2="{bottom}"'
-        yield f'<line {line} stroke="{_INK}" stroke-dasharray="4 3"/>'
-        yield _text(x, _TOP - 12, "ready", anchor="middle", size=11)
 
 
 def _axis(boots: Iterable[Boot], bottom: float) -> str:

@@ -96,7 +96,12 @@ def holds(device: Device, data: Data) -> str:
         return "boot2docker's wish to be formatted"
     if device.table:
         return "partitions"
-    return ", ".join(filter(None, (device.system, _store(device), device.closed)))
+    store = ""
+    if device.store:
+        counted = f"{device.store_containers or 0} containers, {device.store_images or 0} images"
+        engine = f" of Engine {device.engine}" if device.engine else ""
+        store = f"a Docker store{engine} ({device.store}, {counted}) in {device.store_path}"
+    return ", ".join(filter(None, (device.system, store, device.closed)))
 
 
 def describe(data: Data) -> str:
@@ -107,11 +112,3 @@ def describe(data: Data) -> str:
 
 def _read_only(data: Data) -> str:
     return ", changes in memory" if data.kind == "read-only" else ""
-
-
-def _store(device: Device) -> str:
-    if not device.store:
-        return ""
-    counted = [f"{device.store_containers or 0} containers", f"{device.store_images or 0} images"]
-    engine = f" of Engine {device.engine}" if device.engine else ""
-    return f"a Docker store{engine} ({device.store}, {', '.join(counted)}) in {device.store_path}"

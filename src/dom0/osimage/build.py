@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import msgspec
 
@@ -51,7 +52,7 @@ async def build(recipe: OsRecipe, say: Say, *, no_cache: bool = False, with_resc
         os.umask(0o022)  # the image keeps the modes of the files that are made here
         found = await packages.fetch(kind, recipe.packages, recipe.architecture.name, anew=no_cache)
         rescue_image = await rescue.build(recipe, say, anew=no_cache) if with_rescue else None
-        names = [package.file.name for package in found]
+        names = [package.name for package in found]
         rescue_key = rescue_image.parent.name if rescue_image else None
         key = f"{dom0.__version__} {uki.DIGESTS} {recipe.inputs()} {names} {rescue_key}"
 
@@ -83,7 +84,7 @@ def version_of(key: str) -> str:
 
 async def _make(
     recipe: OsRecipe,
-    found: Sequence[packages.Package],
+    found: Sequence[Path],
     rescue_image: Path | None,
     version: str,
     into: Path,
@@ -109,10 +110,7 @@ async def _make(
                     architecture=recipe.architecture.name,
                     flavour=recipe.flavour,
                     kernel=kernel.release,
-                    packages=tuple(
-                        manifest.PackageEntry(name=package.name, version=package.version, size=package.size)
-                        for package in found
-                    ),
+                    packages=tuple(map(_entry, found)),
                     modules=tuple(sorted(chosen)),
                     artifacts=artifacts,
                     rescue=_artifact(rescue_image).size if rescue_image else 0,
@@ -123,7 +121,7 @@ async def _make(
 
 async def _squashfs(
     recipe: OsRecipe,
-    found: Sequence[packages.Package],
+    found: Sequence[Path],
     unpacked: Path,
     kernel: modules.Kernel,
     scratch: Path,
@@ -137,7 +135,7 @@ async def _squashfs(
         await root.populate(recipe, unpacked, kernel, directory)
         await squash.squash(directory, into / squash.SQUASHFS)
 
-    key = f"{recipe.root_inputs()} {[package.file.name for package in found]}"
+    key = f"{recipe.root_inputs()} {[package.name for package in found]}"
     kind = f"os-root-{recipe.architecture.name}-{recipe.flavour}"
     return await fetched.cached(kind, key, make) / squash.SQUASHFS
 
@@ -170,6 +168,12 @@ async def _unify(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, tree:
     await capture(argv, env=env)
     # Over sections as they lie in a UKI, where ukify may have added to them.
     await capture([*argv, f"--section={uki.DIGESTS}:{uki.digests(made)}"], env=env)
+
+
+def _entry(package: Path) -> manifest.PackageEntry:
+    """By its name NAME_VERSION_ARCHITECTURE.deb, where %3a is the colon of an epoch."""
+    name, version, _ = package.name.split("_")
+    return manifest.PackageEntry(name=name, version=unquote(version), size=package.stat().st_size)
 
 
 def _artifact(file: Path) -> manifest.Artifact:

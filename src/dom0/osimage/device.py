@@ -135,24 +135,18 @@ async def overwrite(device: HeldDevice, image: Path, say: Callable[[str], None])
                 chunk = chunk[os.write(device.opened, chunk) :]
     os.fsync(device.opened)
     say("reading it back")
-    _compare(device, image)
-    argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", str(device.path)]
-    await capture(argv, env=environment())  # it cannot tell the kernel while we hold the device
-    with contextlib.suppress(OSError):  # a loop device may have none
-        fcntl.ioctl(device.opened, _READ_PARTITIONS)
-
-
-def _compare(device: HeldDevice, image: Path) -> None:
-    """From the device, not from the page cache."""
-    opened = device.opened
-    os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.lseek(opened, 0, os.SEEK_SET)
+    os.posix_fadvise(device.opened, 0, 0, os.POSIX_FADV_DONTNEED)  # from the device, not from the page cache
+    os.lseek(device.opened, 0, os.SEEK_SET)
     with image.open("rb") as source:
         while chunk := source.read(_CHUNK):
             back = b""
-            while len(back) < len(chunk) and (more := os.read(opened, len(chunk) - len(back))):
+            while len(back) < len(chunk) and (more := os.read(device.opened, len(chunk) - len(back))):
                 back += more
             if back != chunk:
                 raise Dom0Error(
                     f"{device.path}: does not read as it was written", hint="the device is broken; take another one"
                 )
+    argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", str(device.path)]
+    await capture(argv, env=environment())  # it cannot tell the kernel while we hold the device
+    with contextlib.suppress(OSError):  # a loop device may have none
+        fcntl.ioctl(device.opened, _READ_PARTITIONS)

@@ -12,8 +12,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from dom0.errors import UsageError
 from dom0.host.uki import BootFile
 from dom0.images.archive import environment
@@ -31,19 +29,6 @@ _BEHIND = 1 * MIB  # GPT's second table
 _CODE = 440  # bytes of boot code before the partition table
 
 
-class BiosLoader(msgspec.Struct, frozen=True):
-    """What a BIOS needs, b"" for an architecture without it."""
-
-    sector: bytes
-    core: bytes
-
-
-async def bios_loader(firmware: grub.Firmware) -> BiosLoader:
-    if not firmware.bios:
-        return BiosLoader(b"", b"")
-    return BiosLoader(grub.boot_sector(firmware), await grub.bios(firmware, _ESP_NUMBER))
-
-
 def least_size(files: Sequence[BootFile]) -> int:
     """Bytes of a disk for `files` and a second slot, with room for slots of one and a half times the size."""
     slots = sum(file.size for file in files if file.name.startswith("dom0/a/"))
@@ -52,27 +37,16 @@ def least_size(files: Sequence[BootFile]) -> int:
     return -(-(_ESP_START + esp + _BEHIND) // MIB) * MIB
 
 
-async def write(files: Sequence[BootFile], bios: BiosLoader, image: Path, size: int) -> None:
-    """Write a disk of `size` bytes to the new file `image`. Raises UsageError if it is too small, CommandFailed."""
+async def write(files: Sequence[BootFile], firmware: grub.Firmware, image: Path, size: int) -> None:
+    """Write a disk of `size` bytes to the new file `image`. Raises UsageError if it is too small, Dom0Error."""
+    loader = await grub.bios(firmware, _ESP_NUMBER) if firmware.bios else None
     least = least_size(files)
     if size < least:
         raise UsageError(f"--size {size // MIB}M: is too small", hint=f"--size {least // MIB}M, or leave it out")
     with image.open("xb") as opened:
         opened.truncate(size)
     esp = (size - _ESP_START - _BEHIND) // MIB * MIB
-    await capture(["sfdisk", "--quiet", str(image)], stdin=_partitions(esp).encode(), env=environment())
-    start = str(_ESP_START // _SECTOR)
-    fat = ["mkfs.vfat", "-F", "32", "-n", medium.LABEL, "-s", str(_CLUSTER // _SECTOR), "-h", start, "--offset", start]
-    await capture([*fat, str(image), str(esp // 1024)], env=environment())
-    with tempfile.TemporaryDirectory(prefix="dom0-medium-", dir=image.parent) as scratch:
-        medium.write_files(files, Path(scratch))
-        await copy(Path(scratch), f"{image}@@{_ESP_START}")
-    _embed(bios, image)
-
-
-def _partitions(esp: int) -> str:
-    """As sfdisk reads it."""
-    lines = [
+    partitions = [
         "label: gpt",
         "unit: sectors",
         f"start={_BIOS_START // _SECTOR}, size={_BIOS_SIZE // _SECTOR}, name=dom0-bios, "
@@ -80,7 +54,16 @@ def _partitions(esp: int) -> str:
         f"start={_ESP_START // _SECTOR}, size={esp // _SECTOR}, name=dom0-boot, "
         "type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
     ]
-    return "\n".join(lines) + "\n"
+    lines = "".join(f"{line}\n" for line in partitions)
+    await capture(["sfdisk", "--quiet", str(image)], stdin=lines.encode(), env=environment())
+    start = str(_ESP_START // _SECTOR)
+    fat = ["mkfs.vfat", "-F", "32", "-n", medium.LABEL, "-s", str(_CLUSTER // _SECTOR), "-h", start, "--offset", start]
+    await capture([*fat, str(image), str(esp // 1024)], env=environment())
+    with tempfile.TemporaryDirectory(prefix="dom0-medium-", dir=image.parent) as scratch:
+        medium.write_files(files, Path(scratch))
+        await copy(Path(scratch), f"{image}@@{_ESP_START}")
+    if loader is not None:
+        _embed(*loader, image)
 
 
 async def copy(directory: Path, file_system: str) -> None:
@@ -92,13 +75,11 @@ def _names(directory: Path) -> list[str]:
     return [str(path) for path in sorted(directory.iterdir())]
 
 
-def _embed(bios: BiosLoader, image: Path) -> None:
+def _embed(boot_sector: bytes, core_image: bytes, image: Path) -> None:
     """Write GRUB's first sector and its core image to the disk, each with the position of the next part."""
-    if not bios.core:
-        return
-    assert len(bios.core) <= _BIOS_SIZE
+    assert len(core_image) <= _BIOS_SIZE
     start = _BIOS_START // _SECTOR
-    sector, core = bytearray(bios.sector), bytearray(bios.core)
+    sector, core = bytearray(boot_sector), bytearray(core_image)
     struct.pack_into("<Q", sector, 0x5C, start)  # GRUB_BOOT_MACHINE_KERNEL_SECTOR
     sector[0x66:0x68] = b"\x90\x90"  # GRUB_BOOT_MACHINE_DRIVE_CHECK: a disk, also where the BIOS says otherwise
     struct.pack_into("<Q", core, _SECTOR - 12, start + 1)  # the block list at the end of core.img's first sector

@@ -1,12 +1,14 @@
-"""Which shared libraries a program needs. No program is run, so that it may be of any architecture."""
+"""Finds and copies the shared libraries that programs need. None is run, so that they may be of any architecture."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from dom0.errors import Dom0Error
+from dom0.osimage.recipe import Architecture
 from dom0.run import capture
 
 _NEEDED = re.compile(r"\(NEEDED\)\s.*\[([^]]+)\]")
@@ -40,6 +42,19 @@ async def libraries(programs: Iterable[Path], directory: Path) -> list[Path]:
                     raise Dom0Error(f"{program}: needs {name}, which no package brings", hint=hint)
                 waiting.append(found[name])
     return list(found.values())
+
+
+async def add_libraries(programs: Iterable[Path], unpacked: Path, architecture: Architecture, root: Path) -> None:
+    """To `root`, under the names that programs need, which are links in Debian's packages. Raises Dom0Error."""
+    directory = unpacked / architecture.libraries
+    for library in await libraries(programs, directory):
+        target = root / architecture.libraries / library.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(library.resolve(), target)
+    loader = root / "usr" / architecture.loader
+    loader.parent.mkdir(parents=True, exist_ok=True)
+    if not loader.exists():
+        shutil.copy2((directory / loader.name).resolve(), loader)
 
 
 async def _needed(files: Iterable[Path]) -> dict[str, list[str]]:

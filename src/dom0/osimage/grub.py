@@ -45,21 +45,17 @@ async def efi(firmware: Firmware, *, first: str = "") -> bytes:
     return await _image(firmware.efi, firmware.efi, (*_MODULES, *_FOR_EFI), prefix="/dom0", first=first)
 
 
-async def bios(firmware: Firmware, partition: int) -> bytes:
-    """What a BIOS starts from a disk (`core.img`); its grub.cfg is in that partition of the same disk."""
+async def bios(firmware: Firmware, partition: int) -> tuple[bytes, bytes]:
+    """What a BIOS reads first from a disk, and what that loads (`core.img`); its grub.cfg is in that partition."""
+    sector = (_directory(firmware.bios) / "boot.img").read_bytes()
     prefix = f"(,gpt{partition})/dom0"
-    return await _image(firmware.bios, firmware.bios, (*_MODULES, *_FOR_BIOS), prefix=prefix)
+    return sector, await _image(firmware.bios, firmware.bios, (*_MODULES, *_FOR_BIOS), prefix=prefix)
 
 
 async def bios_from_iso(firmware: Firmware, *, first: str) -> bytes:
     """What a BIOS starts from a CD (`eltorito.img`)."""
     modules = (*_MODULES, *_FOR_BIOS)
     return await _image(firmware.bios, f"{firmware.bios}-eltorito", modules, prefix="/dom0", first=first)
-
-
-def boot_sector(firmware: Firmware) -> bytes:
-    """What a BIOS reads first; it loads the rest."""
-    return (_directory(firmware.bios) / "boot.img").read_bytes()
 
 
 async def _image(platform: str, form: str, modules: Sequence[str], *, prefix: str, first: str = "") -> bytes:

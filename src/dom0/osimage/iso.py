@@ -30,19 +30,15 @@ async def write(files: Sequence[BootFile], firmware: grub.Firmware, iso: Path, c
     with tempfile.TemporaryDirectory(prefix="dom0-iso-", dir=iso.parent) as directory:
         tree, esp = Path(directory) / "tree", Path(directory) / "esp"
         medium.write_files(files, tree)
-        await _make_esp(firmware, first, esp)
+        loader = BootFile(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware, first=first))
+        size = (loader.size // _MIB + 2) * _MIB
+        await capture(["mkfs.vfat", "-n", "DOM0-ESP", "-C", str(esp), str(size // 1024)], env=environment())
+        with temporary.directory("esp") as scratch:
+            medium.write_files([loader], scratch)
+            await disk_image.copy(scratch, str(esp))
         if firmware.bios:
             (tree / _BIOS_IMAGE).write_bytes(await grub.bios_from_iso(firmware, first=first))
         await capture(_xorriso(firmware, tree, esp, iso, created), env=environment())
-
-
-async def _make_esp(firmware: grub.Firmware, first: str, esp: Path) -> None:
-    loader = BootFile(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware, first=first))
-    size = (loader.size // _MIB + 2) * _MIB
-    await capture(["mkfs.vfat", "-n", "DOM0-ESP", "-C", str(esp), str(size // 1024)], env=environment())
-    with temporary.directory("esp") as directory:
-        medium.write_files([loader], directory)
-        await disk_image.copy(directory, str(esp))
 
 
 def _xorriso(firmware: grub.Firmware, tree: Path, esp: Path, iso: Path, created: datetime) -> list[str]:

@@ -10,18 +10,19 @@ from pathlib import Path
 
 from dom0 import temporary
 from dom0.host.uki import BootFile, Uki
-from dom0.osimage import device, disk_image, grub, iso, medium
+from dom0.osimage import device, disk_image, grub, grub_environment, iso, medium
 from dom0.osimage.boot_contract import BootContract
-from dom0.package_data import os_recipe
 
 Say = Callable[[str], None]
 
 
 async def disk_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
-    """The files of a disk. Raises Dom0Error."""
+    """All files of a disk or stick; the second slot is empty until the first update. Raises Dom0Error."""
     firmware = grub.FIRMWARE[os.architecture]
-    return medium.disk(
-        os, contract, grub_config=_grub_config(), efi_name=firmware.efi_name, efi=await grub.efi(firmware)
+    return (
+        BootFile(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware)),
+        BootFile("dom0/grubenv", grub_environment.encode(grub_environment.FRESH)),
+        *medium.files(os, contract),
     )
 
 
@@ -40,21 +41,16 @@ async def write_device(os: Uki, files: Sequence[BootFile], held: device.HeldDevi
 
 @asynccontextmanager
 async def _disk(os: Uki, files: Sequence[BootFile], size: int, beside: Path) -> AsyncIterator[Path]:
-    bios = await disk_image.bios_loader(grub.FIRMWARE[os.architecture])
     with tempfile.TemporaryDirectory(prefix=".dom0-disk-", dir=beside) as directory:
         image = Path(directory) / "disk"
-        await disk_image.write(files, bios, image, size)
+        await disk_image.write(files, grub.FIRMWARE[os.architecture], image, size)
         yield image
 
 
 async def write_iso(os: Uki, contract: BootContract, target: Path) -> None:
     """Write an ISO to the file `target`, whole or not at all. Raises Dom0Error."""
-    files = medium.iso(os, contract, grub_config=_grub_config())
+    files = medium.files(os, contract)
     with tempfile.TemporaryDirectory(prefix=".dom0-iso-", dir=target.parent) as directory:
         image = Path(directory) / "iso"
         await iso.write(files, grub.FIRMWARE[os.architecture], image, datetime.now(UTC))
         image.replace(target)
-
-
-def _grub_config() -> bytes:
-    return (os_recipe() / "grub.cfg").read_bytes()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dom0.errors import UsageError
 from dom0.host.uki import BootFile, Part, Uki, slot_files
-from dom0.osimage import grub_environment
 from dom0.osimage.boot_contract import BootContract
+from dom0.package_data import os_recipe
 
 LABEL = "DOM0-BOOT"  # by which the base OS finds its medium, see build.COMMAND_LINE
 _LARGEST = (4 << 30) - 1  # bytes of a file on FAT
@@ -24,24 +24,11 @@ def contract_files(contract: BootContract) -> tuple[BootFile, ...]:
     return (*(file for file in files if file.size), *image)
 
 
-def disk(os: Uki, contract: BootContract, *, grub_config: bytes, efi_name: str, efi: bytes) -> tuple[BootFile, ...]:
-    """All files of a disk or stick; the second slot is empty until the first update."""
-    return (
-        BootFile(f"EFI/BOOT/{efi_name}", efi),
-        BootFile("dom0/grub.cfg", grub_config),
-        BootFile("dom0/grubenv", grub_environment.encode(grub_environment.FRESH)),
-        *_below("dom0/a", slot_files(os)),
-        *contract_files(contract),
-    )
-
-
-def iso(os: Uki, contract: BootContract, *, grub_config: bytes) -> tuple[BootFile, ...]:
-    """All files of an ISO. It is read-only, so it has one slot and no count of tries."""
-    return (BootFile("dom0/grub.cfg", grub_config), *_below("dom0/a", slot_files(os)), *contract_files(contract))
-
-
-def _below(directory: str, files: Iterable[BootFile]) -> tuple[BootFile, ...]:
-    return tuple(BootFile(f"{directory}/{file.name}", file.content) for file in files)
+def files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
+    """Those that a disk and an ISO have in common. An ISO is read-only, so it has one slot and no count of tries."""
+    slot = (BootFile(f"dom0/a/{file.name}", file.content) for file in slot_files(os))
+    grub_config = (os_recipe() / "grub.cfg").read_bytes()
+    return (BootFile("dom0/grub.cfg", grub_config), *slot, *contract_files(contract))
 
 
 def _image(file: Path) -> Part:

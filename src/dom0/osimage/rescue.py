@@ -44,40 +44,28 @@ async def build(recipe: OsRecipe, say: Callable[[str], None], *, anew: bool) -> 
     return await fetched.cached(f"os-rescue-{recipe.architecture.name}", key, make, anew=anew) / ARCHIVE
 
 
-def _key(recipe: OsRecipe, found: Sequence[packages.Package]) -> str:
+def _key(recipe: OsRecipe, found: Sequence[Path]) -> str:
     code = [Path(file).read_text() for file in (__file__, elf.__file__, contents.__file__)]
-    text = f"{code} {EPOCH} {recipe.architecture.name} {[package.file.name for package in found]}"
+    text = f"{code} {EPOCH} {recipe.architecture.name} {[package.name for package in found]}"
     return contents.digest(contents.entries(recipe.directory), text=text)
 
 
-async def _make(recipe: OsRecipe, found: Sequence[packages.Package], archive: Path) -> None:
+async def _make(recipe: OsRecipe, found: Sequence[Path], archive: Path) -> None:
     with temporary.directory("rescue") as directory:
         unpacked, root = directory / "packages", directory / "root"
         unpacked.mkdir()
         await packages.unpack(found, unpacked)
         contents.copy(contents.entries(recipe.directory / "tree"), root, time=EPOCH, public=True)
-        await _populate(recipe, unpacked, root)
+        for name in _EMPTY:
+            (root / name).mkdir(parents=True, exist_ok=True)
+        for path, target in _LINKS.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).symlink_to(target)
+        for name in recipe.files:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(unpacked / name, root / name)
+        await elf.add_libraries([root / name for name in recipe.files], unpacked, recipe.architecture, root)
         _write(recipe, _layer(root), archive)
-
-
-async def _populate(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
-    for directory in _EMPTY:
-        (root / directory).mkdir(parents=True, exist_ok=True)
-    for path, target in _LINKS.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).symlink_to(target)
-    for name in recipe.files:
-        _copy(unpacked / name, root / name)
-    libraries = unpacked / recipe.architecture.libraries
-    for library in await elf.libraries([root / name for name in recipe.files], libraries):
-        _copy(library.resolve(), root / recipe.architecture.libraries / library.name)
-    loader = Path("usr") / recipe.architecture.loader
-    _copy((libraries / loader.name).resolve(), root / loader)
-
-
-def _copy(file: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(file, target)
 
 
 def _layer(root: Path) -> bytes:

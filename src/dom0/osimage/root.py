@@ -24,7 +24,7 @@ async def populate(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, roo
     for directory in _EMPTY:
         (root / directory).mkdir(parents=True)
     _copy_files(recipe, unpacked, root)
-    await _add_libraries(recipe, unpacked, root)
+    await elf.add_libraries(elf.programs(root), unpacked, recipe.architecture, root)
     chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
     await modules.install(kernel, chosen, root)
     _bundle_certificates(root)
@@ -41,20 +41,6 @@ def _copy_files(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
             target = root / file.relative_to(unpacked)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target, follow_symlinks=False)
-
-
-async def _add_libraries(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
-    """Under the names that programs need, which are links in Debian's packages."""
-    architecture = recipe.architecture
-    directory = unpacked / architecture.libraries
-    for library in await elf.libraries(elf.programs(root), directory):
-        target = root / architecture.libraries / library.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(library.resolve(), target)
-    loader = root / "usr" / architecture.loader
-    loader.parent.mkdir(parents=True, exist_ok=True)
-    if not loader.exists():
-        shutil.copy2((directory / loader.name).resolve(), loader)
 
 
 def _bundle_certificates(root: Path) -> None:
