@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +15,8 @@ from threading import Thread
 
 from bench.observed import Heard
 from bench.plain_debian import SERIAL, PlainDebian
+from dom0.osimage import medium
+from dom0.testing import data_disk
 
 MEMORY = 1024  # MiB
 OBSERVER = Path(__file__).with_name("observer.c")
@@ -29,6 +32,7 @@ class System:
     initrd: Path
     command_line: str
     disk: Path
+    medium: Path | None = None
 
 
 def build_observer(into: Path) -> Path:
@@ -46,6 +50,21 @@ def dom0_system(base_os: Path, data: Path, observer: Path, into: Path) -> System
     for file, name in ((observer, "observer"), (script, "bootlocal.sh")):
         subprocess.run(["debugfs", "-w", "-R", f"write {file} /var/lib/dom0/{name}", str(disk)], check=True)
     return System("dom0", base_os / "linux", base_os / "initrd", f"{_CONSOLE} dom0.medium=none", disk)
+
+
+def dom0_from_medium(base_os: Path, archive: Path, observer: Path, into: Path) -> System:
+    """The base OS with an empty disk, and `archive` on the medium it boots from."""
+    tree = into / "tree" / "var" / "lib" / "dom0"
+    tree.mkdir(parents=True)
+    shutil.copy(observer, tree)
+    (tree / "bootlocal.sh").write_text(_BOOTLOCAL)
+    disk, fat = into / "empty.ext4", into / "medium.fat"
+    data_disk.write(disk, into / "tree")
+    size = archive.stat().st_size // 1024 + 16 * 1024  # KiB, as mkfs.vfat counts
+    subprocess.run(["mkfs.vfat", "-n", medium.LABEL, "-C", str(fat), str(size)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mmd", "-i", str(fat), "::dom0"], check=True)
+    subprocess.run(["mcopy", "-i", str(fat), str(archive), "::dom0/image.tar"], check=True)
+    return System("dom0 with a medium", base_os / "linux", base_os / "initrd", _CONSOLE, disk, fat)
 
 
 def debian_system(plain: PlainDebian, into: Path) -> System:
@@ -109,6 +128,7 @@ def switched_on(system: System, scratch: Path, *, memory: int = MEMORY, keep: bo
         *("-m", str(memory), "-nodefaults", "-display", "none", "-monitor", "none", "-no-reboot"),
         *("-kernel", str(system.linux), "-initrd", str(system.initrd), "-append", system.command_line),
         *("-drive", f"file={system.disk},if=virtio,format=raw,snapshot={'off' if keep else 'on'}"),
+        *(("-drive", f"file={system.medium},if=virtio,format=raw,readonly=on") if system.medium else ()),
         *("-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci"),
         *("-serial", f"file:{scratch / 'console'}", "-serial", "stdio"),
         *("-qmp", f"unix:{control},server=on,wait=off"),

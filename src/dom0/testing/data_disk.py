@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,31 +34,48 @@ def provide(*, started: bool, config: Mapping[str, Any] = CONTAINERD_STORE) -> P
 
     `started`: as that machine leaves it that has run, with its containers; else nothing was ever created.
     """
+
+    def make(disk: Path) -> None:
+        with _example(config) as machine:
+            machine.dom0(*(("up", "--wait") if started else ("build",)), timeout=_BUILD_DEADLINE)
+            machine.host.stop_engine()
+            lib = machine.host.root / "tree" / "var" / "lib"
+            lib.mkdir(parents=True)
+            machine.host.run(["cp", "--archive", "/var/lib/docker", "/var/lib/dom0", str(lib)], timeout=_BUILD_DEADLINE)
+            write(disk, machine.host.root / "tree")
+
+    kind = f"{'started' if started else 'images'}-{_digest(json.dumps(dict(config)))[:4]}"
+    return _kept(kind, "ext4", make)
+
+
+def provide_archive() -> Path:
+    """What `dom0 image save` writes for a boot medium of that machine, from an Engine as Debian sets it up."""
+
+    def make(archive: Path) -> None:
+        with _example({}) as machine:
+            machine.dom0("build", timeout=_BUILD_DEADLINE)
+            machine.dom0("image", "save", str(archive), timeout=_BUILD_DEADLINE)
+
+    return _kept("archive", "tar", make)
+
+
+def _kept(kind: str, suffix: str, make: Callable[[Path], None]) -> Path:
     DISKS.mkdir(parents=True, exist_ok=True)
     with (DISKS / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kind = f"{'started' if started else 'images'}-{_digest(json.dumps(dict(config)))[:4]}"
-        disk = DISKS / f"{kind}-{_digest(_inputs())}.ext4"
-        if not disk.exists():
-            with filled(started=started, config=config) as tree:
-                write(disk, tree)
-            for old in set(DISKS.glob(f"{kind}-*.ext4")) - {disk}:
+        file = DISKS / f"{kind}-{_digest(_inputs())}.{suffix}"
+        if not file.exists():
+            make(file)
+            for old in set(DISKS.glob(f"{kind}-*.{suffix}")) - {file}:
                 old.unlink()
-    return disk
+    return file
 
 
 @contextmanager
-def filled(*, started: bool, config: Mapping[str, Any]) -> Iterator[Path]:
-    """A directory with the var/lib/docker and var/lib/dom0 of such a machine, for the time of the block."""
+def _example(config: Mapping[str, Any]) -> Iterator[Machine]:
     with Host(name=EXAMPLE, outside=True, config=config) as host:
         chain.provide(host)
-        machine = Machine(host, recipe.examples() / EXAMPLE)
-        machine.dom0(*(("up", "--wait") if started else ("build",)), timeout=_BUILD_DEADLINE)
-        host.stop_engine()
-        lib = host.root / "tree" / "var" / "lib"
-        lib.mkdir(parents=True)
-        host.run(["cp", "--archive", "/var/lib/docker", "/var/lib/dom0", str(lib)], timeout=_BUILD_DEADLINE)
-        yield host.root / "tree"
+        yield Machine(host, recipe.examples() / EXAMPLE)
 
 
 def write(disk: Path, tree: Path, *, label: str = LABEL, size: str = SIZE) -> None:
