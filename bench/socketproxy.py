@@ -1,7 +1,8 @@
 """`make bench-socket`: what a scoped socket costs beside the Engine's own; its part of docs/benchmarks.md.
 
-Both sockets of one Engine take turns in each round, so that a busy machine hits both. `--rounds N` makes it short; then
-nothing is written. It takes 4 GB of disk below the test kit's directory, until it ends.
+Both sockets of one Engine take turns in each round, so that a busy machine hits both. `--rounds N` makes it short, and
+`--only logs load` measures these rows; then nothing is written. It takes 4 GB of disk below the test kit's directory,
+until it ends.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from bench.report import REPORT, Row, at_most, at_most_more, at_most_ratio, table, write_section
@@ -37,6 +38,7 @@ Of other proxies none was found in Debian's packages or npm's, and one in PyPI, 
 looks at methods and paths; it is not measured."""
 GRANTS = "images: {use: [busybox]}"
 BIG = "big:1"
+ROWS = ("ping", "list", "start", "archive", "logs", "load", "memory")
 
 
 class Samples:
@@ -177,48 +179,59 @@ def peer(path: Path) -> int:
         return int.from_bytes(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
 
 
-def measure(rounds: int) -> list[Row]:
-    ping, rows, starts, stream, logs, loads = (Samples() for _ in range(6))
+def measure(rounds: int, only: Collection[str]) -> list[Row]:
+    samples = {name: Samples() for name in only if name != "memory"}
+    memory, many = 0.0, 0.0
     with (
         Host(name="bench") as host,
         tempfile.TemporaryDirectory() as directory,
         scopes.served(host, Path(directory), GRANTS) as scoped,
     ):
         _fill(host, scoped)
-        archive = _archive(host)
+        measures = {
+            "ping": asked("/_ping"),
+            "list": asked("/containers/json?all=1"),
+            "start": started,
+            "archive": streamed,
+            "logs": logged,
+        }
+        if "load" in only:
+            measures["load"] = loading(host, _archive(host))
         for _ in range(rounds):
-            ping.take(asked("/_ping"), scoped, host.socket)
-            rows.take(asked("/containers/json?all=1"), scoped, host.socket)
-            starts.take(started, scoped, host.socket)
-            stream.take(streamed, scoped, host.socket)
-            logs.take(logged, scoped, host.socket)
-            loads.take(loading(host, archive), scoped, host.socket)
-        memory = _memory(scoped)
-        many = _memory_of_many(host)
-    megabytes = ANSWER_BYTES >> 20
-    return [
-        at_most_more("`GET /_ping`", ping.scoped, ping.raw, "the Engine's socket", 0.002),
-        at_most_more(f"`GET /containers/json` of {CONTAINERS}", rows.scoped, rows.raw, "the Engine's socket", 0.002),
-        at_most_ratio("create and start", starts.scoped, starts.raw, "the Engine's socket", 1.05),
-        at_most_ratio(f"an archive of {megabytes} MB", stream.scoped, stream.raw, "the Engine's socket", 1.11),
-        at_most_ratio(
-            f"logs of {LOG_LINES * (len(LOG_LINE) + 1) >> 20} MB", logs.scoped, logs.raw, "the Engine's socket", 1.11
-        ),
-        at_most_ratio("`docker load` of 1 GB", loads.scoped, loads.raw, "the Engine's socket", 1.11),
-        at_most("memory of one scope's process, after all this", [memory], 26.0, "MB"),
-        at_most(f"memory of {SCOPES} scopes' processes", [many], 25.0 + SCOPES, "MB"),
-    ]
+            for name, taken in samples.items():
+                taken.take(measures[name], scoped, host.socket)
+        if "memory" in only:
+            memory, many = _memory(scoped), _memory_of_many(host)
+    rows = {
+        "ping": (at_most_more, "`GET /_ping`", 0.002),
+        "list": (at_most_more, f"`GET /containers/json` of {CONTAINERS}", 0.002),
+        "start": (at_most_ratio, "create and start", 1.05),
+        "archive": (at_most_ratio, f"an archive of {ANSWER_BYTES >> 20} MB", 1.11),
+        "logs": (at_most_ratio, f"logs of {LOG_LINES * (len(LOG_LINE) + 1) >> 20} MB", 1.11),
+        "load": (at_most_ratio, "`docker load` of 1 GB", 1.11),
+    }
+    found = []
+    for name, taken in samples.items():
+        row, what, goal = rows[name]
+        found.append(row(what, taken.scoped, taken.raw, "the Engine's socket", goal))
+    if "memory" in only:
+        found += [
+            at_most("memory of one scope's process, after all this", [memory], 26.0, "MB"),
+            at_most(f"memory of {SCOPES} scopes' processes", [many], 25.0 + SCOPES, "MB"),
+        ]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.socketproxy", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows; default: all")
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     owned.sweep()
-    rows = measure(arguments.rounds)
+    rows = measure(arguments.rounds, [name for name in ROWS if name in arguments.only])
     print(table(rows))
-    if arguments.rounds == parser.get_default("rounds"):
+    if arguments.rounds == parser.get_default("rounds") and arguments.only is ROWS:
         facts = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
         when = f"Measured {time.strftime('%Y-%m-%d')}: {facts}; medians of {arguments.rounds} rounds."
         write_section(REPORT, "Scoped sockets", f"{HEAD}\n\n{when}\n\n{table(rows)}")

@@ -174,7 +174,7 @@ def rewritten(content: bytes, size: int = 700) -> bytes:
     async def work() -> bytes:
         writer, sent = tarstream.Writer(), b""
         async for event in tarstream.read(pieces(content, size)):
-            sent += event if isinstance(event, bytes) else writer.begin(event)
+            sent += event if isinstance(event, memoryview) else writer.begin(event)
         return sent + writer.end()
 
     return asyncio.run(work())

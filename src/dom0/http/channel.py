@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Iterable
+import socket
+import sys
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import ExitStack, suppress
+from typing import cast
 
 import h11
 
+from dom0.http.chunked import Chunks
+
 READ_AHEAD = 64 << 10  # bytes
+MOST_READ = 256 << 10  # bytes at once
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -37,11 +44,18 @@ class Headers:
 
 
 class Channel:
-    """h11's events over a pair of streams."""
+    """h11's events over a pair of streams. It judges each head; what comes in chunks behind one is read past it."""
 
     def __init__(self, role: type[h11.CLIENT] | type[h11.SERVER], streams: Streams) -> None:
+        self._role = role
         self._state = h11.Connection(role)
         self._reader, self._writer = streams
+        self._ahead = b""  # what has been read, and is in nobody's hands
+        self._source: socket.socket | None = None  # see `content`
+        self._buffer = memoryview(b"")
+        self._chunks: Chunks | None = None  # of the message that comes
+        self._is_broken = False  # which is none
+        self._asks_head = False  # of a client: whether the answer has no body, whatever it says
         self._has_ended = False  # the other end's bytes, all read
         self.has_left = False  # see `leave`
         self.is_last = False  # of a server: whether the answer is to say that no other one follows
@@ -78,10 +92,13 @@ class Channel:
     @property
     def has_unread(self) -> bool:
         """Whether there is more to come of the message."""
-        return self._state.their_state is h11.SEND_BODY
+        has_ended = self._is_broken or (self._chunks and self._chunks.has_ended)
+        return self._state.their_state is h11.SEND_BODY and not has_ended
 
     async def receive(self) -> object:
         """The next event, of h11's types. Raises Malformed, and ConnectionError for a message that is cut off."""
+        if self._chunks:
+            return await self._next_in_chunks(self._chunks)
         while True:
             try:
                 event = self._state.next_event()
@@ -89,16 +106,77 @@ class Channel:
                 if self._has_ended:
                     raise ConnectionResetError("closed in the middle of a message") from error
                 raise Malformed(str(error), error.error_status_hint) from error
+            if isinstance(event, h11.Request | h11.Response) and self._is_in_chunks(event):
+                self._chunks = Chunks(self._state.trailing_data[0])
             if event is not h11.NEED_DATA:
                 return event
-            data = await self._reader.read(READ_AHEAD)
+            data = bytes(await self._read())
             self._has_ended = not data
             self._state.receive_data(data)
 
+    def _is_in_chunks(self, head: h11.Request | h11.Response) -> bool:
+        if isinstance(head, h11.Response) and (self._asks_head or head.status_code in (204, 304)):
+            return False
+        return any(name == b"transfer-encoding" for name, _ in head.headers)  # h11 takes no other
+
+    async def _next_in_chunks(self, chunks: Chunks) -> h11.Data | h11.EndOfMessage:
+        data: bytes | memoryview = b""
+        while True:
+            try:
+                content = chunks.feed(data)
+            except ValueError as error:
+                self._is_broken = True
+                raise Malformed(str(error), 400) from error
+            if content:
+                return h11.Data(content)
+            if chunks.has_ended:
+                return h11.EndOfMessage()
+            data = await self._read()
+            if not data:
+                raise ConnectionResetError("closed in the middle of a message")
+
+    async def _read(self) -> bytes | memoryview:
+        """A view is of what is there until the next one is read."""
+        if self._ahead:
+            data, self._ahead = self._ahead[:READ_AHEAD], self._ahead[READ_AHEAD:]
+            return data
+        if self._source is None:
+            return await self._reader.read(READ_AHEAD)
+        await asyncio.sleep(0)  # others have their turn, however fast both ends are
+        size = await asyncio.get_running_loop().sock_recv_into(self._source, self._buffer)
+        return self._buffer[:size]
+
+    async def content(self) -> AsyncGenerator[bytes]:
+        """What is still to come of the message, as `receive` gives it, where it may be much.
+
+        It is read past asyncio's streams, whose copies cost more than all else, until this is closed.
+        """
+        transport = cast("asyncio.Transport", self._writer.transport)
+        with ExitStack() as stack:
+            if not transport.get_extra_info("sslcontext"):
+                stack.callback(transport.resume_reading)
+                transport.pause_reading()
+                with suppress(TimeoutError):  # where nothing is there
+                    async with asyncio.timeout(0):
+                        self._ahead += await self._reader.read(sys.maxsize)
+                transport.pause_reading()  # the reader may have resumed it
+                self._source = stack.enter_context(transport.get_extra_info("socket").dup())
+                self._source.setblocking(False)
+                self._buffer = memoryview(bytearray(MOST_READ))
+                stack.callback(setattr, self, "_source", None)
+            while isinstance(event := await self.receive(), h11.Data):
+                yield bytes(event.data)
+
     async def send(self, *events: h11.Event) -> None:
         """Waits while the other end does not keep up. Raises ConnectionError."""
+        if isinstance(events[0], h11.Request):
+            self._asks_head = events[0].method == b"HEAD"
         self._writer.write(b"".join(self._state.send(event) or b"" for event in events))
         await self._writer.drain()
+
+    async def send_content(self, part: bytes | memoryview) -> None:
+        """A part of the message's. As `send`."""
+        await self.send(h11.Data(cast("bytes", part)))
 
     async def send_continue(self) -> None:
         """If the client sends its body only when it is told to."""
@@ -108,13 +186,20 @@ class Channel:
     def leave(self) -> tuple[bytes, Streams]:
         """The streams, which carry something else than HTTP from now on, and what has been read of that."""
         self.has_left = True
-        return self._state.trailing_data[0], (self._reader, self._writer)
+        begun = self._chunks.rest if self._chunks else self._state.trailing_data[0]
+        return begun + self._ahead, (self._reader, self._writer)
 
     def begin_next(self) -> bool:
         """Make ready for another exchange, if both ends have said all of this one and go on. Else it can be closed."""
-        if self.is_gone or not self._state.our_state is self._state.their_state is h11.DONE:
+        chunks, self._chunks = self._chunks, None
+        is_whole = chunks.has_ended if chunks else self._state.their_state is h11.DONE
+        if self.is_gone or not is_whole or self._state.our_state is not h11.DONE:
             return False
-        self._state.start_next_cycle()
+        if chunks is None:
+            self._state.start_next_cycle()
+            return True
+        self._state = h11.Connection(self._role)  # to which no end of the present message was told
+        self._ahead = chunks.rest + self._ahead
         return True
 
     def abort(self) -> None:

@@ -127,7 +127,7 @@ async def _send_file(channel: Channel, request: h11.Request, file: Readable) -> 
     try:
         await channel.send(request)
         while piece := await asyncio.to_thread(file.read, READ_AHEAD):
-            await channel.send(h11.Data(piece))
+            await channel.send_content(piece)
         await channel.send(h11.EndOfMessage())
     except OSError:
         channel.abort()  # ends the wait for an answer

@@ -226,7 +226,7 @@ async def _send(channel: Channel, method: str, response: Response) -> None:
         async for piece in pieces:
             if method == "HEAD":
                 break
-            await channel.send(h11.Data(piece))
+            await channel.send_content(piece)
     await channel.send(h11.EndOfMessage())
 
 

@@ -101,7 +101,7 @@ async def _network(context: Context, mode: str) -> str:
 
 async def _context(
     context: Context, chunks: AsyncIterator[bytes], path: str, arguments: Sequence[str], names: dict[str, str]
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[bytes | memoryview]:
     writer = tarstream.Writer()
     found: bytearray | None = None
     passes = True

@@ -23,7 +23,7 @@ Line = Callable[[dict[str, Any]], dict[str, Any] | None]
 """Of a stream of documents: as the scope sees it, None where it is none of its business."""
 
 
-Archive = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+Archive = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes | memoryview]]
 """From what a client sends to what the Engine gets. Raises Refused: the Engine then gets no end, and does nothing."""
 
 

@@ -43,7 +43,7 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True):
     rootfs: _RootFs
 
 
-async def shown(scope: Scope, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def shown(scope: Scope, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
     """What the Engine saves, with the scope's names and labels. Raises Refused."""
     writer = tarstream.Writer()
     documents: dict[str, bytes] = {}
@@ -115,7 +115,7 @@ class Loaded:
         self._documents: dict[str, bytes] = {}  # files that may be JSON, by path
         self._room = LARGEST_DOCUMENTS
 
-    async def pass_on(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def pass_on(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
         """All but what names the images. Raises Refused."""
         entry = tarstream.Entry(name="")
         digest, document = hashlib.sha256(), bytearray()

@@ -179,7 +179,7 @@ async def loaded(context: Context, asked: Asked) -> Call:
     )
 
 
-async def _load(context: Context, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _load(context: Context, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
     archive = imagearchive.Loaded()
     async for chunk in archive.pass_on(chunks):
         yield chunk

@@ -23,6 +23,7 @@ from dom0.socketproxy.upstream import BAD_GATEWAY, HOST
 
 LONGEST_LINE = 16 << 20  # bytes
 LONGEST_REFUSAL = 64 << 10
+GATHERED = 0.0005  # seconds
 GONE_WITHIN = 1.0  # seconds until a client that has gone is noticed where nothing comes
 RAW_STREAMS = ("application/vnd.docker.raw-stream", "application/vnd.docker.multiplexed-stream")
 PASSED_HEADERS = ("content-type", "x-docker-container-path-stat", "docker-experimental", "ostype", "server")
@@ -95,8 +96,9 @@ async def _sent(engine: Channel, body: bytes, archive: Coroutine[None, None, Non
 async def _send_archive(client: Channel, engine: Channel, through: Archive | None) -> None:
     try:
         await client.send_continue()
-        async for chunk in (plain if through is None else through)(_chunks(client)):
-            await engine.send(h11.Data(chunk))
+        async with contextlib.aclosing(client.content()) as content:
+            async for chunk in (plain if through is None else through)(content):
+                await engine.send_content(chunk)
         await engine.send(h11.EndOfMessage())
     except (OSError, Refused, Malformed):
         engine.abort()  # ends the wait for an answer
@@ -135,7 +137,7 @@ async def _answer(engine: Channel) -> h11.Response | h11.InformationalResponse:
 
 
 async def _refusal(engine: Channel, status: int, context: Context) -> Document:
-    content = b"".join([chunk async for chunk in _chunks(engine)])[:LONGEST_REFUSAL]
+    content = b"".join([chunk async for chunk in engine.content()])[:LONGEST_REFUSAL]
     try:
         message = str(msgspec.json.decode(content)["message"])
     except (msgspec.DecodeError, KeyError, TypeError):
@@ -158,14 +160,15 @@ async def _pass_on(
         kept += [(name, value) for name, value in answer.headers if name.lower() == b"content-length"]
     await client.send(h11.Response(status_code=answer.status_code, headers=kept))
     try:
-        async for chunk in _answer_as_seen(_chunks(engine), call):
-            await client.send(h11.Data(chunk))
+        async with contextlib.aclosing(engine.content()) as content:
+            async for chunk in _answer_as_seen(content, call):
+                await client.send_content(chunk)
     except Refused as error:
         raise ConnectionAbortedError(f"the Engine's answer: {error.message}") from error
     await client.send(h11.EndOfMessage())
 
 
-def _answer_as_seen(chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+def _answer_as_seen(chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes | memoryview]:
     if call.line is not None:
         return documents(chunks, call.line)
     return chunks if call.answer is None else call.answer(chunks)
@@ -178,12 +181,7 @@ async def _pass_bytes_on(client: Channel, engine: Channel, status: int, headers:
     lines = [b"HTTP/1.1 %d OK" % status, *(b"%s: %s" % pair for pair in headers)]
     lines += [b"Transfer-Encoding: chunked", b"Connection: close", b"", from_engine]
     client_writer.write(b"\r\n".join(lines))
-    await splice(source, client_writer)
-
-
-async def _chunks(sender: Channel) -> AsyncIterator[bytes]:
-    while isinstance(event := await sender.receive(), h11.Data):
-        yield bytes(event.data)
+    await splice(source, client_writer, gathers=GATHERED)
 
 
 async def documents(chunks: AsyncIterator[bytes], line: Line) -> AsyncIterator[bytes]:

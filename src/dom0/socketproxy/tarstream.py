@@ -17,7 +17,7 @@ from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 BLOCK = 512  # bytes
 GZIP = b"\x1f\x8b"
 LONGEST_EXTENSION = 64 << 10  # bytes, of a pax header or a long name
-PIECE = 64 << 10  # bytes, of content
+PIECE = 64 << 10  # bytes that are unpacked at once
 KEPT = ("path", "linkpath", "size", "mtime", "uid", "gid")
 DROPPED = ("atime", "ctime", "comment", "uname", "gname")
 DROPPED_GROUPS = ("SCHILY.", "LIBARCHIVE.")
@@ -52,7 +52,7 @@ class Writer:
         return self._padding + bytes(2 * BLOCK)
 
 
-async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | bytes]:
+async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | memoryview]:
     """Each entry, followed by the pieces of its content. What stands behind the archive's end is read and dropped.
 
     `chunks` may be compressed by gzip, as docker compose does. Raises Refused.
@@ -73,7 +73,7 @@ async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | bytes]:
         yield entry
         left = entry.size
         while left:
-            piece = await source.some(min(left, PIECE))
+            piece = await source.some(left)
             left -= len(piece)
             yield piece
         await source.exactly(-entry.size % BLOCK)
@@ -108,12 +108,12 @@ async def _plain(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 class _Source:
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._rest = memoryview(b"")
 
-    async def some(self, most: int) -> bytes:
+    async def some(self, most: int) -> memoryview:
         while not self._rest:
             try:
-                self._rest = await anext(self._chunks)
+                self._rest = memoryview(await anext(self._chunks))
             except StopAsyncIteration:
                 raise _unclear("it ends before its end") from None
         piece, self._rest = self._rest[:most], self._rest[most:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ LARGEST_OF_A_SCOPE = 1 << 30  # bytes, for its owner, whatever it has made of it
 MOST_HELD = 2  # such answers, of all tasks together: a decoded one is some times as large
 HOST = "docker"
 READ_AHEAD = 256 << 10  # bytes
+SEND_AHEAD = 512 << 10  # bytes, of an archive: a piece goes at once
 BAD_GATEWAY = 502
 
 
@@ -41,9 +43,11 @@ class Upstream:
 
     async def connect(self) -> Streams:
         try:
-            return await asyncio.open_unix_connection(self.socket, limit=READ_AHEAD)
+            streams = await asyncio.open_unix_connection(self.socket, limit=READ_AHEAD)
         except OSError as error:
             raise Refused(BAD_GATEWAY, f"the Engine behind this socket does not answer: {error.strerror}") from error
+        streams[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_AHEAD)
+        return streams
 
     async def negotiate(self) -> None:
         """Raises Refused while it does not answer, EngineUnsuitable."""
