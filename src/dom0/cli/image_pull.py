@@ -166,13 +166,20 @@ def _platform(text: str, where: str) -> str:
 
 async def pull_all(engine: Engine, wanted: Iterable[tuple[Reference, str]], key: Path | None = None) -> Outcome:
     """One after the other, each of its platform; one that fails does not stop the others. Raises Interrupted."""
+    from dom0.images.pull import pull
+    from dom0.registry.progress import Meter
+
     pulled: list[Pulled] = []
     failed: list[Dom0Error | OSError] = []
     for reference, platform in wanted:
+        name, meter = reference.familiar(), Meter()
         try:
-            pulled.append(await _pull(engine, reference, platform, key))
-        except Interrupted:
-            raise
+            async with _shown(name, meter):
+                pulled.append(await pull(engine, _depot(), reference, platform=platform, key=key, meter=meter))
+        except asyncio.CancelledError as error:
+            come = f"{terminal.size(meter.have)} of {terminal.size(meter.size)} have come and are kept"
+            why = come if meter.size else "ended while the registry was asked; what had come before is kept"
+            raise Interrupted(f"{name}: {why}", hint=f"go on from there: dom0 image pull {name}") from error
         except (Dom0Error, OSError) as error:
             failed.append(error)
     return pulled, failed
@@ -187,21 +194,6 @@ def say_end(outcome: Outcome, *, as_json: bool) -> None:
         terminal.end(error, as_json=as_json)
     if failed:
         raise failed[-1]
-
-
-async def _pull(engine: Engine, reference: Reference, platform: str, key: Path | None) -> Pulled:
-    from dom0.images.pull import pull
-    from dom0.registry.progress import Meter
-
-    meter = Meter()
-    try:
-        async with _shown(reference.familiar(), meter):
-            return await pull(engine, _depot(), reference, platform=platform, key=key, meter=meter)
-    except asyncio.CancelledError as error:
-        name = reference.familiar()
-        come = f"{terminal.size(meter.have)} of {terminal.size(meter.size)} have come and are kept"
-        why = come if meter.size else "ended while the registry was asked; what had come before is kept"
-        raise Interrupted(f"{name}: {why}", hint=f"go on from there: dom0 image pull {name}") from error
 
 
 @asynccontextmanager
