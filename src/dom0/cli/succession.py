@@ -53,7 +53,7 @@ async def await_succession(engine: Engine, report: Report) -> None:
     with watching("the change of the dom0 image", end=UNDO):
         while time.monotonic() < deadline:
             await follow_helper(engine)
-            if (status := _ask()) and _is_in_its_place(status):
+            if status := _in_its_place():
                 report.aside(f"dom0: runs from its new image {terminal.short_id(status.dom0_image)}")
                 return
             await sleep(PAUSE)
@@ -63,25 +63,22 @@ async def await_succession(engine: Engine, report: Report) -> None:
 
 def await_announced_succession(report: Report) -> None:
     """The same with an Engine of its own, where there is something to wait for."""
-    if (status := _ask()) and _is_in_its_place(status):
+    if _in_its_place():
         return
     from dom0.cli.engine_client import on_engine
 
     on_engine(lambda engine: await_succession(engine, report))
 
 
-def _ask() -> Status | None:
+def _in_its_place() -> Status | None:
+    """Its status, once it answers there. Raises RolledBack if it has been there and the one before it is back."""
     try:
-        return Agent(patient=False).status()
+        status = Agent(patient=False).status()
     except AgentUnreachable:
         return None
-
-
-def _is_in_its_place(status: Status) -> bool:
-    """Raises RolledBack if it has been there and the one before it is back."""
     if status.is_guest or status.generation is None or status.generation.dom0_image in ("", status.dom0_image):
-        return True
+        return status
     failure = next((problem for problem in status.problems if problem.code == "handover-failed"), None)
     if failure is not None:
         raise RolledBack(failure.title, hint=failure.hint)
-    return False
+    return None
