@@ -28,7 +28,7 @@ from dom0.names import BASE_IMAGE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, HOME, RU
 from dom0.plan import labels
 from dom0.plan.desired import InjectedFile, Role, Slot, VolumeSpec
 from dom0.plan.facts import Facts
-from dom0.plan.hashing import volume_hash
+from dom0.plan.hashing import ground_hash
 from dom0.plan.refusal import refusal
 
 SSH_STATE = "/var/lib/dom0/ssh"  # host keys, and the keys that `dom0 ssh add` let in
@@ -72,7 +72,7 @@ def with_home_volume(project: Project, volumes: tuple[VolumeSpec, ...]) -> tuple
     others = tuple(spec for spec in volumes if home is None or not spec.external or spec.name != home.volume)
     if home is None or any(spec.name == home.volume for spec in others):
         return volumes
-    digest = volume_hash(Volume())
+    digest = ground_hash(Volume())
     create = VolumeBody(labels={labels.PROJECT: project.name, labels.HASH: digest})
     return (*others, VolumeSpec(key=home.volume, name=home.volume, hash=digest, create=create))
 

@@ -14,7 +14,7 @@ from dom0.compose.model import Project
 from dom0.names import ROOT
 from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Role, Slot, VolumeSpec
-from dom0.plan.mounts import container_mounts, file_uses, is_bind_string
+from dom0.plan.mounts import file_uses, is_bind_string
 from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
 from dom0.plan.service_slot import parents
@@ -186,14 +186,14 @@ def _check_mounts(project: Project, name: str) -> None:
     kinds = {posixpath.normpath(v.target): v.type for v in service.volumes}
     kinds |= {posixpath.normpath(entry.partition(":")[0]): "tmpfs" for entry in service.tmpfs}
     read_only = {posixpath.normpath(v.target) for v in service.volumes if v.read_only}
-    for file in container_mounts(project, name).files:
-        place = next((path for path in (file.path, *map(str, PurePosixPath(file.path).parents)) if path in kinds), "")
+    for file in (use.target for use in file_uses(project, name) if use.inline):
+        place = next((path for path in (file, *map(str, PurePosixPath(file).parents)) if path in kinds), "")
         if place and kinds[place] == "tmpfs":
-            what = f"{file.path} would be hidden by the tmpfs at {place}"
+            what = f"{file} would be hidden by the tmpfs at {place}"
             hint = "give the config or secret another target, or use `file:`"
             raise refusal(project, ("services", name), what, hint)
         if place in read_only or (service.read_only and not place):
-            what = f"{file.path} cannot be written, {place or 'the file system'} is read-only"
+            what = f"{file} cannot be written, {place or 'the file system'} is read-only"
             hint = "use `file:` instead of `content:` or `environment:`"
             raise refusal(project, ("services", name), what, hint)
 

@@ -50,13 +50,10 @@ def service_hash(project: Project, name: str, mounts: Mounts, *, in_scopes_group
     return _digest(canonical({"service": bare, "outside": outside}))
 
 
-def network_hash(network: Network) -> str:
-    """The name is not in it: another name is another network."""
-    return _digest(canonical(msgspec.structs.replace(network, name="", driver=network.driver or "bridge")))
-
-
-def volume_hash(volume: Volume) -> str:
-    return _digest(canonical(msgspec.structs.replace(volume, name="", driver=volume.driver or "local")))
+def ground_hash(one: Network | Volume) -> str:
+    """The name is not in it: another name is another network or volume."""
+    driver = one.driver or ("bridge" if isinstance(one, Network) else "local")
+    return _digest(canonical(msgspec.structs.replace(one, name="", driver=driver)))
 
 
 def _digest(data: bytes) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dom0.compose.model import BindOptions, FileObject, FileReference, Project, Service, ServiceVolume
+from dom0.compose.model import BindOptions, FileObject, FileReference, Project, ServiceVolume
 from dom0.engine import bodies
 from dom0.plan.desired import InjectedFile
 
@@ -25,14 +25,18 @@ class Mounts(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[str, ...]  # the Engine's names of the project's volumes
     files: tuple[InjectedFile, ...]
     writes: bool  # to something that outlives the container
-    targets: frozenset[str]
+    anonymous: tuple[str, ...]  # where the Engine makes nameless volumes
 
 
-def container_mounts(project: Project, name: str) -> Mounts:
+def container_mounts(project: Project, name: str, image_volumes: Sequence[str]) -> Mounts:
+    """`image_volumes`: where its image declares some."""
     service = project.services[name]
-    volumes = _by_target(service)
+    # a later volume at the same place replaces the earlier one
+    volumes = {posixpath.normpath(volume.target): volume for volume in service.volumes}
     files = bound_files(project, name)
     tmpfs = {path: options for path, _, options in (entry.partition(":") for entry in service.tmpfs)}
+    nameless = {target for target, v in volumes.items() if v.type == "volume" and not v.source}
+    covered = {*volumes, *files, *map(posixpath.normpath, tmpfs)}
     return Mounts(
         binds=tuple(_bind_string(project, v) for v in volumes.values() if is_bind_string(project, v)),
         mounts=(
@@ -61,15 +65,8 @@ def container_mounts(project: Project, name: str) -> Mounts:
             if use.inline
         ),
         writes=any(v.type in ("bind", "volume") and v.source and not v.read_only for v in volumes.values()),
-        targets=frozenset({*volumes, *files, *(posixpath.normpath(path) for path in tmpfs)}),
+        anonymous=tuple(sorted(nameless | set(map(posixpath.normpath, image_volumes)) - covered)),
     )
-
-
-def anonymous_targets(service: Service, image_volumes: Sequence[str], mounts: Mounts) -> tuple[str, ...]:
-    """Where the Engine makes nameless volumes: what the service and its image declare, and nothing else covers."""
-    anonymous = {target for target, v in _by_target(service).items() if v.type == "volume" and not v.source}
-    declared = {posixpath.normpath(path) for path in image_volumes}
-    return tuple(sorted(anonymous | declared - mounts.targets))
 
 
 class FileUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,11 +100,6 @@ def file_uses(project: Project, name: str) -> tuple[FileUse, ...]:
 def bound_files(project: Project, name: str) -> dict[str, str]:
     """Target -> host path of the configs and secrets that are files."""
     return {use.target: use.definition.file for use in file_uses(project, name) if not use.inline}
-
-
-def _by_target(service: Service) -> dict[str, ServiceVolume]:
-    """A later volume at the same place replaces the earlier one."""
-    return {posixpath.normpath(volume.target): volume for volume in service.volumes}
 
 
 def _source(project: Project, volume: ServiceVolume) -> str:

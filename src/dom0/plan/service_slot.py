@@ -31,7 +31,7 @@ from dom0.plan.facts import Facts, image_ref
 from dom0.plan.hashing import service_hash
 from dom0.plan.hooks import hooks_of, pre_stop_label
 from dom0.plan.host_resources import host_resources
-from dom0.plan.mounts import Mounts, anonymous_targets, container_mounts
+from dom0.plan.mounts import Mounts, container_mounts
 from dom0.plan.orchestrators import group_of, is_orchestrator, socket_service
 from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
@@ -58,7 +58,7 @@ def service_slots(project: Project, name: str, facts: Facts) -> tuple[Slot, ...]
         built = project.services[name].build is not None
         hint = "dom0 build makes it" if built else f"docker pull {ref}, or check the name"
         raise refusal(project, ("services", name, "image"), f"there is no image {ref} here", hint)
-    mounts = container_mounts(project, name)
+    mounts = container_mounts(project, name, facts.images[ref].volumes)
     return tuple(_slot(project, name, number, facts, mounts) for number in range(1, count + 1))
 
 
@@ -91,7 +91,7 @@ def _slot(project: Project, name: str, number: int, facts: Facts, mounts: Mounts
         platform=service.platform,
         attachments=attachments(project, name, number),
         volumes=mounts.volumes,
-        anonymous=anonymous_targets(service, image.volumes, mounts),
+        anonymous=mounts.anonymous,
         files=mounts.files,
         depends_on=tuple(depends_on),
         parents=tuple(parents(service)),

@@ -6,13 +6,13 @@ from dom0.compose.model import Network, Project, Volume
 from dom0.engine import bodies
 from dom0.plan import labels
 from dom0.plan.desired import NetworkSpec, VolumeSpec
-from dom0.plan.hashing import network_hash, volume_hash
+from dom0.plan.hashing import ground_hash
 
 
 def network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
     if network.external:
         return NetworkSpec(key=key, name=network.name, external=True)
-    digest, ipam = network_hash(network), network.ipam
+    digest, ipam = ground_hash(network), network.ipam
     body = bodies.NetworkBody(
         driver=network.driver,
         options=network.driver_opts,
@@ -43,7 +43,7 @@ def network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
 def volume_spec(project: Project, key: str, volume: Volume) -> VolumeSpec:
     if volume.external:
         return VolumeSpec(key=key, name=volume.name, external=True)
-    digest = volume_hash(volume)
+    digest = ground_hash(volume)
     body = bodies.VolumeBody(
         driver=volume.driver,
         driver_opts=volume.driver_opts,
