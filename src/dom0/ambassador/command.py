@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -219,21 +219,16 @@ def _say_flows(found: Iterable[Flow]) -> None:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(argv: Sequence[str]) -> int:
+    code = 0
     try:
-        cli.main(list(argv), prog_name=PROGRAM, standalone_mode=False)
-    except click.exceptions.Exit as end:
-        return end.exit_code
+        cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        return terminal.end(UsageError(error.format_message(), hint=f"{PROGRAM} --help"), program=PROGRAM)
+        code = terminal.end(UsageError(error.format_message(), hint=f"{PROGRAM} --help"), program=PROGRAM)
     except click.Abort:
-        return 130
+        code = 130
     except BaseException as error:
-        return terminal.end(error, program=PROGRAM)
-    return 0
+        code = terminal.end(error, program=PROGRAM)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,6 @@ class Forwarder:
         except StateDamaged as error:
             log.warning("%s", error.message)
             self.damaged = error.message
-            self.file.set_aside()
             stored = None
         stored = await self._with_all_generations(stored or Stored(), shown or Table())
         if stored.digest != self.declaration.digest:

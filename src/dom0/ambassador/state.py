@@ -78,13 +78,15 @@ class StateFile:
         self.error = ""
 
     def read(self) -> Stored | None:
-        """None when there is none. Raises StateDamaged."""
+        """None when there is none. Raises StateDamaged; the file is set aside then."""
         try:
             stored = msgspec.json.decode(self.path.read_bytes(), type=Stored)
             _check(stored)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            with contextlib.suppress(OSError):
+                self.path.replace(self.path.with_name(f"{FILE}.damaged"))
             hint = "what the kernel forwards by stays in force"
             raise StateDamaged(f"{self.path}: is damaged: {error}", hint=hint) from error
         if stored.boot == boot():
@@ -92,10 +94,6 @@ class StateFile:
         # No connection has survived; deadlines were counted from another boot.
         receipts = tuple(msgspec.structs.replace(receipt, draining=0.0) for receipt in stored.receipts)
         return msgspec.structs.replace(stored, drains=(), past=(), old={}, receipts=receipts, boot=boot())
-
-    def set_aside(self) -> None:
-        with contextlib.suppress(OSError):
-            self.path.replace(self.path.with_name(f"{FILE}.damaged"))
 
     def write(self, stored: Stored) -> None:
         """Survives a kill; the forwarding does not wait for the disk, so a power cut may leave the former one.

@@ -155,10 +155,17 @@ def _whole_family(place: Place, family: Family, wanted: Table) -> Iterator[str]:
         for rule in _rules(place, route, family):
             yield f"add rule {name} {_chain(listener)} {rule}"
     yield from _leads(name, routes)
-    hook = "output" if place.is_consumer else "prerouting"
-    yield f"add chain {name} forwarding {{ type nat hook {hook} priority -100; }}"
-    for rule in _dispatch(place, family):
-        yield f"add rule {name} forwarding {rule}"
+    to_chain = "meta l4proto . th dport vmap @listeners"
+    if not place.is_consumer:
+        yield f"add chain {name} forwarding {{ type nat hook prerouting priority -100; }}"
+        yield f"add rule {name} forwarding fib daddr type local {to_chain}"
+        yield f"add rule {name} forwarding fib daddr type unicast drop"  # ip_forward is on, yet we are nobody's router
+    else:
+        yield f"add chain {name} forwarding {{ type nat hook output priority -100; }}"
+        if addresses := ", ".join(address for address in place.addresses if (":" in address) == (family == "ip6")):
+            to_us = f"{family} daddr {{ {addresses} }}"
+            yield f"add rule {name} forwarding {to_us} tcp flags & (fin | syn | rst | ack) == syn {to_chain}"
+            yield f"add rule {name} forwarding {to_us} meta l4proto udp {to_chain}"
     yield f"add chain {name} returning {{ type nat hook postrouting priority srcnat; }}"
     yield f"add rule {name} returning ct mark != 0 ct status dnat masquerade"
 
@@ -167,20 +174,6 @@ def _leads(table_name: str, listeners: Collection[Listener]) -> Iterator[str]:
     if listeners:
         elements = ", ".join(f"{_key(listener)} : goto {_chain(listener)}" for listener in listeners)
         yield f"add element {table_name} listeners {{ {elements} }}"
-
-
-def _dispatch(place: Place, family: Family) -> list[str]:
-    if not place.is_consumer:
-        to_chain = "fib daddr type local meta l4proto . th dport vmap @listeners"
-        return [to_chain, "fib daddr type unicast drop"]  # ip_forward must be on, and yet we are nobody's router
-    addresses = ", ".join(address for address in place.addresses if (":" in address) == (family == "ip6"))
-    if not addresses:
-        return []
-    to_chain = "meta l4proto . th dport vmap @listeners"
-    return [
-        f"{family} daddr {{ {addresses} }} tcp flags & (fin | syn | rst | ack) == syn {to_chain}",
-        f"{family} daddr {{ {addresses} }} meta l4proto udp {to_chain}",
-    ]
 
 
 def _rules(place: Place, route: Route, family: Family) -> list[str]:

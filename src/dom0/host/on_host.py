@@ -39,8 +39,12 @@ async def run(program: str, *arguments: str, timeout: float | None = None) -> Ou
     if output.code in _NOT_THERE:
         raise NoBaseOS(program)
     if output.code != 0:
-        _refuse_without_dom0(output.stderr)
         message, _, hint = output.stderr.strip().partition("\n")
+        # Docker's own errors are known by their messages: its exit code is 1 for all of them.
+        if "docker daemon" in message.lower() or "docker API" in message:
+            raise EngineUnreachable(message, hint="is it running? On another Linux: systemctl status docker")
+        if message.startswith("Error") and ("No such container" in message or "is not running" in message):
+            raise Dom0Error("dom0: does not run on this host", hint="start it: dom0 up; or look: docker ps --all")
         if message.startswith(_NSENTER):
             raise Dom0Error(
                 f"{program}: the container dom0 may not enter this host: {message.removeprefix(_NSENTER)}",
@@ -50,12 +54,3 @@ async def run(program: str, *arguments: str, timeout: float | None = None) -> Ou
             message or f"{program}: exit code {output.code}", hint=hint or f"to see it again: {shlex.join(argv)}"
         )
     return output
-
-
-def _refuse_without_dom0(stderr: str) -> None:
-    """By docker's messages: its exit code is 1 for all errors."""
-    said = stderr.strip().splitlines()[0] if stderr.strip() else ""
-    if "docker daemon" in said.lower() or "docker API" in said:
-        raise EngineUnreachable(said, hint="is it running? On another Linux: systemctl status docker")
-    if said.startswith("Error") and ("No such container" in said or "is not running" in said):
-        raise Dom0Error("dom0: does not run on this host", hint="start it: dom0 up; or look: docker ps --all")
