@@ -27,7 +27,11 @@ async def populate(recipe: OsRecipe, unpacked: Path, kernel: modules.Kernel, roo
     await elf.add_libraries(elf.programs(root), unpacked, recipe.architecture, root)
     chosen = modules.choose(kernel, (*recipe.first_modules, *recipe.modules))
     await modules.install(kernel, chosen, root)
-    _bundle_certificates(root)
+    bundle = root / _BUNDLE  # one file, as the package's script would make it
+    bundle.parent.mkdir(parents=True)
+    certificates = sorted((root / _CERTIFICATES).iterdir())
+    bundle.write_text("".join(f"{file.read_text().strip()}\n" for file in certificates))
+    shutil.rmtree(root / "usr/share/ca-certificates")
     _link(recipe, root)
 
 
@@ -41,15 +45,6 @@ def _copy_files(recipe: OsRecipe, unpacked: Path, root: Path) -> None:
             target = root / file.relative_to(unpacked)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target, follow_symlinks=False)
-
-
-def _bundle_certificates(root: Path) -> None:
-    """One file, as the package's script would make it."""
-    found = sorted((root / _CERTIFICATES).iterdir())
-    bundle = root / _BUNDLE
-    bundle.parent.mkdir(parents=True)
-    bundle.write_text("".join(f"{file.read_text().strip()}\n" for file in found))
-    shutil.rmtree(root / "usr/share/ca-certificates")
 
 
 def _link(recipe: OsRecipe, root: Path) -> None:
