@@ -90,13 +90,12 @@ class Transport:
         body: Body | Mapping[str, Any] | None = None,
         data: bytes | None = None,
         patience: float | None = PATIENCE,
-        limit: int = _MAX_ANSWER,
     ) -> bytes:
         """Ask and return the answer. Raises as the Engine protocol says; `where` starts every message."""
         async with self.stream(
             method, path, where=where, query=query, body=body, data=data, patience=patience
         ) as answer:
-            return await _read(answer, limit, where)
+            return await _read(answer, _MAX_ANSWER, where)
 
     @asynccontextmanager
     async def stream(

@@ -36,25 +36,20 @@ async def unpacked(engine: Engine, image: str, into: Path) -> AsyncIterator[Path
     It is removed while the block runs. Raises EngineError, and OSError if the disk is full.
     """
     container = await engine.create_container("", ContainerBody(image=image, labels=labels.NO_PART))
-
     removal: asyncio.Task[None] | None = None
     try:
         with tempfile.TemporaryFile(dir=into) as tar:
-            await _copy(engine, container, tar, into)
+            try:
+                await engine.get_archive(container, ETC, tar)
+            except Dom0Error as error:
+                if isinstance(error.__cause__, OSError) and not isinstance(error, EngineError):
+                    raise OSError(error.__cause__.errno, error.__cause__.strerror, str(into)) from error
+                raise
             removal = asyncio.create_task(engine.remove_container(container, force=True))
             await asyncio.to_thread(_unpack, tar, into)
         yield into / Path(ETC).name
     finally:
         await (removal or engine.remove_container(container, force=True))
-
-
-async def _copy(engine: Engine, container: str, tar: IO[bytes], into: Path) -> None:
-    try:
-        await engine.get_archive(container, ETC, tar)
-    except Dom0Error as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(error, EngineError):
-            raise OSError(error.__cause__.errno, error.__cause__.strerror, str(into)) from error
-        raise
 
 
 def _unpack(tar: IO[bytes], into: Path) -> None:

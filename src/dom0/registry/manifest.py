@@ -167,7 +167,11 @@ def parse_manifest(raw: bytes, media_type: str) -> ImageManifest | Index:
         return Index(_entries(document), raw, kind, digest_of(raw))
     if document.config is None or document.layers is None or document.manifests is not None:
         raise Final("manifest: makes no sense: an image has a config and layers, and no manifests")
-    return ImageManifest(_config(document.config), _layers(document.layers), raw, kind, digest_of(raw))
+    if document.config.media_type not in CONFIGS:
+        found = excerpt(document.config.media_type[:200])
+        raise Final(f"manifest: is not a container image: its config is {found}")
+    config = _descriptor(document.config, MOST_CONFIG_BYTES)
+    return ImageManifest(config, _layers(document.layers), raw, kind, digest_of(raw))
 
 
 def choose(index: Index, platform: Platform) -> Descriptor:
@@ -220,12 +224,6 @@ def _kind(document: _Document, media_type: str) -> str:
     return kind
 
 
-def _config(found: Descriptor) -> Descriptor:
-    if found.media_type not in CONFIGS:
-        raise Final(f"manifest: is not a container image: its config is {excerpt(found.media_type[:200])}")
-    return _descriptor(found, MOST_CONFIG_BYTES)
-
-
 def _layers(found: list[Descriptor]) -> tuple[Descriptor, ...]:
     if len(found) > MOST_LAYERS:
         raise Final(f"manifest: {len(found)} layers are more than {MOST_LAYERS}")
@@ -255,13 +253,12 @@ def _entries(document: _Document) -> tuple[Entry, ...]:
         raise Final("manifest: makes no sense: an index has manifests, and neither config nor layers")
     if len(document.manifests) > MOST_PLATFORMS:
         raise Final(f"manifest: {len(document.manifests)} platforms are more than {MOST_PLATFORMS}")
-    return tuple(_entry(found) for found in document.manifests)
-
-
-def _entry(found: _Entry) -> Entry:
-    said = found.platform
-    platform = _platform(said.os, said.architecture, said.variant or "") if said else None
-    return Entry(_descriptor(found, MOST_BYTES), platform)
+    found = []
+    for each in document.manifests:
+        said = each.platform
+        platform = _platform(said.os, said.architecture, said.variant or "") if said else None
+        found.append(Entry(_descriptor(each, MOST_BYTES), platform))
+    return tuple(found)
 
 
 def _platform(os: str, architecture: str, variant: str = "") -> Platform:

@@ -72,7 +72,8 @@ async def require_signed(source: Source, reference: Reference, digest: str, key:
         raise UsageError(f"{key}: is no public key in a PEM file", hint="cosign generate-key-pair makes one") from error
     signatures = await _signatures(source, reference, digest)
     for layer, signature in signatures:
-        text = await _text(source, reference, layer)
+        async with source.blob(reference.repository, layer) as chunks:
+            text = b"".join([chunk async for chunk in chunks])  # whatever its digest: the signature has to be right
         if _is_about(text, digest) and await _is_by(key, text, signature):
             return
     others = ", only by others" if signatures else ""
@@ -103,12 +104,6 @@ async def _signatures(source: Source, reference: Reference, digest: str) -> list
         if signature and is_usable:
             found.append((layer, signature))
     return found
-
-
-async def _text(source: Source, reference: Reference, layer: Descriptor) -> bytes:
-    """Its digest does not matter: the signature has to be right."""
-    async with source.blob(reference.repository, layer) as chunks:
-        return b"".join([chunk async for chunk in chunks])
 
 
 def _is_about(text: bytes, digest: str) -> bool:
