@@ -112,20 +112,16 @@ def _archive(
         yield from (file[start : start + PIECE] for start in range(0, len(file), PIECE))
     for descriptor in blobs:
         yield _head(_path(descriptor.digest), descriptor.size)
+        digest, left = hashlib.sha256(), descriptor.size
         with opened(descriptor) as blob:
-            yield from _checked(blob, descriptor)
+            while left and (piece := blob.read(min(left, PIECE))):
+                digest.update(piece)
+                left -= len(piece)
+                yield piece
+        if left or f"sha256:{digest.hexdigest()}" != descriptor.digest:
+            raise Damaged(descriptor)
         yield _padding(descriptor.size)
     yield bytes(2 * _BLOCK)
-
-
-def _checked(content: IO[bytes], descriptor: Descriptor) -> Iterator[bytes]:
-    digest, left = hashlib.sha256(), descriptor.size
-    while left and (piece := content.read(min(left, PIECE))):
-        digest.update(piece)
-        left -= len(piece)
-        yield piece
-    if left or f"sha256:{digest.hexdigest()}" != descriptor.digest:
-        raise Damaged(descriptor)
 
 
 def _head(name: str, size: int) -> bytes:

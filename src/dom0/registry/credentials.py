@@ -65,10 +65,9 @@ async def find(host: str, env: Mapping[str, str], home: Path) -> Login | None:
     Raises Dom0Error for a file that docker could not read either, and for a helper that fails.
     """
     file = Path(env.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
-    raw = _read(file)
-    if raw is None:
+    config = _config(file)
+    if config is None:
         return None
-    config = _config(raw, file)
     own = _DEFAULT_KEY if host == DEFAULT_REGISTRY else host
     if helper := config.helpers.get(own) or config.helpers.get(host) or config.store:
         return await _ask_helper(helper, own, env, file)
@@ -78,8 +77,8 @@ async def find(host: str, env: Mapping[str, str], home: Path) -> Login | None:
     return None
 
 
-def _read(file: Path) -> bytes | None:
-    """Raises Dom0Error."""
+def _config(file: Path) -> _Config | None:
+    """None where there is none. Raises Dom0Error, without a word of what is in the file."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # noqa: PTH123 -- a file descriptor
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
@@ -91,11 +90,6 @@ def _read(file: Path) -> bytes | None:
         raise _unusable(file, f"cannot be read: {error.strerror}") from error
     if len(raw) > _MOST_BYTES:
         raise _unusable(file, f"is longer than {_MOST_BYTES >> 10} KiB")
-    return raw
-
-
-def _config(raw: bytes, file: Path) -> _Config:
-    """Raises Dom0Error, without a word of what is in the file."""
     try:
         return msgspec.json.decode(raw, type=_Config)
     except msgspec.ValidationError as error:
