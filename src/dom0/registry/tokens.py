@@ -16,7 +16,7 @@ import msgspec
 
 from dom0.errors import Final, Temporary
 from dom0.registry.credentials import Login
-from dom0.registry.web import Reply, Web, refusal
+from dom0.registry.web import Web, refusal
 
 _MOST_BYTES = 1 << 20  # of an answer with a token
 _USUAL_LIFE = 60  # seconds, where the server does not say it
@@ -73,7 +73,7 @@ class Tokens:
         return Final(f"{self._host}/{repository}: is not there, or wants a login", hint=hint)
 
     async def _bearer(self, parameters: dict[str, str], repository: str, where: str) -> tuple[str, float]:
-        """Ask for the right to read this repository, whatever scope the registry names."""
+        """A header with the right to read this repository, whatever scope the registry names; until when it is good."""
         wanted = {"scope": f"repository:{repository}:pull"}
         if parameters.get("service"):
             wanted["service"] = parameters["service"]
@@ -90,24 +90,18 @@ class Tokens:
                 raise self.denied(repository)
             if reply.status != 200:
                 raise refusal(reply)
-            token, life = await _token(reply)
-        return f"Bearer {token}", asked + life
-
-
-async def _token(reply: Reply) -> tuple[str, int]:
-    """The token, and for how many seconds it is good. Raises Temporary."""
-    try:
-        found = msgspec.json.decode(await reply.read(_MOST_BYTES), type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = _Answer()
-    token = found.token or found.access_token
-    if not _TOKEN.fullmatch(token):
-        raise Temporary(
-            f"{reply.where}: {reply.origin.netloc} has to give a token, and what it sends is none",
-            hint="a login page in between?",
-        )
-    life = _USUAL_LIFE if found.expires_in is None else found.expires_in
-    return token, min(max(life, 0), _LONGEST_LIFE)
+            try:
+                found = msgspec.json.decode(await reply.read(_MOST_BYTES), type=_Answer)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                found = _Answer()
+            token = found.token or found.access_token
+            if not _TOKEN.fullmatch(token):
+                raise Temporary(
+                    f"{reply.where}: {reply.origin.netloc} has to give a token, and what it sends is none",
+                    hint="a login page in between?",
+                )
+        life = _USUAL_LIFE if found.expires_in is None else found.expires_in
+        return f"Bearer {token}", asked + min(max(life, 0), _LONGEST_LIFE)
 
 
 def _challenge(header: str) -> tuple[str, dict[str, str]]:

@@ -186,7 +186,11 @@ class Web:
     ) -> AsyncIterator[Reply]:
         origin = _origin(parts)
         target = quote(f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}", safe=_QUOTED)
-        client = await self._client(origin)
+        if origin not in self._clients:
+            while len(self._clients) >= _MOST_SERVERS:
+                await self._clients.pop(next(iter(self._clients))).close()
+            self._clients[origin] = Client(lambda: self._connected(origin), origin.netloc)
+        client = self._clients[origin]
         asked = (
             client.ask("GET", target, headers=headers)
             if form is None
@@ -197,13 +201,6 @@ class Web:
                 answer = await stack.enter_async_context(asked)
             self._trusted.add(origin)
             yield Reply(answer, origin, where, is_foreign=is_foreign)
-
-    async def _client(self, origin: Origin) -> Client:
-        if origin not in self._clients:
-            while len(self._clients) >= _MOST_SERVERS:
-                await self._clients.pop(next(iter(self._clients))).close()
-            self._clients[origin] = Client(lambda: self._connected(origin), origin.netloc)
-        return self._clients[origin]
 
     async def _connected(self, origin: Origin) -> Streams:
         tls = await self._context(origin) if origin.scheme == "https" else None
