@@ -27,7 +27,7 @@ from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.processes import Processes
 from dom0.agent.progress import Background, Board, Changes, Follower
 from dom0.agent.proposal import Proposal, Proposer, Resolve
-from dom0.agent.readiness import Readiness, ready_starts
+from dom0.agent.readiness import Readiness, ReadyStarts
 from dom0.agent.reconcile import Limits, Reconciler
 from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
@@ -41,6 +41,7 @@ from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageEr
 from dom0.health import Problem
 from dom0.images import names
 from dom0.plan.actual import Actual
+from dom0.plan.hooks import has_post_start
 from dom0.plan.planner import Plan
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import say_step
@@ -411,7 +412,10 @@ class Machine:
         return again_in
 
     def _tell_ambassadors(self) -> None:
-        self._readiness.now = ready_starts(self._current.project, self._loop.plan, self._loop.memory)
+        slots, memory = self._loop.plan.slots if self._loop.plan else (), self._loop.memory
+        hooked = [p.container.id for p in slots if p.container and has_post_start(p.container, p.slot)]
+        post_started = {id_: memory.post_started.get(id_, 0.0) for id_ in hooked}
+        self._readiness.now = ReadyStarts(self._current.project, memory.health_passed, post_started)
 
     def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         text = f"{say_step(step)}: {error.message}" if error else f"{say_step(step)} ({seconds:.1f} s)"

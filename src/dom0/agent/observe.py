@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from msgspec.structs import replace
 
 from dom0.agent.ownership import Ownership
-from dom0.agent.processes import SOCKET, Processes, Unseen
+from dom0.agent.processes import SOCKET, Processes
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, ContainerSummary, Event, Network, State, Volume
 from dom0.errors import EngineError, EngineUnreachable, NotFound
@@ -32,7 +32,7 @@ class Observer:
         self.ground_is_dirty = False  # networks or volumes have changed
         self._engine = engine
         self._ownership = ownership
-        self._host = processes or Unseen()
+        self._host = processes or Processes()
         self._ended: dict[tuple[str, int], int] = {}  # container ID and PID -> how many looks found it gone
         self._containers: dict[str, Container] = {}
         self._names: dict[str, str] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Protocol
 
 from dom0.engine.values import Container
 from dom0.names import ENGINE_SOCKET_INSIDE, scopes_directory
@@ -21,24 +20,18 @@ _ENDED = ("Z", "X")  # states in /proc/PID/stat: waits for its parent, or not ev
 _UNLINKED = f"/{SOCKET}//deleted"  # the root of a bind in /proc/PID/mountinfo whose file has no name any more
 
 
-class Processes(Protocol):
-    def has_ended(self, pid: int) -> bool: ...
-    def has_old_socket(self, container: Container) -> bool:
-        """Whether it has an Engine's socket bound in whose place is another one now."""
-        ...
-
-
-class Unseen:
-    """Where the host's processes cannot be seen: the Engine's word has to do."""
+class Processes:
+    """Where the host's cannot be seen: the Engine's word has to do."""
 
     def has_ended(self, pid: int) -> bool:
         return False
 
     def has_old_socket(self, container: Container) -> bool:
+        """Whether it has an Engine's socket bound in whose place is another one now."""
         return False
 
 
-class SeenFromScope(Unseen):
+class SeenFromScope(Processes):
     """In the scope of another machine: what was started before the socket was made that it has bound, has another."""
 
     def __init__(self, socket: Path = Path(ENGINE_SOCKET_INSIDE), scopes: Path | None = None) -> None:
@@ -58,7 +51,7 @@ class SeenFromScope(Unseen):
             return 0.0
 
 
-class HostProcesses:
+class HostProcesses(Processes):
     def __init__(self, proc: Path = PROC) -> None:
         self._proc = proc
 

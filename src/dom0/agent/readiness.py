@@ -6,10 +6,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-from dom0.plan.hooks import has_post_start
-from dom0.plan.memory import Memory
-from dom0.plan.planner import Plan
-
 
 class ReadyStarts(msgspec.Struct, frozen=True):
     """Of the containers of `project` ("" before the first generation), by ID.
@@ -28,10 +24,3 @@ class Readiness:
 
     def __init__(self) -> None:
         self.now = ReadyStarts()
-
-
-def ready_starts(project: str, plan: Plan | None, memory: Memory) -> ReadyStarts:
-    if plan is None:
-        return ReadyStarts(project, memory.health_passed)
-    hooked = [p.container.id for p in plan.slots if p.container and has_post_start(p.container, p.slot)]
-    return ReadyStarts(project, memory.health_passed, {id_: memory.post_started.get(id_, 0.0) for id_ in hooked})

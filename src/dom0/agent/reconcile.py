@@ -257,7 +257,9 @@ class Reconciler:
             return  # aimed elsewhere meanwhile, which has woken us: what is in use depends on what is desired
         self.actual = actual
         self.plan = plan = make_plan(desired, actual, self._memory, self._clock.now())
-        self._remember_plan(plan)
+        busy = {step.container_id for step in self._steps.under_way if isinstance(step, STOPPING)}
+        memory = remember_plan(self._memory, plan, self._observer.containers, busy=busy, now=self._clock.now())
+        self._memory = replace(memory, marks=self._ownership.known)
         again_in = self._listener.planned(plan)
         self._plan_again_at = self._clock.monotonic() + again_in if again_in else 0.0
         if self.plan is plan:  # else it has led to another desired state
@@ -317,12 +319,6 @@ class Reconciler:
         return max(SHORTEST_WAIT, min(waits))
 
     # the memory
-
-    def _remember_plan(self, plan: Plan) -> None:
-        busy = {step.container_id for step in self._steps.under_way if isinstance(step, STOPPING)}
-        containers, now = self._observer.containers, self._clock.now()
-        memory = remember_plan(self._memory, plan, containers, busy=busy, now=now)
-        self._memory = replace(memory, marks=self._ownership.known)
 
     def _keep_memory(self) -> None:
         """A full disk stops nothing that runs. Until it can be written, the next agent would know less."""

@@ -98,19 +98,20 @@ class Shortcuts:
             return not self._open
 
     async def _leave(self, starts: Collection[Start]) -> None:
-        """Of containers that are no consumers any more; of those that run only when all connections have ended."""
-        for start in list(starts):
-            with contextlib.suppress(Dom0Error, OSError):
-                if not await self._runs(start) or await self._open[start].is_over():
-                    self._open.pop(start).close()
+        """Of containers that are no consumers any more; of those that run only when all connections have ended.
 
-    async def _runs(self, start: Start) -> bool:
-        """A namespace that we hold open does not end with its container."""
-        try:
-            container = await self._engine.container(start[0])
-        except NotFound:
-            return False
-        return container.state is Life.RUNNING and container.started == start[1]
+        The Engine is asked which ones run: a namespace that we hold open does not end with its container.
+        """
+        for container_id, started in list(starts):
+            shortcut = self._open[container_id, started]
+            with contextlib.suppress(Dom0Error, OSError):
+                try:
+                    now = await self._engine.container(container_id)
+                    runs = now.state is Life.RUNNING and now.started == started
+                except NotFound:
+                    runs = False
+                if not runs or await shortcut.is_over():
+                    self._open.pop((container_id, started)).close()
 
     async def withdraw(self) -> None:
         """Nothing keeps the rules up to date from now on: new connections take the ambassador."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from dom0.agent.processes import Processes
 from dom0.agent.reconcile import Aim, Limits, Reconciler
 from dom0.engine.values import Container, Image
 from dom0.errors import EngineError
@@ -24,7 +25,7 @@ IMAGES = ("app", "app2")
 PATIENCE = 3600.0  # virtual seconds
 
 
-class FakeProcesses:
+class FakeProcesses(Processes):
     """The host's, as tests set them: those that ended, and those with an old socket."""
 
     def __init__(self) -> None:
