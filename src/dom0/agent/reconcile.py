@@ -358,30 +358,27 @@ class Reconciler:
 
     def _note_ended(self, ended: Iterable[StepResult]) -> None:
         for one in ended:
+            step, refused, now = one.step, self._memory.refused, self._clock.now()
             self._touched |= one.touched
-            if one.error is not None or isinstance(one.step, OF_GROUND):
+            if one.error is not None or isinstance(step, OF_GROUND):
                 self._observer.ground_is_dirty = True
             if one.error is None:
-                self._note_success(one.step)
+                if refusal := self._repeats.note(step, self._clock.monotonic(), now):
+                    log.warning("%s", refusal.message)
+                    refused = refused | {step.lock: refusal}
+                else:
+                    refused = without(refused, step.lock)
+                if isinstance(step, RunPostStart):
+                    done = self._memory.post_started | {step.container_id: step.started}
+                    self._memory = replace(self._memory, post_started=done)
             elif isinstance(one.error, EngineUnreachable):
                 self._look_needed = True
             elif not one.is_outdated:  # else our picture was old: another look is all it needs
-                if isinstance(one.step, CreateContainer):
+                if isinstance(step, CreateContainer):
                     self._look_needed = True  # the name may be taken by what we did not know of
-                refused = self._memory.refused
-                refusal = refusal_of(one.step, one.error, refused.get(one.step.lock), self._clock.now())
-                self._memory = replace(self._memory, refused=refused | {one.step.lock: refusal})
-            self._listener.step_ended(one.step, one.error, one.seconds)
-
-    def _note_success(self, step: AnyStep) -> None:
-        if refusal := self._repeats.note(step, self._clock.monotonic(), self._clock.now()):
-            log.warning("%s", refusal.message)
-            self._memory = replace(self._memory, refused=self._memory.refused | {step.lock: refusal})
-        elif step.lock in self._memory.refused:
-            self._memory = replace(self._memory, refused=without(self._memory.refused, step.lock))
-        if isinstance(step, RunPostStart):
-            done = self._memory.post_started | {step.container_id: step.started}
-            self._memory = replace(self._memory, post_started=done)
+                refused = refused | {step.lock: refusal_of(step, one.error, refused.get(step.lock), now)}
+            self._memory = replace(self._memory, refused=refused)
+            self._listener.step_ended(step, one.error, one.seconds)
 
     def _note_gate(self, container: Container, passed: bool) -> None:
         if passed:

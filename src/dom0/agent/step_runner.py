@@ -18,7 +18,9 @@ from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
 
-WAITING = 64  # steps under way at once that wait for people's processes, of each kind
+# steps that wait for people's processes, and of which kind: hooks that hang do not hold up stops
+AWAITS = {StopContainer: "stop", StopInScope: "stop", GiveUpContainer: "stop", RunPostStart: "hook"}
+WAITING = 64  # of each kind under way at once
 END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
 
 
@@ -62,8 +64,8 @@ class StepRunner:
         """Take the locks of those that may start now: each lock once, within the limits."""
         reserved = []
         for step in steps:
-            kind = _awaits(step)
-            alike = sum(_awaits(other) is kind for other in self._by_lock.values())
+            kind = AWAITS.get(type(step))
+            alike = sum(AWAITS.get(type(other)) == kind for other in self._by_lock.values())
             if step.lock not in self._by_lock and alike < (WAITING if kind else self._limit):
                 self._by_lock[step.lock] = step
                 reserved.append(step)
@@ -128,13 +130,3 @@ class StepRunner:
         except EngineError:
             return False
         return isinstance(step, RunPostStart) and (container.state, container.started) != (State.RUNNING, step.started)
-
-
-def _awaits(step: AnyStep) -> type[AnyStep] | None:
-    """Which kind of a service's processes it waits for: hooks that hang do not hold up stops."""
-    match step:
-        case StopContainer() | StopInScope() | GiveUpContainer():
-            return StopContainer
-        case RunPostStart():
-            return RunPostStart
-    return None

@@ -45,18 +45,13 @@ def read_version(name: str, parent: int | None = None, *, known: Collection[File
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
     match stat.S_IFMT(found.st_mode):
-        case stat.S_IFREG:
-            sizes = {version.content.split()[1] if version.kind == "file" else "" for version in known}
-            return _file_version(name, parent, sizes)
         case stat.S_IFDIR:
             return FileVersion(DIRECTORY, mode, *owner)
         case stat.S_IFLNK:
             return FileVersion(f"link {spelled(os.readlink(name, dir_fd=parent))}", 0, *owner)
-        case other:
+        case other if other != stat.S_IFREG:
             return FileVersion(_OTHERS.get(other, "device"), mode, *owner)
-
-
-def _file_version(name: str, parent: int | None, sizes: Collection[str]) -> FileVersion:
+    sizes = {version.content.split()[1] if version.kind == "file" else "" for version in known}
     descriptor = os.open(name, OPEN, dir_fd=parent)
     with FileIO(descriptor) as file:
         found = os.fstat(descriptor)
