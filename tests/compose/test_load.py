@@ -108,11 +108,22 @@ async def test_the_environment_of_this_process_does_not_get_in(tmp_path: Path, m
     assert loaded.services["web"].environment == {"SECRET": None}
 
 
-@pytest.mark.parametrize("name", ["GOGC", "GOMEMLIMIT"])
+@pytest.mark.parametrize("name", ["GOGC", "GOMEMLIMIT", "DOCKER_HOST"])
 async def test_what_lets_compose_be_quick_is_no_variable_of_the_project(name: str, tmp_path: Path) -> None:
-    text = f"services: {{web: {{image: i, env_file: web.env, environment: {{A: '${{{name}-unset}}'}}}}}}\n"
+    text = f"name: box\nservices: {{web: {{image: i, environment: {{A: '${{{name}-unset}}', {name}: }}}}}}\n"
+    loaded = await load(project(tmp_path, text), tmp_path)
+    assert loaded.services["web"].environment == {"A": "unset", name: None}
+    argv = [str(find_plugin()), "-f", str(tmp_path / "compose.yaml"), "config", "--hash", "*"]
+    assert (await capture(argv, env={"HOME": "/root"})).stdout.split() == ["web", loaded.compose_hashes["web"]]
     (tmp_path / "web.env").write_text(f"{name}\n")
-    assert (await load(project(tmp_path, text), FINAL)).services["web"].environment == {"A": "unset"}
+    named_there = await load(project(tmp_path, WEB + "    env_file: web.env\n"), FINAL)
+    assert named_there.services["web"].environment == {}
+
+
+async def test_compose_has_no_engine_to_ask(tmp_path: Path, fake_plugin: Callable[[str], None]) -> None:
+    fake_plugin(f'echo "$DOCKER_HOST" >>{tmp_path}/hosts\nexec {find_plugin()} "$@"')
+    assert (await load(box(tmp_path), FINAL)).compose_hashes
+    assert (tmp_path / "hosts").read_text().split() == ["unix:///dev/null"] * 2
 
 
 async def test_the_callers_variables_stand_above_the_dotenv_but_not_above_ours(tmp_path: Path) -> None:

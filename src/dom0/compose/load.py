@@ -69,7 +69,7 @@ async def load(
                     f"{LAYERS}: none of the files says name:", hint="name: mybox as the first line of one"
                 )
             view.fill(files.copies)
-            parser = parser.without_garbage_collection(files.copies.values())
+            parser = parser.hurried(files.copies.values())
             project = await _resolve(files, view, parser, final, hashed=hashed, cache=cache)
             if like and (path := difference(like, project)):
                 raise refuse([Finding(path, "is not what it is in the project")], files.locations)
@@ -98,7 +98,7 @@ async def _resolve(
     try:
         output = cache.find(files, view, layer) if cache else None
         if output is None:
-            hashing = Hashing() if hashed or cache else None
+            hashing = Hashing(files.copies.values()) if hashed or cache else None
             output = await _run_compose(files, view, parser, layer)
             if cache:
                 cache.store(output, files, view, layer)
@@ -162,7 +162,7 @@ async def _hashes(text: str, hashing: Hashing | None, cache: OutputCache | None,
     """Not `wanted`: {}, but Compose starts, as the next reading with this cache will want them."""
     task = cache.hashes.get(text) if cache else None
     if task is None and (wanted or cache):
-        task = (hashing or Hashing()).of(text)
+        task = (hashing or Hashing([text.encode()])).of(text)
     if task and cache:
         cache.hashes[text] = task
     return await task if task and wanted else {}
