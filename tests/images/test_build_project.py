@@ -18,8 +18,9 @@ from dom0.compose.parser import find_plugin
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, ProjectError
 from dom0.images import private, selection
+from dom0.images.built import Built
 from dom0.images.contents import digest, entries
-from dom0.images.project import Built, Options, build_project
+from dom0.images.project import Options, build_project
 from dom0.images.unpack import unpack_layer, unpacked
 from dom0.names import BASE_IMAGE
 from dom0.plan import labels

@@ -20,9 +20,10 @@ from dom0.cli import succession, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place
-from dom0.cli.places import forget_agent_socket, is_here, is_login
+from dom0.cli.places import agent_socket, forget_agent_socket, is_here, is_login
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
+from dom0.http import blocking
 from dom0.names import PLACED, ROOT, state_directory
 from dom0.plan import labels
 
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from dom0.compose.model import Project
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
-    from dom0.images.project import Built
+    from dom0.images.built import Built
     from dom0.images.reading import Reading
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
 _NEEDED = ("dom0.images.project", "dom0.agent.foresee", "dom0.agent.handover", "dom0.agent.source")  # in the end
-ASK_HERE, PAUSE_HERE = 3.0, 0.02  # seconds: to ask on this machine's socket before a process in the container asks
+ASK_HERE, PAUSE_HERE = 3.0, 0.005  # seconds: to ask on this machine's socket before a process in the container asks
 
 
 def run(
@@ -86,11 +87,14 @@ async def bring_up(
     current = "" if project is None or adopts or changed else _built_before(project, tag)
     async with _reading_of(project if not current else None) as reading, _engine() as engine:
         from dom0.images import names, private
-        from dom0.images.project import Built, Options, built_unnamed
+        from dom0.images.built import Built
 
         if current:
             built = Built(await engine.image(current), changed=False)
         elif project is not None:
+            await _prepare(engine)
+            from dom0.images.project import Options, built_unnamed
+
             options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
             async with built_unnamed(engine, project, report, options, reading) as built:
                 await names.mark(engine, built.image, tag)  # a new one has no other name yet
@@ -122,13 +126,16 @@ def _built_before(project: Path, tag: str) -> str:
 @contextlib.asynccontextmanager
 async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] | None]:
     """Compose has begun to read the project when the block begins."""
+    if project is None:
+        yield None
+        return
     import asyncio
 
     from dom0.compose.output_cache import OutputCache
     from dom0.images.dockerfile import MACHINES, PLAIN
     from dom0.images.reading import read
 
-    if project is None or any((project / name).exists() for name in (MACHINES, PLAIN)):
+    if any((project / name).exists() for name in (MACHINES, PLAIN)):
         yield None
         return
     cache = OutputCache()
@@ -145,15 +152,21 @@ async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] 
 
 @contextlib.asynccontextmanager
 async def _engine() -> AsyncIterator[Engine]:
-    """Connected; all that is slow to import is loaded when the block begins."""
+    """Connected."""
     import asyncio
 
     await asyncio.to_thread(_load, "dom0.engine.docker", "dom0.cli.engine_client")
     from dom0.cli.engine_client import connected
 
     async with connected() as engine:
-        await asyncio.gather(engine.info(), asyncio.to_thread(_load, *_NEEDED))
         yield engine
+
+
+async def _prepare(engine: Engine) -> None:
+    """What takes long to load and to answer, while Compose reads or the root container starts."""
+    import asyncio
+
+    await asyncio.gather(engine.info(), asyncio.to_thread(_load, *_NEEDED))
 
 
 def _load(*modules: str) -> None:
@@ -253,6 +266,7 @@ async def _become(
     if root is None and names.has_its_names(image) and labels.AWAITS in image.labels:
         try:
             async with started_beside(engine):
+                await _prepare(engine)
                 read = await _refuse_beforehand(engine, built, project, say, adopts=adopts)
         except BaseException:  # Ctrl-C too
             forget_agent_socket()
@@ -342,7 +356,8 @@ async def _ask_here(engine: Engine, root: Container) -> bool:
 
     deadline = time.monotonic() + ASK_HERE
     while is_here() and time.monotonic() < deadline:
-        with contextlib.suppress(Dom0Error):
+        with contextlib.suppress(Dom0Error, OSError):
+            blocking.connect(str(agent_socket())).close()  # to say why it fails, `Agent` would ask the Engine
             if Agent(patient=False).status().dom0_image == root.image_id:
                 return True
         await asyncio.sleep(PAUSE_HERE)

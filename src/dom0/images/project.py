@@ -29,6 +29,7 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
 from dom0.images import contents, docker_cli, dockerfile, fingerprint, names, private, room, second_reading, selection
+from dom0.images.built import Built
 from dom0.images.chain import build_ambassador, build_base, build_lock
 from dom0.images.docker_cli import Say
 from dom0.images.layout import layer_names, pack, stage
@@ -56,13 +57,6 @@ class Options(msgspec.Struct, frozen=True):
 
 
 DEFAULTS = Options()
-
-
-class Built(msgspec.Struct, frozen=True):
-    image: Image
-    changed: bool  # False: the image was there already
-    project: Project | None = None  # as the agent of the image reads it, where that is known
-    layer: bytes = b""  # with it: the image's layer with the project's files, a tar, where it has at most SMALL bytes
 
 
 async def build_project(engine: Engine, directory: Path, say: Say, options: Options = DEFAULTS) -> Built:
