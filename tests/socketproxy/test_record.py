@@ -39,7 +39,9 @@ async def test_what_can_be_granted_passes_and_is_kept() -> None:
 
 
 async def bind(context: Context, asked: Asked) -> Document:
-    read_only = [bound.read_only for bound in rules.bounds(asked.body, context.grants)]
+    read_only = [
+        bound.read_only for bound in (rules.bound(one, context.grants) for one in rules.host_mounts(asked.body))
+    ]
     return Document(read_only)
 
 

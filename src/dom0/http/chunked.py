@@ -41,7 +41,8 @@ class Chunks:
             if not found:
                 line, found, _ = bytes(view[at : at + LONGEST_LINE]).partition(b"\r\n")
             if not found:
-                self._check_part(line)
+                if len(line) >= LONGEST_LINE or (self._ends_chunk and line not in (b"", b"\r")):
+                    raise ValueError("a line of a message in chunks does not end")
                 break
             self._take_line(line)
             at += len(line) + 2
@@ -65,8 +66,3 @@ class Chunks:
             self._left = int(found[1], 16)
             self._ends_chunk = self._left > 0
             self._trailer = -1 if self._left else 0
-
-    def _check_part(self, line: bytes) -> None:
-        """Of a line that has not ended: it may."""
-        if len(line) >= LONGEST_LINE or (self._ends_chunk and line not in (b"", b"\r")):
-            raise ValueError("a line of a message in chunks does not end")

@@ -103,24 +103,19 @@ async def _exchange(channel: Channel, request: h11.Request, body: Body) -> Answe
         if body is None or isinstance(body, bytes):
             await channel.send(request, h11.Data(body or b""), h11.EndOfMessage())
             return await _answer(channel)
-        return await _exchange_file(channel, request, body)
+        sending = asyncio.create_task(_send_file(channel, request, body))
+        try:
+            return await _answer(channel)  # who answers before it has all of the file does not want the rest
+        except ConnectionError:
+            if sending.done():
+                await sending  # raises what it was cut off for
+            raise
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
     except BaseException:
         channel.abort()
         raise
-
-
-async def _exchange_file(channel: Channel, request: h11.Request, file: Readable) -> Answer:
-    """A server that answers before it has all of the file does not want the rest."""
-    sending = asyncio.create_task(_send_file(channel, request, file))
-    try:
-        return await _answer(channel)
-    except ConnectionError:
-        if sending.done():
-            await sending  # raises what it was cut off for
-        raise
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
 
 
 async def _send_file(channel: Channel, request: h11.Request, file: Readable) -> None:

@@ -89,7 +89,15 @@ def route(routes: Mapping[str, Handler]) -> Handler:
     table = [(method, path.split("/"), handler) for key, handler in routes.items() for method, path in [key.split()]]
 
     async def handle(request: Request) -> Response:
-        found = {method: (parts, handler) for method, parts, handler in table if _fits(parts, request.parts)}
+        found = {
+            method: (parts, handler)
+            for method, parts, handler in table
+            if len(parts) == len(request.parts)
+            and all(
+                part == value or (part.startswith("{") and value)
+                for part, value in zip(parts, request.parts, strict=True)
+            )
+        }
         if not found:
             raise HttpError(404, "Not Found")
         method = "GET" if request.method == "HEAD" else request.method
@@ -101,12 +109,6 @@ def route(routes: Mapping[str, Handler]) -> Handler:
         return await handler(request)
 
     return handle
-
-
-def _fits(parts: list[str], path: tuple[str, ...]) -> bool:
-    return len(parts) == len(path) and all(
-        part == value or (part.startswith("{") and value) for part, value in zip(parts, path, strict=True)
-    )
 
 
 @asynccontextmanager
@@ -217,21 +219,18 @@ async def _send(channel: Channel, method: str, response: Response) -> None:
         headers.append(("Content-Type", response.content_type))
         if isinstance(response.body, bytes):
             headers.append(("Content-Length", str(len(response.body))))
+    head = h11.Response(status_code=response.status, headers=headers)
     if isinstance(response.body, bytes):
         data = h11.Data(b"" if method == "HEAD" else response.body)
-        await channel.send(_head(response, headers), data, h11.EndOfMessage())
+        await channel.send(head, data, h11.EndOfMessage())
         return
     async with aclosing(response.body) as pieces:
-        await channel.send(_head(response, headers))
+        await channel.send(head)
         async for piece in pieces:
             if method == "HEAD":
                 break
             await channel.send_content(piece)
     await channel.send(h11.EndOfMessage())
-
-
-def _head(response: Response, headers: list[tuple[str, str]]) -> h11.Response:
-    return h11.Response(status_code=response.status, headers=headers)
 
 
 async def _let_finish(channel: Channel) -> None:

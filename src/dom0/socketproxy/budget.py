@@ -103,19 +103,14 @@ async def _keep_meanwhile(path: str, scope: Scope, budget: Budget, parent: str) 
         await asyncio.sleep(PAUSE)
         for systemd in (False, True):
             with suppress(Dom0Error, OSError):
-                engine = _guessed(path, systemd=systemd)
+                process = _listening(path)
+                is_unified = (_root(Engine(0, systemd, process)) / "cgroup.controllers").exists()
+                engine = Engine(2 if is_unified else 1, systemd, process)
                 group = cgroup.group_of(scope, parent, systemd=systemd, above=_above(engine))
                 if is_there(engine, group):
                     await make(engine, group, budget)
                     log.info("%s: limited while the Engine does not answer yet", scope.path)
                     is_limited = True
-
-
-def _guessed(path: str, *, systemd: bool) -> Engine:
-    """Without a word of the Engine. Raises UsageError, OSError."""
-    process = _listening(path)
-    is_unified = (_root(Engine(0, systemd, process)) / "cgroup.controllers").exists()
-    return Engine(2 if is_unified else 1, systemd, process)
 
 
 async def _ask_for(upstream: Upstream, scope: Scope, budget: Budget, parent: str) -> str:

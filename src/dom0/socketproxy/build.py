@@ -34,7 +34,10 @@ PASSED = (
 async def built(context: Context, asked: Asked) -> Call:
     if not context.grants.images.build:
         raise not_granted("build", asked.query.get("t", ""), Grants(images=Images(build=True)))
-    path = _dockerfile_path(asked.query.get("dockerfile", ""))
+    path = asked.query.get("dockerfile", "").removeprefix("./") or "Dockerfile"
+    if any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
+        what = f"dockerfile: {asked.query['dockerfile']!r}: not a path in the context"
+        raise Refused(BAD_REQUEST, what, field="dockerfile")
     query: dict[str, str | tuple[str, ...]] = {key: asked.query[key] for key in PASSED if asked.query.get(key)}
     names = await images.name_own(context, asked.query.get("t", "").split() or [""])
     query |= {
@@ -66,13 +69,6 @@ def _told(line: Doc, names: dict[str, str]) -> Doc:
             text = text.replace(image_id, name)
         return line | {"stream": text}
     return line
-
-
-def _dockerfile_path(asked: str) -> str:
-    path = asked.removeprefix("./") or "Dockerfile"
-    if any(part in ("", ".", "..") for part in path.split("/")) or not path.isprintable():
-        raise Refused(BAD_REQUEST, f"dockerfile: {asked!r}: not a path in the context", field="dockerfile")
-    return path
 
 
 def _texts(asked: Asked, key: str) -> dict[str, str]:
@@ -112,7 +108,11 @@ async def _context(
                 _check_beside(event, path)
                 yield writer.begin(event) if event.name else b""
             else:
-                _check_dockerfile(event, is_second=found is not None)
+                if found is not None or event.type != tarstream.FILE:
+                    raise Refused(BAD_REQUEST, f"the archive: {event.name} is there twice, or is no file")
+                if event.size > LARGEST_DOCKERFILE:
+                    what = f"the archive: {event.name} has more than {LARGEST_DOCKERFILE} bytes"
+                    raise Refused(TOO_LARGE, what)
                 found = bytearray()
         elif passes:
             yield event
@@ -138,13 +138,6 @@ def _check_beside(entry: tarstream.Entry, path: str) -> None:
         raise Refused(BAD_REQUEST, f"the archive: {entry.name} is a link to {path}")
     if path.startswith(f"{entry.name}/") and entry.type != tarstream.DIRECTORY and entry.name:
         raise Refused(BAD_REQUEST, f"the archive: {entry.name} is no directory")
-
-
-def _check_dockerfile(entry: tarstream.Entry, *, is_second: bool) -> None:
-    if is_second or entry.type != tarstream.FILE:
-        raise Refused(BAD_REQUEST, f"the archive: {entry.name} is there twice, or is no file")
-    if entry.size > LARGEST_DOCKERFILE:
-        raise Refused(TOO_LARGE, f"the archive: {entry.name} has more than {LARGEST_DOCKERFILE} bytes")
 
 
 async def _images(context: Context, bases: dockerfile.Bases) -> dict[str, images.Image]:

@@ -102,12 +102,8 @@ def directory_of(parent: str) -> str:
     """Of a group by its `CgroupParent`, below the root of a hierarchy."""
     if not _SLICE.fullmatch(parent):
         return parent.lstrip("/")
-    return "/".join(f"{step}.slice" for step in _levels(parent.removesuffix(".slice")))
-
-
-def _levels(stem: str) -> list[str]:
-    words = stem.split("-")
-    return ["-".join(words[: count + 1]) for count in range(len(words))]
+    words = parent.removesuffix(".slice").split("-")
+    return "/".join(f"{'-'.join(words[: count + 1])}.slice" for count in range(len(words)))
 
 
 def directories(version: int, group: Group) -> tuple[str, ...]:
@@ -121,7 +117,12 @@ def settings(version: int, group: Group, budget: Budget) -> list[Setting]:
     """In the order in which they are written. Memory is without swap: what was granted is all there is."""
     limits = budget.asked()
     values = _values_2(budget) if version == 2 else _values_1(budget)
-    found = _delegated(group, budget) if version == 2 else []
+    found = []
+    if version == 2:  # which has a controller where each group above hands it down
+        steps = group.directory.split("/")
+        for above in ("".join(f"{step}/" for step in steps[:count]) for count in range(len(steps))):
+            file = f"{above}cgroup.subtree_control"
+            found += [Setting(grant, file, f"+{CONTROLLERS[grant]}", needed=True) for grant in limits]
     for grant, name, value, everywhere in values:
         place = group.directory if version == 2 else f"{CONTROLLERS[grant]}/{group.directory}"
         found.append(Setting(grant, f"{place}/{name}", value, needed=everywhere and grant in limits))
@@ -161,21 +162,6 @@ def _values_2(budget: Budget) -> list[tuple[str, str, str, bool]]:
         ("cpus", "cpu.max", f"{round(budget.cpus * PERIOD) if budget.cpus else 'max'} {PERIOD}", True),
         ("pids", "pids.max", str(budget.pids or "max"), True),
     ]
-
-
-def _delegated(group: Group, budget: Budget) -> list[Setting]:
-    """Version 2 has a controller where each group above hands it down."""
-    above = ["", *(f"{path}/" for path in _paths_above(group.directory))]
-    return [
-        Setting(grant, f"{path}cgroup.subtree_control", f"+{CONTROLLERS[grant]}", needed=True)
-        for path in above
-        for grant in budget.asked()
-    ]
-
-
-def _paths_above(directory: str) -> list[str]:
-    steps = directory.split("/")
-    return ["/".join(steps[:count]) for count in range(1, len(steps))]
 
 
 def properties(group: Group, budget: Budget) -> list[str]:

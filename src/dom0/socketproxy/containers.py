@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -15,7 +14,6 @@ from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, short, too_many
-from dom0.socketproxy.scope import Scope
 
 FILTERS = (
     *("ancestor", "before", "exited", "expose", "health", "id", "label"),
@@ -30,26 +28,19 @@ async def listed(context: Context, asked: Asked) -> Document:
     if limit > 0:
         query["all"] = "1"
     filters = Filters.read(asked.query.get("filters", ""))
-    found = await _engine_filters(context, filters)
-    if found is None:
-        return Document([])
-    rows = [shown.container_row(context, row) for row in await owned.containers(context, found, query)]
-    seen = [row for row in rows if filters.fit(row["Labels"])]
-    return Document(seen[: limit if limit > 0 else None])
-
-
-async def _engine_filters(context: Context, filters: Filters) -> Filters | None:
-    """None: nothing of the scope's can be meant. Labels are compared as the scope sees them, by us."""
-    scope = context.scope
-    filters = filters.without("label")
+    wanted = filters.without("label")  # labels are compared as the scope sees them, by us
     try:
         for key in ("before", "since"):
-            filters = await filters.mapped(key, lambda ref: _id_of(context, ref))
-        filters = await filters.mapped("ancestor", lambda ref: images.usable(context, ref))
-        filters = await filters.mapped("network", lambda ref: networks.name_of(context, ref))
-    except Refused:
-        return None
-    return filters.renamed("name", scope.long_pattern).renamed("volume", scope.long).checked(FILTERS)
+            wanted = await wanted.mapped(key, lambda ref: _id_of(context, ref))
+        wanted = await wanted.mapped("ancestor", lambda ref: images.usable(context, ref))
+        wanted = await wanted.mapped("network", lambda ref: networks.name_of(context, ref))
+    except Refused:  # nothing of the scope's can be meant
+        return Document([])
+    scope = context.scope
+    wanted = wanted.renamed("name", scope.long_pattern).renamed("volume", scope.long).checked(FILTERS)
+    rows = [shown.container_row(context, row) for row in await owned.containers(context, wanted, query)]
+    seen = [row for row in rows if filters.fit(row["Labels"])]
+    return Document(seen[: limit if limit > 0 else None])
 
 
 async def _id_of(context: Context, reference: str) -> str:
@@ -60,7 +51,11 @@ async def created(context: Context, asked: Asked) -> Document:
     body: requests.Container = asked.body
     if not body.image:
         raise Refused(BAD_REQUEST, "Image: is empty", field="Image")
-    name = owned.check_name(asked.query.get("name", "").removeprefix("/") or _any_name(body.image))
+    name = asked.query.get("name", "").removeprefix("/")
+    if not name:  # the Engine's own names have no prefix
+        base = images.full_name(body.image).partition("@")[0].rpartition("/")[2].partition(":")[0]
+        name = f"{base}-{secrets.token_hex(4)}"
+    owned.check_name(name)
     query = {"name": context.scope.long(name)} | {k: v for k, v in asked.query.items() if k == "platform" and v}
     async with context.making:
         await _check_room(context, name)
@@ -94,20 +89,16 @@ async def _made(context: Context, query: Mapping[str, str], body: requests.Conta
 
 
 async def _check_made(context: Context, container: str, asked: requests.Container, image: images.Image) -> None:
-    """Raises Refused."""
+    """One ID can have labels and volumes of several platforms. Raises Refused."""
     reply = await context.upstream.ask("GET", "containers", container, "json")
-    if reply.status != 200 or not _is_as_checked(context.scope, reply.document, asked, image):
-        what = f"{context.scope.short_image(asked.image)}: has become another image meanwhile: try it again"
-        raise Refused(CONFLICT, what, field="Image")
-
-
-def _is_as_checked(scope: Scope, found: dict[str, Any], asked: requests.Container, image: images.Image) -> bool:
-    """One ID can have labels and volumes of several platforms."""
-    config = found["Config"]
-    labels = {key for key in config["Labels"] or () if not key.startswith(scope.label_prefix)}
-    volumes = {*asked.volumes, *((image.get("Config") or {}).get("Volumes") or ())}
-    is_same = found["Image"] == image["Id"]
-    return is_same and labels <= asked.labels.keys() and volumes.issuperset(config.get("Volumes") or ())
+    if reply.status == 200 and reply.document["Image"] == image["Id"]:
+        config = reply.document["Config"]
+        labels = {key for key in config["Labels"] or () if not key.startswith(context.scope.label_prefix)}
+        volumes = {*asked.volumes, *((image.get("Config") or {}).get("Volumes") or ())}
+        if labels <= asked.labels.keys() and volumes.issuperset(config.get("Volumes") or ()):
+            return
+    what = f"{context.scope.short_image(asked.image)}: has become another image meanwhile: try it again"
+    raise Refused(CONFLICT, what, field="Image")
 
 
 async def _take_back(context: Context, name: str, made: str) -> None:
@@ -197,7 +188,8 @@ async def _checked(context: Context, body: requests.Container, name: str, image:
         await volumes.provide(context, bodies.VolumeBody(name=volume))
     unnamed = [mount for mount in body.host_config.mounts or () if mount.type == "volume" and not mount.source]
     await volumes.check_room(context, len(anonymous) + len(unnamed))
-    await directories.provide(context, image, rules.bounds(body.host_config, context.grants))
+    bounds = [rules.bound(asked, context.grants) for asked in rules.host_mounts(body.host_config)]
+    await directories.provide(context, image, bounds)
     return checked
 
 
@@ -210,12 +202,6 @@ def _check_orchestrator(context: Context, host: requests.HostConfig, found: Mapp
         if context.scope.is_orchestrator(found[reference].document["Config"]["Labels"]):
             what = f"HostConfig.{key}: {short(value)}: an orchestrator hands on nothing that it was given itself"
             raise Refused(FORBIDDEN, what, field=f"HostConfig.{key}", value=short(value))
-
-
-def _any_name(image: str) -> str:
-    """The Engine's own names have no prefix."""
-    base = images.full_name(image).partition("@")[0].rpartition("/")[2].partition(":")[0]
-    return f"{base}-{secrets.token_hex(4)}"
 
 
 async def inspected(context: Context, asked: Asked) -> Document:

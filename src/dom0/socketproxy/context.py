@@ -47,7 +47,7 @@ class Context(msgspec.Struct, frozen=True):
 
     def refused(self, status: int, message: str) -> Refused:
         """By the scope's names; whether a link leads to something on the host is not told."""
-        if paths.is_of_link(message):
+        if any(text in message for text in paths.SAYS_OF_LINKS):
             return Refused(BAD_REQUEST, paths.LEADS_NOWHERE)
         return Refused(status, self.scope.without_prefix(message))
 

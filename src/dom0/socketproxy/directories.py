@@ -41,8 +41,28 @@ async def provide(context: Context, image: Image, bounds: Iterable[Bound]) -> No
     for bound in roots.values():
         await _provide_volume(context, bound)
     mounted = {root: f"/{number}" for number, root in enumerate(roots)}
-    mounts = tuple(_mount(context, root, mounted[root], read_only=root not in written) for root in roots)
-    container = await _create(context, image, mounts)
+    mounts = tuple(
+        bodies.Mount(
+            type="volume",
+            source=paths.volume(context.scope, root),
+            target=mounted[root],
+            read_only=root not in written,
+            volume_options=bodies.VolumeOptions(no_copy=True),
+        )
+        for root in roots
+    )
+    body = requests.Container(
+        image=image["Id"],  # a name may have moved since we looked
+        entrypoint=("true",),
+        labels=context.scope.stamped_container({}, images.labels(image)),
+        host_config=requests.HostConfig(cgroup_parent=context.cgroup_parent, network_mode="none", mounts=mounts),
+    )
+    # Not the scope's by its name, and nobody's service by its label.
+    query = {"name": f"{paths.prefix(context.scope)}{secrets.token_hex(8)}"}
+    reply = await context.upstream.ask("POST", "containers", "create", query=query, body=body)
+    if reply.status != _CREATED:
+        raise context.refusal(reply)
+    container = str(reply.document["Id"])
     try:
         for bound in below:
             await _provide_directory(context, container, PurePosixPath(mounted[bound.root]), bound)
@@ -62,31 +82,6 @@ async def _provide_volume(context: Context, bound: Bound) -> None:
         raise context.refusal(reply)
     if reply.document["Options"] != options:  # the Engine answers with what is there, whoever made it
         raise Refused(FORBIDDEN, f"{bound.written}: somebody has made a volume {asked.name}")
-
-
-def _mount(context: Context, root: str, target: str, *, read_only: bool) -> bodies.Mount:
-    return bodies.Mount(
-        type="volume",
-        source=paths.volume(context.scope, root),
-        target=target,
-        read_only=read_only,
-        volume_options=bodies.VolumeOptions(no_copy=True),
-    )
-
-
-async def _create(context: Context, image: Image, mounts: tuple[bodies.Mount, ...]) -> str:
-    """ID of a container that is not the scope's by its name, and nobody's service by its label."""
-    body = requests.Container(
-        image=image["Id"],  # a name may have moved since we looked
-        entrypoint=("true",),
-        labels=context.scope.stamped_container({}, images.labels(image)),
-        host_config=requests.HostConfig(cgroup_parent=context.cgroup_parent, network_mode="none", mounts=mounts),
-    )
-    query = {"name": f"{paths.prefix(context.scope)}{secrets.token_hex(8)}"}
-    reply = await context.upstream.ask("POST", "containers", "create", query=query, body=body)
-    if reply.status != _CREATED:
-        raise context.refusal(reply)
-    return str(reply.document["Id"])
 
 
 async def _remove_left(context: Context) -> None:

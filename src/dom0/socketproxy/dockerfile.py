@@ -61,7 +61,13 @@ def read(content: bytes) -> list[Instruction]:
         instructions = _read(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise _unclear("it is not UTF-8") from error
-    _check_order(instructions)
+    keywords = [instruction.keyword for instruction in instructions if instruction.keyword != "ARG"]
+    if keywords[:1] != ["FROM"]:
+        raise _unclear("it does not begin with FROM")
+    if keywords.count("FROM") > MOST_STAGES:
+        raise _unclear(f"more than {MOST_STAGES} stages: build some of them before, as images of their own")
+    if len(instructions) > MOST_INSTRUCTIONS:
+        raise _unclear(f"more than {MOST_INSTRUCTIONS} instructions: put several into one")
     return instructions
 
 
@@ -130,16 +136,6 @@ def _check_added(rest: str) -> None:
         raise _unclear(f"ADD {rest[:40]}") from error
     if not isinstance(words, list) or not all(isinstance(word, str) and _ADDED.fullmatch(word) for word in words):
         raise Refused(FORBIDDEN, f"Dockerfile: ADD {rest[:40]}: only plain names of the context", field="ADD")
-
-
-def _check_order(instructions: Sequence[Instruction]) -> None:
-    keywords = [instruction.keyword for instruction in instructions if instruction.keyword != "ARG"]
-    if keywords[:1] != ["FROM"]:
-        raise _unclear("it does not begin with FROM")
-    if keywords.count("FROM") > MOST_STAGES:
-        raise _unclear(f"more than {MOST_STAGES} stages: build some of them before, as images of their own")
-    if len(instructions) > MOST_INSTRUCTIONS:
-        raise _unclear(f"more than {MOST_INSTRUCTIONS} instructions: put several into one")
 
 
 def check_expanded(instructions: Iterable[Instruction], environment: Iterable[str]) -> None:

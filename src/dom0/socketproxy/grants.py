@@ -144,10 +144,7 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         for key in ("containers", "networks", "volumes", "connections"):
             if (count := getattr(self, key)) < 0:
                 raise ValueError(f"{key}: {count} is no number of them")
-        self._check_budget()
         self._check_host()
-
-    def _check_budget(self) -> None:
         if self.memory is not None and not LEAST_MEMORY <= sizes.parse(str(self.memory)) <= MOST_MEMORY:
             raise ValueError(f"memory: {self.memory} is not from 6m, which one container needs, to 4096p")
         if self.cpus is not None and not LEAST_CPUS <= self.cpus <= MOST_CPUS:
@@ -207,13 +204,8 @@ def _matches(image: str, pattern: str) -> bool:
     if image.startswith(f"{IMAGES}/") and not pattern.startswith(f"{IMAGES}/"):
         return False
     has_tag = ":" in pattern.rpartition("/")[2] or "@" in pattern
-    return fnmatchcase(image if has_tag else without_tag(image), pattern)
-
-
-def without_tag(image: str) -> str:
-    name = image.partition("@")[0]
-    head, slash, last = name.rpartition("/")
-    return head + slash + last.partition(":")[0]
+    head, slash, last = image.partition("@")[0].rpartition("/")
+    return fnmatchcase(image if has_tag else head + slash + last.partition(":")[0], pattern)
 
 
 def read(file: Path) -> Grants:

@@ -19,6 +19,7 @@ from dom0.socketproxy.refusal import BAD_REQUEST, NOT_ALLOWED, TOO_LARGE, Refuse
 LONGEST_TARGET = 8192  # bytes
 MOST_PARAMETERS = 32
 SEVERAL = ("names", "t")  # parameters that are names of images: read as one text with spaces
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 OLDEST_API = (1, 24)
 _VERSION = re.compile(r"v1\.([1-9][0-9])")
@@ -37,7 +38,13 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 def read(request: h11.Request, newest: tuple[int, int]) -> Head:
     """`newest`: the API version that is spoken. Raises Refused."""
     headers = Headers(request.headers)
-    _check_framing(headers)
+    if headers.all("Transfer-Encoding") and headers.all("Content-Length"):
+        raise Refused(BAD_REQUEST, "the body has two lengths")
+    content_type = headers.get("Content-Type").split(";")[0].strip().lower()
+    if len(headers.all("Content-Type")) > 1 or content_type in FORMS:
+        raise Refused(BAD_REQUEST, "Content-Type: a form is not taken; send JSON")
+    if headers.all("Content-Encoding"):
+        raise Refused(BAD_REQUEST, "Content-Encoding: the body must be sent as it is")
     method = request.method.decode("ascii", "replace")
     if method not in METHODS:
         raise Refused(NOT_ALLOWED, f"{method}: no such method")
@@ -55,36 +62,20 @@ def read(request: h11.Request, newest: tuple[int, int]) -> Head:
     )
 
 
-def _check_framing(headers: Headers) -> None:
-    if headers.all("Transfer-Encoding") and headers.all("Content-Length"):
-        raise Refused(BAD_REQUEST, "the body has two lengths")
-    content_type = headers.get("Content-Type").split(";")[0].strip().lower()
-    if len(headers.all("Content-Type")) > 1 or content_type in (
-        "application/x-www-form-urlencoded",
-        "multipart/form-data",
-    ):
-        raise Refused(BAD_REQUEST, "Content-Type: a form is not taken; send JSON")
-    if headers.all("Content-Encoding"):
-        raise Refused(BAD_REQUEST, "Content-Encoding: the body must be sent as it is")
-
-
 def _path(raw: str, newest: tuple[int, int]) -> tuple[str, ...]:
     if not raw.startswith("/"):
         raise Refused(BAD_REQUEST, "the path does not begin with /")
     raw_parts = raw[1:].split("/")
     if match := _VERSION.fullmatch(raw_parts[0]):
-        _check_version((1, int(match[1])), newest)
+        asked = (1, int(match[1]))
+        if asked > newest:
+            mine, theirs = (f"{major}.{minor}" for major, minor in (newest, asked))
+            message = f"client version {theirs} is too new. Maximum supported API version is {mine}"
+            raise Refused(BAD_REQUEST, message)
+        if asked < OLDEST_API:
+            raise Refused(BAD_REQUEST, f"client version {asked[0]}.{asked[1]} is too old")
         raw_parts = raw_parts[1:]
     return tuple(_part(part) for part in raw_parts)
-
-
-def _check_version(asked: tuple[int, int], newest: tuple[int, int]) -> None:
-    if asked > newest:
-        mine, theirs = (f"{major}.{minor}" for major, minor in (newest, asked))
-        message = f"client version {theirs} is too new. Maximum supported API version is {mine}"
-        raise Refused(BAD_REQUEST, message)
-    if asked < OLDEST_API:
-        raise Refused(BAD_REQUEST, f"client version {asked[0]}.{asked[1]} is too old")
 
 
 def _part(raw: str) -> str:

@@ -161,26 +161,19 @@ class Loaded:
         except msgspec.ValidationError as error:
             raise _unclear(f"{MANIFEST}: {error}; an image without a name would be nobody's") from error
         for image in found:
-            self._check_image(image)
-        return found
-
-    def _check_image(self, image: Image) -> None:
-        if not image.repo_tags:
-            raise _unclear(f"{image.config}: an image without a name would be nobody's")
-        try:
+            if not image.repo_tags:
+                raise _unclear(f"{image.config}: an image without a name would be nobody's")
             document = strict.parse(self._documents.get(image.config, b""))
-            check_size(
-                f"the archive of images: {image.config}",
-                document,
-                LARGEST_CONFIG,
-                "build it with fewer labels and steps",
-            )
-            config = msgspec.convert(document, _Config)
-        except msgspec.ValidationError as error:
-            raise _unclear(f"{image.config}: {error}") from error
-        digests = tuple(self._digests.get(layer, "") for layer in image.layers)
-        if digests != config.rootfs.diff_ids:
-            raise _unclear(f"{image.config}: its layers are not those that are there, or are compressed")
+            said = f"the archive of images: {image.config}"
+            check_size(said, document, LARGEST_CONFIG, "build it with fewer labels and steps")
+            try:
+                config = msgspec.convert(document, _Config)
+            except msgspec.ValidationError as error:
+                raise _unclear(f"{image.config}: {error}") from error
+            digests = tuple(self._digests.get(layer, "") for layer in image.layers)
+            if digests != config.rootfs.diff_ids:
+                raise _unclear(f"{image.config}: its layers are not those that are there, or are compressed")
+        return found
 
     def end(self, images: list[Image]) -> bytes:
         content = msgspec.json.encode(images)

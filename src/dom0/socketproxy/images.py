@@ -55,24 +55,20 @@ async def created(context: Context, asked: Asked) -> Call:
         raise not_granted("fromImage", name, Grants(images=Images(pull=(name,))))
     if (own := _own_name(context, name)) and await _inspect(context, own):
         raise Refused(CONFLICT, f"{name}: is a name of the scope's own, which would hide it: docker rmi {name}")
+    registry_auth = ""
+    if asked.registry_auth:
+        try:
+            auth = strict.read(urlsafe_b64decode(asked.registry_auth), requests.RegistryAuth)
+        except ValueError as error:
+            raise Refused(BAD_REQUEST, "X-Registry-Auth: no JSON in base64", field="X-Registry-Auth") from error
+        registry_auth = urlsafe_b64encode(msgspec.json.encode(auth)).decode()
     return Call(
         method="POST",
         path=("images", "create"),
         query={"fromImage": found["repository"], "tag": found["tag"], "platform": asked.query.get("platform", "")},
-        registry_auth=_auth(asked.registry_auth),
+        registry_auth=registry_auth,
         line=lambda line: shown.progress(context.scope, line),
     )
-
-
-def _auth(header: str) -> str:
-    """X-Registry-Auth, written anew. Raises Refused."""
-    if not header:
-        return ""
-    try:
-        found = strict.read(urlsafe_b64decode(header), requests.RegistryAuth)
-    except ValueError as error:
-        raise Refused(BAD_REQUEST, "X-Registry-Auth: no JSON in base64", field="X-Registry-Auth") from error
-    return urlsafe_b64encode(msgspec.json.encode(found)).decode()
 
 
 async def inspected(context: Context, asked: Asked) -> Document:

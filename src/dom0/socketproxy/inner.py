@@ -30,45 +30,33 @@ async def budgeted(context: Context, asked: Asked) -> Document:
         raise Refused(BAD_REQUEST, f"Scope: {body.scope!r} is not the path of a scope", field="Scope")
     if odd := [path for path in body.containers if not path or not body.scope.startswith(f"{path}/")]:
         raise Refused(BAD_REQUEST, f"Containers: {body.scope} is not in {odd[0]!r}", field="Containers")
-    wanted = _read(body)
-    _check_granted(context.grants, wanted)
-    if not context.cgroup_parent and not wanted.budget.asked():
-        return Document({"CgroupParent": ""})
-    if not context.cgroup_parent:
-        what = f"{context.scope.name} has no control group of its own, and so has nothing inside it"
-        raise Refused(FORBIDDEN, what, field="Scope")
-    if context.cgroups is None:
-        await _ask_above(context, body)
-    else:
-        await _make(context, context.cgroups, group, body, wanted)
-    return Document({"CgroupParent": body.scope})
-
-
-def _read(body: requests.Budget) -> Grants:
     try:
-        return Grants(
+        wanted = Grants(
             memory=body.memory or None,
             cpus=body.nano_cpus / 1e9 if body.nano_cpus else None,
             pids=body.pids_limit or None,
         )
     except ValueError as error:
         raise Refused(BAD_REQUEST, str(error)) from error
-
-
-def _check_granted(own: Grants, wanted: Grants) -> None:
     for key in wanted.budget.asked():
-        most, asked = getattr(own.budget, key), getattr(wanted.budget, key)
-        if most is not None and asked > most:
-            raise not_granted(key, asked, replace(Grants(), **{key: asked}))
-
-
-async def _ask_above(context: Context, body: requests.Budget) -> None:
-    own = context.scope.path
-    around = {own: context.grants.containers, **{own + path: most for path, most in body.containers.items()}}
-    above = replace(body, scope=own + body.scope, containers=around)
-    reply = await context.upstream.ask("PUT", *budget.BUDGET, body=above)
-    if reply.status != 200:
-        raise context.refusal(reply)
+        most, more = getattr(context.grants.budget, key), getattr(wanted.budget, key)
+        if most is not None and more > most:
+            raise not_granted(key, more, replace(Grants(), **{key: more}))
+    if not context.cgroup_parent and not wanted.budget.asked():
+        return Document({"CgroupParent": ""})
+    if not context.cgroup_parent:
+        what = f"{context.scope.name} has no control group of its own, and so has nothing inside it"
+        raise Refused(FORBIDDEN, what, field="Scope")
+    if context.cgroups is None:  # the server above has them
+        own = context.scope.path
+        around = {own: context.grants.containers, **{own + path: most for path, most in body.containers.items()}}
+        above = replace(body, scope=own + body.scope, containers=around)
+        reply = await context.upstream.ask("PUT", *budget.BUDGET, body=above)
+        if reply.status != 200:
+            raise context.refusal(reply)
+    else:
+        await _make(context, context.cgroups, group, body, wanted)
+    return Document({"CgroupParent": body.scope})
 
 
 async def _make(context: Context, engine: Engine, group: Group, body: requests.Budget, wanted: Grants) -> None:

@@ -17,33 +17,22 @@ def variables(name: str, links: Iterable[str], documents: Mapping[str, dict[str,
     said: list[str] = []
     for link in links:
         reference, _, alias = link.partition(":")
-        said += _of_link(name, alias or reference, documents[reference]["Config"])
+        alias = alias or reference
+        config = documents[reference]["Config"]
+        prefix = alias.upper().replace("-", "_")
+        parted = (port.partition("/") for port in config.get("ExposedPorts") or ())
+        ports = sorted(((number, protocol or "tcp") for number, _, protocol in parted), key=_first_tcp)
+        urls = [f"{protocol}://{alias}:{number}" for number, protocol in ports]
+        said += [f"{prefix}_PORT={url}" for url in urls[:1]]
+        for (number, protocol), url in zip(ports, urls, strict=True):
+            key = f"{prefix}_PORT_{number}_{protocol.upper()}"
+            said += [f"{key}={url}", f"{key}_ADDR={alias}", f"{key}_PORT={number}", f"{key}_PROTO={protocol}"]
+        said.append(f"{prefix}_NAME=/{name}/{alias}")
+        env: Sequence[str] = config.get("Env") or ()
+        said += [f"{prefix}_ENV_{one}" for one in env if "=" in one and one.partition("=")[0] not in _OF_THE_IMAGE]
     return said
-
-
-def _of_link(name: str, alias: str, config: dict[str, Any]) -> list[str]:
-    prefix = alias.upper().replace("-", "_")
-    ports = sorted((_number_and_protocol(port) for port in config.get("ExposedPorts") or ()), key=_first_tcp)
-    said = [f"{prefix}_PORT={_url(alias, ports[0])}"] if ports else []
-    for number, protocol in ports:
-        key = f"{prefix}_PORT_{number}_{protocol.upper()}"
-        said += [f"{key}={_url(alias, (number, protocol))}", f"{key}_ADDR={alias}"]
-        said += [f"{key}_PORT={number}", f"{key}_PROTO={protocol}"]
-    said.append(f"{prefix}_NAME=/{name}/{alias}")
-    env: Sequence[str] = config.get("Env") or ()
-    return said + [f"{prefix}_ENV_{one}" for one in env if "=" in one and one.partition("=")[0] not in _OF_THE_IMAGE]
-
-
-def _number_and_protocol(port: str) -> tuple[str, str]:
-    number, _, protocol = port.partition("/")
-    return number, protocol or "tcp"
 
 
 def _first_tcp(port: tuple[str, str]) -> tuple[int, bool]:
     number, protocol = port
     return int(number.partition("-")[0]), protocol != "tcp"
-
-
-def _url(alias: str, port: tuple[str, str]) -> str:
-    number, protocol = port
-    return f"{protocol}://{alias}:{number}"

@@ -55,22 +55,17 @@ def checked(asked: LogConfig | None, scope: Scope) -> LogConfig | None:
     if asked.type not in DRIVERS:
         raise never("HostConfig.LogConfig.Type", asked.type)
     for key, value in asked.config.items():
-        _check(key, value)
+        if key not in OPTIONS:
+            raise never("HostConfig.LogConfig.Config", key)
+        option = OPTIONS[key]
+        if not option.values.fullmatch(value) or (key == "max-size" and _size(value) < LEAST):
+            field = f"HostConfig.LogConfig.Config.{key}"
+            what = f"{field}: {short(value)}: not through this socket: {option.said}"
+            raise Refused(FORBIDDEN, what, field=field, value=short(value))
     if "labels" not in asked.config:
         return asked
     names = ",".join(map(scope.long_label, asked.config["labels"].split(",")))
     return replace(asked, config={**asked.config, "labels": names})
-
-
-def _check(key: str, value: str) -> None:
-    if key not in OPTIONS:
-        raise never("HostConfig.LogConfig.Config", key)
-    option = OPTIONS[key]
-    if option.values.fullmatch(value) and (key != "max-size" or _size(value) >= LEAST):
-        return
-    field = f"HostConfig.LogConfig.Config.{key}"
-    what = f"{field}: {short(value)}: not through this socket: {option.said}"
-    raise Refused(FORBIDDEN, what, field=field, value=short(value))
 
 
 def _size(text: str) -> int:

@@ -198,12 +198,8 @@ async def _network(context: Context, reference: str) -> dict[str, Any]:
 
 async def name_of(context: Context, reference: str) -> str:
     """In the Engine. Raises Refused for what is not the scope's."""
-    if reference in DEFAULTS:
-        return await _own_bridge(context)
-    return str((await _network(context, reference))["Name"])
-
-
-async def _own_bridge(context: Context) -> str:
+    if reference not in DEFAULTS:
+        return str((await _network(context, reference))["Name"])
     name = context.scope.long(BRIDGE)
     if not await _is_there(context, name):
         asked = rules.network(requests.Network(name=BRIDGE), context.scope, context.grants)

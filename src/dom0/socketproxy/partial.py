@@ -17,22 +17,18 @@ _NO_TEXT = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # to Y
 
 def merge(one: S, other: S) -> S:
     """The smallest grants that allow what either allows."""
-    return type(one)(
-        **{
-            field.name: _larger(getattr(one, field.name), getattr(other, field.name), field.default)
-            for field in msgspec.structs.fields(one)
-        }
-    )
-
-
-def _larger(one: Any, other: Any, default: Any) -> Any:
-    if isinstance(one, msgspec.Struct):
-        return merge(one, other)
-    if isinstance(one, tuple):
-        return tuple(dict.fromkeys((*one, *other)))
-    if default in (one, other):
-        return other if one == default else one
-    return max(one, other)
+    larger: dict[str, Any] = {}
+    for field in msgspec.structs.fields(one):
+        both = first, second = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(first, msgspec.Struct):
+            larger[field.name] = merge(first, second)
+        elif isinstance(first, tuple):
+            larger[field.name] = tuple(dict.fromkeys((*first, *second)))
+        elif field.default in both:
+            larger[field.name] = second if first == field.default else first
+        else:
+            larger[field.name] = max(both)
+    return type(one)(**larger)
 
 
 def lines(granted: msgspec.Struct) -> list[str]:

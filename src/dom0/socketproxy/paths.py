@@ -23,7 +23,7 @@ from dom0.socketproxy.scope import PATHS, Scope
 VOLUMES_FROM_API = (1, 45)  # older Engines ignore Subpath, and would bind the whole directory
 PREFIX = "PATHS."
 LEADS_NOWHERE = "a path below one that was granted is not there, or leads out of it"
-_SAYS_OF_LINKS = (
+SAYS_OF_LINKS = (  # the Engine's messages (moby's `safepath`), which differ by what is where the link leads
     "path concatenation escapes the base directory",
     "cannot access path",
     "error while resolving symlinks",
@@ -129,11 +129,6 @@ def normal(path: str) -> str:
     if not path.startswith("/") or ":" in path or not path.isprintable():
         return ""
     return "/" + posixpath.normpath(path).lstrip("/")
-
-
-def is_of_link(message: str) -> bool:
-    """The Engine's (moby's `safepath`) differ by what is where the link leads."""
-    return any(text in message for text in _SAYS_OF_LINKS)
 
 
 def _is_within(path: str, directory: str) -> bool:

@@ -37,28 +37,22 @@ async def carry(client: Channel, call: Call, context: Context, *, upgrade: bool,
     """`archive`: what the client has still to send is the body. Raises Refused before anything is answered; OSError."""
     engine = Channel(h11.CLIENT, await context.upstream.connect())
     try:
-        await _carry(client, engine, call, context, upgrade=upgrade and call.hijack, archive=archive)
+        body = b"" if call.body is None else msgspec.json.encode(call.body)
+        await engine.send(_request(call, context, len(body), upgrade=upgrade and call.hijack, archive=archive))
+        sending = _send_archive(client, engine, call.archive) if archive else None
+        async with _sent(engine, body, sending):
+            answer = await _answer(engine)
+        kind = Headers(answer.headers).get("Content-Type")
+        if call.hijack and (answer.status_code == SWITCHING or kind in RAW_STREAMS):
+            await _tunnel(client, engine, answer.status_code, kind)
+        elif answer.status_code >= BAD_REQUEST:
+            await send(client, await _refusal(engine, answer.status_code, context), method=call.method)
+        else:
+            await _while_there(client, _pass_on(client, engine, answer, call))
     except Malformed as error:
         raise ConnectionAbortedError(str(error)) from error
     finally:
         engine.abort()
-
-
-async def _carry(
-    client: Channel, engine: Channel, call: Call, context: Context, *, upgrade: bool, archive: bool
-) -> None:
-    body = b"" if call.body is None else msgspec.json.encode(call.body)
-    await engine.send(_request(call, context, len(body), upgrade=upgrade, archive=archive))
-    sending = _send_archive(client, engine, call.archive) if archive else None
-    async with _sent(engine, body, sending):
-        answer = await _answer(engine)
-    kind = Headers(answer.headers).get("Content-Type")
-    if call.hijack and (answer.status_code == SWITCHING or kind in RAW_STREAMS):
-        await _tunnel(client, engine, answer.status_code, kind)
-    elif answer.status_code >= BAD_REQUEST:
-        await send(client, await _refusal(engine, answer.status_code, context), method=call.method)
-    else:
-        await _while_there(client, _pass_on(client, engine, answer, call))
 
 
 def _request(call: Call, context: Context, length: int, *, upgrade: bool, archive: bool) -> h11.Request:
@@ -152,7 +146,13 @@ async def _pass_on(
     kept = [(name, value) for name, value in answer.headers if name.decode("latin-1").lower() in PASSED_HEADERS]
     is_ours = call.line is not None or call.answer is not None
     if not is_ours and client.takes_chunks and Headers(answer.headers).get("Transfer-Encoding") == "chunked":
-        await _pass_bytes_on(client, engine, answer.status_code, kept)
+        # The chunks as they come. Both connections end with them.
+        from_engine, source = engine.leave()
+        _, (_, client_writer) = client.leave()
+        lines = [b"HTTP/1.1 %d OK" % answer.status_code, *(b"%s: %s" % pair for pair in kept)]
+        lines += [b"Transfer-Encoding: chunked", b"Connection: close", b"", from_engine]
+        client_writer.write(b"\r\n".join(lines))
+        await splice(source, client_writer, gathers=GATHERED)
         return
     if client.is_last:
         kept.append((b"Connection", b"close"))
@@ -161,27 +161,16 @@ async def _pass_on(
     await client.send(h11.Response(status_code=answer.status_code, headers=kept))
     try:
         async with contextlib.aclosing(engine.content()) as content:
-            async for chunk in _answer_as_seen(content, call):
+            seen: AsyncIterator[bytes | memoryview] = content
+            if call.line is not None:
+                seen = documents(content, call.line)
+            elif call.answer is not None:
+                seen = call.answer(content)
+            async for chunk in seen:
                 await client.send_content(chunk)
     except Refused as error:
         raise ConnectionAbortedError(f"the Engine's answer: {error.message}") from error
     await client.send(h11.EndOfMessage())
-
-
-def _answer_as_seen(chunks: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes | memoryview]:
-    if call.line is not None:
-        return documents(chunks, call.line)
-    return chunks if call.answer is None else call.answer(chunks)
-
-
-async def _pass_bytes_on(client: Channel, engine: Channel, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-    """The chunks as they come. Both connections end with them."""
-    from_engine, source = engine.leave()
-    _, (_, client_writer) = client.leave()
-    lines = [b"HTTP/1.1 %d OK" % status, *(b"%s: %s" % pair for pair in headers)]
-    lines += [b"Transfer-Encoding: chunked", b"Connection: close", b"", from_engine]
-    client_writer.write(b"\r\n".join(lines))
-    await splice(source, client_writer, gathers=GATHERED)
 
 
 async def documents(chunks: AsyncIterator[bytes], line: Line) -> AsyncIterator[bytes]:
@@ -208,25 +197,17 @@ def _seen(text: bytes, line: Line) -> bytes:
     return b"" if found is None else msgspec.json.encode(found) + b"\n"
 
 
-async def _while_there(client: Channel, passing: object) -> None:
-    """An answer may never end; who has gone needs none."""
-    assert asyncio.iscoroutine(passing)
+async def _while_there(client: Channel, passing: Coroutine[None, None, None]) -> None:
+    """An answer may never end; who has gone needs none. asyncio's streams tell nobody."""
     work = asyncio.create_task(passing)
-    watch = asyncio.create_task(_gone(client))
     try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ConnectionAbortedError("the client has gone")
-        work.result()
+        while not (await asyncio.wait({work}, timeout=GONE_WITHIN))[0]:
+            if client.is_gone:
+                raise ConnectionAbortedError("the client has gone")
+        await work
     finally:
-        for task in (work, watch):
-            task.cancel()
-        await asyncio.gather(work, watch, return_exceptions=True)
-
-
-async def _gone(client: Channel) -> None:
-    while not client.is_gone:  # noqa: ASYNC110 -- asyncio's streams tell nobody
-        await asyncio.sleep(GONE_WITHIN)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
 async def _tunnel(client: Channel, engine: Channel, status: int, kind: str) -> None:

@@ -43,9 +43,6 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         texts = {key: getattr(self, key) for key in ("method", "path", "message", "field", "value")}
         return replace(self, **{key: _shortened(printable(text)) for key, text in texts.items()})
 
-    def is_like(self, other: Refusal | None) -> bool:
-        return other is not None and replace(self, at=0, times=1) == replace(other, at=0, times=1)
-
 
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
@@ -64,7 +61,7 @@ class Refusals:
     def note(self, refusal: Refusal) -> None:
         """In the log too, where equal ones in a row are said once."""
         refusal = refusal.as_recorded()
-        if refusal.is_like(self._last):
+        if self._last and replace(refusal, at=0, times=1) == replace(self._last, at=0, times=1):
             times = self._counted.times + 1 if self._counted else 1
             self._counted = replace(refusal, times=times)
             self._timer = self._timer or asyncio.get_running_loop().call_later(COUNTED_FOR, self._write_counted)

@@ -186,7 +186,13 @@ def _host_config(host: requests.HostConfig, scope: Scope, grants: Grants, resolv
         log_config=logs.checked(host.log_config, scope),
         memory_swappiness=0,
         mounts=(
-            *(_own_socket(asked.mount.target, resolved) for asked in _sockets(host)),
+            # Clients ask for the Engine's socket by its usual path; what they get is the scope's. As a mount: a bind
+            # would make a directory where the socket is missing. To read: its mode and owner stay.
+            *(
+                bodies.Mount(type="bind", source=resolved.socket, target=asked.mount.target, read_only=True)
+                for asked in _asked(host)
+                if asked.mount.source in SOCKETS
+            ),
             *(_bound(asked, scope, grants) for asked in host_mounts(host)),
             *(_mount(mount, scope, resolved) for mount in host.mounts or () if mount.type != "bind"),
             *(_mount(bodies.Mount(type="volume", target=target), scope, resolved) for target in resolved.anonymous),
@@ -224,11 +230,6 @@ class HostMount(NamedTuple):
 def host_mounts(host: requests.HostConfig) -> list[HostMount]:
     """Without the Engine's socket. Raises Refused."""
     return [asked for asked in _asked(host) if asked.mount.source not in SOCKETS]
-
-
-def _sockets(host: requests.HostConfig) -> list[HostMount]:
-    """Clients ask for the Engine's socket by its usual path; what they get is the scope's."""
-    return [asked for asked in _asked(host) if asked.mount.source in SOCKETS]
 
 
 def _asked(host: requests.HostConfig) -> list[HostMount]:
@@ -274,11 +275,6 @@ def bound(asked: HostMount, grants: Grants) -> Bound:
     return found
 
 
-def bounds(host: requests.HostConfig, grants: Grants) -> list[Bound]:
-    """Raises Refused."""
-    return [bound(asked, grants) for asked in host_mounts(host)]
-
-
 def _bound(asked: HostMount, scope: Scope, grants: Grants) -> bodies.Mount:
     """The granted path as it is, what is below it as a part of a volume; `paths` says why."""
     found = bound(asked, grants)
@@ -288,11 +284,6 @@ def _bound(asked: HostMount, scope: Scope, grants: Grants) -> bodies.Mount:
         return replace(mount, source=found.root, bind_options=options, volume_options=None)
     part = bodies.VolumeOptions(no_copy=True, subpath=found.rest)
     return replace(mount, type="volume", source=paths.volume(scope, found.root), bind_options=None, volume_options=part)
-
-
-def _own_socket(target: str, resolved: Resolved) -> bodies.Mount:
-    """As a mount: a bind would make a directory where the socket is missing. To read: its mode and owner stay."""
-    return bodies.Mount(type="bind", source=resolved.socket, target=target, read_only=True)
 
 
 def _mount(mount: bodies.Mount, scope: Scope, resolved: Resolved) -> bodies.Mount:
@@ -331,7 +322,11 @@ def _check_values(host: requests.HostConfig) -> None:
         "Sysctls": [key for key in host.sysctls if not SYSCTLS.fullmatch(key)],
         "Ulimits": [limit.name for limit in host.ulimits if limit.name not in ULIMITS],
         "VolumeDriver": [host.volume_driver] if host.volume_driver not in ("", "local") else [],
-        "Tmpfs": [text for text in host.tmpfs.values() if not _is_tmpfs(text)],
+        "Tmpfs": [
+            text
+            for text in host.tmpfs.values()
+            if not all(TMPFS_OPTION.fullmatch(option) for option in text.split(",") if option)
+        ],
     }
     for key, values in too_much.items():
         if values:
@@ -383,10 +378,6 @@ def _check_devices(host: requests.HostConfig, grants: Grants) -> None:
             raise never("HostConfig.Devices", wanted) from None
         if not grants.may_have(asked):
             raise not_granted("HostConfig.Devices", wanted, Grants(devices=(wanted,)))
-
-
-def _is_tmpfs(options: str) -> bool:
-    return all(TMPFS_OPTION.fullmatch(option) for option in options.split(",") if option)
 
 
 def _capability(name: str, grants: Grants) -> str:

@@ -125,15 +125,11 @@ def _asked_mounts(context: Context, host: Doc, written: Mapping[str, str], anony
             kept = {key: value for key, value in mount.items() if key != "VolumeOptions"}
             mounts.append(kept | {"Type": "bind", "Source": source})
         else:
-            mounts.append(_asked_mount(context, mount))
+            seen = mount | {"Source": _path(context, context.scope.short(mount.get("Source", "")))}
+            if options := mount.get("VolumeOptions"):
+                seen["VolumeOptions"] = options | {"Labels": context.scope.shown(options["Labels"])}
+            mounts.append(seen)
     return {"Binds": binds or None, "Mounts": mounts or None}
-
-
-def _asked_mount(context: Context, mount: Doc) -> Doc:
-    source = {"Source": _path(context, context.scope.short(mount.get("Source", "")))}
-    options = mount.get("VolumeOptions")
-    stamped = {"VolumeOptions": options | {"Labels": context.scope.shown(options["Labels"])}} if options else {}
-    return mount | source | stamped
 
 
 def _mount(context: Context, mount: Doc, written: Mapping[str, str]) -> Doc:

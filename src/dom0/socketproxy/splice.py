@@ -41,28 +41,24 @@ async def splice(source: Streams, target: asyncio.StreamWriter, *, gathers: floa
         out, into = (closing(end) for end in os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
         with contextlib.suppress(OSError):  # an unprivileged user has a limit of its own
             fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, MOST)
-        await _splice(origin, into, out, goal, gathers)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                left = os.splice(origin, into, MOST)
+            except BlockingIOError:
+                await _ready(origin, loop.add_reader, loop.remove_reader)
+                continue
+            if not left:
+                break
+            pause = gathers if left < LITTLE else 0
+            while left:
+                try:
+                    left -= os.splice(out, goal, left)
+                except BlockingIOError:
+                    await _ready(goal, loop.add_writer, loop.remove_writer)
+            await asyncio.sleep(pause)
     if target.can_write_eof():
         target.write_eof()
-
-
-async def _splice(origin: int, into: int, out: int, goal: int, gathers: float) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            left = os.splice(origin, into, MOST)
-        except BlockingIOError:
-            await _ready(origin, loop.add_reader, loop.remove_reader)
-            continue
-        if not left:
-            return
-        pause = gathers if left < LITTLE else 0
-        while left:
-            try:
-                left -= os.splice(out, goal, left)
-            except BlockingIOError:
-                await _ready(goal, loop.add_writer, loop.remove_writer)
-        await asyncio.sleep(pause)
 
 
 async def _ready(descriptor: int, add: Callable[..., None], remove: Callable[[int], bool]) -> None:

@@ -77,9 +77,9 @@ def _known(value: Any, type_: Any, path: str) -> Any:
     model = _struct_of(type_)
     if model is None:
         inner = _item_type(type_)
-        return {
-            key: _known(_empty(inner) if item is None else item, inner, f"{path}.{key}") for key, item in value.items()
-        }
+        is_list = get_origin(inner) in (list, tuple)
+        empty: Any = {} if _struct_of(inner) is not None else [] if is_list else None  # what null means to Go
+        return {key: _known(empty if item is None else item, inner, f"{path}.{key}") for key, item in value.items()}
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(model)}
     known = {}
     for key, item in value.items():
@@ -95,13 +95,6 @@ def _known(value: Any, type_: Any, path: str) -> Any:
 def is_empty(value: object) -> bool:
     """Whether it says no more than a key that is left out."""
     return value in (None, "", 0, False) or value in ([], {})
-
-
-def _empty(type_: Any) -> Any:
-    """What null means to Go where `type_` is expected."""
-    if _struct_of(type_) is not None:
-        return {}
-    return [] if get_origin(type_) in (list, tuple) else None
 
 
 def _options(type_: Any) -> tuple[Any, ...]:

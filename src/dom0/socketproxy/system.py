@@ -12,30 +12,10 @@ from dom0.socketproxy.refusal import NOT_FOUND, UNAVAILABLE, Refused
 
 EVENT_FILTERS = ("container", "event", "image", "label", "network", "type", "volume", "scope")
 INFO_KEPT = (
-    "Architecture",
-    "CPUSet",
-    "CPUShares",
-    "CgroupDriver",
-    "CgroupVersion",
-    "CpuCfsPeriod",
-    "CpuCfsQuota",
-    "DefaultRuntime",
-    "Driver",
-    "DriverStatus",
-    "IPv4Forwarding",
-    "KernelVersion",
-    "LoggingDriver",
-    "MemTotal",
-    "MemoryLimit",
-    "NCPU",
-    "OSType",
-    "OSVersion",
-    "OperatingSystem",
-    "PidsLimit",
-    "SecurityOptions",
-    "ServerVersion",
-    "SwapLimit",
-    "SystemTime",
+    *("Architecture", "CPUSet", "CPUShares", "CgroupDriver", "CgroupVersion", "CpuCfsPeriod", "CpuCfsQuota"),
+    *("DefaultRuntime", "Driver", "DriverStatus", "IPv4Forwarding", "KernelVersion", "LoggingDriver", "MemTotal"),
+    *("MemoryLimit", "NCPU", "OSType", "OSVersion", "OperatingSystem", "PidsLimit", "SecurityOptions"),
+    *("ServerVersion", "SwapLimit", "SystemTime"),
 )
 
 

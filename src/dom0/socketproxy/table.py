@@ -205,11 +205,6 @@ def _checked_query(endpoint: Endpoint, query: Mapping[str, str]) -> dict[str, st
                 checked[key] = endpoint.query[key](value)
             except (KeyError, ValueError) as error:
                 raise Refused(BAD_REQUEST, f"{key}={value}: not a value for it", field=key) from error
-        elif _asks_for_something(value):
+        elif value not in ("0", "false", "False") and not is_empty(value):  # it asks for something
             raise Refused(FORBIDDEN, f"{key}={value}: not through this socket", field=key)
     return checked
-
-
-def _asks_for_something(value: str) -> bool:
-    """Whether a parameter that is not known asks for something."""
-    return value not in ("0", "false", "False") and not is_empty(value)

@@ -61,7 +61,10 @@ async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | memoryview
     source = _Source(chunks)
     extension: dict[str, str] = {}  # of the entry that comes next
     while any(block := await source.exactly(BLOCK)):
-        info = _header(block)
+        try:  # the beginning of a long name ends anywhere
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise _unclear(f"no header: {error}") from error
         if info.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             if not 0 <= info.size <= LONGEST_EXTENSION:
                 raise _unclear("an extended header is too long")
@@ -124,13 +127,6 @@ class _Source:
         while len(content) < size:
             content += await self.some(size - len(content))
         return content
-
-
-def _header(block: bytes) -> tarfile.TarInfo:
-    try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")  # the beginning of a long name ends anywhere
-    except tarfile.HeaderError as error:
-        raise _unclear(f"no header: {error}") from error
 
 
 def _extension(kind: bytes, content: bytes) -> dict[str, str]:
