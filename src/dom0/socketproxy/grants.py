@@ -144,13 +144,13 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         for key in ("containers", "networks", "volumes", "connections"):
             if (count := getattr(self, key)) < 0:
                 raise ValueError(f"{key}: {count} is no number of them")
-        self._check_host()
         if self.memory is not None and not LEAST_MEMORY <= sizes.parse(str(self.memory)) <= MOST_MEMORY:
             raise ValueError(f"memory: {self.memory} is not from 6m, which one container needs, to 4096p")
         if self.cpus is not None and not LEAST_CPUS <= self.cpus <= MOST_CPUS:
             raise ValueError(f"cpus: {self.cpus} is no number of processors, as 0.5 or 2")
         if self.pids is not None and not 0 < self.pids <= MOST_PIDS:
             raise ValueError(f"pids: {self.pids} is no number of processes, as 200")
+        self._check_host()
 
     def _check_host(self) -> None:
         for text in self.devices:
