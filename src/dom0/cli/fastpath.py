@@ -72,6 +72,7 @@ def _up(directory: Path | None) -> bool:
     if machine is not None:
         terminal.say(machine.text)
     else:
+        gc.set_threshold(50_000)  # to look for garbage in what is loaded takes a twentieth of loading it
         from dom0.cli.bring_up import run
 
         run(project, IMAGE, changed=changed)
