@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 from msgspec.structs import replace
 
 from dom0.plan.labels import CREATE, HASH, PROJECT, ROLE, SERVICE
-from dom0.plan.ownership import Seal, is_genuine, is_inherited, is_ours, new_mark, new_seal
+from dom0.plan.ownership import Seal, is_genuine, is_inherited, is_ours, new_mark
 
-SEAL = replace(new_seal(), older=frozenset({"old"}))
+SEAL = replace(Seal(key=secrets.token_hex(32)), older=frozenset({"old"}))
 LABELS = {PROJECT: "box", ROLE: "service", SERVICE: "web", HASH: "h1"}
 
 
 def test_a_mark_is_genuine_for_its_own_key_only() -> None:
     assert is_genuine(new_mark(SEAL), SEAL)
-    assert not is_genuine(new_mark(new_seal()), SEAL)
+    assert not is_genuine(new_mark(Seal(key=secrets.token_hex(32))), SEAL)
 
 
 def test_no_two_marks_are_the_same() -> None:
@@ -39,7 +41,7 @@ def test_ours_is_what_is_marked_or_was_here_before_there_were_marks() -> None:
 
 def test_until_somebody_has_looked_the_labels_decide() -> None:
     assert is_ours(Seal(), "any", LABELS)
-    assert is_ours(new_seal(), "any", LABELS | {CREATE: new_mark(SEAL)})
+    assert is_ours(Seal(key=secrets.token_hex(32)), "any", LABELS | {CREATE: new_mark(SEAL)})
 
 
 def test_a_committed_container_hands_its_mark_down() -> None:

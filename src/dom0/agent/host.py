@@ -6,7 +6,7 @@ Where that cannot be read, nothing is reported, and the Engine refuses later. Ch
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dom0.engine.values import PublishedPort
@@ -23,9 +23,7 @@ _LISTENS = {Protocol.TCP: "LISTEN", Protocol.UDP: "CLOSE"}  # an unconnected UDP
 def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: Path) -> Host:
     """`root` is the host's root directory as we see it; our network namespace is the host's. Blocks."""
     wanted = new_ports(desired, before)
-    found = [(port, inode) for port, inode in _ports() if overlapping([port], wanted)] if wanted else []
-    programs = _programs({inode for _, inode in found})
-    listeners = tuple(Listener(port, programs.get(inode, "")) for port, inode in found)
+    listeners = tuple(_listeners(wanted)) if wanted else ()
     absent = set()
     for path in {path for slot in desired.slots for path in devices_of(slot)}:
         with contextlib.suppress(OSError):
@@ -34,20 +32,18 @@ def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: P
     return Host(cpus, listeners, absent=frozenset(absent))
 
 
-def _ports() -> Iterator[tuple[PublishedPort, int]]:
-    """Those that are listened on, with the inodes of their sockets."""
+def _listeners(wanted: Sequence[PublishedPort]) -> Iterator[Listener]:
+    """On those ports, with the programs that have the sockets."""
+    ports: dict[int, PublishedPort] = {}  # by the inodes of sockets
     with contextlib.suppress(OSError):
         for inode, one in sockets.sockets().items():
-            if one.state == _LISTENS[one.protocol]:
-                address = "" if one.local.address == EVERY_IPV4 else one.local.address
-                yield PublishedPort(one.protocol.value, one.local.port, address), inode
-
-
-def _programs(inodes: Set[int]) -> dict[int, str]:
-    """Inode of a socket -> the program that has it."""
-    found: dict[int, str] = {}
-    for process in Path("/proc").glob("[0-9]*") if inodes else ():
+            address = "" if one.local.address == EVERY_IPV4 else one.local.address
+            port = PublishedPort(one.protocol.value, one.local.port, address)
+            if one.state == _LISTENS[one.protocol] and overlapping([port], wanted):
+                ports[inode] = port
+    programs: dict[int, str] = {}
+    for process in Path("/proc").glob("[0-9]*") if ports else ():
         with contextlib.suppress(OSError):
-            for inode in inodes & set(sockets.inodes(int(process.name))):
-                found[inode] = f"{(process / 'comm').read_text().strip()} (process {process.name})"
-    return found
+            for inode in ports.keys() & set(sockets.inodes(int(process.name))):
+                programs[inode] = f"{(process / 'comm').read_text().strip()} (process {process.name})"
+    return (Listener(port, programs.get(inode, "")) for inode, port in ports.items())

@@ -7,6 +7,7 @@ Engine tells what was there before. Without the file (an older dom0, a disk that
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Network
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
 from dom0.plan.labels import CREATE, PROJECT
-from dom0.plan.ownership import Seal, is_claimed, is_inherited, is_ours, new_mark, new_seal
+from dom0.plan.ownership import Seal, is_claimed, is_inherited, is_ours, new_mark
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Ownership:
 
     def __init__(self, seal: Seal, save: Callable[[Seal], None]) -> None:
         self._project = ""
-        self._seal = seal if seal.key else new_seal()
+        self._seal = seal if seal.key else Seal(key=secrets.token_hex(32))
         self._save = save
         self._known: dict[str, str] = {}
         self._minted: set[str] = set()  # marks that no image can carry yet

@@ -275,18 +275,14 @@ def _make(source: Path, wanted: FileVersion, parent: int) -> None:
     elif wanted.content == DIRECTORY:
         os.mkdir(TEMPORARY, 0o700, dir_fd=parent)
     else:
-        _copy(source, parent)
+        descriptor = os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
+        with os.fdopen(descriptor, "wb") as copy, source.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+            copy.flush()
+            found = os.fstat(original.fileno())
+            os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns))
+            os.fsync(descriptor)  # else a power cut may leave it empty, and that looks like the machine's change
     _give_rights(TEMPORARY, wanted, parent)
-
-
-def _copy(source: Path, parent: int) -> None:
-    descriptor = os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
-    with os.fdopen(descriptor, "wb") as copy, source.open("rb") as original:
-        shutil.copyfileobj(original, copy)
-        copy.flush()
-        found = os.fstat(original.fileno())
-        os.utime(descriptor, ns=(found.st_atime_ns, found.st_mtime_ns))
-        os.fsync(descriptor)  # else a power cut may leave it empty, and that looks like the machine's change
 
 
 def _give_rights(name: str, wanted: FileVersion, parent: int) -> None:

@@ -153,17 +153,3 @@ def pack(files: Sequence[BootFile], packed: IO[bytes]) -> None:
             with file.content.file.open("rb") as whole:
                 whole.seek(file.content.start)
                 tar.addfile(entry, whole)  # as many bytes as the entry has
-
-
-async def rollback() -> str:
-    """Returns what boots next, for people. Raises Dom0Error if there is no good slot to go back to."""
-    return (await on_host.run(PROGRAM, "rollback")).stdout.strip()
-
-
-async def restart() -> None:
-    await on_host.run(PROGRAM, "restart")
-
-
-async def signers() -> str:
-    """The file os-signers of the machine after a comment, "" if it has none. Raises Dom0Error."""
-    return (await on_host.run(PROGRAM, "signers")).stdout

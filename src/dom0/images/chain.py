@@ -71,7 +71,8 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
         directory, tar = recipe.data(ROOTFS_IMAGE), context / "rootfs.tar"
         archives = await archive.debian_archives()
         say(f"{ROOTFS_IMAGE}: installing Debian {rootfs.main_suite(archives)} from {archives[0].uri}")
-        await rootfs.debian(directory, archives, scratch, tar)
+        argv = rootfs.mmdebstrap(directory, archives, rootfs.write_sources(scratch, archives), tar)
+        await rootfs.bootstrap(argv, scratch)
         dockerfile = directory / "Dockerfile"
         made = docker_cli.DockerBuild(ROOTFS_IMAGE, context, ROOTFS_IMAGE, dockerfile, labels={INPUTS: inputs})
         await docker_cli.build(made, say)

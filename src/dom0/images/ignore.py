@@ -15,11 +15,6 @@ from dom0.errors import ProjectError
 LONGEST = 1024 * 1024  # bytes of a .dockerignore
 
 
-def literal(name: str) -> str:
-    """A pattern that matches the path `name` alone."""
-    return re.sub(r"[^\w./-]", r"\\\g<0>", name)
-
-
 class Ignore:
     """`where` names the file in errors. Raises ProjectError for an invalid pattern."""
 

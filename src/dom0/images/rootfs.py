@@ -15,11 +15,6 @@ from dom0.images.recipe import EPOCH
 from dom0.run import capture
 
 
-async def debian(recipe: Path, archives: Sequence[Archive], scratch: Path, tar: Path) -> None:
-    """Install Debian's smallest set with apt into `tar`. `scratch` is a directory for files of ours."""
-    await bootstrap(mmdebstrap(recipe, archives, write_sources(scratch, archives), tar), scratch)
-
-
 async def bootstrap(argv: Sequence[str], scratch: Path) -> None:
     """Run an mmdebstrap command with the host's proxies, so that it repeats to the byte."""
     env = environment() | await proxies() | {"SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(scratch)}

@@ -80,8 +80,13 @@ class MachineSpec(msgspec.Struct, frozen=True):
 
 def command(machine: MachineSpec, accelerator: Literal["kvm", "tcg"], console: Sequence[str]) -> list[str]:
     """`console`: QEMU's options for the serial port, and whether a reboot ends QEMU (`-no-reboot`)."""
+    if machine.architecture == "arm64":  # pointer authentication by QEMU's own fast algorithm
+        processor = [PROGRAM_ARM64, "-machine", "virt", "-accel", _EMULATED, "-cpu", "max,pauth-impdef=on"]
+    else:
+        how, model = ("kvm", "host") if accelerator == "kvm" else (_EMULATED, "max")
+        processor = [PROGRAM, "-machine", "q35", "-accel", how, "-cpu", model]
     return [
-        *_processor(machine.architecture, accelerator),
+        *processor,
         *("-smp", str(machine.processors), "-m", str(machine.memory)),
         *("-nodefaults", "-display", "none", "-monitor", "none", *console),
         *_boot(machine.boot),
@@ -112,13 +117,6 @@ async def accelerator() -> Literal["kvm", "tcg"]:
 def _has_virtualisation() -> bool:
     """Of the processor's own, by Intel's or AMD's name."""
     return not {"vmx", "svm"}.isdisjoint(Path("/proc/cpuinfo").read_text().split())
-
-
-def _processor(architecture: str, accelerator: str) -> list[str]:
-    if architecture == "arm64":  # pointer authentication by QEMU's own fast algorithm
-        return [PROGRAM_ARM64, "-machine", "virt", "-accel", _EMULATED, "-cpu", "max,pauth-impdef=on"]
-    how = ("kvm", "host") if accelerator == "kvm" else (_EMULATED, "max")
-    return [PROGRAM, "-machine", "q35", "-accel", how[0], "-cpu", how[1]]
 
 
 def _boot(boot: Direct | Bios | Uefi) -> list[str]:

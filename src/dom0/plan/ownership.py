@@ -31,10 +31,6 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     older: frozenset[str] | None = None
 
 
-def new_seal() -> Seal:
-    return Seal(key=secrets.token_hex(32))
-
-
 def new_mark(seal: Seal) -> str:
     nonce = secrets.token_hex(_NONCE)
     return nonce + _proof(seal, nonce)

@@ -242,7 +242,8 @@ async def attached(context: Context, asked: Asked) -> Call:
 
 async def stats(context: Context, asked: Asked) -> Call:
     return msgspec.structs.replace(
-        await passed(context, asked), line=lambda line: shown.stats_line(context.scope, line)
+        await passed(context, asked),
+        line=lambda line: line | {"name": "/" + context.scope.short(line.get("name", "").removeprefix("/"))},
     )
 
 

@@ -87,11 +87,6 @@ def options(directory: str) -> dict[str, str]:
     return {"type": "none", "o": "rbind,rslave", "device": directory}
 
 
-def is_on_path(found: Mapping[str, str] | None) -> bool:
-    """Whether a volume with these options has nothing of its own in it."""
-    return bool(found) and dict(found or {}) == options((found or {}).get("device", ""))
-
-
 def volume(scope: Scope, root: str) -> str:
     """Name of the volume on a granted directory."""
     return prefix(scope) + hashlib.sha256(root.encode()).hexdigest()[:16] if root.startswith("/") else root

@@ -258,7 +258,3 @@ def _told(scope: Scope, value: Any) -> Any:
     if isinstance(value, dict):
         return progress(scope, value)
     return scope.without_prefix(value) if isinstance(value, str) else value
-
-
-def stats_line(scope: Scope, line: Doc) -> Doc:
-    return line | {"name": "/" + scope.short(line.get("name", "").removeprefix("/"))}

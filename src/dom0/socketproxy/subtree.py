@@ -91,7 +91,11 @@ async def _on_paths(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[
         for row in await listing.of_scopes(upstream, kind)
         if (name := listing.name(kind, row)).startswith(paths.prefix(scope))
         and row["Labels"][LABEL] == scope.path
-        and (row["State"] == "created" if kind == "container" else paths.is_on_path(row["Options"]))
+        and (
+            row["State"] == "created"
+            if kind == "container"
+            else row["Options"] == paths.options((row["Options"] or {}).get("device", ""))
+        )
     ]
 
 

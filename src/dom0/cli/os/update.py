@@ -35,12 +35,12 @@ def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> 
 
 
 async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> None:
-    from dom0.host import slots, uki, update_file
+    from dom0.host import on_host, slots, uki, update_file
 
     now = await slots.status()
     slots.refuse_without_slots(now)
     async with update_file.fetch(source, sha256, say) as found:
-        who = await update_file.check_signature(found, await slots.signers())
+        who = await update_file.check_signature(found, (await on_host.run(slots.PROGRAM, "signers")).stdout)
         os = uki.read(found.file)
         files = uki.slot_files(os)
         slots.refuse(now, os, files)
@@ -63,18 +63,18 @@ def rollback(yes: bool, reboot: bool, as_json: bool) -> None:
     $ dom0 os rollback
     $ dom0 os rollback --reboot
     """
-    from dom0.host import slots
+    from dom0.host import on_host, slots
 
     now = asyncio.run(slots.status())
     slots.refuse_without_slots(now)
     if not (yes or reboot):
         terminal.confirm("Change which base OS starts next?", "os rollback: not confirmed, nothing was changed")
-    outcome = asyncio.run(slots.rollback())
+    outcome = asyncio.run(on_host.run(slots.PROGRAM, "rollback")).stdout.strip()  # what boots next
     _say_outcome(outcome, reboot=reboot, as_json=as_json)
 
 
 def _say_outcome(outcome: str, *, reboot: bool, as_json: bool) -> None:
-    from dom0.host import slots
+    from dom0.host import on_host, slots
 
     if as_json:
         terminal.say_json(asyncio.run(slots.status()))
@@ -82,4 +82,4 @@ def _say_outcome(outcome: str, *, reboot: bool, as_json: bool) -> None:
         terminal.say(outcome)
     if reboot:
         terminal.say_to_stderr("restarting")
-        asyncio.run(slots.restart())
+        asyncio.run(on_host.run(slots.PROGRAM, "restart"))
