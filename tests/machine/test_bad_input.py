@@ -28,6 +28,9 @@ def box(machine: Machine, foreign: Foreign) -> Machine:
     machine.write(PROJECT)
     machine.up()
     machine.until_good()
+    needed = {machine.container(name)["Image"] for name in ("dom0", "box-web-1", "home-volume")}
+    kept = {f"dom0-kept:{image_id.removeprefix('sha256:')[:12]}" for image_id in needed}
+    machine.until(lambda: kept <= api.images(machine.host.socket).keys())  # soon after it is good
     return machine
 
 

@@ -16,7 +16,7 @@ from dom0.testing.api import EngineRefused
 from dom0.testing.hosts import Host
 
 pytestmark = pytest.mark.engine
-NAMES = ("web", "db", "cache", "web-1")
+NAMES = ("web", "mail", "cache", "web-1")  # none may begin an ID, as "db" may: the Engine takes it for one
 PREDEFINED = {"bridge", "host", "none"}
 STEPS = 60
 

@@ -363,8 +363,11 @@ class Current:
         self._background.start(self._keep_images(generation))
 
     async def _keep_images(self, generation: Generation) -> None:
-        await asyncio.to_thread(private_files.forget, self._state, generation)
-        await image_names.keep(self._engine, self.generations.all())
+        try:
+            await asyncio.to_thread(private_files.forget, self._state, generation)
+            await image_names.keep(self._engine, self.generations.all())
+        except OSError as error:  # as when no descriptor is left; the next good generation does it
+            log.warning("images of good generations are not protected: %s", error)
 
     def _fail(self, generation: Generation, outcome: Outcome, reason: str, others: tuple[Problem, ...] = ()) -> None:
         log.error("generation %d: %s: %s", generation.number, outcome, reason)
