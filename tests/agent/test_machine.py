@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent import image_names
 from dom0.agent.machine import UP_WITHIN
 from dom0.agent.readiness import Readiness
 from dom0.agent.source import Handed
@@ -349,6 +351,19 @@ async def test_confirming_without_a_trial_is_refused(rig: Rig) -> None:
         await rig.outcome(Outcome.GOOD, 1)
         with pytest.raises(UsageError):
             await machine.confirm()
+
+
+async def test_no_descriptor_left_for_protecting_them_ends_no_machine(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def keep(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(image_names, "keep", keep)
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        await rig.box.until(lambda: "images of good generations are not protected" in caplog.text)
+        assert machine.status().converged
 
 
 async def test_good_generations_protect_their_images(rig: Rig) -> None:
