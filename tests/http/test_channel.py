@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -17,8 +18,9 @@ HEAD = b"POST / HTTP/1.1\r\nHost: a\r\n"
 BODY = os.urandom(3 << 20)
 NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
 LENGTH = b"%sContent-Length: %d\r\n\r\n%s" % (HEAD, len(BODY), BODY)
-CHUNKS = b"%sTransfer-Encoding: chunked\r\n\r\n%s0\r\n\r\n" % (
-    HEAD,
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNKS = b"%s%s0\r\n\r\n" % (
+    CHUNKED,
     b"".join(b"8000\r\n%s\r\n" % BODY[at : at + 0x8000] for at in range(0, len(BODY), 0x8000)),
 )
 Read = Callable[[Channel], AsyncIterator[bytes]]
@@ -71,6 +73,32 @@ async def test_a_request_that_was_sent_behind_a_body_is_the_next(read: Read, sen
         request = await channel.receive()
         assert isinstance(request, h11.Request)
         assert request.target == b"/next"
+
+
+@pytest.mark.parametrize("sent", [HEAD + b"Content-Length: 1024\r\n\r\n%s", CHUNKED + b"400\r\n%s\r\n0\r\n\r\n"])
+async def test_requests_that_wait_for_no_answer_wait_with_their_sender(sent: bytes) -> None:
+    async with asked(sent % (b"a" * 1024) * 20_000) as channel:
+        held = []
+        for _ in range(200):
+            await asyncio.sleep(0.001)  # in which as much comes as is let in
+            assert isinstance(await channel.receive(), h11.Request)
+            assert b"".join([part async for part in channel.content()]) == b"a" * 1024
+            assert await answered(channel)
+            begun, _ = channel.leave()
+            held.append(len(begun))
+        assert max(held) < 1 << 20
+
+
+async def test_a_body_is_read_where_no_descriptor_is_left() -> None:
+    async with asked(CHUNKS) as channel:
+        await channel.receive()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            found = b"".join([part async for part in channel.content()])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert found == BODY
 
 
 @pytest.mark.parametrize("read", READ)

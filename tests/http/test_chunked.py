@@ -23,6 +23,7 @@ FLAWED = [
     *(b"1\na\r\n", b"1 ;a\r\na\r\n", b"1;\r1\r\na\r\n", b"1\r\r\na\r\n"),
     *(b"f" * 21 + b"\r\n", b"1;" + b"a" * chunked.LONGEST_LINE, b"1" * chunked.LONGEST_LINE),
     *(b"0\r\nno field\r\n\r\n", b"0\r\n: a\r\n\r\n", b"0\r\na : b\r\n\r\n", b"0\r\na: \0\r\n\r\n"),
+    *(b"0\r\nTransfer-Encoding: gzip\r\n\r\n", b"0\r\ncontent-length: x\r\n\r\n"),
     *(b"0\r\na: " + b"b" * chunked.LONGEST_LINE, b"0\r\n" + b"a: b\r\n" * chunked.LONGEST_TRAILER),
 ]
 

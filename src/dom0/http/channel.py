@@ -147,22 +147,26 @@ class Channel:
         return self._buffer[:size]
 
     async def content(self) -> AsyncGenerator[bytes]:
-        """What is still to come of the message, as `receive` gives it, where it may be much.
+        """What is still to come of the message, as `receive` gives it, where it may be much. Of a plain socket.
 
         It is read past asyncio's streams, whose copies cost more than all else, until this is closed.
         """
         transport = cast("asyncio.Transport", self._writer.transport)
         with ExitStack() as stack:
-            if not transport.get_extra_info("sslcontext"):
+            source = None
+            if not self._ahead:  # else that would grow with each message of a client that does not wait for answers
+                with suppress(OSError):  # where no descriptor is left it is read as always
+                    source = stack.enter_context(transport.get_extra_info("socket").dup())
+            if source:
                 stack.callback(transport.resume_reading)
                 transport.pause_reading()
                 with suppress(TimeoutError):  # where nothing is there
                     async with asyncio.timeout(0):
-                        self._ahead += await self._reader.read(sys.maxsize)
+                        self._ahead = await self._reader.read(sys.maxsize)
                 transport.pause_reading()  # the reader may have resumed it
-                self._source = stack.enter_context(transport.get_extra_info("socket").dup())
-                self._source.setblocking(False)
-                self._buffer = memoryview(bytearray(MOST_READ))
+                source.setblocking(False)
+                self._source, self._buffer = source, memoryview(bytearray(MOST_READ))
+                stack.callback(setattr, self, "_buffer", memoryview(b""))
                 stack.callback(setattr, self, "_source", None)
             while isinstance(event := await self.receive(), h11.Data):
                 yield bytes(event.data)

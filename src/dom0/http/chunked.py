@@ -12,7 +12,7 @@ SHORT = 32  # bytes, longer than almost any line
 LONGEST_LINE = 16 << 10  # bytes, of a size with its extensions
 LONGEST_TRAILER = 16 << 10  # bytes, of all its lines
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?[ \t]*")
-_FIELD = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_FIELD = re.compile(rb"(?!(?i:content-length|transfer-encoding):)[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class Chunks:

@@ -39,9 +39,7 @@ async def splice(source: Streams, target: asyncio.StreamWriter, *, gathers: floa
         # The event loop lets nobody wait for the descriptors of its transports.
         origin, goal = (closing(os.dup(end.get_extra_info("socket").fileno())) for end in (writer, target))
         out, into = (closing(end) for end in os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
-        with contextlib.suppress(OSError):  # an unprivileged user has a limit of its own
-            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, MOST)
-        loop = asyncio.get_running_loop()
+        loop, is_wide = asyncio.get_running_loop(), False
         while True:
             try:
                 left = os.splice(origin, into, MOST)
@@ -50,6 +48,10 @@ async def splice(source: Streams, target: asyncio.StreamWriter, *, gathers: floa
                 continue
             if not left:
                 break
+            if left >= LITTLE and not is_wide:  # a terminal's never is: all of a user's pipes have one limit
+                is_wide = True
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, MOST)
             pause = gathers if left < LITTLE else 0
             while left:
                 try:
