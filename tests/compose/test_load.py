@@ -108,7 +108,7 @@ async def test_the_environment_of_this_process_does_not_get_in(tmp_path: Path, m
     assert loaded.services["web"].environment == {"SECRET": None}
 
 
-@pytest.mark.parametrize("name", ["GOGC", "GOMEMLIMIT", "DOCKER_HOST"])
+@pytest.mark.parametrize("name", ["GOGC", "GOMEMLIMIT", "DOCKER_HOST", "DOCKER_CONTEXT"])
 async def test_what_lets_compose_be_quick_is_no_variable_of_the_project(name: str, tmp_path: Path) -> None:
     text = f"name: box\nservices: {{web: {{image: i, environment: {{A: '${{{name}-unset}}', {name}: }}}}}}\n"
     loaded = await load(project(tmp_path, text), tmp_path)
@@ -121,9 +121,13 @@ async def test_what_lets_compose_be_quick_is_no_variable_of_the_project(name: st
 
 
 async def test_compose_has_no_engine_to_ask(tmp_path: Path, fake_plugin: Callable[[str], None]) -> None:
-    fake_plugin(f'echo "$DOCKER_HOST" >>{tmp_path}/hosts\nexec {find_plugin()} "$@"')
-    assert (await load(box(tmp_path), FINAL)).compose_hashes
-    assert (tmp_path / "hosts").read_text().split() == ["unix:///dev/null"] * 2
+    """Nor does anything of that get into the project, whose variables may be named in pieces."""
+    fake_plugin(f'cat "$DOCKER_CONFIG"/contexts/meta/*/meta.json >>{tmp_path}/asked\nexec {find_plugin()} "$@"')
+    (tmp_path / "x.env").write_text("")
+    text = WEB + "    env_file: '${A-x}.env'\n    environment: ['${P}_HOST']\n"
+    loaded = await load(project(tmp_path, text), FINAL, env={"P": "DOCKER"})
+    assert loaded.services["web"].environment == {"DOCKER_HOST": None}
+    assert (tmp_path / "asked").read_text().count("unix:///dev/null") == 3
 
 
 async def test_the_callers_variables_stand_above_the_dotenv_but_not_above_ours(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ leads out with `..` differs from an absolute one (the view lies deep in an empty
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import shutil
@@ -47,11 +48,10 @@ _ENVIRONMENT = {
     "COMPOSE_COMPATIBILITY": "false",
     "COMPOSE_ENV_FILES": "",
 }
-_QUICK = {
-    "GOGC": "off",
-    "GOMEMLIMIT": "512MiB",  # Go's runtime collects garbage above that size
-    "DOCKER_HOST": "unix:///dev/null",  # no Engine is there to be asked
-}
+_QUICK = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}  # of Go's runtime: garbage is collected above that size
+# A docker context, so that no variable of the project's could be it. Compose asks an Engine what it is, for which that
+# starts two programs.
+_NO_ENGINE = {"Name": "none", "Endpoints": {"docker": {"Host": "unix:///dev/null"}}}
 _TEXTS = "x-texts"
 _WARNING = re.compile(r'^time="[^"]*" level=warning msg="(?P<text>(?:[^"\\]|\\.)*)"$')
 
@@ -104,8 +104,7 @@ class Parser(msgspec.Struct, frozen=True):
     def hurried(self, texts: Iterable[bytes]) -> Parser:
         """Without what costs time and changes no output, where none of `texts` may refer to the variables for that.
 
-        Go's collector takes a quarter of Compose's time, which exits before it needs the memory. As much takes what an
-        Engine says of itself, for which that starts two programs.
+        Go's collector takes a quarter of Compose's time, which exits before it needs the memory.
         """
         is_named = any(name.encode() in text for text in texts for name in _QUICK)
         return self if is_named else replace(self, environment={**self.environment, **_QUICK})
@@ -233,7 +232,10 @@ def find_parser(
         if not name or "=" in name or "\0" in name + value:
             raise ProjectError(f"environment: {name!r} cannot be the name or has no usable value")
     settings = view.scratch / "docker"
-    settings.mkdir()
+    context = settings / "contexts" / "meta" / hashlib.sha256(b"none").hexdigest()
+    context.mkdir(parents=True)
+    (context / "meta.json").write_bytes(msgspec.json.encode(_NO_ENGINE))
+    (settings / "config.json").write_bytes(msgspec.json.encode({"currentContext": "none"}))
     fixed = _ENVIRONMENT | {"DOCKER_CONFIG": str(settings), "PWD": str(view.root)}
     return Parser(find_plugin(), {**variables, **fixed}, tuple(profiles), on_start)
 
