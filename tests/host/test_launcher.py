@@ -235,9 +235,20 @@ def test_one_that_still_works_at_its_start_has_time_for_it(machine: Launcher) ->
     )
     machine.start()
     machine.until(lambda: machine.container()["State"].get("Health", {}).get("Status") == "unhealthy")
+    before = machine.container()["State"]["StartedAt"]
     machine.until_good(image)
-    assert machine.container()["RestartCount"] == 0
+    assert machine.container()["State"]["StartedAt"] == before
     assert [line for line in machine.record() if line.startswith("problem")] == []
+
+
+@pytest.mark.parametrize("work", ["while :; do :; done", "while :; do timeout 0.7 sh -c 'while :; do :; done'; done"])
+def test_one_that_works_for_ever_has_no_more_than_that_time(machine: Launcher, work: str) -> None:
+    """Itself, or by programs that it starts one after the other."""
+    machine.image(Kind(("sh", "-c", work), health="--interval=300ms --retries=1 CMD false"))
+    machine.start(DOM0_HEALTHY_WITHIN="12")
+    machine.until_tells("nothing")
+    assert [line for line in machine.log().splitlines() if "is unhealthy" in line] == []
+    assert "was not healthy within 12 s" in machine.log()
 
 
 def test_an_image_that_takes_the_machine_with_it_is_left_after_some_boots(machine: Launcher, good: str) -> None:
