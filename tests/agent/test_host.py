@@ -47,6 +47,16 @@ def test_a_program_that_listens_is_found_with_its_address_and_name(listening: tu
     assert look(PublishedPort("udp", port)).listeners == ()
 
 
+def test_a_udp_socket_that_is_not_connected_listens() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        number = server.getsockname()[1]
+        udp = PublishedPort("udp", number, "127.0.0.1")
+        found = look(PublishedPort("udp", number)).listeners
+        assert ([it.port for it in found], f"(process {os.getpid()})" in found[0].program) == ([udp], True)
+        assert look(PublishedPort("tcp", number)).listeners == ()
+
+
 def test_a_device_is_looked_for_on_the_host(tmp_path: Path) -> None:
     def with_device(service: str, path: str) -> Slot:
         device = DeviceMapping(path_on_host=path, path_in_container=path, cgroup_permissions="rwm")

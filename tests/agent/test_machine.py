@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent import image_names
 from dom0.agent.machine import UP_WITHIN
 from dom0.agent.readiness import Readiness
 from dom0.agent.source import Handed
@@ -356,13 +356,18 @@ async def test_confirming_without_a_trial_is_refused(rig: Rig) -> None:
 async def test_no_descriptor_left_for_protecting_them_ends_no_machine(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def keep(*_: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
+    def iterdir(directory: Path) -> Iterator[Path]:
+        if directory.name == "generations" and (directory / "1/generation.json").read_bytes().find(b'"good"') > 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return listed(directory)
 
-    monkeypatch.setattr(image_names, "keep", keep)
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", iterdir)
     async with rig.running() as machine:
-        await rig.outcome(Outcome.GOOD, 1)
         await rig.box.until(lambda: "images of good generations are not protected" in caplog.text)
+        assert "what the last good generation left behind stays" in caplog.text
+        monkeypatch.undo()
+        await rig.outcome(Outcome.GOOD, 1)
         assert machine.status().converged
 
 

@@ -197,8 +197,8 @@ def create_body(step: CreateContainer, image: str, *, generation: int, all_endpo
     host = with_parents(create.host_config, step.parents)
     if inherit := step.inherit:  # at mounts declared without a source, and where the image has a volume
         mounts = [replace(m, source=inherit[m.target]) if m.target in inherit else m for m in host.mounts or ()]
-        others = inherit.keys() - {mount.target for mount in mounts}
-        mounts += [Mount(type="volume", source=inherit[path], target=path) for path in inherit if path in others]
+        declared = {mount.target for mount in mounts}
+        mounts += [Mount(type="volume", source=v, target=path) for path, v in inherit.items() if path not in declared]
         host = replace(host, mounts=tuple(mounts))
     written = create.labels | {labels.GENERATION: str(generation)}
     if step.replaces:

@@ -358,16 +358,16 @@ class Current:
 
     def _settle_as_good(self, generation: Generation) -> None:
         """Now what the last good one left behind may go."""
-        self.generations.prune({generation.number, generation.before})
         self._loop.accept(on_trial=False)
         self._background.start(self._keep_images(generation))
 
     async def _keep_images(self, generation: Generation) -> None:
         try:
+            self.generations.prune({generation.number, generation.before})
             await asyncio.to_thread(private_files.forget, self._state, generation)
-            await image_names.keep(self._engine, self.generations.all())
-        except OSError as error:  # as when no descriptor is left; the next good generation does it
-            log.warning("images of good generations are not protected: %s", error)
+        except (Dom0Error, OSError) as error:  # as when no descriptor is left; the next good generation does it
+            log.warning("what the last good generation left behind stays: %s", error)
+        await image_names.keep(self._engine, self.generations.all())
 
     def _fail(self, generation: Generation, outcome: Outcome, reason: str, others: tuple[Problem, ...] = ()) -> None:
         log.error("generation %d: %s: %s", generation.number, outcome, reason)

@@ -36,7 +36,7 @@ def _listeners(wanted: Sequence[PublishedPort]) -> Iterator[Listener]:
     """On those ports, with the programs that have the sockets."""
     ports: dict[int, PublishedPort] = {}  # by the inodes of sockets
     with contextlib.suppress(OSError):
-        for inode, one in sockets.sockets().items():
+        for inode, one in sockets.sockets(_LISTENS.values()).items():
             address = "" if one.local.address == EVERY_IPV4 else one.local.address
             port = PublishedPort(one.protocol.value, one.local.port, address)
             if one.state == _LISTENS[one.protocol] and overlapping([port], wanted):

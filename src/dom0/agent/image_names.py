@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dom0.agent.generations import Generation
 from dom0.agent.status import Outcome
 from dom0.engine.protocol import Engine
-from dom0.errors import EngineError, NotFound
+from dom0.errors import Dom0Error, EngineError, NotFound
 from dom0.images import names
 from dom0.names import IMAGE
 
@@ -30,13 +30,13 @@ def names_of(generation: Generation) -> dict[str, str]:
 
 async def give_back(engine: Engine, known: Iterable[Generation], failed: Generation, target: Generation) -> None:
     """Generations that were replaced before they were good have moved names too."""
-    since = [g for g in known if target.number < g.number < failed.number]
-    never_good = [g for g in since if g.outcome is Outcome.REPLACED and g.before == target.number]
     try:
+        since = [g for g in known if target.number < g.number < failed.number]
+        never_good = [g for g in since if g.outcome is Outcome.REPLACED and g.before == target.number]
         for generation in (*reversed(never_good), failed):
             await names.give_back(engine, generation.dom0_image, names_of(target))
-    except EngineError as error:
-        log.warning("generation %d: the names of its images stay: %s", failed.number, error.message)
+    except (Dom0Error, OSError) as error:
+        log.warning("generation %d: the names of its images stay: %s", failed.number, error)
 
 
 async def put_right(engine: Engine, generation: Generation | None, own_image: str) -> None:
@@ -55,15 +55,15 @@ async def put_right(engine: Engine, generation: Generation | None, own_image: st
 
 async def keep(engine: Engine, known: Iterable[Generation]) -> None:
     """Tag what good generations need, untag what only forgotten ones needed."""
-    good = [g for g in known if g.outcome in (Outcome.GOOD, Outcome.TRIAL)]
-    needed = {image_id for g in good for image_id in (g.dom0_image, *(slot.image_id for slot in g.desired.slots))}
-    wanted = {f"{KEPT}:{image_id.removeprefix('sha256:')[:ID_DIGITS]}": image_id for image_id in needed - {""}}
     try:
+        good = [g for g in known if g.outcome in (Outcome.GOOD, Outcome.TRIAL)]
+        needed = {image_id for g in good for image_id in (g.dom0_image, *(slot.image_id for slot in g.desired.slots))}
+        wanted = {f"{KEPT}:{image_id.removeprefix('sha256:')[:ID_DIGITS]}": image_id for image_id in needed - {""}}
         present = {tag for image in await engine.images() for tag in image.tags if tag.startswith(f"{KEPT}:")}
         for tag in wanted.keys() - present:
             with contextlib.suppress(NotFound):  # it was removed; going back to that generation will say so
                 await engine.tag_image(wanted[tag], tag)
         for tag in present - wanted.keys():
             await engine.remove_image(tag)
-    except EngineError as error:
-        log.warning("images of good generations are not protected: %s", error.message)
+    except (Dom0Error, OSError) as error:  # OSError: no descriptor is left; the next good generation does it
+        log.warning("images of good generations are not protected: %s", error)

@@ -160,8 +160,7 @@ class Machine:
         while self._proposer.owes_our_own:
             cause = "first start" if self._current.generation is None else "image changed"
             try:
-                await self._proposer.propose(Proposal(cause=cause))
-                self._own_problem = None
+                await self._propose(Proposal(cause=cause))
             except Dom0Error as error:
                 problem = problems.of_proposal(error, self._clock.now())
                 if self._own_problem is None or self._own_problem.title != problem.title:
@@ -170,6 +169,10 @@ class Machine:
                     self.changed.tell()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
+
+    async def _propose(self, proposal: Proposal) -> None:
+        await self._proposer.propose(proposal)
+        self._own_problem = None
 
     # what commands ask for
 
@@ -264,8 +267,7 @@ class Machine:
                 adopt=request.adopt,
                 of_a_person=True,
             )
-            await self._proposer.propose(proposal)
-            self._own_problem = None
+            await self._propose(proposal)
         except Dom0Error as error:
             await names.unmark(self._engine, request.dom0_image)  # a new root container's own is tried again
             return self._refused(before.number if before else 0, error)

@@ -49,7 +49,9 @@ def read_version(name: str, parent: int | None = None, *, known: Collection[File
             return FileVersion(DIRECTORY, mode, *owner)
         case stat.S_IFLNK:
             return FileVersion(f"link {spelled(os.readlink(name, dir_fd=parent))}", 0, *owner)
-        case other if other != stat.S_IFREG:
+        case stat.S_IFREG:
+            pass  # read below
+        case other:
             return FileVersion(_OTHERS.get(other, "device"), mode, *owner)
     sizes = {version.content.split()[1] if version.kind == "file" else "" for version in known}
     descriptor = os.open(name, OPEN, dir_fd=parent)
