@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +20,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # shutil's carries a list of (source, target, reason)
-        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror or error
+        first = error.args[0] if error.args else None
+        # shutil's, which takes long to load, carries a list of (source, target, reason)
+        reason = first[0][-1] if isinstance(first, list) else error.strerror or error
         message = f"{path}: cannot be written: {reason}"
         raise Unwritable(message, hint="free space or mend the disk: df -h") from error
 

@@ -33,6 +33,14 @@ def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_up_asks_for_the_root_container_before_what_reads_and_plans_is_loaded() -> None:
+    first = "dom0.cli.bring_up, dom0.engine.docker, dom0.images.names, dom0.agent.in_place, dom0.agent.handover"
+    late = {"dom0.agent.foresee", "dom0.agent.source", "dom0.images.project", "dom0.compose.load"}
+    script = f"import sys; sys.path[:0] = {sys.path}; import {first}; print(*set(sys.modules) & {late})"
+    done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_the_agent_waits_for_the_engine_before_anything_else_is_loaded(tmp_path: Path) -> None:
     """As a boot has it: the Engine starts this container, and answers when it has started the others too."""
     path = tmp_path / "docker.sock"

@@ -26,7 +26,6 @@ from dom0.compose.load import load
 from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.host import boot, disk, slots
-from dom0.testing.machines import docker_run
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()
@@ -308,12 +307,6 @@ def test_every_request_of_the_api_is_documented() -> None:
     assert len(routes) > 3
     rows = ROW.findall(page("docs/reference/api.md").text)
     assert sorted(row for row in rows if row.startswith(("GET", "POST"))) == sorted(routes)
-
-
-def test_the_run_contract_is_what_dom0_up_does() -> None:
-    lines = list(shell_lines(page("docs/concepts.md")))
-    typed = [shlex.split(line) for line in lines if "--privileged" in line]
-    assert typed == [docker_run("dom0:latest")]
 
 
 def test_the_map_of_the_architecture_names_every_module() -> None:

@@ -47,7 +47,19 @@ def test_the_file_holds_the_machine_its_login_and_its_services(machine: Machine,
 def test_without_a_home_there_is_nothing_to_back_up(machine: Machine, tmp_path: Path) -> None:
     machine.write(PROJECT)
     machine.dom0("build")
-    assert "dom0-restic" not in machine.dom0("image", "save", "dom0.tar").stdout
+    said = machine.dom0("image", "save", "dom0.tar").stdout
+    assert ("dom0-restic" in said, "dom0-rootfs" in said) == (False, True)
+
+
+def test_a_rootfs_that_shares_nothing_with_the_machine_stays_here(machine: Machine) -> None:
+    machine.write(PROJECT)
+    machine.dom0("build")
+    own = machine.image_id("dom0-rootfs")
+    machine.docker("tag", "busybox:test", "dom0-rootfs")
+    try:
+        assert "dom0-rootfs" not in machine.dom0("image", "save", "dom0.tar").stdout
+    finally:
+        machine.docker("tag", own, "dom0-rootfs")
 
 
 def test_without_a_machine_it_says_how_to_make_one_and_writes_nothing(machine: Machine, tmp_path: Path) -> None:

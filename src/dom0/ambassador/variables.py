@@ -80,10 +80,11 @@ def links(environ: Mapping[str, str]) -> Links:
         _collect(answer, alias)
     named = {alias for alias, _ in aliases}
     for name, value in sorted(environ.items()):
-        match, url = _DEFAULT.fullmatch(name), _URL.fullmatch(value)
+        match = _DEFAULT.fullmatch(name)
         if match is None or match["alias"] in named or "_ENV_" in name:
             continue
         # Many programs have a variable of such a name that holds a number: only a tcp:// or udp:// address is taken.
+        url = _URL.fullmatch(value)
         if url is not None and url["protocol"] in ("tcp", "udp"):
             with answer.flaws_of(name):
                 source = _target(value, url["protocol"].upper())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -207,10 +207,12 @@ def _agent() -> Iterator[Agent]:
         from dom0.cli import engine_client
         from dom0.plan import labels
 
-        # Ambassadors run on without dom0, but not after `dom0 down`. Where the Engine cannot be asked, one may.
-        with suppress(EngineError):
-            if not any(one.state == "running" for one in engine_client.containers(labels.AMBASSADOR)):
-                raise
+        try:  # ambassadors run on without dom0, but not after `dom0 down`
+            may_run = any(one.state == "running" for one in engine_client.containers(labels.AMBASSADOR))
+        except EngineError:
+            may_run = True
+        if not may_run:
+            raise
         verb = click.get_current_context().info_name
         hint = f"{error.hint}\nor ask the ambassador itself: docker exec AMBASSADOR dom0-ambassador {verb}"
         raise AgentUnreachable(error.message, hint=hint) from error

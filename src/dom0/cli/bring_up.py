@@ -1,6 +1,6 @@
 """Build a project and let the machine become it: what `dom0 up` and `dom0 try` do. Runs without click.
 
-Slow imports wait until Compose, which is another process, reads the project.
+Slow imports wait until Compose, which is another process, reads the project, or the root container starts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dom0.cli.places import agent_socket, forget_agent_socket, is_here, is_login
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
 from dom0.http import blocking
+from dom0.images.built import Built
 from dom0.names import PLACED, ROOT, state_directory
 from dom0.plan import labels
 
@@ -32,12 +33,11 @@ if TYPE_CHECKING:
     from dom0.compose.model import Project
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
-    from dom0.images.built import Built
     from dom0.images.reading import Reading
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
-_NEEDED = ("dom0.images.project", "dom0.agent.foresee", "dom0.agent.handover", "dom0.agent.source")  # in the end
+_NEEDED = ("dom0.agent.foresee", "dom0.agent.handover", "dom0.agent.source")  # in the end
 ASK_HERE, PAUSE_HERE = 3.0, 0.005  # seconds: to ask on this machine's socket before a process in the container asks
 
 
@@ -87,12 +87,11 @@ async def bring_up(
     current = "" if project is None or adopts or changed else _built_before(project, tag)
     async with _reading_of(project if not current else None) as reading, _engine() as engine:
         from dom0.images import names, private
-        from dom0.images.built import Built
 
         if current:
             built = Built(await engine.image(current), changed=False)
         elif project is not None:
-            await _prepare(engine)
+            await _prepare(engine, "dom0.images.project")
             from dom0.images.project import Options, built_unnamed
 
             options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
@@ -126,18 +125,16 @@ def _built_before(project: Path, tag: str) -> str:
 @contextlib.asynccontextmanager
 async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] | None]:
     """Compose has begun to read the project when the block begins."""
-    if project is None:
+    from dom0.images.dockerfile import MACHINES, PLAIN
+
+    if project is None or any((project / name).exists() for name in (MACHINES, PLAIN)):
         yield None
         return
     import asyncio
 
     from dom0.compose.output_cache import OutputCache
-    from dom0.images.dockerfile import MACHINES, PLAIN
     from dom0.images.reading import read
 
-    if any((project / name).exists() for name in (MACHINES, PLAIN)):
-        yield None
-        return
     cache = OutputCache()
     reading = asyncio.create_task(read(project, cache))
     reading.add_done_callback(lambda _ended: cache.started.set())  # perhaps it was refused before
@@ -162,11 +159,11 @@ async def _engine() -> AsyncIterator[Engine]:
         yield engine
 
 
-async def _prepare(engine: Engine) -> None:
+async def _prepare(engine: Engine, *modules: str) -> None:
     """What takes long to load and to answer, while Compose reads or the root container starts."""
     import asyncio
 
-    await asyncio.gather(engine.info(), asyncio.to_thread(_load, *_NEEDED))
+    await asyncio.gather(engine.info(), asyncio.to_thread(_load, *modules, *_NEEDED))
 
 
 def _load(*modules: str) -> None:
@@ -247,14 +244,12 @@ async def _become(
     Returns the project too, if it has been read and the agent needs it.
     """
     from dom0.agent.handover import hand_over, start_root, started_beside
+    from dom0.engine.protocol import find_container
     from dom0.engine.values import State
     from dom0.images import names
 
     image, read = built.image, None
-    try:
-        root = await engine.container(ROOT)
-    except NotFound:
-        root = None
+    root = await find_container(engine, ROOT)
     if root is not None and root.state is State.PAUSED:
         say(f"unpause {ROOT}")
         await engine.unpause_container(root.id)
@@ -354,8 +349,8 @@ async def _ask_here(engine: Engine, root: Container) -> bool:
 
     from dom0.agent.handover import ask_inside
 
-    deadline = time.monotonic() + ASK_HERE
-    while is_here() and time.monotonic() < deadline:
+    deadline = time.monotonic() + (ASK_HERE if is_here() else 0.0)
+    while time.monotonic() < deadline:
         with contextlib.suppress(Dom0Error, OSError):
             blocking.connect(str(agent_socket())).close()  # to say why it fails, `Agent` would ask the Engine
             if Agent(patient=False).status().dom0_image == root.image_id:

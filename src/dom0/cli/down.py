@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dom0.plan.steps import AnyStep
 
 STOP_GRACE = 20.0  # seconds for the agent to end
-STEPS_PER_CORE = 2
+STEPS_PER_CORE = 2  # removals; the agent's limit is for creating and starting
 
 
 @click.command(name="down")
@@ -152,14 +152,12 @@ async def _remove_agent(engine: Engine, told: Told) -> None:
     from dom0.agent.handover import remove_aside
     from dom0.agent.succession import NAMES
     from dom0.cli.succession import let_end
+    from dom0.engine.protocol import find_container
 
     await let_end(engine, told.say)
     for name in (*NAMES, HANDOVER):
-        try:
-            container = await engine.container(name)
-        except NotFound:
-            continue
-        if container.labels.get(labels.ROLE) in ("root", "handover"):
+        container = await find_container(engine, name)
+        if container is not None and container.labels.get(labels.ROLE) in ("root", "handover"):
             told.say(f"stop and remove {name}")
             await engine.stop_container(container.id, timeout=STOP_GRACE)
             await engine.remove_container(container.id, force=True)

@@ -87,8 +87,8 @@ def build(name: str | None, no_cache: bool, as_json: bool) -> None:
 def save(file: Path, as_json: bool) -> None:
     """Save dom0:latest and all images that its machine needs to FILE, for boot media (see `dom0 os write`).
 
-    So a machine starts without a network, and makes backups of its home. An image that is not on this host is named:
-    the machine will pull it.
+    So a machine starts without a network, makes backups of its home, and images of its own on dom0-rootfs, which goes
+    along. An image that is not on this host is named: the machine will pull it.
 
     $ dom0 image save dom0.tar
     """

@@ -12,7 +12,6 @@ import msgspec
 from dom0 import terminal
 from dom0.cli.containers import say_if_none, taken_over
 from dom0.cli.engine_client import on_engine
-from dom0.errors import NotFound
 from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.socketproxy import scope
@@ -72,11 +71,10 @@ async def _find_containers(engine: Engine) -> list[Container]:
 
 
 async def _inspect(engine: Engine, row: ContainerSummary) -> Container | None:
-    try:
-        container = await engine.container(row.id)
-    except NotFound:
-        return None  # removed since it was listed
-    return msgspec.structs.replace(container, labels=row.labels)
+    from dom0.engine.protocol import find_container
+
+    container = await find_container(engine, row.id)  # it may have been removed since
+    return None if container is None else msgspec.structs.replace(container, labels=row.labels)
 
 
 def arrange(containers: Sequence[Container]) -> list[Node]:

@@ -1,17 +1,18 @@
-"""The connected sockets of processes, as /proc tells them: what a relay's flows are read from. Changes nothing."""
+"""The sockets of processes, as /proc tells them: a relay's flows, and who listens on the host. Changes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
 
 from dom0.forward.table import Protocol, Target
 
-# <net/tcp_states.h>; of UDP only connected ones are of interest, they print as ESTABLISHED
+# <net/tcp_states.h>; a UDP socket prints as ESTABLISHED if it is connected, else as CLOSE
 _NAMES = "ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING"
 _STATES = dict(enumerate(_NAMES.split(), 1))
 _FIELDS = 10  # of a line, up to the inode
@@ -27,29 +28,32 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
     queued: int = 0  # what waits to be read: connections of one that listens, bytes of others
 
 
-def sockets() -> dict[int, Socket]:
-    """Those of our network namespace, by inode. Raises OSError."""
+def sockets(states: Collection[str] = ()) -> dict[int, Socket]:
+    """Those of our network namespace, by inode; with `states` only those in one of them. Raises OSError."""
     found: dict[int, Socket] = {}
     for protocol in Protocol:
         for name in (protocol.value, f"{protocol}6"):
             path = Path("/proc/thread-self/net", name)
             if path.exists():  # a kernel may have no IPv6
-                found |= parse(path.read_text(), protocol)
+                found |= parse(path.read_text(), protocol, states)
     return found
 
 
-def parse(listed: str, protocol: Protocol) -> dict[int, Socket]:
+def parse(listed: str, protocol: Protocol, states: Collection[str] = ()) -> dict[int, Socket]:
     """From the text of /proc/net/tcp, tcp6, udp or udp6."""
     found = {}
     for line in listed.splitlines()[1:]:
         fields = line.split()
         if len(fields) < _FIELDS:
             continue
+        state = _STATES.get(int(fields[3], 16), "")
+        if states and state not in states:
+            continue
         found[int(fields[9])] = Socket(
             protocol=protocol,
             local=_end(fields[1]),
             remote=_end(fields[2]),
-            state=_STATES.get(int(fields[3], 16), ""),
+            state=state,
             queued=int(fields[4].partition(":")[2], 16),
         )
     return found
@@ -57,13 +61,12 @@ def parse(listed: str, protocol: Protocol) -> dict[int, Socket]:
 
 def inodes(pid: int) -> Iterator[int]:
     """Of the sockets that process `pid` has open; none if it has ended."""
-    try:
+    with contextlib.suppress(OSError):
         for handle in Path(f"/proc/{pid}/fd").iterdir():
-            target = str(handle.readlink())
-            if target.startswith("socket:["):
-                yield int(target.removeprefix("socket:[").removesuffix("]"))
-    except OSError:
-        return
+            with contextlib.suppress(OSError):  # closed meanwhile, as the one that this list was read from
+                target = str(handle.readlink())
+                if target.startswith("socket:["):
+                    yield int(target.removeprefix("socket:[").removesuffix("]"))
 
 
 def _end(text: str) -> Target:

@@ -60,7 +60,7 @@ def waterfall(boots: Sequence[Boot]) -> str:
     for row, name in enumerate(names):
         parts += _row_of_stage(name, boots, scale, _TOP + _ROW * row)
     if len(boots) == 1:
-        (boot,), took = boots, "not ready"
+        boot, took = boots[0], "not ready"
         if boot.ready is not None:
             took = f"ready after {boot.ready - boot.began:.2f} s"
             x = scale.x(boot.ready - boot.began)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePath
@@ -19,7 +18,7 @@ from dom0.errors import ProjectError
 from dom0.images import private, weight
 from dom0.images.contents import Ignored, TreeEntry, digest, entries, named, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
-from dom0.images.ignore import LONGEST, Ignore
+from dom0.images.ignore import LONGEST, Ignore, literal
 from dom0.images.recipe import base_inputs
 from dom0.names import BASE_IMAGE
 from dom0.plan.labels import BUILDS, DOCKERFILE, IMAGES, IN_PLACE, INPUTS, KEPT, PROJECT
@@ -172,8 +171,7 @@ def read_ignore(directory: Path, writable_binds: Iterable[str] = ()) -> Ignore:
         raise ProjectError(f"{path}: cannot be read: {error}") from error
     if len(text) > LONGEST:
         raise ProjectError(f"{path}: is larger than {LONGEST} bytes", hint="name directories, not single files")
-    of_binds = (re.sub(r"[^\w./-]", r"\\\g<0>", name) for name in writable_binds)  # each letter stands for itself
-    lines = (f"{name}/*" for name in of_binds)
+    lines = (f"{literal(name)}/*" for name in writable_binds)
     return Ignore("\n".join([*lines, *NEVER, text]), where=str(path))
 
 

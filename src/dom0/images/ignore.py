@@ -15,6 +15,11 @@ from dom0.errors import ProjectError
 LONGEST = 1024 * 1024  # bytes of a .dockerignore
 
 
+def literal(name: str) -> str:
+    """A pattern that matches the path `name` alone."""
+    return re.sub(r"[^\w./-]", r"\\\g<0>", name)
+
+
 class Ignore:
     """`where` names the file in errors. Raises ProjectError for an invalid pattern."""
 
@@ -27,6 +32,10 @@ class Ignore:
     def has_exceptions(self) -> bool:
         """Whether something below an ignored directory may still be part of the build."""
         return not all(ignores for ignores, _ in self._rules)
+
+    def lets_in(self, path: str) -> bool:
+        """Whether there is an exception for this very path."""
+        return path in self.exceptions and not self(path)
 
     def __call__(self, path: str) -> bool:
         """`path` is relative, with `/`."""

@@ -328,7 +328,8 @@ class _Pull(msgspec.Struct, frozen=True):
                 except (Temporary, EngineError, OSError) as error:
                     if isinstance(error, EngineError) and not error.transient:
                         raise
-                    why, asked = str(error) or "no answer", error.retry_after if isinstance(error, Temporary) else None
+                    why = str(error) or "no answer"
+                    asked = error.retry_after if isinstance(error, Temporary) else None
                     wait = max(pause(misses, clock() - began, random.random()), asked or 0.0)  # noqa: S311 -- no secret
                     if clock() + wait - began > self.terms.patience:
                         raise GaveUp(f"{why}; nothing else for {self.terms.patience:g} s") from error

@@ -35,8 +35,8 @@ class MachineImages(msgspec.Struct, frozen=True):
 async def images_of_machine(engine: Engine) -> MachineImages:
     """dom0:latest, dom0-base that its login stands on, and the images of its services. Raises Dom0Error.
 
-    dom0-rootfs goes along where it is here: with it the machine makes images of its own without a network, and as all
-    of it lies in dom0-base as well, that costs some kB.
+    dom0-rootfs goes along where dom0-base stands on it: with it the machine makes images of its own without a network,
+    and as all of it lies in dom0-base as well, that costs some kB.
     """
     if (image := await find(engine, IMAGE)) is None:
         raise Dom0Error(f"{IMAGE}: there is no such image", hint="dom0 build")
@@ -44,9 +44,12 @@ async def images_of_machine(engine: Engine) -> MachineImages:
         raise Dom0Error(f"{IMAGE}: is not the image of a machine", hint="dom0 build")
     needs = await _needs(engine, image)
     wanted = dict.fromkeys([IMAGE, BASE_IMAGE, *needs.images])
-    found = {ref: await find(engine, ref) is not None for ref in [*wanted, ROOTFS_IMAGE]}
-    here = tuple(ref for ref, is_here in found.items() if is_here)
-    missing = tuple(ref for ref in wanted if not found[ref])
+    found = {ref: await find(engine, ref) for ref in wanted}
+    base, rootfs = found[BASE_IMAGE], await find(engine, ROOTFS_IMAGE)
+    if base and rootfs and base.labels.get(labels.ROOTFS_ID) == rootfs.id:
+        found[ROOTFS_IMAGE] = rootfs
+    here = tuple(ref for ref, there in found.items() if there)
+    missing = tuple(ref for ref, there in found.items() if not there)
     return MachineImages(here, missing, needs.home, private.of_image(image.labels))
 
 

@@ -43,8 +43,7 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
         *_, real = ("", *_on_the_way(directory, name))
         path = above.find(directory, real)
         if real and real not in compose_files and path.is_file() and not path.is_symlink():
-            is_let_in = any(each in ignore.exceptions and not ignore(each) for each in (name, real))
-            found[real] = found.get(real, False) or is_let_in
+            found[real] = found.get(real, False) or ignore.lets_in(name) or ignore.lets_in(real)
     return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
 
 

@@ -39,10 +39,10 @@ def least_size(files: Sequence[BootFile]) -> int:
 
 async def write(files: Sequence[BootFile], firmware: grub.Firmware, image: Path, size: int) -> None:
     """Write a disk of `size` bytes to the new file `image`. Raises UsageError if it is too small, Dom0Error."""
-    loader = await grub.bios(firmware, _ESP_NUMBER) if firmware.bios else None
     least = least_size(files)
     if size < least:
         raise UsageError(f"--size {size // MIB}M: is too small", hint=f"--size {least // MIB}M, or leave it out")
+    loader = await grub.bios(firmware, _ESP_NUMBER) if firmware.bios else None
     with image.open("xb") as opened:
         opened.truncate(size)
     esp = (size - _ESP_START - _BEHIND) // MIB * MIB

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from dom0 import temporary
 from dom0.host.uki import BootFile
 from dom0.images.archive import environment
 from dom0.osimage import disk_image, grub, medium
@@ -33,9 +32,8 @@ async def write(files: Sequence[BootFile], firmware: grub.Firmware, iso: Path, c
         loader = BootFile(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware, first=first))
         size = (loader.size // _MIB + 2) * _MIB
         await capture(["mkfs.vfat", "-n", "DOM0-ESP", "-C", str(esp), str(size // 1024)], env=environment())
-        with temporary.directory("esp") as scratch:
-            medium.write_files([loader], scratch)
-            await disk_image.copy(scratch, str(esp))
+        medium.write_files([loader], Path(directory) / "loader")
+        await disk_image.copy(Path(directory) / "loader", str(esp))
         if firmware.bios:
             (tree / _BIOS_IMAGE).write_bytes(await grub.bios_from_iso(firmware, first=first))
         await capture(_xorriso(firmware, tree, esp, iso, created), env=environment())

@@ -22,7 +22,7 @@ async def disk_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
     return (
         BootFile(f"EFI/BOOT/{firmware.efi_name}", await grub.efi(firmware)),
         BootFile("dom0/grubenv", grub_environment.encode(grub_environment.FRESH)),
-        *medium.files(os, contract),
+        *medium.common_files(os, contract),
     )
 
 
@@ -49,7 +49,7 @@ async def _disk(os: Uki, files: Sequence[BootFile], size: int, beside: Path) -> 
 
 async def write_iso(os: Uki, contract: BootContract, target: Path) -> None:
     """Write an ISO to the file `target`, whole or not at all. Raises Dom0Error."""
-    files = medium.files(os, contract)
+    files = medium.common_files(os, contract)
     with tempfile.TemporaryDirectory(prefix=".dom0-iso-", dir=target.parent) as directory:
         image = Path(directory) / "iso"
         await iso.write(files, grub.FIRMWARE[os.architecture], image, datetime.now(UTC))

@@ -24,7 +24,7 @@ def contract_files(contract: BootContract) -> tuple[BootFile, ...]:
     return (*(file for file in files if file.size), *image)
 
 
-def files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
+def common_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
     """Those that a disk and an ISO have in common. An ISO is read-only, so it has one slot and no count of tries."""
     slot = (BootFile(f"dom0/a/{file.name}", file.content) for file in slot_files(os))
     grub_config = (os_recipe() / "grub.cfg").read_bytes()

@@ -62,11 +62,11 @@ def as_it_was(desired: Desired, theirs: Iterable[Container]) -> Desired:
     """What Compose made, as the desired state to go back to. `desired` is what takes it over."""
     slots = tuple(
         Slot(
-            service=desired.adopted[one.id][labels.SERVICE],
-            number=int(desired.adopted[one.id][labels.NUMBER]),
+            service=own[labels.SERVICE],
+            number=int(own[labels.NUMBER]),
             name=one.name,
             role=Role.SERVICE,
-            hash=desired.adopted[one.id][labels.HASH],
+            hash=own[labels.HASH],
             image=one.image,
             image_id=one.image_id,
             create=ContainerBody(),
@@ -78,7 +78,7 @@ def as_it_was(desired: Desired, theirs: Iterable[Container]) -> Desired:
             ports=one.ports,
             runs=one.running,
         )
-        for one in theirs
+        for one, own in ((one, desired.adopted[one.id]) for one in theirs)
     )
     return Desired(project=desired.project, slots=slots, adopted=desired.adopted, rollout=desired.rollout)
 

@@ -61,7 +61,8 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     slots = _plan_slots(snapshot)
     steps = [*ground, *(step for plan in slots for step in plan.steps)]
     well = all(plan.phase in WELL for plan in slots) and not problems
-    steps += _plan_leftovers(snapshot, well=well)
+    steps += _plan_orphans(snapshot) if well else []
+    steps += _plan_leftover_networks(snapshot)
     # lock -> the refusal for which its steps have to wait
     versions = {f"slot:{slot.key}": version(slot) for slot in desired.slots}
     refusals = {
@@ -167,19 +168,17 @@ def _plan_slots(snapshot: Snapshot) -> tuple[SlotPlan, ...]:
     return tuple(plans[slot.key] for slot in snapshot.desired.slots)
 
 
-def _plan_leftovers(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
-    """Containers without a slot are removed once every slot is well: dependents before what they depend on; networks
-    as soon as no container is in them.
+def _plan_orphans(snapshot: Snapshot) -> list[AnyStep]:
+    """Containers without a slot are removed once every slot is well: dependents before what they depend on.
 
     An orchestrator, and what has served its socket, go last of its scope: when it is not served any more and all that
     was started through it is stopped.
     """
-    orphans = snapshot.orphans if well else ()
-    running = [container for container in orphans if container.running]
+    running = [container for container in snapshot.orphans if container.running]
     needed = {service for container in running for service in depends_on(container)}
     served = {scope_of(container) for container in running} - {""}
     steps: list[AnyStep] = []
-    for container in orphans:
+    for container in snapshot.orphans:
         lock, scope = f"container:{container.id}", scope_of(container)
         if container.running:
             if container.labels.get(labels.SERVICE) not in needed:
@@ -191,14 +190,18 @@ def _plan_leftovers(snapshot: Snapshot, *, well: bool) -> list[AnyStep]:
             steps += left
         else:
             steps.append(RemoveContainer(lock=lock, reason=UNWANTED, container_id=container.id, name=container.name))
+    return steps
+
+
+def _plan_leftover_networks(snapshot: Snapshot) -> list[AnyStep]:
+    """As soon as no container is in them."""
     wanted = {network.name for network in snapshot.desired.networks}
     used = {endpoint.network for container in snapshot.actual.containers for endpoint in container.endpoints}
-    steps += (
+    return [
         RemoveNetwork(lock=f"network:{network.name}", reason=UNWANTED, network_id=network.id, name=network.name)
         for network in snapshot.actual.networks
         if network.id in snapshot.actual.own_networks and network.name not in wanted | used
-    )
-    return steps
+    ]
 
 
 def _left_in_scope(name: str, snapshot: Snapshot) -> list[AnyStep]:

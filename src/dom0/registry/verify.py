@@ -102,7 +102,7 @@ async def _signatures(source: Source, reference: Reference, digest: str) -> list
         signature = _decoded(layer.annotations.get(_SIGNATURE, ""))
         is_usable = layer.media_type == _SIGNED and 0 < layer.size <= MOST_BYTES and not digest_flaw(layer.digest)
         if signature and is_usable:
-            found.append((layer, signature))
+            found.append((Descriptor(layer.media_type, layer.digest, layer.size), signature))
     return found
 
 

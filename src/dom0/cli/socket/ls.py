@@ -41,8 +41,8 @@ def ls(as_json: bool) -> None:
     for one in found:
         usage, limit = one.usage, one.grants["memory"]
         containers = f"{usage.containers}, {usage.running} run" if usage else "?"
-        memory = terminal.size(usage.kernel.memory) if usage and usage.kernel else "?"
-        memory = memory if limit is None else f"{memory} of {limit}"
+        used = terminal.size(usage.kernel.memory) if usage and usage.kernel else "?"
+        memory = used if limit is None else f"{used} of {limit}"
         rows.append((one.scope, served(one), containers, memory, str(one.refusals), one.socket))
     heads = ("SCOPE", "SERVED", "CONTAINERS", "MEMORY", "REFUSALS", "SOCKET")
     terminal.say_table(found, heads, rows, as_json=as_json)
