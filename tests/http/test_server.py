@@ -263,3 +263,16 @@ async def test_at_the_end_idle_connections_close_at_once_and_answers_under_way_h
     assert (await reader.read()).startswith(b"HTTP/1.1 200")
     for open_ in (idle, writer):
         open_.close()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_client_that_comes_at_the_end_is_not_left_waiting(path: Path, turns: int) -> None:
+    async with server.serve(route({"GET /count": Service().count}), path):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(path))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    with client:
+        client.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""

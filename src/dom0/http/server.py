@@ -129,8 +129,21 @@ async def serve(
     try:
         yield
     finally:
-        server.close()
+        await stop_accepting(server)
         await conversations.end(end_within)
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """Close `server`, but not before each connection that it has accepted is one of its conversations.
+
+    asyncio leaves those open until they are garbage (python/cpython#109564): their clients would wait. The last of them
+    takes three turns of the loop.
+    """
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    server.close()
 
 
 class _Conversations:
@@ -147,7 +160,7 @@ class _Conversations:
         handler = self._handler if len(self._tasks) < self._most else self._beyond
         task = asyncio.get_running_loop().create_task(_converse(channel, handler))
         self._tasks[task] = channel
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(lambda task: self._tasks.pop(task).abort())
 
     async def end(self, within: float) -> None:
         for task, channel in self._tasks.items():
@@ -169,8 +182,6 @@ async def _converse(channel: Channel, handler: Handler) -> None:
         pass
     except Exception:
         log.exception("an answer is cut off")
-    finally:
-        channel.abort()
 
 
 async def _exchange(channel: Channel, handler: Handler) -> bool:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from random import Random
 
+from dom0.http.server import stop_accepting
 from dom0.registry.manifest import Descriptor
 
 TYPE = "application/octet-stream"
@@ -45,7 +46,7 @@ class BlobServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await stop_accepting(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -54,14 +55,12 @@ class BlobServer:
         task = asyncio.create_task(self._converse(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                while head := await reader.readuntil(b"\r\n\r\n"):
-                    await self._answer(head, writer)
-        finally:
-            writer.transport.abort()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await self._answer(head, writer)
 
     async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
         data = self.blobs.get(head.split(b" ", 2)[1].rpartition(b"/")[2].decode())

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from dom0.http.server import stop_accepting
+
 _PIECE = 16 << 10  # bytes
 _CREDIT = 0.05  # seconds of the rate that a late turn of the loop may make up for
 _SILENCE = 0.5  # seconds
@@ -66,7 +68,7 @@ class FaultProxy:
     async def __aexit__(self, *_: object) -> None:
         for timer in self._timers:
             timer.cancel()
-        self._stop_listening()
+        await self._stop_listening()
         await self._drop_all()
 
     async def _listen(self) -> None:
@@ -75,9 +77,9 @@ class FaultProxy:
         self.refuses.clear()
         self.listens.set()
 
-    def _stop_listening(self) -> None:
-        self._server.close()
+    async def _stop_listening(self) -> None:
         self.listens.clear()
+        await stop_accepting(self._server)
         self.refuses.set()
 
     def _start(self, coroutine: object) -> None:
@@ -154,7 +156,7 @@ class FaultProxy:
         else:
             _reset(writer)
         if self.faults.refuse and self.listens.is_set():
-            self._stop_listening()
+            await self._stop_listening()
             self._start(self._refuse())
 
     async def _refuse(self) -> None:
