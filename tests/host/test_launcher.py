@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -308,11 +309,13 @@ def test_a_load_that_was_cut_off_does_not_lose_the_image_before(machine: Launche
     new = carry(machine, HEALTHY)
     machine.host.docker("tag", good, "dom0:latest")
     archive = machine.host.root / "medium/dom0/image.tar"
-    whole = archive.read_bytes()
+    with tarfile.open(archive) as files:
+        named = [files.extractfile(member) for member in files if member.name in ("manifest.json", "index.json")]
+        manifests = b"".join(file.read() for file in named if file)
     boot_with_medium(machine)
     machine.until_good(new)
     # as if the power had gone after the name was set, and before that was written down
-    digest = hashlib.sha256(whole).hexdigest()
+    digest = hashlib.sha256(manifests).hexdigest()
     machine.host.path("/var/lib/dom0/launcher/medium").unlink()
     machine.host.path("/var/lib/dom0/launcher/loading").write_text(f"{digest}\n")
     boot_with_medium(machine)
