@@ -8,15 +8,15 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.plan.labels import CREATE, HASH, PROJECT, ROLE, SERVICE
-from dom0.plan.ownership import Seal, is_genuine, is_inherited, is_ours, new_mark
+from dom0.plan.ownership import Seal, is_inherited, is_ours, new_mark
 
 SEAL = replace(Seal(key=secrets.token_hex(32)), older=frozenset({"old"}))
 LABELS = {PROJECT: "box", ROLE: "service", SERVICE: "web", HASH: "h1"}
 
 
 def test_a_mark_is_genuine_for_its_own_key_only() -> None:
-    assert is_genuine(new_mark(SEAL), SEAL)
-    assert not is_genuine(new_mark(Seal(key=secrets.token_hex(32))), SEAL)
+    assert is_ours(SEAL, "new", {CREATE: new_mark(SEAL)})
+    assert not is_ours(SEAL, "new", {CREATE: new_mark(Seal(key=secrets.token_hex(32)))})
 
 
 def test_no_two_marks_are_the_same() -> None:
@@ -25,11 +25,12 @@ def test_no_two_marks_are_the_same() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "0" * 32, "0" * 64, "é" * 64, "0" * 10_000])
 def test_what_somebody_types_is_no_mark(text: str) -> None:
-    assert not is_genuine(text, SEAL)
+    assert not is_ours(SEAL, "new", {CREATE: text})
 
 
 def test_without_a_key_nothing_is_genuine() -> None:
-    assert not is_genuine(new_mark(Seal()), Seal())
+    keyless = Seal(older=frozenset())
+    assert not is_ours(keyless, "new", {CREATE: new_mark(keyless)})
 
 
 def test_ours_is_what_is_marked_or_was_here_before_there_were_marks() -> None:

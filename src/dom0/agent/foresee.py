@@ -57,9 +57,8 @@ def read_running(state: Path, root: Path | None) -> Running:
 async def foresee(engine: Engine, candidate: Candidate, running: Running, now: float) -> list[Change]:
     """Raises ProjectError where `dom0 up` would refuse, EngineError."""
     current = running.generation
-    desired = carry_over(candidate.desired, current.desired if current else None)
+    desired = await refuse(engine, candidate.desired, running)
     candidate = replace(candidate, desired=desired)
-    await refuse(engine, desired, running)
     ownership = Ownership(running.seal, save=lambda _seal: None)
     ownership.take_up(desired.project)
     observer = Observer(engine, ownership)
@@ -82,8 +81,11 @@ async def foresee(engine: Engine, candidate: Candidate, running: Running, now: f
     return [*kept, *preview(desired, actual, memory, now), *stays]
 
 
-async def refuse(engine: Engine, desired: Desired, running: Running) -> None:
-    """Raises ProjectError for what a person's `dom0 up` is refused with, though the project is right by itself."""
+async def refuse(engine: Engine, desired: Desired, running: Running) -> Desired:
+    """Raises ProjectError for what a person's `dom0 up` is refused with, though the project is right by itself.
+
+    Returns `desired` with what the machine has taken over.
+    """
     if running.project not in ("", desired.project):
         raise ProjectError(
             f"name: the running project is {running.project}, this one is {desired.project}",
@@ -106,3 +108,4 @@ async def refuse(engine: Engine, desired: Desired, running: Running) -> None:
             ]
             host = replace(host, held=tuple(port for container in ours for port in container.ports))
         check_host(desired, before, host)
+    return desired

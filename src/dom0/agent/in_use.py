@@ -5,10 +5,10 @@ from __future__ import annotations
 from dom0.engine.protocol import Engine, find_container
 from dom0.engine.values import Container, ContainerSummary
 from dom0.errors import InUse
-from dom0.plan.adoption import can_adopt
+from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.ownership import is_claimed
-from dom0.plan.writers import compose_containers, in_use_problem, other_writers
+from dom0.plan.writers import compose_containers, in_use_problem, is_made_by_compose, other_writers
 
 
 async def find_others(engine: Engine, desired: Desired) -> tuple[ContainerSummary, ...]:
@@ -18,8 +18,15 @@ async def find_others(engine: Engine, desired: Desired) -> tuple[ContainerSummar
 
 
 async def find_adoptable(engine: Engine, desired: Desired) -> tuple[Container, ...]:
-    """What Compose made for the services of `desired`."""
-    rows = [row for row in await find_others(engine, desired) if can_adopt(desired, row)]
+    """What Compose made for the services of `desired`, but not what `docker compose run` did."""
+    services = {slot.service for slot in desired.slots}
+    rows = [
+        row
+        for row in await find_others(engine, desired)
+        if is_made_by_compose(desired, row)
+        and row.labels.get(labels.COMPOSE_ONEOFF) != "True"
+        and row.labels[labels.COMPOSE_SERVICE] in services
+    ]
     return tuple([found for row in rows if (found := await find_container(engine, row.id))])
 
 

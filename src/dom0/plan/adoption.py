@@ -22,16 +22,6 @@ from dom0.plan.desired import Desired, Order, Role, Slot
 from dom0.plan.hashing import BY_COMPOSE
 
 
-def can_adopt(desired: Desired, row: ContainerSummary | Container) -> bool:
-    """Whether Compose made it for a service of `desired`; not for `docker compose run`."""
-    return (
-        row.labels.get(labels.COMPOSE_PROJECT) == desired.project
-        and labels.COMPOSE_NUMBER in row.labels
-        and row.labels.get(labels.COMPOSE_ONEOFF) != "True"
-        and row.labels.get(labels.COMPOSE_SERVICE) in {slot.service for slot in desired.slots}
-    )
-
-
 def adopt(desired: Desired, theirs: Iterable[Container]) -> Desired:
     """`desired`, which takes over what Compose made for its services."""
     slots, adopted = {slot.key: slot for slot in desired.slots}, dict(desired.adopted)

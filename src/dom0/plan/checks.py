@@ -13,7 +13,7 @@ from dom0.compose.findings import KeyPath
 from dom0.compose.model import Project
 from dom0.names import ROOT
 from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
-from dom0.plan.desired import Condition, NetworkSpec, Role, Slot, VolumeSpec
+from dom0.plan.desired import Condition, NetworkSpec, Slot, VolumeSpec
 from dom0.plan.mounts import file_uses, is_bind_string
 from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
@@ -53,14 +53,14 @@ def check_slots(project: Project, slots: tuple[Slot, ...]) -> None:
     for slot in slots:
         if slot.name in names:
             what = f"{slot.name} is also the name of {names[slot.name]}"
-            raise refusal(project, (*_path(slot), "container_name"), what, "give it another container_name")
-        names[slot.name] = ".".join(_path(slot))
+            raise refusal(project, (*slot.path, "container_name"), what, "give it another container_name")
+        names[slot.name] = ".".join(slot.path)
     for number, slot in enumerate(slots):
         for other in slots[:number]:
             if port := overlapping(slot.ports, other.ports):
-                what = f"{port.port}/{port.protocol} is taken by {'.'.join(_path(other))}"
+                what = f"{port.port}/{port.protocol} is taken by {'.'.join(other.path)}"
                 hint = "publish another port, or bind both to different addresses"
-                raise refusal(project, (*_path(slot), "ports"), what, hint)
+                raise refusal(project, (*slot.path, "ports"), what, hint)
     healthless = {slot.service for slot in slots if slot.health is None}
     for slot in slots:
         for dependency in slot.depends_on:
@@ -81,10 +81,6 @@ def check_specs(project: Project, networks: tuple[NetworkSpec, ...], volumes: tu
                 hint = "use one key for both, or give one of them another name"
                 raise refusal(project, (kind, spec.key), what, hint)
             owners[spec.name] = spec.key
-
-
-def _path(slot: Slot) -> KeyPath:
-    return ("services", slot.service) if slot.role is Role.SERVICE else (f"x-dom0 ({slot.service})",)
 
 
 def _check_labels(project: Project, path: KeyPath, labels: dict[str, str]) -> None:

@@ -122,6 +122,11 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     def key(self) -> str:
         return f"{self.service}-{self.number}"
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The key of the project that asks for it."""
+        return ("services", self.service) if self.role is Role.SERVICE else (f"x-dom0 ({self.service})",)
+
 
 class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str  # in the Compose file

@@ -7,17 +7,15 @@ with 0, every other container keeps running.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import assert_never
 
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from dom0.engine.bodies import UpdateBody
 from dom0.engine.values import Container, Endpoint, Event, Health, Mount, Network, State, Volume
 from dom0.plan import steps
 from dom0.plan.actual import Actual
-from dom0.plan.desired import Condition, Desired, Slot
+from dom0.plan.desired import Condition, Desired, NetworkSpec, Slot
 from dom0.plan.memory import Memory
 from dom0.plan.parents import with_parents
 from dom0.plan.planner import make_plan
@@ -67,16 +65,16 @@ class _Foreseen:
     def apply(self, step: steps.AnyStep, now: float) -> None:  # noqa: C901 -- a flat match, one line a step
         match step:
             case steps.CreateNetwork(spec=spec):
-                self._networks((*self.actual.networks, self._network(spec.name, spec.create.labels)))
+                self._add_network(spec)
             case steps.ReplaceNetwork(spec=spec, network_id=old, attached=attached):
                 for container in self.actual.containers:
                     if container.id in attached:
                         kept = tuple(e for e in container.endpoints if e.network != spec.name)
                         self.put(replace(container, endpoints=kept))
-                others = tuple(network for network in self.actual.networks if network.id != old)
-                self._networks((*others, self._network(spec.name, spec.create.labels)))
+                self._remove_network(old)
+                self._add_network(spec)
             case steps.RemoveNetwork(network_id=old):
-                self._networks(network for network in self.actual.networks if network.id != old)
+                self._remove_network(old)
             case steps.CreateVolume(spec=spec):
                 volume = Volume(name=spec.name, driver="", labels={})
                 self.actual = replace(self.actual, volumes=(*self.actual.volumes, volume))
@@ -111,7 +109,12 @@ class _Foreseen:
                 others_ = tuple(e for e in container.endpoints if e.network != attachment.network)
                 self.put(replace(container, endpoints=(*others_, self._endpoint(attachment.network))))
             case steps.UpdateContainer(container_id=id_, update=update):
-                self._update(self._get(id_), update)
+                container = self._get(id_)
+                if policy := update.restart_policy:
+                    retries = policy.maximum_retry_count
+                    container = replace(container, restart_policy=policy.name, restart_retries=retries)
+                numbers = {key: value for key, value in to_builtins(update).items() if isinstance(value, int)}
+                self.put(replace(container, resources={**container.resources, **numbers}))
             case _:
                 assert_never(step)
 
@@ -153,12 +156,6 @@ class _Foreseen:
         self.memory = replace(self.memory, stopped=self.memory.stopped | {container_id: now})
         self.put(replace(self._get(container_id), state=State.EXITED, finished=now, health=Health.NONE))
 
-    def _update(self, container: Container, update: UpdateBody) -> None:
-        if policy := update.restart_policy:
-            container = replace(container, restart_policy=policy.name, restart_retries=policy.maximum_retry_count)
-        numbers = {key: value for key, value in to_builtins(update).items() if isinstance(value, int)}
-        self.put(replace(container, resources={**container.resources, **numbers}))
-
     def _tell(self, action: str, container_id: str, now: float) -> None:
         event = Event(type="container", action=action, id=container_id, attributes={}, time=now)
         self.memory = remember(self.memory, event)
@@ -174,13 +171,14 @@ class _Foreseen:
         names[container.name] = container.id
         self.actual = replace(self.actual, containers=tuple(found.values()), names=names)
 
-    def _networks(self, networks: Iterable[Network]) -> None:
-        self.actual = replace(self.actual, networks=tuple(networks))
+    def _add_network(self, spec: NetworkSpec) -> None:
+        network = Network(id=self._new_id(), name=spec.name, driver="", labels=spec.create.labels)
+        own = self.actual.own_networks | {network.id}
+        self.actual = replace(self.actual, networks=(*self.actual.networks, network), own_networks=own)
 
-    def _network(self, name: str, its_labels: dict[str, str]) -> Network:
-        network = Network(id=self._new_id(), name=name, driver="", labels=its_labels)
-        self.actual = replace(self.actual, own_networks=self.actual.own_networks | {network.id})
-        return network
+    def _remove_network(self, network_id: str) -> None:
+        others = tuple(network for network in self.actual.networks if network.id != network_id)
+        self.actual = replace(self.actual, networks=others)
 
     def _endpoint(self, network: str) -> Endpoint:
         found = (known.id for known in self.actual.networks if known.name == network)

@@ -13,7 +13,7 @@ import msgspec
 from dom0.engine.values import PublishedPort
 from dom0.errors import ProjectError
 from dom0.plan.attachments import overlapping
-from dom0.plan.desired import Desired, Role, Slot
+from dom0.plan.desired import Desired, Slot
 
 SMALLEST_MEMORY = 6 << 20  # bytes; Docker Engine 26.1 `daemon/daemon_unix.go`, linuxMinMemory
 
@@ -44,32 +44,29 @@ def check_host(desired: Desired, before: Desired | None, host: Host) -> None:
     """`before`: what the machine is now. Raises ProjectError."""
     wanted = new_ports(desired, before)
     for slot in desired.slots:
-        _check_ports(slot, [port for port in slot.ports if port in wanted], host)
+        where, ports = ".".join(slot.path), [port for port in slot.ports if port in wanted]
+        for listener in host.listeners:
+            if (port := overlapping(ports, [listener.port])) and not overlapping([listener.port], host.held):
+                by = listener.program or "another program"
+                raise ProjectError(
+                    f"{where}.ports: {port.port}/{port.protocol} is in use by {by}",
+                    hint=f"end that, or publish another port; who has it: ss -lnp sport = :{port.port}",
+                )
         if missing := next((path for path in devices_of(slot) if path in host.absent), ""):
             raise ProjectError(
-                f"{_where(slot)}.devices: there is no {missing} on this host",
+                f"{where}.devices: there is no {missing} on this host",
                 hint="plug it in, load its driver, or correct the path",
             )
         cpus, memory = slot.resources.get("NanoCpus", 0) / 1e9, slot.resources.get("Memory", 0)
         if host.cpus and cpus > host.cpus:
             raise ProjectError(
-                f"{_where(slot)}: {cpus:g} processors are more than this host has, {host.cpus}",
+                f"{where}: {cpus:g} processors are more than this host has, {host.cpus}",
                 hint=f"say cpus: {host.cpus} or fewer",
             )
         if 0 < memory < SMALLEST_MEMORY:
             raise ProjectError(
-                f"{_where(slot)}: a memory limit of {memory} bytes is less than the Engine takes, 6 MiB",
+                f"{where}: a memory limit of {memory} bytes is less than the Engine takes, 6 MiB",
                 hint="write a unit: mem_limit: 64m",
-            )
-
-
-def _check_ports(slot: Slot, wanted: list[PublishedPort], host: Host) -> None:
-    for listener in host.listeners:
-        if (port := overlapping(wanted, [listener.port])) and not overlapping([listener.port], host.held):
-            by = listener.program or "another program"
-            raise ProjectError(
-                f"{_where(slot)}.ports: {port.port}/{port.protocol} is in use by {by}",
-                hint=f"end that, or publish another port; who has it: ss -lnp sport = :{port.port}",
             )
 
 
@@ -77,7 +74,3 @@ def devices_of(slot: Slot) -> Iterator[str]:
     """Paths on the host; names of another kind (CDI) are the Engine's business."""
     paths = (device.path_on_host for device in slot.create.host_config.devices)
     yield from (path for path in paths if path.startswith("/"))
-
-
-def _where(slot: Slot) -> str:
-    return f"services.{slot.service}" if slot.role is Role.SERVICE else f"x-dom0 ({slot.service})"

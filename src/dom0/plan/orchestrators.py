@@ -61,14 +61,23 @@ def with_orchestrators(project: Project, images: Mapping[str, Image]) -> Project
     """
     for name in _orchestrators(project):
         _check(project, name)
-        service, volumes = _service(project.services[name], name), project.volumes
+        service, volumes = project.services[name], project.volumes
+        # Where it asks for the Engine's socket, and at the usual place, it finds its own. Read-only: that hinders
+        # nobody who talks to it, and nothing else can be done to it.
+        own = ServiceVolume(type="bind", source=scope_socket(name), target=ENGINE_SOCKET, read_only=True)
+        mounts = [
+            msgspec.structs.replace(own, target=volume.target) if volume.source in _ENGINE_SOCKETS else volume
+            for volume in service.volumes
+        ]
+        if not any(volume.target in _ENGINE_SOCKETS for volume in mounts):
+            mounts.append(own)
         if _is_dom0(project, name, images):
             # for what it keeps and for its sockets, where its service mounts nothing there
-            taken = {posixpath.normpath(volume.target) for volume in service.volumes}
+            taken = {posixpath.normpath(volume.target) for volume in mounts}
             keys = {path: f"{name}-{key}" for path, key in PLACES.items() if path not in taken}
-            mounts = (ServiceVolume(type="volume", source=key, target=path) for path, key in keys.items())
+            mounts += (ServiceVolume(type="volume", source=key, target=path) for path, key in keys.items())
             volumes = {key: Volume(name=f"{project.name}_{key}") for key in keys.values()} | volumes
-            service = msgspec.structs.replace(service, volumes=(*service.volumes, *mounts))
+        service = msgspec.structs.replace(service, container_name=f"{name}.{ROOT}", volumes=tuple(mounts))
         project = msgspec.structs.replace(project, volumes=volumes, services={**project.services, name: service})
     return project
 
@@ -190,22 +199,6 @@ def _with_places_granted(project: Project, name: str, grants: Grants) -> Grants:
         raise refusal(
             project, ("services", name, "volumes"), f"a dom0 cannot keep its own there: {error}", hint
         ) from error
-
-
-def _service(service: Service, scope: str) -> Service:
-    """Where it asks for the Engine's socket, and at the usual place, it finds its own.
-
-    Read-only: that hinders nobody who talks to it, and nothing else can be done to it.
-    """
-    own = ServiceVolume(type="bind", source=scope_socket(scope), target=ENGINE_SOCKET, read_only=True)
-    volumes = tuple(
-        msgspec.structs.replace(own, target=volume.target) if volume.source in _ENGINE_SOCKETS else volume
-        for volume in service.volumes
-    )
-    has_one = any(volume.target in _ENGINE_SOCKETS for volume in volumes)
-    return msgspec.structs.replace(
-        service, container_name=f"{scope}.{ROOT}", volumes=volumes if has_one else (*volumes, own)
-    )
 
 
 def _holder_slot(project: str, base: Image) -> Slot:

@@ -36,11 +36,6 @@ def new_mark(seal: Seal) -> str:
     return nonce + _proof(seal, nonce)
 
 
-def is_genuine(mark: str, seal: Seal) -> bool:
-    nonce, proof = mark[: 2 * _NONCE], mark[2 * _NONCE :]
-    return bool(proof and seal.key) and hmac.compare_digest(proof.encode(), _proof(seal, nonce).encode())
-
-
 def _proof(seal: Seal, nonce: str) -> str:
     return hmac.new(seal.key.encode(), nonce.encode(), "sha256").hexdigest()[:32]
 
@@ -51,8 +46,12 @@ def is_claimed(own_labels: Mapping[str, str], project: str) -> bool:
 
 
 def is_ours(seal: Seal, object_id: str, own_labels: Mapping[str, str]) -> bool:
-    """Of an object that carries our project's label and did not inherit it."""
-    return seal.older is None or object_id in seal.older or is_genuine(own_labels.get(CREATE, ""), seal)
+    """Of an object that carries our project's label and did not inherit it: whether its mark is genuine."""
+    if seal.older is None or object_id in seal.older:
+        return True
+    mark = own_labels.get(CREATE, "")
+    nonce, proof = mark[: 2 * _NONCE], mark[2 * _NONCE :]
+    return bool(proof and seal.key) and hmac.compare_digest(proof.encode(), _proof(seal, nonce).encode())
 
 
 def is_inherited(own_labels: Mapping[str, str], image_labels: Mapping[str, str]) -> bool:

@@ -69,13 +69,13 @@ def preview(desired: Desired, actual: Actual, memory: Memory, now: float) -> lis
         if known is None or _WEIGHT.index(change.action) > _WEIGHT.index(known.action):
             found[change.kind, change.name] = change
     ordered = {slot.name: number for number, slot in enumerate(snapshot.ordered)}
-    return sorted(found.values(), key=lambda change: _place(change, ordered))
 
+    def place(change: Change) -> tuple[int, int]:
+        if change.action in ("stop", "remove"):
+            return 3, change.kind == "network"
+        return (1, change.kind == "volume") if change.kind != "container" else (2, ordered[change.name])
 
-def _place(change: Change, ordered: dict[str, int]) -> tuple[int, int]:
-    if change.action in ("stop", "remove"):
-        return 3, change.kind == "network"
-    return (1, change.kind == "volume") if change.kind != "container" else (2, ordered[change.name])
+    return sorted(found.values(), key=place)
 
 
 def _changes(steps: tuple[AnyStep, ...], snapshot: Snapshot) -> Iterator[Change]:

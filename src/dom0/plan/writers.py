@@ -88,17 +88,22 @@ def in_use_problem(slot: Slot, writers: Collection[Writer], severity: Severity =
     )
 
 
-def compose_containers(desired: Desired, others: Iterable[ContainerSummary]) -> tuple[ContainerSummary, ...]:
-    """Those that Compose made for our services, in a project of our name, or whose name we need.
+def is_made_by_compose(desired: Desired, other: ContainerSummary) -> bool:
+    """Whether it is of a project of our name.
 
     An image that Compose built has the labels of project and service too, and any container of it inherits them; only
     the number says that Compose made the container.
     """
+    is_complete = {labels.COMPOSE_SERVICE, labels.COMPOSE_NUMBER} <= other.labels.keys()
+    return is_complete and other.labels.get(labels.COMPOSE_PROJECT) == desired.project
+
+
+def compose_containers(desired: Desired, others: Iterable[ContainerSummary]) -> tuple[ContainerSummary, ...]:
+    """Those that Compose made for our services, or whose name we need."""
     names, services = {slot.name for slot in desired.slots}, {slot.service for slot in desired.slots}
     return tuple(
         other
         for other in others
-        if other.labels.get(labels.COMPOSE_PROJECT) == desired.project
-        and {labels.COMPOSE_SERVICE, labels.COMPOSE_NUMBER} <= other.labels.keys()
+        if is_made_by_compose(desired, other)
         and (other.name in names or (other.running and other.labels[labels.COMPOSE_SERVICE] in services))
     )
