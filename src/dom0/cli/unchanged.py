@@ -100,13 +100,8 @@ def is_current(project: Path, tag: str, images: Images) -> bool:
     own = fingerprint.dockerfile_of(labels)
     if own and not (project / own).is_file():
         return False
-    built = fingerprint.images_of(labels)
-    for ref in fingerprint.builds_of(labels) or ():
-        present = _id_of(images, ref)
-        if not present or present != built.get(ref, present):
-            return False
-    parents = {ref: _id_of(images, ref) for ref in fingerprint.parents_of(project, own)}
-    return fingerprint.is_current(project, labels, parents, taken_over_from(project))
+    present = {ref: images[ref].id if ref in images else "" for ref in fingerprint.references(project, labels)}
+    return fingerprint.is_current(project, labels, present, taken_over_from(project))
 
 
 def taken_over_from(directory: Path) -> Collection[str]:
@@ -120,11 +115,6 @@ def taken_over_from(directory: Path) -> Collection[str]:
 
     places = find_places(state_directory())
     return {name for name, place in places.items() if os.path.realpath(place) == str(directory)}
-
-
-def _id_of(images: Images, ref: str) -> str:
-    found = images.get(ref if ":" in ref.rpartition("/")[2] else f"{ref}:latest")
-    return found.id if found else ""
 
 
 def tagged_images() -> Images:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dom0.compose.findings import Finding, KeyPath
-from dom0.compose.model import Network, Port, Project, Service
+from dom0.compose.model import Network, Project, Service
 from dom0.names import OURS
 
 MAX_CONTAINERS = 1000
@@ -152,22 +152,17 @@ def _ports(service: Service) -> Iterator[Complaint]:
     for number, port in enumerate(service.ports):
         if port.host_ip and not (_is_address(port.host_ip, 4) or _is_address(port.host_ip, 6)):
             yield ("ports", str(number), "host_ip"), f"{port.host_ip!r} is not an address", "such as 127.0.0.1"
-        if problem := _port(port):
-            yield ("ports", str(number)), problem, "such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp"
-
-
-def _port(port: Port) -> str:
-    if not 1 <= port.target <= 65535:
-        return f"{port.target} cannot be a port of the container"
-    first, _, last = port.published.partition("-")
-    numbers = [text for text in (first, last) if text]
-    if any(not (text.isascii() and text.isdigit() and int(text) <= 65535) for text in numbers):
-        return f"{port.published!r} cannot be a port of the host"
-    if last and int(first) > int(last):
-        return f"{port.published} ends before it begins"
-    if port.protocol not in ("", "tcp", "udp", "sctp"):
-        return f"{port.protocol!r} is not a protocol"
-    return ""
+        key, hint = ("ports", str(number)), "such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp"
+        first, _, last = port.published.partition("-")
+        numbers = [text for text in (first, last) if text]
+        if not 1 <= port.target <= 65535:
+            yield key, f"{port.target} cannot be a port of the container", hint
+        elif any(not (text.isascii() and text.isdigit() and int(text) <= 65535) for text in numbers):
+            yield key, f"{port.published!r} cannot be a port of the host", hint
+        elif last and int(first) > int(last):
+            yield key, f"{port.published} ends before it begins", hint
+        elif port.protocol not in ("", "tcp", "udp", "sctp"):
+            yield key, f"{port.protocol!r} is not a protocol", hint
 
 
 def _is_address(text: str, version: int) -> bool:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from io import BufferedReader
 from pathlib import Path
 
 import msgspec
@@ -77,29 +76,26 @@ class _TooLarge(Exception):
 
 def _digest(file: Path, key: KeyPath, tree: ProjectTree, most: int, *, required: bool) -> tuple[str, int]:
     """And the size. Empty for what is no file: a required one may only be a symbolic link to a file of the host."""
+    name = os.path.relpath(file, tree.source)
     try:
         with open_regular(file) as content:
-            return _sha256(content, most, os.path.relpath(file, tree.source))
+            digest, read, size = hashlib.sha256(), 0, os.fstat(content.fileno()).st_size
+            while size <= most and (piece := content.read(_PIECE)):
+                digest.update(piece)
+                read += len(piece)
+                size = max(size, read)  # the file may grow meanwhile
     except Irregular as error:
         problem, hint = unreadable(error), "only a file can be a config or a secret; mount a directory under volumes:"
     except OSError as error:
         problem, hint = unreadable(error), ""
         required = required and not file.is_symlink()
+    else:
+        if size > most:
+            raise _TooLarge(f"{name} is with {size / 1e6:.0f} MB too large")
+        return digest.hexdigest(), read
     if required:
-        raise _refused(tree, key, f"{os.path.relpath(file, tree.source)}: {problem}", hint)
+        raise _refused(tree, key, f"{name}: {problem}", hint)
     return "", 0
-
-
-def _sha256(content: BufferedReader, most: int, name: str) -> tuple[str, int]:
-    """The digest and the bytes read, which are limited too: the file may grow meanwhile."""
-    digest, read, size = hashlib.sha256(), 0, os.fstat(content.fileno()).st_size
-    while size <= most and (piece := content.read(_PIECE)):
-        digest.update(piece)
-        read += len(piece)
-        size = max(size, read)
-    if size > most:
-        raise _TooLarge(f"{name} is with {size / 1e6:.0f} MB too large")
-    return digest.hexdigest(), read
 
 
 def profiles(project: Project, tree: ProjectTree) -> dict[str, str]:

@@ -32,6 +32,14 @@ _FREE_NAMES = {  # mappings whose keys are names, not Compose's words
     "options", "services", "storage_opt", "sysctls", "ulimits", "volumes", "configs", "secrets", "additional_contexts",
 }  # fmt: skip
 
+_SECTIONS: dict[str, type[Any]] = {
+    "services": Service,
+    "networks": Network,
+    "volumes": Volume,
+    "configs": FileObject,
+    "secrets": FileObject,
+}
+
 Relocate = Callable[[str, KeyPath], str]
 """A path as Compose printed it, and the key it stands at → the path on the machine."""
 
@@ -159,21 +167,20 @@ def lost_keys(data: Any, path: KeyPath = ()) -> Iterator[Finding]:
 def project_of(data: dict[str, Any], locations: Locations) -> Project:
     """Raises ProjectError for data that does not fit the model, or a wrong value under x-dom0."""
     plain = _without_extensions(data)
-    services = {
-        name: decode(service, Service, ("services", name), locations)
-        for name, service in ((name, _service(plain, data, name)) for name in plain.get("services") or {})
+    for name, service in (plain.get("services") or {}).items():
+        _make_modes_numeric(service)
+        for port in service.get("ports") or ():
+            port["protocol"] = str(port.get("protocol", "")).lower()  # as the Engine calls it
+        if x_dom0.KEY in data["services"][name]:
+            service[x_dom0.KEY] = data["services"][name][x_dom0.KEY]
+    sections: dict[str, Any] = {
+        key: {name: decode(value, kind, (key, name), locations) for name, value in _mapping(plain, key)}
+        for key, kind in _SECTIONS.items()
     }
-    owned = ((name, service.x_dom0) for name, service in services.items() if service.x_dom0)
+    owned = ((name, service.x_dom0) for name, service in sections["services"].items() if service.x_dom0)
     if wrong := [finding for name, own in owned for finding in x_dom0.service_findings(name, own)]:
         raise refuse(wrong, locations)
-    project = Project(
-        name=str(data.get("name") or ""),
-        services=services,
-        networks=_section(plain, "networks", Network, locations),
-        volumes=_section(plain, "volumes", Volume, locations),
-        configs=_section(plain, "configs", FileObject, locations),
-        secrets=_section(plain, "secrets", FileObject, locations),
-    )
+    project = Project(name=str(data.get("name") or ""), **sections)
     if MERGED not in data:
         return project
     section = x_dom0.with_empty_sections(data[MERGED])
@@ -183,16 +190,6 @@ def project_of(data: dict[str, Any], locations: Locations) -> Project:
     return msgspec.structs.replace(project, machine=machine)
 
 
-def _service(plain: dict[str, Any], data: dict[str, Any], name: str) -> dict[str, Any]:
-    """Without extensions, but with our own; and with protocols as the Engine calls them."""
-    service: dict[str, Any] = plain["services"][name]
-    _make_modes_numeric(service)
-    for port in service.get("ports") or ():
-        port["protocol"] = str(port.get("protocol", "")).lower()
-    own = data["services"][name].get(x_dom0.KEY, ())
-    return service if own == () else service | {x_dom0.KEY: own}
-
-
 def _make_modes_numeric(holder: dict[str, Any]) -> None:
     """A service or its build: Compose 2.40 prints the modes of configs and secrets as octal text."""
     for use in (*holder.get("configs", ()), *holder.get("secrets", ())):
@@ -200,11 +197,6 @@ def _make_modes_numeric(holder: dict[str, Any]) -> None:
             use["mode"] = int(mode, 8)
     if "build" in holder:
         _make_modes_numeric(holder["build"])
-
-
-def _section(data: dict[str, Any], key: str, kind: type[Any], locations: Locations) -> dict[str, Any]:
-    section = data.get(key) or {}
-    return {name: decode(value or {}, kind, (key, name), locations) for name, value in section.items()}
 
 
 def _without_extensions(data: Any, *, names: bool = False) -> Any:

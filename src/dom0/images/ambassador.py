@@ -7,7 +7,6 @@ of dom0 is a small download.
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import tarfile
@@ -16,11 +15,13 @@ from pathlib import Path
 
 from dom0 import temporary
 from dom0.images import contents, docker_cli, fetched, rootfs
-from dom0.images.archive import Archive, debian_archives
+from dom0.images.archive import Archive, debian_archives, version_in
 from dom0.images.docker_cli import Say
 from dom0.images.recipe import EPOCH, ambassador_files, data
 from dom0.names import AMBASSADOR_IMAGE
 from dom0.plan.labels import INPUTS
+
+PYTHON = r"/usr/bin/python(3\.\d+)$"
 
 
 async def build_ambassador(inputs: str, say: Say, *, no_cache: bool) -> None:
@@ -32,11 +33,13 @@ async def build_ambassador(inputs: str, say: Say, *, no_cache: bool) -> None:
         tar = context / "rootfs.tar"
         archives = await debian_archives()
         await rootfs.bootstrap(mmdebstrap(archives, rootfs.write_sources(scratch, archives), tar), scratch)
+        with tarfile.open(tar) as unpacked:
+            python = version_in(unpacked.getnames(), PYTHON)
         contents.copy(ambassador_files(), agent / "dom0", time=EPOCH, public=True)
         recipe = docker_cli.DockerBuild(
             AMBASSADOR_IMAGE,
             context,
-            contexts={"python": await fetched.wheels(AMBASSADOR_IMAGE, python_version(tar)), "agent": agent},
+            contexts={"python": await fetched.wheels(AMBASSADOR_IMAGE, python), "agent": agent},
             labels={INPUTS: inputs},
             tag=AMBASSADOR_IMAGE,
             no_cache=no_cache,
@@ -58,11 +61,3 @@ def mmdebstrap(archives: Sequence[Archive], sources: Path, tar: Path) -> list[st
         str(tar),
         str(sources),
     ]
-
-
-def python_version(tar: Path) -> str:
-    """`3.13`, of the Python in a root file system."""
-    with tarfile.open(tar) as archive:
-        found = {match[1] for name in archive.getnames() if (match := re.search(r"/usr/bin/python(3\.\d+)$", name))}
-    assert len(found) == 1, f"{tar}: {sorted(found)}"
-    return found.pop()

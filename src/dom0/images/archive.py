@@ -8,6 +8,7 @@ own, and the host's apt is never changed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -71,6 +72,13 @@ def select(listed: str) -> tuple[Archive, ...]:
             "or bring the images from another host: docker save, docker load",
         )
     return tuple(Archive(uri, suite, tuple(names), keyring) for (uri, suite, keyring), names in components.items())
+
+
+def version_in(names: Iterable[str], pattern: str) -> str:
+    """The group of `pattern` in the only one of `names`, of packages or of their files, that it matches."""
+    found = {match[1] for name in names if (match := re.search(pattern, name))}
+    assert len(found) == 1, f"{pattern}: {sorted(found)}"
+    return found.pop()
 
 
 def sources_text(archives: Iterable[Archive]) -> str:

@@ -4,7 +4,6 @@ its package sources and the Python index, and cached until the list of them chan
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import dom0
@@ -28,7 +27,9 @@ async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -
 
     packages = await fetched.cached("packages", f"{rootfs_id} {names}", fetch, anew=no_cache)
     say(f"{BASE_IMAGE}: fetching wheels")
-    wheels = await fetched.wheels(BASE_IMAGE, _version(packages, r"python(3\.\d+)-minimal_"))
+    files = [package.name for package in packages.iterdir()]
+    wheels = await fetched.wheels(BASE_IMAGE, archive.version_in(files, r"^python(3\.\d+)-minimal_"))
+    compose = archive.version_in(files, "^docker-compose_(.+?)_")
     with temporary.directory("agent") as agent:
         # The package dom0 as it is installed in the image.
         code = agent / "dom0"
@@ -43,16 +44,8 @@ async def build_base(rootfs_id: str, inputs: str, say: Say, *, no_cache: bool) -
             BASE_IMAGE,
             data(BASE_IMAGE),
             contexts={"packages": packages, "python": wheels, "agent": agent},
-            labels={INPUTS: inputs, ROOTFS_ID: rootfs_id, COMPOSE: _version(packages, r"docker-compose_(.+?)_")},
+            labels={INPUTS: inputs, ROOTFS_ID: rootfs_id, COMPOSE: compose},
             tag=BASE_IMAGE,
             no_cache=no_cache,
         )
         await docker_cli.build(recipe, say)
-
-
-def _version(packages: Path, pattern: str) -> str:
-    """The group of `pattern` in the only file name of `packages` that it matches."""
-    found = [re.match(pattern, package.name) for package in packages.iterdir()]
-    versions = [match[1] for match in found if match]
-    assert len(versions) == 1, f"{packages}: {versions}"
-    return versions[0]

@@ -44,16 +44,23 @@ class BuildInputs(NamedTuple):
     writable_binds: tuple[str, ...] | None = None  # None: the project is not taken over
 
 
+def references(directory: Path, labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The images whose IDs `is_current` compares: those that were built with an image, and those that it stands on."""
+    return (*(builds_of(labels) or ()), *parents_of(directory, dockerfile_of(labels)))
+
+
 def is_current(
-    directory: Path, labels: Mapping[str, str], parents: Mapping[str, str], taken_over: Collection[str] = ()
+    directory: Path, labels: Mapping[str, str], present: Mapping[str, str], taken_over: Collection[str] = ()
 ) -> bool:
-    """Whether an image with `labels` is what `directory` would become. `parents`: as `parents_of` names them -> ID.
+    """Whether an image with `labels` is what `directory` would become. `present`: its `references` -> ID, "" for none.
 
     `taken_over`: names of the projects that dom0 took over from Docker Compose there. Raises ProjectError for a
     directory that cannot be read.
     """
-    builds = builds_of(labels)
+    builds, built = builds_of(labels), images_of(labels)
     if builds is None or ELSEWHERE in builds.values():
+        return False
+    if any(not present[ref] or present[ref] != built.get(ref, present[ref]) for ref in builds):
         return False
     made = BuildInputs(
         builds,
@@ -65,6 +72,7 @@ def is_current(
     )
     if not made.dockerfile and (made.writable_binds is not None) is not (made.project in taken_over):
         return False
+    parents = {ref: present[ref] for ref in parents_of(directory, made.dockerfile)}
     return labels.get(INPUTS) == inputs_digest(directory, parents, made)
 
 

@@ -12,7 +12,7 @@ can correct the tags.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from dom0.engine.protocol import Engine
@@ -80,7 +80,7 @@ async def taken_up(engine: Engine, image_id: str) -> AsyncIterator[None]:
     Nothing for an image that was not built for `dom0 up`. Raises EngineError.
     """
     wanted = await _wanted(engine, image_id)
-    before = await _present(engine, wanted)
+    before = await present(engine, wanted)
     try:
         await give(engine, wanted)
         yield
@@ -99,7 +99,7 @@ async def taken_up_later(engine: Engine, image_id: str) -> AsyncIterator[None]:
     After a kill in the block that agent corrects the names, or the old one at its next start.
     """
     wanted = await _wanted(engine, image_id)
-    before = await _present(engine, wanted)
+    before = await present(engine, wanted)
     try:
         await give(engine, wanted)
         yield
@@ -137,12 +137,11 @@ async def give_back(engine: Engine, image_id: str, names: Names) -> None:
     if failed is None or names.get(IMAGE) == image_id:
         return
     its_own = {image_id, *images_of(failed.labels).values()}
-    present = await _present(engine, names)
     await give(
         engine,
         {
             name: names[name]
-            for name, present_id in present.items()
+            for name, present_id in (await present(engine, names)).items()
             if present_id in its_own - {names[name]} and names[name] and await find(engine, names[name])
         },
     )
@@ -166,7 +165,8 @@ async def _wanted(engine: Engine, image_id: str) -> Names:
     return wanted | {IMAGE: image_id} if is_latest else wanted
 
 
-async def _present(engine: Engine, names: Names) -> dict[str, str]:
+async def present(engine: Engine, names: Iterable[str]) -> dict[str, str]:
+    """As `Names`."""
     found = {name: await find(engine, name) for name in names}
     return {name: image.id if image else "" for name, image in found.items()}
 

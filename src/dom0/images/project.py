@@ -99,9 +99,11 @@ async def _built(
         await build_ambassador(engine, say)
     before = await find(engine, options.tag)
     anew = options.no_cache or options.pull
-    if before and not anew and await _is_current(engine, directory, own, before, options.taken_over):
-        yield Built(before, changed=False)
-        return
+    if before and not anew and own == fingerprint.dockerfile_of(before.labels):
+        present = await names.present(engine, fingerprint.references(directory, before.labels))
+        if fingerprint.is_current(directory, before.labels, present, options.taken_over):
+            yield Built(before, changed=False)
+            return
     await room.check(engine)
     async with build_lock(say, options.tag, str(directory)):
         draft, read_alike, layer = Draft(engine, str(directory)), None, b""
@@ -154,17 +156,6 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
         if image is None or image.labels.get(labels.ROLE) != Role.ROOT:
             return ""
     return "" if await dockerfile.builds_service(directory) else dockerfile.PLAIN
-
-
-async def _is_current(engine: Engine, directory: Path, own: str, image: Image, taken_over: Collection[str]) -> bool:
-    if own != fingerprint.dockerfile_of(image.labels):
-        return False
-    built = fingerprint.images_of(image.labels)
-    for ref in fingerprint.builds_of(image.labels) or ():
-        found = await find(engine, ref)
-        if found is None or found.id != built.get(ref, found.id):
-            return False
-    return fingerprint.is_current(directory, image.labels, await _parents(engine, directory, own), taken_over)
 
 
 async def _build_generated(
@@ -353,10 +344,10 @@ def _builds(project: Project, directory: Path) -> dict[str, str]:
 async def _labels(
     engine: Engine, directory: Path, project: Project, made: fingerprint.BuildInputs, built: Mapping[str, str]
 ) -> dict[str, str]:
-    inputs = fingerprint.inputs_digest(directory, await _parents(engine, directory, made.dockerfile), made)
+    parents = await names.present(engine, fingerprint.parents_of(directory, made.dockerfile))
     return {
         labels.PROJECT: project.name,
-        labels.INPUTS: inputs,
+        labels.INPUTS: fingerprint.inputs_digest(directory, parents, made),
         labels.BUILDS: msgspec.json.encode(made.builds, order="sorted").decode(),
         labels.IMAGES: msgspec.json.encode(built, order="sorted").decode(),
         labels.DOCKERFILE: made.dockerfile,
@@ -365,11 +356,6 @@ async def _labels(
         labels.NEEDS: msgspec.json.encode(needs_of(project)).decode(),
         **({} if made.writable_binds is None else {labels.IN_PLACE: json.dumps(made.writable_binds)}),
     }
-
-
-async def _parents(engine: Engine, directory: Path, own: str) -> dict[str, str]:
-    found = {ref: await find(engine, ref) for ref in fingerprint.parents_of(directory, own)}
-    return {ref: image.id if image else "" for ref, image in found.items()}
 
 
 def _has_ambassadors(project: Project) -> bool:

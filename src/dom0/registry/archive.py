@@ -108,7 +108,7 @@ def _archive(
     documents: dict[str, bytes], blobs: tuple[Descriptor, ...], opened: Callable[[Descriptor], IO[bytes]]
 ) -> Iterator[bytes]:
     for name, content in documents.items():
-        file = _head(name, len(content)) + content + _padding(len(content))
+        file = _head(name, len(content)) + content + bytes(-len(content) % _BLOCK)
         yield from (file[start : start + PIECE] for start in range(0, len(file), PIECE))
     for descriptor in blobs:
         yield _head(_path(descriptor.digest), descriptor.size)
@@ -120,7 +120,7 @@ def _archive(
                 yield piece
         if left or f"sha256:{digest.hexdigest()}" != descriptor.digest:
             raise Damaged(descriptor)
-        yield _padding(descriptor.size)
+        yield bytes(-descriptor.size % _BLOCK)
     yield bytes(2 * _BLOCK)
 
 
@@ -128,10 +128,6 @@ def _head(name: str, size: int) -> bytes:
     entry = tarfile.TarInfo(name)
     entry.size = size
     return entry.tobuf(tarfile.GNU_FORMAT)  # says more than 8 GiB too
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % _BLOCK)
 
 
 def _path(digest: str) -> str:

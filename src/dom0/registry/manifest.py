@@ -227,7 +227,15 @@ def _kind(document: _Document, media_type: str) -> str:
 def _layers(found: list[Descriptor]) -> tuple[Descriptor, ...]:
     if len(found) > MOST_LAYERS:
         raise Final(f"manifest: {len(found)} layers are more than {MOST_LAYERS}")
-    layers = tuple(_layer(layer) for layer in found)
+    for each in found:
+        if any(word in each.media_type for word in _ELSEWHERE):
+            raise Final(
+                f"manifest: layer {excerpt(each.digest[:71])} is a foreign (non-distributable) layer",
+                hint="such layers are parts of Windows; dom0 runs images of Linux",
+            )
+        if each.media_type not in LAYERS:
+            raise Final(f"manifest: layers of type {excerpt(each.media_type[:200])} are not supported")
+    layers = tuple(_descriptor(each, MOST_IMAGE_BYTES) for each in found)
     sizes = {layer.digest: layer.size for layer in layers}
     for layer in layers:
         if sizes[layer.digest] != layer.size:
@@ -235,17 +243,6 @@ def _layers(found: list[Descriptor]) -> tuple[Descriptor, ...]:
     if sum(sizes.values()) > MOST_IMAGE_BYTES:
         raise Final(f"manifest: more than {MOST_IMAGE_BYTES >> 30} GiB")
     return layers
-
-
-def _layer(found: Descriptor) -> Descriptor:
-    if any(word in found.media_type for word in _ELSEWHERE):
-        raise Final(
-            f"manifest: layer {excerpt(found.digest[:71])} is a foreign (non-distributable) layer",
-            hint="such layers are parts of Windows; dom0 runs images of Linux",
-        )
-    if found.media_type not in LAYERS:
-        raise Final(f"manifest: layers of type {excerpt(found.media_type[:200])} are not supported")
-    return _descriptor(found, MOST_IMAGE_BYTES)
 
 
 def _entries(document: _Document) -> tuple[Entry, ...]:

@@ -90,7 +90,8 @@ class Partial:
             first, *others = self.parts
             try:
                 for data in first.read():
-                    _go_on(stop)
+                    if stop.is_set():
+                        raise Stopped
                     digest.update(data)
             except Damage:
                 first.cut_damage()
@@ -98,7 +99,8 @@ class Partial:
             for other in others:
                 try:
                     for data in other.read(first.at):
-                        _go_on(stop)
+                        if stop.is_set():
+                            raise Stopped
                         first.append(data)
                         digest.update(data)
                         if other.start < first.at < other.at:
@@ -168,11 +170,6 @@ def peek(directory: Path) -> tuple[int | None, int]:
     starts = sorted(lengths)
     stops = (*starts[1:], size or sum(lengths.values()))
     return size, sum(min(lengths[start], max(0, stop - start)) for start, stop in zip(starts, stops, strict=False))
-
-
-def _go_on(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise Stopped
 
 
 def _remove(path: Path) -> None:

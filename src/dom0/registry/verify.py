@@ -99,7 +99,10 @@ async def _signatures(source: Source, reference: Reference, digest: str) -> list
         raise Final(f"{place}: makes no sense as signatures")
     found: list[tuple[Descriptor, bytes]] = []
     for layer in layers[:MOST_SIGNATURES]:
-        signature = _decoded(layer.annotations.get(_SIGNATURE, ""))
+        try:
+            signature = base64.b64decode(layer.annotations.get(_SIGNATURE, ""), validate=True)
+        except (binascii.Error, ValueError):
+            continue
         is_usable = layer.media_type == _SIGNED and 0 < layer.size <= MOST_BYTES and not digest_flaw(layer.digest)
         if signature and is_usable:
             found.append((Descriptor(layer.media_type, layer.digest, layer.size), signature))
@@ -121,10 +124,3 @@ async def _is_by(key: Path, text: bytes, signature: bytes) -> bool:
         file.write_bytes(signature)
         argv = ["openssl", "dgst", "-sha256", "-verify", str(key), "-signature", str(file)]
         return (await capture(argv, stdin=text, check=False)).code == 0
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return b""
