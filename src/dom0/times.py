@@ -1,8 +1,8 @@
-"""Times as a person reads them, the same everywhere: how long ago, or a date and time of this machine's zone."""
+"""Times as a person reads them, the same everywhere: how long ago, or a date and time."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 
 def ago(seconds: float) -> str:
@@ -13,6 +13,6 @@ def ago(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
-def moment(seconds: float) -> str:
-    """A time of the epoch: `2026-11-23 23:25:40`."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def moment(seconds: float, zone: tzinfo | None = None) -> str:
+    """A time of the epoch: `2026-11-23 23:25:40`; in this machine's zone where none is said."""
+    return datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%d %H:%M:%S")

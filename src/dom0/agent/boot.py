@@ -57,7 +57,7 @@ class BootNotes:
         service_of = attrgetter("slot.service")
         for service, slots in groupby(sorted(plan.slots, key=service_of), key=service_of):
             phases = {slot.phase for slot in slots}
-            if not phases <= {Phase.READY, Phase.COMPLETED}:
+            if not phases <= {Phase.READY, Phase.COMPLETED, Phase.SCHEDULED}:
                 self._waited.add(service)
             elif Phase.READY in phases or service in self._waited:  # else jobs that completed in an earlier boot
                 yield f"{SERVICE}{service}"

@@ -314,8 +314,8 @@ class Reconciler:
             waits.append(self._plan_again_at - self._clock.monotonic())
         if self.unsaved is not None:
             waits.append(SAVE_AGAIN)
-        if self.plan is not None and self.plan.retry_at:
-            waits.append(self.plan.retry_at - self._clock.now())
+        if self.plan is not None:
+            waits += (time - self._clock.now() for time in (self.plan.retry_at, self.plan.next_run) if time)
         return max(SHORTEST_WAIT, min(waits))
 
     # the memory

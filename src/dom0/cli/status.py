@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _COLOURS = {
     "ready": "green",
     "completed": "green",
+    "scheduled": "green",
     "data": "green",
     "failed": "red",
     "unhealthy": "red",

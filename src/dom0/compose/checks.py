@@ -47,7 +47,7 @@ def findings(project: Project) -> list[Finding]:
     for key, volume in project.volumes.items():
         if not _NAME.fullmatch(volume.name):
             found.append(Finding(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT))
-    found += (*_file_objects(project), *_together(project))
+    found += (*_file_objects(project), *_together(project), *_awaited_jobs(project))
     first: dict[KeyPath, Finding] = {}
     for finding in found:
         first.setdefault(finding.path, finding)
@@ -94,6 +94,15 @@ def _numbers(service: Service) -> Iterator[Complaint]:
             continue
         if value < (-1000 if field == "oom_score_adj" else -1 if field in _MAY_BE_MINUS_1 else 0):
             yield (field,), f"{value} is out of range", "such a number means nothing, or was too large"
+
+
+def _schedule(service: Service) -> Iterator[Complaint]:
+    if not (service.x_dom0 and service.x_dom0.schedule):
+        return
+    if service.restart not in ("", "no"):
+        yield ("restart",), f"{service.restart} and x-dom0.schedule would both start it", "leave it out, or no"
+    elif service.deploy and service.deploy.restart_policy and service.deploy.restart_policy.condition != "none":
+        yield ("deploy", "restart_policy"), "it and x-dom0.schedule would both start it", "condition: none"
 
 
 def _environment(service: Service) -> Iterator[Complaint]:
@@ -226,9 +235,18 @@ def _together(project: Project) -> Iterator[Finding]:
                 yield Finding(path, f"{service.replicas} containers cannot share port {port.published}", hint)
 
 
+def _awaited_jobs(project: Project) -> Iterator[Finding]:
+    jobs = {name for name, service in project.services.items() if service.x_dom0 and service.x_dom0.schedule}
+    for name, service in project.services.items():
+        for job in jobs.intersection(service.depends_on):
+            what = f"services.{job} runs by its schedule: nothing can wait for it"
+            yield Finding(("services", name, "depends_on", job), what, f"leave {job} out of depends_on")
+
+
 _SERVICE_CHECKS: tuple[Callable[[Service], Iterator[Complaint]], ...] = (
     _names,
     _numbers,
+    _schedule,
     _environment,
     _hooks,
     _volumes,

@@ -66,6 +66,7 @@ class MachineSettings(_Part, frozen=True, kw_only=True):
     home: HomeSettings | None = None
     dev: DevSettings | None = None
     rollout: RolloutSettings | None = None
+    timezone: str = ""  # of schedules; "": UTC
     shared: tuple[str, ...] = ()
 
 
@@ -75,6 +76,7 @@ class OrchestratorSettings(_Part, frozen=True, kw_only=True):
 
 class ServiceSettings(_Part, frozen=True, kw_only=True):
     health_gate: bool = True
+    schedule: str = ""  # "": none
     ambassador: Settings | None = None
     orchestrator: OrchestratorSettings | None = None
 
@@ -119,6 +121,9 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
             yield _finding("home.path", f"{home.path!r} is not a directory", "an absolute path such as /home/dom0")
     if machine.rollout:
         yield from _rollout(machine.rollout)
+    if machine.timezone and not _is_timezone(machine.timezone):
+        hint = "such as Europe/Berlin: a file of the package tzdata, below /usr/share/zoneinfo"
+        yield _finding("timezone", f"{machine.timezone!r} is not a time zone", hint)
     for number, entry in enumerate(machine.shared):
         if not re.fullmatch(_VOLUME, entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
             hint = "the key or name of a volume, or an absolute path such as /srv/media"
@@ -126,6 +131,14 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
 
 
 def service_findings(name: str, own: ServiceSettings) -> Iterator[Finding]:
+    if own.schedule:
+        from dom0.schedule import parse  # few projects have one
+
+        try:
+            parse(own.schedule)
+        except ValueError as error:
+            hint = "minute hour day month weekday, as in `30 3 * * mon-fri`; @daily; or `every 6h`"
+            yield Finding(("services", name, KEY, "schedule"), str(error), hint)
     if own.ambassador is None:
         return
     try:
@@ -146,6 +159,16 @@ def _ssh(ssh: SshSettings) -> Iterator[Finding]:
         if not re.fullmatch(_SSH_KEY, key):
             hint = "one line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… you@there"
             yield _finding(f"ssh.authorized_keys.{number}", "this is not an SSH public key", hint)
+
+
+def _is_timezone(name: str) -> bool:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(name)
+    except (ValueError, KeyError, OSError):
+        return False
+    return True
 
 
 def _rollout(rollout: RolloutSettings) -> Iterator[Finding]:

@@ -46,7 +46,9 @@ ANONYMOUS_NAME_LENGTH = 64  # the Engine names anonymous volumes by 32 random by
 
 
 class SlotPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """`phase` and `reason` are for people; `retry_at` is when a back-off ends (0: not waiting for time).
+    """`phase` and `reason` are for people.
+
+    `retry_at` is when a back-off ends (0: not waiting for time), `next_run` when a job is due.
 
     `refused`: the Engine has refused its last step, and `reason` is with what words.
     """
@@ -58,6 +60,7 @@ class SlotPlan(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[AnyStep, ...] = ()
     problems: tuple[Problem, ...] = ()
     retry_at: float = 0.0
+    next_run: float = 0.0
     refused: bool = False
 
 
@@ -115,7 +118,7 @@ class ContainerPlanner:
 
     def _missing(self) -> SlotPlan:
         done = self.snapshot.memory.completed.get(self.slot.key)
-        if done == version(self.slot):
+        if done == version(self.slot) and not self.slot.schedule:
             return self._tidy(None, Phase.COMPLETED, "ran for this configuration before; its container is gone")
         if not self.slot.create.image:
             return self._result(Phase.FAILED, "Docker Compose made it, and it is gone")
@@ -182,6 +185,8 @@ class ContainerPlanner:
     def _not_running(self, current: Container) -> SlotPlan:
         if current.id in self.snapshot.memory.stopped_by_person:
             return self._result(Phase.STOPPED, "stopped manually", problems=(self._held_problem("stopped"),))
+        if self.slot.schedule:
+            return self._scheduled(current)
         # A job: it ended by itself, with 0. Compose's default policy is `no`, so any service can be one.
         ended = current.started > 0 and current.exit_code == 0 and not current.error
         by_itself = current.id not in self.snapshot.memory.stopped
@@ -211,6 +216,37 @@ class ContainerPlanner:
         )
         phase = Phase.CREATED if not current.started else Phase.FAILED
         return self._result(phase, reason, steps=(step,))
+
+    def _scheduled(self, current: Container) -> SlotPlan:
+        """A job between two runs. It is due at once where one was missed, or cut off: the machine was off.
+
+        A start in the future is left out: the clock was wrong then. At a boot without a clock even `created` is one.
+        """
+        from dom0 import schedule  # few machines have one
+
+        now = self.snapshot.now
+        began = current.started if 0 < current.started <= now else current.created
+        ended = current.finished if began <= current.finished <= now else began
+        due = schedule.next_run(self.slot.schedule, self.slot.timezone, began, ended)
+        if current.id in self.snapshot.memory.stopped and current.created <= now:
+            due = now
+        if due > now:
+            said = f"its next run is at {schedule.moment(due, self.slot.timezone)}"
+            failed = current.started > 0 and (current.exit_code != 0 or current.error)
+            problem = Problem(
+                code="job-failed",
+                subject=self.slot.key,
+                title=f"{self.slot.service} {current.error or f'exited with code {current.exit_code}'}; {said}",
+                hint=f"see why: dom0 logs {self.slot.service}; then run it: dom0 start {self.slot.service}",
+            )
+            planned = self._tidy(current, Phase.SCHEDULED, said)
+            return msgspec.structs.replace(planned, next_run=due, problems=(problem,) if failed else planned.problems)
+        if waiting := self._awaits_others(current) or self._lacks_ground():
+            return waiting
+        step = StartContainer(
+            lock=self.lock, reason="it is due", priority=self.priority + 1, slot=self.slot, container_id=current.id
+        )
+        return self._result(Phase.CREATED, "it is due", steps=(step,))
 
     def _must_follow(self, current: Container) -> SlotPlan | None:
         """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`.

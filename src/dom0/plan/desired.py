@@ -116,6 +116,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     resources: dict[str, int] = {}  # as Container.resources: what `docker update` could have changed
     ports: tuple[PublishedPort, ...] = ()  # fixed host ports it takes
     runs: bool = True  # False: created, never started
+    schedule: str = ""  # it is a job that is started when that says so, see `dom0.schedule`
+    timezone: str = ""  # of its schedule
     defer_while: tuple[str, ...] = ()  # not replaced while a process of it has one of these in its command line
 
     @cached_property

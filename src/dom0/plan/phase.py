@@ -13,6 +13,7 @@ class Phase(StrEnum):
     READY = "ready"  # runs, and healthy where it can say so
     UNHEALTHY = "unhealthy"
     COMPLETED = "completed"  # a job that ended with 0
+    SCHEDULED = "scheduled"  # a job that is not due
     FAILED = "failed"  # ended by itself, will be tried again
     CRASH_LOOP = "crash-loop"  # failed too often: waits for `dom0 up`
     STOPPED = "stopped"  # by a person

@@ -32,7 +32,7 @@ from dom0.plan.steps import (
 )
 from dom0.socketproxy.scope import Scope
 
-WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.STOPPED, Phase.DATA})
+WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.SCHEDULED, Phase.STOPPED, Phase.DATA})
 AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # a container that waits only for these waits for a person
 TIDYING = (RemoveNetwork, RemoveContainer)  # that the Engine refuses these hinders nothing that was asked for
 UNWANTED = "no longer in the project"
@@ -42,7 +42,7 @@ GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`settled`: nothing to do. `well`: every service is ready, completed, or stopped by a person.
 
-    `retry_at`: the earliest end of a back-off, seconds since the epoch (0: none).
+    `retry_at`: the earliest end of a back-off, seconds since the epoch (0: none). `next_run`: of the next job.
     `refused`: of the steps that something waits for, the one that the Engine has refused most often in a row.
     """
 
@@ -52,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     settled: bool
     well: bool
     retry_at: float = 0.0
+    next_run: float = 0.0
     refused: Refusal | None = None
 
 
@@ -89,6 +90,7 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
         settled=not ready and not hindering and all(plan.phase in AT_REST for plan in slots),
         well=well and not hindering,
         retry_at=min(waits, default=0.0),
+        next_run=min((plan.next_run for plan in slots if plan.next_run), default=0.0),
         refused=max((refusals[step.lock] for step in hindering), key=lambda r: r.count, default=None),
     )
 

@@ -98,6 +98,8 @@ def _slot(project: Project, name: str, number: int, facts: Facts, mounts: Mounts
         order=replacement_order(service, mounts),
         health=health_test(service.healthcheck, image),
         health_gate=service.x_dom0 is None or service.x_dom0.health_gate,
+        schedule=service.x_dom0.schedule if service.x_dom0 else "",
+        timezone=project.machine.timezone if project.machine else "",
         restart_policy=policy.name,
         restart_retries=policy.maximum_retry_count,
         post_start=hooks_of(service.post_start),

@@ -136,9 +136,9 @@ class Snapshot:
         return {name: parent.id for name, slot_ in first.items() if (parent := self.current(slot_))}
 
     def in_use(self, container: Container, slot: Slot) -> bool:
-        """Whether a process matches `defer_while`: then the container is not replaced yet."""
-        if not container.running:
-            return False
+        """Whether a process matches `defer_while`, or it is a job on its run: then it is not replaced yet."""
+        if not container.running or slot.schedule:
+            return container.running
         lines = self.actual.processes.get(container.id, ())
         return any(mark in line for mark in slot.defer_while for line in lines)
 
