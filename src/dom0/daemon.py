@@ -14,6 +14,7 @@ from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
+from dom0.agent.journal import Journal
 from dom0.agent.machine import Machine
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
@@ -55,6 +56,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
     api_version = tuple(int(part) for part in info.api_version.split("."))
     changed, readiness = Changes(), Readiness()
     ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()
+    journal = Journal(STATE, now=time.time)
     machine = Machine(
         engine,
         state=STATE,
@@ -66,6 +68,7 @@ async def _serve(engine: Engine, info: EngineInfo) -> None:
         changed=changed,
         readiness=readiness,
         boot_notes=BootNotes(RUN / boot_record.RUNNING),
+        journal=journal,
         problem_sources=(
             partial(launcher.problems, RUN, own.image),
             lambda: ambassadors.problems,

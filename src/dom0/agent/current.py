@@ -19,9 +19,11 @@ from msgspec.structs import replace
 
 from dom0.agent import image_names, private_files, problems, rollout
 from dom0.agent.clock import Clock
+from dom0.agent.events import Kind
 from dom0.agent.files import Files
 from dom0.agent.generations import Generation, Generations
 from dom0.agent.in_place import find_places
+from dom0.agent.journal import Journal
 from dom0.agent.last_words import Words, last_words
 from dom0.agent.progress import Background, Board, Changes
 from dom0.agent.reconcile import Aim, Reconciler
@@ -69,6 +71,7 @@ class Current:
         board: Board,
         changed: Changes,
         background: Background,
+        journal: Journal,
     ) -> None:
         self.generations = Generations(state)
         self.state_files = StateFiles(state)
@@ -83,6 +86,7 @@ class Current:
         self._clock = clock
         self._board = board
         self._background = background
+        self._journal = journal
         self._watch = Watch(began=0.0)
         self._is_left = False  # it has failed, and the machine is on its way back from it
         self._adopted_from = 0  # number of the generation that the next one takes over
@@ -177,6 +181,7 @@ class Current:
             self._leave(current)
             self._board.say(f"generation {generation.number}: {generation.cause}")
             self._switch_to(generation, recreate=recreate)
+            self._note(generation, Kind.GENERATION_BEGUN, "begun", generation.cause)
         self.state_files.forget_trial()
         self._problems.clear()
 
@@ -195,6 +200,7 @@ class Current:
         self._leave(self.generation)
         desired = carry_over(target.desired, self.generation.desired if self.generation else None)
         self._switch_to(replace(target, desired=desired))
+        self._note(target, Kind.GENERATION_BACK, "the machine goes back to it", cause)
 
     def confirm(self) -> None:
         """Raises UsageError when nothing is on trial, Unwritable."""
@@ -202,6 +208,7 @@ class Current:
         if generation is None or not generation.trial:
             raise UsageError("confirm: no generation is on trial", hint="dom0 try starts one")
         self.generation = self.generations.update(rollout.confirmed(generation))
+        self._note(generation, Kind.GENERATION_CONFIRMED, "confirmed")
         if self.generation.is_good:
             self._settle_as_good(self.generation)
 
@@ -243,11 +250,13 @@ class Current:
     def _leave(self, current: Generation | None) -> None:
         if current is not None and current.is_undecided:
             self.generations.update(rollout.ended(current, Outcome.REPLACED))
+            self._note(current, Kind.GENERATION_REPLACED, "replaced before it was good")
 
     def _switch_to(self, generation: Generation, *, recreate: tuple[str, ...] | None = None) -> None:
         self.files.place(self.generations.files(generation.number))
         for problem in self.files.problems:
             self._board.say(f"{problem.subject}: {problem.title}")
+            self._journal.note(Kind.FILE_CONFLICT, problem.subject, f"{problem.subject}: {problem.title}")
         generation = self.generations.update(replace(generation, agent_image=self._own_image))
         self.generations.make_current(generation.number)
         self._is_left = False
@@ -257,6 +266,7 @@ class Current:
         self, generation: Generation, *, memory: Memory | None = None, recreate: tuple[str, ...] | None = None
     ) -> None:
         self.generation = generation
+        self._journal.generation = generation.number
         self._watch = Watch(began=self._clock.monotonic())
         fallback = self._fallback(generation)  # of which containers are stopped, and not removed
         self._loop.aim(
@@ -312,6 +322,7 @@ class Current:
                 self.generations.leave_current()
                 self._board.say(f"generation {generation.number}: runs again, and is docker compose's")
                 project = generation.desired.project
+                self._note(generation, Kind.GENERATION_RELEASED, "runs again, and is docker compose's")
                 self._problems["adoption"] = problems.released(project, self._clock.now())
                 self.generation = None
                 self._loop.aim(Aim(desired=Desired(project=project), memory=Memory()))
@@ -353,6 +364,8 @@ class Current:
             self._loop.accept(on_trial=True)
         outcome, number = accepted.outcome, accepted.number
         log.info("generation %d: %s", number, outcome)
+        kind = Kind.GENERATION_GOOD if accepted.is_good else Kind.GENERATION_TRIAL
+        self._note(accepted, kind, "good" if accepted.is_good else "on trial, and goes back unless it is confirmed")
         self._board.post(Progress(text=f"generation {number}: {outcome}", generation=number))
         self.verdict = Progress(outcome=outcome, generation=number)
 
@@ -376,6 +389,7 @@ class Current:
         words = listening.result() if listening and listening.done() else ()
         said = tuple(f"{word.service}: {word.line}" for word in words)
         failed = self.generation = self.generations.update(rollout.ended(generation, outcome, reason, said))
+        self._note(failed, Kind(f"generation-{outcome}"), outcome, reason)
         for word in words:
             self._board.say(f"said: {word.line}", service=word.service)
         self._failure = Progress(outcome=outcome, generation=generation.number, problems=(problem, *others))
@@ -397,6 +411,10 @@ class Current:
         else:
             self._is_left = False
             self._loop.keep_trying()
+
+    def _note(self, generation: Generation, kind: Kind, text: str, reason: str = "") -> None:
+        subject = f"generation {generation.number}"
+        self._journal.note(kind, subject, f"{subject}: {text}", reason)
 
     # problems
 

@@ -21,8 +21,11 @@ from dom0.agent import image_names, problems
 from dom0.agent.boot import BootNotes
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
+from dom0.agent.events import ENGINE, Kind
 from dom0.agent.generations import Generation, describe
 from dom0.agent.image_names import names_of
+from dom0.agent.journal import Journal
+from dom0.agent.loop_notes import LoopNotes
 from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.processes import Processes
 from dom0.agent.progress import Background, Board, Changes, Follower
@@ -37,11 +40,13 @@ from dom0.agent.status import NOT_READ, GenerationInfo, Outcome, Progress, Statu
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
+from dom0.engine.values import Event
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
 from dom0.health import Problem
 from dom0.images import names
 from dom0.plan.actual import Actual
 from dom0.plan.hooks import has_post_start
+from dom0.plan.memory import Memory
 from dom0.plan.planner import Plan
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import say_step
@@ -77,12 +82,14 @@ class Machine:
         changed: Changes,
         readiness: Readiness,
         boot_notes: BootNotes,
+        journal: Journal,
         problem_sources: Sequence[Callable[[], tuple[Problem, ...]]] = (),
         handing_over: bool = False,
         clock: Clock | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.changed = changed
+        self.journal = journal
         self._engine = engine
         self._own = own
         self._hand_over = hand_over
@@ -91,6 +98,7 @@ class Machine:
         self._problem_sources = problem_sources
         self._clock = clock or SystemClock()
         self._board = Board()
+        self._notes = LoopNotes(journal)
         self._background = Background()
         self._loop = Reconciler(
             engine,
@@ -112,6 +120,7 @@ class Machine:
             board=self._board,
             changed=changed,
             background=self._background,
+            journal=journal,
         )
         self._proposer = Proposer(engine, state, own=own, current=self._current, resolve=resolve, say=self._board.say)
         self.files = self._current.files
@@ -132,6 +141,7 @@ class Machine:
         async with self._background, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._loop.run())
             self._current.resume()
+            self._note_start()
             self._tell_ambassadors()
             self._background.start(image_names.put_right(self._engine, self._current.generation, self._own.image))
             if self._proposer.owes_our_own:
@@ -140,6 +150,15 @@ class Machine:
             await self._closed.wait()
             self._loop.close()
             self._background.cancel()
+        self.journal.note(Kind.AGENT_ENDED, "dom0", "the agent has ended")
+        self.journal.close()
+
+    def _note_start(self) -> None:
+        if self.journal.is_of_another_boot:
+            self.journal.note(Kind.MACHINE_BOOTED, "machine", "the machine has booted", by=ENGINE)
+        image = self._own.image.removeprefix("sha256:")[:12]
+        from_image = f" from the dom0 image {image}" if image else ""
+        self.journal.note(Kind.AGENT_STARTED, "dom0", f"the agent {__version__} runs{from_image}")
 
     def close(self) -> None:
         self._closed.set()
@@ -165,6 +184,7 @@ class Machine:
                 problem = problems.of_proposal(error, self._clock.now())
                 if self._own_problem is None or self._own_problem.title != problem.title:
                     log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+                    self.journal.note(Kind.REFUSED, "dom0", "the project of the dom0 image was refused", error.message)
                     self._own_problem = problem
                     self.changed.tell()
                 await asyncio.sleep(pause)
@@ -227,6 +247,8 @@ class Machine:
 
     def end_handover(self, problem: Problem | None) -> None:
         """No hand-over is under way any more; `problem`: why it was undone."""
+        if problem is not None and problem != self._handover_problem:
+            self.journal.note(Kind.HANDOVER_FAILED, "dom0", "the dom0 image stays as it was", problem.title)
         self._handover_at_work = self._handing_over = False
         self._handover_problem = problem
         self.changed.tell()
@@ -285,6 +307,7 @@ class Machine:
 
     def _refused(self, generation: int, error: Dom0Error) -> Progress:
         problem = problems.of_proposal(error, self._clock.now())
+        self.journal.note(Kind.REFUSED, "dom0", "nothing was changed", error.message)
         return Progress(outcome=Outcome.FAILED, generation=generation, problems=(problem,))
 
     async def _outcome(self, turn: Turn) -> Progress:
@@ -392,6 +415,7 @@ class Machine:
             problems=(
                 *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
                 *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),
+                *([problems.unwritable(self.journal.unwritten)] if self.journal.unwritten is not None else []),
                 *self._current.problems,
                 *(loop.plan.problems if loop.plan else ()),
                 *(problem for ask in self._problem_sources for problem in ask()),
@@ -404,6 +428,8 @@ class Machine:
     # LoopListener
 
     def planned(self, plan: Plan) -> float:
+        self._notes.note_trouble(None)
+        self.journal.tick()
         again_in = self._current.judge(plan)
         if plan.well and self._belongs_to_another_image():
             self.begin_handover()
@@ -423,10 +449,15 @@ class Machine:
         text = f"{say_step(step)}: {error.message}" if error else f"{say_step(step)} ({seconds:.1f} s)"
         slot = getattr(step, "slot", None)
         self._steps_done += 1
+        self._notes.note_step(step, error)
         self._board.say(text, service=slot.service if slot else "")
 
     def trouble_changed(self) -> None:
+        self._notes.note_trouble(self._loop.trouble)
         self.changed.tell()
+
+    def container_told(self, event: Event, memory: Memory) -> None:
+        self._notes.note_event(event, memory)
 
     def _belongs_to_another_image(self) -> bool:
         """Once it is good, a generation is kept by the dom0 image it came from."""
@@ -444,6 +475,9 @@ class Machine:
     async def _give_way(self) -> None:
         generation = self._current.generation
         assert generation is not None
+        image = generation.dom0_image.removeprefix("sha256:")[:12]
+        why = f"generation {generation.number} is good, and of that image"
+        self.journal.note(Kind.HANDOVER_BEGUN, "dom0", f"hand over to the dom0 image {image}", why)
         try:
             await self._hand_over(generation.dom0_image)
         except Dom0Error as error:

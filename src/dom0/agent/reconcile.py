@@ -99,6 +99,9 @@ class LoopListener(Protocol):
     def trouble_changed(self) -> None:
         """`trouble` has begun, or `unsaved` is another one."""
 
+    def container_told(self, event: Event, memory: Memory) -> None:
+        """The Engine has told something of one of our containers. `memory` is from before it."""
+
 
 class Reconciler:
     """Idle until its first aim. `save` is called with the memory before anything is done that it must survive.
@@ -415,13 +418,16 @@ class Reconciler:
         if event.time == self._last_heard_before or heard in self._heard:
             return
         self._heard.append(heard)
-        self._memory = replace(self._memory, last_event=event.time)
-        if not self._observer.note(event):
-            return
+        before = self._memory = replace(self._memory, last_event=event.time)
+        is_news = self._observer.note(event)
         # before the Engine's start no person could reach it yet (seen on Docker 26.1)
         by_nobody_here = event.time < max(self._engine_start, self._under_owner_until)
         if event.type == "container" and not by_nobody_here and self._observer.is_ours(event):
-            self._memory = remember(self._memory, event)
+            self._listener.container_told(event, before)
+            if is_news:
+                self._memory = remember(before, event)
+        if not is_news:
+            return
         if event.attributes.get("container", event.id) not in self._steps.starting:  # else the end of its step wakes us
             self._wake.set()
 

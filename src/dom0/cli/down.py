@@ -19,7 +19,9 @@ from dom0.socketproxy.scope import ORCHESTRATOR, is_made_inside
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
+    from dom0.engine.values import Event
     from dom0.errors import EngineError
+    from dom0.plan.memory import Memory
     from dom0.plan.planner import Plan
     from dom0.plan.preview import Change, Kind
     from dom0.plan.steps import AnyStep
@@ -81,6 +83,9 @@ class Told:
 
     def trouble_changed(self) -> None:
         """`take_down` raises it."""
+
+    def container_told(self, _event: Event, _memory: Memory) -> None:
+        """We stop and remove them ourselves."""
 
     def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         from dom0.plan.steps import RemoveContainer, RemoveNetwork

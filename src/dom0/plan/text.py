@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import assert_never
 
 from dom0.plan import steps
@@ -41,3 +42,18 @@ def say_step(step: steps.AnyStep) -> str:  # noqa: C901 -- a flat match, one lin
         case steps.UpdateContainer():
             return f"update {step.name}"
     assert_never(step)
+
+
+def kind_of(step: type[steps.AnyStep]) -> str:
+    """`start-container`: what programs call such a step."""
+    return re.sub(r"\B(?=[A-Z])", "-", step.__name__).lower()
+
+
+def name_of(step: steps.AnyStep) -> str:
+    """Of the container, network or volume that it is about."""
+    match step:
+        case steps.CreateNetwork() | steps.ReplaceNetwork() | steps.CreateVolume():
+            return step.spec.name
+        case steps.StartContainer() | steps.RunPostStart() | steps.RestartContainer():
+            return step.slot.name
+    return step.name

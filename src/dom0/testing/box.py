@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from dom0.agent.processes import Processes
 from dom0.agent.reconcile import Aim, Limits, Reconciler
-from dom0.engine.values import Container, Image
+from dom0.engine.values import Container, Event, Image
 from dom0.errors import EngineError
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
@@ -49,6 +49,9 @@ class Unheard:
         """Nobody is told."""
 
     def trouble_changed(self) -> None:
+        """Nobody is told."""
+
+    def container_told(self, _event: Event, _memory: Memory) -> None:
         """Nobody is told."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dom0.agent.boot import BootNotes
+from dom0.agent.journal import Journal
 from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
@@ -46,6 +47,7 @@ class Rig:
         self.image = OLD
         self.project = desired(slot("web"))
         self.refusal: Dom0Error | None = None
+        self.boot = "0" * 8
         self.pause = 0.0  # seconds that it takes to read the project
         self.awaits_up = False  # whether `dom0 up` starts the next agent
         self.given: list[Handed] = []  # to each reading
@@ -80,6 +82,7 @@ class Rig:
             changed=Changes(),
             readiness=self.readiness,
             boot_notes=self.boot_notes,
+            journal=Journal(self.path / "state", now=LoopClock().now, boot=self.boot),
             clock=LoopClock(),
         )
         async with asyncio.TaskGroup() as tasks:
