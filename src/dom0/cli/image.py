@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from dom0 import terminal
-from dom0.cli import image_pull
+from dom0.cli import image_pull, image_serve
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
@@ -63,6 +63,7 @@ def command() -> None:
 
 command.add_command(image_pull.command)
 command.add_command(image_pull.fetch)
+command.add_command(image_serve.serve)
 
 
 @command.command("build")

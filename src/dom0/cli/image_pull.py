@@ -97,7 +97,7 @@ def say_partial_blobs(*, as_json: bool) -> None:
     """What has come of blobs that are not whole, those in use last first."""
     blobs = [
         PartialBlob(digest=blob.digest, size=blob.size, have=blob.have, used=blob.used)
-        for blob in (_depot().blobs() if pull_directory().is_dir() else ())
+        for blob in (own_depot().blobs() if pull_directory().is_dir() else ())
         if blob.have and not blob.is_whole
     ]
     now = time.time()
@@ -113,7 +113,7 @@ def say_partial_blobs(*, as_json: bool) -> None:
     terminal.say_table(blobs, ("BLOB", "HERE", "SIZE", "USED"), cells, as_json=as_json)
 
 
-def _depot() -> Depot:
+def own_depot() -> Depot:
     from dom0.images.pull import KEPT
     from dom0.registry.depot import Depot
 
@@ -175,7 +175,7 @@ async def pull_all(engine: Engine, wanted: Iterable[tuple[Reference, str]], key:
         name, meter = reference.familiar(), Meter()
         try:
             async with _shown(name, meter):
-                pulled.append(await pull(engine, _depot(), reference, platform=platform, key=key, meter=meter))
+                pulled.append(await pull(engine, own_depot(), reference, platform=platform, key=key, meter=meter))
         except asyncio.CancelledError as error:
             come = f"{terminal.size(meter.have)} of {terminal.size(meter.size)} have come and are kept"
             why = come if meter.size else "ended while the registry was asked; what had come before is kept"

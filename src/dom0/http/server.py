@@ -1,9 +1,10 @@
-"""Answers HTTP on a unix socket."""
+"""Answers HTTP on a socket."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -70,11 +71,12 @@ class Request:
 
 
 class Response(msgspec.Struct, frozen=True):
-    """`body` is all of it, or pieces that are sent when they come."""
+    """`body` is all of it, or pieces that come: as many bytes as a Content-Length in `headers` says."""
 
     body: bytes | AsyncGenerator[bytes] = b""
     status: int = 200
     content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
     closes: bool = False  # the connection
 
 
@@ -114,18 +116,24 @@ def route(routes: Mapping[str, Handler]) -> Handler:
 @asynccontextmanager
 async def serve(
     handler: Handler,
-    path: Path,
+    where: Path | socket.socket,
     *,
     most: int = sys.maxsize,
     beyond: Handler | None = None,
+    unread: float | None = None,
     end_within: float = 1.0,
 ) -> AsyncIterator[None]:
-    """Answer on the socket that is made at `path` until the block ends; what is answered then has some seconds more.
+    """Answer on the socket that is made at a path, or on one that listens, until the block ends; what is answered then
+    has some seconds more.
 
-    `beyond` answers on connections that come while there are `most`.
+    `beyond` answers on connections that come while there are `most`; without one they are closed. `unread`: seconds
+    that a client may leave what is sent to it unread.
     """
-    conversations = _Conversations(handler, most, beyond or handler)
-    server = await asyncio.start_unix_server(conversations.begin, path, limit=READ_AHEAD, backlog=BACKLOG)
+    conversations = _Conversations(handler, most, beyond, unread)
+    if isinstance(where, Path):
+        server = await asyncio.start_unix_server(conversations.begin, where, limit=READ_AHEAD, backlog=BACKLOG)
+    else:
+        server = await asyncio.start_server(conversations.begin, sock=where, limit=READ_AHEAD, backlog=BACKLOG)
     try:
         yield
     finally:
@@ -149,16 +157,20 @@ async def stop_accepting(server: asyncio.Server) -> None:
 class _Conversations:
     """One for each connection."""
 
-    def __init__(self, handler: Handler, most: int, beyond: Handler) -> None:
+    def __init__(self, handler: Handler, most: int, beyond: Handler | None, unread: float | None) -> None:
         self._handler = handler
         self._most = most
         self._beyond = beyond
+        self._unread = unread
         self._tasks: dict[asyncio.Task[None], Channel] = {}
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = Channel(h11.SERVER, (reader, writer))
         handler = self._handler if len(self._tasks) < self._most else self._beyond
-        task = asyncio.get_running_loop().create_task(_converse(channel, handler))
+        if handler is None:
+            channel.abort()
+            return
+        task = asyncio.get_running_loop().create_task(_converse(channel, handler, self._unread))
         self._tasks[task] = channel
         task.add_done_callback(lambda task: self._tasks.pop(task).abort())
 
@@ -173,9 +185,9 @@ class _Conversations:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _converse(channel: Channel, handler: Handler) -> None:
+async def _converse(channel: Channel, handler: Handler, unread: float | None) -> None:
     try:
-        while await _exchange(channel, handler) and channel.begin_next():
+        while await _exchange(channel, handler, unread) and channel.begin_next():
             pass
         await channel.close()
     except OSError:  # the client has gone, or says nothing
@@ -184,17 +196,17 @@ async def _converse(channel: Channel, handler: Handler) -> None:
         log.exception("an answer is cut off")
 
 
-async def _exchange(channel: Channel, handler: Handler) -> bool:
+async def _exchange(channel: Channel, handler: Handler, unread: float | None) -> bool:
     """One request and its answer; whether there was one that made sense."""
     try:
         head = await _next(channel)
         if not isinstance(head, h11.Request):
             return False
         request = Request(head, channel)
-        await _send(channel, request.method, await _respond(request, handler))
+        await _send(channel, request.method, await _respond(request, handler), unread)
     except Malformed as error:
         if channel.owes_answer:
-            await _send(channel, "", refusal(error.status, str(error)))
+            await _send(channel, "", refusal(error.status, str(error)), unread)
         return False
     await _let_finish(channel)
     return True
@@ -224,8 +236,8 @@ async def _next(channel: Channel) -> object:
         raise ConnectionAbortedError(f"nothing came for {SILENCE:g} s") from error
 
 
-async def _send(channel: Channel, method: str, response: Response) -> None:
-    headers = [("Connection", "close")] if response.closes else []
+async def _send(channel: Channel, method: str, response: Response, unread: float | None) -> None:
+    headers = [*response.headers, *([("Connection", "close")] if response.closes else [])]
     if response.status != NO_CONTENT:
         headers.append(("Content-Type", response.content_type))
         if isinstance(response.body, bytes):
@@ -233,14 +245,16 @@ async def _send(channel: Channel, method: str, response: Response) -> None:
     head = h11.Response(status_code=response.status, headers=headers)
     if isinstance(response.body, bytes):
         data = h11.Data(b"" if method == "HEAD" else response.body)
-        await channel.send(head, data, h11.EndOfMessage())
+        async with asyncio.timeout(unread):
+            await channel.send(head, data, h11.EndOfMessage())
         return
     async with aclosing(response.body) as pieces:
         await channel.send(head)
         async for piece in pieces:
             if method == "HEAD":
                 break
-            await channel.send_content(piece)
+            async with asyncio.timeout(unread):
+                await channel.send_content(piece)
     await channel.send(h11.EndOfMessage())
 
 

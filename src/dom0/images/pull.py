@@ -109,6 +109,8 @@ async def pull(
         image = await work.resolve(wanted, platform or f"linux/{info.machine}")
         if key is not None:
             await work.patiently(partial(require_signed, registry, wanted, image.digest, key))
+        if registry.is_anonymous:
+            await asyncio.to_thread(work.keep_manifests, image)
         with depot.use(image.sizes):
             layers_here = await work.bring(image)
         if info.containerd_store:
@@ -181,6 +183,12 @@ class _Pull(msgspec.Struct, frozen=True):
         top = (index or manifest).digest
         return _Image(reference, manifest, index, top if self.info.containerd_store else manifest.config.digest)
 
+    def keep_manifests(self, image: _Image) -> None:
+        """For peers."""
+        for each in (image.index, image.manifest):
+            if each is not None:
+                self.depot.keep(each.raw, each.digest, public=True)
+
     async def bring(self, image: _Image) -> int:
         """Returns how many layers the Engine had. All blobs are in `use`."""
         config = await self._config(image)
@@ -237,6 +245,7 @@ class _Pull(msgspec.Struct, frozen=True):
             self.registry,
             self.depot,
             repository=image.reference.repository,
+            public=self.registry.is_anonymous,
             terms=self.terms,
             meter=self.meter,
             doubt=self.registry.doubt,

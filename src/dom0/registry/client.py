@@ -62,6 +62,12 @@ class Registry:
         self._web = Web(insecure=insecure, certificates=certificates)
         self._tokens = Tokens(self._web, host, login)
         self._base = base.rstrip("/")
+        self._has_login = login is not None
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether everybody may have what has come from here so far."""
+        return not self._has_login and not self._web.shows_certificate
 
     async def close(self) -> None:
         await self._web.close()

@@ -6,6 +6,8 @@ use by nobody is evicted. An exclusive lock on the file `lock` in it says who fe
 
 A file `unfinished` in it says that the pull that needs the blob has not ended well so far: the blob is kept beyond the
 limit then, for a while, as what has come of one that is not whole.
+
+A file `public` says that every byte of it came without a login: only that is given to others (`shared`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +27,7 @@ import msgspec
 
 from dom0.durable import Unwritable, sync, writing
 from dom0.errors import Dom0Error
-from dom0.registry.partial import BLOB, LOCK, UNFINISHED, Partial, peek
+from dom0.registry.partial import BLOB, LOCK, PUBLIC, UNFINISHED, Partial, peek
 
 RESERVE = 64 << 20  # bytes that stay free on every file system
 KEPT_FOR = (
@@ -131,8 +134,11 @@ class Depot:
                     (directory / UNFINISHED).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def fetching(self, digest: str, size: int) -> Iterator[Partial | None]:
-        """What has come of a blob in `use`, to fetch the rest in the block. None: another process does so."""
+    def fetching(self, digest: str, size: int, *, public: bool = False) -> Iterator[Partial | None]:
+        """What has come of a blob in `use`, to fetch the rest in the block. None: another process does so.
+
+        `public`: the rest comes without a login.
+        """
         directory = self._directory(digest)
         with writing(directory):
             lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
@@ -143,7 +149,24 @@ class Depot:
             except BlockingIOError:
                 yield None
                 return
-            yield stack.enter_context(contextlib.closing(Partial(directory, _sha256(digest), size, boot=self._boot)))
+            partial = Partial(directory, _sha256(digest), size, boot=self._boot)
+            stack.enter_context(contextlib.closing(partial))
+            with writing(directory):
+                if public and not partial.have and not (directory / BLOB).exists():
+                    (directory / PUBLIC).touch(mode=0o600)
+                elif not public and (directory / PUBLIC).exists():
+                    (directory / PUBLIC).unlink()
+                    sync(directory)
+            yield partial
+
+    def keep(self, content: bytes, digest: str, *, public: bool) -> None:
+        """A whole blob that came at once, as a manifest does."""
+        if self.find(digest, len(content)):
+            return
+        with self.use([digest]), self.fetching(digest, len(content), public=public) as partial:
+            if partial is not None:
+                partial.put(partial.have, content[partial.have :])
+                partial.finish(self.path(digest), threading.Event())
 
     def blobs(self) -> list[Stored]:
         """All there are, those used last first. What has no name of ours is passed over."""
@@ -269,7 +292,7 @@ def _leave(directory: Path, descriptor: int) -> None:
 
 
 def _is_empty(directory: Path) -> bool:
-    return {LOCK, UNFINISHED}.issuperset(path.name for path in directory.iterdir())
+    return {LOCK, UNFINISHED, PUBLIC}.issuperset(path.name for path in directory.iterdir())
 
 
 def _require_space(path: Path, count: int) -> None:

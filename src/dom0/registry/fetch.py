@@ -73,6 +73,7 @@ async def fetch(
     depot: Depot,
     *,
     repository: str,
+    public: bool = False,
     terms: Terms = USUAL,
     meter: Meter | None = None,
     doubt: Callable[[Descriptor], None] = lambda _: None,
@@ -80,11 +81,12 @@ async def fetch(
 ) -> None:
     """Return when `depot`, where the caller has them in `use`, has all blobs whole.
 
-    `meter` tells how far it is; `doubt` is told what came wrong, to ask somebody else for it; `now`: seconds since the
-    epoch. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
+    `public`: `source` gives them without a login, so they may be given to others. `meter` tells how far it is; `doubt`
+    is told what came wrong, to ask somebody else for it; `now`: seconds since the epoch. Cancelled, it leaves what has
+    come. Raises Final, GaveUp, and Unwritable of the disk.
     """
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
-    work = _Work(wanted, source, depot, repository, terms, meter or Meter(), doubt, now)
+    work = _Work(wanted, source, depot, repository, public, terms, meter or Meter(), doubt, now)
     with contextlib.closing(work):
         await work.open_blobs()
         await _in_thread(partial(depot.trim, work.meter.size - work.meter.have))
@@ -131,6 +133,7 @@ class _Work:
         source: Source,
         depot: Depot,
         repository: str,
+        public: bool,
         terms: Terms,
         meter: Meter,
         doubt: Callable[[Descriptor], None],
@@ -139,6 +142,7 @@ class _Work:
         self.source = source
         self.depot = depot
         self.repository = repository
+        self.public = public
         self.terms = terms
         self.meter = meter
         self.doubt = doubt
@@ -247,7 +251,7 @@ class _Work:
         digest, size = descriptor.digest, descriptor.size
         with contextlib.ExitStack() as stack:
             is_whole = self.depot.find(digest, size) is not None
-            here = None if is_whole else stack.enter_context(self.depot.fetching(digest, size))
+            here = None if is_whole else stack.enter_context(self.depot.fetching(digest, size, public=self.public))
             if here is not None:
                 is_whole = self.depot.find(digest, size) is not None  # it may have ended while we looked
             if is_whole:

@@ -30,6 +30,11 @@ class Mirrored:
         self._senders: dict[str, set[Registry]] = {}  # by digest: whose bytes are taken, and whose were wrong
         self._doubted: dict[str, set[Registry]] = {}
 
+    @property
+    def is_anonymous(self) -> bool:
+        """As `Registry.is_anonymous`, of all of them."""
+        return all(registry.is_anonymous for registry in self._registries)
+
     async def close(self) -> None:
         for registry in self._registries:
             await registry.close()

@@ -27,9 +27,10 @@ from dom0.registry.journal import CHUNK, Head
 from dom0.registry.part import JOURNAL, Damage, Part, read_head
 
 MOST_PARTS = 1024
-BLOB, LOCK, UNFINISHED = "blob", "lock", "unfinished"  # what else is in its directory
+BLOB, LOCK, UNFINISHED, PUBLIC = "blob", "lock", "unfinished", "public"  # what else is in its directory
+UPSTREAM = "upstream"  # as well: the process that fetches it asks a registry, and no peer
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID: Documentation/admin-guide/sysctl/kernel.rst
-_START = re.compile(r"0|[1-9][0-9]{0,18}")
+START = re.compile(r"0|[1-9][0-9]{0,18}")  # what a part is called
 
 Ending = Literal["done", "damaged", "wrong"]
 
@@ -44,8 +45,7 @@ class Partial:
     def __init__(self, directory: Path, sha256: bytes, size: int, *, boot: bytes | None = None) -> None:
         self.size = size
         self._directory = directory
-        boot = boot or bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
-        self._head = Head(boot, sha256, size, 0)
+        self._head = Head(boot or boot_id(), sha256, size, 0)
         with writing(directory):
             self.parts = self._restored()
 
@@ -129,7 +129,7 @@ class Partial:
 
     def _restored(self) -> list[Part]:
         found = {path.name: path for path in self._directory.iterdir()}
-        numbers = [int(name) for name in found if _START.fullmatch(name)]
+        numbers = [int(name) for name in found if START.fullmatch(name)]
         starts = sorted(number for number in numbers if number % CHUNK == 0 and (number == 0 or number < self.size))
         with contextlib.ExitStack() as opened:
             parts: list[Part] = []
@@ -143,7 +143,7 @@ class Partial:
             for path in (*(part.path for part in parts), *(part.journal_path for part in parts)):
                 found.pop(path.name, None)
             for path in found.values():
-                if path.name not in (BLOB, LOCK, UNFINISHED):
+                if path.name not in (BLOB, LOCK, UNFINISHED, PUBLIC):
                     _remove(path)
             opened.pop_all()
         return parts if parts and parts[0].start == 0 else [self._part(0), *parts]
@@ -162,9 +162,13 @@ class Partial:
         self.parts = [each for each in self.parts if each is not part]  # others may be looking through the old list
 
 
+def boot_id() -> bytes:
+    return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
+
+
 def peek(directory: Path) -> tuple[int | None, int]:
     """Bytes that the blob has, if a journal says so, and bytes of it that are there. Raises OSError."""
-    lengths = {int(path.name): path.lstat().st_size for path in directory.iterdir() if _START.fullmatch(path.name)}
+    lengths = {int(path.name): path.lstat().st_size for path in directory.iterdir() if START.fullmatch(path.name)}
     heads = (read_head(directory / f"{start}{JOURNAL}") for start in lengths)
     size = next((head.size for head in heads if head), None)
     starts = sorted(lengths)

@@ -111,6 +111,7 @@ class Web:
 
     def __init__(self, *, insecure: bool, certificates: Path = CERTIFICATES) -> None:
         self.insecure = insecure
+        self.shows_certificate = False  # of its own, to a server that may want one
         self._certificates = certificates
         self._clients: dict[Origin, Client] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
@@ -218,6 +219,7 @@ class Web:
         with contextlib.suppress(OSError):  # not ours to read, or too long for a name
             files = sorted((self._certificates / origin.netloc).iterdir())
             whose = origin.netloc
+        self.shows_certificate |= any(file.suffix == ".cert" for file in files)
         if whose not in self._tls:
             while len(self._tls) >= _MOST_SERVERS:
                 del self._tls[next(iter(self._tls))]

@@ -1,0 +1,163 @@
+"""Gives blobs of a depot to other machines, over HTTP: by their digests, those that came without a login, and nothing
+else. Who gets them checks them.
+
+`/blobs/DIGEST` is the blob, of one that still comes what is here of the range that is asked for; `/blobs/DIGEST/from/N`
+says how much of it is here (`Shared`), `/manifests/DIGEST` is a manifest or index. Names and tags mean nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+
+import msgspec
+
+from dom0.durable import write_atomic
+from dom0.errors import Final
+from dom0.http import server
+from dom0.http.server import HttpError, Request, Response, route
+from dom0.registry.depot import Depot
+from dom0.registry.manifest import MOST_BYTES, parse_manifest
+from dom0.registry.patience import Allowance
+from dom0.registry.reference import digest_flaw
+from dom0.registry.shared import Share, read, share
+
+MOST = 64  # connections at once
+UNREAD = 30.0  # seconds that a client may leave what is sent to it unread
+BLOB_TYPE = "application/octet-stream"
+_PIECE = 256 << 10  # bytes
+_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})")
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_PORT = re.compile(r":[0-9]{1,5}\Z")
+_NODE = re.compile(r"[0-9a-f]{32}")
+
+
+class Shared(Share, frozen=True):
+    """`node`: of which depot (`node_of`)."""
+
+    node: str = ""
+
+
+@asynccontextmanager
+async def serve(depot: Depot, listening: socket.socket, *, rate: float = 0.0) -> AsyncIterator[None]:
+    """Until the block ends. `rate`: bytes a second to all clients together, 0 for no limit."""
+    given = _Given(depot, Allowance(rate))
+    routes = {
+        "GET /blobs/{digest}": given.blob,
+        "GET /blobs/{digest}/from/{at}": given.share,
+        "GET /manifests/{digest}": given.manifest,
+    }
+    answer = route(routes)
+
+    async def checked(request: Request) -> Response:
+        check_request(request)
+        return await answer(request)
+
+    async with server.serve(checked, listening, most=MOST, unread=UNREAD):
+        yield
+
+
+def check_request(request: Request) -> None:
+    """No web page may ask, also not under a name that leads here (DNS rebinding). Raises HttpError."""
+    hosts = request.headers.all("Host")
+    name = _PORT.sub("", hosts[0]).lower() if len(hosts) == 1 else ""
+    if name not in ("localhost", os.uname().nodename.lower()) and not _is_address(name):
+        raise HttpError(403, "Host has to be an address, or the name that this machine has itself")
+    if request.headers.all("Origin") or request.headers.all("Sec-Fetch-Site"):
+        raise HttpError(403, "a web page may not ask")
+
+
+def node_of(depot: Depot) -> str:
+    """Which depot this is among those of peers: 32 hexadecimal digits, the same ones for ever. Raises Unwritable."""
+    path = depot.root / "node"
+    try:
+        found = path.read_text()
+    except (OSError, ValueError):
+        found = ""
+    if not _NODE.fullmatch(found):
+        found = secrets.token_hex(16)
+        write_atomic(path, found.encode())
+    return found
+
+
+class _Given:
+    def __init__(self, depot: Depot, allowance: Allowance) -> None:
+        self._depot = depot
+        self._allowance = allowance
+        self._node = node_of(depot)
+
+    async def blob(self, request: Request) -> Response:
+        """Without a range only a whole one."""
+        digest = _digest(request)
+        asked = request.headers.all("Range")
+        wanted = _RANGE.fullmatch(asked[0]) if len(asked) == 1 else None
+        if asked and wanted is None:
+            raise HttpError(416, "one range is given, from a first byte on: bytes=0-1023")
+        start = int(wanted[1]) if wanted else 0
+        found = await self._find(digest, start)
+        if found.size is None or (wanted is None and found.coming != "whole"):
+            raise HttpError(503, "it is not whole yet: ask for a range")
+        last = min(int((wanted and wanted[2]) or found.size), start + found.ready - 1)
+        if last < start and (wanted or found.size):
+            raise HttpError(416 if start >= found.size or found.ready else 503, "nothing is here of that range")
+        headers = [("Content-Length", str(last + 1 - start)), ("Accept-Ranges", "bytes")]
+        if wanted:
+            headers.append(("Content-Range", f"bytes {start}-{last}/{found.size}"))
+        return Response(self._bytes(digest, start, last + 1), 206 if wanted else 200, BLOB_TYPE, tuple(headers))
+
+    async def share(self, request: Request) -> Response:
+        digest, at = _digest(request), request.captured["at"]
+        if not _NUMBER.fullmatch(at):
+            raise HttpError(404, "Not Found")
+        found = await self._find(digest, int(at))
+        return Response(msgspec.json.encode(Shared(found.coming, found.size, found.have, found.ready, self._node)))
+
+    async def manifest(self, request: Request) -> Response:
+        digest = _digest(request)
+        found = await self._find(digest, 0)
+        if found.coming != "whole" or found.have > MOST_BYTES:
+            raise HttpError(404, "Not Found")
+        raw = await asyncio.to_thread(read, self._depot, digest, 0, found.have)
+        try:
+            kind = parse_manifest(raw, "").media_type
+        except Final:
+            raise HttpError(404, "Not Found") from None
+        return Response(raw, content_type=kind, headers=(("Docker-Content-Digest", digest),))
+
+    async def _find(self, digest: str, at: int) -> Share:
+        found = await asyncio.to_thread(share, self._depot, digest, at)
+        if found is None:
+            raise HttpError(404, "Not Found")
+        return found
+
+    async def _bytes(self, digest: str, start: int, stop: int) -> AsyncGenerator[bytes]:
+        while start < stop:
+            data = await asyncio.to_thread(read, self._depot, digest, start, min(_PIECE, stop - start))
+            if not data:
+                raise ConnectionAbortedError("it has gone")
+            if wait := self._allowance.take(len(data), asyncio.get_running_loop().time()):
+                await asyncio.sleep(wait)
+            yield data
+            start += len(data)
+
+
+def _digest(request: Request) -> str:
+    """Raises HttpError."""
+    digest = request.captured["digest"]
+    if digest_flaw(digest):
+        raise HttpError(404, "Not Found")
+    return digest
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
