@@ -128,21 +128,17 @@ def _bar(began: float, ended: float, longest: float) -> str:
 
 
 def _line(boot: Boot) -> tuple[str, ...]:
+    ends = {stage.name: f"{stage.ended - boot.began:.2f}" for stage in boot.stages}
     return (
         "*" if boot.running else "",
         str(boot.number),
         times.moment(boot.written),
         f"{boot.firmware:.2f}" if boot.firmware is not None else "-",
-        _end(boot, "engine"),
-        _end(boot, "dom0"),
+        ends.get("engine", "-"),
+        ends.get("dom0", "-"),
         f"{boot.ready - boot.began:.2f}" if boot.ready is not None else "-",
         next((f"{stage.name} {stage.seconds:.2f}" for stage in boot.stages if stage.name == boot.slowest), "-"),
     )
-
-
-def _end(boot: Boot, name: str) -> str:
-    ends = [stage.ended for stage in boot.stages if stage.name == name]
-    return f"{ends[-1] - boot.began:.2f}" if ends else "-"
 
 
 def _show_differences(before: Boot, after: Boot, *, as_json: bool) -> None:

@@ -50,45 +50,36 @@ OK, WARNING, MISSING = CheckVerdict.OK, CheckVerdict.WARNING, CheckVerdict.MISSI
 
 async def examine() -> list[CheckResult]:
     """Make all checks, in the order in which a person would mend them."""
+    asked = (["docker", "--version"], ["docker", "compose", "version"], ["docker", "buildx", "version"])
+    docker, compose, buildx = await asyncio.gather(*map(_version, asked))
+    no_docker = CheckResult("docker", MISSING, "not on PATH", "apt-get install docker-cli")
+    commands = [
+        CheckResult("docker", OK, docker) if docker else no_docker,
+        _plugin("docker compose", compose, parser.OLDEST),
+    ]
     if recipe.BAKED.exists():  # a login or the root container: the image brings its packages
-        program, compose, engine = await asyncio.gather(
-            _docker_program(), _plugin("docker compose", parser.OLDEST), _engine(disk=False)
-        )
         found = "seen from inside dom0; dom0 doctor on the host itself looks at more"
-        return [program, compose, *engine, _agent(), CheckResult("host", OK, found)]
-    program, compose, buildx = await asyncio.gather(
-        _docker_program(), _plugin("docker compose", parser.OLDEST), _buildx()
-    )
-    builder = _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it")
-    restic = _program("restic", "the first dom0 home command takes it from this host")
-    commands = [program, compose, buildx, builder, _pip(), restic]
+        return [*commands, *await _engine(compose, disk=False), _agent(), CheckResult("host", OK, found)]
+    oldest = max(oldest for since, oldest in OLDEST_BUILDX.items() if since <= read_version(compose))
+    commands += [
+        _plugin("docker buildx", buildx, oldest),
+        _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
+        _pip(),
+        _program("restic", "the first dom0 home command takes it from this host"),
+    ]
     if not is_here():
-        return [*commands, *await _engine(disk=False), _agent()]
-    return [*commands, *await _engine(), _cgroups(), _ssh_port(), _clock(), _launcher(), _agent()]
+        return [*commands, *await _engine(compose, disk=False), _agent()]
+    return [*commands, *await _engine(compose), _cgroups(), _ssh_port(), _clock(), _launcher(), _agent()]
 
 
-async def _docker_program() -> CheckResult:
-    found = await _version(["docker", "--version"])
-    if found is None:
-        return CheckResult("docker", MISSING, "not on PATH", "apt-get install docker-cli")
-    return CheckResult("docker", OK, found)
-
-
-async def _plugin(name: str, oldest: tuple[int, int]) -> CheckResult:
+def _plugin(name: str, found: str, oldest: tuple[int, int]) -> CheckResult:
     install = f"apt-get install {name.replace(' ', '-')}"
-    found = await _version([*name.split(), "version"])
-    if found is None:
+    if not found:
         return CheckResult(name, MISSING, "not installed", install)
-    version = read_version(found)
-    if version < oldest:
+    if read_version(found) < oldest:
         wanted = ".".join(map(str, oldest))
         return CheckResult(name, MISSING, f"{found}, older than {wanted}", install)
     return CheckResult(name, OK, found)
-
-
-async def _buildx() -> CheckResult:
-    compose = read_version(await _version(["docker", "compose", "version"]) or "")
-    return await _plugin("docker buildx", max(oldest for since, oldest in OLDEST_BUILDX.items() if since <= compose))
 
 
 def _program(name: str, purpose: str) -> CheckResult:
@@ -104,11 +95,12 @@ def _pip() -> CheckResult:
     return CheckResult("pip", OK, "installed")
 
 
-async def _version(argv: list[str]) -> str | None:
+async def _version(argv: list[str]) -> str:
+    """As it prints it, "" where it is not here."""
     try:
         return (await capture(argv, timeout=20)).stdout.strip().splitlines()[0]
     except (CommandFailed, IndexError):
-        return None
+        return ""
 
 
 def read_version(text: str) -> tuple[int, int]:
@@ -117,7 +109,8 @@ def read_version(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-async def _engine(*, disk: bool = True) -> list[CheckResult]:
+async def _engine(compose: str, *, disk: bool = True) -> list[CheckResult]:
+    """`compose`: what the Docker Compose of this host says that it is."""
     try:
         async with connected() as engine:
             info, base = await engine.info(), await find(engine, BASE_IMAGE)
@@ -127,8 +120,8 @@ async def _engine(*, disk: bool = True) -> list[CheckResult]:
     answers = f"{info.version}, API {info.api_version}, storage {info.storage_driver}, {info.operating_system}"
     found = [CheckResult("Docker Engine", OK, answers), _memory(info)]
     if base and COMPOSE in base.labels:
-        ours, theirs = await _version(["docker", "compose", "version"]) or "", base.labels[COMPOSE]
-        if compose_version(theirs) not in ours:
+        theirs = base.labels[COMPOSE]
+        if compose_version(theirs) not in compose:
             theirs += ", another one than here; dom0 build refuses what the two do not read alike"
         found.append(CheckResult("docker compose in dom0-base", OK, theirs))
     return [*found, _disk(info)] if disk else found

@@ -143,12 +143,18 @@ class Agent:
         try:
             connection = blocking.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
             answer = blocking.ask(connection, method, target, body=data, timeout=timeout)
-            if answer.status >= blocking.BAD_REQUEST:
-                with answer:
-                    raise self._refused(answer.status, answer.read())
+            if answer.status < blocking.BAD_REQUEST:
+                return answer
+            with answer:
+                words = answer.read()
         except OSError as error:
             raise self._unreachable(error) from error
-        return answer
+        try:
+            refusal = msgspec.json.decode(words, type=_Refusal)
+        except msgspec.DecodeError:
+            refusal = _Refusal(message=f"{self.path}: status {answer.status}")
+        kind = {blocking.BAD_REQUEST: UsageError, blocking.CONFLICT: Busy}.get(answer.status, Dom0Error)
+        raise kind(refusal.message, hint=refusal.hint)
 
     def _decode(self, data: bytes, document: type[Document]) -> Document:
         try:
@@ -158,14 +164,6 @@ class Agent:
                 f"{self.path}: the answer of the running dom0 is not understood: {error}",
                 hint="it may be of another version than this command: `dom0 up` brings both together",
             ) from error
-
-    def _refused(self, status: int, data: bytes) -> Dom0Error:
-        try:
-            refusal = msgspec.json.decode(data, type=_Refusal)
-        except msgspec.DecodeError:
-            refusal = _Refusal(message=f"{self.path}: status {status}")
-        kind = {blocking.BAD_REQUEST: UsageError, blocking.CONFLICT: Busy}.get(status, Dom0Error)
-        return kind(refusal.message, hint=refusal.hint)
 
     def _unreachable(self, error: OSError) -> Dom0Error:
         """By what the Engine and the launcher say of the root container. Raises EngineError."""

@@ -146,22 +146,21 @@ def restore(
     if not yes:
         question = "Replace the home? What is there now is kept in another volume."
         terminal.confirm(question, "home restore: not confirmed, nothing was changed")
-    restored = on_engine(lambda engine: _restore(engine, repository, wanted))
+
+    async def work(engine: Engine) -> Restored:
+        from dom0 import home
+
+        here = await home.find_home(engine)
+        terminal.say_progress(f"restoring into a new volume, verifying, then replacing {here.volume}")
+        kept = f"{here.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+        return await home.restart_users(engine, here, await home.restore(engine, here, repository, wanted, kept=kept))
+
+    restored = on_engine(work)
     lines = [f"{restored.volume}: restored; the home from before is in the volume {restored.kept}"]
     if restored.users:
         names = " ".join(restored.users)
         lines.append(f"these still see the home from before, until you restart them: docker restart {names}")
     terminal.say_result(restored, *lines, as_json=as_json)
-
-
-async def _restore(engine: Engine, repository: Repository, snapshot: str) -> Restored:
-    from dom0 import home
-
-    here = await home.find_home(engine)
-    terminal.say_progress(f"restoring into a new volume, verifying, then replacing {here.volume}")
-    kept = f"{here.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
-    restored = await home.restore(engine, here, repository, snapshot, kept=kept)
-    return await home.restart_users(engine, here, restored)
 
 
 def _back_up(repository: Repository, where: str, *, as_json: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -114,7 +114,7 @@ async def _show(engine: DockerEngine, services: Sequence[str], printer: Printer,
 
 class Line(msgspec.Struct, frozen=True, order=True):
     moment: bytes  # RFC 3339 with nanoseconds, as the Engine writes it: sorts as text
-    text: bytes
+    text: bytes = b""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,16 +168,16 @@ def _title(container: ContainerSummary) -> str:
 async def _merge(engine: DockerEngine, containers: Sequence[ContainerSummary], printer: Printer, span: Span) -> None:
     """Print the past of all containers, the oldest line first; one line of each is held in memory."""
     async with contextlib.AsyncExitStack() as stack:
-        sources = [
-            (container, await stack.enter_async_context(_lines(engine, container, span, follow=False)))
-            for container in containers
-        ]
+        sources = []
+        for container in containers:
+            lines = contextlib.aclosing(_lines(engine, container, span, follow=False))
+            sources.append((container, await stack.enter_async_context(lines)))
         heads = {index: await anext(lines, None) for index, (_, lines) in enumerate(sources)}
         while present := [(head, index) for index, head in heads.items() if head is not None]:
             head, index = min(present)
-            container, lines = sources[index]
+            container, its_lines = sources[index]
             printer.print(container, head)
-            heads[index] = await anext(lines, None)
+            heads[index] = await anext(its_lines, None)
 
 
 async def _follow(
@@ -220,7 +220,7 @@ async def _print_all(
     """Print lines until the container ends, those that `earlier` has not printed; returns the time of the last one."""
     after = await earlier if earlier else b""
     try:
-        async with _lines(engine, container, span, follow=True) as lines:
+        async with contextlib.aclosing(_lines(engine, container, span, follow=True)) as lines:
             async for line in lines:
                 if line.moment > after:
                     printer.print(container, line)
@@ -230,32 +230,18 @@ async def _print_all(
     return after
 
 
-@contextlib.asynccontextmanager
 async def _lines(
-    engine: DockerEngine,
-    container: ContainerSummary,
-    span: Span,
-    *,
-    follow: bool,
-) -> AsyncIterator[AsyncIterator[Line]]:
+    engine: DockerEngine, container: ContainerSummary, span: Span, *, follow: bool
+) -> AsyncGenerator[Line]:
+    """To be closed, as the request is then."""
     pieces = engine.follow_logs(container.id, tail=span.tail, since=span.since, until=span.until, follow=follow)
-    async with contextlib.aclosing(pieces), contextlib.aclosing(_split(pieces)) as lines:
-        yield lines
-
-
-async def _split(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Line]:
     rest = b""
-    async for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield _parse(line)
-        if len(rest) > LONGEST_LINE:
-            yield _parse(rest)
-            rest = b""
-    if rest:
-        yield _parse(rest)
-
-
-def _parse(line: bytes) -> Line:
-    moment, _, text = line.partition(b" ")
-    return Line(moment, text)
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            *whole, rest = (rest + piece).split(b"\n")
+            if len(rest) > LONGEST_LINE:
+                whole, rest = [*whole, rest], b""
+            for line in whole:
+                yield Line(*line.split(b" ", 1))
+        if rest:
+            yield Line(*rest.split(b" ", 1))

@@ -95,7 +95,7 @@ def fixed_ports(service: Service) -> tuple[PublishedPort, ...]:
 
 
 def spare_port_missing(service: Service) -> bool:
-    """Whether some published range has no port left for one more container."""
+    """Whether some published range, such as of one port, has none left for one more container."""
     ranges = (port_range(port) for port in service.ports if _publishes(service))
     return any(first and last - first + 1 <= service.replicas for first, last in ranges)
 

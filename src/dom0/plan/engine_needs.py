@@ -19,8 +19,9 @@ def check_engine(project: Project, api_version: str) -> None:
     services, networks = project.services.items(), project.networks.items()
     needs = [(("services", name, *key), api) for name, service in services for key, api in _needs(service)]
     needs += [(("networks", key, "enable_ipv4"), "1.48") for key, net in networks if net.enable_ipv4 is False]
+    spoken = [int(part) for part in api_version.split(".") if part]
     for path, needed in needs:
-        if api_version and _number(api_version) < _number(needed):
+        if spoken and spoken < [int(part) for part in needed.split(".")]:
             what = f"needs Docker Engine {ENGINES[needed]} (API {needed}), this one speaks {api_version}"
             raise refusal(project, path, what, "take it out, or update the Engine")
 
@@ -44,7 +45,3 @@ def _needs(service: Service) -> Iterator[tuple[KeyPath, str]]:
         if volume.bind and volume.bind.recursive:
             needed = "1.44" if volume.bind.recursive != "disabled" else "1.42"
             yield ("volumes", str(number), "bind", "recursive"), needed
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))

@@ -280,8 +280,7 @@ def replacement_order(service: Service, mounts: Mounts) -> Order:
         return Order(update.order)
     addresses = (n for n in service.networks.values() if n)
     exclusive = (
-        bool(fixed_ports(service))
-        or spare_port_missing(service)
+        spare_port_missing(service)
         or mounts.writes
         or bool(service.mac_address)
         or any(n.ipv4_address or n.ipv6_address or n.mac_address or n.link_local_ips for n in addresses)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from dom0 import terminal, times
 from dom0.cli.socket import options
-
-if TYPE_CHECKING:
-    from dom0.socketproxy.refusals import Refusal
 
 POLLED = 0.5  # seconds between two looks
 VERSION = re.compile(r"/v[0-9.]+(?=/)")
@@ -44,18 +40,16 @@ def log(name: str, follow: bool, tail: int | None, as_json: bool) -> None:
     directory = registrations.require(name, registrations.FILE, refusals.FILE)
     with contextlib.closing(refusals.Reader(directory)) as reader:
         found = reader.read()
-        for refusal in found if tail is None else found[max(0, len(found) - tail) :]:
-            _say(refusal, as_json=as_json)
-        while follow:
+        found = found if tail is None else found[max(0, len(found) - tail) :]
+        while True:
+            for refusal in found:
+                if as_json:
+                    terminal.say_json_line(refusal)
+                    continue
+                often = f" ({refusal.times} times)" if refusal.times > 1 else ""
+                request = f"{refusal.method} {VERSION.sub('', refusal.path, count=1)}"
+                terminal.say(f"{times.moment(refusal.at)}  {request}  {refusal.message}{often}")
+            if not follow:
+                return
             time.sleep(POLLED)
-            for refusal in reader.read():
-                _say(refusal, as_json=as_json)
-
-
-def _say(refusal: Refusal, *, as_json: bool) -> None:
-    if as_json:
-        terminal.say_json_line(refusal)
-        return
-    times_ = f" ({refusal.times} times)" if refusal.times > 1 else ""
-    request = f"{refusal.method} {VERSION.sub('', refusal.path, count=1)}"
-    terminal.say(f"{times.moment(refusal.at)}  {request}  {refusal.message}{times_}")
+            found = reader.read()
