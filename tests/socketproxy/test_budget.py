@@ -47,16 +47,16 @@ async def test_systemd_is_asked_only_for_what_is_not_so_yet(tmp_path: Path, monk
     nsenter.chmod(0o755)
     monkeypatch.setenv("PATH", f"{nsenter.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(budget, "CGROUPS", str(tmp_path / "cgroup"))
-    engine = cgroup.Engine(2, systemd=True, process=os.getpid())
+    driver = cgroup.CgroupDriver(2, systemd=True, process=os.getpid())
     wanted = Budget(memory=64 << 20, cpus=0.5, pids=20)
     for setting in cgroup.settings(2, group, wanted):
         file = tmp_path / "cgroup" / setting.file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("cpu memory pids" if setting.value.startswith("+") else f"{setting.value}\n")
-    await budget.make(engine, group, wanted)
+    await budget.make(driver, group, wanted)
     assert not asked.exists()
     with pytest.raises(UsageError, match=r"systemd did not make .*pids\.max = 10"):
-        await budget.make(engine, group, Budget(memory=64 << 20, cpus=0.5, pids=10))
+        await budget.make(driver, group, Budget(memory=64 << 20, cpus=0.5, pids=10))
     assert "TasksMax=10" in asked.read_text()
 
 

@@ -248,5 +248,7 @@ def test_it_is_small() -> None:
     show = "import sys; before = set(sys.modules); import dom0.socketproxy.hold; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True, timeout=60)
     ours = {name for name in loaded.stdout.split() if name.startswith("dom0")}
-    assert ours == {"dom0", "dom0.errors", "dom0.names", "dom0.socketproxy", "dom0.socketproxy.hold"}
+    assert ours == {
+        f"dom0{name}" for name in ("", ".errors", ".names", ".socketproxy", ".socketproxy.hold", ".unix_socket")
+    }
     assert not {"asyncio", "click", "h11", "msgspec", "logging", "subprocess"} & set(loaded.stdout.split())

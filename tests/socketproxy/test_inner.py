@@ -78,7 +78,7 @@ def scopes_in_scopes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with socket.socket(socket.AF_UNIX) as engine:
         engine.bind(outermost.socket)
         engine.listen()
-        groups = cgroup.Engine(1, systemd=False, process=0)
+        groups = cgroup.CgroupDriver(1, systemd=False, process=0)
         found = [Context(Scope("guest"), Grants(containers=6), outermost, "", cgroup_parent="/g", cgroups=groups)]
         for name, containers in {"team": 3, "sub": 1}.items():
             outer = Outer()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from dom0.ambassador.messages import ErrorAnswer, Request, State
 from dom0.ambassador.report import Reporter
 from dom0.ambassador.requests import Requests
 from dom0.errors import Dom0Error, UsageError
+from dom0.unix_socket import listen
 from dom0.wording import excerpt
 
 LARGEST_LINE = 1024 * 1024  # bytes: the agent's findings for thousands of listeners
@@ -108,7 +107,8 @@ async def _listening(path: Path, connected: Connected) -> AsyncIterator[None]:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_unix_server(serve, sock=_socket(path), limit=LARGEST_LINE)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    server = await asyncio.start_unix_server(serve, sock=listen(path, mode=0o600), limit=LARGEST_LINE)
     try:
         yield
     finally:
@@ -116,20 +116,3 @@ async def _listening(path: Path, connected: Connected) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.to_thread(path.unlink, missing_ok=True)
-
-
-def _socket(path: Path) -> socket.socket:
-    """It listens and is protected before it gets its name, so no client finds it half-made."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.bind(os.fspath(temporary))
-        temporary.chmod(0o600)
-        made.listen()
-        temporary.replace(path)
-    except BaseException:
-        made.close()
-        raise
-    return made

@@ -37,6 +37,7 @@ _OF_AMBASSADORS = frozenset(
         "run.py",
         "terminal.py",
         "times.py",
+        "unix_socket.py",
         "wording.py",
     )
 )

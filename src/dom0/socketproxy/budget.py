@@ -24,7 +24,7 @@ from dom0.errors import Dom0Error, UsageError
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ROOT
 from dom0.run import capture
 from dom0.socketproxy import cgroup, listing, requests
-from dom0.socketproxy.cgroup import Engine, Group
+from dom0.socketproxy.cgroup import CgroupDriver, Group
 from dom0.socketproxy.grants import Budget
 from dom0.socketproxy.scope import LABEL, Scope
 from dom0.socketproxy.upstream import Upstream
@@ -56,7 +56,7 @@ class Used(msgspec.Struct, frozen=True):
 
 class Provided(NamedTuple):
     parent: str = ""  # `CgroupParent` of the scope's containers; "" is the Engine's own
-    engine: Engine | None = None  # whose groups can be made from here; None in another scope, whose socket does that
+    driver: CgroupDriver | None = None  # to make groups from here; None in another scope, whose socket does that
 
 
 async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str = "") -> Provided:
@@ -69,9 +69,9 @@ async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str 
         info = await _info(upstream)
         if _is_scoped(info):
             return Provided(await _ask_for(upstream, scope, budget, parent))
-        engine = _engine(upstream, info)
-        group = cgroup.group_of(scope, parent, systemd=engine.systemd, above=_above(engine))
-        await make(engine, group, budget)
+        driver = _driver(upstream, info)
+        group = cgroup.group_of(scope, parent, systemd=driver.systemd, above=_above(driver))
+        await make(driver, group, budget)
     except Dom0Error as error:
         if budget.asked() or parent:
             raise
@@ -79,7 +79,7 @@ async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str 
         return Provided()
     if budget.asked():
         await check_members(upstream, scope.path, group)
-    return Provided(group.parent, engine)
+    return Provided(group.parent, driver)
 
 
 @asynccontextmanager
@@ -104,11 +104,11 @@ async def _keep_meanwhile(path: str, scope: Scope, budget: Budget, parent: str) 
         for systemd in (False, True):
             with suppress(Dom0Error, OSError):
                 process = _listening(path)
-                is_unified = (_root(Engine(0, systemd, process)) / "cgroup.controllers").exists()
-                engine = Engine(2 if is_unified else 1, systemd, process)
-                group = cgroup.group_of(scope, parent, systemd=systemd, above=_above(engine))
-                if is_there(engine, group):
-                    await make(engine, group, budget)
+                is_unified = (_root(CgroupDriver(0, systemd, process)) / "cgroup.controllers").exists()
+                driver = CgroupDriver(2 if is_unified else 1, systemd, process)
+                group = cgroup.group_of(scope, parent, systemd=systemd, above=_above(driver))
+                if is_there(driver, group):
+                    await make(driver, group, budget)
                     log.info("%s: limited while the Engine does not answer yet", scope.path)
                     is_limited = True
 
@@ -136,29 +136,29 @@ def asking(path: str, budget: Budget) -> requests.Budget:
     return requests.Budget(scope=path, memory=budget.memory or 0, nano_cpus=cpus, pids_limit=budget.pids or 0)
 
 
-async def make(engine: Engine, group: Group, budget: Budget) -> None:
+async def make(driver: CgroupDriver, group: Group, budget: Budget) -> None:
     """Raises UsageError, CommandFailed."""
-    if engine.systemd:
-        await _set_properties(engine, group, budget)
+    if driver.systemd:
+        await _set_properties(driver, group, budget)
     else:
-        limit(_root(engine), engine.version, group, budget)
+        limit(_root(driver), driver.version, group, budget)
 
 
-def engine_now(upstream: Upstream, engine: Engine) -> Engine:
+def driver_now(upstream: Upstream, driver: CgroupDriver) -> CgroupDriver:
     """Another process after it has been restarted: its ID may be anybody's by now. Raises OSError."""
-    return engine._replace(process=_listening(upstream.socket))
+    return driver._replace(process=_listening(upstream.socket))
 
 
-def is_there(engine: Engine, group: Group) -> bool:
+def is_there(driver: CgroupDriver, group: Group) -> bool:
     """Raises UsageError."""
-    root = _root(engine)
-    return any((root / place).is_dir() for place in cgroup.directories(engine.version, group))
+    root = _root(driver)
+    return any((root / place).is_dir() for place in cgroup.directories(driver.version, group))
 
 
-def count_inside(engine: Engine, group: Group) -> int:
+def count_inside(driver: CgroupDriver, group: Group) -> int:
     """How many groups of scopes are in that of a scope. Raises UsageError, OSError."""
-    root = _root(engine)
-    return max(_count(root / place) for place in cgroup.directories(engine.version, group))
+    root = _root(driver)
+    return max(_count(root / place) for place in cgroup.directories(driver.version, group))
 
 
 def _count(directory: Path) -> int:
@@ -170,7 +170,7 @@ async def used(upstream: Upstream, parent: str) -> Used | None:
     """What the kernel counts in the group `parent` (a `CgroupParent`); None where it cannot be read from here."""
     try:
         info = await _info(upstream)
-        return None if _is_scoped(info) else counted(_root(_engine(upstream, info)), parent)
+        return None if _is_scoped(info) else counted(_root(_driver(upstream, info)), parent)
     except (Dom0Error, OSError):
         return None
 
@@ -199,7 +199,7 @@ async def remove(upstream: Upstream, parent: str) -> str:
         info = await _info(upstream)
         if _is_scoped(info):  # the outer one's server has it
             return ""
-        root = _root(_engine(upstream, info))
+        root = _root(_driver(upstream, info))
         hierarchies = [root] if (root / "cgroup.controllers").exists() else list(root.iterdir())
         for hierarchy in hierarchies:  # of version 1: who starts containers makes it in all of them
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -228,14 +228,14 @@ def _is_scoped(info: dict[str, Any]) -> bool:
     return any(text.startswith(f"{LABEL}=") for text in info.get("Labels") or ())
 
 
-def _engine(upstream: Upstream, info: dict[str, Any]) -> Engine:
+def _driver(upstream: Upstream, info: dict[str, Any]) -> CgroupDriver:
     if any("rootless" in option for option in info.get("SecurityOptions") or ()):
         raise UsageError(
             f"{upstream.socket}: a rootless Engine keeps no budgets",
             hint="leave memory, cpus and pids out of the grants, or use an Engine that runs as root",
         )
     systemd = info.get("CgroupDriver") == "systemd"
-    return Engine(int(info.get("CgroupVersion") or 1), systemd, _listening(upstream.socket))
+    return CgroupDriver(int(info.get("CgroupVersion") or 1), systemd, _listening(upstream.socket))
 
 
 def _listening(path: str) -> int:
@@ -248,14 +248,14 @@ def _listening(path: str) -> int:
     return found[0]
 
 
-def _above(engine: Engine) -> str:
+def _above(driver: CgroupDriver) -> str:
     """The Engine's own group, where it has started us in it too: what limits it limits the scope."""
-    return "" if engine.process else cgroup.engines_group(Path("/proc/self/cgroup").read_text())
+    return "" if driver.process else cgroup.engines_group(Path("/proc/self/cgroup").read_text())
 
 
-def _root(engine: Engine) -> Path:
+def _root(driver: CgroupDriver) -> Path:
     """The control groups as the Engine sees them. Raises UsageError."""
-    path = Path(f"/proc/{engine.process}/root{CGROUPS}") if engine.process else Path(CGROUPS_INSIDE)
+    path = Path(f"/proc/{driver.process}/root{CGROUPS}") if driver.process else Path(CGROUPS_INSIDE)
     try:
         path.stat()
     except OSError as error:
@@ -291,28 +291,28 @@ def _refusal(what: str, where: str, error: OSError) -> UsageError:
     return UsageError(f"{what}: {where}: {meaning} ({error.strerror})", hint=hint)
 
 
-async def _set_properties(engine: Engine, group: Group, budget: Budget) -> None:
+async def _set_properties(driver: CgroupDriver, group: Group, budget: Budget) -> None:
     """As the host's systemd takes them. Raises CommandFailed, UsageError."""
-    if not engine.process:
+    if not driver.process:
         raise UsageError(
             f"{group.parent}: the systemd of the host cannot be asked from here",
             hint="run dom0 socket serve on the host, or a container of it with --pid host --privileged",
         )
-    if _is_as_asked(engine, group, budget):  # a scope inside may ask for the same all the time
+    if _is_as_asked(driver, group, budget):  # a scope inside may ask for the same all the time
         return
-    enter = ["nsenter", f"--mount=/proc/{engine.process}/ns/mnt", "systemctl"]
+    enter = ["nsenter", f"--mount=/proc/{driver.process}/ns/mnt", "systemctl"]
     await capture([*enter, *cgroup.properties(group, budget)])
     await capture([*enter, "start", group.parent])
-    for setting in cgroup.settings(engine.version, group, budget):
-        if setting.needed and not _is_kept(_root(engine) / setting.file, setting.value):
+    for setting in cgroup.settings(driver.version, group, budget):
+        if setting.needed and not _is_kept(_root(driver) / setting.file, setting.value):
             hint = f"stop some of what runs there, or: systemctl status {group.parent}"
             raise UsageError(f"{setting.grant}: systemd did not make {setting.file} = {setting.value}", hint=hint)
 
 
-def _is_as_asked(engine: Engine, group: Group, budget: Budget) -> bool:
-    root = _root(engine)
-    asked = [one for one in cgroup.settings(engine.version, group, budget) if "memsw" not in one.file]  # not systemd's
-    return is_there(engine, group) and all(
+def _is_as_asked(driver: CgroupDriver, group: Group, budget: Budget) -> bool:
+    root = _root(driver)
+    asked = [one for one in cgroup.settings(driver.version, group, budget) if "memsw" not in one.file]  # not systemd's
+    return is_there(driver, group) and all(
         cgroup.is_said(one, file.read_text()) if (file := root / one.file).exists() else not one.needed for one in asked
     )
 

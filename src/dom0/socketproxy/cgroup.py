@@ -29,8 +29,8 @@ class Group(NamedTuple):
     directory: str  # below the root of a hierarchy
 
 
-class Engine(NamedTuple):
-    """What decides how its containers are limited."""
+class CgroupDriver(NamedTuple):
+    """Of an Engine: how its containers are limited."""
 
     version: int  # of control groups
     systemd: bool
@@ -115,14 +115,30 @@ def directories(version: int, group: Group) -> tuple[str, ...]:
 
 def settings(version: int, group: Group, budget: Budget) -> list[Setting]:
     """In the order in which they are written. Memory is without swap: what was granted is all there is."""
-    limits = budget.asked()
-    values = _values_2(budget) if version == 2 else _values_1(budget)
-    found = []
-    if version == 2:  # which has a controller where each group above hands it down
+    limits, found = budget.asked(), list[Setting]()
+    quota = round(budget.cpus * PERIOD) if budget.cpus else None
+    if version == 2:
         steps = group.directory.split("/")
-        for above in ("".join(f"{step}/" for step in steps[:count]) for count in range(len(steps))):
-            file = f"{above}cgroup.subtree_control"
+        for count in range(len(steps)):  # a controller is there where each group above hands it down
+            file = "".join(f"{step}/" for step in steps[:count]) + "cgroup.subtree_control"
             found += [Setting(grant, file, f"+{CONTROLLERS[grant]}", needed=True) for grant in limits]
+        values = [
+            ("memory", "memory.swap.max", "0" if budget.memory else "max", False),
+            ("memory", "memory.max", str(budget.memory or "max"), True),
+            ("cpus", "cpu.max", f"{'max' if quota is None else quota} {PERIOD}", True),
+            ("pids", "pids.max", str(budget.pids or "max"), True),
+        ]
+    else:  # swap is let go first: its limit is never below that of memory
+        memory = str(budget.memory or -1)
+        values = [
+            ("memory", "memory.use_hierarchy", "1", False),  # for ever so since Linux 5.11
+            ("memory", "memory.memsw.limit_in_bytes", "-1", False),  # there with swap accounting only
+            ("memory", "memory.limit_in_bytes", memory, True),
+            ("memory", "memory.memsw.limit_in_bytes", memory, False),
+            ("cpus", "cpu.cfs_period_us", str(PERIOD), True),
+            ("cpus", "cpu.cfs_quota_us", str(-1 if quota is None else quota), True),
+            ("pids", "pids.max", str(budget.pids or "max"), True),
+        ]
     for grant, name, value, everywhere in values:
         place = group.directory if version == 2 else f"{CONTROLLERS[grant]}/{group.directory}"
         found.append(Setting(grant, f"{place}/{name}", value, needed=everywhere and grant in limits))
@@ -139,29 +155,6 @@ def is_said(setting: Setting, found: str) -> bool:
     if setting.grant == "memory" and asked == "-1":
         return int(found) < 0 or int(found) >= MOST_MEMORY
     return found.split() == asked.split()
-
-
-def _values_1(budget: Budget) -> list[tuple[str, str, str, bool]]:
-    """Swap is let go first: its limit is never below that of memory."""
-    memory = str(budget.memory or -1)
-    return [
-        ("memory", "memory.use_hierarchy", "1", False),  # for ever so since Linux 5.11
-        ("memory", "memory.memsw.limit_in_bytes", "-1", False),  # there with swap accounting only
-        ("memory", "memory.limit_in_bytes", memory, True),
-        ("memory", "memory.memsw.limit_in_bytes", memory, False),
-        ("cpus", "cpu.cfs_period_us", str(PERIOD), True),
-        ("cpus", "cpu.cfs_quota_us", str(round(budget.cpus * PERIOD) if budget.cpus else -1), True),
-        ("pids", "pids.max", str(budget.pids or "max"), True),
-    ]
-
-
-def _values_2(budget: Budget) -> list[tuple[str, str, str, bool]]:
-    return [
-        ("memory", "memory.swap.max", "0" if budget.memory else "max", False),
-        ("memory", "memory.max", str(budget.memory or "max"), True),
-        ("cpus", "cpu.max", f"{round(budget.cpus * PERIOD) if budget.cpus else 'max'} {PERIOD}", True),
-        ("pids", "pids.max", str(budget.pids or "max"), True),
-    ]
 
 
 def properties(group: Group, budget: Budget) -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import field
 
 from dom0.socketproxy import paths
-from dom0.socketproxy.cgroup import Engine
+from dom0.socketproxy.cgroup import CgroupDriver
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.record import Recording
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
@@ -34,7 +34,7 @@ class Context(msgspec.Struct, frozen=True):
     socket: str  # the scope's own, where the Engine finds it
     refusals: Refusals | None = None  # where they are written
     cgroup_parent: str = ""  # of each container; the Engine's default where there is no group for the scope
-    cgroups: Engine | None = None  # where groups of the scopes inside are made; None in another scope, which is asked
+    cgroups: CgroupDriver | None = None  # for groups of the scopes inside; None in another scope, which is asked
     recording: Recording | None = None  # where what is needed is written, and allowed
     making: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from counting what is there to one more
     room: Room = field(default_factory=Room)

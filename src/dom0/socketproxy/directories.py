@@ -100,7 +100,10 @@ async def _remove(context: Context, container: str) -> None:
 
 async def _provide_directory(context: Context, container: str, mounted: PurePosixPath, bound: Bound) -> None:
     present = mounted / bound.rest
-    while present != mounted and not await _is_there(context, container, present):
+    while present != mounted:
+        reply = await context.upstream.ask("HEAD", "containers", container, "archive", query={"path": str(present)})
+        if reply.status == 200:
+            break
         present = present.parent
     missing = (mounted / bound.rest).relative_to(present)
     if not missing.parts:
@@ -112,11 +115,6 @@ async def _provide_directory(context: Context, container: str, mounted: PurePosi
     reply = await context.upstream.ask("PUT", "containers", container, "archive", query=query, body=_archive(missing))
     if reply.status >= BAD_REQUEST:  # a link or a file is in the way
         raise Refused(BAD_REQUEST, f"{bound.written}: {paths.LEADS_NOWHERE}")
-
-
-async def _is_there(context: Context, container: str, path: PurePosixPath) -> bool:
-    reply = await context.upstream.ask("HEAD", "containers", container, "archive", query={"path": str(path)})
-    return reply.status == 200
 
 
 def _archive(directory: PurePosixPath) -> bytes:

@@ -123,19 +123,14 @@ def _instruction(line: str) -> Instruction:
         rest = rest[flag.end() :]
     if not rest or (keyword in HAVE_HEREDOCS and "<<" in rest):
         raise Refused(FORBIDDEN, f"Dockerfile: {line[:40]}: the classic builder has no here-documents", field=keyword)
-    if keyword == "ADD":
-        _check_added(rest)
+    if keyword == "ADD":  # a URL would be fetched from where the Engine is
+        try:
+            words = json.loads(rest) if rest.startswith("[") else rest.split()
+        except (ValueError, RecursionError) as error:
+            raise _unclear(f"ADD {rest[:40]}") from error
+        if not isinstance(words, list) or not all(isinstance(word, str) and _ADDED.fullmatch(word) for word in words):
+            raise Refused(FORBIDDEN, f"Dockerfile: ADD {rest[:40]}: only plain names of the context", field="ADD")
     return Instruction(keyword, flags, rest)
-
-
-def _check_added(rest: str) -> None:
-    """A URL would be fetched from where the Engine is."""
-    try:
-        words = json.loads(rest) if rest.startswith("[") else rest.split()
-    except (ValueError, RecursionError) as error:
-        raise _unclear(f"ADD {rest[:40]}") from error
-    if not isinstance(words, list) or not all(isinstance(word, str) and _ADDED.fullmatch(word) for word in words):
-        raise Refused(FORBIDDEN, f"Dockerfile: ADD {rest[:40]}: only plain names of the context", field="ADD")
 
 
 def check_expanded(instructions: Iterable[Instruction], environment: Iterable[str]) -> None:
@@ -203,30 +198,26 @@ def written(
     begins with, "" for one that begins with another or with nothing. Raises Refused.
     """
     content = bytearray()
-    for line in _lines(instructions, ids, stamps, prefix):
-        content += line.encode() + b"\n"
-        if len(content) > LONGEST:
-            what = f"with the labels of its images it has more than {LONGEST} bytes: fewer stages, or images with fewer"
-            raise _unclear(what)
-    return bytes(content)
-
-
-def _lines(
-    instructions: Sequence[Instruction], ids: Mapping[str, str], stamps: Mapping[str, Mapping[str, str]], prefix: str
-) -> Iterator[str]:
     for instruction, stages in _with_stages(instructions):
+        label = ""
         if instruction.keyword == "FROM":
             base, name = _from(instruction)
             has_image = base.lower() not in (*stages, SCRATCH)
             image = ids[base] if has_image else base.lower()
-            yield instruction._replace(rest=f"{image} AS {name}" if name else image).written()
-            yield _label(stamps[base if has_image else ""])
+            line = instruction._replace(rest=f"{image} AS {name}" if name else image)
+            label = f"{_label(stamps[base if has_image else ''])}\n"
         elif source := instruction.flags.get("from", ""):
             stage = _stage(source, stages)
-            flags = instruction.flags | {"from": ids[source] if stage is None else str(stage)}
-            yield instruction._replace(flags=flags).written()
+            line = instruction._replace(
+                flags=instruction.flags | {"from": ids[source] if stage is None else str(stage)}
+            )
         else:
-            yield _labelled(instruction, prefix).written()
+            line = _labelled(instruction, prefix)
+        content += f"{line.written()}\n{label}".encode()
+        if len(content) > LONGEST:
+            what = f"with the labels of its images it has more than {LONGEST} bytes: fewer stages, or images with fewer"
+            raise _unclear(what)
+    return bytes(content)
 
 
 def _labelled(instruction: Instruction, prefix: str) -> Instruction:

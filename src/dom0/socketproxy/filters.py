@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -22,7 +21,13 @@ class Filters(msgspec.Struct, frozen=True):
         found = strict.parse(text.encode()) if text else {}
         if not isinstance(found, dict):
             raise Refused(BAD_REQUEST, "filters: no object")
-        return cls({key: _texts(key, value) for key, value in found.items()})
+        values = {}
+        for key, value in found.items():
+            texts = [text for text, chosen in value.items() if chosen is True] if isinstance(value, dict) else value
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise Refused(BAD_REQUEST, f"filters: {key}: a list of texts is expected")
+            values[key] = texts
+        return cls(values)
 
     def written(self) -> str:
         return json.dumps(self.values)
@@ -63,11 +68,3 @@ def by_name(query: Mapping[str, str], known: tuple[str, ...], scope: Scope) -> F
     """
     filters = Filters.read(query.get("filters", "")).checked(known).without("label")
     return filters.renamed("name", scope.long_pattern)
-
-
-def _texts(key: str, value: Any) -> list[str]:
-    if isinstance(value, dict):
-        value = [text for text, chosen in value.items() if chosen is True]
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise Refused(BAD_REQUEST, f"filters: {key}: a list of texts is expected")
-    return value

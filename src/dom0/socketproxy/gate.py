@@ -9,11 +9,10 @@ A lock ends with the process that holds it, so nothing is left of one that was k
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dom0.errors import Busy
@@ -22,7 +21,6 @@ from dom0.socketproxy.refusal import UNAVAILABLE, Refused
 
 PATIENCE = 60.0  # seconds, for another one who stops it
 ANSWERED_WITHIN = 10.0  # seconds, for requests that are under way
-LOOKED_EVERY = 0.5  # seconds, whether what lasts is to be cut off
 
 
 @contextmanager
@@ -37,27 +35,14 @@ def making(scope: str) -> Iterator[None]:
         yield
         return
     try:
-        if not _locked(made, fcntl.LOCK_SH) or _is_stopped(scope):
+        if not _locked(made, fcntl.LOCK_SH) or is_stopped(scope):
             raise Refused(UNAVAILABLE, f"scope /{scope} is being stopped: nothing is made or started in it meanwhile")
         yield
     finally:
         os.close(made)
 
 
-async def until_stopped(scope: str, work: Coroutine[None, None, None]) -> None:
-    """Raises what `work` does, and ConnectionAbortedError when the scope is being stopped."""
-    task = asyncio.create_task(work)
-    try:
-        while not (await asyncio.wait({task}, timeout=LOOKED_EVERY))[0]:
-            if _is_stopped(scope):
-                raise ConnectionAbortedError(f"scope /{scope} is being stopped")
-        await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _is_stopped(scope: str) -> bool:
+def is_stopped(scope: str) -> bool:
     """Not to who may not write in the directory of the scope."""
     try:
         descriptor = _open(scope, "stopping")

@@ -28,6 +28,7 @@ from typing import NoReturn
 
 from dom0 import names
 from dom0.errors import Busy, Dom0Error, UsageError
+from dom0.unix_socket import listen
 
 BACKLOG = 4096  # who connects while nobody accepts waits for the next one; the kernel's own limit
 ASKED_WITHIN = 3.0  # seconds, until who has connected is sent away
@@ -50,18 +51,7 @@ def listening(path: Path) -> socket.socket:
     """A new socket (mode 0660) in the place of a dead one. Raises UsageError, OSError."""
     check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unnamed = path.with_name(f".{path.name}.new")
-    unnamed.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(unnamed))
-        unnamed.chmod(0o660)
-        listener.listen(BACKLOG)
-        unnamed.replace(path)  # complete before it has its name
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    return listen(path, mode=0o660, backlog=BACKLOG)
 
 
 def hold(directory: Path, name: str) -> socket.socket:
@@ -138,7 +128,7 @@ class Holder:
             for descriptor in given:
                 stack.callback(os.close, descriptor)
             try:
-                verb, name = self._parsed(line)
+                verb, name = _parsed(line)
                 if verb == "keep":
                     self._keep(name, given)
                     connection.sendall(b"ok")
@@ -149,21 +139,11 @@ class Holder:
                     self._release(name)
                     connection.sendall(b"ok")
                 else:
-                    socket.send_fds(connection, [b"ok"], [self._hold(name).fileno()])
+                    if name not in self._held:
+                        self._held[name] = listening(self._path(name))
+                    socket.send_fds(connection, [b"ok"], [self._held[name].fileno()])
             except (UsageError, OSError) as error:
                 connection.sendall(f"error: {error}".encode())
-
-    def _parsed(self, line: bytes) -> tuple[str, str]:
-        request = line.decode("ascii", "replace").strip()
-        verb, _, name = request.partition(" ")
-        if verb not in ("hold", "keep", "release") or not re.fullmatch(names.SCOPE_NAME, name):
-            raise UsageError(f"{request!r}: not a request of: hold NAME, keep NAME, release NAME")
-        return verb, name
-
-    def _hold(self, name: str) -> socket.socket:
-        if name not in self._held:
-            self._held[name] = listening(self._path(name))
-        return self._held[name]
 
     def _keep(self, name: str, given: list[int]) -> None:
         """What a server has from the holder before us, unless we have it."""
@@ -194,6 +174,15 @@ class Holder:
 
     def _that_serve(self) -> list[tuple[str, socket.socket]]:
         return [(name, one) for name, one in self._watching if not _has_ended(one)]
+
+
+def _parsed(line: bytes) -> tuple[str, str]:
+    """Raises UsageError."""
+    request = line.decode("ascii", "replace").strip()
+    verb, _, name = request.partition(" ")
+    if verb not in ("hold", "keep", "release") or not re.fullmatch(names.SCOPE_NAME, name):
+        raise UsageError(f"{request!r}: not a request of: hold NAME, keep NAME, release NAME")
+    return verb, name
 
 
 def _received(connection: socket.socket) -> tuple[bytes, list[int]]:
@@ -232,12 +221,8 @@ def keep(directory: Path) -> NoReturn:
     except BlockingIOError:
         raise Busy(f"{directory}: another process holds the sockets here", hint="one is enough") from None
     path = directory / "holder.sock"
-    path.unlink(missing_ok=True)
     holder = Holder(directory)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        server.bind(str(path))
-        path.chmod(0o600)
-        server.listen()
+    with listen(path, mode=0o600) as server:
         sys.stdout.write(f"holding sockets in {directory}\n")
         sys.stdout.flush()
         try:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
 from dom0.socketproxy import budget, cgroup, requests
-from dom0.socketproxy.cgroup import Engine, Group
+from dom0.socketproxy.cgroup import CgroupDriver, Group
 from dom0.socketproxy.context import Asked, Context, Document
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, UNAVAILABLE, Refused, never, not_granted
@@ -59,13 +59,13 @@ async def budgeted(context: Context, asked: Asked) -> Document:
     return Document({"CgroupParent": body.scope})
 
 
-async def _make(context: Context, engine: Engine, group: Group, body: requests.Budget, wanted: Grants) -> None:
+async def _make(context: Context, driver: CgroupDriver, group: Group, body: requests.Budget, wanted: Grants) -> None:
     async with context.making:
         try:
-            engine = budget.engine_now(context.upstream, engine)
+            driver = budget.driver_now(context.upstream, driver)
             for path, most in {**body.containers, "": context.grants.containers}.items():
-                _check_room(context, engine, body.scope, path, most)
-            await budget.make(engine, group, wanted.budget)
+                _check_room(context, driver, body.scope, path, most)
+            await budget.make(driver, group, wanted.budget)
             if wanted.budget.asked():
                 await budget.check_members(context.upstream, context.scope.path + body.scope, group)
         except (Dom0Error, OSError) as error:
@@ -73,18 +73,18 @@ async def _make(context: Context, engine: Engine, group: Group, body: requests.B
             raise Refused(CONFLICT, context.scope.without_prefix(what)) from error
 
 
-def _check_room(context: Context, engine: Engine, path: str, around: str, most: int) -> None:
+def _check_room(context: Context, driver: CgroupDriver, path: str, around: str, most: int) -> None:
     """For the group of `path`, and those above that are missing, in that of `around`, which may have `most` containers.
 
     The kernel has only so many groups, and one that is empty stays. Raises Refused.
     """
     missing = 0
-    while path != around and not budget.is_there(engine, cgroup.group(_parent(context, path))):
+    while path != around and not budget.is_there(driver, cgroup.group(_parent(context, path))):
         missing += 1
         path = path.rpartition("/")[0]
     if not missing:
         return
-    count = budget.count_inside(engine, cgroup.group(_parent(context, around))) + missing
+    count = budget.count_inside(driver, cgroup.group(_parent(context, around))) + missing
     if count > most:
         name = around.rpartition("/")[2] or context.scope.name
         what = f"scopes inside {name} can have {most} control groups, as many as there may be containers"
@@ -101,16 +101,14 @@ def parent(context: Context, asked: str, field: str) -> str:
     if not asked:
         return context.cgroup_parent
     group = cgroup.inner(context.cgroup_parent, asked) if context.cgroup_parent else None
-    if group is None or not _is_there(context, group):
+    if group is None:
         raise never(field, asked)
-    return group.parent
-
-
-def _is_there(context: Context, group: Group) -> bool:
-    """Raises Refused."""
-    if context.cgroups is None:  # the outer scope knows
-        return True
+    if context.cgroups is None:  # the outer scope knows whether it is there
+        return group.parent
     try:
-        return budget.is_there(budget.engine_now(context.upstream, context.cgroups), group)
+        is_there = budget.is_there(budget.driver_now(context.upstream, context.cgroups), group)
     except (Dom0Error, OSError) as error:
         raise Refused(UNAVAILABLE, f"the control groups of {context.scope.name} cannot be seen: {error}") from error
+    if not is_there:
+        raise never(field, asked)
+    return group.parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import h11
 import msgspec
@@ -48,7 +48,8 @@ async def carry(client: Channel, call: Call, context: Context, *, upgrade: bool,
         elif answer.status_code >= BAD_REQUEST:
             await send(client, await _refusal(engine, answer.status_code, context), method=call.method)
         else:
-            await _while_there(client, _pass_on(client, engine, answer, call))
+            passing = _pass_on(client, engine, answer, call)  # it may never end, and asyncio's streams tell nobody
+            await cut_off_if(lambda: client.is_gone, passing, "the client has gone", looks=GONE_WITHIN)
     except Malformed as error:
         raise ConnectionAbortedError(str(error)) from error
     finally:
@@ -197,17 +198,17 @@ def _seen(text: bytes, line: Line) -> bytes:
     return b"" if found is None else msgspec.json.encode(found) + b"\n"
 
 
-async def _while_there(client: Channel, passing: Coroutine[None, None, None]) -> None:
-    """An answer may never end; who has gone needs none. asyncio's streams tell nobody."""
-    work = asyncio.create_task(passing)
+async def cut_off_if(is_over: Callable[[], bool], work: Coroutine[None, None, None], why: str, *, looks: float) -> None:
+    """Raises what `work` does, and ConnectionAbortedError once `is_over`, which is asked every `looks` seconds."""
+    task = asyncio.create_task(work)
     try:
-        while not (await asyncio.wait({work}, timeout=GONE_WITHIN))[0]:
-            if client.is_gone:
-                raise ConnectionAbortedError("the client has gone")
-        await work
+        while not (await asyncio.wait({task}, timeout=looks))[0]:
+            if is_over():
+                raise ConnectionAbortedError(why)
+        await task
     finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _tunnel(client: Channel, engine: Channel, status: int, kind: str) -> None:

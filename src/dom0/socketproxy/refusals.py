@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -41,11 +40,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     def as_recorded(self) -> Refusal:
         """On one line of a terminal, whatever the client has written."""
         texts = {key: getattr(self, key) for key in ("method", "path", "message", "field", "value")}
-        return replace(self, **{key: _shortened(printable(text)) for key, text in texts.items()})
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+        shown = {key: printable(text) for key, text in texts.items()}
+        return replace(
+            self, **{key: text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for key, text in shown.items()}
+        )
 
 
 class Refusals:
@@ -123,7 +121,11 @@ class Reader:
                 self._opened = self._path.open("rb")
                 content += self._opened.read()
         *lines, self._rest = content.split(b"\n")
-        return [refusal for line in lines for refusal in _parsed(line)]
+        found = []
+        for line in lines:
+            with contextlib.suppress(msgspec.DecodeError):  # a later version has written it
+                found.append(msgspec.json.decode(line, type=Refusal).as_recorded())  # an older one wrote what came
+        return found
 
     def close(self) -> None:
         if self._opened:
@@ -134,12 +136,6 @@ def read(directory: Path) -> list[Refusal]:
     """All that are still there. Raises OSError."""
     with contextlib.closing(Reader(directory)) as reader:
         return reader.read()
-
-
-def _parsed(line: bytes) -> Iterator[Refusal]:
-    """Nothing of a line that a later version has written; an older one has written texts as they came."""
-    with contextlib.suppress(msgspec.DecodeError):
-        yield msgspec.json.decode(line, type=Refusal).as_recorded()
 
 
 def _older(file: Path) -> Path:

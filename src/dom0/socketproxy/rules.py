@@ -462,14 +462,12 @@ def endpoint_of(endpoint: bodies.EndpointSettings, resolved: Resolved, name: str
     return replace(
         endpoint,
         aliases=tuple(dict.fromkeys((*endpoint.aliases, name))) if name else (),
-        links=tuple(_link(link, resolved) for link in endpoint.links),
+        # By name, as DNS knows no IDs; with an alias in any case: else it would be the name in the Engine.
+        links=tuple(
+            f"{resolved.named[name]}:{alias or name}"
+            for name, _, alias in (link.partition(":") for link in endpoint.links)
+        ),
     )
-
-
-def _link(link: str, resolved: Resolved) -> str:
-    """By name, as DNS knows no IDs. Its name in there is said in any case: else it would be the one in the Engine."""
-    name, _, alias = link.partition(":")
-    return f"{resolved.named[name]}:{alias or name}"
 
 
 NETWORK_OPTIONS = (

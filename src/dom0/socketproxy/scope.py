@@ -12,6 +12,7 @@ An image that it calls `app:dev` is `dom0.invalid/guest/app:dev`: a name that no
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -159,11 +160,14 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
         inner = found.pop(LABEL, "").removeprefix(self.path)
         if inner:
             return {**found, LABEL: inner}
-        of_image = found.pop(ORCHESTRATOR, "")
-        if not of_image:
+        written = found.pop(ORCHESTRATOR, "")
+        if not written:
             return found
         seen = {key: value for key, value in found.items() if not key.startswith(RESERVED)}
-        return {**seen, **_read(of_image), ORCHESTRATOR: "itself"}
+        of_image: dict[str, str] = {}
+        with contextlib.suppress(msgspec.DecodeError):  # the orchestrator of a scope inside may have written anything
+            of_image = msgspec.json.decode(written, type=dict[str, str])
+        return {**seen, **of_image, ORCHESTRATOR: "itself"}
 
     def without_prefix(self, text: str) -> str:
         """Of the Engine's messages, which quote names."""
@@ -180,10 +184,3 @@ def as_written(labels: Mapping[str, str], prefix: str) -> dict[str, str]:
 def is_made_inside(labels: Mapping[str, str]) -> bool:
     """Whether a container was made through the socket of a scope: then it is not this machine's, whatever it says."""
     return labels.get(LABEL, "").count("/") > (1 if labels.get(ORCHESTRATOR) else 0)
-
-
-def _read(labels: str) -> dict[str, str]:
-    try:
-        return msgspec.json.decode(labels, type=dict[str, str])
-    except msgspec.DecodeError:  # in a scope inside another one its orchestrator may have written anything
-        return {}

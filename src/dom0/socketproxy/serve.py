@@ -24,6 +24,7 @@ from dom0.socketproxy.refusals import Refusal, Refusals
 from dom0.socketproxy.room import Room
 
 SILENCE = 60.0  # seconds for a whole request, and between two of them
+STOP_SEEN_WITHIN = 0.5  # seconds until what lasts is cut off when its scope is being stopped
 LAST = 10.0  # seconds for what is under way when a socket is handed over
 LAST_SILENCE = 2.0  # seconds for a connection then to begin with another request
 RELIEF = 1.0  # seconds until the next try when there were too many open files
@@ -55,8 +56,8 @@ async def serve(
             group = budget.Provided()
             if context.recording is None:  # which is limited by nothing, and leaves no group behind
                 group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
-                noted.write(group.parent if group.engine else "")
-            context = replace(context, cgroup_parent=group.parent, cgroups=group.engine, refusals=refusals)
+                noted.write(group.parent if group.driver else "")
+            context = replace(context, cgroup_parent=group.parent, cgroups=group.driver, refusals=refusals)
             listener = kept or hold.listening(path)
             standing = stack.enter_context(registrations.registered(context, path))
             context = replace(context, room=Room(standing.is_alone))
@@ -207,7 +208,12 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
             return answer
         context.upstream.let_go()
         carried = pipe.carry(client, answer, context, upgrade=read.upgrade == "tcp", archive=archive)
-        await (gate.until_stopped(context.scope.name, carried) if endpoint.lasts else carried)
+        if endpoint.lasts:
+            scope = context.scope.name
+            why = f"scope /{scope} is being stopped"
+            await pipe.cut_off_if(lambda: gate.is_stopped(scope), carried, why, looks=STOP_SEEN_WITHIN)
+        else:
+            await carried
         return None
 
 

@@ -251,10 +251,13 @@ def event(scope: Scope, found: Doc) -> Doc | None:
 
 def progress(scope: Scope, line: Doc) -> Doc:
     """Of a pull, a build or a load: texts, some in an object."""
-    return {key: _told(scope, value) for key, value in line.items()}
-
-
-def _told(scope: Scope, value: Any) -> Any:
-    if isinstance(value, dict):
-        return progress(scope, value)
-    return scope.without_prefix(value) if isinstance(value, str) else value
+    shown: Doc = {}
+    for key, value in line.items():
+        match value:
+            case dict():
+                shown[key] = progress(scope, value)
+            case str():
+                shown[key] = scope.without_prefix(value)
+            case _:
+                shown[key] = value
+    return shown
