@@ -76,7 +76,7 @@ async def test_the_start_of_an_id_is_no_reference(bench: Bench) -> None:
         with pytest.raises(NotFound):
             await bench.engine.container(ref)
         with pytest.raises(NotFound):
-            await bench.engine.kill_container(ref)
+            await bench.engine.stop_container(ref)
         await bench.engine.remove_container(ref, force=True)
     assert (await bench.engine.container(container_id)).state is State.RUNNING
 
@@ -160,15 +160,9 @@ async def test_stopping_what_does_not_run_is_no_error(bench: Bench) -> None:
     assert (await bench.engine.container("one")).state is State.CREATED
 
 
-async def test_killing_what_does_not_run_is_a_conflict(bench: Bench) -> None:
-    await bench.create("one", "true")
-    with pytest.raises(Conflict):
-        await bench.engine.kill_container("one")
-
-
 async def test_a_signal_reaches_the_process(bench: Bench) -> None:
     await bench.run("one", *HANDLES_TERM)
-    await bench.engine.kill_container("one", signal="SIGTERM")
+    await bench.kill("one", "SIGTERM")
     assert (await bench.until_state("one", State.EXITED)).exit_code == 5
 
 
@@ -318,7 +312,7 @@ async def test_an_exec_stream_ends_with_the_container(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
     pieces = bench.engine.exec_stream("one", ["sh", "-c", "echo hello; sleep 1000"])
     assert await anext(pieces) == b"hello\n"
-    await bench.engine.kill_container("one")
+    await bench.kill("one", "SIGKILL")
     with pytest.raises(EngineError, match="sh exited with code 137"):
         await anext(pieces)
 
@@ -327,7 +321,7 @@ async def test_exec_ends_with_the_container(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
     waiting = asyncio.ensure_future(bench.engine.exec("one", ["sh", "-c", "touch /began; sleep 1000"]))
     await bench.until_succeeds("one", "test", "-f", "/began")
-    await bench.engine.kill_container("one")
+    await bench.kill("one", "SIGKILL")
     assert (await waiting).exit_code == 137
 
 

@@ -55,7 +55,7 @@ async def test_a_stop_that_ran_out_of_grace_kills_twice(bench: Bench) -> None:
 
 async def test_a_kill_is_not_told_as_a_stop(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
-    await bench.engine.kill_container("one")
+    await bench.kill("one", "SIGKILL")
     assert await story(bench, "die") == ["create", "network connect", "start", "kill", "network disconnect", "die"]
 
 

@@ -57,7 +57,7 @@ async def test_what_a_person_stops_or_kills_stays_down(bench: Bench, name: str) 
     await bench.run("stopped", *HANDLES_TERM, host=policy(name))
     await bench.run("killed", *HANDLES_TERM, host=policy(name))
     await bench.engine.stop_container("stopped")
-    await bench.engine.kill_container("killed")
+    await bench.kill("killed", "SIGKILL")
     for ref in ("stopped", "killed"):
         container = await bench.until_state(ref, State.EXITED)
         assert container.restart_count == 0
@@ -65,7 +65,7 @@ async def test_what_a_person_stops_or_kills_stays_down(bench: Bench, name: str) 
 
 async def test_any_signal_lays_the_policy_to_rest_until_the_next_start(bench: Bench) -> None:
     await bench.run("one", "sleep", "3", host=policy("always"))  # longer than a busy machine takes for the signal
-    await bench.engine.kill_container("one", signal="SIGHUP")
+    await bench.kill("one", "SIGHUP")
     assert await bench.engine.wait_container("one") == 0
     container = await bench.engine.container("one")
     assert (container.state, container.restart_count) == (State.EXITED, 0)
@@ -95,7 +95,7 @@ async def test_waiting_for_a_restart_can_be_ended(bench: Bench, how: str) -> Non
     if how == "stop":
         await bench.engine.stop_container("one")
     else:
-        await bench.engine.kill_container("one")
+        await bench.kill("one", "SIGKILL")
     container = await bench.engine.container("one")
     assert (container.state, container.exit_code) == (State.EXITED, 3)
 

@@ -545,5 +545,5 @@ async def test_more_than_a_hundred_streams_do_not_hold_up_a_call(engine: DockerE
         waits = [tasks.create_task(engine.wait_container(one)) for _ in range(120)]
         async with asyncio.timeout(30):
             await engine.ping()
-        await engine.kill_container(one)
+        await engine.stop_container(one, timeout=0)
     assert {wait.result() for wait in waits} == {137}

@@ -41,8 +41,6 @@ class Connections:
             raise Dom0Error("who is silent cannot be told")
         return gone
 
-    async def cleanup(self) -> None: ...
-
 
 def tcp(generation: int, target: Target = A, state: str = "ESTABLISHED", client: int = 1) -> Flow:
     return Flow(

@@ -52,15 +52,11 @@ async def _said(engine: Engine, container: Container) -> list[str]:
         for since in (container.started - EARLY, 0.0):
             text = await engine.logs(container.id, tail=MOST_READ, since=max(since, 0.0), errors_only=True)
             if lines := text.splitlines():
-                return _shortened(lines)
+                left_out = len(lines) - FIRST_LINES - LAST_LINES
+                if left_out <= 1:
+                    return lines
+                return [*lines[:FIRST_LINES], f"... {left_out} lines ...", *lines[-LAST_LINES:]]
         return (await engine.logs(container.id, tail=OUTPUT_LINES)).splitlines()[-OUTPUT_LINES:]
     except EngineError as error:  # a log driver that gives nothing back
         log.info("what %s said last cannot be read: %s", container.name, error.message)
         return []
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    left_out = len(lines) - FIRST_LINES - LAST_LINES
-    if left_out <= 1:
-        return lines
-    return [*lines[:FIRST_LINES], f"... {left_out} lines ...", *lines[-LAST_LINES:]]

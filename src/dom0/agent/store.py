@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from dom0 import flock
 from dom0.durable import write_atomic, writing
 from dom0.errors import Busy, Dom0Error
 
@@ -37,24 +37,18 @@ def exclusive_lock(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + patience
     try:
-        _lock(descriptor, directory, time.monotonic() + patience)
+        while not flock.try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                hint = "two of them would undo each other's work: docker ps --filter label=dom0.role=root; lslocks"
+                raise Busy(f"{directory}: another dom0 agent works with it", hint=hint)
+            time.sleep(LOCK_AGAIN)
         with contextlib.suppress(OSError):  # a disk that cannot be written is told when it has to be
             os.fchmod(descriptor, 0o700)
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, directory: Path, deadline: float) -> None:
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                hint = "two of them would undo each other's work: docker ps --filter label=dom0.role=root; lslocks"
-                raise Busy(f"{directory}: another dom0 agent works with it", hint=hint) from error
-        time.sleep(LOCK_AGAIN)
 
 
 def read_json(path: Path, type_: type[T]) -> T | None:

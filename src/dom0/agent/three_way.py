@@ -57,28 +57,24 @@ class FileStep(NamedTuple):
 
 
 def decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | None) -> FileStep:
-    action, wanted = _decide(there, placed, theirs)
-    return FileStep(action, there, wanted, theirs)
-
-
-def _decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | None) -> tuple[Action, FileVersion | None]:
     ours = {version.content if version else None for version in placed}
     if theirs is None:  # what the project no longer says goes if we brought it
         if there is None:
-            return Action.NOTHING, None
+            return FileStep(Action.NOTHING, there, None, theirs)
         if there.content == DIRECTORY or there.content not in ours:  # what uses a directory may just be empty
-            return Action.KEEP, there
-        return Action.REMOVE, None
+            return FileStep(Action.KEEP, there, there, theirs)
+        return FileStep(Action.REMOVE, there, None, theirs)
     changed = Action.KEEP if ours == {theirs.content} else Action.CONFLICT
     if there is None:
-        return (Action.CREATE, theirs) if None in ours else (changed, None)
+        is_new = None in ours
+        return FileStep(Action.CREATE if is_new else changed, there, theirs if is_new else None, theirs)
     if there.content == theirs.content or there.content in ours:
         wanted = _with_rights(theirs, there, placed)
-        return (Action.NOTHING if wanted == there else Action.UPDATE), wanted
+        return FileStep(Action.NOTHING if wanted == there else Action.UPDATE, there, wanted, theirs)
     if changed is Action.CONFLICT or there.kind != theirs.kind:
-        return changed, there
+        return FileStep(changed, there, there, theirs)
     wanted = replace(_with_rights(theirs, there, placed), content=there.content)
-    return (Action.KEEP if wanted == there else Action.UPDATE), wanted
+    return FileStep(Action.KEEP if wanted == there else Action.UPDATE, there, wanted, theirs)
 
 
 def _with_rights(theirs: FileVersion, there: FileVersion, placed: Placed) -> FileVersion:

@@ -118,9 +118,6 @@ class DockerEngine:
         else:  # the API takes whole seconds
             await self._act(ref, "stop", {"t": str(math.ceil(timeout))}, patience=timeout + PATIENCE)
 
-    async def kill_container(self, ref: str, *, signal: str = "SIGKILL") -> None:
-        await self._act(ref, "kill", {"signal": signal})
-
     async def unpause_container(self, ref: str) -> None:
         await self._act(ref, "unpause")
 

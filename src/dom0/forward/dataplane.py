@@ -57,6 +57,3 @@ class DataPlane(Interface):
 
     async def cut(self, flows: Collection[Flow]) -> int:
         """End `flows` and reset both ends now, also idle ones. Returns how many were there."""
-
-    async def cleanup(self) -> None:
-        """Remove everything that planes of this kind made here, also before this process was started."""

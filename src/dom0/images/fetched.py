@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -14,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from dom0 import temporary
+from dom0 import flock, temporary
 from dom0.errors import Dom0Error
 from dom0.images.recipe import data
 from dom0.names import BASE_IMAGE
@@ -95,15 +94,11 @@ async def lock(name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as opened:
         waits = False
-        while True:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:  # tried again: a thread that waits in flock cannot be cancelled
-                if not waits:
-                    on_wait()
-                waits = True
-                await asyncio.sleep(_PAUSE)
+        while not flock.try_lock(opened.fileno()):  # again and again: a thread that waits in flock cannot be cancelled
+            if not waits:
+                on_wait()
+            waits = True
+            await asyncio.sleep(_PAUSE)
         yield
 
 

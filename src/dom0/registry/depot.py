@@ -25,6 +25,7 @@ from pathlib import Path
 
 import msgspec
 
+from dom0 import flock
 from dom0.durable import Unwritable, sync, writing
 from dom0.errors import Dom0Error
 from dom0.registry.partial import BLOB, LOCK, PUBLIC, UNFINISHED, Partial, peek
@@ -144,9 +145,7 @@ class Depot:
             lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not flock.try_lock(lock):
                 yield None
                 return
             partial = Partial(directory, _sha256(digest), size, boot=self._boot)

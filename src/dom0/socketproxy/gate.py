@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dom0 import flock
 from dom0.errors import Busy
 from dom0.socketproxy import registrations
 from dom0.socketproxy.refusal import UNAVAILABLE, Refused
@@ -35,7 +36,7 @@ def making(scope: str) -> Iterator[None]:
         yield
         return
     try:
-        if not _locked(made, fcntl.LOCK_SH) or is_stopped(scope):
+        if not flock.try_lock(made, fcntl.LOCK_SH) or is_stopped(scope):
             raise Refused(UNAVAILABLE, f"scope /{scope} is being stopped: nothing is made or started in it meanwhile")
         yield
     finally:
@@ -49,7 +50,7 @@ def is_stopped(scope: str) -> bool:
     except OSError:
         return False
     try:
-        return not _locked(descriptor, fcntl.LOCK_SH)
+        return not flock.try_lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
@@ -84,17 +85,9 @@ def _open(scope: str, name: str) -> int:
     return os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def _locked(descriptor: int, how: int) -> bool:
-    try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _locked_alone(descriptor: int, within: float) -> bool:
     deadline = time.monotonic() + within
-    while not _locked(descriptor, fcntl.LOCK_EX):
+    while not flock.try_lock(descriptor):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dom0 import names
+from dom0 import flock, names
 from dom0.errors import Dom0Error, UsageError
 from dom0.socketproxy import hold
 from dom0.socketproxy.grants import Grants
@@ -257,11 +257,7 @@ def _decoded(file: Path, content: bytes) -> Registration:
 
 
 def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
+    return not flock.try_lock(descriptor, fcntl.LOCK_SH)
 
 
 def known(*files: str) -> list[str]:

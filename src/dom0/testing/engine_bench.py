@@ -34,7 +34,8 @@ class Bench:
     restart_engine: Callable[[], Awaitable[None]]  # as a service manager does
     kill_engine: Callable[[], Awaitable[None]]
     start_engine: Callable[[], Awaitable[None]]
-    pause: Callable[[str], Awaitable[None]]  # a container, as a person does
+    pause: Callable[[str], Awaitable[None]]  # a container, as a person does; so `kill`, by name and signal
+    kill: Callable[[str, str], Awaitable[None]]
     now: Callable[[], float]  # the Engine's clock
     began: float  # by it; a real Engine still knows of the tests before
 
@@ -79,10 +80,12 @@ def fake_bench() -> Bench:
     docker.images.add(IMAGE)
     docker.images.registry[UNREACHABLE_IMAGE] = EngineError("no route", transient=True)
 
+    engine = FakeEngine(docker)
+
     async def restart() -> None:
         docker.restart_engine()
 
-    async def kill() -> None:
+    async def crash() -> None:
         docker.stop_engine(crash=True)
 
     async def start() -> None:
@@ -91,7 +94,10 @@ def fake_bench() -> Bench:
     async def pause(name: str) -> None:
         docker.pause(docker.container(name))
 
-    return Bench(FakeEngine(docker), restart, kill, start, pause, virtual_time.now, virtual_time.now())
+    async def kill(name: str, signal: str) -> None:
+        await engine.kill_container(name, signal=signal)
+
+    return Bench(engine, restart, crash, start, pause, kill, virtual_time.now, virtual_time.now())
 
 
 def real_bench(host: Host, engine: DockerEngine, *, prefix: str = "") -> Bench:
@@ -100,7 +106,7 @@ def real_bench(host: Host, engine: DockerEngine, *, prefix: str = "") -> Bench:
     async def restart() -> None:
         await asyncio.to_thread(host.restart_engine)
 
-    async def kill() -> None:
+    async def crash() -> None:
         await asyncio.to_thread(host.kill_engine)
 
     async def start() -> None:
@@ -109,4 +115,7 @@ def real_bench(host: Host, engine: DockerEngine, *, prefix: str = "") -> Bench:
     async def pause(name: str) -> None:
         await asyncio.to_thread(host.docker, "pause", prefix + name)
 
-    return Bench(engine, restart, kill, start, pause, time.time, time.time())
+    async def kill(name: str, signal: str) -> None:
+        await asyncio.to_thread(host.docker, "kill", f"--signal={signal}", prefix + name)
+
+    return Bench(engine, restart, crash, start, pause, kill, time.time, time.time())
