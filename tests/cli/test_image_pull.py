@@ -36,6 +36,9 @@ DIGEST = f"sha256:{'ab' * 32}"
         (["redis", "redis@sha256:1"], "redis@sha256:1: no name of an image"),
         (["--platform", "linux", "redis"], "--platform: 'linux' is no platform"),
         (["--key", "/nonexistent", "redis"], "--key"),
+        (["--peer", "5050", "redis"], "--peer: '5050' is not HOST:PORT"),
+        (["--peer", "http://a:5050", "redis"], "is not HOST:PORT"),
+        (["--peer", "a/b:5050", "redis"], "is not HOST:PORT"),
         ([], "Missing argument"),
     ],
 )

@@ -24,10 +24,10 @@ RunCommand = Callable[..., Output]
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--listen", "5050"], "--listen: '5050' is not ADDRESS:PORT"),
-        (["--listen", "127.0.0.1:0"], "--listen: '127.0.0.1:0' is not ADDRESS:PORT"),
-        (["--listen", "127.0.0.1:65536"], "is not ADDRESS:PORT"),
-        (["--listen", "::1:5050"], "is not ADDRESS:PORT"),
+        (["--listen", "5050"], "--listen: '5050' is not HOST:PORT"),
+        (["--listen", "127.0.0.1:0"], "--listen: '127.0.0.1:0' is not HOST:PORT"),
+        (["--listen", "127.0.0.1:65536"], "is not HOST:PORT"),
+        (["--listen", "::1:5050"], "is not HOST:PORT"),
         (["--limit", "fast"], "--limit: 'fast' is no size"),
     ],
 )

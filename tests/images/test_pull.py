@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tarfile
 from asyncio.subprocess import PIPE
@@ -24,6 +25,7 @@ from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import EngineError, EngineUnreachable, Final
 from dom0.images.pull import KEPT, Pulled, is_insecure, pull
+from dom0.registry import serve
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import GaveUp, Terms
 from dom0.registry.manifest import CONFIGS, OCI_INDEX, OCI_MANIFEST
@@ -96,6 +98,21 @@ def dom0_pull(host: Host, *arguments: str) -> Any:
     """What `dom0 image pull` says there."""
     said = host.run([sys.executable, "-m", "dom0", "image", "pull", "--json", *arguments])
     return json.loads(said.stdout)
+
+
+async def test_what_another_machine_has_comes_from_there(
+    engine: DockerEngine, engine_host: Host, depot: Depot, far: DebianRegistry, tmp_path: Path
+) -> None:
+    far.content.image("team/app", "1", [BASE, MIDDLE], platforms=["linux/amd64", "linux/arm64"])
+    made = await pulled(engine, depot, f"{far.host}/team/app:1")
+    engine_host.docker("image", "rm", "--force", made.id)
+    listening = socket.create_server(("127.0.0.1", 0))
+    peer = f"127.0.0.1:{listening.getsockname()[1]}"
+    async with serve.serve(depot, listening):
+        other = Depot(tmp_path / "other", KEPT)
+        again = await pull(engine, other, parse(f"{far.host}/team/app:1"), peers=[peer], meter=Meter())
+    assert (again.id, again.received, again.from_peers) == (made.id, made.received, made.received)
+    assert made.from_peers == 0
 
 
 def facts(host: Host, name: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ async def get(
     what: list[Descriptor] = ONE,
     meter: Meter | None = None,
     terms: Terms = Terms(),  # noqa: B008 -- a value
-    doubt: Callable[[Descriptor], None] = lambda _: None,
+    doubt: Callable[[Descriptor], tuple[()]] = lambda _: (),
 ) -> None:
     with depot.use(each.digest for each in what):
         await fetch(what, source, depot, repository="team/app", terms=terms, meter=meter, doubt=doubt, now=now)
@@ -251,7 +251,12 @@ def test_wrong_bytes_are_asked_for_again_and_refused_the_third_time(depot: Depot
     with pytest.raises(Final, match="3 times something else came"):
         in_virtual_time(get(depot, first(3), terms=Terms(workers=1)))
     doubted: list[Descriptor] = []
-    in_virtual_time(get(depot, first(2), terms=Terms(workers=1), doubt=doubted.append))
+
+    def doubt(descriptor: Descriptor) -> tuple[()]:
+        doubted.append(descriptor)
+        return ()
+
+    in_virtual_time(get(depot, first(2), terms=Terms(workers=1), doubt=doubt))
     assert doubted == ONE * 2
 
 

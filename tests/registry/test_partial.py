@@ -138,6 +138,33 @@ def test_parts_take_no_more_than_is_missing(open_partial: Open) -> None:
     assert partial.is_whole
 
 
+@pytest.mark.parametrize(
+    ("wrong", "kept"),
+    [
+        ([(0, 1)], SIZE - CHUNK),
+        ([(CHUNK + 5, 2 * CHUNK), (3 * CHUNK, 3 * CHUNK + 1)], SIZE - 2 * CHUNK),
+        ([(CHUNK, 2 * CHUNK + 1)], SIZE - 2 * CHUNK),
+        ([(SIZE - 1, SIZE)], SIZE - 17),
+        ([(0, SIZE)], 0),
+    ],
+)
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_of_wrong_stretches_only_the_chunks_that_they_are_in_are_missing_again(
+    open_partial: Open, tmp_path: Path, wrong: list[tuple[int, int]], kept: int, is_killed: bool
+) -> None:
+    partial = open_partial()
+    data = bytearray(CONTENT)
+    for start, stop in wrong:
+        data[start:stop] = bytes(stop - start)
+    partial.put(0, bytes(data))
+    assert partial.finish(tmp_path / BLOB, GO_ON) == "wrong"
+    partial.forget(wrong)
+    if is_killed:
+        partial = open_partial()
+    assert partial.have == kept
+    end(partial, tmp_path / BLOB)
+
+
 def test_other_bytes_become_no_blob(open_partial: Open, tmp_path: Path) -> None:
     partial = open_partial()
     put(partial, CHUNK, SIZE)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _NOTHING = "nothing to pull: the images of this project are here"
 _SHOWN_EVERY = 0.5  # seconds, on a terminal
 _TOLD_EVERY = 30.0  # seconds, in a log
+PORT = 5050  # of `dom0 image serve`
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^:/@\[\]\s]+)):([0-9]{1,5})")
 
 
 Outcome: TypeAlias = "tuple[list[Pulled], list[Dom0Error | OSError]]"
@@ -45,6 +48,24 @@ class PartialBlob(msgspec.Struct, frozen=True, kw_only=True):
     used: float  # seconds since the epoch
 
 
+def read_address(text: str, where: str) -> tuple[str, int]:
+    """Of `HOST:PORT`. Raises UsageError."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found[3]) < 1 << 16:
+        raise UsageError(f"{where}: {text!r} is not HOST:PORT", hint=f"as 192.168.1.5:{PORT}, or [fd00::5]:{PORT}")
+    return found[1] or found[2], int(found[3])
+
+
+_peers_option = click.option(
+    "--peer",
+    "peers",
+    metavar="HOST:PORT",
+    multiple=True,
+    callback=lambda _context, _option, values: [read_address(each, "--peer") and each for each in values],
+    help="Another machine, where dom0 image serve runs; asked before the registry. Can be said several times.",
+)
+
+
 @click.command("pull")
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--platform", metavar="OS/ARCH", default="", help="Of this platform, not of the Engine's own.")
@@ -54,13 +75,14 @@ class PartialBlob(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Only what is signed with this public key, as cosign sign --key does it.",
 )
+@_peers_option
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="A list of objects: reference, id, digest, size, received, layers, layers_here, warning.",
+    help="A list of objects: reference, id, digest, size, received, from_peers, layers, layers_here, warning.",
 )
-def command(names: tuple[str, ...], platform: str, key: Path | None, as_json: bool) -> None:
+def command(names: tuple[str, ...], platform: str, key: Path | None, peers: tuple[str, ...], as_json: bool) -> None:
     """Pull images over a line that breaks, and go on from the byte where it broke.
 
     As docker pull, and the Engine has the same image afterwards. What breaks is tried again until nothing has come for
@@ -74,15 +96,16 @@ def command(names: tuple[str, ...], platform: str, key: Path | None, as_json: bo
     references = [reference.parse(name) for name in names]
     platform = _platform(platform, "--platform")
     wanted = [(each, platform) for each in references]
-    say_end(on_engine(lambda engine: pull_all(engine, wanted, key)), as_json=as_json)
+    say_end(on_engine(lambda engine: pull_all(engine, wanted, key, peers)), as_json=as_json)
 
 
 @click.command("fetch")
 @click.argument(
     "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path, resolve_path=True, file_okay=False)
 )
+@_peers_option
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, as those of dom0 image pull.")
-def fetch(directory: Path, as_json: bool) -> None:
+def fetch(directory: Path, peers: tuple[str, ...], as_json: bool) -> None:
     """Pull what the services of the project in DIR need and the Engine has not, as dom0 image pull does.
 
     Then dom0 up has nothing to pull over a line that breaks, but what says pull_policy: always, of which it takes the
@@ -90,7 +113,7 @@ def fetch(directory: Path, as_json: bool) -> None:
 
     $ dom0 image fetch && dom0 up
     """
-    say_end(on_engine(lambda engine: pull_missing(engine, directory)), as_json=as_json)
+    say_end(on_engine(lambda engine: pull_missing(engine, directory, peers)), as_json=as_json)
 
 
 def say_partial_blobs(*, as_json: bool) -> None:
@@ -122,7 +145,7 @@ def own_depot() -> Depot:
     return Depot(root, KEPT)
 
 
-async def pull_missing(engine: Engine, directory: Path) -> Outcome:
+async def pull_missing(engine: Engine, directory: Path, peers: Sequence[str] = ()) -> Outcome:
     """What the project there needs and the Engine has not. Raises ProjectError, EngineError, Interrupted."""
     from dom0.agent.source import find_pulls
     from dom0.compose.load import load
@@ -132,7 +155,7 @@ async def pull_missing(engine: Engine, directory: Path) -> Outcome:
     project = await load(directory, PLACED, hashed=False)
     wanted, failed = read_needs(images_needed(project))
     pulls = [need for need in await find_pulls(engine, list(wanted)) if await find(engine, need.ref) is None]
-    pulled, others = await pull_all(engine, [wanted[need] for need in pulls])
+    pulled, others = await pull_all(engine, [wanted[need] for need in pulls], peers=peers)
     return pulled, [*failed, *others]
 
 
@@ -164,7 +187,9 @@ def _platform(text: str, where: str) -> str:
     return whole
 
 
-async def pull_all(engine: Engine, wanted: Iterable[tuple[Reference, str]], key: Path | None = None) -> Outcome:
+async def pull_all(
+    engine: Engine, wanted: Iterable[tuple[Reference, str]], key: Path | None = None, peers: Sequence[str] = ()
+) -> Outcome:
     """One after the other, each of its platform; one that fails does not stop the others. Raises Interrupted."""
     from dom0.images.pull import pull
     from dom0.registry.progress import Meter
@@ -175,7 +200,10 @@ async def pull_all(engine: Engine, wanted: Iterable[tuple[Reference, str]], key:
         name, meter = reference.familiar(), Meter()
         try:
             async with _shown(name, meter):
-                pulled.append(await pull(engine, own_depot(), reference, platform=platform, key=key, meter=meter))
+                depot = own_depot()
+                pulled.append(
+                    await pull(engine, depot, reference, platform=platform, key=key, peers=peers, meter=meter)
+                )
         except asyncio.CancelledError as error:
             come = f"{terminal.size(meter.have)} of {terminal.size(meter.size)} have come and are kept"
             why = come if meter.size else "ended while the registry was asked; what had come before is kept"
@@ -242,5 +270,6 @@ def describe(progress: Progress, now: float) -> str:
 
 def _line(image: Pulled) -> str:
     came = f"{terminal.size(image.received)} came over the line" if image.received else "nothing had to come"
+    came += f", {terminal.size(image.from_peers)} of that from peers" if image.from_peers else ""
     text = f"{image.reference}: {terminal.short_id(image.id)}, {terminal.size(image.size)}; {came}"
     return f"{text}; {image.warning}" if image.warning else text

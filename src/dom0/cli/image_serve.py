@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import socket
 
 import click
 
 from dom0 import log, sizes
-from dom0.cli.image_pull import own_depot
+from dom0.cli.image_pull import PORT, own_depot, read_address
 from dom0.errors import Busy, UsageError
-
-PORT = 5050
-_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^:\[\]]+)):([0-9]{1,5})")
 
 
 @click.command("serve")
@@ -41,14 +37,6 @@ def serve(listen: str, limit: str) -> None:
     with _listening(listen) as listening:
         log.configure()
         asyncio.run(_serve(listening, rate))
-
-
-def read_address(text: str, where: str) -> tuple[str, int]:
-    """Raises UsageError."""
-    found = _ADDRESS.fullmatch(text)
-    if found is None or not 0 < int(found[3]) < 1 << 16:
-        raise UsageError(f"{where}: {text!r} is not ADDRESS:PORT", hint=f"as 192.168.1.5:{PORT}, or [fd00::5]:{PORT}")
-    return found[1] or found[2], int(found[3])
 
 
 def _listening(text: str) -> socket.socket:

@@ -36,6 +36,7 @@ from dom0.registry.fetch import USUAL, GaveUp, Terms, fetch
 from dom0.registry.manifest import Descriptor, ImageManifest, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.patience import pause
+from dom0.registry.peers import Peered
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
 from dom0.registry.verify import require_signed
@@ -58,6 +59,7 @@ class Pulled(msgspec.Struct, frozen=True, kw_only=True):
     digest: str  # of its manifest, or of the index of all platforms
     size: int  # of its config and layers, as they are sent
     received: int  # of these, over the line; what came twice counts twice
+    from_peers: int  # of these, from other machines
     layers: int
     layers_here: int  # that the Engine had
     warning: str = ""  # what is not as a pull of the Engine's own would have it
@@ -93,18 +95,19 @@ async def pull(
     *,
     platform: str = "",
     key: Path | None = None,
+    peers: Sequence[str] = (),
     terms: Terms = USUAL,
     meter: Meter,
 ) -> Pulled:
     """Return when the Engine has the image; `platform` is its own if none is said.
 
     `key`: the PEM file of a public key that it has to be signed with, or nothing of it is fetched.
-    Cancelled, it leaves in the depot what has come. Raises Final and GaveUp of the registry, EngineError, and
-    Unwritable and NoSpace of the depot.
+    `peers`: `host:port` of other machines that are asked before the registry. Cancelled, it leaves in the depot what
+    has come. Raises Final and GaveUp of the registry, EngineError, and Unwritable and NoSpace of the depot.
     """
     wanted = reference if reference.digest is None else replace(reference, tag=None)  # as docker: the digest names it
     info = await engine.info()
-    async with _registry_of(wanted, info) as registry:
+    async with _registry_of(wanted, info, depot, peers) as registry:
         work = _Pull(engine, info, registry, depot, terms, meter)
         image = await work.resolve(wanted, platform or f"linux/{info.machine}")
         if key is not None:
@@ -123,6 +126,7 @@ async def pull(
         digest=image.digest,
         size=sum(image.sizes.values()),
         received=meter.received,
+        from_peers=registry.from_peers,
         layers=len(image.manifest.layers),
         layers_here=layers_here,
         warning=warning,
@@ -130,12 +134,15 @@ async def pull(
 
 
 @asynccontextmanager
-async def _registry_of(reference: Reference, info: EngineInfo) -> AsyncIterator[Mirrored]:
-    """As the Engine would ask it."""
+async def _registry_of(
+    reference: Reference, info: EngineInfo, depot: Depot, peers: Sequence[str]
+) -> AsyncIterator[Peered]:
+    """As the Engine would ask it, behind peers."""
     login = await credentials.find(reference.registry, os.environ, Path.home())
     urls = info.mirrors if reference.registry == DEFAULT_REGISTRY else ()
     mirrors = [Registry(urlsplit(url).netloc, base=url) for url in urls]
-    registry = Mirrored([*mirrors, Registry(reference.registry, login, insecure=is_insecure(reference.registry, info))])
+    upstream = Registry(reference.registry, login, insecure=is_insecure(reference.registry, info))
+    registry = Peered(Mirrored([*mirrors, upstream]), peers, depot)
     try:
         yield registry
     finally:
@@ -160,7 +167,7 @@ class _Pull(msgspec.Struct, frozen=True):
 
     engine: Engine
     info: EngineInfo
-    registry: Mirrored
+    registry: Peered
     depot: Depot
     terms: Terms
     meter: Meter

@@ -28,7 +28,7 @@ import msgspec
 from dom0 import flock
 from dom0.durable import Unwritable, sync, writing
 from dom0.errors import Dom0Error
-from dom0.registry.partial import BLOB, LOCK, PUBLIC, UNFINISHED, Partial, peek
+from dom0.registry.partial import BLOB, LOCK, PUBLIC, UNFINISHED, UPSTREAM, Partial, peek
 
 RESERVE = 64 << 20  # bytes that stay free on every file system
 KEPT_FOR = (
@@ -156,7 +156,20 @@ class Depot:
                 elif not public and (directory / PUBLIC).exists():
                     (directory / PUBLIC).unlink()
                     sync(directory)
-            yield partial
+            try:
+                yield partial
+            finally:
+                with contextlib.suppress(OSError):
+                    (directory / UPSTREAM).unlink()
+
+    def claim(self, digest: str, *, upstream: bool) -> None:
+        """Tell others whether who is `fetching` it asks the registry for it."""
+        mark = self._directory(digest) / UPSTREAM
+        with writing(mark):
+            if upstream:
+                mark.touch(mode=0o600)
+            else:
+                mark.unlink(missing_ok=True)
 
     def keep(self, content: bytes, digest: str, *, public: bool) -> None:
         """A whole blob that came at once, as a manifest does."""
@@ -291,7 +304,7 @@ def _leave(directory: Path, descriptor: int) -> None:
 
 
 def _is_empty(directory: Path) -> bool:
-    return {LOCK, UNFINISHED, PUBLIC}.issuperset(path.name for path in directory.iterdir())
+    return {LOCK, UNFINISHED, PUBLIC, UPSTREAM}.issuperset(path.name for path in directory.iterdir())
 
 
 def _require_space(path: Path, count: int) -> None:

@@ -76,14 +76,14 @@ async def fetch(
     public: bool = False,
     terms: Terms = USUAL,
     meter: Meter | None = None,
-    doubt: Callable[[Descriptor], None] = lambda _: None,
+    doubt: Callable[[Descriptor], Sequence[tuple[int, int]]] = lambda _: (),
     now: Callable[[], float] = time.time,
 ) -> None:
     """Return when `depot`, where the caller has them in `use`, has all blobs whole.
 
     `public`: `source` gives them without a login, so they may be given to others. `meter` tells how far it is; `doubt`
-    is told what came wrong, to ask somebody else for it; `now`: seconds since the epoch. Cancelled, it leaves what has
-    come. Raises Final, GaveUp, and Unwritable of the disk.
+    is told what came wrong, to ask somebody else for it, and says which stretches may be (none: all of it); `now`:
+    seconds since the epoch. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
     """
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
     work = _Work(wanted, source, depot, repository, public, terms, meter or Meter(), doubt, now)
@@ -136,7 +136,7 @@ class _Work:
         public: bool,
         terms: Terms,
         meter: Meter,
-        doubt: Callable[[Descriptor], None],
+        doubt: Callable[[Descriptor], Sequence[tuple[int, int]]],
         now: Callable[[], float],
     ) -> None:
         self.source = source
@@ -197,8 +197,7 @@ class _Work:
                 self._whole += blob.descriptor.size
                 return
             if ending == "wrong":
-                self.doubt(blob.descriptor)
-                await _in_thread(blob.partial.forget)
+                await _in_thread(partial(blob.partial.forget, self.doubt(blob.descriptor)))
         finally:
             blob.ending = False
             self.tell_change()
@@ -291,14 +290,14 @@ class _Worker:
     async def _try(self, blob: _Blob, request: Request) -> None:
         """Ask once, and wait until it is time to ask again. Raises Final, GaveUp, Unwritable."""
         self._kept = 0
-        part = blob.partial.find(request.start)
+        part, asks_all = blob.partial.find(request.start), blob.entire
         part.asked, blob.requests = request.stop, blob.requests + 1
         self._work.meter.works(self._number)
         try:
             await self._receive(blob, request)
             error: Exception | None = None
         except NoRange:
-            if blob.entire:
+            if asks_all:
                 raise
             blob.entire, error = True, None
         except (Temporary, OSError) as broken:

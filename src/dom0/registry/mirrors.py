@@ -68,9 +68,10 @@ class Mirrored:
                 return
         raise errors[self._registries[-1]]
 
-    def doubt(self, descriptor: Descriptor) -> None:
+    def doubt(self, descriptor: Descriptor) -> tuple[()]:
         """What came is not what its digest says: who sent some of it is the last to be asked for it from now on."""
         self._doubted.setdefault(descriptor.digest, set()).update(self._senders.pop(descriptor.digest, ()))
+        return ()
 
     async def _first(self, ask: Callable[[Registry], Awaitable[T]]) -> T:
         errors: dict[Registry, RegistryError] = {}

@@ -17,6 +17,7 @@ import hashlib
 import re
 import shutil
 import threading
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ from dom0.registry.part import JOURNAL, Damage, Part, read_head
 
 MOST_PARTS = 1024
 BLOB, LOCK, UNFINISHED, PUBLIC = "blob", "lock", "unfinished", "public"  # what else is in its directory
-UPSTREAM = "upstream"  # as well: the process that fetches it asks a registry, and no peer
+UPSTREAM = "upstream"  # as well: the process that fetches it asks the registry
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID: Documentation/admin-guide/sysctl/kernel.rst
 START = re.compile(r"0|[1-9][0-9]{0,18}")  # what a part is called
 
@@ -115,12 +116,28 @@ class Partial:
             first.rename(blob)
         return "done"
 
-    def forget(self) -> None:
-        """Everything that came."""
+    def forget(self, wrong: Sequence[tuple[int, int]] = ()) -> None:
+        """All that came; or of all of the blob these stretches [start, stop), with the chunks that they are in."""
+        chunks = {number for start, stop in wrong for number in range(start // CHUNK, -(-stop // CHUNK))}
         with writing(self._directory):
-            for part in tuple(self.parts):
-                self._remove(part)
-            self._add(0)
+            if not chunks or len(self.parts) > 1:
+                for part in tuple(self.parts):
+                    self._remove(part)
+                self._add(0)
+                return
+            (whole,) = self.parts
+            with contextlib.suppress(Damage):
+                for start, stop in _runs(chunks, self.size):
+                    if start:
+                        self._copy(whole, start, stop)
+            whole.cut(min(chunks) * CHUNK)
+
+    def _copy(self, whole: Part, start: int, stop: int) -> None:
+        part = self._add(start)
+        for data in whole.read(start):
+            part.append(data[: stop - part.at])
+            if part.at >= stop:
+                return
 
     def close(self) -> None:
         """Waits for threads that write."""
@@ -160,6 +177,15 @@ class Partial:
     def _remove(self, part: Part) -> None:
         part.remove()
         self.parts = [each for each in self.parts if each is not part]  # others may be looking through the old list
+
+
+def _runs(chunks: Collection[int], size: int) -> Iterator[tuple[int, int]]:
+    """The stretches of whole chunks between those."""
+    start = 0
+    for number in (*sorted(chunks), -(-size // CHUNK)):
+        if start < number * CHUNK:
+            yield start, min(size, number * CHUNK)
+        start = (number + 1) * CHUNK
 
 
 def boot_id() -> bytes:

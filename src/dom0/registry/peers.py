@@ -1,0 +1,321 @@
+"""Other machines of one owner, which are asked for blobs before a registry is. Nobody is believed: what comes is
+checked by its digest, and a peer whose bytes were wrong is asked no more.
+
+Theory of operation: each looks what the others have of a blob before every request. Who has the next bytes gives them,
+also of a blob that still comes. Where nobody has them, one asks the registry: of those that do so already, else of
+those that want the blob, the one with the lowest hash of machine and digest; all that look at the same time find the
+same one. The others wait for its bytes. One that brings nothing for a while is waited for no longer: then the next one
+asks, a little at a time, until the first goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+
+import msgspec
+
+from dom0.errors import NoRange, Temporary
+from dom0.http.channel import READ_AHEAD, Malformed, Streams
+from dom0.http.client import Answer, Client
+from dom0.registry.depot import Depot
+from dom0.registry.manifest import MOST_BYTES, Descriptor, ImageManifest, Index, digest_of, naming, parse_manifest
+from dom0.registry.mirrors import Mirrored
+from dom0.registry.reference import Reference
+from dom0.registry.serve import Shared, node_of
+
+ANSWER = 3.0  # seconds for a connection, and for each piece of an answer
+SLOWEST = 16 << 10  # bytes a second that a peer gives, after the first ANSWER
+LEFT_OUT = 60.0  # seconds that one which failed is not asked; twice as many each time
+LONGEST_LEFT_OUT = 3600.0
+LOOK_AGAIN = 0.25  # seconds, while another one asks the registry
+IDLE = 10.0  # seconds after which one that brings nothing is not waited for
+_BETWEEN_LOOKS = 64 << 10  # bytes that are asked of the registry where another one may do so
+_MOST_AT_ONCE = 4 << 20  # bytes of one answer
+_MOST_SAID = 4 << 10
+_SAYS_WHY = 4.0  # seconds; before the fetcher loses patience
+_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
+
+
+_NOTHING = Shared("left", None, 0, 0)
+
+
+class PeerFailed(Exception):
+    """It does not give what it should."""
+
+
+class Peer:
+    """What `dom0 image serve` gives at `host:port`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._client = Client(self._connected, address)
+        self._failures = 0
+        self._left_out_until = 0.0
+        self._progress: dict[str, tuple[int, float]] = {}  # by digest: bytes that it had, since when
+
+    @property
+    def is_asked(self) -> bool:
+        return time.monotonic() >= self._left_out_until
+
+    def leave_out(self, *, for_good: bool = False) -> None:
+        pause = min(LONGEST_LEFT_OUT, LEFT_OUT * 2.0 ** min(self._failures, 10))
+        self._left_out_until = float("inf") if for_good else time.monotonic() + pause
+        self._failures += 1
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def share(self, digest: str, at: int) -> Shared | None:
+        """None: it has nothing of it. Raises PeerFailed."""
+        body = await self._document(f"/blobs/{digest}/from/{at}", _MOST_SAID)
+        if body is None:
+            return None
+        try:
+            return msgspec.json.decode(body, type=Shared)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise PeerFailed from error
+
+    async def manifest(self, digest: str) -> bytes | None:
+        """None: it has none. Raises PeerFailed."""
+        raw = await self._document(f"/manifests/{digest}", MOST_BYTES)
+        if raw is not None and digest_of(raw) != digest:
+            raise PeerFailed
+        return raw
+
+    async def blob(self, descriptor: Descriptor, start: int, stop: int) -> AsyncGenerator[bytes]:
+        """Bytes from `start` on, at most to `stop`, as many as it has. Raises PeerFailed."""
+        clock = asyncio.get_running_loop().time
+        with _as_failure():
+            wanted = {"Range": f"bytes={start}-{stop - 1}"}
+            async with self._ask(f"/blobs/{descriptor.digest}", wanted) as answer:
+                found = _RANGE.fullmatch(answer.headers.get("Content-Range")) if answer.status == 206 else None
+                first, last, size = map(int, found.groups()) if found else (-1, -1, -1)
+                if first != start or not start <= last < stop or size != descriptor.size:
+                    raise PeerFailed
+                began, missing = clock(), last + 1 - start
+                async with aclosing(_timed(answer)) as chunks:
+                    async for chunk in chunks:
+                        missing -= len(chunk)
+                        came = last + 1 - start - missing
+                        if missing < 0 or clock() - began > ANSWER + came / SLOWEST:
+                            raise PeerFailed
+                        yield chunk
+            if missing:
+                raise PeerFailed
+
+    def is_waited_for(self, digest: str, have: int) -> bool:
+        """Whether it has more of a blob than some time ago, or we have not looked for that long."""
+        now = time.monotonic()
+        before, since = self._progress.setdefault(digest, (have, now))
+        if have > before:
+            self._progress[digest] = have, now
+            return True
+        return now - since < IDLE
+
+    async def _document(self, target: str, most: int) -> bytes | None:
+        with _as_failure():
+            async with self._ask(target) as answer:
+                body = bytearray()
+                async with aclosing(_timed(answer)) as chunks:
+                    async for chunk in chunks:
+                        body += chunk
+                        if len(body) > most:
+                            raise PeerFailed
+                if answer.status not in (200, 404):
+                    raise PeerFailed
+                return bytes(body) if answer.status == 200 else None
+
+    @asynccontextmanager
+    async def _ask(self, target: str, headers: Mapping[str, str] = {}) -> AsyncIterator[Answer]:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(ANSWER):
+                answer = await stack.enter_async_context(self._client.ask("GET", target, headers=headers))
+            yield answer
+
+    async def _connected(self) -> Streams:
+        host, _, port = self.address.rpartition(":")
+        return await asyncio.open_connection(host.strip("[]"), int(port), limit=READ_AHEAD)
+
+
+class Peered:
+    """A registry behind peers, asked like `Mirrored`. `depot`: what is fetched into.
+
+    `from_peers`: bytes that came from them.
+    """
+
+    def __init__(self, registry: Mirrored, addresses: Sequence[str], depot: Depot) -> None:
+        self.from_peers = 0
+        self._registry = registry
+        self._peers = [Peer(address) for address in dict.fromkeys(addresses)]
+        self._node = node_of(depot)
+        self._depot = depot
+        self._claimed: set[str] = set()
+        self._entire: set[str] = set()  # which the registry has as a whole only
+        self._given: dict[str, list[tuple[Peer, int, int]]] = {}  # by digest: whose bytes are taken
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self._registry.is_anonymous
+
+    async def close(self) -> None:
+        for peer in self._peers:
+            await peer.close()
+        await self._registry.close()
+
+    async def manifest(self, reference: Reference) -> tuple[bytes, str, str]:
+        return await self._registry.manifest(reference)
+
+    async def image(self, reference: Reference) -> ImageManifest | Index:
+        """What a tag names only the registry says."""
+        for peer in self._asked_peers() if reference.digest else ():
+            try:
+                raw = await peer.manifest(reference.digest or "")
+            except PeerFailed:
+                peer.leave_out()
+                continue
+            if raw is not None:
+                with naming(reference):
+                    return parse_manifest(raw, "")
+        return await self._registry.image(reference)
+
+    @asynccontextmanager
+    async def blob(
+        self, repository: str, descriptor: Descriptor, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """As `Registry.blob`. Peers are asked for one that is being fetched, whose `stop` is said."""
+        if stop is None or descriptor.digest in self._entire:
+            async with self._registry.blob(repository, descriptor, start, stop) as pieces:
+                yield pieces
+            return
+        async with aclosing(self._pieces(repository, descriptor, start, stop)) as pieces:
+            yield pieces
+
+    def doubt(self, descriptor: Descriptor) -> list[tuple[int, int]]:
+        """What came is not what its digest says. Returns the stretches that peers gave, who are asked no more."""
+        given = self._given.pop(descriptor.digest, [])
+        for peer, _, _ in given:
+            peer.leave_out(for_good=True)
+        if not given:
+            self._registry.doubt(descriptor)
+        return [(start, stop) for _, start, stop in given]
+
+    async def _pieces(self, repository: str, descriptor: Descriptor, start: int, stop: int) -> AsyncGenerator[bytes]:
+        digest, at, waited = descriptor.digest, start, 0.0
+        while at < stop:
+            peer, end = await self._choose(descriptor, at, stop)
+            if peer is None:
+                await self._claim(digest, upstream=end > at)
+            if peer is not None:
+                async with aclosing(self._from_peer(peer, descriptor, at, end)) as pieces:
+                    async for data in pieces:
+                        at, waited = at + len(data), 0.0
+                        yield data
+            elif end > at:
+                async with aclosing(self._from_registry(repository, descriptor, at, end)) as pieces:
+                    async for data in pieces:
+                        at += len(data)
+                        yield data
+            elif waited < _SAYS_WHY:
+                await asyncio.sleep(LOOK_AGAIN)
+                waited += LOOK_AGAIN
+            else:
+                raise Temporary(f"{repository}: a peer fetches {digest[:19]}, and has nothing more of it yet")
+
+    async def _choose(self, descriptor: Descriptor, at: int, stop: int) -> tuple[Peer | None, int]:
+        """Who gives the bytes from `at` on, and up to which at once. None: the registry; `at`: nobody yet."""
+        if not self._peers:
+            return None, stop
+        digest, has_claimed = descriptor.digest, descriptor.digest in self._claimed
+        found = await self._look(descriptor, at)
+        peer, share = max(found, key=lambda each: (each[1].coming == "whole", each[1].ready), default=(None, _NOTHING))
+        if peer is not None and share.ready > 0:
+            return peer, min(stop, at + share.ready, at + _MOST_AT_ONCE)
+        there = [(share, peer.is_waited_for(digest, share.have)) for peer, share in found]
+        wanting = {share.node for share, is_waited_for in there if is_waited_for and share.coming != "left"}
+        asking = {share.node for share, is_waited_for in there if is_waited_for and share.coming == "upstream"}
+        if digest in self._claimed:
+            asking.add(self._node)
+        if self._node != min(asking or {*wanting, self._node}, key=lambda node: _rank(node, digest)):
+            return None, at
+        # Who has seen nobody after others could see its claim asks for all of it: only one can. Where there is another,
+        # that was given up or has begun at the same moment, the next look may show that it goes on.
+        is_alone = has_claimed and not any(share.coming == "upstream" for share, _ in there)
+        return None, stop if is_alone else min(stop, at + _BETWEEN_LOOKS)
+
+    async def _look(self, descriptor: Descriptor, at: int) -> list[tuple[Peer, Shared]]:
+        async def ask(peer: Peer) -> tuple[Peer, Shared] | None:
+            try:
+                found = await peer.share(descriptor.digest, at)
+            except PeerFailed:
+                peer.leave_out()
+                return None
+            if found is not None and found.node == self._node:
+                peer.leave_out(for_good=True)
+                return None
+            return (peer, found) if found is not None and found.size in (None, descriptor.size) else None
+
+        return [each for each in await asyncio.gather(*map(ask, self._asked_peers())) if each is not None]
+
+    def _asked_peers(self) -> list[Peer]:
+        return [peer for peer in self._peers if peer.is_asked]
+
+    async def _from_peer(self, peer: Peer, descriptor: Descriptor, start: int, stop: int) -> AsyncGenerator[bytes]:
+        """Ends where the peer fails."""
+        at = start
+        try:
+            async with aclosing(peer.blob(descriptor, start, stop)) as pieces:
+                async for data in pieces:
+                    at += len(data)
+                    self.from_peers += len(data)
+                    yield data
+        except PeerFailed:
+            peer.leave_out()
+        finally:
+            given = self._given.setdefault(descriptor.digest, [])
+            if given and given[-1][0] is peer and given[-1][2] == start:
+                _, start, _ = given.pop()
+            given.append((peer, start, at))
+
+    async def _from_registry(
+        self, repository: str, descriptor: Descriptor, start: int, stop: int
+    ) -> AsyncGenerator[bytes]:
+        try:
+            async with self._registry.blob(repository, descriptor, start, stop) as pieces:
+                async for data in pieces:
+                    yield data
+        except NoRange:
+            self._entire.add(descriptor.digest)
+            raise
+
+    async def _claim(self, digest: str, *, upstream: bool) -> None:
+        if upstream != (digest in self._claimed):
+            await asyncio.to_thread(self._depot.claim, digest, upstream=upstream)
+            (self._claimed.add if upstream else self._claimed.discard)(digest)
+
+
+def _rank(node: str, digest: str) -> bytes:
+    """The lowest one asks the registry: rendezvous hashing."""
+    return hashlib.sha256(f"{node} {digest}".encode()).digest()
+
+
+async def _timed(answer: Answer) -> AsyncGenerator[bytes]:
+    chunks = answer.chunks()
+    while True:
+        async with asyncio.timeout(ANSWER):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
+
+
+@contextmanager
+def _as_failure() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, Malformed, UnicodeError) as error:
+        raise PeerFailed from error
