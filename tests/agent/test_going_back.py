@@ -400,6 +400,18 @@ async def test_the_last_words_are_the_errors_of_the_last_start_and_not_what_it_c
         assert machine.history()[0].said == ("web: initdb: Permission denied",)
 
 
+async def test_of_a_health_check_the_last_line_is_the_reason_and_all_of_it_is_told(rig: Rig) -> None:
+    check = HealthConfig(test=("CMD-SHELL", "echo Traceback:; echo connection refused; exit 1"), retries=1)
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        web = replace(slot("web", hash="h2"), health=HealthTest(argv=check.test[1:]))
+        rig.project = desired(asking(web, healthcheck=check))
+        await rig.up()
+        failed = machine.history()[0]
+        assert failed.reason == "web: health check failed: connection refused"
+        assert failed.said == ("web: health check: Traceback:", "web: health check: connection refused")
+
+
 async def test_of_many_errors_the_first_and_the_last_are_told(rig: Rig) -> None:
     script = "".join(f"echo {number} >&2; " for number in range(40)) + "exit 1"
     async with rig.running() as machine:

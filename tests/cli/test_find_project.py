@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dom0.cli.unchanged import find_project
+from dom0.errors import UsageError
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "docker-compose.yml", "Dockerfile.dom0"])
@@ -28,3 +29,9 @@ def test_a_directory_with_other_variables_is_none(tmp_path: Path, monkeypatch: p
     (tmp_path / ".env").write_text("EDITOR=vi\n")
     monkeypatch.chdir(tmp_path)
     assert find_project(None) is None
+
+
+def test_a_directory_that_is_not_there_is_refused_with_a_command_to_paste(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        find_project(tmp_path / "my box")
+    assert refused.value.hint == f"make a project there: dom0 init '{tmp_path}/my box'"

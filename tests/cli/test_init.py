@@ -22,6 +22,10 @@ def test_init_makes_a_project_named_like_its_directory(dom0: RunCommand, tmp_pat
     assert "\nname: mybox #" in (tmp_path / "work" / "My Box" / "compose.yaml").read_text()
 
 
+def test_the_next_command_can_be_pasted(dom0: RunCommand) -> None:
+    assert dom0("init", "my box").stdout.endswith("next: dom0 up 'my box'\n")
+
+
 def test_programs_get_the_names_of_the_projects(dom0: RunCommand) -> None:
     one = json.loads(dom0("init", "box", "--json").stdout)
     assert one == {"directory": "box", "example": "hello", "projects": ["box"]}

@@ -228,3 +228,15 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, in_background: bo
             command.terminate()
             assert command.communicate(timeout=60)[1] == "\n"
     assert command.returncode == 143
+
+
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("words", "code"), [("--help", 0), ("version", 0), ("status --json", 0), ("nosuch", 2), ("ssh add -", 2)]
+)
+def test_a_stream_that_the_caller_has_closed_changes_no_exit_code(
+    environment: dict[str, str], agent: FakeAgent, stream: str, words: str, code: int
+) -> None:
+    script = f"exec {sys.executable} -m dom0 {words} {stream}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)

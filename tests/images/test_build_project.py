@@ -17,7 +17,7 @@ import pytest
 from dom0.compose.parser import find_plugin
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, ProjectError
-from dom0.images import private, selection
+from dom0.images import dockerfile, private, selection
 from dom0.images.built import Built
 from dom0.images.contents import digest, entries
 from dom0.images.project import Options, build_project
@@ -66,6 +66,21 @@ async def test_the_projects_files_lie_on_top_of_the_base(host: Host, engine: Doc
     assert built.changed
     assert built.image.labels[labels.BASE] == (await engine.image(BASE_IMAGE)).id
     assert built.image.labels[labels.PROJECT] == "box"
+
+
+@pytest.mark.parametrize("own", ["", f"FROM {BASE_IMAGE}\nCOPY . /etc/dom0/compose.d/\n"])
+async def test_what_is_blank_or_ignored_in_a_project_is_said(
+    host: Host, engine: DockerEngine, write: Write, own: str
+) -> None:
+    project = write(compose=COMPOSE.replace("1000", "$TIME").replace("image:", "attach: false, image:"))
+    if own:
+        (project / dockerfile.MACHINES).write_text(own)
+    said: list[str] = []
+    await build_project(engine, project, said.append)
+    assert [line.partition(" ")[2] for line in said if "attach" in line] == [
+        "services.a.attach: ignored: says what `docker compose up` prints; `dom0 logs` prints any service"
+    ]
+    assert 'The "TIME" variable is not set. Defaulting to a blank string.' in said
 
 
 async def test_owners_modes_and_capabilities_come_into_the_image_and_out_of_it(

@@ -90,7 +90,10 @@ PROJECTS = {
         ("services.web",),
     ),
     "another-project": ("name: other\nservices: {web: {image: 'busybox:test'}}", ("box", "other")),
-    "an-image-that-is-nowhere": ("name: box\nservices: {web: {image: 'no.invalid/x:1'}}", ("services.web", "x:1")),
+    "an-image-that-is-nowhere": (
+        "name: box\nservices: {web: {image: 'no.invalid/x:1'}}",
+        ("compose.yaml:2: services.web.image", "x:1"),
+    ),
     "a-file-that-is-missing": (
         "name: box\nservices: {web: {image: 'busybox:test', env_file: gone.env}}",
         ("gone.env",),

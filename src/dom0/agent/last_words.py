@@ -8,7 +8,7 @@ import logging
 import msgspec
 
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Container
+from dom0.engine.values import Container, Health
 from dom0.errors import EngineError
 from dom0.plan.phase import Phase
 from dom0.plan.planner import WELL, Plan
@@ -40,7 +40,8 @@ async def last_words(engine: Engine, plan: Plan) -> tuple[Words, ...]:
     try:
         async with asyncio.timeout(PATIENCE):
             for service, container in not_well[:MOST_SERVICES]:
-                words += [Words(service=service, line=line[:LONGEST_LINE]) for line in await _said(engine, container)]
+                lines = [*await _said(engine, container), *_probed(container)]
+                words += [Words(service=service, line=line[:LONGEST_LINE]) for line in lines]
     except TimeoutError:
         log.info("what the services said last cannot be read: took too long")
     return tuple(words)
@@ -60,3 +61,9 @@ async def _said(engine: Engine, container: Container) -> list[str]:
     except EngineError as error:  # a log driver that gives nothing back
         log.info("what %s said last cannot be read: %s", container.name, error.message)
         return []
+
+
+def _probed(container: Container) -> list[str]:
+    """What the health check printed, where the problem's title has only the end of it."""
+    lines = container.health_output.strip().splitlines() if container.health is Health.UNHEALTHY else []
+    return [f"health check: {line}" for line in lines[-LAST_LINES:]] if len(lines) > 1 else []

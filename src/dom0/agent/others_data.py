@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from pathlib import Path
 
 from dom0.agent.generations import Generations
@@ -39,7 +40,7 @@ def require_no_data_of_others(state: Path, desired: Desired) -> None:
             if any(spelled(os.path.relpath(file, place)) not in as_placed for file in files):
                 raise InUse(
                     f"{desired.project}: would write into {inner}, where services of {other} have left data",
-                    hint=f"keep it for {other}: mv {inner} {inner}-of-{other}",
+                    hint=f"keep it for {other}: mv {shlex.quote(str(inner))} {shlex.quote(f'{inner}-of-{other}')}",
                 )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePath
@@ -248,7 +249,7 @@ def _chosen(theirs: Versions, paths: Collection[str]) -> list[str]:
 
 
 def _in_the_way(path: Path) -> ProjectError:
-    hint = f"move it away: mv {path} {path}.old"
+    hint = f"move it away: mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
     return ProjectError(f"{path}: the project has a file here, but there is a directory", hint=hint)
 
 

@@ -9,6 +9,7 @@ only for what fastpath.py has no answer to.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -70,6 +71,9 @@ MODULES = {name: module for section in SECTIONS.values() for name, module in sec
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the caller has closed it: `>&-`
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     terminated = _end_as_with_ctrl_c()
     code = run(sys.argv[1:])
     gc.freeze()  # without it the collection at exit walks all objects: a sixth of the run time

@@ -104,7 +104,8 @@ async def bring_up(
         if trial:
             Agent().announce_trial(built.image.id, trial)
         wanted = UpRequest(force=force, adopt=adopts)
-        last, in_place = await _take_up(engine, built, project, wanted, report, wait=wait)
+        with built.named_as_written():
+            last, in_place = await _take_up(engine, built, project, wanted, report, wait=wait)
         if in_place and last.outcome is Outcome.GOOD:
             await succession.await_succession(engine, report)
         elif in_place and last.outcome is None:

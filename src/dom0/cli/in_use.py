@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,9 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
         runs_from = list(project_directories(row for row in rows if labels.PROJECT not in row.labels))
         for other in runs_from:
             if not _is_same(other, directory):  # relative paths differ there
-                raise InUse(f"{project}: docker compose runs it from {other}", hint=f"dom0 up --adopt {other}")
+                raise InUse(
+                    f"{project}: docker compose runs it from {other}", hint=f"dom0 up --adopt {shlex.quote(other)}"
+                )
         if runs_from:
             return directory
     try:
@@ -43,7 +46,8 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
     if place and directory is not None and not _is_same(str(place), directory):
         raise InUse(
             f"{project}: its files are in {place} since it was taken over from Docker Compose, and this is {directory}",
-            hint=f"dom0 up {place}\nhas it moved: dom0 down; here docker compose up --detach; then dom0 up --adopt",
+            hint=f"dom0 up {shlex.quote(str(place))}\n"
+            "has it moved: dom0 down; here docker compose up --detach; then dom0 up --adopt",
         )
     return place or PLACED
 

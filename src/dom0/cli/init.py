@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -55,10 +56,10 @@ def command(directory: Path, example: str, as_json: bool) -> None:
     compose = directory / "compose.yaml"
     if compose.exists():
         compose.write_text(_NAME_LINE.sub(f"name: {project}", compose.read_text(), count=1))
-        projects, following = [project], f"dom0 up{'' if str(directory) == '.' else f' {directory}'}"
+        projects, following = [project], f"dom0 up{'' if str(directory) == '.' else f' {shlex.quote(str(directory))}'}"
     else:
         projects = sorted(path.parent.name for path in source.glob("*/compose.yaml"))
-        following = f"read {directory / 'README.md'}"
+        following = f"read {shlex.quote(str(directory / 'README.md'))}"
     noun = "project" if len(projects) == 1 else "the projects"
     terminal.say_done(
         NewProjects(directory=str(directory), example=example, projects=tuple(projects)),

@@ -104,7 +104,8 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
         in_place = await projects_in_place(engine, project, adopts=adopts)
         wanted = Options(tag=tag, taken_over=in_place)
         async with built_unnamed(engine, project, Report(beside=True), wanted) as built:
-            yield built.image
+            with built.named_as_written():
+                yield built.image
     else:
         yield await image_as_it_is(engine, tag, Report(beside=True))
 

@@ -51,7 +51,10 @@ def find_project(directory: Path | None) -> Path | None:
     """The project to build: DIR, else this directory if it is one. Raises UsageError for a DIR that is not there."""
     if directory is not None:
         if not directory.is_dir():
-            raise UsageError(f"{directory}: no such directory", hint=f"make a project there: dom0 init {directory}")
+            import shlex
+
+            hint = f"make a project there: dom0 init {shlex.quote(str(directory))}"
+            raise UsageError(f"{directory}: no such directory", hint=hint)
         return directory.resolve()
     here = Path.cwd()
     if any((here / name).exists() for name in PROJECT_FILES):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from dom0.errors import ProjectError
 
 if TYPE_CHECKING:
     from dom0.compose.model import Project
@@ -18,3 +22,14 @@ class Built(msgspec.Struct, frozen=True):
     changed: bool  # False: the image was there already
     project: Project | None = None  # as the agent of the image reads it, where that is known
     layer: bytes = b""  # with the project
+    written: Mapping[str, str] = {}  # its Compose files: by what they are called in the image, their own names
+
+    @contextmanager
+    def named_as_written(self) -> Iterator[None]:
+        """In what the block refuses the project's files have their own names."""
+        try:
+            yield
+        except ProjectError as error:
+            for layer, name in self.written.items():
+                error.message = error.message.replace(layer, name)
+            raise

@@ -97,12 +97,13 @@ async def _built(
         _check(project, base)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
+    written = {layer: name for name, layer in layer_names(project).items()} if project else {}
     before = await find(engine, options.tag)
     anew = options.no_cache or options.pull
     if before and not anew and own == fingerprint.dockerfile_of(before.labels):
         present = await names.present(engine, fingerprint.references(directory, before.labels))
         if fingerprint.is_current(directory, before.labels, present, options.taken_over):
-            yield Built(before, changed=False)
+            yield Built(before, changed=False, written=written)
             return
     await room.check(engine)
     async with build_lock(say, options.tag, str(directory)):
@@ -113,7 +114,7 @@ async def _built(
             else:
                 image_id, read_alike, layer = await _build_generated(draft, directory, found, base, say, options)
             changed = before is None or before.id != image_id
-            yield Built(await engine.image(image_id), changed=changed, project=read_alike, layer=layer)
+            yield Built(await engine.image(image_id), changed, read_alike, layer, written)
         finally:
             await draft.forget()
 
@@ -170,7 +171,7 @@ async def _build_generated(
     ignore = fingerprint.read_ignore(directory, writable_binds or ())
     kept = selection.kept(project, directory, ignore)
     apart = selection.private(project, directory, ignore)
-    for line in selection.words(project, directory, kept, writable_binds or ()):
+    for line in (*project.warnings, *selection.words(project, directory, kept, writable_binds or ())):
         say(line)
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"
@@ -246,6 +247,8 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
                 project = await load(etc, PLACED)
                 _check(project, base)
                 await _check_in_base(engine, base, etc, project, say)
+                for line in project.warnings:
+                    say(line)
             except ProjectError as error:
                 where = f"{own}: {ETC}"
                 raise ProjectError(error.message.replace(str(etc), where), hint=error.hint) from error

@@ -166,7 +166,7 @@ class ContainerPlanner:
         return self._result(Phase.STARTING, "its health check has not passed yet")
 
     def _unhealthy(self, current: Container) -> SlotPlan:
-        said = current.health_output.strip()[-200:]
+        said = current.health_output.strip().rpartition("\n")[2][-200:]
         problem = Problem(
             code="unhealthy",
             subject=self.slot.key,
