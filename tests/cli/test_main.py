@@ -64,6 +64,11 @@ def test_an_unknown_command_ends_with_2_and_names_the_nearest(dom0: RunCommand) 
     assert refused.stderr == "dom0: stats: unknown command\n      did you mean `dom0 status`?\n"
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_lists_its_commands_without_cutting_off_what_they_do(dom0: RunCommand, group: str) -> None:
+    assert "..." not in dom0(group, "--help").stdout.partition("\nCommands:\n")[2]
+
+
 @pytest.mark.parametrize("group", ["", *GROUPS])
 def test_a_group_alone_shows_its_help_as_help(dom0: RunCommand, group: str) -> None:
     shown, asked = dom0(*group.split()), dom0(*group.split(), "--help")

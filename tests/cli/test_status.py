@@ -37,6 +37,12 @@ def test_status_shows_services_and_problems_with_what_to_do(agent: FakeAgent, do
     ]
 
 
+def test_status_shows_for_how_long_a_container_has_run_or_has_not(agent: FakeAgent, dom0: RunCommand) -> None:
+    stopped = make_service("web", Phase.STOPPED, started=1000.0, finished=1170.0)
+    agent.answers["GET /v1/status"] = make_status(services=(stopped,), problems=())
+    assert dom0("status").stdout.splitlines()[2].split()[2:4] == ["stopped", "10s"]
+
+
 def test_status_does_not_call_as_desired_what_nobody_can_see(agent: FakeAgent, dom0: RunCommand) -> None:
     blind = Problem(code="engine-unreachable", subject="engine", title="the Docker Engine does not answer")
     agent.answers["GET /v1/status"] = make_status(converged=False, problems=(blind,))

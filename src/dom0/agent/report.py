@@ -19,6 +19,7 @@ def service_status(plan: SlotPlan) -> ServiceStatus:
         reason=plan.reason,
         health=container.health if container else "none",
         started=container.started if container else 0.0,
+        finished=container.finished if container and not container.running else 0.0,
         next_run=plan.next_run,
         restarts=container.restart_count if container else 0,
         ports=tuple(f"{f'{port.ip}:' if port.ip else ''}{port.port}/{port.protocol}" for port in plan.slot.ports),

@@ -57,6 +57,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""  # why it is in this phase, or what it waits for
     health: str = "none"
     started: float = 0.0
+    finished: float = 0.0  # 0 while it runs
     next_run: float = 0.0  # of a job that runs by a schedule
     restarts: int = 0
     ports: tuple[str, ...] = ()  # of the host, `8080/tcp`

@@ -33,6 +33,7 @@ def complete(command: click.Command, *, hidden: bool = True) -> None:
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
             complete(subcommand)
+            subcommand.short_help = subcommand.get_short_help_str(limit=200)  # which click would cut off in the list
 
 
 def _apply(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -101,14 +101,14 @@ def headline(status: Status) -> str:
 
 
 def _row(service: ServiceStatus, now: float) -> tuple[str, ...]:
-    since = times.ago(now - service.started) if service.started else ""
+    since = service.finished or service.started
     restarts = f"restarted {service.restarts} times" if service.restarts else ""
     reason = "; ".join(part for part in (service.reason, restarts) if part)
     return (
         service.service,
         service.container or "-",
         str(service.phase),
-        since,
+        times.ago(now - since) if since else "",
         service.image,
         ", ".join(service.ports),
         reason,
