@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from dom0.agent.foresee import Running, refuse
 from dom0.agent.generations import Generations
 from dom0.agent.status import Outcome
 from dom0.engine.bodies import ContainerBody, EndpointSettings, HostConfig, Mount, NetworkingConfig, RestartPolicy
 from dom0.engine.values import State
+from dom0.errors import Conflict, InUse
 from dom0.plan import labels
 from dom0.plan.desired import Desired, Order, Slot, VolumeSpec
 from dom0.testing.builders import asking, desired, slot
@@ -36,7 +39,8 @@ def project(*slots: Slot) -> Desired:
 async def compose_up(rig: Rig, *names: str, start: bool = True) -> dict[str, str]:
     """As `docker compose up` in /srv/box; name -> ID."""
     person, found = rig.box.person, {}
-    rig.box.docker.networks.make("box_default", {labels.COMPOSE_PROJECT: "box"}, "bridge")
+    with contextlib.suppress(Conflict):  # it is there
+        rig.box.docker.networks.make("box_default", {labels.COMPOSE_PROJECT: "box"}, "bridge")
     for name in names:
         own_labels = {
             labels.COMPOSE_PROJECT: "box",
@@ -147,6 +151,28 @@ async def test_an_older_generation_of_the_project_knows_what_was_taken_over_sinc
         await rig.box.person.kill_container("box-db-1")
         await rig.box.until(lambda: rig.box.names() == {"box-db-1": RUNNING, "box-web-1": RUNNING})
         assert ids(rig) == theirs
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+async def test_what_compose_runs_beside_a_project_that_is_ours_is_named_without_ending_ours(
+    tmp_path: Path, adopt: bool
+) -> None:
+    """As after `docker compose --profile x up`: a second adoption there is none, and Compose's `down` would end all."""
+    rig = Rig(tmp_path)
+    theirs = await compose_up(rig, "db")
+    rig.project = project(service("db"))
+    async with rig.running() as machine:
+        assert (await rig.up(adopt=True)).outcome is Outcome.GOOD
+        theirs |= await compose_up(rig, "web")
+        rig.project = project(service("db"), service("web"))
+        problem = (await rig.up(adopt=adopt)).problems[0]
+        assert problem.code == "project-in-use"
+        assert problem.hint.endswith("docker rm -f box-web-1")
+        running = Running("box", Generations(tmp_path / "state").current()[0])
+        planned = replace(rig.project, adopted={theirs["box-web-1"]: {}} if adopt else {})
+        with pytest.raises(InUse, match="beside those of dom0: box-web-1"):
+            await refuse(rig.engine, planned, running)
+        assert (ids(rig), machine.status().converged) == (theirs, True)
 
 
 def never_two(rig: Rig, name: str) -> None:

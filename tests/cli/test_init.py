@@ -19,7 +19,9 @@ RunCommand = Callable[..., Output]
 
 def test_init_makes_a_project_named_like_its_directory(dom0: RunCommand, tmp_path: Path) -> None:
     assert dom0("init", "My Box").code == 0
-    assert "\nname: mybox #" in (tmp_path / "work" / "My Box" / "compose.yaml").read_text()
+    made = (tmp_path / "work" / "My Box" / "compose.yaml").read_text()
+    assert "\nname: mybox #" in made
+    assert "\n  hostname: mybox\n" in made
 
 
 def test_the_next_command_can_be_pasted(dom0: RunCommand) -> None:

@@ -93,7 +93,9 @@ async def refuse(engine: Engine, desired: Desired, running: Running) -> Desired:
         )
     before = running.generation.desired if running.generation else None
     desired = carry_over(desired, before)
-    await require_free(engine, desired)
+    if runs := before is not None and bool(before.slots):
+        desired = replace(desired, adopted=before.adopted)
+    await require_free(engine, desired, runs=runs)
     if running.state is not None:
         require_no_data_of_others(running.state, desired)
     if running.root is not None:

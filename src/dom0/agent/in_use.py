@@ -30,13 +30,19 @@ async def find_adoptable(engine: Engine, desired: Desired) -> tuple[Container, .
     return tuple([found for row in rows if (found := await find_container(engine, row.id))])
 
 
-async def require_free(engine: Engine, desired: Desired) -> None:
-    """Raises InUse."""
+async def require_free(engine: Engine, desired: Desired, *, runs: bool = False) -> None:
+    """Raises InUse. `runs`: the machine runs this project already, and takes over no more of it."""
     others = await find_others(engine, desired)
     if of_compose := compose_containers(desired, others):
-        names = ", ".join(sorted(other.name for other in of_compose))
+        names = sorted(other.name for other in of_compose)
+        listed = ", ".join(names)
+        if runs:  # Compose's `down` would end ours too: they carry its labels
+            raise InUse(
+                f"{desired.project}: docker compose runs containers of it beside those of dom0: {listed}",
+                hint=f"dom0 makes its own in their place, their volumes stay: docker rm -f {' '.join(names)}",
+            )
         raise InUse(
-            f"{desired.project}: is a project of docker compose on this machine, with the containers {names}",
+            f"{desired.project}: is a project of docker compose on this machine, with the containers {listed}",
             hint=f"take it over: dom0 up --adopt; or end it: docker compose -p {desired.project} down",
         )
     found = [(slot, other_writers(desired, slot, others)) for slot in desired.slots]

@@ -14,7 +14,7 @@ from dom0 import terminal
 from dom0.errors import ProjectError, UsageError
 
 DEFAULT_EXAMPLE = "hello"
-_NAME_LINE = re.compile(r"^name: \S+", re.MULTILINE)
+_NAME = re.compile(r"^(name|  hostname): \S+", re.MULTILINE)  # of the project, and the one that logins see
 
 
 class NewProjects(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ def command(directory: Path, example: str, as_json: bool) -> None:
     shutil.copytree(source, directory, dirs_exist_ok=True, copy_function=shutil.copyfile)
     compose = directory / "compose.yaml"
     if compose.exists():
-        compose.write_text(_NAME_LINE.sub(f"name: {project}", compose.read_text(), count=1))
+        compose.write_text(_NAME.sub(rf"\1: {project}", compose.read_text()))
         projects, following = [project], f"dom0 up{'' if str(directory) == '.' else f' {shlex.quote(str(directory))}'}"
     else:
         projects = sorted(path.parent.name for path in source.glob("*/compose.yaml"))
