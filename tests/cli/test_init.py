@@ -28,6 +28,11 @@ def test_the_next_command_can_be_pasted(dom0: RunCommand) -> None:
     assert dom0("init", "my box").stdout.endswith("next: dom0 up 'my box'\n")
 
 
+def test_names_are_written_in_utf_8_whatever_the_locale_says(dom0: RunCommand) -> None:
+    made = dom0("init", "Körbe", env={"PYTHONIOENCODING": "ascii"})
+    assert (made.code, made.stdout.splitlines()[0]) == (0, "Körbe: project krbe, like the example hello")
+
+
 def test_programs_get_the_names_of_the_projects(dom0: RunCommand) -> None:
     one = json.loads(dom0("init", "box", "--json").stdout)
     assert one == {"directory": "box", "example": "hello", "projects": ["box"]}

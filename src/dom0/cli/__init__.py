@@ -9,6 +9,7 @@ only for what fastpath.py has no answer to.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -74,6 +75,9 @@ def main() -> NoReturn:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the caller has closed it: `>&-`
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # as docker writes, whatever the locale says
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     terminated = _end_as_with_ctrl_c()
     code = run(sys.argv[1:])
     gc.freeze()  # without it the collection at exit walks all objects: a sixth of the run time
