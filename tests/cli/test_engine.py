@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,8 @@ from subprocess import PIPE
 
 import pytest
 
+from dom0.cli.checks import mirror
+from dom0.engine.values import EngineInfo
 from dom0.run import Output
 from dom0.testing import busybox
 from dom0.testing.hosts import Host
@@ -354,6 +357,30 @@ def test_doctor_finds_the_engine(on_host: RunCommand) -> None:
     assert examined.code == 0
     assert found["Docker Engine"]["verdict"] == found["pip"]["verdict"] == "ok"
     assert set(found["Docker Engine"]) == {"check", "verdict", "found", "hint"}
+    assert '"registry-mirrors": ["http://127.0.0.1:5050"]' in found["mirror"]["hint"]
+
+
+def test_doctor_sees_whether_the_mirror_of_this_machine_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        info = EngineInfo(
+            id="x",
+            name="x",
+            version="26.1",
+            api_version="1.45",
+            operating_system="Linux",
+            machine="x86_64",
+            memory=1,
+            cpus=1,
+            storage_driver="overlay2",
+            root_dir="/",
+            cgroup_version="2",
+            mirrors=("https://mirror.example", url),
+        )
+        assert mirror(info).verdict == "ok"
+        assert mirror(info).found == url
+    assert mirror(info).verdict == "warning"
+    assert "Connection refused" in mirror(info).found
 
 
 def test_doctor_names_what_is_missing_and_how_to_mend_it(dom0: RunCommand) -> None:

@@ -56,7 +56,7 @@ def read_address(text: str, where: str) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
-_peers_option = click.option(
+peers_option = click.option(
     "--peer",
     "peers",
     metavar="HOST:PORT",
@@ -75,7 +75,7 @@ _peers_option = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Only what is signed with this public key, as cosign sign --key does it.",
 )
-@_peers_option
+@peers_option
 @click.option(
     "--json",
     "as_json",
@@ -103,7 +103,7 @@ def command(names: tuple[str, ...], platform: str, key: Path | None, peers: tupl
 @click.argument(
     "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path, resolve_path=True, file_okay=False)
 )
-@_peers_option
+@peers_option
 @click.option("--json", "as_json", is_flag=True, help="A list of objects, as those of dom0 image pull.")
 def fetch(directory: Path, peers: tuple[str, ...], as_json: bool) -> None:
     """Pull what the services of the project in DIR need and the Engine has not, as dom0 image pull does.

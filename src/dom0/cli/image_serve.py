@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
 
 import click
 
 from dom0 import log, sizes
-from dom0.cli.image_pull import PORT, own_depot, read_address
+from dom0.cli.image_pull import PORT, own_depot, peers_option, read_address
 from dom0.errors import Busy, UsageError
 
 
@@ -22,21 +24,40 @@ from dom0.errors import Busy, UsageError
     help="Where: 0.0.0.0:PORT is for everybody who reaches this machine.",
 )
 @click.option("--limit", metavar="SIZE", default="", help="At most so many bytes a second to all together, as 2m.")
-def serve(listen: str, limit: str) -> None:
+@click.option("--mirror", is_flag=True, help="Be a mirror of docker.io for the Engine of this machine, too.")
+@peers_option
+def serve(listen: str, limit: str, mirror: bool, peers: tuple[str, ...]) -> None:
     """Give what dom0 image pull has fetched here to other machines (their --peer), until SIGTERM or Ctrl-C.
 
     By digest, and only what came without a login: everybody who reaches the port may read that. What is on its way is
     given as well, as far as it has come.
 
+    With --mirror, which is for this machine alone, docker pull, docker compose and builds get what is on docker.io as
+    patiently as dom0 image pull does, once "registry-mirrors": ["http://127.0.0.1:5050"] is in the Engine's
+    daemon.json; --peer is asked first.
+
     $ dom0 image serve --listen 192.168.1.5:5050
+    $ dom0 image serve --mirror
     """
     try:
         rate = sizes.parse(limit) if limit else 0
     except ValueError as error:
         raise UsageError(f"--limit: {error}") from error
+    if mirror and not _is_own(read_address(listen, "--listen")[0]):
+        raise UsageError(
+            f"--mirror, --listen: {listen}: others could have this machine fetch whatever they like",
+            hint="let one serve others, and another one with --mirror listen at 127.0.0.1",
+        )
     with _listening(listen) as listening:
         log.configure()
-        asyncio.run(_serve(listening, rate))
+        asyncio.run(_serve(listening, rate, peers if mirror else None))
+
+
+def _is_own(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _listening(text: str) -> socket.socket:
@@ -49,14 +70,19 @@ def _listening(text: str) -> socket.socket:
         raise Busy(f"--listen: {text}: {why}", hint="who has it: ss -ltnp; choose another one") from error
 
 
-async def _serve(listening: socket.socket, rate: int) -> None:
+async def _serve(listening: socket.socket, rate: int, mirror_peers: tuple[str, ...] | None) -> None:
     from dom0.registry import serve
+    from dom0.registry.pull_through import pull_through
 
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     depot = own_depot()
-    async with serve.serve(depot, listening, rate=rate):
+    async with AsyncExitStack() as stack:
+        mirror = None
+        if mirror_peers is not None:
+            mirror = (await stack.enter_async_context(pull_through(depot, mirror_peers))).answer
+        await stack.enter_async_context(serve.serve(depot, listening, rate=rate, mirror=mirror))
         host, port = listening.getsockname()[:2]
         click.echo(f"{depot.root}: served at {f'[{host}]' if ':' in host else host}:{port}")
         await ended.wait()

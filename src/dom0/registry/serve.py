@@ -21,7 +21,7 @@ import msgspec
 from dom0.durable import write_atomic
 from dom0.errors import Final
 from dom0.http import server
-from dom0.http.server import HttpError, Request, Response, route
+from dom0.http.server import Handler, HttpError, Request, Response, route
 from dom0.registry.depot import Depot
 from dom0.registry.manifest import MOST_BYTES, parse_manifest
 from dom0.registry.patience import Allowance
@@ -29,10 +29,10 @@ from dom0.registry.reference import digest_flaw
 from dom0.registry.shared import Share, read, share
 
 MOST = 64  # connections at once
-UNREAD = 30.0  # seconds that a client may leave what is sent to it unread
+UNREAD = 120.0  # seconds that a client may leave what is sent to it unread
 BLOB_TYPE = "application/octet-stream"
-_PIECE = 256 << 10  # bytes
-_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})")
+PIECE = 256 << 10  # bytes
+RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 _NODE = re.compile(r"[0-9a-f]{32}")
@@ -45,8 +45,12 @@ class Shared(Share, frozen=True):
 
 
 @asynccontextmanager
-async def serve(depot: Depot, listening: socket.socket, *, rate: float = 0.0) -> AsyncIterator[None]:
-    """Until the block ends. `rate`: bytes a second to all clients together, 0 for no limit."""
+async def serve(
+    depot: Depot, listening: socket.socket, *, rate: float = 0.0, mirror: Handler | None = None
+) -> AsyncIterator[None]:
+    """Until the block ends. `rate`: bytes a second of blobs to all clients together, 0 for no limit. `mirror` answers
+    what is asked under `/v2/`.
+    """
     given = _Given(depot, Allowance(rate))
     routes = {
         "GET /blobs/{digest}": given.blob,
@@ -57,7 +61,8 @@ async def serve(depot: Depot, listening: socket.socket, *, rate: float = 0.0) ->
 
     async def checked(request: Request) -> Response:
         check_request(request)
-        return await answer(request)
+        asks_mirror = mirror is not None and request.parts[:2] == ("", "v2")
+        return await (mirror if mirror is not None and asks_mirror else answer)(request)
 
     async with server.serve(checked, listening, most=MOST, unread=UNREAD):
         yield
@@ -96,7 +101,7 @@ class _Given:
         """Without a range only a whole one."""
         digest = _digest(request)
         asked = request.headers.all("Range")
-        wanted = _RANGE.fullmatch(asked[0]) if len(asked) == 1 else None
+        wanted = RANGE.fullmatch(asked[0]) if len(asked) == 1 else None
         if asked and wanted is None:
             raise HttpError(416, "one range is given, from a first byte on: bytes=0-1023")
         start = int(wanted[1]) if wanted else 0
@@ -138,7 +143,7 @@ class _Given:
 
     async def _bytes(self, digest: str, start: int, stop: int) -> AsyncGenerator[bytes]:
         while start < stop:
-            data = await asyncio.to_thread(read, self._depot, digest, start, min(_PIECE, stop - start))
+            data = await asyncio.to_thread(read, self._depot, digest, start, min(PIECE, stop - start))
             if not data:
                 raise ConnectionAbortedError("it has gone")
             if wait := self._allowance.take(len(data), asyncio.get_running_loop().time()):
