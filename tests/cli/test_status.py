@@ -81,6 +81,11 @@ def test_watch_as_json_prints_one_document_a_line(agent: FakeAgent, dom0: RunCom
     assert [json.loads(line)["converged"] for line in lines] == [True, False]
 
 
+def test_watch_without_a_terminal_prints_each_status_without_colours(agent: FakeAgent, dom0: RunCommand) -> None:
+    agent.answers["GET /v1/watch"] = Lines([make_status()])
+    assert dom0("status", "--watch").stdout == dom0("status").stdout + "\n"
+
+
 def test_control_characters_from_the_machine_are_escaped(agent: FakeAgent, dom0: RunCommand) -> None:
     hostile = make_service("\x1b]0;owned\x07", Phase.FAILED, reason="a\r\nb\u202e")
     agent.answers["GET /v1/status"] = make_status(project="\x1b[2J", services=(hostile,), problems=())

@@ -44,20 +44,23 @@ def tree(root: Path) -> dict[str, tuple[bool, bytes]]:
 
 # plans
 
+ROOT = Path("/mnt/new root")
+
 
 def test_what_is_there_as_wanted_is_not_written() -> None:
-    assert plan_install([A, B], {A.path: b"1"}, {}) == (B,)
+    assert plan_install([A, B], {A.path: b"1"}, {}, ROOT) == (B,)
 
 
 def test_an_older_one_of_ours_is_replaced() -> None:
-    assert plan_install([A], {A.path: b"0"}, {A.path: digest(b"0")}) == (A,)
+    assert plan_install([A], {A.path: b"0"}, {A.path: digest(b"0")}, ROOT) == (A,)
 
 
 @pytest.mark.parametrize("installed", [{}, {A.path: digest(b"0")}])
 def test_what_is_somebody_elses_is_refused(installed: dict[str, str]) -> None:
-    with pytest.raises(Dom0Error, match=r"^/usr/lib/dom0/a: ") as caught:
-        plan_install([A, B], {A.path: b"theirs"}, installed)
-    assert caught.value.hint
+    with pytest.raises(Dom0Error, match=r"^/mnt/new root/usr/lib/dom0/a: ") as caught:
+        plan_install([A, B], {A.path: b"theirs"}, installed, ROOT)
+    path = f"{ROOT}/{A.path}"
+    assert caught.value.hint.endswith(f"mv '{path}' '{path}.old'")
 
 
 def test_what_was_changed_is_kept() -> None:

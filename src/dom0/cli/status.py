@@ -61,7 +61,7 @@ def command(as_json: bool, exit_code: bool, watch: bool) -> int:
                 live.update(Text.from_ansi("\n".join(lines(status))), refresh=True)
     else:
         for status in Agent().watch():
-            terminal.say("\n".join(lines(status)) + "\n")
+            click.echo("\n".join(lines(status)) + "\n")
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -53,9 +54,9 @@ def digest(content: bytes) -> str:
 
 
 def plan_install(
-    wanted: Iterable[InstalledFile], found: Mapping[str, bytes], installed: Mapping[str, str]
+    wanted: Iterable[InstalledFile], found: Mapping[str, bytes], installed: Mapping[str, str], root: Path
 ) -> tuple[InstalledFile, ...]:
-    """What has to be written: `found` are the present files, `installed` the digests in the receipt.
+    """What has to be written below `root`: `found` are the present files, `installed` the digests in the receipt.
 
     Raises Dom0Error for a present file that dom0 did not install.
     """
@@ -64,15 +65,12 @@ def plan_install(
         there = found.get(file.path)
         if there is None:
             continue
+        path = root / file.path
+        move = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}"
         if file.path not in installed:
-            raise Dom0Error(
-                f"/{file.path}: is there, and dom0 did not install it", hint=f"mv /{file.path} /{file.path}.old"
-            )
+            raise Dom0Error(f"{path}: is there, and dom0 did not install it", hint=move)
         if digest(there) != installed[file.path]:
-            raise Dom0Error(
-                f"/{file.path}: was changed since dom0 installed it",
-                hint=f"keep the change elsewhere: mv /{file.path} /{file.path}.old",
-            )
+            raise Dom0Error(f"{path}: was changed since dom0 installed it", hint=f"keep the change elsewhere: {move}")
     return due
 
 
@@ -100,7 +98,7 @@ def install(root: Path) -> tuple[str, ...]:
     if (root / OS_VERSION.relative_to("/")).exists():
         raise Dom0Error("install-host: this host runs the base OS, which has its launcher", hint="dom0 status")
     wanted, before = files(), _read_receipt(root)
-    due = plan_install(wanted, _look(root, [file.path for file in wanted]), before)
+    due = plan_install(wanted, _look(root, [file.path for file in wanted]), before, root)
     for file in due:
         _write(root, file)
     if before != (now := {file.path: file.digest for file in wanted}):
