@@ -40,6 +40,15 @@ class Context(msgspec.Struct, frozen=True):
     room: Room = field(default_factory=Room)
     unseen: set[str] = field(default_factory=set)  # names in the Engine of containers that are not known to be as asked
 
+    async def ask(
+        self, method: str, *path: str, query: Mapping[str, str] = {}, body: msgspec.Struct | bytes | None = None
+    ) -> Reply:
+        """As `upstream` is asked. Raises Refused for what the Engine says against it too."""
+        reply = await self.upstream.ask(method, *path, query=query, body=body)
+        if not 200 <= reply.status < 300:
+            raise self.refusal(reply)
+        return reply
+
     def refusal(self, reply: Reply) -> Refused:
         """What the Engine says against a question of ours."""
         message = (reply.document or {}).get("message", f"the Engine answered with status {reply.status}")

@@ -24,7 +24,6 @@ from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
 from dom0.socketproxy.scope import LABEL
 
-_CREATED = 201
 _LEFT_AFTER = 60  # seconds: the server that made such a container, and has not removed it, was killed
 
 
@@ -59,9 +58,7 @@ async def provide(context: Context, image: Image, bounds: Iterable[Bound]) -> No
     )
     # Not the scope's by its name, and nobody's service by its label.
     query = {"name": f"{paths.prefix(context.scope)}{secrets.token_hex(8)}"}
-    reply = await context.upstream.ask("POST", "containers", "create", query=query, body=body)
-    if reply.status != _CREATED:
-        raise context.refusal(reply)
+    reply = await context.ask("POST", "containers", "create", query=query, body=body)
     container = str(reply.document["Id"])
     try:
         for bound in below:
@@ -77,9 +74,7 @@ async def _provide_volume(context: Context, bound: Bound) -> None:
     asked = bodies.VolumeBody(
         name=paths.volume(context.scope, bound.root), driver_opts=options, labels=context.scope.stamped({})
     )
-    reply = await context.upstream.ask("POST", "volumes", "create", body=asked)
-    if reply.status >= BAD_REQUEST:
-        raise context.refusal(reply)
+    reply = await context.ask("POST", "volumes", "create", body=asked)
     if reply.document["Options"] != options:  # the Engine answers with what is there, whoever made it
         raise Refused(FORBIDDEN, f"{bound.written}: somebody has made a volume {asked.name}")
 

@@ -78,9 +78,7 @@ async def inspected(context: Context, asked: Asked) -> Document:
 async def history(context: Context, asked: Asked) -> Document:
     """Each layer says the names of the image that it was the last of."""
     found = await find(context, asked.names["image"])
-    reply = await context.upstream.ask("GET", "images", found["Id"], "history")
-    if reply.status != 200:
-        raise context.refusal(reply)
+    reply = await context.ask("GET", "images", found["Id"], "history")
     return Document([layer | {"Tags": shown.image_names(context, layer["Tags"]) or None} for layer in reply.document])
 
 
@@ -103,9 +101,7 @@ async def committed(context: Context, asked: Asked) -> Document:
 
 async def _made(context: Context, *path: str, query: Mapping[str, str]) -> Document:
     """An image's new name. Holds `making`. Raises Refused."""
-    reply = await context.upstream.ask("POST", *path, query=query)
-    if reply.status >= BAD_REQUEST:
-        raise context.refusal(reply)
+    reply = await context.ask("POST", *path, query=query)
     return Document(reply.document or "", status=reply.status)
 
 
@@ -213,16 +209,11 @@ async def own_names(context: Context) -> list[str]:
 
 
 async def _rows(context: Context, query: dict[str, str]) -> list[Image]:
-    reply = await context.upstream.ask("GET", "images", "json", query=query)
-    if reply.status != 200:
-        raise context.refusal(reply)
-    return list(reply.document or ())
+    return list((await context.ask("GET", "images", "json", query=query)).document or ())
 
 
 async def _remove(context: Context, name: str, query: dict[str, str]) -> list[dict[str, str]]:
-    reply = await context.upstream.ask("DELETE", "images", *name.split("/"), query=query)
-    if reply.status != 200:
-        raise context.refusal(reply)
+    reply = await context.ask("DELETE", "images", *name.split("/"), query=query)
     return [{key: context.scope.short_image(text) for key, text in line.items()} for line in reply.document]
 
 

@@ -51,9 +51,7 @@ async def budgeted(context: Context, asked: Asked) -> Document:
         own = context.scope.path
         around = {own: context.grants.containers, **{own + path: most for path, most in body.containers.items()}}
         above = replace(body, scope=own + body.scope, containers=around)
-        reply = await context.upstream.ask("PUT", *budget.BUDGET, body=above)
-        if reply.status != 200:
-            raise context.refusal(reply)
+        await context.ask("PUT", *budget.BUDGET, body=above)
     else:
         await _make(context, context.cgroups, group, body, wanted)
     return Document({"CgroupParent": body.scope})

@@ -69,9 +69,7 @@ async def created(context: Context, asked: Asked) -> Document:
         if (there := len(await _rows(context))) >= context.grants.networks:
             raise too_many("networks", context.grants.networks, Grants(networks=there + 1))
         checked = rules.network(body, context.scope, context.grants)
-        reply = await context.upstream.ask("POST", "networks", "create", body=checked)
-    if reply.status >= BAD_REQUEST:
-        raise context.refusal(reply)
+        reply = await context.ask("POST", "networks", "create", body=checked)
     return Document(reply.document, status=reply.status)
 
 
@@ -144,9 +142,7 @@ async def _connect_anew(context: Context, found: owned.Container, name: str) -> 
         leave = requests.Disconnect(container=found.id)
         await context.upstream.ask("POST", "networks", network, "disconnect", body=leave)
         join = requests.Connect(container=found.id, endpoint_config=endpoint)
-        reply = await context.upstream.ask("POST", "networks", network, "connect", body=join)
-        if reply.status >= BAD_REQUEST:  # of a network that could not be left, too
-            raise context.refusal(reply)
+        await context.ask("POST", "networks", network, "connect", body=join)  # refused where it could not be left, too
 
 
 async def pruned(context: Context, asked: Asked) -> Document:
@@ -174,9 +170,7 @@ async def _joinable(context: Context, filters: Filters = listing.ALL) -> list[li
         return []
     if "name" not in filters.values:
         filters = filters.with_values("name", [f"^{re.escape(name)}$" for name in names])
-    reply = await context.upstream.ask("GET", "networks", query={"filters": filters.written()})
-    if reply.status != 200:
-        raise context.refusal(reply)
+    reply = await context.ask("GET", "networks", query={"filters": filters.written()})
     return [row for row in reply.document if row["Name"] in names]
 
 

@@ -9,7 +9,7 @@ from dom0.socketproxy import listing, owned, rules, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters, by_name
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NOT_FOUND, Refused, too_many
+from dom0.socketproxy.refusal import FORBIDDEN, NOT_FOUND, Refused, too_many
 from dom0.socketproxy.scope import ANONYMOUS
 
 FILTERS = ("dangling", "driver", "label", "name")
@@ -38,9 +38,7 @@ async def provide(context: Context, body: bodies.VolumeBody) -> dict[str, Any]:
         if there := await _find(context, body.name):
             return there
     await check_room(context, 1)
-    reply = await context.upstream.ask("POST", "volumes", "create", body=rules.volume(body, context.scope))
-    if reply.status >= BAD_REQUEST:
-        raise context.refusal(reply)
+    reply = await context.ask("POST", "volumes", "create", body=rules.volume(body, context.scope))
     found: dict[str, Any] = reply.document
     if not context.scope.owns_volume(found["Name"], found["Labels"]):
         raise Refused(
