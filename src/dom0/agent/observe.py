@@ -113,9 +113,9 @@ class Observer:
             self._out_of_memory[event.attributes[LABEL].split("/")[1]] = event.time
         name = event.attributes.get("name", "")
         if event.action == "destroy":
-            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id}
+            self._note_name(event.id, "")
         elif name and event.action in ("create", "rename"):
-            self._names = {n: id_ for n, id_ in self._names.items() if id_ != event.id} | {name: event.id}
+            self._note_name(event.id, name)
         if not self.is_ours(event) and event.id not in self._containers:
             if event.action in OF_OTHERS:
                 self._inside.pop(event.id, None)
@@ -192,7 +192,7 @@ class Observer:
             self._containers.pop(container_id, None)
             self._labels.pop(container_id, None)
             self._unreadable.pop(container_id, None)
-            self._names = {name: id_ for name, id_ in self._names.items() if id_ != container_id}
+            self._note_name(container_id, "")
             self._others = tuple(row for row in self._others if row.id != container_id)
             return None
         except EngineUnreachable:
@@ -205,8 +205,13 @@ class Observer:
             self._dirty.add(container_id)
             return None
         self._unreadable.pop(container_id, None)
-        self._names = {n: id_ for n, id_ in self._names.items() if id_ != container_id} | {container.name: container.id}
+        self._note_name(container_id, container.name)
         return container
+
+    def _note_name(self, container_id: str, name: str) -> None:
+        """`name` is its only one; "": it is gone."""
+        others = {other: id_ for other, id_ in self._names.items() if id_ != container_id}
+        self._names = others | ({name: container_id} if name else {})
 
     async def _processes(self, desired: Desired) -> dict[str, tuple[str, ...]]:
         """Only for containers that would be replaced or restarted now, and only where a slot asks for it."""

@@ -6,8 +6,8 @@ import asyncio
 import select
 import socket
 import sys
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import cast
 
 import h11
@@ -214,3 +214,21 @@ class Channel:
         """Raises OSError."""
         self._writer.close()
         await self._writer.wait_closed()
+
+
+@asynccontextmanager
+async def while_sending(body: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """The block waits for the answer, after which nothing more of the body is wanted.
+
+    Where the connection breaks because `body` was cut off, that is raised in its place.
+    """
+    sending = asyncio.create_task(body)
+    try:
+        yield
+    except ConnectionError:
+        if sending.done():
+            await sending
+        raise
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import h11
 
-from dom0.http.channel import READ_AHEAD, Channel, Headers, Streams
+from dom0.http.channel import READ_AHEAD, Channel, Headers, Streams, while_sending
 
 MOST_KEPT = 8  # connections; for a burst there are as many as it needs
 REPEATABLE = ("GET", "PUT", "DELETE")  # asked twice is as good as once: RFC 9110, 9.2.2
@@ -103,16 +103,8 @@ async def _exchange(channel: Channel, request: h11.Request, body: Body) -> Answe
         if body is None or isinstance(body, bytes):
             await channel.send(request, h11.Data(body or b""), h11.EndOfMessage())
             return await _answer(channel)
-        sending = asyncio.create_task(_send_file(channel, request, body))
-        try:
+        async with while_sending(_send_file(channel, request, body)):
             return await _answer(channel)  # who answers before it has all of the file does not want the rest
-        except ConnectionError:
-            if sending.done():
-                await sending  # raises what it was cut off for
-            raise
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
     except BaseException:
         channel.abort()
         raise

@@ -14,7 +14,7 @@ import h11
 import msgspec
 
 from dom0.engine.frames import Lines
-from dom0.http.channel import Channel, Headers, Malformed
+from dom0.http.channel import Channel, Headers, Malformed, while_sending
 from dom0.socketproxy.context import Archive, Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.splice import splice
@@ -39,8 +39,11 @@ async def carry(client: Channel, call: Call, context: Context, *, upgrade: bool,
     try:
         body = b"" if call.body is None else msgspec.json.encode(call.body)
         await engine.send(_request(call, context, len(body), upgrade=upgrade and call.hijack, archive=archive))
-        sending = _send_archive(client, engine, call.archive) if archive else None
-        async with _sent(engine, body, sending):
+        if archive:  # which is refused, or not, while it comes
+            async with while_sending(_send_archive(client, engine, call.archive)):
+                answer = await _answer(engine)
+        else:
+            await engine.send(h11.Data(body), h11.EndOfMessage())
             answer = await _answer(engine)
         kind = Headers(answer.headers).get("Content-Type")
         if call.hijack and (answer.status_code == SWITCHING or kind in RAW_STREAMS):
@@ -67,25 +70,6 @@ def _request(call: Call, context: Context, length: int, *, upgrade: bool, archiv
     if call.registry_auth:
         headers.append(("X-Registry-Auth", call.registry_auth))
     return h11.Request(method=call.method, target=context.upstream.target(call.path, call.query), headers=headers)
-
-
-@contextlib.asynccontextmanager
-async def _sent(engine: Channel, body: bytes, archive: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
-    """Meanwhile the body is sent: an archive is refused, or not, while it comes."""
-    if archive is None:
-        await engine.send(h11.Data(body), h11.EndOfMessage())
-        yield
-        return
-    sending = asyncio.create_task(archive)
-    try:
-        yield
-    except ConnectionError:
-        if sending.done():
-            await sending  # raises what it was refused for
-        raise
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
 
 
 async def _send_archive(client: Channel, engine: Channel, through: Archive | None) -> None:
