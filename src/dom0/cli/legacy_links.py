@@ -8,7 +8,7 @@ Links on networks of a user's own are names and stay. Source of the variables: m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -68,12 +68,15 @@ def examine(container: InspectedContainer, others: Mapping[str, InspectedContain
     )
     count = sum(len(link.variables) + len(link.copied) for link in links)
     aliases = ", ".join(dict.fromkeys(link.alias for link in links))
+    config = container.config  # only what is written there is seen: its program may read others
+    text = "\n".join((*(config.entrypoint or ()), *(config.cmd or ()), *(config.env or ())))
+    names = (name for link in links for name in (*link.variables, *link.copied))
     return Legacy(
         container=_own_name(container),
         id=container.id,
         image=container.config.image,
         links=links,
-        named=tuple(_named(container, links)),
+        named=tuple(one for one in names if re.search(rf"(?<![A-Za-z0-9_]){re.escape(one)}(?![A-Za-z0-9_])", text)),
         breaks=(
             f"Engine {VARIABLES_OFF}: its {count} link variables are not set any more,"
             " unless the Engine runs with DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS=1",
@@ -119,16 +122,6 @@ def variables(consumer: str, alias: str, target: InspectedContainer, engine: int
 
 def _prefix(alias: str) -> str:
     return alias.upper().replace("-", "_")
-
-
-def _named(container: InspectedContainer, links: Sequence[LegacyLink]) -> Iterator[str]:
-    """Only those written in the container's configuration are seen: its program may read others."""
-    config = container.config
-    text = "\n".join((*(config.entrypoint or ()), *(config.cmd or ()), *(config.env or ())))
-    for link in links:
-        for name in (*link.variables, *link.copied):
-            if re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text):
-                yield name
 
 
 def _compose(

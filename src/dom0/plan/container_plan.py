@@ -249,12 +249,9 @@ class ContainerPlanner:
         return self._result(Phase.CREATED, "it is due", steps=(step,))
 
     def _must_follow(self, current: Container) -> SlotPlan | None:
-        """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`.
-
-        A time that will only be tells of a clock that went back: to follow it would never end.
-        """
+        """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`."""
         for owner in self.snapshot.shared_with(current):
-            if owner.running and current.started < owner.started <= self.snapshot.now:
+            if owner.running and self._is_since(owner.started, current):
                 return self._restart(current, f"{owner.name} was restarted, and it shares a namespace with it")
         for dependency in self.slot.depends_on:
             for container in self._currents(dependency.service) if dependency.restart else ():
@@ -262,9 +259,13 @@ class ContainerPlanner:
                 plan, awaits_end = self.phases.get(slot_key(container)), dependency.condition is Condition.COMPLETED
                 has_completed = plan is not None and plan.phase is Phase.COMPLETED
                 is_back = has_completed or (not awaits_end and self.snapshot.is_ready(container))
-                if is_back and current.started < container.created <= self.snapshot.now:
+                if is_back and self._is_since(container.created, current):
                     return self._restart(current, f"{dependency.service} was replaced")
         return None
+
+    def _is_since(self, time: float, current: Container) -> bool:
+        """After its start. What will only be tells of a clock that went back: to follow it would never end."""
+        return current.started < time <= self.snapshot.now
 
     def _must_bind_anew(self, current: Container) -> SlotPlan | None:
         """A start binds what has the name of the Engine's socket then."""

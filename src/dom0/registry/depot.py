@@ -183,9 +183,22 @@ class Depot:
     def blobs(self) -> list[Stored]:
         """All there are, those used last first. What has no name of ours is passed over."""
         with writing(self.root):
-            names = [path.name for path in self.root.iterdir() if _HEX.fullmatch(path.name)]
-        stored = (self._stored(name) for name in names)
-        return sorted((each for each in stored if each), key=lambda each: each.used, reverse=True)
+            directories = [path for path in self.root.iterdir() if _HEX.fullmatch(path.name)]
+        found: list[Stored] = []
+        for directory in directories:
+            blob = directory / BLOB
+            try:
+                status = directory.lstat()
+                if not stat.S_ISDIR(status.st_mode):
+                    continue
+                size, have = (blob.lstat().st_size,) * 2 if blob.exists() else peek(directory)
+                unfinished = size != have or (directory / UNFINISHED).exists()
+            except OSError:  # gone since, or not ours
+                continue
+            if size is not None or have:
+                digest = _PREFIX + directory.name
+                found.append(Stored(digest=digest, size=size, have=have, used=status.st_mtime, unfinished=unfinished))
+        return sorted(found, key=lambda each: each.used, reverse=True)
 
     def evict(self, digest: str) -> bool:
         """Remove it, whole or partial. False: it is in use."""
@@ -238,21 +251,6 @@ class Depot:
         except (FileNotFoundError, BlockingIOError):
             return False
         return True
-
-    def _stored(self, name: str) -> Stored | None:
-        directory = self.root / name
-        blob = directory / BLOB
-        try:
-            found = directory.lstat()
-            if not stat.S_ISDIR(found.st_mode):
-                return None
-            size, have = (blob.lstat().st_size,) * 2 if blob.exists() else peek(directory)
-            unfinished = size != have or (directory / UNFINISHED).exists()
-        except OSError:  # gone since, or not ours
-            return None
-        if size is None and not have:
-            return None
-        return Stored(digest=_PREFIX + name, size=size, have=have, used=found.st_mtime, unfinished=unfinished)
 
     def _directory(self, digest: str) -> Path:
         return self.root / _sha256(digest).hex()
