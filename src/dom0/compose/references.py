@@ -56,24 +56,28 @@ def unfit(reference: Reference) -> tuple[str, str] | None:
 
 def references(document: dict[str, Any]) -> Iterator[Reference]:
     """Every file that `document` names. Values of a wrong shape are skipped: Compose refuses them."""
-    for number, entry in enumerate(map(_long, _list(document.get("include")))):
-        path, written = ("include", str(number)), plain(entry.get("project_directory"))
-        directory = written if isinstance(written, str) else ""
-        env_files = tuple(file for file in map(plain, _list(entry.get("env_file"))) if isinstance(file, str))
-        yield from _data_files("env_file", entry.get("env_file"), path)
-        files = [file for file in map(plain, _list(entry.get("path"))) if isinstance(file, str)]
-        for file in files:
-            yield Reference("include", path, file, directory=directory, beside=files[0], env_files=env_files or None)
+    for number, entry in enumerate(_list(document.get("include"))):
+        yield from _include(_long(entry), ("include", str(number)))
     for name, service in services(document):
         if not isinstance(service, dict):
             continue
         extends = plain(service.get("extends"))
-        base = plain(extends.get("file")) if isinstance(extends, dict) else None
-        if isinstance(base, str):
-            yield Reference("extends", ("services", name, "extends", "file"), base)
+        file = plain(extends.get("file")) if isinstance(extends, dict) else None
+        if isinstance(file, str):
+            yield Reference("extends", ("services", name, "extends", "file"), file)
         needed = not service.get("profiles")  # Compose opens these only where the profile is enabled
         for kind in ("env_file", "label_file"):
             yield from _data_files(kind, service.get(kind), ("services", name, kind), needed=needed)
+
+
+def _include(entry: dict[str, Any], path: tuple[str, ...]) -> Iterator[Reference]:
+    files = [file for file in map(plain, _list(entry.get("path"))) if isinstance(file, str)]
+    written = plain(entry.get("project_directory"))
+    directory = written if isinstance(written, str) else ""
+    env_files = tuple(file for file in map(plain, _list(entry.get("env_file"))) if isinstance(file, str))
+    yield from _data_files("env_file", entry.get("env_file"), path)
+    for file in files:
+        yield Reference("include", path, file, directory=directory, beside=files[0], env_files=env_files or None)
 
 
 def _data_files(kind: str, value: Any, path: tuple[str, ...], *, needed: bool = True) -> Iterator[Reference]:

@@ -29,14 +29,8 @@ class Addresses:
         """IP addresses, in the order to try them. Raises OSError, and UnicodeError for what is no name."""
         if time.monotonic() >= self._asked.get(host, 0.0) + FRESH or host not in self._known:
             if host not in self._questions:  # one at a time for each name: it is in a thread that nothing can end
-
-                def end(question: asyncio.Task[list[str]]) -> None:
-                    del self._questions[host]
-                    if not question.cancelled():
-                        question.exception()  # nobody may have waited for it
-
                 self._questions[host] = asyncio.create_task(self._ask(host))
-                self._questions[host].add_done_callback(end)
+                self._questions[host].add_done_callback(lambda done: self._end(host, done))
             if host not in self._known:
                 return tuple(await asyncio.shield(self._questions[host]))
         return tuple(self._known[host])
@@ -81,6 +75,11 @@ class Addresses:
         except BaseException:
             self.put_last(host, address)
             raise
+
+    def _end(self, host: str, question: asyncio.Task[list[str]]) -> None:
+        del self._questions[host]
+        if not question.cancelled():
+            question.exception()  # nobody may have waited for it
 
     async def _ask(self, host: str) -> list[str]:
         addresses = dict.fromkeys(await look_up(host))
