@@ -62,6 +62,7 @@ class Node:
         what: Sequence[Descriptor] = DESCRIPTORS,
         *,
         workers: int = 2,
+        rate: float = 0.0,
         meter: Meter | None = None,
     ) -> Meter:
         meter = meter or Meter()
@@ -75,7 +76,7 @@ class Node:
                     repository="team/app",
                     public=True,
                     meter=meter,
-                    terms=Terms(workers=workers),
+                    terms=Terms(workers=workers, rate=rate),
                     doubt=self.peered.doubt,
                 )
         finally:
@@ -244,6 +245,17 @@ async def test_one_that_stalls_is_left_out(
     async with served(answer) as peer:
         await nodes[0].pull(upstream.port, [peer.netloc], ONE)
     assert given(upstream) == len(LARGE)
+
+
+async def test_one_that_waits_for_us_is_no_slow_one(
+    nodes: list[Node], upstream: BlobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit of our own."""
+    monkeypatch.setattr(peers, "SLOWEST", 1 << 30)
+    monkeypatch.setattr(peers, "ANSWER", 1.0)
+    await nodes[0].pull(upstream.port, [], ONE)
+    await nodes[1].pull(upstream.port, [nodes[0].address], ONE, workers=1, rate=3e6)
+    assert nodes[1].peered.from_peers == len(LARGE)
 
 
 async def test_nobody_waits_for_one_that_cannot_be_reached(nodes: list[Node], upstream: BlobServer) -> None:

@@ -90,6 +90,7 @@ class Peer:
     async def blob(self, descriptor: Descriptor, start: int, stop: int) -> AsyncGenerator[bytes]:
         """Bytes from `start` on, at most to `stop`, as many as it has. Raises PeerFailed."""
         clock = asyncio.get_running_loop().time
+        asked_at = clock()
         with _as_failure():
             wanted = {"Range": f"bytes={start}-{stop - 1}"}
             async with self._ask(f"/blobs/{descriptor.digest}", wanted) as answer:
@@ -97,14 +98,14 @@ class Peer:
                 first, last, size = map(int, found.groups()) if found else (-1, -1, -1)
                 if first != start or not start <= last < stop or size != descriptor.size:
                     raise PeerFailed
-                began, missing = clock(), last + 1 - start
-                async with aclosing(_timed(answer)) as chunks:
-                    async for chunk in chunks:
-                        missing -= len(chunk)
-                        came = last + 1 - start - missing
-                        if missing < 0 or clock() - began > ANSWER + came / SLOWEST:
-                            raise PeerFailed
-                        yield chunk
+                missing, waited, chunks = last + 1 - start, 0.0, answer.chunks()
+                while chunk := await _next(chunks):
+                    waited += clock() - asked_at
+                    missing -= len(chunk)
+                    if missing < 0 or waited > ANSWER + (last + 1 - start - missing) / SLOWEST:
+                        raise PeerFailed
+                    yield chunk  # for as long as it takes
+                    asked_at = clock()
             if missing:
                 raise PeerFailed
 
@@ -120,12 +121,11 @@ class Peer:
     async def _document(self, target: str, most: int) -> bytes | None:
         with _as_failure():
             async with self._ask(target) as answer:
-                body = bytearray()
-                async with aclosing(_timed(answer)) as chunks:
-                    async for chunk in chunks:
-                        body += chunk
-                        if len(body) > most:
-                            raise PeerFailed
+                body, chunks = bytearray(), answer.chunks()
+                while chunk := await _next(chunks):
+                    body += chunk
+                    if len(body) > most:
+                        raise PeerFailed
                 if answer.status not in (200, 404):
                     raise PeerFailed
                 return bytes(body) if answer.status == 200 else None
@@ -303,14 +303,10 @@ def _rank(node: str, digest: str) -> bytes:
     return hashlib.sha256(f"{node} {digest}".encode()).digest()
 
 
-async def _timed(answer: Answer) -> AsyncGenerator[bytes]:
-    chunks = answer.chunks()
-    while True:
-        async with asyncio.timeout(ANSWER):
-            chunk = await anext(chunks, None)
-        if chunk is None:
-            return
-        yield chunk
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """Nothing at the end."""
+    async with asyncio.timeout(ANSWER):
+        return await anext(chunks, b"")
 
 
 @contextmanager
