@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import resource
 import sys
 from asyncio.subprocess import PIPE
@@ -16,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.api import LARGEST_BODY, WATCH_AT_MOST_EVERY, serve
+from dom0.agent.api import LARGEST_BODY, PAGE, WATCH_AT_MOST_EVERY, serve
 from dom0.agent.machine import Machine
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
 from dom0.http.client import Answer, Client
@@ -206,6 +207,75 @@ def test_a_watcher_sees_the_last_change(rig: Rig) -> None:
         async with client.ask("GET", "/v1/watch") as answer:
             while (status := await read_line(answer))["last_good"] is None or not status["converged"]:
                 pass
+
+    converse(rig, talk)
+
+
+async def events(client: Client, query: str = "") -> list[Any]:
+    async with client.ask("GET", f"/v1/events{query}") as answer:
+        assert answer.status == 200
+        return [json.loads(line) for line in (await body_of(answer)).splitlines()]
+
+
+def test_events_are_told_in_pages_that_end(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        for number in range(PAGE):
+            machine.journal.note("start-container", f"box-{number}", "start")
+        first = await events(client)
+        assert len(first) == PAGE
+        rest = await events(client, f"?since={first[-1]['seq']}")
+        numbers = [one["seq"] for one in (*first, *rest)]
+        assert numbers == sorted(set(numbers))
+        assert rest
+        assert len(rest) < PAGE
+
+    converse(rig, talk)
+
+
+def test_events_are_followed_as_they_come(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        since = (await events(client))[-1]["seq"]
+        async with client.ask("GET", f"/v1/events?since={since}&follow=1") as answer:
+            for name in ("one", "two"):
+                machine.journal.note("start-container", name, f"start {name}")
+                told: list[Any] = []
+                while name not in [one["subject"] for one in told]:
+                    told += map(json.loads, (await anext(answer.chunks())).splitlines())
+                numbers = [one["seq"] for one in told]
+                assert numbers == [*range(since + 1, since + 1 + len(told))]
+                since = numbers[-1]
+
+    converse(rig, talk)
+
+
+@pytest.mark.parametrize(
+    "query", ["since=-1", "since=x", "since=", "since=99999", "follow=maybe", "from=3", "since=1e9"]
+)
+def test_events_are_asked_for_strictly(rig: Rig, query: str) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        async with client.ask("GET", f"/v1/events?{query}") as answer:
+            assert answer.status == 400
+            assert (await document(answer))["hint"]
+
+    converse(rig, talk)
+
+
+def test_who_asked_is_the_actor_of_what_became_of_it(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: bool(machine.history()))
+        rig.project = desired(slot("web", hash="h2"), rollout=Rollout(monitor=0.1))
+        await outcome_of_up(client)
+        async with client.ask("POST", "/v1/rollback", body=b'{"generation": 99}', headers=JSON) as answer:
+            assert answer.status == 400
+        told = [one for one in await events(client) if one.get("actor", "").startswith("uid ")]
+        assert {one["actor"].split(" in ")[0] for one in told} == {f"uid {os.getuid()}"}
+        assert [(one["kind"], one["subject"]) for one in told if one["subject"] != "generation 1"] == [
+            ("command", "dom0 up"),
+            ("generation-begun", "generation 2"),
+            ("command", "dom0 rollback"),
+            ("refused", "dom0 rollback"),
+        ]
+        assert told[-1]["reason"] == "generation 99: does not exist"
 
     converse(rig, talk)
 

@@ -17,9 +17,13 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from dom0.agent import asked_by
+from dom0.agent.ambassador_status import Rewired
 from dom0.agent.ambassadors import Ambassadors
+from dom0.agent.events import EventsRequest, Kind, actor
 from dom0.agent.file_status import FilesPlanRequest, FilesRequest
 from dom0.agent.machine import Machine
+from dom0.agent.progress import Changes
 from dom0.agent.state_files import Trial
 from dom0.agent.status import LARGEST_PROJECT, Progress, RollbackRequest, TryRequest, UpRequest
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
@@ -36,6 +40,7 @@ OTHER_STATUS = 500
 LINES = "application/x-ndjson"
 WATCH_AT_MOST_EVERY = 0.2  # seconds
 GONE_WITHIN = 5.0  # seconds until a watcher that has gone is noticed where nothing changes
+PAGE = 1000  # events in an answer
 T = TypeVar("T")
 
 
@@ -89,9 +94,20 @@ async def _read(request: Request, type_: type[T], limit: int = LARGEST_BODY) -> 
         raise UsageError(f"{request.path}: {error}", hint=HINT) from error
 
 
+def _parameters(request: Request, type_: type[T]) -> T:
+    """Raises UsageError."""
+    try:
+        return msgspec.convert(request.query, type_, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{request.path}: {error}", hint=HINT) from error
+
+
 class _Api:
     def __init__(self, machine: Machine, ambassadors: Ambassadors) -> None:
         self._machine = machine
+        self._journal = machine.journal
+        self._noted = Changes()  # in the journal
+        self._journal.told = self._noted.tell
         self._files = machine.files
         self._ambassadors = ambassadors
 
@@ -99,23 +115,49 @@ class _Api:
         return {
             "GET /v1/status": self.status,
             "GET /v1/watch": self.watch,
+            "GET /v1/events": self.events,
             "GET /v1/history": self.history,
-            "POST /v1/up": self.up,
-            "POST /v1/rollback": self.rollback,
-            "POST /v1/try": self.try_next,
-            "POST /v1/confirm": self.confirm,
-            "POST /v1/abort": self.abort,
+            "POST /v1/up": self._command("dom0 up", self.up),
+            "POST /v1/rollback": self._command("dom0 rollback", self.rollback),
+            "POST /v1/try": self._command("dom0 try", self.try_next),
+            "POST /v1/confirm": self._command("dom0 confirm", self.confirm),
+            "POST /v1/abort": self._command("dom0 abort", self.abort),
             "GET /v1/files": self.files,
             "GET /v1/files/diff": self.diff,
-            "POST /v1/files/take": self.take,
-            "POST /v1/files/keep": self.keep,
+            "POST /v1/files/take": self._command("dom0 files take", self.take),
+            "POST /v1/files/keep": self._command("dom0 files keep", self.keep),
             "POST /v1/files/plan": self.plan_files,
             "GET /v1/ambassadors": self.ambassadors,
             "GET /v1/ambassadors/{name}/history": self.receipts,
             "GET /v1/ambassadors/{name}/flows": self.flows,
-            "POST /v1/ambassadors/{name}/rewire": self.rewire,
-            "POST /v1/ambassadors/{name}/undo": self.undo,
+            "POST /v1/ambassadors/{name}/rewire": self._asked(self.rewire),
+            "POST /v1/ambassadors/{name}/undo": self._asked(self.undo),
         }
+
+    def _command(self, command: str, handler: Handler) -> Handler:
+        """The journal has that it was asked for, and why it was refused."""
+
+        async def handle(request: Request) -> Response:
+            self._journal.note(Kind.COMMAND, command, command)
+            try:
+                return await handler(request)
+            except (Dom0Error, HttpError) as error:
+                self._journal.note(Kind.REFUSED, command, f"{command}: refused", str(error))
+                raise
+
+        return self._asked(handle)
+
+    def _asked(self, handler: Handler) -> Handler:
+        """What becomes of it is noted as done by whoever asks."""
+
+        async def handle(request: Request) -> Response:
+            before = actor.set(asked_by.say(request.peer, self._machine.container_ids))
+            try:
+                return await handler(request)
+            finally:
+                actor.reset(before)
+
+        return handle
 
     async def status(self, _request: Request) -> Response:
         return _document(self._machine.status())
@@ -130,11 +172,28 @@ class _Api:
         while not request.is_gone:
             seen = self._machine.changed.count
             yield _line(self._machine.status())
-            while self._machine.changed.count == seen and not request.is_gone:  # who has gone says nothing
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(GONE_WITHIN):
-                        await self._machine.changed.after(seen)
+            await _await_news(request, self._machine.changed, seen)
             await asyncio.sleep(WATCH_AT_MOST_EVERY)
+
+    async def events(self, request: Request) -> Response:
+        asked = _parameters(request, EventsRequest)
+        if asked.since > self._journal.last:
+            raise UsageError(
+                f"{request.path}: since={asked.since}: the last one has number {self._journal.last}",
+                hint="leave since out: all that are kept are told",
+            )
+        if asked.follow:
+            return Response(self._follow(request, asked.since), content_type=LINES)
+        page = await asyncio.to_thread(self._journal.read, asked.since, PAGE)
+        return Response(b"".join(map(_line, page)), content_type=LINES)
+
+    async def _follow(self, request: Request, since: int) -> AsyncGenerator[bytes]:
+        while not request.is_gone:
+            seen = self._noted.count
+            while page := await asyncio.to_thread(self._journal.read, since, PAGE):
+                yield b"".join(map(_line, page))
+                since = page[-1].seq
+            await _await_news(request, self._noted, seen)
 
     async def up(self, request: Request) -> Response:
         asked = await _read(request, UpRequest, LARGEST_PROJECT)
@@ -180,19 +239,31 @@ class _Api:
         return _document(await self._ambassadors.history(request.captured["name"]))
 
     async def flows(self, request: Request) -> Response:
-        try:
-            asked = msgspec.convert(request.query, Flows, strict=False)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"{request.path}: {error}", hint=HINT) from error
+        asked = _parameters(request, Flows)
         return _document(await self._ambassadors.flows(request.captured["name"], asked))
 
     async def rewire(self, request: Request) -> Response:
         asked = await _read(request, Rewire)
-        return _document(await self._ambassadors.rewire(request.captured["name"], asked))
+        rewired = await self._ambassadors.rewire(request.captured["name"], asked)
+        return _document(rewired if asked.plan else self._rewired(request, rewired))
 
     async def undo(self, request: Request) -> Response:
         asked = await _read(request, Undo)
-        return _document(await self._ambassadors.undo(request.captured["name"], asked))
+        return _document(self._rewired(request, await self._ambassadors.undo(request.captured["name"], asked)))
+
+    def _rewired(self, request: Request, rewired: Rewired) -> Rewired:
+        name, receipt = request.captured["name"], rewired.receipt
+        way = f"{', '.join(receipt.before) or 'nowhere'} -> {', '.join(receipt.after) or 'nowhere'}"
+        self._journal.note(Kind.REWIRED, name, f"rewire {name} {', '.join(receipt.listeners)}: {way}", receipt.cause)
+        return rewired
+
+
+async def _await_news(request: Request, changes: Changes, seen: int) -> None:
+    """Until there was a change since `seen`, or the client has gone, who says nothing."""
+    while changes.count == seen and not request.is_gone:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GONE_WITHIN):
+                await changes.after(seen)
 
 
 async def _progress(lines: AsyncGenerator[Progress]) -> Response:

@@ -32,6 +32,7 @@ from dom0.durable import Unwritable, sync, writing
 
 log = logging.getLogger(__name__)
 
+EVENTS = "events"  # the directory, in that of the state
 SPAN = 4096  # numbers of a segment
 SEGMENT = 512 * 1024  # bytes of one, about
 MOST = 8 * SEGMENT  # of all together
@@ -58,23 +59,16 @@ class _Segment(msgspec.Struct):
 
 
 class Journal:
-    """`told` is called when there is something new to read. `boot`: eight hex digits, another in each boot."""
+    """`boot`: eight hex digits, another in each boot."""
 
-    def __init__(
-        self,
-        state: Path,
-        *,
-        now: Callable[[], float],
-        told: Callable[[], None] = lambda: None,
-        boot: str | None = None,
-    ) -> None:
+    def __init__(self, state: Path, *, now: Callable[[], float], boot: str | None = None) -> None:
         self.generation = 0  # number of the current one
         self.unwritten: Unwritable | None = None  # why entries wait
         self.last = 0  # the greatest number that was written
         self.is_of_another_boot = True  # what was written before us
-        self._directory = state / "events"
+        self.told: Callable[[], None] = lambda: None  # called when there is something new to read
+        self._directory = state / EVENTS
         self._now = now
-        self._told = told
         self._boot = boot or BOOT_ID.read_text()[:8]
         self._bursts = Bursts()
         self._waiting: deque[Entry] = deque()
@@ -108,7 +102,8 @@ class Journal:
 
     def read(self, after: int, most: int) -> list[Entry]:
         """At most so many of those with a number above `after`, the oldest first. Waits for the disk, in a thread."""
-        newest = self._segment.name if self._segment else ""
+        segment = self._segment
+        newest = segment.name if segment else ""
         if newest != self._synced:
             with contextlib.suppress(OSError):  # tried again with the next page
                 sync(self._directory)
@@ -135,7 +130,7 @@ class Journal:
             return
         if is_written:
             self.unwritten = None
-            self._told()
+            self.told()
 
     def _flush(self) -> bool:
         """Write all that waits. Returns whether it was: somebody else may be at it. Raises OSError."""

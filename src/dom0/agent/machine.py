@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -379,6 +379,11 @@ class Machine:
     def seen(self) -> tuple[Plan | None, Actual | None]:
         """The last plan and what it was made of, where there is one."""
         return self._loop.plan, self._loop.actual
+
+    @property
+    def container_ids(self) -> Mapping[str, str]:
+        """Of everybody's containers, by their names, as far as is known."""
+        return self._loop.actual.names if self._loop.actual else {}
 
     @property
     def is_blind(self) -> bool:

@@ -3,6 +3,7 @@
     GET  /v1/status               -> Status
     GET  /v1/watch                -> Status, one JSON a line, at every change
     GET  /v1/history              -> [GenerationInfo], newest first
+    GET  /v1/events               -> Entry, one JSON a line, as in agent/events.py
     POST /v1/up        UpRequest  -> Progress, one JSON a line; the last one has an outcome
     POST /v1/rollback  RollbackRequest -> Progress lines, as up
     POST /v1/try       TryRequest -> 204; the next generation from that image goes back unless confirmed

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import struct
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import cast
 
 import h11
+import msgspec
 
 from dom0.http.chunked import Chunks
 
 READ_AHEAD = 64 << 10  # bytes
 MOST_READ = 256 << 10  # bytes at once
+_CREDENTIALS = struct.Struct("3i")  # PID, UID, GID: struct ucred of <sys/socket.h>
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -43,6 +46,13 @@ class Headers:
         return next(iter(self.all(name)), "")
 
 
+class Peer(msgspec.Struct, frozen=True):
+    """The process at the other end of a unix socket; its PID is 0 where our /proc does not show it."""
+
+    pid: int
+    uid: int
+
+
 class Channel:
     """h11's events over a pair of streams. It judges each head; what comes in chunks behind one is read past it."""
 
@@ -64,6 +74,16 @@ class Channel:
     def is_gone(self) -> bool:
         """Whether the other end has closed."""
         return self._reader.at_eof() or self._writer.is_closing()
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who has connected to a server's unix socket; None: the kernel does not say."""
+        connected = self._writer.get_extra_info("socket")
+        if connected is None or connected.family != socket.AF_UNIX:
+            return None
+        packed = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = _CREDENTIALS.unpack(packed)
+        return Peer(pid, uid)
 
     @property
     def is_stale(self) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 import h11
 import msgspec
 
-from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed
+from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed, Peer
 
 SILENCE = 60.0  # seconds without a byte, of a request or between two of them
 LINGER = 10.0  # seconds to read what a client still sends after its answer
@@ -53,6 +53,11 @@ class Request:
     @property
     def has_body(self) -> bool:
         return bool(self.headers.all("Transfer-Encoding")) or self.headers.get("Content-Length") not in ("", "0")
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who asks, where the kernel says it."""
+        return self._channel.peer
 
     @property
     def is_gone(self) -> bool:
