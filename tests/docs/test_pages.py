@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
 import click
@@ -18,7 +19,7 @@ import msgspec
 import pytest
 
 from dom0 import errors
-from dom0.agent import ambassador_status, api, file_status, refusal, status
+from dom0.agent import ambassador_status, api, events, file_status, refusal, status
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
@@ -26,6 +27,8 @@ from dom0.compose.load import load
 from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.host import boot, disk, slots
+from dom0.plan.steps import AnyStep
+from dom0.plan.text import kind_of
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()
@@ -250,6 +253,8 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.ServiceStatus, status.Phase),
     (status.GenerationInfo, status.Outcome),
     (status.Progress, None),
+    (events.Entry, None),
+    (events.EventsRequest, None),
     (Problem, None),
     (status.UpRequest, None),
     (status.RollbackRequest, None),
@@ -284,6 +289,11 @@ def test_every_place_where_something_is_decided_exists() -> None:
 def test_every_field_of_the_api_is_documented(document: type[msgspec.Struct], words: type[StrEnum] | None) -> None:
     rows = ROW.findall(section(page("docs/reference/api.md"), document.__name__))
     assert rows == [*document.__struct_encode_fields__, *(words or ())]
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    steps = [kind_of(step) for step in get_args(AnyStep)]
+    assert ROW.findall(section(page("docs/events.md"), "Kinds")) == [*events.Kind, *steps]
 
 
 @pytest.mark.parametrize("document", [boot.Boot, boot.Stage, boot.Difference], ids=lambda one: one.__name__)

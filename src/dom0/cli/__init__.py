@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Look inside": {
         "status": "dom0.cli.status",
         "tree": "dom0.cli.tree",
+        "events": "dom0.cli.events",
         "logs": "dom0.cli.logs",
         "exec": "dom0.cli.exec",
         "stop": "dom0.cli.stop",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from dom0 import __version__
+from dom0.agent.events import Entry
 from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
 from dom0.cli.places import agent_socket, is_here
 from dom0.errors import Busy, Dom0Error, EngineError, UsageError
@@ -76,6 +77,16 @@ class Agent:
 
     def history(self) -> list[GenerationInfo]:
         return self.call("GET", "/v1/history", list[GenerationInfo])
+
+    def events(self, since: int) -> Iterator[Entry]:
+        """Those in the journal with a greater number, the oldest first."""
+        while page := list(self._stream("GET", f"/v1/events?since={since}", None, Entry)):
+            yield from page
+            since = page[-1].seq
+
+    def follow_events(self, since: int) -> Iterator[Entry]:
+        """The same, and those that come, until the agent ends."""
+        return self._stream("GET", f"/v1/events?since={since}&follow=1", None, Entry)
 
     def files(self) -> list[FileInfo]:
         """Those of the project that the machine changed."""

@@ -180,7 +180,23 @@ def _forget_machine() -> None:
     with contextlib.suppress(AgentUnreachable):
         Agent().status()
         return  # one on another Engine than the one that was named
+    _note_down()
     for name in ("current", "memory.json"):
         with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
             (state_directory() / name).unlink()
     forget_agent_socket()
+
+
+def _note_down() -> None:
+    """In the journal, which stays. Its agent has ended before it could know why."""
+    import os
+    import time
+
+    from dom0.agent.events import Kind
+    from dom0.agent.journal import EVENTS, Journal
+
+    with contextlib.suppress(OSError):  # as in `_forget_machine`
+        if (state_directory() / EVENTS).is_dir():
+            journal = Journal(state_directory(), now=time.time)
+            journal.note(Kind.DOWN, "machine", "dom0 down", by=f"uid {os.getuid()}")
+            journal.close()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,9 @@ import click
 import msgspec
 
 from dom0 import terminal
-from dom0.cli import completion
+from dom0.cli import completion, options
 from dom0.cli.containers import find_containers, say_if_none
 from dom0.cli.engine_client import on_engine
-from dom0.durations import seconds
 from dom0.errors import NotFound, UsageError
 from dom0.names import ROOT
 from dom0.plan import labels
@@ -41,11 +39,7 @@ def _read_tail(ctx: click.Context, parameter: click.Parameter, value: str) -> in
 
 def _read_time(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
     """As docker logs takes it: seconds since the epoch, a date and time, or how long ago."""
-    for read in (
-        float,
-        lambda text: datetime.fromisoformat(text).timestamp(),
-        lambda text: time.time() - seconds(text),
-    ):
+    for read in (float, options.parse_time):
         with contextlib.suppress(ValueError):
             return read(value)
     raise click.BadParameter(f"{value!r} is no time: 10m, 2026-11-23T12:00:00 or seconds since the epoch")

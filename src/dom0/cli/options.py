@@ -1,14 +1,17 @@
-"""What all commands have in common: the options understood before the command's name, as in docker, and after it."""
+"""What commands have in common: the options understood before the command's name, as in docker, and after it; times."""
 
 from __future__ import annotations
 
 import os
+import time
+from datetime import datetime
 from inspect import cleandoc
 from typing import Any
 
 import click
 
 from dom0 import terminal
+from dom0.durations import seconds
 
 
 def complete(command: click.Command, *, hidden: bool = True) -> None:
@@ -34,6 +37,14 @@ def complete(command: click.Command, *, hidden: bool = True) -> None:
         for subcommand in command.commands.values():
             complete(subcommand)
             subcommand.short_help = subcommand.get_short_help_str(limit=200)  # which click would cut off in the list
+
+
+def parse_time(text: str) -> float:
+    """Seconds since the epoch, of a date and time (ISO 8601) or how long ago it was: `10m`. ValueError: it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return time.time() - seconds(text)
 
 
 def _apply(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -29,6 +29,10 @@ class EndlessLines(Lines):
     """The stream stays open after the last one."""
 
 
+class Turns(list[Lines]):
+    """What is answered first, and then, and so on."""
+
+
 @dataclass
 class FakeAgent:
     """Answers by method and path; a list is a stream of JSON lines. Remembers what it was asked."""
@@ -36,14 +40,18 @@ class FakeAgent:
     answers: dict[str, Any] = field(default_factory=dict)
     refusals: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     asked: list[tuple[str, bytes]] = field(default_factory=list)
+    queries: list[dict[str, str]] = field(default_factory=list)
 
     async def handle(self, request: Request) -> Response:
         what = f"{request.method} {request.path}"
+        self.queries.append(request.query)
         self.asked.append((what, await request.read(LARGEST_BODY)))
         if what in self.refusals:
             status, body = self.refusals[what]
             return Response(msgspec.json.encode(body), status)
         answer = self.answers.get(what)
+        if isinstance(answer, Turns):
+            answer = answer.pop(0)
         if isinstance(answer, Lines):
             return Response(_stream(answer))
         return Response(answer if isinstance(answer, bytes) else msgspec.json.encode(answer))
