@@ -29,6 +29,7 @@ from msgspec.structs import replace
 
 from dom0.agent.events import LONGEST_NAME, Bursts, Entry, Kind, actor, clip
 from dom0.durable import Unwritable, sync, writing
+from dom0.flock import try_lock
 
 log = logging.getLogger(__name__)
 
@@ -137,9 +138,7 @@ class Journal:
         if self._at is None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._at = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(self._at, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._at):
             return False  # until the next entry, or tick
         try:
             while self._waiting:
