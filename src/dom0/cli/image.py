@@ -15,7 +15,7 @@ from dom0.cli import image_pull, image_serve
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
-from dom0.errors import Dom0Error
+from dom0.errors import Dom0Error, UsageError
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan import labels
 
@@ -48,16 +48,19 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     size: int  # bytes
     images: tuple[str, ...]
+    left_out: int  # bytes of layers
 
 
 @click.group("image")
 def command() -> None:
-    """Look at and build the images that machines are made of.
+    """Build, pull, save and load the images that machines are made of.
 
     dom0-rootfs is a small Debian, dom0-base adds dom0 itself, and `dom0 build` adds a project. dom0-ambassador stands
     on none of them.
 
     $ dom0 image ls
+
+    $ dom0 image pull redis:7
     """
 
 
@@ -84,35 +87,76 @@ def build(name: str | None, no_cache: bool, as_json: bool) -> None:
 
 @command.command("save")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="An object: file, size, images.")
-def save(file: Path, as_json: bool) -> None:
+@click.option(
+    "--without-layers-of",
+    "there",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Leave out what another machine has: its dom0 image ls --layers --json, or an archive that it has loaded.",
+)
+@click.option("--json", "as_json", is_flag=True, help="An object: file, size, images, left_out.")
+def save(file: Path, there: Path | None, as_json: bool) -> None:
     """Save dom0:latest and all images that its machine needs to FILE, for boot media (see `dom0 os write`).
 
     So a machine starts without a network, makes backups of its home, and images of its own on dom0-rootfs, which goes
-    along. An image that is not on this host is named: the machine will pull it.
+    along. An image that is not on this host is named: the machine will pull it. With --without-layers-of only what is
+    missing there goes onto a stick, for dom0 image load.
 
     $ dom0 image save dom0.tar
+
+    $ dom0 image save --without-layers-of /media/stick/there.json /media/stick/dom0.tar
     """
-    references = on_engine(lambda engine: _save(engine, file))
-    saved = Saved(file=str(file), size=file.stat().st_size, images=tuple(references))
-    terminal.say_done(saved, f"{file}: {', '.join(saved.images)}, {terminal.size(saved.size)}", as_json=as_json)
+    references, left_out = on_engine(lambda engine: _save(engine, file, there))
+    saved = Saved(file=str(file), size=file.stat().st_size, images=tuple(references), left_out=left_out)
+    text = f"{file}: {', '.join(saved.images)}, {terminal.size(saved.size)}"
+    terminal.say_done(saved, f"{text}; without {terminal.size(left_out)} of layers" if there else text, as_json=as_json)
+
+
+@command.command("load")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="A list of objects: id, names, layers, layers_here.")
+def load(file: Path, as_json: bool) -> None:
+    """Load images of FILE, which dom0 image save or docker save has made, also without layers that are here.
+
+    Each layer is checked before anything is loaded, and no name moves before all images are loaded. A layer that is
+    neither in FILE nor here is named, and nothing is loaded then.
+
+    $ dom0 image load /media/stick/dom0.tar
+    """
+    from dom0.images import load as loading
+
+    loaded = on_engine(lambda engine: loading.load(engine, file))
+    lines = (
+        f"{', '.join(each.names)}: {terminal.short_id(each.id)}, {each.layers_here} of {each.layers} layers were here"
+        for each in loaded
+    )
+    terminal.say_done(loaded, *lines, as_json=as_json)
 
 
 @command.command("ls")
 @click.option("--partial", is_flag=True, help="What has come of images that dom0 image pull did not end: BLOB, HERE.")
+@click.option("--layers", is_flag=True, help="Layers of all images here, for dom0 image save --without-layers-of.")
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="A list of objects: name, id, size, based_on, used_by; with --partial: digest, size, have, used.",
+    help="A list of objects: name, id, size, based_on, used_by; with --partial: digest, size, have, used; with "
+    "--layers: id, names, layers.",
 )
-def list_images(partial: bool, as_json: bool) -> None:
+def list_images(partial: bool, layers: bool, as_json: bool) -> None:
     """List the images of the chain: how large they are, what they stand on, and who uses them.
 
     $ dom0 image ls
+
+    $ dom0 image ls --layers --json >/media/stick/there.json
     """
+    if partial and layers:
+        raise UsageError("--layers: not together with --partial", hint="list one after the other")
     if partial:
         image_pull.say_partial_blobs(as_json=as_json)
+        return
+    if layers:
+        _say_layers(as_json=as_json)
         return
     rows = on_engine(_rows)
     names = {row.id: row.name or terminal.short_id(row.id) for row in rows}
@@ -129,6 +173,18 @@ def list_images(partial: bool, as_json: bool) -> None:
     terminal.say_table(rows, ("IMAGE", "ID", "SIZE", "BASED ON", "USED BY"), cells, as_json=as_json)
 
 
+def _say_layers(*, as_json: bool) -> None:
+    from dom0.images.layer_list import list_layers
+
+    images = on_engine(list_layers)
+    cells = (
+        (", ".join(image.names) or terminal.short_id(image.id), terminal.short_id(layer.digest or layer.diff_id))
+        for image in images
+        for layer in image.layers
+    )
+    terminal.say_table(images, ("IMAGE", "LAYER"), cells, as_json=as_json)
+
+
 async def _build(engine: Engine, names: Sequence[str], report: Report, *, no_cache: bool) -> list[BuiltChainImage]:
     from dom0.images.chain import build_ambassador, build_base
 
@@ -137,9 +193,15 @@ async def _build(engine: Engine, names: Sequence[str], report: Report, *, no_cac
     return [BuiltChainImage(name=name, id=image.id, size=image.size) for name, image in built.items()]
 
 
-async def _save(engine: Engine, file: Path) -> Sequence[str]:
+async def _save(engine: Engine, file: Path, there: Path | None) -> tuple[Sequence[str], int]:
+    """The names of what was saved, and how many bytes of layers were left out."""
     from dom0 import home
     from dom0.images import save as saving
+    from dom0.images.layer_list import read_there
+    from dom0.registry.manifest import parse_platform
+
+    platform = parse_platform(f"linux/{(await engine.info()).machine}")
+    layers = await read_there(there, platform) if there else []
 
     images = await saving.images_of_machine(engine)
     references = [*images.here]
@@ -154,8 +216,10 @@ async def _save(engine: Engine, file: Path) -> Sequence[str]:
     if images.private:
         names = ", ".join(images.private)
         terminal.say_to_stderr(f"{names}: private, so not saved; a new machine gets them by dom0 up in the project")
+    if there:
+        return references, await saving.save_without(references, file, layers, platform)
     await saving.save(references, file)
-    return references
+    return references, 0
 
 
 async def _rows(engine: Engine) -> list[ChainImage]:

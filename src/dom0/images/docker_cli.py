@@ -1,5 +1,5 @@
-"""`docker build` and `docker compose build`, for what the Engine's API alone does not do well: contexts of many files,
-logins and secrets. A project without a Dockerfile of its own needs neither (see project.py).
+"""`docker build`, `docker compose build` and `docker save`, for what the Engine's API alone does not do well:
+contexts of many files, logins and secrets. A project without a Dockerfile of its own needs neither (see project.py).
 
 Both use the same Engine as the API client, whatever builder or context a person has selected. A project can be built
 without the buildx plugin, which dom0-base does not have; dom0-base cannot.
@@ -19,7 +19,7 @@ from dom0.engine.address import find
 from dom0.errors import Dom0Error
 from dom0.images.build_log import BuildLog
 from dom0.images.recipe import EPOCH
-from dom0.run import tell_lines
+from dom0.run import capture, tell_lines
 
 Say = Callable[[str], None]
 """Prints one line for people: what happens now."""
@@ -69,6 +69,11 @@ class DockerBuild(msgspec.Struct, frozen=True):
             *(f"--label={key}={value}" for key, value in self.labels.items()),
             str(self.context),
         ]
+
+
+async def save(references: Sequence[str], file: Path) -> None:
+    """Write these images to the tar `file`. Raises CommandFailed."""
+    await capture(["docker", "save", f"--output={file}", *references], env=environment())
 
 
 async def build(recipe: DockerBuild, say: Say) -> None:

@@ -27,13 +27,14 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, Temporary
 from dom0.images.layers_there import Remembered, in_graph_driver
+from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
 from dom0.registry import credentials
-from dom0.registry.archive import Archive, Damaged, diff_ids
+from dom0.registry.archive import Damaged, diff_ids
 from dom0.registry.client import Registry
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import USUAL, GaveUp, Terms, fetch
-from dom0.registry.manifest import Descriptor, ImageManifest, Index, choose, digest_of, naming, parse_platform
+from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.patience import pause
 from dom0.registry.peers import Peered
@@ -44,7 +45,6 @@ from dom0.registry.verify import require_signed
 T = TypeVar("T")
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
-LOADED = "dom0-loaded"  # what containerd's store calls images while they are loaded, each with a tag of its ID
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
 _ANSWER, _LONGEST_ANSWER = 10.0, 120.0  # seconds for a manifest: the first try, any other one
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
@@ -63,29 +63,6 @@ class Pulled(msgspec.Struct, frozen=True, kw_only=True):
     layers: int
     layers_here: int  # that the Engine had
     warning: str = ""  # what is not as a pull of the Engine's own would have it
-
-
-class _Image(msgspec.Struct, frozen=True):
-    """What a reference names now; `id` is what the Engine calls it."""
-
-    reference: Reference
-    manifest: ImageManifest
-    index: Index | None
-    id: str
-
-    @property
-    def digest(self) -> str:
-        return (self.index or self.manifest).digest
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Of its config and layers, by their digests; bytes."""
-        return {each.digest: each.size for each in (self.manifest.config, *self.manifest.layers)}
-
-    @property
-    def while_loaded(self) -> Reference:
-        """A name of ours."""
-        return Reference(DEFAULT_REGISTRY, f"library/{LOADED}", self.id.removeprefix("sha256:")[:12], None)
 
 
 async def pull(
@@ -176,7 +153,7 @@ class _Pull(msgspec.Struct, frozen=True):
     def remembered(self) -> Remembered:
         return Remembered(self.depot.root / "images")
 
-    async def resolve(self, reference: Reference, platform: str) -> _Image:
+    async def resolve(self, reference: Reference, platform: str) -> NamedImage:
         index: Index | None = None
         manifest = await self.patiently(partial(self.registry.image, reference))
         if isinstance(manifest, Index):
@@ -188,15 +165,15 @@ class _Pull(msgspec.Struct, frozen=True):
             if isinstance(manifest, Index):
                 raise Final(f"{reference}: {chosen.digest}: is an index in an index")
         top = (index or manifest).digest
-        return _Image(reference, manifest, index, top if self.info.containerd_store else manifest.config.digest)
+        return NamedImage(reference, manifest, index, top if self.info.containerd_store else manifest.config.digest)
 
-    def keep_manifests(self, image: _Image) -> None:
+    def keep_manifests(self, image: NamedImage) -> None:
         """For peers."""
         for each in (image.index, image.manifest):
             if each is not None:
                 self.depot.keep(each.raw, each.digest, public=True)
 
-    async def bring(self, image: _Image) -> int:
+    async def bring(self, image: NamedImage) -> int:
         """Returns how many layers the Engine had. All blobs are in `use`."""
         config = await self._config(image)
         with naming(image.reference):
@@ -209,7 +186,7 @@ class _Pull(msgspec.Struct, frozen=True):
             await self.engine.tag_image(image.id, image.reference.familiar())
         return len(ids)
 
-    async def _fetch_and_load(self, image: _Image, ids: tuple[str, ...]) -> int:
+    async def _fetch_and_load(self, image: NamedImage, ids: tuple[str, ...]) -> int:
         config, layers = image.manifest.config, image.manifest.layers
         if self.info.containerd_store:
             left_out = await self.remembered.in_containerd(self.engine)
@@ -233,7 +210,7 @@ class _Pull(msgspec.Struct, frozen=True):
             else:
                 return len(layers) - len(missing)
 
-    async def _config(self, image: _Image) -> bytes:
+    async def _config(self, image: NamedImage) -> bytes:
         """Raises Unwritable where it is another one whenever it is read."""
         config = image.manifest.config
         path = self.depot.path(config.digest)
@@ -246,7 +223,7 @@ class _Pull(msgspec.Struct, frozen=True):
             await asyncio.to_thread(self.depot.discard, config.digest)
         raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
 
-    async def _fetch(self, image: _Image, blobs: Sequence[Descriptor]) -> None:
+    async def _fetch(self, image: NamedImage, blobs: Sequence[Descriptor]) -> None:
         await fetch(
             blobs,
             self.registry,
@@ -268,7 +245,7 @@ class _Pull(msgspec.Struct, frozen=True):
         need = Need(depot=coming - here, engine=2 * coming if is_here else 0)
         self.depot.make_space(need, root if is_here else self.depot.root)
 
-    async def _load(self, image: _Image, left_out: frozenset[str]) -> None:
+    async def _load(self, image: NamedImage, left_out: frozenset[str]) -> None:
         """Raises EngineError, also where the Engine says that it loaded the archive, and has not what is in it.
 
         containerd's store gives an image its name before it unpacks it, which can fail, and forgets the one that had
@@ -282,31 +259,22 @@ class _Pull(msgspec.Struct, frozen=True):
                 await self._load_as(image.reference, image, left_out)
             except BaseException:  # Ctrl-C too
                 if there is None:
-                    await self._remove(image.id)
+                    await remove_name(self.engine, image.id)
                 raise
         else:
             try:
                 await self._load_as(image.while_loaded, image, left_out)
                 await self.engine.tag_image(image.id, image.reference.familiar())
             finally:
-                await self._remove(image.while_loaded.familiar())
+                await remove_name(self.engine, image.while_loaded.familiar())
 
-    async def _remove(self, name: str) -> None:
-        """As far as it goes: there may be another name of it meanwhile, or no Engine."""
-        with contextlib.suppress(EngineError):
-            await self.engine.remove_image(name)
-
-    async def _load_as(self, reference: Reference, image: _Image, left_out: frozenset[str]) -> None:
+    async def _load_as(self, reference: Reference, image: NamedImage, left_out: frozenset[str]) -> None:
         def opened(blob: Descriptor) -> IO[bytes]:
             return self.depot.path(blob.digest).open("rb")
 
-        archive = Archive(reference, image.manifest, image.index, opened, left_out=left_out)
-        await self.engine.load_image(archive, name=image.reference.familiar())
-        found = await find(self.engine, image.id if reference.digest else reference.familiar())
-        if found is None or found.id != image.id:
-            raise EngineError(f"image {image.reference.familiar()}: the Docker Engine has not made {image.id} of it")
+        await load_as(self.engine, reference, image, opened, left_out)
 
-    async def complete_names(self, image: _Image, platform: str) -> str:
+    async def complete_names(self, image: NamedImage, platform: str) -> str:
         """Let the Engine pull what it has by digest: that fills in the digest, and asks for some kB.
 
         A tag is never pulled: it could be another image's by now. Returns what is missing then.

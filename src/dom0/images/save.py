@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from dom0 import temporary
 from dom0.compose.load import load
+from dom0.durable import sync, writing
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error
-from dom0.images import docker_cli, private
+from dom0.images import docker_cli, private, saved
+from dom0.images.layer_list import ImageLayers, not_needed
 from dom0.images.names import find
 from dom0.images.project import Needs, needs_of
+from dom0.images.saved import SavedImages
 from dom0.images.unpack import unpacked
 from dom0.names import BASE_IMAGE, IMAGE, PLACED, ROOTFS_IMAGE
 from dom0.plan import labels
 from dom0.plan.desired import Role
-from dom0.run import capture
+from dom0.registry.manifest import Platform
+from dom0.socketproxy import tarstream
 
 
 class MachineImages(msgspec.Struct, frozen=True):
@@ -63,10 +69,51 @@ async def _needs(engine: Engine, image: Image) -> Needs:
 
 
 async def save(references: Sequence[str], file: Path) -> None:
-    """Write these images to the tar `file`, whole or not at all. Raises CommandFailed."""
+    """Write these images to the tar `file`, whole or not at all. Raises CommandFailed, Unwritable."""
+    with _written(file) as fresh:
+        await docker_cli.save(references, fresh)
+
+
+async def save_without(references: Sequence[str], file: Path, there: Sequence[ImageLayers], platform: Platform) -> int:
+    """As `save`, without layers that the machine has which has `there`; returns how many bytes they are.
+
+    All of them lie in a file beside temporary ones for that time. Raises Dom0Error.
+    """
+    with tempfile.TemporaryDirectory(prefix="dom0-save-", dir=temporary.LARGE) as directory:
+        whole = Path(directory, "images.tar")
+        await docker_cli.save(references, whole)
+        archive = await saved.read(whole, platform)
+        left_out = not_needed(archive, there)
+        with _written(file) as fresh:
+            await asyncio.to_thread(_copy, archive, left_out, fresh)
+        return sum(entry.size for digest in left_out if (entry := archive.find(digest)))
+
+
+def _copy(archive: SavedImages, left_out: frozenset[str], to: Path) -> None:
+    skipped = [archive.find(digest) for digest in left_out]
+    writer = tarstream.Writer()
+    with to.open("wb") as written:
+        for entry in archive.files.values():
+            if entry in skipped:
+                continue
+            written.write(writer.begin(entry))
+            with archive.opened_at(entry) as opened:
+                left = entry.size
+                while piece := opened.read(min(left, tarstream.PIECE)):
+                    written.write(piece)
+                    left -= len(piece)
+        written.write(writer.end())
+
+
+@contextlib.contextmanager
+def _written(file: Path) -> Iterator[Path]:
+    """Where to write what is `file` when the block has ended well. Raises Unwritable."""
     fresh = file.with_name(f".{file.name}.new")
     try:
-        await capture(["docker", "save", f"--output={fresh}", *references], env=docker_cli.environment())
-        fresh.replace(file)
+        yield fresh
+        with writing(file):
+            sync(fresh)  # a stick is pulled soon
+            fresh.replace(file)
+            sync(file.parent)
     finally:
         fresh.unlink(missing_ok=True)

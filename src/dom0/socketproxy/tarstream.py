@@ -33,6 +33,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     uid: int = 0
     gid: int = 0
     target: str = ""  # of a link
+    start: int = 0  # where its content begins in the archive that is read, bytes
 
 
 class Writer:
@@ -72,7 +73,7 @@ async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | memoryview
             await source.exactly(-info.size % BLOCK)
             extension |= _extension(info.type, content)
             continue
-        entry, extension = _entry(info, extension), {}
+        entry, extension = _entry(info, extension, source.at), {}
         yield entry
         left = entry.size
         while left:
@@ -112,6 +113,7 @@ class _Source:
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
+        self.at = 0  # bytes of the archive that were taken
 
     async def some(self, most: int) -> memoryview:
         while not self._rest:
@@ -120,6 +122,7 @@ class _Source:
             except StopAsyncIteration:
                 raise _unclear("it ends before its end") from None
         piece, self._rest = self._rest[:most], self._rest[most:]
+        self.at += len(piece)
         return piece
 
     async def exactly(self, size: int) -> bytes:
@@ -160,7 +163,7 @@ def _records(content: bytes) -> dict[str, str]:
     return found
 
 
-def _entry(info: tarfile.TarInfo, extension: dict[str, str]) -> Entry:
+def _entry(info: tarfile.TarInfo, extension: dict[str, str], start: int) -> Entry:
     kind = FILE if info.type == tarfile.AREGTYPE else info.type
     try:
         size = int(extension.get("size", info.size))
@@ -173,6 +176,7 @@ def _entry(info: tarfile.TarInfo, extension: dict[str, str]) -> Entry:
             uid=int(extension.get("uid", info.uid)),
             gid=int(extension.get("gid", info.gid)),
             target=_target(kind, extension.get("linkpath", info.linkname)),
+            start=start,
         )
     except (ValueError, OverflowError) as error:
         raise _unclear(f"a header: {error}") from error
