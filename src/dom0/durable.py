@@ -27,14 +27,18 @@ def writing(path: Path) -> Iterator[None]:
         raise Unwritable(message, hint="free space or mend the disk: df -h") from error
 
 
-def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
-    """`durable`: survives a power cut, not only a kill. Raises Unwritable."""
+def write_atomic(
+    path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True, owner: tuple[int, int] | None = None
+) -> None:
+    """`durable`: survives a power cut, not only a kill; `owner`: user and group, if not ours. Raises Unwritable."""
     temporary = path.with_name(f".{path.name}.new")
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 os.fchmod(file.fileno(), mode)
+                if owner is not None:
+                    os.fchown(file.fileno(), *owner)
                 file.write(content)
                 if durable:
                     file.flush()

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from dom0.errors import Dom0Error
-from dom0.registry.credentials import Login, find
+from dom0.registry.credentials import Login, find, remove, store
 
 HOST = "registry.example:5000"
 SECRET = "wide-open"
@@ -178,3 +178,77 @@ def test_the_text_of_a_login_says_nothing_of_it() -> None:
     with pytest.raises(AttributeError):
         login.user = ""  # type: ignore[misc]
     assert msgspec.structs.asdict(login)["password"] == SECRET
+
+
+async def test_a_login_is_stored_where_it_is_found_and_all_else_stays(
+    config: Callable[[Any], None], tmp_path: Path
+) -> None:
+    file = tmp_path / ".docker/config.json"
+    assert await store(HOST, Login("guest", SECRET), {}, tmp_path) == str(file)
+    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)) == (0o600, 0o700)
+    other = {"HttpHeaders": {"x": "ö"}, "psFormat": "table", "plugins": {"x": {"hooks": "y"}}}
+    config({"auths": {"other.example": auth(), HOST: {"identitytoken": "old"}}, **other})
+    os.chown(file, 1, 1)
+    file.chmod(0o644)
+    await store(HOST, Login("guest", "a:b"), {}, tmp_path)
+    document = json.loads(file.read_text())
+    assert document == {"auths": {"other.example": auth(), HOST: auth(password="a:b")}, **other}
+    assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (1, 0o600)
+    assert await find(HOST, {}, tmp_path) == Login("guest", "a:b")
+    assert [path.name for path in file.parent.iterdir()] == ["config.json"]
+
+
+async def test_a_link_to_the_file_stays_one(config: Callable[[Any], None], tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_text("{}")
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").symlink_to(tmp_path / "kept.json")
+    await store("docker.io", Login("guest", SECRET), {}, tmp_path)
+    assert json.loads((tmp_path / "kept.json").read_text()) == {"auths": {"https://index.docker.io/v1/": auth()}}
+
+
+@pytest.mark.parametrize("key", [HOST, f"https://{HOST}/v2/", f"http://{HOST}"])
+async def test_a_login_that_is_removed_is_found_no_more(
+    config: Callable[[Any], None], tmp_path: Path, key: str
+) -> None:
+    assert await remove(HOST, {}, tmp_path) is False
+    config({"auths": {key: auth(), "other.example": auth()}})
+    assert await remove(HOST, {}, tmp_path) is True
+    assert await find(HOST, {}, tmp_path) is None
+    assert await find("other.example", {}, tmp_path) is not None
+    assert await remove(HOST, {}, tmp_path) is False
+
+
+async def test_a_helper_stores_and_erases(
+    config: Callable[[Any], None], helper: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    config({"credsStore": "test"})
+    where = await store("docker.io", Login("guest", SECRET), helper(""), tmp_path)
+    assert where == "docker-credential-test"
+    verb, told = (tmp_path / "asked").read_text().split("\n", 1)
+    key = "https://index.docker.io/v1/"
+    assert (verb, json.loads(told)) == ("store", {"ServerURL": key, "Username": "guest", "Secret": SECRET})
+    assert json.loads((tmp_path / ".docker/config.json").read_text()) == {"credsStore": "test", "auths": {key: {}}}
+    env = helper("""[ $1 != get ] || echo '{"Username": "guest", "Secret": "s"}'""")
+    assert await remove("docker.io", env, tmp_path) is True
+    assert (tmp_path / "asked").read_text() == f"erase\n{key}"
+    assert json.loads((tmp_path / ".docker/config.json").read_text())["auths"] == {}
+
+
+@pytest.mark.parametrize("script", ["cat; exit 1", "echo credentials not found; exit 1"])
+async def test_a_helper_that_does_not_store_is_named_and_the_file_stays(
+    config: Callable[[Any], None], helper: Callable[[str], dict[str, str]], tmp_path: Path, script: str
+) -> None:
+    config({"credsStore": "test"})
+    with pytest.raises(Dom0Error, match="docker-credential-test: exit code 1") as refused:
+        await store(HOST, Login("guest", SECRET), helper(script), tmp_path)
+    assert SECRET not in refused.value.message + refused.value.hint
+    assert json.loads((tmp_path / ".docker/config.json").read_text()) == {"credsStore": "test"}
+
+
+async def test_nothing_is_stored_in_a_file_that_docker_could_not_read(
+    config: Callable[[Any], None], tmp_path: Path
+) -> None:
+    config(b"{")
+    with pytest.raises(Dom0Error, match="is no JSON"):
+        await store(HOST, Login("guest", SECRET), {}, tmp_path)
+    assert (tmp_path / ".docker/config.json").read_bytes() == b"{"

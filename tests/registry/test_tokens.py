@@ -79,7 +79,7 @@ async def test_anybody_gets_a_token_for_what_is_public_and_for_nothing_else(
     assert "authorization" not in realm.asked[0].headers
     with pytest.raises(Final, match="is not there, or wants a login") as refused:
         await manifest(registry, "team/app")
-    assert refused.value.hint == f"docker login {real.host}"
+    assert refused.value.hint == f"dom0 image login {real.host}"
 
 
 async def test_a_login_that_the_token_server_does_not_take_is_final(
@@ -213,3 +213,24 @@ async def test_no_login_goes_where_a_redirect_leads_or_into_a_log(
     assert any(asked.headers.get("authorization") == LOGIN for asked in server.asked)
     for secret in (PASSWORD, LOGIN.split()[1], "private-token", "private-address"):
         assert secret not in refused.value.message + refused.value.hint + caplog.text
+
+
+async def test_a_login_is_checked_without_any_repository(
+    real: DebianRegistry, realm: WebServer, client: Clients
+) -> None:
+    await client(real.host, Login(USER, PASSWORD)).check_login()
+    assert [asked.target for asked in realm.asked] == ["/token?x=1&service=registry.test"]
+    with pytest.raises(Final, match="the user or the password is wrong"):
+        await client(real.host, Login(USER, "wrong")).check_login()
+
+
+async def test_a_registry_with_passwords_checks_a_login(debian: StartsDebian, client: Clients) -> None:
+    started = debian(login=True)
+    await client(started.host, Login(USER, PASSWORD)).check_login()
+    with pytest.raises(Final, match="the user or the password is wrong"):
+        await client(started.host, Login(USER, "wrong")).check_login()
+
+
+async def test_where_nobody_wants_a_login_none_can_be_checked(debian: StartsDebian, client: Clients) -> None:
+    with pytest.raises(Final, match="wants no login"):
+        await client(debian().host, Login(USER, PASSWORD)).check_login()

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from dom0 import terminal
-from dom0.cli import image_pull, image_serve
+from dom0.cli import image_login, image_pull, image_serve
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
@@ -67,6 +67,8 @@ def command() -> None:
 command.add_command(image_pull.command)
 command.add_command(image_pull.fetch)
 command.add_command(image_serve.serve)
+command.add_command(image_login.login)
+command.add_command(image_login.logout)
 
 
 @command.command("build")

@@ -72,6 +72,16 @@ class Registry:
     async def close(self) -> None:
         await self._web.close()
 
+    async def check_login(self) -> None:
+        """Raises Final where it is not taken or nobody wants one, and Temporary."""
+        async with self._ask("/v2/", "", {}, where=self.host) as reply:
+            await reply.skip()
+        if not self._tokens.wanted(""):
+            raise Final(
+                f"{self.host}: wants no login, so this one cannot be checked",
+                hint="pull without one; is it the right address?",
+            )
+
     async def manifest(self, reference: Reference) -> tuple[bytes, str, str]:
         """Its bytes, media type as sent, and digest, which is verified where the reference or the registry says it.
 

@@ -1,4 +1,5 @@
-"""The login that docker has for a registry: in `config.json`, or with the helper that it names.
+"""The login that docker has for a registry: in `config.json`, or with the helper that it names. Found, stored there as
+docker login does it, and removed.
 
 Source: docker's CLI, `cli/config/configfile` and docker-credential-helpers. A login is never said in a message.
 """
@@ -7,24 +8,27 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from dom0.durable import write_atomic, writing
 from dom0.errors import Dom0Error
 from dom0.registry.reference import DEFAULT_REGISTRY
-from dom0.run import CommandFailed, capture
+from dom0.run import CommandFailed, Output, capture
 from dom0.wording import excerpt, flaw
 
 _DEFAULT_KEY = "https://index.docker.io/v1/"  # what docker calls the default registry there
 _MOST_BYTES = 1 << 20
 _PATIENCE = 30.0  # seconds for a helper, which may ask a person
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PROGRAM = "docker-credential-"
 _NOT_FOUND = "credentials not found"  # as helpers say it
 _IDENTITY = "<token>"  # the user name with which helpers give an identity token
 
@@ -48,7 +52,7 @@ class _Entry(msgspec.Struct):
     identity_token: str = msgspec.field(name="identitytoken", default="")
 
 
-class _Config(msgspec.Struct):
+class _Config(msgspec.Struct, frozen=True):
     auths: dict[str, _Entry] = {}
     helpers: dict[str, str] = msgspec.field(name="credHelpers", default={})
     store: str = msgspec.field(name="credsStore", default="")
@@ -64,17 +68,73 @@ async def find(host: str, env: Mapping[str, str], home: Path) -> Login | None:
 
     Raises Dom0Error for a file that docker could not read either, and for a helper that fails.
     """
-    file = Path(env.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+    file = config_file(env, home)
     config = _config(file)
     if config is None:
         return None
-    own = _DEFAULT_KEY if host == DEFAULT_REGISTRY else host
-    if helper := config.helpers.get(own) or config.helpers.get(host) or config.store:
+    own = _key(host)
+    if helper := _helper_for(config, host):
         return await _ask_helper(helper, own, env, file)
     for key, entry in sorted(config.auths.items(), key=lambda item: item[0] != own):
         if _host(key) == host and (entry.auth or entry.identity_token):
             return _login(entry, f"{file}: auths.{excerpt(key[:300])}")
     return None
+
+
+async def store(host: str, login: Login, env: Mapping[str, str], home: Path) -> str:
+    """Where docker finds it as well; returns which file or program that is. Raises Dom0Error."""
+    file = config_file(env, home)
+    config = _config(file) or _Config()
+    key, helper = _key(host), _helper_for(config, host)
+    entry: dict[str, str] = {}
+    if helper:
+        told = {"ServerURL": key, "Username": login.user, "Secret": login.password}
+        await _run_helper(helper, "store", msgspec.json.encode(told), env, file)
+    else:
+        entry["auth"] = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+    _change(file, lambda auths: {**auths, key: entry})  # docker has an entry too for what a helper keeps
+    return f"{_PROGRAM}{helper}" if helper else str(file)
+
+
+async def remove(host: str, env: Mapping[str, str], home: Path) -> bool:
+    """False where there was none. Raises Dom0Error."""
+    file = config_file(env, home)
+    there = await find(host, env, home) is not None
+    config = _config(file)
+    if config is None:
+        return False
+    if there and (helper := _helper_for(config, host)):
+        await _run_helper(helper, "erase", _key(host).encode(), env, file)
+    if any(_host(key) == host for key in config.auths):
+        _change(file, lambda auths: {key: entry for key, entry in auths.items() if _host(key) != host})
+    return there
+
+
+def config_file(env: Mapping[str, str], home: Path) -> Path:
+    return Path(env.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+
+
+def _key(host: str) -> str:
+    """What docker calls the registry in its file."""
+    return _DEFAULT_KEY if host == DEFAULT_REGISTRY else host
+
+
+def _helper_for(config: _Config, host: str) -> str:
+    return config.helpers.get(_key(host)) or config.helpers.get(host) or config.store
+
+
+def _change(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The entries of a file that `_config` has read; all else in it stays. Raises Unwritable."""
+    target = file.resolve()  # it may be a link to where somebody keeps it
+    owner = None
+    document: dict[str, Any] = {}
+    if target.exists():
+        document, found = json.loads(target.read_bytes()), target.stat()
+        owner = (found.st_uid, found.st_gid)  # a user's, with sudo
+    document["auths"] = change(document.get("auths", {}))
+    with writing(target):
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(target, (json.dumps(document, indent="\t") + "\n").encode(), mode=0o600, owner=owner)
 
 
 def _config(file: Path) -> _Config | None:
@@ -107,7 +167,7 @@ def _login(entry: _Entry, where: str) -> Login:
     if entry.identity_token:
         return Login(user if colon else "", "", entry.identity_token)
     if not colon or not user:
-        raise Dom0Error(f"{where}: auth has to be user:password in base64", hint="log in again: docker login")
+        raise Dom0Error(f"{where}: auth has to be user:password in base64", hint="log in again: dom0 image login")
     return Login(user, password.strip("\0"))
 
 
@@ -119,27 +179,34 @@ def _host(key: str) -> str:
 
 
 async def _ask_helper(helper: str, key: str, env: Mapping[str, str], file: Path) -> Login | None:
-    if not _HELPER.fullmatch(helper):
-        raise _unusable(file, f"{excerpt(helper[:100])!r} is no name of a credential helper")
-    argv = [f"docker-credential-{helper}", "get"]
-    try:
-        output = await capture(argv, env=env, stdin=key.encode(), timeout=_PATIENCE, check=False)
-    except CommandFailed as error:
-        raise Dom0Error(f"{file}: credential helper {error.message}", hint=error.hint) from error
-    if output.code != 0:
-        if _NOT_FOUND in output.stdout + output.stderr:
-            return None
-        raise Dom0Error(
-            f"{argv[0]}: exit code {output.code}", hint=f"to see why: echo {key} | {argv[0]} get >/dev/null"
-        )
+    output = await _run_helper(helper, "get", key.encode(), env, file)
+    if _NOT_FOUND in output.stdout + output.stderr and output.code != 0:
+        return None
     try:
         told = msgspec.json.decode(output.stdout, type=_Told)
     except (msgspec.DecodeError, RecursionError):
-        raise Dom0Error(f"{argv[0]}: what it says is no login", hint=f"{file} names it") from None
+        raise Dom0Error(f"{_PROGRAM}{helper}: what it says is no login", hint=f"{file} names it") from None
     if told.user == _IDENTITY:
         return Login(identity_token=told.secret)
     return Login(told.user, told.secret) if told.user and told.secret else None
 
 
+async def _run_helper(helper: str, verb: str, told: bytes, env: Mapping[str, str], file: Path) -> Output:
+    """Ended well, or with the word that it has no such login. Raises Dom0Error, which says nothing of what is told."""
+    if not _HELPER.fullmatch(helper):
+        raise _unusable(file, f"{excerpt(helper[:100])!r} is no name of a credential helper")
+    argv = [f"{_PROGRAM}{helper}", verb]
+    try:
+        output = await capture(argv, env=env, stdin=told, timeout=_PATIENCE, check=False)
+    except CommandFailed as error:
+        raise Dom0Error(f"{file}: credential helper {error.message}", hint=error.hint) from error
+    if output.code != 0 and not (verb != "store" and _NOT_FOUND in output.stdout + output.stderr):
+        hint = (
+            f"to see why: echo {told.decode()} | {argv[0]} {verb} >/dev/null" if verb != "store" else f"{file} names it"
+        )
+        raise Dom0Error(f"{argv[0]}: exit code {output.code}", hint=hint)
+    return output
+
+
 def _unusable(file: Path, why: str) -> Dom0Error:
-    return Dom0Error(f"{file}: {why}", hint="docker keeps its logins there; log in again: docker login")
+    return Dom0Error(f"{file}: {why}", hint="docker keeps its logins there; log in again: dom0 image login")

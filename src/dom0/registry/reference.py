@@ -81,6 +81,16 @@ def parse(text: str) -> Reference:
     return Reference(registry, repository, tag or (None if at else DEFAULT_TAG), digest or None)
 
 
+def parse_registry(text: str) -> str:
+    """`host[:port]` as a Reference has it. Raises UsageError."""
+    registry, rest = _split(f"{text.removeprefix('https://').rstrip('/')}/x")
+    if rest != "x" or not _REGISTRY.fullmatch(registry):
+        raise UsageError(
+            f"{excerpt(text[:300])}: no name of a registry", hint="names are as in docker.io or registry.example:5000"
+        )
+    return registry
+
+
 def digest_flaw(text: str) -> str:
     """Why `text` is no digest that is taken, "" where it is one."""
     if _DIGEST.fullmatch(text):

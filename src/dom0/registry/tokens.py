@@ -47,6 +47,10 @@ class Tokens:
         known, until = self._known.get(repository, ("", 0.0))
         return known if time.monotonic() < until else ""
 
+    def wanted(self, repository: str) -> bool:
+        """Whether the registry has asked for a login there, or for a token."""
+        return repository in self._known
+
     async def renew(self, challenges: Iterable[str], repository: str, refused: str) -> str:
         """Another header than the `refused` one, got as the registry says in WWW-Authenticate.
 
@@ -56,7 +60,7 @@ class Tokens:
             if (known := self.header(repository)) not in ("", refused):  # somebody else has just got it
                 return known
             self._known.pop(repository, None)
-            where = f"{self._host}/{repository}"
+            where = self._where(repository)
             for scheme, parameters in map(_challenge, challenges):
                 if scheme == "bearer" and parameters.get("realm"):
                     self._known[repository] = await self._bearer(parameters, repository, where)
@@ -67,14 +71,25 @@ class Tokens:
             raise self.denied(repository)
 
     def denied(self, repository: str) -> Final:
-        hint = f"docker login {self._host}"
+        hint = f"dom0 image login {self._host}"
+        if not repository:
+            return Final(
+                f"{self._host}: the login is not taken: the user or the password is wrong",
+                hint="where a second factor is on, an access token takes the place of the password",
+            )
         if self._login is not None:
-            return Final(f"{self._host}/{repository}: the login is not taken, or may not read this", hint=hint)
-        return Final(f"{self._host}/{repository}: is not there, or wants a login", hint=hint)
+            return Final(f"{self._where(repository)}: the login is not taken, or may not read this", hint=hint)
+        return Final(f"{self._where(repository)}: is not there, or wants a login", hint=hint)
+
+    def _where(self, repository: str) -> str:
+        return f"{self._host}/{repository}" if repository else self._host
 
     async def _bearer(self, parameters: dict[str, str], repository: str, where: str) -> tuple[str, float]:
-        """A header with the right to read this repository, whatever scope the registry names; until when it is good."""
-        wanted = {"scope": f"repository:{repository}:pull"}
+        """A header with the right to read this repository, whatever scope the registry names; until when it is good.
+
+        Without a repository it only says who we are.
+        """
+        wanted = {"scope": f"repository:{repository}:pull"} if repository else {}
         if parameters.get("service"):
             wanted["service"] = parameters["service"]
         realm, secret, form = parameters["realm"], {}, None
@@ -82,7 +97,7 @@ class Tokens:
             grant = {"grant_type": "refresh_token", "refresh_token": self._login.identity_token, "client_id": _CLIENT}
             form = urlencode(wanted | grant).encode()
         else:
-            realm += ("&" if "?" in realm else "?") + urlencode(wanted)
+            realm += (("&" if "?" in realm else "?") + urlencode(wanted)) if wanted else ""
             secret = {"Authorization": _basic(self._login)} if self._login is not None else {}
         asked = time.monotonic()
         async with self._web.ask(realm, where=where, secret=secret, form=form) as reply:

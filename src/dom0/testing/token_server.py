@@ -42,13 +42,13 @@ class TokenServer:
 
     def answer(self, asked: Asked) -> bytes:
         wanted = parse_qs(asked.body.decode() or urlsplit(asked.target).query)
-        _, repository, actions = wanted["scope"][0].split(":")
+        _, repository, actions = wanted.get("scope", ["::"])[0].split(":")
         is_known = asked.headers.get("authorization") == LOGIN or wanted.get("refresh_token") == [IDENTITY]
         is_anonymous = "authorization" not in asked.headers and asked.method == "GET"
         if not is_known and not is_anonymous:
             return reply(401, b"{}")
         may = is_known or repository.startswith("public/")
-        access = [{"type": "repository", "name": repository, "actions": [actions]}] if may else []
+        access = [{"type": "repository", "name": repository, "actions": [actions]}] if may and repository else []
         key = "access_token" if asked.method == "POST" else "token"
         token = self._token(access) if not self.gives_rubbish else "no\r\ntoken"
         return reply(200, json.dumps({key: token, "expires_in": self.life}).encode())
