@@ -127,7 +127,9 @@ def certificates(tmp_path: Path) -> Path:
         pytest.skip("openssl is not installed")
     argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
     files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
-    subprocess.run([*argv, *files, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    subprocess.run(
+        [*argv, *files, "-addext", "subjectAltName=IP:127.0.0.1,DNS:registry.test"], check=True, capture_output=True
+    )
     shutil.copy(tmp_path / "cert.pem", tmp_path / "ca.pem")
     return tmp_path
 

@@ -25,6 +25,8 @@ from dom0.http.channel import READ_AHEAD, Malformed, Streams
 from dom0.http.client import Answer, Client
 from dom0.registry.addresses import Addresses
 from dom0.registry.patience import LONGEST_ASKED
+from dom0.registry.proxies import Proxies, Proxy
+from dom0.registry.proxies import read as read_proxies
 from dom0.wording import excerpt
 
 CERTIFICATES = Path("/etc/docker/certs.d")  # a directory for each host[:port], as dockerd reads it
@@ -106,12 +108,14 @@ class Reply:
 class Web:
     """Connections to the servers that a registry consists of. `close` it at the end.
 
-    `insecure`: plain HTTP and certificates of anybody will do.
+    `insecure`: plain HTTP and certificates of anybody will do; `proxies`: those of the environment if none are said.
+    Raises UsageError where that says nonsense.
     """
 
-    def __init__(self, *, insecure: bool, certificates: Path = CERTIFICATES) -> None:
+    def __init__(self, *, insecure: bool, certificates: Path = CERTIFICATES, proxies: Proxies | None = None) -> None:
         self.insecure = insecure
         self.shows_certificate = False  # of its own, to a server that may want one
+        self._proxies = read_proxies(os.environ) if proxies is None else proxies
         self._certificates = certificates
         self._clients: dict[Origin, Client] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
@@ -187,10 +191,13 @@ class Web:
     ) -> AsyncIterator[Reply]:
         origin = _origin(parts)
         target = quote(f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}", safe=_QUOTED)
+        proxy = self._proxies.find(*origin)
+        if proxy and origin.scheme == "http":
+            target, headers = f"http://{origin.netloc}{target}", {**headers, **proxy.headers}
         if origin not in self._clients:
             while len(self._clients) >= _MOST_SERVERS:
                 await self._clients.pop(next(iter(self._clients))).close()
-            self._clients[origin] = Client(lambda: self._connected(origin), origin.netloc)
+            self._clients[origin] = Client(lambda: self._connected(origin, proxy), origin.netloc)
         client = self._clients[origin]
         asked = (
             client.ask("GET", target, headers=headers)
@@ -198,20 +205,25 @@ class Web:
             else client.ask("POST", target, headers={**headers, "Content-Type": _FORM}, body=form)
         )
         async with contextlib.AsyncExitStack() as stack:
-            with _as_ours(origin, where, was_trusted=origin in self._trusted):
+            with _as_ours(origin, where, proxy, was_trusted=origin in self._trusted):
                 answer = await stack.enter_async_context(asked)
+            if proxy and answer.status == 407:
+                raise proxy.wants_login(where)
             self._trusted.add(origin)
             yield Reply(answer, origin, where, is_foreign=is_foreign)
 
-    async def _connected(self, origin: Origin) -> Streams:
+    async def _connected(self, origin: Origin, proxy: Proxy | None) -> Streams:
         tls = await self._context(origin) if origin.scheme == "https" else None
+
+        async def to(address: str) -> Streams:
+            port, name = (proxy or origin).port, origin.host if tls else None
+            if proxy is None or tls is None:
+                return await asyncio.open_connection(address, port, ssl=tls, server_hostname=name, limit=READ_AHEAD)
+            tunnel = await proxy.tunnel(address, origin.host, origin.port)
+            return await asyncio.open_connection(sock=tunnel, ssl=tls, server_hostname=name, limit=READ_AHEAD)
+
         async with asyncio.timeout(CONNECT):
-            return await self._addresses.connect(
-                origin.host,
-                lambda address: asyncio.open_connection(
-                    address, origin.port, ssl=tls, server_hostname=origin.host if tls else None, limit=READ_AHEAD
-                ),
-            )
+            return await self._addresses.connect((proxy or origin).host, to)
 
     async def _context(self, origin: Origin) -> ssl.SSLContext:
         """Each has a mebibyte, so most servers share one."""
@@ -302,12 +314,14 @@ def _context(files: Iterable[Path], *, insecure: bool) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def _as_ours(origin: Origin, where: str, *, was_trusted: bool = True) -> Iterator[None]:
+def _as_ours(origin: Origin, where: str, proxy: Proxy | None = None, *, was_trusted: bool = True) -> Iterator[None]:
     """What can go wrong with a connection. A certificate that was trusted once may be again."""
+    asked = proxy or origin
+    there = f"{origin.netloc} by the proxy {proxy.netloc}" if proxy else origin.netloc
     try:
         yield
     except Malformed as error:
-        raise Temporary(f"{where}: {origin.netloc} does not speak HTTP: {excerpt(str(error))}") from error
+        raise Temporary(f"{where}: {there} does not speak HTTP: {excerpt(str(error))}") from error
     except ssl.SSLCertVerificationError as error:
         kind = Temporary if was_trusted else Final
         raise kind(
@@ -316,17 +330,17 @@ def _as_ours(origin: Origin, where: str, *, was_trusted: bool = True) -> Iterato
         ) from error
     except gaierror as error:
         unknown = Final if error.errno in _UNKNOWN_NAME else Temporary
-        raise unknown(f"{where}: {origin.host}: {_said(error)}") from error
+        raise unknown(f"{where}: {asked.host}: {_said(error)}") from error
     except OSError as error:
         if isinstance(error, TimeoutError) and error.errno is None:  # our own
-            what = f"no connection to {origin.netloc} within {CONNECT:g} s"
+            what = f"no connection to {there} within {CONNECT:g} s"
         elif error.errno in _UNREACHED:
-            what = f"no connection to {origin.netloc}: {_said(error)}"
+            what = f"no connection to {there}: {_said(error)}"
         else:
-            what = f"the connection to {origin.netloc} broke: {_said(error)}"
+            what = f"the connection to {there} broke: {_said(error)}"
         raise Temporary(f"{where}: {what}") from error
     except UnicodeError as error:  # what IDNA says to some names
-        raise Final(f"{where}: {excerpt(origin.host[:100])} is no name of a server") from error
+        raise Final(f"{where}: {excerpt(asked.host[:100])} is no name of a server") from error
 
 
 def _said(error: OSError) -> str:
