@@ -70,7 +70,7 @@ def test_what_has_come_so_far_is_listed(dom0: RunCommand, environment: dict[str,
 @pytest.mark.parametrize(
     ("size", "have", "waiting", "words"),
     [
-        (0, 0, None, "asks the registry"),
+        (0, 0, None, "asks for it"),
         (2_000_000, 500_000, None, "25% of 2MB, 100kB/s, 15s left, 3 drops"),
         (2_000_000, 500_000, Waiting("connection refused", 112.0), "25% of 2MB, waits 12s: connection refused"),
         (2_000_000, 2_000_000, None, "100% of 2MB, the Engine takes it"),

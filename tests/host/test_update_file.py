@@ -12,14 +12,18 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from dom0.cli.image_pull import own_depot
 from dom0.errors import Dom0Error
 from dom0.host import update_file
+from dom0.registry.download import Downloads
+from dom0.registry.fetch import Terms
+from dom0.registry.progress import Meter
 
 DIGEST = hashlib.sha256(b"base os").hexdigest()
 
@@ -47,9 +51,22 @@ def url(file: Path) -> Iterator[str]:
         thread.join()
 
 
+@contextlib.asynccontextmanager
+async def unseen(_name: str, _meter: Meter) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOM0_STATE", str(tmp_path / "state"))
+
+
 def check(source: str, *, sha256: str = "", signers: str = "") -> str:
     async def work() -> str:
-        async with update_file.fetch(source, sha256, lambda line: None) as update:
+        async with (
+            Downloads(own_depot, unseen, terms=Terms(patience=0)) as server,
+            update_file.fetch(source, sha256, server) as update,
+        ):
             assert update.file.read_bytes() == b"base os"
             return await update_file.check_signature(update, signers)
 
@@ -74,12 +91,15 @@ def test_a_digest_beside_the_file_is_checked(text: str, file: Path, url: str) ->
 def test_another_digest_is_refused(file: Path, url: str) -> None:
     with pytest.raises(Dom0Error, match="has the digest"):
         check(str(file), sha256="0" * 64)
+    with pytest.raises(Dom0Error, match="something else came"):
+        check(url, sha256="0" * 64)
     beside(file, "0" * 64)
-    for source in (str(file), url):
-        with pytest.raises(Dom0Error, match="has the digest"):
-            check(source)
-        with pytest.raises(Dom0Error, match="has the digest"):
-            check(source, sha256=DIGEST)
+    with pytest.raises(Dom0Error, match="has the digest"):
+        check(str(file), sha256=DIGEST)
+    with pytest.raises(Dom0Error, match="says that it has the digest 0"):
+        check(url, sha256=DIGEST)
+    with pytest.raises(Dom0Error, match="something else came"):
+        check(url)
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "0" * 63])
@@ -120,7 +140,7 @@ def test_what_speaks_no_http_is_an_error() -> None:
     def answer(server: socket.socket) -> None:
         with server.accept()[0] as client:
             client.recv(65536)  # what is closed with something unread is reset, and its answer lost
-            client.send(b"SSH-2.0-OpenSSH_10.0\r\n")
+            client.send(b"SSH-2.0-OpenSSH_10.0\r\n\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=answer, args=(server,))
@@ -130,12 +150,16 @@ def test_what_speaks_no_http_is_an_error() -> None:
         thread.join()
 
 
-def test_an_interrupt_ends_a_download() -> None:
+def test_an_interrupt_ends_a_download(tmp_path: Path) -> None:
     begun, over = threading.Event(), threading.Event()
 
     class Endless(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(404 if self.path.endswith(".sig") else 200)
+            self.send_header(
+                "Content-Length",
+                "64" if self.path.endswith(".sha256") else "0" if self.path.endswith(".sig") else str(1 << 30),
+            )
             self.end_headers()
             if self.path.endswith(".sha256"):
                 self.wfile.write(DIGEST.encode())
@@ -148,18 +172,29 @@ def test_an_interrupt_ends_a_download() -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- its name there
             pass
 
-    program = "import asyncio, sys\nfrom dom0.host import update_file\nasync def main():\n" + (
-        "    async with update_file.fetch(sys.argv[1], '', print): pass\nasyncio.run(main())"
-    )
+    program = """import asyncio, contextlib, sys
+from dom0.cli.image_pull import own_depot, shown
+from dom0.host import update_file
+from dom0.registry.download import Downloads
+
+async def main():
+    async with Downloads(own_depot, shown) as server, update_file.fetch(sys.argv[1], '', server):
+        pass
+
+asyncio.run(main())
+"""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/os.efi"
         client = subprocess.Popen([sys.executable, "-c", program, url], stderr=subprocess.PIPE, text=True)
-        assert begun.wait(60)
-        client.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in client.communicate(timeout=60)[1]
-        over.set()
-        server.shutdown()
+        try:
+            assert begun.wait(60)
+            client.send_signal(signal.SIGINT)
+            assert "KeyboardInterrupt" in client.communicate(timeout=60)[1]
+        finally:
+            client.kill()
+            over.set()
+            server.shutdown()
 
 
 class Signer:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dom0.registry.reference import Reference
 
 _NOTHING = "nothing to pull: the images of this project are here"
+_TAKEN = "the Engine takes it"
 _SHOWN_EVERY = 0.5  # seconds, on a terminal
 _TOLD_EVERY = 30.0  # seconds, in a log
 PORT = 5050  # of `dom0 image serve`
@@ -199,7 +200,7 @@ async def pull_all(
     for reference, platform in wanted:
         name, meter = reference.familiar(), Meter()
         try:
-            async with _shown(name, meter):
+            async with shown(name, meter):
                 depot = own_depot()
                 pulled.append(
                     await pull(engine, depot, reference, platform=platform, key=key, peers=peers, meter=meter)
@@ -225,13 +226,16 @@ def say_end(outcome: Outcome, *, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def _shown(name: str, meter: Meter) -> AsyncIterator[None]:
-    """How far it is, on standard error: one line that changes on a terminal, else a line now and then."""
+async def shown(name: str, meter: Meter, *, then: str = _TAKEN) -> AsyncIterator[None]:
+    """How far it is, on standard error: one line that changes on a terminal, else a line now and then.
+
+    `then`: what is done with it when all has come.
+    """
     if terminal.quiet():
         yield
         return
     is_terminal = sys.stderr.isatty()
-    task = asyncio.create_task(_show(name, meter, is_terminal=is_terminal))
+    task = asyncio.create_task(_show(name, meter, then, is_terminal=is_terminal))
     try:
         yield
     finally:
@@ -242,10 +246,10 @@ async def _shown(name: str, meter: Meter) -> AsyncIterator[None]:
             terminal.say_over("")
 
 
-async def _show(name: str, meter: Meter, *, is_terminal: bool) -> None:
+async def _show(name: str, meter: Meter, then: str, *, is_terminal: bool) -> None:
     clock = asyncio.get_running_loop().time
     while True:
-        text = f"{name}: {describe(meter.progress(clock()), time.time())}"
+        text = f"{name}: {describe(meter.progress(clock()), time.time(), then)}"
         if is_terminal:
             terminal.say_over(text)
         else:
@@ -253,10 +257,10 @@ async def _show(name: str, meter: Meter, *, is_terminal: bool) -> None:
         await asyncio.sleep(_SHOWN_EVERY if is_terminal else _TOLD_EVERY)
 
 
-def describe(progress: Progress, now: float) -> str:
+def describe(progress: Progress, now: float, then: str = _TAKEN) -> str:
     """How far a pull is, in a few words; `now` in seconds since the epoch."""
     size = terminal.size(progress.size)
-    words = [f"{progress.share:.0%} of {size}"] if progress.size else ["asks the registry"]
+    words = [f"{progress.share:.0%} of {size}"] if progress.size else ["asks for it"]
     if progress.waiting:
         return f"{words[0]}, waits {max(0.0, progress.waiting.until - now):.0f}s: {progress.waiting.why}"
     if progress.size > progress.have:
@@ -264,7 +268,7 @@ def describe(progress: Progress, now: float) -> str:
         words += [f"{times.ago(progress.left)} left"] if progress.left is not None else []
         words += [f"{progress.drops} drops"] if progress.drops else []
     elif progress.size:
-        words.append("the Engine takes it")
+        words.append(then)
     return ", ".join(words)
 
 

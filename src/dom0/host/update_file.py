@@ -1,4 +1,4 @@
-"""Fetches an update file from a path or a URL, and checks its digest and its signature.
+"""An update file from a path or a URL, and whether its digest and its signature are right.
 
 Beside FILE may be FILE.sha256 (as sha256sum prints it) and FILE.sig (as `ssh-keygen -Y sign -n dom0-os` makes it), and
 the same beside a URL. A digest has to match if there is one; a signature is required and checked only on a machine that
@@ -7,17 +7,12 @@ names signers.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import http.client
 import re
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import msgspec
 
@@ -29,8 +24,6 @@ from dom0.wording import excerpt
 NAMESPACE = "dom0-os"  # of signatures
 _LARGEST = 2 << 30  # bytes of a download
 _LARGEST_BESIDE = 64 << 10
-_IDLE_TIMEOUT = 60.0  # seconds without a byte
-_CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,25 +35,36 @@ class UpdateFile(msgspec.Struct, frozen=True):
     signature: Path | None
 
 
+class Server(Protocol):
+    """Gets files of web servers, however often the line breaks. Both raise Dom0Error for more than `most` bytes."""
+
+    async def read(self, url: str, most: int) -> bytes | None:
+        """None where there is no such file."""
+
+    def file(self, url: str, digest: str, most: int) -> AbstractAsyncContextManager[Path]:
+        """One with that digest (`sha256:…`), during the block."""
+
+
 @asynccontextmanager
-async def fetch(source: str, asked: str, say: Callable[[str], None]) -> AsyncIterator[UpdateFile]:
+async def fetch(source: str, asked: str, server: Server) -> AsyncIterator[UpdateFile]:
     """`source`, a path or a URL, as a file during the block. It has to match `asked`, a digest if not "", and the one
     beside it.
 
     Raises Dom0Error.
     """
-    if asked and not _DIGEST.fullmatch(asked.lower()):
+    asked = asked.lower()
+    if asked and not _DIGEST.fullmatch(asked):
         raise UsageError(f"--sha256 {excerpt(asked)}: is not a SHA-256 digest", hint="64 hexadecimal digits")
-    with TemporaryDirectory(prefix="dom0-update-", dir=temporary.LARGE) as directory:
+    async with AsyncExitStack() as stack:
         if re.match(r"https?://", source):
-            update, beside = await _download_all(source, Path(directory), asked, say)
+            update, beside = await _download(source, asked, server, stack)
         elif "://" in source:
-            raise UsageError(f"{excerpt(source)}: is neither a file nor an http URL")
+            raise UsageError(f"{excerpt(source)}: is neither a file nor an http URL", hint="give one of both")
         else:
             update, beside = _beside(source)
         with update.file.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
-        for digest in (asked.lower(), beside):
+        for digest in (asked, beside):
             if digest and digest != found:
                 raise Dom0Error(f"{update.source}: has the digest {found}, not {digest}", hint="fetch it again")
         yield update
@@ -75,49 +79,26 @@ def _beside(source: str) -> tuple[UpdateFile, str]:
     return UpdateFile(source, file, signature if signature.is_file() else None), told
 
 
-async def _download_all(url: str, directory: Path, asked: str, say: Callable[[str], None]) -> tuple[UpdateFile, str]:
-    """As _beside. The small files come first: without a digest the large one is not downloaded."""
-    file, digest, signature = (directory / name for name in ("file", "digest", "signature"))
-    told = ""
-    if await _download(f"{url}.sha256", digest, _LARGEST_BESIDE):
-        told = _digest_of(digest.read_text(errors="replace"), f"{url}.sha256")
-    signed = await _download(f"{url}.sig", signature, _LARGEST_BESIDE)
+async def _download(url: str, asked: str, server: Server, stack: AsyncExitStack) -> tuple[UpdateFile, str]:
+    """As _beside, during `stack`. The small files come first: without a digest the large one is not downloaded."""
+    beside = await server.read(f"{url}.sha256", _LARGEST_BESIDE)
+    told = "" if beside is None else _digest_of(beside.decode(errors="replace"), f"{url}.sha256")
+    signature = await server.read(f"{url}.sig", _LARGEST_BESIDE)
     if not told and not asked:
         raise Dom0Error(
             f"{url}.sha256: not found, and nothing is taken from a server without a digest",
             hint="put it there, or name the digest with --sha256",
         )
-    say(f"downloading {url}")
-    if not await _download(url, file, _LARGEST):
-        raise Dom0Error(f"{url}: not found")
-    return UpdateFile(url, file, signature if signed else None), told
-
-
-async def _download(url: str, target: Path, largest: int) -> bool:
-    """False if the server has no such file. Raises Dom0Error."""
-    stop = threading.Event()
-    try:
-        return await asyncio.to_thread(_fetch, url, target, largest, stop)
-    finally:
-        stop.set()  # a thread cannot be cancelled
-
-
-def _fetch(url: str, target: Path, largest: int, stop: threading.Event) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=_IDLE_TIMEOUT) as answer, target.open("wb") as opened:  # noqa: S310 -- http
-            size = 0
-            while not stop.is_set() and (chunk := answer.read1(_CHUNK)):
-                size += len(chunk)
-                if size > largest:
-                    raise Dom0Error(f"{url}: is larger than {largest >> 10} KiB")
-                opened.write(chunk)
-    except urllib.error.HTTPError as error:
-        if error.code in (403, 404, 410):
-            return False
-        raise Dom0Error(f"{excerpt(url)}: {error.code} {excerpt(error.reason)}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise Dom0Error(f"{excerpt(url)}: {excerpt(str(error)) or type(error).__name__}") from error
-    return True
+    if told and asked and told != asked:
+        raise Dom0Error(
+            f"{url}.sha256: says that it has the digest {told}, not {asked}", hint="ask who has published it"
+        )
+    signed = None
+    if signature is not None:
+        signed = stack.enter_context(temporary.directory("update")) / "signature"
+        signed.write_bytes(signature)
+    file = await stack.enter_async_context(server.file(url, f"sha256:{told or asked}", _LARGEST))
+    return UpdateFile(url, file, signed), told
 
 
 def _digest_of(text: str, where: str) -> str:

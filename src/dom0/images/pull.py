@@ -10,13 +10,11 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,30 +23,26 @@ from msgspec.structs import replace
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, Temporary
+from dom0.errors import EngineError, EngineUnreachable, Final, NotFound
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
 from dom0.registry import credentials
 from dom0.registry.archive import Damaged, diff_ids
+from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
 from dom0.registry.depot import Depot, Need
-from dom0.registry.fetch import USUAL, GaveUp, Terms, fetch
+from dom0.registry.fetch import USUAL, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
-from dom0.registry.patience import pause
 from dom0.registry.peers import Peered
-from dom0.registry.progress import Meter, Waiting
+from dom0.registry.progress import Meter
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
 from dom0.registry.verify import require_signed
 
-T = TypeVar("T")
-
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
-_ANSWER, _LONGEST_ANSWER = 10.0, 120.0  # seconds for a manifest: the first try, any other one
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
-_RESOLVER = -1  # the worker, as a meter sees it, that asks for manifests
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +82,7 @@ async def pull(
         work = _Pull(engine, info, registry, depot, terms, meter)
         image = await work.resolve(wanted, platform or f"linux/{info.machine}")
         if key is not None:
-            await work.patiently(partial(require_signed, registry, wanted, image.digest, key))
+            await patiently(partial(require_signed, registry, wanted, image.digest, key), terms, meter)
         if registry.is_anonymous:
             await asyncio.to_thread(work.keep_manifests, image)
         with depot.use(image.sizes):
@@ -155,13 +149,13 @@ class _Pull(msgspec.Struct, frozen=True):
 
     async def resolve(self, reference: Reference, platform: str) -> NamedImage:
         index: Index | None = None
-        manifest = await self.patiently(partial(self.registry.image, reference))
+        manifest = await patiently(partial(self.registry.image, reference), self.terms, self.meter)
         if isinstance(manifest, Index):
             index = manifest
             with naming(reference):
                 chosen = choose(index, parse_platform(platform))
             by_digest = replace(reference, tag=None, digest=chosen.digest)
-            manifest = await self.patiently(partial(self.registry.image, by_digest))
+            manifest = await patiently(partial(self.registry.image, by_digest), self.terms, self.meter)
             if isinstance(manifest, Index):
                 raise Final(f"{reference}: {chosen.digest}: is an index in an index")
         top = (index or manifest).digest
@@ -290,7 +284,7 @@ class _Pull(msgspec.Struct, frozen=True):
                 pass
 
         if image.reference.digest is not None:
-            await self.patiently(ask, most=_NAMING)
+            await patiently(ask, self.terms, self.meter, most=_NAMING)
             return ""
         try:
             async with asyncio.timeout(_NAMING):
@@ -298,27 +292,3 @@ class _Pull(msgspec.Struct, frozen=True):
         except (EngineError, TimeoutError) as error:
             return f"without a digest, for which the Engine could not ask: {error or 'no answer'}"
         return ""
-
-    async def patiently(self, ask: Callable[[], Awaitable[T]], *, most: float = 0.0) -> T:
-        """Try again until there is an answer. `most`: seconds of a try, else of one for a manifest. Raises GaveUp."""
-        clock = asyncio.get_running_loop().time
-        began, misses = clock(), 0
-        try:
-            while True:
-                self.meter.works(_RESOLVER)
-                try:
-                    async with asyncio.timeout(most or min(_ANSWER * 2 ** min(misses, 9), _LONGEST_ANSWER)):
-                        return await ask()
-                except (Temporary, EngineError, OSError) as error:
-                    if isinstance(error, EngineError) and not error.transient:
-                        raise
-                    why = str(error) or "no answer"
-                    asked = error.retry_after if isinstance(error, Temporary) else None
-                    wait = max(pause(misses, clock() - began, random.random()), asked or 0.0)  # noqa: S311 -- no secret
-                    if clock() + wait - began > self.terms.patience:
-                        raise GaveUp(f"{why}; nothing else for {self.terms.patience:g} s") from error
-                    self.meter.waits(_RESOLVER, Waiting(why, time.time() + wait))
-                await asyncio.sleep(wait)
-                misses += 1
-        finally:
-            self.meter.ends(_RESOLVER)

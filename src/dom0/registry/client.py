@@ -122,10 +122,7 @@ class Registry:
         path = f"/v2/{repository}/blobs/{descriptor.digest}"
         wanted = {"Range": f"bytes={start}-{stop - 1}"}
         async with self._ask(path, repository, wanted, where=f"{self.host}/{repository}") as reply:
-            length = _check_range(reply, descriptor, start, stop)
-            if reply.length not in (None, length):
-                raise Temporary(f"{reply.where}: {reply.origin.netloc} sends {reply.length} bytes instead of {length}")
-            yield _stretch(reply, stop - start)
+            yield stretch_of(reply, descriptor, start, stop)
 
     @asynccontextmanager
     async def _ask(self, path: str, repository: str, headers: Mapping[str, str], *, where: str) -> AsyncIterator[Reply]:
@@ -158,6 +155,14 @@ class Registry:
             )
         if (encoding := reply.headers.get("Content-Encoding").lower()) not in ("", "identity"):
             raise Final(f"{reply.where}: {reply.origin.netloc} sends everything as {excerpt(encoding[:50])}, unasked")
+
+
+def stretch_of(reply: Reply, descriptor: Descriptor, start: int, stop: int) -> AsyncIterator[bytes]:
+    """The bytes [start, stop) that were asked for. Raises NoRange or Temporary, also while they come."""
+    length = _check_range(reply, descriptor, start, stop)
+    if reply.length not in (None, length):
+        raise Temporary(f"{reply.where}: {reply.origin.netloc} sends {reply.length} bytes instead of {length}")
+    return _stretch(reply, stop - start)
 
 
 def _check_range(reply: Reply, descriptor: Descriptor, start: int, stop: int) -> int:

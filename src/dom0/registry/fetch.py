@@ -34,7 +34,6 @@ from dom0.registry.stretches import Request, Stretch, next_request
 
 T = TypeVar("T")
 
-MOST_WRONG = 3  # times that other bytes may come than the digest says
 MOST_DAMAGED = 10  # times that the disk may have lost something of one
 ENOUGH = 16 << 10  # bytes of one try after which the next is made at once
 LOOK_AGAIN = 0.5  # seconds, for a blob that another process fetches
@@ -57,11 +56,14 @@ class Source(Protocol):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """`rate`: bytes a second for all workers together, 0 for no limit; `patience`: seconds in which nothing comes."""
+    """`rate`: bytes a second for all workers together, 0 for no limit; `patience`: seconds in which nothing comes;
+    `most_wrong`: times that other bytes may come than the digest says.
+    """
 
     workers: int = 2
     rate: float = 0.0
     patience: float = 86400.0
+    most_wrong: int = 3
 
 
 USUAL = Terms()
@@ -202,9 +204,10 @@ class _Work:
             blob.ending = False
             self.tell_change()
         blob.failures[ending] += 1
-        if blob.failures["wrong"] == MOST_WRONG:
+        if blob.failures["wrong"] == self.terms.most_wrong:
+            times = f"{self.terms.most_wrong} times " if self.terms.most_wrong > 1 else ""
             raise Final(
-                f"{self.repository}: {blob.descriptor.digest}: {MOST_WRONG} times something else came",
+                f"{self.repository}: {blob.descriptor.digest}: {times}something else came",
                 hint="something on the way changes them, or the registry has lost them",
             )
         if blob.failures["damaged"] == MOST_DAMAGED:

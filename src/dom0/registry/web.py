@@ -131,13 +131,15 @@ class Web:
         headers: Mapping[str, str] = {},
         secret: Mapping[str, str] = {},
         form: bytes | None = None,
+        plain: bool = False,
     ) -> AsyncIterator[Reply]:
         """The answer to a GET, or to a POST of a `form`, for the time of the block; redirects have been followed.
 
-        `secret` headers go to the server of `url` only. Raises Temporary where no answer comes, Final for an address
-        that is not followed. What is raised in the block is left as it is.
+        `plain`: it may be in plain text, if not with certificates of anybody. `secret` headers go to the server of
+        `url` only. Raises Temporary where no answer comes, Final for an address that is not followed. What is raised in
+        the block is left as it is.
         """
-        first, seen = self._address(url, where), set[str]()
+        first, seen = self._address(url, where, plain=plain), set[str]()
         parts = first
         while True:
             origin = _origin(parts)
@@ -150,7 +152,7 @@ class Web:
                 await reply.skip()
                 target = reply.headers.get("Location")
             seen.add(parts.geturl())
-            parts = self._next(parts, target, where)
+            parts = self._next(parts, target, where, plain=plain)
             if parts.geturl() in seen:
                 raise Final(f"{where}: redirect loop at {origin.netloc}")
             if len(seen) > MOST_REDIRECTS:
@@ -238,15 +240,15 @@ class Web:
             self._tls[whose] = await asyncio.to_thread(_context, files, insecure=self.insecure)
         return self._tls[whose]
 
-    def _next(self, parts: SplitResult, target: str, where: str) -> SplitResult:
+    def _next(self, parts: SplitResult, target: str, where: str, *, plain: bool) -> SplitResult:
         """Where a redirect leads. Raises Final."""
         try:
             url = urljoin(parts.geturl(), target)
         except ValueError:  # a bracket of an IPv6 address is missing
             url = ""
-        return self._address(url if target else "", where)
+        return self._address(url if target else "", where, plain=plain)
 
-    def _address(self, url: str, where: str) -> SplitResult:
+    def _address(self, url: str, where: str, *, plain: bool) -> SplitResult:
         """An address without its fragment. Raises Final, whose message has nothing of it: it may hold a secret."""
         try:
             parts = urlsplit(url)._replace(fragment="")
@@ -256,7 +258,7 @@ class Web:
             usable = False
         if not usable or not url.isprintable() or parts.scheme not in _PORTS:
             raise Final(f"{where}: leads to what is no address of a server")
-        if parts.scheme == "http" and not self.insecure:
+        if parts.scheme == "http" and not (self.insecure or plain):
             raise Final(f"{where}: leads to {excerpt(parts.netloc)} in plain text, which anybody can read and change")
         return parts
 

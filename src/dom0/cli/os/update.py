@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import click
 
@@ -23,7 +24,8 @@ def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> 
     """Put another base OS beside the one that runs; the next start tries it.
 
     FILE is a dom0-os.efi. A digest beside it (FILE.sha256) is checked, and the signature beside it (FILE.sig) where the
-    machine has /var/lib/dom0/os-signers. The new one has three tries to bring up a healthy dom0; else the machine
+    machine has /var/lib/dom0/os-signers. From a URL it comes as images do: a broken line costs nothing, and after a
+    kill the same command goes on from there. The new one has three tries to bring up a healthy dom0; else the machine
     starts the old one again, by itself. Containers, volumes and images stay as they are.
 
     $ dom0 os update dom0-os/dom0-os.efi
@@ -35,11 +37,16 @@ def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> 
 
 
 async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> None:
+    from dom0.cli.image_pull import own_depot, shown
     from dom0.host import on_host, slots, uki, update_file
+    from dom0.registry.download import Downloads
 
     now = await slots.status()
     slots.refuse_without_slots(now)
-    async with update_file.fetch(source, sha256, say) as found:
+    async with (
+        Downloads(own_depot, partial(shown, then="is checked")) as server,
+        update_file.fetch(source, sha256, server) as found,
+    ):
         who = await update_file.check_signature(found, (await on_host.run(slots.PROGRAM, "signers")).stdout)
         os = uki.read(found.file)
         files = uki.slot_files(os)
