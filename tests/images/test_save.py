@@ -67,3 +67,30 @@ def test_without_a_machine_it_says_how_to_make_one_and_writes_nothing(machine: M
     with pytest.raises(CommandFailed, match="is not the image of a machine"):
         machine.dom0("image", "save", "dom0.tar")
     assert not (tmp_path / "dom0.tar").exists()
+
+
+def test_what_another_machine_has_is_left_out(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> None:
+    stick = tmp_path_factory.mktemp("stick")
+    there, update = stick / "dom0.tar", stick / "update.tar"
+    machine.write(PROJECT)
+    machine.dom0("build")
+    machine.dom0("image", "save", str(there))
+    machine.write(PROJECT.replace('"9"', '"10"'))
+    machine.dom0("build")
+    said = machine.dom0("image", "save", "--without-layers-of", str(there), str(update), "--json")
+    saved = json.loads(said.stdout)
+    whole = there.stat().st_size
+    assert saved["left_out"] > 0.99 * whole
+    assert saved["size"] == update.stat().st_size < 0.01 * whole
+    loaded = json.loads(machine.dom0("image", "load", str(update), "--json").stdout)
+    assert {name for image in loaded for name in image["names"]} == {
+        "dom0:latest",
+        "dom0-base:latest",
+        "dom0-rootfs:latest",
+        "busybox:test",
+    }
+    with pytest.raises(CommandFailed, match="is neither an archive of images nor a list of layers"):
+        machine.dom0(
+            "image", "save", "--without-layers-of", str(machine.project / "compose.yaml"), str(stick / "other.tar")
+        )
+    assert sorted(path.name for path in stick.iterdir()) == ["dom0.tar", "update.tar"]

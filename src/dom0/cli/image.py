@@ -71,7 +71,7 @@ command.add_command(image_login.login)
 command.add_command(image_login.logout)
 
 
-@command.command("build")
+@command.command("build", short_help="Build dom0-base and dom0-ambassador.")
 @click.argument("name", required=False, type=click.Choice([BASE_IMAGE, AMBASSADOR_IMAGE]), metavar="[NAME]")
 @click.option("--no-cache", is_flag=True, help="Build everything anew, with the packages of today.")
 @click.option("--json", "as_json", is_flag=True, help="A list of objects: name, id, size.")
@@ -87,7 +87,7 @@ def build(name: str | None, no_cache: bool, as_json: bool) -> None:
     terminal.say_done(built, *lines, as_json=as_json)
 
 
-@command.command("save")
+@command.command("save", short_help="Save the machine's images to a file.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--without-layers-of",
@@ -114,7 +114,7 @@ def save(file: Path, there: Path | None, as_json: bool) -> None:
     terminal.say_done(saved, f"{text}; without {terminal.size(left_out)} of layers" if there else text, as_json=as_json)
 
 
-@command.command("load")
+@command.command("load", short_help="Load images from a file.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="A list of objects: id, names, layers, layers_here.")
 def load(file: Path, as_json: bool) -> None:
@@ -135,7 +135,7 @@ def load(file: Path, as_json: bool) -> None:
     terminal.say_done(loaded, *lines, as_json=as_json)
 
 
-@command.command("ls")
+@command.command("ls", short_help="List images of machines, partial blobs or layers.")
 @click.option("--partial", is_flag=True, help="What has come of images that dom0 image pull did not end: BLOB, HERE.")
 @click.option("--layers", is_flag=True, help="Layers of all images here, for dom0 image save --without-layers-of.")
 @click.option(

@@ -40,7 +40,7 @@ class LoggedOut(msgspec.Struct, frozen=True, kw_only=True):
     was_logged_in: bool
 
 
-@click.command("login")
+@click.command("login", short_help="Log in to a registry, for docker too.")
 @click.argument("registry", metavar="REGISTRY")
 @click.option("-u", "--username", metavar="USER", default="", help="Else it is asked for.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input; else it is asked for.")
@@ -64,7 +64,7 @@ def login(registry: str, username: str, password_stdin: bool, as_json: bool) -> 
     terminal.say_done(done, f"{host}: logged in as {done.user}; kept in {done.stored}{note}", as_json=as_json)
 
 
-@click.command("logout")
+@click.command("logout", short_help="Forget the login for a registry.")
 @click.argument("registry", metavar="REGISTRY")
 @click.option("--json", "as_json", is_flag=True, help="An object: registry, was_logged_in.")
 def logout(registry: str, as_json: bool) -> None:

@@ -67,7 +67,7 @@ peers_option = click.option(
 )
 
 
-@click.command("pull")
+@click.command("pull", short_help="Pull images over a line that breaks.")
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--platform", metavar="OS/ARCH", default="", help="Of this platform, not of the Engine's own.")
 @click.option(
@@ -100,7 +100,7 @@ def command(names: tuple[str, ...], platform: str, key: Path | None, peers: tupl
     say_end(on_engine(lambda engine: pull_all(engine, wanted, key, peers)), as_json=as_json)
 
 
-@click.command("fetch")
+@click.command("fetch", short_help="Pull what a project needs.")
 @click.argument(
     "directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path, resolve_path=True, file_okay=False)
 )

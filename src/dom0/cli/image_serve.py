@@ -15,7 +15,7 @@ from dom0.cli.image_pull import PORT, own_depot, peers_option, read_address
 from dom0.errors import Busy, UsageError
 
 
-@click.command("serve")
+@click.command("serve", short_help="Give what was pulled here to other machines.")
 @click.option(
     "--listen",
     metavar="ADDRESS:PORT",
