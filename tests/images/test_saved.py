@@ -228,3 +228,35 @@ async def test_what_is_no_list_is_refused(written: Callable[[bytes], Path], cont
     with pytest.raises(Dom0Error, match=why) as refused:
         await read_there(written(content.encode()), HERE)
     assert refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["", f"docker.io/library/app@{digest_of(LOWER)}"])
+async def test_a_name_has_to_be_one_that_can_be_given_again(written: Callable[[bytes], Path], name: str) -> None:
+    found = await read(written(tar_of(archive_of({name: (LOWER,)}))), HERE)
+    with pytest.raises(Dom0Error, match="has no name with a tag"):
+        found.require_names()
+
+
+def index_of(files: Files, *platforms: str) -> Files:
+    """All that is in `files` below an index of these platforms, of which only the first one's image is there."""
+    index = json.loads(files["index.json"])
+    (top,) = index["manifests"]
+    listed = [
+        {"mediaType": OCI_MANIFEST, "digest": digest_of(bytes([number])), "size": 1}
+        | ({key: top[key] for key in ("digest", "size")} if number == 0 else {})
+        | {"platform": dict(zip(("os", "architecture"), platform.split("/"), strict=True))}
+        for number, platform in enumerate(platforms)
+    ]
+    whole = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
+    index["manifests"] = [described(whole, OCI_INDEX, annotations=top["annotations"])]
+    return {**files, path_of(whole): whole, "index.json": json.dumps(index).encode()}
+
+
+@pytest.mark.parametrize("platforms", [("linux/amd64", "unknown/unknown"), ("linux/arm64", "linux/amd64")])
+async def test_of_an_index_the_image_that_is_there_is_meant(
+    written: Callable[[bytes], Path], platforms: tuple[str, ...]
+) -> None:
+    files = archive_of({"docker.io/library/app:1": (LOWER,)})
+    (image,) = (await read(written(tar_of(index_of(files, *platforms))), HERE)).images
+    assert image.diff_ids == (digest_of(LOWER),)
+    assert image.index is not None

@@ -44,6 +44,7 @@ async def load(engine: Engine, file: Path) -> list[Loaded]:
     """All images of the archive, under their names. Raises Dom0Error: then each name means what it did before."""
     info = await engine.info()
     archive = await saved.read(file, parse_platform(f"linux/{info.machine}"))
+    archive.require_names()
     images = [await _look(engine, archive, image, info) for image in archive.images]
     for image in images:
         _require(image, archive, image.here)
@@ -70,8 +71,6 @@ async def load(engine: Engine, file: Path) -> list[Loaded]:
 
 async def _look(engine: Engine, archive: SavedImages, image: SavedImage, info: EngineInfo) -> _Image:
     """What of it is here. containerd's store is believed to have what was left out: it says so when it has not."""
-    if not image.names:
-        raise Dom0Error(f"{archive.file}: {image}: has no name", hint="save it by its name, not by its ID")
     top = (image.index or image.manifest).digest
     image_id = top if info.containerd_store else image.manifest.config.digest
     named = NamedImage(image.names[0], image.manifest, image.index, image_id)

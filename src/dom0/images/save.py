@@ -83,6 +83,7 @@ async def save_without(references: Sequence[str], file: Path, there: Sequence[Im
         whole = Path(directory, "images.tar")
         await docker_cli.save(references, whole)
         archive = await saved.read(whole, platform)
+        archive.require_names()
         left_out = not_needed(archive, there)
         with _written(file) as fresh:
             await asyncio.to_thread(_copy, archive, left_out, fresh)

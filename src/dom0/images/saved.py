@@ -22,9 +22,11 @@ from msgspec.structs import replace
 from dom0.errors import Dom0Error, Final, UsageError
 from dom0.registry.archive import diff_ids
 from dom0.registry.manifest import (
+    MANIFESTS,
     MOST_BYTES,
     OCI_INDEX,
     Descriptor,
+    Entry,
     ImageManifest,
     Index,
     Platform,
@@ -83,6 +85,15 @@ class SavedImages(msgspec.Struct, frozen=True):
         opened = self.file.open("rb")
         opened.seek(entry.start)
         return opened
+
+    def require_names(self) -> None:
+        """Raises Dom0Error for an image that has none which can be given to it again: a digest is no such name."""
+        for image in self.images:
+            if not image.names or any(name.digest for name in image.names):
+                raise Dom0Error(
+                    f"{image}: has no name with a tag",
+                    hint="save it by such a name; docker load takes it as it is, and leaves it without one",
+                )
 
     def left_out(self, image: SavedImage) -> list[Descriptor]:
         """Layers of which the archive has only the names."""
@@ -168,8 +179,9 @@ def _image(archive: SavedImages, top: Descriptor, names: tuple[Reference, ...], 
         index = None
         if isinstance(found, Index):
             index = found
-            here = tuple(entry for entry in index.entries if archive.find(entry.descriptor.digest))
-            found = _manifest(archive, choose(replace(index, entries=here), platform))
+            here = tuple(entry for entry in index.entries if _is_image(entry) and archive.find(entry.descriptor.digest))
+            only = here[0].descriptor if len(here) == 1 else None  # whichever it is: somebody wanted that one
+            found = _manifest(archive, only or choose(replace(index, entries=here), platform))
             if isinstance(found, Index):
                 raise Final(f"{found.digest}: is an index in an index")
         for blob in (found.config, *found.layers):
@@ -178,6 +190,11 @@ def _image(archive: SavedImages, top: Descriptor, names: tuple[Reference, ...], 
                 raise Final(f"{blob.digest}: has {entry.size} bytes in the archive, and {blob.size} in the image")
         config = _document(archive, archive.find(found.config.digest), f"config {found.config.digest}")
         return SavedImage(names=names, manifest=found, index=index, diff_ids=diff_ids(config, found))
+
+
+def _is_image(entry: Entry) -> bool:
+    """And not what says how one was built."""
+    return entry.descriptor.media_type in MANIFESTS and not (entry.platform and entry.platform.os == "unknown")
 
 
 def _manifest(archive: SavedImages, descriptor: Descriptor) -> ImageManifest | Index:
