@@ -24,7 +24,6 @@ from dom0.agent.scopes import Scopes
 from dom0.agent.store import exclusive_lock
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
-from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, launcher
 from dom0.names import etc_directory, run_directory, state_directory
@@ -46,13 +45,13 @@ async def run() -> None:
     with exclusive_lock(STATE, patience=END_WITHIN):
         engine = await _reach_engine()
         try:
-            await _serve(engine, await engine.info())
+            await _serve(engine)
         finally:
             await engine.close()
 
 
-async def _serve(engine: Engine, info: EngineInfo) -> None:
-    own = await source.find_own(engine)
+async def _serve(engine: Engine) -> None:
+    info, own = await asyncio.gather(engine.info(), source.find_own(engine))
     api_version = tuple(int(part) for part in info.api_version.split("."))
     changed, readiness = Changes(), Readiness()
     ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()

@@ -14,7 +14,8 @@ import pytest
 
 from dom0.agent.observe import Observer
 from dom0.agent.ownership import Ownership
-from dom0.agent.scopes import LASTS, Scopes
+from dom0.agent.scope_problems import LASTS
+from dom0.agent.scopes import Scopes
 from dom0.engine.values import ContainerSummary, Event, Network, State, Volume
 from dom0.health import Problem
 from dom0.plan.actual import Actual

@@ -205,10 +205,17 @@ def test_starting_a_command_loads_nothing_that_it_does_not_need() -> None:
 
 
 def test_the_agent_starts_without_what_few_starts_need() -> None:
-    """`dom0 up` has read the project, and most have no ambassador."""
+    """`dom0 up` has read the project, and most have no ambassador and no scope."""
     script = "import sys, dom0.cli.agent, dom0.daemon; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    needless = {"yaml", "rich", "dom0.compose.load", "dom0.images.project", "dom0.agent.shortcut"}
+    needless = {
+        "yaml",
+        "rich",
+        "dom0.compose.load",
+        "dom0.images.project",
+        "dom0.agent.shortcut",
+        "dom0.socketproxy.budget",
+    }
     assert not needless & set(loaded)
 
 
