@@ -5,27 +5,43 @@ A test compares what the Engine makes of both. Pure; what may differ from machin
 
 from __future__ import annotations
 
-from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
+from typing import TYPE_CHECKING, Any
+
 from dom0.names import ENGINE_SOCKET, RUN, STATE
-from dom0.plan.desired import Role
-from dom0.plan.labels import PROJECT, ROLE
+from dom0.plan.labels import AWAITS, PROJECT, ROLE
+
+if TYPE_CHECKING:
+    from dom0.engine.bodies import ContainerBody
 
 RESTART = "always"  # `unless-stopped` counts what a crashing Engine ends as stopped by a person, and leaves it down
 PATHS = (ENGINE_SOCKET, STATE, RUN)  # the same inside and on the host
 
 
+def root_document(image: str, *, awaits_up: bool = False) -> dict[str, Any]:
+    """The body in JSON, for a command that has loaded no more yet. Labels and the command come from the image.
+
+    `awaits_up`: its agent waits for a `dom0 up`.
+    """
+    return {
+        "Image": image,
+        "Labels": {AWAITS: "up"} if awaits_up else {},
+        "HostConfig": {
+            "RestartPolicy": {"Name": RESTART},
+            "Privileged": True,
+            "NetworkMode": "host",
+            "PidMode": "host",
+            "Binds": [f"{path}:{path}" for path in PATHS],
+        },
+    }
+
+
 def root_body(image: str) -> ContainerBody:
-    """Labels and the command come from the image."""
-    return ContainerBody(
-        image=image,
-        host_config=HostConfig(
-            restart_policy=RestartPolicy(name=RESTART),
-            privileged=True,
-            network_mode="host",
-            pid_mode="host",
-            binds=tuple(f"{path}:{path}" for path in PATHS),
-        ),
-    )
+    """The same for an Engine's client."""
+    import msgspec
+
+    from dom0.engine.bodies import ContainerBody
+
+    return msgspec.convert(root_document(image), ContainerBody)
 
 
 def helper_body(image: str) -> ContainerBody:
@@ -34,6 +50,9 @@ def helper_body(image: str) -> ContainerBody:
     It needs the Engine and nothing else, and is started again until it has said how it ended. The empty label hides
     the one of the image: no agent takes the container for part of its project.
     """
+    from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
+    from dom0.plan.desired import Role
+
     return ContainerBody(
         image=image,
         entrypoint=("/usr/bin/dom0", "handover"),

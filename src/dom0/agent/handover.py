@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import assert_never
-
-from msgspec.structs import replace
 
 from dom0.agent.contract import helper_body, root_body
 from dom0.agent.succession import (
@@ -40,7 +38,7 @@ from dom0.errors import Busy, Conflict, Dom0Error, EngineError, NotFound, Rolled
 from dom0.health import Problem
 from dom0.names import FAILED, HANDOVER, IMAGE, ROOT
 from dom0.plan.desired import Role
-from dom0.plan.labels import AWAITS, ROLE
+from dom0.plan.labels import ROLE
 
 PATIENCE = 180.0  # seconds for a new root container to answer, as the launcher waits; small machines are slow
 PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between questions, growing: each one costs a start of Python
@@ -67,36 +65,6 @@ async def start_root(engine: Engine, image_id: str, say: Say, ask: Ask = ask_ins
     if result.result is not Result.DONE:
         log = (await engine.logs(ROOT, tail=20)).strip()
         raise Dom0Error(f"{ROOT}: {result.reason}\n{log}".strip(), hint="its whole log: docker logs dom0")
-
-
-@contextlib.asynccontextmanager
-async def started_beside(engine: Engine) -> AsyncIterator[None]:
-    """Start a root container of dom0:latest where there is none, while the block looks whether it may be.
-
-    Its agent waits for a `dom0 up`. If the block raises, it is removed.
-    """
-    starting = asyncio.create_task(_start_awaiting(engine))
-    try:
-        yield
-        await starting
-    except BaseException:
-        for container_id in await asyncio.gather(starting, return_exceptions=True):
-            if isinstance(container_id, str):
-                with contextlib.suppress(NotFound):  # it was removed meanwhile
-                    await engine.stop_container(container_id, timeout=STOP_GRACE)
-                    await engine.remove_container(container_id, force=True)
-        raise
-
-
-async def _start_awaiting(engine: Engine) -> str | None:
-    """Its ID. None where it could not be created: the caller, which waits for a root container's answer, says why."""
-    try:
-        container_id = await engine.create_container(ROOT, replace(root_body(IMAGE), labels={AWAITS: "up"}))
-    except EngineError:
-        return None
-    with contextlib.suppress(EngineError):
-        await engine.start_container(container_id)
-    return container_id
 
 
 async def hand_over(engine: Engine, image_id: str, say: Say) -> None:

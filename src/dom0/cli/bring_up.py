@@ -20,8 +20,9 @@ from dom0.cli import succession, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place
-from dom0.cli.places import agent_socket, forget_agent_socket, is_here, is_login
+from dom0.cli.places import agent_socket, is_here, is_login
 from dom0.cli.report import Report, watching
+from dom0.cli.root_start import RootStart
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
 from dom0.http import blocking
 from dom0.images.built import Built
@@ -45,7 +46,8 @@ def run(
     project: Path | None,
     tag: str,
     *,
-    changed: bool = False,
+    image: str | None = None,
+    root: RootStart | None = None,
     force: bool = False,
     adopts: bool = False,
     wait: bool = False,
@@ -54,7 +56,9 @@ def run(
     """`dom0 up`, and what it says at its end. Raises as `bring_up`."""
     import asyncio  # takes as long as all of the above
 
-    last = asyncio.run(bring_up(project, tag, changed=changed, force=force, adopts=adopts, wait=wait, as_json=as_json))
+    last = asyncio.run(
+        bring_up(project, tag, image=image, root=root, force=force, adopts=adopts, wait=wait, as_json=as_json)
+    )
     if last.outcome:
         text = str(last.outcome)
     else:
@@ -71,7 +75,8 @@ async def bring_up(
     project: Path | None,
     tag: str,
     *,
-    changed: bool = False,
+    image: str | None = None,
+    root: RootStart | None = None,
     force: bool = False,
     adopts: bool = False,
     trial: float = 0.0,
@@ -80,16 +85,21 @@ async def bring_up(
 ) -> Progress:
     """Build, let the image's project become the machine, and wait for the outcome. `trial` in seconds, 0: none.
 
-    `changed`: there is no image of the project, as it is, yet. Without `wait` only until all is ready: what it returns
-    then has no outcome, and says until when it is watched. Raises RolledBack, ProjectError, EngineError, UsageError.
+    `image`: the ID of the one that the project, as it is, was built into, "" if there is none yet, None if nobody has
+    looked. `root`: the start of a root container, which may have begun. Without `wait` only until all is ready: what it
+    returns then has no outcome, and says until when it is watched. Raises RolledBack, ProjectError, EngineError,
+    UsageError.
     """
     report = Report(as_json=as_json)
-    current = "" if project is None or adopts or changed else _built_before(project, tag)
-    async with _reading_of(project if not current else None) as reading, _engine() as engine:
+    if project is None or adopts:
+        image = ""
+    elif image is None:
+        image = _built_before(project, tag)
+    async with _reading_of(project if not image else None) as reading, _engine() as engine:
         from dom0.images import names, private
 
-        if current:
-            built = Built(await engine.image(current), changed=False)
+        if image:
+            built = Built(await engine.image(image), changed=False)
         elif project is not None:
             await _prepare(engine, "dom0.images.project")
             from dom0.images.project import Options, built_unnamed
@@ -104,8 +114,8 @@ async def bring_up(
         if trial:
             Agent().announce_trial(built.image.id, trial)
         wanted = UpRequest(force=force, adopt=adopts)
-        with built.named_as_written():
-            last, in_place = await _take_up(engine, built, project, wanted, report, wait=wait)
+        with built.named_as_written(), root or RootStart() as root:
+            last, in_place = await _take_up(engine, built, project, wanted, root, report, wait=wait)
         if in_place and last.outcome is Outcome.GOOD:
             await succession.await_succession(engine, report)
         elif in_place and last.outcome is None:
@@ -190,7 +200,14 @@ async def image_as_it_is(engine: Engine, tag: str, say: Callable[[str], None]) -
 
 
 async def _take_up(
-    engine: Engine, built: Built, project: Path | None, wanted: UpRequest, report: Report, *, wait: bool
+    engine: Engine,
+    built: Built,
+    project: Path | None,
+    wanted: UpRequest,
+    root: RootStart,
+    report: Report,
+    *,
+    wait: bool,
 ) -> tuple[Progress, bool]:
     """The last line of progress, and whether the running agent has taken the project up in place of its image's.
 
@@ -205,7 +222,7 @@ async def _take_up(
         try:
             with watching("the start of dom0"):
                 await place_of(engine, built.image, project, adopts=wanted.adopt)
-                read, in_place = await _become(engine, built, project, report, adopts=wanted.adopt)
+                read, in_place = await _become(engine, built, project, root, report, adopts=wanted.adopt)
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
@@ -238,19 +255,25 @@ async def _comes_up(engine: Engine) -> bool:
 
 
 async def _become(
-    engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
+    engine: Engine,
+    built: Built,
+    project: Path | None,
+    start: RootStart,
+    say: Callable[[str], None],
+    *,
+    adopts: bool,
 ) -> tuple[Project | None, bool]:
     """Let a root container of the image run, unless only the project differs: the running one takes it up (True).
 
     Returns the project too, if it has been read and the agent needs it.
     """
-    from dom0.agent.handover import hand_over, start_root, started_beside
+    from dom0.agent.handover import hand_over, start_root
     from dom0.engine.protocol import find_container
     from dom0.engine.values import State
     from dom0.images import names
 
     image, read = built.image, None
-    root = await find_container(engine, ROOT)
+    root = None if start.is_pending else await find_container(engine, ROOT)
     if root is not None and root.state is State.PAUSED:
         say(f"unpause {ROOT}")
         await engine.unpause_container(root.id)
@@ -259,14 +282,11 @@ async def _become(
             return None, False
         if root.labels.get(labels.BASE) == image.labels.get(labels.BASE):
             return built.project, True
-    if root is None and names.has_its_names(image) and labels.AWAITS in image.labels:
-        try:
-            async with started_beside(engine):
-                await _prepare(engine)
-                read = await _refuse_beforehand(engine, built, project, say, adopts=adopts)
-        except BaseException:  # Ctrl-C too
-            forget_agent_socket()
-            raise
+    if root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels:
+        start.begin()
+        await _prepare(engine)
+        read = await _refuse_beforehand(engine, built, project, say, adopts=adopts)
+        start.accept()
     else:
         await _refuse_beforehand(engine, built, project, say, adopts=adopts)
     async with names.taken_up_later(engine, image.id):

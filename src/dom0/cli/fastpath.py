@@ -68,12 +68,16 @@ def _up(directory: Path | None) -> bool:
     project = unchanged.find_project(directory)
     if project is None:
         return False
-    machine, changed = unchanged.look(project, IMAGE)
+    machine, image = unchanged.look(project, IMAGE)
     if machine is not None:
         terminal.say(machine.text)
-    else:
-        gc.set_threshold(50_000)  # to look for garbage in what is loaded takes a twentieth of loading it
+        return True
+    gc.set_threshold(50_000)  # to look for garbage in what is loaded takes a twentieth of loading it
+    from dom0.cli.root_start import RootStart
+
+    with RootStart() as root:
+        image = root.begin_if_current(project) if image is None else image
         from dom0.cli.bring_up import run
 
-        run(project, IMAGE, changed=changed)
+        run(project, IMAGE, image=image, root=root)
     return True

@@ -1,4 +1,4 @@
-"""Asks the Engine one question with as little loaded as possible. What it answers is for the caller to decode.
+"""Asks one thing of the Engine with as little loaded as possible. What it answers is for the caller to decode.
 
 No API version is named: to negotiate one would be a second question, and an Engine may be too new for a fixed one. It
 answers in its newest, so callers read only what has been there since 20.10, and take what it leaves out for empty.
@@ -19,17 +19,33 @@ from dom0.http import blocking
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
-def ask(target: str) -> bytes | None:
-    """The document at `target`, None if there is no such thing. Raises EngineError."""
+def ask(target: str, method: str = "GET", body: bytes | None = None) -> bytes | None:
+    """The document at `target`, or what came of it; None if there is no such thing. Raises EngineError."""
+    return read(send(target, method, body), target)
+
+
+def send(target: str, method: str, body: bytes | None = None) -> socket.socket:
+    """To `read` the answer later. Raises EngineError."""
     where = address.find(None, os.environ, Path.home())
     try:
-        with blocking.ask(_connect(where), "GET", target, timeout=ANSWER_WITHIN) as answer:
+        connection = _connect(where)
+        blocking.send(connection, method, target, body=body, timeout=ANSWER_WITHIN)
+    except OSError as error:
+        raise where.unreachable(error) from error
+    return connection
+
+
+def read(connection: socket.socket, target: str) -> bytes | None:
+    """As `ask`."""
+    where = address.find(None, os.environ, Path.home())
+    try:
+        with blocking.answer(connection) as answer:
             status, data = answer.status, answer.read()
     except OSError as error:
         raise where.unreachable(error) from error
     if status == blocking.NOT_FOUND:
         return None
-    if status != blocking.OK:
+    if status >= blocking.BAD_REQUEST:
         try:
             message = json.loads(data).get("message", "")
         except (ValueError, AttributeError):

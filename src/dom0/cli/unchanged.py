@@ -41,6 +41,7 @@ class Unchanged(NamedTuple):
 class ListedImage(NamedTuple):
     id: str
     labels: Mapping[str, str]
+    tags: Collection[str] = ()
 
 
 Images = Mapping[str, ListedImage]
@@ -63,13 +64,13 @@ def find_project(directory: Path | None) -> Path | None:
     return here if dotenv.is_file() and b"COMPOSE_FILE" in dotenv.read_bytes() else None
 
 
-def look(project: Path, tag: str) -> tuple[Unchanged | None, bool]:
+def look(project: Path, tag: str) -> tuple[Unchanged | None, str | None]:
     """The machine, if all is as `dom0 up` would leave it: the same files, the same images, everything well.
 
-    Also whether it is known that the dom0 image was built from another state of `project`. Raises EngineError,
-    ProjectError.
+    Also the ID of the dom0 image that `project` would be built into, "" if it is known that there is none yet.
+    Raises EngineError, ProjectError.
     """
-    unknown = None, False
+    unknown = None, None
     try:
         if not is_here():
             return unknown
@@ -89,7 +90,7 @@ def look(project: Path, tag: str) -> tuple[Unchanged | None, bool]:
         return unknown
     if any(images[ref].id != image_id for ref, image_id in used.items() if ref in images):
         return unknown
-    return (machine, False) if is_current(project, tag, images) else (None, True)
+    return (machine, running) if is_current(project, tag, images) else (None, "")
 
 
 def is_current(project: Path, tag: str, images: Images) -> bool:
@@ -125,8 +126,9 @@ def tagged_images() -> Images:
     found = {}
     try:
         for row in json.loads(quick_engine.ask("/images/json") or b""):
-            for tag in row.get("RepoTags") or ():
-                found[tag] = found[tag.removesuffix(":latest")] = ListedImage(row["Id"], row.get("Labels") or {})
+            image = ListedImage(row["Id"], row.get("Labels") or {}, tuple(row.get("RepoTags") or ()))
+            for tag in image.tags:
+                found[tag] = found[tag.removesuffix(":latest")] = image
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise quick_engine.not_understood(error) from error
     return found

@@ -44,9 +44,9 @@ def command(
     $ dom0 up --no-build --tag dom0:yesterday
     $ dom0 up --adopt  # in the directory that `docker compose up` was called in
     """
-    project, changed = None if no_build else find_project(directory), False
+    project, image = None if no_build else find_project(directory), None
     if project is not None and not (force_recreate or adopt):
-        machine, changed = unchanged.look(project, tag)
+        machine, image = unchanged.look(project, tag)
         if machine is not None:
             if as_json:
                 done = Progress(text=machine.text, outcome=Outcome.GOOD, generation=machine.generation)
@@ -54,4 +54,4 @@ def command(
             else:
                 terminal.say(machine.text)
             return
-    run(project, tag, changed=changed, force=force_recreate, adopts=adopt, wait=wait, as_json=as_json)
+    run(project, tag, image=image, force=force_recreate, adopts=adopt, wait=wait, as_json=as_json)

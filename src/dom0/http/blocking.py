@@ -70,12 +70,28 @@ def ask(
     connection: socket.socket, method: str, target: str, *, body: bytes | None = None, timeout: float | None
 ) -> Answer:
     """Ask once over `connection`, which ends with the answer; `timeout` is in seconds of silence. Raises OSError."""
+    send(connection, method, target, body=body, timeout=timeout)
+    return answer(connection)
+
+
+def send(
+    connection: socket.socket, method: str, target: str, *, body: bytes | None = None, timeout: float | None
+) -> None:
+    """The first half of `ask`. After an error `connection` is closed."""
     head = f"{method} {target} HTTP/1.0\r\nHost: dom0\r\n"
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    with connection:
+    try:
         connection.settimeout(timeout)
         connection.sendall(f"{head}\r\n".encode() + (body or b""))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def answer(connection: socket.socket) -> Answer:
+    """The second half."""
+    with connection:
         return Answer(connection)
 
 

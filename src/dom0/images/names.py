@@ -12,14 +12,17 @@ can correct the tags.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from dom0.engine.protocol import Engine
-from dom0.engine.values import Image
 from dom0.errors import Dom0Error, EngineError, NotFound
 from dom0.images.fingerprint import images_of
 from dom0.names import IMAGE
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+    from dom0.engine.values import Image
 
 BUILT = "dom0-built"
 BESIDE = "-beside"  # ends the name of one that was built under another name than dom0:latest
@@ -37,9 +40,9 @@ async def find(engine: Engine, ref: str) -> Image | None:
         return None
 
 
-def has_its_names(image: Image) -> bool:
-    """Whether it was taken up as dom0:latest before, or built for no `dom0 up`."""
-    return IMAGE in image.tags and not any(tag.startswith(f"{BUILT}:") for tag in image.tags)
+def has_its_names(tags: Collection[str]) -> bool:
+    """Whether an image with these tags was taken up as dom0:latest before, or built for no `dom0 up`."""
+    return IMAGE in tags and not any(tag.startswith(f"{BUILT}:") for tag in tags)
 
 
 async def give(engine: Engine, names: Names) -> None:

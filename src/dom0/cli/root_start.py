@@ -1,0 +1,116 @@
+"""A root container that starts while the rest of `dom0 up` is loaded and looks whether it may: where none is yet.
+
+An agent takes as long to load as the command does. With as little loaded as unchanged.py, because this comes before all
+else. The agent waits for a `dom0 up` (agent/machine); if the command refuses, or is ended, the container is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+from dom0.agent.contract import root_document
+from dom0.cli import quick_engine
+from dom0.cli.places import agent_socket, forget_agent_socket, is_here
+from dom0.cli.unchanged import Images, is_current, tagged_images
+from dom0.errors import Dom0Error, EngineError
+from dom0.http import blocking
+from dom0.images.names import has_its_names
+from dom0.names import IMAGE, ROOT
+from dom0.plan import labels
+
+STOP_GRACE = 20  # seconds for the agent to end
+
+
+class RootStart:
+    """At the end of the block what has begun and was not accepted is removed."""
+
+    def __init__(self) -> None:
+        self._id = ""
+        self._answer: socket.socket | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        return bool(self._id)
+
+    def begin_if_current(self, project: Path) -> str | None:
+        """Begin where nothing of dom0 is there but a dom0:latest that `project` would be built into.
+
+        Returns its ID, "" if there is no such image, None if nobody has looked. Raises ProjectError.
+        """
+        try:
+            if not is_here() or _agent_listens():
+                return None
+            images = tagged_images()
+            if not is_current(project, IMAGE, images):
+                return ""
+            if _may_begin(images):
+                self.begin()
+        except EngineError:
+            return None  # the command says why
+        return images[IMAGE].id
+
+    def begin(self) -> None:
+        """Create it, and have it started meanwhile. If it cannot be, whoever waits for its answer says why."""
+        if self._id:
+            return
+        body = json.dumps(root_document(IMAGE, awaits_up=True)).encode()
+        # Ctrl-C in between would leave one that nobody knows of.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            created = quick_engine.ask(f"/containers/create?name={ROOT}", "POST", body)
+            self._id = str(json.loads(created or b"")["Id"])
+            self._answer = quick_engine.send(f"{self._path}/start", "POST")
+        except (EngineError, ValueError, LookupError, TypeError):
+            pass
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def accept(self) -> None:
+        """It stays, started if the Engine can."""
+        self._await_start()
+        self._id = ""
+
+    def __enter__(self) -> RootStart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._id:
+            return
+        self._await_start()
+        with contextlib.suppress(EngineError):
+            quick_engine.ask(f"{self._path}/stop?t={STOP_GRACE}", "POST")
+            quick_engine.ask(f"{self._path}?force=1", "DELETE")
+        self._id = ""
+        with contextlib.suppress(Dom0Error):
+            forget_agent_socket()
+
+    def _await_start(self) -> None:
+        connection, self._answer = self._answer, None
+        if connection is not None:
+            with contextlib.suppress(EngineError):
+                quick_engine.read(connection, f"{self._path}/start")
+
+    @property
+    def _path(self) -> str:
+        return f"/containers/{quote(self._id)}"
+
+
+def _agent_listens() -> bool:
+    try:
+        blocking.connect(str(agent_socket())).close()
+    except OSError:
+        return False
+    return True
+
+
+def _may_begin(images: Images) -> bool:
+    image = images[IMAGE]
+    if labels.AWAITS not in image.labels or not has_its_names(image.tags):
+        return False
+    filters = quote(json.dumps({"label": [labels.ROLE]}))
+    return quick_engine.ask(f"/containers/json?all=1&filters={filters}") in (b"[]", b"[]\n")
