@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from typing import Any
 
 from dom0.testing.machines import Machine
@@ -30,6 +33,18 @@ PROJECT = """
     configs: {text: {content: "a $${text}\\n"}}
     secrets: {word: {file: ./word}}
     """
+NOTHING_PRIVATE = """
+    name: box
+    x-dom0: {{rollout: {{monitor: 1s, timeout: 60s}}}}
+    services:
+      web:
+        image: busybox:test
+        command: sleep 100000
+        init: true
+        mem_limit: {limit}
+        volumes: ["./conf:/conf", "kept:/kept"]
+    volumes: {{kept: {{}}}}
+    """
 FILES = {".env": "WORD=from-env\n", "web.env": "WORD='in # quotes'\n", "word": "secret\n", "conf/app.conf": "one\n"}
 
 
@@ -53,6 +68,27 @@ def test_what_the_command_has_read_is_what_the_agent_reads_itself(machine: Machi
     forget(machine)
     machine.run_by_hand()
     assert generation(machine, machine.until_good()["generation"]["number"]) == changed
+    forget(machine)
+
+
+def test_what_a_build_has_read_is_what_the_agent_reads_itself(machine: Machine) -> None:
+    """At a cold start after it: nobody takes the files out of the image again."""
+    machine.write(NOTHING_PRIVATE.format(limit="64m"), {"conf/app.conf": "one\n"})
+    for path in (".env", "web.env", "word"):
+        (machine.project / path).unlink(missing_ok=True)
+    machine.up()
+    machine.dom0("down")
+    machine.write(NOTHING_PRIVATE.format(limit="65m"), {"conf/app.conf": "two\n"})
+    machine.build()
+    since = time.time()
+    machine.up()
+    until = time.time()
+    log = machine.docker("events", "--since", f"{since}", "--until", f"{until}", "--filter", "event=archive-path")
+    assert log.stdout == ""
+    read = generation(machine, 2)
+    forget(machine)
+    machine.run_by_hand()
+    assert generation(machine, machine.until_good()["generation"]["number"]) == read
     forget(machine)
 
 
@@ -97,3 +133,14 @@ def test_a_cold_start_that_is_refused_leaves_no_root_container(machine: Machine)
     assert machine.lives("other") == before
     assert "does not run here" in machine.dom0("status", check=False).stderr
     machine.docker("rm", "--force", "other")
+
+
+def test_a_cold_start_that_is_interrupted_leaves_no_root_container(machine: Machine) -> None:
+    machine.write(PROJECT, FILES)
+    machine.build()
+    before = set(machine.containers())
+    up = machine.begin("up", str(machine.project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    machine.until(lambda: "dom0" in machine.containers())
+    up.send_signal(signal.SIGINT)
+    up.wait(60)
+    assert set(machine.containers()) == before

@@ -102,11 +102,13 @@ async def bring_up(
             built = Built(await engine.image(image), changed=False)
         elif project is not None:
             await _prepare(engine, "dom0.images.project")
+            from dom0.cli import kept_reading
             from dom0.images.project import Options, built_unnamed
 
             options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
             async with built_unnamed(engine, project, report, options, reading) as built:
                 await names.mark(engine, built.image, tag)  # a new one has no other name yet
+            kept_reading.keep(built)
         else:
             built = Built(await image_as_it_is(engine, tag, report), changed=False)
         if project is not None:
@@ -307,17 +309,20 @@ async def _refuse_beforehand(
     from dom0.agent.foresee import refuse
     from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_beforehand
+    from dom0.cli import kept_reading
     from dom0.images import names, private
     from dom0.images.second_reading import other_compose
     from dom0.plan.adoption import adopt
 
     image = built.image
-    roots = private_roots(project, image)
-    if private.of_image(image.labels) and not roots:
+    roots, is_private = private_roots(project, image), bool(private.of_image(image.labels))
+    if is_private and not roots:
         return None  # of another machine: only its agent can read the project
     try:
         place = await place_of(engine, image, project, adopts=adopts)
-        found = built.project if place == PLACED else None
+        found = None
+        if place == PLACED:
+            found = built.project or (kept_reading.find(image.id) if project or not is_private else None)
         if found is None:
             async with read_project(engine, image, place, roots) as (_, found):
                 pass

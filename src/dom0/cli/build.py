@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from dom0 import terminal
+from dom0.cli import kept_reading
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
 from dom0.cli.unchanged import taken_over_from
@@ -43,6 +44,7 @@ def command(directory: Path, tag: str, no_cache: bool, pull: bool, as_json: bool
 
     wanted = Options(tag=tag, no_cache=no_cache, pull=pull, taken_over=taken_over_from(directory))
     built = on_engine(lambda engine: build_project(engine, directory, Report(beside=as_json), wanted))
+    kept_reading.keep(built)
     image, state = built.image, "built" if built.changed else "up to date"
     terminal.say_done(
         MachineImage(name=tag, id=image.id, size=image.size, changed=built.changed),
