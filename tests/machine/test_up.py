@@ -33,18 +33,6 @@ PROJECT = """
     configs: {text: {content: "a $${text}\\n"}}
     secrets: {word: {file: ./word}}
     """
-NOTHING_PRIVATE = """
-    name: box
-    x-dom0: {{rollout: {{monitor: 1s, timeout: 60s}}}}
-    services:
-      web:
-        image: busybox:test
-        command: sleep 100000
-        init: true
-        mem_limit: {limit}
-        volumes: ["./conf:/conf", "kept:/kept"]
-    volumes: {{kept: {{}}}}
-    """
 FILES = {".env": "WORD=from-env\n", "web.env": "WORD='in # quotes'\n", "word": "secret\n", "conf/app.conf": "one\n"}
 
 
@@ -73,12 +61,10 @@ def test_what_the_command_has_read_is_what_the_agent_reads_itself(machine: Machi
 
 def test_what_a_build_has_read_is_what_the_agent_reads_itself(machine: Machine) -> None:
     """At a cold start after it: nobody takes the files out of the image again."""
-    machine.write(NOTHING_PRIVATE.format(limit="64m"), {"conf/app.conf": "one\n"})
-    for path in (".env", "web.env", "word"):
-        (machine.project / path).unlink(missing_ok=True)
+    machine.write(PROJECT.replace("64m", "67m"), FILES)
     machine.up()
     machine.dom0("down")
-    machine.write(NOTHING_PRIVATE.format(limit="65m"), {"conf/app.conf": "two\n"})
+    machine.write(PROJECT.replace("64m", "68m"), FILES | {"word": "another\n", "conf/app.conf": "two\n"})
     machine.build()
     since = time.time()
     machine.up()

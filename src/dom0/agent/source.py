@@ -137,7 +137,8 @@ async def resolve(
             f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
         )
     with tempfile.TemporaryDirectory(prefix="incoming-", dir=state) as scratch:
-        async with _files_of(engine, image_id, handed.layer, Path(scratch)) as incoming:
+        here = etc if image_id == own.image else None
+        async with _files_of(engine, image_id, here, handed.layer, Path(scratch)) as incoming:
             source = _as_from(own, image)
             roots = private_files.find_roots(state, image.id, source.project) if source.private else ()
             await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
@@ -145,7 +146,12 @@ async def resolve(
 
 
 @asynccontextmanager
-async def _files_of(engine: Engine, image_id: str, layer: bytes, into: Path) -> AsyncIterator[Path]:
+async def _files_of(engine: Engine, image_id: str, here: Path | None, layer: bytes, into: Path) -> AsyncIterator[Path]:
+    """`here`: where they are in this container, if it is of that image."""
+    if here is not None:
+        await asyncio.to_thread(contents.clone, [contents.top(here), *contents.entries(here)], into / "etc")
+        yield into / "etc"
+        return
     if layer:
         yield await asyncio.to_thread(unpack_layer, layer, into)
         return
