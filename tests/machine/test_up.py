@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import time
 from typing import Any
 
@@ -119,14 +117,3 @@ def test_a_cold_start_that_is_refused_leaves_no_root_container(machine: Machine)
     assert machine.lives("other") == before
     assert "does not run here" in machine.dom0("status", check=False).stderr
     machine.docker("rm", "--force", "other")
-
-
-def test_a_cold_start_that_is_interrupted_leaves_no_root_container(machine: Machine) -> None:
-    machine.write(PROJECT, FILES)
-    machine.build()
-    before = set(machine.containers())
-    up = machine.begin("up", str(machine.project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    machine.until(lambda: "dom0" in machine.containers())
-    up.send_signal(signal.SIGINT)
-    up.wait(60)
-    assert set(machine.containers()) == before

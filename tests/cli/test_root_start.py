@@ -1,0 +1,57 @@
+"""A root container that `dom0 up` starts before it knows whether it may."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dom0.cli.root_start import RootStart
+from dom0.names import ROOT
+from dom0.testing.hosts import Host
+
+
+@pytest.fixture
+def host(engine_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """With a dom0:latest that ends at once."""
+    monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
+    monkeypatch.setenv("DOM0_RUN", str(tmp_path))
+    made = engine_host.docker("create", "busybox:test", "true").stdout.strip()
+    engine_host.docker("commit", "--change", 'CMD ["true"]', made, "dom0:latest")
+    engine_host.docker("rm", made)
+    return engine_host
+
+
+def names(host: Host) -> list[str]:
+    return host.docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
+
+
+def test_it_stays_when_it_was_accepted(host: Host) -> None:
+    with RootStart() as root:
+        root.begin()
+        assert root.is_pending
+        root.accept()
+    assert names(host) == [ROOT]
+    started = host.docker("inspect", "--format", '{{.State.StartedAt}} {{index .Config.Labels "dom0.awaits"}}', ROOT)
+    assert not started.stdout.startswith("0001")
+    assert started.stdout.split()[1] == "up"
+
+
+def test_it_is_removed_when_the_command_is_ended(host: Host) -> None:
+    def interrupted() -> None:
+        with RootStart() as root:
+            root.begin()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(host) == []
+
+
+def test_a_container_of_somebody_else_with_its_name_is_left_alone(host: Host) -> None:
+    host.docker("create", "--name", ROOT, "busybox:test", "true")
+    with RootStart() as root:
+        root.begin()
+        assert not root.is_pending
+    assert names(host) == [ROOT]
+    assert host.docker("inspect", "--format", "{{.State.Status}}", ROOT).stdout.strip() == "created"
