@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ async def test_only_what_is_missing_goes_by_stick(
         update = tmp_path / f"{there.name}.update.tar"
         left_out = await saved(monkeypatch, engine_host, ["app:1", "base:1"], update, there)
         assert left_out > LARGE
+        assert stat.S_IMODE(update.stat().st_mode) == 0o600
         assert LARGE < update.stat().st_size < LARGE + (100 << 10)
         loaded = dom0(other, "load", str(update))
         app, base = sorted(loaded, key=lambda image: image["names"])

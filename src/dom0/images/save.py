@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ def _copy(archive: SavedImages, left_out: frozenset[str], to: Path) -> None:
     skipped = [archive.find(digest) for digest in left_out]
     writer = tarstream.Writer()
     with to.open("wb") as written:
+        os.fchmod(written.fileno(), 0o600)  # as docker save does: who may read images is for the Engine to say
         for entry in archive.files.values():
             if entry in skipped:
                 continue
