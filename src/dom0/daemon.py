@@ -60,7 +60,7 @@ async def _serve(engine: Engine) -> None:
         engine,
         state=STATE,
         own=own,
-        resolve=lambda image, say, handed: source.resolve(engine, ETC, STATE, own, say, image, handed),
+        resolve=lambda image, audience, handed: source.resolve(engine, ETC, STATE, own, audience, image, handed),
         hand_over=lambda image: handover.hand_over(engine, image, log.info),
         handing_over=not own.is_guest,  # perhaps; until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=api_version >= ALL_ENDPOINTS),

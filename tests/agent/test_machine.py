@@ -15,7 +15,7 @@ from dom0.agent.machine import UP_WITHIN
 from dom0.agent.readiness import Readiness
 from dom0.agent.source import Handed
 from dom0.agent.state_files import Trial
-from dom0.agent.status import Outcome, UpRequest
+from dom0.agent.status import Outcome, PullStatus, UpRequest
 from dom0.compose.model import Project
 from dom0.engine.bodies import HealthConfig
 from dom0.errors import Busy, EngineUnreachable, ProjectError, UsageError
@@ -281,6 +281,68 @@ async def test_the_same_change_at_once_is_followed_by_whoever_asks_for_it_again(
         assert (again[-1].outcome, again[-1].generation) == (Outcome.GOOD, 2)
         assert [line async for line in first][-1] == again[-1]
         assert [info.number for info in machine.history()] == [2, 1]
+
+
+PULLS = (PullStatus(image="redis:7", size=2, have=1, rate=1.0, left=1.0, drops=0),)
+
+
+async def test_an_up_of_something_else_ends_the_pull_of_the_one_before(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.pause, rig.pulls, rig.project = 86400.0, PULLS, desired(slot("web", hash="h2"))
+        lines = machine.up(UpRequest())
+        while (line := await anext(lines)).pulls is None:
+            pass
+        assert (line.pulls, machine.status().pulls) == (PULLS, PULLS)
+        rig.pause, rig.project = 0.0, desired(slot("web", hash="h3"))
+        last = await rig.up(force=True)
+        assert (last.outcome, last.generation) == (Outcome.GOOD, 2)
+        ended = [line async for line in lines][-1]
+        assert ended.outcome is Outcome.REPLACED
+        assert "what was pulled so far is kept" in ended.problems[0].title
+        assert machine.status().pulls == ()
+    assert rig.hashes() == {"h3"}
+
+
+async def test_abort_ends_a_pull_and_nothing_that_runs_is_touched(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        before = dict(rig.box.docker.containers)
+        rig.pause, rig.pulls, rig.project = 86400.0, PULLS, desired(slot("web", hash="h2"))
+        lines = machine.up(UpRequest())
+        while (await anext(lines)).pulls is None:
+            pass
+        await machine.abort()
+        assert [line async for line in lines][-1].outcome is Outcome.ABORTED
+        assert machine.status().pulls == ()
+        assert rig.box.docker.containers == before
+
+
+async def test_what_the_agent_pulls_by_itself_gives_way_to_an_up_and_ends_with_abort(rig: Rig) -> None:
+    rig.pause, rig.pulls = 86400.0, PULLS
+    async with rig.running() as machine:
+        await machine.changed.until(lambda: machine.status().pulls == PULLS)
+        rig.pause = 0.0
+        last = await rig.up()
+        assert (last.outcome, last.generation) == (Outcome.GOOD, 1)
+    rig.image, rig.pause, rig.project = NEW, 86400.0, desired(slot("web", hash="h2"))
+    async with rig.running() as machine:
+        await machine.changed.until(lambda: machine.status().pulls == PULLS)
+        await machine.abort()
+        await machine.changed.until(lambda: machine.status().pulls == ())
+        assert rig.hashes() == {"h1"}
+        await rig.box.until(lambda: rig.handed_over == [OLD])  # the agent of the generation that stays
+        assert machine.status().pulls == ()
+
+
+async def test_an_up_that_is_refused_lets_the_agent_go_on_with_its_own_pull(rig: Rig) -> None:
+    rig.pause, rig.pulls = 1000.0, PULLS
+    async with rig.running() as machine:
+        await machine.changed.until(lambda: machine.status().pulls == PULLS)
+        rig.pause, rig.refusal = 0.0, ProjectError("compose.yaml: is wrong")
+        assert (await rig.up()).outcome is Outcome.FAILED
+        rig.refusal = None
+        await rig.outcome(Outcome.GOOD, 1)
 
 
 @pytest.mark.parametrize("confirm", [True, False])

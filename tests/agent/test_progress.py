@@ -28,7 +28,7 @@ async def test_everybody_who_waits_hears_of_a_change() -> None:
 
 
 async def test_a_slow_follower_loses_the_oldest_lines_and_still_comes_to_the_end() -> None:
-    board = Board()
+    board = Board(Changes())
     with board.follow() as follower:
         for number in range(BACKLOG + 5):
             board.post(Progress(text=str(number)))

@@ -1,20 +1,23 @@
-"""Images of a project are pinned: what is missing is said in the words for it."""
+"""Images of a project are pinned: what is missing is pulled, and said in the words for it."""
 
 from __future__ import annotations
 
 import pytest
 
 from dom0.agent.source import pin_images
+from dom0.durable import Unwritable
 from dom0.engine.values import Image
-from dom0.errors import ProjectError
+from dom0.errors import Dom0Error, EngineError, Final, ProjectError
 from dom0.plan.facts import ImageNeed
 from dom0.testing.builders import image_id
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 
+FAILURES = [Final("registry: says no", hint="log in"), EngineError("refused"), OSError(28, "is full")]
 
-def need(ref: str) -> ImageNeed:
-    return ImageNeed(where="compose.yaml:3: services.web.image", ref=ref, pull_policy="never")
+
+def need(ref: str, pull_policy: str = "never") -> ImageNeed:
+    return ImageNeed(where="compose.yaml:3: services.web.image", ref=ref, pull_policy=pull_policy)
 
 
 def engine() -> FakeEngine:
@@ -23,12 +26,67 @@ def engine() -> FakeEngine:
     return FakeEngine(docker)
 
 
+async def no_pull(need: ImageNeed, has_copy: bool) -> None:
+    raise AssertionError(need)
+
+
 async def test_a_missing_image_is_refused_by_its_place() -> None:
     place = r"compose\.yaml:3: services\.web\.image"
     with pytest.raises(ProjectError, match=rf"^{place}: the image nope is not on this machine"):
-        await pin_images(engine(), (need("app:latest"), need("nope")), print)
+        await pin_images(engine(), (need("app:latest"), need("nope")), no_pull, print)
 
 
 async def test_an_image_is_pinned_to_the_id_that_its_name_has_now() -> None:
-    found = await pin_images(engine(), (need("app:latest"),), print)
+    found = await pin_images(engine(), (need("app:latest"),), no_pull, print)
     assert found["app:latest"].id == image_id("app")
+
+
+async def test_what_is_missing_or_always_pulled_is_pulled_once() -> None:
+    docker, pulls = engine(), []
+
+    async def pull(need: ImageNeed, has_copy: bool) -> None:
+        pulls.append((need.ref, has_copy))
+        docker.docker.images.add(need.ref)
+
+    needs = (need("new:1", ""), need("app:latest", "always"), need("new:1", ""), need("app:latest", "always"))
+    found = await pin_images(docker, needs, pull, print)
+    assert pulls == [("new:1", False), ("app:latest", True)]
+    assert found["app:latest"].id != image_id("app")
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
+async def test_where_a_copy_is_here_a_pull_that_fails_is_no_failure(failure: Exception) -> None:
+    said: list[str] = []
+
+    async def pull(need: ImageNeed, has_copy: bool) -> None:
+        raise failure
+
+    found = await pin_images(engine(), (need("app:latest", "always"),), pull, said.append)
+    assert found["app:latest"].id == image_id("app")
+    assert said == [f"app:latest: cannot be pulled, the one that is here is used: {failure}"]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
+async def test_why_a_pull_failed_is_said_by_the_place_of_the_image_and_stops_no_other_one(failure: Exception) -> None:
+    docker = engine()
+
+    async def pull(need: ImageNeed, has_copy: bool) -> None:
+        if need.ref == "nope":
+            raise failure
+        docker.docker.images.add(need.ref)
+
+    with pytest.raises(ProjectError) as refused:
+        await pin_images(docker, (need("nope", ""), need("new:1", "")), pull, print)
+    text = "compose.yaml:3: services.web.image: the image nope is not on this machine and cannot be pulled: "
+    assert refused.value.message == text + str(failure)
+    assert refused.value.hint.startswith("log in" if isinstance(failure, Final) else "check its name")
+    assert "new:1" in {tag for image in await docker.images() for tag in image.tags}
+
+
+async def test_a_disk_that_cannot_keep_what_comes_is_no_fault_of_the_project() -> None:
+    async def pull(need: ImageNeed, has_copy: bool) -> None:
+        raise Unwritable("/var/lib/dom0/pull: is full")
+
+    with pytest.raises(Dom0Error) as refused:
+        await pin_images(engine(), (need("nope", ""),), pull, print)
+    assert type(refused.value) is Unwritable

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dom0.cli.image_pull import Outcome, describe, pull_all, pull_missing, read_needs, say_end
+from dom0.cli.image_pull import Outcome, pull_all, pull_missing, read_needs, say_end
 from dom0.errors import Dom0Error, Interrupted, ProjectError
 from dom0.plan.facts import ImageNeed
 from dom0.registry.depot import Depot
 from dom0.registry.fetch import GaveUp
-from dom0.registry.progress import Progress, Waiting
 from dom0.registry.reference import parse
 from dom0.run import Output
 from dom0.testing import debian_registry
@@ -65,20 +64,6 @@ def test_what_has_come_so_far_is_listed(dom0: RunCommand, environment: dict[str,
     head, row = dom0("image", "ls", "--partial").stdout.splitlines()
     assert head.split() == ["BLOB", "HERE", "SIZE", "USED"]
     assert row.split()[:3] == ["abababababab", "1.5MB", "4MB"]
-
-
-@pytest.mark.parametrize(
-    ("size", "have", "waiting", "words"),
-    [
-        (0, 0, None, "asks for it"),
-        (2_000_000, 500_000, None, "25% of 2MB, 100kB/s, 15s left, 3 drops"),
-        (2_000_000, 500_000, Waiting("connection refused", 112.0), "25% of 2MB, waits 12s: connection refused"),
-        (2_000_000, 2_000_000, None, "100% of 2MB, the Engine takes it"),
-    ],
-)
-def test_how_far_a_pull_is_in_words(size: int, have: int, waiting: Waiting | None, words: str) -> None:
-    progress = Progress(size=size, have=have, rate=1e5, left=(size - have) / 1e5, drops=3, waiting=waiting)
-    assert describe(progress, 100.0) == words
 
 
 def need(ref: str, platform: str = "", *, built: bool = False) -> ImageNeed:

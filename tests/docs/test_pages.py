@@ -257,6 +257,7 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (events.EventsRequest, None),
     (Problem, None),
     (status.UpRequest, None),
+    (status.PullStatus, None),
     (status.RollbackRequest, None),
     (status.TryRequest, None),
     (file_status.FileInfo, file_status.FileState),

@@ -31,6 +31,7 @@ from dom0.registry.fetch import GaveUp, Terms
 from dom0.registry.manifest import CONFIGS, OCI_INDEX, OCI_MANIFEST
 from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
+from dom0.registry.verify import PublicKey
 from dom0.testing import debian_registry, signatures
 from dom0.testing.debian_registry import DebianRegistry, written
 from dom0.testing.fake_docker import FakeDocker
@@ -251,12 +252,27 @@ async def test_of_an_image_that_is_not_signed_with_the_key_nothing_is_fetched(
     index = far.content.image("team/app", "1", [MIDDLE], platforms=["linux/amd64", "linux/arm64"])
     name = parse(f"{far.host}/team/app:1")
     engine = FakeEngine(FakeDocker())
-    with pytest.raises(Final, match=f"{index.digest} is not signed"):
-        await pull(engine, depot, name, key=keys.public, platform="linux/amd64", meter=Meter())
+    key = PublicKey("cosign.pub", keys.public.read_bytes())
+    with pytest.raises(Final, match=f"{index.digest} is not signed with the key of cosign.pub"):
+        await pull(
+            engine,
+            depot,
+            name,
+            keys=[key],
+            platform="linux/amd64",
+            meter=Meter(),
+        )
     assert list(depot.blobs()) == []
     keys.cosign(f"{far.host}/team/app@{index.digest}")
     with contextlib.suppress(EngineError):  # the fake one loads what dom0 builds only
-        await pull(engine, depot, name, key=keys.public, platform="linux/amd64", meter=Meter())
+        await pull(
+            engine,
+            depot,
+            name,
+            keys=[key],
+            platform="linux/amd64",
+            meter=Meter(),
+        )
     assert len(list(depot.blobs())) == 4  # config and layer, index and manifest
 
 

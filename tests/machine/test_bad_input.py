@@ -91,8 +91,8 @@ PROJECTS = {
     ),
     "another-project": ("name: other\nservices: {web: {image: 'busybox:test'}}", ("box", "other")),
     "an-image-that-is-nowhere": (
-        "name: box\nservices: {web: {image: 'no.invalid/x:1'}}",
-        ("compose.yaml:2: services.web.image", "x:1"),
+        "name: box\nx-dom0: {pull: {patience: 1s}}\nservices: {web: {image: 'no.invalid/x:1'}}",
+        ("compose.yaml:3: services.web.image", "x:1"),
     ),
     "a-file-that-is-missing": (
         "name: box\nservices: {web: {image: 'busybox:test', env_file: gone.env}}",

@@ -11,7 +11,7 @@ from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box
-    x-dom0: {{rollout: {{monitor: 1s, timeout: {timeout}}}}}
+    x-dom0: {{rollout: {{monitor: 1s, timeout: {timeout}}}, pull: {{patience: 1s}}}}
     services:
       steady:
         image: busybox:test

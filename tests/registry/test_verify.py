@@ -14,7 +14,7 @@ from dom0.registry import verify
 from dom0.registry.client import Registry
 from dom0.registry.manifest import CONFIGS, OCI_MANIFEST
 from dom0.registry.reference import parse
-from dom0.registry.verify import MOST_BYTES, require_signed
+from dom0.registry.verify import MOST_BYTES, PublicKey, require_signed
 from dom0.testing import signatures
 from dom0.testing.debian_registry import DebianRegistry, written
 from dom0.testing.possible import require
@@ -25,6 +25,10 @@ Clients = Callable[..., Registry]
 KIND = "application/vnd.dev.cosign.simplesigning.v1+json"
 TYPE = "cosign container image signature"
 OTHERS = "sha256:" + "0" * 64
+
+
+def read(path: Path) -> PublicKey:
+    return PublicKey(str(path), path.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ class Signed:
         self._content.manifest("team/app", document, self.digest.replace(":", "-") + ".sig")
 
     async def check(self, key: Path, digest: str = "") -> None:
-        await require_signed(self._client, parse(self.name), digest or self.digest, key)
+        await require_signed(self._client, parse(self.name), digest or self.digest, read(key))
 
 
 @pytest.fixture
@@ -121,7 +125,7 @@ async def test_what_makes_no_sense_as_signatures_is_refused(client: Clients, key
     async with served(lambda _: reply(200, raw, Content_Type=OCI_MANIFEST)) as server:
         reference = parse(f"{server.netloc}/team/app:1")
         with pytest.raises(Final, match="makes no sense as signatures"):
-            await require_signed(client(server.netloc), reference, OTHERS, keys.public)
+            await require_signed(client(server.netloc), reference, OTHERS, read(keys.public))
 
 
 async def test_only_so_many_signatures_are_looked_at(
@@ -136,6 +140,6 @@ async def test_only_so_many_signatures_are_looked_at(
 
 async def test_a_file_that_is_no_public_key_is_refused(signed: Signed, keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    for file in (tmp_path / "none", tmp_path / "empty", keys.private):
+    for file in (tmp_path / "empty", keys.private):
         with pytest.raises(UsageError, match="is no public key"):
             await signed.check(file)

@@ -36,7 +36,7 @@ from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
-from dom0.agent.status import NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
+from dom0.agent.status import NO_LOGINS, NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
@@ -66,6 +66,7 @@ class Turn(msgspec.Struct):
     is_over: bool = False
     asked: UpRequest | None = None  # None: a rollback
     change: asyncio.Task[Progress] | None = None  # once it has begun
+    is_replaced: bool = False  # by another `dom0 up`, before it had changed anything
     followers: list[Follower] = []  # of the commands that asked for it
 
 
@@ -97,7 +98,7 @@ class Machine:
         self._boot_notes = boot_notes
         self._problem_sources = problem_sources
         self._clock = clock or SystemClock()
-        self._board = Board()
+        self._board = Board(changed)
         self._notes = LoopNotes(journal)
         self._background = Background()
         self._loop = Reconciler(
@@ -122,12 +123,13 @@ class Machine:
             background=self._background,
             journal=journal,
         )
-        self._proposer = Proposer(engine, state, own=own, current=self._current, resolve=resolve, say=self._board.say)
+        self._proposer = Proposer(engine, state, own=own, current=self._current, resolve=resolve, audience=self._board)
         self.files = self._current.files
         self._turn: Turn | None = None  # of a person: a second one is told to wait
         self._lives = asyncio.Event()
         self._closed = asyncio.Event()
         self._own_proposal: asyncio.Task[None] | None = None
+        self._own_try: asyncio.Task[Dom0Error | None] | None = None
         self._handing_over = handing_over
         self._handover_at_work = False
         self._steps_done = 0
@@ -178,17 +180,27 @@ class Machine:
                 await self.changed.until(lambda: turn.is_over or not self._proposer.owes_our_own)
         while self._proposer.owes_our_own:
             cause = "first start" if self._current.generation is None else "image changed"
-            try:
-                await self._propose(Proposal(cause=cause))
-            except Dom0Error as error:
+            self._own_try = self._background.start(self._try_own(cause))
+            (error,) = await asyncio.gather(self._own_try, return_exceptions=True)
+            if isinstance(error, asyncio.CancelledError):  # for a `dom0 up`
+                await self.changed.until(lambda: self._turn is None or self._turn.is_over)
+            elif isinstance(error, Dom0Error):
                 problem = problems.of_proposal(error, self._clock.now())
                 if self._own_problem is None or self._own_problem.title != problem.title:
-                    log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+                    log.error("%s", error.message)
                     self.journal.note(Kind.REFUSED, "dom0", "the project of the dom0 image was refused", error.message)
                     self._own_problem = problem
                     self.changed.tell()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
+
+    async def _try_own(self, cause: str) -> Dom0Error | None:
+        """What it was refused with."""
+        try:
+            await self._propose(Proposal(cause=cause))
+        except Dom0Error as error:
+            return error
+        return None
 
     async def _propose(self, proposal: Proposal) -> None:
         await self._proposer.propose(proposal)
@@ -197,14 +209,23 @@ class Machine:
     # what commands ask for
 
     async def up(self, request: UpRequest) -> AsyncGenerator[Progress]:
-        """Try everything again that was stopped, given up or refused; a new generation if the project now says more."""
+        """Try everything again that was stopped, given up or refused; a new generation if the project now says more.
+
+        What another one pulls is ended, and kept: it has changed nothing yet.
+        """
         turn = self._turn
-        asked = msgspec.structs.replace(request, project=NOT_READ, layer=b"")  # who asks again may not have read it
+        # Who asks again may not have read it.
+        asked = msgspec.structs.replace(request, project=NOT_READ, logins=NO_LOGINS, layer=b"")
         if turn is not None and not turn.is_over and turn.change is not None and turn.asked == asked:
             yield Progress(text="the same change is under way already: following it")
             async for line in self._attend(turn, turn.change):
                 yield line
             return
+        if turn is not None and not turn.is_over and turn.change is not None and self._board.pulls:
+            turn.is_replaced = True
+            turn.change.cancel()
+            await asyncio.wait([turn.change])
+            turn.is_over = True
         async with self._exclusive() as turn:
             turn.asked = asked
             self._handover_problem = None
@@ -240,6 +261,8 @@ class Machine:
         change = self._turn.change if self._turn is not None else None
         if change is not None and not change.done() and self._proposer.is_at_work:
             change.cancel()  # nothing is begun: it reads the project, or pulls images
+        elif self._own_proposal is not None and self._board.pulls:
+            self._own_proposal.cancel()  # until the next start, or `dom0 up`
         else:
             self._current.abort()
         self.changed.tell()
@@ -275,11 +298,15 @@ class Machine:
             yield task.result()
         elif not self._closed.is_set():  # it had not begun
             number = self._current.generation.number if self._current.generation else 0
-            problem = Problem(code="generation-failed", subject="dom0", title="dom0 abort: nothing was changed")
-            yield Progress(outcome=Outcome.ABORTED, generation=number, problems=(problem,))
+            by, outcome = ("another dom0 up", Outcome.REPLACED) if turn.is_replaced else ("dom0 abort", Outcome.ABORTED)
+            title = f"{by}: nothing was changed; what was pulled so far is kept"
+            problem = Problem(code="generation-failed", subject="dom0", title=title)
+            yield Progress(outcome=outcome, generation=number, problems=(problem,))
 
     async def _bring_up(self, request: UpRequest, turn: Turn) -> Progress:
         before = self._current.generation
+        if self._own_try is not None:
+            self._own_try.cancel()  # what it pulls may take a day, and what has come is kept
         try:
             proposal = Proposal(
                 cause="dom0 up" if before else "first start",
@@ -417,6 +444,7 @@ class Machine:
             converged=self._current.converged,
             services=tuple(map(service_status, loop.plan.slots if loop.plan else ())),
             steps=tuple(steps),
+            pulls=self._board.pulls,
             problems=(
                 *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
                 *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),
@@ -493,6 +521,14 @@ class Machine:
 def _handed_with(request: UpRequest) -> Handed:
     """Raises UsageError."""
     try:
-        return Handed(msgspec.json.decode(request.project, type=Project | None), request.layer)
+        project = msgspec.json.decode(request.project, type=Project | None)
     except msgspec.DecodeError as error:
         raise UsageError(f"project: {error}", hint="leave it out, and it is read anew") from error
+    if request.logins == NO_LOGINS:
+        return Handed(project, request.layer)
+    from dom0.registry.credentials import Login  # few machines need one
+
+    try:
+        return Handed(project, request.layer, msgspec.json.decode(request.logins, type=dict[str, Login]))
+    except msgspec.DecodeError as error:
+        raise UsageError(f"logins: {error}", hint="leave them out, and root's on this machine are used") from error

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dom0.agent.status import Progress
+from dom0.agent.status import Progress, PullStatus
 
 T = TypeVar("T")
 BACKLOG = 1000  # lines a follower may lag behind
@@ -66,8 +66,12 @@ class Follower:
 
 
 class Board:
-    def __init__(self) -> None:
+    """`changed` hears of pulls, which are nowhere else."""
+
+    def __init__(self, changed: Changes) -> None:
+        self.pulls: tuple[PullStatus, ...] = ()
         self._followers: set[Follower] = set()
+        self._changed = changed
 
     def post(self, line: Progress) -> None:
         for follower in self._followers:
@@ -75,6 +79,12 @@ class Board:
 
     def say(self, text: str, *, service: str = "") -> None:
         self.post(Progress(text=text, service=service))
+
+    def show(self, pulls: tuple[PullStatus, ...]) -> None:
+        if pulls != self.pulls:
+            self.pulls = pulls
+            self.post(Progress(pulls=pulls))
+            self._changed.tell()
 
     @contextmanager
     def follow(self) -> Iterator[Follower]:

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from dom0.agent.current import Current
 from dom0.agent.foresee import ENDS, Running, refuse
-from dom0.agent.source import NOTHING, Candidate, Handed, Own
+from dom0.agent.pull import Audience
+from dom0.agent.source import HOST_ROOT, NOTHING, Candidate, Handed, Own
 from dom0.agent.take_over import take_over
 from dom0.durable import writing
 from dom0.engine.protocol import Engine
@@ -21,10 +22,8 @@ from dom0.plan import labels
 from dom0.plan.adoption import carry_over
 from dom0.plan.orchestrators import endings
 
-Resolve = Callable[[str, Callable[[str], None], Handed], Awaitable[Candidate]]
+Resolve = Callable[[str, Audience, Handed], Awaitable[Candidate]]
 """Reads the project of the image with that ID ("": of our own) where it is not handed; it says what it pulls."""
-
-HOST_ROOT = Path("/proc/1/root")
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,14 +45,14 @@ class Proposer:
     """One proposal at a time."""
 
     def __init__(
-        self, engine: Engine, state: Path, *, own: Own, current: Current, resolve: Resolve, say: Callable[[str], None]
+        self, engine: Engine, state: Path, *, own: Own, current: Current, resolve: Resolve, audience: Audience
     ) -> None:
         self._engine = engine
         self._state = state
         self._own = own
         self._current = current
         self._resolve = resolve
-        self._say = say
+        self._audience = audience
         self._turn = asyncio.Lock()
 
     @property
@@ -76,12 +75,13 @@ class Proposer:
         async with self._turn:
             present = await self._engine.containers(labels=[labels.PROJECT]) if asked.force else ()
             with writing(self._state):
-                candidate, before = await self._resolve(asked.image, self._say, asked.handed), None
+                candidate, before = await self._resolve(asked.image, self._audience, asked.handed), None
                 generation = self._current.generation
                 desired = carry_over(candidate.desired, generation.desired if generation else None)
                 candidate = replace(candidate, desired=desired)
                 if asked.adopt and (generation is None or not generation.desired.slots):
-                    again = partial(self._resolve, asked.image, self._say, NOTHING)
+                    once_more = replace(NOTHING, logins=asked.handed.logins)
+                    again = partial(self._resolve, asked.image, self._audience, once_more)
                     candidate, before = await take_over(self._engine, candidate, self._state, again)
                 root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None
                 running = Running(self._current.project, self._current.generation, root=root, state=self._state)
@@ -90,7 +90,7 @@ class Proposer:
                     # who gives an orchestrator another name would miss its data
                     for one in endings(generation.desired, candidate.desired, await self._engine.volumes()):
                         stays = f"; volumes that stay: {', '.join(one.volumes)}" if one.volumes else ""
-                        self._say(f"{one.scope} {ENDS}{stays}")
+                        self._audience.say(f"{one.scope} {ENDS}{stays}")
                 async with names.taken_up(self._engine, candidate.dom0_image):
                     recreate = tuple(container.id for container in present)
                     self._current.begin(candidate, asked.cause, recreate=recreate, as_it_was=before)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -16,10 +19,12 @@ from msgspec.structs import replace
 from dom0 import temporary
 from dom0.agent import private_files
 from dom0.agent.in_place import find_places, require_nothing_above
+from dom0.agent.pull import Audience, Pull, pulling
 from dom0.compose.model import Project
+from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo, Image
-from dom0.errors import EngineError, ProjectError, UsageError
+from dom0.errors import Dom0Error, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
@@ -30,11 +35,13 @@ from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, ImageNeed, images_needed
 from dom0.socketproxy import cgroup
-from dom0.socketproxy.scope import LABEL, ORCHESTRATOR
+from dom0.socketproxy.scope import ORCHESTRATOR, is_in_one
+
+if TYPE_CHECKING:
+    from dom0.registry.credentials import Login
 
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
-PULL_ATTEMPTS = 4
-PULL_PAUSE = 1.0  # seconds, doubling
+HOST_ROOT = Path("/proc/1/root")
 SOCKET = Path("/var/run/docker.sock")
 CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
 
@@ -53,11 +60,12 @@ class Candidate(msgspec.Struct, frozen=True):
 class Handed(msgspec.Struct, frozen=True):
     """What `dom0 up` has of an image's project already: what reading it comes to, and the image's layer with its files.
 
-    Whatever is missing comes from the image.
+    Whatever is missing comes from the image. `logins`: by registry, of the person; they are kept nowhere.
     """
 
     project: Project | None = None
     layer: bytes = b""
+    logins: Mapping[str, Login] = {}
 
 
 NOTHING = Handed()
@@ -122,7 +130,7 @@ def _as_from(own: Own, image: Image) -> Own:
 
 
 async def resolve(
-    engine: Engine, etc: Path, state: Path, own: Own, say: Say, image_id: str = "", handed: Handed = NOTHING
+    engine: Engine, etc: Path, state: Path, own: Own, audience: Audience, image_id: str = "", handed: Handed = NOTHING
 ) -> Candidate:
     """Read the project of our own image in `etc`, or of `image_id`, and pull what is missing.
 
@@ -130,7 +138,7 @@ async def resolve(
     """
     image_id = image_id or own.image
     if image_id == own.image and not own.private:
-        return await _resolve_in(engine, etc, state, own, say, handed.project)
+        return await _resolve_in(engine, etc, state, own, audience, handed)
     image = await engine.image(image_id)
     if image_id != own.image and image.labels.get(labels.BASE, "") != own.built_on:
         raise UsageError(
@@ -142,7 +150,7 @@ async def resolve(
             source = _as_from(own, image)
             roots = private_files.find_roots(state, image.id, source.project) if source.private else ()
             await asyncio.to_thread(private.lay, source.private, incoming, roots, source.project)
-            return await _resolve_in(engine, incoming, state, source, say, handed.project)
+            return await _resolve_in(engine, incoming, state, source, audience, handed)
 
 
 @asynccontextmanager
@@ -160,16 +168,31 @@ async def _files_of(engine: Engine, image_id: str, here: Path | None, layer: byt
 
 
 async def _resolve_in(
-    engine: Engine, etc: Path, state: Path, source: Own, say: Say, project: Project | None
+    engine: Engine, etc: Path, state: Path, source: Own, audience: Audience, handed: Handed
 ) -> Candidate:
-    if project is None:
-        project = await _read(etc, state / "project")
+    project = handed.project or await _read(etc, state / "project")
     if place := find_places(state).get(project.name):
         require_nothing_above(etc, place)
         project = await _read(etc, place)
-    images = await pin_images(engine, images_needed(project), say, built=source.images)
+    find_login = partial(_find_login, handed.logins, source, audience)
+    async with pulling(engine, project, audience, find_login) as pull:
+        images = await pin_images(engine, images_needed(project), pull, audience.say, built=source.images)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
     return Candidate(await _expand(engine, project, source, images), files, source.image, source.inputs)
+
+
+async def _find_login(logins: Mapping[str, Login], source: Own, audience: Audience, registry: str) -> Login | None:
+    """Handed ones first; then those that root has on the host, whose programs are not here to help."""
+    from dom0.registry import credentials
+
+    if registry in logins:
+        return logins[registry]
+    home = HOST_ROOT / "root" if source.sees_host else Path.home()
+    try:
+        return await credentials.find(registry, {} if source.sees_host else os.environ, home)
+    except Dom0Error as error:
+        audience.say(f"{registry}: asked without a login: {error.message}")
+        return None
 
 
 async def _read(etc: Path, placed: Path) -> Project:
@@ -217,10 +240,10 @@ async def find_pulls(engine: Engine, needs: Sequence[ImageNeed]) -> tuple[ImageN
     return tuple([need for need in by_ref.values() if _is_pulled(need, await _find_here(engine, need, ""))])
 
 
-async def resolve_beforehand(engine: Engine, image: Image, project: Project, say: Say) -> Desired:
-    """As the agent that will run from `image` is going to do, pulls and all. Raises ProjectError, EngineError."""
+async def resolve_beforehand(engine: Engine, image: Image, project: Project, pull: Pull, say: Say) -> Desired:
+    """As the agent that will run from `image` is going to do, pulls and all. Raises Dom0Error."""
     source = await own_of(engine, image)
-    images = await pin_images(engine, images_needed(project), say, built=source.images)
+    images = await pin_images(engine, images_needed(project), pull, say, built=source.images)
     return await _expand(engine, project, source, images)
 
 
@@ -232,7 +255,7 @@ async def _expand(engine: Engine, project: Project, source: Own, images: Mapping
 
 def _parent_of_scopes(info: EngineInfo, source: Own) -> str:
     """As the servers of their sockets find it, whom the Engine starts beside us."""
-    if any(label.startswith(f"{LABEL}=") for label in info.labels):
+    if is_in_one(info.labels):
         return ""
     above = cgroup.engines_group(Path("/proc/self/cgroup").read_text()) if source.container else ""
     return cgroup.parent_of_scopes(systemd=info.cgroup_driver == "systemd", above=above)
@@ -252,15 +275,15 @@ def _stage_files(etc: Path, staging: Path) -> Path:
 
 
 async def pin_images(
-    engine: Engine, needs: tuple[ImageNeed, ...], say: Say, *, built: Mapping[str, str] = {}
+    engine: Engine, needs: tuple[ImageNeed, ...], pull: Pull, say: Say, *, built: Mapping[str, str] = {}
 ) -> dict[str, Image]:
     """Each image once, whatever the number of services that share it; pulls go on side by side.
 
     `built` are the IDs of those that were built with the dom0 image: their names may still be of older ones. One that
-    fails does not stop the others: what was pulled need not be pulled again. Raises ProjectError, EngineError.
+    fails does not stop the others: what was pulled need not be pulled again. Raises Dom0Error.
     """
     by_ref = {need.ref: need for need in needs}
-    finding = (_find_image(engine, need, say, built.get(ref, "")) for ref, need in by_ref.items())
+    finding = (_find_image(engine, need, pull, say, built.get(ref, "")) for ref, need in by_ref.items())
     found = await asyncio.gather(*finding, return_exceptions=True)
     images: dict[str, Image] = {}
     for ref, image in zip(by_ref, found, strict=True):
@@ -270,21 +293,24 @@ async def pin_images(
     return images
 
 
-async def _find_image(engine: Engine, need: ImageNeed, say: Say, built: str) -> Image:
+async def _find_image(engine: Engine, need: ImageNeed, pull: Pull, say: Say, built: str) -> Image:
     """What runs is never touched for a pull that fails: with a local copy at hand, that is used."""
     local = await _find_here(engine, need, built)
     if local is not None and not _is_pulled(need, local):
         return local
     try:
-        await _pull(engine, need, say)
-    except EngineError as error:
-        if local is None:
-            raise ProjectError(
-                f"{need.where}: the image {need.ref} is not on this machine and cannot be pulled: {error.message}",
-                hint="check the name and the network, or build or load the image on this machine",
-            ) from error
-        say(f"{need.ref}: cannot be pulled, the one that is here is used: {error.message}")
-        return local
+        await pull(need, local is not None)
+    except (Dom0Error, OSError) as error:
+        why = error.message if isinstance(error, Dom0Error) else str(error)
+        if local is not None:
+            say(f"{need.ref}: cannot be pulled, the one that is here is used: {why}")
+            return local
+        if isinstance(error, Unwritable):
+            raise
+        raise ProjectError(
+            f"{need.where}: the image {need.ref} is not on this machine and cannot be pulled: {why}",
+            hint=getattr(error, "hint", "") or "check its name and the network, or build or load it on this machine",
+        ) from error
     return await engine.image(need.ref)
 
 
@@ -304,17 +330,3 @@ async def _find_here(engine: Engine, need: ImageNeed, built: str) -> Image | Non
 
 def _is_pulled(need: ImageNeed, local: Image | None) -> bool:
     return local is None or (need.pull_policy == "always" and not need.built)
-
-
-async def _pull(engine: Engine, need: ImageNeed, say: Say) -> None:
-    """Passing errors are tried again, others are final at once."""
-    for attempt in range(PULL_ATTEMPTS):
-        say(f"pull {need.ref}")
-        try:
-            async for _ in engine.pull_image(need.ref, platform=need.platform):
-                pass
-            return  # noqa: TRY300 -- the loop ends here on success
-        except EngineError as error:
-            if not error.transient or attempt == PULL_ATTEMPTS - 1:
-                raise
-            await asyncio.sleep(PULL_PAUSE * 2**attempt)

@@ -28,6 +28,7 @@ LONGEST_TRIAL = 7 * 86400.0  # seconds
 ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 OwnOrImageId = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 NOT_READ = msgspec.Raw(b"null")
+NO_LOGINS = msgspec.Raw(b"{}")
 
 
 class Outcome(StrEnum):
@@ -82,6 +83,19 @@ class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
     services: int = 0
 
 
+class PullStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An image on its way from a registry. Sizes are bytes, of what is still to come and what has come of it."""
+
+    image: str  # as written
+    size: int  # 0: not known yet
+    have: int
+    rate: float  # bytes per second, of the last seconds
+    left: float | None  # seconds, null where that cannot be said
+    drops: int  # requests that ended too soon
+    waits_for: str = ""  # why nothing is asked for now
+    waits_until: float = 0.0
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     version: str  # of the agent
@@ -91,6 +105,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     converged: bool  # everything is as desired, or given up, stopped or completed
     services: tuple[ServiceStatus, ...]
     steps: tuple[str, ...]  # under way now
+    pulls: tuple[PullStatus, ...] = ()
     problems: tuple[Problem, ...]
     inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given
     now: float = 0.0
@@ -105,6 +120,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problems: tuple[Problem, ...] = ()
     watched_until: float = 0.0  # of a generation that is ready: when it is good if it stays so
     goes_back_to: int = 0  # number of the generation that follows if it does not; 0: there is none
+    pulls: tuple[PullStatus, ...] | None = None  # what is pulled now; (): nothing any more
 
 
 class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -114,6 +130,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     adopt: bool = False  # take over what Docker Compose made for a project of this name
     dom0_image: OwnOrImageId = ""  # whose project to take over, on the same dom0-base; "": the running one's
     project: msgspec.Raw = NOT_READ  # that project, where the command has read it: compose/model.Project
+    logins: msgspec.Raw = NO_LOGINS  # by registry: registry/credentials.Login; raw, so that no text of ours shows them
     layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
 
 

@@ -6,6 +6,7 @@ Slow imports wait until Compose, which is another process, reads the project, or
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,13 +16,13 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0 import terminal, times
-from dom0.agent.status import LARGEST_PROJECT, NOT_READ, Outcome, Progress, UpRequest
+from dom0.agent.status import LARGEST_PROJECT, NO_LOGINS, NOT_READ, Outcome, Progress, UpRequest
 from dom0.cli import succession, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
 from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import agent_socket, is_here, is_login
-from dom0.cli.report import Report, watching
+from dom0.cli.report import Report, ending_pulls, watching
 from dom0.cli.root_start import RootStart
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
 from dom0.http import blocking
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
     from dom0.images.reading import Reading
+    from dom0.plan.facts import ImageNeed
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
@@ -106,11 +108,11 @@ async def bring_up(
             from dom0.images.project import Options, built_unnamed
 
             options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
-            async with built_unnamed(engine, project, report, options, reading) as built:
+            async with built_unnamed(engine, project, report.say, options, reading) as built:
                 await names.mark(engine, built.image, tag)  # a new one has no other name yet
             kept_reading.keep(built)
         else:
-            built = Built(await image_as_it_is(engine, tag, report), changed=False)
+            built = Built(await image_as_it_is(engine, tag, report.say), changed=False)
         if project is not None:
             await private.deliver(engine, built.image, project)
         if trial:
@@ -219,7 +221,7 @@ async def _take_up(
     from dom0.images import names
 
     while True:
-        await succession.let_end(engine, report)
+        await succession.let_end(engine, report.say)
         await forget_failure(engine)
         try:
             with watching("the start of dom0"):
@@ -228,6 +230,7 @@ async def _take_up(
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
+            request = replace(request, logins=await _logins_for(engine, read))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
@@ -240,6 +243,22 @@ async def _take_up(
                 if busy_with is None or busy_with.dom0_image != built.image.id:
                     await names.unmark(engine, built.image.id)
             raise
+
+
+async def _logins_for(engine: Engine, project: Project | None) -> msgspec.Raw:
+    """Of the person, for the registries that the agent is about to ask. Raises Dom0Error."""
+    from dom0.registry import credentials
+
+    if project is None or not credentials.config_file(os.environ, Path.home()).exists():
+        return NO_LOGINS
+    from dom0.agent.source import find_pulls
+    from dom0.images.pull import own_login
+    from dom0.plan.facts import images_needed
+    from dom0.registry.reference import parse
+
+    registries = {parse(need.ref).registry for need in await find_pulls(engine, images_needed(project))}
+    found = {registry: await own_login(registry) for registry in sorted(registries)}
+    return msgspec.Raw(msgspec.json.encode({registry: login for registry, login in found.items() if login}))
 
 
 async def _comes_up(engine: Engine) -> bool:
@@ -257,13 +276,7 @@ async def _comes_up(engine: Engine) -> bool:
 
 
 async def _become(
-    engine: Engine,
-    built: Built,
-    project: Path | None,
-    start: RootStart,
-    say: Callable[[str], None],
-    *,
-    adopts: bool,
+    engine: Engine, built: Built, project: Path | None, start: RootStart, report: Report, *, adopts: bool
 ) -> tuple[Project | None, bool]:
     """Let a root container of the image run, unless only the project differs: the running one takes it up (True).
 
@@ -277,37 +290,51 @@ async def _become(
     image, read = built.image, None
     root = None if start.is_pending else await find_container(engine, ROOT)
     if root is not None and root.state is State.PAUSED:
-        say(f"unpause {ROOT}")
+        report.say(f"unpause {ROOT}")
         await engine.unpause_container(root.id)
     if root is not None and root.running:
         if root.image_id == image.id:
             return None, False
         if root.labels.get(labels.BASE) == image.labels.get(labels.BASE):
             return built.project, True
-    if root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels:
-        start.begin()
-        await _prepare(engine)
-        read = await _refuse_beforehand(engine, built, project, say, adopts=adopts)
-        start.accept()
-    else:
-        await _refuse_beforehand(engine, built, project, say, adopts=adopts)
+    is_beside = root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels
+    if is_beside:
+        try:
+            with start:
+                start.begin()
+                await _prepare(engine)
+                read = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
+                start.accept()
+        except _ToPull:
+            is_beside = False
+    if not is_beside:
+        await _refuse_beforehand(engine, built, project, report, adopts=adopts)
     async with names.taken_up_later(engine, image.id):
         if root is not None and root.running:
-            await hand_over(engine, image.id, say)
+            await hand_over(engine, image.id, report.say)
         else:
-            await start_root(engine, image.id, say, _ask_here)
+            await start_root(engine, image.id, report.say, _ask_here)
     return read, False
 
 
+class _ToPull(Exception):
+    """That may take a day, and an agent which is started beside does not wait for so long: it would pull by itself."""
+
+
+async def _never_beside(_need: ImageNeed, _has_copy: bool) -> None:
+    raise _ToPull
+
+
 async def _refuse_beforehand(
-    engine: Engine, built: Built, project: Path | None, say: Callable[[str], None], *, adopts: bool
+    engine: Engine, built: Built, project: Path | None, report: Report, *, adopts: bool, beside: bool = False
 ) -> Project | None:
-    """Raises what the new agent would refuse, before its container runs: ProjectError, EngineError.
+    """Raises what the new agent would refuse, before its container runs: Dom0Error; _ToPull if it starts beside.
 
     Returns the project if that agent reads it in the same way.
     """
     from dom0.agent.foresee import refuse
     from dom0.agent.in_use import find_adoptable
+    from dom0.agent.pull import pulling
     from dom0.agent.source import read_project, resolve_beforehand
     from dom0.cli import kept_reading
     from dom0.images import names, private
@@ -326,7 +353,12 @@ async def _refuse_beforehand(
         if found is None:
             async with read_project(engine, image, place, roots) as (_, found):
                 pass
-        desired = await resolve_beforehand(engine, image, found, say)
+        if beside:
+            desired = await resolve_beforehand(engine, image, found, _never_beside, report.say)
+        else:
+            async with pulling(engine, found, report) as pull:
+                with ending_pulls(report):
+                    desired = await resolve_beforehand(engine, image, found, pull, report.say)
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
         await refuse(engine, desired, what_runs())

@@ -43,7 +43,7 @@ def command(directory: Path, tag: str, no_cache: bool, pull: bool, as_json: bool
     from dom0.images.project import Options, build_project
 
     wanted = Options(tag=tag, no_cache=no_cache, pull=pull, taken_over=taken_over_from(directory))
-    built = on_engine(lambda engine: build_project(engine, directory, Report(beside=as_json), wanted))
+    built = on_engine(lambda engine: build_project(engine, directory, Report(beside=as_json).say, wanted))
     kept_reading.keep(built)
     image, state = built.image, "built" if built.changed else "up to date"
     terminal.say_done(

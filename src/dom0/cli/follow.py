@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dom0.agent.status import Outcome, Progress
-from dom0.cli.report import Report, interruptible, watching
+from dom0.cli.client import Agent
+from dom0.cli.report import Report, ending_pulls, interruptible, watching
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, InUse, ProjectError, RolledBack
 from dom0.printable import printable
 
@@ -24,7 +25,7 @@ def follow(lines: Iterator[Progress], report: Report, *, wait: bool = True) -> P
 
     Raises RolledBack, Interrupted, or Dom0Error if no outcome came.
     """
-    with watching("the change of this machine"), interruptible():
+    with watching("the change of this machine"), ending_pulls(report, _end_pulls), interruptible():
         for progress in lines:
             report.tell(progress)
             if progress.outcome is not None:
@@ -32,6 +33,14 @@ def follow(lines: Iterator[Progress], report: Report, *, wait: bool = True) -> P
             if progress.watched_until and not wait:
                 return progress
     raise Dom0Error("dom0: ended before the generation had an outcome", hint="see why: dom0 status")
+
+
+def _end_pulls() -> bool:
+    """False: the agent has begun what it pulled for, or does not answer."""
+    try:
+        return bool(Agent().status().pulls and Agent().abort())
+    except Dom0Error:
+        return False
 
 
 def _judge(progress: Progress, outcome: Outcome) -> Progress:

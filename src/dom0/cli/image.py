@@ -191,7 +191,7 @@ async def _build(engine: Engine, names: Sequence[str], report: Report, *, no_cac
     from dom0.images.chain import build_ambassador, build_base
 
     builders = {BASE_IMAGE: build_base, AMBASSADOR_IMAGE: build_ambassador}
-    built = {name: await builders[name](engine, report, no_cache=no_cache) for name in names}
+    built = {name: await builders[name](engine, report.say, no_cache=no_cache) for name in names}
     return [BuiltChainImage(name=name, id=image.id, size=image.size) for name, image in built.items()]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,6 +17,7 @@ import msgspec
 
 from dom0 import terminal, times
 from dom0.cli.engine_client import on_engine
+from dom0.cli.pulls import TAKEN, Line
 from dom0.errors import Dom0Error, Interrupted, ProjectError, UsageError
 from dom0.names import PLACED, pull_directory
 
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from dom0.images.pull import Pulled
     from dom0.plan.facts import ImageNeed
     from dom0.registry.depot import Depot
-    from dom0.registry.progress import Meter, Progress
+    from dom0.registry.fetch import Terms
+    from dom0.registry.progress import Meter
     from dom0.registry.reference import Reference
+    from dom0.registry.verify import PublicKey
 
 _NOTHING = "nothing to pull: the images of this project are here"
-_TAKEN = "the Engine takes it"
-_SHOWN_EVERY = 0.5  # seconds, on a terminal
-_TOLD_EVERY = 30.0  # seconds, in a log
+_SHOWN_EVERY = 0.5  # seconds
 PORT = 5050  # of `dom0 image serve`
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^:/@\[\]\s]+)):([0-9]{1,5})")
 
@@ -92,12 +93,15 @@ def command(names: tuple[str, ...], platform: str, key: Path | None, peers: tupl
 
     $ dom0 image pull redis:7
     """
+    from dom0.images.pull import platform_of
     from dom0.registry import reference
+    from dom0.registry.verify import PublicKey
 
     references = [reference.parse(name) for name in names]
-    platform = _platform(platform, "--platform")
+    platform = platform_of(platform, "--platform")
     wanted = [(each, platform) for each in references]
-    say_end(on_engine(lambda engine: pull_all(engine, wanted, key, peers)), as_json=as_json)
+    keys = [PublicKey(str(key), key.read_bytes())] if key else []
+    say_end(on_engine(lambda engine: pull_all(engine, wanted, peers, lambda _: keys)), as_json=as_json)
 
 
 @click.command("fetch", short_help="Pull what a project needs.")
@@ -141,13 +145,12 @@ def own_depot() -> Depot:
     from dom0.images.pull import KEPT
     from dom0.registry.depot import Depot
 
-    root = pull_directory()
-    root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # as the agent makes it
-    return Depot(root, KEPT)
+    return Depot(pull_directory(), KEPT)
 
 
 async def pull_missing(engine: Engine, directory: Path, peers: Sequence[str] = ()) -> Outcome:
     """What the project there needs and the Engine has not. Raises ProjectError, EngineError, Interrupted."""
+    from dom0.agent.pull import depot_of, keys_of, terms_of
     from dom0.agent.source import find_pulls
     from dom0.compose.load import load
     from dom0.images.names import find
@@ -156,12 +159,14 @@ async def pull_missing(engine: Engine, directory: Path, peers: Sequence[str] = (
     project = await load(directory, PLACED, hashed=False)
     wanted, failed = read_needs(images_needed(project))
     pulls = [need for need in await find_pulls(engine, list(wanted)) if await find(engine, need.ref) is None]
-    pulled, others = await pull_all(engine, [wanted[need] for need in pulls], peers=peers)
+    keys, terms, depot = partial(keys_of, project), terms_of(project), depot_of(project)
+    pulled, others = await pull_all(engine, [wanted[need] for need in pulls], peers, keys, terms, depot)
     return pulled, [*failed, *others]
 
 
 def read_needs(needs: Iterable[ImageNeed]) -> tuple[dict[ImageNeed, tuple[Reference, str]], list[ProjectError]]:
     """Name and platform of each that is not built here; and what is wrong with those that have none."""
+    from dom0.images.pull import platform_of
     from dom0.registry import reference
 
     found: dict[ImageNeed, tuple[Reference, str]] = {}
@@ -169,30 +174,26 @@ def read_needs(needs: Iterable[ImageNeed]) -> tuple[dict[ImageNeed, tuple[Refere
     for need in needs:
         try:
             if not need.built:
-                found[need] = reference.parse(need.ref), _platform(need.platform, "platform")
+                found[need] = reference.parse(need.ref), platform_of(need.platform, "platform")
         except UsageError as error:
             refused.append(ProjectError(f"{need.where}: {error.message}", hint=error.hint))
     return found, refused
 
 
-def _platform(text: str, where: str) -> str:
-    """As `linux/arm64`; an architecture alone is one of Linux, "" stays. Raises UsageError."""
-    from dom0.registry.manifest import parse_platform
-
-    whole = text if not text or "/" in text or text == "linux" else f"linux/{text}"
-    try:
-        if whole:
-            parse_platform(whole)
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from error
-    return whole
-
-
 async def pull_all(
-    engine: Engine, wanted: Iterable[tuple[Reference, str]], key: Path | None = None, peers: Sequence[str] = ()
+    engine: Engine,
+    wanted: Iterable[tuple[Reference, str]],
+    peers: Sequence[str] = (),
+    keys: Callable[[Reference], Sequence[PublicKey]] = lambda _: (),
+    terms: Terms | None = None,
+    depot: Depot | None = None,
 ) -> Outcome:
-    """One after the other, each of its platform; one that fails does not stop the others. Raises Interrupted."""
+    """One after the other, each of its platform; one that fails does not stop the others. Raises Interrupted.
+
+    `keys`: with which each has to be signed; `terms` and `depot`: None for the usual ones.
+    """
     from dom0.images.pull import pull
+    from dom0.registry.fetch import USUAL
     from dom0.registry.progress import Meter
 
     pulled: list[Pulled] = []
@@ -201,10 +202,17 @@ async def pull_all(
         name, meter = reference.familiar(), Meter()
         try:
             async with shown(name, meter):
-                depot = own_depot()
-                pulled.append(
-                    await pull(engine, depot, reference, platform=platform, key=key, peers=peers, meter=meter)
+                done = await pull(
+                    engine,
+                    depot or own_depot(),
+                    reference,
+                    platform=platform,
+                    keys=keys(reference),
+                    peers=peers,
+                    terms=terms or USUAL,
+                    meter=meter,
                 )
+                pulled.append(done)
         except asyncio.CancelledError as error:
             come = f"{terminal.size(meter.have)} of {terminal.size(meter.size)} have come and are kept"
             why = come if meter.size else "ended while the registry was asked; what had come before is kept"
@@ -226,7 +234,7 @@ def say_end(outcome: Outcome, *, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def shown(name: str, meter: Meter, *, then: str = _TAKEN) -> AsyncIterator[None]:
+async def shown(name: str, meter: Meter, *, then: str = TAKEN) -> AsyncIterator[None]:
     """How far it is, on standard error: one line that changes on a terminal, else a line now and then.
 
     `then`: what is done with it when all has come.
@@ -234,42 +242,23 @@ async def shown(name: str, meter: Meter, *, then: str = _TAKEN) -> AsyncIterator
     if terminal.quiet():
         yield
         return
-    is_terminal = sys.stderr.isatty()
-    task = asyncio.create_task(_show(name, meter, then, is_terminal=is_terminal))
+    line = Line(terminal.say_to_stderr)
+    task = asyncio.create_task(_show(name, meter, line, then))
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        if is_terminal:
-            terminal.say_over("")
+        line.clear()
 
 
-async def _show(name: str, meter: Meter, then: str, *, is_terminal: bool) -> None:
-    clock = asyncio.get_running_loop().time
+async def _show(name: str, meter: Meter, line: Line, then: str) -> None:
+    from dom0.agent.pull import status_of
+
     while True:
-        text = f"{name}: {describe(meter.progress(clock()), time.time(), then)}"
-        if is_terminal:
-            terminal.say_over(text)
-        else:
-            terminal.say_to_stderr(text)
-        await asyncio.sleep(_SHOWN_EVERY if is_terminal else _TOLD_EVERY)
-
-
-def describe(progress: Progress, now: float, then: str = _TAKEN) -> str:
-    """How far a pull is, in a few words; `now` in seconds since the epoch."""
-    size = terminal.size(progress.size)
-    words = [f"{progress.share:.0%} of {size}"] if progress.size else ["asks for it"]
-    if progress.waiting:
-        return f"{words[0]}, waits {max(0.0, progress.waiting.until - now):.0f}s: {progress.waiting.why}"
-    if progress.size > progress.have:
-        words.append(f"{terminal.size(int(progress.rate))}/s")
-        words += [f"{times.ago(progress.left)} left"] if progress.left is not None else []
-        words += [f"{progress.drops} drops"] if progress.drops else []
-    elif progress.size:
-        words.append(then)
-    return ", ".join(words)
+        line.show((status_of(name, meter),), then)
+        await asyncio.sleep(_SHOWN_EVERY)
 
 
 def _line(image: Pulled) -> str:

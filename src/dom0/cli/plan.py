@@ -103,11 +103,11 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
     if project is not None:
         in_place = await projects_in_place(engine, project, adopts=adopts)
         wanted = Options(tag=tag, taken_over=in_place)
-        async with built_unnamed(engine, project, Report(beside=True), wanted) as built:
+        async with built_unnamed(engine, project, Report(beside=True).say, wanted) as built:
             with built.named_as_written():
                 yield built.image
     else:
-        yield await image_as_it_is(engine, tag, Report(beside=True))
+        yield await image_as_it_is(engine, tag, Report(beside=True).say)
 
 
 async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dom0 import terminal
-from dom0.agent.status import Progress
+from dom0.agent.status import Progress, PullStatus
+from dom0.cli.pulls import Line
 from dom0.errors import Interrupted
 
 
@@ -22,21 +23,35 @@ class Report:
         self._as_json = as_json
         self._say = terminal.say_to_stderr if beside else terminal.say
         self._began = time.monotonic()
+        self._line = Line(self._say_timed)
+        self.pulls: tuple[PullStatus, ...] = ()  # that are under way
 
-    def __call__(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self.tell(Progress(text=text))
+
+    def show(self, pulls: tuple[PullStatus, ...]) -> None:
+        if pulls != self.pulls:
+            self.tell(Progress(pulls=pulls))
 
     def aside(self, text: str) -> None:
         """For people only: for programs the line with the outcome is the last one."""
         if not self._as_json:
-            self(text)
+            self.say(text)
 
     def tell(self, progress: Progress) -> None:
+        if progress.pulls is not None:
+            self.pulls = progress.pulls
         if self._as_json:
             terminal.say_json_line(progress)
-        elif progress.text and not terminal.quiet():
-            text = f"{progress.service}: {progress.text}" if progress.service else progress.text
-            self._say(f"{time.monotonic() - self._began:6.1f}s  {text}")
+        elif not terminal.quiet():
+            if progress.text:
+                self._line.clear()
+                self._say_timed(f"{progress.service}: {progress.text}" if progress.service else progress.text)
+            if progress.pulls is not None:
+                self._line.show(progress.pulls)
+
+    def _say_timed(self, text: str) -> None:
+        self._say(f"{time.monotonic() - self._began:6.1f}s  {text}")
 
 
 @contextmanager
@@ -54,6 +69,23 @@ def watching(what: str, *, end: str = "end it and go back: dom0 abort") -> Itera
         raise Interrupted(
             f"{what}: goes on without this command",
             hint=f"watch it: dom0 status --watch\n{end}",
+        ) from error
+
+
+@contextmanager
+def ending_pulls(report: Report, end: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """While something is pulled in the block Ctrl-C ends that, which `end` does if it still can. Raises Interrupted."""
+    from asyncio import CancelledError  # whoever may meet it has loaded it
+
+    try:
+        yield
+    except (KeyboardInterrupt, CancelledError) as error:
+        images = ", ".join(pull.image for pull in report.pulls)
+        report.show(())
+        if not images or not end():
+            raise
+        raise Interrupted(
+            f"{images}: not pulled, and nothing was changed; what has come is kept", hint="go on from there: dom0 up"
         ) from error
 
 

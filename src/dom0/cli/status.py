@@ -9,6 +9,7 @@ import click
 
 from dom0 import terminal, times
 from dom0.cli.client import Agent
+from dom0.cli.pulls import describe
 from dom0.health import problem_lines
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def lines(status: Status) -> list[str]:
     heads = ("SERVICE", "CONTAINER", "PHASE", "FOR", "IMAGE", "PORTS", "REASON")
     rows = (_row(service, status.now) for service in status.services)
     text = [terminal.printable(headline(status)), *terminal.columns(heads, rows, colours={"PHASE": _COLOURS})]
+    if status.pulls:
+        text += ["", "Pulling:", *(f"  {terminal.printable(describe(pull, status.now))}" for pull in status.pulls)]
     if status.steps:
         text += ["", "Under way:", *(f"  {terminal.printable(step)}" for step in status.steps)]
     return [*text, *map(terminal.printable, problem_lines(status.problems))]

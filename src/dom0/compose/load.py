@@ -111,9 +111,11 @@ async def _resolve(
         data = _with_final_paths(data, files, view, final)
         project = _accepted(data, files)
         tree = mounted.ProjectTree(files.root, final, files.locations)
-        hashed_as, ((digests, unread), profiles) = await _both(
+        hashed_as, ((digests, unread), profiles, keys) = await _both(
             _hashes(resolved.for_hashing(data), hashing, cache, wanted=hashed),
-            asyncio.to_thread(lambda: (mounted.digests(project, tree), mounted.profiles(project, tree))),
+            asyncio.to_thread(
+                lambda: (mounted.digests(project, tree), mounted.profiles(project, tree), mounted.keys(project, tree))
+            ),
         )
     except Rejected as rejected:
         raise _explained(rejected, files, view) from rejected
@@ -132,6 +134,7 @@ async def _resolve(
         env_files=tuple(sorted(map(above.inner, files.copies.keys() - {source.name for source in files.sources}))),
         secret_files=tuple(sorted({above.inner(posixpath.normpath(name)) for name in named})),
         contents=profiles,
+        keys=keys,
         digests=digests,
         warnings=(
             *(excerpt(_as_written(words, view)) for words in dict.fromkeys(output.warnings)),

@@ -417,6 +417,7 @@ class Project(_Part, frozen=True, kw_only=True):
     secret_files: tuple[str, ...] = ()  # as they are written, also of secrets that no service uses
     environment: dict[str, str] = {}  # values of the variables that configs and secrets name
     contents: dict[str, str] = {}  # text of the seccomp profiles, by the path as `security_opt` spells it
+    keys: dict[str, str] = {}  # text of the public keys that images are signed with, by the path in `verify`
     digests: dict[str, str] = {}  # absolute path of a config, secret or bind-mounted project file -> sha256 of it
     warnings: tuple[str, ...] = ()  # for people; nothing is decided by them
     lines: dict[str, dict[str, int]] = {}  # for people: Compose file -> dotted key -> the line that it stands on

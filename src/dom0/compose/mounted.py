@@ -1,4 +1,4 @@
-"""The contents of files that a resolved project mounts: digests, and the profiles that the Engine gets as text.
+"""The contents of files that a resolved project mounts: digests, and the profiles and keys that are used as text.
 
 Compose compares paths only, and does not notice an edited config. Files outside the project belong to the host and may
 not be visible here; they have no digest. Nor have files beyond the total size that an image may hold: they are no part
@@ -117,6 +117,22 @@ def profiles(project: Project, tree: ProjectTree) -> dict[str, str]:
                 raise _refused(tree, key, error.message) from error
             except (ValueError, RecursionError) as error:
                 raise _refused(tree, key, f"{path} is not a seccomp profile in JSON") from error
+    return texts
+
+
+def keys(project: Project, tree: ProjectTree) -> dict[str, str]:
+    """Text of the files that `x-dom0.pull.verify` names, by their paths as written. Raises ProjectError."""
+    pull = project.machine.pull if project.machine else None
+    texts: dict[str, str] = {}
+    for number, entry in enumerate(pull.verify if pull else ()):
+        key = ("x-dom0", "pull", "verify", str(number), "key")
+        try:
+            content = read_regular(tree.source / entry.key, name=entry.key, inside=tree.source)
+        except ProjectError as error:
+            raise _refused(tree, key, error.message) from error
+        if b"PUBLIC KEY-----" not in content:
+            raise _refused(tree, key, f"{entry.key} is no public key", "cosign generate-key-pair makes one")
+        texts[entry.key] = content.decode(errors="replace")
     return texts
 
 

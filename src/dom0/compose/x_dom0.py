@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from dom0 import sizes
 from dom0.ambassador.declaration import Misdeclared, declare
 from dom0.ambassador.settings import Settings
 from dom0.compose.findings import Finding, KeyPath
@@ -31,6 +32,7 @@ _SSH_KEY = (
     r"(?:\S.* )?(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com) [A-Za-z0-9+/]{32,}={0,2}(?: .*)?"
 )
+_MOST_PARALLEL = 16
 _REPLACED = {"command"}  # lists that are one value, as `command` of a service is for Compose
 
 
@@ -60,6 +62,19 @@ class RolloutSettings(_Part, frozen=True, kw_only=True):
     monitor: str = "5s"
 
 
+class VerifySettings(_Part, frozen=True, kw_only=True):
+    match: str
+    key: str
+
+
+class PullSettings(_Part, frozen=True, kw_only=True):
+    limit: str = ""
+    parallel: int = 2
+    patience: str = "24h"
+    keep: str = "2G"
+    verify: tuple[VerifySettings, ...] = ()
+
+
 class MachineSettings(_Part, frozen=True, kw_only=True):
     hostname: str = ""
     ssh: SshSettings | None = None
@@ -67,6 +82,7 @@ class MachineSettings(_Part, frozen=True, kw_only=True):
     dev: DevSettings | None = None
     rollout: RolloutSettings | None = None
     timezone: str = ""  # of schedules; "": UTC
+    pull: PullSettings | None = None
     shared: tuple[str, ...] = ()
 
 
@@ -104,7 +120,7 @@ def with_empty_sections(section: Any) -> Any:
     """An empty `ssh:` means `ssh: {}`, as `volumes: {data:}` does for Compose."""
     if not isinstance(section, dict):
         return {} if section is None else section
-    sections = {"ssh", "home", "dev", "rollout"}
+    sections = {"ssh", "home", "dev", "rollout", "pull"}
     return {name: {} if value is None and name in sections else value for name, value in section.items()}
 
 
@@ -124,6 +140,7 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
     if machine.timezone and not _is_timezone(machine.timezone):
         hint = "such as Europe/Berlin: a file of the package tzdata, below /usr/share/zoneinfo"
         yield _finding("timezone", f"{machine.timezone!r} is not a time zone", hint)
+    yield from _pull(machine.pull or PullSettings())
     for number, entry in enumerate(machine.shared):
         if not re.fullmatch(_VOLUME, entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
             hint = "the key or name of a volume, or an absolute path such as /srv/media"
@@ -185,6 +202,35 @@ def _rollout(rollout: RolloutSettings) -> Iterator[Finding]:
         yield _finding("rollout.timeout", "a rollout needs some time", "5m unless you say otherwise")
     elif not 0 <= times["monitor"] <= times["timeout"]:
         yield _finding("rollout.monitor", "has to be between 0s and the timeout", "5s unless you say otherwise")
+
+
+def _pull(pull: PullSettings) -> Iterator[Finding]:
+    if pull.limit and _bytes(pull.limit) <= 0:
+        yield _finding("pull.limit", f"{pull.limit!r} is no number of bytes a second", "such as 100k or 1.5M")
+    if not 1 <= pull.parallel <= _MOST_PARALLEL:
+        yield _finding("pull.parallel", f"{pull.parallel} connections are not possible", f"1 to {_MOST_PARALLEL}")
+    try:
+        is_time = seconds(pull.patience) > 0
+    except ValueError:
+        is_time = False
+    if not is_time:
+        yield _finding("pull.patience", f"{pull.patience!r} is no time to wait", "24h unless you say otherwise")
+    if _bytes(pull.keep) < 0:
+        yield _finding("pull.keep", f"{pull.keep!r} is not a size", "2G unless you say otherwise")
+    for number, entry in enumerate(pull.verify):
+        if not entry.match:
+            yield _finding(f"pull.verify.{number}.match", "matches no image", "such as registry.example/team/*")
+        if posixpath.normpath(entry.key) != entry.key or entry.key.startswith(("/", "..")) or entry.key == ".":
+            hint = "a file in the project's directory, such as keys/team.pub"
+            yield _finding(f"pull.verify.{number}.key", f"{entry.key!r} is no file of the project", hint)
+
+
+def _bytes(size: str) -> int:
+    """-1: it is none."""
+    try:
+        return sizes.parse(size)
+    except ValueError:
+        return -1
 
 
 def _finding(dotted: str, what: str, hint: str) -> Finding:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import EngineError, EngineUnreachable, Final, NotFound
+from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, UsageError
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
@@ -31,6 +31,7 @@ from dom0.registry import credentials
 from dom0.registry.archive import Damaged, diff_ids
 from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
+from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import USUAL, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
@@ -38,11 +39,20 @@ from dom0.registry.mirrors import Mirrored
 from dom0.registry.peers import Peered
 from dom0.registry.progress import Meter
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
-from dom0.registry.verify import require_signed
+from dom0.registry.verify import PublicKey, require_signed
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
+
+
+FindLogin = Callable[[str], Awaitable[Login | None]]
+"""That for a registry. Raises Dom0Error."""
+
+
+async def own_login(registry: str) -> Login | None:
+    """What `docker login` of whoever runs this process has kept."""
+    return await credentials.find(registry, os.environ, Path.home())
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,23 +75,25 @@ async def pull(
     reference: Reference,
     *,
     platform: str = "",
-    key: Path | None = None,
+    keys: Sequence[PublicKey] = (),
     peers: Sequence[str] = (),
+    find_login: FindLogin = own_login,
     terms: Terms = USUAL,
     meter: Meter,
 ) -> Pulled:
     """Return when the Engine has the image; `platform` is its own if none is said.
 
-    `key`: the PEM file of a public key that it has to be signed with, or nothing of it is fetched.
+    `keys`: with each of them it has to be signed, or nothing of it is fetched.
     `peers`: `host:port` of other machines that are asked before the registry. Cancelled, it leaves in the depot what
     has come. Raises Final and GaveUp of the registry, EngineError, and Unwritable and NoSpace of the depot.
     """
     wanted = reference if reference.digest is None else replace(reference, tag=None)  # as docker: the digest names it
     info = await engine.info()
-    async with _registry_of(wanted, info, depot, peers) as registry:
+    login = await find_login(wanted.registry)
+    async with _registry_of(wanted, info, login, depot, peers) as registry:
         work = _Pull(engine, info, registry, depot, terms, meter)
         image = await work.resolve(wanted, platform or f"linux/{info.machine}")
-        if key is not None:
+        for key in keys:
             await patiently(partial(require_signed, registry, wanted, image.digest, key), terms, meter)
         if registry.is_anonymous:
             await asyncio.to_thread(work.keep_manifests, image)
@@ -106,10 +118,9 @@ async def pull(
 
 @asynccontextmanager
 async def _registry_of(
-    reference: Reference, info: EngineInfo, depot: Depot, peers: Sequence[str]
+    reference: Reference, info: EngineInfo, login: Login | None, depot: Depot, peers: Sequence[str]
 ) -> AsyncIterator[Peered]:
     """As the Engine would ask it, behind peers."""
-    login = await credentials.find(reference.registry, os.environ, Path.home())
     urls = info.mirrors if reference.registry == DEFAULT_REGISTRY else ()
     mirrors = [Registry(urlsplit(url).netloc, base=url) for url in urls]
     upstream = Registry(reference.registry, login, insecure=is_insecure(reference.registry, info))
@@ -118,6 +129,17 @@ async def _registry_of(
         yield registry
     finally:
         await registry.close()
+
+
+def platform_of(text: str, where: str) -> str:
+    """As `linux/arm64`; an architecture alone is one of Linux, "" stays. Raises UsageError."""
+    whole = text if not text or "/" in text or text == "linux" else f"linux/{text}"
+    try:
+        if whole:
+            parse_platform(whole)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
+    return whole
 
 
 def is_insecure(registry: str, info: EngineInfo) -> bool:

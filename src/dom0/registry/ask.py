@@ -26,8 +26,9 @@ async def patiently(ask: Callable[[], Awaitable[T]], terms: Terms, meter: Meter,
     try:
         while True:
             meter.works(_WORKER)
+            left = began + terms.patience - clock()
             try:
-                async with asyncio.timeout(most or min(_ANSWER * 2 ** min(misses, 9), _LONGEST_ANSWER)):
+                async with asyncio.timeout(most or min(_ANSWER * 2 ** min(misses, 9), _LONGEST_ANSWER, left)):
                     return await ask()
             except (Temporary, EngineError, OSError) as error:
                 if isinstance(error, EngineError) and not error.transient:
@@ -35,7 +36,7 @@ async def patiently(ask: Callable[[], Awaitable[T]], terms: Terms, meter: Meter,
                 why = str(error) or "no answer"
                 asked = error.retry_after if isinstance(error, Temporary) else None
                 wait = max(pause(misses, clock() - began, random.random()), asked or 0.0)  # noqa: S311 -- no secret
-                if clock() + wait - began > terms.patience:
+                if clock() + wait - began >= terms.patience:
                     raise GaveUp(f"{why}; nothing else for {terms.patience:g} s") from error
                 meter.waits(_WORKER, Waiting(why, time.time() + wait))
             await asyncio.sleep(wait)

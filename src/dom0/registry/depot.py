@@ -79,7 +79,8 @@ class Depot:
         self._limit = limit
         self._boot = boot
         with writing(root):
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, exist_ok=True)
             found = root.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 raise Unwritable(f"{root}: is not a directory of ours", hint="move it away")

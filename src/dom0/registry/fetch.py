@@ -57,13 +57,15 @@ class Source(Protocol):
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """`rate`: bytes a second for all workers together, 0 for no limit; `patience`: seconds in which nothing comes;
-    `most_wrong`: times that other bytes may come than the digest says.
+    `most_wrong`: times that other bytes may come than the digest says; `cuts`: how often a blob may be cut off that its
+    registry sends as a whole only, 0: as often as it takes.
     """
 
     workers: int = 2
     rate: float = 0.0
     patience: float = 86400.0
     most_wrong: int = 3
+    cuts: int = 0
 
 
 USUAL = Terms()
@@ -110,7 +112,7 @@ class _Blob:
         self.entire = False
         self.requests = 0
         self.ending = False
-        self.failures = {"damaged": 0, "wrong": 0}
+        self.failures = {"damaged": 0, "wrong": 0, "cut": 0}
 
     @property
     def is_ready(self) -> bool:
@@ -213,6 +215,15 @@ class _Work:
         if blob.failures["damaged"] == MOST_DAMAGED:
             raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
 
+    def count_cut(self, blob: _Blob, error: Exception) -> None:
+        """Raises Final where a blob that is to be had as a whole only has been cut off too often."""
+        blob.failures["cut"] += blob.entire
+        if blob.failures["cut"] == self.terms.cuts > 0:
+            raise Final(
+                f"{self.repository}: {blob.descriptor.digest}: {self.terms.cuts} times cut off, and the registry "
+                f"does not send the rest alone: {error}"
+            )
+
     def count(self) -> None:
         self.meter.have = self._whole + self._elsewhere + sum(blob.partial.have for blob in self.blobs)
 
@@ -304,6 +315,7 @@ class _Worker:
                 raise
             blob.entire, error = True, None
         except (Temporary, OSError) as broken:
+            self._work.count_cut(blob, broken)
             blob.entire, error = False, broken
         finally:
             part.asked, blob.requests = None, blob.requests - 1

@@ -10,7 +10,6 @@ import base64
 import binascii
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -38,6 +37,13 @@ class Source(Protocol):
     def blob(self, repository: str, descriptor: Descriptor) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 
+class PublicKey(msgspec.Struct, frozen=True):
+    """In a PEM file; `name` is what messages call it."""
+
+    name: str
+    pem: bytes
+
+
 class _Layer(Descriptor, frozen=True, kw_only=True):
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -59,17 +65,19 @@ class _Text(msgspec.Struct):
     critical: _Critical
 
 
-async def require_signed(source: Source, reference: Reference, digest: str, key: Path) -> None:
-    """Return when the manifest or index with `digest` is signed with the private half of `key`, a PEM file.
+async def require_signed(source: Source, reference: Reference, digest: str, key: PublicKey) -> None:
+    """Return when the manifest or index with `digest` is signed with the private half of `key`.
 
     Raises Final where it is not, Temporary where nobody can say so now, UsageError for a file that is no key.
     """
     try:
-        await capture(["openssl", "pkey", "-pubin", "-in", str(key), "-noout"])
+        await capture(["openssl", "pkey", "-pubin", "-noout"], stdin=key.pem)
     except CommandFailed as error:
         if error.code is None:
             raise
-        raise UsageError(f"{key}: is no public key in a PEM file", hint="cosign generate-key-pair makes one") from error
+        raise UsageError(
+            f"{key.name}: is no public key in a PEM file", hint="cosign generate-key-pair makes one"
+        ) from error
     signatures = await _signatures(source, reference, digest)
     for layer, signature in signatures:
         async with source.blob(reference.repository, layer) as chunks:
@@ -78,7 +86,7 @@ async def require_signed(source: Source, reference: Reference, digest: str, key:
             return
     others = ", only by others" if signatures else ""
     raise Final(
-        f"{reference}: {digest} is not signed with the key of {key}{others}",
+        f"{reference}: {digest} is not signed with the key of {key.name}{others}",
         hint="whoever makes the image signs it: cosign sign --key",
     )
 
@@ -118,9 +126,10 @@ def _is_about(text: bytes, digest: str) -> bool:
     return said.type == _TYPE and said.image.digest == digest
 
 
-async def _is_by(key: Path, text: bytes, signature: bytes) -> bool:
+async def _is_by(key: PublicKey, text: bytes, signature: bytes) -> bool:
     with temporary.directory("signature") as directory:
-        file = directory / "signature"
+        file, pem = directory / "signature", directory / "key"
         file.write_bytes(signature)
-        argv = ["openssl", "dgst", "-sha256", "-verify", str(key), "-signature", str(file)]
+        pem.write_bytes(key.pem)
+        argv = ["openssl", "dgst", "-sha256", "-verify", str(pem), "-signature", str(file)]
         return (await capture(argv, stdin=text, check=False)).code == 0

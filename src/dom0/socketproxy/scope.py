@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import msgspec
@@ -172,6 +172,11 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
     def without_prefix(self, text: str) -> str:
         """Of the Engine's messages, which quote names."""
         return self._prefix_in_text.sub("", text.replace(self.image_prefix, ""))
+
+
+def is_in_one(labels: Iterable[str]) -> bool:
+    """Whether an Engine with these labels is a scope's."""
+    return any(label.startswith(f"{LABEL}=") for label in labels)
 
 
 def as_written(labels: Mapping[str, str], prefix: str) -> dict[str, str]:

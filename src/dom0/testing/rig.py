@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from dom0.agent.boot import BootNotes
 from dom0.agent.journal import Journal
 from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
+from dom0.agent.pull import Audience
 from dom0.agent.readiness import Readiness
 from dom0.agent.reconcile import Limits
 from dom0.agent.source import Candidate, Handed, Own
-from dom0.agent.status import Outcome, Progress, UpRequest
+from dom0.agent.status import Outcome, Progress, PullStatus, UpRequest
 from dom0.engine.bodies import HealthConfig
 from dom0.errors import Dom0Error
 from dom0.plan.desired import Desired, HealthTest, Slot
@@ -49,6 +50,7 @@ class Rig:
         self.refusal: Dom0Error | None = None
         self.boot = "0" * 8
         self.pause = 0.0  # seconds that it takes to read the project
+        self.pulls: tuple[PullStatus, ...] = ()  # what is pulled meanwhile
         self.awaits_up = False  # whether `dom0 up` starts the next agent
         self.given: list[Handed] = []  # to each reading
         self.handed_over: list[str] = []
@@ -59,9 +61,13 @@ class Rig:
         (path / "files").mkdir()
         (path / "files" / "web.conf").write_text("one")
 
-    async def resolve(self, image: str, _say: Callable[[str], None], handed: Handed) -> Candidate:
+    async def resolve(self, image: str, audience: Audience, handed: Handed) -> Candidate:
         self.given.append(handed)
-        await asyncio.sleep(self.pause)
+        audience.show(self.pulls)
+        try:
+            await asyncio.sleep(self.pause)
+        finally:
+            audience.show(())
         if self.refusal is not None:
             raise self.refusal
         return Candidate(self.project, self.path / "files", image or self.image)

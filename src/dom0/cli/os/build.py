@@ -54,7 +54,7 @@ def build(arch: str | None, flavour: str, out: Path, rescue: bool, no_cache: boo
     from dom0.osimage import build as building
     from dom0.osimage import recipe
 
-    say = Report(beside=as_json)
+    say = Report(beside=as_json).say
     built = asyncio.run(building.build(recipe.load(arch or "", flavour), say, no_cache=no_cache, with_rescue=rescue))
     building.export(built, out)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 import click
@@ -31,12 +32,12 @@ def update(source: str, sha256: str, yes: bool, reboot: bool, as_json: bool) -> 
     $ dom0 os update dom0-os/dom0-os.efi
     $ dom0 os update https://example.com/dom0-os.efi --reboot
     """
-    asyncio.run(_update(source, sha256, Report(beside=as_json), ask_first=not (yes or reboot)))
+    asyncio.run(_update(source, sha256, Report(beside=as_json).say, ask_first=not (yes or reboot)))
     outcome = "" if reboot or terminal.quiet() else "the next start tries it: dom0 os status"
     _say_outcome(outcome, reboot=reboot, as_json=as_json)
 
 
-async def _update(source: str, sha256: str, say: Report, *, ask_first: bool) -> None:
+async def _update(source: str, sha256: str, say: Callable[[str], None], *, ask_first: bool) -> None:
     from dom0.cli.image_pull import own_depot, shown
     from dom0.host import on_host, slots, uki, update_file
     from dom0.registry.download import Downloads

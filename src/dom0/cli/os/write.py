@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
         if wanted > _LARGEST:
             raise UsageError(f"--size {size}: is more than a boot disk can have", hint="2048G at most")
     if target.is_block_device():
-        asyncio.run(_write_device(os, files, target, wanted, Report(beside=as_json), yes=yes))
+        asyncio.run(_write_device(os, files, target, wanted, Report(beside=as_json).say, yes=yes))
     else:
         confirm_file(target, yes=yes)
         asyncio.run(media.write_disk(os, files, target, wanted))
@@ -82,7 +82,9 @@ def confirm_file(target: Path, *, yes: bool) -> None:
         terminal.confirm(f"{target} exists. Replace it?", f"{target}: exists")
 
 
-async def _write_device(os: Uki, files: Sequence[BootFile], target: Path, size: int, say: Report, *, yes: bool) -> None:
+async def _write_device(
+    os: Uki, files: Sequence[BootFile], target: Path, size: int, say: Callable[[str], None], *, yes: bool
+) -> None:
     """The device is held from before it is shown until it is written, so that no other takes its place."""
     from dom0.host import uki
     from dom0.osimage import device, media

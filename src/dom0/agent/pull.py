@@ -1,0 +1,194 @@
+"""Pulls what a new generation needs over a line that may be terrible, and says meanwhile how far it is.
+
+The fetcher is loaded when there is something to pull: most starts of the agent need nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
+
+from dom0 import sizes
+from dom0.agent.status import PullStatus
+from dom0.compose.model import Project
+from dom0.compose.x_dom0 import PullSettings
+from dom0.durations import seconds
+from dom0.engine.protocol import Engine
+from dom0.errors import Dom0Error, EngineError, EngineUnreachable, Final, NotThere
+from dom0.names import pull_directory
+from dom0.plan.facts import ImageNeed
+from dom0.socketproxy.scope import is_in_one
+
+if TYPE_CHECKING:
+    from dom0.images.pull import FindLogin
+    from dom0.registry.depot import Depot
+    from dom0.registry.fetch import Terms
+    from dom0.registry.progress import Meter
+    from dom0.registry.reference import Reference
+    from dom0.registry.verify import PublicKey
+
+TOLD_EVERY = 1.0  # seconds
+BRIEFLY = 20.0  # seconds in which nothing comes, after which the copy that is here is used
+MOST_CUTS = 3  # of a layer that the registry sends as a whole only; then the Engine may try
+
+Pull = Callable[[ImageNeed, bool], Awaitable[None]]
+"""Returns when the Engine has the image; whether it has a copy already decides how long it is tried.
+
+Raises Dom0Error, OSError.
+"""
+
+
+class Audience(Protocol):
+    def say(self, text: str) -> None: ...
+
+    def show(self, pulls: tuple[PullStatus, ...]) -> None:
+        """What is pulled now; told again and again."""
+
+
+@asynccontextmanager
+async def pulling(
+    engine: Engine, project: Project, audience: Audience, find_login: FindLogin | None = None
+) -> AsyncIterator[Pull]:
+    """What pulls images during the block, as the project's settings say. `find_login`: None for that of whoever calls.
+
+    Cancelled, it keeps what has come: the next pull goes on from there.
+    """
+    pulls = _Pulls(engine, project, audience, find_login)
+    telling = asyncio.create_task(pulls.tell())
+    try:
+        yield pulls.pull
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+        audience.show(())
+
+
+def status_of(image: str, meter: Meter) -> PullStatus:
+    """To be called in an event loop."""
+    progress = meter.progress(asyncio.get_running_loop().time())
+    return PullStatus(
+        image=image,
+        size=progress.size,
+        have=progress.have,
+        rate=progress.rate,
+        left=progress.left,
+        drops=progress.drops,
+        waits_for=progress.waiting.why if progress.waiting else "",
+        waits_until=progress.waiting.until if progress.waiting else 0.0,
+    )
+
+
+def terms_of(project: Project) -> Terms:
+    from dom0.registry.fetch import Terms
+
+    settings = _settings_of(project)
+    rate = sizes.parse(settings.limit) if settings.limit else 0.0
+    return Terms(workers=settings.parallel, rate=rate, patience=seconds(settings.patience))
+
+
+def keys_of(project: Project, reference: Reference) -> list[PublicKey]:
+    """With each of them the image has to be signed."""
+    from dom0.registry.verify import PublicKey
+
+    name = f"{reference.registry}/{reference.repository}"
+    paths = [entry.key for entry in _settings_of(project).verify if fnmatchcase(name, entry.match)]
+    return [PublicKey(path, project.keys[path].encode()) for path in paths]
+
+
+def depot_of(project: Project) -> Depot:
+    from dom0.registry.depot import Depot
+
+    return Depot(pull_directory(), sizes.parse(_settings_of(project).keep))
+
+
+def _settings_of(project: Project) -> PullSettings:
+    return (project.machine.pull if project.machine else None) or PullSettings()
+
+
+class _Pulls:
+    def __init__(self, engine: Engine, project: Project, audience: Audience, find_login: FindLogin | None) -> None:
+        self._engine = engine
+        self._project = project
+        self._audience = audience
+        self._find_login = find_login
+        self._meters: dict[str, Meter] = {}
+        # By registry: one image after the other has the whole line. With a limit there is one line.
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    async def tell(self) -> None:
+        while True:
+            self._show()
+            await asyncio.sleep(TOLD_EVERY)
+
+    def _show(self) -> None:
+        self._audience.show(tuple(status_of(image, meter) for image, meter in self._meters.items()))
+
+    async def pull(self, need: ImageNeed, has_copy: bool) -> None:
+        from dom0.registry.ask import patiently
+        from dom0.registry.reference import parse
+
+        reference = parse(need.ref)
+        terms = replace(terms_of(self._project), cuts=MOST_CUTS)
+        if has_copy:
+            terms = replace(terms, patience=min(terms.patience, BRIEFLY))
+        self._audience.say(f"pull {need.ref}")
+        async with self._turns.setdefault("" if terms.rate else reference.registry, asyncio.Lock()):
+            with self._metered(need.ref) as meter:
+                if is_in_one((await self._engine.info()).labels):  # the machine around it pulls
+                    if keys_of(self._project, reference):
+                        raise Final(f"{need.ref}: in a scope nobody can see whether it is signed")
+                    ask = partial(self._by_engine, need)
+                    await patiently(ask, terms, meter, most=terms.patience)
+                else:
+                    await self._fetch(need, reference, terms, meter)
+
+    @contextmanager
+    def _metered(self, image: str) -> Iterator[Meter]:
+        from dom0.registry.progress import Meter
+
+        self._meters[image] = Meter()
+        self._show()
+        try:
+            yield self._meters[image]
+        finally:
+            del self._meters[image]
+            self._show()
+
+    async def _fetch(self, need: ImageNeed, reference: Reference, terms: Terms, meter: Meter) -> None:
+        from dom0.images.pull import own_login, platform_of, pull
+
+        keys, platform = keys_of(self._project, reference), platform_of(need.platform, "platform")
+        depot = await asyncio.to_thread(depot_of, self._project)
+        try:
+            done = await pull(
+                self._engine,
+                depot,
+                reference,
+                platform=platform,
+                keys=keys,
+                find_login=self._find_login or own_login,
+                terms=terms,
+                meter=meter,
+            )
+        except (Final, EngineError) as error:
+            if keys or isinstance(error, NotThere | EngineUnreachable):
+                raise
+            self._audience.say(f"{need.ref}: {error.message}; the Docker Engine's own pull is tried")
+            try:
+                await self._by_engine(need)
+            except EngineError as other:
+                also = f"{error.message}; nor can the Docker Engine pull it: {other.message}"
+                raise Dom0Error(also, hint=error.hint) from error
+        else:
+            if done.warning:
+                self._audience.say(f"{need.ref}: {done.warning}")
+
+    async def _by_engine(self, need: ImageNeed) -> None:
+        async for _ in self._engine.pull_image(need.ref, platform=need.platform):
+            pass

@@ -1,0 +1,74 @@
+"""How long a pull is tried, and what the Docker Engine itself is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.agent.pull import pulling
+from dom0.agent.status import PullStatus
+from dom0.compose.model import Project
+from dom0.engine.values import EngineInfo, Image
+from dom0.errors import Dom0Error
+from dom0.plan.facts import ImageNeed
+from dom0.registry.fetch import GaveUp
+from dom0.testing.builders import image_id
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
+
+BOX = Project(name="box")
+NOBODY = "127.0.0.1:9/team/app:1"  # listens there
+
+
+class Audience:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.shown: list[tuple[PullStatus, ...]] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def show(self, pulls: tuple[PullStatus, ...]) -> None:
+        self.shown.append(pulls)
+
+
+class InScope(FakeEngine):
+    async def info(self) -> EngineInfo:
+        return replace(await super().info(), labels=("dom0.scope=/guest",))
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOM0_STATE", "XDG_STATE_HOME", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+
+def need(ref: str) -> ImageNeed:
+    return ImageNeed(where="compose.yaml:3: services.web.image", ref=ref)
+
+
+async def test_with_a_copy_at_hand_it_is_tried_briefly_and_why_it_waits_is_shown_meanwhile() -> None:
+    audience = Audience()
+    with pytest.raises(GaveUp, match="nothing else for 20 s"):
+        async with pulling(FakeEngine(FakeDocker()), BOX, audience) as pull:
+            await pull(need(NOBODY), True)
+    waits = [pull for pulls in audience.shown for pull in pulls if pull.waits_for]
+    assert waits
+    assert {pull.image for pull in waits} == {NOBODY}
+    assert audience.shown[-1] == ()
+
+
+async def test_in_a_scope_the_engine_of_the_machine_around_it_pulls() -> None:
+    engine = InScope(FakeDocker())
+    engine.docker.images.registry["redis:7"] = Image(id=image_id("redis"), tags=("redis:7",))
+    async with pulling(engine, BOX, Audience()) as pull:
+        await pull(need("redis:7"), False)
+    assert "redis:7" in {tag for image in await engine.images() for tag in image.tags}
+
+
+async def test_what_is_no_name_of_an_image_is_refused_before_anybody_is_asked() -> None:
+    async with pulling(FakeEngine(FakeDocker()), BOX, Audience()) as pull:
+        with pytest.raises(Dom0Error, match="Redis: no name"):
+            await pull(need("Redis"), False)

@@ -1,0 +1,36 @@
+"""How far pulls are, in the words of `dom0 status`, `dom0 up` and `dom0 image pull`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.agent.status import PullStatus
+from dom0.cli.pulls import describe
+from dom0.cli.status import lines
+from dom0.testing.fake_agent import make_status
+
+HALFWAY = PullStatus(image="redis:7", size=2_000_000, have=500_000, rate=1e5, left=15.0, drops=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 0, "have": 0}, "asks for it"),
+        ({}, "25% of 2MB, 100kB/s, 15s left, 3 drops"),
+        ({"waits_for": "connection refused", "waits_until": 112.0}, "25% of 2MB, waits 12s: connection refused"),
+        ({"have": 2_000_000}, "100% of 2MB, the Engine takes it"),
+    ],
+)
+def test_how_far_a_pull_is_in_words(changes: dict[str, Any], words: str) -> None:
+    assert describe(replace(HALFWAY, **changes), 100.0) == f"redis:7: {words}"
+
+
+def test_status_shows_what_is_pulled_and_escapes_what_a_registry_says() -> None:
+    rude = replace(HALFWAY, waits_for="\x1b[2Jno", waits_until=12.0)
+    text = lines(replace(make_status(), pulls=(HALFWAY, rude), now=10.0))
+    at = text.index("Pulling:")
+    assert text[at + 1] == "  redis:7: 25% of 2MB, 100kB/s, 15s left, 3 drops"
+    assert text[at + 2] == r"  redis:7: 25% of 2MB, waits 2s: \x1b[2Jno"
