@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.status import PullStatus
+from dom0.agent.status import Progress, PullStatus
 from dom0.cli.pulls import describe
 from dom0.cli.status import lines
-from dom0.testing.fake_agent import make_status
+from dom0.testing.fake_agent import EndlessLines, FakeAgent, make_status
 
 HALFWAY = PullStatus(image="redis:7", size=2_000_000, have=500_000, rate=1e5, left=15.0, drops=3)
 
@@ -34,3 +38,26 @@ def test_status_shows_what_is_pulled_and_escapes_what_a_registry_says() -> None:
     at = text.index("Pulling:")
     assert text[at + 1] == "  redis:7: 25% of 2MB, 100kB/s, 15s left, 3 drops"
     assert text[at + 2] == r"  redis:7: 25% of 2MB, waits 2s: \x1b[2Jno"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupt_ends_a_pull_and_nothing_that_has_begun(
+    agent: FakeAgent, environment: dict[str, str], begun: bool
+) -> None:
+    agent.answers["POST /v1/rollback"] = EndlessLines([Progress(pulls=(HALFWAY,))])
+    agent.answers["GET /v1/status"] = agent.answers["POST /v1/abort"] = replace(
+        make_status(), pulls=() if begun else (HALFWAY,)
+    )
+    argv = [sys.executable, "-m", "dom0", "rollback"]
+    with subprocess.Popen(argv, stdout=PIPE, stderr=PIPE, text=True, env=environment) as watching:
+        assert watching.stdout is not None
+        assert "redis:7: 25% of 2MB, 100kB/s, 15s left, 3 drops" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        try:
+            _, said = watching.communicate(timeout=60)
+        finally:
+            watching.kill()
+    assert watching.returncode == 130
+    assert ("POST /v1/abort" in dict(agent.asked)) is not begun
+    assert ("goes on without this command" in said) is begun
+    assert ("redis:7: not pulled, and nothing was changed; what has come is kept" in said) is not begun

@@ -29,6 +29,7 @@ from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 from dom0.testing.fault_proxy import FaultProxy, Faults
 from dom0.testing.hosts import Host
+from dom0.testing.machines import Machine
 from dom0.testing.possible import require
 from dom0.testing.signatures import Keys
 
@@ -234,3 +235,25 @@ async def test_the_login_of_whoever_calls_up_is_used_and_nowhere_kept(agent: Age
     kept = [path.read_bytes() for path in [agent.log, *agent.state.rglob("*.json")]]
     assert PASSWORD not in json.dumps([answer, status])
     assert not any(PASSWORD.encode() in content for content in kept)
+
+
+@pytest.mark.chain
+def test_a_cold_up_pulls_before_there_is_a_root_container(machine: Machine, tmp_path: Path) -> None:
+    """Which would pull by itself when it has waited for a minute."""
+    require(debian_registry.missing(), "tests of a registry")
+    with DebianRegistry(tmp_path, popen=machine.host.popen) as near:
+        near.content.image("team/app", "1", LAYERS)
+        name = f"{near.host}/team/app:1"
+        machine.write(
+            f"""
+            name: box
+            x-dom0: {{rollout: {{timeout: 5s, monitor: 1s}}}}
+            services: {{app: {{image: '{name}', command: [/none]}}}}
+            """
+        )
+        said = machine.up(check=False)  # the image has no program
+    lines = [line.partition("s  ")[2] for line in said.stdout.splitlines()]
+    started = next(number for number, line in enumerate(lines) if line.startswith("start dom0 of image"))
+    assert lines.index(f"pull {name}") < started
+    assert machine.status()["generation"]["number"] == 1
+    assert machine.image_id(name)
