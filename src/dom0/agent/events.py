@@ -15,7 +15,7 @@ LONGEST_NAME = 300  # characters of a subject or an actor
 LONGEST_TEXT = 1000  # of a text or a reason
 BURST = 5  # entries alike that are written one by one
 WINDOW, LONGEST_WINDOW = 60.0, 600.0  # seconds that a burst is counted for, growing while it goes on
-MOST_KEYS = 1000  # of entries that may turn out to be a burst
+MOST_KEYS = 500  # of entries that may turn out to be a burst
 
 actor: ContextVar[str] = ContextVar("actor", default=DOM0)
 """Who has asked for what is done here. A task has that of the one that started it: a change goes on when its command

@@ -20,7 +20,7 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -152,7 +152,7 @@ class Journal:
         entries = []
         if self._lost:
             entries.append(self._loss(f"{self._lost} entries could not be written, and are lost"))
-        if segment.rest and not any(_decode(segment.rest)):
+        if segment.rest and not any(_decode([segment.rest])):
             entries.append(self._loss("the last entry before this one was cut off, and is lost"))
         taken = list(islice(self._waiting, max(0, segment.room - len(entries))))
         lines = [
@@ -234,7 +234,9 @@ def _open(at: int, name: str, flags: int) -> _Segment:
     descriptor = os.open(name, flags | os.O_NOFOLLOW, 0o600, dir_fd=at)
     size = os.fstat(descriptor).st_size
     tail = os.pread(descriptor, TAIL, max(0, size - TAIL))
-    last = max((entry.seq for entry in _decode(tail)), default=_first(name) + SPAN if size else _first(name))
+    last = max(
+        (entry.seq for entry in _decode(tail.splitlines())), default=_first(name) + SPAN if size else _first(name)
+    )
     return _Segment(name, descriptor, size, last, rest=tail.rpartition(b"\n")[2])
 
 
@@ -249,12 +251,14 @@ def read(directory: Path, after: int) -> Iterator[Entry]:
         if _first(name) + SPAN <= after:
             continue
         try:
-            lines = (directory / name).read_bytes()
+            segment = (directory / name).open("rb")
         except FileNotFoundError:  # while we read those before it
             is_missing = True
             continue
-        for entry in _decode(lines):
-            if entry.seq > after:
+        with segment:
+            for entry in _decode(segment):
+                if entry.seq <= after:
+                    continue
                 if is_missing:
                     text = "what was noted before this, and after what you have seen, is not kept any more"
                     yield Entry(seq=_first(name), time=entry.time, kind=Kind.ENTRIES_LOST, subject="journal", text=text)
@@ -263,8 +267,8 @@ def read(directory: Path, after: int) -> Iterator[Entry]:
                 yield entry
 
 
-def _decode(lines: bytes) -> Iterator[Entry]:
+def _decode(lines: Iterable[bytes]) -> Iterator[Entry]:
     """Those that are whole. After a kill or a power cut there may be others."""
-    for line in lines.split(b"\n"):
+    for line in lines:
         with contextlib.suppress(msgspec.DecodeError):
             yield msgspec.json.decode(line, type=Entry)
