@@ -127,6 +127,23 @@ async def test_what_is_not_used_well_stays_for_the_next_time(downloads: Download
     assert not depot.path(DIGEST).exists()
 
 
+async def test_it_stays_while_somebody_else_uses_it_and_then_nothing_is_left(depot: Depot) -> None:
+    async with served(ranges) as server, Downloads(lambda: depot, unseen) as first:
+        url = f"http://{server.netloc}/os.efi"
+        async with first.file(url, DIGEST, MOST) as file:
+            assert await content_of(Downloads(lambda: depot, unseen), url) == CONTENT
+            assert file.read_bytes() == CONTENT
+    assert list(depot.root.iterdir()) == []
+
+
+async def test_what_the_disk_has_damaged_since_is_fetched_again(downloads: Downloads, depot: Depot) -> None:
+    depot.keep(CONTENT, DIGEST, public=False)
+    with depot.path(DIGEST).open("r+b") as kept:
+        kept.write(b"damaged")
+    async with served(ranges) as server:
+        assert await content_of(downloads, f"http://{server.netloc}/os.efi") == CONTENT
+
+
 Answer = Callable[[Asked], bytes]
 REFUSED: dict[str, tuple[Answer, str]] = {
     "not there": (lambda _: reply(404), "not found"),

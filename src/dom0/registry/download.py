@@ -4,6 +4,8 @@ and is gone on from after a cut or a kill. Each is known by its digest; what it 
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
@@ -72,11 +74,13 @@ class Downloads:
                 if size > most:
                     raise Final(f"{url}: is larger than {most >> 20} MiB", hint="is it the right file?")
                 stack.enter_context(depot.use([digest]))
+                if (kept := depot.find(digest, size)) and not await asyncio.to_thread(_has, kept, digest):
+                    depot.discard(digest)  # the disk has lost it; what comes now is verified as it ends
                 depot.make_space(Need(depot=size - depot.have(digest, size), engine=0), depot.root)
                 wanted = [Descriptor("", digest, size)]
                 await fetch(wanted, self, depot, repository=url, terms=self._terms, meter=meter)
             yield depot.path(digest)
-        depot.discard(digest)
+        depot.evict(digest)  # not while another process uses it
 
     @asynccontextmanager
     async def blob(
@@ -105,3 +109,8 @@ class Downloads:
             if reply.status not in (200, 206):
                 raise refusal(reply)
             yield reply
+
+
+def _has(file: Path, digest: str) -> bool:
+    with file.open("rb") as opened:
+        return digest == f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
