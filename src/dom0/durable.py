@@ -35,7 +35,8 @@ def write_atomic(
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # of a killed one; or a link, to where nothing of ours belongs
+            with temporary.open("xb") as file:
                 os.fchmod(file.fileno(), mode)
                 if owner is not None:
                     os.fchown(file.fileno(), *owner)

@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,55 @@ async def test_a_link_to_the_file_stays_one(config: Callable[[Any], None], tmp_p
     (tmp_path / ".docker/config.json").symlink_to(tmp_path / "kept.json")
     await store("docker.io", Login("guest", SECRET), {}, tmp_path)
     assert json.loads((tmp_path / "kept.json").read_text()) == {"auths": {"https://index.docker.io/v1/": auth()}}
+
+
+async def test_a_link_in_the_way_of_the_new_file_is_not_followed(config: Callable[[Any], None], tmp_path: Path) -> None:
+    config({})
+    (tmp_path / "other").write_text("of somebody else")
+    (tmp_path / ".docker/.config.json.new").symlink_to(tmp_path / "other")
+    await store(HOST, Login("guest", SECRET), {}, tmp_path)
+    assert (tmp_path / "other").read_text() == "of somebody else"
+    assert not (tmp_path / ".docker/config.json").is_symlink()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n"])
+async def test_an_empty_file_has_no_login_and_takes_one(
+    config: Callable[[Any], None], tmp_path: Path, content: bytes
+) -> None:
+    config(content)
+    assert await find(HOST, {}, tmp_path) is None
+    await store(HOST, Login("guest", SECRET), {}, tmp_path)
+    assert await find(HOST, {}, tmp_path) == Login("guest", SECRET)
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"1" * 5000])
+async def test_a_file_that_would_be_another_one_afterwards_stays(
+    config: Callable[[Any], None], tmp_path: Path, number: bytes
+) -> None:
+    config(b'{"plugins":' + number + b"}")
+    with pytest.raises(Dom0Error, match=r"config\.json: is no JSON that can be written again"):
+        await store(HOST, Login("guest", SECRET), {}, tmp_path)
+    assert (tmp_path / ".docker/config.json").read_bytes() == b'{"plugins":' + number + b"}"
+
+
+LOG_IN = """
+import asyncio, sys
+from pathlib import Path
+from dom0.registry.credentials import Login, store
+sys.stdin.read()
+for number in range(20):
+    asyncio.run(store(f"{sys.argv[2]}-{number}.example", Login("guest", "wide-open"), {}, Path(sys.argv[1])))
+"""
+
+
+def test_of_logins_at_the_same_time_all_stay(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", LOG_IN, str(tmp_path)]
+    running = [subprocess.Popen([*argv, f"registry-{each}"], stdin=subprocess.PIPE) for each in range(4)]
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.close()
+    assert [process.wait() for process in running] == [0] * 4
+    assert len(json.loads((tmp_path / ".docker/config.json").read_text())["auths"]) == 80
 
 
 @pytest.mark.parametrize("key", [HOST, f"https://{HOST}/v2/", f"http://{HOST}"])

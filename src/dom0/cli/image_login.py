@@ -60,7 +60,7 @@ def login(registry: str, username: str, password_stdin: bool, as_json: bool) -> 
     host = parse_registry(registry)
     told = _ask_for(username, password_stdin=password_stdin)
     done = on_engine(lambda engine: _check_and_store(engine, host, told))
-    note = ", not encrypted" if Path(done.stored).is_absolute() else ""
+    note = ", not encrypted" if os.sep in done.stored else ""
     terminal.say_done(done, f"{host}: logged in as {done.user}; kept in {done.stored}{note}", as_json=as_json)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import fcntl
 import json
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +126,34 @@ def _helper_for(config: _Config, host: str) -> str:
 
 
 def _change(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """The entries of a file that `_config` has read; all else in it stays. Raises Unwritable."""
+    """The entries of a file that `_config` has read; all else in it stays. Raises Dom0Error."""
     target = file.resolve()  # it may be a link to where somebody keeps it
-    owner = None
-    document: dict[str, Any] = {}
-    if target.exists():
-        document, found = json.loads(target.read_bytes()), target.stat()
-        owner = (found.st_uid, found.st_gid)  # a user's, with sudo
-    document["auths"] = change(document.get("auths", {}))
     with writing(target):
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomic(target, (json.dumps(document, indent="\t") + "\n").encode(), mode=0o600, owner=owner)
+    with _alone_in(target.parent):
+        owner, raw = None, b""
+        if target.exists():
+            found, raw = target.stat(), target.read_bytes()
+            owner = (found.st_uid, found.st_gid)  # a user's, with sudo
+        try:
+            document = json.loads(raw) if raw.strip() else {}
+            document["auths"] = change(document.get("auths", {}))
+            text = json.dumps(document, indent="\t", allow_nan=False)
+        except (ValueError, RecursionError):  # numbers that JSON has and Python has not
+            raise _unusable(file, "is no JSON that can be written again") from None
+        write_atomic(target, f"{text}\n".encode(), mode=0o600, owner=owner)
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """No other dom0 changes a file there meanwhile: of two logins at once both stay."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # NFS has no such lock
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _config(file: Path) -> _Config | None:
@@ -150,6 +169,8 @@ def _config(file: Path) -> _Config | None:
         raise _unusable(file, f"cannot be read: {error.strerror}") from error
     if len(raw) > _MOST_BYTES:
         raise _unusable(file, f"is longer than {_MOST_BYTES >> 10} KiB")
+    if not raw.strip():  # as `touch` makes it; docker takes it too
+        return _Config()
     try:
         return msgspec.json.decode(raw, type=_Config)
     except msgspec.ValidationError as error:
