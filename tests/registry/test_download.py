@@ -172,7 +172,7 @@ async def test_what_is_not_the_file_is_refused(downloads: Downloads, case: str) 
 
 
 async def test_a_server_that_is_not_there_is_asked_until_patience_ends(depot: Depot) -> None:
-    impatient = Downloads(lambda: depot, unseen, terms=Terms(patience=0))
+    impatient = Downloads(lambda: depot, unseen, terms=Terms(patience=1))
     with pytest.raises(GaveUp, match=r"no connection to 127\.0\.0\.1:1"):
         await content_of(impatient, "http://127.0.0.1:1/os.efi")
 
