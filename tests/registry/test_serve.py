@@ -27,6 +27,8 @@ DIGEST = describe(BLOB).digest
 PARTIAL = content(4 * CHUNK, 1)
 COMING = describe(PARTIAL).digest
 INDEX = b'{"schemaVersion": 2, "manifests": []}'
+SMALL = content(40_000, 3)
+REQUEST = f"GET /blobs/{describe(SMALL).digest} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -36,6 +38,7 @@ def depot(tmp_path: Path) -> Depot:
     depot = Depot(tmp_path / "depot", 1 << 30)
     depot.keep(BLOB, DIGEST, public=True)
     depot.keep(INDEX, digest_of(INDEX), public=True)
+    depot.keep(SMALL, describe(SMALL).digest, public=True)
     depot.keep(b"secret", digest_of(b"secret"), public=False)
     return depot
 
@@ -57,8 +60,8 @@ async def ask(port: int, target: str, method: str = "GET", **headers: str) -> An
     return await asyncio.to_thread(talk)
 
 
-async def say(port: int, data: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def say(port: int, data: bytes, own: str = "127.0.0.1") -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(own, 0))
     with contextlib.closing(writer):
         writer.write(data)
         return await reader.read()
@@ -274,3 +277,57 @@ def test_a_depot_has_one_name_for_ever(depot: Depot, tmp_path: Path) -> None:
     assert serve.node_of(Depot(depot.root, 1)) == name != serve.node_of(Depot(tmp_path / "other", 1))
     (depot.root / "node").write_bytes(b"\xff../..")
     assert serve.node_of(depot) not in (name, "")
+
+
+async def test_one_address_does_not_hold_all_connections(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "MOST_EACH", 2)
+    listening = socket.create_server(("127.0.0.1", 0))
+    async with asyncio.timeout(60), serve.serve(depot, listening):
+        port = listening.getsockname()[1]
+        with contextlib.ExitStack() as held:
+            for _ in range(2):
+                held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            with contextlib.suppress(ConnectionResetError):
+                assert await say(port, REQUEST) == b""
+            assert (await say(port, REQUEST, "127.0.0.2")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        pytest.param(REQUEST.replace(b"Connection: close", b"Range: bytes=0-0") * 3000, id="many small answers"),
+        pytest.param(REQUEST, id="a last one"),
+    ],
+)
+async def test_who_reads_nothing_of_small_answers_is_left(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch, requests: bytes
+) -> None:
+    monkeypatch.setattr(serve, "MOST", 1)
+    monkeypatch.setattr(serve, "UNREAD", 0.1)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        async with asyncio.timeout(60), serve.serve(depot, listening):
+            port = listening.getsockname()[1]
+            deaf.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", port))
+            with contextlib.suppress(ConnectionError):
+                await asyncio.get_running_loop().sock_sendall(deaf, requests)
+            answer = b""
+            while not answer:  # until it is left
+                with contextlib.suppress(ConnectionResetError):
+                    answer = await say(port, REQUEST)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_however_low_the_limit_is_bytes_come_at_once_and_a_head_takes_none(depot: Depot) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    async with asyncio.timeout(60), serve.serve(depot, listening, rate=640):
+        port = listening.getsockname()[1]
+        assert (await ask(port, f"/blobs/{DIGEST}", "HEAD"))[0] == 200
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.closing(writer):
+            writer.write(REQUEST)
+            await reader.readuntil(b"\r\n\r\n")
+            assert len(await reader.readexactly(100)) == 100

@@ -48,6 +48,8 @@ def serve(listen: str, limit: str, mirror: bool, peers: tuple[str, ...]) -> None
             f"--mirror, --listen: {listen}: others could have this machine fetch whatever they like",
             hint="let one serve others, and another one with --mirror listen at 127.0.0.1",
         )
+    if peers and not mirror:
+        raise UsageError("--peer: is for --mirror: without it nothing is fetched", hint="add --mirror, or leave it out")
     with _listening(listen) as listening:
         log.configure()
         asyncio.run(_serve(listening, rate, peers if mirror else None))
@@ -65,6 +67,8 @@ def _listening(text: str) -> socket.socket:
     try:
         family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server(address, family=family)
+    except UnicodeError as error:  # what IDNA says to some names
+        raise UsageError(f"--listen: {text}: is no name of a host") from error
     except OSError as error:
         why = (error.strerror or str(error)).partition(" (")[0]
         raise Busy(f"--listen: {text}: {why}", hint="who has it: ss -ltnp; choose another one") from error

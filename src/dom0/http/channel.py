@@ -86,6 +86,12 @@ class Channel:
         return Peer(pid, uid)
 
     @property
+    def address(self) -> str:
+        """The host at the other end; "" of a unix socket."""
+        name = self._writer.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
+    @property
     def is_stale(self) -> bool:
         """Of an idle client: whether the server has closed, also if the event loop has not seen it yet."""
         if self.is_gone:

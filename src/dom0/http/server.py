@@ -124,6 +124,7 @@ async def serve(
     where: Path | socket.socket,
     *,
     most: int = sys.maxsize,
+    most_each: int = sys.maxsize,
     beyond: Handler | None = None,
     unread: float | None = None,
     end_within: float = 1.0,
@@ -131,10 +132,10 @@ async def serve(
     """Answer on the socket that is made at a path, or on one that listens, until the block ends; what is answered then
     has some seconds more.
 
-    `beyond` answers on connections that come while there are `most`; without one they are closed. `unread`: seconds
-    that a client may leave what is sent to it unread.
+    `beyond` answers on connections that come while there are `most`, or `most_each` of the same address; without one
+    they are closed. `unread`: seconds that a client may leave what is sent to it unread.
     """
-    conversations = _Conversations(handler, most, beyond, unread)
+    conversations = _Conversations(handler, most, most_each, beyond, unread)
     if isinstance(where, Path):
         server = await asyncio.start_unix_server(conversations.begin, where, limit=READ_AHEAD, backlog=BACKLOG)
     else:
@@ -162,16 +163,21 @@ async def stop_accepting(server: asyncio.Server) -> None:
 class _Conversations:
     """One for each connection."""
 
-    def __init__(self, handler: Handler, most: int, beyond: Handler | None, unread: float | None) -> None:
+    def __init__(
+        self, handler: Handler, most: int, most_each: int, beyond: Handler | None, unread: float | None
+    ) -> None:
         self._handler = handler
         self._most = most
+        self._most_each = most_each
         self._beyond = beyond
         self._unread = unread
         self._tasks: dict[asyncio.Task[None], Channel] = {}
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = Channel(h11.SERVER, (reader, writer))
-        handler = self._handler if len(self._tasks) < self._most else self._beyond
+        of_same = sum(other.address == channel.address for other in self._tasks.values())
+        is_one_too_many = len(self._tasks) >= self._most or of_same >= self._most_each
+        handler = self._beyond if is_one_too_many else self._handler
         if handler is None:
             channel.abort()
             return
@@ -194,7 +200,8 @@ async def _converse(channel: Channel, handler: Handler, unread: float | None) ->
     try:
         while await _exchange(channel, handler, unread) and channel.begin_next():
             pass
-        await channel.close()
+        async with asyncio.timeout(unread):
+            await channel.close()
     except OSError:  # the client has gone, or says nothing
         pass
     except Exception:
@@ -254,7 +261,8 @@ async def _send(channel: Channel, method: str, response: Response, unread: float
             await channel.send(head, data, h11.EndOfMessage())
         return
     async with aclosing(response.body) as pieces:
-        await channel.send(head)
+        async with asyncio.timeout(unread):
+            await channel.send(head)
         async for piece in pieces:
             if method == "HEAD":
                 break

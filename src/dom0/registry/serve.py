@@ -29,6 +29,7 @@ from dom0.registry.reference import digest_flaw
 from dom0.registry.shared import Share, read, share
 
 MOST = 64  # connections at once
+MOST_EACH = 16  # of one address: a pull has two for each of its workers
 UNREAD = 120.0  # seconds that a client may leave what is sent to it unread
 BLOB_TYPE = "application/octet-stream"
 PIECE = 256 << 10  # bytes
@@ -51,7 +52,7 @@ async def serve(
     """Until the block ends. `rate`: bytes a second of blobs to all clients together, 0 for no limit. `mirror` answers
     what is asked under `/v2/`.
     """
-    given = _Given(depot, Allowance(rate))
+    given = _Given(depot, rate)
     routes = {
         "GET /blobs/{digest}": given.blob,
         "GET /blobs/{digest}/from/{at}": given.share,
@@ -64,7 +65,8 @@ async def serve(
         asks_mirror = mirror is not None and request.parts[:2] == ("", "v2")
         return await (mirror if mirror is not None and asks_mirror else answer)(request)
 
-    async with server.serve(checked, listening, most=MOST, unread=UNREAD):
+    most_each = MOST if mirror else MOST_EACH  # a mirror has one client, the Engine
+    async with server.serve(checked, listening, most=MOST, most_each=most_each, unread=UNREAD):
         yield
 
 
@@ -92,9 +94,11 @@ def node_of(depot: Depot) -> str:
 
 
 class _Given:
-    def __init__(self, depot: Depot, allowance: Allowance) -> None:
+    def __init__(self, depot: Depot, rate: float) -> None:
         self._depot = depot
-        self._allowance = allowance
+        self._allowance = Allowance(rate)
+        # With as many clients as there can be each gets one a second: peers are left that are silent for longer.
+        self._piece = min(PIECE, max(1, int(rate) // MOST)) if rate else PIECE
         self._node = node_of(depot)
 
     async def blob(self, request: Request) -> Response:
@@ -114,7 +118,8 @@ class _Given:
         headers = [("Content-Length", str(last + 1 - start)), ("Accept-Ranges", "bytes")]
         if wanted:
             headers.append(("Content-Range", f"bytes {start}-{last}/{found.size}"))
-        return Response(self._bytes(digest, start, last + 1), 206 if wanted else 200, BLOB_TYPE, tuple(headers))
+        stop = start if request.method == "HEAD" else last + 1
+        return Response(self._bytes(digest, start, stop), 206 if wanted else 200, BLOB_TYPE, tuple(headers))
 
     async def share(self, request: Request) -> Response:
         digest, at = _digest(request), request.captured["at"]
@@ -143,7 +148,7 @@ class _Given:
 
     async def _bytes(self, digest: str, start: int, stop: int) -> AsyncGenerator[bytes]:
         while start < stop:
-            data = await asyncio.to_thread(read, self._depot, digest, start, min(PIECE, stop - start))
+            data = await asyncio.to_thread(read, self._depot, digest, start, min(self._piece, stop - start))
             if not data:
                 raise ConnectionAbortedError("it has gone")
             if wait := self._allowance.take(len(data), asyncio.get_running_loop().time()):
