@@ -68,6 +68,18 @@ def test_what_a_killed_process_left_goes_and_what_a_running_one_has_stays(top: P
         assert running.poll() is None
 
 
+def test_what_is_large_lies_below_another_place_and_goes_the_same_way(top: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.mkdir()
+    with temporary.directory("images", large) as path:
+        assert path.parent == large / top.name
+        left = path.with_name("images-left")
+        left.mkdir()
+        assert not top.exists()
+    with temporary.directory("images", large) as path:
+        assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_directory_that_somebody_else_could_write_is_not_used(top: Path) -> None:
     top.mkdir()
     top.chmod(0o777)

@@ -20,9 +20,9 @@ LARGE = Path("/var/tmp")  # noqa: S108 -- for files as large as a base OS: on a 
 
 
 @contextlib.contextmanager
-def directory(what: str) -> Iterator[Path]:
-    """A fresh directory during the block; `what` is the beginning of its name."""
-    top = Path(tempfile.gettempdir(), f"dom0-{os.getuid()}")
+def directory(what: str, below: Path | None = None) -> Iterator[Path]:
+    """A fresh directory during the block; `what` is the beginning of its name, `below` LARGE or where TMPDIR says."""
+    top = Path(below or tempfile.gettempdir(), f"dom0-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         top.mkdir(mode=0o711)  # others may walk through it: apt downloads as a user of its own
     found = top.lstat()

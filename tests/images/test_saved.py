@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
+import resource
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from dom0 import temporary
+from dom0.durable import Unwritable
 from dom0.errors import Dom0Error
 from dom0.images.layer_list import ImageLayers, Layer, not_needed, read_there
+from dom0.images.save import save_without
 from dom0.images.saved import SavedImages, read
 from dom0.registry.manifest import CONFIGS, LAYERS, OCI_INDEX, OCI_MANIFEST, Platform, digest_of
 from dom0.testing.tars import tar_of
@@ -174,6 +179,42 @@ async def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
             await read(source, HERE)
         with pytest.raises(Dom0Error, match="is no file"):
             await read_there(source, HERE)
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `docker save` writes, without an Engine."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/docker").write_text(f'#!/bin/sh\nln "{tmp_path}/whole.tar" "${{2#--output=}}"\n')
+    (tmp_path / "bin/docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(temporary, "LARGE", tmp_path)
+    return tmp_path / "whole.tar"
+
+
+def test_a_stick_that_takes_no_more_is_named_and_keeps_what_it_had(docker: Path, tmp_path: Path) -> None:
+    docker.write_bytes(tar_of(archive_of({"docker.io/library/app:1": (LOWER, bytes(2 << 20))})))
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    (stick / "images.tar").write_text("of yesterday")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(Unwritable, match=f"{stick}/images.tar: cannot be written: File too large"):
+            asyncio.run(save_without(["app:1"], stick / "images.tar", [], HERE))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in stick.iterdir()] == ["images.tar"]
+    assert (stick / "images.tar").read_text() == "of yesterday"
+
+
+def test_what_a_killed_save_left_goes_with_the_next_one(docker: Path, tmp_path: Path) -> None:
+    docker.write_bytes(tar_of(archive_of({"docker.io/library/app:1": (LOWER,)})))
+    left = tmp_path / f"dom0-{os.getuid()}/save-left"
+    left.mkdir(parents=True)
+    saving = save_without(["app:1"], tmp_path / "images.tar", [has((LOWER, None))], HERE)
+    assert asyncio.run(saving) == len(LOWER)
+    assert list(left.parent.iterdir()) == []
 
 
 def has(*layers: tuple[bytes, bytes | None]) -> ImageLayers:

@@ -8,7 +8,6 @@ In place of the list an archive will do that the other machine has loaded.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -60,8 +59,8 @@ async def list_layers(engine: Engine) -> list[ImageLayers]:
 
 async def _blobs(image: ImageLayers, platform: Platform) -> tuple[Layer, ...]:
     """As containerd has them; of an image of which it has not all, or that is gone since, none."""
-    with tempfile.TemporaryDirectory(prefix="dom0-layers-", dir=temporary.LARGE) as directory:
-        file = Path(directory, "image.tar")
+    with temporary.directory("layers", temporary.LARGE) as directory:
+        file = directory / "image.tar"
         try:
             await docker_cli.save([image.id], file)
         except CommandFailed:

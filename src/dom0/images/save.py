@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,13 +79,13 @@ async def save_without(references: Sequence[str], file: Path, there: Sequence[Im
 
     All of them lie in a file beside temporary ones for that time. Raises Dom0Error.
     """
-    with tempfile.TemporaryDirectory(prefix="dom0-save-", dir=temporary.LARGE) as directory:
-        whole = Path(directory, "images.tar")
+    with temporary.directory("save", temporary.LARGE) as directory:
+        whole = directory / "images.tar"
         await docker_cli.save(references, whole)
         archive = await saved.read(whole, platform)
         archive.require_names()
         left_out = not_needed(archive, there)
-        with _written(file) as fresh:
+        with _written(file) as fresh, writing(file):
             await asyncio.to_thread(_copy, archive, left_out, fresh)
         return sum(entry.size for digest in left_out if (entry := archive.find(digest)))
 
