@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from msgspec.structs import replace
 from dom0.agent.pull import pulling
 from dom0.agent.status import PullStatus
 from dom0.compose.model import Project
-from dom0.engine.values import EngineInfo, Image
+from dom0.engine.values import EngineInfo, Image, PullProgress
 from dom0.errors import Dom0Error
 from dom0.plan.facts import ImageNeed
+from dom0.registry.credentials import Login
 from dom0.registry.fetch import GaveUp
 from dom0.testing.builders import image_id
 from dom0.testing.fake_docker import FakeDocker
@@ -37,6 +40,23 @@ class Audience:
 class InScope(FakeEngine):
     async def info(self) -> EngineInfo:
         return replace(await super().info(), labels=("dom0.scope=/guest",))
+
+
+class Slow(InScope):
+    """Something comes of an image every few seconds."""
+
+    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+        for _ in range(10):
+            await asyncio.sleep(5.0)
+            yield PullProgress(layer="one", status="Downloading")
+        async for progress in super().pull_image(ref, platform=platform):
+            yield progress
+
+
+class Mute(InScope):
+    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+        await asyncio.sleep(1e6)
+        yield PullProgress(layer="one", status="Downloading")
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +86,53 @@ async def test_in_a_scope_the_engine_of_the_machine_around_it_pulls() -> None:
     async with pulling(engine, BOX, Audience()) as pull:
         await pull(need("redis:7"), False)
     assert "redis:7" in {tag for image in await engine.images() for tag in image.tags}
+
+
+async def test_in_a_scope_what_comes_slowly_is_not_given_up_for_a_copy_that_is_here() -> None:
+    engine = Slow(FakeDocker())
+    engine.docker.images.registry["redis:7"] = Image(id=image_id("redis"), tags=("redis:7",))
+    async with pulling(engine, BOX, Audience()) as pull:
+        await pull(need("redis:7"), True)
+    assert "redis:7" in {tag for image in await engine.images() for tag in image.tags}
+
+
+async def test_in_a_scope_an_engine_that_says_nothing_is_given_up() -> None:
+    async with pulling(Mute(FakeDocker()), BOX, Audience()) as pull:
+        with pytest.raises(GaveUp, match="nothing came for 20s"):
+            await pull(need("redis:7"), True)
+
+
+async def test_copies_at_hand_wait_once_for_a_registry_of_which_nothing_comes() -> None:
+    audience = Audience()
+    needs = [need(NOBODY.replace("app", name)) for name in ("one", "two", "three")]
+    async with pulling(FakeEngine(FakeDocker()), BOX, audience) as pull:
+        ended = await asyncio.gather(*(pull(each, True) for each in needs), return_exceptions=True)
+    assert [type(each) for each in ended] == [GaveUp] * 3
+    assert {each.image for shown in audience.shown for each in shown} == {needs[0].ref}
+    assert "a moment ago" in str(ended[2])
+
+
+async def test_why_and_until_when_it_waits_and_what_ends_it_is_said_once() -> None:
+    audience = Audience()
+    async with pulling(FakeEngine(FakeDocker()), BOX, audience) as pull:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(600.0):
+                await pull(need(NOBODY), False)
+    _, said = audience.said
+    assert said.startswith(f"{NOBODY}: ")
+    assert "until nothing has come for 1d" in said
+    assert "Ctrl-C ends it" in said
+
+
+async def test_a_login_that_cannot_be_read_is_said_and_the_registry_asked_without() -> None:
+    async def find_login(_registry: str) -> Login | None:
+        raise Dom0Error("config.json: is no JSON")
+
+    audience = Audience()
+    async with pulling(FakeEngine(FakeDocker()), BOX, audience, find_login) as pull:
+        with pytest.raises(GaveUp):
+            await pull(need(NOBODY), True)
+    assert "127.0.0.1:9: asked without a login: config.json: is no JSON" in audience.said
 
 
 async def test_what_is_no_name_of_an_image_is_refused_before_anybody_is_asked() -> None:

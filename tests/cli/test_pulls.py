@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
+from base64 import b64encode
+from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -12,9 +15,13 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.status import Progress, PullStatus
+from dom0.cli.bring_up import logins_for
 from dom0.cli.pulls import describe
 from dom0.cli.status import lines
+from dom0.compose.model import Project, Service
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, make_status
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
 
 HALFWAY = PullStatus(image="redis:7", size=2_000_000, have=500_000, rate=1e5, left=15.0, drops=3)
 
@@ -38,6 +45,22 @@ def test_status_shows_what_is_pulled_and_escapes_what_a_registry_says() -> None:
     at = text.index("Pulling:")
     assert text[at + 1] == "  redis:7: 25% of 2MB, 100kB/s, 15s left, 3 drops"
     assert text[at + 2] == r"  redis:7: 25% of 2MB, waits 2s: \x1b[2Jno"
+
+
+async def test_the_agent_gets_the_logins_of_what_it_pulls_and_one_that_cannot_be_had_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    auths = {name: {"auth": b64encode(b"guest:secret").decode()} for name in ("one.example", "other.example")}
+    programs = {"two.example": "is-not-installed"}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths, "credHelpers": programs}))
+    services = {name: Service(image=f"{name}.example/app") for name in ("one", "two")}
+    said: list[str] = []
+    logins = await logins_for(FakeEngine(FakeDocker()), Project(name="box", services=services), said.append)
+    assert json.loads(bytes(logins)) == {"one.example": {"user": "guest", "password": "secret", "identity_token": ""}}
+    (text,) = said
+    assert text.startswith("two.example: asked without a login of yours: ")
+    assert "secret" not in text
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -6,6 +6,7 @@ The fetcher is loaded when there is something to pull: most starts of the agent 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from dom0 import sizes
+from dom0 import sizes, times
 from dom0.agent.status import PullStatus
 from dom0.compose.model import Project
 from dom0.compose.x_dom0 import PullSettings
@@ -27,6 +28,7 @@ from dom0.socketproxy.scope import is_in_one
 
 if TYPE_CHECKING:
     from dom0.images.pull import FindLogin
+    from dom0.registry.credentials import Login
     from dom0.registry.depot import Depot
     from dom0.registry.fetch import Terms
     from dom0.registry.progress import Meter
@@ -120,6 +122,8 @@ class _Pulls:
         self._meters: dict[str, Meter] = {}
         # By registry: one image after the other has the whole line. With a limit there is one line.
         self._turns: dict[str, asyncio.Lock] = {}
+        self._silent: set[str] = set()  # registries of which nothing came: where a copy is here, one wait is enough
+        self._waits: dict[str, str] = {}  # by image, until it is said: what becomes of it if nothing comes
 
     async def tell(self) -> None:
         while True:
@@ -127,26 +131,39 @@ class _Pulls:
             await asyncio.sleep(TOLD_EVERY)
 
     def _show(self) -> None:
-        self._audience.show(tuple(status_of(image, meter) for image, meter in self._meters.items()))
+        pulls = tuple(status_of(image, meter) for image, meter in self._meters.items())
+        for each in pulls:
+            if each.waits_for and (end := self._waits.pop(each.image, "")):
+                self._audience.say(f"{each.image}: {each.waits_for}; tried again {end}")
+        self._audience.show(pulls)
 
     async def pull(self, need: ImageNeed, has_copy: bool) -> None:
         from dom0.registry.ask import patiently
+        from dom0.registry.fetch import GaveUp
         from dom0.registry.reference import parse
 
         reference = parse(need.ref)
         terms = replace(terms_of(self._project), cuts=MOST_CUTS)
+        then = "this is given up; what has come is kept. Ctrl-C ends it sooner"
         if has_copy:
             terms = replace(terms, patience=min(terms.patience, BRIEFLY))
+            then = "the copy that is here is used"
+        self._waits[need.ref] = f"until nothing has come for {times.ago(terms.patience)}: then {then}"
         self._audience.say(f"pull {need.ref}")
         async with self._turns.setdefault("" if terms.rate else reference.registry, asyncio.Lock()):
-            with self._metered(need.ref) as meter:
-                if is_in_one((await self._engine.info()).labels):  # the machine around it pulls
-                    if keys_of(self._project, reference):
-                        raise Final(f"{need.ref}: in a scope nobody can see whether it is signed")
-                    ask = partial(self._by_engine, need)
-                    await patiently(ask, terms, meter, most=terms.patience)
-                else:
-                    await self._fetch(need, reference, terms, meter)
+            if has_copy and reference.registry in self._silent:
+                raise GaveUp(f"{reference.registry}: nothing came of it a moment ago")
+            try:
+                with self._metered(need.ref) as meter:
+                    if is_in_one((await self._engine.info()).labels):  # the machine around it pulls
+                        if keys_of(self._project, reference):
+                            raise Final(f"{need.ref}: in a scope nobody can see whether it is signed")
+                        await patiently(partial(self._by_engine, need, terms), terms, meter, most=math.inf)
+                    else:
+                        await self._fetch(need, reference, terms, meter)
+            except GaveUp:
+                self._silent.add(reference.registry)
+                raise
 
     @contextmanager
     def _metered(self, image: str) -> Iterator[Meter]:
@@ -161,7 +178,7 @@ class _Pulls:
             self._show()
 
     async def _fetch(self, need: ImageNeed, reference: Reference, terms: Terms, meter: Meter) -> None:
-        from dom0.images.pull import own_login, platform_of, pull
+        from dom0.images.pull import platform_of, pull
 
         keys, platform = keys_of(self._project, reference), platform_of(need.platform, "platform")
         depot = await asyncio.to_thread(depot_of, self._project)
@@ -172,7 +189,7 @@ class _Pulls:
                 reference,
                 platform=platform,
                 keys=keys,
-                find_login=self._find_login or own_login,
+                find_login=self._login_for,
                 terms=terms,
                 meter=meter,
             )
@@ -181,14 +198,30 @@ class _Pulls:
                 raise
             self._audience.say(f"{need.ref}: {error.message}; the Docker Engine's own pull is tried")
             try:
-                await self._by_engine(need)
-            except EngineError as other:
-                also = f"{error.message}; nor can the Docker Engine pull it: {other.message}"
+                await self._by_engine(need, terms)
+            except (EngineError, TimeoutError) as other:
+                also = f"{error.message}; nor can the Docker Engine pull it: {other}"
                 raise Dom0Error(also, hint=error.hint) from error
         else:
             if done.warning:
                 self._audience.say(f"{need.ref}: {done.warning}")
 
-    async def _by_engine(self, need: ImageNeed) -> None:
-        async for _ in self._engine.pull_image(need.ref, platform=need.platform):
-            pass
+    async def _login_for(self, registry: str) -> Login | None:
+        """As docker: what cannot be read is no reason not to ask."""
+        from dom0.images.pull import own_login
+
+        try:
+            return await (self._find_login or own_login)(registry)
+        except Dom0Error as error:
+            self._audience.say(f"{registry}: asked without a login: {error.message}")
+            return None
+
+    async def _by_engine(self, need: ImageNeed, terms: Terms) -> None:
+        """Raises EngineError, and TimeoutError where the Engine says nothing for as long as there is patience."""
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(terms.patience) as silence:
+                async for _ in self._engine.pull_image(need.ref, platform=need.platform):
+                    silence.reschedule(clock() + terms.patience)
+        except TimeoutError as error:
+            raise TimeoutError(f"nothing came for {times.ago(terms.patience)}") from error

@@ -174,25 +174,21 @@ async def _resolve_in(
     if place := find_places(state).get(project.name):
         require_nothing_above(etc, place)
         project = await _read(etc, place)
-    find_login = partial(_find_login, handed.logins, source, audience)
+    find_login = partial(_find_login, handed.logins, source)
     async with pulling(engine, project, audience, find_login) as pull:
         images = await pin_images(engine, images_needed(project), pull, audience.say, built=source.images)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
     return Candidate(await _expand(engine, project, source, images), files, source.image, source.inputs)
 
 
-async def _find_login(logins: Mapping[str, Login], source: Own, audience: Audience, registry: str) -> Login | None:
-    """Handed ones first; then those that root has on the host, whose programs are not here to help."""
+async def _find_login(logins: Mapping[str, Login], source: Own, registry: str) -> Login | None:
+    """Handed ones first; then those that root has on the host, without its programs. Raises Dom0Error."""
     from dom0.registry import credentials
 
     if registry in logins:
         return logins[registry]
     home = HOST_ROOT / "root" if source.sees_host else Path.home()
-    try:
-        return await credentials.find(registry, {} if source.sees_host else os.environ, home)
-    except Dom0Error as error:
-        audience.say(f"{registry}: asked without a login: {error.message}")
-        return None
+    return await credentials.find(registry, {} if source.sees_host else os.environ, home)
 
 
 async def _read(etc: Path, placed: Path) -> Project:

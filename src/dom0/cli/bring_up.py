@@ -230,7 +230,7 @@ async def _take_up(
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
-            request = replace(request, logins=await _logins_for(engine, read))
+            request = replace(request, logins=await logins_for(engine, read, report.say))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
@@ -245,20 +245,28 @@ async def _take_up(
             raise
 
 
-async def _logins_for(engine: Engine, project: Project | None) -> msgspec.Raw:
-    """Of the person, for the registries that the agent is about to ask. Raises Dom0Error."""
+async def logins_for(engine: Engine, project: Project | None, say: Callable[[str], None]) -> msgspec.Raw:
+    """Of the person, for the registries that the agent is about to ask. It says what is wrong with the project."""
     from dom0.registry import credentials
 
-    if project is None or not credentials.config_file(os.environ, Path.home()).exists():
+    if project is None or not os.access(credentials.config_file(os.environ, Path.home()), os.F_OK):
         return NO_LOGINS
     from dom0.agent.source import find_pulls
     from dom0.images.pull import own_login
     from dom0.plan.facts import images_needed
     from dom0.registry.reference import parse
 
-    registries = {parse(need.ref).registry for need in await find_pulls(engine, images_needed(project))}
-    found = {registry: await own_login(registry) for registry in sorted(registries)}
-    return msgspec.Raw(msgspec.json.encode({registry: login for registry, login in found.items() if login}))
+    found: dict[str, credentials.Login] = {}
+    with contextlib.suppress(Dom0Error):
+        registries = {parse(need.ref).registry for need in await find_pulls(engine, images_needed(project))}
+        for registry in sorted(registries):
+            try:
+                login = await own_login(registry)
+            except Dom0Error as error:
+                say(f"{registry}: asked without a login of yours: {error.message}")
+            else:
+                found |= {registry: login} if login else {}
+    return msgspec.Raw(msgspec.json.encode(found))
 
 
 async def _comes_up(engine: Engine) -> bool:

@@ -312,5 +312,5 @@ class _Pull(msgspec.Struct, frozen=True):
             async with asyncio.timeout(_NAMING):
                 await ask()
         except (EngineError, TimeoutError) as error:
-            return f"without a digest, for which the Engine could not ask: {error or 'no answer'}"
+            return f"without a digest, for which the Engine could not ask: {str(error) or 'no answer'}"
         return ""
