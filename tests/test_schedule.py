@@ -65,6 +65,7 @@ def test_the_next_run(text: str, after: str, expected: str) -> None:
         ("20-10 * * * *", "ends before it begins"),
         ("5/10 * * * *", "steps through no range"),
         ("*/0 * * * *", "steps through no range"),
+        pytest.param(f"*/{'9' * 5000} * * * *", "steps through no range", id="a long step"),
         ("1,,2 * * * *", "minute: ''"),
         ("0 0 30 2 *", "no month that is meant has such a day"),
         ("every", "is no schedule"),
@@ -125,3 +126,9 @@ def test_nothing_is_left_out_and_nothing_is_early(fields: tuple[str, ...], after
 
 def _later_that_day(cron: Cron, moment: datetime) -> bool:
     return any((hour, minute) >= (moment.hour, moment.minute) for hour in cron.hours for minute in cron.minutes)
+
+
+def test_a_zone_that_is_unknown_here_is_utc_and_said_to_be() -> None:
+    after = at("2026-11-27 12:00")
+    assert next_run("0 3 * * *", "Nowhere/City", after, after) == at("2026-11-28 03:00")
+    assert schedule.moment(after, "Nowhere/City") == "2026-11-27 12:00:00 UTC"

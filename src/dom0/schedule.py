@@ -6,7 +6,8 @@ clock skips in spring comes as much later, and one that it repeats in autumn com
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -29,6 +30,7 @@ NICKNAMES = {
 }
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_STEP = re.compile(r"\d{1,2}", re.ASCII)
 _DAYS_SEARCHED = 41 * 366  # 29 February may be so far away on a given day of the week
 
 
@@ -88,7 +90,7 @@ def _numbers(field: _Field, text: str) -> frozenset[int]:
         low, dash, high = span.partition("-")
         first = field.first if span == "*" else _number(field, low)
         last = field.last if span == "*" else _number(field, high) if dash else first
-        if slash and not (step.isascii() and step.isdigit() and 0 < int(step) <= field.last and (dash or span == "*")):
+        if slash and not (_STEP.fullmatch(step) and 0 < int(step) <= field.last and (dash or span == "*")):
             raise ValueError(f"{field.name}: {part!r} steps through no range")
         if first > last:
             raise ValueError(f"{field.name}: {part!r} ends before it begins")
@@ -133,8 +135,13 @@ def next_run(text: str, zone: str, started: float, ended: float) -> float:
 
 def moment(time: float, zone: str) -> str:
     """For people: `2026-11-23 03:00:00 Europe/Berlin`."""
-    return f"{times.moment(time, _zone(zone))} {zone or 'UTC'}"
+    timezone = _zone(zone)
+    return f"{times.moment(time, timezone)} {timezone}"
 
 
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name or "UTC")
+def _zone(name: str) -> tzinfo:
+    """UTC for one that is not known here any more: it was when the project was read, by another version of tzdata."""
+    try:
+        return ZoneInfo(name) if name else UTC
+    except (KeyError, ValueError, OSError):
+        return UTC

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from dom0.agent.source import pin_images
+from dom0.agent.progress import Board, Changes
+from dom0.agent.source import Handed, Own, pin_images, resolve
+from dom0.compose.model import Project
+from dom0.compose.x_dom0 import MachineSettings
 from dom0.durable import Unwritable
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, EngineError, Final, ProjectError
@@ -90,3 +95,9 @@ async def test_a_disk_that_cannot_keep_what_comes_is_no_fault_of_the_project() -
     with pytest.raises(Dom0Error) as refused:
         await pin_images(engine(), (need("nope", ""),), pull, print)
     assert type(refused.value) is Unwritable
+
+
+async def test_a_time_zone_that_only_the_machine_of_dom0_up_knows_is_refused(tmp_path: Path) -> None:
+    handed = Handed(Project(name="box", machine=MachineSettings(timezone="Nowhere/City")))
+    with pytest.raises(ProjectError, match=r"^x-dom0\.timezone: 'Nowhere/City' is not a time zone$"):
+        await resolve(engine(), tmp_path, tmp_path, Own(), Board(Changes()), handed=handed)

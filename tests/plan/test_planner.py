@@ -25,7 +25,8 @@ from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order,
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, Memory, Refusal, Version
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
-from dom0.plan.steps import AnyStep
+from dom0.plan.snapshot import version
+from dom0.plan.steps import AnyStep, StartContainer, StopContainer
 from dom0.plan.text import say_step
 from dom0.testing.builders import NETWORK, PROJECT, actual, container, desired, image_id, network_spec, slot
 
@@ -266,6 +267,36 @@ def test_force_recreates_what_was_there() -> None:
     web = slot("web")
     old = container(web)
     assert said(plan(desired(web), actual(old), Memory(recreate=(old.id,))))[0].startswith("create ")
+
+
+# jobs on a schedule
+
+
+def test_a_run_goes_on_though_the_generation_that_began_it_is_left_and_no_other_begins_beside_it() -> None:
+    good, left = slot("job", schedule="every 1m"), slot("job", hash="h2", schedule="every 1m")
+    waiting, running = container(good, state=State.EXITED), container(left, name="box-job-1-new")
+    made = plan(desired(good), actual(waiting, running))
+    assert made.slots[0].container == running
+    assert not [step for step in made.steps if isinstance(step, StartContainer | StopContainer)]
+
+
+def test_a_job_that_is_due_waits_for_one_that_leaves_and_writes_the_same_volume() -> None:
+    mount = Mount(type="volume", target="/data", name="box_data")
+    old = container(slot("dump"), mounts=(mount,))
+    job = slot("backup", volumes=("box_data",), order=Order.STOP_FIRST, schedule="every 1m")
+    volumes = (Volume(name="box_data", driver="local", labels={}),)
+    made = plan(desired(job), actual(old, container(job, state=State.CREATED), volumes=volumes))
+    assert said(made) == ["stop box-dump-1"]
+
+
+def test_all_is_well_while_a_job_becomes_due_unless_the_engine_refuses_to_start_it() -> None:
+    job = slot("job", schedule="every 1m")
+    idle = container(job, state=State.EXITED)
+    made = plan(desired(job), actual(idle))
+    assert (said(made), made.well, made.slots[0].phase) == (["start box-job-1"], True, Phase.SCHEDULED)
+    refusal = Refusal(version=version(job), subject="job-1", message="no", code="", retry_at=NOW + 5)
+    made = plan(desired(job), actual(idle), Memory(refused={"slot:job-1": refusal}))
+    assert (said(made), made.well, made.slots[0].phase, made.slots[0].reason) == ([], False, Phase.FAILED, "no")
 
 
 # namespaces

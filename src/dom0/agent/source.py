@@ -20,6 +20,8 @@ from dom0 import temporary
 from dom0.agent import private_files
 from dom0.agent.in_place import find_places, require_nothing_above
 from dom0.agent.pull import Audience, Pull, pulling
+from dom0.compose import x_dom0
+from dom0.compose.findings import refuse
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
@@ -171,6 +173,8 @@ async def _resolve_in(
     engine: Engine, etc: Path, state: Path, source: Own, audience: Audience, handed: Handed
 ) -> Candidate:
     project = handed.project or await _read(etc, state / "project")
+    if wrong := list(x_dom0.findings(project.machine or x_dom0.MachineSettings())):  # we may know fewer time zones
+        raise refuse(wrong, project.locations)
     if place := find_places(state).get(project.name):
         require_nothing_above(etc, place)
         project = await _read(etc, place)

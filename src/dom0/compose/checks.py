@@ -103,6 +103,8 @@ def _schedule(service: Service) -> Iterator[Complaint]:
         yield ("restart",), f"{service.restart} and x-dom0.schedule would both start it", "leave it out, or no"
     elif service.deploy and service.deploy.restart_policy and service.deploy.restart_policy.condition != "none":
         yield ("deploy", "restart_policy"), "it and x-dom0.schedule would both start it", "condition: none"
+    if service.x_dom0.ambassador:
+        yield ("x-dom0", "schedule"), "an ambassador runs all the time", "leave it out"
 
 
 def _environment(service: Service) -> Iterator[Complaint]:

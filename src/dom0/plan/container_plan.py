@@ -203,18 +203,20 @@ class ContainerPlanner:
             retry_at = max(retry_at, quiet)
         if retry_at > self.snapshot.now:
             return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
-        # its predecessors, and containers of other slots that are to be removed and hold a port or volume it needs
+        reason = "created" if not current.started else f"it exited with code {current.exit_code}"
+        return self._start(current, Phase.CREATED if not current.started else Phase.FAILED, reason)
+
+    def _start(self, current: Container, phase: Phase, reason: str) -> SlotPlan:
+        """Once its predecessors, and what leaves and holds a port or volume it needs, are stopped."""
         stops_first = self.slot.order is Order.STOP_FIRST or any(self._inherited(old) for old in self.obsolete)
         blocking = [c for c in self.snapshot.leaving if self.snapshot.stands_in_the_way(c, self.slot)]
         own = [c for c in self.obsolete if c.running and (stops_first or c in blocking)]
         others = [c for c in blocking if slot_key(c) != self.slot.key]
         if stops := tuple(self._stop(container, f"makes room for {self.slot.name}") for container in (*own, *others)):
             return self._result(Phase.CREATED, "the container it replaces is stopped first", steps=stops)
-        reason = "created" if not current.started else f"it exited with code {current.exit_code}"
         step = StartContainer(
             lock=self.lock, reason=reason, priority=self.priority + 1, slot=self.slot, container_id=current.id
         )
-        phase = Phase.CREATED if not current.started else Phase.FAILED
         return self._result(phase, reason, steps=(step,))
 
     def _scheduled(self, current: Container) -> SlotPlan:
@@ -243,10 +245,9 @@ class ContainerPlanner:
             return msgspec.structs.replace(planned, next_run=due, problems=(problem,) if failed else planned.problems)
         if waiting := self._awaits_others(current) or self._lacks_ground():
             return waiting
-        step = StartContainer(
-            lock=self.lock, reason="it is due", priority=self.priority + 1, slot=self.slot, container_id=current.id
-        )
-        return self._result(Phase.CREATED, "it is due", steps=(step,))
+        # all stays well: else no generation would be good that is watched for longer than to the next run
+        is_refused = self.lock in self.snapshot.memory.refused
+        return self._start(current, Phase.CREATED if is_refused else Phase.SCHEDULED, "it is due")
 
     def _must_follow(self, current: Container) -> SlotPlan | None:
         """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`."""

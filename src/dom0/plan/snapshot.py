@@ -104,12 +104,17 @@ class Snapshot:
         return depth
 
     def current(self, slot: Slot) -> Container | None:
-        """The container that matches `slot`, else one that is in use and cannot be replaced yet."""
+        """The container that matches `slot`, else one that is in use and cannot be replaced yet.
+
+        A job's is the one that runs in any case: another would run beside it.
+        """
         if slot.key not in self._current:
             candidates = self.containers_of.get(slot.key, ())
             matching = [c for c in candidates if self._matches(c, slot)]
             best = min(matching, key=lambda c: (not c.running, c.name != slot.name, c.created, c.id), default=None)
-            self._current[slot.key] = best or next((c for c in candidates if self.in_use(c, slot)), None)
+            used = next((c for c in candidates if self.in_use(c, slot)), None)
+            may_wait = best is None or (slot.schedule and not best.running)
+            self._current[slot.key] = (used or best) if may_wait else best
         return self._current[slot.key]
 
     def _matches(self, container: Container, slot: Slot) -> bool:

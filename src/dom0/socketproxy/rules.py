@@ -464,8 +464,8 @@ def endpoint_of(endpoint: bodies.EndpointSettings, resolved: Resolved, name: str
         aliases=tuple(dict.fromkeys((*endpoint.aliases, name))) if name else (),
         # By name, as DNS knows no IDs; with an alias in any case: else it would be the name in the Engine.
         links=tuple(
-            f"{resolved.named[name]}:{alias or name}"
-            for name, _, alias in (link.partition(":") for link in endpoint.links)
+            f"{resolved.named[other]}:{alias or other}"
+            for other, _, alias in (link.partition(":") for link in endpoint.links)
         ),
     )
 
