@@ -114,6 +114,12 @@ class RelayPlane:
     async def cut(self, flows: Collection[Flow]) -> int:
         return _end(flows)
 
+    async def cleanup(self) -> None:
+        await _kill(_processes())
+        self._set = None
+        self._close(set())
+        self._reap()
+
     async def _start(self, missing: Iterable[Relay], handles: dict[Listener, socket.socket]) -> None:
         begun = []
         try:

@@ -15,7 +15,7 @@ from dom0.registry.progress import Meter, Waiting
 
 T = TypeVar("T")
 
-_ANSWER, _LONGEST_ANSWER = 10.0, 120.0  # seconds for one of some kB: the first try, any other one
+_ANSWER, _LONGEST_ANSWER = 10.0, 120.0  # seconds for one of some kB: each try at least, the longest
 _WORKER = -1  # which one asks, as a meter sees it
 
 
@@ -26,7 +26,7 @@ async def patiently(ask: Callable[[], Awaitable[T]], terms: Terms, meter: Meter,
     try:
         while True:
             meter.works(_WORKER)
-            left = began + terms.patience - clock()
+            left = max(_ANSWER, began + terms.patience - clock())
             try:
                 async with asyncio.timeout(most or min(_ANSWER * 2 ** min(misses, 9), _LONGEST_ANSWER, left)):
                     return await ask()
