@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -265,3 +266,10 @@ async def test_a_manifest_comes_with_its_type_and_a_digest_that_is_ours(client: 
         assert await registry.manifest(named(registry, "app:1")) == (b"{}", OCI_MANIFEST, digest_of(b"{}"))
         assert server.asked[-1].target == "/v2/app/manifests/1"
         assert OCI_MANIFEST in server.asked[-1].headers["accept"]
+
+
+def test_one_that_will_be_shown_a_certificate_is_not_anonymous_before_it_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "registry.example:5000").mkdir()
+    (tmp_path / "registry.example:5000" / "client.cert").touch()
+    assert not Registry("registry.example:5000", certificates=tmp_path).is_anonymous
+    assert Registry("other.example:5000", certificates=tmp_path).is_anonymous

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +32,7 @@ DESCRIPTORS = [describe(blob) for blob in BLOBS]
 ALL = sum(map(len, BLOBS))
 LARGE = BLOBS[0]
 ONE = DESCRIPTORS[:1]
+GROWING = itertools.count(1)
 INDEX = b'{"schemaVersion": 2, "manifests": []}'
 
 
@@ -235,6 +238,7 @@ async def silent() -> AsyncIterator[bytes]:
         lambda _: silent(),
         lambda asked: liar(LARGE)(asked) if "/from/" in asked.path else silent(),
         lambda _: said(coming="upstream", size=len(LARGE), have=5, ready=0),
+        lambda _: said(coming="upstream", size=len(LARGE), have=next(GROWING), ready=0),
     ],
 )
 async def test_one_that_stalls_is_left_out(
@@ -242,6 +246,7 @@ async def test_one_that_stalls_is_left_out(
 ) -> None:
     monkeypatch.setattr(peers, "ANSWER", 0.2)
     monkeypatch.setattr(peers, "IDLE", 0.5)
+    monkeypatch.setattr(peers, "LONGEST_WAIT", 1.0)
     async with served(answer) as peer:
         await nodes[0].pull(upstream.port, [peer.netloc], ONE)
     assert given(upstream) == len(LARGE)
@@ -250,12 +255,46 @@ async def test_one_that_stalls_is_left_out(
 async def test_one_that_waits_for_us_is_no_slow_one(
     nodes: list[Node], upstream: BlobServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a limit of our own."""
+    """As with a limit of our own: the clock says that the first piece has taken us longer than a peer may be silent."""
     monkeypatch.setattr(peers, "SLOWEST", 1 << 30)
-    monkeypatch.setattr(peers, "ANSWER", 1.0)
+    monkeypatch.setattr(peers, "ANSWER", 50.0)
     await nodes[0].pull(upstream.port, [], ONE)
-    await nodes[1].pull(upstream.port, [nodes[0].address], ONE, workers=1, rate=3e6)
-    assert nodes[1].peered.from_peers == len(LARGE)
+    peer, came, late = Peer(nodes[0].address), 0, 0.0
+    clock = asyncio.get_running_loop().time
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock() + late)
+    async for data in peer.blob(ONE[0], 0, len(LARGE)):
+        late = 51.0
+        came += len(data)
+    await peer.close()
+    assert came == len(LARGE)
+
+
+async def test_one_that_gives_again_is_left_out_no_longer_than_at_first(
+    nodes: list[Node], upstream: BlobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nodes[0].pull(upstream.port, [], ONE)
+    now, peer = [0.0], Peer(nodes[0].address)
+    monkeypatch.setattr(peers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for _ in range(5):
+        peer.leave_out()
+    assert len(b"".join([data async for data in peer.blob(ONE[0], 0, 1000)])) == 1000
+    peer.leave_out()
+    now[0] += peers.LEFT_OUT
+    assert peer.is_asked
+    await peer.close()
+
+
+async def test_a_blob_that_is_fetched_once_more_is_claimed_once_more(nodes: list[Node], upstream: BlobServer) -> None:
+    """By the same source, as a mirror does it."""
+    node, other = nodes[:2]
+    peered = Peered(Mirrored([Registry(f"127.0.0.1:{upstream.port}")]), [other.address], node.depot)
+    descriptor = ONE[0]
+    for _ in range(2):
+        with node.depot.use([descriptor.digest]), node.depot.fetching(descriptor.digest, descriptor.size, public=True):
+            async with peered.blob("team/app", descriptor, 0, CHUNK) as pieces:
+                assert await anext(pieces)
+                assert (node.depot.path(descriptor.digest).parent / "upstream").exists()
+    await peered.close()
 
 
 async def test_nobody_waits_for_one_that_cannot_be_reached(nodes: list[Node], upstream: BlobServer) -> None:

@@ -331,3 +331,16 @@ async def test_however_low_the_limit_is_bytes_come_at_once_and_a_head_takes_none
             writer.write(REQUEST)
             await reader.readuntil(b"\r\n\r\n")
             assert len(await reader.readexactly(100)) == 100
+
+
+def test_bytes_that_come_with_a_login_while_it_is_read_are_not_given(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+
+    def later(*arguments: int) -> bytes:
+        (depot.path(DIGEST).parent / "public").unlink(missing_ok=True)
+        return pread(*arguments)
+
+    monkeypatch.setattr(os, "pread", later)
+    assert read(depot, DIGEST, 0, 100) == b""

@@ -62,12 +62,14 @@ class Registry:
         self._web = Web(insecure=insecure, certificates=certificates)
         self._tokens = Tokens(self._web, host, login)
         self._base = base.rstrip("/")
+        self._server = _DEFAULT_SERVER if host == DEFAULT_REGISTRY else host
         self._has_login = login is not None
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether everybody may have what has come from here so far."""
-        return not self._has_login and not self._web.shows_certificate
+        """Whether everybody may have what comes from here, as far as that can be known before it is asked."""
+        shows_certificate = self._web.shows_certificate or self._web.has_certificate(self._server)
+        return not self._has_login and not shows_certificate
 
     async def close(self) -> None:
         await self._web.close()
@@ -127,8 +129,7 @@ class Registry:
     @asynccontextmanager
     async def _ask(self, path: str, repository: str, headers: Mapping[str, str], *, where: str) -> AsyncIterator[Reply]:
         """An answer with something in it. A registry that wants a login gets it once for each question."""
-        server = _DEFAULT_SERVER if self.host == DEFAULT_REGISTRY else self.host
-        self._base = self._base or await self._web.base(server, where)
+        self._base = self._base or await self._web.base(self._server, where)
         known, has_logged_in = self._tokens.header(repository), False
         while True:
             secret = {"Authorization": known} if known else {}

@@ -172,6 +172,10 @@ class Depot:
             else:
                 mark.unlink(missing_ok=True)
 
+    def has_claimed(self, digest: str) -> bool:
+        """Whether others are told so."""
+        return (self._directory(digest) / UPSTREAM).exists()
+
     def keep(self, content: bytes, digest: str, *, public: bool) -> None:
         """A whole blob that came at once, as a manifest does."""
         if self.find(digest, len(content)):

@@ -34,6 +34,7 @@ LEFT_OUT = 60.0  # seconds that one which failed is not asked; twice as many eac
 LONGEST_LEFT_OUT = 3600.0
 LOOK_AGAIN = 0.1  # seconds, while another one asks the registry
 IDLE = 10.0  # seconds after which one that brings nothing is not waited for
+LONGEST_WAIT = 60.0  # seconds after which one that gives nothing is not waited for, however much it says to have
 _BETWEEN_LOOKS = 64 << 10  # bytes that are asked of the registry where another one may do so
 _MOST_AT_ONCE = 4 << 20  # bytes of one answer
 _MOST_SAID = 4 << 10
@@ -57,6 +58,7 @@ class Peer:
         self._failures = 0
         self._left_out_until = 0.0
         self._progress: dict[str, tuple[int, float]] = {}  # by digest: bytes that it had, since when
+        self._gave: dict[str, float] = {}  # by digest: when it gave something of it last, or was asked first
 
     @property
     def is_asked(self) -> bool:
@@ -104,14 +106,21 @@ class Peer:
                     missing -= len(chunk)
                     if missing < 0 or waited > ANSWER + (last + 1 - start - missing) / SLOWEST:
                         raise PeerFailed
+                    self._gave[descriptor.digest] = time.monotonic()
                     yield chunk  # for as long as it takes
                     asked_at = clock()
             if missing:
                 raise PeerFailed
+            self._failures = 0
 
     def is_waited_for(self, digest: str, have: int) -> bool:
-        """Whether it has more of a blob than some time ago, or we have not looked for that long."""
+        """Whether it has more of a blob than some time ago, or we have not looked for that long.
+
+        Nobody is believed to have more for ever.
+        """
         now = time.monotonic()
+        if now - self._gave.setdefault(digest, now) >= LONGEST_WAIT:
+            return False
         before, since = self._progress.setdefault(digest, (have, now))
         if have > before:
             self._progress[digest] = have, now
@@ -154,7 +163,6 @@ class Peered:
         self._peers = [Peer(address) for address in dict.fromkeys(addresses)]
         self._node = node_of(depot)
         self._depot = depot
-        self._claimed: set[str] = set()
         self._entire: set[str] = set()  # which the registry has as a whole only
         self._given: dict[str, list[tuple[Peer, int, int]]] = {}  # by digest: whose bytes are taken
 
@@ -209,7 +217,7 @@ class Peered:
         while at < stop:
             peer, end = await self._choose(descriptor, at, stop)
             if peer is None:
-                await self._claim(digest, upstream=end > at)
+                await asyncio.to_thread(self._depot.claim, digest, upstream=end > at)
             if peer is not None:
                 async with aclosing(self._from_peer(peer, descriptor, at, end)) as pieces:
                     async for data in pieces:
@@ -230,7 +238,7 @@ class Peered:
         """Who gives the bytes from `at` on, and up to which at once. None: the registry; `at`: nobody yet."""
         if not self._peers:
             return None, stop
-        digest, has_claimed = descriptor.digest, descriptor.digest in self._claimed
+        digest, has_claimed = descriptor.digest, self._depot.has_claimed(descriptor.digest)
         found = await self._look(descriptor, at)
         peer, share = max(found, key=lambda each: (each[1].coming == "whole", each[1].ready), default=(None, _NOTHING))
         if peer is not None and share.ready > 0:
@@ -238,7 +246,7 @@ class Peered:
         there = [(share, peer.is_waited_for(digest, share.have)) for peer, share in found]
         wanting = {share.node for share, is_waited_for in there if is_waited_for and share.coming != "left"}
         asking = {share.node for share, is_waited_for in there if is_waited_for and share.coming == "upstream"}
-        if digest in self._claimed:
+        if self._depot.has_claimed(digest):  # by now
             asking.add(self._node)
         if self._node != min(asking or {*wanting, self._node}, key=lambda node: _rank(node, digest)):
             return None, at
@@ -291,11 +299,6 @@ class Peered:
         except NoRange:
             self._entire.add(descriptor.digest)
             raise
-
-    async def _claim(self, digest: str, *, upstream: bool) -> None:
-        if upstream != (digest in self._claimed):
-            await asyncio.to_thread(self._depot.claim, digest, upstream=upstream)
-            (self._claimed.add if upstream else self._claimed.discard)(digest)
 
 
 def _rank(node: str, digest: str) -> bytes:

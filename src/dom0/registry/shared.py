@@ -74,7 +74,8 @@ def read(depot: Depot, digest: str, at: int, count: int) -> bytes:
             data = os.pread(file, min(count, found.stop - at), at - found.start)
             # The first part takes in the others, and a hole is left of what it has of them.
             now = _covering(directory, at)
-            if data and now is not None and now.start == found.start:
+            # And somebody may go on with a login.
+            if data and now is not None and now.start == found.start and (directory / PUBLIC).exists():
                 return data
     return b""
 

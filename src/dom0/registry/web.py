@@ -181,6 +181,12 @@ class Web:
         assert failed is not None
         raise failed
 
+    def has_certificate(self, netloc: str) -> bool:
+        """Whether there is one of our own for that server."""
+        with contextlib.suppress(OSError):
+            return any(file.suffix == ".cert" for file in (self._certificates / netloc).iterdir())
+        return False
+
     async def close(self) -> None:
         for client in self._clients.values():
             await client.close()
@@ -233,7 +239,7 @@ class Web:
         with contextlib.suppress(OSError):  # not ours to read, or too long for a name
             files = sorted((self._certificates / origin.netloc).iterdir())
             whose = origin.netloc
-        self.shows_certificate |= any(file.suffix == ".cert" for file in files)
+        self.shows_certificate |= self.has_certificate(origin.netloc)
         if whose not in self._tls:
             while len(self._tls) >= _MOST_SERVERS:
                 del self._tls[next(iter(self._tls))]
