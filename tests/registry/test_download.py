@@ -16,7 +16,7 @@ from typing import Literal
 
 import pytest
 
-from dom0.errors import Dom0Error, Final
+from dom0.errors import Dom0Error, Final, UsageError
 from dom0.registry.depot import Depot
 from dom0.registry.download import Downloads
 from dom0.registry.fetch import GaveUp, Terms
@@ -144,6 +144,15 @@ async def test_what_the_disk_has_damaged_since_is_fetched_again(downloads: Downl
         assert await content_of(downloads, f"http://{server.netloc}/os.efi") == CONTENT
 
 
+async def test_a_proxy_that_is_none_is_refused_only_where_somebody_asks(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "socks5://proxy.example")
+    async with Downloads(lambda: depot, unseen) as downloads:
+        with pytest.raises(UsageError, match="HTTP_PROXY: proxies of socks5 are not supported"):
+            await downloads.read("http://127.0.0.1:1/os.efi", MOST)
+
+
 Answer = Callable[[Asked], bytes]
 REFUSED: dict[str, tuple[Answer, str]] = {
     "not there": (lambda _: reply(404), "not found"),
@@ -172,7 +181,7 @@ async def test_what_is_not_the_file_is_refused(downloads: Downloads, case: str) 
 
 
 async def test_a_server_that_is_not_there_is_asked_until_patience_ends(depot: Depot) -> None:
-    impatient = Downloads(lambda: depot, unseen, terms=Terms(patience=1))
+    impatient = Downloads(lambda: depot, unseen, terms=Terms(patience=0))
     with pytest.raises(GaveUp, match=r"no connection to 127\.0\.0\.1:1"):
         await content_of(impatient, "http://127.0.0.1:1/os.efi")
 

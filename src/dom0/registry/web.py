@@ -109,13 +109,12 @@ class Web:
     """Connections to the servers that a registry consists of. `close` it at the end.
 
     `insecure`: plain HTTP and certificates of anybody will do; `proxies`: those of the environment if none are said.
-    Raises UsageError where that says nonsense.
     """
 
     def __init__(self, *, insecure: bool, certificates: Path = CERTIFICATES, proxies: Proxies | None = None) -> None:
         self.insecure = insecure
         self.shows_certificate = False  # of its own, to a server that may want one
-        self._proxies = read_proxies(os.environ) if proxies is None else proxies
+        self._proxies = proxies
         self._certificates = certificates
         self._clients: dict[Origin, Client] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
@@ -136,8 +135,8 @@ class Web:
         """The answer to a GET, or to a POST of a `form`, for the time of the block; redirects have been followed.
 
         `plain`: it may be in plain text, if not with certificates of anybody. `secret` headers go to the server of
-        `url` only. Raises Temporary where no answer comes, Final for an address that is not followed. What is raised in
-        the block is left as it is.
+        `url` only. Raises Temporary where no answer comes, Final for an address that is not followed, and UsageError
+        where the environment names what is no proxy. What is raised in the block is left as it is.
         """
         first, seen = self._address(url, where, plain=plain), set[str]()
         parts = first
@@ -199,6 +198,8 @@ class Web:
     ) -> AsyncIterator[Reply]:
         origin = _origin(parts)
         target = quote(f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}", safe=_QUOTED)
+        if self._proxies is None:  # nobody who asks nothing is told what is wrong with them
+            self._proxies = read_proxies(os.environ)
         proxy = self._proxies.find(*origin)
         if proxy and origin.scheme == "http":
             target, headers = f"http://{origin.netloc}{target}", {**headers, **proxy.headers}
