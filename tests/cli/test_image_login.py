@@ -75,25 +75,37 @@ def test_docker_and_dom0_have_the_same_logins(engine_host: Host, tmp_path: Path)
         assert dom0("logout", host).stdout == f"{host}: there was no login\n"
 
 
+def login_on_terminal(host: str, environment: dict[str, str], user: bytes, password: bytes) -> tuple[int, bytes]:
+    """The exit code, and what the terminal shows."""
+    process, terminal = pty.fork()
+    if process == 0:
+        argv = [sys.executable, "-m", "dom0", "image", "login", host]
+        os.execve(sys.executable, argv, environment)  # noqa: S606 -- an argv list, no shell
+    shown = b""
+    answers = [(b"Username:", user), (b"Password:", password)]
+    with contextlib.suppress(OSError):  # the terminal's end
+        while piece := os.read(terminal, 4096):
+            shown += piece
+            if answers and shown.rstrip().endswith(answers[0][0]):
+                os.write(terminal, answers.pop(0)[1] + b"\n")
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status), shown
+
+
+def test_a_password_that_is_no_text_is_refused_where_it_is_asked_for() -> None:
+    code, shown = login_on_terminal("registry.example", {**os.environ, "LC_ALL": "C.UTF-8"}, b"guest", b"\xff")
+    assert code == 2, shown
+    assert b"user or password: is not UTF-8" in shown
+
+
 def test_a_password_is_asked_for_and_not_shown(engine_host: Host, tmp_path: Path) -> None:
     require(debian_registry.missing(), "tests of a registry")
     directory = os.path.relpath(tmp_path)
     environment = engine_host.environment() | {"DOCKER_HOST": engine_host.docker_host, "DOCKER_CONFIG": directory}
     (tmp_path / "registry").mkdir()
     with DebianRegistry(tmp_path / "registry", login=True) as registry:
-        argv = [sys.executable, "-m", "dom0", "image", "login", registry.host]
-        process, terminal = pty.fork()
-        if process == 0:
-            os.execve(sys.executable, argv, environment)  # noqa: S606 -- an argv list, no shell
-        shown = b""
-        answers = [(b"Username:", USER), (b"Password:", PASSWORD)]
-        with contextlib.suppress(OSError):  # the terminal's end
-            while piece := os.read(terminal, 4096):
-                shown += piece
-                if answers and shown.rstrip().endswith(answers[0][0]):
-                    os.write(terminal, f"{answers.pop(0)[1]}\n".encode())
-        _, status = os.waitpid(process, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, shown
+        code, shown = login_on_terminal(registry.host, environment, USER.encode(), PASSWORD.encode())
+    assert code == 0, shown
     assert f"logged in as {USER}".encode() in shown
     assert PASSWORD.encode() not in shown
     assert f"kept in {directory}/config.json, not encrypted".encode() in shown

@@ -87,17 +87,16 @@ def _ask_for(user: str, *, password_stdin: bool) -> Login:
 
     if password_stdin and not user:
         raise UsageError("--password-stdin: needs --username", hint=_PIPED)
-    if password_stdin:
-        raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
-        try:
-            password = raw.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise UsageError("password: is not UTF-8", hint=_PIPED) from None
-    elif not terminal.has_keyboard():
+    if not password_stdin and not terminal.has_keyboard():
         raise UsageError("password: there is no terminal to ask on", hint=_PIPED)
-    else:
-        user = user or click.prompt("Username", err=True)
-        password = click.prompt("Password", hide_input=True, err=True)
+    try:
+        if password_stdin:
+            password = sys.stdin.buffer.read(_MOST_BYTES + 1).decode().removesuffix("\n").removesuffix("\r")
+        else:
+            user = user or click.prompt("Username", err=True)
+            password = click.prompt("Password", hide_input=True, err=True)
+    except UnicodeDecodeError:
+        raise UsageError("user or password: is not UTF-8", hint=_PIPED) from None
     if not user.isprintable() or ":" in user:
         raise UsageError("--username: has a colon or what cannot be printed", hint="ask who runs the registry")
     if not password or len(password) > _MOST_BYTES or "\0" in password or "\n" in password:
