@@ -260,6 +260,21 @@ def test_events_are_asked_for_strictly(rig: Rig, query: str) -> None:
     converse(rig, talk)
 
 
+def test_a_journal_that_cannot_be_read_is_named(rig: Rig) -> None:
+    (rig.path / "state").mkdir()
+    directory = rig.path / "state" / "events"
+    directory.write_text("in the way")
+
+    async def talk(client: Client, machine: Machine) -> None:
+        async with client.ask("GET", "/v1/events") as answer:
+            assert answer.status == 500
+            assert (await document(answer))["message"] == f"{directory}: cannot be read: Not a directory"
+        directory.unlink()
+        assert await events(client) == []
+
+    converse(rig, talk)
+
+
 def test_who_asked_is_the_actor_of_what_became_of_it(rig: Rig) -> None:
     async def talk(client: Client, machine: Machine) -> None:
         await machine.changed.until(lambda: bool(machine.history()))

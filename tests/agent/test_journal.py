@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +24,20 @@ from dom0.testing.power_cut import Disk
 BOOT, NEXT_BOOT = "aaaaaaaa", "bbbbbbbb"
 
 
+OPENED: list[Journal] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """No test leaves a descriptor to those that come with few."""
+    yield
+    while OPENED:
+        OPENED.pop()._forget_files()
+
+
 def opened(state: Path, boot: str = BOOT) -> Journal:
-    return Journal(state, now=lambda: 1.0, boot=boot)
+    OPENED.append(Journal(state, now=lambda: 1.0, boot=boot))
+    return OPENED[-1]
 
 
 def note(to: Journal, *names: object) -> None:
@@ -217,6 +230,17 @@ def test_no_descriptor_left_is_a_problem_until_there_is_one(tmp_path: Path) -> N
     assert "Too many open files" in why_it_waits(one)
     one.tick()
     assert (why_it_waits(one), subjects(tmp_path)) == ("", ["box-a"])
+
+
+def test_a_segment_that_cannot_be_read_takes_no_descriptor_with_every_entry(tmp_path: Path) -> None:
+    """As on a broken disk: it can be opened."""
+    one = opened(tmp_path)
+    (tmp_path / "events").mkdir()
+    os.mkfifo(tmp_path / "events" / f"00000000-{BOOT}.ndjson")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    note(one, *range(10))
+    assert why_it_waits(one)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_what_finds_no_room_for_too_long_is_counted_and_said(tmp_path: Path) -> None:

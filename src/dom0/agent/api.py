@@ -184,7 +184,13 @@ class _Api:
             )
         if asked.follow:
             return Response(self._follow(request, asked.since), content_type=LINES)
-        page = await asyncio.to_thread(self._journal.read, asked.since, PAGE)
+        try:
+            page = await asyncio.to_thread(self._journal.read, asked.since, PAGE)
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
+            message = f"{self._journal.directory}: cannot be read: {error.strerror}"
+            raise Dom0Error(message, hint="mend the disk: dmesg") from error
         return Response(b"".join(map(_line, page)), content_type=LINES)
 
     async def _follow(self, request: Request, since: int) -> AsyncGenerator[bytes]:

@@ -68,7 +68,7 @@ class Journal:
         self.last = 0  # the greatest number that was written
         self.is_of_another_boot = True  # what was written before us
         self.told: Callable[[], None] = lambda: None  # called when there is something new to read
-        self._directory = state / EVENTS
+        self.directory = state / EVENTS
         self._now = now
         self._boot = boot or BOOT_ID.read_text()[:8]
         self._bursts = Bursts()
@@ -102,14 +102,20 @@ class Journal:
         self._forget_files()
 
     def read(self, after: int, most: int) -> list[Entry]:
-        """At most so many of those with a number above `after`, the oldest first. Waits for the disk, in a thread."""
+        """At most so many of those with a number above `after`, the oldest first. Waits for the disk, in a thread.
+
+        Raises OSError.
+        """
         segment = self._segment
         newest = segment.name if segment else ""
         if newest != self._synced:
             with contextlib.suppress(OSError):  # tried again with the next page
-                sync(self._directory)
+                sync(self.directory)
                 self._synced = newest
-        return list(islice(read(self._directory, after), most))
+        try:
+            return list(islice(read(self.directory, after), most))
+        except FileNotFoundError:  # none could be written yet
+            return []
 
     # writing
 
@@ -121,7 +127,7 @@ class Journal:
         if not self._waiting:
             return
         try:
-            with writing(self._directory):
+            with writing(self.directory):
                 is_written = self._flush()
         except Unwritable as error:
             if self.unwritten is None:
@@ -136,8 +142,8 @@ class Journal:
     def _flush(self) -> bool:
         """Write all that waits. Returns whether it was: somebody else may be at it. Raises OSError."""
         if self._at is None:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._at = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._at = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         if not try_lock(self._at):
             return False  # until the next entry, or tick
         try:
@@ -197,7 +203,7 @@ class Journal:
 
     def _look_back(self) -> None:
         """Where the writer before us has stopped. Raises OSError."""
-        at = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        at = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for newest in _segments(at)[-1:]:
                 segment = _open(at, newest, os.O_RDONLY)
@@ -232,8 +238,12 @@ def _first(name: str) -> int:
 def _open(at: int, name: str, flags: int) -> _Segment:
     """Where its end is none of ours, no number is left in it. Raises OSError."""
     descriptor = os.open(name, flags | os.O_NOFOLLOW, 0o600, dir_fd=at)
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, TAIL, max(0, size - TAIL))
+    try:
+        size = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, TAIL, max(0, size - TAIL))
+    except OSError:  # of a broken disk, with every entry again
+        os.close(descriptor)
+        raise
     last = max(
         (entry.seq for entry in _decode(tail.splitlines())), default=_first(name) + SPAN if size else _first(name)
     )
