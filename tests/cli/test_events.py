@@ -79,7 +79,9 @@ def test_a_number_is_asked_of_the_agent(told: FakeAgent, dom0: RunCommand) -> No
     assert told.queries[0] == {"since": "7"}
 
 
-@pytest.mark.parametrize("options", [["--since", "noon"], ["--until", "-"], ["-f", "--until", "1h"], ["-n", "-1"]])
+@pytest.mark.parametrize(
+    "options", [["--since", "noon"], ["--since", "1" * 5000], ["--until", "-"], ["-f", "--until", "1h"], ["-n", "-1"]]
+)
 def test_what_makes_no_sense_is_refused(agent: FakeAgent, dom0: RunCommand, options: list[str]) -> None:
     refused = dom0("events", *options)
     assert (refused.code, refused.stdout) == (2, "")
@@ -125,6 +127,20 @@ def test_without_an_agent_the_files_are_read(dom0: RunCommand, environment: dict
         ["2023-11-14 22:13:20  start a (created)", "2023-11-14 22:13:20  start b (created)"],
     )
     assert dom0("events", "--since", "1", env=UTC).stdout.splitlines() == ["2023-11-14 22:13:20  start b (created)"]
+    nothing_new = dom0("events", "--since", "2")
+    assert (nothing_new.code, nothing_new.stdout, nothing_new.stderr) == (0, "", "")
+
+
+def test_who_may_not_read_the_files_is_told_who_may(environment: dict[str, str]) -> None:
+    written(environment["DOM0_STATE"], "a")
+    os.chown(Path(environment["DOM0_STATE"], "events"), 65534, -1)  # of somebody else, as root's are to a user
+    argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "dom0", "events"]
+    refused = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines() == [
+        "dom0: dom0: does not run here",
+        "      start it: dom0 up; or read its files as root: sudo dom0 events",
+    ]
 
 
 def test_without_an_agent_nothing_is_followed(dom0: RunCommand, environment: dict[str, str]) -> None:

@@ -28,9 +28,9 @@ class Bound(msgspec.Struct, frozen=True):
 
 
 def _read_bound(ctx: click.Context, parameter: click.Parameter, value: str) -> Bound:
-    if value.isascii() and value.isdecimal():
-        return Bound(seq=int(value))
     try:
+        if value.isascii() and value.isdecimal():
+            return Bound(seq=int(value))
         return Bound(time=options.parse_time(value))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is no time: 10m, 2026-11-23T12:00:00 or the number of an event") from error
@@ -79,16 +79,17 @@ def _kept(after: int) -> Iterator[Entry]:
     agent = Agent()
     try:
         first = next(found := agent.events(after), None)
-    except AgentUnreachable:
+    except AgentUnreachable as unreachable:
+        if not is_here():
+            raise
         directory = state_directory() / journal.EVENTS
         try:
-            if not is_here():
-                raise
             entries = list(journal.read(directory, after))
+        except PermissionError:
+            hint = f"{unreachable.hint}; or read its files as root: sudo dom0 events"
+            raise AgentUnreachable(unreachable.message, hint=hint) from None
         except OSError:
-            entries = []
-        if not entries:
-            raise
+            raise unreachable from None
         with contextlib.suppress(OSError):
             sync(directory)  # see journal.read
         yield from entries
