@@ -181,6 +181,15 @@ async def test_nothing_else_is_asked_of_the_registry(tmp_path: Path, target: str
     assert not upstream.asked
 
 
+async def test_a_manifest_is_given_with_whatever_its_type_is(tmp_path: Path) -> None:
+    async with (
+        served(lambda _: reply(200, b"{}", Content_Type="a\xe9")) as upstream,
+        mirror(upstream.netloc, tmp_path / "depot") as port,
+    ):
+        status, headers, body = await ask(port, "/v2/library/app/manifests/1")
+        assert (status, headers["Content-Type"].encode("latin-1"), body) == (200, "a\xe9".encode(), b"{}")
+
+
 async def test_web_pages_other_methods_and_our_own_pulls_are_refused(tmp_path: Path) -> None:
     async with served(lambda _: reply(200)) as upstream, mirror(upstream.netloc, tmp_path / "depot") as port:
         target = "/v2/library/app/manifests/1"

@@ -254,7 +254,10 @@ async def _send(channel: Channel, method: str, response: Response, unread: float
         headers.append(("Content-Type", response.content_type))
         if isinstance(response.body, bytes):
             headers.append(("Content-Length", str(len(response.body))))
-    head = h11.Response(status_code=response.status, headers=headers)
+    encoded = [
+        (name.encode(), value.encode("latin-1")) for name, value in headers
+    ]  # as they are read: some are passed on
+    head = h11.Response(status_code=response.status, headers=encoded)
     if isinstance(response.body, bytes):
         data = h11.Data(b"" if method == "HEAD" else response.body)
         async with asyncio.timeout(unread):
