@@ -15,10 +15,14 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.status import Progress, PullStatus
+from dom0.cli import kept_reading
 from dom0.cli.bring_up import logins_for
 from dom0.cli.pulls import describe
 from dom0.cli.status import lines
 from dom0.compose.model import Project, Service
+from dom0.engine.values import Image
+from dom0.images.built import Built
+from dom0.testing.builders import image_id
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, make_status
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
@@ -47,16 +51,22 @@ def test_status_shows_what_is_pulled_and_escapes_what_a_registry_says() -> None:
     assert text[at + 2] == r"  redis:7: 25% of 2MB, waits 2s: \x1b[2Jno"
 
 
+@pytest.mark.parametrize("built_before", [False, True])
 async def test_the_agent_gets_the_logins_of_what_it_pulls_and_one_that_cannot_be_had_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_before: bool
 ) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    for name in ("DOCKER_CONFIG", "DOM0_STATE", "DOM0_RUN"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "generations").mkdir()
     auths = {name: {"auth": b64encode(b"guest:secret").decode()} for name in ("one.example", "other.example")}
     programs = {"two.example": "is-not-installed"}
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths, "credHelpers": programs}))
     services = {name: Service(image=f"{name}.example/app") for name in ("one", "two")}
+    box = Project(name="box", services=services)
+    kept_reading.keep(Built(Image(id=image_id("dom0"), tags=()), changed=True, project=box))
     said: list[str] = []
-    logins = await logins_for(FakeEngine(FakeDocker()), Project(name="box", services=services), said.append)
+    given = None if built_before else box
+    logins = await logins_for(FakeEngine(FakeDocker()), image_id("dom0"), given, said.append)
     assert json.loads(bytes(logins)) == {"one.example": {"user": "guest", "password": "secret", "identity_token": ""}}
     (text,) = said
     assert text.startswith("two.example: asked without a login of yours: ")

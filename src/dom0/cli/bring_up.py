@@ -230,7 +230,7 @@ async def _take_up(
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
-            request = replace(request, logins=await logins_for(engine, read, report.say))
+            request = replace(request, logins=await logins_for(engine, built.image.id, read, report.say))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
@@ -245,11 +245,14 @@ async def _take_up(
             raise
 
 
-async def logins_for(engine: Engine, project: Project | None, say: Callable[[str], None]) -> msgspec.Raw:
+async def logins_for(engine: Engine, image: str, project: Project | None, say: Callable[[str], None]) -> msgspec.Raw:
     """Of the person, for the registries that the agent is about to ask. It says what is wrong with the project."""
+    from dom0.cli import kept_reading
     from dom0.registry import credentials
 
-    if project is None or not os.access(credentials.config_file(os.environ, Path.home()), os.F_OK):
+    if not os.access(credentials.config_file(os.environ, Path.home()), os.F_OK):
+        return NO_LOGINS
+    if (project := project or kept_reading.find(image)) is None:
         return NO_LOGINS
     from dom0.agent.source import find_pulls
     from dom0.images.pull import own_login
