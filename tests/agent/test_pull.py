@@ -13,7 +13,7 @@ from dom0.agent.pull import pulling
 from dom0.agent.status import PullStatus
 from dom0.compose.model import Project
 from dom0.engine.values import EngineInfo, Image, PullProgress
-from dom0.errors import Dom0Error
+from dom0.errors import Dom0Error, EngineError
 from dom0.plan.facts import ImageNeed
 from dom0.registry.credentials import Login
 from dom0.registry.fetch import GaveUp
@@ -57,6 +57,12 @@ class Mute(InScope):
     async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
         await asyncio.sleep(1e6)
         yield PullProgress(layer="one", status="Downloading")
+
+
+class Offline(InScope):
+    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+        yield PullProgress(layer="one", status="Pulling")
+        raise EngineError("no route", transient=True)
 
 
 @pytest.fixture(autouse=True)
@@ -114,12 +120,12 @@ async def test_copies_at_hand_wait_once_for_a_registry_of_which_nothing_comes() 
 
 async def test_why_and_until_when_it_waits_and_what_ends_it_is_said_once() -> None:
     audience = Audience()
-    async with pulling(FakeEngine(FakeDocker()), BOX, audience) as pull:
+    async with pulling(Offline(FakeDocker()), BOX, audience) as pull:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(600.0):
-                await pull(need(NOBODY), False)
+                await pull(need("redis:7"), False)
     _, said = audience.said
-    assert said.startswith(f"{NOBODY}: ")
+    assert said.startswith("redis:7: no route; ")
     assert "until nothing has come for 1d" in said
     assert "Ctrl-C ends it" in said
 
