@@ -78,11 +78,11 @@ def need(ref: str) -> ImageNeed:
 async def test_with_a_copy_at_hand_it_is_tried_briefly_and_why_it_waits_is_shown_meanwhile() -> None:
     audience = Audience()
     with pytest.raises(GaveUp, match="nothing else for 20 s"):
-        async with pulling(FakeEngine(FakeDocker()), BOX, audience) as pull:
-            await pull(need(NOBODY), True)
+        async with pulling(Offline(FakeDocker()), BOX, audience) as pull:
+            await pull(need("redis:7"), True)
     waits = [pull for pulls in audience.shown for pull in pulls if pull.waits_for]
     assert waits
-    assert {pull.image for pull in waits} == {NOBODY}
+    assert {pull.image for pull in waits} == {"redis:7"}
     assert audience.shown[-1] == ()
 
 
