@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 
 from dom0.agent import journal
@@ -173,6 +174,30 @@ def test_what_is_none_of_ours_is_passed_over(tmp_path: Path, garbage: bytes) -> 
     note(opened(tmp_path), "b")
     note(opened(tmp_path, NEXT_BOOT), "c")
     assert [name for name in subjects(tmp_path) if name != "journal"] == ["box-a", "box-b", "box-c"]
+    assert_ordered(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_number_that_was_damaged_hides_nothing_and_holds_up_nobody(tmp_path: Path) -> None:
+    note(opened(tmp_path), "a", "b", "c")
+    lines = segments(tmp_path)[0].read_bytes()
+    segments(tmp_path)[0].write_bytes(lines.replace(b'"seq":2', b'"seq":99999999999999999'))
+    note(opened(tmp_path), "d", "e")
+    assert subjects(tmp_path) == ["box-a", "box-c", "box-d", "box-e"]
+    assert_ordered(tmp_path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("left", range(4))
+def test_losses_are_said_at_the_end_of_a_segment_too(tmp_path: Path, left: int) -> None:
+    (tmp_path / "events").mkdir()
+    last = msgspec.json.encode(Entry(seq=SPAN - left, time=1.0, kind="start-container", subject="last", text=""))
+    (tmp_path / "events" / f"00000000-{BOOT}.ndjson").write_bytes(last + b'\n{"seq":')
+    one = opened(tmp_path)
+    one._lost = 3
+    note(one, "a", "b")
+    assert [name for name in subjects(tmp_path) if name != "journal"] == ["last", "box-a", "box-b"]
+    assert "3 entries could not be written, and are lost" in [entry.text for entry in entries(tmp_path)]
     assert_ordered(tmp_path)
 
 

@@ -38,6 +38,7 @@ SPAN = 4096  # numbers of a segment
 SEGMENT = 512 * 1024  # bytes of one, about
 MOST = 8 * SEGMENT  # of all together
 MOST_SEGMENTS = 256  # a machine that boots in a loop makes small ones
+LOSSES = 2  # entries that one write may add to what waits
 MOST_WAITING = 256  # entries that could not be written yet
 TAIL = 64 * 1024  # bytes at the end of a segment, of which one line is a part
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -55,8 +56,8 @@ class _Segment(msgspec.Struct):
 
     @property
     def room(self) -> int:
-        """How many numbers it has left."""
-        return _first(self.name) + SPAN - self.seq if self.size < SEGMENT else 0
+        """How many entries it takes, besides what is said of losses."""
+        return max(0, _first(self.name) + SPAN - LOSSES - self.seq) if self.size < SEGMENT else 0
 
 
 class Journal:
@@ -160,7 +161,7 @@ class Journal:
             entries.append(self._loss(f"{self._lost} entries could not be written, and are lost"))
         if segment.rest and not any(_decode([segment.rest])):
             entries.append(self._loss("the last entry before this one was cut off, and is lost"))
-        taken = list(islice(self._waiting, max(0, segment.room - len(entries))))
+        taken = list(islice(self._waiting, segment.room))
         lines = [
             msgspec.json.encode(replace(entry, seq=seq)) + b"\n"
             for seq, entry in enumerate((*entries, *taken), segment.seq + 1)
@@ -244,9 +245,8 @@ def _open(at: int, name: str, flags: int) -> _Segment:
     except OSError:  # of a broken disk, with every entry again
         os.close(descriptor)
         raise
-    last = max(
-        (entry.seq for entry in _decode(tail.splitlines())), default=_first(name) + SPAN if size else _first(name)
-    )
+    end = _first(name) + SPAN
+    last = min(max((entry.seq for entry in _decode(tail.splitlines())), default=end if size else _first(name)), end)
     return _Segment(name, descriptor, size, last, rest=tail.rpartition(b"\n")[2])
 
 
@@ -267,7 +267,7 @@ def read(directory: Path, after: int) -> Iterator[Entry]:
             continue
         with segment:
             for entry in _decode(segment):
-                if entry.seq <= after:
+                if not after < entry.seq <= _first(name) + SPAN:
                     continue
                 if is_missing:
                     text = "what was noted before this, and after what you have seen, is not kept any more"
