@@ -318,6 +318,14 @@ def test_what_is_being_removed_is_made_anew_because_it_was_removed(state: State)
     assert only(made).reason == "it was removed"
 
 
+def test_the_name_of_a_predecessor_that_is_just_being_removed_is_waited_for() -> None:
+    """The Engine would keep it for ever for one that it renames meanwhile (26.1: moby's ContainerRename)."""
+    web = slot("web")
+    old = container(replace(web, hash="old"), id="1" * 64, name="box-web-1", state=State.REMOVING)
+    made = plan(desired(web), actual(container(web, name="111111111111_box-web-1"), old))
+    assert (said(made), made.problems, made.well) == ([], (), True)
+
+
 def test_a_child_restarts_after_its_parent_restarted() -> None:
     parent, child = slot("vpn"), slot("app", parents=("vpn",), attachments=())
     vpn = container(parent, started=500.0)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,26 +83,27 @@ def test_clean_says_what_it_would_delete_and_needs_a_yes(tmp_path: Path, answer:
 
 
 def test_clean_leaves_images_that_somebody_else_built_on_ours(
-    engine_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_host: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where `dom0-kept` names them too."""
-    monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
+    host = fresh_host()  # it deletes the images that other tests begin with
+    monkeypatch.setenv("DOCKER_HOST", host.docker_host)
     script = (SCRIPTS / "clean").read_text()
     assert "/var/lib/dom0 /run/dom0 " in script
     script = script.replace("/var/lib/dom0 /run/dom0 ", "")  # the machine's own stay out of reach of a test
     built = """dom0.images='{"box-web":"sha256:0","box/db:2":"sha256:0"}'"""
-    engine_host.docker("create", "--name", "made", "busybox:test", "true")
+    host.docker("create", "--name", "made", "busybox:test", "true")
     for name, *more in (
         ("dom0-rootfs",),
         ("box-web",),
         ("box/db:2",),
-        ("farm/box:1", "dom0.project=box", built),
+        ("team/box:1", "dom0.project=box", built),
         ("dom0:latest", "dom0.project=box", built),
         ("mine/app:1",),
     ):
         changes = (part for label in ("dom0.inputs=x", *more) for part in ("--change", f"LABEL {label}"))
-        engine_host.docker("commit", *changes, "made", name)
-    engine_host.docker("tag", "mine/app:1", "dom0-kept:app")
+        host.docker("commit", *changes, "made", name)
+    host.docker("tag", "mine/app:1", "dom0-kept:app")
     argv = ["bash", "-c", script]
     said = subprocess.run(argv, cwd=tmp_path, input="y\n", check=True, capture_output=True, text=True).stdout
     listed = re.findall(r"^    (\S+), ", said, re.MULTILINE)
@@ -111,9 +113,9 @@ def test_clean_leaves_images_that_somebody_else_built_on_ours(
         "dom0-kept:app",
         "dom0-rootfs:latest",
         "dom0:latest",
-        "farm/box:1",
+        "team/box:1",
     ]
-    left = engine_host.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+    left = host.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
     assert sorted(left) == ["busybox:test", "mine/app:1"]
 
 

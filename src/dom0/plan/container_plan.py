@@ -293,6 +293,8 @@ class ContainerPlanner:
         if steps := (*rename, *removals):
             return self._result(phase, reason, steps=steps)
         if current is not None and current.name != self.slot.name:
+            if self.snapshot.actual.names.get(self.slot.name) in {old.id for old in self.obsolete}:
+                return self._result(phase, "its predecessor is being removed")
             # a container of Compose is not renamed: Compose would make another one beside it
             holder = next((other for other in self.snapshot.actual.others if other.name == self.slot.name), None)
             project = holder.labels.get(COMPOSE_PROJECT) if holder else None
@@ -391,7 +393,8 @@ class ContainerPlanner:
             return ()
         if holder is None:
             id_, name, to, reason = current.id, current.name, own, "its name"
-        elif any(c.id == holder for c in self.obsolete):
+        elif any(c.id == holder and c.state is not State.REMOVING for c in self.obsolete):
+            # Of one that is just being removed the Engine (26.1) keeps the name for ever.
             # not with its own ID, which may be in the name that `current` was given
             id_, name, to, reason = holder, own, _set_aside(own, current.id), "its name is needed for another container"
         else:
