@@ -52,7 +52,8 @@ async def images_of_machine(engine: Engine) -> MachineImages:
     wanted = dict.fromkeys([IMAGE, BASE_IMAGE, *needs.images])
     found = {ref: await find(engine, ref) for ref in wanted}
     base, rootfs = found[BASE_IMAGE], await find(engine, ROOTFS_IMAGE)
-    if base and rootfs and base.labels.get(labels.ROOTFS_ID) == rootfs.id:
+    # by its layers: another store, from which both were brought, knew it by another ID
+    if base and rootfs and base.layers[: len(rootfs.layers)] == rootfs.layers:
         found[ROOTFS_IMAGE] = rootfs
     here = tuple(ref for ref, there in found.items() if there)
     missing = tuple(ref for ref, there in found.items() if not there)
