@@ -439,6 +439,20 @@ async def test_good_generations_protect_their_images(rig: Rig) -> None:
         await rig.box.until(lambda: any("dom0-kept:" in tag for tag in rig.box.docker.images.all[OLD].tags))
 
 
+async def test_a_protection_that_somebody_moved_to_another_image_comes_back(rig: Rig) -> None:
+    """`docker load` gives images whatever names its archive says."""
+    images = rig.box.docker.images
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        await rig.box.until(lambda: any("dom0-kept:" in tag for tag in images.all[OLD].tags))
+        kept = next(tag for tag in images.all[OLD].tags if "dom0-kept:" in tag)
+        images.tag(NEW, kept)
+        assert kept not in images.all[OLD].tags
+        rig.project = desired(slot("web", hash="h2"))
+        await rig.up()
+        await rig.box.until(lambda: kept in images.all[OLD].tags)
+
+
 async def test_an_image_that_has_just_taken_over_does_not_hand_back_to_the_one_before(rig: Rig) -> None:
     async with rig.running():
         await rig.outcome(Outcome.GOOD, 1)

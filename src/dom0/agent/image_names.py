@@ -59,11 +59,11 @@ async def keep(engine: Engine, known: Iterable[Generation]) -> None:
         good = [g for g in known if g.outcome in (Outcome.GOOD, Outcome.TRIAL)]
         needed = {image_id for g in good for image_id in (g.dom0_image, *(slot.image_id for slot in g.desired.slots))}
         wanted = {f"{KEPT}:{image_id.removeprefix('sha256:')[:ID_DIGITS]}": image_id for image_id in needed - {""}}
-        present = {tag for image in await engine.images() for tag in image.tags if tag.startswith(f"{KEPT}:")}
-        for tag in wanted.keys() - present:
+        present = {tag: row.id for row in await engine.images() for tag in row.tags if tag.startswith(f"{KEPT}:")}
+        for tag in (tag for tag, image_id in wanted.items() if present.get(tag) != image_id):  # a load may move one
             with contextlib.suppress(NotFound):  # it was removed; going back to that generation will say so
                 await engine.tag_image(wanted[tag], tag)
-        for tag in present - wanted.keys():
+        for tag in present.keys() - wanted.keys():
             await engine.remove_image(tag)
     except (Dom0Error, OSError) as error:  # OSError: no descriptor is left; the next good generation does it
         log.warning("images of good generations are not protected: %s", error)

@@ -41,7 +41,10 @@ class _Image(msgspec.Struct, frozen=True):
 
 
 async def load(engine: Engine, file: Path) -> list[Loaded]:
-    """All images of the archive, under their names. Raises Dom0Error: then each name means what it did before."""
+    """All images of the archive, under their names.
+
+    Raises Dom0Error: then each name means what it did before, unless it is the Engine that fails while they move.
+    """
     info = await engine.info()
     archive = await saved.read(file, parse_platform(f"linux/{info.machine}"))
     archive.require_names()

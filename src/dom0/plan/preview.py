@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, assert_never
 
 import msgspec
 
-from dom0.engine.values import Container
+from dom0.plan import steps
 from dom0.plan.actual import Actual, slot_key
 from dom0.plan.desired import Desired
 from dom0.plan.foretell import foretell
 from dom0.plan.memory import Memory
 from dom0.plan.snapshot import Snapshot
-from dom0.plan.steps import (
-    AnyStep,
-    ConnectNetwork,
-    CreateContainer,
-    CreateNetwork,
-    CreateVolume,
-    GiveUpContainer,
-    RemoveContainer,
-    RemoveNetwork,
-    RenameContainer,
-    ReplaceNetwork,
-    RestartContainer,
-    RunPostStart,
-    StartContainer,
-    StopContainer,
-    StopInScope,
-    UnpauseContainer,
-    UpdateContainer,
-)
 
 Action = Literal["build", "adopt", "pull", "create", "replace", "start", "restart", "update", "stop", "remove", "keep"]
 Kind = Literal["image", "network", "volume", "container", "file"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
-_OfContainer: TypeAlias = (
-    StartContainer
-    | RunPostStart
-    | RestartContainer
-    | UnpauseContainer
-    | StopContainer
-    | GiveUpContainer
-    | RemoveContainer
-    | RenameContainer
-    | ConnectNetwork
-    | UpdateContainer
-)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,52 +38,52 @@ def preview(desired: Desired, actual: Actual, memory: Memory, now: float) -> lis
         if known is None or _WEIGHT.index(change.action) > _WEIGHT.index(known.action):
             found[change.kind, change.name] = change
     ordered = {slot.name: number for number, slot in enumerate(snapshot.ordered)}
-
-    def place(change: Change) -> tuple[int, int]:
-        if change.action in ("stop", "remove"):
-            return 3, change.kind == "network"
-        return (1, change.kind == "volume") if change.kind != "container" else (2, ordered[change.name])
-
-    return sorted(found.values(), key=place)
+    return sorted(found.values(), key=lambda change: _place(change, ordered))
 
 
-def _changes(steps: tuple[AnyStep, ...], snapshot: Snapshot) -> Iterator[Change]:
-    replaced = {step.replaces for step in steps if isinstance(step, CreateContainer)}
-    for step in steps:
+def _place(change: Change, ordered: dict[str, int]) -> tuple[int, int]:
+    if change.action in ("stop", "remove"):
+        return 3, change.kind == "network"
+    return (1, change.kind == "volume") if change.kind != "container" else (2, ordered[change.name])
+
+
+def _changes(foretold: tuple[steps.AnyStep, ...], snapshot: Snapshot) -> Iterator[Change]:  # noqa: C901 -- flat matches
+    replaced = {step.replaces for step in foretold if isinstance(step, steps.CreateContainer)}
+    for step in foretold:
+        action: Action
+        kind: Kind = "container"
         match step:
-            case CreateNetwork():
-                yield Change(action="create", kind="network", name=step.spec.name, reason=step.reason)
-            case CreateVolume():
-                yield Change(action="create", kind="volume", name=step.spec.name, reason=step.reason)
-            case ReplaceNetwork():
-                yield Change(action="replace", kind="network", name=step.spec.name, reason=step.reason)
-            case RemoveNetwork():
-                yield Change(action="remove", kind="network", name=step.name, reason=step.reason)
-            case StopInScope():
-                yield Change(action="stop", kind="container", name=step.name, reason=step.reason)
-            case CreateContainer():
-                action: Action = "replace" if step.replaces else "create"
-                yield Change(action=action, kind="container", name=step.slot.name, reason=step.reason)
+            case steps.CreateNetwork():
+                action, kind, name = "create", "network", step.spec.name
+            case steps.CreateVolume():
+                action, kind, name = "create", "volume", step.spec.name
+            case steps.ReplaceNetwork():
+                action, kind, name = "replace", "network", step.spec.name
+            case steps.RemoveNetwork():
+                action, kind, name = "remove", "network", step.name
+            case steps.StopInScope():
+                action, name = "stop", step.name
+            case steps.CreateContainer():
+                action, name = "replace" if step.replaces else "create", step.slot.name
+            case steps.StopContainer():  # it goes, once what takes its place is ready
+                continue
             case _:
                 container = snapshot.by_id.get(step.container_id)
-                if container is not None and container.id not in replaced:  # else it follows from what is above
-                    yield from _of_container(step, container, snapshot)
-
-
-def _of_container(step: _OfContainer, container: Container, snapshot: Snapshot) -> Iterator[Change]:
-    slot = snapshot.slots.get(slot_key(container))
-    name = slot.name if slot and snapshot.current(slot) == container else container.name
-    match step:
-        case StartContainer() | RestartContainer():
-            action: Action = "restart" if container.running else "start"
-            yield Change(action=action, kind="container", name=name, reason=step.reason)
-        case UnpauseContainer():
-            yield Change(action="start", kind="container", name=name, reason=step.reason)
-        case RemoveContainer():
-            yield Change(action="remove", kind="container", name=name, reason=step.reason)
-        case RunPostStart() | RenameContainer() | ConnectNetwork() | UpdateContainer() | GiveUpContainer():
-            yield Change(action="update", kind="container", name=name, reason=step.reason)
-        case StopContainer():  # it goes, once what takes its place is ready
-            pass
-        case _:
-            assert_never(step)
+                if container is None or container.id in replaced:  # then it follows from what is above
+                    continue
+                slot = snapshot.slots.get(slot_key(container))
+                name = slot.name if slot and snapshot.current(slot) == container else container.name
+                match step:
+                    case steps.StartContainer() | steps.RestartContainer():
+                        action = "restart" if container.running else "start"
+                    case steps.UnpauseContainer():
+                        action = "start"
+                    case steps.RemoveContainer():
+                        action = "remove"
+                    case steps.RunPostStart() | steps.RenameContainer() | steps.ConnectNetwork():
+                        action = "update"
+                    case steps.UpdateContainer() | steps.GiveUpContainer():
+                        action = "update"
+                    case _:
+                        assert_never(step)
+        yield Change(action=action, kind=kind, name=name, reason=step.reason)
