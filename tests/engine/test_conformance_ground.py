@@ -21,7 +21,6 @@ async def endpoints(bench: Bench, ref: str) -> dict[str, Endpoint]:
 
 
 async def test_info_tells_of_the_engine(bench: Bench) -> None:
-    await bench.engine.ping()
     info = await bench.engine.info()
     assert info.cpus > 0
     assert info.memory > 0

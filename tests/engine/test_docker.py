@@ -184,10 +184,11 @@ async def test_the_environment_names_the_engine(impostor: Impostor, monkeypatch:
 
 
 async def test_an_engine_behind_tcp_is_asked_in_plain_text(impostor: Impostor) -> None:
+    impostor.answers["GET /containers/json"] = answer([])
     async with await asyncio.start_server(impostor.serve, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         engine = await DockerEngine.connect(f"tcp://{host}:{port}")
-        await engine.ping()
+        await engine.containers()
         await engine.close()
 
 
@@ -199,10 +200,11 @@ async def test_an_engine_behind_tls_is_verified_and_shown_our_certificate(
     context.verify_mode = ssl.CERT_REQUIRED
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+    impostor.answers["GET /containers/json"] = answer([])
     async with await asyncio.start_server(impostor.serve, "127.0.0.1", 0, ssl=context) as server:
         port = server.sockets[0].getsockname()[1]
         engine = await DockerEngine.connect(f"tcp://127.0.0.1:{port}")
-        await engine.ping()
+        await engine.containers()
         await engine.close()
         with pytest.raises(EngineUnreachable, match=r"no trusted connection .*certificate"):
             await DockerEngine.connect(f"tcp://localhost:{port}")  # not what the certificate is for
@@ -544,6 +546,6 @@ async def test_more_than_a_hundred_streams_do_not_hold_up_a_call(engine: DockerE
     async with asyncio.TaskGroup() as tasks:
         waits = [tasks.create_task(engine.wait_container(one)) for _ in range(120)]
         async with asyncio.timeout(30):
-            await engine.ping()
+            await engine.info()
         await engine.stop_container(one, timeout=0)
     assert {wait.result() for wait in waits} == {137}

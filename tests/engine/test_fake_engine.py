@@ -142,9 +142,9 @@ async def test_backoff_doubles_up_to_a_minute_and_is_forgotten_after_a_good_run(
 async def test_an_engine_that_is_stopped_answers_nobody(docker: FakeDocker, engine: FakeEngine) -> None:
     docker.stop_engine()
     with pytest.raises(EngineUnreachable):
-        await engine.ping()
+        await engine.info()
     docker.start_engine()
-    await engine.ping()
+    await engine.info()
 
 
 @pytest.mark.parametrize("stop_first", [True, False])

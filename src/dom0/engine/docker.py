@@ -82,9 +82,6 @@ class DockerEngine:
             self._info = parse.info(data, self._http.api_version, "Docker Engine")
         return self._info
 
-    async def ping(self) -> None:
-        await self._http.call("GET", "/_ping", where="Docker Engine")
-
     async def close(self) -> None:
         await self._http.close()
 
@@ -308,13 +305,14 @@ class DockerEngine:
         return (await self.container(ref)).id if _like_an_id(ref) else ref
 
     async def _network_path(self, ref: str) -> str:
-        if not _like_an_id(ref):
-            return _network(ref)
         where = _where("network", ref)
-        found = parse.network(await self._http.call("GET", _network(ref), where=where), where)
+        path = f"/networks/{_segment(ref, where)}"
+        if not _like_an_id(ref):
+            return path
+        found = parse.network(await self._http.call("GET", path, where=where), where)
         if ref not in (found.id, found.name):
             raise NotFound(f"{where}: no such network")
-        return _network(found.id)
+        return f"/networks/{found.id}"
 
     # volumes
 
@@ -489,10 +487,6 @@ def _label_filter(labels: Sequence[str]) -> dict[str, str]:
 
 def _container(ref: str) -> str:
     return f"/containers/{_segment(ref, _where('container', ref))}"
-
-
-def _network(ref: str) -> str:
-    return f"/networks/{_segment(ref, _where('network', ref))}"
 
 
 def _image(ref: str) -> str:

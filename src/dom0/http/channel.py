@@ -197,6 +197,13 @@ class Channel:
             while isinstance(event := await self.receive(), h11.Data):
                 yield bytes(event.data)
 
+    async def skip_rest(self, within: float) -> None:
+        """Read what is left of a message, for so many seconds: who cannot send all of it may not look for an answer."""
+        with suppress(Malformed, TimeoutError):
+            async with asyncio.timeout(within):
+                while self.has_unread:
+                    await self.receive()
+
     async def send(self, *events: h11.Event) -> None:
         """Waits while the other end does not keep up. Raises ConnectionError."""
         if isinstance(events[0], h11.Request):

@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
@@ -220,7 +220,7 @@ async def _exchange(channel: Channel, handler: Handler, unread: float | None) ->
         if channel.owes_answer:
             await _send(channel, "", refusal(error.status, str(error)), unread)
         return False
-    await _let_finish(channel)
+    await channel.skip_rest(LINGER)
     return True
 
 
@@ -272,11 +272,3 @@ async def _send(channel: Channel, method: str, response: Response, unread: float
             async with asyncio.timeout(unread):
                 await channel.send_content(piece)
     await channel.send(h11.EndOfMessage())
-
-
-async def _let_finish(channel: Channel) -> None:
-    """Read what is left of a request: a client may look for the answer only when it has sent everything."""
-    with suppress(Malformed, TimeoutError):
-        async with asyncio.timeout(LINGER):
-            while channel.has_unread:
-                await channel.receive()

@@ -173,7 +173,7 @@ class _Conversation:
         unread = client.has_unread
         await pipe.send(client, answer, method=request.method.decode("latin-1"), closes=unread)
         if unread:
-            await _let_finish(client)
+            await client.skip_rest(LINGER)
         return not unread
 
 
@@ -229,13 +229,3 @@ async def _read_body(client: Channel, endpoint: table.Endpoint) -> Body | None:
     assert issubclass(model, Body)
     body = strict.read(bytes(raw), model)
     return None if model is bodies.Empty else body
-
-
-async def _let_finish(client: Channel) -> None:
-    """Read what is still sent: who cannot send all of it may not look for an answer."""
-    try:
-        async with asyncio.timeout(LINGER):
-            while client.has_unread:
-                await client.receive()
-    except (TimeoutError, Malformed):
-        pass

@@ -107,10 +107,6 @@ class FakeEngine:
             machine=os.uname().machine,
         )
 
-    @_call
-    async def ping(self) -> None:
-        return
-
     # containers
 
     @_call
