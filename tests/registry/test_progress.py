@@ -23,7 +23,6 @@ def test_rate_and_time_left_come_from_what_came_of_late() -> None:
     for second in range(40):
         came(fetching, 100 if second < 20 else 200, float(second + 1))
     found = fetching.progress(40.0)
-    assert found.share == 0.6
     assert 180 <= found.rate <= 210
     assert found.left is not None
     assert found.left == (10_000 - 6_000) / found.rate
@@ -40,7 +39,6 @@ def test_nothing_is_left_of_what_is_whole() -> None:
     fetching = meter(100)
     came(fetching, 100, 1.0)
     assert fetching.progress(1000.0).left == 0.0
-    assert meter(0).progress(0.0).share == 1.0
 
 
 def test_it_waits_when_all_do_and_until_the_first_goes_on() -> None:

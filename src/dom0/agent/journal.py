@@ -156,11 +156,12 @@ class Journal:
 
     def _write_into(self, segment: _Segment) -> None:
         """As much as it takes, in one call."""
-        entries = []
+        losses = []
         if self._lost:
-            entries.append(self._loss(f"{self._lost} entries could not be written, and are lost"))
+            losses.append(f"{self._lost} entries could not be written, and are lost")
         if segment.rest and not any(_decode([segment.rest])):
-            entries.append(self._loss("the last entry before this one was cut off, and is lost"))
+            losses.append("the last entry before this one was cut off, and is lost")
+        entries = [Entry(time=self._now(), kind=Kind.ENTRIES_LOST, subject="journal", text=text) for text in losses]
         taken = list(islice(self._waiting, segment.room))
         lines = [
             msgspec.json.encode(replace(entry, seq=seq)) + b"\n"
@@ -175,9 +176,6 @@ class Journal:
         self._lost, segment.rest = 0, b""
         segment.size += len(data)
         segment.seq = self.last = segment.seq + len(lines)
-
-    def _loss(self, text: str) -> Entry:
-        return Entry(time=self._now(), kind=Kind.ENTRIES_LOST, subject="journal", text=text)
 
     def _open_newest(self, at: int) -> _Segment:
         """One of this boot that has room."""

@@ -118,12 +118,9 @@ def parse_port(text: str) -> int:
 
 def _address(text: str, *, version: int) -> str:
     try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
+        return usable((ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address)(text))
+    except ipaddress.AddressValueError:
         raise ValueError(f"{_quoted(text)} is not an IPv{version} address") from None
-    if address.version != version:
-        raise ValueError(f"{_quoted(text)} is not an IPv{version} address")
-    return usable(address)
 
 
 def usable(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:

@@ -63,7 +63,8 @@ def command(follow: bool, tail: int | None, since: Bound, until: Bound, as_json:
     last = since.seq
     for entry in _kept(since.seq):
         last = entry.seq
-        if entry.time >= since.time and _is_before(entry, until):
+        is_before = (not until.seq or entry.seq <= until.seq) and (not until.time or entry.time < until.time)
+        if entry.time >= since.time and is_before:
             shown.append(entry)
     for entry in shown:
         _show(entry, as_json=as_json)
@@ -97,10 +98,6 @@ def _kept(after: int) -> Iterator[Entry]:
     if first is not None:
         yield first
         yield from found
-
-
-def _is_before(entry: Entry, until: Bound) -> bool:
-    return (not until.seq or entry.seq <= until.seq) and (not until.time or entry.time < until.time)
 
 
 def _show(entry: Entry, *, as_json: bool) -> None:

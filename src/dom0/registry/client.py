@@ -6,7 +6,7 @@ Temporary, and decides how long an answer may stay silent. Only a connection has
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -119,7 +119,7 @@ class Registry:
         stop = descriptor.size if stop is None else stop
         assert 0 <= start <= stop <= descriptor.size, (start, stop, descriptor)
         if start == stop:
-            yield _nothing()
+            yield nothing()
             return
         path = f"/v2/{repository}/blobs/{descriptor.digest}"
         wanted = {"Range": f"bytes={start}-{stop - 1}"}
@@ -193,7 +193,8 @@ async def _stretch(reply: Reply, length: int) -> AsyncIterator[bytes]:
         raise Temporary(f"{reply.where}: {reply.origin.netloc} ended before all had come")
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+async def nothing() -> AsyncGenerator[bytes]:
+    """A body without a byte."""
     no_chunks: tuple[bytes, ...] = ()
     for chunk in no_chunks:
         yield chunk

@@ -6,13 +6,12 @@ Sources: distribution's `manifest-v2-2.md`; OCI image-spec `manifest.md`, `image
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
 
 import msgspec
 
+from dom0 import strict_json
 from dom0.errors import Final
 from dom0.registry.reference import digest_flaw
 from dom0.wording import excerpt
@@ -197,7 +196,7 @@ def choose(index: Index, platform: Platform) -> Descriptor:
 def _document(raw: bytes) -> _Document:
     """As exactly as the next reader will be: no key is there twice, in any case, as Go's decoder takes them."""
     try:
-        found = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = strict_json.decode(raw)
     except (ValueError, RecursionError) as error:
         raise Final(f"manifest: no JSON: {excerpt(str(error))}") from error
     if isinstance(found, dict) and found.get("schemaVersion") == 1:
@@ -273,16 +272,6 @@ def _descriptor(found: Descriptor, most: int) -> Descriptor:
     if not 0 <= found.size <= most:
         raise Final(f"manifest: {found.digest} cannot have {found.size} bytes")
     return Descriptor(found.media_type, found.digest, found.size)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key.casefold() for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key is there twice")
-    return dict(pairs)
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
 
 
 def _schema_1() -> Final:

@@ -30,11 +30,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     drops: int
     waiting: Waiting | None
 
-    @property
-    def share(self) -> float:
-        """From 0 to 1."""
-        return self.have / self.size if self.size else 1.0
-
 
 class Meter:
     """Counts; times are seconds of a clock that does not jump, but those of `Waiting`."""

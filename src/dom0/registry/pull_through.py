@@ -21,7 +21,7 @@ from pathlib import Path
 from dom0.durable import write_atomic
 from dom0.errors import Dom0Error, Final, Temporary, UsageError
 from dom0.http.server import HttpError, Request, Response
-from dom0.registry.client import Registry
+from dom0.registry.client import Registry, nothing
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import fetch
 from dom0.registry.manifest import MOST_BYTES, Descriptor, Index, parse_manifest
@@ -166,7 +166,7 @@ class PullThrough:
         if wanted:
             headers.append(("Content-Range", f"bytes {start}-{last}/{size}"))
         if request.method == "HEAD":
-            body = _nothing()
+            body = nothing()
         else:
             coming = await self._begin(repository, descriptor, start)
             body = self._bytes(request, coming, start, last + 1)
@@ -285,9 +285,3 @@ async def _patiently(ask: Callable[[], Awaitable[tuple[bytes, str, str]]]) -> tu
 
 def _as_manifest(raw: bytes, kind: str, digest: str) -> Response:
     return Response(raw, content_type=kind, headers=(("Docker-Content-Digest", digest), *_VERSION))
-
-
-async def _nothing() -> AsyncGenerator[bytes]:
-    no_pieces: tuple[bytes, ...] = ()
-    for piece in no_pieces:
-        yield piece

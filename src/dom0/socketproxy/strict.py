@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from types import UnionType
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
 
+from dom0 import strict_json
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused, never
 from dom0.socketproxy.requests import IGNORED
 
@@ -39,32 +40,17 @@ def read(raw: bytes, model: type[T]) -> T:
 def parse(raw: bytes) -> Any:
     """Raises Refused."""
     try:
-        text = raw.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, parse_int=_int64, parse_constant=_no_constant)
+        value = strict_json.decode(raw, parse_int=_int64)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # else half of a surrogate pair is in it
     except (ValueError, RecursionError) as error:
         raise Refused(BAD_REQUEST, f"the body is no JSON as the Engine would read it: {error}") from error
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        folded = key.casefold()
-        if folded in seen:
-            raise ValueError(f"{key!r} is there twice")
-        seen.add(folded)
-    return dict(pairs)
-
-
 def _int64(text: str) -> int:
     if not -(2**63) <= (number := int(text)) < 2**63:
         raise ValueError(f"{text} is too large")
     return number
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
 
 
 def _known(value: Any, type_: Any, path: str) -> Any:
