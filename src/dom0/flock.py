@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import os
+from pathlib import Path
+
+
+def open_locked(directory: Path, how: int = fcntl.LOCK_EX) -> int:
+    """A descriptor of `directory`, with a lock that ends when it is closed. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def try_lock(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:

@@ -58,6 +58,11 @@ def etc_directory() -> Path:
     return _directory("DOM0_ETC", ETC)
 
 
+def short_id(identifier: str) -> str:
+    """An ID as docker shows it: twelve hex digits."""
+    return identifier.removeprefix("sha256:")[:12]
+
+
 def _directory(variable: str, default: str) -> Path:
     """Tests have theirs elsewhere; an empty variable is none."""
     return Path(os.environ.get(variable) or default)

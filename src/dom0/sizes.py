@@ -8,6 +8,11 @@ _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgtp]?)(?:i?b)?", re.ASCII | r
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
+def rounded(size: int) -> str:
+    """For people: 1.5 GB, 230 MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
 def parse(size: str) -> int:
     """Bytes: `512m`, `1.5g`, `2GiB`; a unit is the next smaller one 1024 times. ValueError: it is none."""
     found = _SIZE.fullmatch(size)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dom0 import flock
 from dom0.errors import Dom0Error
 
 LARGE = Path("/var/tmp")  # noqa: S108 -- for files as large as a base OS: on a disk, where /tmp may be memory
@@ -28,11 +29,11 @@ def directory(what: str, below: Path | None = None) -> Iterator[Path]:
     found = top.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise Dom0Error(f"{top}: is not a directory of ours alone", hint="move it away, or name another one: TMPDIR=…")
-    locked = _hold(top)  # keeps others from sweeping what is made but not yet held
+    locked = flock.open_locked(top)  # keeps others from sweeping what is made but not yet held
     try:
         _sweep(top)
         path = Path(tempfile.mkdtemp(prefix=f"{what}-", dir=top))
-        held = _hold(path)
+        held = flock.open_locked(path)
     finally:
         os.close(locked)
     try:
@@ -42,20 +43,10 @@ def directory(what: str, below: Path | None = None) -> Iterator[Path]:
         os.close(held)
 
 
-def _hold(path: Path, flags: int = 0) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 def _sweep(top: Path) -> None:
     for path in top.iterdir():
         try:
-            held = _hold(path, fcntl.LOCK_NB)
+            held = flock.open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # held by its process, or not ours
             continue
         _remove(path)

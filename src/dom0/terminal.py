@@ -155,11 +155,6 @@ def size(count: int) -> str:
     return f"{value:.3g}TB"
 
 
-def short_id(identifier: str) -> str:
-    """An ID as docker shows it: twelve hex digits."""
-    return identifier.removeprefix("sha256:")[:12]
-
-
 def end(error: BaseException, *, program: str = "dom0", as_json: bool = False) -> int:
     """Say on standard error what ended a command, and return its exit code. Raises `error` again if it is a bug."""
     while isinstance(error, BaseExceptionGroup):

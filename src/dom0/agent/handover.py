@@ -36,7 +36,7 @@ from dom0.engine.protocol import Engine, find_container
 from dom0.engine.values import Container, State
 from dom0.errors import Busy, Conflict, Dom0Error, EngineError, NotFound, RolledBack
 from dom0.health import Problem
-from dom0.names import FAILED, HANDOVER, IMAGE, ROOT
+from dom0.names import FAILED, HANDOVER, IMAGE, ROOT, short_id
 from dom0.plan.desired import Role
 from dom0.plan.labels import ROLE
 
@@ -270,4 +270,4 @@ def _busy() -> Busy:
 
 
 def _say(container: Container) -> str:
-    return f"{container.name} of image {container.image_id.removeprefix('sha256:')[:12]}"
+    return f"{container.name} of image {short_id(container.image_id)}"

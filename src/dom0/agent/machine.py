@@ -44,6 +44,7 @@ from dom0.engine.values import Event
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
 from dom0.health import Problem
 from dom0.images import names
+from dom0.names import short_id
 from dom0.plan.actual import Actual
 from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory
@@ -158,7 +159,7 @@ class Machine:
     def _note_start(self) -> None:
         if self.journal.is_of_another_boot:
             self.journal.note(Kind.MACHINE_BOOTED, "machine", "the machine has booted", by=ENGINE)
-        image = self._own.image.removeprefix("sha256:")[:12]
+        image = short_id(self._own.image)
         from_image = f" from the dom0 image {image}" if image else ""
         self.journal.note(Kind.AGENT_STARTED, "dom0", f"the agent {__version__} runs{from_image}")
 
@@ -433,7 +434,7 @@ class Machine:
         generation, loop = self._current.generation, self._loop
         steps = [say_step(step) for step in loop.steps_under_way]
         if self._handover_at_work and generation is not None:
-            steps.append(f"hand over to the dom0 image {generation.dom0_image.removeprefix('sha256:')[:12]}")
+            steps.append(f"hand over to the dom0 image {short_id(generation.dom0_image)}")
         good = next(self._current.generations.good_of(generation.desired.project), None) if generation else None
         return Status(
             project=self._current.project,
@@ -508,7 +509,7 @@ class Machine:
     async def _give_way(self) -> None:
         generation = self._current.generation
         assert generation is not None
-        image = generation.dom0_image.removeprefix("sha256:")[:12]
+        image = short_id(generation.dom0_image)
         why = f"generation {generation.number} is good, and of that image"
         self.journal.note(Kind.HANDOVER_BEGUN, "dom0", f"hand over to the dom0 image {image}", why)
         try:

@@ -27,7 +27,7 @@ from dom0.cli.root_start import RootStart
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
 from dom0.http import blocking
 from dom0.images.built import Built
-from dom0.names import PLACED, ROOT, state_directory
+from dom0.names import PLACED, ROOT, short_id, state_directory
 from dom0.plan import labels
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def bring_up(
         if in_place and last.outcome is Outcome.GOOD:
             await succession.await_succession(engine, report)
         elif in_place and last.outcome is None:
-            new = terminal.short_id(built.image.id)
+            new = short_id(built.image.id)
             report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
         return last
 

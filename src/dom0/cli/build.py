@@ -12,7 +12,7 @@ from dom0.cli import kept_reading
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
 from dom0.cli.unchanged import taken_over_from
-from dom0.names import IMAGE
+from dom0.names import IMAGE, short_id
 
 
 class MachineImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +48,6 @@ def command(directory: Path, tag: str, no_cache: bool, pull: bool, as_json: bool
     image, state = built.image, "built" if built.changed else "up to date"
     terminal.say_done(
         MachineImage(name=tag, id=image.id, size=image.size, changed=built.changed),
-        f"{tag}: {state}, {terminal.short_id(image.id)}, {terminal.size(image.size)}",
+        f"{tag}: {state}, {short_id(image.id)}, {terminal.size(image.size)}",
         as_json=as_json,
     )

@@ -8,6 +8,7 @@ import click
 
 from dom0 import terminal, times
 from dom0.cli.client import Agent
+from dom0.names import short_id
 
 if TYPE_CHECKING:
     from dom0.agent.status import GenerationInfo
@@ -36,6 +37,6 @@ def _row(info: GenerationInfo) -> tuple[str, ...]:
         str(info.outcome),
         info.cause,
         str(info.services),
-        terminal.short_id(info.dom0_image),
+        short_id(info.dom0_image),
         back or info.reason,
     )

@@ -16,7 +16,7 @@ from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
 from dom0.errors import Dom0Error, UsageError
-from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE, short_id
 from dom0.plan import labels
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def build(name: str | None, no_cache: bool, as_json: bool) -> None:
     """
     names = [name] if name else [BASE_IMAGE, AMBASSADOR_IMAGE]
     built = on_engine(lambda engine: _build(engine, names, Report(beside=as_json), no_cache=no_cache))
-    lines = (f"{image.name}: {terminal.short_id(image.id)}, {terminal.size(image.size)}" for image in built)
+    lines = (f"{image.name}: {short_id(image.id)}, {terminal.size(image.size)}" for image in built)
     terminal.say_done(built, *lines, as_json=as_json)
 
 
@@ -129,7 +129,7 @@ def load(file: Path, as_json: bool) -> None:
 
     loaded = on_engine(lambda engine: loading.load(engine, file))
     lines = (
-        f"{', '.join(each.names)}: {terminal.short_id(each.id)}, {each.layers_here} of {each.layers} layers were here"
+        f"{', '.join(each.names)}: {short_id(each.id)}, {each.layers_here} of {each.layers} layers were here"
         for each in loaded
     )
     terminal.say_done(loaded, *lines, as_json=as_json)
@@ -161,13 +161,13 @@ def list_images(partial: bool, layers: bool, as_json: bool) -> None:
         _say_layers(as_json=as_json)
         return
     rows = on_engine(_rows)
-    names = {row.id: row.name or terminal.short_id(row.id) for row in rows}
+    names = {row.id: row.name or short_id(row.id) for row in rows}
     cells = (
         (
             row.name or "<none>",
-            terminal.short_id(row.id),
+            short_id(row.id),
             terminal.size(row.size),
-            names.get(row.based_on, terminal.short_id(row.based_on)),
+            names.get(row.based_on, short_id(row.based_on)),
             ", ".join(row.used_by),
         )
         for row in rows
@@ -180,7 +180,7 @@ def _say_layers(*, as_json: bool) -> None:
 
     images = on_engine(list_layers)
     cells = (
-        (", ".join(image.names) or terminal.short_id(image.id), terminal.short_id(layer.digest or layer.diff_id))
+        (", ".join(image.names) or short_id(image.id), short_id(layer.digest or layer.diff_id))
         for image in images
         for layer in image.layers
     )

@@ -19,7 +19,7 @@ from dom0 import terminal, times
 from dom0.cli.engine_client import on_engine
 from dom0.cli.pulls import TAKEN, Line
 from dom0.errors import Dom0Error, Interrupted, ProjectError, UsageError
-from dom0.names import PLACED, pull_directory
+from dom0.names import PLACED, pull_directory, short_id
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -131,7 +131,7 @@ def say_partial_blobs(*, as_json: bool) -> None:
     now = time.time()
     cells = (
         (
-            terminal.short_id(blob.digest),
+            short_id(blob.digest),
             terminal.size(blob.have),
             "" if blob.size is None else terminal.size(blob.size),
             f"{times.ago(now - blob.used)} ago",
@@ -264,5 +264,5 @@ async def _show(name: str, meter: Meter, line: Line, then: str) -> None:
 def _line(image: Pulled) -> str:
     came = f"{terminal.size(image.received)} came over the line" if image.received else "nothing had to come"
     came += f", {terminal.size(image.from_peers)} of that from peers" if image.from_peers else ""
-    text = f"{image.reference}: {terminal.short_id(image.id)}, {terminal.size(image.size)}; {came}"
+    text = f"{image.reference}: {short_id(image.id)}, {terminal.size(image.size)}; {came}"
     return f"{text}; {image.warning}" if image.warning else text

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dom0 import terminal
 from dom0.agent.status import Status
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, RolledBack
+from dom0.names import short_id
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -54,7 +54,7 @@ async def await_succession(engine: Engine, report: Report) -> None:
         while time.monotonic() < deadline:
             await follow_helper(engine)
             if status := _in_its_place():
-                report.aside(f"dom0: runs from its new image {terminal.short_id(status.dom0_image)}")
+                report.aside(f"dom0: runs from its new image {short_id(status.dom0_image)}")
                 return
             await sleep(PAUSE)
     hint = "what happened: docker logs dom0-handover; the services are as they should be: dom0 status"

@@ -12,7 +12,7 @@ import msgspec
 from dom0 import terminal
 from dom0.cli.containers import say_if_none, taken_over
 from dom0.cli.engine_client import on_engine
-from dom0.names import ROOT
+from dom0.names import ROOT, short_id
 from dom0.plan import labels
 from dom0.socketproxy import scope
 
@@ -166,6 +166,6 @@ def _branches(node: Node, indent: str, *, whole_ids: bool) -> Iterator[str]:
 
 
 def _details(node: Node, *, whole_ids: bool) -> str:
-    identifier = node.image_id if whole_ids else terminal.short_id(node.image_id)
+    identifier = node.image_id if whole_ids else short_id(node.image_id)
     generation = f", generation {node.generation}" if node.generation else ""
     return f"{node.image} {identifier}  {node.role or 'container'}, {node.state}{generation}"

@@ -9,6 +9,7 @@ import msgspec
 
 from dom0 import __version__, terminal
 from dom0.cli.client import Agent, AgentUnreachable
+from dom0.names import short_id
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,6 @@ def command(as_json: bool) -> None:
     with contextlib.suppress(AgentUnreachable):
         status = Agent().status()
         agent, image = status.version, status.dom0_image
-    running = f"{agent} (image {terminal.short_id(image)})" if agent else "does not run"
+    running = f"{agent} (image {short_id(image)})" if agent else "does not run"
     versions = Versions(command=__version__, agent=agent, dom0_image=image)
     terminal.say_result(versions, f"command  {__version__}", f"agent    {running}", as_json=as_json)

@@ -11,6 +11,7 @@ import msgspec
 from dom0.engine.protocol import Engine
 from dom0.errors import EngineError
 from dom0.images.names import find
+from dom0.names import short_id
 from dom0.registry.archive import Archive
 from dom0.registry.manifest import Descriptor, ImageManifest, Index
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
@@ -38,7 +39,7 @@ class NamedImage(msgspec.Struct, frozen=True):
     @property
     def while_loaded(self) -> Reference:
         """A name of ours."""
-        return Reference(DEFAULT_REGISTRY, f"library/{LOADED}", self.id.removeprefix("sha256:")[:12], None)
+        return Reference(DEFAULT_REGISTRY, f"library/{LOADED}", short_id(self.id), None)
 
 
 async def load_as(

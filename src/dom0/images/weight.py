@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from dom0.compose import above
 from dom0.errors import ProjectError
 from dom0.images.contents import TreeEntry
+from dom0.sizes import rounded
 
 MOST = 512_000_000  # bytes of a project in its image
 MUCH = 64_000_000  # bytes of which a person is told
@@ -31,9 +32,9 @@ def check(directory: Path, found: Iterable[TreeEntry]) -> dict[str, int]:
             sizes[entry.name] = told.st_size if stat.S_ISREG(told.st_mode) else 0
     if (total := sum(sizes.values())) > MOST:
         heaviest = _heaviest(sizes)
-        shown = ", ".join(f"{name} {_say(size)}" for name, size in heaviest)
+        shown = ", ".join(f"{name} {rounded(size)}" for name, size in heaviest)
         raise ProjectError(
-            f"{directory}: {_say(total)} would go into the machine's image, {_say(MOST)} is the most: {shown}",
+            f"{directory}: {rounded(total)} would go into the machine's image, {rounded(MOST)} is the most: {shown}",
             hint=f"data is no part of an image; keep it out: {_keep_out(heaviest[0][0], directory)}\n"
             "of a bound directory the machine then has its own, below /var/lib/dom0/project: copy there what is in\n"
             "this one, or bind it by an absolute path and it stays where it is",
@@ -47,13 +48,13 @@ def words(directory: Path, sizes: dict[str, int], bound: Collection[str]) -> Ite
         size = sum(size for name, size in sizes.items() if PurePath(name).is_relative_to(bind))
         if size > MUCH:
             yield (
-                f"{bind}: {_say(size)} go into the image, and services write there; if it is data, keep it out: "
+                f"{bind}: {rounded(size)} go into the image, and services write there; if it is data, keep it out: "
                 f"{_keep_out(bind, directory)}"
             )
     others = {name: size for name, size in sizes.items() if not any(PurePath(name).is_relative_to(it) for it in bound)}
     if (total := sum(others.values())) > MUCH:
-        shown = ", ".join(f"{name} {_say(size)}" for name, size in _heaviest(others))
-        yield f"{_say(total)} of files go into the image: {shown}; .dockerignore can keep out what is not needed"
+        shown = ", ".join(f"{name} {rounded(size)}" for name, size in _heaviest(others))
+        yield f"{rounded(total)} of files go into the image: {shown}; .dockerignore can keep out what is not needed"
 
 
 def _heaviest(sizes: dict[str, int]) -> list[tuple[str, int]]:
@@ -69,7 +70,3 @@ def _keep_out(name: str, directory: Path) -> str:
     """A command that a person can paste."""
     pattern = re.sub(r"([\\*?\[])", r"\\\1", name)
     return f"echo {shlex.quote(pattern)} >>{shlex.quote(str(directory / '.dockerignore'))}"
-
-
-def _say(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -17,6 +17,7 @@ import msgspec
 from dom0.errors import Dom0Error, UsageError
 from dom0.images.archive import environment
 from dom0.run import capture
+from dom0.sizes import rounded
 from dom0.wording import excerpt
 
 _CHUNK = 4 << 20  # bytes
@@ -93,19 +94,15 @@ def refuse(node: BlockDevice, size: int) -> None:
 def contents(node: BlockDevice) -> list[str]:
     """Lines that describe what is on the device, for people before it is overwritten."""
     what = " ".join(word for word in (node.model, node.tran) if word)
-    lines = [f"{node.path}: {_size(node.size)}{f', {what.strip()}' if what else ''}"]
+    lines = [f"{node.path}: {rounded(node.size)}{f', {what.strip()}' if what else ''}"]
     for one in (node, *node.below()):
         if one.fstype:
             label = f" labelled {one.label}" if one.label else ""
-            lines.append(f"  {one.path}: {_size(one.size)}, {one.fstype}{label}")
+            lines.append(f"  {one.path}: {rounded(one.size)}, {one.fstype}{label}")
     if len(lines) == 1:
         parts = f"{len(node.children)} partitions with " if node.children else ""
         lines.append(f"  {parts}nothing that is known")
     return [excerpt(line) for line in lines]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
 @contextmanager

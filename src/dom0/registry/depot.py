@@ -210,7 +210,7 @@ class Depot:
         directory = self._directory(digest)
         with writing(directory):
             try:
-                descriptor = _lock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                descriptor = flock.open_locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except FileNotFoundError:
                 return True
             except BlockingIOError:
@@ -252,7 +252,7 @@ class Depot:
 
     def _is_idle(self, digest: str) -> bool:
         try:
-            os.close(_lock(self._directory(digest), fcntl.LOCK_EX | fcntl.LOCK_NB))
+            os.close(flock.open_locked(self._directory(digest), fcntl.LOCK_EX | fcntl.LOCK_NB))
         except (FileNotFoundError, BlockingIOError):
             return False
         return True
@@ -279,21 +279,11 @@ def _hold(directory: Path) -> int:
         else:
             sync(directory.parent)
         with contextlib.suppress(FileNotFoundError):
-            descriptor = _lock(directory, fcntl.LOCK_SH)
+            descriptor = flock.open_locked(directory, fcntl.LOCK_SH)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(directory.lstat(), os.fstat(descriptor)):
                     return descriptor
             os.close(descriptor)
-
-
-def _lock(directory: Path, operation: int) -> int:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
-    try:
-        fcntl.flock(descriptor, operation)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _leave(directory: Path, descriptor: int) -> None:
