@@ -1,4 +1,4 @@
-"""What the agent tells of ambassadors: documents of its API, beside those in `status`. Used by the CLI too.
+"""Documents of the agent's API about ambassadors, beside those in `status`. Used by the CLI too.
 
     GET  /v1/ambassadors                        -> [AmbassadorStatus]
     GET  /v1/ambassadors/{name}/history         -> [Receipt], oldest first

@@ -1,4 +1,4 @@
-"""What is said to an ambassador and what it answers: through a command inside its container, for it has no other door.
+"""Requests to an ambassador and its answers, by a command in its container, where alone its control socket is.
 
 One line of JSON each way; the documents are in dom0.ambassador.messages.
 """

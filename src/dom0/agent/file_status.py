@@ -1,4 +1,4 @@
-"""What the agent tells of the project's files, and is asked. Light to import, used by the CLI too.
+"""Documents of the agent's API about the project's files. Light to import, used by the CLI too.
 
 GET  /v1/files                -> [FileInfo]: what the machine changed, and conflicts
 GET  /v1/files/diff?path=…    -> FileDiff

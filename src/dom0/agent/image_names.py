@@ -1,4 +1,4 @@
-"""The names that images have for the sake of generations.
+"""Tags that keep the images of generations, and what becomes of those that moved.
 
 Those that moved for a generation that failed go back to the one before it. A tag of its own, `dom0-kept:<start of the
 ID>`, protects each image of a good generation from `docker image prune`.

@@ -2,13 +2,13 @@
 
 Theory of operation. The lines are in segments, `<state>/events/NNNNNNNN-BOOT.ndjson`, which are appended to and, the
 oldest first, removed whole. Nothing here waits for the disk: a line survives a kill as soon as it is written, and a
-power cut some seconds later. Numbers grow nevertheless: segment N has those from N * SPAN + 1 on, and each boot begins
-another one. Only the name of a segment has to be on the disk before anybody is told a number that is in it, and readers
-see to that: else the boot after a power cut could count the same numbers again, and who asks for what came since would
-miss it.
+power cut some seconds later. Numbers never go back all the same: segment N has those from N * SPAN + 1 on, and each
+boot begins another one. Only the name of a segment has to be on the disk before a number in it is told to anybody:
+readers ensure that. Else the boot after a power cut could use the same numbers again, and whoever asks for newer
+entries would miss them.
 
-The agent is alone with its state (store.exclusive_lock), but `dom0 down` writes here too when the agent has ended: each
-write holds a lock, and looks whether somebody has written since the last one.
+Only one agent writes its state (store.exclusive_lock), but `dom0 down` writes here too when the agent has ended: each
+write holds a lock, and checks whether somebody has written since the last one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How tasks hear of each other: lines of progress for whoever follows, and the news that something has changed.
+"""Progress of a change, for whoever follows it, and notifications that something has changed.
 
-And the tasks that end with the agent.
+And the background tasks that end with the agent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether there are scopes on this machine, whose problems are then told.
+"""Whether there are scopes on this machine, and only then their problems.
 
-What tells them is a ninth of all that the agent loads, and most machines have no scope.
+Their module is a ninth of all that the agent loads, and most machines have no scope.
 """
 
 from __future__ import annotations

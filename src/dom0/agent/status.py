@@ -1,4 +1,4 @@
-"""What the agent tells: the documents of its API on /run/dom0/dom0.sock. Light to import, used by the CLI too.
+"""Documents of the agent's API on /run/dom0/dom0.sock. Light to import, used by the CLI too.
 
     GET  /v1/status               -> Status
     GET  /v1/watch                -> Status, one JSON a line, at every change

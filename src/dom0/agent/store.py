@@ -1,4 +1,4 @@
-"""The agent's files, as JSON, and who is alone with them."""
+"""The agent's files, as JSON, and the lock that lets only one agent write them."""
 
 from __future__ import annotations
 

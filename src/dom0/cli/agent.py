@@ -1,4 +1,4 @@
-"""`dom0 agent`: the root container's process. Persons do not call it."""
+"""`dom0 agent`: the root container's process. Not for people."""
 
 from __future__ import annotations
 

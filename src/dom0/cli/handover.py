@@ -1,4 +1,4 @@
-"""`dom0 handover`: what the short-lived helper container runs. Persons do not call it."""
+"""`dom0 handover`: what the short-lived helper container runs. Not for people."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ async def _inspect(engine: Engine, row: ContainerSummary) -> Container | None:
 
 
 def arrange(containers: Sequence[Container]) -> list[Node]:
-    """The roots: dom0 with what it made below it, then what persons started, then what came through sockets of scopes
-    that persons serve. What came through an orchestrator's socket is below that. Pure.
+    """The roots: dom0 with what it made below it, then what people started, then what came through sockets of scopes
+    that people serve. What came through an orchestrator's socket is below that. Pure.
     """
     through: dict[str, list[Container]] = {}  # by the path of the scope that they came through, "" for none
     for one in sorted(map(_as_written, containers), key=lambda one: one.name):

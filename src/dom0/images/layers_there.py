@@ -1,4 +1,4 @@
-"""Which layers of an image an Engine has, so that they need not come again.
+"""Which layers of an image an Engine has, so that they need not be downloaded.
 
 An Engine with a graph driver says what the layers of its images are unpacked, and looks for those of a new one from
 below. One whose images containerd keeps has blobs as registries send them, and says nowhere which: there we remember

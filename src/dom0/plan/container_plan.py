@@ -265,7 +265,7 @@ class ContainerPlanner:
         return None
 
     def _is_since(self, time: float, current: Container) -> bool:
-        """After its start. What will only be tells of a clock that went back: to follow it would never end."""
+        """After its start. A time in the future means that the clock went back: following it would never end."""
         return current.started < time <= self.snapshot.now
 
     def _must_bind_anew(self, current: Container) -> SlotPlan | None:
