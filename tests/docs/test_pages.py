@@ -23,7 +23,9 @@ from dom0.agent import ambassador_status, api, events, file_status, refusal, sta
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
+from dom0.cli.farm.nodes import NodeInfo
 from dom0.compose.load import load
+from dom0.farm.serve import Standing
 from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.host import boot, disk, slots
@@ -305,6 +307,11 @@ def test_every_field_of_a_boot_is_documented(document: type[msgspec.Struct]) -> 
 @pytest.mark.parametrize("document", [disk.Data, disk.Device], ids=lambda one: one.__name__)
 def test_every_field_of_a_disk_is_documented(document: type[msgspec.Struct]) -> None:
     assert ROW.findall(section(page("docs/disk.md"), document.__name__)) == [*document.__struct_fields__]
+
+
+@pytest.mark.parametrize("document", [NodeInfo, Standing], ids=lambda one: one.__name__)
+def test_every_field_of_a_farm_is_documented(document: type[msgspec.Struct]) -> None:
+    assert ROW.findall(section(page("docs/farm.md"), document.__name__)) == [*document.__struct_fields__]
 
 
 @pytest.mark.parametrize("document", [slots.OsStatus, slots.OsSlot], ids=lambda one: one.__name__)

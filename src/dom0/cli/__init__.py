@@ -57,6 +57,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Base OS": {
         "os": "dom0.cli.os",
     },
+    "Farm": {
+        "farm": "dom0.cli.farm",
+    },
     "This host": {
         "boot": "dom0.cli.boot",
         "disk": "dom0.cli.disk",

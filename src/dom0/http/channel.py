@@ -9,12 +9,15 @@ import struct
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import h11
 import msgspec
 
 from dom0.http.chunked import Chunks
+
+if TYPE_CHECKING:
+    import ssl
 
 READ_AHEAD = 64 << 10  # bytes
 MOST_READ = 256 << 10  # bytes at once
@@ -120,6 +123,10 @@ class Channel:
         """Whether there is more to come of the message."""
         has_ended = self._is_broken or (self._chunks and self._chunks.has_ended)
         return self._state.their_state is h11.SEND_BODY and not has_ended
+
+    async def encrypt(self, tls: ssl.SSLContext, *, within: float) -> None:
+        """Of a server, before the first message: by TLS from now on. Raises OSError where nothing comes of it."""
+        await self._writer.start_tls(tls, ssl_handshake_timeout=within)
 
     async def receive(self) -> object:
         """The next event, of h11's types. Raises Malformed, and ConnectionError for a message that is cut off."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 import h11
@@ -16,7 +17,11 @@ import msgspec
 
 from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed, Peer
 
+if TYPE_CHECKING:
+    import ssl
+
 SILENCE = 60.0  # seconds without a byte, of a request or between two of them
+HANDSHAKE = 10.0  # seconds for that of TLS
 LINGER = 10.0  # seconds to read what a client still sends after its answer
 BACKLOG = 128
 JSON = "application/json"
@@ -58,6 +63,11 @@ class Request:
     def peer(self) -> Peer | None:
         """Who asks, where the kernel says it."""
         return self._channel.peer
+
+    @property
+    def address(self) -> str:
+        """Of the host that asks."""
+        return self._channel.address
 
     @property
     def is_gone(self) -> bool:
@@ -128,6 +138,7 @@ async def serve(
     beyond: Handler | None = None,
     unread: float | None = None,
     end_within: float = 1.0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
     """Answer on the socket that is made at a path, or on one that listens, until the block ends; what is answered then
     has some seconds more.
@@ -135,7 +146,7 @@ async def serve(
     `beyond` answers on connections that come while there are `most`, or `most_each` of the same address; without one
     they are closed. `unread`: seconds that a client may leave what is sent to it unread.
     """
-    conversations = _Conversations(handler, most, most_each, beyond, unread)
+    conversations = _Conversations(handler, most, most_each, beyond, unread, tls)
     if isinstance(where, Path):
         server = await asyncio.start_unix_server(conversations.begin, where, limit=READ_AHEAD, backlog=BACKLOG)
     else:
@@ -164,13 +175,20 @@ class _Conversations:
     """One for each connection."""
 
     def __init__(
-        self, handler: Handler, most: int, most_each: int, beyond: Handler | None, unread: float | None
+        self,
+        handler: Handler,
+        most: int,
+        most_each: int,
+        beyond: Handler | None,
+        unread: float | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self._handler = handler
         self._most = most
         self._most_each = most_each
         self._beyond = beyond
         self._unread = unread
+        self._tls = tls
         self._tasks: dict[asyncio.Task[None], Channel] = {}
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,7 +199,7 @@ class _Conversations:
         if handler is None:
             channel.abort()
             return
-        task = asyncio.get_running_loop().create_task(_converse(channel, handler, self._unread))
+        task = asyncio.get_running_loop().create_task(_converse(channel, handler, self._unread, self._tls))
         self._tasks[task] = channel
         task.add_done_callback(lambda task: self._tasks.pop(task).abort())
 
@@ -196,8 +214,10 @@ class _Conversations:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _converse(channel: Channel, handler: Handler, unread: float | None) -> None:
+async def _converse(channel: Channel, handler: Handler, unread: float | None, tls: ssl.SSLContext | None) -> None:
     try:
+        if tls is not None:  # here, so that who shakes no hands is counted with the others
+            await channel.encrypt(tls, within=HANDSHAKE)
         while await _exchange(channel, handler, unread) and channel.begin_next():
             pass
         async with asyncio.timeout(unread):

@@ -1,0 +1,24 @@
+"""`dom0 farm`: machines that belong together. A module for each command, or for a few that are alike."""
+
+from __future__ import annotations
+
+import click
+
+from dom0.cli.farm.init import init
+from dom0.cli.farm.join import join
+from dom0.cli.farm.nodes import approve, assign, nodes, remove
+from dom0.cli.farm.serve import serve
+
+
+@click.group("farm")
+def command() -> None:
+    """Say which machines belong to a farm: on its server init, serve, nodes, approve; on a machine join.
+
+    $ dom0 farm init attic
+    $ dom0 farm serve --dir attic
+    $ dom0 farm approve --dir attic db6916 --as nas --role store
+    """
+
+
+for one in (init, serve, nodes, approve, assign, remove, join):
+    command.add_command(one)

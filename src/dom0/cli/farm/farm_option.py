@@ -1,0 +1,19 @@
+"""Where the farm is, for all commands on its server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dom0.farm.directory import FarmDirectory
+
+farm_option = click.option(
+    "--dir",
+    "farm",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=".",
+    callback=lambda _context, _option, path: FarmDirectory(path),
+    help="The farm's directory, default the current one.",
+)

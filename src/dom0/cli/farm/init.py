@@ -1,0 +1,56 @@
+"""`dom0 farm init`: a new farm."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+
+import click
+import msgspec
+
+from dom0 import terminal
+from dom0.cli.init import DEFAULT_EXAMPLE
+from dom0.errors import UsageError
+from dom0.farm import pin
+from dom0.farm.directory import FarmDirectory
+from dom0.farm.settings import NAME
+from dom0.wording import excerpt
+
+
+class NewFarm(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it."""
+
+    directory: str
+    name: str
+    fingerprint: str
+
+
+@click.command("init")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="An object: directory, name, fingerprint.")
+def init(directory: Path, as_json: bool) -> None:
+    """Make a farm in DIR, which must be empty or not there yet, and the key of its server.
+
+    The farm gets the directory's name. DIR/roles/hello is a role to begin with; each directory beside it is another
+    one. DIR/state is the server's: the key in it is what nodes know the server by. Keep a copy of it, and to yourself.
+
+    $ dom0 farm init attic
+    """
+    from dom0.images import recipe
+
+    name = directory.resolve().name
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{excerpt(name) or '/'}: is no name for a farm", hint="a directory of small letters, digits and dashes"
+        )
+    farm = FarmDirectory(directory)
+    farm.check_new()
+    project = (recipe.examples() / DEFAULT_EXAMPLE / "compose.yaml").read_bytes()
+    farm.make(name, asyncio.run(pin.make_certificate(name)), DEFAULT_EXAMPLE, project)
+    terminal.say_done(
+        NewFarm(directory=str(directory), name=name, fingerprint=pin.fingerprint(farm.server_pem)),
+        f"{directory}: the farm {name}, with the role {DEFAULT_EXAMPLE}",
+        f"next: dom0 farm serve --dir {shlex.quote(str(directory))}",
+        as_json=as_json,
+    )

@@ -1,0 +1,5 @@
+"""A farm: machines that belong together, and the one place where it is decided which ones do. docs/farm.md.
+
+`directory` is the farm on its server's disk (`settings`, `nodes`), `pin` how its server is recognised, `serve` what the
+server answers, `join` what a machine does to become a node. Nothing here starts a container or plans one.
+"""

@@ -1,0 +1,167 @@
+"""The machines of a farm, and which of them are its nodes. No I/O: values in, values out.
+
+A machine has a secret that it made itself. Who brings a secret that is not known yet waits, with a code that is drawn
+here and shown on its screen; a person who approves the code makes the secret's owner a node. Nothing else does: not
+what a machine says of itself, not its address, and no name.
+
+    waiting ── approve ─▶ approved ── the machine has asked, and was told ─▶ enrolled
+       └ silent for WAITING_FOR: forgotten          any ── remove ─▶ not known
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
+
+from dom0.errors import Busy, Dom0Error, UsageError
+from dom0.farm.settings import NAME
+from dom0.wording import did_you_mean, excerpt
+
+WAITING_FOR = 600.0  # seconds without a word, after which one that waits is forgotten; it asks every few seconds
+MOST_WAITING = 64
+MOST_WAITING_EACH = 8  # from one address
+SEEN_EACH = 60.0  # seconds: what is noted of when a machine was heard of, so that not every word is a write
+MOST_MEMORY = 1 << 50  # bytes
+_CODE = re.compile(r"[0-9a-f]{6}")
+
+
+class NodeState(StrEnum):
+    WAITING = "waiting"
+    APPROVED = "approved"
+    ENROLLED = "enrolled"
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a machine says of itself, for people to recognise it by. Nothing is decided by it."""
+
+    hostname: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}\Z")] = ""
+    architecture: Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,16}\Z")] = ""  # the kernel's word
+    memory: Annotated[int, Meta(ge=0, le=MOST_MEMORY)] = 0  # bytes
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`key` is the hash of its secret, `code` what it shows while it waits; times are of the server's clock."""
+
+    key: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    state: NodeState
+    code: str = ""
+    name: str = ""
+    role: str = ""
+    machine: Machine
+    address: str
+    first: float
+    last: float
+
+
+class Nodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    nodes: tuple[Node, ...] = ()
+
+    def named(self, name: str) -> Node:
+        """Raises UsageError."""
+        for node in self.nodes:
+            if name and node.name == name:
+                return node
+        hint = did_you_mean(name, (node.name for node in self.nodes if node.name)) or "dom0 farm nodes lists them"
+        raise UsageError(f"{excerpt(name)}: is no node of this farm", hint=hint)
+
+    def waiting(self, code: str) -> Node:
+        """Raises UsageError."""
+        for node in self.nodes:
+            if code and node.code == code:
+                return node
+        raise UsageError(
+            f"{excerpt(code)}: no machine waits with this code",
+            hint="dom0 farm nodes lists those that do; one that is silent for ten minutes gets another code",
+        )
+
+    def put(self, node: Node) -> Nodes:
+        """With `node` in the place of the one that has its key, or as one more."""
+        if any(one.key == node.key for one in self.nodes):
+            return Nodes(nodes=tuple(node if one.key == node.key else one for one in self.nodes))
+        return Nodes(nodes=(*self.nodes, node))
+
+
+class TooMany(Busy):
+    """Of machines that wait."""
+
+
+def key_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def draw_code() -> str:
+    return secrets.token_hex(3)
+
+
+def hear(
+    nodes: Nodes, key: str, machine: Machine, address: str, now: float, draw: Callable[[], str]
+) -> tuple[Nodes, Node]:
+    """What there is, and what the owner of `key` is, after it has said a word. `draw` makes codes.
+
+    Raises TooMany.
+    """
+    known = next((node for node in nodes.nodes if node.key == key), None)
+    nodes = _without_silent(nodes, key, now)
+    if known is None:
+        _check_room(nodes, address)
+        taken = {node.code for node in nodes.nodes}
+        code = next(code for code in iter(draw, "") if code not in taken)
+        known = Node(key=key, state=NodeState.WAITING, code=code, machine=machine, address=address, first=now, last=now)
+    if known.state is NodeState.APPROVED:
+        known = replace(known, state=NodeState.ENROLLED)
+    last = known.last if 0 <= now - known.last < SEEN_EACH else now
+    known = replace(known, machine=machine, address=address, last=last)
+    return nodes.put(known), known
+
+
+def approve(nodes: Nodes, code: str, name: str, role: str) -> tuple[Nodes, Node]:
+    """The machine that waits with `code` is the node `name` from now on. Raises UsageError, Dom0Error."""
+    node = nodes.waiting(code)
+    if not NAME.fullmatch(name) or _CODE.fullmatch(name):
+        hint = "small letters, digits and dashes, at most 63; nothing that could be a code"
+        raise UsageError(f"--as {excerpt(name)}: is no name for a node", hint=hint)
+    if any(other.name == name for other in nodes.nodes):
+        raise Dom0Error(
+            f"--as {name}: there is a node of this name", hint=f"take another, or first: dom0 farm remove {name}"
+        )
+    approved = replace(node, state=NodeState.APPROVED, code="", name=name, role=role)
+    return nodes.put(approved), approved
+
+
+def assign(nodes: Nodes, name: str, role: str) -> tuple[Nodes, Node]:
+    """Raises UsageError."""
+    node = replace(nodes.named(name), role=role)
+    return nodes.put(node), node
+
+
+def remove(nodes: Nodes, which: str) -> tuple[Nodes, Node]:
+    """A node by its name, or one that waits by its code. Raises UsageError."""
+    found = next((node for node in nodes.nodes if which and node.code == which), None) or nodes.named(which)
+    return Nodes(nodes=tuple(node for node in nodes.nodes if node is not found)), found
+
+
+def _without_silent(nodes: Nodes, key: str, now: float) -> Nodes:
+    """Those that wait are told by their words; one from the future is of a clock that was wrong."""
+    kept = tuple(
+        node
+        for node in nodes.nodes
+        if node.key == key or node.state is not NodeState.WAITING or 0 <= now - node.last < WAITING_FOR
+    )
+    return nodes if len(kept) == len(nodes.nodes) else Nodes(nodes=kept)
+
+
+def _check_room(nodes: Nodes, address: str) -> None:
+    """Raises TooMany."""
+    waiting = [node.address for node in nodes.nodes if node.state is NodeState.WAITING]
+    if len(waiting) >= MOST_WAITING:
+        raise TooMany(f"{len(waiting)} machines wait already", hint="approve or remove some: dom0 farm nodes")
+    if waiting.count(address) >= MOST_WAITING_EACH:
+        raise TooMany(f"{MOST_WAITING_EACH} machines wait at this address already", hint="dom0 farm nodes")

@@ -1,0 +1,130 @@
+"""`dom0 farm` as people call it, on the farm's server and on a machine. What is decided: tests/farm."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.run import Output
+
+RunCommand = Callable[..., Output]
+
+
+@pytest.fixture
+def farm(dom0: RunCommand, tmp_path: Path) -> Path:
+    """Listens at a port of this host that was free."""
+    directory = tmp_path / "attic"
+    assert dom0("farm", "init", str(directory)).code == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (directory / "farm.yaml").write_text(f"name: attic\nlisten: 127.0.0.1:{port}\n")
+    return directory
+
+
+@contextmanager
+def started(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-m", "dom0", "farm", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line(process: subprocess.Popen[str], stream: str = "stdout") -> str:
+    found = getattr(process, stream)
+    return str(found.readline())
+
+
+def nodes(dom0: RunCommand, farm: Path) -> Any:
+    return json.loads(dom0("farm", "nodes", "--dir", str(farm), "--json").stdout)
+
+
+def test_from_nothing_to_a_node(dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path) -> None:
+    assert dom0("farm", "nodes", "--dir", str(farm)).stdout.splitlines()[1:] == []
+    node = environment | {"DOM0_STATE": str(tmp_path / "node")}
+    with started(environment, "serve", "--dir", str(farm), "--json") as server:
+        served = json.loads(line(server))
+        assert served["name"] == "attic"
+        with started(node, "join", served["join"]) as joining:
+            code = line(joining, "stderr").partition(":")[0].removeprefix("code ")
+            (waiting,) = nodes(dom0, farm)
+            assert (waiting["state"], waiting["code"], waiting["address"]) == ("waiting", code, "127.0.0.1")
+            wrong = dom0("farm", "approve", code, "--as", "nas", "--role", "helo", "--dir", str(farm))
+            assert (wrong.code, "did you mean hello?" in wrong.stderr) == (2, True)
+            approved = dom0("farm", "approve", code, "--as", "nas", "--role", "hello", "--dir", str(farm))
+            assert approved.stdout.startswith("nas: approved, with the role hello")
+            assert line(joining) == "nas: a node of the farm attic, with the role hello\n"
+            assert joining.wait(60) == 0
+        (row,) = dom0("farm", "nodes", "--dir", str(farm)).stdout.splitlines()[1:]
+        assert row.split()[:4] == ["nas", "enrolled", "hello", "-"]
+        again = dom0("farm", "join", served["join"], "--json", env={"DOM0_STATE": node["DOM0_STATE"]})
+        assert json.loads(again.stdout)["name"] == "nas"
+        other = dom0("farm", "join", served["join"][:-4] + "0000", env={"DOM0_STATE": node["DOM0_STATE"]})
+        assert (other.code, "this machine is in the farm attic" in other.stderr) == (1, True)
+        assert dom0("farm", "remove", "nas", "--dir", str(farm)).stdout == "nas: is not known any more\n"
+        assert nodes(dom0, farm) == []
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def test_a_role_is_changed_while_no_server_runs(
+    dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path
+) -> None:
+    (farm / "roles" / "store").mkdir()
+    (farm / "roles" / "store" / "compose.yaml").write_text("name: store\n")
+    with (
+        started(environment, "serve", "--dir", str(farm), "--json") as server,
+        started(environment | {"DOM0_STATE": str(tmp_path / "n")}, "join", json.loads(line(server))["join"]) as joining,
+    ):
+        line(joining, "stderr")
+    (waiting,) = nodes(dom0, farm)
+    inside = str(farm)
+    assert dom0("farm", "approve", waiting["code"], "--as", "nas", "--role", "hello", "--dir", inside).code == 0
+    assigned = dom0("farm", "assign", "nas", "store", "--dir", inside, "--json")
+    assert json.loads(assigned.stdout) == nodes(dom0, farm)[0]
+    assert (nodes(dom0, farm)[0]["role"], nodes(dom0, farm)[0]["state"]) == ("store", "approved")
+
+
+def test_a_farm_is_made_where_nothing_is(dom0: RunCommand, tmp_path: Path) -> None:
+    made = dom0("farm", "init", str(tmp_path / "attic"), "--json")
+    assert json.loads(made.stdout) == {
+        "directory": str(tmp_path / "attic"),
+        "name": "attic",
+        "fingerprint": json.loads(made.stdout)["fingerprint"],
+    }
+    again = dom0("farm", "init", str(tmp_path / "attic"))
+    assert (again.code, "is not empty" in again.stderr) == (3, True)
+    (tmp_path / "Attic!").mkdir()
+    refused = dom0("farm", "init", str(tmp_path / "Attic!"))
+    assert (refused.code, "Attic!: is no name for a farm" in refused.stderr) == (2, True)
+    assert list((tmp_path / "Attic!").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["serve"], ["nodes"], ["remove", "x"], ["assign", "x", "y"]])
+def test_where_no_farm_is_that_is_said(dom0: RunCommand, command: list[str]) -> None:
+    refused = dom0("farm", *command)
+    assert (refused.code, "no farm is here" in refused.stderr) == (3, True)
+
+
+def test_a_port_that_is_taken_is_named(dom0: RunCommand, farm: Path) -> None:
+    port = int((farm / "farm.yaml").read_text().rsplit(":", 1)[1])
+    with socket.create_server(("127.0.0.1", port)):
+        refused = dom0("farm", "serve", "--dir", str(farm))
+    assert refused.code == 6
+    assert f"farm.yaml: listen: 127.0.0.1:{port}: Address already in use\n" in refused.stderr
+
+
+def test_a_server_that_is_none_is_refused(dom0: RunCommand) -> None:
+    refused = dom0("farm", "join", "192.168.0.2:7701")
+    assert (refused.code, "is not HOST:PORT:FINGERPRINT" in refused.stderr) == (2, True)

@@ -1,0 +1,171 @@
+"""A farm on the disk: killed at each write, shared by processes, damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
+from dom0.farm import directory, nodes, pin
+from dom0.farm.directory import FarmDirectory
+from dom0.farm.nodes import Machine, Node, NodeState, key_of
+
+WRITES = "write,fchmod,fsync,?rename,?renameat,?unlink,?unlinkat,?mkdir,?mkdirat,?chmod,?fchmodat,flock"
+APPROVE = """
+import os, sys
+from pathlib import Path
+from dom0.farm import nodes
+from dom0.farm.directory import FarmDirectory
+farm = FarmDirectory(Path(sys.argv[1]))
+farm.change(lambda before: nodes.approve(before, sys.argv[2], "nas", "web"))
+os.write(1, b"done")
+"""
+MAKE = """
+import os, sys
+from pathlib import Path
+from dom0.farm.directory import FarmDirectory
+farm = FarmDirectory(Path(sys.argv[1]))
+farm.check_new()
+farm.make("attic", Path(sys.argv[2]).read_bytes(), "web", b"name: web")
+os.write(1, b"done")
+"""
+
+
+def hear(farm: FarmDirectory, secret: str) -> Node:
+    return farm.change(lambda before: nodes.hear(before, key_of(secret), Machine(), "fd00::1", 1e6, nodes.draw_code))
+
+
+def run_killed(at: int, script: str, *arguments: str) -> bool:
+    """The kernel kills the script at its call number `at` of those that write. Returns whether it came to its end."""
+    kill = [f"-etrace={WRITES}", f"-einject={WRITES}:signal=KILL:when={at}"]
+    argv = ["strace", "-qqq", "-f", "-o", "/dev/null", *kill, sys.executable, "-B", "-c", script, *arguments]
+    return subprocess.run(argv, stdout=subprocess.PIPE, check=False).stdout == b"done"
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+def test_an_approval_that_is_killed_at_any_write_is_there_or_not_at_all(farm: FarmDirectory, at: int) -> None:
+    """The last call is the one that says so."""
+    hear(farm, "other")
+    code = hear(farm, "a").code
+    is_done = run_killed(at, APPROVE, str(farm.path), code)
+    other, found = farm.nodes().nodes
+    assert other.state is NodeState.WAITING
+    assert found.state in ((NodeState.APPROVED,) if is_done else (NodeState.WAITING, NodeState.APPROVED))
+    if found.state is NodeState.WAITING:
+        farm.change(lambda before: nodes.approve(before, code, "nas", "web"))
+    assert hear(farm, "a").state is NodeState.ENROLLED
+    assert sorted(path.name for path in farm.state.iterdir()) == [".gitignore", "nodes.json", "server.pem"]
+
+
+@pytest.mark.parametrize("at", range(1, 30))
+def test_a_farm_whose_making_is_killed_at_any_write_is_made_by_the_next_one(
+    tmp_path: Path, pem: bytes, at: int
+) -> None:
+    """A server's key that is there stays: somebody may have been told its fingerprint."""
+    first, second = tmp_path / "first.pem", tmp_path / "second.pem"
+    first.write_bytes(pem)
+    second.write_bytes(pem + b"\n")
+    made = FarmDirectory(tmp_path / "attic")
+    is_done = run_killed(at, MAKE, str(made.path), str(first))
+    is_farm = (made.path / "farm.yaml").exists()
+    was_there = made.server_pem.exists()
+    assert is_farm or not is_done
+    if not is_farm:
+        made.check_new()
+        made.make("attic", second.read_bytes(), "web", b"name: web")
+    assert made.settings().name == "attic"
+    assert made.roles() == ["web"]
+    assert made.server_pem.read_bytes() == (pem if was_there else pem + b"\n")
+    assert made.server_pem.stat().st_mode & 0o777 == 0o600
+    assert made.state.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(ProjectError, match="is not empty"):
+        made.check_new()
+
+
+def test_the_kills_above_reach_the_end(tmp_path: Path, farm: FarmDirectory) -> None:
+    assert run_killed(1000, APPROVE, str(farm.path), hear(farm, "a").code)
+    assert run_killed(1000, MAKE, str(tmp_path / "other"), str(farm.server_pem))
+    assert not run_killed(8, APPROVE, str(farm.path), hear(farm, "b").code.replace("b", "c"))
+
+
+def test_many_at_once_lose_nothing(farm: FarmDirectory) -> None:
+    waiting = [hear(farm, str(number)) for number in range(8)]
+
+    def approve(number: int) -> None:
+        farm.change(lambda before: nodes.approve(before, waiting[number].code, f"pi{number}", "web"))
+        assert hear(farm, str(number)).state is NodeState.ENROLLED
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(approve, range(8)))
+    assert sorted(node.name for node in farm.nodes().nodes) == [f"pi{number}" for number in range(8)]
+
+
+def test_who_keeps_the_lock_is_waited_for_and_not_for_ever(
+    farm: FarmDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "PATIENCE", 0.05)
+    held = os.open(farm.state, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(Busy, match="another process has it"):
+        hear(farm, "a")
+    os.close(held)
+    assert hear(farm, "a").state is NodeState.WAITING
+
+
+def test_a_refused_change_writes_nothing(farm: FarmDirectory) -> None:
+    hear(farm, "a")
+    before = (farm.state / "nodes.json").stat()
+    with pytest.raises(UsageError):
+        farm.change(lambda before: nodes.approve(before, "ffffff", "nas", "web"))
+    after = (farm.state / "nodes.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert after.st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"nodes": [{}]}', b'{"nodes": [], "more": 1}', b"\xff\xfe", b'{"nodes": [' + b"[" * 100_000],
+)
+def test_a_damaged_list_lets_nobody_in_and_is_not_overwritten(farm: FarmDirectory, content: bytes) -> None:
+    (farm.state / "nodes.json").write_bytes(content)
+    with pytest.raises(Dom0Error, match=r"nodes\.json: is damaged"):
+        hear(farm, "a")
+    assert (farm.state / "nodes.json").read_bytes() == content
+
+
+def test_a_damaged_key_of_the_server_is_named(farm: FarmDirectory) -> None:
+    farm.server_pem.write_bytes(farm.server_pem.read_bytes()[:100])
+    for read in (pin.fingerprint, pin.of_server):
+        with pytest.raises(Dom0Error, match=r"server\.pem: is damaged"):
+            read(farm.server_pem)
+
+
+def test_roles_are_directories_with_a_project(farm: FarmDirectory) -> None:
+    for name in ("store", "Bad", "empty"):
+        (farm.path / "roles" / name).mkdir()
+    for name in ("store", "Bad"):
+        (farm.path / "roles" / name / "compose.yaml").touch()
+    assert farm.roles() == ["store", "web"]
+    farm.check_role("store")
+    with pytest.raises(UsageError) as refused:
+        farm.check_role("stor")
+    assert (refused.value.message, refused.value.hint) == ("stor: is no role of this farm", "did you mean store?")
+    for wrong in ("../roles/web", "", "Bad"):
+        with pytest.raises(UsageError):
+            farm.check_role(wrong)
+
+
+def test_nothing_is_made_over_what_somebody_has(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ProjectError, match="is not empty"):
+        FarmDirectory(tmp_path).check_new()
+    with pytest.raises(ProjectError, match="is no directory"):
+        FarmDirectory(tmp_path / "file").check_new()
+    with pytest.raises(ProjectError, match=r"no farm is here: it has no farm\.yaml"):
+        FarmDirectory(tmp_path / "file").settings()

@@ -1,0 +1,186 @@
+"""A machine that becomes a node, at its farm's server and at others."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from dom0.errors import Dom0Error
+from dom0.farm import join, nodes, pin, serve
+from dom0.farm.directory import FarmDirectory
+from dom0.farm.nodes import NodeState, key_of
+from dom0.farm.pin import Pin
+from dom0.testing.wires import eventually
+
+
+@pytest.fixture(autouse=True)
+def without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(join, "AGAIN", 0.01)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@asynccontextmanager
+async def serving(farm: FarmDirectory, port: int = 0) -> AsyncIterator[Pin]:
+    listening = socket.create_server(("127.0.0.1", port))
+    async with asyncio.timeout(60), serve.serve(farm, listening):
+        yield Pin("127.0.0.1", listening.getsockname()[1], pin.fingerprint(farm.server_pem))
+
+
+@asynccontextmanager
+async def impostor(pem: Path, answer: bytes = b"") -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A TLS server with the certificate `pem`, and what was said to it."""
+    said: list[bytes] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (part := await reader.read(65536)) and not part.endswith(b"}"):
+            said.append(part)
+        said.append(part)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=pin.of_server(pem))
+    async with asyncio.timeout(60), server:
+        yield server.sockets[0].getsockname()[1], said
+
+
+def code_in(told: list[str]) -> str:
+    return told[-1].partition(":")[0].removeprefix("code ")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    await asyncio.to_thread(eventually, condition)
+
+
+async def test_a_machine_waits_is_approved_and_stays_a_node(farm: FarmDirectory, state: Path) -> None:
+    told: list[str] = []
+    async with serving(farm) as server:
+        membership = join.prepare(state, server, leave=False)
+        assert join.read(state) == membership
+        waiting = asyncio.create_task(join.join(state, server, membership, told.append))
+        await until(lambda: told)
+        assert told[0].endswith(f"dom0 farm approve {code_in(told)} --as NAME --role ROLE")
+        farm.change(lambda before: nodes.approve(before, code_in(told), "nas", "web"))
+        standing = await waiting
+        assert (standing.farm, standing.state, standing.name) == ("attic", NodeState.ENROLLED, "nas")
+        kept = join.prepare(state, server, leave=False)
+        assert (kept.secret, kept.farm, kept.name, kept.role) == (membership.secret, "attic", "nas", "web")
+        farm.change(lambda before: nodes.assign(before, "nas", "store"))
+        assert (await join.join(state, server, kept, told.append)).role == "store"
+    assert len(told) == 1
+    assert (state / "farm.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_join_that_is_killed_while_it_waits_goes_on_with_its_code(farm: FarmDirectory, state: Path) -> None:
+    told: list[str] = []
+    async with serving(farm) as server:
+        for count in (1, 2):
+            membership = join.prepare(state, server, leave=False)
+            waiting = asyncio.create_task(join.join(state, server, membership, told.append))
+            await until(lambda: len(told) == count)  # noqa: B023 -- before the next one
+            waiting.cancel()
+            await asyncio.wait([waiting])
+    assert told[0] == told[1]
+    assert len(farm.nodes().nodes) == 1
+
+
+async def test_a_server_that_goes_away_is_asked_until_it_is_back(farm: FarmDirectory, state: Path) -> None:
+    told: list[str] = []
+    port = free_port()
+    async with serving(farm, port) as server:
+        membership = join.prepare(state, server, leave=False)
+        waiting = asyncio.create_task(join.join(state, server, membership, told.append))
+        await until(lambda: told)
+        code = code_in(told)
+    await until(lambda: "does not answer" in told[-1])
+    farm.change(lambda before: nodes.approve(before, code, "nas", "web"))
+    async with serving(farm, port):
+        assert (await waiting).name == "nas"
+
+
+async def test_where_nobody_answers_that_is_said_at_once(farm: FarmDirectory, state: Path) -> None:
+    server = Pin("127.0.0.1", free_port(), pin.fingerprint(farm.server_pem))
+    with pytest.raises(ConnectionRefusedError):
+        await join.join(state, server, join.prepare(state, server, leave=False), print)
+
+
+async def test_nothing_is_told_to_a_server_with_another_certificate(farm: FarmDirectory, state: Path) -> None:
+    (state.parent / "other.pem").write_bytes(await pin.make_certificate("attic"))
+    async with impostor(state.parent / "other.pem") as (port, said):
+        server = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem))
+        with pytest.raises(pin.NotTheServer, match="another server answers there"):
+            await join.join(state, server, join.prepare(state, server, leave=False), print)
+    assert b"".join(said) == b""
+
+
+async def test_a_certificate_without_its_key_is_of_no_use(farm: FarmDirectory, state: Path, pem: bytes) -> None:
+    """Everybody who asks the server gets its certificate; Python does not even load it beside another key."""
+    other = await pin.make_certificate("attic")
+    mixed = state.parent / "mixed.pem"
+    at = b"-----BEGIN CERTIFICATE-----"
+    mixed.write_bytes(other[: other.index(at)] + pem[pem.index(at) :])
+    assert pin.fingerprint(mixed) == pin.fingerprint(farm.server_pem)
+    with pytest.raises(Dom0Error):
+        pin.of_server(mixed)
+
+
+async def test_a_secret_is_for_one_server_alone(farm: FarmDirectory, state: Path, tmp_path: Path) -> None:
+    other = FarmDirectory(tmp_path / "other")
+    other.make("other", await pin.make_certificate("other"), "web", b"name: web\n")
+    async with serving(farm) as ours, serving(other) as theirs:
+        told: list[str] = []
+        first = join.prepare(state, ours, leave=False)
+        waiting = asyncio.create_task(join.join(state, ours, first, told.append))
+        await until(lambda: told)
+        farm.change(lambda before: nodes.approve(before, code_in(told), "nas", "web"))
+        await waiting
+        with pytest.raises(Dom0Error, match="this machine is in the farm attic") as refused:
+            join.prepare(state, theirs, leave=False)
+        assert refused.value.hint.startswith("--leave ")
+        second = join.prepare(state, theirs, leave=True)
+        assert second.secret != first.secret
+        asking = asyncio.create_task(join.join(state, theirs, second, told.append))
+        await until(lambda: len(told) == 2)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert [node.key for node in other.nodes().nodes] == [key_of(second.secret)]
+    assert [node.key for node in farm.nodes().nodes] == [key_of(first.secret)]
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"", "is not one of a farm's server"),
+        (b"<html>", "is not one of a farm's server"),
+        (b'{"farm": "attic", "state": "king"}', "is not one of a farm's server"),
+        (b'{"farm": "attic"}', "is not one of a farm's server"),
+        (b" " * 100_000, "is too long"),
+    ],
+)
+async def test_an_answer_that_is_none_is_refused(farm: FarmDirectory, state: Path, body: bytes, what: str) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with impostor(farm.server_pem, answer) as (port, _):
+        server = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem))
+        with pytest.raises(ConnectionError, match=what):
+            await join.join(state, server, join.prepare(state, server, leave=False), print)
+
+
+def test_a_damaged_file_is_named_and_kept(farm: FarmDirectory, state: Path) -> None:
+    state.mkdir()
+    (state / "farm.json").write_bytes(b'{"fingerprint": "x", "secret": "short"}')
+    with pytest.raises(Dom0Error, match=r"farm\.json: is damaged"):
+        join.prepare(state, Pin("127.0.0.1", 1, "0" * 64), leave=False)
+    assert b"short" in (state / "farm.json").read_bytes()

@@ -1,0 +1,183 @@
+"""Which machines wait and which are nodes, step by step and at random."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dom0.errors import Dom0Error, UsageError
+from dom0.farm import nodes as registry
+from dom0.farm.nodes import Machine, Node, Nodes, NodeState, TooMany, key_of
+
+NOW = 1_000_000.0
+PC = Machine(hostname="pc", architecture="x86_64", memory=4 << 30)
+
+
+def codes() -> Callable[[], str]:
+    numbers = itertools.count(1)
+    return lambda: f"{next(numbers):06x}"
+
+
+def hear(nodes: Nodes, machine: str = "a", address: str = "10.0.0.1", now: float = NOW) -> tuple[Nodes, Node]:
+    return registry.hear(nodes, key_of(machine), PC, address, now, codes())
+
+
+def approved(name: str = "nas", machine: str = "a") -> Nodes:
+    waiting, node = hear(Nodes(), machine)
+    return registry.approve(waiting, node.code, name, "store")[0]
+
+
+def test_a_machine_waits_is_approved_and_is_told() -> None:
+    waiting, node = hear(Nodes())
+    assert (node.state, node.code, node.name) == (NodeState.WAITING, "000001", "")
+    after, node = registry.approve(waiting, "000001", "nas", "store")
+    assert (node.state, node.code, node.name, node.role) == (NodeState.APPROVED, "", "nas", "store")
+    after, node = hear(after)
+    assert (node.state, node.name, node.role) == (NodeState.ENROLLED, "nas", "store")
+    assert hear(after)[0] == after
+
+
+def test_another_secret_is_another_machine_whatever_it_says_of_itself() -> None:
+    after, other = hear(approved(), "b")
+    assert (other.state, other.name) == (NodeState.WAITING, "")
+    assert [node.state for node in after.nodes] == [NodeState.APPROVED, NodeState.WAITING]
+
+
+def test_a_code_is_good_once() -> None:
+    waiting, node = hear(Nodes())
+    after, _ = registry.approve(waiting, node.code, "nas", "store")
+    with pytest.raises(UsageError, match="no machine waits with this code"):
+        registry.approve(after, node.code, "other", "store")
+
+
+def test_who_is_silent_is_forgotten_and_gets_another_code() -> None:
+    draw = codes()
+    waiting, node = registry.hear(Nodes(), key_of("a"), PC, "10.0.0.1", NOW, draw)
+    later = NOW + registry.WAITING_FOR
+    after, other = registry.hear(waiting, key_of("b"), PC, "10.0.0.1", later, draw)
+    assert [one.key for one in after.nodes] == [other.key]
+    with pytest.raises(UsageError):
+        registry.approve(after, node.code, "nas", "store")
+    _, again = registry.hear(after, key_of("a"), PC, "10.0.0.1", later, draw)
+    assert again.code not in (node.code, other.code)
+
+
+def test_a_clock_that_was_set_back_forgets_who_waits_and_no_node() -> None:
+    nodes, _ = hear(approved(), "b")
+    after, _ = hear(nodes, "c", now=10.0)
+    assert [node.key for node in after.nodes] == [key_of("a"), key_of("c")]
+
+
+def test_a_node_is_never_forgotten_by_itself() -> None:
+    after, _ = hear(approved(), "b", now=NOW + 1e9)
+    assert after.named("nas").state is NodeState.APPROVED
+
+
+def test_those_that_wait_are_limited_for_each_address_and_together() -> None:
+    nodes, draw = Nodes(), codes()
+
+    def knock(number: int, address: str) -> None:
+        nonlocal nodes
+        nodes, _ = registry.hear(nodes, key_of(str(number)), PC, address, NOW, draw)
+
+    for number in range(registry.MOST_WAITING_EACH):
+        knock(number, "10.0.0.1")
+    with pytest.raises(TooMany, match="at this address"):
+        knock(99, "10.0.0.1")
+    knock(0, "10.0.0.1")  # it waits already
+    for number in range(registry.MOST_WAITING_EACH, registry.MOST_WAITING):
+        knock(number, f"10.0.1.{number}")
+    with pytest.raises(TooMany, match="64 machines wait"):
+        knock(99, "10.0.0.2")
+
+
+def test_a_node_is_let_in_however_many_wait() -> None:
+    nodes, draw = approved(), codes()
+    for number in range(registry.MOST_WAITING):
+        nodes, _ = registry.hear(nodes, key_of(f"x{number}"), PC, f"10.0.1.{number}", NOW, draw)
+    assert hear(nodes)[1].state is NodeState.ENROLLED
+
+
+def test_two_machines_never_have_one_code() -> None:
+    first, node = hear(Nodes(), "a")
+    drawn = iter([node.code, node.code, "00ffff"])
+    assert registry.hear(first, key_of("b"), PC, "10.0.0.1", NOW, lambda: next(drawn))[1].code == "00ffff"
+
+
+@pytest.mark.parametrize("name", ["", "Nas", "na s", "../nas", "-nas", "a" * 64, "nas\n", "${net0}", "db6916"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    waiting, node = hear(Nodes())
+    with pytest.raises(UsageError, match="is no name for a node"):
+        registry.approve(waiting, node.code, name, "store")
+
+
+def test_two_nodes_of_one_name_are_refused() -> None:
+    nodes, node = hear(approved(), "b")
+    with pytest.raises(Dom0Error, match="there is a node of this name"):
+        registry.approve(nodes, node.code, "nas", "store")
+
+
+def test_a_node_gets_another_role_and_a_typing_mistake_is_named() -> None:
+    after, node = registry.assign(approved(), "nas", "web")
+    assert (node.role, after.named("nas").role) == ("web", "web")
+    with pytest.raises(UsageError) as refused:
+        registry.assign(after, "nass", "web")
+    assert refused.value.hint == "did you mean nas?"
+
+
+def test_what_is_removed_waits_again() -> None:
+    gone, node = registry.remove(approved(), "nas")
+    assert gone == Nodes()
+    assert node.name == "nas"
+    assert hear(gone)[1].state is NodeState.WAITING
+    waiting, node = hear(Nodes())
+    assert registry.remove(waiting, node.code)[0] == Nodes()
+    for nothing in ("", "nas", "-"):
+        with pytest.raises(UsageError):
+            registry.remove(waiting, nothing)
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("hear"), st.integers(0, 12), st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"])),
+    st.tuples(st.just("approve"), st.integers(0, 12), st.sampled_from(["nas", "pi1", "pi2"])),
+    st.tuples(st.just("guess"), st.integers(1, 20), st.sampled_from(["nas", "pi1", "pi2"])),
+    st.tuples(st.just("remove"), st.integers(0, 12), st.sampled_from(["nas", "pi1", "pi2"])),
+    st.tuples(st.just("wait"), st.sampled_from([-3600, 5, 700]), st.just("")),
+)
+
+
+@given(st.lists(ACTIONS, max_size=60))
+def test_at_random_only_who_was_approved_is_a_node(actions: list[tuple[str, int, str]]) -> None:
+    """Beside it a model: who waits with which code, as they were told, and what a person did with it."""
+    nodes, draw, now = Nodes(), codes(), NOW
+    told: dict[str, str] = {}  # code -> secret
+    let_in: dict[str, str] = {}  # secret -> name
+    for what, number, word in actions:
+        secret = str(number)
+        try:
+            if what == "hear":
+                nodes, node = registry.hear(nodes, key_of(secret), PC, word, now, draw)
+                assert (node.state is NodeState.WAITING) == (secret not in let_in)
+                assert node.name == let_in.get(secret, "")
+                if node.code:
+                    assert told.setdefault(node.code, secret) == secret
+            elif what == "approve" and (code := next((c for c, s in told.items() if s == secret), "")):
+                nodes, _ = registry.approve(nodes, code, word, "web")
+                let_in[secret] = word
+            elif what == "guess":
+                nodes, _ = registry.approve(nodes, f"{number:06x}", word, "web")
+                let_in[told[f"{number:06x}"]] = word
+            elif what == "remove":
+                nodes, _ = registry.remove(nodes, word)
+                let_in = {one: name for one, name in let_in.items() if name != word}
+            else:
+                now += number if what == "wait" else 0
+        except Dom0Error:
+            pass
+        assert {node.key: node.name for node in nodes.nodes if node.name} == {key_of(s): n for s, n in let_in.items()}
+        assert len({node.code for node in nodes.nodes if node.code}) == sum(bool(node.code) for node in nodes.nodes)
+        assert all(bool(node.code) == (node.state is NodeState.WAITING) for node in nodes.nodes)

@@ -1,0 +1,277 @@
+"""What a farm's server answers, over TLS, to plain and to hostile machines in network namespaces of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import secrets
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from dom0.errors import UsageError
+from dom0.farm import nodes, serve
+from dom0.farm.directory import FarmDirectory
+from dom0.farm.nodes import NodeState, key_of
+from dom0.testing.wires import Node, Wires
+
+PORT = 7701
+MACHINE = {"hostname": "pc", "architecture": "x86_64", "memory": 4 << 30}
+Answer = tuple[int, dict[str, str]]
+
+
+@pytest.fixture
+async def served(farm: FarmDirectory, wires: Wires) -> AsyncIterator[FarmDirectory]:
+    """In the namespace of the wires' ambassador."""
+    listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
+    async with asyncio.timeout(300), serve.serve(farm, listening):
+        yield farm
+
+
+def unverified(most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1_2, most
+    return context
+
+
+@contextlib.contextmanager
+def connected(wires: Wires, node: Node) -> Any:
+    connection = http.client.HTTPConnection(wires.ambassador.v4, PORT, timeout=60)
+    plain = node.socket()
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    plain.connect((wires.ambassador.v4, PORT))
+    connection.sock = unverified().wrap_socket(plain)
+    with contextlib.closing(connection):
+        yield connection
+
+
+def ask_on(
+    connection: http.client.HTTPConnection,
+    secret: str,
+    body: object = MACHINE,
+    *,
+    path: str = "/v1/hello",
+    method: str = "POST",
+    headers: Mapping[str, str] = {},
+) -> Answer:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request(method, path, data, {"Authorization": f"Bearer {secret}", **headers})
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def ask(wires: Wires, secret: str, body: object = MACHINE, *, node: Node | None = None, **asked: Any) -> Answer:
+    with connected(wires, node or wires.consumer) as connection:
+        return ask_on(connection, secret, body, **asked)
+
+
+async def enroll(farm: FarmDirectory, wires: Wires, name: str = "nas") -> str:
+    """Returns its secret."""
+    secret = secrets.token_hex(32)
+    code = (await asyncio.to_thread(ask, wires, secret))[1]["code"]
+    farm.change(lambda before: nodes.approve(before, code, name, "web"))
+    assert (await asyncio.to_thread(ask, wires, secret))[1]["state"] == "enrolled"
+    return secret
+
+
+def let_in(farm: FarmDirectory) -> list[str]:
+    return [node.name for node in farm.nodes().nodes if node.state is not NodeState.WAITING]
+
+
+async def test_a_machine_waits_until_a_person_has_approved_its_code(served: FarmDirectory, wires: Wires) -> None:
+    secret = secrets.token_hex(32)
+    status, said = await asyncio.to_thread(ask, wires, secret)
+    code = said["code"]
+    assert (status, said) == (200, {"farm": "attic", "state": "waiting", "code": code, "name": "", "role": ""})
+    (node,) = served.nodes().nodes
+    assert (node.code, node.address, node.machine.hostname) == (code, wires.consumer.v4, "pc")
+    served.change(lambda before: nodes.approve(before, code, "nas", "web"))
+    expected = {"farm": "attic", "state": "enrolled", "code": "", "name": "nas", "role": "web"}
+    assert await asyncio.to_thread(ask, wires, secret) == (200, expected)
+    assert await asyncio.to_thread(ask, wires, secret) == (200, expected)
+    assert secret not in (served.state / "nodes.json").read_text()
+
+
+async def test_of_a_thousand_unknown_machines_none_is_let_in_and_few_are_noted(
+    served: FarmDirectory, wires: Wires
+) -> None:
+    secret = await enroll(served, wires)
+
+    def flood() -> dict[int, int]:
+        answers = {200: 0, 429: 0}
+        with contextlib.ExitStack() as stack:
+            ends = [stack.enter_context(connected(wires, node)) for node in (wires.consumer, *wires.providers)]
+            for number in range(1000):
+                status, said = ask_on(ends[number % len(ends)], secrets.token_hex(32))
+                assert said.get("state") != "enrolled"
+                answers[status] += 1
+        return answers
+
+    answers = await asyncio.to_thread(flood)
+    assert answers[200] == 3 * nodes.MOST_WAITING_EACH
+    assert answers[429] == 1000 - answers[200]
+    assert let_in(served) == ["nas"]
+    assert len(served.nodes().nodes) == 1 + answers[200]
+    assert (await asyncio.to_thread(ask, wires, secret))[1]["state"] == "enrolled"
+
+
+async def test_what_is_nearly_a_nodes_secret_or_was_seen_on_the_servers_disk_is_nobodys(
+    served: FarmDirectory, wires: Wires
+) -> None:
+    secret = await enroll(served, wires)
+    other = f"{secret[:-1]}{'0' if secret[-1] != '0' else '1'}"
+    for forged in (other, key_of(secret), secret[::-1], "0" * 64):
+        assert (await asyncio.to_thread(ask, wires, forged))[1]["state"] == "waiting"
+    for malformed in ("", "nas", secret[:-1], f"{secret}0", f"{secret} {secret}", f"x{secret}", "é" * 64):
+        header = {"Authorization": f"Bearer {malformed}"}
+        assert (await asyncio.to_thread(ask, wires, "", headers=header))[0] == 401
+    assert (await asyncio.to_thread(ask, wires, "", headers={"Authorization": f"Basic {secret}"}))[0] == 401
+    assert let_in(served) == ["nas"]
+
+
+async def test_two_secrets_in_one_request_are_none(served: FarmDirectory, wires: Wires) -> None:
+    secret = await enroll(served, wires)
+
+    def ask_twice() -> bytes:
+        plain = wires.consumer.socket()
+        plain.connect((wires.ambassador.v4, PORT))
+        with unverified().wrap_socket(plain) as encrypted:
+            line = f"Authorization: Bearer {secret}\r\n"
+            encrypted.sendall(
+                f"POST /v1/hello HTTP/1.1\r\nHost: x\r\n{line}{line}Content-Length: 2\r\n\r\n{{}}".encode()
+            )
+            return encrypted.recv(65536)
+
+    assert (await asyncio.to_thread(ask_twice)).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_code_that_was_used_is_late_or_belongs_to_one_that_was_removed_lets_nobody_in(
+    served: FarmDirectory, wires: Wires
+) -> None:
+    used = secrets.token_hex(32)
+    code = (await asyncio.to_thread(ask, wires, used))[1]["code"]
+    served.change(lambda before: nodes.approve(before, code, "nas", "web"))
+    served.change(lambda before: nodes.remove(before, "nas"))
+    again = (await asyncio.to_thread(ask, wires, used))[1]
+    assert (again["state"], again["name"]) == ("waiting", "")
+    served.change(lambda before: nodes.remove(before, again["code"]))
+    for spent in (code, again["code"]):
+        with pytest.raises(UsageError):
+            nodes.approve(served.nodes(), spent, "nas", "web")
+    assert let_in(served) == []
+
+
+NONSENSE: tuple[object, ...] = (
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff",
+    b"[" * 4000,
+    {"hostname": "${net0/mac}"},
+    {"hostname": "a\nb"},
+    {"hostname": "a\n"},
+    {"hostname": "../../etc/passwd"},
+    {"hostname": "\x1b[31m"},
+    {"hostname": "a" * 65},
+    {"hostname": ["a"]},
+    {"architecture": "x86 64"},
+    {"memory": -1},
+    {"memory": 1e99},
+    {"memory": "4G"},
+    {"name": "nas", "role": "web"},
+    {"state": "enrolled"},
+    {"hostname": "a", "code": "000000"},
+)
+
+
+async def test_a_machine_that_says_what_cannot_be_is_refused_and_not_noted(served: FarmDirectory, wires: Wires) -> None:
+    for body in NONSENSE:
+        assert (await asyncio.to_thread(ask, wires, secrets.token_hex(32), body))[0] == 400, body
+    assert served.nodes() == nodes.Nodes()
+
+
+async def test_a_body_without_end_is_not_read(served: FarmDirectory, wires: Wires) -> None:
+    assert (await asyncio.to_thread(ask, wires, secrets.token_hex(32), b" " * 100_000))[0] == 413
+
+
+ELSEWHERE = (
+    ("GET", "/v1/hello", 405),
+    ("PUT", "/v1/hello", 405),
+    ("POST", "/", 404),
+    ("POST", "/v1/hello/", 404),
+    ("POST", "/v1/../v1/hello", 404),
+    ("GET", "/state/server.pem", 404),
+    ("GET", "/..%2fstate%2fserver.pem", 404),
+    ("GET", "/v1/nodes", 404),
+    ("POST", "/v1/approve", 404),
+)
+
+
+async def test_nothing_else_is_answered(served: FarmDirectory, wires: Wires) -> None:
+    secret = await enroll(served, wires)
+    for method, path, status in ELSEWHERE:
+        assert (await asyncio.to_thread(ask, wires, secret, method=method, path=path))[0] == status, path
+
+
+async def test_without_tls_or_with_an_old_one_nothing_is_said(served: FarmDirectory, wires: Wires) -> None:
+    def talk_plainly() -> bytes:
+        with contextlib.closing(wires.consumer.connect(wires.ambassador.v4, PORT)) as client:
+            client.say("POST /v1/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+            with contextlib.suppress(ConnectionResetError):
+                return client.socket.recv(65536)
+        return b""
+
+    def talk_old() -> None:
+        plain = wires.consumer.socket()
+        plain.connect((wires.ambassador.v4, PORT))
+        unverified(ssl.TLSVersion.TLSv1_2).wrap_socket(plain)
+
+    assert b"HTTP" not in await asyncio.to_thread(talk_plainly)
+    with pytest.raises(ssl.SSLError):
+        await asyncio.to_thread(talk_old)
+    assert served.nodes() == nodes.Nodes()
+
+
+async def test_who_opens_connections_and_says_nothing_is_in_nobody_elses_way(
+    served: FarmDirectory, wires: Wires
+) -> None:
+    idle = [await asyncio.to_thread(wires.consumer.connect, wires.ambassador.v4, PORT) for _ in range(serve.MOST_EACH)]
+    refused = await asyncio.to_thread(wires.consumer.connect, wires.ambassador.v4, PORT)
+    assert await asyncio.to_thread(lambda: refused.is_reset() or refused.socket.recv(1) == b"")
+    said = await asyncio.to_thread(ask, wires, secrets.token_hex(32), node=wires.providers[0])
+    assert said[1]["state"] == "waiting"
+    for client in idle:
+        client.close()
+
+
+async def test_a_disk_that_cannot_be_written_lets_nobody_in_and_nobody_is_told_a_code(
+    served: FarmDirectory, wires: Wires
+) -> None:
+    secret = secrets.token_hex(32)
+    code = (await asyncio.to_thread(ask, wires, secret))[1]["code"]
+    served.change(lambda before: nodes.approve(before, code, "nas", "web"))
+    (served.state / ".nodes.json.new").mkdir()
+    for one in (secret, secrets.token_hex(32)):
+        status, said = await asyncio.to_thread(ask, wires, one)
+        assert (status, set(said)) == (503, {"message", "hint"})
+    (served.state / ".nodes.json.new").rmdir()
+    assert (await asyncio.to_thread(ask, wires, secret))[1]["state"] == "enrolled"
+
+
+async def test_a_server_that_is_started_again_knows_who_waits_and_who_is_a_node(
+    farm: FarmDirectory, wires: Wires
+) -> None:
+    said = []
+    secret = secrets.token_hex(32)
+    for _ in range(2):
+        listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
+        async with serve.serve(farm, listening):
+            said.append(await asyncio.to_thread(ask, wires, secret))
+    assert said[0] == said[1]

@@ -1,0 +1,57 @@
+"""farm.yaml as a person writes it, or as somebody else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from dom0.errors import ProjectError
+from dom0.farm import settings
+
+
+def test_a_name_is_enough() -> None:
+    found = settings.read(b"name: attic\n")
+    assert (found.name, found.address) == ("attic", ("0.0.0.0", 7701))  # noqa: S104 -- read, not bound
+    assert settings.read(b"name: a\nlisten: '[fd00::2]:80'\n").address == ("fd00::2", 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "farm.yaml: is empty"),
+        ("listen: 0.0.0.0:1\n", "farm.yaml: Object missing required field `name`"),
+        ("name: attic\n---\nname: b\n", "farm.yaml: has several documents"),
+        ("name: 7\n", "farm.yaml: name: has to be text, not a whole number"),
+        ("name: [a]\n", "farm.yaml: name: has to be text, not a list"),
+        ("name: Attic\n", "farm.yaml: name: Attic: is no name"),
+        ('name: "a\\n"\n', "farm.yaml: name: a\\n: is no name"),
+        ("name: a/../b\n", "farm.yaml: name: a/../b: is no name"),
+        (f"name: {'a' * 64}\n", "is no name"),
+        ("colour: attic\n", "farm.yaml: colour: no such key"),
+        ("name: a\nlisten: 7701\n", "farm.yaml: listen: has to be text"),
+        ("name: a\nlisten: localhost:7701\n", "localhost:7701: is not ADDRESS:PORT"),
+        ("name: a\nlisten: 999.0.0.1:7701\n", "is not ADDRESS:PORT"),
+        ("name: a\nlisten: 127.0.0.1:0\n", "is not ADDRESS:PORT"),
+        ("name: a\nlisten: 127.0.0.1:65536\n", "is not ADDRESS:PORT"),
+        ("name: a\nlisten: fd00::2:7701\n", "is not ADDRESS:PORT"),
+        ("name: a\nname: b\n", "farm.yaml:2: duplicate key 'name'"),
+        ("name: !!python/object/apply:os.system [x]\n", "unknown tag"),
+        (
+            "a: &a [b, b]\n"
+            + "".join(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]\n" if n else "x0: &x0 [*a, *a]\n" for n in range(20)),
+            "grows to more than",
+        ),
+        ("name: " + "[" * 100 + "]" * 100 + "\n", "nested more than"),
+        ("name: a\x00b\n", "binary data"),
+        ("- name: attic\n", "has to be a mapping"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_place(text: str, what: str) -> None:
+    with pytest.raises(ProjectError, match=r"^farm\.yaml") as refused:
+        settings.read(text.encode())
+    assert what in refused.value.message
+
+
+def test_a_key_that_is_nearly_right_is_named() -> None:
+    with pytest.raises(ProjectError) as refused:
+        settings.read(b"name: a\nlsten: 127.0.0.1:1\n")
+    assert refused.value.hint == "did you mean listen?"
