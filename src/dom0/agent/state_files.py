@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from dom0.agent.store import Damaged, read_json, write_json
+from dom0.agent.store import Damaged, Unreadable, read_json, write_json
 from dom0.durable import writing
 from dom0.plan.memory import Memory
 
@@ -33,9 +33,11 @@ class StateFiles:
         return read_json(self._memory, Memory) or Memory()
 
     def load_memory(self) -> tuple[Memory, Damaged | None]:
-        """A damaged one is set aside: it is worth less than a machine that runs."""
+        """A damaged one is set aside, as a machine that runs is worth more; one that cannot be read just now stays."""
         try:
             return self.read_memory(), None
+        except Unreadable as error:
+            return Memory(), error
         except Damaged as error:
             with contextlib.suppress(OSError):
                 self._memory.replace(f"{self._memory}.damaged")

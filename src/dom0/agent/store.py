@@ -24,7 +24,7 @@ class Damaged(Dom0Error):
 
 
 class Unreadable(Damaged):
-    """It is not ours to read: none but root gets into the state directory."""
+    """None but root gets into the state directory; or the system cannot read it just now."""
 
 
 @contextlib.contextmanager
@@ -59,7 +59,9 @@ def read_json(path: Path, type_: type[T]) -> T | None:
         return None
     except PermissionError as error:
         raise Unreadable(f"{path}: permission denied", hint="run it as root") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read: {error.strerror}", hint="if it is the disk: dmesg") from error
+    except msgspec.DecodeError as error:
         raise Damaged(f"{path}: is damaged: {error}", hint=f"move it away: mv {path} {path}.damaged") from error
 
 
