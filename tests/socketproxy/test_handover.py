@@ -42,7 +42,18 @@ class Servers:
 
     def start(self, *, prefix: tuple[str, ...] = (), descriptor: int | None = None) -> None:
         """Another one, until it accepts. It takes the socket from the holder, or inherits `descriptor`."""
-        argv = [*prefix, sys.executable, "-m", "dom0", "socket", "serve", "--scope", "guest"]
+        argv = [
+            "setpriv",
+            "--pdeathsig=KILL",
+            *prefix,
+            sys.executable,
+            "-m",
+            "dom0",
+            "socket",
+            "serve",
+            "--scope",
+            "guest",
+        ]
         argv += ["--cgroup-parent", f"/{self.host.cgroup}"]  # which is swept with the host
         argv += ["--holder", str(self.directory)] if descriptor is None else []
         descriptors = () if descriptor is None else (descriptor,)

@@ -34,7 +34,7 @@ def served(
     """The socket of a scope with `grants` (YAML), served until the block ends; its log is `directory`/serve.log."""
     (directory / "grants.yaml").write_text(grants)
     socket = directory / "docker.sock"
-    argv = [sys.executable, "-m", "dom0", "socket", "serve", "--scope", scope]
+    argv = ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "dom0", "socket", "serve", "--scope", scope]
     argv += ["--grants", str(directory / "grants.yaml"), "--listen", str(socket)]
     argv += [] if engine else ["--cgroup-parent", f"/{host.cgroup}"]  # which is swept with the host
     environment = host.environment() | {"DOM0_RUN": str(directory / "run")}
