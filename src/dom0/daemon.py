@@ -14,6 +14,7 @@ from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
+from dom0.agent.image_server import ImageServer
 from dom0.agent.journal import Journal
 from dom0.agent.machine import Machine
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
@@ -73,9 +74,12 @@ async def _serve(engine: Engine) -> None:
             lambda: ambassadors.problems,
             partial(disks.problems, RUN, STATE),
             lambda: scopes.problems(*machine.seen, time.time()),
+            lambda: image_server.problems,
         ),
+        sharing_status=lambda: image_server.status,
         processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
     )
+    image_server = ImageServer(changed, lambda: machine.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
     with contextlib.suppress(Dom0Error):
         if not own.is_guest and await handover.is_at_work(engine):
             machine.begin_handover()
@@ -84,7 +88,7 @@ async def _serve(engine: Engine) -> None:
     socket = RUN / "dom0.sock"
     async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own)]
+        watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own), image_server.run()]
         if not own.is_guest:
             watches.append(_mend_handover(engine, machine))
         beside = [tasks.create_task(watch) for watch in watches]

@@ -30,6 +30,7 @@ SCOPES = f"{RUN}/scopes"  # the sockets of scopes
 SCOPE_NAME = r"[a-z0-9][a-z0-9_-]{0,30}"  # what each of their names matches
 CGROUPS = "/sys/fs/cgroup"
 CGROUPS_INSIDE = "/host/sys/fs/cgroup"  # those of the host, in a container that was given them
+MIRROR = "127.0.0.1:15050"  # of docker.io, for the Engine of this machine; no service is likely to want that port
 ETC = "/etc/dom0"  # where a dom0 image keeps its project
 OS_VERSION = Path("/etc/dom0-os")  # the file in which the base OS says its version
 

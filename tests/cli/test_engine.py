@@ -357,7 +357,7 @@ def test_doctor_finds_the_engine(on_host: RunCommand) -> None:
     assert examined.code == 0
     assert found["Docker Engine"]["verdict"] == found["pip"]["verdict"] == "ok"
     assert set(found["Docker Engine"]) == {"check", "verdict", "found", "hint"}
-    assert '"registry-mirrors": ["http://127.0.0.1:5050"]' in found["mirror"]["hint"]
+    assert '"registry-mirrors": ["http://127.0.0.1:15050"]' in found["mirror"]["hint"]
 
 
 def test_doctor_sees_whether_the_mirror_of_this_machine_answers() -> None:

@@ -30,6 +30,7 @@ RunCommand = Callable[..., Output]
         (["--listen", "::1:5050"], "is not HOST:PORT"),
         (["--listen", "a..b:5050"], "--listen: a..b:5050: is no name of a host"),
         (["--peer", "192.168.1.5:5050"], "--peer: is for --mirror"),
+        (["--allow", "192.168.1.5/24"], "--allow: 192.168.1.5/24 has host bits set"),
         (["--limit", "fast"], "--limit: 'fast' is no size"),
         (["--mirror", "--listen", "0.0.0.0:5050"], "--mirror, --listen: 0.0.0.0:5050: others could"),
         (["--mirror", "--listen", "[::]:5050"], "--mirror, --listen: [::]:5050: others could"),

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.status import GenerationInfo, Outcome, Phase, Progress, Status
+from dom0.agent.status import GenerationInfo, Outcome, Phase, Progress, SharingStatus, Status
 from dom0.health import Problem
 from dom0.run import Output
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, Lines, make_service, make_status
@@ -48,6 +48,23 @@ def test_status_does_not_call_as_desired_what_nobody_can_see(agent: FakeAgent, d
     agent.answers["GET /v1/status"] = make_status(converged=False, problems=(blind,))
     first = dom0("status").stdout.splitlines()[0]
     assert first.startswith("box: unknown, the Docker Engine does not answer; below is what was seen last; ")
+
+
+def test_status_says_where_images_come_from_and_go_to(agent: FakeAgent, dom0: RunCommand) -> None:
+    sharing = SharingStatus(
+        peers=("192.0.2.7:5050", "192.0.2.8:5050"),
+        served_at="192.0.2.5:5050",
+        allow=("192.0.2.0/24",),
+        mirror="127.0.0.1:15050",
+    )
+    agent.answers["GET /v1/status"] = make_status(sharing=sharing, problems=())
+    assert dom0("status").stdout.splitlines()[4:] == [
+        "",
+        "Images:",
+        "  asked of 192.0.2.7:5050, 192.0.2.8:5050 before a registry",
+        "  served at 192.0.2.5:5050 to 192.0.2.0/24",
+        "  docker pull and builds ask dom0 for those of docker.io, at 127.0.0.1:15050",
+    ]
 
 
 def generation(**changes: Any) -> GenerationInfo:

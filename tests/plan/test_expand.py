@@ -12,7 +12,7 @@ from dom0.engine.bodies import Mount, NetworkBody, RestartPolicy, VolumeBody
 from dom0.engine.resources import updatable
 from dom0.engine.values import PublishedPort
 from dom0.plan import labels
-from dom0.plan.desired import Condition, Desired, HealthTest, Hook, Order, Role, Slot
+from dom0.plan.desired import Condition, Desired, HealthTest, Hook, Order, Role, Sharing, Slot
 from dom0.plan.expand import expand
 from dom0.plan.facts import images_needed
 from dom0.plan.hooks import PreStop, pre_stop_of
@@ -430,3 +430,12 @@ def test_what_newer_engines_know_of_networks_reaches_them() -> None:
     assert endpoint.gw_priority == 5
     assert endpoint.driver_opts == {"a": "b", "com.docker.network.endpoint.ifname": "lan0"}
     assert desired.networks[0].create.enable_ipv4 is False
+
+
+def test_where_images_are_given_and_to_whom_is_part_of_it_and_nothing_by_default() -> None:
+    serve = {"listen": "192.0.2.5:5050", "allow": ["192.0.2.0/24"], "limit": "2M"}
+    pull = {"keep": "1G", "peers": ["192.0.2.7:5050"], "serve": serve}
+    assert expanded("{services: {}}", machine={"pull": pull}).sharing == Sharing(
+        peers=("192.0.2.7:5050",), listen="192.0.2.5:5050", allow=("192.0.2.0/24",), rate=2 << 20, keep=1 << 30
+    )
+    assert expanded("{services: {}}", machine={"pull": {"limit": "100k"}}) == expanded("{services: {}}")

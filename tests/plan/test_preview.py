@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from dom0.engine.values import Network, State, Volume
 from dom0.plan import labels
 from dom0.plan.actual import Actual
-from dom0.plan.desired import Condition, Dependency, Desired, VolumeSpec
+from dom0.plan.desired import Condition, Dependency, Desired, Sharing, VolumeSpec
 from dom0.plan.memory import Memory
-from dom0.plan.preview import preview
+from dom0.plan.preview import preview, preview_sharing
 from dom0.plan.snapshot import version
 from dom0.testing.builders import NETWORK, actual, asking, container, desired, slot
 
@@ -91,3 +91,16 @@ def test_what_nobody_asks_for_any_more_is_removed_but_never_a_volume() -> None:
         ("remove", "box-gone-1", "no longer in the project"),
         ("remove", "box_old", "no longer in the project"),
     ]
+
+
+def test_which_machines_are_asked_for_images_and_may_ask_is_listed() -> None:
+    def shares(asked: Sharing, found: Sharing) -> list[tuple[str, str, str]]:
+        return [(change.action, change.kind, change.name) for change in preview_sharing(asked, found)]
+
+    here = Sharing(peers=("192.0.2.7:5050",), listen="192.0.2.5:5050", allow=("192.0.2.0/24",))
+    assert shares(here, here) == []
+    assert shares(here, Sharing()) == [("update", "peers", "192.0.2.7:5050"), ("start", "serve", "192.0.2.5:5050")]
+    assert shares(Sharing(), here) == [("update", "peers", "none"), ("stop", "serve", "192.0.2.5:5050")]
+    assert shares(replace(here, rate=1000), here) == [("update", "serve", "192.0.2.5:5050")]
+    moved = replace(here, listen="192.0.2.6:5050")
+    assert shares(moved, here) == [("stop", "serve", "192.0.2.5:5050"), ("start", "serve", "192.0.2.6:5050")]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -250,3 +251,62 @@ def test_docker_pull_and_builds_end_over_a_line_that_is_reset_again_and_again(
     assert pulled == f"[app@{digest}]\n"
     assert cuts >= 10
     assert sent <= 1.1 * (16 << 20)  # what a reset finds in the buffers is lost
+
+
+AGENT = """
+import asyncio, sys
+from functools import partial
+from dom0.agent.image_server import ImageServer
+from dom0.agent.progress import Changes
+from dom0.plan.desired import Sharing
+from dom0.registry import pull_through
+from dom0.registry.client import Registry
+
+hub, *mirrors = sys.argv[1:]
+pull_through.pull_through = partial(pull_through.pull_through, registry=Registry(hub))
+
+async def main():
+    changed = Changes()
+    server = ImageServer(changed, Sharing, mirrors=mirrors)
+    running = asyncio.create_task(server.run())
+    await changed.until(lambda: server.status is not None)
+    print(server.status.mirror, flush=True)
+    await running
+
+asyncio.run(main())
+"""
+OF_BASE_OS = Path(__file__).parents[2] / "os/tree/etc/docker/daemon.json"
+
+
+@pytest.mark.parametrize("features", [{}, {"containerd-snapshotter": True}], ids=["overlay2", "containerd"])
+def test_the_engine_of_the_base_os_pulls_through_the_agent_and_without_it_from_the_hub(
+    registry_possible: None, fresh_host: Callable[..., Host], tmp_path: Path, features: dict[str, bool]
+) -> None:
+    """The second mirror stands for the hub: an Engine asks one after the other."""
+    hub = "127.0.0.1:5051"
+    (mirror,) = json.loads(OF_BASE_OS.read_bytes())["registry-mirrors"]
+    host = fresh_host(config={"registry-mirrors": [mirror, f"http://{hub}"], "features": features})
+    depot = host.state / "pull"
+
+    def pull_and_build(tag: str) -> None:
+        host.docker("pull", f"app:{tag}")
+        host.docker("image", "rm", f"app:{tag}")
+        context = tmp_path / tag
+        context.mkdir()
+        (context / "Dockerfile").write_text(f"FROM app:{tag}\nLABEL built={tag}\n")
+        host.docker("build", str(context))
+
+    with DebianRegistry(tmp_path / "registry", config={"http": {"addr": hub}}, popen=host.popen) as registry:
+        layers = {tag: {tag: os.urandom(1 << 20)} for tag in ("alone", "through")}
+        for tag, layer in layers.items():
+            registry.content.image("library/app", tag, [layer])
+        pull_and_build("alone")
+        assert not depot.exists()
+        argv = [sys.executable, "-c", AGENT, hub, mirror]
+        with host.popen(argv, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().decode() == f"{urlsplit(mirror).netloc}\n"
+            pull_and_build("through")
+            process.terminate()
+        sizes = [blob.have for blob in Depot(depot, 1 << 30).blobs()]
+        assert sum(size > 1 << 20 for size in sizes) == 1

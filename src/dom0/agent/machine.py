@@ -36,7 +36,7 @@ from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
-from dom0.agent.status import NO_LOGINS, NOT_READ, GenerationInfo, Outcome, Progress, Status, UpRequest
+from dom0.agent.status import NO_LOGINS, NOT_READ, GenerationInfo, Outcome, Progress, SharingStatus, Status, UpRequest
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
@@ -46,6 +46,7 @@ from dom0.health import Problem
 from dom0.images import names
 from dom0.names import short_id
 from dom0.plan.actual import Actual
+from dom0.plan.desired import Sharing
 from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory
 from dom0.plan.planner import Plan
@@ -86,6 +87,7 @@ class Machine:
         boot_notes: BootNotes,
         journal: Journal,
         problem_sources: Sequence[Callable[[], tuple[Problem, ...]]] = (),
+        sharing_status: Callable[[], SharingStatus | None] = lambda: None,
         handing_over: bool = False,
         clock: Clock | None = None,
         processes: Processes | None = None,
@@ -98,6 +100,7 @@ class Machine:
         self._readiness = readiness
         self._boot_notes = boot_notes
         self._problem_sources = problem_sources
+        self._sharing_status = sharing_status
         self._clock = clock or SystemClock()
         self._board = Board(changed)
         self._notes = LoopNotes(journal)
@@ -409,6 +412,11 @@ class Machine:
         return self._loop.plan, self._loop.actual
 
     @property
+    def sharing(self) -> Sharing:
+        generation = self._current.generation
+        return generation.desired.sharing if generation else Sharing()
+
+    @property
     def container_ids(self) -> Mapping[str, str]:
         """Of everybody's containers, by their names, as far as is known."""
         return self._loop.actual.names if self._loop.actual else {}
@@ -446,6 +454,7 @@ class Machine:
             services=tuple(map(service_status, loop.plan.slots if loop.plan else ())),
             steps=tuple(steps),
             pulls=self._board.pulls,
+            sharing=self._sharing_status(),
             problems=(
                 *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
                 *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),

@@ -89,7 +89,7 @@ def status_of(image: str, meter: Meter) -> PullStatus:
 def terms_of(project: Project) -> Terms:
     from dom0.registry.fetch import Terms
 
-    settings = _settings_of(project)
+    settings = settings_of(project)
     rate = sizes.parse(settings.limit) if settings.limit else 0.0
     return Terms(workers=settings.parallel, rate=rate, patience=seconds(settings.patience))
 
@@ -99,17 +99,17 @@ def keys_of(project: Project, reference: Reference) -> list[PublicKey]:
     from dom0.registry.verify import PublicKey
 
     name = f"{reference.registry}/{reference.repository}"
-    paths = [entry.key for entry in _settings_of(project).verify if fnmatchcase(name, entry.match)]
+    paths = [entry.key for entry in settings_of(project).verify if fnmatchcase(name, entry.match)]
     return [PublicKey(path, project.keys[path].encode()) for path in paths]
 
 
 def depot_of(project: Project) -> Depot:
     from dom0.registry.depot import Depot
 
-    return Depot(pull_directory(), sizes.parse(_settings_of(project).keep))
+    return Depot(pull_directory(), sizes.parse(settings_of(project).keep))
 
 
-def _settings_of(project: Project) -> PullSettings:
+def settings_of(project: Project) -> PullSettings:
     return (project.machine.pull if project.machine else None) or PullSettings()
 
 
@@ -189,6 +189,7 @@ class _Pulls:
                 reference,
                 platform=platform,
                 keys=keys,
+                peers=settings_of(self._project).peers,
                 find_login=self._login_for,
                 terms=terms,
                 meter=meter,

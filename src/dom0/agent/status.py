@@ -96,6 +96,15 @@ class PullStatus(msgspec.Struct, frozen=True, kw_only=True):
     waits_until: float = 0.0
 
 
+class SharingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How blobs of images come from other machines and are given to them."""
+
+    peers: tuple[str, ...]  # that are asked before a registry
+    served_at: str  # "": they are given to nobody
+    allow: tuple[str, ...]  # who may ask there
+    mirror: str  # where the Engine of this machine finds one of docker.io; "": nowhere
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     version: str  # of the agent
@@ -106,6 +115,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceStatus, ...]
     steps: tuple[str, ...]  # under way now
     pulls: tuple[PullStatus, ...] = ()
+    sharing: SharingStatus | None = None
     problems: tuple[Problem, ...]
     inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given
     now: float = 0.0

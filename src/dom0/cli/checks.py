@@ -16,14 +16,13 @@ import msgspec
 from dom0 import times
 from dom0.cli.client import Agent
 from dom0.cli.engine_client import connected
-from dom0.cli.image_pull import PORT
 from dom0.cli.places import agent_socket, is_here
 from dom0.compose import parser
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
 from dom0.images.names import find
-from dom0.names import BASE_IMAGE
+from dom0.names import BASE_IMAGE, MIRROR
 from dom0.plan.labels import COMPOSE, compose_version
 from dom0.registry.web import is_loopback
 from dom0.run import CommandFailed, capture
@@ -32,7 +31,6 @@ OLDEST_BUILDX = {(0, 0): (0, 11), (2, 40): (0, 17)}
 """By the oldest Compose that wants it: from 2.40 on `docker compose build` refuses older ones."""
 NEEDED_MEMORY = 512 << 20  # bytes
 NEEDED_DISK = 4 << 30  # bytes: the image chain twice, while a new one is built
-MIRROR = f"http://127.0.0.1:{PORT}"
 SSH_PORT = 2222  # the default of x-dom0.ssh.port
 
 
@@ -136,14 +134,15 @@ def mirror(info: EngineInfo) -> CheckResult:
     own = [url for url in info.mirrors if is_loopback(urlsplit(url).netloc)]
     if not own:
         found = "none on this machine: docker pull and builds begin again where the line breaks"
-        hint = f'dom0 image serve --mirror, and in /etc/docker/daemon.json: "registry-mirrors": ["{MIRROR}"]'
+        line = f'"registry-mirrors": ["http://{MIRROR}"]'
+        hint = f"in /etc/docker/daemon.json: {line}; dom0 is that mirror where it runs, else dom0 image serve --mirror"
         return CheckResult("mirror", OK, found, hint)
     address = urlsplit(own[0])
     try:
         socket.create_connection((address.hostname or "", address.port or 80), timeout=2).close()
     except OSError as error:
         found = f"{own[0]}: {error.strerror or error}: the Engine asks docker.io itself"
-        return CheckResult("mirror", WARNING, found, "dom0 image serve --mirror")
+        return CheckResult("mirror", WARNING, found, "dom0 up; or dom0 image serve --mirror")
     return CheckResult("mirror", OK, own[0])
 
 

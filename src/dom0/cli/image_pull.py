@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 _NOTHING = "nothing to pull: the images of this project are here"
 _SHOWN_EVERY = 0.5  # seconds
 PORT = 5050  # of `dom0 image serve`
-_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^:/@\[\]\s]+)):([0-9]{1,5})")
 
 
 Outcome: TypeAlias = "tuple[list[Pulled], list[Dom0Error | OSError]]"
@@ -52,10 +50,12 @@ class PartialBlob(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_address(text: str, where: str) -> tuple[str, int]:
     """Of `HOST:PORT`. Raises UsageError."""
-    found = _ADDRESS.fullmatch(text)
-    if found is None or not 0 < int(found[3]) < 1 << 16:
-        raise UsageError(f"{where}: {text!r} is not HOST:PORT", hint=f"as 192.168.1.5:{PORT}, or [fd00::5]:{PORT}")
-    return found[1] or found[2], int(found[3])
+    from dom0.registry import listening
+
+    try:
+        return listening.read_address(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}", hint=f"as 192.168.1.5:{PORT}, or [fd00::5]:{PORT}") from error
 
 
 peers_option = click.option(
@@ -150,7 +150,7 @@ def own_depot() -> Depot:
 
 async def pull_missing(engine: Engine, directory: Path, peers: Sequence[str] = ()) -> Outcome:
     """What the project there needs and the Engine has not. Raises ProjectError, EngineError, Interrupted."""
-    from dom0.agent.pull import depot_of, keys_of, terms_of
+    from dom0.agent.pull import depot_of, keys_of, settings_of, terms_of
     from dom0.agent.source import find_pulls
     from dom0.compose.load import load
     from dom0.images.names import find
@@ -160,6 +160,7 @@ async def pull_missing(engine: Engine, directory: Path, peers: Sequence[str] = (
     wanted, failed = read_needs(images_needed(project))
     pulls = [need for need in await find_pulls(engine, list(wanted)) if await find(engine, need.ref) is None]
     keys, terms, depot = partial(keys_of, project), terms_of(project), depot_of(project)
+    peers = [*peers, *settings_of(project).peers]
     pulled, others = await pull_all(engine, [wanted[need] for need in pulls], peers, keys, terms, depot)
     return pulled, [*failed, *others]
 

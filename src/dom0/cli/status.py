@@ -13,7 +13,9 @@ from dom0.cli.pulls import describe
 from dom0.health import problem_lines
 
 if TYPE_CHECKING:
-    from dom0.agent.status import ServiceStatus, Status
+    from collections.abc import Iterator
+
+    from dom0.agent.status import ServiceStatus, SharingStatus, Status
 
 _COLOURS = {
     "ready": "green",
@@ -77,9 +79,20 @@ def lines(status: Status) -> list[str]:
     text = [terminal.printable(headline(status)), *terminal.columns(heads, rows, colours={"PHASE": _COLOURS})]
     if status.pulls:
         text += ["", "Pulling:", *(f"  {terminal.printable(describe(pull, status.now))}" for pull in status.pulls)]
+    if status.sharing:
+        text += ["", "Images:", *(f"  {terminal.printable(line)}" for line in _sharing(status.sharing))]
     if status.steps:
         text += ["", "Under way:", *(f"  {terminal.printable(step)}" for step in status.steps)]
     return [*text, *map(terminal.printable, problem_lines(status.problems))]
+
+
+def _sharing(sharing: SharingStatus) -> Iterator[str]:
+    if sharing.peers:
+        yield f"asked of {', '.join(sharing.peers)} before a registry"
+    if sharing.served_at:
+        yield f"served at {sharing.served_at} to {', '.join(sharing.allow)}"
+    if sharing.mirror:
+        yield f"docker pull and builds ask dom0 for those of docker.io, at {sharing.mirror}"
 
 
 def headline(status: Status) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -67,11 +68,19 @@ class VerifySettings(_Part, frozen=True, kw_only=True):
     key: str
 
 
+class ServeSettings(_Part, frozen=True, kw_only=True):
+    listen: str
+    allow: tuple[str, ...]
+    limit: str = ""
+
+
 class PullSettings(_Part, frozen=True, kw_only=True):
     limit: str = ""
     parallel: int = 2
     patience: str = "24h"
     keep: str = "2G"
+    peers: tuple[str, ...] = ()
+    serve: ServeSettings | None = None
     verify: tuple[VerifySettings, ...] = ()
 
 
@@ -217,12 +226,41 @@ def _pull(pull: PullSettings) -> Iterator[Finding]:
         yield _finding("pull.patience", f"{pull.patience!r} is no time to wait", "24h unless you say otherwise")
     if _bytes(pull.keep) < 0:
         yield _finding("pull.keep", f"{pull.keep!r} is not a size", "2G unless you say otherwise")
+    if pull.peers or pull.serve:
+        yield from _shared(pull)
     for number, entry in enumerate(pull.verify):
         if not entry.match:
             yield _finding(f"pull.verify.{number}.match", "matches no image", "such as registry.example/team/*")
         if posixpath.normpath(entry.key) != entry.key or entry.key.startswith(("/", "..")) or entry.key == ".":
             hint = "a file in the project's directory, such as keys/team.pub"
             yield _finding(f"pull.verify.{number}.key", f"{entry.key!r} is no file of the project", hint)
+
+
+def _shared(pull: PullSettings) -> Iterator[Finding]:
+    from dom0.registry.listening import read_address, read_networks  # few projects have one
+
+    for number, entry in enumerate(pull.peers):
+        try:
+            read_address(entry)
+        except ValueError as error:
+            yield _finding(f"pull.peers.{number}", str(error), "as 192.168.1.5:5050, or [fd00::5]:5050")
+    if pull.serve is None:
+        return
+    try:
+        ip_address(read_address(pull.serve.listen)[0])
+    except ValueError:
+        hint = "an address of this machine, as 192.168.1.5:5050, or 0.0.0.0:5050 for all that it has"
+        yield _finding("pull.serve.listen", f"{pull.serve.listen!r} is not ADDRESS:PORT", hint)
+    hint = "addresses and networks of your machines, such as 192.168.1.0/24"
+    if not pull.serve.allow:
+        yield _finding("pull.serve.allow", "nobody may ask", hint)
+    for number, entry in enumerate(pull.serve.allow):
+        try:
+            read_networks([entry])
+        except ValueError:
+            yield _finding(f"pull.serve.allow.{number}", f"{entry!r} is neither an address nor a network", hint)
+    if pull.serve.limit and _bytes(pull.serve.limit) <= 0:
+        yield _finding("pull.serve.limit", f"{pull.serve.limit!r} is no number of bytes a second", "such as 2M")
 
 
 def _bytes(size: str) -> int:

@@ -136,6 +136,7 @@ async def serve(
     most: int = sys.maxsize,
     most_each: int = sys.maxsize,
     beyond: Handler | None = None,
+    admits: Callable[[str], bool] | None = None,
     unread: float | None = None,
     end_within: float = 1.0,
     tls: ssl.SSLContext | None = None,
@@ -144,9 +145,10 @@ async def serve(
     has some seconds more.
 
     `beyond` answers on connections that come while there are `most`, or `most_each` of the same address; without one
-    they are closed. `unread`: seconds that a client may leave what is sent to it unread.
+    they are closed, and so are those of addresses that `admits` is false for. `unread`: seconds that a client may leave
+    what is sent to it unread.
     """
-    conversations = _Conversations(handler, most, most_each, beyond, unread, tls)
+    conversations = _Conversations(handler, most, most_each, beyond, admits, unread, tls)
     if isinstance(where, Path):
         server = await asyncio.start_unix_server(conversations.begin, where, limit=READ_AHEAD, backlog=BACKLOG)
     else:
@@ -180,6 +182,7 @@ class _Conversations:
         most: int,
         most_each: int,
         beyond: Handler | None,
+        admits: Callable[[str], bool] | None,
         unread: float | None,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -187,12 +190,16 @@ class _Conversations:
         self._most = most
         self._most_each = most_each
         self._beyond = beyond
+        self._admits = admits
         self._unread = unread
         self._tls = tls
         self._tasks: dict[asyncio.Task[None], Channel] = {}
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = Channel(h11.SERVER, (reader, writer))
+        if self._admits is not None and not self._admits(channel.address):
+            channel.abort()
+            return
         of_same = sum(other.address == channel.address for other in self._tasks.values())
         is_one_too_many = len(self._tasks) >= self._most or of_same >= self._most_each
         handler = self._beyond if is_one_too_many else self._handler

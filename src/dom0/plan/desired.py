@@ -153,11 +153,22 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     monitor: float = 5.0  # and stays so for this long
 
 
+class Sharing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How blobs of images come from other machines, and are given to them (`x-dom0.pull`)."""
+
+    peers: tuple[str, ...] = ()  # `HOST:PORT`, asked before a registry
+    listen: str = ""  # `ADDRESS:PORT`; "": nothing is given
+    allow: tuple[str, ...] = ()  # addresses and networks that may ask there
+    rate: int = 0  # bytes a second to all together; 0: no limit
+    keep: int = 2 << 30  # bytes that stay here
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: str
     networks: tuple[NetworkSpec, ...] = ()
     volumes: tuple[VolumeSpec, ...] = ()
     slots: tuple[Slot, ...] = ()
     rollout: Rollout = Rollout()
+    sharing: Sharing = Sharing()
     adopted: dict[str, dict[str, str]] = {}  # ID of a container of Compose's -> the labels of ours (plan/adoption)
     shared: tuple[str, ...] = ()  # volumes and directories that containers of others may write too

@@ -6,13 +6,16 @@ reference as written; the agent creates from the pinned `image_id`.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from dom0 import sizes
 from dom0.compose.model import Project
-from dom0.compose.x_dom0 import MachineSettings
+from dom0.compose.x_dom0 import MachineSettings, PullSettings
 from dom0.durations import seconds
 from dom0.plan.ambassadors import with_ambassadors
 from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.checks import check_project, check_slots, check_specs
-from dom0.plan.desired import Desired, Rollout
+from dom0.plan.desired import Desired, Rollout, Sharing
 from dom0.plan.engine_needs import check_engine
 from dom0.plan.facts import Facts
 from dom0.plan.orchestrators import socket_slots, with_orchestrators
@@ -40,5 +43,14 @@ def expand(project: Project, facts: Facts) -> Desired:
         volumes=volumes,
         slots=slots,
         rollout=Rollout(timeout=seconds(times.timeout), monitor=seconds(times.monitor)) if times else Rollout(),
+        sharing=_sharing(machine.pull or PullSettings()),
         shared=tuple(project.volumes[name].name if name in project.volumes else name for name in machine.shared),
     )
+
+
+def _sharing(pull: PullSettings) -> Sharing:
+    found = Sharing(peers=pull.peers, keep=sizes.parse(pull.keep))
+    if (serve := pull.serve) is None:
+        return found
+    rate = sizes.parse(serve.limit) if serve.limit else 0
+    return replace(found, listen=serve.listen, allow=serve.allow, rate=rate)

@@ -9,13 +9,13 @@ import msgspec
 
 from dom0.plan import steps
 from dom0.plan.actual import Actual, slot_key
-from dom0.plan.desired import Desired
+from dom0.plan.desired import Desired, Sharing
 from dom0.plan.foretell import foretell
 from dom0.plan.memory import Memory
 from dom0.plan.snapshot import Snapshot
 
 Action = Literal["build", "adopt", "pull", "create", "replace", "start", "restart", "update", "stop", "remove", "keep"]
-Kind = Literal["image", "network", "volume", "container", "file"]
+Kind = Literal["image", "network", "volume", "container", "file", "serve", "peers"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
 
 
@@ -39,6 +39,19 @@ def preview(desired: Desired, actual: Actual, memory: Memory, now: float) -> lis
             found[change.kind, change.name] = change
     ordered = {slot.name: number for number, slot in enumerate(snapshot.ordered)}
     return sorted(found.values(), key=lambda change: _place(change, ordered))
+
+
+def preview_sharing(asked: Sharing, found: Sharing) -> Iterator[Change]:
+    """What becomes of the other machines that are asked for images, and may ask."""
+    if asked.peers != found.peers:
+        name = ", ".join(asked.peers) or "none"
+        yield Change(action="update", kind="peers", name=name, reason="x-dom0.pull.peers has changed")
+    if found.listen and asked.listen != found.listen:
+        yield Change(action="stop", kind="serve", name=found.listen, reason="x-dom0.pull.serve asks for it no longer")
+    if asked.listen and asked.listen != found.listen:
+        yield Change(action="start", kind="serve", name=asked.listen, reason="x-dom0.pull.serve asks for it")
+    elif asked.listen and (asked.allow, asked.rate) != (found.allow, found.rate):
+        yield Change(action="update", kind="serve", name=asked.listen, reason="who may ask, or how fast, has changed")
 
 
 def _place(change: Change, ordered: dict[str, int]) -> tuple[int, int]:

@@ -65,6 +65,7 @@ class PullThrough:
         self._registry = registry
         self._sizes: dict[str, int] = {}  # of blobs, as manifests say
         self._coming: dict[str, _Coming] = {}
+        self._given = 0  # answers with a blob that are under way
 
     async def close(self) -> None:
         for coming in tuple(self._coming.values()):
@@ -207,18 +208,30 @@ class PullThrough:
             return False
         return True
 
+    def _trim(self) -> None:
+        try:
+            self._depot.trim()
+        except (Dom0Error, OSError) as error:
+            log.warning("%s", error)
+
     async def _bytes(self, request: Request, coming: _Coming, start: int, stop: int) -> AsyncGenerator[bytes]:
-        with coming.waited_for():
-            while start < stop:
-                is_last = coming.task.done()
-                data = await asyncio.to_thread(read, self._depot, coming.digest, start, min(PIECE, stop - start))
-                if data:
-                    yield data
-                    start += len(data)
-                elif is_last or request.is_gone:
-                    raise ConnectionAbortedError("it does not come any more")
-                else:
-                    await asyncio.wait([coming.task], timeout=_LOOK_AGAIN)
+        self._given += 1
+        try:
+            with coming.waited_for():
+                while start < stop:
+                    is_last = coming.task.done()
+                    data = await asyncio.to_thread(read, self._depot, coming.digest, start, min(PIECE, stop - start))
+                    if data:
+                        yield data
+                        start += len(data)
+                    elif is_last or request.is_gone:
+                        raise ConnectionAbortedError("it does not come any more")
+                    else:
+                        await asyncio.wait([coming.task], timeout=_LOOK_AGAIN)
+        finally:
+            self._given -= 1
+            if not self._given:  # none of what is being given goes
+                await asyncio.to_thread(self._trim)
 
 
 class _Coming:

@@ -12,8 +12,9 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 
 import msgspec
@@ -23,6 +24,7 @@ from dom0.errors import Final
 from dom0.http import server
 from dom0.http.server import Handler, HttpError, Request, Response, route
 from dom0.registry.depot import Depot
+from dom0.registry.listening import Network, is_among
 from dom0.registry.manifest import MOST_BYTES, parse_manifest
 from dom0.registry.patience import Allowance
 from dom0.registry.reference import digest_flaw
@@ -47,10 +49,15 @@ class Shared(Share, frozen=True):
 
 @asynccontextmanager
 async def serve(
-    depot: Depot, listening: socket.socket, *, rate: float = 0.0, mirror: Handler | None = None
+    depot: Depot,
+    listening: socket.socket,
+    *,
+    allow: Sequence[Network] = (),
+    rate: float = 0.0,
+    mirror: Handler | None = None,
 ) -> AsyncIterator[None]:
-    """Until the block ends. `rate`: bytes a second of blobs to all clients together, 0 for no limit. `mirror` answers
-    what is asked under `/v2/`.
+    """Until the block ends. `allow`: who may ask, () for everybody. `rate`: bytes a second of blobs to all clients
+    together, 0 for no limit. `mirror` answers what is asked under `/v2/`.
     """
     given = _Given(depot, rate)
     routes = {
@@ -66,7 +73,8 @@ async def serve(
         return await (mirror if mirror is not None and asks_mirror else answer)(request)
 
     most_each = MOST if mirror else MOST_EACH  # a mirror has one client, the Engine
-    async with server.serve(checked, listening, most=MOST, most_each=most_each, unread=UNREAD):
+    admits = partial(is_among, networks=allow) if allow else None
+    async with server.serve(checked, listening, most=MOST, most_each=most_each, admits=admits, unread=UNREAD):
         yield
 
 
