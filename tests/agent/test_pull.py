@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -45,22 +45,28 @@ class InScope(FakeEngine):
 class Slow(InScope):
     """Something comes of an image every few seconds."""
 
-    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
         for _ in range(10):
             await asyncio.sleep(5.0)
             yield PullProgress(layer="one", status="Downloading")
-        async for progress in super().pull_image(ref, platform=platform):
+        async for progress in super().pull_image(ref, platform=platform, login=login):
             yield progress
 
 
 class Mute(InScope):
-    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
         await asyncio.sleep(1e6)
         yield PullProgress(layer="one", status="Downloading")
 
 
 class Offline(InScope):
-    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
         yield PullProgress(layer="one", status="Pulling")
         raise EngineError("no route", transient=True)
 

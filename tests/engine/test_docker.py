@@ -440,6 +440,8 @@ async def test_logs_of_a_terminal_have_no_frames(impostor: Impostor) -> None:
         ("500 Internal Server Error", {"message": "manifest unknown: manifest unknown"}, False),
         ("400 Bad Request", {"message": "invalid reference format"}, False),
         ("200 OK", {"error": "no matching manifest for linux/amd64 in the manifest list entries"}, False),
+        ("200 OK", {"error": "dial tcp: lookup registry.example on 192.0.2.1:53: no such host"}, False),
+        ("200 OK", {"error": "dial tcp: lookup registry.example on 192.0.2.1:53: server misbehaving"}, True),
         ("200 OK", {"error": "unexpected EOF"}, True),
         ("200 OK", {"errorDetail": {"message": "unexpected EOF"}}, True),
         ("200 OK", {"error": "unexpected EOF", "errorDetail": {"code": 1, "message": "unexpected EOF"}}, True),

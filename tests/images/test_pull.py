@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import json
@@ -33,7 +34,7 @@ from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
 from dom0.registry.verify import PublicKey
 from dom0.testing import debian_registry, signatures
-from dom0.testing.debian_registry import DebianRegistry, written
+from dom0.testing.debian_registry import PASSWORD, USER, DebianRegistry, written
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import Call, FakeEngine
 from dom0.testing.fake_stores import Images
@@ -137,6 +138,24 @@ def test_a_pull_makes_the_image_that_docker_makes(engine_host: Host, near: Debia
         assert (document["id"], document["warning"]) == (made_by_docker["Id"], "")
         assert "Image is up to date" in engine_host.docker("pull", reference).stdout
         engine_host.docker("image", "rm", "--force", made_by_docker["Id"])
+
+
+@pytest.mark.parametrize("by", ["tag", "digest"])
+def test_an_image_of_a_registry_that_wants_a_login_has_all_its_names(
+    registry_possible: None, engine_host: Host, tmp_path: Path, by: str
+) -> None:
+    config, directory = tmp_path / "docker" / "config.json", tmp_path / "private"
+    config.parent.mkdir()
+    directory.mkdir()
+    with DebianRegistry(directory, login=True, popen=engine_host.popen) as registry:
+        top = registry.content.image("team/app", "1", [MIDDLE])
+        given = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        config.write_text(json.dumps({"auths": {registry.host: {"auth": given}}}))
+        name = f"{registry.host}/team/app@{top.digest}" if by == "digest" else f"{registry.host}/team/app:1"
+        pull = [sys.executable, "-m", "dom0", "image", "pull", "--json", name]
+        (document,) = json.loads(engine_host.run(["env", f"DOCKER_CONFIG={config.parent}", *pull]).stdout)
+        assert document["warning"] == ""
+        assert facts(engine_host, name)["RepoDigests"] == [f"{registry.host}/team/app@{top.digest}"]
 
 
 def test_layers_that_the_engine_has_do_not_come(engine_host: Host, near: DebianRegistry) -> None:

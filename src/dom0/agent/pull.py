@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -199,7 +199,8 @@ class _Pulls:
                 raise
             self._audience.say(f"{need.ref}: {error.message}; the Docker Engine's own pull is tried")
             try:
-                await self._by_engine(need, terms)
+                login = await self._login_for(reference.registry)
+                await self._by_engine(need, terms, login.for_engine(reference.registry) if login else {})
             except (EngineError, TimeoutError) as other:
                 also = f"{error.message}; nor can the Docker Engine pull it: {other}"
                 raise Dom0Error(also, hint=error.hint) from error
@@ -217,12 +218,12 @@ class _Pulls:
             self._audience.say(f"{registry}: asked without a login: {error.message}")
             return None
 
-    async def _by_engine(self, need: ImageNeed, terms: Terms) -> None:
+    async def _by_engine(self, need: ImageNeed, terms: Terms, login: Mapping[str, str] = {}) -> None:
         """Raises EngineError, and TimeoutError where the Engine says nothing for as long as there is patience."""
         clock = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(terms.patience) as silence:
-                async for _ in self._engine.pull_image(need.ref, platform=need.platform):
+                async for _ in self._engine.pull_image(need.ref, platform=need.platform, login=login):
                     silence.reschedule(clock() + terms.patience)
         except TimeoutError as error:
             raise TimeoutError(f"nothing came for {times.ago(terms.patience)}") from error

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import tempfile
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -400,12 +401,15 @@ class DockerEngine:
             async for line in read_lines(answer, _LINE):
                 parse.loaded(line, where)
 
-    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
         where = _where("image", ref)
         name, tag = (ref, "") if "@" in ref else split_tag(ref)  # without a tag all of them would be pulled
         query = {"fromImage": name, "tag": tag} | ({"platform": platform} if platform else {})
+        headers = {"X-Registry-Auth": urlsafe_b64encode(msgspec.json.encode(login)).decode()} if login else {}
         try:
-            async with self._http.stream("POST", "/images/create", where=where, query=query) as answer:
+            async with self._http.stream("POST", "/images/create", where=where, query=query, headers=headers) as answer:
                 async for line in read_lines(answer, _LINE):
                     yield parse.pull_progress(line, where)
         except EngineUnreachable:

@@ -230,6 +230,7 @@ _PERMANENT = (
     "invalid reference",
     "authentication required",
     "no basic auth credentials",
+    "no such host",
 )
 
 

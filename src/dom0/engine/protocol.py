@@ -173,8 +173,11 @@ class Engine(Protocol):
         """Already gone is no error; used by a container is Conflict. By name only that name goes if there are more."""
         ...
 
-    def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
-        """Errors inside the progress stream are raised as EngineError; `transient` says whether trying again helps."""
+    def pull_image(self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}) -> AsyncIterator[PullProgress]:
+        """`login`: what the Engine's API calls AuthConfig, as it asks the registry with it. It keeps none.
+
+        Errors inside the progress stream are raised as EngineError; `transient` says whether trying again helps.
+        """
         ...
 
     def events(

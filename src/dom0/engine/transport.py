@@ -107,6 +107,7 @@ class Transport:
         query: Query | None = None,
         body: Body | Mapping[str, Any] | None = None,
         data: bytes | Readable | None = None,
+        headers: Mapping[str, str] = {},
         patience: float | None = None,
     ) -> AsyncIterator[Answer]:
         """Ask and yield the answer while it comes; what breaks inside the block is raised as our errors too.
@@ -114,7 +115,7 @@ class Transport:
         `path` is quoted already; `patience` is seconds for all of it, None for no end.
         """
         target = f"{self._root}{path}{'?' + urlencode(query) if query else ''}"
-        headers = {}
+        headers = dict(headers)
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
         elif data is not None:

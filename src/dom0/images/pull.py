@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -101,7 +101,8 @@ async def pull(
             layers_here = await work.bring(image)
         if info.containerd_store:
             await asyncio.to_thread(work.remembered.add, image.id, image.manifest)
-    warning = await work.complete_names(image, platform)
+    for_engine = login.for_engine(wanted.registry) if login else {}
+    warning = await work.complete_names(image, platform, for_engine)
     await asyncio.to_thread(depot.trim)
     return Pulled(
         reference=reference.familiar(),
@@ -290,7 +291,7 @@ class _Pull(msgspec.Struct, frozen=True):
 
         await load_as(self.engine, reference, image, opened, left_out)
 
-    async def complete_names(self, image: NamedImage, platform: str) -> str:
+    async def complete_names(self, image: NamedImage, platform: str, login: Mapping[str, str]) -> str:
         """Let the Engine pull what it has by digest: that fills in the digest, and asks for some kB.
 
         A tag is never pulled: it could be another image's by now. Returns what is missing then.
@@ -302,7 +303,7 @@ class _Pull(msgspec.Struct, frozen=True):
                 return ""
 
         async def ask() -> None:
-            async for _ in self.engine.pull_image(name, platform=platform):
+            async for _ in self.engine.pull_image(name, platform=platform, login=login):
                 pass
 
         if image.reference.digest is not None:

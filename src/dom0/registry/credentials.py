@@ -42,6 +42,12 @@ class Login(msgspec.Struct, frozen=True):
     password: str = ""
     identity_token: str = ""
 
+    def for_engine(self, registry: str) -> dict[str, str]:
+        """As the Engine's API wants it (AuthConfig), from whoever asks for a pull."""
+        server = _DEFAULT_KEY if registry == DEFAULT_REGISTRY else registry
+        secret = {"identitytoken": self.identity_token} if self.identity_token else {"password": self.password}
+        return {"username": self.user, **secret, "serveraddress": server}
+
     def __repr__(self) -> str:
         return "Login(…)"
 

@@ -367,7 +367,9 @@ class FakeEngine:
         with contextlib.suppress(NotFound):
             self.docker.images.remove(ref, in_use=users.__contains__)
 
-    async def pull_image(self, ref: str, *, platform: str = "") -> AsyncIterator[PullProgress]:
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
         image = await self._pull_image(ref)
         yield PullProgress(layer=image.id[7:19], status="Pull complete")
 
