@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from dom0.registry import journal
 from dom0.registry.journal import CHUNK, Head
 from dom0.registry.partial import BLOB, LOCK, Partial, Stopped, peek
+from dom0.testing.mutations import mutated
 
 SIZE = 5 * CHUNK + 17
 CONTENT = Random(1).randbytes(SIZE)  # noqa: S311 -- no secret
@@ -410,30 +411,13 @@ TestLives.settings = settings(max_examples=10, stateful_step_count=12, deadline=
 
 
 def mutate(directory: Path, random: Random) -> None:
-    """As a broken disk, a bad copy or somebody else would, in one file."""
+    """In one file, which may also be gone then."""
     files = sorted(path for path in directory.iterdir() if path.is_file())
     path = random.choice(files)
-    data = bytearray(path.read_bytes())
-    at = random.randrange(len(data))
-    match random.randrange(8):
-        case 0:
-            data[at] ^= 1 << random.randrange(8)
-        case 1:
-            data[at : at + 8] = random.randbytes(8)
-        case 2:
-            data[at : at + 4096] = bytes(len(data[at : at + 4096]))
-        case 3:
-            del data[at:]
-        case 4:
-            del data[at : at + random.randrange(1, 5000)]
-        case 5:
-            data += random.randbytes(random.randrange(1, 5000))
-        case 6:
-            data = bytearray(random.choice(files).read_bytes())
-        case 7:
-            path.unlink()
-            return
-    path.write_bytes(data)
+    if random.randrange(8) == 0:
+        path.unlink()
+    else:
+        path.write_bytes(mutated(path.read_bytes(), [file.read_bytes() for file in files], random))
 
 
 MUTATIONS = int(os.environ.get("DOM0_TEST_MUTATIONS", "20"))
