@@ -22,7 +22,7 @@ from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
-from dom0.engine.protocol import Engine, find_container
+from dom0.engine.protocol import Engine, find_containers
 from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
@@ -295,8 +295,7 @@ class Ambassadors:
             for endpoint in container.endpoints if container.running else ():
                 with contextlib.suppress(NotFound):
                     ids |= set(await self._engine.network_members(endpoint.network_id))
-            members = [await find_container(self._engine, member) for member in sorted(ids - {container.id})]
-            known.members = tuple(member for member in members if member is not None)
+            known.members = await find_containers(self._engine, sorted(ids - {container.id}))
             self._watch(known, tasks)
         if self._swept != project:
             self._swept = project
@@ -305,16 +304,16 @@ class Ambassadors:
     async def _present(self, project: str) -> dict[str, Container]:
         """One container of each service: the one that runs, while an old one stands beside it."""
         rows = await self._engine.containers(labels=[labels.AMBASSADOR, f"{labels.PROJECT}={project}"])
-        inspected = [found for row in rows if (found := await find_container(self._engine, row.id))]
+        inspected = await find_containers(self._engine, [row.id for row in rows])
         ordered = sorted(inspected, key=lambda one: (one.running, one.created))
         return {one.labels.get(labels.SERVICE, one.name): one for one in ordered}
 
     async def _sweep(self, project: str) -> None:
         """Once, at first: ambassadors that were removed while no agent ran have left rules in our containers."""
         ours = await self._engine.containers(labels=[f"{labels.PROJECT}={project}"])
-        for row in (*ours, *await self._engine.containers(labels=[f"{labels.ROLE}={Role.DEV}"])):
-            container = await find_container(self._engine, row.id)
-            if container is not None and container.state is Life.RUNNING:
+        rows = (*ours, *await self._engine.containers(labels=[f"{labels.ROLE}={Role.DEV}"]))
+        for container in await find_containers(self._engine, [row.id for row in rows]):
+            if container.state is Life.RUNNING:
                 from dom0.agent.shortcut import is_ours, sweep  # as in `_look`: at a first start nothing runs
 
                 if is_ours(container, project):
@@ -331,7 +330,7 @@ class Ambassadors:
             return
         rows = await self._engine.containers()
         meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
-        candidates = [one for container_id in meant if (one := await find_container(self._engine, container_id))]
+        candidates = await find_containers(self._engine, meant)
         ready = self._readiness.now
         found = find(followed, known.container, candidates, ready.project, ready.gated, ready.post_started)
         if found != known.told:

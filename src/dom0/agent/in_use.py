@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dom0.engine.protocol import Engine, find_container
+from dom0.engine.protocol import Engine, find_containers
 from dom0.engine.values import Container, ContainerSummary
 from dom0.errors import InUse
 from dom0.plan import labels
@@ -20,14 +20,14 @@ async def find_others(engine: Engine, desired: Desired) -> tuple[ContainerSummar
 async def find_adoptable(engine: Engine, desired: Desired) -> tuple[Container, ...]:
     """What Compose made for the services of `desired`, but not what `docker compose run` did."""
     services = {slot.service for slot in desired.slots}
-    rows = [
-        row
+    meant = [
+        row.id
         for row in await find_others(engine, desired)
         if is_made_by_compose(desired, row)
         and row.labels.get(labels.COMPOSE_ONEOFF) != "True"
         and row.labels[labels.COMPOSE_SERVICE] in services
     ]
-    return tuple([found for row in rows if (found := await find_container(engine, row.id))])
+    return await find_containers(engine, meant)
 
 
 async def require_free(engine: Engine, desired: Desired, *, runs: bool = False) -> None:

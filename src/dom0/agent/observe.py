@@ -128,9 +128,6 @@ class Observer:
             self._labels[event.id] = {**event.attributes, **self.adopted.get(event.id, {})}
         return True
 
-    def container(self, container_id: str) -> Container | None:
-        return self._containers.get(container_id)
-
     @property
     def containers(self) -> tuple[Container, ...]:
         return tuple(self._containers.values())

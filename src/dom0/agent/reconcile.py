@@ -299,14 +299,10 @@ class Reconciler:
 
     def _note_interrupted(self) -> None:
         """What ran when we last looked and ended without an event ended with its Engine: not a finished job."""
-        now = self._clock.now()
-        ended = [self._observer.container(container_id) for container_id in self._memory.running]
-        interrupted = {
-            container.id: now
-            for container in ended
-            if container is not None and container.state is State.EXITED and container.id not in self._memory.ended
-        }
-        self._memory = replace(self._memory, stopped=self._memory.stopped | interrupted)
+        ended = {container.id for container in self._observer.containers if container.state is State.EXITED}
+        interrupted = ended.intersection(self._memory.running) - self._memory.ended.keys()
+        stopped = self._memory.stopped | dict.fromkeys(interrupted, self._clock.now())
+        self._memory = replace(self._memory, stopped=stopped)
 
     def _until_next_turn(self) -> float:
         if self.trouble is not None:

@@ -5,6 +5,7 @@ Their module is a ninth of all that the agent loads, and most machines have no s
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,18 +29,12 @@ class Scopes:
 
     def problems(self, plan: Plan | None, actual: Actual | None, now: float) -> tuple[Problem, ...]:
         if self._problems is None:
-            if not _has_scopes(plan):
+            has_scopes = plan is not None and any(one.slot.role is Role.SOCKET for one in plan.slots)
+            with contextlib.suppress(OSError):
+                has_scopes = has_scopes or any(names.scopes_directory().iterdir())
+            if not has_scopes:
                 return ()
             from dom0.agent.scope_problems import ScopeProblems
 
             self._problems = ScopeProblems(self._hierarchies)
         return self._problems.look(plan, actual, now)
-
-
-def _has_scopes(plan: Plan | None) -> bool:
-    if plan and any(one.slot.role is Role.SOCKET for one in plan.slots):
-        return True
-    try:
-        return any(names.scopes_directory().iterdir())
-    except OSError:
-        return False

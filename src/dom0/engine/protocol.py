@@ -7,7 +7,7 @@ refusal, with the Engine's own words). A reference is a full ID or an exact name
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import IO, Protocol
 
 from dom0.engine.bodies import ContainerBody, EndpointSettings, NetworkBody, UpdateBody, VolumeBody
@@ -204,3 +204,8 @@ async def find_container(engine: Engine, ref: str) -> Container | None:
         return await engine.container(ref)
     except NotFound:
         return None
+
+
+async def find_containers(engine: Engine, refs: Iterable[str]) -> tuple[Container, ...]:
+    """Those that there are, or still are."""
+    return tuple([found for ref in refs if (found := await find_container(engine, ref))])
