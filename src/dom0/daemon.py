@@ -26,7 +26,7 @@ from dom0.agent.store import exclusive_lock
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
-from dom0.host import boot_record, launcher
+from dom0.host import boot_record, contract, launcher
 from dom0.names import etc_directory, run_directory, state_directory
 
 log = logging.getLogger(__name__)
@@ -90,13 +90,21 @@ async def _serve(engine: Engine) -> None:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
         watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own), image_server.run()]
         if not own.is_guest:
-            watches.append(_mend_handover(engine, machine))
+            watches += [_mend_handover(engine, machine), _join_farm()]
         beside = [tasks.create_task(watch) for watch in watches]
         tasks.create_task(ambassadors.run())
         await machine.run()
         ambassadors.close()
         for task in beside:
             task.cancel()
+
+
+async def _join_farm() -> None:
+    """Where whoever started this machine says that it belongs to one."""
+    if named := contract.get(RUN, "farm"):
+        from dom0.farm import join  # with TLS, for the few machines that need it
+
+        await join.follow(STATE, named)
 
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:

@@ -184,3 +184,26 @@ def test_a_damaged_file_is_named_and_kept(farm: FarmDirectory, state: Path) -> N
     with pytest.raises(Dom0Error, match=r"farm\.json: is damaged"):
         join.prepare(state, Pin("127.0.0.1", 1, "0" * 64), leave=False)
     assert b"short" in (state / "farm.json").read_bytes()
+
+
+async def test_what_the_boot_contract_names_is_asked_until_it_answers(farm: FarmDirectory, state: Path) -> None:
+    port = free_port()
+    server = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem))
+    following = asyncio.create_task(join.follow(state, str(server)))
+    await until((state / "farm.json").exists)
+    async with serving(farm, port):
+        await until(lambda: farm.nodes().nodes)
+        (node,) = farm.nodes().nodes
+        farm.change(lambda before: nodes.approve(before, node.code, "nas", "web"))
+        await following
+    kept = join.read(state)
+    assert kept is not None
+    assert (kept.name, kept.role) == ("nas", "web")
+    assert pin.parse(join.known_server(state)) == server
+
+
+async def test_a_boot_contract_of_another_farm_or_of_none_changes_nothing(farm: FarmDirectory, state: Path) -> None:
+    before = join.prepare(state, Pin("127.0.0.1", 1, "0" * 64), leave=False)
+    for named in ("nonsense", str(Pin("127.0.0.1", 1, "1" * 64))):
+        await join.follow(state, named)
+    assert join.read(state) == before

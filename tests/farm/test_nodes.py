@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0.errors import Dom0Error, UsageError
 from dom0.farm import nodes as registry
-from dom0.farm.nodes import Machine, Node, Nodes, NodeState, TooMany, key_of
+from dom0.farm.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, key_of
 
 NOW = 1_000_000.0
 PC = Machine(hostname="pc", architecture="x86_64", memory=4 << 30)
@@ -181,3 +182,80 @@ def test_at_random_only_who_was_approved_is_a_node(actions: list[tuple[str, int,
         assert {node.key: node.name for node in nodes.nodes if node.name} == {key_of(s): n for s, n in let_in.items()}
         assert len({node.code for node in nodes.nodes if node.code}) == sum(bool(node.code) for node in nodes.nodes)
         assert all(bool(node.code) == (node.state is NodeState.WAITING) for node in nodes.nodes)
+
+
+# in the network loader
+
+CARD = Firmware(mac="52:54:00:00:00:01", uuid="11111111-1111-4111-8111-111111111111")
+
+
+def boots(nodes: Nodes, own: str = "pass", draw: Callable[[], str] | None = None) -> tuple[Nodes, Node]:
+    return registry.hear(nodes, key_of(own), PC, "10.0.0.1", NOW, draw or codes(), CARD)
+
+
+def loading(now: float = NOW) -> Nodes:
+    waiting, node = boots(Nodes())
+    after, _ = registry.approve(waiting, node.code, "nas", "store")
+    assert boots(after)[1].state is NodeState.APPROVED  # to be asked for is not to be loaded
+    return registry.load(after, key_of("pass"), key_of("ticket"), now)[0]
+
+
+def test_a_pass_that_was_approved_becomes_a_ticket_and_that_a_node_each_once() -> None:
+    after = loading()
+    assert after.named("nas").state is NodeState.LOADING
+    with pytest.raises(NotAdmitted):
+        registry.load(after, key_of("pass"), key_of("other"), NOW)
+    enrolled, node = registry.enroll(after, key_of("ticket"), key_of("secret"), NOW + 60)
+    assert (node.state, node.key, node.name, node.firmware) == (NodeState.ENROLLED, key_of("secret"), "nas", CARD)
+    with pytest.raises(NotAdmitted):
+        registry.enroll(enrolled, key_of("ticket"), key_of("thief"), NOW + 61)
+    assert registry.of_firmware(enrolled, CARD) == node
+
+
+def test_a_pass_that_nobody_approved_is_worth_nothing() -> None:
+    waiting, node = boots(Nodes())
+    approved_elsewhere = approved("pi1", "secret")
+    for nodes, key in ((waiting, node.key), (waiting, key_of("x")), (approved_elsewhere, key_of("secret"))):
+        with pytest.raises(NotAdmitted):
+            registry.load(nodes, key, key_of("ticket"), NOW)
+
+
+@pytest.mark.parametrize("later", [registry.TICKET_FOR, 1e9, -1.0, -NOW])
+def test_a_ticket_that_is_late_or_of_a_clock_that_was_set_is_worth_nothing(later: float) -> None:
+    with pytest.raises(NotAdmitted):
+        registry.enroll(loading(), key_of("ticket"), key_of("secret"), NOW + later)
+
+
+def test_a_machine_that_waited_by_itself_gives_its_place_up_for_its_ticket() -> None:
+    both, _ = hear(loading(), "secret", now=NOW)
+    after, _ = registry.enroll(both, key_of("ticket"), key_of("secret"), NOW)
+    assert [(node.name, node.state) for node in after.nodes] == [("nas", NodeState.ENROLLED)]
+
+
+def test_a_card_and_a_board_are_a_nodes_only_when_it_is_enrolled() -> None:
+    waiting, _ = boots(Nodes())
+    for nodes in (waiting, loading()):
+        assert registry.of_firmware(nodes, CARD) is None
+
+
+def test_a_machine_that_is_switched_off_and_on_while_it_waits_is_one() -> None:
+    draw, nodes = codes(), Nodes()
+    for number in range(100):
+        nodes, node = boots(nodes, f"pass{number}", draw)
+    assert nodes.nodes == (node,)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"mac": "", "uuid": CARD.uuid},
+        {"mac": "52:54:00:00:00:01\n", "uuid": CARD.uuid},
+        {"mac": "52:54:00:00:00", "uuid": CARD.uuid},
+        {"mac": CARD.mac, "uuid": "${uuid}"},
+        {"mac": CARD.mac, "uuid": "../../x"},
+        {"mac": CARD.mac},
+    ],
+)
+def test_what_is_no_card_is_refused(said: dict[str, str]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(said, Firmware)

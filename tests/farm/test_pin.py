@@ -22,7 +22,6 @@ def test_it_is_read_as_it_is_written_and_fits_into_a_boot_contract(host: str) ->
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "192.168.0.2:7701",
         f"192.168.0.2:{HASH}",
         f"192.168.0.2:0:{HASH}",

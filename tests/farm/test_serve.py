@@ -9,6 +9,7 @@ import json
 import secrets
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -195,6 +196,39 @@ async def test_a_machine_that_says_what_cannot_be_is_refused_and_not_noted(serve
     for body in NONSENSE:
         assert (await asyncio.to_thread(ask, wires, secrets.token_hex(32), body))[0] == 400, body
     assert served.nodes() == nodes.Nodes()
+
+
+async def test_a_ticket_makes_its_first_owner_the_node_and_nobody_else(served: FarmDirectory, wires: Wires) -> None:
+    own, ticket, secret = secrets.token_hex(16), secrets.token_hex(32), secrets.token_hex(32)
+    card = nodes.Firmware(mac="52:54:00:00:00:01", uuid="11111111-1111-4111-8111-111111111111")
+    now = time.time()
+    waiting = served.change(
+        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "10.77.0.9", now, nodes.draw_code, card)
+    )
+    served.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
+    served.change(lambda before: nodes.load(before, key_of(own), key_of(ticket), now))
+    assert (await asyncio.to_thread(ask, wires, ticket))[0] == 403
+    for wrong in (own, ticket[:-1], f"{ticket}0", ticket.upper() if ticket.upper() != ticket else "x", 7, None):
+        assert (await asyncio.to_thread(ask, wires, secret, {**MACHINE, "ticket": wrong}))[0] == 400
+    with_ticket = {**MACHINE, "ticket": ticket}
+    guessed = {**MACHINE, "ticket": secrets.token_hex(32)}
+    assert (await asyncio.to_thread(ask, wires, secret, guessed))[1]["state"] == "waiting"
+    said = (await asyncio.to_thread(ask, wires, secret, with_ticket))[1]
+    assert (said["state"], said["name"], said["role"]) == ("enrolled", "nas", "web")
+    assert (await asyncio.to_thread(ask, wires, secret, with_ticket))[1] == said
+    thief = secrets.token_hex(32)
+    assert (await asyncio.to_thread(ask, wires, thief, with_ticket))[1]["state"] == "waiting"
+    assert let_in(served) == ["nas"]
+    assert served.nodes().named("nas").key == key_of(secret)
+
+
+async def test_a_pass_of_a_loader_is_no_secret(served: FarmDirectory, wires: Wires) -> None:
+    own = secrets.token_hex(32)
+    card = nodes.Firmware(mac="52:54:00:00:00:01", uuid="11111111-1111-4111-8111-111111111111")
+    served.change(
+        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "x", time.time(), nodes.draw_code, card)
+    )
+    assert (await asyncio.to_thread(ask, wires, own))[0] == 403
 
 
 async def test_a_body_without_end_is_not_read(served: FarmDirectory, wires: Wires) -> None:

@@ -6,6 +6,7 @@ The secret is on the disk before it is told to anybody, and only told to the ser
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import secrets
@@ -20,17 +21,21 @@ from msgspec.structs import replace
 from dom0.durable import write_atomic
 from dom0.errors import Dom0Error
 from dom0.farm import pin
-from dom0.farm.nodes import Machine, NodeState
+from dom0.farm.nodes import Machine, NodeState, Standing
 from dom0.farm.pin import Pin
-from dom0.farm.serve import Standing
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.wording import excerpt
 
 AGAIN = 2.0  # seconds between two questions of one that waits
+LONGEST_PAUSE = 60.0  # seconds between two attempts to reach a server that does not answer
 ANSWER_WITHIN = 30.0  # seconds
 MOST_ANSWER = 64 << 10  # bytes
 FILE = "farm.json"
+TICKET = Path("/proc/1/root/medium/dom0/ticket")  # on the base OS, also from the root container
+_TICKET = re.compile(r"[0-9a-f]{64}")
+
+log = logging.getLogger(__name__)
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +61,12 @@ def read(state: Path) -> Membership | None:
         ) from error
 
 
+def known_server(state: Path) -> str:
+    """HOST:PORT:FINGERPRINT of the farm that this machine is in, or waits to be; "" where it is in none."""
+    found = read(state)
+    return f"{found.address}:{found.fingerprint}" if found else ""
+
+
 def prepare(state: Path, server: Pin, *, leave: bool) -> Membership:
     """What this machine is for `server`. `leave`: not for another one any more. Raises Dom0Error, OSError."""
     found = read(state)
@@ -71,20 +82,23 @@ def prepare(state: Path, server: Pin, *, leave: bool) -> Membership:
     return _keep(state, found, replace(found, address=f"{server.host}:{server.port}"))
 
 
-async def join(state: Path, server: Pin, membership: Membership, tell: Callable[[str], None]) -> Standing:
+async def join(
+    state: Path, server: Pin, membership: Membership, tell: Callable[[str], None], *, patient: bool = False
+) -> Standing:
     """Wait until a person has approved this machine; `tell` what to do for that.
 
-    Raises NotTheServer, Dom0Error; OSError where the server does not answer the first time.
+    Raises NotTheServer, Dom0Error; OSError where the server does not answer the first time, unless it is `patient`.
     """
     client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
-    body, last = msgspec.json.encode(describe()), None
+    body, last, pause = msgspec.json.encode({**msgspec.structs.asdict(describe()), "ticket": _ticket()}), None, AGAIN
     try:
         while True:
             try:
                 standing = await _ask(client, membership.secret, body)
             except (OSError, Malformed) as error:
-                if last is None:
+                if last is None and not patient:
                     raise
+                pause = min(pause * 2, LONGEST_PAUSE)
                 said = f"the farm's server does not answer: {error or 'nothing came'}; asked again until it does"
             else:
                 if standing.state is not NodeState.WAITING:
@@ -93,12 +107,34 @@ async def join(state: Path, server: Pin, membership: Membership, tell: Callable[
                     return standing
                 said = f"code {standing.code}: on the server of the farm {standing.farm}, dom0 farm approve"
                 said += f" {standing.code} --as NAME --role ROLE"
+                pause = AGAIN
             if said != last:
                 tell(said)
             last = said
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(pause)
     finally:
         await client.close()
+
+
+async def follow(state: Path, named: str) -> None:
+    """Join the farm that the boot contract has `named`, however long it takes; the log says how it goes."""
+    try:
+        server = pin.parse(named)
+        membership = prepare(state, server, leave=False)
+        standing = await join(state, server, membership, log.info, patient=True)
+    except Dom0Error as error:
+        log.warning("the farm of the boot contract: %s", error.message)
+    else:
+        log.info("%s: a node of the farm %s, with the role %s", standing.name, standing.farm, standing.role)
+
+
+def _ticket() -> str:
+    """Which the loader of this machine was given when it was approved there; "" where there is none."""
+    try:
+        found = TICKET.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+    return found if _TICKET.fullmatch(found) else ""
 
 
 def describe() -> Machine:

@@ -6,6 +6,10 @@ what a machine says of itself, not its address, and no name.
 
     waiting ── approve ─▶ approved ── the machine has asked, and was told ─▶ enrolled
        └ silent for WAITING_FOR: forgotten          any ── remove ─▶ not known
+
+One that waits in its firmware's network loader can make no secret; the server gives it one, its pass. When it has been
+approved, the pass is worth a ticket, once, which its base OS finds; the ticket is worth that the OS's own secret is the
+node's (`loading`, then `enrolled`), once and for TICKET_FOR. What its network card says makes no machine a node.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from dom0.wording import did_you_mean, excerpt
 WAITING_FOR = 600.0  # seconds without a word, after which one that waits is forgotten; it asks every few seconds
 MOST_WAITING = 64
 MOST_WAITING_EACH = 8  # from one address
+TICKET_FOR = 900.0  # seconds from the end of loading until the base OS has asked
 SEEN_EACH = 60.0  # seconds: what is noted of when a machine was heard of, so that not every word is a write
 MOST_MEMORY = 1 << 50  # bytes
 _CODE = re.compile(r"[0-9a-f]{6}")
@@ -36,6 +41,7 @@ _CODE = re.compile(r"[0-9a-f]{6}")
 class NodeState(StrEnum):
     WAITING = "waiting"
     APPROVED = "approved"
+    LOADING = "loading"
     ENROLLED = "enrolled"
 
 
@@ -47,8 +53,17 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     memory: Annotated[int, Meta(ge=0, le=MOST_MEMORY)] = 0  # bytes
 
 
+class Firmware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a network loader says: the network card that it starts from, and the UUID of the board."""
+
+    mac: Annotated[str, Meta(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")]
+    uuid: Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`key` is the hash of its secret, `code` what it shows while it waits; times are of the server's clock."""
+    """`key` is the hash of its secret, pass or ticket, `code` what it shows while it waits; times are of the server's
+    clock. `firmware`: of one that was approved in its network loader. `until`: when its ticket ends.
+    """
 
     key: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     state: NodeState
@@ -59,6 +74,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     address: str
     first: float
     last: float
+    firmware: Firmware | None = None
+    until: float = 0.0
+
+    @property
+    def is_in_loader(self) -> bool:
+        """Whether `key` is of a pass or a ticket, which make no node."""
+        return self.firmware is not None and self.state is not NodeState.ENROLLED
 
 
 class Nodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +111,20 @@ class Nodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return Nodes(nodes=(*self.nodes, node))
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine is told that it is. `code` where it waits, `name` and `role` where it is a node."""
+
+    farm: str
+    state: NodeState
+    code: str = ""
+    name: str = ""
+    role: str = ""
+
+
+class NotAdmitted(Dom0Error):
+    """A pass or a ticket that is worth nothing: unknown, used or late."""
+
+
 class TooMany(Busy):
     """Of machines that wait."""
 
@@ -102,7 +138,13 @@ def draw_code() -> str:
 
 
 def hear(
-    nodes: Nodes, key: str, machine: Machine, address: str, now: float, draw: Callable[[], str]
+    nodes: Nodes,
+    key: str,
+    machine: Machine,
+    address: str,
+    now: float,
+    draw: Callable[[], str],
+    firmware: Firmware | None = None,
 ) -> tuple[Nodes, Node]:
     """What there is, and what the owner of `key` is, after it has said a word. `draw` makes codes.
 
@@ -110,16 +152,50 @@ def hear(
     """
     known = next((node for node in nodes.nodes if node.key == key), None)
     nodes = _without_silent(nodes, key, now)
+    if known is None and firmware is not None:  # the same machine, switched off and on
+        again = (NodeState.WAITING, firmware, address)
+        kept = (node for node in nodes.nodes if (node.state, node.firmware, node.address) != again)
+        nodes = Nodes(nodes=tuple(kept))
     if known is None:
         _check_room(nodes, address)
         taken = {node.code for node in nodes.nodes}
         code = next(code for code in iter(draw, "") if code not in taken)
         known = Node(key=key, state=NodeState.WAITING, code=code, machine=machine, address=address, first=now, last=now)
-    if known.state is NodeState.APPROVED:
+        known = replace(known, firmware=firmware)
+    if known.state is NodeState.APPROVED and not known.is_in_loader:
         known = replace(known, state=NodeState.ENROLLED)
     last = known.last if 0 <= now - known.last < SEEN_EACH else now
     known = replace(known, machine=machine, address=address, last=last)
     return nodes.put(known), known
+
+
+def load(nodes: Nodes, key: str, ticket: str, now: float) -> tuple[Nodes, Node]:
+    """The owner of the pass with `key`, if it was approved, has the ticket with the key `ticket` from now on, and the
+    pass is worth nothing any more. Raises NotAdmitted.
+    """
+    node = next((node for node in nodes.nodes if node.key == key), None)
+    if node is None or not node.is_in_loader or node.state is not NodeState.APPROVED:
+        raise NotAdmitted("this pass is worth no ticket: it is not approved, or was used")
+    loading = replace(node, key=ticket, state=NodeState.LOADING, until=now + TICKET_FOR, last=now)
+    return Nodes(nodes=tuple(loading if one is node else one for one in nodes.nodes)), loading
+
+
+def enroll(nodes: Nodes, ticket: str, key: str, now: float) -> tuple[Nodes, Node]:
+    """The owner of the secret with `key` is the node that the ticket with the key `ticket` was given to; the ticket is
+    worth nothing any more. Raises NotAdmitted.
+    """
+    node = next((node for node in nodes.nodes if node.key == ticket), None)
+    if node is None or node.state is not NodeState.LOADING or not 0 < node.until - now <= TICKET_FOR:
+        raise NotAdmitted("this ticket is worth nothing: it is not known, was used, or came too late")
+    enrolled = replace(node, key=key, state=NodeState.ENROLLED, until=0.0, last=now)
+    others = tuple(one for one in nodes.nodes if one is not node and one.key != key)
+    return Nodes(nodes=(*others, enrolled)), enrolled
+
+
+def of_firmware(nodes: Nodes, firmware: Firmware) -> Node | None:
+    """The enrolled node that was approved in a loader that said the same. Anybody can say it."""
+    found = (node for node in nodes.nodes if node.firmware == firmware and node.state is NodeState.ENROLLED)
+    return next(found, None)
 
 
 def approve(nodes: Nodes, code: str, name: str, role: str) -> tuple[Nodes, Node]:

@@ -44,9 +44,8 @@ def parse(text: str) -> Pin:
     """HOST:PORT:FINGERPRINT, as the boot contract has it: an IPv6 address without brackets. Raises UsageError."""
     found = _ADDRESS.fullmatch(text)
     if found is None or not 0 < int(found["port"]) < 1 << 16:
-        raise UsageError(
-            f"{excerpt(text)}: is not HOST:PORT:FINGERPRINT", hint="the farm's server prints it: dom0 farm serve"
-        )
+        what = f"{excerpt(text)}: is not HOST:PORT:FINGERPRINT" if text else "HOST:PORT:FINGERPRINT is missing"
+        raise UsageError(what, hint="the farm's server prints it: dom0 farm serve")
     return Pin(found["host"], int(found["port"]), found["hash"])
 
 

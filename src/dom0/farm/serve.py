@@ -1,6 +1,6 @@
 """What the farm's server answers its machines, over TLS that it is recognised by (`pin`).
 
-POST /v1/hello    {hostname, architecture, memory}, with the machine's secret as a bearer token
+POST /v1/hello    {hostname, architecture, memory, ticket}, with the machine's secret as a bearer token
                   -> Standing: whether it waits, and with which code, or which node of the farm it is
 
 All that is decided is decided in `nodes`, and on the disk before it is answered.
@@ -14,14 +14,28 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from dom0.errors import Dom0Error
 from dom0.farm import pin
 from dom0.farm.directory import FarmDirectory
-from dom0.farm.nodes import Machine, Node, Nodes, NodeState, TooMany, draw_code, hear, key_of
+from dom0.farm.nodes import (
+    Machine,
+    Node,
+    Nodes,
+    NodeState,
+    NotAdmitted,
+    Standing,
+    TooMany,
+    draw_code,
+    enroll,
+    hear,
+    key_of,
+)
 from dom0.http import server
 from dom0.http.server import HttpError, Request, Response, refusal, route
 
@@ -34,16 +48,6 @@ _BEARER = re.compile(r"Bearer ([0-9a-f]{64})")
 log = logging.getLogger(__name__)
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine is here. `code` where it waits, `name` and `role` where it is a node."""
-
-    farm: str
-    state: NodeState
-    code: str = ""
-    name: str = ""
-    role: str = ""
-
-
 @asynccontextmanager
 async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[None]:
     """Until the block ends. Raises Dom0Error, OSError."""
@@ -51,6 +55,12 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
     tls = pin.of_server(farm.server_pem)
     async with server.serve(answer, listening, most=MOST, most_each=MOST_EACH, unread=UNREAD, tls=tls):
         yield
+
+
+class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`ticket`: of one that was started from the network, once it was approved there."""
+
+    ticket: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 class _Control:
@@ -64,26 +74,39 @@ class _Control:
         if secret is None:
             raise HttpError(401, "a machine's secret is missing: 64 hexadecimal digits as a bearer token")
         try:
-            machine = msgspec.json.decode(await request.read(MOST_BYTES), type=Machine)
+            hello = msgspec.json.decode(await request.read(MOST_BYTES), type=Hello)
         except msgspec.DecodeError as error:
             raise HttpError(400, str(error)) from error
-        key, now = key_of(secret[1]), time.time()
-
-        def step(nodes: Nodes) -> tuple[Nodes, tuple[Node | None, Node]]:
-            before = next((node for node in nodes.nodes if node.key == key), None)
-            after, node = hear(nodes, key, machine, request.address, now, draw_code)
-            return after, (before, node)
-
+        key, address, now = key_of(secret[1]), request.address, time.time()
         try:
-            before, node = await asyncio.to_thread(self._farm.change, step)
+            before, node = await asyncio.to_thread(
+                self._farm.change, lambda nodes: _heard(nodes, key, hello, address, now)
+            )
+        except NotAdmitted as error:
+            raise HttpError(403, error.message) from error
         except TooMany as error:
             raise HttpError(429, error.message) from error
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
             return refusal(503, "the farm's server has a problem: its log says which")
-        if before is None:
+        if node.state is NodeState.WAITING and before is not NodeState.WAITING:
             log.info("%s waits: code %s at %s", node.machine.hostname or "a machine", node.code, node.address)
-        elif before.state is not node.state:
+        elif node.state is not before:
             log.info("%s is enrolled, with the role %s", node.name, node.role)
         standing = Standing(farm=self._name, state=node.state, code=node.code, name=node.name, role=node.role)
         return Response(msgspec.json.encode(standing))
+
+
+def _heard(
+    nodes: Nodes, key: str, hello: Hello, address: str, now: float
+) -> tuple[Nodes, tuple[NodeState | None, Node]]:
+    """What there is after that word, what the machine was before and what it is now. Raises NotAdmitted, TooMany."""
+    known = next((node for node in nodes.nodes if node.key == key), None)
+    if known is not None and known.is_in_loader:
+        raise NotAdmitted("a pass or a ticket is no machine's secret")
+    if hello.ticket and (known is None or known.state is NodeState.WAITING):
+        with suppress(NotAdmitted):  # it waits then
+            nodes, _ = enroll(nodes, key_of(hello.ticket), key, now)
+    machine = Machine(hostname=hello.hostname, architecture=hello.architecture, memory=hello.memory)
+    after, node = hear(nodes, key, machine, address, now, draw_code)
+    return after, (known.state if known else None, node)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from dom0.compose.source import read_source
 from dom0.errors import ProjectError
@@ -14,7 +16,23 @@ from dom0.wording import excerpt, flaw
 FILE = "farm.yaml"
 PORT = 7701
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of farms, nodes and roles: as a host's
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _LISTEN = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+
+
+class NetbootSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Paths are relative to the farm's directory. `os`: what dom0 os build has made. `image`, `ssh_keys` and `config`
+    are what dom0 os netboot takes by --image, --ssh-key and --config. `dhcp`: whether the server says to firmware where
+    it is, beside the DHCP server that gives addresses.
+    """
+
+    interface: str
+    os: str
+    image: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    config: tuple[str, ...] = ()
+    port: Annotated[int, Meta(ge=1, le=65535)] = PORT - 1
+    dhcp: bool = True
 
 
 class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,6 +40,7 @@ class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: str
     listen: str = f"0.0.0.0:{PORT}"
+    netboot: NetbootSettings | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -49,6 +68,8 @@ def read(content: bytes) -> FarmSettings:
     parts = _LISTEN.fullmatch(found.listen)
     if parts is None or not _is_address(parts[1] or parts[2]) or not 0 < int(parts[3]) < 1 << 16:
         raise _refused("listen", found.listen, "is not ADDRESS:PORT", f"as 192.168.0.2:{PORT}, or [fd00::2]:{PORT}")
+    if found.netboot and not _INTERFACE.fullmatch(found.netboot.interface):
+        raise _refused("netboot.interface", found.netboot.interface, "is no network interface", "as eth0: ip link")
     return found
 
 

@@ -30,6 +30,11 @@ _LOADERS = {
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
 
 
+def directory_of(os: Uki) -> str:
+    """The name of the directory with its files."""
+    return os.version or f"os-{os.initrd.sha256()[:12]}"
+
+
 async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> list[str]:
     """Fill `directory`, which is served as `url` ("": by TFTP alone). Returns the loaders that are in it.
 
@@ -38,7 +43,7 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
     if url and not _URL.fullmatch(url):
         raise UsageError(f"--url {excerpt(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
     base = f"{url.rstrip('/')}/" if url else ""
-    name = os.version or f"os-{os.initrd.sha256()[:12]}"
+    name = directory_of(os)
     files = medium.contract_files(contract)
     (directory / name).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dom0-netboot-", dir=directory) as scratch:

@@ -15,7 +15,7 @@ from dom0.farm.directory import FarmDirectory
 from dom0.farm.nodes import Node
 from dom0.times import ago
 
-_FIELDS = "name, state, role, code, hostname, architecture, memory, address, first_seen, last_seen"
+_FIELDS = "name, state, role, code, hostname, mac, architecture, memory, address, first_seen, last_seen"
 _COLOURS = {"STATE": {"enrolled": "green", "approved": "green"}}
 json_option = click.option("--json", "as_json", is_flag=True, help=f"An object: {_FIELDS}.")
 role_option = click.option("--role", metavar="ROLE", required=True, help="What it is to run: a directory of roles/.")
@@ -29,6 +29,7 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     code: str
     hostname: str
+    mac: str
     architecture: str
     memory: int
     address: str
@@ -42,8 +43,8 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
 def nodes(farm: FarmDirectory, as_json: bool) -> None:
     """The machines of a farm: which wait and with which code, and which are nodes.
 
-    Host name, architecture and memory are what the machine says of itself, before anybody has approved it: go by the
-    code on its screen. SEEN is when it was heard of, to the minute.
+    MACHINE (its host name, or the network card that it starts from), architecture and memory are what it says of
+    itself, before anybody has approved it: go by the code on its screen. SEEN is when it was heard of, to the minute.
 
     $ dom0 farm nodes --dir attic
     """
@@ -56,15 +57,15 @@ def nodes(farm: FarmDirectory, as_json: bool) -> None:
             node.state.value,
             node.role or "-",
             node.code or "-",
-            node.machine.hostname or "-",
+            node.machine.hostname or _mac(node) or "-",
             node.machine.architecture or "-",
-            terminal.size(node.machine.memory),
+            terminal.size(node.machine.memory) if node.machine.memory else "-",
             node.address,
             ago(now - node.last),
         )
         for node in found
     ]
-    heads = ("NODE", "STATE", "ROLE", "CODE", "HOSTNAME", "ARCHITECTURE", "MEMORY", "ADDRESS", "SEEN")
+    heads = ("NODE", "STATE", "ROLE", "CODE", "MACHINE", "ARCHITECTURE", "MEMORY", "ADDRESS", "SEEN")
     terminal.say_table([_info(node) for node in found], heads, rows, as_json=as_json, colours=_COLOURS)
 
 
@@ -128,12 +129,17 @@ def _info(node: Node) -> NodeInfo:
         role=node.role,
         code=node.code,
         hostname=node.machine.hostname,
+        mac=_mac(node),
         architecture=node.machine.architecture,
         memory=node.machine.memory,
         address=node.address,
         first_seen=_iso(node.first),
         last_seen=_iso(node.last),
     )
+
+
+def _mac(node: Node) -> str:
+    return node.firmware.mac if node.firmware else ""
 
 
 def _iso(seconds: float) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from contextlib import AsyncExitStack
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from dom0 import log, terminal
 from dom0.cli.farm.farm_option import farm_option
@@ -33,26 +35,26 @@ def serve(farm: FarmDirectory, as_json: bool) -> None:
     """Answer the machines of a farm, until SIGTERM or Ctrl-C.
 
     Prints what machines join with: the address and the fingerprint of the server. Nodes need it only to join: what they
-    run goes on without it.
+    run goes on without it. With netboot in farm.yaml, machines start from the network too.
 
     $ dom0 farm serve --dir attic
     """
     settings = farm.settings()
     host, port = settings.address
     shown = pin.Pin(_reachable(host), port, pin.fingerprint(farm.server_pem))
-    with _listening(host, port) as listening:
+    with _listening("listen", host, port) as listening:
         log.configure()
         served = Served(name=settings.name, address=settings.listen, join=str(shown))
         asyncio.run(_serve(farm, listening, served, as_json))
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening(key: str, host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         why = (error.strerror or str(error)).partition(" (")[0]
-        hint = "who has it: ss -ltnp; another one: listen in farm.yaml"
-        raise Busy(f"farm.yaml: listen: {host}:{port}: {why}", hint=hint) from error
+        hint = f"who has it: ss -ltnp; another one: {key} in farm.yaml"
+        raise Busy(f"farm.yaml: {key}: {host}:{port}: {why}", hint=hint) from error
 
 
 def _reachable(host: str) -> str:
@@ -74,9 +76,33 @@ async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, 
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with serve.serve(farm, listening):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serve.serve(farm, listening))
+        booted = await _netboot(farm, pin.parse(served.join), stack)
         if as_json:
             terminal.say_json_line(served)
         else:
             terminal.say(f"{served.name}: answers at {served.address}; on a machine: dom0 farm join {served.join}")
+            if booted:
+                terminal.say(booted)
         await ended.wait()
+
+
+async def _netboot(farm: FarmDirectory, control: pin.Pin, stack: AsyncExitStack) -> str:
+    """Answer loaders as well, if farm.yaml says so. Returns what to tell of that."""
+    settings = farm.settings()
+    if settings.netboot is None:
+        return ""
+    from dom0.farm import netboot
+
+    address = netboot.address_of(settings.netboot.interface)
+    if settings.address[0] in _WILDCARDS:
+        control = replace(control, host=str(address.ip))
+    host, port = str(address.ip), settings.netboot.port
+    base = f"http://{host}:{port}"
+    tree = await netboot.prepare(farm, settings.netboot, base)
+    loaders = stack.enter_context(_listening("netboot.port", host, port))
+    await stack.enter_async_context(netboot.serve(farm, tree, loaders, base, control))
+    if settings.netboot.dhcp:
+        await stack.enter_async_context(netboot.answering_firmware(settings.netboot.interface, address, tree))
+    return f"network boots on {settings.netboot.interface}: {base}/boot.ipxe"

@@ -1,0 +1,55 @@
+"""A machine whose boot contract names a farm: its agent joins by itself, and knows at the next start what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dom0.testing.bare_agent import BareAgent
+from dom0.testing.hosts import Host
+from dom0.testing.machines import Machine
+
+COMPOSE = """
+name: box
+services:
+  box:
+    image: busybox:test
+    command: sleep 1000
+"""
+FARM = "name: attic\nlisten: 127.0.0.1:7701\n"
+
+
+def test_the_agent_joins_the_farm_of_the_boot_contract(engine_host: Host, tmp_path: Path) -> None:
+    machine = Machine(engine_host, tmp_path)
+    farm = str(tmp_path / "attic")
+    machine.dom0("farm", "init", farm)
+    (tmp_path / "attic" / "farm.yaml").write_text(FARM)
+    with (tmp_path / "served").open("wb") as log:
+        server = machine.begin("farm", "serve", "--dir", farm, "--json", stdout=log)
+    served = json.loads(machine.until((tmp_path / "served").read_text))
+    engine_host.run(["mkdir", "-p", "/run/dom0/os"])
+    engine_host.run(["tee", "/run/dom0/os/contract"], stdin=f"ip=dhcp\nfarm={served['join']}\n".encode())
+    agent = BareAgent(machine)
+    agent.write(COMPOSE)
+    agent.start()
+
+    def nodes() -> list[dict[str, str]]:
+        found: list[dict[str, str]] = json.loads(machine.dom0("farm", "nodes", "--dir", farm, "--json").stdout)
+        return found
+
+    try:
+        (waiting,) = machine.until(nodes)
+        machine.until(lambda: f"code {waiting['code']}" in agent.log.read_text())
+        machine.dom0("farm", "approve", waiting["code"], "--as", "nas", "--role", "hello", "--dir", farm)
+        machine.until(lambda: "nas: a node of the farm attic, with the role hello" in agent.log.read_text())
+        machine.dom0("farm", "assign", "nas", "hello", "--dir", farm)
+        agent.kill()
+        agent.start()
+        machine.until(lambda: agent.log.read_text().count("nas: a node of the farm attic") == 2)
+        assert json.loads(machine.dom0("farm", "join", "--json").stdout)["name"] == "nas"
+        assert [node["state"] for node in nodes()] == ["enrolled"]
+    finally:
+        agent.kill()
+        server.kill()
+        server.wait()
+        engine_host.run(["rm", "-r", "/run/dom0/os"])
