@@ -36,6 +36,13 @@ def test_without_a_scope(dom0: Callable[..., Output]) -> None:
         assert "guest: no such scope" in refused.stderr
 
 
+def test_one_scope_or_a_directory_of_them(dom0: Callable[..., Output], tmp_path: Path) -> None:
+    for arguments in ((), ("--scope", "guest", "--scopes", str(tmp_path))):
+        assert "it takes one of them" in dom0("socket", "serve", *arguments).stderr
+    assert "leave the rest out" in dom0("socket", "serve", "--scopes", str(tmp_path), "--listen", "a.sock").stderr
+    assert "has no file NAME.yaml" in dom0("socket", "serve", "--scopes", str(tmp_path)).stderr
+
+
 def test_another_machine_has_other_scopes(dom0: Callable[..., Output]) -> None:
     refused = dom0("socket", "ls", env={"DOCKER_HOST": "tcp://192.0.2.1:2375"})
     assert refused.code == 2

@@ -20,18 +20,31 @@ ROOM = 48 << 20  # bytes that a server may take more than it had: 256 connection
 HEAD = b" HTTP/1.1\r\nHost: d\r\n"
 
 
-@pytest.fixture
-def guest(engine_host: Host, tmp_path: Path) -> Iterator[Path]:
-    with scopes.served(engine_host, tmp_path) as path:
-        yield path
-
-
-@pytest.fixture
-def other(engine_host: Host, tmp_path: Path) -> Iterator[Client]:
+@pytest.fixture(params=["apart", "together"])
+def served(request: pytest.FixtureRequest, engine_host: Host, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """The sockets of two scopes, each with a process of its own, or with one for both."""
+    if request.param == "together":
+        with scopes.Together(engine_host, tmp_path, {"guest": "{}", "other": "{}"}) as together:
+            together.await_served("guest", "other")
+            yield together.socket("guest"), together.socket("other")
+        return
     directory = tmp_path / "other"
     directory.mkdir()
-    with scopes.served(engine_host, directory, scope="other") as path:
-        yield Client(path)
+    with (
+        scopes.served(engine_host, tmp_path) as guest,
+        scopes.served(engine_host, directory, scope="other") as other,
+    ):
+        yield guest, other
+
+
+@pytest.fixture
+def guest(served: tuple[Path, Path]) -> Path:
+    return served[0]
+
+
+@pytest.fixture
+def other(served: tuple[Path, Path]) -> Client:
+    return Client(served[1])
 
 
 def _connected(path: Path) -> socket.socket:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.testing import api
+from dom0.testing import api, scopes
 from dom0.testing.escape.raw import Client
 from dom0.testing.hosts import Host
 
@@ -183,6 +183,46 @@ def test_no_request_fails_when_one_server_is_ended_before_the_next_begins(server
             servers.start()
         load.await_answers()
     assert (load.failed, load.cut) == ([], [])
+
+
+def test_no_request_fails_when_the_file_of_a_scope_among_others_changes(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.Together(engine_host, tmp_path, {"guest": "{}", "team": "{}"}) as together:
+        together.await_served("guest", "team")
+        with Load(together.socket("guest")) as changed, Load(together.socket("team")) as other:
+            for generation in range(GENERATIONS):
+                changed.await_answers()
+                together.write("guest", f"containers: {generation + 1}")
+                together.reload()
+                together.await_served("guest")
+            changed.await_answers()
+            other.await_answers()
+    assert (changed.failed, changed.cut, other.failed, other.cut) == ([], [], [], [])
+
+
+def test_no_request_fails_when_another_process_serves_all_scopes(servers: Servers, tmp_path: Path) -> None:
+    """The holder's sockets go from one to the next."""
+    grants = {"guest": "{}", "team": "{}"}
+    with contextlib.ExitStack() as stack:
+
+        def start(number: int) -> scopes.Together:
+            (tmp_path / str(number)).mkdir()
+            return scopes.Together(servers.host, tmp_path / str(number), grants, holder=servers.directory)
+
+        present = stack.enter_context(start(0))
+        present.await_served("guest", "team")
+        loads = [stack.enter_context(Load(present.socket(scope))) for scope in grants]
+        for number in range(1, GENERATIONS):
+            for load in loads:
+                load.await_answers()
+            following = stack.enter_context(start(number))
+            following.await_served("guest", "team")
+            present.process.terminate()
+            assert present.process.wait(PATIENCE) == 0
+            present = following
+        for load in loads:
+            load.await_answers()
+            load.__exit__()
+    assert [(load.failed, load.cut) for load in loads] == [([], []), ([], [])]
 
 
 def test_a_kill_cuts_only_what_was_being_answered(servers: Servers) -> None:

@@ -1,4 +1,5 @@
-"""A server's part in it that its socket stays: a holder that was made anew gets the socket from it.
+"""A server's part in it that its socket stays: it has it from a holder, and a holder that was made
+anew gets it from there.
 
 Else the first server after that would make another socket, and who has bound the first one would have a dead one.
 """
@@ -8,15 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from pathlib import Path
 
 from dom0.errors import Dom0Error
+from dom0.socketproxy import hold
 
+HOLDER_WITHIN = 5.0  # seconds, for it to answer
+PAUSE = 0.1  # seconds between two tries
 AGAIN = 0.5  # seconds between attempts to reach the next holder
 REFUSED_FOR = 30.0  # seconds until one that did not take the socket is asked again
 LONGEST_ANSWER = 4096  # bytes
 
 log = logging.getLogger(__name__)
+
+
+def held(holder: Path, scope: str) -> socket.socket:
+    """The listening socket of a scope. At a boot the Engine may start the holder after us. Blocks. Raises Dom0Error."""
+    deadline = time.monotonic() + HOLDER_WITHIN
+    while True:
+        try:
+            return hold.hold(holder, scope)
+        except Dom0Error:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 async def stay_kept(directory: Path, name: str, listener: socket.socket) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,6 +51,51 @@ def served(
         finally:
             server.terminate()
             server.wait(60)
+
+
+class Together:
+    """One process that serves a scope for each file in its directory, as its log in `directory`/serve.log says."""
+
+    def __init__(self, host: Host, directory: Path, grants: Mapping[str, str], *, holder: Path | None = None) -> None:
+        self.run = directory / "run"
+        self.sockets = holder or self.run / "scopes"
+        self._files = directory / "scopes"
+        self._files.mkdir()
+        for scope, text in grants.items():
+            self.write(scope, text)
+        argv = ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "dom0", "socket", "serve"]
+        argv += ["--scopes", str(self._files)]
+        argv += ["--cgroup-parent", f"/{host.cgroup}"]
+        argv += ["--holder", str(holder)] if holder else []
+        environment = host.environment() | {"DOM0_RUN": str(self.run), "DOCKER_HOST": f"unix://{host.socket}"}
+        with (directory / "serve.log").open("wb") as log:
+            self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, env=environment)
+
+    def write(self, scope: str, text: str) -> None:
+        """Its grants (YAML), which take effect with the next `reload`."""
+        (self._files / f"{scope}.yaml").write_text(text)
+
+    def remove(self, scope: str) -> None:
+        (self._files / f"{scope}.yaml").unlink()
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def await_served(self, *scopes: str) -> None:
+        """Until each was begun to be served, in any order, since the last call."""
+        assert self.process.stdout is not None
+        said = {self.process.stdout.readline() for _ in scopes}
+        assert said == {f"scope /{scope}: {self.socket(scope)}\n".encode() for scope in scopes}
+
+    def socket(self, scope: str) -> Path:
+        return self.sockets / scope / "docker.sock"
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=60)
 
 
 class Scoped:

@@ -1,0 +1,112 @@
+"""Scopes that one process serves, each as its file says."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dom0.testing import api, busybox, scopes
+from dom0.testing.escape.raw import Client
+from dom0.testing.hosts import Host
+
+pytestmark = pytest.mark.engine
+PATIENCE = 60.0  # seconds
+USES = "images: {use: [busybox]}"
+
+
+@pytest.fixture
+def together(engine_host: Host, tmp_path: Path) -> Iterator[scopes.Together]:
+    with scopes.Together(engine_host, tmp_path, {"guest": USES, "team": USES}) as served:
+        served.await_served("guest", "team")
+        yield served
+
+
+def _may_use(path: Path) -> bool:
+    return Client(path).ask("GET", f"/images/{busybox.IMAGE}/json").status == 200
+
+
+def test_each_sees_its_own(together: scopes.Together) -> None:
+    made = {}
+    for scope in ("guest", "team"):
+        body = {"Image": busybox.IMAGE, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
+        made[scope] = api.request(together.socket(scope), "POST", "/containers/create", body, query={"name": "web"})
+    for scope, container in made.items():
+        listed = api.request(together.socket(scope), "GET", "/containers/json", query={"all": "1"})
+        assert [(one["Id"], one["Names"]) for one in listed] == [(container["Id"], ["/web"])]
+        api.request(together.socket(scope), "DELETE", "/containers/web")
+
+
+def test_the_files_are_followed_and_others_are_not_disturbed(together: scopes.Together) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as events:
+        events.settimeout(PATIENCE)
+        events.connect(str(together.socket("team")))
+        events.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert events.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        together.write("guest", "{}")
+        together.write("third", USES)
+        together.reload()
+        together.await_served("guest", "third")
+        assert _may_use(together.socket("third"))
+        together.remove("third")
+        together.reload()
+        _until_gone(together.socket("third"))
+        _until_not_used(together.socket("guest"))
+        api.request(together.socket("team"), "POST", "/networks/create", {"Name": "front"})
+        assert b"front" in events.recv(1 << 16)
+        api.request(together.socket("team"), "DELETE", "/networks/front")
+
+
+def _until_gone(path: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while path.exists():
+        assert time.monotonic() < deadline
+
+
+def _until_not_used(path: Path) -> None:
+    """What was served before answers what came before it ended."""
+    deadline = time.monotonic() + PATIENCE
+    while _may_use(path):
+        assert time.monotonic() < deadline
+
+
+def test_a_file_that_is_not_understood_changes_nothing(together: scopes.Together, tmp_path: Path) -> None:
+    together.write("guest", "imges: {}")
+    together.write("third", "imges: {}")
+    together.write("fourth", USES)
+    together.reload()
+    together.await_served("fourth")
+    assert _may_use(together.socket("guest"))
+    assert not together.socket("third").exists()
+    assert "third" in (tmp_path / "serve.log").read_text()
+    together.write("third", USES)
+    together.reload()
+    together.await_served("third")
+
+
+def test_one_that_cannot_be_served_is_served_once_it_can(engine_host: Host, tmp_path: Path) -> None:
+    with scopes.Together(engine_host, tmp_path, {"guest": USES, "team": USES}) as together:
+        taken = together.socket("team")
+        together.await_served("guest", "team")
+        together.remove("team")
+        together.reload()
+        _until_gone(taken)
+        taken.mkdir()  # where its socket is to be
+        together.write("team", USES)
+        together.write("third", USES)
+        together.reload()
+        together.await_served("third")
+        assert _may_use(together.socket("guest"))
+        taken.rmdir()
+        together.await_served("team")
+        assert _may_use(taken)
+
+
+def test_all_end_together_and_leave_no_socket(together: scopes.Together) -> None:
+    together.process.terminate()
+    assert together.process.wait(PATIENCE) == 0
+    assert not together.socket("guest").exists()
+    assert not list(together.run.glob("scopes/*/scope.json"))
