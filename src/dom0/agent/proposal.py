@@ -30,7 +30,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """`image`: ID of the dom0 image whose project it is, "" for our own; `handed` is of it.
 
     `force`: every container is made anew. `adopt`: what Docker Compose made for the project is taken over.
-    `of_a_person`: refused for what this host does not have; at a boot, everything else shall come up all the same.
+    `of_a_person`: refused for what this host does not have; at a boot, everything else is to come up all the same.
     """
 
     cause: str

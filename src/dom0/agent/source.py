@@ -254,7 +254,7 @@ async def _expand(engine: Engine, project: Project, source: Own, images: Mapping
 
 
 def _parent_of_scopes(info: EngineInfo, source: Own) -> str:
-    """As the servers of their sockets find it, whom the Engine starts beside us."""
+    """As the servers of their sockets find it: the Engine starts those beside us."""
     if is_in_one(info.labels):
         return ""
     above = cgroup.engines_group(Path("/proc/self/cgroup").read_text()) if source.container else ""

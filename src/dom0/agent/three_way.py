@@ -48,7 +48,7 @@ class Action(StrEnum):
 
 
 class FileStep(NamedTuple):
-    """`there` is what lies there, `wanted` what shall, `theirs` what the project says."""
+    """`there` is what lies there, `wanted` what is to, `theirs` what the project says."""
 
     action: Action
     there: FileVersion | None

@@ -55,7 +55,7 @@ def wanted(rule: Rule, targets: Collection[Target], found: Findings, last: Route
     """None: no address was ever found and the rule does not say what to do then, so nothing listens.
 
     While no target is up the last ones stay (a probe that errs must not cut everybody off), unless the rule says what
-    a new connection shall meet instead.
+    a new connection is to meet instead.
     """
     down = Down.HOLD if rule.listener in found.held else None
     if up := found.up(rule, targets):

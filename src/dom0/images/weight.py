@@ -19,7 +19,7 @@ from dom0.images.contents import TreeEntry
 from dom0.sizes import rounded
 
 MOST = 512_000_000  # bytes of a project in its image
-MUCH = 64_000_000  # bytes of which a person is told
+MUCH = 64_000_000  # bytes that are worth a warning
 _SHOWN = 5
 
 

@@ -1,5 +1,5 @@
-"""Other machines of one owner, which are asked for blobs before a registry is. Nobody is believed: what comes is
-checked by its digest, and a peer whose bytes were wrong is asked no more.
+"""Other machines of one owner, which are asked for blobs before a registry is. None is trusted: what comes is checked
+by its digest, and a peer whose bytes were wrong is asked no more.
 
 Theory of operation: each looks what the others have of a blob before every request. Who has the next bytes gives them,
 also of a blob that still comes. Where nobody has them, one asks the registry: of those that do so already, else of
@@ -116,7 +116,7 @@ class Peer:
     def is_waited_for(self, digest: str, have: int) -> bool:
         """Whether it has more of a blob than some time ago, or we have not looked for that long.
 
-        Nobody is believed to have more for ever.
+        No peer can claim for ever to have more.
         """
         now = time.monotonic()
         if now - self._gave.setdefault(digest, now) >= LONGEST_WAIT:

@@ -67,7 +67,7 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
 
 
 def confirm_file(target: Path, *, yes: bool) -> None:
-    """Raises UsageError where no file can be made, or one is and shall stay."""
+    """Raises UsageError where no file can be made, or one is there and is to stay."""
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: no such directory", hint="make it first")
     if target.is_block_device():
