@@ -313,7 +313,7 @@ class DockerEngine:
         found = parse.network(await self._http.call("GET", path, where=where), where)
         if ref not in (found.id, found.name):
             raise NotFound(f"{where}: no such network")
-        return f"/networks/{found.id}"
+        return f"/networks/{_segment(found.id, where)}"
 
     # volumes
 
