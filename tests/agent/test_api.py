@@ -12,12 +12,13 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
 
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.api import LARGEST_BODY, PAGE, WATCH_AT_MOST_EVERY, serve
+from dom0.agent.api import LARGEST_BODY, PAGE, VIEW, VIEWS, WATCH_AT_MOST_EVERY, _Api, serve
 from dom0.agent.machine import Machine
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
 from dom0.http.client import Answer, Client
@@ -211,6 +212,19 @@ def test_a_watcher_sees_the_last_change(rig: Rig) -> None:
     converse(rig, talk)
 
 
+def test_a_watcher_that_asks_for_it_is_told_the_same_again(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: machine.status().converged)
+        async with client.ask("GET", "/v1/watch?repeat=1") as answer:
+            seen = [await read_line(answer) for _ in range(3)]
+        assert len({json.dumps(one | {"now": 0}) for one in seen[1:]}) == 1
+        for query in ("repeat=0", "repeat=x", "repeat=1e9", "every=1"):
+            async with client.ask("GET", f"/v1/watch?{query}") as answer:
+                assert answer.status == 400, query
+
+    converse(rig, talk)
+
+
 async def events(client: Client, query: str = "") -> list[Any]:
     async with client.ask("GET", f"/v1/events{query}") as answer:
         assert answer.status == 200
@@ -248,8 +262,26 @@ def test_events_are_followed_as_they_come(rig: Rig) -> None:
     converse(rig, talk)
 
 
+def test_the_last_events_are_told_alone_and_followed(rig: Rig) -> None:
+    rig.project = desired(slot("web"), rollout=Rollout(monitor=0.1))
+
+    async def talk(client: Client, machine: Machine) -> None:
+        await outcome_of_up(client)
+        for number in range(9):
+            machine.journal.note("start-container", f"box-{number}", "start")
+        assert [one["subject"] for one in await events(client, "?tail=2")] == ["box-7", "box-8"]
+        assert await events(client, f"?tail=2&since={machine.journal.last - 1}") == (await events(client))[-1:]
+        async with client.ask("GET", "/v1/events?tail=1&follow=1") as answer:
+            assert (await read_line(answer))["subject"] == "box-8"
+            machine.journal.note("start-container", "next", "start")
+            assert (await read_line(answer))["subject"] == "next"
+
+    converse(rig, talk)
+
+
 @pytest.mark.parametrize(
-    "query", ["since=-1", "since=x", "since=", "since=99999", "follow=maybe", "from=3", "since=1e9"]
+    "query",
+    ["since=-1", "since=x", "since=", "since=99999", "follow=maybe", "from=3", "since=1e9", "tail=-1", "tail=1001"],
 )
 def test_events_are_asked_for_strictly(rig: Rig, query: str) -> None:
     async def talk(client: Client, machine: Machine) -> None:
@@ -292,6 +324,76 @@ def test_who_asked_is_the_actor_of_what_became_of_it(rig: Rig) -> None:
             ("refused", "dom0 rollback"),
         ]
         assert told[-1]["reason"] == "generation 99: does not exist"
+
+    converse(rig, talk)
+
+
+def test_on_the_socket_for_looking_nothing_can_be_changed(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: bool(machine.history()))
+        before = generations(machine)
+        view = Client(lambda: asyncio.open_unix_connection(rig.path / "run" / VIEW), "dom0")
+        routes = _Api(machine, Ambassadors(rig.engine, rig.readiness, machine.changed)).routes()
+        assert {route for route in routes if route.startswith("GET")} >= set(VIEWS)
+        for route in routes:
+            method, path = route.replace("{number}", "1").split()
+            query = {"/v1/logs": "?container=box-web-1", "/v1/watch": "?repeat=1"}.get(path, "")
+            async with view.ask(method, f"{path}{query}", body=b"" if method == "POST" else None) as answer:
+                assert (answer.status == 404) == (route not in VIEWS), route
+        async with view.ask("POST", "/v1/status", body=b"") as answer:
+            assert answer.status == 405
+        async with view.ask("GET", "/v1/status", headers={"Origin": "http://attacker.example"}) as answer:
+            assert answer.status == 403
+        assert generations(machine) == before
+        assert (rig.path / "run" / VIEW).stat().st_mode & 0o777 == 0o660
+        await view.close()
+
+    converse(rig, talk)
+
+
+def test_what_a_container_has_printed_is_told_line_by_line(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: machine.status().converged)
+        rig.box.docker.containers[machine.container_ids["box-web-1"]].log[:] = [(0.0, "one\n\ntwo\x1b\n", "")]
+        async with client.ask("GET", "/v1/logs?container=box-web-1") as answer:
+            told = [json.loads(line) for line in (await body_of(answer)).splitlines()]
+        assert [(one["service"], one["container"], one["text"]) for one in told] == [
+            ("web", "box-web-1", text) for text in ("one", "", "two\x1b")
+        ]
+        assert told[0]["time"] == "1970-01-01T00:00:00.000000000Z"
+        for query in ("", "?container=", "?container=other", "?container=box-web-1&tail=-1", "?container=a&since=3"):
+            async with client.ask("GET", f"/v1/logs{query}") as answer:
+                assert answer.status == 400, query
+
+    converse(rig, talk)
+
+
+def test_a_generation_tells_what_it_changed_and_what_going_back_to_it_would_do(rig: Rig) -> None:
+    rig.project = desired(slot("web"), rollout=Rollout(monitor=0.1))
+
+    async def talk(client: Client, machine: Machine) -> None:
+        await outcome_of_up(client)
+        rig.project = desired(slot("web", hash="h2", image="app2"), rollout=Rollout(monitor=0.1))
+        await outcome_of_up(client)
+        number = machine.history()[0].number
+        async with client.ask("GET", f"/v1/generations/{number}/differences") as answer:
+            assert [(one["subject"], one["key"]) for one in await document(answer)] == [("service web", "image")]
+        async with client.ask("GET", f"/v1/generations/{number - 1}/plan") as answer:
+            changes = await document(answer)
+        assert [(one["action"], one["name"]) for one in changes] == [("replace", "box-web-1")]
+        before = generations(machine)
+        for path in (
+            "99/plan",
+            f"{number}/plan",
+            "0/plan",
+            "x/plan",
+            "-1/differences",
+            "99/differences",
+            "²/differences",
+        ):
+            async with client.ask("GET", f"/v1/generations/{quote(path)}") as answer:
+                assert answer.status == 400, path
+        assert generations(machine) == before
 
     converse(rig, talk)
 

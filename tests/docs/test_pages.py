@@ -29,6 +29,8 @@ from dom0.farm.nodes import Standing
 from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.host import boot, disk, slots
+from dom0.plan.differences import Difference
+from dom0.plan.preview import Change
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import kind_of
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
@@ -257,6 +259,11 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.Progress, None),
     (events.Entry, None),
     (events.EventsRequest, None),
+    (status.WatchRequest, None),
+    (status.LogsRequest, None),
+    (status.LogLine, None),
+    (Difference, None),
+    (Change, None),
     (Problem, None),
     (status.UpRequest, None),
     (status.PullStatus, None),

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from dom0.engine.bodies import ContainerBody, UpdateBody
+from dom0.engine.log_lines import read_lines
 from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Health, Mount, PublishedPort, State
 from dom0.errors import Conflict, EngineError, NotFound
@@ -344,6 +345,18 @@ async def test_logs_are_the_errors_alone_or_those_of_the_last_start(bench: Bench
     await bench.until_state("one", State.EXITED)
     assert await bench.engine.logs("one", errors_only=True) == "two\nfour\n" * 2
     assert await bench.engine.logs("one", errors_only=True, since=read) == "two\nfour\n"
+
+
+async def test_logs_that_are_followed_are_lines_with_their_times(bench: Bench) -> None:
+    await bench.run("one", "sh", "-c", "echo one; echo two; echo three")
+    await bench.until_state("one", State.EXITED)
+    for tail, texts in ((None, [b"one", b"two", b"three"]), (2, [b"two", b"three"]), (0, [])):
+        pieces = bench.engine.follow_logs("one", tail=tail)
+        lines = [line for some in [batch async for batch in read_lines(pieces)] for line in some]
+        assert [line.text for line in lines] == texts
+        assert all(re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", line.moment) for line in lines)
+    with pytest.raises(NotFound):
+        await anext(bench.engine.follow_logs("nobody"))
 
 
 async def test_top_tells_command_lines(bench: Bench) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,18 +22,26 @@ from msgspec.structs import replace
 from dom0.agent import asked_by
 from dom0.agent.ambassador_status import Rewired
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.events import EventsRequest, Kind, actor
+from dom0.agent.events import Entry, EventsRequest, Kind, actor
 from dom0.agent.file_status import FilesPlanRequest, FilesRequest
 from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
 from dom0.agent.state_files import Trial
-from dom0.agent.status import LARGEST_PROJECT, Progress, RollbackRequest, TryRequest, UpRequest
+from dom0.agent.status import (
+    LARGEST_PROJECT,
+    LogsRequest,
+    Progress,
+    RollbackRequest,
+    TryRequest,
+    UpRequest,
+    WatchRequest,
+)
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
-from dom0.agent.web_pages import check_request
 from dom0.ambassador.messages import Flows, Rewire, Undo
-from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
+from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
 from dom0.http import server
 from dom0.http.server import Handler, HttpError, Request, Response
+from dom0.http.web_pages import ON_UNIX_SOCKET, check_request
 
 LARGEST_BODY = 64 * 1024  # bytes
 HINT = "see docs/reference/api.md"
@@ -39,32 +49,54 @@ STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_co
 OTHER_STATUS = 500
 LINES = "application/x-ndjson"
 WATCH_AT_MOST_EVERY = 0.2  # seconds
-GONE_WITHIN = 5.0  # seconds until a watcher that has gone is noticed where nothing changes
 PAGE = 1000  # events in an answer
+LONGEST_NUMBER = 9  # digits
+VIEW = "view.sock"
+VIEWS = (
+    "GET /v1/status",
+    "GET /v1/watch",
+    "GET /v1/events",
+    "GET /v1/history",
+    "GET /v1/generations/{number}/differences",
+    "GET /v1/generations/{number}/plan",
+    "GET /v1/logs",
+)
+"""All that is answered on VIEW: the page needs it, and it tells no variables and no contents of files."""
+
 T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
 async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
-    """Answer on the socket at `path` (mode 0660, group `gid`) until the block ends."""
+    """Answer on the socket at `path`, and what changes nothing on VIEW beside it, until the block ends.
+
+    Both have mode 0660 and group `gid`.
+    """
     asyncio.get_running_loop().set_exception_handler(Unaccepted())
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-    unnamed = path.with_name(f".{path.name}.new")
-    routes = server.route(_Api(machine, ambassadors).routes())
+    routes = _Api(machine, ambassadors).routes()
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = max(1, descriptors // 2)  # the others are for the machine
-    async with server.serve(partial(_answer, routes), unnamed, most=most, beyond=_too_many):
-        # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
-        await asyncio.to_thread(os.chown, unnamed, -1, gid)
-        await asyncio.to_thread(unnamed.chmod, 0o660)
-        await asyncio.to_thread(unnamed.replace, path)
+    half, eighth = max(2, descriptors // 2), max(1, descriptors // 8)  # the other half is for the machine
+    sockets = (
+        (path, routes, half - eighth),
+        (path.with_name(VIEW), {key: routes[key] for key in VIEWS}, eighth),
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        for socket, answered, most in sockets:
+            handler = partial(_answer, server.route(answered))
+            unnamed = socket.with_name(f".{socket.name}.new")
+            await stack.enter_async_context(server.serve(handler, unnamed, most=most, beyond=_too_many))
+            # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
+            await asyncio.to_thread(os.chown, unnamed, -1, gid)
+            await asyncio.to_thread(unnamed.chmod, 0o660)
+            await asyncio.to_thread(unnamed.replace, socket)
         yield
 
 
 async def _answer(handler: Handler, request: Request) -> Response:
     """Errors are documents with the status that says whose fault it is."""
     try:
-        check_request(request)
+        check_request(request, ON_UNIX_SOCKET)
         return await handler(request)
     except HttpError as error:  # of a web page, no such path, another method, a body that is too large
         return server.refusal(error.status, f"{request.path}: {error.reason}", HINT)
@@ -94,6 +126,14 @@ async def _read(request: Request, type_: type[T], limit: int = LARGEST_BODY) -> 
         raise UsageError(f"{request.path}: {error}", hint=HINT) from error
 
 
+def _number(request: Request) -> int:
+    """Of the generation in the path. Raises UsageError."""
+    number = request.captured["number"]
+    if not (number.isascii() and number.isdecimal() and len(number) <= LONGEST_NUMBER):
+        raise UsageError(f"{request.path}: that is no number of a generation", hint="dom0 history has them")
+    return int(number)
+
+
 def _parameters(request: Request, type_: type[T]) -> T:
     """Raises UsageError."""
     try:
@@ -117,6 +157,9 @@ class _Api:
             "GET /v1/watch": self.watch,
             "GET /v1/events": self.events,
             "GET /v1/history": self.history,
+            "GET /v1/generations/{number}/differences": self.differences,
+            "GET /v1/generations/{number}/plan": self.plan_rollback,
+            "GET /v1/logs": self.logs,
             "POST /v1/up": self._command("dom0 up", self.up),
             "POST /v1/rollback": self._command("dom0 rollback", self.rollback),
             "POST /v1/try": self._command("dom0 try", self.try_next),
@@ -165,14 +208,32 @@ class _Api:
     async def history(self, _request: Request) -> Response:
         return _document(self._machine.history())
 
-    async def watch(self, request: Request) -> Response:
-        return Response(self._statuses(request), content_type=LINES)
+    async def differences(self, request: Request) -> Response:
+        return _document(await asyncio.to_thread(self._machine.differences, _number(request)))
 
-    async def _statuses(self, request: Request) -> AsyncGenerator[bytes]:
+    async def plan_rollback(self, request: Request) -> Response:
+        return _document(await self._machine.plan_rollback(_number(request)))
+
+    async def logs(self, request: Request) -> Response:
+        lines = self._machine.follow_logs(_parameters(request, LogsRequest))
+
+        async def encoded() -> AsyncGenerator[bytes]:
+            async with contextlib.aclosing(lines):
+                with contextlib.suppress(EngineError):  # it was removed meanwhile, or the Engine has ended
+                    async for some in lines:
+                        yield b"".join(map(_line, some))
+
+        return Response(server.while_asked(request, encoded()), content_type=LINES)
+
+    async def watch(self, request: Request) -> Response:
+        asked = _parameters(request, WatchRequest)
+        return Response(self._statuses(request, asked.repeat), content_type=LINES)
+
+    async def _statuses(self, request: Request, repeat: float) -> AsyncGenerator[bytes]:
         while not request.is_gone:
             seen = self._machine.changed.count
             yield _line(self._machine.status())
-            await _await_news(request, self._machine.changed, seen)
+            await _await_news(request, self._machine.changed, seen, repeat)
             await asyncio.sleep(WATCH_AT_MOST_EVERY)
 
     async def events(self, request: Request) -> Response:
@@ -183,9 +244,9 @@ class _Api:
                 hint="leave since out: all that are kept are told",
             )
         if asked.follow:
-            return Response(self._follow(request, asked.since), content_type=LINES)
+            return Response(self._follow(request, asked.since, asked.tail), content_type=LINES)
         try:
-            page = await asyncio.to_thread(self._journal.read, asked.since, PAGE)
+            page = await asyncio.to_thread(self._read(asked.tail), asked.since, asked.tail or PAGE)
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise
@@ -193,12 +254,15 @@ class _Api:
             raise Dom0Error(message, hint="mend the disk: dmesg") from error
         return Response(b"".join(map(_line, page)), content_type=LINES)
 
-    async def _follow(self, request: Request, since: int) -> AsyncGenerator[bytes]:
+    def _read(self, tail: int) -> Callable[[int, int], list[Entry]]:
+        return self._journal.read_last if tail else self._journal.read
+
+    async def _follow(self, request: Request, since: int, tail: int) -> AsyncGenerator[bytes]:
         while not request.is_gone:
             seen = self._noted.count
-            while page := await asyncio.to_thread(self._journal.read, since, PAGE):
+            while page := await asyncio.to_thread(self._read(tail), since, tail or PAGE):
                 yield b"".join(map(_line, page))
-                since = page[-1].seq
+                since, tail = page[-1].seq, 0
             await _await_news(request, self._noted, seen)
 
     async def up(self, request: Request) -> Response:
@@ -264,11 +328,12 @@ class _Api:
         return rewired
 
 
-async def _await_news(request: Request, changes: Changes, seen: int) -> None:
-    """Until there was a change since `seen`, or the client has gone, who says nothing."""
-    while changes.count == seen and not request.is_gone:
+async def _await_news(request: Request, changes: Changes, seen: int, within: float = math.inf) -> None:
+    """Until there was a change since `seen`, or so many seconds have passed, or the client has gone."""
+    until = time.monotonic() + within
+    while changes.count == seen and not request.is_gone and (within := until - time.monotonic()) > 0:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GONE_WITHIN):
+            async with asyncio.timeout(min(within, server.GONE_WITHIN)):
                 await changes.after(seen)
 
 

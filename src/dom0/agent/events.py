@@ -75,6 +75,7 @@ class EventsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     since: Annotated[int, msgspec.Meta(ge=0)] = 0  # only those with a greater number
     follow: bool = False
+    tail: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0  # only the last ones of what is kept; 0: all
 
 
 def clip(text: str, most: int = LONGEST_TEXT) -> str:

@@ -107,16 +107,21 @@ class Journal:
 
         Raises OSError.
         """
+        return list(islice(self._entries(after), most))
+
+    def read_last(self, after: int, most: int) -> list[Entry]:
+        """As `read`, the newest ones."""
+        return list(deque(self._entries(after), maxlen=most))
+
+    def _entries(self, after: int) -> Iterator[Entry]:
         segment = self._segment
         newest = segment.name if segment else ""
         if newest != self._synced:
             with contextlib.suppress(OSError):  # tried again with the next page
                 sync(self.directory)
                 self._synced = newest
-        try:
-            return list(islice(read(self.directory, after), most))
-        except FileNotFoundError:  # none could be written yet
-            return []
+        with contextlib.suppress(FileNotFoundError):  # none could be written yet
+            yield from read(self.directory, after)
 
     # writing
 

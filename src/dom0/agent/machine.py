@@ -36,20 +36,35 @@ from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
-from dom0.agent.status import NO_LOGINS, NOT_READ, GenerationInfo, Outcome, Progress, SharingStatus, Status, UpRequest
+from dom0.agent.status import (
+    NO_LOGINS,
+    NOT_READ,
+    GenerationInfo,
+    LogLine,
+    LogsRequest,
+    Outcome,
+    Progress,
+    ServiceStatus,
+    SharingStatus,
+    Status,
+    UpRequest,
+)
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
+from dom0.engine.log_lines import read_lines
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Event
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
 from dom0.health import Problem
 from dom0.images import names
-from dom0.names import short_id
+from dom0.names import ROOT, short_id
 from dom0.plan.actual import Actual
 from dom0.plan.desired import Sharing
+from dom0.plan.differences import Difference, compare
 from dom0.plan.hooks import has_post_start
-from dom0.plan.memory import Memory
+from dom0.plan.memory import Memory, cleared
 from dom0.plan.planner import Plan
+from dom0.plan.preview import Change, preview
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import say_step
 
@@ -244,6 +259,35 @@ class Machine:
                 self._own_proposal.cancel()  # a person knows better
             async for line in self._follow(turn, self._bring_back(target, turn)):
                 yield line
+
+    async def plan_rollback(self, number: int) -> list[Change]:
+        """What `rollback` to that generation would do to what there is. Changes nothing.
+
+        Raises UsageError, EngineError, and Busy while it is not known what there is.
+        """
+        target = await find_target(self._engine, self._current.generations, self._current.generation, number)
+        actual = self._loop.actual
+        if actual is None:
+            raise Busy("dom0: has not seen yet what there is", hint="ask again in a moment: dom0 status")
+        memory = msgspec.structs.replace(cleared(self._loop.memory), pending=not target.is_good, last_good={})
+        changes = preview(target.desired, actual, memory, self._clock.now())
+        if target.dom0_image in ("", self._own.image):
+            return changes
+        return [*changes, Change(action="replace", kind="container", name=ROOT, reason="its image changes")]
+
+    def differences(self, number: int) -> list[Difference]:
+        """What generation `number` asks for and the one made before it does not. Raises UsageError, Damaged."""
+        generations = self._current.generations
+        target = generations.read(number)
+        earlier = max((known for known in generations.numbers() if known < number), default=None)
+        return compare(generations.read(earlier).desired if earlier else None, target.desired)
+
+    def follow_logs(self, request: LogsRequest) -> AsyncGenerator[list[LogLine]]:
+        """Raises UsageError for what is no container of a service."""
+        named = (one for one in self.status().services if one.container and one.container == request.container)
+        if (service := next(named, None)) is None:
+            raise UsageError(f"{request.container}: no service here has this container", hint="dom0 status shows them")
+        return _log_lines(self._engine, service, request)
 
     def try_next(self, trial: Trial) -> None:
         """Raises Unwritable."""
@@ -526,6 +570,21 @@ class Machine:
         except Dom0Error as error:
             title = f"the dom0 image of generation {generation.number} cannot take over: {error.message}"
             self.end_handover(Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint))
+
+
+async def _log_lines(engine: Engine, of: ServiceStatus, request: LogsRequest) -> AsyncGenerator[list[LogLine]]:
+    pieces = engine.follow_logs(of.container_id, tail=request.tail, follow=request.follow)
+    async with contextlib.aclosing(read_lines(pieces)) as found:
+        async for lines in found:
+            yield [
+                LogLine(
+                    time=line.moment.decode(errors="replace"),
+                    service=of.service,
+                    container=of.container,
+                    text=line.text.decode(errors="replace"),
+                )
+                for line in lines
+            ]
 
 
 def _handed_with(request: UpRequest) -> Handed:

@@ -3,6 +3,9 @@
     GET  /v1/status               -> Status
     GET  /v1/watch                -> Status, one JSON a line, at every change
     GET  /v1/history              -> [GenerationInfo], newest first
+    GET  /v1/generations/N/differences -> [Difference], as in plan/differences.py
+    GET  /v1/generations/N/plan   -> [Change], as in plan/preview.py: what a rollback to it would do
+    GET  /v1/logs                 -> LogLine, one JSON a line
     GET  /v1/events               -> Entry, one JSON a line, as in agent/events.py
     POST /v1/up        UpRequest  -> Progress, one JSON a line; the last one has an outcome
     POST /v1/rollback  RollbackRequest -> Progress lines, as up
@@ -23,6 +26,7 @@ from dom0.health import Problem
 from dom0.plan.phase import Phase as Phase
 
 LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of a project, or of what one says of its files
+MOST_LINES = 10_000  # of a log, before what comes
 LONGEST_TRIAL = 7 * 86400.0  # seconds
 
 ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
@@ -142,6 +146,27 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     project: msgspec.Raw = NOT_READ  # that project, where the command has read it: compose/model.Project
     logins: msgspec.Raw = NO_LOGINS  # by registry: registry/credentials.Login; raw, so that no text of ours shows them
     layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
+
+
+class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /v1/watch`."""
+
+    repeat: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 3600.0  # seconds; the same status comes again then
+
+
+class LogsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /v1/logs`."""
+
+    container: str  # name of a service's
+    tail: Annotated[int, msgspec.Meta(ge=0, le=MOST_LINES)] = 200  # only the last ones of what is there
+    follow: bool = False
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    time: str  # RFC 3339, UTC
+    service: str
+    container: str  # name
+    text: str
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

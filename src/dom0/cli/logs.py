@@ -13,9 +13,11 @@ import click
 import msgspec
 
 from dom0 import terminal
+from dom0.agent.status import LogLine
 from dom0.cli import completion, options
 from dom0.cli.containers import find_containers, say_if_none
 from dom0.cli.engine_client import on_engine
+from dom0.engine.log_lines import Line, read_lines
 from dom0.errors import NotFound, UsageError
 from dom0.names import ROOT
 from dom0.plan import labels
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from dom0.engine.docker import DockerEngine
     from dom0.engine.values import ContainerSummary
 
-LONGEST_LINE = 1 << 20  # bytes; longer ones are shown in parts
 START_MARGIN = 10.0  # seconds
 _COLOURS = cycle(("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green"))
 
@@ -104,20 +105,6 @@ async def _show(engine: DockerEngine, services: Sequence[str], printer: Printer,
         await _follow(engine, containers, before, services, printer, span)
     else:
         await _merge(engine, containers, printer, span)
-
-
-class Line(msgspec.Struct, frozen=True, order=True):
-    moment: bytes  # RFC 3339 with nanoseconds, as the Engine writes it: sorts as text
-    text: bytes = b""
-
-
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
-    """As `--json` prints it."""
-
-    time: str  # RFC 3339, UTC
-    service: str
-    container: str  # name
-    text: str
 
 
 class Printer:
@@ -229,13 +216,7 @@ async def _lines(
 ) -> AsyncGenerator[Line]:
     """To be closed, as the request is then."""
     pieces = engine.follow_logs(container.id, tail=span.tail, since=span.since, until=span.until, follow=follow)
-    rest = b""
-    async with contextlib.aclosing(pieces):
-        async for piece in pieces:
-            *whole, rest = (rest + piece).split(b"\n")
-            if len(rest) > LONGEST_LINE:
-                whole, rest = [*whole, rest], b""
-            for line in whole:
-                yield Line(*line.split(b" ", 1))
-        if rest:
-            yield Line(*rest.split(b" ", 1))
+    async with contextlib.aclosing(read_lines(pieces)) as found:
+        async for lines in found:
+            for line in lines:
+                yield line

@@ -65,6 +65,10 @@ def agent_socket() -> Path:
     return run_directory() / "dom0.sock"
 
 
+def view_socket() -> Path:
+    return run_directory() / "view.sock"
+
+
 def forget_agent_socket() -> None:
     """Remove the socket of an agent that is gone, if nobody listens on it and we may."""
     from dom0.http import blocking

@@ -152,11 +152,6 @@ class DockerEngine:
     def follow_logs(
         self, ref: str, *, tail: int | None = None, since: float = 0.0, until: float = 0.0, follow: bool = True
     ) -> AsyncGenerator[bytes]:
-        """Output and error in order, each line with the Engine's time before it, in pieces as they come.
-
-        `tail` None is everything, `until` 0 no end; with `follow` it ends when the container does. For people: not in
-        the protocol.
-        """
         query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": _flag(follow)}
         query |= {"tail": "all" if tail is None else str(tail), "since": f"{since:.9f}"}
         query |= {"until": f"{until:.9f}"} if until else {}

@@ -65,6 +65,15 @@ class Engine(Protocol):
         """The last `tail` lines, output and error in order, at most 256 KiB. A terminal has no errors apart."""
         ...
 
+    def follow_logs(
+        self, ref: str, *, tail: int | None = None, since: float = 0.0, until: float = 0.0, follow: bool = True
+    ) -> AsyncGenerator[bytes]:
+        """Output and error in order, each line with the Engine's time before it, in pieces as they come.
+
+        `tail` None is everything, `until` 0 no end; with `follow` it ends when the container does.
+        """
+        ...
+
     async def top(self, ref: str) -> tuple[str, ...]:
         """The command line of every process in the running container."""
         ...

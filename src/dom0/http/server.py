@@ -24,6 +24,7 @@ SILENCE = 60.0  # seconds without a byte, of a request or between two of them
 HANDSHAKE = 10.0  # seconds for that of TLS
 LINGER = 10.0  # seconds to read what a client still sends after its answer
 BACKLOG = 128
+GONE_WITHIN = 5.0  # seconds until a client that has gone is noticed where nothing is sent to it
 JSON = "application/json"
 NO_CONTENT = 204
 
@@ -261,6 +262,30 @@ async def _respond(request: Request, handler: Handler) -> Response:
     except Exception:
         log.exception("%s %s", request.method, request.path)
         return refusal(500, "Internal Server Error")
+
+
+async def while_asked(request: Request, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """`parts`, until the client has gone: who says nothing is missed by nobody who has nothing to send."""
+    coming: asyncio.Task[bytes | None] | None = None
+    async with aclosing(parts):
+        try:
+            while True:
+                coming = asyncio.create_task(_next_of(parts))
+                while not coming.done():
+                    await asyncio.wait([coming], timeout=GONE_WITHIN)
+                    if request.is_gone:
+                        return
+                if (part := coming.result()) is None:
+                    return
+                yield part
+        finally:
+            if coming is not None and not coming.done():
+                coming.cancel()
+                await asyncio.wait([coming])
+
+
+async def _next_of(parts: AsyncGenerator[bytes]) -> bytes | None:
+    return await anext(parts, None)
 
 
 def refusal(status: int, message: str, hint: str = "") -> Response:

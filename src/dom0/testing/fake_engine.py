@@ -19,6 +19,7 @@ import signal as signals
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
@@ -183,6 +184,18 @@ class FakeEngine:
         starts = [start for start in self.docker.container(ref).log if start[0] >= since]
         text = "".join(errors if errors_only else output for _, output, errors in starts)
         return "".join(text.splitlines(keepends=True)[-tail:])
+
+    async def follow_logs(
+        self, ref: str, *, tail: int | None = None, since: float = 0.0, until: float = 0.0, follow: bool = True
+    ) -> AsyncGenerator[bytes]:
+        """What there is; nothing of it is followed, and the times are those of the starts."""
+        self.before(Call("follow_logs", ref))
+        self.reach()
+        starts = self.docker.container(ref).log
+        lines = [(at, line) for at, output, _ in starts if since <= at <= (until or at) for line in output.splitlines()]
+        for at, line in lines if tail is None else lines[-tail:] if tail else []:
+            moment = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+            yield f"{moment} {line}\n".encode()
 
     @_call
     async def top(self, ref: str) -> tuple[str, ...]:

@@ -1,0 +1,100 @@
+"""What one generation asks for and another one does not, for people: in the Engine's words, value by value. Pure.
+
+Values that may be secret are not told, only that they differ: variables, and contents of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from dom0.names import short_id
+from dom0.plan.desired import Desired, InjectedFile, Slot
+
+HIDDEN = "(not shown)"
+LONGEST = 300  # characters of a value
+_OF_OURS = ("dom0.", "com.docker.compose.")  # labels that follow from the others
+_SECRET = ("Env.", "file ", "post_start")
+_FOLLOWS = {"name", "number", "hash", "image_id", "create", "files", "post_start", "resources", "health"}
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """`before` and `after` are texts as in the Engine's API; "": it is not set, or there is no such thing."""
+
+    subject: str  # `service web`, `network default`, `volume data`
+    key: str  # `HostConfig.Memory`, `Env.VERSION`; "" for all of the subject
+    before: str
+    after: str
+
+
+def compare(before: Desired | None, after: Desired) -> list[Difference]:
+    """In the order of subjects and keys. `before` None: there was nothing."""
+    old, new = _subjects(before) if before else {}, _subjects(after)
+    return [
+        Difference(subject=subject, key=key, before=was, after=will)
+        for subject in sorted(old.keys() | new.keys())
+        for key, was, will in _changes(old.get(subject), new.get(subject))
+    ]
+
+
+def _changes(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> Iterator[tuple[str, str, str]]:
+    if old is None or new is None:
+        yield "", "" if old is None else "there", "" if new is None else "there"
+        return
+    for key in sorted(old.keys() | new.keys()):
+        was, will = old.get(key, ""), new.get(key, "")
+        if was != will:
+            yield key, _told(key, was), _told(key, will)
+
+
+def _told(key: str, value: str) -> str:
+    return HIDDEN if value and key.startswith(_SECRET) else value[:LONGEST]
+
+
+def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for slot in desired.slots:
+        values = found.setdefault(f"service {slot.service}", {} if slot.number > 1 else _of_slot(slot))
+        values["replicas"] = str(int(values.get("replicas", "0")) + 1)
+    for kind, specs in (("network", desired.networks), ("volume", desired.volumes)):
+        for spec in specs:
+            found[f"{kind} {spec.key}"] = _flat(msgspec.to_builtins(spec), "", _FOLLOWS - {"create", "name"})
+    found["rollout"] = _flat(msgspec.to_builtins(desired.rollout), "", set())
+    return found
+
+
+def _of_slot(slot: Slot) -> dict[str, str]:
+    body = msgspec.to_builtins(slot.create)
+    labels = {key: value for key, value in body.pop("Labels", {}).items() if not key.startswith(_OF_OURS)}
+    env = dict(variable.partition("=")[::2] for variable in body.pop("Env", ()))
+    body.pop("Image", None)
+    return {
+        **_flat(msgspec.to_builtins(slot), "", _FOLLOWS),
+        **_flat(body, "", set()),
+        **{f"Labels.{key}": value for key, value in labels.items()},
+        **{f"Env.{key}": value or '""' for key, value in env.items()},
+        **{f"file {file.path}": _digest(file) for file in slot.files},
+        **({"post_start": _digest(slot.post_start)} if slot.post_start else {}),
+        "image": f"{slot.image} {short_id(slot.image_id)}",
+    }
+
+
+def _digest(value: InjectedFile | tuple[object, ...]) -> str:
+    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
+
+
+def _flat(value: Mapping[str, Any], path: str, left_out: set[str]) -> dict[str, str]:
+    """`{"HostConfig.Memory": "268435456"}`; a list is one value."""
+    flat: dict[str, str] = {}
+    for key, inner in value.items():
+        if key in left_out:
+            continue
+        where = f"{path}.{key}" if path else key
+        if isinstance(inner, dict) and inner:
+            flat |= _flat(inner, where, set())
+        else:
+            flat[where] = inner if isinstance(inner, str) else msgspec.json.encode(inner).decode()
+    return flat

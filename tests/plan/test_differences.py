@@ -1,0 +1,69 @@
+"""What one generation asks for and another one does not, as people are told it."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from dom0.plan.desired import InjectedFile, Slot
+from dom0.plan.differences import HIDDEN, LONGEST, Difference, compare
+from dom0.testing.builders import asking, desired, network_spec, slot
+
+
+def told(before: tuple[Slot, ...], after: tuple[Slot, ...]) -> list[tuple[str, str, str, str]]:
+    return [(one.subject, one.key, one.before, one.after) for one in compare(desired(*before), desired(*after))]
+
+
+def test_the_same_again_differs_in_nothing() -> None:
+    assert told((slot("web"), slot("db")), (slot("db"), slot("web"))) == []
+
+
+def test_without_one_before_it_all_is_new() -> None:
+    new = [Difference(subject=subject, key="", before="", after="there") for subject in ("rollout", "service web")]
+    assert [one for one in compare(None, desired(slot("web"))) if not one.subject.startswith("network")] == new
+
+
+def test_values_are_told_by_the_keys_of_the_engine() -> None:
+    small, large = (asking(slot("web"), host={"memory": memory}) for memory in (64 << 20, 128 << 20))
+    assert told((small,), (large,)) == [("service web", "HostConfig.Memory", "67108864", "134217728")]
+    assert told((slot("web"),), (asking(slot("web"), cmd=("a", "b")),)) == [
+        ("service web", "Cmd", '["sleep","1000"]', '["a","b"]')
+    ]
+
+
+def test_services_that_come_and_go_and_their_number() -> None:
+    assert told((slot("web"), slot("old")), (slot("web"), slot("web", number=2), slot("new"))) == [
+        ("service new", "", "", "there"),
+        ("service old", "", "there", ""),
+        ("service web", "replicas", "1", "2"),
+    ]
+
+
+def test_what_may_be_secret_is_not_told() -> None:
+    one = replace(
+        asking(slot("web"), env=("A=secret", "B=", "GONE=secret")), files=(InjectedFile(path="/k", content=b"secret"),)
+    )
+    two = replace(
+        asking(slot("web"), env=("A=other secret", "B=", "C")), files=(InjectedFile(path="/k", content=b"secrets"),)
+    )
+    found = told((one,), (two,))
+    assert [(key, before, after) for _, key, before, after in found] == [
+        ("Env.A", HIDDEN, HIDDEN),
+        ("Env.C", "", HIDDEN),
+        ("Env.GONE", HIDDEN, ""),
+        ("file /k", HIDDEN, HIDDEN),
+    ]
+    assert "secret" not in str(found)
+
+
+def test_labels_of_ours_follow_from_the_rest_and_long_values_are_cut() -> None:
+    other = asking(
+        slot("web"),
+        labels=slot("web").create.labels | {"dom0.hash": "h9", "com.docker.compose.x": "y", "mine": "x" * 999},
+    )
+    assert told((slot("web"),), (other,)) == [("service web", "Labels.mine", "", "x" * LONGEST)]
+
+
+def test_networks_are_told_by_their_names_in_the_project() -> None:
+    before = desired(slot("web"))
+    after = replace(before, networks=(*before.networks, replace(network_spec(), key="back")))
+    assert [(one.subject, one.after) for one in compare(before, after)] == [("network back", "there")]
