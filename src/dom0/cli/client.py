@@ -25,6 +25,8 @@ from dom0.run import dial
 if TYPE_CHECKING:
     from dom0.agent.ambassador_status import AmbassadorStatus
     from dom0.agent.file_status import FileInfo
+    from dom0.plan.differences import Difference
+    from dom0.plan.preview import Change
 
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
 SUCCESSION_WITHIN = 240.0  # seconds for a new root container to answer, or the one before again
@@ -77,6 +79,18 @@ class Agent:
 
     def history(self) -> list[GenerationInfo]:
         return self.call("GET", "/v1/history", list[GenerationInfo])
+
+    def differences(self, generation: int) -> list[Difference]:
+        """What it asks for and the one made before it does not."""
+        from dom0.plan.differences import Difference
+
+        return self.call("GET", f"/v1/generations/{generation}/differences", list[Difference])
+
+    def plan_rollback(self, generation: int) -> list[Change]:
+        """What going back to it would do."""
+        from dom0.plan.preview import Change
+
+        return self.call("GET", f"/v1/generations/{generation}/plan", list[Change])
 
     def events(self, since: int) -> Iterator[Entry]:
         """Those in the journal with a greater number, the oldest first."""

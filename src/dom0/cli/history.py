@@ -1,4 +1,4 @@
-"""`dom0 history`: the generations, newest first."""
+"""`dom0 history`: the generations, newest first; what one of them asks for that another one does not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0 import terminal, times
+from dom0.cli import completion
 from dom0.cli.client import Agent
 from dom0.names import short_id
 
@@ -15,13 +16,23 @@ if TYPE_CHECKING:
 
 
 @click.command(name="history")
-@click.option("--json", "as_json", is_flag=True, help="A list of GenerationInfo documents.")
-def command(as_json: bool) -> None:
+@click.argument("generation", type=click.IntRange(min=1), required=False, shell_complete=completion.generations)
+@click.option("--json", "as_json", is_flag=True, help="A list of GenerationInfo, of a GENERATION of Difference.")
+def command(generation: int | None, as_json: bool) -> None:
     """List the generations of this machine: when, why, and how each one ended.
 
+    With GENERATION, what that one asks for and the one made before it did not. Of variables and of contents of files
+    only that they differ is shown.
+
     $ dom0 history
-    $ dom0 rollback 3  # go back to one of them
+    $ dom0 history 3   # what it changed
+    $ dom0 rollback 3  # go back to it
     """
+    if generation is not None:
+        differences = Agent().differences(generation)
+        rows = [(one.subject, one.key, one.before, one.after) for one in differences]
+        terminal.say_table(differences, ("SUBJECT", "KEY", "BEFORE", "AFTER"), rows, as_json=as_json)
+        return
     generations = Agent().history()
     heads = ("", "GENERATION", "PROJECT", "CREATED", "OUTCOME", "CAUSE", "SERVICES", "DOM0 IMAGE", "REASON")
     terminal.say_table(generations, heads, map(_row, generations), as_json=as_json)

@@ -7,7 +7,7 @@ refused as the agent would, and the planner says its steps.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,13 +51,17 @@ def command(directory: Path | None, tag: str, no_build: bool, adopts: bool, as_j
     project = find_project(directory)
     changes = on_engine(lambda engine: _plan(engine, project, tag, build=not no_build, adopts=adopts))
     if changes:
-        rows = [(change.action, change.kind, change.name, change.reason) for change in changes]
-        heads = ("ACTION", "KIND", "NAME", "REASON")
-        terminal.say_table(changes, heads, rows, as_json=as_json, colours={"ACTION": _COLOURS})
+        say_changes(changes, as_json=as_json)
         return EXIT_CHANGES
     asks = "this project" if project and not no_build else f"{tag}, as it is,"
     terminal.say_done(changes, f"nothing to do: the machine is as {asks} asks", as_json=as_json)
     return 0
+
+
+def say_changes(changes: Sequence[Change], *, as_json: bool) -> None:
+    rows = [(change.action, change.kind, change.name, change.reason) for change in changes]
+    heads = ("ACTION", "KIND", "NAME", "REASON")
+    terminal.say_table(changes, heads, rows, as_json=as_json, colours={"ACTION": _COLOURS})
 
 
 async def _plan(engine: Engine, project: Path | None, tag: str, *, build: bool, adopts: bool) -> list[Change]:
