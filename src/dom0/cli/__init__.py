@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Look inside": {
         "status": "dom0.cli.status",
+        "web": "dom0.cli.web",
         "tree": "dom0.cli.tree",
         "events": "dom0.cli.events",
         "logs": "dom0.cli.logs",

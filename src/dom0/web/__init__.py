@@ -1,0 +1,4 @@
+"""The page that shows a machine: `page` serves it, `session` says who may look, `assets` is what the browser runs.
+
+It knows the agent by its socket alone, and asks there as any other client does.
+"""

@@ -1,0 +1,251 @@
+// The page: what it knows, which view is shown, and how it is kept true. Each view is a function of the state.
+
+import { h, patch } from "/dom.js";
+import { events } from "/events.js";
+import { generations } from "/generations.js";
+import { Log, logs } from "/logs.js";
+import { overview } from "/overview.js";
+import { services } from "/services.js";
+import { command, enter, follow, get, watch } from "/wire.js";
+import { clock, headline, shortId } from "/words.js";
+
+const MOST_EVENTS = 500;
+const PATIENCE = 1500; // milliseconds: a hand-over from one agent to the next is no loss worth a word
+const VIEWS = { "": ["Overview", overview], services: ["Services", services], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
+
+const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", details: new Map(), chosen: 0, log: null, most: MOST_EVENTS };
+let streams = []; // of statuses and of events
+let due = false;
+let view = "";
+let scrolled = 0; // number of the generation that was asked for last
+
+/** The machine's clock; it stands still while nobody answers. */
+function now() {
+  return state.status.now + ((state.lost || Date.now()) - state.at) / 1000;
+}
+
+function route() {
+  const [, name = "", rest = ""] = location.hash.split("/");
+  return [name in VIEWS ? name : "", decodeURIComponent(rest)];
+}
+
+function changed() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    render();
+  });
+}
+
+function render() {
+  const content = document.getElementById("content");
+  const line = document.getElementById("line");
+  document.documentElement.toggleAttribute("data-old", isOld());
+  if (state.refused) return void patchInto(content, locked());
+  patchInto(line, connection());
+  if (!state.status) return;
+  const [name, rest] = route();
+  state.chosen = Number(rest) || 0;
+  if (name === "logs") chooseLog(rest);
+  const shown = VIEWS[name][1]({ ...state, now: now() });
+  patchInto(content, name === "" ? [hero(), shown] : [h("h1.hidden-text", { "data-key": "title" }, VIEWS[name][0]), shown]);
+  content.dataset.view = name || "overview";
+  const place = document.getElementById("log-place");
+  if (place && state.log && place.firstChild !== state.log.pane) place.replaceChildren(state.log.pane);
+  if (name === "generations" && state.chosen && state.chosen !== scrolled) document.getElementById(`generation-${state.chosen}`)?.scrollIntoView();
+  scrolled = name === "generations" && state.history.length ? state.chosen : scrolled;
+  const { project, services: all, generation, version } = state.status;
+  document.title = `${isOld() ? "not connected – " : ""}${project || "dom0"}: ${name ? VIEWS[name][0] : headline(state.status, now()).title}`;
+  document.getElementById("machine").textContent = project || "dom0";
+  document.getElementById("services-count").textContent = all.length || "";
+  document.getElementById("generation-count").textContent = generation?.number ?? "";
+  patchInto(document.getElementById("about"), [`dom0 ${version}`, h("br"), "image ", h("code", null, shortId(state.status.dom0_image) || "none"), h("br"), command("").trim() === "dom0" ? "" : command("").trim()]);
+}
+
+function patchInto(parent, children) {
+  const fresh = h(parent.nodeName.toLowerCase(), null, children);
+  for (const { name, value } of parent.attributes) fresh.setAttribute(name, value);
+  patch(parent, fresh);
+}
+
+function hero() {
+  const { is, title, rest } = headline(state.status, now());
+  return h("section.hero", { "data-key": "hero", "aria-label": "State" },
+    h("h1", null, h(`span.pulse.${is}`, { "aria-hidden": "true" }), title), h("p", null, rest));
+}
+
+function locked() {
+  return h("section.locked", { "data-key": "locked" }, h("h1", null, "This address does not open the page any more"),
+    h("p", null, "Each address of dom0 web works once, and only while that command runs. The next one is in its terminal; or run it again:"), h("p", null, h("code", null, "dom0 web")));
+}
+
+// The connection
+
+function isOld() {
+  return state.lost > 0 && Date.now() - state.broke > PATIENCE;
+}
+
+function connection() {
+  if (!isOld()) return null;
+  const since = clock(state.lost / 1000);
+  return h("p.lost", { "data-key": "lost" }, h("b", null, state.status ? `Not connected since ${since}.` : "Not connected."), state.status ? " What is below was so then; it is asked for again and again." : " It is asked for again and again.");
+}
+
+function told(what, error) {
+  if (what === "refused") {
+    state.refused = error;
+    leave();
+  } else if (what === "lost") {
+    if (!state.lost) {
+      state.broke = Date.now();
+      for (const stream of [streams[1], state.log?.stream]) stream?.again();
+      setTimeout(changed, PATIENCE + 50);
+    }
+    state.lost ||= state.heard || state.broke;
+  } else {
+    state.heard = Date.now();
+    state.lost = 0;
+  }
+  changed();
+}
+
+function takeStatus(status) {
+  const marks = (one) => JSON.stringify([one?.generation?.number, one?.generation?.outcome, one?.generation?.back_at, one?.generation?.trial_until, one?.last_good]);
+  const before = state.status;
+  state.status = status;
+  state.at = Date.now();
+  if (marks(before) !== marks(status)) readHistory();
+  changed();
+}
+
+async function readHistory() {
+  try {
+    state.history = await get("/v1/history");
+    for (const key of state.details.keys()) if (key.startsWith("plan ")) state.details.delete(key);
+    for (const one of state.history.filter((one) => one.current || one.number === state.chosen)) load(`differences ${one.number}`);
+    changed();
+  } catch {
+    setTimeout(readHistory, 1000);
+  }
+}
+
+async function load(what) {
+  const [kind, number] = what.split(" ");
+  if (state.details.has(what) && kind === "differences") return;
+  try {
+    state.details.set(what, { list: await get(`/v1/generations/${number}/${kind}`) });
+  } catch (error) {
+    state.details.set(what, { error: error.message });
+    if (kind === "differences") setTimeout(() => state.details.delete(what), 5000);
+  }
+  changed();
+}
+
+function arrive() {
+  if (streams.length) return;
+  const last = () => state.events.at(-1)?.seq ?? 0;
+  const path = () => `/v1/events?${new URLSearchParams({ follow: "1", since: String(last()), ...(last() ? {} : { tail: String(MOST_EVENTS) }) })}`;
+  const take = (fresh) => {
+    state.events = [...state.events, ...fresh].slice(-MOST_EVENTS);
+    changed();
+  };
+  const heard = (what, error) => {
+    state.live = what === "live" || (what !== "lost" && state.live);
+    if (error?.status === 400) state.events = []; // another journal: this machine was made anew
+    changed();
+  };
+  streams = [watch(takeStatus, told), follow(path, take, heard)];
+}
+
+function leave() {
+  for (const stream of streams) stream.stop();
+  streams = [];
+  state.log?.stream.stop();
+  state.log = null;
+}
+
+function chooseLog(wanted) {
+  const names = state.status.services.map((one) => one.container).filter(Boolean);
+  const name = wanted || state.log?.container || names[0];
+  if (!name || state.log?.container === name) return;
+  state.log?.stream.stop();
+  state.log = new Log(name, changed);
+}
+
+// What a person does
+
+document.addEventListener("click", async (event) => {
+  const target = event.target.closest("[data-copy],[data-filter],[data-do],button[data-load],#theme,.skip");
+  if (!target) return;
+  if (target.matches(".skip")) {
+    event.preventDefault();
+    document.getElementById("content").focus();
+  } else if (target.id === "theme") {
+    const root = document.documentElement;
+    const dark = (root.dataset.theme ?? (matchMedia("(prefers-color-scheme:dark)").matches ? "dark" : "light")) === "dark";
+    root.dataset.theme = dark ? "light" : "dark";
+    localStorage.setItem("dom0.theme", root.dataset.theme);
+  } else if (target.dataset.copy) {
+    await navigator.clipboard.writeText(target.dataset.copy).then(() => say("Copied."), () => say("The browser does not let this page copy."));
+    target.toggleAttribute("data-copied", true);
+    setTimeout(() => target.removeAttribute("data-copied"), 1200);
+  } else if (target.dataset.filter) {
+    state.shown = target.dataset.filter;
+  } else if (target.dataset.load) {
+    await load(target.dataset.load);
+  } else if (target.dataset.do === "to-end") {
+    state.log?.toEnd();
+  }
+  changed();
+});
+
+document.addEventListener("input", (event) => {
+  if (event.target.id === "find-event") state.find = event.target.value;
+  if (event.target.id === "find-line") state.log?.search(event.target.value);
+  changed();
+});
+
+document.addEventListener("change", (event) => {
+  if (event.target.id === "log-of") location.hash = `#/logs/${encodeURIComponent(event.target.value)}`;
+});
+
+document.addEventListener("toggle", (event) => {
+  if (event.target.open && event.target.dataset.load) load(event.target.dataset.load);
+}, true);
+
+function say(text) {
+  document.getElementById("said").textContent = text;
+}
+
+function move() {
+  const [name] = route();
+  for (const link of document.querySelectorAll("nav a")) {
+    const here = link.getAttribute("href") === `#/${name}`;
+    if (here) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (name !== "logs") {
+    state.log?.stream.stop();
+    state.log = null;
+  }
+  if (name === "generations" && state.status) readHistory();
+  if (view !== name) {
+    scrollTo(0, 0);
+    scrolled = 0;
+    say(VIEWS[name][0]);
+  }
+  view = name;
+  changed();
+}
+
+addEventListener("hashchange", move);
+// A tab that nobody sees asks for nothing.
+document.addEventListener("visibilitychange", () => (document.hidden ? leave() : state.refused || arrive(), move()));
+setInterval(() => state.status && !document.hidden && changed(), 1000);
+
+const theme = localStorage.getItem("dom0.theme");
+if (theme) document.documentElement.dataset.theme = theme;
+if (await enter()) arrive();
+else state.refused = new Error("no session");
+move();

@@ -1,0 +1,90 @@
+// What a container prints. Lines come faster than anybody reads: they are put into the page once a frame, and few stay.
+
+import { h, visible, withoutColours } from "/dom.js";
+import { card, cmd } from "/parts.js";
+import { follow } from "/wire.js";
+
+const MOST = 2000; // lines in the page
+const TAIL = 500; // of what was there before
+
+export class Log {
+  constructor(container, changed) {
+    this.container = container;
+    this.changed = changed;
+    this.live = false;
+    this.follows = true;
+    this.find = "";
+    this.count = 0;
+    this.pane = h("div.log", { tabindex: "0", role: "log", "aria-label": `Log of ${container}`, "aria-live": "off" });
+    this.pane.addEventListener("scroll", () => this.scrolled());
+    this.waiting = [];
+    this.seen = ""; // time of the last line
+    this.edge = ""; // and of the last one before the connection broke: the end of the log comes again
+    this.stream = follow(() => `/v1/logs?${new URLSearchParams({ container, tail: String(TAIL), follow: "1" })}`, (lines) => this.take(lines), (what, error) => {
+      const live = what === "live";
+      if (!live) this.edge = this.seen;
+      this.trouble = error?.message ?? "";
+      if (live !== this.live) { this.live = live; changed(); }
+    });
+  }
+
+  take(lines) {
+    const fresh = lines.filter((line) => line.time > this.edge);
+    if (!fresh.length) return;
+    this.seen = fresh.at(-1).time;
+    this.count += fresh.length;
+    this.waiting.push(...fresh);
+    if (this.waiting.length > MOST) this.waiting.splice(0, this.waiting.length - MOST);
+    this.frame ??= requestAnimationFrame(() => this.put());
+  }
+
+  put() {
+    this.frame = undefined;
+    const rows = document.createDocumentFragment();
+    for (const line of this.waiting) {
+      const text = withoutColours(line.text);
+      const row = h("div.row", { hidden: !this.matches(text) }, h("time", { datetime: line.time }, new Date(line.time).toLocaleTimeString([], { hour12: false })));
+      row.append(h("span", null, visible(text)));
+      rows.append(row);
+    }
+    this.waiting = [];
+    this.pane.append(rows);
+    for (let over = this.pane.childElementCount - MOST; over > 0; over -= 1) this.pane.firstElementChild.remove();
+    if (this.follows) this.pane.scrollTop = this.pane.scrollHeight;
+    this.changed();
+  }
+
+  matches(text) {
+    return text.toLowerCase().includes(this.find.toLowerCase());
+  }
+
+  search(find) {
+    this.find = find;
+    for (const row of this.pane.children) row.hidden = !this.matches(row.lastChild.textContent);
+    this.changed();
+  }
+
+  scrolled() {
+    const atEnd = this.pane.scrollHeight - this.pane.scrollTop - this.pane.clientHeight < 24;
+    if (atEnd !== this.follows) { this.follows = atEnd; this.changed(); }
+  }
+
+  toEnd() {
+    this.follows = true;
+    this.pane.scrollTop = this.pane.scrollHeight;
+    this.changed();
+  }
+}
+
+export function logs({ status, log }) {
+  const names = status.services.filter((one) => one.container).map((one) => one.container);
+  const service = status.services.find((one) => one.container === log?.container);
+  const rows = log ? log.pane.childElementCount : 0;
+  return card("Logs", { label: "Logs", sub: !log ? "" : log.live ? "as it comes" : log.trouble || "it has ended, or does not answer", right: cmd(service ? `logs -f ${service.service}` : "logs -f") },
+    h("div.tools", null,
+      h("label", null, "of ", h("select", { id: "log-of" }, names.map((name) => h("option", { value: name, selected: name === log?.container }, name)), !names.includes(log?.container) && log && h("option", { value: log.container, selected: true }, log.container))),
+      h("label", null, h("span.hidden-text", null, "Find in these lines"), h("input", { type: "search", id: "find-line", placeholder: "Find", value: log?.find ?? "" })),
+      h("button", { type: "button", "data-do": "to-end", "aria-pressed": String(log?.follows ?? false) }, "Follow"),
+      h("span.mute", null, rows < (log?.count ?? 0) ? `the last ${rows} of ${log.count} lines` : `${rows} lines`)),
+    log ? h("div", { id: "log-place", "data-own": true, "data-key": log.container }) : h("p.empty", null, "There is no container yet."));
+}

@@ -1,0 +1,65 @@
+// One sentence, who started whom and why, and what there is to know at once.
+
+import { h } from "/dom.js";
+import { card, cmd, eventRow, label, outcome, phase, problems, since, time } from "/parts.js";
+import { age, shortId } from "/words.js";
+
+// Those that make a container what it is; what was stopped and removed is the one before it, under the same name.
+const STEPS = /^(create|start|restart|unpause|update)-container$/;
+
+/** What follows from another event that is shown. */
+const ASIDE = (event) => event.kind === "rename-container" || (event.kind === "start-container" && event.reason === "created") || event.kind === "agent-ended";
+
+/** Why a container is as it is: what the agent says of it, else the last that happened to it. */
+function why(service, events) {
+  if (service.reason) return service.reason;
+  const about = events.filter((event) => STEPS.test(event.kind) && event.subject.replace(/^[0-9a-f]{12}_/, "") === service.container);
+  let last = about.at(-1);
+  if (last?.kind === "start-container" && last.reason === "created") last = about.findLast((event) => event.kind === "create-container") ?? last;
+  if (!last) return service.phase === "data" ? "holds the home, never started" : "";
+  const asked = last.actor?.startsWith("uid") ? `, asked for by ${last.actor}` : "";
+  if (last.kind === "create-container" && last.reason === "it does not exist") return `new in generation ${last.generation}${asked}`;
+  const [verb] = last.kind.split("-");
+  const done = { create: "made anew", start: "started", restart: "started again", unpause: "goes on", update: "changed" }[verb];
+  return `${done}${last.reason && last.reason !== "created" ? `: ${last.reason}` : ""}${asked}`;
+}
+
+function tree({ status, events, now }) {
+  const rows = status.services.map((service, index) =>
+    h(`tr.leaf${index === status.services.length - 1 ? ".last" : ""}`, { "data-key": `${service.service}-${service.number}` },
+      h("th", { scope: "row" }, h("span.guide", { "aria-hidden": "true" }), h("a", { href: `#/logs/${encodeURIComponent(service.container)}` }, label(service, status.services))),
+      h("td", null, phase(service)),
+      h("td.why", null, why(service, events), service.restarts ? h("span.warn", null, ` restarted ${service.restarts} ${service.restarts === 1 ? "time" : "times"}`) : null),
+      h("td.n", null, time(since(service), now))));
+  return card("Who started whom", { sub: "and why each is as it is", right: cmd("tree") },
+    h("table.tree", null,
+      h("thead", null, h("tr", null, ["container", "state", "why"].map((title) => h("th", { scope: "col" }, title)), h("th.n", { scope: "col" }, "for"))),
+      h("tbody", null,
+        h("tr.root", { "data-key": "dom0" }, h("th", { scope: "row" }, "dom0"),
+          h("td", null, h("span.state.ok", null, h("i", { "aria-hidden": "true" }, "●"), "runs")),
+          h("td.why", null, `dom0 ${status.version}, from the image `, h("code", null, shortId(status.dom0_image))), h("td.n")),
+        rows)));
+}
+
+function generations({ history, now }) {
+  return card("Generations", { right: cmd("history") },
+    h("ol.line", null, history.slice(0, 8).map((one) =>
+      h("li", { "data-key": one.number }, h(`span.dot.${one.current ? "current" : one.outcome}`, { "aria-hidden": "true" }, one.number),
+        h("div.head", null, h("a", { href: `#/generations/${one.number}` }, `Generation ${one.number}`), outcome(one), h("span.n", null, `${age(now - one.created)} ago`)),
+        h("p", null, one.current && one.back_at ? `back: ${one.back_because}` : one.reason || one.cause)))),
+    history.length > 8 && h("p.more", null, h("a", { href: "#/generations" }, `all ${history.length}`)));
+}
+
+export function overview(state) {
+  const { status, events } = state;
+  const steps = status.steps.length + status.pulls.length > 0 && card("Under way", { right: cmd("status --watch") },
+    h("ul.plain", null, status.steps.map((step) => h("li", null, step)),
+      status.pulls.map((pull) => h("li", null, pull.image, " ", h("progress", { max: pull.size || 1, value: pull.have, "aria-label": `pulling ${pull.image}` }), pull.waits_for && h("span.mute", null, ` waits: ${pull.waits_for}`)))));
+  const told = events.filter((event) => !ASIDE(event)).slice(-12).reverse();
+  return h("div.columns", null,
+    h("div.column", null, problems(status, state.now), steps, tree(state),
+      card("What happened", { right: cmd("events --follow") },
+        told.length ? h("ul.events", null, told.map((event) => eventRow(event))) : h("p.empty", null, "Nothing is in the journal yet."),
+        events.length > told.length && h("p.more", null, h("a", { href: "#/events" }, "everything")))),
+    h("div.column", null, generations(state)));
+}

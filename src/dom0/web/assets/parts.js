@@ -1,0 +1,65 @@
+// What several views are made of.
+
+import { h } from "/dom.js";
+import { age, moment, OUTCOMES, PHASES, sortOf } from "/words.js";
+import { command } from "/wire.js";
+
+/** A command of the terminal that shows or does the same; a click copies it. */
+export function cmd(words) {
+  const whole = command(words);
+  return h("button.cmd", { type: "button", "data-copy": whole, title: "Copy this command", "aria-label": `Copy the command ${whole}` }, h("code", null, whole));
+}
+
+export function card(title, { sub, right, key, label } = {}, ...content) {
+  return h("section.card", { "data-key": key ?? title, "aria-label": label ?? title },
+    h("header", null, h("h2", null, title), sub && h("span.sub", null, sub), right && h("span.right", null, right)), ...content);
+}
+
+export function state([sign, kind], word) {
+  return h(`span.state.${kind}`, null, h("i", { "aria-hidden": "true" }, sign), word);
+}
+
+export function phase(service) {
+  return state(PHASES[service.phase] ?? ["?", "busy"], service.phase);
+}
+
+export function outcome(generation) {
+  return state(OUTCOMES[generation.outcome] ?? ["?", "busy"], generation.outcome);
+}
+
+/** A container's name in the page: the service, and its number where there are several. */
+export function label(service, services) {
+  const several = services.filter((one) => one.service === service.service).length > 1;
+  return [service.service, several && h("span.number", null, ` ${service.number}`)];
+}
+
+/** When it ended, or else when it started; 0: neither. */
+export function since(service) {
+  return service.finished || service.started;
+}
+
+export function time(seconds, now) {
+  return seconds ? h("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds, now) }, age(now - seconds)) : "";
+}
+
+export function problems(status, now) {
+  if (!status.problems.length) return null;
+  return card("What is wrong", { right: cmd("status") },
+    h("ul.problems", null, status.problems.map((one) =>
+      h(`li.${one.severity === "error" ? "bad" : "warn"}`, { "data-key": `${one.code} ${one.subject}` },
+        h("div", null, h("b", null, state(one.severity === "error" ? ["✕", "bad"] : ["△", "warn"], one.severity), ` ${one.subject}`), one.since ? h("span.mute", null, ` for ${age(now - one.since)}`) : null),
+        h("p", null, one.title),
+        one.hint && h("p.mute", null, one.hint)))));
+}
+
+export function eventRow(event, { withDay = false } = {}) {
+  const sort = sortOf(event);
+  const at = new Date(event.time * 1000);
+  const kind = sort.trouble ? "bad" : sort.sign === "✓" ? "ok" : sort.person ? "person" : "quiet";
+  const actor = event.actor && event.actor !== "dom0" ? `by ${event.actor}` : "";
+  return h("li", { "data-key": event.seq },
+    h("time", { datetime: at.toISOString(), title: at.toLocaleString() }, withDay ? at.toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false }) : at.toLocaleTimeString([], { hour12: false })),
+    h(`i.${kind}`, { "aria-hidden": "true" }, sort.sign),
+    h("div", null, h("span", null, event.text, (event.count ?? 1) > 1 && h("span.mute", null, ` ×${event.count}`)),
+      (event.reason || actor) && h("small", null, [event.reason, actor].filter(Boolean).join(" · "))));
+}

@@ -1,0 +1,116 @@
+// What the page asks, and whether it is still answered. The token is this tab's alone; it goes in a header.
+
+const TOKEN = "dom0.token";
+const COMMAND = "dom0.command";
+const REPEAT = 5; // seconds between two statuses when nothing changes
+const SILENCE = 13_000; // milliseconds without any: nobody answers
+const PAUSES = [200, 500, 1000, 2000, 4000]; // milliseconds between attempts
+
+export class Refused extends Error {
+  constructor(status, said) {
+    super(said.message ?? `status ${status}`);
+    this.status = status;
+    this.hint = said.hint ?? "";
+  }
+}
+
+export function command(words) {
+  return `${sessionStorage.getItem(COMMAND) ?? "dom0"} ${words}`;
+}
+
+/** Use up the code in the address, if there is one. Whether this tab may look. */
+export async function enter() {
+  const code = /^#([\w-]{20,})$/.exec(location.hash)?.[1];
+  if (code) {
+    history.replaceState(null, "", "#/");
+    const answer = await fetch("/session", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ code }),
+    });
+    if (answer.ok) {
+      const opened = await answer.json();
+      sessionStorage.setItem(TOKEN, opened.token);
+      sessionStorage.setItem(COMMAND, opened.command);
+    }
+  }
+  return sessionStorage.getItem(TOKEN) !== null;
+}
+
+async function ask(path, signal) {
+  const answer = await fetch(path, { headers: { Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}` }, signal });
+  if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => ({})));
+  return answer;
+}
+
+export async function get(path) {
+  return (await ask(path)).json();
+}
+
+/** Call `take` with the documents of a stream, those that have come; none at first. Returns when it ends; throws when it breaks. */
+async function read(path, signal, take) {
+  const answer = await ask(path, signal);
+  take([]);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    if (lines.length) take(lines.map((line) => JSON.parse(line)));
+  }
+}
+
+/**
+ * Follow a stream, again and again, until `stop()`. `path()` is asked before each attempt; `told(state)` gets
+ * "live" when it is answered, "lost" when it broke or ended, "refused" with the error when that will not change.
+ * `again()` begins anew: what is cut off without a word looks like one where nothing happens.
+ */
+export function follow(path, take, told, { silence = 0 } = {}) {
+  let stopped = false;
+  let failures = 0;
+  let controller = new AbortController();
+  (async () => {
+    while (!stopped) {
+      controller = new AbortController();
+      let watchdog = 0;
+      const alive = () => {
+        failures = 0;
+        clearTimeout(watchdog);
+        if (silence) watchdog = setTimeout(() => controller.abort(), silence);
+        told("live");
+      };
+      try {
+        if (silence) watchdog = setTimeout(() => controller.abort(), silence);
+        await read(path(), controller.signal, (documents) => {
+          if (stopped) return;
+          alive();
+          if (documents.length) take(documents);
+        });
+        if (!stopped) told("lost");
+      } catch (error) {
+        if (stopped) return;
+        if (error instanceof Refused && error.status === 401) {
+          told("refused", error);
+          return;
+        }
+        told("lost", error);
+      } finally {
+        clearTimeout(watchdog);
+      }
+      if (!stopped) await new Promise((resume) => setTimeout(resume, PAUSES[Math.min(failures++, PAUSES.length - 1)]));
+    }
+  })();
+  return {
+    again: () => controller.abort(),
+    stop: () => {
+      stopped = true;
+      controller.abort();
+    },
+  };
+}
+
+export function watch(take, told) {
+  return follow(() => `/v1/watch?repeat=${REPEAT}`, (all) => take(all.at(-1)), told, { silence: SILENCE });
+}

@@ -1,0 +1,89 @@
+// How states, times and sizes read. Pure.
+
+/** How long: 40 s, 12 min, 5 h, 3 days. */
+export function age(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 2 * 86400) return `${Math.floor(whole / 3600)} h`;
+  return `${Math.floor(whole / 86400)} days`;
+}
+
+export function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
+}
+
+export function day(seconds) {
+  return new Date(seconds * 1000).toLocaleDateString([], { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+}
+
+export function moment(seconds, now) {
+  const same = new Date(seconds * 1000).toDateString() === new Date(now * 1000).toDateString();
+  return same ? clock(seconds) : new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hour12: false });
+}
+
+export function shortId(id) {
+  return id.replace(/^sha256:/, "").slice(0, 12);
+}
+
+/** Phase -> sign, kind of it. The sign is never alone: the word stands beside it. */
+export const PHASES = {
+  ready: ["●", "ok"],
+  completed: ["✓", "quiet"],
+  scheduled: ["◷", "quiet"],
+  data: ["▣", "quiet"],
+  created: ["○", "quiet"],
+  waiting: ["◔", "busy"],
+  starting: ["◐", "busy"],
+  stopped: ["■", "quiet"],
+  missing: ["✕", "bad"],
+  unhealthy: ["▲", "bad"],
+  failed: ["✕", "bad"],
+  "crash-loop": ["✕", "bad"],
+};
+
+export const OUTCOMES = {
+  pending: ["◐", "busy"],
+  trial: ["◷", "busy"],
+  good: ["✓", "ok"],
+  failed: ["✕", "bad"],
+  expired: ["✕", "bad"],
+  aborted: ["✕", "bad"],
+  replaced: ["–", "quiet"],
+};
+
+const TROUBLE = /^(refused|step-refused|generation-(failed|expired|aborted)|container-(exited|oom)|give-up-container|engine-trouble|handover-failed|file-conflict|entries-lost)$/;
+const CHANGES = /^(command|generation-|handover-|rewired|down|file-conflict)/;
+
+/** What an event is about: its sign, and the filters that show it. */
+export function sortOf(event) {
+  const trouble = TROUBLE.test(event.kind) && !/exited with code 0$/.test(event.text);
+  const person = /^uid /.test(event.actor ?? "");
+  const change = CHANGES.test(event.kind);
+  const sign = trouble ? "✕" : person ? "›" : event.kind === "generation-back" ? "↩" : /generation-(good|confirmed)|engine-back/.test(event.kind) ? "✓" : change ? "◆" : "↻";
+  return { trouble, person, change, repair: !change && !trouble && !person, sign };
+}
+
+/** `is` one of ok, busy, bad, none; `title` the sentence, `rest` what else a person wants to know at once. */
+export function headline(status, now) {
+  const generation = status.generation;
+  if (!generation) return { is: "none", title: "There is no generation yet", rest: "The first one comes with dom0 up." };
+  const blind = status.problems.find((problem) => problem.subject === "engine");
+  const errors = status.problems.filter((problem) => problem.severity === "error");
+  const since = `Generation ${generation.number} (${generation.outcome}), ${generation.cause}, ${age(now - generation.created)} ago.`;
+  const back = generation.back_at ? ` The machine came back to it ${age(now - generation.back_at)} ago: ${generation.back_because}.` : "";
+  const well = status.services.filter((one) => ["ok", "quiet"].includes(PHASES[one.phase]?.[1])).length;
+  const all = status.services.length;
+  const containers = well === all ? `All ${all} containers are well.` : `${well} of ${all} containers are well.`;
+  const rest = `${since}${back} ${containers}`;
+  if (blind) return { is: "bad", title: "The Docker Engine cannot be asked", rest: `${blind.title}. Below is what was seen last.` };
+  if (generation.trial_until) {
+    return { is: "busy", title: `Generation ${generation.number} is on trial`, rest: `It goes back in ${age(generation.trial_until - now)} unless it is confirmed. ${rest}` };
+  }
+  if (!status.converged) return { is: "busy", title: "Not yet as desired", rest };
+  if (errors.length) return { is: "bad", title: errors.length === 1 ? "One thing is wrong" : `${errors.length} things are wrong`, rest };
+  if (generation.watched_until) {
+    return { is: "ok", title: "Ready, and watched", rest: `It is good at ${clock(generation.watched_until)} if all stays well. ${rest}` };
+  }
+  return { is: "ok", title: "Everything is as desired", rest };
+}

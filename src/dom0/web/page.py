@@ -1,0 +1,134 @@
+"""Serves the page on a port of this machine, and passes on what it asks of the agent: questions only.
+
+Every answer carries the same headers, which let the browser run nothing but the files of this directory. What the agent
+answers is passed on as it is, so all in it is data to the page, never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.errors import Dom0Error
+from dom0.http import server
+from dom0.http.channel import Malformed
+from dom0.http.client import Answer, Client
+from dom0.http.server import Handler, HttpError, Request, Response
+from dom0.http.web_pages import LOOPBACK, check_request
+from dom0.web.session import Sessions
+
+ASSETS = Path(__file__).with_name("assets")
+INDEX = "index.html"
+TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+LARGEST_BODY = 1024  # bytes
+PASSED_ON = ("application/json", "application/x-ndjson")  # types of answers
+SECURITY = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+)
+
+
+class Code(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for a session."""
+
+    code: str
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """`command`: what a person types to ask the same machine: `dom0 -H ssh://me@server`."""
+
+    token: str
+    command: str
+
+
+def handler(agent: Client, sessions: Sessions, *, command: str, opened: Callable[[], None]) -> Handler:
+    """`agent`: asks its socket for looking. `opened` is called when a code was used."""
+    files = {f"/{file.name}": file for file in ASSETS.iterdir()} | {"/": ASSETS / INDEX}
+    contents = {path: Response(file.read_bytes(), content_type=TYPES[file.suffix]) for path, file in files.items()}
+    return partial(_answer, _Page(agent, sessions, contents, command, opened))
+
+
+async def _answer(page: _Page, request: Request) -> Response:
+    try:
+        check_request(request, LOOPBACK, may_be_link=request.method == "GET" and request.path in page.contents)
+        response = await page.respond(request)
+    except HttpError as error:
+        response = server.refusal(error.status, f"{request.path}: {error.reason}", "see docs/web.md")
+    return replace(response, headers=SECURITY)
+
+
+class _Page:
+    def __init__(
+        self,
+        agent: Client,
+        sessions: Sessions,
+        contents: dict[str, Response],
+        command: str,
+        opened: Callable[[], None],
+    ) -> None:
+        self.contents = contents
+        self._agent = agent
+        self._sessions = sessions
+        self._command = command
+        self._opened = opened
+
+    async def respond(self, request: Request) -> Response:
+        """Raises HttpError."""
+        match request.method, request.parts:
+            case "POST", ("", "session"):
+                return await self._open(request)
+            case _ if request.method not in ("GET", "HEAD"):
+                raise HttpError(405, "this page changes nothing")
+            case _, ("", "v1", *_):
+                scheme, _, token = request.headers.get("Authorization").partition(" ")
+                if scheme != "Bearer" or not self._sessions.knows(token):
+                    raise HttpError(401, "this needs the address that `dom0 web` has printed")
+                return await self._pass_on(request)
+        if (found := self.contents.get(request.path)) is None:
+            raise HttpError(404, "Not Found")
+        return found
+
+    async def _open(self, request: Request) -> Response:
+        try:
+            code = msgspec.json.decode(await request.read(LARGEST_BODY), type=Code).code
+        except msgspec.DecodeError as error:
+            raise HttpError(400, str(error)) from error
+        if (token := self._sessions.open(code)) is None:
+            raise HttpError(401, "this address is not valid any more: each works once")
+        self._opened()
+        return Response(msgspec.json.encode(Opened(token, self._command)))
+
+    async def _pass_on(self, request: Request) -> Response:
+        path = "/".join(quote(part, safe="") for part in request.parts)
+        target = f"{path}?{urlencode(request.query)}" if request.query else path
+        asking = AsyncExitStack()
+        try:
+            answer = await asking.enter_async_context(self._agent.ask("GET", target))
+        except (OSError, Malformed, Dom0Error) as error:
+            return server.refusal(502, f"dom0 does not answer: {error}", "dom0 status")
+        type_ = answer.headers.get("Content-Type")
+        return Response(
+            server.while_asked(request, _content(asking, answer)),
+            status=answer.status,
+            content_type=type_ if type_ in PASSED_ON else "text/plain",
+        )
+
+
+async def _content(asking: AsyncExitStack, answer: Answer) -> AsyncGenerator[bytes]:
+    async with asking:
+        async for chunk in answer.chunks():
+            yield chunk

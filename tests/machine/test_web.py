@@ -1,0 +1,368 @@
+"""`dom0 web` on a real machine: in a real browser, and as everybody else on the same computer finds its port."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.agent.api import VIEWS
+from dom0.testing import browser
+from dom0.testing.browser import Browser
+from dom0.testing.machines import Machine
+from dom0.testing.possible import require
+from dom0.web.page import ASSETS
+
+HOSTILE = (
+    r"<img src=x onerror=alert(1)><script>alert(2)</script> \\033[31mred\\033[0m \\342\\200\\256gnp"  # as YAML has it
+)
+COMPOSE = """
+    name: box
+    x-dom0: {{rollout: {{monitor: 1s, timeout: 60s}}}}
+    services:
+      web:
+        image: busybox:test
+        command: ["sh", "-c", "printf '{hostile}\\\\n'; while :; do date +%s; sleep 1; done"]
+        init: true
+        environment: {{PASSWORD: "{password}"}}
+        mem_limit: {memory}
+        healthcheck: {{test: ["CMD", "true"], interval: 5s}}
+      beside:
+        image: busybox:test
+        command: ["sleep", "100000"]
+        init: true
+        ports: ["8080:80"]
+    """
+VIEW_NAMES = ("", "services", "generations", "events", "logs")
+
+
+@pytest.fixture(scope="module")
+def box(machine: Machine) -> Machine:
+    for password, memory in (("first", "64m"), ("second", "128m")):
+        machine.write(COMPOSE.format(hostile=HOSTILE, password=password, memory=memory))
+        machine.up()
+        machine.until_good()
+    return machine
+
+
+class Web:
+    """`dom0 web`, beside the machine: the browser's network is ours."""
+
+    def __init__(self, box: Machine, *options: str, **variables: str) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "DOM0_"))}
+        here = {"DOM0_RUN": str(box.host.path("/run/dom0")), "DOCKER_HOST": box.host.docker_host}
+        argv = [sys.executable, "-m", "dom0", "web", "--no-browser", *options]
+        self.process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=kept | (variables or here)
+        )
+        self.address = self.next_address()
+        self.port = urllib.parse.urlsplit(self.address).port or 0
+
+    def next_address(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def enter(self) -> str:
+        """Use up an address as the page does; returns the token."""
+        code = self.address.partition("#")[2]
+        status, body = self.ask("POST", "/session", {"Content-Type": "application/json"}, json.dumps({"code": code}))
+        assert status == 200, body
+        self.address = self.next_address()
+        return str(json.loads(body)["token"])
+
+    def ask(self, method: str, path: str, headers: Mapping[str, str] = {}, body: str = "") -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in {"Host": f"127.0.0.1:{self.port}", **headers}.items():
+            connection.putheader(name, value)
+        if body:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body.encode() or None)
+        answer = connection.getresponse()
+        self.headers = dict(answer.getheaders())
+        found = (
+            answer.status,
+            b"" if answer.status == 200 and "ndjson" in self.headers["Content-Type"] else answer.read(),
+        )
+        connection.close()
+        return found
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def web(box: Machine) -> Iterator[Web]:
+    web = Web(box)
+    yield web
+    web.end()
+
+
+@pytest.fixture(scope="module")
+def page(web: Web) -> Iterator[Browser]:
+    require(browser.missing(), "tests of the page")
+    with Browser() as page:
+        page.look(1440, 900)
+        page.open(web.address)
+        page.until_text("Everything is as desired", "h1")
+        web.address = web.next_address()
+        yield page
+
+
+def show(page: Browser, view: str) -> None:
+    page.run(f"location.hash = '#/{view}'")
+    page.until(f"document.querySelector('main').dataset.view === '{view.partition('/')[0] or 'overview'}'")
+    page.until("document.querySelectorAll('main .card').length > 0")
+
+
+def test_the_first_view_says_what_runs_and_why(page: Browser) -> None:
+    tree = page.until_text("made anew: its configuration changed", ".tree")
+    assert [row.split("\t")[0].split("\n")[0] for row in tree.splitlines() if row][:1] == ["container"]
+    assert "beside" in tree
+    assert "new in generation 1" in tree
+    assert page.text("h1") == "Everything is as desired"
+    assert page.run("document.title") == "box: Everything is as desired"
+    assert page.run("location.hash") == "#/"
+    if path := os.environ.get("DOM0_TEST_PICTURE"):
+        page.look(1200, 760)
+        page.picture(Path(path))
+        page.look(1440, 900)
+
+
+def test_what_happens_is_shown_as_it_comes(page: Browser, box: Machine) -> None:
+    show(page, "")
+    before = page.text(".events")
+    removed = box.container("box-beside-1")["Id"]
+    box.docker("rm", "--force", removed)
+    box.until_running("box-beside-1", not_id=removed)
+    page.until(f"document.querySelector('.events').innerText !== {json.dumps(before)}")
+    events = [json.loads(line) for line in box.dom0("events", "--json").stdout.splitlines()]
+    made = [one for one in events if one["kind"] == "create-container" and one["subject"].endswith("box-beside-1")]
+    assert len(made) == 2
+    assert made[-1]["reason"] in page.until_text(made[-1]["text"], ".events")
+    show(page, "services")
+    page.until_text("8080/tcp", ".wide")
+    assert "healthy" in page.text(".wide")
+
+
+def test_generations_show_what_they_changed_and_what_going_back_would_do(page: Browser, box: Machine) -> None:
+    show(page, "generations")
+    changed = page.until_text("128 MiB", "#generation-2")
+    assert "64 MiB" in changed
+    assert "Env.PASSWORD" in changed
+    assert "(not shown)" in changed
+    page.click("#generation-1 button[data-load]")
+    plan = page.until_text("Going back to generation 1 would", "#generation-1")
+    planned: list[dict[str, str]] = json.loads(box.dom0("rollback", "--plan", "1", "--json").stdout)
+    assert {
+        "action": "replace",
+        "kind": "container",
+        "name": "box-web-1",
+        "reason": "its configuration changed",
+    } in planned
+    assert all(change["name"] in plan and change["action"] in plan for change in planned)
+    assert "dom0 rollback 1" in plan
+    assert "second" not in page.run("document.documentElement.outerHTML")
+    history = box.dom0("history", "2").stdout
+    assert "HostConfig.Memory" in history
+    assert "second" not in history
+
+
+def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:
+    show(page, "logs/box-web-1")
+    said = page.until_text("<img src=x onerror=alert(1)><script>alert(2)</script>", ".log")
+    assert "red" in said
+    assert "[31m" not in said
+    assert "\\u202egnp" in said
+    last = page.run("document.querySelector('.log').lastChild.textContent")
+    page.until(f"document.querySelector('.log').lastChild.textContent !== {json.dumps(last)}")
+    page.run("document.querySelector('#find-line').focus()")
+    for letter in "onerror":
+        page.press(letter)
+    page.until("[...document.querySelectorAll('.row')].filter((row) => row.checkVisibility()).length === 1")
+    assert page.run("document.querySelectorAll('main img, main script').length") == 0
+    assert page.problems == []
+
+
+def test_every_view_fits_and_can_be_read_on_every_screen(page: Browser) -> None:
+    for view, width, dark in itertools.product(VIEW_NAMES, (390, 768, 1440), (False, True)):
+        page.look(width, 900, dark=dark)
+        show(page, view)
+        where = (view, width, dark)
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), where
+        assert page.pale_texts() == [], where
+    page.look(1440, 900)
+
+
+def test_every_view_is_told_to_those_who_do_not_see_it(page: Browser) -> None:
+    for view in VIEW_NAMES:
+        show(page, view)
+        told = page.accessible()
+        roles = {role for role, _ in told}
+        assert {"main", "navigation", "heading"} <= roles, view
+        unnamed = [
+            role for role, name in told if role in ("button", "link", "searchbox", "combobox", "log") and not name
+        ]
+        assert unnamed == [], view
+        assert page.run("document.querySelectorAll('h1').length") == 1, view
+        assert page.run(
+            "(ids => new Set(ids).size === ids.length)([...document.querySelectorAll('[id]')].map((one) => one.id))"
+        ), view
+
+
+def test_the_keyboard_alone_gets_everywhere(page: Browser) -> None:
+    show(page, "")
+    page.ask("Page.reload")  # which leaves the session
+    page.until("performance.now() < 5000 && document.querySelectorAll('main .card').length > 2")
+    names = []
+    for _ in range(60):
+        page.press("Tab")
+        name = page.run("document.activeElement.textContent.trim() || document.activeElement.tagName")
+        assert page.run("getComputedStyle(document.activeElement).outlineStyle") != "none", name
+        names.append(name)
+        if name.startswith("Generations"):
+            break
+    assert names[0] == "Skip to the content"
+    page.press("Enter")
+    page.until("location.hash === '#/generations'")
+    assert page.run("document.activeElement.getAttribute('href')") == "#/generations"  # what is drawn anew leaves it
+
+
+def test_a_machine_that_does_not_answer_is_said_and_it_comes_back_by_itself(page: Browser, box: Machine) -> None:
+    show(page, "")
+    box.docker("stop", "dom0")
+    page.until_text("Not connected since", "#line")
+    assert page.run("document.title").startswith("not connected")
+    assert "Everything is as desired" in page.text("h1")  # as it was then
+    box.docker("start", "dom0")
+    page.until("!document.querySelector('#line').innerText")
+    page.until_text("the agent 0", ".events")
+    page.problems.clear()  # the browser says what it could not load
+
+
+def test_a_used_address_opens_nothing(web: Web) -> None:
+    require(browser.missing(), "tests of the page")
+    used = web.address
+    web.enter()
+    with Browser() as other:
+        other.open(used)
+        other.until_text("does not open the page any more", "h1")
+
+
+# the port, for everybody else
+
+
+ROUTES = [
+    *(f"GET /{file.name}" for file in ASSETS.iterdir()),
+    "GET /",
+    "POST /session",
+    *VIEWS,
+    "POST /v1/up",
+    "POST /v1/rollback",
+    "GET /v1/files",
+    "GET /nothing",
+    "DELETE /v1/status",
+    "OPTIONS /v1/status",
+]
+FOREIGN = (
+    {"Host": "attacker.example"},
+    {"Host": "attacker.example:{port}"},
+    {"Host": "127.0.0.1.nip.io:{port}"},
+    {"Host": "dom0"},
+    {"Origin": "http://attacker.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"},
+    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+)
+
+
+def asked(route: str) -> tuple[str, str]:
+    method, path = route.split()
+    return method, path.replace("{number}", "1").replace("/logs", "/logs?container=box-web-1")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_no_page_of_another_site_is_answered(web: Web, route: str) -> None:
+    token = {"Authorization": f"Bearer {web.enter()}", "Content-Type": "application/json"}
+    body = json.dumps({"code": web.address.partition("#")[2]}) if route.startswith("POST") else ""
+    for headers in FOREIGN:
+        filled = {name: value.format(port=web.port) for name, value in headers.items()}
+        status, said = web.ask(*asked(route), token | filled, body)
+        assert status == 403, filled
+        assert b"box" not in said
+
+
+def test_nothing_is_told_without_the_token_of_this_run(web: Web, box: Machine) -> None:
+    earlier = Web(box)
+    old = earlier.enter()
+    assert earlier.end() == 130
+    wrong = ("", f"Bearer {old}", "Bearer ", f"Basic {web.enter()}", f"Bearer {web.address.partition('#')[2]}")
+    for route, authorization in itertools.product((*VIEWS, "GET /v1/files", "GET /v1"), wrong):
+        status, said = web.ask(*asked(route), {"Authorization": authorization} if authorization else {})
+        assert status == 401, (route, authorization)
+        assert b"box" not in said
+
+
+def test_every_question_of_the_page_is_answered_and_nothing_else(web: Web) -> None:
+    token = {"Authorization": f"Bearer {web.enter()}"}
+    assert {route: web.ask(*asked(route), token)[0] for route in VIEWS} == dict.fromkeys(VIEWS, 200)
+    for path in (
+        "/v1/files",
+        "/v1/files/diff?path=compose.yaml",
+        "/v1/ambassadors",
+        "/v1/../v1/status",
+        "/v1/%2e%2e/up",
+    ):
+        assert web.ask("GET", path, token)[0] == 404, path
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        for path in ("/v1/up", "/v1/rollback", "/v1/status", "/"):
+            assert web.ask(method, path, token | {"Content-Type": "application/json"})[0] == 405, (method, path)
+
+
+def test_every_answer_carries_the_policy(web: Web) -> None:
+    for route, token in itertools.product(ROUTES, ({}, {"Authorization": f"Bearer {web.enter()}"})):
+        web.ask(*asked(route), token)
+        assert "frame-ancestors 'none'" in web.headers["Content-Security-Policy"], route
+        assert web.headers["X-Content-Type-Options"] == "nosniff"
+        assert not any(name.lower().startswith("access-control-") for name in web.headers)
+
+
+def test_a_link_from_elsewhere_leads_to_the_page_but_to_no_data(web: Web) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert web.ask("GET", "/", link)[0] == 200
+    assert web.ask("GET", "/v1/status", link | {"Authorization": f"Bearer {web.enter()}"})[0] == 403
+
+
+def test_another_machine_is_shown_through_its_engine(box: Machine, tmp_path: Path) -> None:
+    web = Web(box, DOCKER_HOST=box.host.docker_host, PATH=os.environ["PATH"], HOME=str(tmp_path))
+    status, body = web.ask("GET", "/v1/status", {"Authorization": f"Bearer {web.enter()}"})
+    found: dict[str, Any] = json.loads(body)
+    assert (status, found["project"]) == (200, "box")
+    assert web.end() == 130
+
+
+def test_a_port_that_is_taken_and_a_machine_that_is_not_there_are_said(web: Web, box: Machine, tmp_path: Path) -> None:
+    taken = box.dom0("web", "--port", "65536", check=False)
+    assert taken.code == 2
+    argv = [sys.executable, "-m", "dom0", "web", "--no-browser"]
+    here = os.environ | {"DOM0_RUN": str(box.host.path("/run/dom0")), "DOCKER_HOST": box.host.docker_host}
+    refused = subprocess.run([*argv, "--port", str(web.port)], env=here, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert f"web: port {web.port} of 127.0.0.1: Address already in use" in refused.stderr
+    nobody = subprocess.run(argv, env=here | {"DOM0_RUN": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert nobody.returncode == 1
+    assert nobody.stderr.startswith("dom0: dom0: ")
