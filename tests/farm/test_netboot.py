@@ -283,6 +283,19 @@ async def test_firmware_is_told_which_loader_to_get_and_gets_nothing_else(tree: 
             assert b"root:" not in said
 
 
+async def test_a_dnsmasq_that_is_not_installed_is_named(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    setpriv = shutil.which("setpriv")
+    assert setpriv
+    (tmp_path / "bin" / "setpriv").symlink_to(setpriv)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.RaisesGroup(pytest.RaisesExc(Dom0Error, check=lambda error: "dnsmasq-base" in error.hint)):
+        async with asyncio.timeout(60), netboot.answering_firmware("lo", IPv4Interface("127.0.0.1/8"), tree):
+            await asyncio.Event().wait()
+
+
 @pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
 async def test_a_dnsmasq_that_ends_is_not_passed_over(tree: Tree, wires: Wires) -> None:
     address = IPv4Interface(f"{wires.ambassador.v4}/24")

@@ -290,5 +290,6 @@ async def answering_firmware(
 async def _run_dnsmasq(argv: list[str]) -> None:
     said: list[str] = []
     code = await tell_lines(argv, lambda line: said.append(line) if line else None, env=os.environ)
-    hint = "is port 67 or 69 taken? ss -ulpn; without it: dhcp: false"
+    missing = code == 127  # setpriv(1), as a shell
+    hint = "apt-get install dnsmasq-base" if missing else "is port 67 or 69 taken? ss -ulpn; without it: dhcp: false"
     raise Busy(f"dnsmasq: exit code {code}: {said[-1] if said else 'it said nothing'}", hint=hint)
