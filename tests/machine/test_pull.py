@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -69,13 +71,7 @@ class Agent:
     @asynccontextmanager
     async def running(self, image: str, pull: str = "{}", **files: bytes) -> AsyncIterator[None]:
         """Its service has that image, and is pulled as `pull` says; the project has these files. Killed at the end."""
-        file = self._etc / "compose.d/50-box.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (self._etc / name).write_bytes(content)
-        file.write_text(
-            f"name: box\nx-dom0: {{pull: {pull}}}\nservices:\n  app: {{image: '{image}', command: [/none]}}\n"
-        )
+        self.write(image, pull, **files)
         with self.log.open("ab") as log:
             argv = [sys.executable, "-m", "dom0", "agent"]
             process = await asyncio.create_subprocess_exec(*argv, env=self._env, stdin=DEVNULL, stdout=log, stderr=log)
@@ -84,6 +80,16 @@ class Agent:
         finally:
             process.kill()
             await process.wait()
+
+    def write(self, image: str, pull: str, **files: bytes) -> None:
+        """The project, which is read again by the next `up`."""
+        file = self._etc / "compose.d/50-box.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (self._etc / name).write_bytes(content)
+        file.write_text(
+            f"name: box\nx-dom0: {{pull: {pull}}}\nservices:\n  app: {{image: '{image}', command: [/none]}}\n"
+        )
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         return await asyncio.to_thread(api.request, self.run / "dom0.sock", method, path, body)
@@ -115,6 +121,24 @@ async def until_sent(line: FaultProxy, count: float) -> None:
     async with asyncio.timeout(WITHIN):
         while line.sent < count:  # noqa: ASYNC110 -- the proxy counts and tells nobody
             await asyncio.sleep(0.01)
+
+
+def free() -> str:
+    """An address that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+async def answers(address: str) -> bool:
+    """Whether who asks there gets anything."""
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    with contextlib.closing(writer):
+        writer.write(b"GET /blobs/none HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        try:
+            return bool(await reader.read())
+        except ConnectionError:
+            return False
 
 
 def port_of(registry: DebianRegistry) -> int:
@@ -257,3 +281,35 @@ def test_a_cold_up_pulls_before_there_is_a_root_container(machine: Machine, tmp_
     assert lines.index(f"pull {name}") < started
     assert machine.status()["generation"]["number"] == 1
     assert machine.image_id(name)
+
+
+async def test_what_another_machine_has_come_from_there_and_is_given_on_as_the_project_says(
+    engine_host: Host, registry: DebianRegistry, tmp_path: Path
+) -> None:
+    registry.content.image("team/app", "1", LAYERS)
+    first, second = (Agent(engine_host, tmp_path / name) for name in ("first", "second"))
+    async with FaultProxy(port_of(registry), Faults()) as line:
+        name, first_at, second_at = f"127.0.0.1:{line.port}/team/app:1", free(), free()
+        async with first.running(name, f"{{serve: {{listen: '{first_at}', allow: [127.0.0.0/8]}}}}"):
+            status = await first.until(lambda status: status["sharing"])
+            assert status["sharing"]["served_at"] == first_at
+            engine_host.docker("image", "rm", "--force", name)
+            sent = line.sent
+            serve = f"serve: {{listen: '{second_at}', allow: [127.0.0.3]}}"
+            async with second.running(name, f"{{peers: ['{first_at}'], {serve}}}"):
+                status = await second.until(lambda status: status["sharing"] and status["sharing"]["served_at"])
+                assert status["sharing"]["peers"] == [first_at]
+                assert line.sent - sent < 16 << 10
+                assert name in engine_host.docker("image", "ls", "--format={{.Repository}}:{{.Tag}}").stdout
+                assert not await answers(second_at)
+                second.write(name, f"{{peers: ['{first_at}'], serve: {{listen: '{second_at}', allow: [127.0.0.1]}}}}")
+                await second.ask("POST", "/v1/up")
+                status = await second.until(lambda status: status["sharing"]["allow"] == ["127.0.0.1"])
+                assert await answers(second_at)
+                second.write(name, f"{{serve: {{listen: '{first_at}', allow: [127.0.0.1]}}}}")
+                await second.ask("POST", "/v1/up")
+                status = await second.until(lambda status: status["sharing"] is None and status["problems"])
+                (problem,) = (each for each in status["problems"] if each["code"] == "images-unserved")
+                assert f"{first_at}: Address already in use" in problem["title"]
+            async with second.running(name, f"{{peers: ['{first_at}']}}"):  # what it is at does not come from a file
+                await second.until(lambda status: any(p["code"] == "images-unserved" for p in status["problems"]))

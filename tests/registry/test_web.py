@@ -7,6 +7,8 @@ import contextlib
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,51 @@ async def test_nobody_waits_for_ever_for_a_connection(web: Web, monkeypatch: pyt
 )
 def test_this_machine_is_known(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+RESOLVING = """
+import asyncio, socket, subprocess, sys, threading
+from pathlib import Path
+from dom0.errors import RegistryError
+from dom0.registry.client import Registry
+from dom0.registry.reference import parse
+
+directory, code = Path(sys.argv[1]), int(sys.argv[2])
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+(directory / "resolv.conf").write_text("nameserver 127.0.0.1\\n")
+subprocess.run(["mount", "--bind", directory / "resolv.conf", "/etc/resolv.conf"], check=True)
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+def answer():
+    while True:
+        asked, client = server.recvfrom(512)
+        head = asked[:2] + bytes([0x81, 0x80 | code]) + asked[4:6] + bytes(6)
+        server.sendto(head + asked[12:], client)
+
+if code >= 0:
+    server.bind(("127.0.0.1", 53))
+    threading.Thread(target=answer, daemon=True).start()
+try:
+    asyncio.run(Registry("registry.example").manifest(parse("registry.example/app:1")))
+except RegistryError as error:
+    print(type(error).__name__, error.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        (3, "Final", "name or service not known"),
+        (0, "Final", "no address associated with hostname"),
+        (2, "Temporary", "temporary failure in name resolution"),  # SERVFAIL: it does not reach others itself
+        (5, "Temporary", "temporary failure in name resolution"),  # REFUSED
+        (-1, "Temporary", "temporary failure in name resolution"),  # nobody listens
+    ],
+)
+def test_only_a_resolver_that_says_that_nobody_has_a_name_is_believed(
+    engines_possible: None, tmp_path: Path, code: int, kind: str, said: str
+) -> None:
+    """Whoever has no network waits for it."""
+    argv = ["unshare", "--net", "--mount", sys.executable, "-c", RESOLVING, str(tmp_path), str(code)]
+    found = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert found.startswith(f"{kind} registry.example/app:1: registry.example: {said}")
