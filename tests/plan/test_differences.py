@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dom0.plan.desired import InjectedFile, Slot
+from dom0.plan.desired import InjectedFile, Sharing, Slot
 from dom0.plan.differences import HIDDEN, LONGEST, Difference, compare
 from dom0.testing.builders import asking, desired, network_spec, slot
 
@@ -18,7 +18,9 @@ def test_the_same_again_differs_in_nothing() -> None:
 
 
 def test_without_one_before_it_all_is_new() -> None:
-    new = [Difference(subject=subject, key="", before="", after="there") for subject in ("rollout", "service web")]
+    new = [
+        Difference(subject=subject, key="", before="", after="there") for subject in ("pull", "rollout", "service web")
+    ]
     assert [one for one in compare(None, desired(slot("web"))) if not one.subject.startswith("network")] == new
 
 
@@ -67,3 +69,9 @@ def test_networks_are_told_by_their_names_in_the_project() -> None:
     before = desired(slot("web"))
     after = replace(before, networks=(*before.networks, replace(network_spec(), key="back")))
     assert [(one.subject, one.after) for one in compare(before, after)] == [("network back", "there")]
+
+
+def test_where_images_are_given_is_told() -> None:
+    here = replace(desired(slot("web")), sharing=Sharing(listen="192.0.2.5:5050", allow=("192.0.2.0/24",)))
+    found = [(one.subject, one.key, one.before, one.after) for one in compare(desired(slot("web")), here)]
+    assert found == [("pull", "allow", "", '["192.0.2.0/24"]'), ("pull", "listen", "", "192.0.2.5:5050")]

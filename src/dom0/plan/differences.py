@@ -24,7 +24,7 @@ _FOLLOWS = {"name", "number", "hash", "image_id", "create", "files", "post_start
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """`before` and `after` are texts as in the Engine's API; "": it is not set, or there is no such thing."""
 
-    subject: str  # `service web`, `network default`, `volume data`
+    subject: str  # `service web`, `network default`, `volume data`, `rollout`, `pull`
     key: str  # `HostConfig.Memory`, `Env.VERSION`; "" for all of the subject
     before: str
     after: str
@@ -63,6 +63,7 @@ def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
         for spec in specs:
             found[f"{kind} {spec.key}"] = _flat(msgspec.to_builtins(spec), "", _FOLLOWS - {"create", "name"})
     found["rollout"] = _flat(msgspec.to_builtins(desired.rollout), "", set())
+    found["pull"] = _flat(msgspec.to_builtins(desired.sharing), "", set())
     return found
 
 
