@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dom0.http.channel import Streams
-from dom0.socketproxy.splice import splice
+from dom0.socketproxy.splice import event_loop, splice
 
 LINES = [b"%d\n" % number for number in range(20_000)]
 PIECES = [b"%d" % number * 8_000 for number in range(200)]
@@ -44,6 +44,20 @@ async def test_what_comes_piece_by_piece_arrives_whole_and_with_its_end(said: li
         saying = asyncio.gather(say(), splice(source, target, gathers=gathers))
         assert await reader.read() == b"".join(said)
         await saying
+
+
+def test_a_loop_that_waits_for_less_than_a_millisecond_sees_what_comes() -> None:
+    async def told() -> None:
+        says, hears = socket.socketpair()
+        with says, hears:
+            hears.setblocking(False)
+            loop = asyncio.get_running_loop()
+            for number in range(200):
+                loop.call_later(0.0005, says.send, b"%3d" % number)
+                assert await loop.sock_recv(hears, 3) == b"%3d" % number
+
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(told())
 
 
 async def test_what_is_there_goes_at_once_of_however_many_pieces_it_is() -> None:

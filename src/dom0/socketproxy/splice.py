@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
+import selectors
 from collections.abc import Callable
 from typing import cast
 
@@ -19,6 +21,23 @@ MOST = 1 << 20  # bytes at once, and 16 pieces, as many as a pipe has
 READ = 64 << 10  # bytes at once
 MUCH = 24 << 10  # bytes: the Engine writes an archive in pieces of 32 kB, and has fewer of a log under way
 LITTLE = 4 << 10  # bytes: that many are in 16 pieces of no log
+
+
+class _Selector(selectors.EpollSelector):
+    """Waits as long as it is told where epoll_wait(2) waits for whole milliseconds. select(2) can see an epoll."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and 0 < timeout < 0.001:
+            select.select([self], (), (), timeout)
+            timeout = 0
+        return super().select(timeout)
+
+
+def event_loop() -> asyncio.SelectorEventLoop:
+    """One that can gather for half a millisecond: the Engine writes 278 short lines of a log, which takes it no longer
+    than a whole one, and then waits until they are read.
+    """
+    return asyncio.SelectorEventLoop(_Selector())
 
 
 async def splice(source: Streams, target: asyncio.StreamWriter, *, gathers: float = 0) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dom0.socketproxy.kept import held, stay_kept
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.serve import serve as serve_socket
+from dom0.socketproxy.splice import event_loop
 from dom0.socketproxy.upstream import Upstream
 
 
@@ -67,8 +69,7 @@ def serve(
         raise UsageError("--listen, --holder: the holder's socket has its place", hint="leave one of them out")
     if scopes:
         together.check(scopes)
-        _prepare()
-        asyncio.run(_serve_together(scopes.absolute(), cgroup_parent, holder and holder.absolute()))
+        _run(_serve_together(scopes.absolute(), cgroup_parent, holder and holder.absolute()))
         return
     assert scope is not None
     try:
@@ -81,8 +82,7 @@ def serve(
             path = listen or (Path(kept.getsockname()) if kept else own)
         granted = grants.read(file) if file else grants.Grants()
         context = Context(named, granted, Upstream(engine_socket()), str(path.absolute()))
-        _prepare()
-        asyncio.run(_serve(context, path, cgroup_parent, kept, holder))
+        _run(_serve(context, path, cgroup_parent, kept, holder))
     except Dom0Error as error:
         registrations.note_failure(scope, error.message, error.hint)
         raise
@@ -91,10 +91,12 @@ def serve(
         raise
 
 
-def _prepare() -> None:
+def _run(serving: Coroutine[None, None, None]) -> None:
     log.configure()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes up to ten
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(serving)
 
 
 async def _serve_together(directory: Path, cgroup_parent: str, holder: Path | None) -> None:
