@@ -80,8 +80,9 @@ bench-boot: dev ## measure a boot of the base OS against a plain Debian, write i
 	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.boot $(BENCH)
 
-bench-pull: dev ## measure how images come over lines that break, write its part of that page
+bench-pull: dev ## measure how images come over lines that break, and beside the Engine's own pull, write its parts of that page
 	.venv/bin/python -m bench.pull $(BENCH)
+	.venv/bin/python -m bench.pull_beside $(BENCH)
 
 bench-socket: dev ## measure a scoped socket against the Engine's own, write its part of that page
 	.venv/bin/python -m bench.socketproxy $(BENCH)

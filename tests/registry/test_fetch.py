@@ -277,6 +277,20 @@ def test_a_registry_without_ranges_sends_all_and_what_came_before_is_passed_over
     assert meter.received > meter.have == len(LARGE)
 
 
+def test_a_registry_without_ranges_that_cuts_off_each_time_is_left_in_the_end(depot: Depot) -> None:
+    async def cut_off(data: bytes, start: int, stop: int) -> AsyncIterator[bytes]:
+        if (start, stop) != (0, len(data)):
+            raise NoRange("no ranges")
+        async for piece in whole(data, start, stop - 1):
+            yield piece
+        raise ConnectionResetError
+
+    meter = Meter()
+    with pytest.raises(Final, match="3 times cut off, and the registry does not send the rest alone"):
+        in_virtual_time(get(depot, Line(cut_off), terms=Terms(cuts=3), meter=meter))
+    assert meter.received == 3 * (len(LARGE) - 1)
+
+
 def test_what_is_final_ends_it_and_keeps_what_came(depot: Depot) -> None:
     async def some(data: bytes, start: int, stop: int) -> AsyncIterator[bytes]:
         yield data[start : start + 1000]
