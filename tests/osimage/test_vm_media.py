@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.host import uki
-from dom0.osimage import boot_contract, build, disk_image, grub_environment, media, netboot, qemu
+from dom0.host.uki import BootFile
+from dom0.osimage import boot_contract, build, disk_image, grub_environment, media, medium, qemu
 from dom0.osimage.boot_contract import BootContract
 from dom0.testing import data_disk, tiny_os, vm
 
@@ -84,6 +86,12 @@ def write_disk(contract: BootContract, file: Path, flavour: str = "vm", *, size:
     return qemu.Drive(file)
 
 
+def dom0_os(command: str, target: Path, *options: str | Path) -> None:
+    """As a person would type it."""
+    argv = [sys.executable, "-m", "dom0", "os", command, str(target), "--os", str(vm.base_os()), *map(str, options)]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+
+
 def is_mybox_named_attic(machine: vm.VirtualMachine) -> None:
     machine.wait_for_services()
     assert machine.ssh("dom0 exec redis redis-cli ping").stdout.strip() == "PONG"
@@ -140,11 +148,9 @@ def test_hardware_that_one_can_touch_starts_from_a_usb_stick_or_an_sd_card(
 
 @pytest.mark.parametrize("kind", ["bios", "uefi"])
 @pytest.mark.parametrize("how", ["cd", "stick"])
-def test_an_iso_starts_a_machine(
-    how: str, kind: str, contract: BootContract, data: qemu.Drive, key: vm.Key, place: Path
-) -> None:
+def test_an_iso_starts_a_machine(how: str, kind: str, data: qemu.Drive, key: vm.Key, place: Path) -> None:
     iso = place / "dom0.iso"
-    asyncio.run(media.write_iso(base_os(), contract, iso))
+    dom0_os("iso", iso, "--config", "hostname=attic", "--ssh-key", key.file.with_suffix(".pub"))
     drives = [data] if how == "cd" else [qemu.Drive(iso, read_only=True), data]
     cd = iso if how == "cd" else None
     with vm.VirtualMachine(firmware(kind, place), drives=drives, cd=cd, key=key) as machine:
@@ -153,16 +159,11 @@ def test_an_iso_starts_a_machine(
 
 @pytest.mark.parametrize(("kind", "first"), [("bios", "autoexec.ipxe"), ("uefi", "snponly.efi")])
 def test_the_network_starts_a_machine(
-    kind: str,
-    first: str,
-    contract: BootContract,
-    data: qemu.Drive,
-    key: vm.Key,
-    served: tuple[Path, str],
-    place: Path,
+    kind: str, first: str, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
 ) -> None:
     directory, url = served
-    assert first in {"autoexec.ipxe", *asyncio.run(netboot.write(base_os(), contract, directory, url))}
+    told = ("--config", "hostname=attic", "--ssh-key", key.file.with_suffix(".pub"))
+    dom0_os("netboot", directory, "--url", url, *told)
     network = qemu.NetworkBoot(directory, first)
     with vm.VirtualMachine(firmware(kind, place), drives=[data], network_boot=network, key=key) as machine:
         is_mybox_named_attic(machine)
@@ -240,8 +241,7 @@ def as_if_the_power_was_cut(machine: vm.VirtualMachine, disk: Path, snapshot: Pa
 def state_of_disk(disk: Path, place: Path) -> str:
     """`old`, `new`, or `begun`: old, with a part of the new one beside it. An assertion fails for any other."""
     file_system = f"{disk}@@2M"
-    block = subprocess.run(["mtype", "-i", file_system, "::dom0/grubenv"], check=True, capture_output=True).stdout
-    environment = grub_environment.decode(block)
+    environment = decisions(file_system)
     assert is_whole(file_system, "a", place)
     if environment == grub_environment.FRESH:
         beside = subprocess.run(["mdir", "-b", "-i", file_system, "::dom0/b"], check=False, capture_output=True)
@@ -258,18 +258,30 @@ def is_whole(file_system: str, slot: str, place: Path) -> bool:
         return subprocess.run(argv, cwd=Path(directory) / slot, check=False).returncode == 0
 
 
-def test_one_that_never_brings_up_a_healthy_dom0_restarts_so_that_its_try_counts(
+def test_one_that_never_brings_up_a_healthy_dom0_restarts_and_after_its_last_try_the_good_one_starts(
     contract: BootContract, place: Path
 ) -> None:
     disk = write_disk(contract, place / "boot.img").file
     file_system = f"{disk}@@2M"
     config = subprocess.run(["mtype", "-i", file_system, "::dom0/grub.cfg"], check=True, capture_output=True).stdout
     hasty = config.replace(b"set seconds=900", b"set seconds=45")
-    trial = grub_environment.encode({"good": "b", "next": "a", "left": "3", "failed": ""})
+    trial = grub_environment.encode({"good": "b", "next": "a", "left": "1", "failed": ""})
     for name, content in (("grub.cfg", hasty), ("grubenv", trial)):
         subprocess.run(["mcopy", "-o", "-i", file_system, "-", f"::dom0/{name}"], check=True, input=content)
+    good = [BootFile(f"b/{file.name}", file.content) for file in uki.slot_files(tiny_os.make(place, "good"))]
+    medium.write_files(good, place)
+    subprocess.run(["mcopy", "-s", "-o", "-i", file_system, str(place / "b"), "::dom0/"], check=True)
     with vm.VirtualMachine(qemu.Bios(), drives=[qemu.Drive(disk)]) as machine:
         machine.wait_for("slot a did not prove itself in 45 s")
         machine.wait()
-    found = subprocess.run(["mtype", "-i", file_system, "::dom0/grubenv"], check=True, capture_output=True).stdout
-    assert grub_environment.decode(found)["left"] == "2"
+    assert decisions(file_system) == {"good": "b", "next": "a", "left": "0", "failed": ""}
+    with vm.VirtualMachine(qemu.Bios(), drives=[qemu.Drive(disk)]) as machine:
+        machine.wait_for("tiny good: ")
+        machine.wait()
+    assert decisions(file_system) == {"good": "b", "next": "", "left": "", "failed": "a"}
+
+
+def decisions(file_system: str) -> dict[str, str]:
+    """What GRUB finds at its next start."""
+    block = subprocess.run(["mtype", "-i", file_system, "::dom0/grubenv"], check=True, capture_output=True).stdout
+    return grub_environment.decode(block)
