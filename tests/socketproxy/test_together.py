@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dom0.socketproxy import registrations
 from dom0.testing import api, busybox, scopes
 from dom0.testing.escape.raw import Client
 from dom0.testing.hosts import Host
@@ -103,6 +105,19 @@ def test_one_that_cannot_be_served_is_served_once_it_can(engine_host: Host, tmp_
         taken.rmdir()
         together.await_served("team")
         assert _may_use(taken)
+
+
+def test_one_that_waits_for_its_control_group_holds_no_other_up(together: scopes.Together) -> None:
+    """For `dom0 socket rm`, or for itself: served by new grants twice in a moment."""
+    with (together.run / "scopes" / "guest" / registrations.CGROUP).open("rb") as noted:
+        fcntl.flock(noted, fcntl.LOCK_EX)
+        together.write("guest", "{}")
+        together.write("third", USES)
+        together.reload()
+        together.await_served("third")
+        assert _may_use(together.socket("team"))
+        assert _may_use(together.socket("guest"))
+    together.await_served("guest")
 
 
 def test_all_end_together_and_leave_no_socket(together: scopes.Together) -> None:

@@ -52,7 +52,8 @@ async def serve(
         await context.upstream.negotiate()
     refusals = Refusals(registrations.directory_of(context.scope.name))
     with ExitStack() as stack:
-        with registrations.cgroup_of(context.scope.name) as noted:
+        with ExitStack() as locked:  # another server of it, maybe in this process, has it while it begins
+            noted = await asyncio.to_thread(locked.enter_context, registrations.cgroup_of(context.scope.name))
             group = budget.Provided()
             if context.recording is None:  # which is limited by nothing, and leaves no group behind
                 group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
