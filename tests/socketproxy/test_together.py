@@ -89,6 +89,17 @@ def test_a_file_that_is_not_understood_changes_nothing(together: scopes.Together
     together.await_served("third")
 
 
+def test_a_directory_without_a_file_changes_nothing(together: scopes.Together, tmp_path: Path) -> None:
+    together.remove("guest")
+    together.remove("team")
+    together.reload()
+    deadline = time.monotonic() + PATIENCE
+    while "nothing changes" not in (tmp_path / "serve.log").read_text():
+        assert time.monotonic() < deadline
+    assert _may_use(together.socket("guest"))
+    assert _may_use(together.socket("team"))
+
+
 def test_one_that_cannot_be_served_is_served_once_it_can(engine_host: Host, tmp_path: Path) -> None:
     with scopes.Together(engine_host, tmp_path, {"guest": USES, "team": USES}) as together:
         taken = together.socket("team")

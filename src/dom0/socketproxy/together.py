@@ -52,7 +52,8 @@ class Together:
         """Serve what the files say now."""
         files = {file.stem: file for file in sorted(self._directory.glob("*.yaml"))}
         if not files:
-            log.error("%s: has no file NAME.yaml", self._directory)
+            log.error("%s: has no file NAME.yaml: nothing changes", self._directory)
+            return
         for scope in self._served.keys() - files.keys():
             self._end(scope)
         for scope, file in files.items():
